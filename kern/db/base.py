@@ -1,0 +1,228 @@
+"""The database port: sessions, runs, the log of state changes. About ten verbs, all of them async."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class SessionRow:
+    """A session as it is stored.
+
+    Args:
+        state: The session state as JSON text (UTF-8).
+        state_version: The application's own version of the state's shape, for its migrations.
+        revision: How many commits the state has seen.
+        version: How many times this row's state was written; what optimistic writers compare.
+        name: What a person calls it.
+        summary: What was said so far, in short.
+        created_at, updated_at: Seconds since the epoch.
+    """
+
+    session_id: str
+    user_id: str | None
+    state: bytes = b"{}"
+    state_version: int = 0
+    revision: int = 0
+    version: int = 0
+    name: str | None = None
+    summary: str | None = None
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class RunRow:
+    """A run as it is stored.
+
+    Args:
+        runner_id: The agent or team that ran.
+        parent_run_id: None for a run that the application started.
+        status: A `RunStatus` value.
+        generation: 0 for the first write of a run; one more each time a paused run is continued. A row that
+            is present with this generation or a later one makes the whole commit a no-op.
+        data: The output as JSON text (UTF-8).
+        created_at: Seconds since the epoch; runs of a session are ordered by it, then by insertion.
+    """
+
+    run_id: str
+    session_id: str
+    runner_id: str
+    parent_run_id: str | None = None
+    status: str
+    generation: int = 0
+    data: bytes
+    created_at: float
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ChangeRow:
+    """One commit to a session's state: who changed what.
+
+    Args:
+        revision: The revision that the commit made.
+        patch: JSON text: a list of RFC 6902 operations, each with the replaced value as "old" where there was one.
+        agent_path: JSON text: a list of the names from the top-level run down.
+        created_at: Seconds since the epoch.
+    """
+
+    session_id: str
+    revision: int
+    patch: bytes
+    agent_path: bytes
+    run_id: str | None
+    tool: str | None
+    tool_call_id: str | None
+    created_at: float
+
+
+@dataclass(slots=True, frozen=True)
+class StateWrite:
+    """What the resolver of a commit wants written.
+
+    Args:
+        state: The new state; None leaves the stored one and its version as they are.
+        revision: The state's revision after this commit.
+        changes: Rows for the log, their revisions final.
+    """
+
+    state: bytes | None
+    revision: int
+    state_version: int = 0
+    changes: Sequence[ChangeRow] = ()
+
+
+StateResolver = Callable[[SessionRow | None], StateWrite]
+"""Pure and quick; called inside the transaction with the session as it is stored right then."""
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Commit:
+    """What one transaction is to write: the end of a run, or a change made from outside of runs.
+
+    Args:
+        resolve: Decides the state with the stored row at hand: the place where processes are merged.
+        runs: The rows of the run and of its members' runs; the first is the top-level one.
+    """
+
+    session_id: str
+    user_id: str | None
+    resolve: StateResolver
+    runs: Sequence[RunRow] = field(default=())
+    now: float
+
+
+@dataclass(slots=True, frozen=True)
+class Committed:
+    """What a commit did.
+
+    Args:
+        row: The session as it is stored now.
+        repeated: The runs were there already; nothing was written.
+    """
+
+    row: SessionRow
+    repeated: bool = False
+
+
+class Db(ABC):
+    """Where sessions are kept.
+
+    Any number of event loops and threads of a process may use one object at once. Every verb raises
+    `StoreError` when the database cannot do it, with the original error as the cause.
+    """
+
+    @property
+    @abstractmethod
+    def identity(self) -> Hashable:
+        """Equal for two objects of this process that reach the same sessions (path, URL and tables)."""
+
+    @abstractmethod
+    async def load_session(self, session_id: str) -> SessionRow | None:
+        """The session as it is stored, or None."""
+
+    @abstractmethod
+    async def commit(self, commit: Commit) -> Committed:
+        """Write all of `commit` in one transaction, or nothing.
+
+        The stored row is read inside the transaction, `commit.resolve` called with it, and the session row
+        inserted or updated (`version` + 1 if the state is written; user, name, summary and creation time stay).
+
+        Raises:
+            SessionOwnershipError: The stored session belongs to another user; nothing is written.
+            StoreError: It could not be written; nothing is.
+        """
+
+    @abstractmethod
+    async def load_runs(
+        self,
+        session_id: str,
+        *,
+        limit: int | None = None,
+        runner_id: str | None = None,
+        top_level: bool = True,
+    ) -> list[RunRow]:
+        """The session's newest `limit` runs, the oldest of them first; None means all.
+
+        `top_level` leaves out members' runs; `runner_id` leaves out other agents' and teams' runs.
+        """
+
+    @abstractmethod
+    async def load_run(self, run_id: str) -> RunRow | None:
+        """One run, or None."""
+
+    @abstractmethod
+    async def load_changes(self, session_id: str, *, after: int = 0) -> list[ChangeRow]:
+        """The log of state changes with a revision above `after`, oldest first."""
+
+    @abstractmethod
+    async def list_sessions(
+        self, *, user_id: str | None = None, limit: int = 100, offset: int = 0
+    ) -> list[SessionRow]:
+        """Sessions, the latest used first; with `user_id`, only that user's."""
+
+    @abstractmethod
+    async def describe_session(
+        self, session_id: str, *, name: str | None = None, summary: str | None = None
+    ) -> bool:
+        """Set what is not None; False if there is no such session. The state's version stays."""
+
+    @abstractmethod
+    async def delete_session(self, session_id: str) -> bool:
+        """Delete the session with its runs and its log; False if there is no such session."""
+
+    @abstractmethod
+    async def acquire_lease(self, session_id: str, owner: str, seconds: float) -> bool:
+        """Give `owner` the session's lease for `seconds` from now, by the database's clock.
+
+        True if it was free, had expired, or is the owner's already (a renewal).
+        """
+
+    @abstractmethod
+    async def release_lease(self, session_id: str, owner: str) -> None:
+        """Give the lease back, if it is `owner`'s."""
+
+    @abstractmethod
+    async def request_cancel(self, run_id: str) -> None:
+        """Ask the process that drives the run, whichever it is, to cancel it."""
+
+    @abstractmethod
+    async def cancel_requested(self, run_ids: Sequence[str]) -> set[str]:
+        """Which of these runs were asked to be cancelled."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Let go of the connections of the running event loop. The object can be used again afterwards."""
+
+
+def applied(stored: SessionRow | None, commit: Commit, write: StateWrite) -> SessionRow:
+    """The row that `write` makes of `stored`: the same for every database."""
+    row = stored or SessionRow(
+        session_id=commit.session_id, user_id=commit.user_id, created_at=commit.now, version=0
+    )
+    row = replace(row, updated_at=commit.now, revision=write.revision)
+    if write.state is None:
+        return row
+    return replace(row, state=write.state, state_version=write.state_version, version=row.version + 1)

@@ -1,0 +1,311 @@
+"""Everything that Kern raises, as one tree.
+
+    KernError
+    ├── UsageError                   the program is wrong: fix the call
+    │   ├── MissingExtraError        an optional package is not installed
+    │   └── MissingKeyError          no API key where the provider wants one
+    ├── ModelError                   a model request failed
+    │   ├── ModelConnectionError     the provider could not be reached, or the connection broke
+    │   │   └── ModelTimeoutError
+    │   ├── ModelStreamError         the answer ended too early, or was no valid protocol
+    │   └── ModelStatusError         the provider answered with an error status
+    │       ├── ModelBadRequestError      400, 413, 422
+    │       ├── ModelAuthError            401, 403
+    │       ├── ModelNotFoundError        404
+    │       ├── ModelRateLimitError       429
+    │       └── ModelServerError          408, 409, 5xx
+    ├── ModelBehaviorError           the model answered, but not with what was asked for
+    ├── ToolError                    a tool call failed
+    │   ├── UnknownToolError
+    │   ├── ToolArgumentsError
+    │   └── ToolTimeoutError
+    ├── StateError                   the session state
+    │   ├── InvalidStateError        a value that is not JSON, with its path
+    │   └── StateLockTimeout         waited too long for the state
+    ├── SessionError                 the session
+    │   ├── SessionOwnershipError    it belongs to another user
+    │   └── SessionBusyError         another run has it, and `on_busy="reject"`
+    ├── StoreError                   the database
+    ├── CheckError                   a check refused the run
+    │   ├── InputCheckError
+    │   └── OutputCheckError
+    ├── HookError                    a hook of the application's raised
+    ├── RunDeadlineExceeded          the run's own deadline passed
+    └── UsageLimitExceeded           a limit on requests, tokens or tool calls
+
+    AgentSignal                      not failures: a tool's answers that steer the model
+    ├── RetryAgentRun
+    └── StopAgentRun
+
+Every error that ends a run carries that run's output as `run_output` (status ERROR, already committed).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class KernError(Exception):
+    """The root of all errors of Kern."""
+
+    run_output: Any = None
+    """The `RunOutput` or `TeamRunOutput` of the run that this error ended; None outside of a run."""
+
+
+class UsageError(KernError):
+    """The program calls Kern in a way that cannot work; the message says what to write instead."""
+
+
+class MissingExtraError(UsageError):
+    """An optional package is needed and not installed.
+
+    Args:
+        package: The package as it is named on PyPI.
+        extra: The extra of Kern's that brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"the package {package!r} is not installed: pip install 'kern[{extra}]'")
+        self.package = package
+        self.extra = extra
+
+
+class MissingKeyError(UsageError):
+    """No API key was given, and the environment has none."""
+
+
+class ModelError(KernError):
+    """A request to a model failed.
+
+    Args:
+        message: What happened, without any secret.
+        provider: The provider's name, such as "openai".
+        model: The model's id.
+    """
+
+    def __init__(self, message: str, *, provider: str = "", model: str = "") -> None:
+        where = "/".join(part for part in (provider, model) if part)
+        super().__init__(f"{where}: {message}" if where else message)
+        self.provider = provider
+        self.model = model
+
+
+class ModelConnectionError(ModelError):
+    """The provider could not be reached, or the connection broke."""
+
+
+class ModelTimeoutError(ModelConnectionError):
+    """The provider did not answer in time."""
+
+
+class ModelStreamError(ModelError):
+    """The answer ended too early, reported a failure of its own, or was not the protocol it should be."""
+
+
+class ModelStatusError(ModelError):
+    """The provider answered with an error status.
+
+    Args:
+        message: The provider's own text.
+        status: The HTTP status.
+        code: The provider's error code, such as "model_not_found".
+        request_id: The provider's id for the request, for its support.
+        retry_after: Seconds that the provider asked to wait.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        provider: str = "",
+        model: str = "",
+        code: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"HTTP {status}: {message}", provider=provider, model=model)
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+
+class ModelBadRequestError(ModelStatusError):
+    """The provider refused the request as it stands (400, 413, 422 and other 4xx)."""
+
+
+class ModelAuthError(ModelStatusError):
+    """The provider refused the key (401) or the permission (403)."""
+
+
+class ModelNotFoundError(ModelStatusError):
+    """The provider knows no such model or address (404)."""
+
+
+class ModelRateLimitError(ModelStatusError):
+    """The provider's rate limit or quota is used up (429)."""
+
+
+class ModelServerError(ModelStatusError):
+    """The provider failed (408, 409, 5xx)."""
+
+
+class ModelBehaviorError(KernError):
+    """The model answered, but not with what was asked for, and went on doing so."""
+
+
+class ToolError(KernError):
+    """A tool call failed.
+
+    Args:
+        message: What happened.
+        tool: The tool's name.
+    """
+
+    def __init__(self, message: str, *, tool: str = "") -> None:
+        super().__init__(message)
+        self.tool = tool
+
+
+class UnknownToolError(ToolError):
+    """The model called a tool that it was not given."""
+
+
+class ToolArgumentsError(ToolError):
+    """The model called a tool with arguments that do not fit."""
+
+
+class ToolTimeoutError(ToolError):
+    """A tool call took longer than its `timeout`."""
+
+
+class StateError(KernError):
+    """Something about the session state."""
+
+
+class InvalidStateError(StateError):
+    """The session state holds a value that is not JSON, or that does not fit its declared type.
+
+    Args:
+        message: What is wrong with it.
+        path: Where it stands, as a JSON Pointer (RFC 6901): "/shopping_list/2".
+    """
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(f"session_state{path}: {message}")
+        self.path = path
+
+
+class StateLockTimeout(StateError):
+    """A call waited longer than allowed for the session state.
+
+    Args:
+        waiter: Who waited.
+        holder: Who has the state.
+        seconds: How long it waited.
+    """
+
+    def __init__(self, *, waiter: str, holder: str, seconds: float) -> None:
+        super().__init__(
+            f"{waiter} waited {seconds:g} s for the session state, which {holder} has; "
+            "do slow I/O before the first touch of session_state, or read with run_context.snapshot()"
+        )
+        self.waiter = waiter
+        self.holder = holder
+        self.seconds = seconds
+
+
+class SessionError(KernError):
+    """Something about a session."""
+
+
+class SessionOwnershipError(SessionError):
+    """The session belongs to another user than the one who asks.
+
+    Args:
+        session_id: The session that was asked for.
+    """
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"session {session_id!r} belongs to another user")
+        self.session_id = session_id
+
+
+class SessionBusyError(SessionError):
+    """Another run has the session, and `on_busy="reject"`.
+
+    Args:
+        session_id: The session that is busy.
+    """
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"session {session_id!r} has a run already, and on_busy='reject'")
+        self.session_id = session_id
+
+
+class StoreError(KernError):
+    """The database could not do what was asked; what was to be saved is not saved."""
+
+
+class CheckError(KernError):
+    """A check, such as a guardrail, refused the run."""
+
+
+class InputCheckError(CheckError):
+    """A check refused the input."""
+
+
+class OutputCheckError(CheckError):
+    """A check refused the output."""
+
+
+class HookError(KernError):
+    """A hook, or an instruction function, of the application's raised; the original is the cause.
+
+    Args:
+        message: What happened.
+        hook: The function's name.
+    """
+
+    def __init__(self, message: str, *, hook: str = "") -> None:
+        super().__init__(message)
+        self.hook = hook
+
+
+class RunDeadlineExceeded(KernError):
+    """The run took longer than its deadline."""
+
+
+class UsageLimitExceeded(KernError):
+    """The next request or tool call would pass a limit of `UsageLimits`.
+
+    Args:
+        what: The limit that was reached, such as "requests".
+        limit: Its value.
+    """
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(f"the limit of {limit} {what} is used up")
+        self.what = what
+        self.limit = limit
+
+
+class AgentSignal(Exception):
+    """What a tool raises to steer the model; the transaction of its call is committed.
+
+    Args:
+        message: What the model reads as the call's result.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class RetryAgentRun(AgentSignal):
+    """The model is told the message and asked to try again."""
+
+
+class StopAgentRun(AgentSignal):
+    """The run ends after this turn, with the message as the call's result."""

@@ -1,0 +1,214 @@
+"""A conversation's messages and their parts: plain data, the same for every provider."""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from kern.errors import UsageError
+from kern.usage import Usage
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Media:
+    """A picture, sound, video or file: exactly one of `url`, `content` and `filepath`.
+
+    Args:
+        url: Where the provider fetches it.
+        content: The bytes themselves.
+        filepath: A file that is read when the request is made.
+        mime_type: Such as "image/png"; guessed from the file's name if not given.
+        name: The file's name, as the model is told.
+        id: An id of the application's, or of the provider's.
+    """
+
+    url: str | None = None
+    content: bytes | None = None
+    filepath: str | Path | None = None
+    mime_type: str | None = None
+    name: str | None = None
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("url", "content", "filepath") if getattr(self, name) is not None]
+        if len(given) != 1 and self.id is None:
+            raise UsageError(
+                f"{type(self).__name__} takes exactly one of url, content and filepath; "
+                f"given: {', '.join(given) or 'none'}"
+            )
+
+    def read(self) -> bytes:
+        """The bytes: `content`, or the file's (blocking)."""
+        if self.content is not None:
+            return self.content
+        if self.filepath is None:
+            raise UsageError(f"this {type(self).__name__} has a url only, no bytes to read")
+        return Path(self.filepath).read_bytes()
+
+    def guess_mime_type(self, default: str) -> str:
+        """`mime_type`, or what the name of the file or url tells, or `default`."""
+        name = self.name or (str(self.filepath) if self.filepath else self.url) or ""
+        return self.mime_type or mimetypes.guess_type(name)[0] or default
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON; bytes in base64."""
+        data: dict[str, Any] = {
+            name: value
+            for name in ("url", "mime_type", "name", "id")
+            if (value := getattr(self, name)) is not None
+        }
+        if self.content is not None:
+            data["content"] = base64.b64encode(self.content).decode()
+        if self.filepath is not None:
+            data["filepath"] = str(self.filepath)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The reverse of `to_dict`."""
+        values = dict(data)
+        if "content" in values:
+            values["content"] = base64.b64decode(values["content"])
+        return cls(**values)
+
+
+@dataclass(slots=True, kw_only=True)
+class Image(Media):
+    """A picture for the model, or made by it."""
+
+    detail: Literal["low", "high", "auto"] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON; bytes in base64."""
+        data = Media.to_dict(self)
+        if self.detail is not None:
+            data["detail"] = self.detail
+        return data
+
+
+@dataclass(slots=True, kw_only=True)
+class Audio(Media):
+    """Sound for the model, or made by it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Video(Media):
+    """A video for the model, or made by it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class File(Media):
+    """A document for the model."""
+
+
+@dataclass(slots=True)
+class ToolCall:
+    """A call that the model asks for.
+
+    Args:
+        id: The provider's id of the call; the result goes back under it.
+        name: The tool's name.
+        arguments: The arguments as the model wrote them: JSON text, possibly broken.
+        provider_data: What the provider needs to see again with the call, such as its item id.
+    """
+
+    id: str
+    name: str
+    arguments: str = ""
+    provider_data: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        data: dict[str, Any] = {"id": self.id, "name": self.name, "arguments": self.arguments}
+        if self.provider_data is not None:
+            data["provider_data"] = self.provider_data
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ToolCall:
+        """The reverse of `to_dict`."""
+        return cls(data["id"], data["name"], data.get("arguments", ""), data.get("provider_data"))
+
+
+@dataclass(slots=True)
+class Message:
+    """One message of a conversation.
+
+    Args:
+        role: Who speaks.
+        content: The text.
+        reasoning_content: The model's reasoning, where the provider shows it.
+        tool_calls: What an assistant message asks to be called.
+        tool_call_id: For a tool message: the call that it answers.
+        tool_name: For a tool message: the tool.
+        tool_call_error: For a tool message: the call failed.
+        stop_after_tool_call: For a tool message: the run ended with it.
+        name: Who speaks, where several share a role.
+        provider_data: What the provider needs to see again (reasoning items, signatures), under its name.
+        usage: For an assistant message: what the request used.
+        created_at: Seconds since the epoch.
+        from_history: It was said in an earlier run.
+    """
+
+    role: Role
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    tool_call_id: str | None = None
+    tool_name: str | None = None
+    tool_call_error: bool = False
+    stop_after_tool_call: bool = False
+    name: str | None = None
+    images: list[Image] = field(default_factory=list)
+    audio: list[Audio] = field(default_factory=list)
+    videos: list[Video] = field(default_factory=list)
+    files: list[File] = field(default_factory=list)
+    provider_data: dict[str, Any] | None = None
+    usage: Usage | None = None
+    created_at: int | None = None
+    from_history: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, without what is empty."""
+        data: dict[str, Any] = {"role": self.role}
+        for name in _PLAIN:
+            if (value := getattr(self, name)) is not None and value is not False:
+                data[name] = value
+        for name in ("tool_calls", *_MEDIA):
+            if items := getattr(self, name):
+                data[name] = [item.to_dict() for item in items]
+        if self.usage is not None:
+            data["usage"] = self.usage.to_dict()
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Message:
+        """The reverse of `to_dict`."""
+        values = {name: data[name] for name in ("role", *_PLAIN) if name in data}
+        values["tool_calls"] = [ToolCall.from_dict(call) for call in data.get("tool_calls", ())]
+        for name, media in _MEDIA.items():
+            values[name] = [media.from_dict(item) for item in data.get(name, ())]
+        if "usage" in data:
+            values["usage"] = Usage.from_dict(data["usage"])
+        return cls(**values)
+
+
+_PLAIN = (
+    "content",
+    "reasoning_content",
+    "tool_call_id",
+    "tool_name",
+    "tool_call_error",
+    "stop_after_tool_call",
+    "name",
+    "provider_data",
+    "created_at",
+    "from_history",
+)
+_MEDIA: dict[str, type[Media]] = {"images": Image, "audio": Audio, "videos": Video, "files": File}

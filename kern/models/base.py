@@ -1,0 +1,127 @@
+"""The model port: one method, `respond`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from kern.messages import Message, ToolCall
+from kern.usage import Usage
+
+
+@dataclass(slots=True, frozen=True)
+class ToolDefinition:
+    """A tool as a model is told of it.
+
+    Args:
+        name: Letters, digits, _ and -.
+        description: When and how to use it.
+        parameters: A JSON schema of type object.
+        strict: Ask the provider to follow the schema to the letter, where it can.
+    """
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    strict: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class ResponseFormat:
+    """The JSON schema that the answer has to follow, for providers that enforce one."""
+
+    name: str
+    schema: dict[str, Any]
+    strict: bool = True
+
+
+@dataclass(slots=True, frozen=True)
+class ModelRequest:
+    """One turn: all that a model is to be sent.
+
+    Args:
+        messages: The whole conversation, the system message first.
+        tools: What the model may call.
+        tool_choice: "auto", "none", "required", or {"name": ...}; None leaves it to the provider.
+        response_format: The schema of a structured answer.
+        stream: Deltas are wanted: stream over the wire. Otherwise one plain answer is cheaper.
+    """
+
+    messages: Sequence[Message]
+    tools: Sequence[ToolDefinition] = ()
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
+    stream: bool = False
+
+
+@dataclass(slots=True)
+class ModelResponse:
+    """A model's whole answer to one request.
+
+    Args:
+        message: The assistant's message, `tool_calls` and `provider_data` included.
+        usage: What the request used; `requests` is 1.
+        finish_reason: The provider's own word.
+    """
+
+    message: Message
+    usage: Usage = field(default_factory=lambda: Usage(requests=1))
+    finish_reason: str | None = None
+
+    @classmethod
+    def of(
+        cls, content: str | None = None, *tool_calls: ToolCall, usage: Usage | None = None
+    ) -> ModelResponse:
+        """An answer of text, tool calls or both: for models written by hand."""
+        message = Message("assistant", content, tool_calls=list(tool_calls))
+        return cls(message, usage or Usage(requests=1))
+
+
+class DeltaSink(Protocol):
+    """Where a model puts what it streams. The three putting methods never wait."""
+
+    def content(self, text: str) -> None:
+        """A piece of the answer."""
+
+    def reasoning(self, text: str) -> None:
+        """A piece of the reasoning."""
+
+    def retrying(self, error: Exception, attempt: int, delay: float) -> None:
+        """Attempt number `attempt` failed with `error`; the next one starts in `delay` seconds."""
+
+    @property
+    def full(self) -> bool:
+        """The consumer is behind: `await drain()` before reading more from the wire."""
+
+    async def drain(self) -> None:
+        """Wait until the consumer has caught up."""
+
+
+class Model(ABC):
+    """A language model.
+
+    `id` is the provider's name for the model, `provider` the provider's own ("openai"). A model object holds
+    no conversation and may serve any number of runs at once, on any event loop.
+    """
+
+    id: str
+    provider: str
+
+    structured_output: Literal["native", "none"] = "none"
+    """Whether the provider enforces a `ResponseFormat`."""
+
+    @abstractmethod
+    async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
+        """Answer one request.
+
+        With `request.stream`, pieces are put into `sink` as they arrive; the whole answer is returned all
+        the same. Once a piece was put, a failed attempt is not tried again.
+
+        Raises:
+            ModelError: The request failed, after the retries that make sense.
+        """
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(id={self.id!r})"

@@ -1,0 +1,408 @@
+"""The events of a run: plain slotted objects, since one is made per token.
+
+An event's type is its class; its `event` string is the class's name in the table, with "Team" before it
+where a team's leader is the source. What all events of one run have in common stands once, in the
+`EventSource` that they share.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from pydantic_core import to_json
+
+from kern.errors import UsageError
+
+
+class RunEvent(StrEnum):
+    """The `event` strings of an agent's run."""
+
+    run_started = "RunStarted"
+    run_content = "RunContent"
+    run_intermediate_content = "RunIntermediateContent"
+    run_content_completed = "RunContentCompleted"
+    run_completed = "RunCompleted"
+    run_error = "RunError"
+    run_cancelled = "RunCancelled"
+    run_paused = "RunPaused"
+    run_continued = "RunContinued"
+    tool_call_started = "ToolCallStarted"
+    tool_call_completed = "ToolCallCompleted"
+    tool_call_error = "ToolCallError"
+    model_request_started = "ModelRequestStarted"
+    model_request_completed = "ModelRequestCompleted"
+    reasoning_content_delta = "ReasoningContentDelta"
+    pre_hook_started = "PreHookStarted"
+    pre_hook_completed = "PreHookCompleted"
+    post_hook_started = "PostHookStarted"
+    post_hook_completed = "PostHookCompleted"
+    session_state_changed = "SessionStateChanged"
+    session_state_conflict = "SessionStateConflict"
+    model_retry = "ModelRetry"
+
+
+class TeamRunEvent(StrEnum):
+    """The `event` strings of a team leader's run: those of `RunEvent`, with "Team" before them."""
+
+    run_started = "TeamRunStarted"
+    run_content = "TeamRunContent"
+    run_intermediate_content = "TeamRunIntermediateContent"
+    run_content_completed = "TeamRunContentCompleted"
+    run_completed = "TeamRunCompleted"
+    run_error = "TeamRunError"
+    run_cancelled = "TeamRunCancelled"
+    run_paused = "TeamRunPaused"
+    run_continued = "TeamRunContinued"
+    tool_call_started = "TeamToolCallStarted"
+    tool_call_completed = "TeamToolCallCompleted"
+    tool_call_error = "TeamToolCallError"
+    model_request_started = "TeamModelRequestStarted"
+    model_request_completed = "TeamModelRequestCompleted"
+    reasoning_content_delta = "TeamReasoningContentDelta"
+    pre_hook_started = "TeamPreHookStarted"
+    pre_hook_completed = "TeamPreHookCompleted"
+    post_hook_started = "TeamPostHookStarted"
+    post_hook_completed = "TeamPostHookCompleted"
+    session_state_changed = "TeamSessionStateChanged"
+    session_state_conflict = "TeamSessionStateConflict"
+    model_retry = "TeamModelRetry"
+
+
+@dataclass(slots=True, frozen=True)
+class EventSource:
+    """The run that an event comes from.
+
+    Args:
+        path: The names from the top-level run down to this one, such as ("Shopping Team", "Buyer").
+        nested_depth: 0 for the run that the application started, 1 for its members' runs, and so on.
+    """
+
+    run_id: str
+    session_id: str
+    parent_run_id: str | None = None
+    agent_id: str | None = None
+    agent_name: str | None = None
+    team_id: str | None = None
+    team_name: str | None = None
+    is_team: bool = False
+    nested_depth: int = 0
+    path: tuple[str, ...] = ()
+
+
+_SOURCE_FIELDS = tuple(f.name for f in fields(EventSource))
+
+
+@dataclass(slots=True)
+class BaseRunEvent:
+    """What every event has. `seq` rises strictly within a top-level run; `created_at` is in seconds."""
+
+    source: EventSource
+    seq: int = field(default=0, init=False)
+    created_at: float = field(default_factory=time.time, init=False)
+
+    kind: ClassVar[str] = ""
+
+    @property
+    def event(self) -> str:
+        """The event's name, equal to a member of `RunEvent` or `TeamRunEvent`."""
+        return f"Team{self.kind}" if self.source.is_team else self.kind
+
+    @property
+    def run_id(self) -> str:
+        """The run that the event comes from."""
+        return self.source.run_id
+
+    @property
+    def parent_run_id(self) -> str | None:
+        """The run that delegated to this one."""
+        return self.source.parent_run_id
+
+    @property
+    def session_id(self) -> str:
+        """The session of the run."""
+        return self.source.session_id
+
+    @property
+    def agent_id(self) -> str | None:
+        """The agent that runs; None for a team's leader."""
+        return self.source.agent_id
+
+    @property
+    def agent_name(self) -> str | None:
+        """The name of the agent that runs; None for a team's leader."""
+        return self.source.agent_name
+
+    @property
+    def team_id(self) -> str | None:
+        """The team that runs; None for an agent."""
+        return self.source.team_id
+
+    @property
+    def team_name(self) -> str | None:
+        """The name of the team that runs; None for an agent."""
+        return self.source.team_name
+
+    @property
+    def nested_depth(self) -> int:
+        """How many runs stand above this one."""
+        return self.source.nested_depth
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as JSON, without what is not set."""
+        data: dict[str, Any] = {"event": self.event, "seq": self.seq, "created_at": self.created_at}
+        for name in _SOURCE_FIELDS:
+            value = getattr(self.source, name)
+            if value is not None and value != () and name != "is_team":
+                data[name] = list(value) if name == "path" else value
+        for f in fields(self):
+            if f.name not in _BASE_FIELDS and (value := getattr(self, f.name)) is not None:
+                data[f.name] = value.to_dict() if hasattr(value, "to_dict") else value
+        return data
+
+    def to_json(self) -> str:
+        """The event as one line of JSON text."""
+        return to_json(self.to_dict()).decode()
+
+
+_BASE_FIELDS = frozenset({"source", "seq", "created_at"})
+
+
+@dataclass(slots=True)
+class RunStartedEvent(BaseRunEvent):
+    """The run begins. The top-level run's event tells the state that the change events start from."""
+
+    model: str | None = None
+    model_provider: str | None = None
+    session_state: dict[str, Any] | None = None
+    revision: int | None = None
+    kind: ClassVar[str] = "RunStarted"
+
+
+@dataclass(slots=True)
+class RunContentEvent(BaseRunEvent):
+    """A piece of the run's answer: a text delta, or a whole structured value with its `content_type`."""
+
+    content: Any = ""
+    content_type: str | None = None
+    kind: ClassVar[str] = "RunContent"
+
+
+@dataclass(slots=True)
+class RunIntermediateContentEvent(BaseRunEvent):
+    """A piece of text that is not the answer, such as the raw text that a parser model then shapes."""
+
+    content: Any = ""
+    kind: ClassVar[str] = "RunIntermediateContent"
+
+
+@dataclass(slots=True)
+class RunContentCompletedEvent(BaseRunEvent):
+    """The answer's text is whole."""
+
+    kind: ClassVar[str] = "RunContentCompleted"
+
+
+@dataclass(slots=True)
+class ReasoningContentDeltaEvent(BaseRunEvent):
+    """A piece of the model's reasoning."""
+
+    reasoning_content: str = ""
+    kind: ClassVar[str] = "ReasoningContentDelta"
+
+
+@dataclass(slots=True)
+class ModelRequestStartedEvent(BaseRunEvent):
+    """A request goes to a model."""
+
+    model: str | None = None
+    model_provider: str | None = None
+    kind: ClassVar[str] = "ModelRequestStarted"
+
+
+@dataclass(slots=True)
+class ModelRequestCompletedEvent(BaseRunEvent):
+    """A model has answered. `usage` as in `Usage.to_dict`."""
+
+    model: str | None = None
+    model_provider: str | None = None
+    usage: dict[str, Any] | None = None
+    time_to_first_token: float | None = None
+    kind: ClassVar[str] = "ModelRequestCompleted"
+
+
+@dataclass(slots=True)
+class ModelRetryEvent(BaseRunEvent):
+    """A request to a model is tried again; what was streamed of this turn is void."""
+
+    error: str = ""
+    attempt: int = 0
+    delay: float = 0.0
+    kind: ClassVar[str] = "ModelRetry"
+
+
+@dataclass(slots=True)
+class ToolCallStartedEvent(BaseRunEvent):
+    """A tool call begins; a delegation is one too. `tool` is a `ToolExecution`."""
+
+    tool: Any = None
+    kind: ClassVar[str] = "ToolCallStarted"
+
+
+@dataclass(slots=True)
+class ToolCallCompletedEvent(BaseRunEvent):
+    """A tool call has ended; `tool.tool_call_error` tells whether its result is an error text."""
+
+    tool: Any = None
+    content: str | None = None
+    kind: ClassVar[str] = "ToolCallCompleted"
+
+
+@dataclass(slots=True)
+class ToolCallErrorEvent(BaseRunEvent):
+    """A tool call failed; the model is told, and the run goes on. `ToolCallCompleted` follows."""
+
+    tool: Any = None
+    error: str = ""
+    kind: ClassVar[str] = "ToolCallError"
+
+
+@dataclass(slots=True)
+class PreHookStartedEvent(BaseRunEvent):
+    """A hook before the run begins."""
+
+    hook: str = ""
+    kind: ClassVar[str] = "PreHookStarted"
+
+
+@dataclass(slots=True)
+class PreHookCompletedEvent(BaseRunEvent):
+    """A hook before the run has ended."""
+
+    hook: str = ""
+    kind: ClassVar[str] = "PreHookCompleted"
+
+
+@dataclass(slots=True)
+class PostHookStartedEvent(BaseRunEvent):
+    """A hook after the run begins."""
+
+    hook: str = ""
+    kind: ClassVar[str] = "PostHookStarted"
+
+
+@dataclass(slots=True)
+class PostHookCompletedEvent(BaseRunEvent):
+    """A hook after the run has ended."""
+
+    hook: str = ""
+    kind: ClassVar[str] = "PostHookCompleted"
+
+
+@dataclass(slots=True)
+class SessionStateChangedEvent(BaseRunEvent):
+    """A call has committed. Every live run of the session receives it; `source` is the run that asked.
+
+    Args:
+        patch: What changed, as a JSON Patch (RFC 6902) from the revision before.
+        revision: The state's new revision.
+        agent_path: Who wrote: the names from the top-level run down.
+        tool: The tool or function that wrote.
+        tool_call_id: The model's id of that call.
+        writer_run_id: The run that wrote.
+    """
+
+    patch: list[dict[str, Any]] = field(default_factory=list)
+    revision: int = 0
+    agent_path: list[str] = field(default_factory=list)
+    tool: str | None = None
+    tool_call_id: str | None = None
+    writer_run_id: str | None = None
+    kind: ClassVar[str] = "SessionStateChanged"
+
+
+@dataclass(slots=True)
+class SessionStateConflictEvent(BaseRunEvent):
+    """Another process changed the same value; this one's was kept.
+
+    Args:
+        path: Where, as a JSON Pointer (RFC 6901).
+        base: The value that both started from; absent for a new key.
+        theirs: What the other process had written.
+        ours: What was kept.
+    """
+
+    path: str = ""
+    base: Any = None
+    theirs: Any = None
+    ours: Any = None
+    kind: ClassVar[str] = "SessionStateConflict"
+
+
+@dataclass(slots=True)
+class RunPausedEvent(BaseRunEvent):
+    """The run waits for a person. `requirements` tell for what."""
+
+    requirements: list[Any] = field(default_factory=list)
+    kind: ClassVar[str] = "RunPaused"
+
+
+@dataclass(slots=True)
+class RunContinuedEvent(BaseRunEvent):
+    """A paused run goes on."""
+
+    kind: ClassVar[str] = "RunContinued"
+
+
+@dataclass(slots=True)
+class RunCompletedEvent(BaseRunEvent):
+    """The run has ended well and is committed."""
+
+    content: Any = None
+    content_type: str | None = None
+    metrics: dict[str, Any] | None = None
+    kind: ClassVar[str] = "RunCompleted"
+
+
+@dataclass(slots=True)
+class RunCancelledEvent(BaseRunEvent):
+    """The run was cancelled; what it had done is committed."""
+
+    reason: str | None = None
+    kind: ClassVar[str] = "RunCancelled"
+
+
+@dataclass(slots=True)
+class RunErrorEvent(BaseRunEvent):
+    """The run has failed; what it had done is committed. `error_type` is the error's class name."""
+
+    error: str = ""
+    error_type: str = ""
+    kind: ClassVar[str] = "RunError"
+
+
+EVENT_CLASSES: dict[str, type[BaseRunEvent]] = {cls.kind: cls for cls in BaseRunEvent.__subclasses__()}
+
+TERMINAL_EVENTS = (RunCompletedEvent, RunPausedEvent, RunCancelledEvent, RunErrorEvent)
+
+
+def event_from_dict(data: Mapping[str, Any]) -> BaseRunEvent:
+    """The reverse of `to_dict`. Nested objects stay the plain dicts that they were written as.
+
+    Raises:
+        UsageError: `data` is no event of Kern's.
+    """
+    name = str(data.get("event", ""))
+    kind = name.removeprefix("Team")
+    if kind not in EVENT_CLASSES:
+        raise UsageError(f"no event of Kern's: {name!r}")
+    source = {key: data[key] for key in _SOURCE_FIELDS if key in data}
+    source["path"] = tuple(source.get("path", ()))
+    event = EVENT_CLASSES[kind](EventSource(**source, is_team=name != kind))
+    for f in fields(event):
+        if f.name != "source" and f.name in data:
+            setattr(event, f.name, data[f.name])
+    return event

@@ -1,0 +1,220 @@
+"""What a run leaves behind: its output, which is also what its row in the database holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic_core import to_json, to_jsonable_python
+
+from kern.messages import Audio, File, Image, Media, Message, Video
+from kern.run.events import BaseRunEvent, event_from_dict
+from kern.usage import Metrics
+
+
+class RunStatus(StrEnum):
+    """Where a run stands."""
+
+    pending = "PENDING"
+    running = "RUNNING"
+    completed = "COMPLETED"
+    paused = "PAUSED"
+    cancelled = "CANCELLED"
+    error = "ERROR"
+
+
+@dataclass(slots=True)
+class ToolExecution:
+    """One tool call of a run, as it went.
+
+    Args:
+        tool_call_id: The model's id of the call.
+        tool_name: The tool.
+        tool_args: The arguments, parsed; empty where they were not valid JSON.
+        result: The text that the model was told.
+        tool_call_error: The result is an error text.
+        child_run_id: For a delegation: the member's run.
+        duration: In seconds.
+        stop_after_tool_call: The run ended with this call.
+        created_at: Seconds since the epoch.
+    """
+
+    tool_call_id: str
+    tool_name: str
+    tool_args: dict[str, Any] = field(default_factory=dict)
+    result: str | None = None
+    tool_call_error: bool = False
+    child_run_id: str | None = None
+    duration: float | None = None
+    stop_after_tool_call: bool = False
+    created_at: float = field(default_factory=time.time)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, without what is not set."""
+        return {
+            f.name: value
+            for f in fields(self)
+            if (value := getattr(self, f.name)) is not None and value is not False
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ToolExecution:
+        """The reverse of `to_dict`."""
+        return cls(**data)
+
+
+_PLAIN = (
+    "parent_run_id",
+    "user_id",
+    "content_type",
+    "reasoning_content",
+    "model",
+    "model_provider",
+    "session_state",
+    "error",
+    "error_type",
+)
+_MEDIA: dict[str, type[Media]] = {"images": Image, "audio": Audio, "videos": Video, "files": File}
+
+
+@dataclass(slots=True, kw_only=True)
+class BaseRunOutput:
+    """What the outputs of agents and teams have in common.
+
+    Args:
+        input: What the run was asked, as text or JSON.
+        content: The answer: text, or the validated structured value.
+        content_type: "str", or the name of the structured value's class.
+        messages: This run's own messages, system message first; history is not repeated here.
+        tools: Its tool calls, in call order.
+        model: The id of the model that answered last.
+        metrics: What the run and all runs below it used.
+        session_state: A copy of the committed state at the run's end.
+        events: What was streamed, where `store_events` asks for it.
+        error: For status ERROR: what happened.
+    """
+
+    run_id: str
+    session_id: str
+    parent_run_id: str | None = None
+    user_id: str | None = None
+    input: Any = None
+    content: Any = None
+    content_type: str = "str"
+    reasoning_content: str | None = None
+    messages: list[Message] = field(default_factory=list)
+    tools: list[ToolExecution] = field(default_factory=list)
+    metrics: Metrics = field(default_factory=Metrics)
+    model: str | None = None
+    model_provider: str | None = None
+    images: list[Image] = field(default_factory=list)
+    audio: list[Audio] = field(default_factory=list)
+    videos: list[Video] = field(default_factory=list)
+    files: list[File] = field(default_factory=list)
+    events: list[BaseRunEvent] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    session_state: dict[str, Any] | None = None
+    status: RunStatus = RunStatus.pending
+    error: str | None = None
+    error_type: str | None = None
+    created_at: int = field(default_factory=lambda: int(time.time()))
+
+    def get_content_as_string(self) -> str:
+        """The answer as text; structured values as JSON."""
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        return to_json(self.content, by_alias=True).decode()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The output as JSON, without what is empty."""
+        data: dict[str, Any] = {
+            "run_id": self.run_id,
+            "session_id": self.session_id,
+            "status": self.status.value,
+            "created_at": self.created_at,
+        }
+        for name in _PLAIN:
+            if (value := getattr(self, name)) is not None:
+                data[name] = value
+        for name in ("input", "content", "metadata"):
+            if (value := getattr(self, name)) not in (None, {}):
+                data[name] = value if isinstance(value, str) else to_jsonable_python(value)
+        for name in ("messages", "tools", "events", *_MEDIA):
+            if items := getattr(self, name):
+                data[name] = [item.to_dict() for item in items]
+        data["metrics"] = self.metrics.to_dict()
+        return data
+
+    def to_json(self) -> str:
+        """The output as JSON text."""
+        return to_json(self.to_dict()).decode()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The reverse of `to_dict`; a structured `content` stays the plain JSON value."""
+        names = {f.name for f in fields(cls)}
+        values = {name: value for name, value in data.items() if name in names}
+        values["status"] = RunStatus(data["status"])
+        values["messages"] = [Message.from_dict(item) for item in data.get("messages", ())]
+        values["tools"] = [ToolExecution.from_dict(item) for item in data.get("tools", ())]
+        values["events"] = [event_from_dict(item) for item in data.get("events", ())]
+        values["metrics"] = Metrics.from_dict(data.get("metrics", {}))
+        for name, media in _MEDIA.items():
+            values[name] = [media.from_dict(item) for item in data.get(name, ())]
+        return cls(**values)
+
+
+@dataclass(slots=True, kw_only=True)
+class RunOutput(BaseRunOutput):
+    """What a run of an agent leaves behind."""
+
+    agent_id: str | None = None
+    agent_name: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The output as JSON, without what is empty."""
+        data = BaseRunOutput.to_dict(self)
+        data["agent_id"] = self.agent_id
+        if self.agent_name is not None:
+            data["agent_name"] = self.agent_name
+        return data
+
+
+@dataclass(slots=True, kw_only=True)
+class TeamRunOutput(BaseRunOutput):
+    """What a run of a team leaves behind.
+
+    Args:
+        member_responses: The outputs of the members' runs, in the order of the delegations.
+    """
+
+    team_id: str | None = None
+    team_name: str | None = None
+    member_responses: list[RunOutput | TeamRunOutput] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The output as JSON, without what is empty."""
+        data = BaseRunOutput.to_dict(self)
+        data["team_id"] = self.team_id
+        if self.team_name is not None:
+            data["team_name"] = self.team_name
+        if self.member_responses:
+            data["member_responses"] = [member.to_dict() for member in self.member_responses]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The reverse of `to_dict`; a structured `content` stays the plain JSON value."""
+        values = dict(data)
+        members = [output_from_dict(member) for member in values.pop("member_responses", ())]
+        output = super(TeamRunOutput, cls).from_dict(values)
+        output.member_responses = members
+        return output
+
+
+def output_from_dict(data: Mapping[str, Any]) -> RunOutput | TeamRunOutput:
+    """The output that `to_dict` wrote, an agent's or a team's."""
+    return TeamRunOutput.from_dict(data) if "team_id" in data else RunOutput.from_dict(data)

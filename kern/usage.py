@@ -1,0 +1,92 @@
+"""Token and request counts, and limits on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+_COUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+    "requests",
+)
+
+
+@dataclass(slots=True)
+class Usage:
+    """What model requests used.
+
+    `cached_tokens` are part of `input_tokens`, `reasoning_tokens` of `output_tokens`.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    requests: int = 0
+
+    def add(self, other: Usage) -> None:
+        """Count `other` in."""
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        self.total_tokens += other.total_tokens
+        self.cached_tokens += other.cached_tokens
+        self.reasoning_tokens += other.reasoning_tokens
+        self.requests += other.requests
+
+    def to_dict(self) -> dict[str, Any]:
+        """The counts that are not zero."""
+        return {name: value for name in _COUNTS if (value := getattr(self, name))}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Usage:
+        """The reverse of `to_dict`."""
+        return cls(**{name: data.get(name, 0) for name in _COUNTS})
+
+
+@dataclass(slots=True)
+class Metrics(Usage):
+    """What a run used: its own requests and those of all runs below it.
+
+    Times are in seconds. `details` splits the counts by model ("openai/gpt-5.2").
+    """
+
+    time_to_first_token: float | None = None
+    duration: float | None = None
+    details: dict[str, Usage] = field(default_factory=dict)
+
+    def count(self, model: str, usage: Usage) -> None:
+        """Count one request's usage in, under its model."""
+        self.add(usage)
+        self.details.setdefault(model, Usage()).add(usage)
+
+    def include(self, other: Metrics) -> None:
+        """Count the run of a member in; times stay this run's own."""
+        self.add(other)
+        for model, usage in other.details.items():
+            self.details.setdefault(model, Usage()).add(usage)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The counts and times that are set, as JSON."""
+        data = Usage.to_dict(self)
+        if self.time_to_first_token is not None:
+            data["time_to_first_token"] = self.time_to_first_token
+        if self.duration is not None:
+            data["duration"] = self.duration
+        if self.details:
+            data["details"] = {model: usage.to_dict() for model, usage in self.details.items()}
+        return data
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Metrics:
+        """The reverse of `to_dict`."""
+        return cls(
+            **{name: data.get(name, 0) for name in _COUNTS},
+            time_to_first_token=data.get("time_to_first_token"),
+            duration=data.get("duration"),
+            details={model: Usage.from_dict(usage) for model, usage in data.get("details", {}).items()},
+        )
