@@ -1,0 +1,67 @@
+"""One resource per event loop, closed by that loop's own shutdown.
+
+Connections and clients belong to the loop that made them, and nobody should have to close Kern. An async
+generator that was first stepped on a loop is closed by `loop.shutdown_asyncgens()`, which `asyncio.run`
+calls: that is the hook.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+T = TypeVar("T")
+
+
+class LoopLocal(Generic[T]):
+    """A resource of which every running event loop has its own.
+
+    Args:
+        make: Makes the resource; called on the loop, must not wait.
+        close: Closes it; called on the same loop when that shuts down.
+    """
+
+    def __init__(self, make: Callable[[], T], close: Callable[[T], Awaitable[None]]) -> None:
+        self._make = make
+        self._close = close
+        self._mutex = threading.Lock()
+        self._held: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[T, AsyncGenerator[None, None]]] = (
+            WeakKeyDictionary()
+        )
+
+    def get(self) -> T:
+        """The running loop's own resource, made on first use."""
+        loop = asyncio.get_running_loop()
+        entry = self._held.get(loop)
+        if entry is None:
+            resource = self._make()
+            guard = _guard(resource, self._close)
+            _step_once(guard)
+            with self._mutex:
+                self._held[loop] = entry = (resource, guard)
+        return entry[0]
+
+    async def aclose(self) -> None:
+        """Close the running loop's own resource now; the next `get` makes another."""
+        with self._mutex:
+            entry = self._held.pop(asyncio.get_running_loop(), None)
+        if entry is not None:
+            await entry[1].aclose()
+
+
+async def _guard(resource: T, close: Callable[[T], Awaitable[None]]) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        await close(resource)
+
+
+def _step_once(guard: AsyncGenerator[None, None]) -> None:
+    """Run the guard up to its `yield`, which registers it with the running loop."""
+    try:
+        guard.asend(None).send(None)  # type: ignore[attr-defined]  # asend() is an awaitable iterator
+    except StopIteration:
+        pass

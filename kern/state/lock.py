@@ -1,0 +1,213 @@
+"""A fair lock that serves tasks of several event loops, and threads, at once.
+
+asyncio's lock belongs to one loop and a thread's lock would block it. This one keeps its queue under a mutex
+that is never held across a wait. The traps that it is built around:
+
+- Hand-over is recorded under the mutex, and the lock stays held meanwhile: nobody can barge in.
+- A waiter that is cancelled after it was granted passes the lock on.
+- A waiter whose loop is closed is passed over; one whose loop stands still is asked to queue again when it
+  runs, since a loop that does not run must not own the lock.
+- A waiting thread cannot be cancelled, so its `Ticket` can be aborted from outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+
+
+class LockTimeout(Exception):  # noqa: N818 - internal; callers turn it into an error that names who waited
+    """The wait took longer than allowed."""
+
+
+class WaitAborted(Exception):  # noqa: N818 - internal
+    """The wait of a thread was aborted from outside."""
+
+
+class Ticket:
+    """One waiter's place in the queue."""
+
+    __slots__ = ("_event", "_future", "_loop", "aborted", "granted")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._loop = loop
+        self._future: asyncio.Future[None] | None = loop.create_future() if loop is not None else None
+        self._event = threading.Event() if loop is None else None
+        self.granted = False
+        self.aborted = False
+
+    @property
+    def dead(self) -> bool:
+        """The loop that would have to wake up is closed."""
+        return self._loop is not None and self._loop.is_closed()
+
+    @property
+    def asleep(self) -> bool:
+        """The loop that would have to wake up does not run right now."""
+        return self._loop is not None and not self._loop.is_running()
+
+    def wake(self) -> bool:
+        """Let the waiter look at its ticket; False if there is nobody to wake any more."""
+        if self._event is not None:
+            self._event.set()
+            return True
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(self._resolve)
+        except RuntimeError:  # closed in this instant
+            return False
+        return True
+
+    def _resolve(self) -> None:
+        assert self._future is not None
+        if not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self, timeout: float | None) -> None:
+        assert self._future is not None
+        if timeout is None:
+            await self._future
+            return
+        assert self._loop is not None
+        timer = self._loop.call_later(timeout, self._time_out)
+        try:
+            await self._future
+        finally:
+            timer.cancel()
+
+    def _time_out(self) -> None:
+        assert self._future is not None
+        if not self._future.done():
+            self._future.set_exception(LockTimeout())
+
+    def wait_blocking(self, timeout: float | None) -> None:
+        assert self._event is not None
+        self._event.wait(timeout)
+
+
+class FairLock:
+    """First come, first served, for tasks of any loop and for threads."""
+
+    __slots__ = ("_held", "_mutex", "_queue")
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._held = False
+        self._queue: deque[Ticket] = deque()
+
+    @property
+    def held(self) -> bool:
+        """Somebody has the lock."""
+        return self._held
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._queue)
+
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free. Never waits, never overtakes: while anyone queues it is held."""
+        with self._mutex:
+            if self._held:
+                return False
+            self._held = True
+            return True
+
+    async def acquire(self, timeout: float | None = None) -> None:
+        """Take the lock from a task, waiting at most `timeout` seconds.
+
+        Raises:
+            LockTimeout: The wait took longer.
+        """
+        while True:
+            if self.try_acquire():
+                return
+            ticket = Ticket(asyncio.get_running_loop())
+            if self._enqueue(ticket):
+                return
+            try:
+                await ticket.wait(timeout)
+            except BaseException:
+                self._leave(ticket)
+                raise
+            if ticket.granted:
+                return
+            # This loop stood still when its turn came; queue again now that it runs.
+
+    def acquire_blocking(self, timeout: float | None = None, ticket: Ticket | None = None) -> None:
+        """Take the lock from a thread, which waits.
+
+        Args:
+            timeout: At most this many seconds.
+            ticket: One made by `Ticket(None)`, if somebody may want to `abort` the wait.
+
+        Raises:
+            LockTimeout: The wait took longer.
+            WaitAborted: `abort` was called.
+        """
+        ticket = ticket or Ticket(None)
+        with self._mutex:
+            if ticket.aborted:
+                raise WaitAborted
+            if not self._held:
+                self._held = ticket.granted = True
+                return
+            self._queue.append(ticket)
+        ticket.wait_blocking(timeout)
+        with self._mutex:
+            if not ticket.granted:
+                if ticket.aborted:
+                    raise WaitAborted
+                self._queue.remove(ticket)
+                raise LockTimeout
+            if not ticket.aborted:
+                return
+        self.release()
+        raise WaitAborted
+
+    def abort(self, ticket: Ticket) -> None:
+        """End a thread's wait: its `acquire_blocking` raises `WaitAborted`. Harmless if it waits no more."""
+        with self._mutex:
+            ticket.aborted = True
+            waiting = ticket in self._queue
+            if waiting:
+                self._queue.remove(ticket)
+        if waiting:
+            ticket.wake()
+
+    def release(self) -> None:
+        """Hand the lock to the first who waits, or free it."""
+        with self._mutex:
+            if not self._held:
+                raise RuntimeError("release of a lock that nobody has")
+            while self._queue:
+                ticket = self._queue.popleft()
+                if ticket.dead:
+                    continue
+                if ticket.asleep:
+                    ticket.wake()
+                    continue
+                ticket.granted = True
+                if ticket.wake():
+                    return
+                ticket.granted = False
+            self._held = False
+
+    def _enqueue(self, ticket: Ticket) -> bool:
+        """True if the lock was free and is the ticket's now."""
+        with self._mutex:
+            if self._held:
+                self._queue.append(ticket)
+            else:
+                self._held = ticket.granted = True
+            return ticket.granted
+
+    def _leave(self, ticket: Ticket) -> None:
+        """Leave the queue; if the lock was handed over in the same instant, pass it on."""
+        with self._mutex:
+            if not ticket.granted:
+                if ticket in self._queue:
+                    self._queue.remove(ticket)
+                return
+        self.release()

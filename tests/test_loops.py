@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import asyncio
+
+from kern._loops import LoopLocal
+
+
+def test_a_loop_has_its_own_resource_and_closes_it_when_it_shuts_down() -> None:
+    closed: list[object] = []
+
+    async def close(resource: object) -> None:
+        await asyncio.sleep(0)
+        closed.append(resource)
+
+    local = LoopLocal(object, close)
+
+    async def main() -> object:
+        assert local.get() is local.get()
+        return local.get()
+
+    first = asyncio.run(main())
+    assert closed == [first]
+    second = asyncio.run(main())
+    assert second is not first
+    assert closed == [first, second]
+
+
+async def test_aclose_closes_now_and_the_next_get_makes_another() -> None:
+    closed: list[object] = []
+
+    async def close(resource: object) -> None:
+        closed.append(resource)
+
+    local = LoopLocal(object, close)
+    first = local.get()
+    await local.aclose()
+    assert closed == [first]
+    assert local.get() is not first
+    await local.aclose()
