@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -61,7 +62,5 @@ async def _guard(resource: T, close: Callable[[T], Awaitable[None]]) -> AsyncGen
 
 def _step_once(guard: AsyncGenerator[None, None]) -> None:
     """Run the guard up to its `yield`, which registers it with the running loop."""
-    try:
+    with suppress(StopIteration):
         guard.asend(None).send(None)  # type: ignore[attr-defined]  # asend() is an awaitable iterator
-    except StopIteration:
-        pass

@@ -63,7 +63,7 @@ class ChangeRow:
 
     Args:
         revision: The revision that the commit made.
-        patch: JSON text: a list of RFC 6902 operations, each with the replaced value as "old" where there was one.
+        patch: JSON text: a list of RFC 6902 operations, each with the value that it replaced or removed as "old".
         agent_path: JSON text: a list of the names from the top-level run down.
         created_at: Seconds since the epoch.
     """
@@ -148,7 +148,7 @@ class Db(ABC):
         """Write all of `commit` in one transaction, or nothing.
 
         The stored row is read inside the transaction, `commit.resolve` called with it, and the session row
-        inserted or updated (`version` + 1 if the state is written; user, name, summary and creation time stay).
+        inserted or updated as `applied` says.
 
         Raises:
             SessionOwnershipError: The stored session belongs to another user; nothing is written.

@@ -17,11 +17,11 @@ import threading
 from collections import deque
 
 
-class LockTimeout(Exception):  # noqa: N818 - internal; callers turn it into an error that names who waited
+class LockTimeout(Exception):
     """The wait took longer than allowed."""
 
 
-class WaitAborted(Exception):  # noqa: N818 - internal
+class WaitAborted(Exception):
     """The wait of a thread was aborted from outside."""
 
 
@@ -65,6 +65,7 @@ class Ticket:
             self._future.set_result(None)
 
     async def wait(self, timeout: float | None) -> None:
+        """Wait in a task until woken."""
         assert self._future is not None
         if timeout is None:
             await self._future
@@ -82,6 +83,7 @@ class Ticket:
             self._future.set_exception(LockTimeout())
 
     def wait_blocking(self, timeout: float | None) -> None:
+        """Wait in a thread until woken, or until the time is up."""
         assert self._event is not None
         self._event.wait(timeout)
 
@@ -156,15 +158,14 @@ class FairLock:
             self._queue.append(ticket)
         ticket.wait_blocking(timeout)
         with self._mutex:
-            if not ticket.granted:
-                if ticket.aborted:
-                    raise WaitAborted
+            granted, aborted = ticket.granted, ticket.aborted
+            if not granted and not aborted:
                 self._queue.remove(ticket)
                 raise LockTimeout
-            if not ticket.aborted:
-                return
-        self.release()
-        raise WaitAborted
+        if aborted:
+            if granted:
+                self.release()
+            raise WaitAborted
 
     def abort(self, ticket: Ticket) -> None:
         """End a thread's wait: its `acquire_blocking` raises `WaitAborted`. Harmless if it waits no more."""
