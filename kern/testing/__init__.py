@@ -1,1 +1,29 @@
-"""To be written."""
+"""What tests of Kern, and of programs that use Kern, are made with: models that are played, and no network.
+
+`ScriptedModel` and `FunctionModel` answer in the process; `ModelServer` is a provider on the loopback
+interface, with faults; `no_leaks` checks that nothing is left running.
+"""
+
+from kern.testing.answers import (
+    Answer,
+    Fault,
+    Reply,
+    split_at,
+    split_every,
+    split_randomly,
+    tool_call,
+)
+from kern.testing.request import ReceivedRequest
+from kern.testing.server import ModelServer
+
+__all__ = [
+    "Answer",
+    "Fault",
+    "ModelServer",
+    "ReceivedRequest",
+    "Reply",
+    "split_at",
+    "split_every",
+    "split_randomly",
+    "tool_call",
+]
