@@ -1,0 +1,182 @@
+"""The session state and its JSON text: what may stand in a state, and what counts as equal.
+
+A state consists of exactly dict with str keys, list, str, int, finite float, bool and None. Two states are
+equal when their JSON text is: 1, 1.0 and True differ, and so do two orders of the same keys.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from kern.errors import InvalidStateError
+from kern.state.pointer import join
+
+MAX_DEPTH = 100
+"""Objects and lists may be nested this deep. The parser stops at 201, and a state is also written inside of
+larger documents: outputs, which hold the outputs of members, and events."""
+
+_GUARD = 201 - MAX_DEPTH
+"""Wrapped in this many lists, a text that is nested deeper than MAX_DEPTH is refused by the parser."""
+
+_MAX_DIGITS = 4300
+"""Python's own limit for an int that is read from text (`sys.int_info.default_max_str_digits`)."""
+
+_TOO_LARGE = 10**_MAX_DIGITS
+_ONLY = "a session state holds dict, list, str, int, float, bool and None only"
+
+
+def encode(value: object) -> tuple[bytes, dict[str, Any]]:
+    """Check a state and make its JSON text and a private copy of it.
+
+    A tuple becomes a list. A subclass of one of the allowed types (an OrderedDict, a StrEnum) becomes what
+    it holds; nothing else is converted.
+
+    Args:
+        value: The state; neither changed nor kept.
+
+    Returns:
+        The compact text (UTF-8, key order kept), and the tree that it stands for.
+
+    Raises:
+        InvalidStateError: Something in it is not JSON; `path` says where.
+    """
+    if not isinstance(value, dict):
+        raise InvalidStateError(f"is a {_name(value)}, but has to be a dict")
+    return _encode(value, "")
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """A fresh tree of the state that `encode` wrote.
+
+    Raises:
+        InvalidStateError: It is not the JSON text of an object.
+    """
+    try:
+        tree = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidStateError(f"the stored text is not JSON: {error}") from error
+    if type(tree) is not dict:
+        raise InvalidStateError(f"the stored text holds a {_name(tree)}, not an object")
+    return tree
+
+
+def copy(value: object, path: str = "") -> Any:
+    """A checked, private copy of any value that may stand in a state, at `path`.
+
+    Raises:
+        InvalidStateError: Something in it is not JSON; its `path` starts with the one given.
+    """
+    return _encode(value, path)[1]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two JSON trees have the same text."""
+    if a is b:
+        return True
+    if type(a) is not type(b) or a != b:
+        return False
+    # Equal in Python: only 1 == 1.0 == True, 0.0 == -0.0 and the order of keys can still differ.
+    return type(a) in _PLAIN or bool(to_json(a) == to_json(b))
+
+
+_PLAIN = frozenset((str, int, bool, type(None)))
+
+
+def _encode(value: object, path: str) -> tuple[bytes, Any]:
+    # pydantic writes much that is not JSON as if it were (sets, dates, NaN as null). What it has written is
+    # the value if it reads back equal to it: two passes in C that are far cheaper than a walk in Python.
+    # Everything that fails, whatever it raises, is left to the walk, which converts it or names the place.
+    try:
+        text = to_json(value, inf_nan_mode="null")
+        tree = _parse(text)
+        if tree == value:
+            return text, tree
+    except Exception:  # noqa: BLE001, S110
+        pass
+    tree = _Walk(path).copy(value, path)
+    return to_json(tree), tree
+
+
+def _parse(text: bytes) -> Any:
+    """Read a text, refusing what is nested deeper than MAX_DEPTH."""
+    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+        return from_json(text)
+    tree = from_json(b"[" * _GUARD + text + b"]" * _GUARD)
+    for _ in range(_GUARD):
+        tree = tree[0]
+    return tree
+
+
+class _Walk:
+    """The slow way: copies value by value, and knows where it is.
+
+    Args:
+        root: The pointer at which the walk starts.
+    """
+
+    __slots__ = ("_above", "_root")
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._above: set[int] = set()
+
+    def copy(self, value: object, path: str) -> Any:
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return self._text(value, path)
+        if isinstance(value, int):
+            return self._int(value, path)
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                raise InvalidStateError(f"{float(value)} is no number in JSON", path=path)
+            return float.__float__(value)
+        if isinstance(value, (dict, list, tuple)):
+            return self._container(value, path)
+        raise InvalidStateError(f"a {_name(value)} is not JSON; {_ONLY}", path=path)
+
+    def _text(self, value: str, path: str) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidStateError("a str with a lone surrogate is no Unicode text", path=path) from None
+        return str.__str__(value)
+
+    def _int(self, value: int, path: str) -> int:
+        number = int.__int__(value)
+        if abs(number) >= _TOO_LARGE:
+            raise InvalidStateError(f"an int of more than {_MAX_DIGITS} digits", path=path)
+        return number
+
+    def _container(self, value: dict[Any, Any] | list[Any] | tuple[Any, ...], path: str) -> Any:
+        if id(value) in self._above:
+            raise InvalidStateError(f"a {_name(value)} that contains itself", path=path)
+        if len(self._above) == MAX_DEPTH:
+            top = path[len(self._root) + 1 :].split("/", 1)[0]
+            raise InvalidStateError(f"nested more than {MAX_DEPTH} levels deep", path=f"{self._root}/{top}")
+        self._above.add(id(value))
+        try:
+            if isinstance(value, dict):
+                return self._members(value, path)
+            return [self.copy(item, join(path, i)) for i, item in enumerate(value)]
+        finally:
+            self._above.discard(id(value))
+
+    def _members(self, value: dict[Any, Any], path: str) -> dict[str, Any]:
+        members: dict[str, Any] = {}
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise InvalidStateError(f"the key {key!r} is a {_name(key)}; keys are str", path=path)
+            shown = key.encode(errors="backslashreplace").decode()
+            name = self._text(key, join(path, shown))
+            if name in members:
+                raise InvalidStateError("two keys with the same text", path=join(path, shown))
+            members[name] = self.copy(item, join(path, shown))
+        return members
+
+
+def _name(value: object) -> str:
+    return type(value).__name__

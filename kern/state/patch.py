@@ -1,0 +1,263 @@
+"""What changed between two states, as a JSON Patch (RFC 6902): made, applied, undone, searched.
+
+`diff` makes the operations "add", "remove" and "replace" of the RFC. To be stored and undone they also keep
+`old`, the value that was replaced or removed, and `before`, the key that stood behind a removed one; `wire`
+leaves both out. Another implementation that applies them gets the same text, key order included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from kern.errors import InvalidStateError, UsageError
+from kern.state.align import changed_blocks
+from kern.state.codec import same
+from kern.state.pointer import index, join, lookup, split, step
+
+Operation = dict[str, Any]
+
+
+def diff(old: Any, new: Any) -> list[Operation]:
+    """The operations that turn `old` into `new`; none if their JSON text is the same.
+
+    They share values with both trees: encode them, or leave the trees alone.
+    """
+    operations: list[Operation] = []
+    _diff(old, new, "", operations)
+    return operations
+
+
+def wire(operations: Iterable[Operation]) -> list[Operation]:
+    """The operations as plain RFC 6902, without what only undoing needs, and sharing nothing with a state."""
+    return [
+        {
+            name: from_json(to_json(value)) if name == "value" else value
+            for name, value in operation.items()
+            if name not in ("old", "before")
+        }
+        for operation in operations
+    ]
+
+
+def apply(tree: Any, operations: Iterable[Operation]) -> Any:
+    """What the operations make of `tree`, which stays as it is.
+
+    The result shares the parts that did not change with `tree`, and the new ones with the operations.
+
+    Raises:
+        InvalidStateError: An operation does not fit the tree; `path` is its path.
+    """
+    draft = _Draft(tree)
+    for operation in operations:
+        draft.apply(operation)
+    return draft.tree
+
+
+def invert(operations: Iterable[Operation]) -> list[Operation]:
+    """The operations that undo these, key order included; only `apply` follows their `before`.
+
+    Raises:
+        UsageError: They do not keep their old values (see `wire`).
+    """
+    return [_inverse(operation) for operation in reversed(list(operations))]
+
+
+def touches(operations: Iterable[Operation], path: str) -> bool:
+    """Whether an operation concerns the JSON Pointer `path`: stands at it, above it or below it.
+
+    So does one that moves it, by adding or removing an earlier element of a list. Where a number may be an
+    index or a key, the answer is yes; `values_at` tells whether the value changed.
+    """
+    tokens = split(path)
+    return any(_touches(operation, tokens) for operation in operations)
+
+
+def values_at(before: Any, operations: Iterable[Operation], path: str) -> tuple[Any, Any]:
+    """The value at the JSON Pointer `path` in `before`, and after the operations; MISSING for none."""
+    return lookup(before, path), lookup(apply(before, operations), path)
+
+
+def _diff(old: Any, new: Any, path: str, operations: list[Operation]) -> None:
+    if same(old, new):
+        return
+    if type(old) is dict and type(new) is dict:
+        if _diff_objects(old, new, path, operations):
+            return
+    elif type(old) is list and type(new) is list and _diff_lists(old, new, path, operations):
+        return
+    operations.append({"op": "replace", "path": path, "value": new, "old": old})
+
+
+def _diff_objects(old: dict[str, Any], new: dict[str, Any], path: str, operations: list[Operation]) -> bool:
+    """False if it is simpler to replace the whole object."""
+    kept = _kept_keys(old, new)
+    moved = sum(key in new for key in old) - len(kept)
+    nothing_stays = bool(old) and not kept and len(old) + len(new) > 1
+    if nothing_stays or moved > len(kept):
+        return False
+    keys = list(old)
+    for at, key in enumerate(keys):
+        if key not in kept:
+            removed: Operation = {"op": "remove", "path": join(path, key), "old": old[key]}
+            if at + 1 < len(keys):
+                removed["before"] = keys[at + 1]
+            operations.append(removed)
+    for key in kept:
+        _diff(old[key], new[key], join(path, key), operations)
+    operations += [
+        {"op": "add", "path": join(path, key), "value": value}
+        for key, value in new.items()
+        if key not in kept
+    ]
+    return True
+
+
+def _kept_keys(old: dict[str, Any], new: dict[str, Any]) -> dict[str, None]:
+    """The keys that can stay where they are; an "add" appends, so all others of `new` come after them."""
+    places = {key: place for place, key in enumerate(old)}
+    kept: dict[str, None] = {}
+    last = -1
+    for key in new:
+        place = places.get(key, -1)
+        if place <= last:
+            break
+        kept[key] = None
+        last = place
+    return kept
+
+
+def _diff_lists(old: list[Any], new: list[Any], path: str, operations: list[Operation]) -> bool:
+    """False if it is simpler to replace the whole list."""
+    blocks = changed_blocks(old, new, to_json)
+    nothing_stays = bool(old) and blocks == [(0, len(old), 0, len(new))] and len(old) + len(new) > 2
+    if nothing_stays and not any(type(a) is type(b) in (dict, list) for a, b in zip(old, new, strict=False)):
+        return False
+    # The blocks come in order, so that everything before `new_from` is in place by then.
+    for block in blocks:
+        pairs = min(block.old_to - block.old_from, block.new_to - block.new_from)
+        for k in range(pairs):
+            at = block.new_from + k
+            _diff(old[block.old_from + k], new[at], join(path, at), operations)
+        at = block.new_from + pairs
+        operations += [
+            {"op": "remove", "path": join(path, at), "old": value}
+            for value in old[block.old_from + pairs : block.old_to]
+        ]
+        operations += [{"op": "add", "path": join(path, k), "value": new[k]} for k in range(at, block.new_to)]
+    return True
+
+
+class _Draft:
+    """A tree that is copied where it is written to, each container at most once."""
+
+    __slots__ = ("_own", "tree")
+
+    def __init__(self, tree: Any) -> None:
+        self.tree = tree
+        self._own: dict[int, Any] = {}
+
+    def apply(self, operation: Operation) -> None:
+        path = operation["path"]
+        tokens = split(path)
+        op = operation["op"]
+        if op not in ("add", "remove", "replace"):
+            raise InvalidStateError(f"the operation {op!r} is none of a state's patches", path=path)
+        if not tokens:
+            if op == "remove":
+                raise InvalidStateError("the state itself cannot be removed")
+            self.tree = operation["value"]
+            return
+        parent = self._open(tokens[:-1], path)
+        if isinstance(parent, dict):
+            fits = _edit_object(parent, tokens[-1], operation)
+        else:
+            fits = _edit_list(parent, tokens[-1], operation)
+        if not fits:
+            raise InvalidStateError(f"there is no place to {op}", path=path)
+
+    def _open(self, tokens: list[str], path: str) -> dict[str, Any] | list[Any]:
+        """The container at `tokens`, private from the root down."""
+        self.tree = node = self._private(self.tree, path)
+        for token in tokens:
+            child = self._private(step(node, token), path)
+            if isinstance(node, dict):
+                node[token] = child
+            else:
+                node[int(token)] = child
+            node = child
+        return node
+
+    def _private(self, node: Any, path: str) -> dict[str, Any] | list[Any]:
+        if type(node) is not dict and type(node) is not list:
+            raise InvalidStateError("there is no object or list to change", path=path)
+        if id(node) in self._own:
+            return node
+        private = node.copy()
+        self._own[id(private)] = private
+        return private
+
+
+def _edit_object(parent: dict[str, Any], key: str, operation: Operation) -> bool:
+    if operation["op"] == "remove":
+        if key not in parent:
+            return False
+        del parent[key]
+    elif operation["op"] == "replace":
+        if key not in parent:
+            return False
+        parent[key] = operation["value"]
+    elif "before" in operation:
+        names = list(parent)
+        if operation["before"] not in parent or key in parent:
+            return False
+        behind = names[names.index(operation["before"]) :]
+        parent[key] = operation["value"]
+        for name in behind:
+            parent[name] = parent.pop(name)
+    else:
+        parent[key] = operation["value"]
+    return True
+
+
+def _edit_list(parent: list[Any], token: str, operation: Operation) -> bool:
+    at = index(token)
+    if at is None or at >= len(parent) + (operation["op"] == "add"):
+        return False
+    if operation["op"] == "remove":
+        del parent[at]
+    elif operation["op"] == "replace":
+        parent[at] = operation["value"]
+    else:
+        parent.insert(at, operation["value"])
+    return True
+
+
+def _inverse(operation: Operation) -> Operation:
+    path, op = operation["path"], operation["op"]
+    if op != "add" and "old" not in operation:
+        raise UsageError(f"cannot undo {op!r} at {path!r}: the operation does not keep the old value")
+    if op == "replace":
+        return {"op": op, "path": path, "value": operation["old"], "old": operation["value"]}
+    if op == "add":
+        inverse = {"op": "remove", "path": path, "old": operation["value"]}
+    else:
+        inverse = {"op": "add", "path": path, "value": operation["old"]}
+    if "before" in operation:
+        inverse["before"] = operation["before"]
+    return inverse
+
+
+def _touches(operation: Operation, tokens: list[str]) -> bool:
+    own = split(operation["path"])
+    common = min(len(own), len(tokens))
+    if own[:common] == tokens[:common]:
+        return True
+    if operation["op"] == "replace" or len(own) > len(tokens):
+        return False
+    moved_from, at = index(own[-1]), index(tokens[len(own) - 1])
+    return (
+        own[:-1] == tokens[: len(own) - 1] and moved_from is not None and at is not None and moved_from < at
+    )
