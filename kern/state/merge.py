@@ -28,8 +28,8 @@ from kern.state.pointer import MISSING, join
 from kern.state.policies import MergePolicy
 
 Policies = Mapping[str, MergePolicy]
-"""Rules for single places, each under a top-level key ("count"), a dotted path ("cart.total") or, for keys that
-have dots in them, a JSON Pointer ("/cart/total")."""
+"""Rules for single places, each under a top-level key ("count"), a dotted path ("cart.total") or, for keys
+with dots in them, a JSON Pointer ("/cart/total")."""
 
 
 @dataclass(slots=True, frozen=True)
