@@ -1,0 +1,239 @@
+"""A callable's parameters as a JSON schema, and a model's arguments as values for them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Optional
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import ErrorDetails, from_json, to_json
+
+from kern.errors import ToolArgumentsError, UsageError
+from kern.tools.docstring import Docstring, parse_docstring
+from kern.tools.schema import Schema, undo_strict, without_titles
+from kern.tools.signature import PerFunction, Signature, describe, evaluate, signature_of
+
+_MOST_ERRORS = 8
+_MOST_CHARACTERS = 120
+_BAD_TYPE = (
+    PydanticUserError,
+    PydanticUndefinedAnnotation,
+    TypeError,
+    NameError,
+    AttributeError,
+    SyntaxError,
+)
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class _JsonSchema(GenerateJsonSchema):
+    """As pydantic's; a default that is no JSON is left out of the schema in silence."""
+
+    ignored_warning_kinds = GenerateJsonSchema.ignored_warning_kinds | {"non-serializable-default"}
+
+
+class Arguments:
+    """What a model may pass to one callable. Made once per function; the pydantic model on first use."""
+
+    __slots__ = ("_docstring", "_model", "_owner", "_schema", "signature")
+
+    def __init__(self, signature: Signature, owner: str) -> None:
+        self.signature = signature
+        self._owner = owner
+        self._docstring: Docstring | None = None
+        self._model: type[BaseModel] | None = None
+        self._schema: Schema | None = None
+        for parameter in signature.parameters:
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                raise UsageError(
+                    f"{owner}: *{parameter.name} has no place in a JSON object; "
+                    f"take one list instead: {parameter.name}: list[...]"
+                )
+
+    @property
+    def docstring(self) -> Docstring:
+        """The callable's docstring, taken apart."""
+        if self._docstring is None:
+            self._docstring = parse_docstring(self.signature.doc)
+        return self._docstring
+
+    @property
+    def schema(self) -> Schema:
+        """The JSON schema of the arguments; not to be changed.
+
+        Raises:
+            UsageError: A parameter's annotation has no JSON schema.
+        """
+        if self._schema is None:
+            try:
+                schema = self._as_model().model_json_schema(schema_generator=_JsonSchema)
+            except _BAD_TYPE as error:
+                raise self._blamed(error) from error
+            schema.pop("description", None)
+            self._schema = {"type": "object", "properties": {}, **without_titles(schema)}
+        return self._schema
+
+    def validate(
+        self, arguments_json: str, *, tool: str, strict: bool, extra: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Keyword arguments for the callable; see `Function.validate`."""
+        text: str | bytes = arguments_json.strip() or "{}"
+        value = _parsed(text, tool)
+        if hidden := value.keys() & self.signature.hidden:  # **kwargs would let them through
+            raise ToolArgumentsError(
+                f"the arguments of {tool} do not fit:\n- {min(hidden)}: there is no such argument", tool=tool
+            )
+        if strict:
+            value = undo_strict(value, self.schema)
+        if extra:
+            value = {**value, **extra}
+        if strict or extra:
+            text = to_json(value, inf_nan_mode="constants")
+        model = self._as_model()
+        try:
+            filled = model.model_validate_json(text)
+        except ValidationError as error:
+            raise ToolArgumentsError(self._complaint(error, tool), tool=tool) from error
+        return self._as_kwargs(filled)
+
+    def _as_kwargs(self, filled: BaseModel) -> dict[str, Any]:
+        """What was given, and defaults that only pydantic knows; Python fills in the others itself."""
+        kwargs = {
+            parameter.name: getattr(filled, f"p{at}")
+            for at, parameter in enumerate(self._named())
+            if f"p{at}" in filled.model_fields_set or isinstance(parameter.default, FieldInfo)
+        }
+        return {**kwargs, **(filled.model_extra or {})}
+
+    def _named(self) -> list[inspect.Parameter]:
+        return [p for p in self.signature.parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
+
+    def _as_model(self) -> type[BaseModel]:
+        if self._model is None:
+            if self.signature.parameters and self.signature.parameters[0].name == "self":
+                raise UsageError(
+                    f"{self._owner} is a method without its object: pass it bound, as obj.method"
+                )
+            fields: dict[str, Any] = {}
+            base: type[BaseModel] = _Closed
+            try:
+                for parameter in self.signature.parameters:
+                    if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                        base = self._open(parameter)
+                    else:  # numbered, with an alias: not every parameter's name may be a field's
+                        fields[f"p{len(fields)}"] = self._field(parameter)
+                self._model = create_model("Arguments", __base__=base, **fields)
+            except _BAD_TYPE as error:
+                raise self._blamed(error) from error
+        return self._model
+
+    def _open(self, parameter: inspect.Parameter) -> type[BaseModel]:
+        annotation = self._annotation(parameter)
+        if annotation is Any:
+            return _Open
+        namespace = {
+            "__module__": __name__,
+            "__annotations__": {"__pydantic_extra__": dict[str, annotation]},  # type: ignore[valid-type]  # at run time
+        }
+        return type("_OpenTyped", (_Open,), namespace)
+
+    def _field(self, parameter: inspect.Parameter) -> tuple[Any, Any]:
+        """A parameter as pydantic's `create_model` takes it: annotation and default."""
+        annotation = self._annotation(parameter)
+        metadata: tuple[Any, ...] = ()
+        if typing.get_origin(annotation) is Annotated:
+            annotation, metadata = annotation.__origin__, annotation.__metadata__
+        if parameter.default is None:  # `x: int = None` means that None will do
+            annotation = Optional[annotation]  # noqa: UP045  # | is not defined for every annotation
+        known = Field(alias=parameter.name, description=self.docstring.parameters.get(parameter.name))
+        told = [Field(description=item) if isinstance(item, str) else item for item in metadata]
+        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        return Annotated[(annotation, known, *told)], default
+
+    def _annotation(self, parameter: inspect.Parameter) -> Any:
+        annotation = parameter.annotation
+        if annotation is inspect.Parameter.empty:
+            return Any
+        if isinstance(annotation, str):
+            return evaluate(annotation, self.signature.namespace or {})
+        return annotation
+
+    def _blamed(self, error: Exception) -> UsageError:
+        """The error, with the parameter that is the cause of it."""
+        for parameter in self.signature.parameters:
+            try:
+                TypeAdapter(self._field(parameter)[0]).json_schema(schema_generator=_JsonSchema)
+            except _BAD_TYPE as own:
+                if isinstance(parameter.annotation, str):
+                    hint = (
+                        f"its annotation {parameter.annotation!r} cannot be evaluated ({own}); import the "
+                        "name at run time, not only for type checkers, and define it at the top of a module"
+                    )
+                else:
+                    hint = f"pydantic can make no JSON schema of its annotation {parameter.annotation!r}"
+                return UsageError(
+                    f"{self._owner}: the parameter {parameter.name!r} cannot be a tool's: {hint}"
+                )
+        return UsageError(f"{self._owner} cannot be a tool: {error}")
+
+    def _complaint(self, error: ValidationError, tool: str) -> str:
+        known = ", ".join(self.schema["properties"]) or "none"
+        details = error.errors(include_url=False, include_context=False)
+        lines = [_line(detail, known) for detail in details[:_MOST_ERRORS]]
+        if len(details) > _MOST_ERRORS:
+            lines.append(f"- and {len(details) - _MOST_ERRORS} more")
+        return "\n".join([f"the arguments of {tool} do not fit:", *lines])
+
+
+def _read(function: Callable[..., Any]) -> Arguments:
+    return Arguments(signature_of(function), describe(function))
+
+
+arguments_of: PerFunction[Arguments] = PerFunction(_read)
+"""The `Arguments` of a callable.
+
+Raises:
+    UsageError: It cannot be called with a JSON object.
+"""
+
+
+def _parsed(text: str | bytes, tool: str) -> dict[str, Any]:
+    try:
+        value = from_json(text)
+    except ValueError as error:
+        raise ToolArgumentsError(f"the arguments of {tool} are not valid JSON: {error}", tool=tool) from error
+    if not isinstance(value, dict):
+        raise ToolArgumentsError(
+            f"the arguments of {tool} must be one JSON object, not {_shown(value)}", tool=tool
+        )
+    return value
+
+
+def _line(detail: ErrorDetails, known: str) -> str:
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(
+        "."
+    )
+    if detail["type"] == "missing":
+        return f"- {where}: required, and missing"
+    if detail["type"] == "extra_forbidden":
+        names = f"; the arguments are: {known}" if len(detail["loc"]) == 1 else ""
+        return f"- {where}: there is no such argument{names}"
+    return f"- {where or 'all'}: {detail['msg']}, not {_shown(detail['input'])}"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"

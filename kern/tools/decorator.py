@@ -1,0 +1,56 @@
+"""`@tool`: a function, and options, as a `Function`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, overload
+
+from typing_extensions import ParamSpec, TypeVar, Unpack
+
+from kern.tools.function import Function, ToolOptions
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Decorator:
+    """`@tool(...)` before it meets its function."""
+
+    def __init__(self, options: ToolOptions) -> None:
+        self._options = options
+
+    def __call__(self, function: Callable[P, R]) -> Function[P, R]:
+        return Function(function, **self._options)
+
+
+@overload
+def tool(function: Callable[P, R], /) -> Function[P, R]: ...
+@overload
+def tool(**options: Unpack[ToolOptions]) -> _Decorator: ...
+def tool(function: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]) -> Any:
+    """Make a tool of a function, bare or with options.
+
+    The result can still be called like the function. On a method it binds like one.
+
+        @tool
+        def add_item(run_context: RunContext, item: str) -> str: ...
+
+        @tool(requires_confirmation=True, timeout=30)
+        async def order(article: str, quantity: int = 1) -> str: ...
+
+    Args:
+        function: The function; any callable will do.
+        options: The keywords of `Function`.
+
+    Raises:
+        UsageError: The function cannot be a tool, or the options contradict each other.
+        TypeError: There is no such option.
+    """
+    if function is not None:
+        return Function(function, **options)
+    if unknown := options.keys() - ToolOptions.__annotations__.keys():
+        raise TypeError(
+            f"tool() has no option {', '.join(sorted(unknown))}; "
+            f"it has: {', '.join(sorted(ToolOptions.__annotations__))}"
+        )
+    return _Decorator(options)

@@ -1,0 +1,359 @@
+"""A tool: a callable with all that the runtime and the model are to know of it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, cast
+
+from typing_extensions import ParamSpec, TypedDict, TypeVar, Unpack
+
+from kern.errors import UsageError
+from kern.tools.arguments import Arguments, arguments_of
+from kern.tools.schema import Schema, strict_schema
+from kern.tools.signature import Kind, describe
+
+P = ParamSpec("P", default=...)
+R = TypeVar("R", default=Any)
+
+Hook = Callable[..., Any]
+
+# What providers accept: https://platform.openai.com/docs/api-reference/chat/create#chat-create-tools
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_EXCLUSIVE = ("requires_confirmation", "requires_user_input", "external_execution")
+
+
+class ToolOptions(TypedDict, total=False):
+    """The keywords of `Function` and of `@tool`; `Function` tells what they mean."""
+
+    name: str | None
+    description: str | None
+    parameters: Schema | None
+    strict: bool
+    instructions: str | None
+    show_result: bool | None
+    stop_after_tool_call: bool
+    requires_confirmation: bool
+    requires_user_input: bool
+    user_input_fields: Sequence[str]
+    external_execution: bool
+    pre_hook: Hook | None
+    post_hook: Hook | None
+    tool_hooks: Sequence[Hook]
+    cache_results: bool
+    cache_ttl: float
+    cache_dir: str | Path | None
+    timeout: float | None
+
+
+class _Doc:
+    """`__doc__`: the class's own text on the class, the wrapped callable's on an object."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __get__(self, instance: Function[..., Any] | None, owner: type) -> str | None:
+        return self._text if instance is None else instance.entrypoint.__doc__
+
+
+class Function(Generic[P, R]):
+    """A tool: a callable, and what the runtime and the model are to know of it.
+
+    It can be called like the callable that it was made of. Do not change one that is in use: `replace`
+    makes another.
+
+    Args:
+        entrypoint: The callable: a function, method, partial, or an object with `__call__`; sync, async or
+            a generator of either colour. Its signature and docstring make the schema.
+        name: What the model calls it: letters, digits, _ and -; the callable's own name if not given.
+        description: When and how to use it; from the docstring if not given.
+        parameters: A JSON schema of type object to show instead of the signature's. What the model passes
+            is still validated against the signature: have `**kwargs` to take anything.
+        strict: Ask the provider to follow the schema to the letter. An optional parameter is then a
+            required one that may be null, and null means its default.
+        instructions: A text for the system message of whoever has the tool.
+        show_result: Show the result to the user as content of the run; None: if `stop_after_tool_call`.
+        stop_after_tool_call: The run ends with this call's turn.
+        requires_confirmation: A person has to allow each call.
+        requires_user_input: A person has to fill in arguments.
+        user_input_fields: Those parameters; the model is not shown them. Implies `requires_user_input`.
+        external_execution: The application executes the call outside of the run.
+        pre_hook: Called before each call, with what it asks for by parameter names.
+        post_hook: Called after each call, likewise.
+        tool_hooks: Wrapped around each call, the first one outermost.
+        cache_results: Keep results on disk, by tool and arguments.
+        cache_ttl: How long a kept result holds, in seconds.
+        cache_dir: Where results are kept; None: the system's folder for temporary files.
+        timeout: How long a call may take, in seconds.
+
+    Raises:
+        UsageError: The callable cannot be a tool, or the options contradict each other.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_arguments",
+        "_given_parameters",
+        "_parameters",
+        "_static",
+        "cache_dir",
+        "cache_results",
+        "cache_ttl",
+        "description",
+        "entrypoint",
+        "external_execution",
+        "instructions",
+        "name",
+        "post_hook",
+        "pre_hook",
+        "requires_confirmation",
+        "requires_user_input",
+        "show_result",
+        "stop_after_tool_call",
+        "strict",
+        "timeout",
+        "tool_hooks",
+        "user_input_fields",
+    )
+
+    def __init__(
+        self,
+        entrypoint: Callable[P, R],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        parameters: Schema | None = None,
+        strict: bool = False,
+        instructions: str | None = None,
+        show_result: bool | None = None,
+        stop_after_tool_call: bool = False,
+        requires_confirmation: bool = False,
+        requires_user_input: bool = False,
+        user_input_fields: Sequence[str] = (),
+        external_execution: bool = False,
+        pre_hook: Hook | None = None,
+        post_hook: Hook | None = None,
+        tool_hooks: Sequence[Hook] = (),
+        cache_results: bool = False,
+        cache_ttl: float = 3600,
+        cache_dir: str | Path | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self._static = isinstance(entrypoint, staticmethod)
+        plain: Callable[P, R] = _checked(entrypoint)
+        self._arguments: Arguments = arguments_of(plain)
+        positional_only = self._arguments.signature.positional_only
+        self.entrypoint: Callable[P, R] = _ByKeyword(plain, positional_only) if positional_only else plain
+        self.name = _checked_name(name, plain)
+        self.description = self._arguments.docstring.description if description is None else description
+        self.strict = strict
+        self.instructions = instructions
+        self.show_result = stop_after_tool_call if show_result is None else show_result
+        self.stop_after_tool_call = stop_after_tool_call
+        self.requires_confirmation = requires_confirmation
+        self.requires_user_input = requires_user_input or bool(user_input_fields)
+        self.user_input_fields = tuple(user_input_fields)
+        self.external_execution = external_execution
+        self.pre_hook = pre_hook
+        self.post_hook = post_hook
+        self.tool_hooks = tuple(tool_hooks)
+        self.cache_results = cache_results
+        self.cache_ttl = cache_ttl
+        self.cache_dir = cache_dir
+        self.timeout = timeout
+        self._given_parameters = parameters
+        self._parameters: Schema | None = None
+        self._check()
+
+    @classmethod
+    def from_callable(cls, function: Callable[P, R] | Function[P, R]) -> Function[P, R]:
+        """The tool that a callable is; a `Function` is one already.
+
+        What follows from the signature is computed once per function, however many tools it makes.
+
+        Raises:
+            UsageError: It cannot be a tool.
+        """
+        return function if isinstance(function, Function) else cls(function)
+
+    @property
+    def kind(self) -> Kind:
+        """How the entrypoint is to be called: "sync", "async", "generator" or "async_generator"."""
+        return self._arguments.signature.kind
+
+    @property
+    def context_parameter(self) -> str | None:
+        """The parameter that gets the `RunContext`, if there is one."""
+        return self._arguments.signature.context_parameter
+
+    @property
+    def parameters(self) -> Schema:
+        """The JSON schema that the model is shown; computed on first use, not to be changed.
+
+        Raises:
+            UsageError: An annotation has no JSON schema, or none in the strict dialect.
+        """
+        if self._parameters is None:
+            schema = self._given_parameters or self._without_user_input(self._arguments.schema)
+            try:
+                self._parameters = strict_schema(schema) if self.strict else schema
+            except UsageError as error:
+                raise UsageError(f"the tool {self.name}: {error}") from error
+        return self._parameters
+
+    @property
+    def user_input_schema(self) -> Schema:
+        """The JSON schema of what a person fills in: `user_input_fields`, or every parameter."""
+        schema = self._arguments.schema
+        return _only(schema, self.user_input_fields) if self.user_input_fields else schema
+
+    def validate(self, arguments_json: str, *, user_input: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The keyword arguments for `entrypoint`, without the context.
+
+        Values are converted to what the parameters are annotated with, as pydantic does it. A parameter
+        that was not passed is not in the result: Python fills in its default.
+
+        Args:
+            arguments_json: What the model wrote; an empty text means no arguments.
+            user_input: What a person filled in, by parameter name; it goes before what the model wrote.
+
+        Raises:
+            ToolArgumentsError: They do not fit; the text tells the model which, why, and what would.
+        """
+        return self._arguments.validate(arguments_json, tool=self.name, strict=self.strict, extra=user_input)
+
+    def replace(self, **options: Unpack[ToolOptions]) -> Function[P, R]:
+        """The same tool with other options."""
+        return cast("Function[P, R]", self._copy(self.entrypoint, options))
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the entrypoint as it is: no validation, no context, no hooks."""
+        return self.entrypoint(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Function[..., R]:
+        """A tool that is defined in a class, on an object: bound as a method is."""
+        if instance is None or self._static or not hasattr(self.entrypoint, "__get__"):
+            return self
+        return self._copy(self.entrypoint.__get__(instance, owner), {})
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.entrypoint, "__name__", self.name)
+
+    @property
+    def __wrapped__(self) -> Callable[P, R]:
+        return self.entrypoint
+
+    def __repr__(self) -> str:
+        return f"Function(name={self.name!r}, entrypoint={describe(self.entrypoint)})"
+
+    def options(self) -> ToolOptions:
+        """All options, as `Function(entrypoint, **options)` takes them."""
+        return ToolOptions(
+            name=self.name,
+            description=self.description,
+            parameters=self._given_parameters,
+            strict=self.strict,
+            instructions=self.instructions,
+            show_result=self.show_result,
+            stop_after_tool_call=self.stop_after_tool_call,
+            requires_confirmation=self.requires_confirmation,
+            requires_user_input=self.requires_user_input,
+            user_input_fields=self.user_input_fields,
+            external_execution=self.external_execution,
+            pre_hook=self.pre_hook,
+            post_hook=self.post_hook,
+            tool_hooks=self.tool_hooks,
+            cache_results=self.cache_results,
+            cache_ttl=self.cache_ttl,
+            cache_dir=self.cache_dir,
+            timeout=self.timeout,
+        )
+
+    def _copy(self, entrypoint: Callable[..., R], changes: ToolOptions) -> Function[..., R]:
+        options = self.options()
+        options.update(changes)
+        copy = Function(entrypoint, **options)
+        copy._static = self._static
+        return copy
+
+    def _check(self) -> None:
+        exclusive = [name for name in _EXCLUSIVE if getattr(self, name)]
+        if len(exclusive) > 1:
+            raise UsageError(f"the tool {self.name}: {' and '.join(exclusive)} exclude each other")
+        known = [parameter.name for parameter in self._arguments.signature.parameters]
+        if unknown := [name for name in self.user_input_fields if name not in known]:
+            raise UsageError(
+                f"the tool {self.name}: user_input_fields names {', '.join(unknown)}; "
+                f"its parameters are: {', '.join(known) or 'none'}"
+            )
+        for name in ("timeout", "cache_ttl"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UsageError(f"the tool {self.name}: {name} is in seconds and above 0, not {value}")
+
+    def _without_user_input(self, schema: Schema) -> Schema:
+        if not self.user_input_fields:
+            return schema
+        return _only(schema, [name for name in schema["properties"] if name not in self.user_input_fields])
+
+
+Function.__doc__ = _Doc(Function.__doc__ or "")  # type: ignore[assignment]  # told in _Doc
+
+
+class _ByKeyword:
+    """A callable with positional-only parameters that takes them by name as well."""
+
+    def __init__(self, function: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> None:
+        self.__wrapped__ = function
+        functools.update_wrapper(self, function)
+        self._parameters = parameters
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        last = max((at for at, p in enumerate(self._parameters, 1) if p.name in kwargs), default=0)
+        named = [kwargs.pop(p.name, p.default) for p in self._parameters[len(args) : last]]
+        return self.__wrapped__(*args, *named, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., Any]:
+        return self if instance is None else types.MethodType(self.__wrapped__, instance)
+
+
+def _checked(entrypoint: Callable[P, R]) -> Callable[P, R]:
+    if isinstance(entrypoint, staticmethod):
+        return entrypoint.__func__
+    if isinstance(entrypoint, _ByKeyword):
+        return entrypoint.__wrapped__
+    if isinstance(entrypoint, classmethod):
+        raise UsageError("write @classmethod above @tool, not below it")
+    if isinstance(entrypoint, type):
+        name = entrypoint.__name__
+        raise UsageError(f"{name} is a class, and a tool is a function or an object: pass {name}()")
+    if not callable(entrypoint):
+        raise UsageError(f"{entrypoint!r} cannot be called, so it is no tool")
+    return entrypoint
+
+
+def _checked_name(name: str | None, function: Callable[..., Any]) -> str:
+    if name is None:
+        while hasattr(function, "func"):  # a partial's own
+            function = function.func
+        name = getattr(function, "__name__", type(function).__name__)
+    if _NAME.fullmatch(name) is None:
+        raise UsageError(
+            f"{name!r} is no name for a tool (letters, digits, _ and -, at most 64): "
+            "give one with @tool(name=...) or Function(..., name=...)"
+        )
+    return name
+
+
+def _only(schema: Schema, names: Sequence[str]) -> Schema:
+    """An object's schema, with these properties only."""
+    result = {**schema, "properties": {name: schema["properties"][name] for name in names}}
+    if required := [name for name in schema.get("required", ()) if name in names]:
+        return {**result, "required": required}
+    result.pop("required", None)
+    return result

@@ -1,0 +1,68 @@
+"""Calling the application's own functions (hooks, instructions) with what they ask for by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kern.errors import UsageError
+from kern.tools.signature import PerFunction, context_parameter, describe, signature_of
+
+__all__ = ["call_kwargs", "context_parameter"]
+
+_CONTEXT = "run_context"
+
+
+class _Wanted:
+    """What a function asks for: (parameter, key in what is available, whether it must be there)."""
+
+    __slots__ = ("items", "open")
+
+    def __init__(self, items: tuple[tuple[str, str, bool], ...], *, open: bool) -> None:
+        self.items = items
+        self.open = open
+
+
+def _read(function: Callable[..., Any]) -> _Wanted:
+    signature = signature_of(function)
+    if signature.positional_only:
+        names = ", ".join(parameter.name for parameter in signature.positional_only)
+        raise UsageError(f"{describe(function)} is called by names, and cannot be: {names} before the /")
+    named = [
+        (parameter.name, parameter.name, parameter.default is inspect.Parameter.empty)
+        for parameter in signature.parameters
+        if parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    ]
+    if signature.context_parameter is not None:
+        named.append((signature.context_parameter, _CONTEXT, True))
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters)
+    return _Wanted(tuple(named), open=takes_all)
+
+
+_wanted: PerFunction[_Wanted] = PerFunction(_read)
+
+
+def call_kwargs(function: Callable[..., Any], available: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what is available, what a function asks for by the names of its parameters.
+
+    A parameter that is annotated `RunContext` gets `available["run_context"]` under whatever name; a function
+    with `**kwargs` gets everything.
+
+    Raises:
+        UsageError: It has a parameter without default that is not available.
+    """
+    wanted = _wanted(function)
+    kwargs = {}
+    for parameter, key, required in wanted.items:
+        if key in available:
+            kwargs[parameter] = available[key]
+        elif required:
+            raise UsageError(
+                f"{describe(function)} asks for {parameter!r}, which it cannot have here; "
+                f"there is: {', '.join(sorted(available)) or 'nothing'}"
+            )
+    if wanted.open:
+        taken = {key for _, key, _ in wanted.items}
+        kwargs.update((key, value) for key, value in available.items() if key not in taken)
+    return kwargs

@@ -1,0 +1,225 @@
+"""JSON schemas as providers want them: no noise, and OpenAI's strict dialect with the way back from it.
+
+The dialect: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kern.errors import UsageError
+
+Schema = dict[str, Any]
+
+_NULL: Schema = {"type": "null"}
+_MAPS = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
+_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_SINGLE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
+
+# What the strict dialect knows. An allow list: a keyword that is not on it is refused by the provider.
+_STRICT_KEYWORDS = frozenset(
+    {
+        *("type", "description", "enum", "const", "anyOf", "$ref", "$defs", "definitions"),
+        *("properties", "required", "additionalProperties", "items", "minItems", "maxItems"),
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "pattern", "format"),
+    }
+)
+_STRICT_FORMATS = frozenset(
+    {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
+)
+# Dropped keywords that the model should know of all the same: they move into the description.
+_NOTED = ("default", "minLength", "maxLength", "pattern", "format", "uniqueItems", "examples")
+_TYPED = ("type", "enum", "const", "anyOf", "$ref")
+
+
+def without_titles(schema: Schema) -> Schema:
+    """The schema without `title`s: pydantic makes them of the names, which stand there anyway."""
+    result = _mapped(schema, without_titles)
+    result.pop("title", None)
+    return result
+
+
+def strict_schema(schema: Schema) -> Schema:
+    """The schema in OpenAI's strict dialect; the given one is not changed.
+
+    Every object is closed and all its properties are required; those that were optional may be null instead
+    (`undo_strict` takes such nulls away again). Keywords that the dialect lacks are dropped, and told in the
+    description where the model should know them: the values are validated against the full schema anyway.
+
+    Args:
+        schema: A JSON schema of type object, such as pydantic's.
+
+    Raises:
+        UsageError: It cannot be said in this dialect: an open object, a value without a type, a root that
+            is no object.
+    """
+    root = schema
+    if "$ref" in schema:  # pydantic writes a recursive model so, and the root must be an object itself
+        root = {**_resolved(schema["$ref"], schema), **{k: v for k, v in schema.items() if k != "$ref"}}
+    if root.get("type") != "object":
+        raise UsageError(
+            "the root of a strict schema is an object; wrap the value into a model with one field"
+        )
+    return _strict(root, "")
+
+
+def undo_strict(value: Any, schema: Schema) -> Any:
+    """The value without the nulls that only the strict dialect asked for.
+
+    A property that `schema` does not require and that is null is taken out, so that its default applies.
+
+    Args:
+        value: A JSON value that follows `strict_schema(schema)`.
+        schema: The schema before `strict_schema`.
+    """
+    return _undone(value, schema, schema)
+
+
+def _mapped(schema: Schema, change: Callable[[Schema], Schema]) -> Schema:
+    """A copy of the schema whose direct subschemas have gone through `change`."""
+    result = dict(schema)
+    for keyword in _MAPS:
+        if isinstance(result.get(keyword), dict):
+            result[keyword] = {name: _changed(part, change) for name, part in result[keyword].items()}
+    for keyword in _LISTS:
+        if isinstance(result.get(keyword), list):
+            result[keyword] = [_changed(part, change) for part in result[keyword]]
+    for keyword in _SINGLE:
+        if keyword in result:
+            result[keyword] = _changed(result[keyword], change)
+    return result
+
+
+def _changed(part: Any, change: Callable[[Schema], Schema]) -> Any:
+    return change(part) if isinstance(part, dict) else part
+
+
+def _strict(schema: Schema, path: str) -> Schema:
+    result = _plain(schema)
+    if not any(keyword in result for keyword in _TYPED):
+        raise UsageError(f"a strict schema needs a type at {path or '/'}: annotate it, or leave strict off")
+    if result.get("type") == "array" and not isinstance(result.get("items"), dict):
+        raise UsageError(f"a strict schema needs an item type at {path or '/'}: list[str], not list")
+    notes = {key: schema[key] for key in _NOTED if key in schema and key not in result}
+    if notes.get("default", ...) is None:
+        del notes["default"]
+    for keyword in ("$defs", "definitions"):
+        if keyword in result:
+            result[keyword] = {
+                name: _strict(part, f"/{keyword}/{name}") for name, part in result[keyword].items()
+            }
+    if "anyOf" in result:
+        result["anyOf"] = [_strict(part, f"{path}/anyOf/{at}") for at, part in enumerate(result["anyOf"])]
+    if "items" in result:
+        result["items"] = _strict(result["items"], f"{path}/items")
+    if result.get("type") == "object" or "properties" in result:
+        _close(result, path)
+    if "$ref" in result and (len(result) > 1 or notes):  # a reference may have no siblings; anyOf may
+        result["anyOf"] = [{"$ref": result.pop("$ref")}]
+    if notes:
+        told = ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in notes.items())
+        result["description"] = f"{result['description']} ({told})" if "description" in result else told
+    return result
+
+
+def _plain(schema: Schema) -> Schema:
+    """One level of the schema with nothing but keywords of the dialect."""
+    merged = dict(schema)
+    if len(merged.get("allOf", ())) == 1:
+        merged = {**merged["allOf"][0], **{key: value for key, value in merged.items() if key != "allOf"}}
+    if "oneOf" in merged:
+        merged["anyOf"] = merged["oneOf"]
+    if "prefixItems" in merged:
+        merged["items"] = _one_of(merged["prefixItems"])
+    result = {key: value for key, value in merged.items() if key in _STRICT_KEYWORDS}
+    if result.get("format") not in _STRICT_FORMATS:
+        result.pop("format", None)
+    if "(?" in result.get(
+        "pattern", ""
+    ):  # the dialect has no lookaround, and nobody misses the other (? groups
+        del result["pattern"]
+    return result
+
+
+def _one_of(schemas: list[Schema]) -> Schema:
+    """The items of a tuple: the dialect has no positions, so each may be any of them."""
+    distinct = [schema for at, schema in enumerate(schemas) if schema not in schemas[:at]]
+    return distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
+
+
+def _close(schema: Schema, path: str) -> None:
+    if schema.get("additionalProperties"):
+        raise UsageError(
+            f"a strict schema cannot have the open object at {path or '/'}: "
+            "use a model with named fields or a list of pairs, or leave strict off"
+        )
+    required = schema.get("required", [])
+    properties = {}
+    for name, part in schema.get("properties", {}).items():
+        closed = _strict(part, f"{path}/properties/{name}")
+        properties[name] = closed if name in required else _nullable(closed)
+    schema.update(type="object", properties=properties, required=list(properties), additionalProperties=False)
+
+
+def _nullable(schema: Schema) -> Schema:
+    """The schema, with null allowed."""
+    if "anyOf" in schema:
+        known = any(part.get("type") == "null" for part in schema["anyOf"])
+        return schema if known else {**schema, "anyOf": [*schema["anyOf"], _NULL]}
+    kind = schema.get("type")
+    if kind is None or "const" in schema or "enum" in schema or kind == "object":
+        outer = {"description": schema["description"]} if "description" in schema else {}
+        inner = {key: value for key, value in schema.items() if key != "description"}
+        return {**outer, "anyOf": [inner, _NULL]}
+    kinds = kind if isinstance(kind, list) else [kind]
+    return schema if "null" in kinds else {**schema, "type": [*kinds, "null"]}
+
+
+def _resolved(reference: str, root: Schema) -> Schema:
+    target: Any = root
+    for part in reference.removeprefix("#").strip("/").split("/"):
+        if part:
+            target = target[part.replace("~1", "/").replace("~0", "~")]
+    return dict(target)
+
+
+def _undone(value: Any, schema: Any, root: Schema) -> Any:
+    if not isinstance(schema, dict):
+        return value
+    if "$ref" in schema:
+        return _undone(value, _resolved(schema["$ref"], root), root)
+    for keyword in ("anyOf", "oneOf", "allOf"):
+        if keyword in schema:
+            return _undone(value, _fitting(value, schema[keyword], root), root)
+    if isinstance(value, list):
+        prefix = schema.get("prefixItems", [])
+        rest = schema.get("items")
+        return [
+            _undone(item, prefix[at] if at < len(prefix) else rest, root) for at, item in enumerate(value)
+        ]
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        required = schema.get("required", ())
+        return {
+            name: _undone(item, properties.get(name), root)
+            for name, item in value.items()
+            if item is not None or name in required or name not in properties
+        }
+    return value
+
+
+def _fitting(value: Any, schemas: list[Schema], root: Schema) -> Schema | None:
+    """The first alternative that the value can be meant by, judged by its kind and its keys."""
+    for schema in schemas:
+        plain = _resolved(schema["$ref"], root) if "$ref" in schema else schema
+        if isinstance(value, Mapping):
+            properties = plain.get("properties", {})
+            constants = {name: part["const"] for name, part in properties.items() if "const" in part}
+            same_keys = value.keys() <= properties.keys() and set(plain.get("required", ())) <= value.keys()
+            if same_keys and all(value.get(name) == constant for name, constant in constants.items()):
+                return plain
+        elif isinstance(value, list) and plain.get("type") == "array":
+            return plain
+    return None

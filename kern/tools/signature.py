@@ -1,0 +1,232 @@
+"""What a callable takes: its parameters, its annotations, which parameter gets the `RunContext`."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union
+from weakref import WeakKeyDictionary
+
+from pydantic import BaseModel
+from typing_extensions import is_typeddict
+
+from kern.errors import UsageError
+from kern.run.context import RunContext
+
+T = TypeVar("T")
+
+Kind = Literal["sync", "async", "generator", "async_generator"]
+
+_CONTEXT_NAME = "run_context"
+_RUNNERS = ("Agent", "Team")
+# A textual annotation that cannot be evaluated, such as a name that is imported for type checkers only
+_UNION_TEXT = r"(?:(?:\w+\.)*(?:Optional|Union)\[|None\s*\|\s*)?\s*"
+_CONTEXT_TEXT = re.compile(_UNION_TEXT + r"(?:\w+\.)*RunContext\b")
+_RUNNER_TEXT = re.compile(_UNION_TEXT + r"(?:\w+\.)*(?:Agent|Team)\b")
+
+
+@dataclass(slots=True, frozen=True)
+class Signature:
+    """What a callable takes.
+
+    Args:
+        parameters: Those that a caller fills: not the bound first one of a method, not what a partial
+            has fixed, not the context. Annotations are evaluated; one that could not be is still a str.
+        context_parameter: The name of the parameter that gets the `RunContext`.
+        hidden: The names that no caller may pass: the context's, and what a partial has fixed.
+        kind: How it is to be called.
+        positional_only: All parameters that cannot be passed by name, the context's too.
+        doc: Its docstring, as it is written.
+        namespace: Where textual annotations are to be evaluated once more; None if none are left.
+    """
+
+    parameters: tuple[inspect.Parameter, ...]
+    context_parameter: str | None
+    hidden: frozenset[str]
+    kind: Kind
+    positional_only: tuple[inspect.Parameter, ...]
+    doc: str
+    namespace: dict[str, Any] | None
+
+
+class PerFunction(Generic[T]):
+    """A value that is computed once per function and lives no longer than the function.
+
+    A bound method is recognised by the function below it. Other callables (partials, objects) are rare and
+    differ one by one: theirs are computed anew. A value that referred to its function would keep it alive.
+    """
+
+    def __init__(self, compute: Callable[[Callable[..., Any]], T]) -> None:
+        self._compute = compute
+        self._plain: WeakKeyDictionary[Callable[..., Any], T] = WeakKeyDictionary()
+        self._bound: WeakKeyDictionary[Callable[..., Any], T] = WeakKeyDictionary()
+
+    def __call__(self, function: Callable[..., Any]) -> T:
+        """The value for `function`, from now on kept."""
+        if isinstance(function, types.FunctionType):
+            cache, key = self._plain, function
+        elif isinstance(function, types.MethodType) and isinstance(function.__func__, types.FunctionType):
+            cache, key = self._bound, function.__func__
+        else:
+            return self._compute(function)
+        value = cache.get(key)
+        if value is None:
+            value = cache[key] = self._compute(function)
+        return value
+
+
+def _read(function: Callable[..., Any]) -> Signature:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{describe(function)} has no signature that can be read: {error}") from error
+    fixed: set[str] = set(function.keywords) if isinstance(function, functools.partial) else set()
+    target = _definition(function)
+    hints = _hints(target, parameters)
+    offered = []
+    contexts = []
+    for parameter in parameters:
+        if parameter.name in fixed:
+            continue
+        annotation = hints.get(parameter.name, parameter.annotation)
+        _refuse_runner(function, parameter.name, annotation)
+        if parameter.name == _CONTEXT_NAME or _is_context(annotation):
+            contexts.append(parameter.name)
+        else:
+            offered.append(parameter.replace(annotation=annotation))
+    if len(contexts) > 1:
+        raise UsageError(
+            f"{describe(function)} asks for several RunContexts: {', '.join(contexts)}; one will do"
+        )
+    return Signature(
+        parameters=tuple(offered),
+        context_parameter=contexts[0] if contexts else None,
+        hidden=frozenset(fixed.union(contexts)),
+        kind=_kind(function),
+        positional_only=tuple(p for p in parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY),
+        doc=_doc(function),
+        namespace=getattr(target, "__globals__", None)
+        if any(isinstance(parameter.annotation, str) for parameter in offered)
+        else None,
+    )
+
+
+signature_of: PerFunction[Signature] = PerFunction(_read)
+"""The `Signature` of a callable.
+
+Raises:
+    UsageError: It has none that can be read, it asks for an Agent or a Team, or for two contexts.
+"""
+
+
+def context_parameter(function: Callable[..., Any]) -> str | None:
+    """The name of the parameter that gets the `RunContext`: `run_context`, or one that is annotated so."""
+    return signature_of(function).context_parameter
+
+
+def describe(function: Callable[..., Any]) -> str:
+    """A callable as an error message names it: module and qualified name."""
+    function = _unpartial(function)
+    if not hasattr(function, "__qualname__"):
+        function = type(function)
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def _unpartial(function: Callable[..., Any]) -> Callable[..., Any]:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _definition(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function at the bottom of partials, methods, callable objects and `functools.wraps`."""
+    function = _unpartial(function)
+    if not isinstance(function, types.FunctionType | types.MethodType | types.BuiltinFunctionType | type):
+        function = type(function).__call__
+    definition: Callable[..., Any] = inspect.unwrap(function)
+    return definition
+
+
+def _kind(function: Callable[..., Any]) -> Kind:
+    function = _unpartial(function)
+    for candidate in (function, getattr(type(function), "__call__", None)):  # noqa: B004  # not a callable() test
+        if inspect.isasyncgenfunction(candidate):
+            return "async_generator"
+        if inspect.iscoroutinefunction(candidate):
+            return "async"
+        if inspect.isgeneratorfunction(candidate):
+            return "generator"
+    return "sync"
+
+
+def _doc(function: Callable[..., Any]) -> str:
+    function = _unpartial(function)
+    if isinstance(function, types.FunctionType | types.MethodType | types.BuiltinFunctionType):
+        return function.__doc__ or ""
+    return type(function).__call__.__doc__ or type(function).__doc__ or ""
+
+
+def _hints(target: Callable[..., Any], parameters: list[inspect.Parameter]) -> dict[str, Any]:
+    """The annotations, evaluated; a textual one that cannot be evaluated is left out."""
+    try:
+        return typing.get_type_hints(target, include_extras=True)
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        pass  # one bad annotation spoils all: take them one by one
+    namespace = getattr(target, "__globals__", {})
+    hints = {}
+    for parameter in parameters:
+        if isinstance(parameter.annotation, str):
+            try:
+                hints[parameter.name] = evaluate(parameter.annotation, namespace)
+            except (NameError, AttributeError, TypeError, SyntaxError):
+                continue
+    return hints
+
+
+def evaluate(annotation: str, namespace: dict[str, Any]) -> Any:
+    """A textual annotation as the type that it means; raises what its evaluation raises."""
+    holder = types.SimpleNamespace(__annotations__={"it": annotation})
+    return typing.get_type_hints(holder, globalns=namespace, include_extras=True)["it"]
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """The members of a union, without Annotated and type arguments; one member for anything else."""
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return _alternatives(annotation.__origin__)
+    if origin is Union or origin is types.UnionType:
+        return [part for member in typing.get_args(annotation) for part in _alternatives(member)]
+    return [origin or annotation]
+
+
+def _is_context(annotation: Any) -> bool:
+    if isinstance(annotation, str):
+        return _CONTEXT_TEXT.match(annotation) is not None
+    return any(isinstance(part, type) and issubclass(part, RunContext) for part in _alternatives(annotation))
+
+
+def _refuse_runner(function: Callable[..., Any], name: str, annotation: Any) -> None:
+    if isinstance(annotation, str):
+        asked = _RUNNER_TEXT.match(annotation) is not None
+    else:
+        asked = any(_is_runner(part) for part in _alternatives(annotation))
+    if asked:
+        raise UsageError(
+            f"{describe(function)}: the parameter {name!r} asks for an Agent or a Team, and nothing but a "
+            "RunContext is injected: name a parameter run_context and use run_context.agent_id or .team_id"
+        )
+
+
+def _is_runner(part: Any) -> bool:
+    """Kern's Agent or Team, known by name, for they live above this layer; a data class so named is none."""
+    if not isinstance(part, type) or part.__name__ not in _RUNNERS:
+        return False
+    data = issubclass(part, BaseModel | enum.Enum) or dataclasses.is_dataclass(part) or is_typeddict(part)
+    return part.__module__.startswith("kern.") or not data

@@ -1,0 +1,145 @@
+"""`Toolkit`, a named set of tools that belong together; and what an agent's `tools` list comes to."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kern.errors import UsageError
+from kern.tools.function import Function, ToolOptions
+from kern.tools.signature import describe
+
+
+class Toolkit:
+    """A set of tools that belong together: a base class, or used as it is.
+
+        class Notes(Toolkit):
+            def __init__(self, path: Path) -> None:
+                self.path = path
+                super().__init__(name="notes", tools=[self.read, self.write])
+
+    Args:
+        name: What people call the set.
+        tools: Functions, bound methods or `Function`s.
+        instructions: A text for the system message of whoever has the toolkit.
+        include_tools: Only these tools, by name.
+        exclude_tools: All but these tools, by name.
+        requires_confirmation_tools: Tools of which a person has to allow each call, by name.
+        external_execution_required_tools: Tools that the application executes, by name.
+        stop_after_tool_call_tools: Tools that end the run, by name.
+        show_result_tools: Tools whose results are shown to the user, by name.
+        cache_results: Keep the results of all its tools on disk.
+        cache_ttl: How long a kept result holds, in seconds.
+        cache_dir: Where results are kept; None: the system's folder for temporary files.
+
+    Raises:
+        UsageError: A name that is no tool of the set, two tools of one name, or something that is no tool.
+    """
+
+    def __init__(
+        self,
+        name: str = "toolkit",
+        tools: Sequence[Callable[..., Any] | Function] = (),
+        *,
+        instructions: str | None = None,
+        include_tools: Sequence[str] | None = None,
+        exclude_tools: Sequence[str] | None = None,
+        requires_confirmation_tools: Sequence[str] = (),
+        external_execution_required_tools: Sequence[str] = (),
+        stop_after_tool_call_tools: Sequence[str] = (),
+        show_result_tools: Sequence[str] = (),
+        cache_results: bool = False,
+        cache_ttl: float = 3600,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        self.name = name
+        self.instructions = instructions
+        self.functions: dict[str, Function] = {}
+        """The tools that were chosen, by name."""
+        found = collect(tools)
+        for keyword, names in (
+            ("include_tools", include_tools or ()),
+            ("exclude_tools", exclude_tools or ()),
+            ("requires_confirmation_tools", requires_confirmation_tools),
+            ("external_execution_required_tools", external_execution_required_tools),
+            ("stop_after_tool_call_tools", stop_after_tool_call_tools),
+            ("show_result_tools", show_result_tools),
+        ):
+            if unknown := [name for name in names if name not in found]:
+                raise UsageError(
+                    f"the toolkit {self.name}: {keyword} names {', '.join(unknown)}; "
+                    f"its tools are: {', '.join(found) or 'none'}"
+                )
+        for key, function in found.items():
+            if (include_tools is not None and key not in include_tools) or key in (exclude_tools or ()):
+                continue
+            changes = ToolOptions()
+            if key in requires_confirmation_tools:
+                changes["requires_confirmation"] = True
+            if key in external_execution_required_tools:
+                changes["external_execution"] = True
+            if key in stop_after_tool_call_tools:
+                changes["stop_after_tool_call"] = changes["show_result"] = True
+            if key in show_result_tools:
+                changes["show_result"] = True
+            if cache_results and not function.cache_results:
+                changes.update({"cache_results": True, "cache_ttl": cache_ttl, "cache_dir": cache_dir})
+            self.functions[key] = function.replace(**changes) if changes else function
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r}, tools=[{', '.join(self.functions)}])"
+
+
+Tool = Callable[..., Any] | Function | Toolkit
+"""What a `tools` list may hold."""
+
+
+def collect(tools: Iterable[Tool]) -> dict[str, Function]:
+    """The tools of a `tools` list by name, toolkits taken apart, in order. The same tool twice is one tool.
+
+    Raises:
+        UsageError: Two different tools have one name, or something is no tool.
+    """
+    if isinstance(tools, str | dict) or not isinstance(tools, Iterable):
+        raise UsageError(f"tools takes a list of functions and toolkits, not {tools!r}")
+    found: dict[str, Function] = {}
+    for tool in tools:
+        for function in _functions(tool):
+            known = found.setdefault(function.name, function)
+            if not _same(known, function):
+                raise UsageError(
+                    f"two tools are called {function.name!r}: {describe(known.entrypoint)} and "
+                    f"{describe(function.entrypoint)}; rename one with @tool(name=...)"
+                )
+    return found
+
+
+def instructions_of(tools: Iterable[Tool]) -> list[str]:
+    """What toolkits and tools have to say in the system message, in order, each text once."""
+    texts: dict[str, None] = {}
+    for tool in tools:
+        if isinstance(tool, Toolkit) and tool.instructions:
+            texts[tool.instructions] = None
+        for function in _functions(tool):
+            if function.instructions:
+                texts[function.instructions] = None
+    return list(texts)
+
+
+def _functions(tool: Tool) -> Iterable[Function]:
+    if isinstance(tool, Toolkit):
+        if not hasattr(tool, "functions"):
+            kind = type(tool).__name__
+            raise UsageError(f"{kind}.__init__ does not call super().__init__(name=..., tools=[...])")
+        return tool.functions.values()
+    if isinstance(tool, types.MethodType) and isinstance(tool.__func__, Function):
+        return (tool.__func__.__get__(tool.__self__),)  # @classmethod over @tool, from Python 3.13 on
+    return (Function.from_callable(tool),)
+
+
+def _same(one: Function, other: Function) -> bool:
+    if one is other:
+        return True
+    return one.entrypoint == other.entrypoint and one.options() == other.options()
