@@ -13,15 +13,21 @@ from kern.testing.answers import (
     split_randomly,
     tool_call,
 )
+from kern.testing.leaks import no_leaks
+from kern.testing.models import FunctionModel, ModelAnswer, ScriptedModel
 from kern.testing.request import ReceivedRequest
 from kern.testing.server import ModelServer
 
 __all__ = [
     "Answer",
     "Fault",
+    "FunctionModel",
+    "ModelAnswer",
     "ModelServer",
     "ReceivedRequest",
     "Reply",
+    "ScriptedModel",
+    "no_leaks",
     "split_at",
     "split_every",
     "split_randomly",

@@ -182,7 +182,10 @@ class ModelServer:
         protocol = _PROTOCOLS.get(route)
         if protocol is None or http.method != "POST" or not http.path.startswith(self._path):
             raise Refused(404, f"Invalid URL ({http.method} {http.path})")
-        request = protocol.decode(http)
+        try:
+            request = protocol.decode(http)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise Refused(400, f"Invalid request: {type(error).__name__}: {error}") from error
         self.requests.append(request)
         if self._models and request.model not in self._models:
             raise Refused(404, model=request.model)

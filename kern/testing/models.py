@@ -1,0 +1,153 @@
+"""Models that are played in the process: for unit tests that need no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from typing import Literal, TypeAlias
+
+from kern.errors import UsageError
+from kern.messages import ToolCall
+from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
+from kern.testing.answers import words
+
+ModelAnswer: TypeAlias = str | ToolCall | ModelResponse | Exception
+"""What a played model answers: a text, one call, a `ModelResponse` (see its `of`), or an error to raise."""
+
+Play: TypeAlias = Callable[[ModelRequest], ModelAnswer | Awaitable[ModelAnswer]]
+"""A function, sync or async, that plays the model."""
+
+
+class _PlayedModel(Model):
+    """Records the requests, and streams an answer word by word."""
+
+    structured_output: Literal["native", "none"] = "native"
+
+    def __init__(self, *, id: str, provider: str) -> None:
+        self.id = id
+        self.provider = provider
+        self.requests: list[ModelRequest] = []
+
+    @abstractmethod
+    def _next(self) -> ModelAnswer | Play:
+        """The answer to the request that was just recorded."""
+
+    async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
+        """Answer one request; see `Model.respond`.
+
+        Raises:
+            UsageError: No answer is left, or it is none.
+            Exception: What the script holds, or the function raises.
+        """
+        self.requests.append(replace(request, messages=tuple(request.messages)))
+        answer = self._next()
+        if callable(answer):
+            played = answer(request)
+            answer = await played if inspect.isawaitable(played) else played
+        response = _as_response(answer)
+        if request.stream:
+            await _put(response, sink)
+        return response
+
+
+class ScriptedModel(_PlayedModel):
+    """A model that gives the answers of a list, in order.
+
+        model = ScriptedModel([tool_call("add_item", item="milk"), "It is on the list."])
+        await Agent(model=model, tools=[add_item]).arun("Milk, please")
+        model.assert_exhausted()
+
+    With a streamed request the words are put into the sink one by one. `requests` holds what was asked.
+
+    Args:
+        answers: The list; a function in it is called with the request.
+        id: The model's name.
+        provider: The provider's name.
+    """
+
+    def __init__(
+        self, answers: Iterable[ModelAnswer | Play], *, id: str = "scripted", provider: str = "test"
+    ) -> None:
+        if isinstance(answers, str):
+            raise UsageError("ScriptedModel takes a list of answers: ScriptedModel(['...'])")
+        super().__init__(id=id, provider=provider)
+        self._answers = deque(answers)
+        self._unexpected = 0
+
+    @property
+    def remaining(self) -> int:
+        """How many answers are left."""
+        return len(self._answers)
+
+    def assert_exhausted(self) -> None:
+        """Check that every answer was asked for, and nothing else.
+
+        Raises:
+            AssertionError: Answers are left, or more was asked for than there was.
+        """
+        if self._unexpected:
+            raise AssertionError(f"{self!r} was asked {self._unexpected} times more than it has answers")
+        if self._answers:
+            left = f"{len(self._answers)} answers of {self!r} were not asked for"
+            raise AssertionError(f"{left}, the next is {self._answers[0]!r}; requests: {len(self.requests)}")
+
+    def _next(self) -> ModelAnswer | Play:
+        if self._answers:
+            return self._answers.popleft()
+        self._unexpected += 1
+        request = self.requests[-1]
+        raise UsageError(
+            f"{self!r} has no answer left for request number {len(self.requests)}; its last message is "
+            f"{request.messages[-1] if request.messages else None}"
+        )
+
+
+class FunctionModel(_PlayedModel):
+    """A model that a function plays.
+
+        def play(request: ModelRequest) -> ModelAnswer:
+            return "done" if request.messages[-1].role == "tool" else tool_call("add_item", item="milk")
+
+        model = FunctionModel(play)
+
+    Args:
+        function: Called with every request; sync or async. It may be called again while an earlier call of it
+            still waits.
+        id: The model's name.
+        provider: The provider's name.
+    """
+
+    def __init__(self, function: Play, *, id: str = "function", provider: str = "test") -> None:
+        super().__init__(id=id, provider=provider)
+        self._function = function
+
+    def _next(self) -> ModelAnswer | Play:
+        return self._function
+
+
+def _as_response(answer: ModelAnswer) -> ModelResponse:
+    match answer:
+        case ModelResponse():
+            return answer
+        case str():
+            return ModelResponse.of(answer)
+        case ToolCall():
+            return ModelResponse.of(None, answer)
+        case Exception():
+            raise answer
+    raise UsageError(f"an answer is a str, ToolCall, ModelResponse or Exception, not {type(answer).__name__}")
+
+
+async def _put(response: ModelResponse, sink: DeltaSink) -> None:
+    """Stream the answer; the loop gets a turn after every word, as it would between two reads of a socket."""
+    message = response.message
+    for put, text in ((sink.reasoning, message.reasoning_content), (sink.content, message.content)):
+        for word in words(text or ""):
+            put(word)
+            if sink.full:
+                await sink.drain()
+            await asyncio.sleep(0)
