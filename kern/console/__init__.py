@@ -1,1 +1,10 @@
-"""To be written."""
+"""What a person sees: a view of a run in the terminal, and a chat loop.
+
+Views consume events and outputs, and know neither Agent nor Team nor the engine.
+"""
+
+from kern.console._open import open_view
+from kern.console._view import View, ViewOptions
+
+
+__all__ = ["View", "ViewOptions", "open_view"]

@@ -1,0 +1,147 @@
+"""What there is to show, as titled blocks of text: the same for panels and for plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kern.console._progress import RunProgress
+from kern.console._text import (
+    clean,
+    content_text,
+    first_line,
+    format_call,
+    format_seconds,
+)
+from kern.console._view import ViewOptions
+from kern.errors import KernError
+from kern.run.output import RunStatus, ToolExecution
+
+Kind = Literal["message", "reasoning", "calls", "member", "response", "paused", "cancelled", "error"]
+Format = Literal["text", "markdown", "json"]
+
+_LONGEST_MESSAGE = 4_000
+_LONGEST_CALLS = 100
+
+
+@dataclass(slots=True, frozen=True)
+class Block:
+    """A piece of the view that is whole: it is printed once and never changed.
+
+    Args:
+        kind: What it is.
+        title: Its heading.
+        body: Its text, without control characters.
+        format: How the body is written.
+    """
+
+    kind: Kind
+    title: str
+    body: str
+    format: Format = "text"
+
+
+def message_block(message: str) -> Block | None:
+    """What the user said; a very long message is cut."""
+    text = clean(message).strip("\n")
+    if not text.strip():
+        return None
+    if len(text) > _LONGEST_MESSAGE:
+        text = f"{text[:_LONGEST_MESSAGE]}\n… ({len(text):,} characters)"
+    return Block("message", "Message", text)
+
+
+def reasoning_block(text: str, name: str = "") -> Block | None:
+    """The model's reasoning; `name` is the member's whose it is."""
+    body = clean(text).strip()
+    return Block("reasoning", _title(name, "Reasoning"), body) if body else None
+
+
+def calls_block(run: RunProgress, name: str = "") -> Block | None:
+    """All tool calls of a run; `name` is the member's that made them."""
+    if not run.calls:
+        return None
+    title = _title(name, "Tool Calls") if name or not run.is_team else "Team Tool Calls"
+    lines = [f"• {describe_call(call)}" for call in run.calls[:_LONGEST_CALLS]]
+    if (more := len(run.calls) - _LONGEST_CALLS) > 0:
+        lines.append(f"… and {more} more")
+    return Block("calls", title, "\n".join(lines))
+
+
+def describe_call(call: ToolExecution) -> str:
+    """A call on one line, with its duration; for a failed one also the first line of the error."""
+    line = format_call(call.tool_name, call.tool_args)
+    if call.duration is not None:
+        line += f" ({format_seconds(call.duration)})"
+    if call.tool_call_error:
+        line += f" failed: {first_line(call.result or '', 200)}"
+    return clean(line.replace("\n", " "))
+
+
+def member_blocks(run: RunProgress, options: ViewOptions) -> Iterator[Block]:
+    """What a member did and said."""
+    if options.show_reasoning and (reasoning := reasoning_block(run.reasoning.text, run.name)):
+        yield reasoning
+    if calls := calls_block(run, run.name):
+        yield calls
+    if run.status is RunStatus.error:
+        yield Block("error", clean(f"{run.name} Error"), clean(run.error))
+        return
+    if answer := answer_block(run, options, run.name):
+        yield answer
+
+
+def answer_block(run: RunProgress, options: ViewOptions, name: str = "") -> Block | None:
+    """The run's answer, as far as there is one; `name` is the member's who gives it."""
+    text, is_json = content_text(run.content)
+    body = clean(text).strip("\n")
+    if not body.strip():
+        return None
+    whole = run.status is RunStatus.completed
+    note = format_seconds(run.elapsed) if whole else "unfinished"
+    form: Format = "json" if is_json else "markdown" if options.markdown else "text"
+    return Block("member" if name else "response", f"{_title(name, 'Response')} ({note})", body, form)
+
+
+def ending_block(run: RunProgress) -> Block | None:
+    """Why the run has not come to an answer; None for a completed one."""
+    match run.status:
+        case RunStatus.paused:
+            return Block("paused", "Paused", _waiting_for(run.requirements))
+        case RunStatus.cancelled:
+            return Block("cancelled", "Cancelled", clean(run.error) or "The run was cancelled.")
+        case RunStatus.error:
+            return Block("error", "Error", clean(run.error) or "The run has failed.")
+        case _:
+            return None
+
+
+def closing_blocks(run: RunProgress, options: ViewOptions) -> Iterator[Block]:
+    """All that a top-level run leaves to show."""
+    if options.show_reasoning and (reasoning := reasoning_block(run.reasoning.text)):
+        yield reasoning
+    for block in (calls_block(run), answer_block(run, options), ending_block(run)):
+        if block is not None:
+            yield block
+
+
+def error_block(error: BaseException) -> Block:
+    """An error that ended the run. Kern's own errors speak for themselves; others are named."""
+    text = str(error).strip()
+    if not isinstance(error, KernError) or not text:
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return Block("error", "Error", clean(text))
+
+
+def _title(name: str, what: str) -> str:
+    return clean(f"{name} {what}".replace("\n", " ")) if name else what
+
+
+def _waiting_for(requirements: Sequence[Any]) -> str:
+    lines = ["The run waits for a person."]
+    for requirement in requirements:
+        call = getattr(requirement, "tool_execution", None) or getattr(requirement, "tool", None)
+        if isinstance(call, ToolExecution):
+            lines.append(f"• {describe_call(call)}")
+    return "\n".join(lines)

@@ -1,0 +1,238 @@
+"""What a tree of runs has done so far: the fold of its events, which every view reads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from kern.run.events import (
+    BaseRunEvent,
+    EventSource,
+    ModelRequestStartedEvent,
+    ModelRetryEvent,
+    ReasoningContentDeltaEvent,
+    RunCancelledEvent,
+    RunCompletedEvent,
+    RunContentEvent,
+    RunContinuedEvent,
+    RunErrorEvent,
+    RunPausedEvent,
+    ToolCallCompletedEvent,
+    ToolCallStartedEvent,
+)
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution
+
+
+class Pieces:
+    """Text that arrives in pieces, and is joined only when somebody looks.
+
+    A paragraph's gap stands between the texts of two turns. What a turn has brought can be taken back.
+    """
+
+    __slots__ = ("_arrived", "_text", "_turn")
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+        self._arrived: list[str] = []
+        self._turn = 0
+
+    def append(self, piece: str) -> str:
+        """Add a piece; returns what was added, the gap between two turns included."""
+        if not piece:
+            return ""
+        if self._turn and not self._arrived and len(self._text) == self._turn:
+            piece = "\n\n" + piece
+        self._arrived.append(piece)
+        return piece
+
+    def start_turn(self) -> None:
+        """What follows belongs to a new turn."""
+        self._turn = len(self.text)
+
+    def void_turn(self) -> None:
+        """Take back what this turn has brought."""
+        self._text = self.text[: self._turn]
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        if self._arrived:
+            self._text += "".join(self._arrived)
+            self._arrived.clear()
+        return self._text
+
+    @property
+    def turn(self) -> str:
+        """What this turn has brought."""
+        return self.text[self._turn :].lstrip("\n")
+
+    def __bool__(self) -> bool:
+        return bool(self._text or self._arrived)
+
+
+@dataclass(slots=True)
+class RunProgress:
+    """One run: what it has said, called and come to.
+
+    Args:
+        name: Whose run it is; for members of members, the names from below the top down.
+        structured: The answer, where it is not text.
+        calls: The tool calls in the order in which they began; ids may repeat from turn to turn.
+        running: The calls that still run, by id.
+        duration: Seconds; None while it runs.
+    """
+
+    run_id: str
+    name: str
+    is_team: bool
+    parent_run_id: str | None = None
+    answer: Pieces = field(default_factory=Pieces)
+    structured: Any = None
+    reasoning: Pieces = field(default_factory=Pieces)
+    calls: list[ToolExecution] = field(default_factory=list)
+    running: dict[str, ToolExecution] = field(default_factory=dict)
+    requirements: list[Any] = field(default_factory=list)
+    status: RunStatus = RunStatus.running
+    error: str = ""
+    started: float = field(default_factory=time.monotonic)
+    duration: float | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more is to come."""
+        return self.status is not RunStatus.running
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began, or its duration."""
+        return time.monotonic() - self.started if self.duration is None else self.duration
+
+    @property
+    def content(self) -> Any:
+        """The answer: the structured value if there is one, else the text."""
+        return self.answer.text if self.structured is None else self.structured
+
+    def end_call(self, call: ToolExecution) -> None:
+        """A call has ended; `call` may be another object than the one that began."""
+        began = self.running.pop(call.tool_call_id, None)
+        for index in reversed(range(len(self.calls))):
+            if self.calls[index] is began:
+                self.calls[index] = call
+                return
+        self.calls.append(call)
+
+    def end(self, status: RunStatus, error: str = "") -> None:
+        """The run has come to `status`."""
+        self.status = status
+        self.error = error or self.error
+        if self.duration is None:
+            self.duration = time.monotonic() - self.started
+        self.running.clear()
+
+    def settle(self, output: RunOutput | TeamRunOutput) -> None:
+        """Take over what the final output says; it knows better than the pieces that were streamed."""
+        if output.content is not None:
+            if not isinstance(output.content, str):
+                self.structured = output.content
+            elif not _holds(self.answer.text, output.content):
+                self.answer = Pieces(output.content)
+        if output.reasoning_content and not self.reasoning:
+            self.reasoning.append(output.reasoning_content)
+        if output.tools:
+            self.calls = list(output.tools)
+        if output.metrics.duration is not None:
+            self.duration = output.metrics.duration
+        self.requirements = list(getattr(output, "requirements", None) or self.requirements)
+        pending = (RunStatus.pending, RunStatus.running)
+        self.end(RunStatus.completed if output.status in pending else output.status, output.error or "")
+
+
+def _holds(streamed: str, final: str) -> bool:
+    """Whether the streamed text ends with the final answer, so that it shows the answer already."""
+    return streamed.strip().endswith(final.strip()) if final.strip() else True
+
+
+class Progress:
+    """A tree of runs, by run id."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, RunProgress] = {}
+        self.top: RunProgress | None = None
+
+    def members(self) -> Iterator[RunProgress]:
+        """All runs below the top, in the order in which they began."""
+        return (run for run in self.runs.values() if run is not self.top)
+
+    def run_of(self, source: EventSource) -> RunProgress:
+        """The run of an event, known from its first event on."""
+        run = self.runs.get(source.run_id)
+        if run is None:
+            run = RunProgress(
+                source.run_id, _name(source), source.is_team, parent_run_id=source.parent_run_id
+            )
+            self.runs[source.run_id] = run
+            if self.top is None and source.nested_depth == 0:
+                self.top = run
+        return run
+
+    def apply(self, event: BaseRunEvent) -> RunProgress:
+        """Take one event in; returns the run that it belongs to."""
+        run = self.run_of(event.source)
+        match event:
+            case RunContentEvent(content=str(text)):
+                run.answer.append(text)
+            case RunContentEvent(content=content):
+                run.structured = content
+            case ReasoningContentDeltaEvent(reasoning_content=text):
+                run.reasoning.append(text)
+            case ModelRequestStartedEvent():
+                run.answer.start_turn()
+                run.reasoning.start_turn()
+            case ModelRetryEvent():
+                run.answer.void_turn()
+                run.reasoning.void_turn()
+            case ToolCallStartedEvent(tool=ToolExecution() as call):
+                run.calls.append(call)
+                run.running[call.tool_call_id] = call
+            case ToolCallCompletedEvent(tool=ToolExecution() as call):
+                run.end_call(call)
+            case RunContinuedEvent():
+                run.status, run.duration = RunStatus.running, None
+            case RunCompletedEvent():
+                run.end(RunStatus.completed)
+            case RunPausedEvent(requirements=requirements):
+                run.requirements = requirements
+                run.end(RunStatus.paused)
+            case RunCancelledEvent(reason=reason):
+                run.end(RunStatus.cancelled, reason or "")
+            case RunErrorEvent(error=error):
+                run.end(RunStatus.error, error)
+        return run
+
+
+def _name(source: EventSource) -> str:
+    if len(source.path) > 2:
+        return " › ".join(source.path[1:])
+    if source.path:
+        return source.path[-1]
+    return source.agent_name or source.team_name or source.agent_id or source.team_id or "Run"
+
+
+def progress_of(output: RunOutput | TeamRunOutput, above: tuple[str, ...] = ()) -> Iterator[RunProgress]:
+    """The runs of a finished tree, members before their leader, in the order of the delegations."""
+    own = _output_name(output)
+    if isinstance(output, TeamRunOutput):
+        for member in output.member_responses:
+            yield from progress_of(member, (*above, own))
+    name = " › ".join((*above[1:], own)) if above else own
+    run = RunProgress(output.run_id, name, isinstance(output, TeamRunOutput))
+    run.settle(output)
+    yield run
+
+
+def _output_name(output: RunOutput | TeamRunOutput) -> str:
+    if isinstance(output, TeamRunOutput):
+        return output.team_name or output.team_id or "Team"
+    return output.agent_name or output.agent_id or "Agent"

@@ -1,0 +1,92 @@
+"""Text for a terminal: made harmless, made short, made to fit the encoding."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, to_json
+
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def clean(text: str) -> str:
+    """The text without anything a terminal would obey: control characters become visible pictures.
+
+    Text of models and tools is not to be trusted: an ESC in it could recolour the screen, retitle the
+    window or write to the clipboard. Newlines and tabs stay. Half surrogates, which no encoding can write,
+    become U+FFFD.
+    """
+    if _UNSAFE.search(text) is None:
+        return text
+    return _UNSAFE.sub(_picture, text.replace("\r\n", "\n"))
+
+
+def _picture(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\u2421" if code == 0x7F else "\ufffd"
+
+
+def encodable(text: str, encoding: str | None) -> str:
+    """The text with a "?" for each character that `encoding` cannot write."""
+    if encoding is None or text.isascii():
+        return text
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.encode(encoding, "replace").decode(encoding)
+    return text
+
+
+def shorten(text: str, limit: int) -> str:
+    """At most `limit` characters, the last one "…" where something is missing."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def first_line(text: str, limit: int) -> str:
+    """The first line that is not empty, at most `limit` characters."""
+    return shorten(next((line.strip() for line in text.splitlines() if line.strip()), ""), limit)
+
+
+def content_text(content: Any) -> tuple[str, bool]:
+    """An answer as text, and whether it is JSON: a structured answer is shown as indented JSON."""
+    if content is None or isinstance(content, str):
+        return content or "", False
+    try:
+        return to_json(content, indent=2, by_alias=True).decode(), True
+    except PydanticSerializationError:
+        return str(content), False
+
+
+def same_json(text: str, content: Any) -> bool:
+    """Whether `text` is the structured `content`, as a model streamed it."""
+    try:
+        return bool(json.loads(text) == json.loads(content_text(content)[0]))
+    except ValueError:
+        return False
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration as a person reads it: "0.4s", "12.3s", "2m 05s"."""
+    if seconds < 59.95:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m {rest:02d}s"
+
+
+def format_call(name: str, arguments: Mapping[str, Any], *, limit: int = 300) -> str:
+    """A tool call on one line: `add_item(item="milk", count=2)`."""
+    shown = ", ".join(f"{key}={_value(value)}" for key, value in arguments.items())
+    room = max(limit - len(name) - 2, 1)
+    return f"{name}({shorten(shown, room)})"
+
+
+def _value(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return repr(value)
