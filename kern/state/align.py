@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from kern.state.codec import same
 
-_MAX_PAIRS = 1_000_000
+_MAX_PAIRS = 100_000
 """Where more pairs of equal elements than this would have to be looked at, the search is left out: some
-0.1 s of work, reached by long lists that hold the same few values again and again."""
+50 ms of work, reached only by long lists that hold the same few values again and again."""
 
 
 class Block(NamedTuple):

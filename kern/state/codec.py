@@ -96,7 +96,7 @@ def _encode(value: object, path: str) -> tuple[bytes, Any]:
             return text, tree
     except Exception:  # noqa: BLE001, S110
         pass
-    tree = _Walk(path).copy(value, path)
+    tree = _Walk(path).copy(value)
     return to_json(tree), tree
 
 
@@ -117,65 +117,76 @@ class _Walk:
         root: The pointer at which the walk starts.
     """
 
-    __slots__ = ("_above", "_root")
+    __slots__ = ("_above", "_root", "_trail")
 
     def __init__(self, root: str) -> None:
         self._root = root
+        self._trail: list[str | int] = []
         self._above: set[int] = set()
 
-    def copy(self, value: object, path: str) -> Any:
+    def copy(self, value: object) -> Any:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
-            return self._text(value, path)
+            return self._text(value)
         if isinstance(value, int):
-            return self._int(value, path)
+            number = int.__int__(value)
+            if abs(number) >= _TOO_LARGE:
+                raise self._refused(f"an int of more than {_MAX_DIGITS} digits")
+            return number
         if isinstance(value, float):
             if not math.isfinite(value):
-                raise InvalidStateError(f"{float(value)} is no number in JSON", path=path)
+                raise self._refused(f"{float(value)} is no number in JSON")
             return float.__float__(value)
         if isinstance(value, (dict, list, tuple)):
-            return self._container(value, path)
-        raise InvalidStateError(f"a {_name(value)} is not JSON; {_ONLY}", path=path)
+            return self._container(value)
+        raise self._refused(f"a {_name(value)} is not JSON; {_ONLY}")
 
-    def _text(self, value: str, path: str) -> str:
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise InvalidStateError("a str with a lone surrogate is no Unicode text", path=path) from None
+    def _text(self, value: str) -> str:
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise self._refused("a str with a lone surrogate is no Unicode text") from None
         return str.__str__(value)
 
-    def _int(self, value: int, path: str) -> int:
-        number = int.__int__(value)
-        if abs(number) >= _TOO_LARGE:
-            raise InvalidStateError(f"an int of more than {_MAX_DIGITS} digits", path=path)
-        return number
-
-    def _container(self, value: dict[Any, Any] | list[Any] | tuple[Any, ...], path: str) -> Any:
+    def _container(self, value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> Any:
         if id(value) in self._above:
-            raise InvalidStateError(f"a {_name(value)} that contains itself", path=path)
+            raise self._refused(f"a {_name(value)} that contains itself")
         if len(self._above) == MAX_DEPTH:
-            top = path[len(self._root) + 1 :].split("/", 1)[0]
-            raise InvalidStateError(f"nested more than {MAX_DEPTH} levels deep", path=f"{self._root}/{top}")
+            del self._trail[1:]
+            raise self._refused(f"nested more than {MAX_DEPTH} levels deep")
         self._above.add(id(value))
-        try:
-            if isinstance(value, dict):
-                return self._members(value, path)
-            return [self.copy(item, join(path, i)) for i, item in enumerate(value)]
-        finally:
-            self._above.discard(id(value))
+        copied = self._members(value) if isinstance(value, dict) else self._elements(value)
+        self._above.discard(id(value))
+        return copied
 
-    def _members(self, value: dict[Any, Any], path: str) -> dict[str, Any]:
+    def _elements(self, value: list[Any] | tuple[Any, ...]) -> list[Any]:
+        elements = []
+        for place, item in enumerate(value):
+            self._trail.append(place)
+            elements.append(self.copy(item))
+            self._trail.pop()
+        return elements
+
+    def _members(self, value: dict[Any, Any]) -> dict[str, Any]:
         members: dict[str, Any] = {}
         for key, item in value.items():
             if not isinstance(key, str):
-                raise InvalidStateError(f"the key {key!r} is a {_name(key)}; keys are str", path=path)
-            shown = key.encode(errors="backslashreplace").decode()
-            name = self._text(key, join(path, shown))
+                raise self._refused(f"the key {key!r} is a {_name(key)}; keys are str")
+            self._trail.append(key)
+            name = self._text(key)
             if name in members:
-                raise InvalidStateError("two keys with the same text", path=join(path, shown))
-            members[name] = self.copy(item, join(path, shown))
+                raise self._refused("two keys with the same text")
+            members[name] = self.copy(item)
+            self._trail.pop()
         return members
+
+    def _refused(self, message: str) -> InvalidStateError:
+        path = self._root
+        for token in self._trail:
+            path = join(path, str.__str__(token) if isinstance(token, str) else token)
+        return InvalidStateError(message, path=path.encode(errors="backslashreplace").decode())
 
 
 def _name(value: object) -> str:
