@@ -1,1 +1,25 @@
-"""To be written."""
+"""Language models: the port, the providers, and how one is named."""
+
+from kern.models._switch import allow_requests, forbid_requests
+from kern.models.base import (
+    DeltaSink,
+    Model,
+    ModelRequest,
+    ModelResponse,
+    ResponseFormat,
+    ToolDefinition,
+)
+from kern.models.resolve import default_model, resolve
+
+__all__ = [
+    "DeltaSink",
+    "Model",
+    "ModelRequest",
+    "ModelResponse",
+    "ResponseFormat",
+    "ToolDefinition",
+    "allow_requests",
+    "default_model",
+    "forbid_requests",
+    "resolve",
+]

@@ -1,0 +1,226 @@
+"""Every lower error becomes one of Kern's: HTTP statuses, and the exceptions of the HTTP client."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from pydantic_core import from_json
+
+from kern.errors import (
+    KernError,
+    ModelAuthError,
+    ModelBadRequestError,
+    ModelConnectionError,
+    ModelNotFoundError,
+    ModelRateLimitError,
+    ModelServerError,
+    ModelStatusError,
+    ModelStreamError,
+    ModelTimeoutError,
+    UsageError,
+)
+
+MAX_RETRY_AFTER = 60.0
+"""Seconds. A provider that asks for a longer wait gets no retry: the caller decides, with `retry_after`."""
+
+# What no repetition mends, whatever the status or the event that brought it.
+_FINAL_CODES = frozenset(
+    {
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "context_length_exceeded",
+        "invalid_prompt",
+        "bio_policy",
+        "misalignment_policy_violation",
+        "data_residency_mismatch",
+    }
+)
+_LONGEST_TEXT = 2_000
+
+
+@dataclass(slots=True, frozen=True)
+class Failure:
+    """An attempt that failed.
+
+    Args:
+        error: What the caller gets, if this was the last attempt.
+        cause: The lower error.
+        again: Another attempt may help.
+        delay: Seconds that the provider asked to wait; None leaves it to us.
+    """
+
+    error: KernError
+    cause: BaseException | None = None
+    again: bool = True
+    delay: float | None = None
+
+
+class StreamFault(Exception):
+    """Raised by a decoder: the provider's answer broke the protocol, or reports a failure of its own.
+
+    Args:
+        message: What happened.
+        code: The provider's error code.
+    """
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(f"{message} (code {code})" if code else message)
+        self.code = code
+
+
+@dataclass(slots=True, frozen=True)
+class Origin:
+    """Whom a request goes to, for the words of its errors.
+
+    Args:
+        secrets: What must not be repeated in a message, though a server may echo it.
+    """
+
+    provider: str
+    model: str
+    host: str
+    secrets: tuple[str, ...] = ()
+
+    def clean(self, text: str) -> str:
+        """`text` without secrets, at a readable length."""
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + " ..."
+
+    def connection(self, message: str) -> ModelConnectionError:
+        """The connection failed."""
+        return ModelConnectionError(self.clean(message), provider=self.provider, model=self.model)
+
+    def timeout(self, message: str) -> ModelTimeoutError:
+        """The provider was too slow."""
+        return ModelTimeoutError(self.clean(message), provider=self.provider, model=self.model)
+
+    def stream(self, message: str) -> ModelStreamError:
+        """The answer is no valid one."""
+        return ModelStreamError(self.clean(message), provider=self.provider, model=self.model)
+
+
+def of_fault(fault: StreamFault, origin: Origin, request_id: str | None) -> Failure:
+    """An answer that broke off, or reports a failure, after the status said 200."""
+    text = f"{fault} (request {request_id})" if request_id else str(fault)
+    final = fault.code is not None and (fault.code in _FINAL_CODES or "image" in fault.code)
+    return Failure(origin.stream(text), fault.__cause__, again=not final)
+
+
+def of_exception(error: Exception, origin: Origin, *, reading: bool) -> Failure | None:
+    """What an exception of the HTTP client means; None if it is none of its own.
+
+    Exceptions are known by the names of their classes, since another client with httpx's interface has
+    classes of its own under the same names.
+
+    Args:
+        error: What was raised.
+        origin: Whom the request went to.
+        reading: The status line had arrived: the answer was being read.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    host = origin.host
+    detail = f": {error}" if str(error) else ""
+    if "ConnectTimeout" in names:
+        return Failure(origin.timeout(f"no connection to {host} in time"), error)
+    if "PoolTimeout" in names:
+        return Failure(origin.timeout(f"no free connection to {host} in time"), error)
+    if "TimeoutException" in names:
+        return Failure(origin.timeout(f"{host} was silent for too long (see `timeout`)"), error)
+    if "ConnectError" in names:
+        return Failure(origin.connection(f"no connection to {host}{detail}"), error)
+    if "ProxyError" in names:
+        return Failure(origin.connection(f"the proxy on the way to {host} refused{detail}"), error)
+    if reading and names & {"RemoteProtocolError", "DecodingError"}:
+        return Failure(origin.stream(f"the answer of {host} was cut or garbled{detail}"), error)
+    if names & {"InvalidURL", "UnsupportedProtocol", "LocalProtocolError"}:
+        # Without its text, which can quote the headers; nothing was sent, and nothing will be.
+        return Failure(
+            UsageError(f"no valid HTTP request to {host}: look at base_url and the headers"), again=False
+        )
+    if "TransportError" in names:
+        return Failure(origin.connection(f"the connection to {host} broke{detail}"), error)
+    if "HTTPError" in names:
+        return Failure(origin.connection(f"the request to {host} failed{detail}"), error, again=False)
+    if names & {"StreamError", "CookieConflict"}:
+        return Failure(origin.connection(f"the HTTP client failed{detail}"), error, again=False)
+    return None
+
+
+def of_status(status: int, headers: Mapping[str, str], body: bytes, origin: Origin) -> Failure:
+    """An answer whose status is not 2xx."""
+    message, code = _explain(body)
+    if 300 <= status < 400:
+        message = f"a redirect, which is not followed; look at base_url. {message}".strip()
+    retry_after = parse_retry_after(headers)
+    kind = _kind(status)
+    error = kind(
+        origin.clean(message or "no explanation"),
+        status=status,
+        provider=origin.provider,
+        model=origin.model,
+        code=code,
+        request_id=headers.get("x-request-id"),
+        retry_after=retry_after,
+    )
+    again = kind in (ModelRateLimitError, ModelServerError)
+    # The provider's own word on it, as the official clients take it too.
+    asked = headers.get("x-should-retry")
+    if asked in ("true", "false"):
+        again = asked == "true"
+    if code in _FINAL_CODES or (retry_after is not None and retry_after > MAX_RETRY_AFTER):
+        again = False
+    return Failure(error, again=again, delay=retry_after)
+
+
+def _kind(status: int) -> type[ModelStatusError]:
+    if status in (401, 403):
+        return ModelAuthError
+    if status == 404:
+        return ModelNotFoundError
+    if status == 429:
+        return ModelRateLimitError
+    if status in (408, 409) or status >= 500:
+        return ModelServerError
+    return ModelBadRequestError if 400 <= status < 500 else ModelStatusError
+
+
+def _explain(body: bytes) -> tuple[str, str | None]:
+    """The message and the code of an error body, in the shapes that providers and local servers use."""
+    try:
+        data = from_json(body)
+    except ValueError:
+        return body.decode(errors="replace").strip(), None
+    return explain(data)
+
+
+def explain(data: Any) -> tuple[str, str | None]:
+    """The message and the code of an error object, or of an object that holds one as `error`."""
+    if isinstance(data, Mapping) and data.get("error"):
+        data = data["error"]
+    if not isinstance(data, Mapping):
+        return str(data), None
+    message = data.get("message") or data.get("detail") or ""
+    code = data.get("code") or data.get("type")
+    return str(message), str(code) if code and code != "error" else None
+
+
+def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
+    """Seconds to wait: `retry-after-ms`, or `Retry-After`, in seconds or a date (RFC 9110, 10.2.3)."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) * unit
+        except ValueError:
+            continue
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
+    try:
+        date = parsedate_to_datetime(headers.get("retry-after", ""))
+    except (TypeError, ValueError):
+        return None
+    return max(0.0, date.timestamp() - (time.time() if now is None else now))

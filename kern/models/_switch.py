@@ -1,0 +1,88 @@
+"""The switch that keeps a test run from asking real models.
+
+Requests to this machine itself (localhost, 127.0.0.0/8, ::1) are never forbidden: a loopback model server is
+how a test runs without a real model.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from ipaddress import ip_address
+from types import TracebackType
+
+from kern.errors import UsageError
+
+_mutex = threading.Lock()
+_forbidden = 0
+_allowed_here: ContextVar[bool] = ContextVar("kern_model_requests_allowed", default=False)
+
+
+class RequestsForbidden:
+    """What `forbid_requests` returns: leave it alone, or use it with `with` to end the ban."""
+
+    def __init__(self) -> None:
+        self._active = True
+
+    def lift(self) -> None:
+        """End this ban; harmless the second time."""
+        global _forbidden
+        with _mutex:
+            if self._active:
+                self._active = False
+                _forbidden -= 1
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.lift()
+
+
+def forbid_requests() -> RequestsForbidden:
+    """Make every model request over the network raise `UsageError`, in all threads and event loops.
+
+    For the `conftest.py` of an application::
+
+        kern.models.forbid_requests()
+
+    or, for a part of the program only, `with kern.models.forbid_requests(): ...`. Requests to this machine
+    itself stay allowed, and so do models that ask nobody, such as those of `kern.testing`.
+    """
+    global _forbidden
+    with _mutex:
+        _forbidden += 1
+    return RequestsForbidden()
+
+
+@contextmanager
+def allow_requests() -> Iterator[None]:
+    """Lift all bans inside the `with` block, for this task and the tasks that it starts."""
+    token = _allowed_here.set(True)
+    try:
+        yield
+    finally:
+        _allowed_here.reset(token)
+
+
+def check_allowed(host: str) -> None:
+    """Raise `UsageError` if requests to `host` are forbidden here."""
+    if _forbidden and not _allowed_here.get() and not is_loopback(host):
+        raise UsageError(
+            f"a model request to {host} was stopped: forbid_requests() is in force; "
+            "use a model of kern.testing, or `with kern.models.allow_requests():`"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` names this machine itself."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,218 @@
+"""The one way to a provider: a POST, its answer read into a reader, attempts repeated where that helps."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
+
+from kern.errors import UsageError
+from kern.models._clients import clients_for
+from kern.models._failures import Failure, Origin, StreamFault, of_exception, of_fault, of_status
+from kern.models._switch import check_allowed
+from kern.models.base import DeltaSink, ModelResponse
+
+logger = logging.getLogger("kern.models")
+
+CONNECT_TIMEOUT = 10.0
+READ_TIMEOUT = 600.0
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 8.0
+_TAIL_TIMEOUT = 0.5
+_LONGEST_ERROR_BODY = 64 * 1024
+
+
+class HttpClient(Protocol):
+    """What we need of an HTTP client: the `stream` of `httpx.AsyncClient`, or of a client made like it."""
+
+    def stream(self, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[Any]:
+        """Send a request; the response's body is read inside the `async with`."""
+
+
+class Reader(Protocol):
+    """Reads one answer: bytes in, pieces into the sink, a `ModelResponse` at the end. No I/O.
+
+    All three raise `StreamFault` when the answer is no valid one.
+    """
+
+    @property
+    def shown(self) -> bool:
+        """A piece was put into the sink: the attempt cannot be repeated."""
+
+    done: bool
+    """The answer is whole; what follows on the wire says nothing."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Read on."""
+
+    def finish(self) -> ModelResponse:
+        """The whole answer, after the last byte."""
+
+
+@dataclass(slots=True, frozen=True)
+class Post:
+    """One request, ready to be sent as often as needed.
+
+    Args:
+        url: The full address; it holds no secret.
+        headers: Authorization included; never shown.
+        body: JSON.
+        timeout: Seconds of silence until the attempt is given up; None: 600, or the given client's own.
+        max_retries: Further attempts after the first.
+        client: The application's own client; None: one of ours.
+    """
+
+    url: httpx.URL = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    origin: Origin = field(repr=False)
+    timeout: float | None = None
+    max_retries: int = 2
+    client: HttpClient | None = None
+
+
+async def send(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) -> ModelResponse:
+    """Send `post`, several times if need be, and return the answer.
+
+    Args:
+        post: The request.
+        read: Makes the reader of an attempt; told whether the answer comes as an event stream.
+        sink: Told of retries, and waited for when it is full.
+
+    Raises:
+        ModelError: The last attempt's, or the first one's that no repetition mends.
+        UsageError: The request cannot be sent as it is.
+    """
+    check_allowed(post.url.host)
+
+    def before_sleep(state: RetryCallState) -> None:
+        failure = _failure(state)
+        delay = state.upcoming_sleep
+        logger.debug("attempt %d failed, again in %.2f s: %s", state.attempt_number, delay, failure.error)
+        if isinstance(failure.error, Exception):
+            sink.retrying(failure.error, state.attempt_number, delay)
+
+    retrying = AsyncRetrying(
+        sleep=asyncio.sleep,
+        stop=stop_after_attempt(post.max_retries + 1),
+        wait=_delay,
+        retry=retry_if_result(lambda outcome: isinstance(outcome, Failure) and outcome.again),
+        before_sleep=before_sleep,
+        retry_error_callback=_last,
+    )
+    outcome: ModelResponse | Failure = await retrying(_attempt, post, read, sink)
+    if isinstance(outcome, Failure):
+        raise outcome.error from outcome.cause
+    return outcome
+
+
+def _failure(state: RetryCallState) -> Failure:
+    assert state.outcome is not None
+    failure = state.outcome.result()
+    assert isinstance(failure, Failure)
+    return failure
+
+
+def _last(state: RetryCallState) -> Failure:
+    return _failure(state)
+
+
+def _delay(state: RetryCallState) -> float:
+    """What the provider asked for and a little more, or doubling from `FIRST_DELAY`; spread either way."""
+    asked = _failure(state).delay
+    if asked is not None:
+        return asked * (1 + 0.1 * random.random())  # noqa: S311 - jitter is no secret
+    longest = min(FIRST_DELAY * 2.0 ** (state.attempt_number - 1), LONGEST_DELAY)
+    return longest * (1 - 0.5 * random.random())  # noqa: S311
+
+
+async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) -> ModelResponse | Failure:
+    """One request and its answer; a failure that is the provider's or the wire's comes back as a value."""
+    reader: Reader | None = None
+    response: httpx.Response | None = None
+    extra: dict[str, Any] = {}
+    if post.client is None or post.timeout is not None:
+        silence = post.timeout or READ_TIMEOUT
+        extra["timeout"] = (min(CONNECT_TIMEOUT, silence), silence, silence, silence)
+    try:
+        with await _lease(post) as client:
+            async with client.stream(
+                "POST",
+                str(post.url),
+                content=post.body,
+                headers=post.headers,
+                follow_redirects=False,
+                **extra,
+            ) as response:
+                if not response.is_success:
+                    body = await _error_body(response)
+                    return of_status(response.status_code, response.headers, body, post.origin)
+                reader = read(response.headers.get("content-type", "").startswith("text/event-stream"))
+                await _read(response, reader, sink)
+                return reader.finish()
+    except StreamFault as fault:
+        request_id = response.headers.get("x-request-id") if response is not None else None
+        failure: Failure | None = of_fault(fault, post.origin, request_id)
+    except Exception as error:
+        failure = of_exception(error, post.origin, reading=response is not None)
+        if failure is None:
+            raise
+    assert failure is not None
+    if reader is not None and reader.shown:
+        return Failure(failure.error, failure.cause, again=False)
+    return failure
+
+
+async def _lease(post: Post) -> AbstractContextManager[HttpClient]:
+    if post.client is not None:
+        return nullcontext(post.client)
+    return (await clients_for(post.url)).lease(post.url)
+
+
+async def _read(response: httpx.Response, reader: Reader, sink: DeltaSink) -> None:
+    """Feed the body to the reader. Once the answer is whole, the rest is read only to keep the connection."""
+    # Nothing is to be undone in the usual stream, and one layer less per token is time saved.
+    plain = "content-encoding" not in response.headers
+    chunks = response.aiter_raw() if plain else response.aiter_bytes()
+    async for chunk in chunks:
+        reader.feed(chunk)
+        if sink.full:
+            await sink.drain()
+        if reader.done:
+            await _read_tail(chunks)
+            return
+
+
+async def _read_tail(chunks: AsyncIterator[bytes]) -> None:
+    try:
+        async with asyncio.timeout(_TAIL_TIMEOUT):
+            async for _ in chunks:
+                pass
+    except TimeoutError:
+        return  # the server keeps the stream open; the connection is closed instead of kept
+    except Exception as error:
+        if of_exception(error, Origin("", "", ""), reading=True) is None:
+            raise
+
+
+async def _error_body(response: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > _LONGEST_ERROR_BODY:
+            break
+    return bytes(body)
+
+
+def check_header(name: str, value: str) -> None:
+    """Raise `UsageError` for a header that HTTP cannot carry, before a library quotes it in an error."""
+    text = name + value
+    if not text.isascii() or not text.isprintable() or value != value.strip():
+        raise UsageError(f"the header {name!r} has characters that HTTP does not allow")

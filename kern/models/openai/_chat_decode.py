@@ -1,0 +1,139 @@
+"""The answer of `POST /chat/completions`, streamed or whole, as a `ModelResponse`: no I/O.
+
+The chunks: https://platform.openai.com/docs/api-reference/chat-streaming, read with the liberties that
+Ollama, vLLM, llama.cpp, LM Studio, DeepSeek and others take.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from pydantic_core import to_json
+
+from kern.messages import ToolCall
+from kern.models._failures import StreamFault, explain
+from kern.models.base import DeltaSink, ModelResponse
+from kern.models.openai._chat_encode import PROVIDER
+from kern.models.openai._reading import AnswerReader, answer, count, items_of, parse, text_of
+from kern.usage import Usage
+
+_REASONING = ("reasoning_content", "reasoning")
+_CUT = {"length": "max_output_tokens, or the model's context, is used up", "content_filter": "content filter"}
+
+
+@dataclass(slots=True)
+class _Call:
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+
+class ChatReader(AnswerReader):
+    """Reads one answer of the Chat Completions API."""
+
+    def __init__(self, model: str, sink: DeltaSink | None, *, streamed: bool) -> None:
+        super().__init__(model, sink, streamed=streamed)
+        self._calls: list[_Call] = []
+        self._open: dict[int, _Call] = {}
+        self._reasoning_name: str | None = None
+        self._refused = False
+        self._finish_reason: str | None = None
+        self._usage: Any = None
+
+    def _read_event(self, name: bytes, data: bytes) -> None:
+        if data == b"[DONE]":
+            self.done = True
+            return
+        chunk = parse(data)
+        choices = chunk.get("choices")
+        if choices:
+            for choice in items_of(choices):
+                self._read_choice(choice, choice.get("delta"))
+        elif chunk.get("error"):
+            raise StreamFault(*explain(chunk))
+        if usage := chunk.get("usage"):
+            self._usage = usage
+
+    def _read_whole(self, answer: dict[str, Any]) -> None:
+        choices = items_of(answer.get("choices"))
+        if not choices:
+            if answer.get("error"):
+                raise StreamFault(*explain(answer))
+            raise StreamFault("the answer is no chat completion: it has no choices")
+        self._read_choice(choices[0], choices[0].get("message"))
+        self._usage = answer.get("usage")
+        self.done = True
+
+    def _read_choice(self, choice: dict[str, Any], said: Any) -> None:
+        if choice.get("index"):  # a second answer, which nobody asked for
+            return
+        if isinstance(said, dict):
+            text = text_of(said.get("content"))
+            self._put_content(text)
+            if not text or len(said) > 1:  # the usual delta is text alone
+                self._read_rest(said)
+        if reason := choice.get("finish_reason"):
+            self._finish_reason = reason
+
+    def _read_rest(self, said: dict[str, Any]) -> None:
+        for name in _REASONING:
+            if text := text_of(said.get(name)):
+                self._reasoning_name = name
+                self._put_reasoning(text)
+                break
+        if refusal := text_of(said.get("refusal")):
+            self._refused = True
+            self._put_content(refusal)
+        for call in items_of(said.get("tool_calls")):
+            self._read_call(call)
+
+    def _read_call(self, delta: dict[str, Any]) -> None:
+        """Deltas belong together by their index; where a server gives all calls one index, by their id."""
+        identity = text_of(delta.get("id"))
+        index = delta.get("index")
+        if not isinstance(index, int):
+            index = len(self._calls) if identity or not self._calls else len(self._calls) - 1
+        call = self._open.get(index)
+        if call is None or (identity and call.id and identity != call.id):
+            call = self._open[index] = _Call()
+            self._calls.append(call)
+        call.id = call.id or identity
+        function = delta.get("function")
+        if isinstance(function, dict):
+            call.name = call.name or text_of(function.get("name"))
+            if arguments := function.get("arguments"):
+                call.arguments.append(
+                    arguments if isinstance(arguments, str) else to_json(arguments).decode()
+                )
+
+    def _respond(self) -> ModelResponse:
+        if self._finish_reason is None and not self.done:
+            raise StreamFault("the stream ended before the answer was complete")
+        if self._finish_reason in _CUT:
+            raise StreamFault(f"the answer is incomplete: {_CUT[self._finish_reason]}")
+        calls = [
+            ToolCall(call.id or f"call_{uuid4().hex}", call.name, "".join(call.arguments))
+            for call in self._calls
+        ]
+        reason = "refusal" if self._refused else self._finish_reason
+        reasoning = "".join(self._reasoning)
+        response = answer("".join(self._content), reasoning, calls, _usage(self._usage), reason)
+        if reasoning and calls:
+            record = {"model": self._model, "reasoning": self._reasoning_name}
+            response.message.provider_data = {PROVIDER: record}
+        return response
+
+
+def _usage(usage: Any) -> Usage:
+    spent, said = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
+    details = usage if isinstance(usage, dict) else {}
+    return Usage(
+        input_tokens=spent,
+        output_tokens=said,
+        total_tokens=count(usage, "total_tokens") or spent + said,
+        cached_tokens=count(details.get("prompt_tokens_details"), "cached_tokens"),
+        reasoning_tokens=count(details.get("completion_tokens_details"), "reasoning_tokens"),
+        requests=1,
+    )

@@ -1,0 +1,165 @@
+"""What the two OpenAI models share: settings, address, key, and the request itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, InitVar, dataclass
+from typing import Any, ClassVar, Literal
+
+import httpx
+from pydantic import SecretStr
+from pydantic_core import PydanticSerializationError, to_json
+
+from kern._version import __version__
+from kern.errors import MissingKeyError, UsageError
+from kern.models._failures import Origin
+from kern.models._transport import HttpClient, Post, Reader, check_header, send
+from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
+from kern.models.openai._media import has_media
+
+_DEFAULT_BASE_URL = "https://api.openai.com/v1"
+_SECRET_HEADERS = ("authorization", "api-key", "x-api-key", "cookie", "proxy-authorization")
+_SHORTEST_SECRET = 8  # shorter ones ("none", "ollama") are words that a message may well hold
+
+
+@dataclass(eq=False, repr=False)
+class OpenAIModel(Model):
+    """The common part of `OpenAIResponses` and `OpenAIChat`; their docstrings list the settings."""
+
+    id: str = "gpt-5.2"
+    _: KW_ONLY
+    api_key: InitVar[str | None] = None
+    base_url: str | None = None
+    organization: str | None = None
+    timeout: float | None = None
+    max_retries: int = 2
+    default_headers: Mapping[str, str] | None = None
+    http_client: HttpClient | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_output_tokens: int | None = None
+    reasoning_effort: str | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    store: bool | None = None
+    parallel_tool_calls: bool | None = None
+    structured_output: Literal["native", "none"] = "native"
+    extra_body: Mapping[str, Any] | None = None
+
+    provider = "openai"
+    _path: ClassVar[str]
+
+    def __post_init__(self, api_key: str | None) -> None:
+        if not self.id:
+            raise UsageError("a model's id is a text such as 'gpt-5.2'")
+        if self.max_retries < 0:
+            raise UsageError("max_retries is 0 or more")
+        if self.timeout is not None and self.timeout <= 0:
+            raise UsageError("timeout is in seconds, and more than 0")
+        if self.extra_body and "stream" in self.extra_body:
+            raise UsageError(
+                "extra_body cannot set 'stream': whether an answer is streamed is the run's choice"
+            )
+        if self.base_url is not None:
+            _parse_base_url(self.base_url)
+        self._api_key = None if api_key is None else SecretStr(api_key)
+
+    async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
+        """Answer one request; see `Model.respond`."""
+        base_url = self._resolve_base_url()
+        headers, secrets = self._headers(base_url, stream=request.stream)
+        if any(has_media(message) for message in request.messages):
+            body = await asyncio.to_thread(self._encode, request, base_url)
+        else:
+            body = self._encode(request, base_url)
+        port = f":{base_url.port}" if base_url.port else ""
+        post = Post(
+            url=base_url.copy_with(path=base_url.path.rstrip("/") + self._path),
+            headers=headers,
+            body=body,
+            origin=Origin(self.provider, self.id, base_url.host + port, secrets),
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+            client=self.http_client,
+        )
+        pieces = sink if request.stream else None
+        return await send(post, lambda streamed: self._reader(pieces, streamed=streamed), sink)
+
+    @abstractmethod
+    def _body(self, request: ModelRequest, *, official: bool) -> dict[str, Any]:
+        """The request on the wire, without `stream` and `extra_body`. May read files.
+
+        `official`: OpenAI itself, or Azure, is asked, and not a server that speaks its protocol.
+        """
+
+    @abstractmethod
+    def _reader(self, sink: DeltaSink | None, *, streamed: bool) -> Reader:
+        """The reader of one answer."""
+
+    def _encode(self, request: ModelRequest, base_url: httpx.URL) -> bytes:
+        body = self._body(request, official=_is_official(base_url.host))
+        if request.stream:
+            body["stream"] = True
+        if self.extra_body:
+            body.update(self.extra_body)
+        try:
+            return to_json(body, inf_nan_mode="null")
+        except (PydanticSerializationError, UnicodeEncodeError) as error:
+            raise UsageError(f"the request cannot be written as JSON: {error}") from error
+
+    def _sampling(self) -> dict[str, Any]:
+        """The settings that both protocols have under the same names."""
+        names = ("temperature", "top_p", "store")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def _resolve_base_url(self) -> httpx.URL:
+        return _parse_base_url(self.base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_BASE_URL)
+
+    def _headers(self, base_url: httpx.URL, *, stream: bool) -> tuple[dict[str, str], tuple[str, ...]]:
+        """The request's headers, and what of them must never be shown."""
+        headers = {
+            "content-type": "application/json",
+            "accept": "text/event-stream" if stream else "application/json",
+            "user-agent": f"kern/{__version__}",
+        }
+        if stream:
+            headers["accept-encoding"] = "identity"  # a compressed stream comes in lumps
+        key = self._api_key.get_secret_value() if self._api_key else os.environ.get("OPENAI_API_KEY", "")
+        if key := key.strip():
+            headers["authorization"] = f"Bearer {key}"
+        if self.organization:
+            headers["openai-organization"] = self.organization
+        for name, value in (self.default_headers or {}).items():
+            headers[name.lower()] = value
+        if "authorization" not in headers and _is_openai(base_url.host):
+            raise MissingKeyError(
+                f"{self!r} has no API key: set the environment variable OPENAI_API_KEY, or pass api_key=..."
+            )
+        for name, value in headers.items():
+            check_header(name, value)
+        secrets = {key, *(headers.get(name, "") for name in _SECRET_HEADERS)}
+        return headers, tuple(
+            sorted((s for s in secrets if len(s) >= _SHORTEST_SECRET), key=len, reverse=True)
+        )
+
+
+def _parse_base_url(text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        raise UsageError("base_url is no valid URL") from None
+    if url.userinfo:
+        raise UsageError("base_url holds a user name or password, which logs would show: use default_headers")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise UsageError(f"base_url starts with https:// or http:// and a host, unlike {text!r}")
+    return url
+
+
+def _is_openai(host: str) -> bool:
+    return host == "openai.com" or host.endswith(".openai.com")
+
+
+def _is_official(host: str) -> bool:
+    return _is_openai(host) or host.endswith(".openai.azure.com")

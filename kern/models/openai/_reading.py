@@ -1,0 +1,135 @@
+"""What the decoders of both protocols share: bytes in, pieces into the sink, an answer out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from pydantic_core import from_json
+
+from kern.messages import Message, ToolCall
+from kern.models._failures import StreamFault
+from kern.models._sse import EventStream
+from kern.models.base import DeltaSink, ModelResponse
+from kern.usage import Usage
+
+
+class AnswerReader(ABC):
+    """Reads one answer, an event stream or a plain JSON body.
+
+    Args:
+        model: The id of the model that was asked.
+        sink: Where pieces go; None if nobody wants them.
+        streamed: The answer is an event stream.
+    """
+
+    def __init__(self, model: str, sink: DeltaSink | None, *, streamed: bool) -> None:
+        self.done = False
+        self._model = model
+        self._sink = sink
+        self._events = EventStream() if streamed else None
+        self._body: list[bytes] = []
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
+        self._content_shown = False
+        self._reasoning_shown = False
+
+    @property
+    def shown(self) -> bool:
+        """A piece was put into the sink."""
+        return self._content_shown or self._reasoning_shown
+
+    def feed(self, chunk: bytes) -> None:
+        """Read on."""
+        if self._events is None:
+            self._body.append(chunk)
+            return
+        for name, data in self._events.feed(chunk):
+            if self.done:
+                return
+            self._read_event(name, data)
+
+    def finish(self) -> ModelResponse:
+        """The whole answer, after the last byte."""
+        if self._events is None:
+            self._read_whole(parse(b"".join(self._body)))
+        response = self._respond()
+        message = response.message
+        # Servers that answer in one piece though asked for a stream, or stream the text in no deltas.
+        if self._sink is not None:
+            if message.reasoning_content and not self._reasoning_shown:
+                self._sink.reasoning(message.reasoning_content)
+            if message.content and not self._content_shown:
+                self._sink.content(message.content)
+        return response
+
+    @abstractmethod
+    def _read_event(self, name: bytes, data: bytes) -> None:
+        """Read one event."""
+
+    @abstractmethod
+    def _read_whole(self, answer: dict[str, Any]) -> None:
+        """Read an answer that came as one JSON object."""
+
+    @abstractmethod
+    def _respond(self) -> ModelResponse:
+        """Put together what was read; `StreamFault` if it is not whole."""
+
+    def _put_content(self, text: str) -> None:
+        if text:
+            self._content.append(text)
+            if self._sink is not None and self._events is not None:
+                self._content_shown = True
+                self._sink.content(text)
+
+    def _put_reasoning(self, text: str) -> None:
+        if text:
+            self._reasoning.append(text)
+            if self._sink is not None and self._events is not None:
+                self._reasoning_shown = True
+                self._sink.reasoning(text)
+
+
+def answer(
+    content: str, reasoning: str, calls: list[ToolCall], usage: Usage, finish_reason: str | None
+) -> ModelResponse:
+    """A model's answer of these parts; an empty text is None beside tool calls or reasoning, else empty."""
+    message = Message(
+        "assistant",
+        content or (None if calls else ""),
+        reasoning_content=reasoning or None,
+        tool_calls=calls,
+        usage=usage,
+    )
+    return ModelResponse(message, usage, finish_reason)
+
+
+def parse(data: bytes) -> dict[str, Any]:
+    """A JSON object out of the provider's bytes."""
+    try:
+        value = from_json(data)
+    except ValueError as error:
+        raise StreamFault(f"malformed JSON in the answer: {_excerpt(data)}") from error
+    if not isinstance(value, dict):
+        raise StreamFault(f"the answer is no JSON object: {_excerpt(data)}")
+    return value
+
+
+def count(details: Any, name: str) -> int:
+    """The number under `name`; 0 where a server leaves it, or all of `details`, out."""
+    value = details.get(name) if isinstance(details, dict) else None
+    return value if isinstance(value, int) else 0
+
+
+def items_of(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list; nothing if it is none."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def text_of(value: Any) -> str:
+    """`value` if it is text, else nothing."""
+    return value if isinstance(value, str) else ""
+
+
+def _excerpt(data: bytes) -> str:
+    return repr(data[:200].decode(errors="replace"))

@@ -1,0 +1,69 @@
+"""OpenAI's Chat Completions API, and the many servers that speak it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kern.models._transport import Reader
+from kern.models.base import DeltaSink, ModelRequest
+from kern.models.openai._chat_decode import ChatReader
+from kern.models.openai._chat_encode import encode
+from kern.models.openai._model import OpenAIModel
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class OpenAIChat(OpenAIModel):
+    """A model behind the Chat Completions API of OpenAI, or of a server that speaks it.
+
+    Of Ollama, vLLM, llama.cpp, LM Studio and others say where they are; a key is not needed::
+
+        OpenAIChat("llama3.2", base_url="http://localhost:11434/v1")
+
+    Args:
+        id: The model's name at the provider.
+        api_key: None: the environment variable OPENAI_API_KEY, read at each request. A server other than
+            OpenAI's own is asked without a key if there is none.
+        base_url: None: the variable OPENAI_BASE_URL, or OpenAI itself.
+        organization: The OpenAI organization that pays.
+        timeout: Seconds of silence after which a request is given up; None: 600. Connecting gets 10.
+        max_retries: How often a failed request is repeated, where that makes sense.
+        default_headers: Further headers; they go before Kern's own.
+        http_client: An `httpx.AsyncClient`, or one with its interface, used as it is and never closed. None:
+            clients that all models of an event loop share.
+        temperature, top_p: Sampling, for models that take it.
+        max_output_tokens: The longest answer; one that is cut by it is an error. Goes out as
+            `max_completion_tokens` to OpenAI, as `max_tokens` to other servers.
+        reasoning_effort: "none", "minimal", "low", "medium", "high", "xhigh" or "max", as the model allows.
+        verbosity: How long answers are.
+        store: Whether OpenAI keeps the completion; None leaves it to the server.
+        seed: For answers that can be repeated, where the server honours it.
+        stop: Up to four texts that end the answer.
+        parallel_tool_calls: False: at most one call per turn.
+        structured_output: "none" if the server does not enforce a JSON schema.
+        extra_body: Merged over the top level of the request's body.
+
+    Raises:
+        UsageError: A setting that cannot work.
+    """
+
+    seed: int | None = None
+    stop: str | Sequence[str] | None = None
+
+    _path = "/chat/completions"
+
+    def _body(self, request: ModelRequest, *, official: bool) -> dict[str, Any]:
+        body = encode(request, self.id, official=official)
+        body.update(self._sampling())
+        if self.max_output_tokens is not None:
+            body["max_completion_tokens" if official else "max_tokens"] = self.max_output_tokens
+        for name in ("reasoning_effort", "verbosity", "seed", "stop"):
+            if (value := getattr(self, name)) is not None:
+                body[name] = value
+        if self.parallel_tool_calls is not None and request.tools:
+            body["parallel_tool_calls"] = self.parallel_tool_calls
+        return body
+
+    def _reader(self, sink: DeltaSink | None, *, streamed: bool) -> Reader:
+        return ChatReader(self.id, sink, streamed=streamed)

@@ -1,0 +1,71 @@
+"""OpenAI's Responses API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kern.models._transport import Reader
+from kern.models.base import DeltaSink, ModelRequest
+from kern.models.openai._model import OpenAIModel
+from kern.models.openai._responses_decode import ResponsesReader
+from kern.models.openai._responses_encode import encode
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class OpenAIResponses(OpenAIModel):
+    """A model behind OpenAI's Responses API, or a server that speaks it.
+
+    The whole conversation is sent with every request, and nothing is stored at OpenAI (`store=False`): a
+    session is the application's own, outlives OpenAI's 30 days, and a changed system message takes effect.
+    The model's reasoning goes back to it in encrypted form, which the API gives out with every reasoning item
+    (https://platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items). An older deployment may
+    have to be asked for it: `extra_body={"include": ["reasoning.encrypted_content"]}`. It is not asked for by
+    itself, since models that do not reason refuse the question.
+
+    Args:
+        id: The model's name at the provider.
+        api_key: None: the environment variable OPENAI_API_KEY, read at each request. A server other than
+            OpenAI's own is asked without a key if there is none.
+        base_url: Such as "http://localhost:8000/v1"; None: the variable OPENAI_BASE_URL, or OpenAI itself.
+        organization: The OpenAI organization that pays.
+        timeout: Seconds of silence after which a request is given up; None: 600. Connecting gets 10.
+        max_retries: How often a failed request is repeated, where that makes sense.
+        default_headers: Further headers; they go before Kern's own.
+        http_client: An `httpx.AsyncClient`, or one with its interface, used as it is and never closed. None:
+            clients that all models of an event loop share.
+        temperature, top_p: Sampling, for models that take it.
+        max_output_tokens: The longest answer, reasoning included; an answer that is cut by it is an error.
+        reasoning_effort: "none", "minimal", "low", "medium", "high", "xhigh" or "max", as the model allows.
+        reasoning_summary: Asks for a summary of the reasoning: "auto", "concise" or "detailed".
+        verbosity: How long answers are.
+        store: Whether OpenAI keeps the response.
+        parallel_tool_calls: False: at most one call per turn.
+        structured_output: "none" if the server does not enforce a JSON schema.
+        extra_body: Merged over the top level of the request's body.
+
+    Raises:
+        UsageError: A setting that cannot work.
+    """
+
+    reasoning_summary: Literal["auto", "concise", "detailed"] | None = None
+    store: bool | None = False
+
+    _path = "/responses"
+
+    def _body(self, request: ModelRequest, *, official: bool) -> dict[str, Any]:
+        body = encode(request, self.id)
+        body.update(self._sampling())
+        if self.max_output_tokens is not None:
+            body["max_output_tokens"] = self.max_output_tokens
+        reasoning = {"effort": self.reasoning_effort, "summary": self.reasoning_summary}
+        if reasoning := {name: value for name, value in reasoning.items() if value is not None}:
+            body["reasoning"] = reasoning
+        if self.verbosity is not None:
+            body.setdefault("text", {})["verbosity"] = self.verbosity
+        if self.parallel_tool_calls is not None and request.tools:
+            body["parallel_tool_calls"] = self.parallel_tool_calls
+        return body
+
+    def _reader(self, sink: DeltaSink | None, *, streamed: bool) -> Reader:
+        return ResponsesReader(self.id, sink, streamed=streamed)

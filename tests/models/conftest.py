@@ -1,0 +1,42 @@
+"""A replay server, a sink, and a loop that every test leaves clean."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from replay import ReplayServer, Sink
+
+from kern.models import _transport
+from kern.models._clients import close_clients
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ReplayServer]:
+    """The server; at its end no task of the client's side is left."""
+    before = asyncio.all_tasks()
+    server = ReplayServer()
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    server.port = listener.sockets[0].getsockname()[1]
+    yield server
+    await close_clients()
+    listener.close()
+    await server.close()
+    await listener.wait_closed()
+    left = asyncio.all_tasks() - before
+    assert not [task for task in left if "TestRunner" not in repr(task)]
+
+
+@pytest.fixture
+def sink() -> Sink:
+    return Sink()
+
+
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key and no address of the machine's own; retries follow at once."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "KERN_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(_transport, "FIRST_DELAY", 0.0)
+    monkeypatch.setattr(_transport, "_TAIL_TIMEOUT", 0.05)
