@@ -1,0 +1,139 @@
+"""A database file as this process shares it: one writer at a time, one connection per event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+from weakref import WeakValueDictionary
+
+from kern._loops import LoopLocal
+from kern.db._sqlite_connection import Connection, Job
+from kern.db._sqlite_errors import Busy, Moved
+from kern.db._sqlite_thread import settled
+from kern.errors import StoreError
+from kern.state.lock import FairLock, LockTimeout
+
+T = TypeVar("T")
+
+_PAUSE = 0.005
+"""Seconds between two attempts at a file that another process is writing."""
+
+
+class SqliteFile:
+    """A database file, the same object for everyone in this process who opens it (`SqliteFile.at`)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._start_afresh()
+
+    @classmethod
+    def at(cls, path: Path) -> SqliteFile:
+        """The file at `path`, which must be absolute and free of symbolic links."""
+        with _files_mutex:
+            file = _files.get(path)
+            if file is None:
+                file = _files[path] = cls(path)
+            return file
+
+    async def run(
+        self,
+        job: Job[T],
+        *,
+        schema: str,
+        prepare: Callable[[sqlite3.Connection], None],
+        write: bool,
+        wait: float,
+    ) -> T:
+        """Run `job` in the thread of the running loop's connection.
+
+        A cancellation is raised when the job has come to its end; one that has not begun is not begun.
+
+        Args:
+            job: One whole transaction. It is tried again if another process holds the file.
+            schema: A name for what `prepare` makes.
+            prepare: Called once per connection, before the first job that needs `schema`.
+            write: The job writes: no other job of this process that does may run meanwhile.
+            wait: Seconds to wait for other writers, in this process and others.
+
+        Raises:
+            StoreError: The file cannot be opened, or others had it for all of `wait`.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        while True:
+            connection = self._connections.get()
+            try:
+                await connection.open()
+                alone = write or schema not in connection.prepared
+                if alone:
+                    await self._lock.acquire(max(0.0, deadline - loop.time()))
+                    if not connection.is_open:  # closed by another task while this one waited
+                        self._lock.release()
+                        continue
+                # The thread itself gives the lock back: this task may be cancelled, and its loop stopped.
+                future = connection.submit(
+                    partial(_run, job, connection, schema, prepare), self._lock.release if alone else None
+                )
+                return await settled(future)
+            except Moved:
+                await connection.close()
+            except (Busy, LockTimeout) as error:
+                if loop.time() >= deadline:
+                    raise StoreError(
+                        f"{self.path}: the database is busy: other writers have had it for {wait:g} s"
+                    ) from error
+                await asyncio.sleep(_PAUSE)
+
+    async def aclose(self) -> None:
+        """Close the running loop's connection; the next job opens it again."""
+        await self._connections.aclose()
+
+    def _start_afresh(self) -> None:
+        self._lock = FairLock()
+        self._connections: LoopLocal[Connection] = LoopLocal(self._connect, Connection.close)
+
+    def _connect(self) -> Connection:
+        # A method, so that the file and its connections are a cycle: they live on until the loop ends, or
+        # the garbage collector finds that nobody has the file, not just until a last `SqliteDb` is dropped.
+        return Connection(self.path)
+
+    def _after_fork_in_child(self) -> None:
+        # Kept: to drop it would make the loop, which may be the parent's own, close connections.
+        _of_parent.append(self._connections)
+        self._start_afresh()
+
+
+def _run(
+    job: Job[T],
+    connection: Connection,
+    schema: str,
+    prepare: Callable[[sqlite3.Connection], None],
+    raw: sqlite3.Connection,
+) -> T:
+    connection.check_moved()
+    if schema not in connection.prepared:
+        prepare(raw)
+        connection.prepared.add(schema)
+    return job(raw)
+
+
+_files: WeakValueDictionary[Path, SqliteFile] = WeakValueDictionary()
+_files_mutex = threading.Lock()
+_of_parent: list[LoopLocal[Connection]] = []
+
+
+def _after_fork_in_child() -> None:
+    global _files_mutex
+    _files_mutex = threading.Lock()
+    for file in list(_files.values()):
+        file._after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,331 @@
+"""The verbs of a `SqliteDb` as plain functions of a sqlite3 connection, each a whole transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from kern.db._sqlite_errors import store_errors
+from kern.db._sqlite_schema import transaction
+from kern.db.base import ChangeRow, Commit, Committed, RunRow, SessionRow, StateWrite, applied
+from kern.errors import SessionOwnershipError, StoreError
+
+_PARTS = {
+    # JSON goes in and comes out as the bytes that it is, and lies in the file as TEXT.
+    "session": (
+        "session_id, user_id, CAST(state AS BLOB), state_version, revision, version,"
+        " name, summary, created_at, updated_at"
+    ),
+    "run": "run_id, session_id, runner_id, parent_run_id, status, generation, CAST(data AS BLOB), created_at",
+    "change": (
+        "session_id, revision, CAST(patch AS BLOB), CAST(agent_path AS BLOB),"
+        " run_id, tool, tool_call_id, created_at"
+    ),
+    # Seconds since the epoch, by the database's clock; unixepoch('subsec') needs SQLite 3.42.
+    "now": "((julianday('now') - 2440587.5) * 86400.0)",
+}
+
+_KEEP_CANCELS = 7 * 86400.0
+"""Seconds after which a request to cancel is forgotten: no run takes that long to look."""
+
+_SQL = {
+    "load_session": "SELECT {session} FROM {t} WHERE session_id = ?",
+    "insert_session": """
+        INSERT INTO {t} (session_id, user_id, created_at, updated_at, revision, version, state_version, state)
+        VALUES (?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))""",
+    "touch_session": "UPDATE {t} SET updated_at = ?, revision = ? WHERE session_id = ?",
+    "update_session": """
+        UPDATE {t} SET updated_at = ?, revision = ?, version = ?, state_version = ?, state = CAST(? AS TEXT)
+        WHERE session_id = ?""",
+    "find_run": "SELECT session_id, generation FROM {t}_runs WHERE run_id = ?",
+    "put_run": """
+        INSERT INTO {t}_runs
+            (run_id, session_id, runner_id, parent_run_id, status, generation, created_at, data)
+        VALUES (?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))
+        ON CONFLICT (run_id) DO UPDATE SET
+            runner_id = excluded.runner_id, parent_run_id = excluded.parent_run_id,
+            status = excluded.status, generation = excluded.generation,
+            created_at = excluded.created_at, data = excluded.data
+        WHERE excluded.generation > generation""",
+    "insert_change": """
+        INSERT INTO {t}_changes
+            (session_id, revision, run_id, tool, tool_call_id, agent_path, created_at, patch)
+        VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), ?, CAST(? AS TEXT))""",
+    "load_run": "SELECT {run} FROM {t}_runs WHERE run_id = ?",
+    "load_all_runs": """
+        SELECT {run} FROM {t}_runs WHERE session_id = ?
+        ORDER BY created_at DESC, seq DESC LIMIT ?""",
+    "load_all_runs_of_runner": """
+        SELECT {run} FROM {t}_runs WHERE session_id = ? AND runner_id = ?
+        ORDER BY created_at DESC, seq DESC LIMIT ?""",
+    "load_top_runs": """
+        SELECT {run} FROM {t}_runs WHERE session_id = ? AND parent_run_id IS NULL
+        ORDER BY created_at DESC, seq DESC LIMIT ?""",
+    "load_top_runs_of_runner": """
+        SELECT {run} FROM {t}_runs WHERE session_id = ? AND runner_id = ? AND parent_run_id IS NULL
+        ORDER BY created_at DESC, seq DESC LIMIT ?""",
+    "load_changes": """
+        SELECT {change} FROM {t}_changes WHERE session_id = ? AND revision > ? ORDER BY revision, seq""",
+    "list_user_sessions": """
+        SELECT {session} FROM {t} WHERE user_id = ?
+        ORDER BY updated_at DESC, rowid DESC LIMIT ? OFFSET ?""",
+    # The inner query sorts what the index on (user_id, updated_at) has, and reads no state.
+    "list_sessions": """
+        SELECT {session} FROM {t} WHERE rowid IN
+            (SELECT rowid FROM {t} ORDER BY updated_at DESC, rowid DESC LIMIT ? OFFSET ?)
+        ORDER BY updated_at DESC, rowid DESC""",
+    "describe_session": """
+        UPDATE {t} SET name = coalesce(?, name), summary = coalesce(?, summary) WHERE session_id = ?""",
+    "delete_cancels": """
+        DELETE FROM {t}_cancels WHERE run_id IN (SELECT run_id FROM {t}_runs WHERE session_id = ?)""",
+    "delete_runs": "DELETE FROM {t}_runs WHERE session_id = ?",
+    "delete_changes": "DELETE FROM {t}_changes WHERE session_id = ?",
+    "delete_session": "DELETE FROM {t} WHERE session_id = ?",
+    "acquire_lease": """
+        INSERT INTO {t}_leases (session_id, owner, expires_at) VALUES (?, ?, {now} + ?)
+        ON CONFLICT (session_id) DO UPDATE SET owner = excluded.owner, expires_at = excluded.expires_at
+        WHERE owner = excluded.owner OR expires_at <= {now}""",
+    "release_lease": "DELETE FROM {t}_leases WHERE session_id = ? AND owner = ?",
+    "forget_cancels": "DELETE FROM {t}_cancels WHERE requested_at < {now} - ?",
+    "request_cancel": """
+        INSERT INTO {t}_cancels (run_id, requested_at) VALUES (?, {now}) ON CONFLICT (run_id) DO NOTHING""",
+    "cancel_requested": "SELECT 1 FROM {t}_cancels WHERE run_id = ?",
+}
+
+
+class Queries:
+    """The verbs on one set of tables.
+
+    Args:
+        path: The file, for error messages.
+        table: The name of the sessions' table, checked by the caller.
+    """
+
+    def __init__(self, path: Path, table: str) -> None:
+        self._path = path
+        self._sql = {name: text.format(t=table, **_PARTS) for name, text in _SQL.items()}
+
+    def load_session(self, raw: sqlite3.Connection, session_id: str) -> SessionRow | None:
+        """The session as it is stored, or None."""
+        with store_errors(self._path):
+            found = raw.execute(self._sql["load_session"], (session_id,)).fetchone()
+        return _session(found) if found else None
+
+    def commit(self, raw: sqlite3.Connection, commit: Commit) -> Committed:
+        """Write all of `commit`, or nothing. What `commit.resolve` raises is passed on as it is."""
+        with transaction(raw, self._path):
+            stored = self.load_session(raw, commit.session_id)
+            if stored is not None and stored.user_id != commit.user_id:
+                raise SessionOwnershipError(commit.session_id)
+            if self._check_runs(raw, commit.runs) and stored is not None:
+                return Committed(stored, repeated=True)
+            write = commit.resolve(stored)
+            row = applied(stored, commit, write)
+            with store_errors(self._path):
+                self._put_session(raw, row, write, new=stored is None)
+                raw.executemany(self._sql["put_run"], map(_run_values, commit.runs))
+                raw.executemany(self._sql["insert_change"], map(_change_values, write.changes))
+        return Committed(row)
+
+    def load_runs(
+        self,
+        raw: sqlite3.Connection,
+        session_id: str,
+        limit: int | None,
+        runner_id: str | None,
+        top_level: bool,
+    ) -> list[RunRow]:
+        """The session's newest `limit` runs, the oldest of them first."""
+        name = "load_top_runs" if top_level else "load_all_runs"
+        values: list[str | int] = [session_id]
+        if runner_id is not None:
+            name += "_of_runner"
+            values.append(runner_id)
+        values.append(-1 if limit is None else limit)
+        with store_errors(self._path):
+            rows = raw.execute(self._sql[name], values).fetchall()
+        return [_run(row) for row in reversed(rows)]
+
+    def load_run(self, raw: sqlite3.Connection, run_id: str) -> RunRow | None:
+        """One run, or None."""
+        with store_errors(self._path):
+            found = raw.execute(self._sql["load_run"], (run_id,)).fetchone()
+        return _run(found) if found else None
+
+    def load_changes(self, raw: sqlite3.Connection, session_id: str, after: int) -> list[ChangeRow]:
+        """The log of state changes with a revision above `after`, oldest first."""
+        with store_errors(self._path):
+            rows = raw.execute(self._sql["load_changes"], (session_id, after)).fetchall()
+        return [_change(row) for row in rows]
+
+    def list_sessions(
+        self, raw: sqlite3.Connection, user_id: str | None, limit: int, offset: int
+    ) -> list[SessionRow]:
+        """Sessions, the latest used first."""
+        with store_errors(self._path):
+            if user_id is None:
+                rows = raw.execute(self._sql["list_sessions"], (limit, offset)).fetchall()
+            else:
+                rows = raw.execute(self._sql["list_user_sessions"], (user_id, limit, offset)).fetchall()
+        return [_session(row) for row in rows]
+
+    def describe_session(
+        self, raw: sqlite3.Connection, session_id: str, name: str | None, summary: str | None
+    ) -> bool:
+        """Set what is not None; False if there is no such session."""
+        with transaction(raw, self._path), store_errors(self._path):
+            return raw.execute(self._sql["describe_session"], (name, summary, session_id)).rowcount > 0
+
+    def delete_session(self, raw: sqlite3.Connection, session_id: str) -> bool:
+        """Delete the session with its runs and its log; False if there is no such session."""
+        with transaction(raw, self._path), store_errors(self._path):
+            for name in ("delete_cancels", "delete_runs", "delete_changes"):
+                raw.execute(self._sql[name], (session_id,))
+            return raw.execute(self._sql["delete_session"], (session_id,)).rowcount > 0
+
+    def acquire_lease(self, raw: sqlite3.Connection, session_id: str, owner: str, seconds: float) -> bool:
+        """Give `owner` the session's lease for `seconds` from now."""
+        with transaction(raw, self._path), store_errors(self._path):
+            return raw.execute(self._sql["acquire_lease"], (session_id, owner, seconds)).rowcount > 0
+
+    def release_lease(self, raw: sqlite3.Connection, session_id: str, owner: str) -> None:
+        """Give the lease back, if it is `owner`'s."""
+        with transaction(raw, self._path), store_errors(self._path):
+            raw.execute(self._sql["release_lease"], (session_id, owner))
+
+    def request_cancel(self, raw: sqlite3.Connection, run_id: str) -> None:
+        """Ask whoever drives the run to cancel it."""
+        with transaction(raw, self._path), store_errors(self._path):
+            raw.execute(self._sql["forget_cancels"], (_KEEP_CANCELS,))
+            raw.execute(self._sql["request_cancel"], (run_id,))
+
+    def cancel_requested(self, raw: sqlite3.Connection, run_ids: Sequence[str]) -> set[str]:
+        """Which of these runs were asked to be cancelled."""
+        with store_errors(self._path):
+            return {
+                run_id
+                for run_id in run_ids
+                if raw.execute(self._sql["cancel_requested"], (run_id,)).fetchone()
+            }
+
+    def _check_runs(self, raw: sqlite3.Connection, runs: Sequence[RunRow]) -> bool:
+        """True if the commit was made before.
+
+        Raises:
+            StoreError: A run's id is taken by a run of another session.
+        """
+        repeated = False
+        for index, run in enumerate(runs):
+            with store_errors(self._path):
+                known = raw.execute(self._sql["find_run"], (run.run_id,)).fetchone()
+            if known is None:
+                continue
+            session_id, generation = known
+            if session_id != run.session_id:
+                raise StoreError(f"run id {run.run_id!r} is taken by a run of another session")
+            if index == 0:
+                repeated = generation >= run.generation
+        return repeated
+
+    def _put_session(self, raw: sqlite3.Connection, row: SessionRow, write: StateWrite, *, new: bool) -> None:
+        if new:
+            raw.execute(
+                self._sql["insert_session"],
+                (
+                    row.session_id,
+                    row.user_id,
+                    row.created_at,
+                    row.updated_at,
+                    row.revision,
+                    row.version,
+                    row.state_version,
+                    row.state,
+                ),
+            )
+        elif write.state is None:
+            raw.execute(self._sql["touch_session"], (row.updated_at, row.revision, row.session_id))
+        else:
+            raw.execute(
+                self._sql["update_session"],
+                (row.updated_at, row.revision, row.version, row.state_version, row.state, row.session_id),
+            )
+
+
+_Values = tuple[str | bytes | int | float | None, ...]
+
+
+def _session(
+    values: tuple[str, str | None, bytes, int, int, int, str | None, str | None, float, float],
+) -> SessionRow:
+    session_id, user_id, state, state_version, revision, version, name, summary, created_at, updated_at = (
+        values
+    )
+    return SessionRow(
+        session_id=session_id,
+        user_id=user_id,
+        state=state,
+        state_version=state_version,
+        revision=revision,
+        version=version,
+        name=name,
+        summary=summary,
+        created_at=created_at,
+        updated_at=updated_at,
+    )
+
+
+def _run(values: tuple[str, str, str, str | None, str, int, bytes, float]) -> RunRow:
+    run_id, session_id, runner_id, parent_run_id, status, generation, data, created_at = values
+    return RunRow(
+        run_id=run_id,
+        session_id=session_id,
+        runner_id=runner_id,
+        parent_run_id=parent_run_id,
+        status=status,
+        generation=generation,
+        data=data,
+        created_at=created_at,
+    )
+
+
+def _run_values(run: RunRow) -> _Values:
+    return (
+        run.run_id,
+        run.session_id,
+        run.runner_id,
+        run.parent_run_id,
+        run.status,
+        run.generation,
+        run.created_at,
+        run.data,
+    )
+
+
+def _change(
+    values: tuple[str, int, bytes, bytes, str | None, str | None, str | None, float],
+) -> ChangeRow:
+    session_id, revision, patch, agent_path, run_id, tool, tool_call_id, created_at = values
+    return ChangeRow(
+        session_id=session_id,
+        revision=revision,
+        patch=patch,
+        agent_path=agent_path,
+        run_id=run_id,
+        tool=tool,
+        tool_call_id=tool_call_id,
+        created_at=created_at,
+    )
+
+
+def _change_values(change: ChangeRow) -> _Values:
+    return (
+        change.session_id,
+        change.revision,
+        change.run_id,
+        change.tool,
+        change.tool_call_id,
+        change.agent_path,
+        change.created_at,
+        change.patch,
+    )

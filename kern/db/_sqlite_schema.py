@@ -1,0 +1,127 @@
+"""The tables of a `SqliteDb`, as a list of migrations: a file's version is how many of them it has seen.
+
+JSON is stored as TEXT, so that a person with the sqlite3 shell can read it. `{t}` is the sessions' table, and
+the names of all others begin with its name. A migration that was released is never changed; add another.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from kern.db._sqlite_errors import store_errors
+from kern.errors import StoreError
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        # The state comes last: an update of what stands before it leaves its pages alone.
+        """CREATE TABLE {t} (
+            session_id TEXT NOT NULL PRIMARY KEY,
+            user_id TEXT,
+            name TEXT,
+            summary TEXT,
+            created_at REAL NOT NULL,
+            updated_at REAL NOT NULL,
+            revision INTEGER NOT NULL,
+            version INTEGER NOT NULL,
+            state_version INTEGER NOT NULL,
+            state TEXT NOT NULL
+        )""",
+        "CREATE INDEX {t}_by_user ON {t} (user_id, updated_at)",
+        """CREATE TABLE {t}_runs (
+            seq INTEGER PRIMARY KEY,
+            run_id TEXT NOT NULL UNIQUE,
+            session_id TEXT NOT NULL,
+            runner_id TEXT NOT NULL,
+            parent_run_id TEXT,
+            status TEXT NOT NULL,
+            generation INTEGER NOT NULL,
+            created_at REAL NOT NULL,
+            data TEXT NOT NULL
+        )""",
+        # The newest N runs are the end of a range of these, whatever came before; members' runs, which
+        # lie between, are passed over in the index.
+        "CREATE INDEX {t}_runs_by_age ON {t}_runs (session_id, created_at, seq, parent_run_id)",
+        "CREATE INDEX {t}_runs_by_runner ON {t}_runs (session_id, runner_id, created_at, seq)",
+        """CREATE TABLE {t}_changes (
+            seq INTEGER PRIMARY KEY,
+            session_id TEXT NOT NULL,
+            revision INTEGER NOT NULL,
+            run_id TEXT,
+            tool TEXT,
+            tool_call_id TEXT,
+            agent_path TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            patch TEXT NOT NULL
+        )""",
+        "CREATE INDEX {t}_changes_by_revision ON {t}_changes (session_id, revision)",
+        """CREATE TABLE {t}_leases (
+            session_id TEXT NOT NULL PRIMARY KEY,
+            owner TEXT NOT NULL,
+            expires_at REAL NOT NULL
+        )""",
+        """CREATE TABLE {t}_cancels (
+            run_id TEXT NOT NULL PRIMARY KEY,
+            requested_at REAL NOT NULL
+        )""",
+    ),
+)
+
+
+@contextmanager
+def transaction(raw: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """Commit the block, or undo it if it raises.
+
+    Always IMMEDIATE: a transaction that begins by reading and writes later fails at once if another process
+    has written in between, whatever the timeout.
+    """
+    with store_errors(path):
+        raw.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        with store_errors(path):
+            raw.execute("COMMIT")
+    except BaseException:
+        if raw.in_transaction:  # a full disk has ended it already
+            with suppress(sqlite3.Error):
+                raw.execute("ROLLBACK")
+        raise
+
+
+def migrate(raw: sqlite3.Connection, path: Path, table: str) -> None:
+    """Bring the tables that belong to `table` up to the newest version; safe against other processes.
+
+    Raises:
+        StoreError: A newer Kern has written the file, or it has a table of that name that is not Kern's.
+    """
+    if _version(raw, path, table) == len(MIGRATIONS):
+        return
+    with transaction(raw, path):
+        done = _version(raw, path, table)  # another process may have been quicker
+        if done > len(MIGRATIONS):
+            raise StoreError(
+                f"{path}: the tables of {table!r} have version {done}, written by a newer Kern; "
+                f"this one knows versions up to {len(MIGRATIONS)}"
+            )
+        with store_errors(path):
+            if done == 0:
+                raw.execute(f"CREATE TABLE {table}_schema (version INTEGER PRIMARY KEY, applied_at REAL)")
+            for version, statements in enumerate(MIGRATIONS[done:], done + 1):
+                for statement in statements:
+                    raw.execute(statement.format(t=table))
+                raw.execute(_RECORD.format(t=table), (version,))
+
+
+_VERSION = "SELECT max(version) FROM {t}_schema"
+_RECORD = "INSERT INTO {t}_schema (version, applied_at) VALUES (?, (julianday('now') - 2440587.5) * 86400.0)"
+_EXISTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+
+
+def _version(raw: sqlite3.Connection, path: Path, table: str) -> int:
+    with store_errors(path):
+        if raw.execute(_EXISTS, (f"{table}_schema",)).fetchone() is None:
+            return 0
+        version: int = raw.execute(_VERSION.format(t=table)).fetchone()[0] or 0
+        return version

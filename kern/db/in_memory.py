@@ -1,0 +1,206 @@
+"""Sessions in this process's memory: for tests, and for applications that keep nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import insort
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
+
+from kern.db.base import ChangeRow, Commit, Committed, Db, RunRow, SessionRow, applied
+from kern.errors import SessionOwnershipError, StoreError
+
+
+@dataclass(slots=True, frozen=True)
+class _StoredRun:
+    row: RunRow
+    order: int
+    """How many runs the database had seen before this one; a replaced row keeps its own."""
+
+
+@dataclass(slots=True)
+class _Session:
+    row: SessionRow
+    runs: list[_StoredRun] = field(default_factory=list)
+    changes: list[ChangeRow] = field(default_factory=list)
+
+
+class InMemoryDb(Db):
+    """A database in this process's memory.
+
+    It has the semantics of the real ones, transactions and ownership included, and is gone with the
+    object. Rows are immutable, so nobody can change what is stored.
+    """
+
+    def __init__(self) -> None:
+        # Held for single steps and for the resolver of a commit, never across an await.
+        self._mutex = threading.Lock()
+        self._sessions: dict[str, _Session] = {}
+        self._runs: dict[str, _StoredRun] = {}
+        self._seen = 0
+        self._leases: dict[str, tuple[str, float]] = {}
+        self._cancels: set[str] = set()
+
+    @property
+    def identity(self) -> Hashable:
+        """The object itself."""
+        return self
+
+    async def load_session(self, session_id: str) -> SessionRow | None:
+        """The session as it is stored, or None."""
+        with self._mutex:
+            session = self._sessions.get(session_id)
+            return session.row if session else None
+
+    async def commit(self, commit: Commit) -> Committed:
+        """Write all of `commit` in one step, or nothing."""
+        with self._mutex:
+            session = self._sessions.get(commit.session_id)
+            stored = session.row if session else None
+            if stored is not None and stored.user_id != commit.user_id:
+                raise SessionOwnershipError(commit.session_id)
+            if self._check_runs(commit) and stored is not None:
+                return Committed(stored, repeated=True)
+            write = commit.resolve(stored)
+            row = applied(stored, commit, write)
+            # From here on nothing can fail: the write is whole.
+            if session is None:
+                session = self._sessions[commit.session_id] = _Session(row)
+            session.row = row
+            for run in commit.runs:
+                self._put_run(session, run)
+            for change in write.changes:
+                insort(session.changes, change, key=_revision)
+            return Committed(row)
+
+    async def load_runs(
+        self,
+        session_id: str,
+        *,
+        limit: int | None = None,
+        runner_id: str | None = None,
+        top_level: bool = True,
+    ) -> list[RunRow]:
+        """The session's newest `limit` runs, the oldest of them first; None means all."""
+        newest: list[RunRow] = []
+        with self._mutex:
+            session = self._sessions.get(session_id)
+            for run in reversed(session.runs if session else ()):
+                if limit is not None and len(newest) >= limit:
+                    break
+                if top_level and run.row.parent_run_id is not None:
+                    continue
+                if runner_id is None or run.row.runner_id == runner_id:
+                    newest.append(run.row)
+        return newest[::-1]
+
+    async def load_run(self, run_id: str) -> RunRow | None:
+        """One run, or None."""
+        with self._mutex:
+            run = self._runs.get(run_id)
+            return run.row if run else None
+
+    async def load_changes(self, session_id: str, *, after: int = 0) -> list[ChangeRow]:
+        """The log of state changes with a revision above `after`, oldest first."""
+        with self._mutex:
+            session = self._sessions.get(session_id)
+            return [change for change in (session.changes if session else ()) if change.revision > after]
+
+    async def list_sessions(
+        self, *, user_id: str | None = None, limit: int = 100, offset: int = 0
+    ) -> list[SessionRow]:
+        """Sessions, the latest used first; with `user_id`, only that user's."""
+        with self._mutex:
+            rows = [session.row for session in reversed(self._sessions.values())]
+        if user_id is not None:
+            rows = [row for row in rows if row.user_id == user_id]
+        rows.sort(key=lambda row: row.updated_at, reverse=True)
+        return rows[offset : offset + limit]
+
+    async def describe_session(
+        self, session_id: str, *, name: str | None = None, summary: str | None = None
+    ) -> bool:
+        """Set what is not None; False if there is no such session."""
+        with self._mutex:
+            session = self._sessions.get(session_id)
+            if session is None:
+                return False
+            if name is not None:
+                session.row = replace(session.row, name=name)
+            if summary is not None:
+                session.row = replace(session.row, summary=summary)
+            return True
+
+    async def delete_session(self, session_id: str) -> bool:
+        """Delete the session with its runs and its log; False if there is no such session."""
+        with self._mutex:
+            session = self._sessions.pop(session_id, None)
+            if session is None:
+                return False
+            for run in session.runs:
+                del self._runs[run.row.run_id]
+                self._cancels.discard(run.row.run_id)
+            return True
+
+    async def acquire_lease(self, session_id: str, owner: str, seconds: float) -> bool:
+        """Give `owner` the session's lease for `seconds` from now."""
+        now = time.monotonic()
+        with self._mutex:
+            holder, expires_at = self._leases.get(session_id, (owner, now))
+            if holder != owner and now < expires_at:
+                return False
+            self._leases[session_id] = (owner, now + seconds)
+            return True
+
+    async def release_lease(self, session_id: str, owner: str) -> None:
+        """Give the lease back, if it is `owner`'s."""
+        with self._mutex:
+            if self._leases.get(session_id, ("", 0.0))[0] == owner:
+                del self._leases[session_id]
+
+    async def request_cancel(self, run_id: str) -> None:
+        """Ask whoever drives the run to cancel it."""
+        with self._mutex:
+            self._cancels.add(run_id)
+
+    async def cancel_requested(self, run_ids: Sequence[str]) -> set[str]:
+        """Which of these runs were asked to be cancelled."""
+        with self._mutex:
+            return self._cancels.intersection(run_ids)
+
+    async def aclose(self) -> None:
+        """Nothing to let go of; what is stored stays."""
+
+    def _check_runs(self, commit: Commit) -> bool:
+        """True if the commit was made before.
+
+        Raises:
+            StoreError: A run's id is taken by a run of another session.
+        """
+        for run in commit.runs:
+            known = self._runs.get(run.run_id)
+            if known is not None and known.row.session_id != run.session_id:
+                raise StoreError(f"run id {run.run_id!r} is taken by a run of another session")
+        first = self._runs.get(commit.runs[0].run_id) if commit.runs else None
+        return first is not None and first.row.generation >= commit.runs[0].generation
+
+    def _put_run(self, session: _Session, row: RunRow) -> None:
+        known = self._runs.get(row.run_id)
+        if known is not None:
+            if known.row.generation >= row.generation:
+                return
+            session.runs.remove(known)
+        else:
+            self._seen += 1
+        run = _StoredRun(row, known.order if known else self._seen)
+        self._runs[row.run_id] = run
+        insort(session.runs, run, key=_age)
+
+
+def _age(run: _StoredRun) -> tuple[float, int]:
+    return run.row.created_at, run.order
+
+
+def _revision(change: ChangeRow) -> int:
+    return change.revision

@@ -1,0 +1,185 @@
+"""Sessions in an SQLite file."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from kern.db._sqlite_file import SqliteFile
+from kern.db._sqlite_queries import Queries
+from kern.db._sqlite_schema import migrate
+from kern.db.base import ChangeRow, Commit, Committed, Db, RunRow, SessionRow
+from kern.errors import UsageError
+
+T = TypeVar("T")
+
+
+class SqliteDb(Db):
+    """A database in an SQLite file.
+
+    The file, its folders and its tables are made on first use. Any number of objects, event loops,
+    threads and processes may use one file at once; within a process they share one writer and, per loop,
+    one connection. Nothing has to be closed: a loop closes its connections when it ends.
+
+    A commit that has returned survives the death of the process (kill -9). A failure of the machine's
+    power may undo the last commits, never a part of one. The file must be on a local disk: SQLite's locks do
+    not work on most network file systems.
+
+    Args:
+        db_file: The file's path; "~" is the home folder.
+        db_url: The same as a URL: "sqlite:///relative/path.db" or "sqlite:////absolute/path.db".
+        session_table: The table of the sessions. The other tables' names begin with it, so one file can
+            hold several sets: "kern_sessions_runs", "kern_sessions_changes" and so on.
+        busy_timeout: Seconds that a call waits for other writers, in this process or in others, before it
+            fails with a `StoreError`.
+
+    Raises:
+        UsageError: Not exactly one of `db_file` and `db_url`, or one that names no file.
+    """
+
+    def __init__(
+        self,
+        db_file: str | os.PathLike[str] | None = None,
+        *,
+        db_url: str | None = None,
+        session_table: str = "kern_sessions",
+        busy_timeout: float = 30.0,
+    ) -> None:
+        if (db_file is None) == (db_url is None):
+            raise UsageError("SqliteDb takes db_file or db_url, one of them: SqliteDb('tmp/agents.db')")
+        if re.fullmatch(r"(?!sqlite_)[A-Za-z_][A-Za-z0-9_]*", session_table) is None:
+            raise UsageError(f"session_table takes letters, digits and _, not {session_table!r}")
+        self._path = _real_path(os.fspath(db_file) if db_file is not None else _path_of(db_url or ""))
+        self._table = session_table
+        self._busy_timeout = busy_timeout
+        self._file = SqliteFile.at(self._path)
+        self._queries = Queries(self._path, session_table)
+        self._prepare = partial(migrate, path=self._path, table=session_table)
+
+    @property
+    def identity(self) -> Hashable:
+        """The real path and the tables."""
+        return ("sqlite", str(self._path), self._table)
+
+    async def load_session(self, session_id: str) -> SessionRow | None:
+        """The session as it is stored, or None."""
+        return await self._read(partial(self._queries.load_session, session_id=session_id))
+
+    async def commit(self, commit: Commit) -> Committed:
+        """Write all of `commit` in one transaction, or nothing.
+
+        A cancellation is raised when the transaction has come to its end, with all or nothing written.
+        """
+        return await self._write(partial(self._queries.commit, commit=commit))
+
+    async def load_runs(
+        self,
+        session_id: str,
+        *,
+        limit: int | None = None,
+        runner_id: str | None = None,
+        top_level: bool = True,
+    ) -> list[RunRow]:
+        """The session's newest `limit` runs, the oldest of them first; None means all."""
+        return await self._read(
+            partial(
+                self._queries.load_runs,
+                session_id=session_id,
+                limit=limit,
+                runner_id=runner_id,
+                top_level=top_level,
+            )
+        )
+
+    async def load_run(self, run_id: str) -> RunRow | None:
+        """One run, or None."""
+        return await self._read(partial(self._queries.load_run, run_id=run_id))
+
+    async def load_changes(self, session_id: str, *, after: int = 0) -> list[ChangeRow]:
+        """The log of state changes with a revision above `after`, oldest first."""
+        return await self._read(partial(self._queries.load_changes, session_id=session_id, after=after))
+
+    async def list_sessions(
+        self, *, user_id: str | None = None, limit: int = 100, offset: int = 0
+    ) -> list[SessionRow]:
+        """Sessions, the latest used first; with `user_id`, only that user's."""
+        return await self._read(
+            partial(self._queries.list_sessions, user_id=user_id, limit=limit, offset=offset)
+        )
+
+    async def describe_session(
+        self, session_id: str, *, name: str | None = None, summary: str | None = None
+    ) -> bool:
+        """Set what is not None; False if there is no such session."""
+        return await self._write(
+            partial(self._queries.describe_session, session_id=session_id, name=name, summary=summary)
+        )
+
+    async def delete_session(self, session_id: str) -> bool:
+        """Delete the session with its runs and its log; False if there is no such session."""
+        return await self._write(partial(self._queries.delete_session, session_id=session_id))
+
+    async def acquire_lease(self, session_id: str, owner: str, seconds: float) -> bool:
+        """Give `owner` the session's lease for `seconds` from now, by the clock of the machine."""
+        return await self._write(
+            partial(self._queries.acquire_lease, session_id=session_id, owner=owner, seconds=seconds)
+        )
+
+    async def release_lease(self, session_id: str, owner: str) -> None:
+        """Give the lease back, if it is `owner`'s."""
+        await self._write(partial(self._queries.release_lease, session_id=session_id, owner=owner))
+
+    async def request_cancel(self, run_id: str) -> None:
+        """Ask the process that drives the run, whichever it is, to cancel it."""
+        await self._write(partial(self._queries.request_cancel, run_id=run_id))
+
+    async def cancel_requested(self, run_ids: Sequence[str]) -> set[str]:
+        """Which of these runs were asked to be cancelled."""
+        return await self._read(partial(self._queries.cancel_requested, run_ids=run_ids))
+
+    async def aclose(self) -> None:
+        """Close the running loop's connection to the file, also for other objects on it.
+
+        The next call opens it again.
+        """
+        await self._file.aclose()
+
+    async def _read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._run(job, write=False)
+
+    async def _write(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._run(job, write=True)
+
+    async def _run(self, job: Callable[[sqlite3.Connection], T], *, write: bool) -> T:
+        return await self._file.run(
+            job, schema=self._table, prepare=self._prepare, write=write, wait=self._busy_timeout
+        )
+
+    def __repr__(self) -> str:
+        return f"SqliteDb({str(self._path)!r})"
+
+
+def _path_of(url: str) -> str:
+    """The path in an SQLite URL, by SQLAlchemy's convention: three slashes, then the path."""
+    match = re.fullmatch(r"sqlite(?:\+\w+)?://(?P<host>[^/]*)(?:/(?P<path>[^?]*))?(?P<query>\?.*)?", url)
+    if match is None:
+        raise UsageError(f"db_url {url!r} is no SQLite URL; write 'sqlite:///tmp/agents.db'")
+    if match["host"]:
+        raise UsageError(
+            f"db_url {url!r} names a host; with three slashes, 'sqlite:///tmp/agents.db', a file"
+        )
+    if match["query"]:
+        raise UsageError(f"db_url {url!r} has options after '?'; SqliteDb takes a plain path")
+    return match["path"] or ""
+
+
+def _real_path(path: str) -> Path:
+    """`path`, absolute and free of symbolic links: what two objects on one file have in common."""
+    if path in ("", ":memory:"):
+        raise UsageError(f"SqliteDb needs a file, not {path!r}; to keep sessions in memory, use InMemoryDb()")
+    return Path(os.path.realpath(os.path.expanduser(path)))
