@@ -63,4 +63,4 @@ async def _guard(resource: T, close: Callable[[T], Awaitable[None]]) -> AsyncGen
 def _step_once(guard: AsyncGenerator[None, None]) -> None:
     """Run the guard up to its `yield`, which registers it with the running loop."""
     with suppress(StopIteration):
-        guard.asend(None).send(None)  # type: ignore[attr-defined]  # asend() is an awaitable iterator
+        guard.asend(None).send(None)  # an awaitable that is an iterator too

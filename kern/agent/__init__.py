@@ -1,1 +1,5 @@
-"""To be written."""
+"""Agents."""
+
+from kern.agent.agent import Agent
+
+__all__ = ["Agent"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
@@ -37,7 +37,7 @@ class StateHandle(Protocol):
         """The call's own copy; the first read takes the state."""
 
     def assign(self, value: Any) -> None:
-        """Make `value` the call's state."""
+        """Make `value` the call's state; a TypeError for what is none."""
 
     def snapshot(self) -> Any:
         """A deep copy that holds nothing."""
@@ -58,6 +58,8 @@ class _PlainState:
         return self.value
 
     def assign(self, value: Any) -> None:
+        if value is None:
+            raise TypeError("session_state takes a dict, not None; to empty it, assign {}")
         self.value = value
 
     def snapshot(self) -> Any:
@@ -175,10 +177,6 @@ class RunContext(Generic[StateT]):
 
     @session_state.setter
     def session_state(self, value: StateT) -> None:
-        if not isinstance(value, Mapping) and not hasattr(type(value), "model_fields"):
-            raise TypeError(
-                f"session_state takes a dict, not {type(value).__name__}; to empty it, assign {{}}"
-            )
         self._state.assign(value)
 
     def snapshot(self) -> StateT:

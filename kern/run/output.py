@@ -152,6 +152,13 @@ class BaseRunOutput:
         """The output as JSON text."""
         return to_json(self.to_dict()).decode()
 
+    def to_row(self) -> bytes:
+        """The output as its row holds it: JSON, without what has rows of its own (state, members' runs)."""
+        data = self.to_dict()
+        data.pop("session_state", None)
+        data.pop("member_responses", None)
+        return to_json(data)
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The reverse of `to_dict`; a structured `content` stays the plain JSON value."""

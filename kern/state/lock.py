@@ -157,15 +157,13 @@ class FairLock:
                 return
             self._queue.append(ticket)
         ticket.wait_blocking(timeout)
-        with self._mutex:
-            granted, aborted = ticket.granted, ticket.aborted
-            if not granted and not aborted:
-                self._queue.remove(ticket)
-                raise LockTimeout
+        granted, aborted = self._settle(ticket)
         if aborted:
             if granted:
                 self.release()
             raise WaitAborted
+        if not granted:
+            raise LockTimeout
 
     def abort(self, ticket: Ticket) -> None:
         """End a thread's wait: its `acquire_blocking` raises `WaitAborted`. Harmless if it waits no more."""
@@ -203,6 +201,13 @@ class FairLock:
             else:
                 self._held = ticket.granted = True
             return ticket.granted
+
+    def _settle(self, ticket: Ticket) -> tuple[bool, bool]:
+        """How a thread's wait has ended: (granted, aborted); one that timed out leaves the queue."""
+        with self._mutex:
+            if not ticket.granted and not ticket.aborted:
+                self._queue.remove(ticket)
+            return ticket.granted, ticket.aborted
 
     def _leave(self, ticket: Ticket) -> None:
         """Leave the queue; if the lock was handed over in the same instant, pass it on."""

@@ -1,1 +1,5 @@
-"""To be written."""
+"""Teams of agents."""
+
+from kern.team.team import Team
+
+__all__ = ["Team"]

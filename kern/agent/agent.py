@@ -1,0 +1,40 @@
+"""An agent: a model with instructions, tools and a session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kern.agent.options import RunOptions
+from kern.agent.prompt import Prompt
+from kern.agent.running import Runner
+from kern.agent.state_tool import STATE_TOOL
+from kern.models.base import Model
+from kern.run.output import RunOutput
+from kern.runtime.spec import RunnerSpec
+
+
+@dataclass(kw_only=True, eq=False, repr=False, slots=True)
+class Agent(Runner[RunOutput]):
+    """A model with instructions, tools and a session.
+
+        agent = Agent(model=OpenAIResponses(id="gpt-5.2"), tools=[add_item], session_state={"items": []})
+        output = await agent.arun("Add milk")
+
+    The parameters are those of `Definition`.
+    """
+
+    def build_spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
+        """What the engine is told of this agent for one run."""
+        tools = self.function_tools()
+        if self.enable_agentic_state:
+            tools = {**tools, STATE_TOOL.definition.name: STATE_TOOL}
+        return RunnerSpec(
+            id=self.get_id(),
+            name=self.name,
+            is_team=False,
+            model=self.chosen_model(inherited_model),
+            tools=tools,
+            prompt=Prompt.of(self, options),
+            tool_choice=self.tool_choice,
+            tool_call_limit=self.tool_call_limit,
+        )

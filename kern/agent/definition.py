@@ -1,0 +1,171 @@
+"""What an agent and a team have in common: the parameters, and how they become a spec for the engine."""
+
+from __future__ import annotations
+
+import re
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kern.db.base import Db
+from kern.db.in_memory import InMemoryDb
+from kern.errors import UsageError
+from kern.messages import Message, Role
+from kern.models import default_model, resolve
+from kern.models.base import Model
+from kern.runtime.spec import RunnableTool
+from kern.runtime.toolrun import FunctionTool
+from kern.tools import Tool, collect
+
+Instructions = str | Sequence[str] | Callable[..., Any]
+
+_mutex = threading.Lock()
+
+
+@dataclass(kw_only=True, eq=False, repr=False, slots=True, weakref_slot=True)
+class Definition:
+    """An agent or a team as the application defines it. Read-only while it runs, however often at once.
+
+    Args:
+        name: What people and the team's leader call it.
+        id: What programs call it; the name as a slug if not given.
+        role: What it is for; a team's leader reads it.
+        description: What it is; opens the system message.
+        model: A model, or "provider:id". A member without one takes its team's; nobody has one:
+            what the variable KERN_MODEL says, or OpenAI's `gpt-5.2`.
+        db: Where sessions are kept; without one, in memory, for as long as this object lives.
+        user_id: Whose sessions they are, where a run does not say.
+        session_id: The default session.
+        metadata: Noted on every run.
+        session_state: What new sessions start from.
+        add_session_state_to_context: Show the state to the model, as JSON in the system message.
+        enable_agentic_state: Give the model a tool that updates the state.
+        overwrite_db_session_state: A run's `session_state=` replaces the stored state, and is not merged in.
+        resolve_in_context: Replace `{key}` in the texts below by values of the state.
+        instructions: A text, several, or a function (of `run_context`, if it wants it) that returns such.
+        system_message: A system message of your own, instead of the one that is put together.
+        system_message_role: Its role, "system" if not given.
+        expected_output: What a good answer looks like.
+        additional_context: Closes the system message.
+        additional_input: Messages between the system message and the input, such as examples.
+        markdown: Ask for Markdown, and render it in `print_response`.
+        use_instruction_tags: Put the instructions between tags.
+        add_datetime_to_context: Tell the model the time.
+        timezone_identifier: For that: an IANA name such as "Europe/Berlin"; UTC if not given.
+        add_name_to_context: Tell the model its name.
+        dependencies: Values for `{templates}` and for `run_context.dependencies`.
+        add_dependencies_to_context: Show them to the model with the input.
+        tools: Functions, `Function`s and `Toolkit`s that the model may call.
+        tool_call_limit: How many tool calls a run may make.
+        tool_choice: "auto", "none", "required" or {"name": ...}.
+        stream: Whether `print_response` and `cli_app` stream.
+        debug_mode: Log prompts and tool calls, through the logger "kern".
+    """
+
+    name: str | None = None
+    id: str | None = None
+    role: str | None = None
+    description: str | None = None
+    model: Model | str | None = None
+    db: Db | None = None
+    user_id: str | None = None
+    session_id: str | None = None
+    metadata: Mapping[str, Any] | None = None
+
+    session_state: Mapping[str, Any] | None = None
+    add_session_state_to_context: bool = False
+    enable_agentic_state: bool = False
+    overwrite_db_session_state: bool = False
+    resolve_in_context: bool = True
+
+    instructions: Instructions | None = None
+    system_message: str | Callable[..., Any] | Message | None = None
+    system_message_role: Role = "system"
+    expected_output: str | None = None
+    additional_context: str | None = None
+    additional_input: Sequence[str | Message] | None = None
+    markdown: bool = False
+    use_instruction_tags: bool = False
+    add_datetime_to_context: bool = False
+    timezone_identifier: str | None = None
+    add_name_to_context: bool = False
+    dependencies: Mapping[str, Any] | None = None
+    add_dependencies_to_context: bool = False
+
+    tools: Sequence[Tool] | None = None
+    tool_call_limit: int | None = None
+    tool_choice: str | dict[str, Any] | None = None
+
+    stream: bool = False
+    debug_mode: bool = False
+
+    _own_id: str = field(init=False)
+    _own_session: str = field(init=False)
+    _memory: InMemoryDb | None = field(default=None, init=False)
+    _compiled: tuple[tuple[Any, ...], dict[str, RunnableTool]] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._own_session = str(uuid.uuid4())
+        self._own_id = self.id or (slug(self.name) if self.name else "") or self._own_session[:8]
+        if self.session_state is not None and not isinstance(self.session_state, Mapping):
+            raise UsageError(f"session_state takes a dict, not {type(self.session_state).__name__}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r}, id={self._own_id!r})"
+
+    def get_id(self) -> str:
+        """The id that runs are stored under: `id`, or the name as a slug, or a generated one."""
+        return self.id or self._own_id
+
+    def default_session_id(self, user_id: str | None) -> str:
+        """The session of runs that name none: one for each user."""
+        if self.session_id is not None:
+            return self.session_id
+        if user_id is None:
+            return self._own_session
+        return str(uuid.uuid5(uuid.UUID(self._own_session), user_id))
+
+    def database(self) -> Db:
+        """`db`, or the memory of this object."""
+        if self.db is not None:
+            return self.db
+        with _mutex:
+            if self._memory is None:
+                self._memory = InMemoryDb()
+            return self._memory
+
+    def chosen_model(self, inherited: Model | None) -> Model:
+        """The model that answers: this one's own, the team's, or the default."""
+        if isinstance(self.model, Model):
+            return self.model
+        if isinstance(self.model, str):
+            return resolve(self.model)
+        if self.model is not None:
+            raise UsageError(f"model takes a Model or 'provider:id', not {type(self.model).__name__}")
+        return inherited or default_model()
+
+    def function_tools(self) -> dict[str, RunnableTool]:
+        """The tools by name, made ready once for as long as `tools` holds the same objects."""
+        given = tuple(self.tools or ())
+        compiled = self._compiled
+        if compiled is None or len(compiled[0]) != len(given) or any(map(_differ, compiled[0], given)):
+            made: dict[str, RunnableTool] = {
+                name: FunctionTool(function) for name, function in collect(given).items()
+            }
+            self._compiled = compiled = (given, made)
+        return compiled[1]
+
+    def default_state(self) -> dict[str, Any]:
+        """What a new session starts from."""
+        return dict(self.session_state or {})
+
+
+def _differ(one: Any, other: Any) -> bool:
+    return one is not other and one != other
+
+
+def slug(name: str) -> str:
+    """A name as an id: lower case, letters, digits and single hyphens."""
+    return re.sub(r"[^\w]+", "-", name.lower()).strip("-_")

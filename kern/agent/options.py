@@ -1,0 +1,66 @@
+"""What one run may be told, beside its input: the keywords of `run` and `arun`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from kern.messages import Audio, File, Image, Video
+
+
+class RunKeywords(TypedDict, total=False):
+    """The keywords of a run, for type checkers; `RunOptions` says what they mean."""
+
+    stream_events: bool
+    session_id: str | None
+    session_state: Mapping[str, Any] | None
+    user_id: str | None
+    run_id: str | None
+    images: Sequence[Image] | None
+    audio: Sequence[Audio] | None
+    videos: Sequence[Video] | None
+    files: Sequence[File] | None
+    add_session_state_to_context: bool | None
+    add_dependencies_to_context: bool | None
+    dependencies: Mapping[str, Any] | None
+    metadata: Mapping[str, Any] | None
+    debug_mode: bool | None
+    yield_run_output: bool
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class RunOptions:
+    """The keywords of a run. None means the constructor's value.
+
+    Args:
+        stream_events: With `stream=True`: every event of the tree, not only the answer's text.
+        session_id: The session to go on with; without one, the default session of this object and user.
+        session_state: Merged deep over the stored state (dicts merge, anything else replaces).
+        user_id: Whose session it is.
+        run_id: An id of your own for the run.
+        images, audio, videos, files: Sent with the input.
+        dependencies: For `{templates}` and for `run_context.dependencies`.
+        metadata: Noted on the run.
+        debug_mode: Log prompts and tool calls of this run.
+        yield_run_output: With `stream=True`: the output comes as the last item.
+    """
+
+    stream_events: bool = False
+    session_id: str | None = None
+    session_state: Mapping[str, Any] | None = None
+    user_id: str | None = None
+    run_id: str | None = None
+    images: Sequence[Image] | None = None
+    audio: Sequence[Audio] | None = None
+    videos: Sequence[Video] | None = None
+    files: Sequence[File] | None = None
+    add_session_state_to_context: bool | None = None
+    add_dependencies_to_context: bool | None = None
+    dependencies: Mapping[str, Any] | None = None
+    metadata: Mapping[str, Any] | None = None
+    debug_mode: bool | None = None
+    yield_run_output: bool = False
+
+
+NO_OPTIONS = RunOptions()

@@ -1,0 +1,191 @@
+"""The conversation up to the first request: system message, additional input, the user's input.
+
+Texts that the developer wrote are templates of the session state; what the end user wrote is never touched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from kern.agent.definition import Definition
+from kern.agent.options import RunOptions
+from kern.errors import AgentSignal, HookError, KernError, UsageError
+from kern.messages import Message
+from kern.runtime.invoke import invoke
+from kern.runtime.run import Run
+from kern.state.templates import render
+from kern.tools import call_kwargs, instructions_of, result_text
+from kern.tools.signature import signature_of
+
+
+@dataclass(slots=True, frozen=True)
+class Prompt:
+    """Builds the messages of one agent's or team leader's runs.
+
+    Args:
+        definition: Whose.
+        roster: What a team's leader is told of its members; already final, never a template.
+        show_state, show_dependencies: What the run wants, or the definition.
+    """
+
+    definition: Definition
+    show_state: bool
+    show_dependencies: bool
+    roster: str | None = None
+
+    @classmethod
+    def of(cls, definition: Definition, options: RunOptions, roster: str | None = None) -> Prompt:
+        """The prompt as `definition` wants it, or `options`."""
+        state, dependencies = options.add_session_state_to_context, options.add_dependencies_to_context
+        return cls(
+            definition,
+            definition.add_session_state_to_context if state is None else state,
+            definition.add_dependencies_to_context if dependencies is None else dependencies,
+            roster,
+        )
+
+    async def __call__(self, run: Run) -> list[Message]:
+        """The messages for `run`."""
+        system = await self._system(run)
+        before = [
+            item if isinstance(item, Message) else Message("user", item)
+            for item in self.definition.additional_input or ()
+        ]
+        return [*([system] if system is not None else []), *before, *self._input(run)]
+
+    def _input(self, run: Run) -> Sequence[Message]:
+        messages = list(run.input.messages)
+        dependencies = run.tree.request.dependencies
+        if not (self.show_dependencies and dependencies):
+            return messages
+        shown = f"<additional context>\n{result_text(dependencies)}\n</additional context>"
+        last = messages[-1]
+        content = f"{last.content}\n\n{shown}" if last.content else shown
+        return [*messages[:-1], Message(last.role, content, **_media(last))]
+
+    async def _system(self, run: Run) -> Message | None:
+        definition = self.definition
+        own = definition.system_message
+        texts = _Texts(run, definition.resolve_in_context)
+        if isinstance(own, Message):
+            return own
+        if own is not None:
+            content = texts.fill(await _text_of(run, own, "system_message"))
+        else:
+            content = "\n\n".join([part async for part in self._parts(run, texts) if part])
+        return Message(definition.system_message_role, content) if content else None
+
+    async def _parts(self, run: Run, texts: _Texts) -> AsyncIterator[str]:
+        definition = self.definition
+        if definition.description:
+            yield texts.fill(definition.description)
+        if definition.role:
+            yield f"<your_role>\n{texts.fill(definition.role)}\n</your_role>"
+        yield await self._instructions(run, texts)
+        if self.roster:
+            yield self.roster
+        yield self._information(run)
+        if definition.expected_output:
+            yield f"<expected_output>\n{texts.fill(definition.expected_output)}\n</expected_output>"
+        if definition.additional_context:
+            yield texts.fill(definition.additional_context)
+        if self.show_state:
+            state = json.dumps(texts.state(), ensure_ascii=False)
+            yield f"<session_state>\n{state}\n</session_state>"
+
+    async def _instructions(self, run: Run, texts: _Texts) -> str:
+        given = self.definition.instructions
+        if given is None:
+            return ""
+        if callable(given):
+            given = await _call(run, given, "instructions")
+        if isinstance(given, str):
+            lines = [given]
+        elif isinstance(given, Sequence) and all(isinstance(line, str) for line in given):
+            lines = list(given)
+        else:
+            raise UsageError(f"instructions are a str or a list of str, not {type(given).__name__}")
+        lines = [texts.fill(line) for line in lines if line]
+        body = lines[0] if len(lines) == 1 else "\n".join(f"- {line}" for line in lines)
+        return f"<instructions>\n{body}\n</instructions>" if self.definition.use_instruction_tags else body
+
+    def _information(self, run: Run) -> str:
+        definition = self.definition
+        lines = []
+        if definition.markdown:
+            lines.append("Use markdown to format your answers.")
+        if definition.add_datetime_to_context:
+            now = datetime.now(_timezone(definition.timezone_identifier))
+            lines.append(f"The current time is {now.isoformat(timespec='seconds')}.")
+        if definition.add_name_to_context and definition.name:
+            lines.append(f"Your name is: {definition.name}.")
+        lines += instructions_of(definition.tools or ())
+        if not lines:
+            return ""
+        body = "\n".join(f"- {line}" for line in lines)
+        return f"<additional_information>\n{body}\n</additional_information>"
+
+
+class _Texts:
+    """The developer's texts as templates of the state, which is read only if one needs it."""
+
+    def __init__(self, run: Run, resolve: bool) -> None:
+        self._run = run
+        self._resolve = resolve
+        self._state: dict[str, Any] | None = None
+
+    def state(self) -> dict[str, Any]:
+        if self._state is None:
+            self._state = self._run.tree.state()
+        return self._state
+
+    def fill(self, text: str) -> str:
+        if not self._resolve or "{" not in text:
+            return text
+        request = self._run.tree.request
+        known: Mapping[str, Any] = {"user_id": request.user_id, "session_id": request.session_id}
+        return render(text, self.state(), request.dependencies, request.metadata, known)
+
+
+async def _text_of(run: Run, value: Any, what: str) -> str:
+    text = await _call(run, value, what) if callable(value) else value
+    if not isinstance(text, str):
+        raise UsageError(f"{what} is a str, not {type(text).__name__}")
+    return text
+
+
+async def _call(run: Run, function: Any, what: str) -> Any:
+    """Call an instruction function, as a transaction if it takes a `run_context`."""
+    signature = signature_of(function)
+    label = getattr(function, "__name__", what)
+    try:
+        return await invoke(
+            run,
+            function,
+            signature.kind,
+            call_kwargs(function, {"run_context": None}),
+            context_parameter=signature.context_parameter,
+            label=label,
+        )
+    except (KernError, AgentSignal):
+        raise
+    except Exception as error:
+        raise HookError(f"{what} {label}: {type(error).__name__}: {error}", hook=label) from error
+
+
+def _timezone(identifier: str | None) -> Any:
+    if identifier is None:
+        return UTC
+    try:
+        return ZoneInfo(identifier)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise UsageError(f"timezone_identifier: no timezone {identifier!r} is known here") from error
+
+
+def _media(message: Message) -> dict[str, Any]:
+    return {name: getattr(message, name) for name in ("images", "audio", "videos", "files")}

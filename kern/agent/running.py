@@ -1,0 +1,315 @@
+"""The faces of a run: `arun`, `run`, `print_response`, `cli_app`, for agents and teams alike."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Generic, Literal, TypeVar, Unpack, overload
+
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+from kern.agent.accessors import SessionAccess
+from kern.agent.options import NO_OPTIONS, RunKeywords, RunOptions
+from kern.console import ViewOptions, open_view
+from kern.console.chat import chat
+from kern.errors import KernError, UsageError
+from kern.messages import Message
+from kern.models.base import Model
+from kern.run.events import BaseRunEvent
+from kern.run.output import RunOutput, TeamRunOutput
+from kern.runtime.debug import show_debug_messages
+from kern.runtime.portal import portal
+from kern.runtime.scheduler import execute
+from kern.runtime.spec import RunInput, RunnerSpec, RunRequest
+from kern.runtime.stream import EventBuffer, Listen, RunStream
+
+OutputT = TypeVar("OutputT", RunOutput, TeamRunOutput)
+Input = str | Sequence[Any] | Mapping[str, Any] | Message | BaseModel
+
+
+class Runner(SessionAccess, Generic[OutputT]):
+    """Runs an agent or a team."""
+
+    __slots__ = ()
+
+    def build_spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
+        """What the engine is told of this agent or team for one run."""
+        raise NotImplementedError
+
+    @overload
+    def arun(
+        self, input: Input, *, stream: Literal[False] = False, **options: Unpack[RunKeywords]
+    ) -> Coroutine[Any, Any, OutputT]: ...
+    @overload
+    def arun(
+        self, input: Input, *, stream: Literal[True], **options: Unpack[RunKeywords]
+    ) -> RunStream[OutputT]: ...
+    def arun(self, input: Input, *, stream: bool = False, **options: Unpack[RunKeywords]) -> Any:
+        """Run on `input`: `await agent.arun(...)`, or `async for event in agent.arun(..., stream=True)`.
+
+        Args:
+            input: What the model is asked; dicts and models go as JSON.
+            stream: Return an async iterator of events instead of a coroutine of the output.
+            options: See `RunOptions`.
+
+        Raises:
+            KernError: The run failed; the error's `run_output` is committed and has status ERROR.
+            UsageError: The call cannot work as it is written.
+        """
+        chosen = RunOptions(**options) if options else NO_OPTIONS
+        request = self._request(input, chosen)
+        if not stream:
+            if chosen.stream_events or chosen.yield_run_output:
+                raise UsageError("stream_events and yield_run_output need stream=True")
+            return execute(request)
+        listen = Listen.everything if chosen.stream_events else Listen.content
+
+        def start(buffer: EventBuffer) -> Coroutine[Any, Any, Any]:
+            return execute(request, buffer, listen)
+
+        return RunStream(start, EventBuffer(), yield_output=chosen.yield_run_output)
+
+    @overload
+    def run(
+        self, input: Input, *, stream: Literal[False] = False, **options: Unpack[RunKeywords]
+    ) -> OutputT: ...
+    @overload
+    def run(
+        self, input: Input, *, stream: Literal[True], **options: Unpack[RunKeywords]
+    ) -> Iterator[Any]: ...
+    def run(self, input: Input, *, stream: bool = False, **options: Unpack[RunKeywords]) -> Any:
+        """`arun` for sync code: returns the output, or with `stream=True` an iterator of events.
+
+        Works in a script, a worker thread, a sync tool, and a notebook whose loop is running. Ctrl-C cancels
+        the run, waits for its commit, and is raised.
+        """
+        if stream:
+            return _iterate(self.arun(input, stream=True, **options))
+
+        async def once() -> Any:
+            return await self.arun(input, **options)
+
+        return portal.call(once)
+
+    async def aprint_response(
+        self,
+        input: Input,
+        *,
+        stream: bool | None = None,
+        markdown: bool | None = None,
+        show_message: bool = True,
+        show_reasoning: bool = True,
+        show_member_responses: bool | None = None,
+        console: Any = None,
+        **options: Unpack[RunKeywords],
+    ) -> None:
+        """Run on `input` and show it in the terminal; an error is shown, then raised.
+
+        Args:
+            stream: Show the answer as it comes; None means the constructor's value.
+            markdown: Render the answer as Markdown.
+            show_message: Show the input.
+            show_reasoning: Show the model's reasoning.
+            show_member_responses: Show what a team's members did and answered.
+            console: A `rich.console.Console`; None is the standard output.
+            options: See `RunOptions`.
+        """
+        streaming = self.stream if stream is None else stream
+        view_options = ViewOptions(
+            markdown=self.markdown if markdown is None else markdown,
+            show_message=show_message,
+            show_reasoning=show_reasoning,
+            show_member_responses=self._shows_members()
+            if show_member_responses is None
+            else show_member_responses,
+        )
+        with open_view(_as_text(input), view_options, stream=streaming, console=console) as view:
+            try:
+                if not streaming:
+                    view.finish(await self.arun(input, **options))
+                    return
+                options["stream_events"] = options["yield_run_output"] = True
+                async with self.arun(input, stream=True, **options) as stream_of_run:
+                    async for item in stream_of_run:
+                        if isinstance(item, BaseRunEvent):
+                            view.event(item)
+                        elif item.error is None:
+                            view.finish(item)
+            except KernError as error:
+                view.fail(error)
+                raise
+
+    def print_response(
+        self,
+        input: Input,
+        *,
+        stream: bool | None = None,
+        markdown: bool | None = None,
+        show_message: bool = True,
+        show_reasoning: bool = True,
+        show_member_responses: bool | None = None,
+        console: Any = None,
+        **options: Unpack[RunKeywords],
+    ) -> None:
+        """See `aprint_response`."""
+        portal.call(
+            lambda: self.aprint_response(
+                input,
+                stream=stream,
+                markdown=markdown,
+                show_message=show_message,
+                show_reasoning=show_reasoning,
+                show_member_responses=show_member_responses,
+                console=console,
+                **options,
+            )
+        )
+
+    async def acli_app(
+        self,
+        input: Input | None = None,
+        *,
+        user: str = "User",
+        stream: bool | None = None,
+        markdown: bool | None = None,
+        exit_on: Sequence[str] = ("exit", "quit", "bye"),
+        session_id: str | None = None,
+        user_id: str | None = None,
+    ) -> None:
+        """A chat in the terminal, in one session, until one of the words `exit_on`.
+
+        Args:
+            input: A first message, answered before the first prompt.
+            user: How the prompt calls the person.
+        """
+
+        async def respond(text: Any) -> None:
+            await self.aprint_response(
+                text,
+                stream=stream,
+                markdown=markdown,
+                show_message=False,
+                session_id=session_id,
+                user_id=user_id,
+            )
+
+        if input is not None:
+            await respond(input)
+        await chat(respond, prompt=user, exit_on=exit_on)
+
+    def cli_app(
+        self,
+        input: Input | None = None,
+        *,
+        user: str = "User",
+        stream: bool | None = None,
+        markdown: bool | None = None,
+        exit_on: Sequence[str] = ("exit", "quit", "bye"),
+        session_id: str | None = None,
+        user_id: str | None = None,
+    ) -> None:
+        """See `acli_app`."""
+        portal.call(
+            lambda: self.acli_app(
+                input,
+                user=user,
+                stream=stream,
+                markdown=markdown,
+                exit_on=exit_on,
+                session_id=session_id,
+                user_id=user_id,
+            )
+        )
+
+    def _shows_members(self) -> bool:
+        return False
+
+    def _request(self, input: Input, options: RunOptions) -> RunRequest:
+        user_id = options.user_id if options.user_id is not None else self.user_id
+        debug = self.debug_mode if options.debug_mode is None else options.debug_mode
+        if debug:
+            show_debug_messages()
+        return RunRequest(
+            spec=self.build_spec(options),
+            input=_run_input(input, options),
+            db=self.database(),
+            run_id=options.run_id or str(uuid.uuid4()),
+            session_id=options.session_id or self.default_session_id(user_id),
+            user_id=user_id,
+            default_state=self.default_state(),
+            session_state=options.session_state,
+            overwrite_state=self.overwrite_db_session_state,
+            dependencies={**(self.dependencies or {}), **(options.dependencies or {})},
+            metadata={**(self.metadata or {}), **(options.metadata or {})},
+            debug=debug,
+        )
+
+
+def _iterate(stream: RunStream[Any]) -> Iterator[Any]:
+    """A run's events for sync code: fetched from the portal's loop in batches, closed on `break`."""
+
+    async def batch() -> list[Any]:
+        try:
+            first = await anext(stream)
+        except StopAsyncIteration:
+            return []
+        return [first, *stream.take()]
+
+    try:
+        while items := portal.call(batch):
+            yield from items
+    finally:
+        portal.call(stream.aclose)
+
+
+def _run_input(input: Input, options: RunOptions) -> RunInput:
+    media: dict[str, Any] = {
+        name: list(given)
+        for name in ("images", "audio", "videos", "files")
+        if (given := getattr(options, name))
+    }
+    messages = _messages(input)
+    if media:
+        last = messages[-1]
+        messages[-1] = Message(last.role, last.content, **media)
+    if not any(message.content or message.images or message.audio or message.files for message in messages):
+        raise UsageError("the input is empty; give the model something to answer")
+    return RunInput(value=_as_json(input), messages=messages)
+
+
+def _messages(input: Input) -> list[Message]:
+    if isinstance(input, Message):
+        return [input]
+    if isinstance(input, Sequence) and not isinstance(input, str) and input:
+        if all(isinstance(item, Message) for item in input):
+            return list(input)
+        if all(isinstance(item, str) for item in input):
+            return [Message("user", "\n".join(input))]
+    return [Message("user", _as_text(input))]
+
+
+def _as_text(input: Input) -> str:
+    """The input as the model and the person read it."""
+    if isinstance(input, str):
+        return input if input.strip() else ""
+    if isinstance(input, Message):
+        return input.content or ""
+    if isinstance(input, BaseModel):
+        return input.model_dump_json()
+    if isinstance(input, Mapping | Sequence):
+        if input and not isinstance(input, Mapping) and all(isinstance(item, str) for item in input):
+            return "\n".join(input)
+        return json.dumps(_as_json(input), ensure_ascii=False) if input else ""
+    raise UsageError(f"input takes str, list, dict, Message or BaseModel, not {type(input).__name__}")
+
+
+def _as_json(input: Input) -> Any:
+    if isinstance(input, str):
+        return input
+    if isinstance(input, Message):
+        return input.to_dict()
+    if isinstance(input, Sequence) and any(isinstance(item, Message) for item in input):
+        return [item.to_dict() if isinstance(item, Message) else item for item in input]
+    return to_jsonable_python(input)

@@ -1,0 +1,23 @@
+"""`debug_mode`: messages of the logger "kern", shown even where no logging is set up."""
+
+from __future__ import annotations
+
+import logging
+
+log = logging.getLogger("kern")
+
+
+def show_debug_messages() -> None:
+    """Give the logger a handler on the standard error, if nothing handles its messages yet."""
+    if not log.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        log.addHandler(handler)
+
+
+def debug(message: str, *args: object) -> None:
+    """Log for a run in debug mode, whatever the logger's level: no global level has to be changed."""
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug(message, *args)
+        return
+    log.handle(log.makeRecord(log.name, logging.DEBUG, __file__, 0, message, args, None))

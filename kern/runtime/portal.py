@@ -1,0 +1,152 @@
+"""The one way from sync code into an event loop: a daemon thread whose loop lives as long as the process.
+
+A fresh loop per call would throw away what belongs to a loop: HTTP connections, locks, database threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextvars
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from typing import Any, TypeVar
+
+from kern.errors import UsageError
+from kern.state.call import active_calls
+
+T = TypeVar("T")
+
+_INTERRUPT_SECONDS = 12.0
+"""How long Ctrl-C waits for the cancelled run's commit, which has a deadline of its own."""
+
+
+class Portal:
+    """Runs coroutines on a loop of its own, for callers that have none, or cannot await."""
+
+    def __init__(self) -> None:
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)
+        atexit.register(self.close)
+
+    def _reset(self) -> None:
+        self._mutex = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def running_here(self) -> bool:
+        """The caller runs on the portal's own thread."""
+        return threading.current_thread() is self._thread
+
+    def call(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Await `function()` on the portal's loop and return its result; the calling thread waits.
+
+        Context variables are carried over. Ctrl-C cancels the coroutine, waits for its end, and is raised.
+
+        Raises:
+            UsageError: Called from async code that runs on the portal's own loop.
+        """
+        if self.running_here:
+            raise UsageError(
+                "a sync method was called from async code that itself runs inside of one; await the async "
+                "method instead (arun, aprint_response, aget_session_state, ...)"
+            )
+        job = _Job(function)
+        with ExitStack() as given_up:
+            for call in active_calls():  # a call whose run is cancelled takes what it waits for with it
+                given_up.enter_context(call.on_void(job.cancel))
+            self._running_loop().call_soon_threadsafe(job.start)
+            result: T = job.wait()
+        return result
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._mutex:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=_run_loop, args=(self._loop,), name="kern-portal", daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+    def close(self) -> None:
+        """Cancel what still runs, close what the loop holds, and end the thread; at exit of the process."""
+        with self._mutex:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is None or thread is None:
+            return
+        try:
+            asyncio.run_coroutine_threadsafe(_shut_down(), loop).result(_INTERRUPT_SECONDS)
+        except concurrent.futures.TimeoutError:
+            return  # something does not end; the thread is a daemon, and the process may go
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(1.0)
+        if not thread.is_alive():
+            loop.close()
+
+
+class _Job:
+    """One call: its coroutine as a task on the portal's loop, its result for the waiting thread."""
+
+    def __init__(self, function: Callable[[], Awaitable[Any]]) -> None:
+        self._function = function
+        self._context = contextvars.copy_context()
+        self._result: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._task: asyncio.Task[Any] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._cancelled = False
+
+    def start(self) -> None:
+        """Begin, on the portal's loop."""
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._main(), context=self._context)
+        self._task.add_done_callback(self._done)
+        if self._cancelled:
+            self._task.cancel()
+
+    async def _main(self) -> Any:
+        return await self._function()
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled():
+            self._result.set_exception(concurrent.futures.CancelledError())
+        elif (error := task.exception()) is not None:
+            self._result.set_exception(error)
+        else:
+            self._result.set_result(task.result())
+
+    def cancel(self) -> None:
+        """Cancel the task; from any thread."""
+        self._cancelled = True
+        if self._loop is not None and self._task is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._task.cancel)
+
+    def wait(self) -> Any:
+        """The result, once it is there."""
+        try:
+            return self._result.result()
+        except KeyboardInterrupt:
+            self.cancel()
+            concurrent.futures.wait([self._result], timeout=_INTERRUPT_SECONDS)
+            raise
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+
+
+async def _shut_down() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+portal = Portal()

@@ -1,0 +1,247 @@
+"""A run in progress, and the tree of runs that one request of the application's grows into."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from kern.messages import Message
+from kern.run.context import RunContext
+from kern.run.events import (
+    BaseRunEvent,
+    EventSource,
+    ReasoningContentDeltaEvent,
+    RunContentEvent,
+    SessionStateChangedEvent,
+)
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.runtime.debug import debug
+from kern.runtime.session import LiveSession
+from kern.runtime.spec import RunInput, RunnerSpec, RunRequest
+from kern.runtime.stream import EventBuffer, Listen
+from kern.state.call import CallState
+from kern.state.codec import decode
+from kern.state.patch import wire
+from kern.state.scope import Change, Scope, Writer
+
+log = logging.getLogger("kern")
+
+
+class Tree:
+    """What all runs of one request share.
+
+    Args:
+        request: What the application asked for.
+        session: The session, in use for as long as the tree lives.
+        scope: Where calls take turns on its state.
+        buffer: Where events go; None if nobody listens.
+    """
+
+    def __init__(
+        self,
+        request: RunRequest,
+        session: LiveSession,
+        scope: Scope,
+        buffer: EventBuffer | None,
+        listen: Listen,
+    ) -> None:
+        self.request = request
+        self.session = session
+        self.scope = scope
+        self.buffer = buffer
+        self.listen = listen if buffer is not None else Listen.nothing
+        self.runs: list[Run] = []
+        """Every run of the tree, in the order of their starts; the first is the top-level one."""
+        self.enclosed: list[Tree] = []
+        """Trees of nested runs that a call encloses; their rows are written with this tree's."""
+
+    @property
+    def top(self) -> Run:
+        """The run that the application asked for."""
+        return self.runs[0]
+
+    def state(self) -> dict[str, Any]:
+        """A copy of the last committed state."""
+        state: dict[str, Any] = decode(self.scope.text)
+        return state
+
+    def put(self, event: BaseRunEvent) -> None:
+        """Queue an event, if somebody listens; never waits; from any thread."""
+        if self.buffer is not None:
+            self.buffer.put(event)
+
+    def state_changed(self, change: Change) -> None:
+        """Tell the consumer of a commit, whichever run of the session made it."""
+        writer = change.writer
+        self.put(
+            SessionStateChangedEvent(
+                self.top.source,
+                patch=wire(change.patch),
+                revision=change.revision,
+                agent_path=list(writer.agent_path),
+                tool=writer.tool,
+                tool_call_id=writer.tool_call_id,
+                writer_run_id=writer.run_id,
+            )
+        )
+
+
+class Run:
+    """One agent's or team's run.
+
+    Args:
+        tree: What it shares with the runs above and below it.
+        spec: Who runs.
+        input: What it is asked.
+        run_id: Its id.
+        parent: The run that delegated to this one.
+    """
+
+    def __init__(
+        self, tree: Tree, spec: RunnerSpec, input: RunInput, run_id: str, parent: Run | None = None
+    ) -> None:
+        self.tree = tree
+        self.spec = spec
+        self.input = input
+        self.parent = parent
+        self.messages: list[Message] = []
+        self.children: list[Run] = []
+        self.started = time.perf_counter()
+        self.tool_calls = 0
+        self.turn_slots = asyncio.Semaphore(spec.parallel_calls)
+        above: EventSource | None = None if parent is None else parent.source
+        self.source = EventSource(
+            run_id=run_id,
+            session_id=tree.request.session_id,
+            parent_run_id=None if above is None else above.run_id,
+            agent_id=None if spec.is_team else spec.id,
+            agent_name=None if spec.is_team else spec.name,
+            team_id=spec.id if spec.is_team else None,
+            team_name=spec.name if spec.is_team else None,
+            is_team=spec.is_team,
+            nested_depth=0 if above is None else above.nested_depth + 1,
+            path=(*(() if above is None else above.path), spec.label),
+        )
+        self.output = _new_output(self)
+        self.hears_all = tree.listen is Listen.everything
+        self.hears_content = self.hears_all or (tree.listen is Listen.content and parent is None)
+        tree.runs.append(self)
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.source.run_id
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
+        return time.perf_counter() - self.started
+
+    def emit(self, event: BaseRunEvent) -> None:
+        """Tell a consumer who wants to hear everything; never waits."""
+        if self.hears_all:
+            self.tree.put(event)
+
+    async def breathe(self) -> None:
+        """Wait for a slow consumer. Only where the run does not have the session state."""
+        buffer = self.tree.buffer
+        if buffer is not None and buffer.full:
+            await buffer.drain()
+
+    def child(self, spec: RunnerSpec, input: RunInput, run_id: str) -> Run:
+        """A run below this one, for a delegation."""
+        run = Run(self.tree, spec, input, run_id, self)
+        self.children.append(run)
+        return run
+
+    def call_state(self, function: str, tool_call_id: str | None = None) -> CallState:
+        """The transaction for one call of a function of the application's."""
+        writer = Writer(self.run_id, self.source.path, function, tool_call_id)
+        return CallState(self.tree.scope, writer, session=self.tree.session.key, owner=self.tree)
+
+    def context(self, call: CallState) -> RunContext[Any]:
+        """What that function is told of the run."""
+        team = self.spec.id if self.spec.is_team else self.parent.spec.id if self.parent is not None else None
+        request = self.tree.request
+        return RunContext(
+            run_id=self.run_id,
+            session_id=request.session_id,
+            user_id=request.user_id,
+            dependencies=request.dependencies,
+            metadata=request.metadata,
+            agent_id=None if self.spec.is_team else self.spec.id,
+            team_id=team,
+            tool_call_id=call.writer.tool_call_id,
+            parent_run_id=self.source.parent_run_id,
+            messages=lambda: self.messages,
+            state=call,
+        )
+
+    def debug(self, message: str, *args: object) -> None:
+        """Log for `debug_mode`, under the run's path."""
+        if self.tree.request.debug:
+            debug(f"[%s] {message}", " > ".join(self.source.path), *args)
+
+
+def _new_output(run: Run) -> RunOutput | TeamRunOutput:
+    request, spec = run.tree.request, run.spec
+    output: RunOutput | TeamRunOutput
+    if spec.is_team:
+        output = TeamRunOutput(
+            run_id=run.run_id, session_id=request.session_id, team_id=spec.id, team_name=spec.name
+        )
+    else:
+        output = RunOutput(
+            run_id=run.run_id, session_id=request.session_id, agent_id=spec.id, agent_name=spec.name
+        )
+    output.parent_run_id = run.source.parent_run_id
+    output.user_id = request.user_id
+    output.input = run.input.value
+    output.model, output.model_provider = spec.model.id, spec.model.provider
+    output.metadata = request.metadata
+    output.status = RunStatus.running
+    return output
+
+
+class RunSink:
+    """Where a model puts the deltas of one request: they become events of the run."""
+
+    __slots__ = ("_buffer", "_run", "_source", "first_token_after", "shown", "started")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._buffer = run.tree.buffer
+        self._source = run.source
+        self.started = time.perf_counter()
+        self.first_token_after: float | None = None
+        self.shown = False
+
+    def content(self, text: str) -> None:
+        """A piece of the answer."""
+        if self.first_token_after is None:
+            self.first_token_after = time.perf_counter() - self.started
+        if text and self._buffer is not None and self._run.hears_content:
+            self._buffer.put(RunContentEvent(self._source, text))
+
+    def reasoning(self, text: str) -> None:
+        """A piece of the reasoning."""
+        if text:
+            self._run.emit(ReasoningContentDeltaEvent(self._source, text))
+
+    def retrying(self, error: Exception, attempt: int, delay: float) -> None:
+        """The request is tried again; nothing of it was shown."""
+        log.warning(
+            "%s: attempt %d failed, the next one in %.1f s: %s", self._run.spec.model, attempt, delay, error
+        )
+
+    @property
+    def full(self) -> bool:
+        """The consumer is behind."""
+        return self._buffer is not None and self._buffer.full
+
+    async def drain(self) -> None:
+        """Wait until the consumer has caught up."""
+        if self._buffer is not None:
+            await self._buffer.drain()

@@ -1,0 +1,187 @@
+"""A top-level run from its session's first row to its commit: resolve the state, drive the engine, write the
+end however it ends, and only then tell the consumer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from kern.db.base import RunRow
+from kern.errors import KernError, StoreError
+from kern.run.events import SessionStateConflictEvent
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.runtime.engine import announce, drive, terminal_event
+from kern.runtime.run import Run, Tree
+from kern.runtime.session import live_sessions
+from kern.runtime.spec import RunRequest
+from kern.runtime.stream import EventBuffer, Listen
+from kern.state.call import CallState, enclosing_call
+from kern.state.codec import decode
+from kern.state.resolve import deep_merge
+from kern.state.scope import Writer
+
+log = logging.getLogger("kern")
+
+COMMIT_SECONDS = 10.0
+"""How long a cancelled run waits for its commit."""
+
+Output = RunOutput | TeamRunOutput
+
+
+async def execute(
+    request: RunRequest, buffer: EventBuffer | None = None, listen: Listen = Listen.nothing
+) -> Output:
+    """Run what the application asked for and commit it.
+
+    Raises:
+        KernError: The run failed; the error has the output, which is committed.
+        StoreError: The end could not be committed.
+        CancelledError: The calling task was cancelled; the end is committed.
+    """
+    session = live_sessions.enter(request.db, request.session_id)
+    ending = session.expect(buffer)
+    try:
+        outer = enclosing_call(session.key)
+        if outer is None or not outer.touched:
+            await session.settled()
+            outer = None
+        await session.load(request.default_state, request.user_id)
+        scope = session.state if outer is None else outer.enclosed_scope()
+        tree = Tree(request, session, scope, buffer, listen)
+        run = Run(tree, request.spec, request.input, request.run_id)
+        return await _run_and_commit(tree, run, outer)
+    finally:
+        session.ended(ending)
+        live_sessions.leave(session)
+
+
+async def _run_and_commit(tree: Tree, run: Run, outer: CallState | None) -> Output:
+    failure: BaseException | None = None
+    listening = run.hears_all and outer is None
+    try:
+        await _seed(tree, run)
+        if listening:
+            text, revision = tree.session.state.subscribe(tree.state_changed)
+            announce(run, decode(text), revision)
+        else:
+            announce(run)
+        await drive(run)
+    except BaseException as error:  # noqa: BLE001 - raised again below, once the end is committed
+        failure = error
+        _note(run, error)
+    try:
+        await _end(tree, outer, failure)
+    except StoreError as error:
+        failure = _unsaved(run, error, failure)
+    except asyncio.CancelledError as error:
+        failure = error
+    finally:
+        if listening:
+            tree.session.state.unsubscribe(tree.state_changed)
+    if run.hears_content and (run.hears_all or failure is not None):
+        tree.put(terminal_event(run, failure))
+    if failure is not None:
+        if isinstance(failure, KernError):
+            failure.run_output = run.output
+        raise failure
+    return run.output
+
+
+def _note(run: Run, error: BaseException) -> None:
+    """The run ended before or inside the engine: see that its output says so."""
+    output = run.output
+    if output.status is not RunStatus.running:
+        return
+    output.status = RunStatus.cancelled if isinstance(error, asyncio.CancelledError) else RunStatus.error
+    if output.status is RunStatus.error:
+        output.error, output.error_type = str(error), type(error).__name__
+
+
+def _unsaved(run: Run, error: StoreError, failure: BaseException | None) -> BaseException:
+    """What to raise for a run whose end is not in the database."""
+    log.error("run %s is not saved: %s", run.run_id, error)
+    if isinstance(failure, asyncio.CancelledError):
+        failure.__context__ = error
+        return failure
+    run.output.status = RunStatus.error
+    run.output.error, run.output.error_type = str(error), type(error).__name__
+    if failure is not None:
+        error.__context__ = failure
+    return error
+
+
+async def _seed(tree: Tree, run: Run) -> None:
+    """Merge the run's own `session_state=` into the session, as a transaction."""
+    request = tree.request
+    given = request.session_state
+    if given is None:
+        return
+    writer = Writer(run.run_id, run.source.path, "session_state")
+    call = CallState(tree.scope, writer, session=tree.session.key, owner=tree)
+    async with call.transaction() as state:
+        base: Mapping[str, Any] = request.default_state if request.overwrite_state else state
+        call.assign(deep_merge(base, given))
+    call.end(commit=False)
+
+
+async def _end(tree: Tree, outer: CallState | None, failure: BaseException | None) -> None:
+    """Write the end of the run, in a task of its own that no cancellation of this one reaches."""
+    if outer is not None:
+        outer.owner.enclosed.append(tree)
+        tree.top.output.session_state = tree.state()
+        return
+    commit = asyncio.create_task(tree.session.commit(_rows(tree)))
+    cancelled = failure if isinstance(failure, asyncio.CancelledError) else None
+    deadline = time.monotonic() + COMMIT_SECONDS if cancelled is not None else None
+    while not commit.done():
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            commit.add_done_callback(_log_late_end)
+            raise StoreError(f"the end of the run was not committed within {COMMIT_SECONDS:g} s")
+        try:
+            await asyncio.wait([commit], timeout=left)
+        except asyncio.CancelledError as error:
+            cancelled = error
+            deadline = deadline or time.monotonic() + COMMIT_SECONDS
+    for conflict in commit.result():
+        log.warning("session %s: conflict at %s, ours kept", tree.request.session_id, conflict.path)
+        tree.top.emit(
+            SessionStateConflictEvent(
+                tree.top.source, conflict.path, conflict.base, conflict.theirs, conflict.ours
+            )
+        )
+    tree.top.output.session_state = tree.state()
+    if cancelled is not None and failure is None:
+        raise cancelled
+
+
+def _log_late_end(commit: asyncio.Task[Any]) -> None:
+    if commit.cancelled():
+        return
+    error = commit.exception()
+    if error is not None:
+        log.error("a late commit failed: %s", error)
+
+
+def _rows(tree: Tree) -> list[RunRow]:
+    rows = [_row(run) for run in tree.runs]
+    for nested in tree.enclosed:
+        rows += _rows(nested)
+    return rows
+
+
+def _row(run: Run) -> RunRow:
+    output = run.output
+    return RunRow(
+        run_id=run.run_id,
+        session_id=output.session_id,
+        runner_id=run.spec.id,
+        parent_run_id=output.parent_run_id,
+        status=output.status.value,
+        data=output.to_row(),
+        created_at=output.created_at,
+    )

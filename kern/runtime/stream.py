@@ -1,0 +1,235 @@
+"""Events on their way from a run to its consumer, and the stream object that `arun(stream=True)` returns."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from enum import IntEnum
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from kern.run.events import BaseRunEvent
+
+OutputT = TypeVar("OutputT")
+Start = Callable[["EventBuffer"], Coroutine[Any, Any, OutputT]]
+
+_HIGH_WATER = 256
+"""Events that may wait for the consumer before the run waits for it."""
+
+
+class Listen(IntEnum):
+    """How much of a run its consumer wants to hear."""
+
+    nothing = 0
+    content = 1
+    """The top-level run's content, and its terminal event when that is no plain completion."""
+    everything = 2
+
+
+class EventBuffer:
+    """The queue between a run and its consumer, filled from any thread, emptied on one loop.
+
+    Putting never waits; a producer that can wait calls `drain` when `full`. Nothing is lost or reordered:
+    `seq` is given and the event queued in one step.
+    """
+
+    __slots__ = ("_closed", "_drained", "_loop", "_mutex", "_ready", "_seq", "abandoned", "items", "record")
+
+    def __init__(self, *, record: list[BaseRunEvent] | None = None) -> None:
+        self.items: deque[BaseRunEvent] = deque()
+        self.record = record
+        self.abandoned = False
+        """The consumer has walked away without closing; the run ends in the background."""
+        self._mutex = threading.Lock()
+        self._seq = 0
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._drained: list[asyncio.Future[None]] = []
+
+    def put(self, event: BaseRunEvent, *, deliver: bool = True) -> None:
+        """Queue an event; with `deliver` False it is only recorded."""
+        with self._mutex:
+            self._seq += 1
+            event.seq = self._seq
+            if self.record is not None:
+                self.record.append(event)
+            if not deliver or self._closed:
+                return
+            self.items.append(event)
+            waiter = self._ready
+        if waiter is not None:
+            self._wake(waiter)
+
+    def _wake(self, waiter: asyncio.Future[None]) -> None:
+        loop = waiter.get_loop()
+        if asyncio._get_running_loop() is loop:
+            _resolve(waiter)
+        elif not loop.is_closed():
+            loop.call_soon_threadsafe(_resolve, waiter)
+
+    @property
+    def full(self) -> bool:
+        """The consumer is behind."""
+        return len(self.items) >= _HIGH_WATER
+
+    async def drain(self) -> None:
+        """Wait until the consumer has caught up."""
+        while self.full and not self._closed:
+            future = asyncio.get_running_loop().create_future()
+            self._drained.append(future)
+            await future
+
+    async def ready(self) -> bool:
+        """Wait for an event; False when the buffer is closed and empty."""
+        while not self.items:
+            if self._closed:
+                return False
+            with self._mutex:
+                self._ready = asyncio.get_running_loop().create_future()
+                if self.items or self._closed:
+                    self._ready.set_result(None)
+                waiter = self._ready
+            await waiter
+        return True
+
+    def pop(self) -> BaseRunEvent:
+        """The oldest event; there must be one."""
+        event = self.items.popleft()
+        if self._drained and len(self.items) <= _HIGH_WATER // 2:
+            self._let_producers_go()
+        return event
+
+    def close(self) -> None:
+        """No more events come; those that are queued stay."""
+        with self._mutex:
+            self._closed = True
+            waiter = self._ready
+        if waiter is not None:
+            self._wake(waiter)
+        self._let_producers_go()
+
+    def _let_producers_go(self) -> None:
+        waiting, self._drained = self._drained, []
+        for future in waiting:
+            _resolve(future)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class RunStream(Generic[OutputT]):
+    """The events of a run, as they happen: `async for event in agent.arun(..., stream=True)`.
+
+    The run starts with the first event asked for. With `async with`, or after `aclose()`, or an error or a
+    cancellation inside `__anext__`, the run has ended and is committed when control comes back. A bare
+    `break` leaves Python no place to wait: the run is cancelled at once and committed in the background, and
+    the next run or accessor of its session waits for that.
+
+    An iterator class and no async generator: one of those, with a task group inside, would cancel its
+    consumer's task.
+    """
+
+    def __init__(
+        self,
+        start: Start[OutputT],
+        buffer: EventBuffer,
+        *,
+        yield_output: bool = False,
+    ) -> None:
+        self._start = start
+        self._buffer = buffer
+        self._yield_output = yield_output
+        self._task: asyncio.Task[OutputT] | None = None
+        self._finished = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        buffer = self._buffer
+        if self._finished:
+            raise StopAsyncIteration
+        if buffer.items:
+            return buffer.pop()
+        if self._task is None:
+            # The task must not refer to this object, or `__del__` would never run.
+            self._task = asyncio.create_task(_drive(self._start, buffer))
+            self._task.add_done_callback(_observe)
+        try:
+            if await buffer.ready():
+                return buffer.pop()
+        except BaseException:
+            await self.aclose()
+            raise
+        return await self._end(self._task)
+
+    def take(self) -> list[BaseRunEvent]:
+        """The events that are there already, without waiting."""
+        return [self._buffer.pop() for _ in range(len(self._buffer.items))]
+
+    async def _end(self, task: asyncio.Task[OutputT]) -> Any:
+        """The events are through: the output, if it was asked for, then the run's error or the end."""
+        await asyncio.wait([task])
+        if self._yield_output:
+            self._yield_output = False
+            error = None if task.cancelled() else task.exception()
+            output = getattr(error, "run_output", None) if error else task.result()
+            if output is not None:
+                return output
+        self._finished = True
+        task.result()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Cancel the run if it still goes on, and wait until its end is committed."""
+        self._finished = True
+        task = self._task
+        if task is None or task.done():
+            return
+        self._buffer.close()
+        task.cancel()
+        interrupted: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                interrupted = error
+        if interrupted is not None:
+            raise interrupted
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        task = self._task
+        if task is not None and not task.done() and not task.get_loop().is_closed():
+            self._buffer.abandoned = True
+            task.get_loop().call_soon_threadsafe(_abandon, task, self._buffer)
+
+
+def _abandon(task: asyncio.Task[Any], buffer: EventBuffer) -> None:
+    buffer.close()
+    task.cancel()
+
+
+def _observe(task: asyncio.Task[Any]) -> None:
+    """Look at the error, so that asyncio does not report one that no consumer stayed to see."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _drive(start: Start[OutputT], buffer: EventBuffer) -> OutputT:
+    try:
+        return await start(buffer)
+    finally:
+        buffer.close()

@@ -1,0 +1,146 @@
+"""Tool calls: those of one turn start together, and each comes to a result that the model is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+from pydantic_core import from_json
+
+from kern.errors import RetryAgentRun, StopAgentRun, ToolTimeoutError
+from kern.messages import Message, ToolCall
+from kern.models.base import ToolDefinition
+from kern.run.events import ToolCallCompletedEvent, ToolCallErrorEvent, ToolCallStartedEvent
+from kern.run.output import ToolExecution
+from kern.runtime.invoke import invoke
+from kern.runtime.run import Run
+from kern.runtime.spec import ToolOutcome
+from kern.tools.function import Function
+from kern.tools.result import result_text
+
+
+class FunctionTool:
+    """A function of the application's, as the engine calls it."""
+
+    __slots__ = ("definition", "function")
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self.definition = ToolDefinition(
+            function.name, function.description, function.parameters, function.strict
+        )
+
+    async def run(self, run: Run, execution: ToolExecution, arguments: str) -> ToolOutcome:
+        """Validate the arguments, call the function, and turn its value into text."""
+        function = self.function
+        values = function.validate(arguments)
+        deadline = asyncio.timeout(function.timeout)
+        try:
+            async with deadline:
+                value = await invoke(
+                    run,
+                    function.entrypoint,
+                    function.kind,
+                    values,
+                    context_parameter=function.context_parameter,
+                    label=function.name,
+                    tool_call_id=execution.tool_call_id,
+                )
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise  # the function's own
+            raise ToolTimeoutError(
+                f"{function.name} took longer than {function.timeout:g} s", tool=function.name
+            ) from error
+        if function.kind in ("generator", "async_generator"):
+            content = "".join(result_text(piece) for piece in value)
+        else:
+            content = result_text(value)
+        return ToolOutcome(content, stop=function.stop_after_tool_call)
+
+
+async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
+    """Carry out all calls of one turn, together; the outcomes come in call order.
+
+    An error of a call's own is its outcome; what is raised here ends the run.
+    """
+    if len(calls) == 1:
+        return [await _run_call(run, calls[0])]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_run_call(run, call)) for call in calls]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+async def _run_call(run: Run, call: ToolCall) -> ToolOutcome:
+    async with run.turn_slots:
+        execution = ToolExecution(call.id, call.name, _shown_arguments(call.arguments))
+        run.output.tools.append(execution)
+        run.emit(ToolCallStartedEvent(run.source, replace(execution)))
+        run.debug("calls %s(%s)", call.name, call.arguments)
+        started = time.perf_counter()
+        outcome = await _outcome(run, execution, call)
+        execution.duration = time.perf_counter() - started
+        execution.result = outcome.content
+        execution.tool_call_error = outcome.error
+        execution.stop_after_tool_call = outcome.stop
+        run.debug("%s returns %s", call.name, outcome.content)
+        if outcome.error:
+            run.emit(ToolCallErrorEvent(run.source, replace(execution), outcome.content))
+        run.emit(ToolCallCompletedEvent(run.source, replace(execution), outcome.content))
+    await run.breathe()
+    return outcome
+
+
+async def _outcome(run: Run, execution: ToolExecution, call: ToolCall) -> ToolOutcome:
+    tool = run.spec.tools.get(call.name)
+    limit = run.spec.tool_call_limit
+    run.tool_calls += 1
+    if limit is not None and run.tool_calls > limit:
+        return ToolOutcome(f"Not called: the limit of {limit} tool calls is used up.", error=True)
+    if tool is None:
+        known = ", ".join(run.spec.tools) or "none"
+        return ToolOutcome(f"There is no tool named {call.name!r}. Tools: {known}.", error=True)
+    try:
+        return await tool.run(run, execution, call.arguments)
+    except RetryAgentRun as signal:
+        return ToolOutcome(signal.message)
+    except StopAgentRun as signal:
+        return ToolOutcome(signal.message, stop=True)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return ToolOutcome(f"{call.name} was cancelled.", error=True)
+    except Exception as error:  # noqa: BLE001 - whatever a tool raises is told to the model
+        return ToolOutcome(_error_text(error), error=True)
+
+
+def _error_text(error: Exception) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _shown_arguments(arguments: str) -> dict[str, object]:
+    """The arguments for people and the record; empty where they are no JSON object."""
+    try:
+        parsed = from_json(arguments) if arguments else {}
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def tool_message(call: ToolCall, outcome: ToolOutcome) -> Message:
+    """What the model is told of a call."""
+    return Message(
+        "tool",
+        outcome.content,
+        tool_call_id=call.id,
+        tool_name=call.name,
+        tool_call_error=outcome.error,
+        stop_after_tool_call=outcome.stop,
+        created_at=int(time.time()),
+    )

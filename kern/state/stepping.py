@@ -1,0 +1,52 @@
+"""A coroutine stepped by hand, so that no other call comes between its first touch of the state and its end.
+
+Before the first touch, a step is taken only while this call has the scope's lock; a step that ends untouched
+lets the lock go again, so that I/O before the touch runs beside other calls. A step that touched keeps it
+until the call ends. A cancellation or timeout that arrives while the lock is waited for is thrown into the
+coroutine at once, which then runs without the lock, and may not touch.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
+
+from kern.state.call import CallState
+
+T = TypeVar("T")
+
+
+@types.coroutine
+def _suspend(awaited: Any) -> Generator[Any, Any, Any]:
+    """Hand to the event loop what the coroutine waits for; returns what the loop sends back."""
+    return (yield awaited)
+
+
+async def step(call: CallState, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Drive `coroutine` for `call` to its end; the caller then ends the call."""
+    call.bind_task()
+    lock = call.scope.lock
+    resume: Callable[[Any], Any] = coroutine.send
+    value: Any = None
+    while True:
+        if not call.has_lock():
+            try:
+                await call.wait_in_task()
+                call.gate_open = True
+            except BaseException as error:  # noqa: BLE001 - all of it is the coroutine's to see
+                resume, value = coroutine.throw, error
+        try:
+            awaited = resume(value)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            if call.gate_open:
+                call.gate_open = False
+                lock.release()
+        try:
+            value = await _suspend(awaited)
+            resume = coroutine.send
+        except BaseException as error:  # noqa: BLE001
+            resume, value = coroutine.throw, error
