@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from kern.testing._http import HttpConnection
 from kern.testing.server import ModelServer
 
 
@@ -31,18 +32,15 @@ async def no_leaks(
     """
     loop = asyncio.get_running_loop()
     tasks_before = asyncio.all_tasks()
-    requests_before = [server.open_requests for server in servers]
-    connections_before = [server.open_connections for server in servers]
+    before = [(server, _busy(server), _open(server)) for server in servers]
 
     def left() -> list[str]:
         found = [f"task {task!r}" for task in asyncio.all_tasks() - tasks_before]
-        for number, server in enumerate(servers):
-            requests = server.open_requests - requests_before[number]
-            connections = server.open_connections - connections_before[number]
-            if requests > 0:
+        for number, (server, busy, opened) in enumerate(before):
+            if requests := len(_busy(server) - busy):
                 found.append(f"{requests} open requests at server {number}")
-            if connections > 0 and not idle_connections:
-                found.append(f"{connections} open connections at server {number}")
+            if not idle_connections and (new := len(_open(server) - opened)):
+                found.append(f"{new} open connections at server {number}")
         return found
 
     yield
@@ -54,3 +52,11 @@ async def no_leaks(
         # Mostly a few turns of the loop are enough; a server on another thread needs a little time.
         turns += 1
         await asyncio.sleep(0 if turns < 20 else 0.005)
+
+
+def _open(server: ModelServer) -> set[HttpConnection]:
+    return set(server._connections)
+
+
+def _busy(server: ModelServer) -> set[HttpConnection]:
+    return {connection for connection in _open(server) if connection.busy}

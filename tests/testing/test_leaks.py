@@ -1,0 +1,67 @@
+"""`no_leaks` finds what is left, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from kern.testing import Fault, ModelServer, no_leaks
+
+BODY = {"model": "m", "input": "hi"}
+
+
+async def test_a_task_that_is_left_is_found_by_name() -> None:
+    with pytest.raises(AssertionError, match="forgotten"):
+        async with no_leaks(grace=0):
+            task = asyncio.create_task(asyncio.Event().wait(), name="forgotten")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_task_that_ends_by_itself_is_no_leak() -> None:
+    async with no_leaks():
+        task = asyncio.create_task(asyncio.sleep(0.01))
+    assert task.done()
+
+
+async def test_tasks_from_before_are_not_counted() -> None:
+    task = asyncio.create_task(asyncio.Event().wait())
+    async with no_leaks(grace=0):
+        pass
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_the_blocks_own_error_comes_through() -> None:
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+        async with no_leaks(grace=0):
+            task = asyncio.create_task(asyncio.Event().wait())
+            raise ZeroDivisionError
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_idle_connections_count_only_where_they_should() -> None:
+    async with ModelServer(["one", "two"]) as server:
+        async with httpx.AsyncClient() as kept, no_leaks(server):
+            await kept.post(f"{server.base_url}/responses", json=BODY)
+            assert server.open_connections == 1
+        async with no_leaks(server, idle_connections=False), httpx.AsyncClient() as closed:
+            await closed.post(f"{server.base_url}/responses", json=BODY)
+        async with httpx.AsyncClient() as leaked:
+            with pytest.raises(AssertionError, match="1 open connections at server 0"):
+                async with no_leaks(server, idle_connections=False, grace=0):
+                    await leaked.get(f"{server.base_url}/models")
+
+
+async def test_an_open_request_is_found() -> None:
+    async with ModelServer([Fault.hang()]) as server, httpx.AsyncClient(timeout=None) as client:
+        with pytest.raises(AssertionError, match="1 open requests at server 0"):  # noqa: PT012
+            async with no_leaks(server, grace=0):
+                asked = asyncio.create_task(client.post(f"{server.base_url}/responses", json=BODY))
+                while not server.open_requests:
+                    await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
