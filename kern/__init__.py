@@ -1,5 +1,31 @@
-"""Kern: an async-first agent runtime."""
+"""Kern: an async-first agent runtime. Teams of agents on one event loop, sharing one session state."""
 
 from kern._version import __version__
+from kern.agent import Agent
+from kern.errors import (
+    KernError,
+    RetryAgentRun,
+    StopAgentRun,
+    UsageError,
+)
+from kern.messages import Message
+from kern.run import RunContext, RunOutput, RunStatus, TeamRunOutput
+from kern.team import Team
+from kern.tools import Toolkit, tool
 
-__all__ = ["__version__"]
+__all__ = [
+    "Agent",
+    "KernError",
+    "Message",
+    "RetryAgentRun",
+    "RunContext",
+    "RunOutput",
+    "RunStatus",
+    "StopAgentRun",
+    "Team",
+    "TeamRunOutput",
+    "Toolkit",
+    "UsageError",
+    "__version__",
+    "tool",
+]
