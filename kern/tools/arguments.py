@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Optional
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
@@ -175,7 +175,8 @@ class Arguments:
         """The error, with the parameter that is the cause of it."""
         for parameter in self.signature.parameters:
             try:
-                TypeAdapter(self._field(parameter)[0]).json_schema(schema_generator=_JsonSchema)
+                one = create_model("Argument", __base__=_Closed, p0=self._field(parameter))
+                one.model_json_schema(schema_generator=_JsonSchema)
             except _BAD_TYPE as own:
                 if isinstance(parameter.annotation, str):
                     hint = (

@@ -50,7 +50,8 @@ def parse_docstring(text: str | None) -> Docstring:
     while at < len(lines):
         line = lines[at]
         if _GOOGLE_HEADER.match(line):
-            end = _end_of_block(lines, at + 1, above=0)
+            flat = at == 0 and len(lines) > 1 and not _indent(lines[1])  # cleandoc has taken the indent
+            end = _end_of_block(lines, at + 1, above=-1 if flat else 0)
             _read_google(lines[at + 1 : end], result.parameters)
         elif _is_numpy_header(lines, at):
             end = _end_of_numpy(lines, at + 2)

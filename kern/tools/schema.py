@@ -103,7 +103,7 @@ def _strict(schema: Schema, path: str) -> Schema:
     if result.get("type") == "array" and not isinstance(result.get("items"), dict):
         raise UsageError(f"a strict schema needs an item type at {path or '/'}: list[str], not list")
     notes = {key: schema[key] for key in _NOTED if key in schema and key not in result}
-    if notes.get("default", ...) is None:
+    if notes.get("default", ...) in (None, schema.get("const")):
         del notes["default"]
     for keyword in ("$defs", "definitions"):
         if keyword in result:
@@ -159,7 +159,8 @@ def _close(schema: Schema, path: str) -> None:
     properties = {}
     for name, part in schema.get("properties", {}).items():
         closed = _strict(part, f"{path}/properties/{name}")
-        properties[name] = closed if name in required else _nullable(closed)
+        # A constant, such as the tag of a union's member, has nothing to leave open
+        properties[name] = closed if name in required or "const" in closed else _nullable(closed)
     schema.update(type="object", properties=properties, required=list(properties), additionalProperties=False)
 
 

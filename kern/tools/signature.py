@@ -85,7 +85,11 @@ class PerFunction(Generic[T]):
 def _read(function: Callable[..., Any]) -> Signature:
     try:
         parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError) as error:
+    except (
+        NameError,
+        TypeError,
+        ValueError,
+    ) as error:  # NameError: annotations are evaluated here from Python 3.14 on
         raise UsageError(f"{describe(function)} has no signature that can be read: {error}") from error
     fixed: set[str] = set(function.keywords) if isinstance(function, functools.partial) else set()
     target = _definition(function)
