@@ -109,8 +109,9 @@ class Model(ABC):
     id: str
     provider: str
 
-    structured_output: Literal["native", "none"] = "none"
-    """Whether the provider enforces a `ResponseFormat`."""
+    structured_output: Literal["native", "tool", "none"] = "none"
+    """How a structured answer is had: the provider enforces a `ResponseFormat`, or the model calls tools
+    reliably, or neither: it is asked for JSON in words."""
 
     @abstractmethod
     async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:

@@ -7,26 +7,43 @@ team, nested or not, is all the same code.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from collections.abc import Mapping, Sequence
 
-from kern.errors import KernError, ModelError
-from kern.models.base import ModelRequest, ModelResponse
+from kern.errors import (
+    KernError,
+    ModelError,
+    ModelRateLimitError,
+    ModelServerError,
+    ModelStatusError,
+)
+from kern.messages import Message
+from kern.models.base import Model, ModelRequest, ResponseFormat
 from kern.run.events import (
     ModelRequestCompletedEvent,
     ModelRequestStartedEvent,
+    ModelRetryEvent,
     RunCancelledEvent,
     RunCompletedEvent,
     RunContentCompletedEvent,
     RunErrorEvent,
+    RunPausedEvent,
     RunStartedEvent,
 )
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.run import Run, RunSink
+from kern.runtime.spec import Answer, RunnableTool, ToolOutcome
 from kern.runtime.toolrun import run_calls, tool_message
+
+log = logging.getLogger("kern")
 
 
 async def drive(run: Run) -> RunOutput | TeamRunOutput:
-    """Drive a run to its end. `run.output` is filled in however it ends; the terminal event is the caller's.
+    """Drive a run to its end, or to where it waits for a person.
+
+    `run.output` is filled in however it ends; the terminal event is the caller's. A run whose messages are
+    there already, because it was paused, goes on with the tool calls that its last turn left open.
 
     Raises:
         KernError: The run has failed; the output has status ERROR.
@@ -34,8 +51,15 @@ async def drive(run: Run) -> RunOutput | TeamRunOutput:
     """
     output = run.output
     try:
-        await _turns(run)
-        output.status = RunStatus.completed
+        answer = await _turns(run)
+        if answer is None:
+            output.status = RunStatus.paused
+        else:
+            output.content, output.content_type = answer.content, answer.content_type
+            run.emit(RunContentCompletedEvent(run.source))
+            for step in run.spec.after:
+                await step(run)
+            output.status = RunStatus.completed
     except asyncio.CancelledError:
         output.status = RunStatus.cancelled
         raise
@@ -54,6 +78,7 @@ async def drive(run: Run) -> RunOutput | TeamRunOutput:
 
 def _finish(run: Run) -> None:
     output = run.output
+    output.input = run.input.value
     output.metrics.duration = run.elapsed
     output.messages = [message for message in run.messages if not message.from_history]
     for child in run.children:
@@ -62,52 +87,129 @@ def _finish(run: Run) -> None:
         output.member_responses = [child.output for child in run.children]
 
 
-async def _turns(run: Run) -> None:
+async def _turns(run: Run) -> Answer | None:
+    """Turn after turn until there is an answer; None if the run waits for a person."""
+    if not run.messages:
+        await _begin(run)
+    while True:
+        calls = run.messages[-1].tool_calls
+        if not calls:
+            message = await _ask(run)
+            run.messages.append(message)
+            run.debug("assistant: %s %s", message.content or "", message.tool_calls or "")
+            calls = message.tool_calls
+        if calls:
+            outcomes = await run_calls(run, calls)
+            if any(outcome.pending for outcome in outcomes):
+                return None
+            for call, outcome in zip(calls, outcomes, strict=True):
+                run.messages.append(tool_message(call, outcome))
+            answer = _answer_of(outcomes)
+            if answer is not None:
+                return answer
+            continue
+        verdict = (
+            Answer(message.content or "") if run.spec.review is None else await run.spec.review(run, message)
+        )
+        if isinstance(verdict, Answer):
+            return verdict
+        run.messages.append(Message("user", verdict.message))
+
+
+async def _begin(run: Run) -> None:
+    for step in run.spec.before:
+        await step(run)
     run.messages = await run.spec.prompt(run)
     await run.breathe()
     for message in run.messages:
         if not message.from_history:
             run.debug("%s: %s", message.role, message.content)
-    while True:
-        response = await _ask(run)
-        message = response.message
-        run.messages.append(message)
-        run.debug("assistant: %s %s", message.content or "", message.tool_calls or "")
-        if not message.tool_calls:
-            run.output.content = message.content or ""
-            break
-        outcomes = await run_calls(run, message.tool_calls)
-        for call, outcome in zip(message.tool_calls, outcomes, strict=True):
-            run.messages.append(tool_message(call, outcome))
-        if any(outcome.stop for outcome in outcomes):
-            run.output.content = "\n".join(outcome.content for outcome in outcomes if outcome.stop)
-            break
-    run.emit(RunContentCompletedEvent(run.source))
 
 
-async def _ask(run: Run) -> ModelResponse:
-    """One request to the model."""
-    spec, output = run.spec, run.output
-    request = ModelRequest(
-        messages=run.messages,
-        tools=[tool.definition for tool in spec.tools.values()],
-        tool_choice=spec.tool_choice,
-        stream=run.hears_content,
+def _answer_of(outcomes: list[ToolOutcome]) -> Answer | None:
+    """The answer that tool calls have given, if they end the run."""
+    for outcome in outcomes:
+        if outcome.answer is not None:
+            return outcome.answer
+    stopping = [outcome.content for outcome in outcomes if outcome.stop]
+    return Answer("\n".join(stopping)) if stopping else None
+
+
+async def _ask(run: Run) -> Message:
+    """One turn of the model's, by the first model that answers."""
+    retries = run.spec.retries
+    models = [(run.spec.model, retries.count), *((model, 0) for model in retries.fallbacks)]
+    failure: ModelError | None = None
+    for model, again in models:
+        for attempt in range(again + 1):
+            if failure is not None:
+                await _before_another(run, failure, retries.wait(attempt))
+            try:
+                return await request(run, model, run.messages)
+            except ModelError as error:
+                failure = error
+                if not _may_pass(error):
+                    break
+    raise failure or AssertionError("unreachable")
+
+
+async def _before_another(run: Run, failure: ModelError, delay: float) -> None:
+    """A request has failed and is made again: what was streamed of the turn is void."""
+    if run.shown_text and not run.hears_all:
+        raise failure  # a consumer of text alone could not be told
+    run.emit(ModelRetryEvent(run.source, str(failure), delay=delay))
+    log.warning("run %s: %s; the request is made again in %g s", run.run_id, failure, delay)
+    await asyncio.sleep(delay)
+
+
+def _may_pass(error: ModelError) -> bool:
+    """The same request may succeed later."""
+    return not isinstance(error, ModelStatusError) or isinstance(
+        error, ModelRateLimitError | ModelServerError
     )
-    run.emit(ModelRequestStartedEvent(run.source, spec.model.id, spec.model.provider))
+
+
+async def request(
+    run: Run,
+    model: Model,
+    messages: Sequence[Message],
+    *,
+    tools: Mapping[str, RunnableTool] | None = None,
+    response_format: ResponseFormat | None = None,
+) -> Message:
+    """One request to a model, counted and told; returns its message.
+
+    Args:
+        tools: Instead of the run's own.
+        response_format: Instead of the run's own.
+    """
+    spec, output = run.spec, run.output
+    chosen = spec.tools if tools is None else tools
+    run.emit(ModelRequestStartedEvent(run.source, model.id, model.provider))
     sink = RunSink(run)
+    run.shown_text = False
     try:
-        response = await spec.model.respond(request, sink)
+        response = await model.respond(
+            ModelRequest(
+                messages=messages,
+                tools=[tool.definition for tool in chosen.values()],
+                tool_choice=spec.tool_choice if chosen else None,
+                response_format=response_format or spec.response_format,
+                stream=run.hears_content,
+            ),
+            sink,
+        )
     except KernError:
         raise
     except Exception as error:
         raise ModelError(
-            f"{type(error).__name__}: {error}", provider=spec.model.provider, model=spec.model.id
+            f"{type(error).__name__}: {error}", provider=model.provider, model=model.id
         ) from error
     message = response.message
     message.usage = response.usage
     message.created_at = int(time.time())
-    output.metrics.count(f"{spec.model.provider}/{spec.model.id}", response.usage)
+    output.model, output.model_provider = model.id, model.provider
+    output.metrics.count(f"{model.provider}/{model.id}", response.usage)
     if message.reasoning_content:
         output.reasoning_content = message.reasoning_content
     if output.metrics.time_to_first_token is None and sink.first_token_after is not None:
@@ -115,15 +217,11 @@ async def _ask(run: Run) -> ModelResponse:
     if run.hears_all:
         run.emit(
             ModelRequestCompletedEvent(
-                run.source,
-                spec.model.id,
-                spec.model.provider,
-                response.usage.to_dict(),
-                sink.first_token_after,
+                run.source, model.id, model.provider, response.usage.to_dict(), sink.first_token_after
             )
         )
     await run.breathe()
-    return response
+    return message
 
 
 async def drive_child(run: Run) -> RunOutput | TeamRunOutput:
@@ -145,11 +243,13 @@ def announce(run: Run, state: dict[str, object] | None = None, revision: int | N
 
 def terminal_event(
     run: Run, error: BaseException | None
-) -> RunCompletedEvent | RunCancelledEvent | RunErrorEvent:
+) -> RunCompletedEvent | RunPausedEvent | RunCancelledEvent | RunErrorEvent:
     """The one event that ends a run's events; a top-level run is committed first."""
     output = run.output
     if output.status is RunStatus.completed and error is None:
         return RunCompletedEvent(run.source, output.content, output.content_type, output.metrics.to_dict())
+    if output.status is RunStatus.paused and error is None:
+        return RunPausedEvent(run.source)
     if output.status is RunStatus.cancelled:
         return RunCancelledEvent(run.source)
     return RunErrorEvent(run.source, output.error or str(error), output.error_type or type(error).__name__)

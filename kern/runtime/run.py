@@ -99,6 +99,9 @@ class Run:
         parent: The run that delegated to this one.
     """
 
+    source: EventSource
+    output: RunOutput | TeamRunOutput
+
     def __init__(
         self, tree: Tree, spec: RunnerSpec, input: RunInput, run_id: str, parent: Run | None = None
     ) -> None:
@@ -110,6 +113,8 @@ class Run:
         self.children: list[Run] = []
         self.started = time.perf_counter()
         self.tool_calls = 0
+        self.shown_text = False
+        """Text of the current turn has been streamed."""
         self.turn_slots = asyncio.Semaphore(spec.parallel_calls)
         above: EventSource | None = None if parent is None else parent.source
         self.source = EventSource(
@@ -208,21 +213,22 @@ def _new_output(run: Run) -> RunOutput | TeamRunOutput:
 class RunSink:
     """Where a model puts the deltas of one request: they become events of the run."""
 
-    __slots__ = ("_buffer", "_run", "_source", "first_token_after", "shown", "started")
+    __slots__ = ("_buffer", "_run", "_shown", "_source", "first_token_after", "started")
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._shown = run.hears_content and run.spec.streams_text
         self._buffer = run.tree.buffer
         self._source = run.source
         self.started = time.perf_counter()
         self.first_token_after: float | None = None
-        self.shown = False
 
     def content(self, text: str) -> None:
         """A piece of the answer."""
         if self.first_token_after is None:
             self.first_token_after = time.perf_counter() - self.started
-        if text and self._buffer is not None and self._run.hears_content:
+        if text and self._buffer is not None and self._shown:
+            self._run.shown_text = True
             self._buffer.put(RunContentEvent(self._source, text))
 
     def reasoning(self, text: str) -> None:

@@ -6,16 +6,31 @@ The engine knows neither `Agent` nor `Team`. A team is a spec whose members are 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kern.db.base import Db
 from kern.messages import Message
-from kern.models.base import Model, ToolDefinition
+from kern.models.base import Model, ResponseFormat, ToolDefinition
 from kern.run.output import ToolExecution
 
 if TYPE_CHECKING:
     from kern.runtime.run import Run
+
+
+@dataclass(slots=True, frozen=True)
+class Answer:
+    """What a run comes to: text, or a structured value with the name of its class."""
+
+    content: Any
+    content_type: str = "str"
+
+
+@dataclass(slots=True, frozen=True)
+class Again:
+    """The answer will not do; the model is told why, and asked again."""
+
+    message: str
 
 
 @dataclass(slots=True, frozen=True)
@@ -26,11 +41,15 @@ class ToolOutcome:
         content: The text for the model.
         error: It is an error text.
         stop: The run ends with this turn.
+        pending: It waits for a person; the run pauses once the other calls of the turn are done.
+        answer: The run ends with this turn, and this is its answer.
     """
 
     content: str
     error: bool = False
     stop: bool = False
+    pending: bool = False
+    answer: Answer | None = None
 
 
 class RunnableTool(Protocol):
@@ -44,6 +63,35 @@ class RunnableTool(Protocol):
         """Carry the call out for `run`; an error that is raised is told to the model as a text."""
 
 
+Step = Callable[["Run"], Awaitable[None]]
+Review = Callable[["Run", Message], Awaitable[Answer | Again]]
+
+
+@dataclass(slots=True, frozen=True)
+class Retries:
+    """What a run does when a model request has failed for good, its own retries included.
+
+    What the run has done so far is kept: only the request is made again.
+
+    Args:
+        count: How often it is made again.
+        delay: Seconds before that.
+        exponential: Double the delay each time.
+        fallbacks: Models that are asked after that, in this order.
+    """
+
+    count: int = 0
+    delay: float = 1.0
+    exponential: bool = False
+    fallbacks: Sequence[Model] = ()
+
+    def wait(self, attempt: int) -> float:
+        """Seconds before attempt number `attempt` of one model; its first one (0) comes at once."""
+        if attempt == 0:
+            return 0.0
+        return self.delay * (2 ** (attempt - 1) if self.exponential else 1)
+
+
 @dataclass(slots=True, frozen=True, kw_only=True)
 class RunnerSpec:
     """An agent or a team, ready to run.
@@ -55,9 +103,15 @@ class RunnerSpec:
         model: Who answers.
         tools: What the model may call, by name.
         prompt: Makes the conversation up to the first request: system message, history, input.
+        before: Steps before the prompt is made, such as hooks that check the input.
+        review: Decides whether a message without tool calls is the answer; None: its text is.
+        after: Steps once the answer is there, such as hooks that check it.
+        response_format: The schema that the provider is to enforce.
+        streams_text: The model's text is the answer, to be shown as it comes.
         tool_choice: As in `ModelRequest`.
         tool_call_limit: How many tool calls a run may make; None for any number.
         parallel_calls: How many calls of one turn run at once.
+        retries: What to do when a model request fails.
     """
 
     id: str
@@ -66,9 +120,15 @@ class RunnerSpec:
     model: Model
     tools: Mapping[str, RunnableTool]
     prompt: Callable[[Run], Awaitable[list[Message]]]
+    before: Sequence[Step] = ()
+    review: Review | None = None
+    after: Sequence[Step] = ()
+    response_format: ResponseFormat | None = None
+    streams_text: bool = True
     tool_choice: str | dict[str, Any] | None = None
     tool_call_limit: int | None = None
     parallel_calls: int = 16
+    retries: Retries = Retries()
 
     @property
     def label(self) -> str:
@@ -76,9 +136,9 @@ class RunnerSpec:
         return self.name or self.id
 
 
-@dataclass(slots=True, frozen=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RunInput:
-    """What a run is asked.
+    """What a run is asked; hooks before the run may change it.
 
     Args:
         value: The input as the output repeats it: text or JSON.
@@ -86,7 +146,17 @@ class RunInput:
     """
 
     value: Any
-    messages: Sequence[Message]
+    messages: list[Message]
+
+    @property
+    def input_content(self) -> str:
+        """The text of the input; assign to replace it, in the run and in what is stored."""
+        return self.messages[-1].content or ""
+
+    @input_content.setter
+    def input_content(self, text: str) -> None:
+        self.messages[-1] = replace(self.messages[-1], content=text)
+        self.value = text
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ Play: TypeAlias = Callable[[ModelRequest], ModelAnswer | Awaitable[ModelAnswer]]
 class _PlayedModel(Model):
     """Records the requests, and streams an answer word by word."""
 
-    structured_output: Literal["native", "none"] = "native"
+    structured_output: Literal["native", "tool", "none"] = "native"
 
     def __init__(self, *, id: str, provider: str) -> None:
         self.id = id

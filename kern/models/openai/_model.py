@@ -45,7 +45,7 @@ class OpenAIModel(Model):
     verbosity: Literal["low", "medium", "high"] | None = None
     store: bool | None = None
     parallel_tool_calls: bool | None = None
-    structured_output: Literal["native", "none"] = "native"
+    structured_output: Literal["native", "tool", "none"] = "native"
     extra_body: Mapping[str, Any] | None = None
 
     provider = "openai"

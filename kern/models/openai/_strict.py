@@ -38,6 +38,9 @@ def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any] | None:
     value, which only narrows what the schema allows. An object with free keys (`dict[str, int]`) has no
     strict form.
     """
+    name = schema.get("$ref", "").removeprefix("#/$defs/")
+    if target := schema.get("$defs", {}).get(name):  # how pydantic writes a model that refers to itself
+        schema = {**target, "$defs": schema["$defs"]}
     try:
         strict = _object(schema)
     except _NotStrictable:
