@@ -19,6 +19,7 @@ class Reply:
         chunked: With the chunked encoding, whose end tells a whole body from a cut one.
         cut: The connection is closed before the body's end.
         stall: After the last piece, silence.
+        silent: No answer at all, not even a status.
         refuse: The connection is closed instead of an answer.
     """
 
@@ -29,6 +30,7 @@ class Reply:
     chunked: bool = True
     cut: bool = False
     stall: bool = False
+    silent: bool = False
     refuse: bool = False
 
 
@@ -50,6 +52,7 @@ class ReplayServer:
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self.idle = asyncio.Event()
+        self.was_asked = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -88,7 +91,10 @@ class ReplayServer:
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         self.asked.append(Asked(lines[0].split(" ")[1], headers, json.loads(body)))
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-        if reply.refuse:
+        self.was_asked.set()
+        if reply.silent:
+            await reader.read()  # until the client goes
+        if reply.refuse or reply.silent:
             return False
         head = {"content-type": reply.content_type, **reply.headers}
         head |= {"transfer-encoding": "chunked"} if reply.chunked else {"connection": "close"}

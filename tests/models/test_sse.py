@@ -76,28 +76,10 @@ def reference(data: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
-pieces = st.sampled_from(
-    [
-        b"data: ",
-        b"data:",
-        b"data",
-        b"event: ",
-        b"event:x",
-        b":",
-        b": ping",
-        b"id: 1",
-        b"\n",
-        b"\n\n",
-        b"\r",
-        b"\r\n",
-        b"\r\n\r\n",
-        b'{"type":"response.output_text.delta"}',
-        "é\u2028😀".encode(),
-        b"\xef\xbb\xbf",
-        b" ",
-        b"[DONE]",
-    ]
-)
+FIELDS = [b"data: ", b"data:", b"data", b"event: ", b"event:x", b":", b": ping", b"id: 1", b" "]
+ENDS = [b"\n", b"\n\n", b"\r", b"\r\n", b"\r\n\r\n"]
+TEXTS = [b'{"type":"response.output_text.delta"}', "é\u2028😀".encode(), b"\xef\xbb\xbf", b"[DONE]"]
+pieces = st.sampled_from([*FIELDS, *ENDS, *TEXTS])
 
 
 @given(st.lists(pieces, max_size=40).map(b"".join), st.data())
