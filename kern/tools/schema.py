@@ -181,8 +181,10 @@ def _nullable(schema: Schema) -> Schema:
 def _resolved(reference: str, root: Schema) -> Schema:
     target: Any = root
     for part in reference.removeprefix("#").strip("/").split("/"):
-        if part:
-            target = target[part.replace("~1", "/").replace("~0", "~")]
+        name = part.replace("~1", "/").replace("~0", "~")
+        if part and not (isinstance(target, dict) and name in target):
+            raise UsageError(f"the JSON schema refers to {reference!r}, which it does not hold")
+        target = target[name] if part else target
     return dict(target)
 
 

@@ -237,6 +237,11 @@ def test_a_value_with_nulls_for_what_was_left_out_comes_back_as_it_was(data: st.
     assert strict_schema(nested)["properties"]["inner"]["items"]["required"] == names
 
 
+def test_a_reference_to_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="refers to '#/\\$defs/Gone'"):
+        strict_schema({"$ref": "#/$defs/Gone"})
+
+
 def test_titles_go_and_a_property_named_title_stays() -> None:
     schema = without_titles(Everything.model_json_schema())
     assert "title" in schema["properties"]
