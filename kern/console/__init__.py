@@ -5,6 +5,6 @@ Views consume events and outputs, and know neither Agent nor Team nor the engine
 
 from kern.console._open import open_view
 from kern.console._view import View, ViewOptions
+from kern.console.chat import chat
 
-
-__all__ = ["View", "ViewOptions", "open_view"]
+__all__ = ["View", "ViewOptions", "chat", "open_view"]

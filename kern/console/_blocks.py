@@ -19,7 +19,7 @@ from kern.errors import KernError
 from kern.run.output import RunStatus, ToolExecution
 
 Kind = Literal["message", "reasoning", "calls", "member", "response", "paused", "cancelled", "error"]
-Format = Literal["text", "markdown", "json"]
+Format = Literal["text", "list", "markdown", "json"]
 
 _LONGEST_MESSAGE = 4_000
 _LONGEST_CALLS = 100
@@ -33,7 +33,7 @@ class Block:
         kind: What it is.
         title: Its heading.
         body: Its text, without control characters.
-        format: How the body is written.
+        format: How the body is written; each line of a "list" begins with a bullet and a space.
     """
 
     kind: Kind
@@ -66,7 +66,7 @@ def calls_block(run: RunProgress, name: str = "") -> Block | None:
     lines = [f"• {describe_call(call)}" for call in run.calls[:_LONGEST_CALLS]]
     if (more := len(run.calls) - _LONGEST_CALLS) > 0:
         lines.append(f"… and {more} more")
-    return Block("calls", title, "\n".join(lines))
+    return Block("calls", title, "\n".join(lines), "list")
 
 
 def describe_call(call: ToolExecution) -> str:

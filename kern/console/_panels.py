@@ -10,6 +10,7 @@ from rich.highlighter import JSONHighlighter
 from rich.markdown import Markdown
 from rich.panel import Panel
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from kern.console._blocks import Block, Format
@@ -64,6 +65,12 @@ def body_of(text: str, form: Format) -> RenderableType:
     if form == "markdown":
         # A link's address is written out: one that hides behind its text could lead anywhere.
         return Markdown(text, hyperlinks=False)
+    if form == "list":
+        grid = Table.grid(padding=(0, 1))  # what is too long for a line is indented under its beginning
+        for line in text.splitlines():
+            bullet, _, item = line.partition(" ")
+            grid.add_row(Text(bullet), Text(item))
+        return grid
     if form == "json":
         return JSONHighlighter()(Text(text))
     return Text(text)

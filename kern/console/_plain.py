@@ -18,7 +18,7 @@ from kern.console._blocks import (
 )
 from kern.console._progress import Progress, RunProgress, progress_of
 from kern.console._text import clean, encodable, first_line, same_json
-from kern.console._view import View, ViewOptions
+from kern.console._view import View, ViewOptions, mark_shown
 from kern.run.events import (
     TERMINAL_EVENTS,
     BaseRunEvent,
@@ -108,6 +108,7 @@ class PlainView(View):
         """Write the error."""
         self._done = True
         self._show(error_block(error))
+        mark_shown(error)
 
     def _settle(self, top: RunProgress, output: RunOutput | TeamRunOutput) -> None:
         written = top.answer.text

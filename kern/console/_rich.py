@@ -26,7 +26,7 @@ from kern.console._live import LiveRegion
 from kern.console._panels import Harmless, panel_of
 from kern.console._progress import Progress, RunProgress, progress_of
 from kern.console._screen import Screen
-from kern.console._view import View, ViewOptions
+from kern.console._view import View, ViewOptions, mark_shown
 from kern.run.events import (
     TERMINAL_EVENTS,
     BaseRunEvent,
@@ -103,6 +103,7 @@ class RichView(View):
     def fail(self, error: BaseException) -> None:
         """Show what there was, and the error."""
         self._close(lambda: [*self._left_over(ending=False), error_block(error)])
+        mark_shown(error)
 
     def _keep_painting(self) -> None:
         while not self._closing.wait(1 / _REFRESHES_PER_SECOND):

@@ -57,3 +57,13 @@ class View(ABC):
     @abstractmethod
     def fail(self, error: BaseException) -> None:
         """Show the error that ended the run; the caller raises it."""
+
+
+def mark_shown(error: BaseException) -> None:
+    """Note on an error that a person has seen it."""
+    error._kern_shown = True  # type: ignore[attr-defined]  # an error travels further than any registry
+
+
+def was_shown(error: BaseException) -> bool:
+    """Whether a view has shown this error."""
+    return getattr(error, "_kern_shown", False)

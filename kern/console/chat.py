@@ -1,4 +1,4 @@
-"""A chat loop in the terminal: read a line, answer it, again."""
+"""A chat loop in the terminal: read a line, answer it, and again."""
 
 from __future__ import annotations
 
@@ -6,9 +6,126 @@ import asyncio
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
-from kern.console._input import LineReader
-from kern.console._text import encodable
-from kern.console._view import was_shown
+from kern.console._input import is_interactive, read_line
+from kern.console._open import open_view
+from kern.console._text import clean, encodable
+from kern.console._view import ViewOptions, was_shown
+
+T = TypeVar("T")
+
+
+async def chat(
+    respond: Callable[[str], Awaitable[None]],
+    *,
+    prompt: str = "User",
+    exit_on: Sequence[str] = ("exit", "quit", "bye"),
+    emoji: str = "😎",
+) -> None:
+    """Read lines from standard input and answer each, until the person leaves.
+
+    One of the words of `exit_on`, the end of the input (Ctrl-D) and Ctrl-C at the prompt leave. Ctrl-C
+    during an answer cancels that answer and comes back to the prompt. An answer that raises is shown (once,
+    where a view has shown it already), and the chat goes on.
+
+    Ctrl-C is taken care of where the event loop runs in the main thread; elsewhere it is the caller's.
+
+    Args:
+        respond: Answers one line, and shows the answer.
+        prompt: Who is asked to write.
+        exit_on: The words that leave; case does not matter.
+        emoji: Stands before the prompt; "" is none.
+
+    Raises:
+        BrokenPipeError: Nobody reads the output any more.
+    """
+    leave = {word.casefold() for word in exit_on}
+    question = _question(prompt, emoji)
+    with _ctrl_c() as ctrl_c:
+        while True:
+            try:
+                line = await ctrl_c.guard(read_line(question))
+            except _Interrupted:
+                line = None
+            if line is None:
+                if is_interactive():
+                    print(flush=True)  # noqa: T201 -- what comes next begins on a line of its own
+                return
+            text = line.strip()
+            if text.casefold() in leave:
+                return
+            if text:
+                await _answer(respond, text, ctrl_c)
+
+
+async def _answer(respond: Callable[[str], Awaitable[None]], text: str, ctrl_c: _CtrlC) -> None:
+    async def answer() -> None:
+        await respond(text)
+
+    try:
+        await ctrl_c.guard(answer())
+    except _Interrupted:
+        return
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- the person sees it, and may ask again
+        if not was_shown(error):
+            with open_view("", ViewOptions(show_message=False), stream=False) as view:
+                view.fail(error)
+
+
+def _question(prompt: str, emoji: str) -> str:
+    encoding: str | None = getattr(sys.stdout, "encoding", None)
+    if encodable(emoji, encoding) != emoji:
+        emoji = ""
+    return encodable(clean(f"{emoji} {prompt}: ".lstrip()), encoding)
+
+
+class _Interrupted(Exception):
+    """The person has pressed Ctrl-C."""
+
+
+class _CtrlC:
+    """Turns Ctrl-C into `_Interrupted` where something guarded runs."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Any] | None = None
+        self._pressed = False
+
+    def press(self) -> None:
+        """Cancel what runs."""
+        if self._task is not None:
+            self._pressed = True
+            self._task.cancel()
+
+    async def guard(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do the work in a task of its own, so that cancelling it is not cancelling the chat."""
+        self._pressed = False
+        self._task = task = asyncio.create_task(work)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            chat_itself = asyncio.current_task()
+            if self._pressed and not (chat_itself and chat_itself.cancelling()):
+                raise _Interrupted from None
+            raise
+        finally:
+            self._task = None
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[_CtrlC]:
+    ctrl_c = _CtrlC()
+    if threading.current_thread() is not threading.main_thread():
+        yield ctrl_c
+        return
+    loop = asyncio.get_running_loop()
+    previous = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(ctrl_c.press))
+    try:
+        yield ctrl_c
+    finally:
+        signal.signal(signal.SIGINT, previous if previous is not None else signal.default_int_handler)

@@ -1,0 +1,130 @@
+"""Lines from standard input, read without blocking the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+_LINE_ENDS_WITHIN = 1.0
+"""Seconds that a read which is given up may take to return."""
+
+
+def is_interactive() -> bool:
+    """Whether a person types: standard input is a terminal."""
+    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+
+
+async def read_line(prompt: str) -> str | None:
+    """The next line of standard input without its newline; None at its end.
+
+    A person gets the prompt and the line editing of `input()`; a pipe is read as it is. The read runs in
+    a daemon thread of its own: no pool's thread is held by a person who thinks, and no process waits at
+    its exit for a line. A cancelled read takes nothing from the input, and leaves the terminal as it was.
+    """
+    if sys.stdin is None or sys.stdin.closed:
+        return None
+    loop = asyncio.get_running_loop()
+    line: asyncio.Future[str | None] = loop.create_future()
+    person = is_interactive()
+    if person:
+        with suppress(ImportError):
+            importlib.import_module("readline")  # its import gives input() its editing; Windows has none
+    with suppress(AttributeError, io.UnsupportedOperation):  # it cannot be set once something was read
+        sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+    def read() -> None:
+        outcome = _outcome(lambda: input(prompt) if person else _next_line())
+        with suppress(RuntimeError):  # the loop is closed: nobody waits for the line any more
+            loop.call_soon_threadsafe(_settle, line, outcome)
+
+    with _saved_terminal() as restore:
+        reader = threading.Thread(target=read, name="kern-input", daemon=True)
+        reader.start()
+        try:
+            return await asyncio.shield(line)
+        except asyncio.CancelledError:
+            with _input_at_its_end(reader):
+                await asyncio.wait({line}, timeout=_LINE_ENDS_WITHIN)
+            restore()
+            raise
+
+
+def _next_line() -> str:
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.rstrip("\r\n")
+
+
+def _outcome(read: Callable[[], str]) -> str | BaseException | None:
+    try:
+        return read()
+    except EOFError:
+        return None
+    except BaseException as error:  # noqa: BLE001 -- raised again where the line is awaited
+        return error
+
+
+def _settle(line: asyncio.Future[str | None], outcome: str | BaseException | None) -> None:
+    if line.done():
+        return
+    if isinstance(outcome, BaseException):
+        line.set_exception(outcome)
+    else:
+        line.set_result(outcome)
+
+
+@contextmanager
+def _input_at_its_end(reader: threading.Thread) -> Iterator[None]:
+    """Within, a thread that waits in `input()` finds standard input at its end, and returns.
+
+    Nothing else ends that wait: left alone, the thread would hold the terminal in readline's mode and take
+    the next line from whoever reads next. So standard input is the null device for a moment, and a signal
+    that does nothing makes the thread look again. Signal handlers belong to the main thread: on another
+    one, and on Windows, the thread stays (it is a daemon).
+    """
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGURG)
+    if handler is None or reader.ident is None:
+        yield
+        return
+    fd = sys.stdin.fileno()
+    saved, null = os.dup(fd), os.open(os.devnull, os.O_RDONLY)
+    signal.signal(signal.SIGURG, lambda *_: None)
+    try:
+        os.dup2(null, fd)
+        if reader.is_alive():
+            signal.pthread_kill(reader.ident, signal.SIGURG)
+        yield
+    finally:
+        os.dup2(saved, fd)
+        os.close(saved)
+        os.close(null)
+        signal.signal(signal.SIGURG, handler)
+
+
+@contextmanager
+def _saved_terminal() -> Iterator[Callable[[], None]]:
+    """Yields a function that sets the terminal's modes back to what they are now."""
+    if sys.platform == "win32" or not is_interactive():
+        yield lambda: None
+        return
+    import termios  # there is none on Windows
+
+    fd = sys.stdin.fileno()
+    modes = termios.tcgetattr(fd)
+
+    def restore() -> None:
+        with suppress(termios.error):
+            termios.tcsetattr(fd, termios.TCSADRAIN, modes)
+
+    yield restore
