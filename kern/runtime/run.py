@@ -23,6 +23,7 @@ from kern.runtime.spec import RunInput, RunnerSpec, RunRequest
 from kern.runtime.stream import EventBuffer, Listen
 from kern.state.call import CallState
 from kern.state.codec import decode
+from kern.state.order import TurnSlot
 from kern.state.patch import wire
 from kern.state.scope import Change, Scope, Writer
 
@@ -161,10 +162,12 @@ class Run:
         self.children.append(run)
         return run
 
-    def call_state(self, function: str, tool_call_id: str | None = None) -> CallState:
+    def call_state(
+        self, function: str, tool_call_id: str | None = None, slot: TurnSlot | None = None
+    ) -> CallState:
         """The transaction for one call of a function of the application's."""
         writer = Writer(self.run_id, self.source.path, function, tool_call_id)
-        return CallState(self.tree.scope, writer, session=self.tree.session.key, owner=self.tree)
+        return CallState(self.tree.scope, writer, session=self.tree.session.key, owner=self.tree, slot=slot)
 
     def context(self, call: CallState) -> RunContext[Any]:
         """What that function is told of the run."""

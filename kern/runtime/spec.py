@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kern.db.base import Db
-from kern.messages import Message
+from kern.messages import Message, ToolCall
 from kern.models.base import Model, ResponseFormat, ToolDefinition
 from kern.run.output import ToolExecution
+from kern.state.order import TurnSlot
 
 if TYPE_CHECKING:
     from kern.runtime.run import Run
@@ -52,6 +53,26 @@ class ToolOutcome:
     answer: Answer | None = None
 
 
+@dataclass(slots=True, frozen=True)
+class CallSite:
+    """One call that the model asks for, on its way to an outcome.
+
+    Args:
+        call: As the model wrote it.
+        execution: The record of it, which the tool may add to.
+        slot: Its place among the calls of its turn; None if it is the only one.
+    """
+
+    call: ToolCall
+    execution: ToolExecution
+    slot: TurnSlot | None = None
+
+    def pass_on(self) -> None:
+        """Tell the calls after this one that they need not wait for it to come to the state."""
+        if self.slot is not None:
+            self.slot.passed()
+
+
 class RunnableTool(Protocol):
     """What the engine can call for the model: a function of the application's, or a delegation."""
 
@@ -59,7 +80,7 @@ class RunnableTool(Protocol):
     def definition(self) -> ToolDefinition:
         """The tool as the model is told of it."""
 
-    async def run(self, run: Run, execution: ToolExecution, arguments: str) -> ToolOutcome:
+    async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Carry the call out for `run`; an error that is raised is told to the model as a text."""
 
 

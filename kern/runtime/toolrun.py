@@ -15,7 +15,8 @@ from kern.run.events import ToolCallCompletedEvent, ToolCallErrorEvent, ToolCall
 from kern.run.output import ToolExecution
 from kern.runtime.invoke import invoke
 from kern.runtime.run import Run
-from kern.runtime.spec import ToolOutcome
+from kern.runtime.spec import CallSite, ToolOutcome
+from kern.state.order import TurnOrder, TurnSlot
 from kern.tools.function import Function
 from kern.tools.result import result_text
 
@@ -31,10 +32,10 @@ class FunctionTool:
             function.name, function.description, function.parameters, function.strict
         )
 
-    async def run(self, run: Run, execution: ToolExecution, arguments: str) -> ToolOutcome:
+    async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Validate the arguments, call the function, and turn its value into text."""
         function = self.function
-        values = function.validate(arguments)
+        values = function.validate(site.call.arguments)
         deadline = asyncio.timeout(function.timeout)
         try:
             async with deadline:
@@ -45,7 +46,8 @@ class FunctionTool:
                     values,
                     context_parameter=function.context_parameter,
                     label=function.name,
-                    tool_call_id=execution.tool_call_id,
+                    tool_call_id=site.call.id,
+                    slot=site.slot,
                 )
         except TimeoutError as error:
             if not deadline.expired():
@@ -66,23 +68,28 @@ async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
     An error of a call's own is its outcome; what is raised here ends the run.
     """
     if len(calls) == 1:
-        return [await _run_call(run, calls[0])]
+        return [await _run_call(run, calls[0], None)]
+    slots = TurnOrder(len(calls)).slots()
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_run_call(run, call)) for call in calls]
+            tasks = [
+                group.create_task(_run_call(run, call, slot)) for call, slot in zip(calls, slots, strict=True)
+            ]
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
 
 
-async def _run_call(run: Run, call: ToolCall) -> ToolOutcome:
+async def _run_call(run: Run, call: ToolCall, slot: TurnSlot | None) -> ToolOutcome:
     async with run.turn_slots:
         execution = ToolExecution(call.id, call.name, _shown_arguments(call.arguments))
         run.output.tools.append(execution)
         run.emit(ToolCallStartedEvent(run.source, replace(execution)))
         run.debug("calls %s(%s)", call.name, call.arguments)
         started = time.perf_counter()
-        outcome = await _outcome(run, execution, call)
+        site = CallSite(call, execution, slot)
+        outcome = await _outcome(run, site)
+        site.pass_on()
         execution.duration = time.perf_counter() - started
         execution.result = outcome.content
         execution.tool_call_error = outcome.error
@@ -95,7 +102,8 @@ async def _run_call(run: Run, call: ToolCall) -> ToolOutcome:
     return outcome
 
 
-async def _outcome(run: Run, execution: ToolExecution, call: ToolCall) -> ToolOutcome:
+async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
+    call = site.call
     tool = run.spec.tools.get(call.name)
     limit = run.spec.tool_call_limit
     run.tool_calls += 1
@@ -105,7 +113,7 @@ async def _outcome(run: Run, execution: ToolExecution, call: ToolCall) -> ToolOu
         known = ", ".join(run.spec.tools) or "none"
         return ToolOutcome(f"There is no tool named {call.name!r}. Tools: {known}.", error=True)
     try:
-        return await tool.run(run, execution, call.arguments)
+        return await tool.run(run, site)
     except RetryAgentRun as signal:
         return ToolOutcome(signal.message)
     except StopAgentRun as signal:

@@ -22,6 +22,7 @@ from typing import Any
 from kern.errors import StateLockTimeout, UsageError
 from kern.state.block import Block, current_block, in_event_loop
 from kern.state.lock import LockTimeout, Ticket, WaitAborted
+from kern.state.order import TurnSlot
 from kern.state.scope import EnclosedScope, Scope, Writer, ended
 from kern.state.shape import DICT, Shape
 
@@ -52,6 +53,7 @@ class CallState:
         owner: The run that calls, for the runtime to find from a nested run.
         shape: What the state looks like to the function.
         timeout: Seconds to wait for the state.
+        slot: The call's place among those of its turn.
     """
 
     __slots__ = (
@@ -71,6 +73,7 @@ class CallState:
         "scope",
         "session",
         "shape",
+        "slot",
         "timeout",
         "touched",
         "writer",
@@ -85,6 +88,7 @@ class CallState:
         owner: Any = None,
         shape: Shape = DICT,
         timeout: float = DEFAULT_TIMEOUT,
+        slot: TurnSlot | None = None,
     ) -> None:
         self.scope = scope
         self.writer = writer
@@ -92,6 +96,7 @@ class CallState:
         self.owner = owner
         self.shape = shape
         self.timeout = timeout
+        self.slot = slot
         self.touched = False
         self.gate_open = False
         """The stepper has the lock for this step; a touch may keep it."""
@@ -201,8 +206,11 @@ class CallState:
             if self._ended:
                 raise ended(self.writer)
             self._tickets.append(ticket)
+        slot = self.slot
         try:
-            self.scope.lock.acquire_blocking(self.timeout, ticket)
+            if slot is not None:
+                slot.wait()
+            self.scope.lock.acquire_blocking(self.timeout, ticket, None if slot is None else slot.passed)
         except LockTimeout:
             raise self.lock_timeout() from None
         except WaitAborted:
@@ -259,6 +267,8 @@ class CallState:
             if self._ended:
                 return
             self._ended = True
+            if self.slot is not None:
+                self.slot.passed()
             blocks = [block for block in self._blocks if block.owns_lock]
         for block in blocks:  # child tasks that outlive their call
             block.drop()

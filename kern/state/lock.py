@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 
 
 class LockTimeout(Exception):
@@ -137,12 +138,18 @@ class FairLock:
                 return
             # This loop stood still when its turn came; queue again now that it runs.
 
-    def acquire_blocking(self, timeout: float | None = None, ticket: Ticket | None = None) -> None:
+    def acquire_blocking(
+        self,
+        timeout: float | None = None,
+        ticket: Ticket | None = None,
+        queued: Callable[[], None] | None = None,
+    ) -> None:
         """Take the lock from a thread, which waits.
 
         Args:
             timeout: At most this many seconds.
             ticket: One made by `Ticket(None)`, if somebody may want to `abort` the wait.
+            queued: Called once the place in the queue is certain.
 
         Raises:
             LockTimeout: The wait took longer.
@@ -152,11 +159,14 @@ class FairLock:
         with self._mutex:
             if ticket.aborted:
                 raise WaitAborted
-            if not self._held:
+            if self._held:
+                self._queue.append(ticket)
+            else:
                 self._held = ticket.granted = True
-                return
-            self._queue.append(ticket)
-        ticket.wait_blocking(timeout)
+        if queued is not None:
+            queued()
+        if not ticket.granted:
+            ticket.wait_blocking(timeout)
         granted, aborted = self._settle(ticket)
         if aborted:
             if granted:

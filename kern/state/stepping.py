@@ -45,6 +45,8 @@ async def step(call: CallState, coroutine: Coroutine[Any, Any, T]) -> T:
             if call.gate_open:
                 call.gate_open = False
                 lock.release()
+            if call.slot is not None:
+                call.slot.passed()
         try:
             value = await _suspend(awaited)
             resume = coroutine.send

@@ -10,10 +10,9 @@ from pydantic_core import from_json
 from kern.errors import ToolArgumentsError
 from kern.messages import Message
 from kern.models.base import ToolDefinition
-from kern.run.output import ToolExecution
 from kern.runtime.engine import drive_child
 from kern.runtime.run import Run
-from kern.runtime.spec import RunInput, RunnerSpec, ToolOutcome
+from kern.runtime.spec import CallSite, RunInput, RunnerSpec, ToolOutcome
 
 NAME = "delegate_task_to_member"
 
@@ -50,16 +49,17 @@ class Delegation:
             },
         )
 
-    async def run(self, run: Run, execution: ToolExecution, arguments: str) -> ToolOutcome:
+    async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Run the member on the task; its answer is the outcome."""
-        member_id, task = _parse(arguments)
+        site.pass_on()
+        member_id, task = _parse(site.call.arguments)
         spec = self._members.get(member_id)
         if spec is None:
             known = ", ".join(self._members) or "none"
             return ToolOutcome(f"There is no member with the id {member_id!r}. Members: {known}.", error=True)
         text = self._preceded(run, task)
         child = run.child(spec, RunInput(value=text, messages=[Message("user", text)]), str(uuid.uuid4()))
-        execution.child_run_id = child.run_id
+        site.execution.child_run_id = child.run_id
         output = await drive_child(child)
         return ToolOutcome(output.get_content_as_string())
 
