@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -137,26 +137,14 @@ async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) 
     """One request and its answer; a failure that is the provider's or the wire's comes back as a value."""
     reader: Reader | None = None
     response: httpx.Response | None = None
-    extra: dict[str, Any] = {}
-    if post.client is None or post.timeout is not None:
-        silence = post.timeout or READ_TIMEOUT
-        extra["timeout"] = (min(CONNECT_TIMEOUT, silence), silence, silence, silence)
     try:
-        with await _lease(post) as client:
-            async with client.stream(
-                "POST",
-                str(post.url),
-                content=post.body,
-                headers=post.headers,
-                follow_redirects=False,
-                **extra,
-            ) as response:
-                if not response.is_success:
-                    body = await _error_body(response)
-                    return of_status(response.status_code, response.headers, body, post.origin)
-                reader = read(response.headers.get("content-type", "").startswith("text/event-stream"))
-                await _read(response, reader, sink)
-                return reader.finish()
+        async with await _open(post) as response:
+            if not response.is_success:
+                body = await _error_body(response)
+                return of_status(response.status_code, response.headers, body, post.origin)
+            reader = read(response.headers.get("content-type", "").startswith("text/event-stream"))
+            await _read(response, reader, sink)
+            return reader.finish()
     except StreamFault as fault:
         request_id = response.headers.get("x-request-id") if response is not None else None
         failure: Failure | None = of_fault(fault, post.origin, request_id)
@@ -170,10 +158,15 @@ async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) 
     return failure
 
 
-async def _lease(post: Post) -> AbstractContextManager[HttpClient]:
-    if post.client is not None:
-        return nullcontext(post.client)
-    return (await clients_for(post.url)).lease(post.url)
+async def _open(post: Post) -> AbstractAsyncContextManager[httpx.Response]:
+    client: HttpClient = post.client or await clients_for(post.url)
+    extra: dict[str, Any] = {}
+    if post.client is None or post.timeout is not None:
+        silence = post.timeout or READ_TIMEOUT
+        extra["timeout"] = (min(CONNECT_TIMEOUT, silence), silence, silence, silence)
+    return client.stream(
+        "POST", str(post.url), content=post.body, headers=post.headers, follow_redirects=False, **extra
+    )
 
 
 async def _read(response: httpx.Response, reader: Reader, sink: DeltaSink) -> None:

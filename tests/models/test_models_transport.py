@@ -6,9 +6,11 @@ import asyncio
 import logging
 import time
 import traceback
+from contextlib import AsyncExitStack
 from email.utils import formatdate
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from hypothesis import given
@@ -30,7 +32,7 @@ from kern.errors import (
 )
 from kern.messages import Message
 from kern.models import ModelRequest
-from kern.models._clients import Clients, _of_loop
+from kern.models._clients import Clients, _of_loop, close_clients
 from kern.models._failures import Origin, of_exception, of_status, parse_retry_after
 from kern.models.openai import OpenAIChat
 
@@ -434,6 +436,32 @@ async def test_a_cancelled_request_leaves_no_connection(server: ReplayServer, wh
         await server.idle.wait()  # the server's end of it is closed, too
 
 
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("scope", [False, True])
+async def test_a_request_may_be_cancelled_at_any_step(server: ReplayServer, warm: bool, scope: bool) -> None:
+    server.replies = [OK]
+    if warm:
+        await model(server).respond(ASK, Sink())
+    finished = 0
+    for steps in range(120):
+        cancel = anyio.CancelScope()
+
+        async def request(cancel: anyio.CancelScope = cancel) -> None:
+            with cancel:
+                await model(server).respond(ASK, Sink())
+
+        task = asyncio.create_task(request())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        finished += task.done()
+        (cancel if scope else task).cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert [one for one in connections() if not one.is_idle()] == []
+        if not warm:
+            await close_clients()
+    assert 0 < finished < 120  # it was cancelled in the middle as well as after its end
+
+
 async def test_many_cancelled_at_once_leave_no_connection(server: ReplayServer) -> None:
     server.replies = [Reply([text("a")], stall=True)]
     tasks = [asyncio.create_task(model(server).respond(ASK, Sink())) for _ in range(40)]
@@ -493,24 +521,26 @@ async def test_many_requests_at_once_are_spread_over_clients(server: ReplayServe
     assert all(client.http.is_closed for client in clients)
 
 
-def test_the_least_busy_client_is_taken() -> None:
+async def test_the_least_busy_client_is_taken(server: ReplayServer) -> None:
+    server.replies = [OK]
     clients = Clients()
-    url = httpx.URL("http://127.0.0.1:1")
-    leases = [clients.lease(url) for _ in range(40)]
-    taken = [lease.__enter__() for lease in leases]
-    assert len({id(client) for client in taken}) == 3
-    leases[0].__exit__(None, None, None)
-    leases[1].__exit__(None, None, None)
-    for lease in leases[2:]:
-        lease.__exit__(None, None, None)
-    with clients.lease(url) as idle:
-        assert idle is taken[0]
+
+    def busy() -> list[int]:
+        return [client.busy for held in clients._clients.values() for client in held]
+
+    async with AsyncExitStack() as stack:
+        for _ in range(40):
+            await stack.enter_async_context(clients.stream("POST", server.url, content=b"{}"))
+        assert busy() == [16, 16, 8]
+    assert busy() == [0, 0, 0]
+    async with clients.stream("POST", server.url, content=b"{}"):
+        assert busy() == [1, 0, 0]
+    await clients.aclose()
 
 
 def test_each_loop_has_clients_of_its_own_and_closes_them() -> None:
     async def client() -> httpx.AsyncClient:
-        with _of_loop.get().lease(httpx.URL("http://127.0.0.1:1")) as client:
-            return client
+        return _of_loop.get()._pick(httpx.URL("http://127.0.0.1:1")).http
 
     first, second = asyncio.run(client()), asyncio.run(client())
     assert first is not second
