@@ -1,1 +1,43 @@
-"""To be written."""
+"""The `kern` command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from kern._version import __version__
+from kern.cli._report import say_error
+from kern.cli.demo import add_demo_parser
+from kern.errors import KernError
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code.
+
+    Args:
+        arguments: Those of the command line, without the program's name; None takes the process's own.
+    """
+    parser = argparse.ArgumentParser(prog="kern", description="Kern, an async-first agent runtime.")
+    parser.add_argument("--version", action="version", version=f"kern {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_demo_parser(commands)
+    chosen = parser.parse_args(arguments)
+    try:
+        code: int = chosen.run(chosen)
+        sys.stdout.flush()
+        return code
+    except KernError as error:
+        say_error(error)
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has gone; the interpreter must not try to flush it at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

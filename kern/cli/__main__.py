@@ -1,0 +1,8 @@
+"""`python -m kern.cli`, which is `kern`."""
+
+import sys
+
+from kern.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""What a command tells beside what a run shows: headings, facts, the state, an error."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+_LABEL = 11
+_WIDEST = 100
+
+
+def heading(text: str) -> None:
+    """Begin a part, with a line across the terminal."""
+    rule = "─" * max(3, _width() - len(text) - 4)
+    _print(f"\n{_bold(f'── {text}')} {rule}\n")
+
+
+def fact(label: str, text: str) -> None:
+    """A line with a label before it, wrapped under itself."""
+    lines = textwrap.wrap(text, _width() - _LABEL, break_on_hyphens=False, break_long_words=False) or [""]
+    _print(f"{_bold(label.ljust(_LABEL))}{lines[0]}")
+    for line in lines[1:]:
+        _print(f"{'':{_LABEL}}{line}")
+
+
+def state_fact(label: str, state: Mapping[str, Any]) -> None:
+    """The session state, as JSON."""
+    fact(label, json.dumps(state, ensure_ascii=False))
+
+
+def say_error(error: Exception) -> None:
+    """The one line that a failed command ends with."""
+    print(f"kern: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def _width() -> int:
+    return min(_WIDEST, shutil.get_terminal_size().columns)
+
+
+def _bold(text: str) -> str:
+    return f"\x1b[1m{text}\x1b[0m" if sys.stdout.isatty() else text
+
+
+def _print(text: str) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding), flush=True)
