@@ -108,8 +108,7 @@ class _Merging:
                 return theirs
             if equal(theirs, base):
                 return ours
-        policy = self._policies.get(path)
-        if policy is not None and not (theirs is MISSING and ours is MISSING):
+        if (policy := self._policies.get(path)) is not None:
             return _decide(policy, base, theirs, ours, path)
         if type(theirs) is dict and type(ours) is dict:
             return self._objects(base if type(base) is dict else {}, theirs, ours, path)
@@ -137,13 +136,20 @@ class _Merging:
             values = zip(base, theirs, ours, strict=True)
             return [self.value(b, t, o, join(path, i)) for i, (b, t, o) in enumerate(values)]
         a, b = _Side(base, theirs), _Side(base, ours)
-        # An element that both moved stands where ours put it.
-        ours_decides = b.moved.copy()
+        both_took = Counter(
+            _text(value)
+            for value, t, o in zip(base, a.elements, b.elements, strict=True)
+            if t is MISSING and o is MISSING
+        )
+        # What both took away stands where ours has put it, if anywhere, and only if theirs has put it
+        # somewhere too.
+        gone_there, gone_here = a.removed & both_took, b.removed & both_took
+        not_theirs, not_ours = both_took - gone_there, gone_there - gone_here
         merged: list[Any] = []
         for i in range(len(base) + 1):
-            merged += a.insertions(i, removed=b.removed, moved=ours_decides)
-            merged += b.insertions(i, removed=a.removed, moved=Counter())
-            if i < len(base):
+            merged += a.insertions(i, not_theirs)
+            merged += b.insertions(i, not_ours)
+            if i < len(base) and not (a.elements[i] is MISSING and b.elements[i] is MISSING):
                 value = self.value(base[i], a.elements[i], b.elements[i], join(path, i))
                 if value is not MISSING:
                     merged.append(value)
@@ -155,11 +161,10 @@ class _Side:
 
     Attributes:
         elements: Per element of base: what it is now; MISSING if it was taken away.
-        removed: How often each value was taken away for good.
-        moved: How often each value was taken away and put in elsewhere.
+        removed: How often each value was taken away without being put in elsewhere: that would be a move.
     """
 
-    __slots__ = ("_gaps", "_to_place", "elements", "moved", "removed")
+    __slots__ = ("_gaps", "elements", "removed")
 
     def __init__(self, base: list[Any], new: list[Any]) -> None:
         self.elements: list[Any] = []
@@ -179,29 +184,15 @@ class _Side:
             done = new_to
         self.elements += new[done:]
         self.removed = Counter(_text(value) for value in taken)
-        inserted = Counter(_text(value) for gap in self._gaps for value in gap)
-        self.moved = self.removed & inserted
-        self.removed -= self.moved
-        self._to_place = self.moved.copy()
+        self.removed -= Counter(_text(value) for gap in self._gaps for value in gap)
 
-    def insertions(self, gap: int, *, removed: Counter[str], moved: Counter[str]) -> list[Any]:
-        """What to put before element `gap` of base; to be asked for gap after gap, once each.
-
-        Args:
-            removed: What the other side removed; a value that was only moved here goes with it.
-            moved: What the other side moved, and has the say about. Both counters are used up.
-        """
+    def insertions(self, gap: int, leave_out: Counter[str]) -> list[Any]:
+        """What to put before element `gap` of base, without so many of each value; uses `leave_out` up."""
         inserted = []
         for value in self._gaps[gap]:
             text = _text(value)
-            if self._to_place[text]:
-                self._to_place[text] -= 1
-                for elsewhere in (removed, moved):
-                    if elsewhere[text]:
-                        elsewhere[text] -= 1
-                        break
-                else:
-                    inserted.append(value)
+            if leave_out[text]:
+                leave_out[text] -= 1
             else:
                 inserted.append(value)
         return inserted

@@ -8,7 +8,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from json_documents import few_values, near_states, text, trees
 
@@ -46,6 +46,10 @@ def unordered(value: Any) -> str:
         pytest.param([1, 2, 3, 4], [4, 1, 2, 3], [1, 2, 3], [1, 2, 3], [], id="reorder, remove"),
         pytest.param([1, 2, 3], [3, 1, 2], [1, 3, 2, 4], [1, 3, 2, 4], [], id="both move the same one"),
         pytest.param(["a", "a"], ["b", "a", "a"], ["a"], ["b", "a"], [], id="one of two equal ones"),
+        pytest.param(
+            ["a", "a", 1, 2, 3], [1, 2, 3, "a"], [1, 2, "a", 3], [1, 2, "a", 3], [], id="both move one of two"
+        ),
+        pytest.param([1, 2, 3], [1, 9, 3], [1, 8, 2, 3], [1, 8, 9, 3], [], id="replace, insert before it"),
         pytest.param([3, 4], [3, 5], [9, 4], [9, 5], [], id="a position, each its own part"),
         pytest.param([3, 4], [3, 5], [3, 6], [3, 6], ["/x/1"], id="a position, the same part"),
         pytest.param(
@@ -117,6 +121,7 @@ def test_a_conflict_tells_all_three_values() -> None:
 
 @given(near_states, near_states)
 @properties
+@example({"a": 1, "b": 2}, {"b": 2, "a": 1})
 def test_where_one_side_did_nothing_the_other_is_the_result(base: Any, changed: Any) -> None:
     for result in (merge(base, base, changed), merge(base, changed, base)):
         assert text(result.value) == text(changed)
@@ -196,11 +201,37 @@ def test_appends_of_equal_values_are_all_kept(base: list[str], a: list[str], b: 
         assert merged["l"] == base + a + b
 
 
-def test_a_sort_by_both_of_equal_values_keeps_their_number() -> None:
-    base, a, b = ["a", "x", "a", "y"], ["x", "y", "a", "a"], ["y", "a", "x", "a", "new"]
+@given(st.lists(st.sampled_from("abc"), max_size=7), st.data())
+@properties
+@example(["a", "a", "x", "y", "z"], None)
+def test_moving_and_removing_equal_values_keeps_count_of_them(
+    base: list[str], data: st.DataObject | None
+) -> None:
+    if data is None:  # both are moved by one side, and one is removed by the other
+        a, b = ["x", "y", "z", "a", "a"], ["a", "x", "y", "z"]
+    else:
+        a = [*data.draw(st.permutations(base)), "new"]
+        b = data.draw(st.permutations(base))
+        b = b[: data.draw(st.integers(0, len(b)))]
     merged, conflicts = merge({"l": base}, {"l": a}, {"l": b})
-    assert sorted(merged["l"]) == ["a", "a", "new", "x", "y"]
+    swapped, _ = merge({"l": base}, {"l": b}, {"l": a})
+    assert sorted(merged["l"]) == sorted(swapped["l"]) == sorted([*b, *(v for v in a if v == "new")])
     assert conflicts == []
+
+
+@given(st.lists(st.sampled_from("ab"), max_size=8), st.data())
+@properties
+def test_equal_values_that_both_remove_are_removed_once_or_twice(
+    base: list[str], data: st.DataObject
+) -> None:
+    a, b = (data.draw(st.permutations(base)) for _ in range(2))
+    a, b = a[: data.draw(st.integers(0, len(a)))], b[: data.draw(st.integers(0, len(b)))]
+    merged, _ = merge({"l": base}, {"l": a}, {"l": b})
+    if len(base) == len(a) == len(b):
+        return  # merged by position
+    for value in "ab":
+        left_by_a, left_by_b, start = a.count(value), b.count(value), base.count(value)
+        assert left_by_a + left_by_b - start <= merged["l"].count(value) <= min(left_by_a, left_by_b)
 
 
 def test_long_lists_of_few_values_are_merged_in_good_time() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from json_documents import near_states, states, text
 
 from kern.errors import InvalidStateError, UsageError
-from kern.state.patch import Operation, apply, diff, invert, touches, values_at, wire
+from kern.state.patch import Operation, _Draft, apply, diff, invert, touches, values_at, wire
 from kern.state.pointer import MISSING, join, lookup, split
 
 properties = settings(deadline=None, max_examples=150)
@@ -85,6 +85,7 @@ def test_undoing_restores_the_text(pair: tuple[Any, Any]) -> None:
     old, new = pair
     stored = json.loads(json.dumps(diff(old, new)))  # as the log keeps it
     undo = invert(stored)
+    assert invert(undo) == stored
     assert text(apply(new, undo)) == text(old)
     assert text(apply(apply(new, undo), invert(undo))) == text(new)
 
@@ -157,6 +158,18 @@ def test_every_path_whose_value_changed_is_touched(pair: tuple[Any, Any]) -> Non
                 }
             ],
         ),
+        (  # the last comes first: little would stay in place
+            {"o": {"a": 1, "b": 2, "c": 3}},
+            {"o": {"c": 3, "a": 1, "b": 2}},
+            [
+                {
+                    "op": "replace",
+                    "path": "/o",
+                    "value": {"c": 3, "a": 1, "b": 2},
+                    "old": {"a": 1, "b": 2, "c": 3},
+                }
+            ],
+        ),
         ({"/": {"~": [0]}}, {"/": {"~": [1]}}, [{"op": "replace", "path": "/~1/~0/0", "value": 1, "old": 0}]),
         ({"l": []}, {"l": [7]}, [{"op": "add", "path": "/l/0", "value": 7}]),
         ({"l": [1, 2]}, {"l": [1, 2, 3]}, [{"op": "add", "path": "/l/2", "value": 3}]),
@@ -214,10 +227,15 @@ def test_a_long_list_of_the_same_few_values_is_not_searched_for_ever() -> None:
 
 def test_many_operations_on_one_container_copy_it_once() -> None:
     old = {"l": list(range(10)), "other": {"x": 1}}
-    new = apply(old, [{"op": "add", "path": "/l/0", "value": n} for n in range(20)])
-    assert new["l"] == [*range(19, -1, -1), *range(10)]
+    draft = _Draft(old)
+    copies = set()
+    for number in range(20):
+        draft.apply({"op": "add", "path": "/l/0", "value": number})
+        copies.add((id(draft.tree), id(draft.tree["l"])))
+    assert len(copies) == 1
+    assert draft.tree["l"] == [*range(19, -1, -1), *range(10)]
+    assert draft.tree["other"] is old["other"]
     assert old["l"] == list(range(10))
-    assert new["other"] is old["other"]
 
 
 def test_a_value_that_was_added_is_not_written_to() -> None:
