@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from kern.errors import UsageLimitExceeded
+
 _COUNTS = (
     "input_tokens",
     "output_tokens",
@@ -46,6 +48,71 @@ class Usage:
     def from_dict(cls, data: dict[str, Any]) -> Usage:
         """The reverse of `to_dict`."""
         return cls(**{name: data.get(name, 0) for name in _COUNTS})
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class UsageLimits:
+    """What a run and all runs below it may use together; None means any amount.
+
+    Requests and tool calls are counted before they are made, so that members in parallel cannot pass a limit
+    together. Tokens are known only after a request: the one that passes the limit is the last.
+
+    Args:
+        requests: Requests to models.
+        tool_calls: Tool calls; a delegation is one.
+        input_tokens, output_tokens, total_tokens: Tokens.
+    """
+
+    requests: int | None = None
+    tool_calls: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+
+
+class UsageLedger:
+    """Counts what a tree of runs uses, against its limits."""
+
+    __slots__ = ("_limits", "_requests", "_tool_calls", "_used")
+
+    def __init__(self, limits: UsageLimits | None) -> None:
+        self._limits = limits
+        self._requests = 0
+        self._tool_calls = 0
+        self._used = Usage()
+
+    def reserve_request(self) -> None:
+        """Count a request that is about to be made.
+
+        Raises:
+            UsageLimitExceeded: It would pass a limit; it is not counted.
+        """
+        limits = self._limits
+        if limits is None:
+            return
+        _check("requests", self._requests, limits.requests)
+        for name in ("input_tokens", "output_tokens", "total_tokens"):
+            _check(name.replace("_", " "), getattr(self._used, name), getattr(limits, name))
+        self._requests += 1
+
+    def reserve_tool_call(self) -> None:
+        """Count a tool call that is about to be made.
+
+        Raises:
+            UsageLimitExceeded: It would pass the limit; it is not counted.
+        """
+        if self._limits is not None:
+            _check("tool calls", self._tool_calls, self._limits.tool_calls)
+            self._tool_calls += 1
+
+    def count(self, usage: Usage) -> None:
+        """Count the tokens of a request that was made."""
+        self._used.add(usage)
+
+
+def _check(what: str, used: int, limit: int | None) -> None:
+    if limit is not None and used >= limit:
+        raise UsageLimitExceeded(what, limit)
 
 
 @dataclass(slots=True)

@@ -37,4 +37,5 @@ class Agent(Runner[RunOutput]):
             prompt=Prompt.of(self, options),
             tool_choice=self.tool_choice,
             tool_call_limit=self.tool_call_limit,
+            retries=self.retry_policy(),
         )

@@ -15,9 +15,10 @@ from kern.errors import UsageError
 from kern.messages import Message, Role
 from kern.models import default_model, resolve
 from kern.models.base import Model
-from kern.runtime.spec import RunnableTool
+from kern.runtime.spec import Retries, RunnableTool
 from kern.runtime.toolrun import FunctionTool
 from kern.tools import Tool, collect
+from kern.usage import UsageLimits
 
 Instructions = str | Sequence[str] | Callable[..., Any]
 
@@ -60,6 +61,13 @@ class Definition:
         tools: Functions, `Function`s and `Toolkit`s that the model may call.
         tool_call_limit: How many tool calls a run may make.
         tool_choice: "auto", "none", "required" or {"name": ...}.
+        timeout: Seconds that a run may take; then `RunDeadlineExceeded`. As a member: see `member_timeout`.
+        usage_limits: What a run and all runs below it may use; then `UsageLimitExceeded`.
+        retries: How often a model request that has failed for good is made again. Tools that have run are not
+            run again.
+        delay_between_retries: Seconds before that.
+        exponential_backoff: Double the delay each time.
+        fallback_models: Asked in this order when the model has failed for good.
         stream: Whether `print_response` and `cli_app` stream.
         debug_mode: Log prompts and tool calls, through the logger "kern".
     """
@@ -97,6 +105,13 @@ class Definition:
     tools: Sequence[Tool] | None = None
     tool_call_limit: int | None = None
     tool_choice: str | dict[str, Any] | None = None
+
+    timeout: float | None = None
+    usage_limits: UsageLimits | None = None
+    retries: int = 0
+    delay_between_retries: float = 1.0
+    exponential_backoff: bool = False
+    fallback_models: Sequence[Model | str] | None = None
 
     stream: bool = False
     debug_mode: bool = False
@@ -145,6 +160,11 @@ class Definition:
         if self.model is not None:
             raise UsageError(f"model takes a Model or 'provider:id', not {type(self.model).__name__}")
         return inherited or default_model()
+
+    def retry_policy(self) -> Retries:
+        """What a run does when a model request fails."""
+        fallbacks = [resolve(m) if isinstance(m, str) else m for m in self.fallback_models or ()]
+        return Retries(self.retries, self.delay_between_retries, self.exponential_backoff, fallbacks)
 
     def function_tools(self) -> dict[str, RunnableTool]:
         """The tools by name, made ready once for as long as `tools` holds the same objects."""

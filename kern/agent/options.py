@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from kern.messages import Audio, File, Image, Video
+from kern.usage import UsageLimits
 
 
 class RunKeywords(TypedDict, total=False):
@@ -25,6 +26,8 @@ class RunKeywords(TypedDict, total=False):
     add_dependencies_to_context: bool | None
     dependencies: Mapping[str, Any] | None
     metadata: Mapping[str, Any] | None
+    timeout: float | None
+    usage_limits: UsageLimits | None
     debug_mode: bool | None
     yield_run_output: bool
 
@@ -42,6 +45,8 @@ class RunOptions:
         images, audio, videos, files: Sent with the input.
         dependencies: For `{templates}` and for `run_context.dependencies`.
         metadata: Noted on the run.
+        timeout: Seconds that the run may take; then `RunDeadlineExceeded`.
+        usage_limits: What the run and all runs below it may use; then `UsageLimitExceeded`.
         debug_mode: Log prompts and tool calls of this run.
         yield_run_output: With `stream=True`: the output comes as the last item.
     """
@@ -59,6 +64,8 @@ class RunOptions:
     add_dependencies_to_context: bool | None = None
     dependencies: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] | None = None
+    timeout: float | None = None
+    usage_limits: UsageLimits | None = None
     debug_mode: bool | None = None
     yield_run_output: bool = False
 

@@ -5,38 +5,33 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from typing import Any, Generic, Literal, TypeVar, Unpack, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from kern.agent.accessors import SessionAccess
+from kern.agent.control import RunControl
 from kern.agent.options import NO_OPTIONS, RunKeywords, RunOptions
 from kern.console import ViewOptions, open_view
 from kern.console.chat import chat
 from kern.errors import KernError, UsageError
 from kern.messages import Message
-from kern.models.base import Model
 from kern.run.events import BaseRunEvent
 from kern.run.output import RunOutput, TeamRunOutput
 from kern.runtime.debug import show_debug_messages
 from kern.runtime.portal import portal
 from kern.runtime.scheduler import execute
-from kern.runtime.spec import RunInput, RunnerSpec, RunRequest
-from kern.runtime.stream import EventBuffer, Listen, RunStream
+from kern.runtime.spec import RunInput, RunRequest
+from kern.runtime.stream import EventBuffer, Listen, RunStream, iterate
 
 OutputT = TypeVar("OutputT", RunOutput, TeamRunOutput)
 Input = str | Sequence[Any] | Mapping[str, Any] | Message | BaseModel
 
 
-class Runner(SessionAccess, Generic[OutputT]):
+class Runner(RunControl[OutputT]):
     """Runs an agent or a team."""
 
     __slots__ = ()
-
-    def build_spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
-        """What the engine is told of this agent or team for one run."""
-        raise NotImplementedError
 
     @overload
     def arun(
@@ -86,7 +81,7 @@ class Runner(SessionAccess, Generic[OutputT]):
         the run, waits for its commit, and is raised.
         """
         if stream:
-            return _iterate(self.arun(input, stream=True, **options))
+            return iterate(self.arun(input, stream=True, **options))
 
         async def once() -> Any:
             return await self.arun(input, **options)
@@ -243,25 +238,10 @@ class Runner(SessionAccess, Generic[OutputT]):
             overwrite_state=self.overwrite_db_session_state,
             dependencies={**(self.dependencies or {}), **(options.dependencies or {})},
             metadata={**(self.metadata or {}), **(options.metadata or {})},
+            timeout=self.timeout if options.timeout is None else options.timeout,
+            usage_limits=self.usage_limits if options.usage_limits is None else options.usage_limits,
             debug=debug,
         )
-
-
-def _iterate(stream: RunStream[Any]) -> Iterator[Any]:
-    """A run's events for sync code: fetched from the portal's loop in batches, closed on `break`."""
-
-    async def batch() -> list[Any]:
-        try:
-            first = await anext(stream)
-        except StopAsyncIteration:
-            return []
-        return [first, *stream.take()]
-
-    try:
-        while items := portal.call(batch):
-            yield from items
-    finally:
-        portal.call(stream.aclose)
 
 
 def _run_input(input: Input, options: RunOptions) -> RunInput:

@@ -31,6 +31,7 @@ from kern.run.events import (
     event_from_dict,
 )
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution
+from kern.run.requirement import RunRequirement
 
 __all__ = [
     "BaseRunEvent",
@@ -54,6 +55,7 @@ __all__ = [
     "RunIntermediateContentEvent",
     "RunOutput",
     "RunPausedEvent",
+    "RunRequirement",
     "RunStartedEvent",
     "RunStatus",
     "SessionStateChangedEvent",

@@ -160,12 +160,21 @@ class BaseRunEvent:
                 data[name] = list(value) if name == "path" else value
         for f in fields(self):
             if f.name not in _BASE_FIELDS and (value := getattr(self, f.name)) is not None:
-                data[f.name] = value.to_dict() if hasattr(value, "to_dict") else value
+                data[f.name] = _plain(value)
         return data
 
     def to_json(self) -> str:
         """The event as one line of JSON text."""
         return to_json(self.to_dict()).decode()
+
+
+def _plain(value: Any) -> Any:
+    """A field's value as JSON."""
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
 
 
 _BASE_FIELDS = frozenset({"source", "seq", "created_at"})
@@ -352,8 +361,10 @@ class RunPausedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class RunContinuedEvent(BaseRunEvent):
-    """A paused run goes on."""
+    """A paused run goes on. The top-level run's event tells the state, as `RunStarted` does."""
 
+    session_state: dict[str, Any] | None = None
+    revision: int | None = None
     kind: ClassVar[str] = "RunContinued"
 
 

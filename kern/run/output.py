@@ -12,6 +12,7 @@ from pydantic_core import to_json, to_jsonable_python
 
 from kern.messages import Audio, File, Image, Media, Message, Video
 from kern.run.events import BaseRunEvent, event_from_dict
+from kern.run.requirement import RunRequirement
 from kern.usage import Metrics
 
 
@@ -94,6 +95,7 @@ class BaseRunOutput:
         metrics: What the run and all runs below it used.
         session_state: A copy of the committed state at the run's end.
         events: What was streamed, where `store_events` asks for it.
+        requirements: For status PAUSED: what the run waits for, its members' runs included.
         error: For status ERROR: what happened.
     """
 
@@ -118,6 +120,7 @@ class BaseRunOutput:
     metadata: dict[str, Any] = field(default_factory=dict)
     session_state: dict[str, Any] | None = None
     status: RunStatus = RunStatus.pending
+    requirements: list[RunRequirement] = field(default_factory=list)
     error: str | None = None
     error_type: str | None = None
     created_at: int = field(default_factory=lambda: int(time.time()))
@@ -142,7 +145,7 @@ class BaseRunOutput:
         for name in ("input", "content", "metadata"):
             if (value := getattr(self, name)) not in (None, {}):
                 data[name] = value if isinstance(value, str) else to_jsonable_python(value)
-        for name in ("messages", "tools", "events", *_MEDIA):
+        for name in ("messages", "tools", "requirements", "events", *_MEDIA):
             if items := getattr(self, name):
                 data[name] = [item.to_dict() for item in items]
         data["metrics"] = self.metrics.to_dict()
@@ -152,12 +155,16 @@ class BaseRunOutput:
         """The output as JSON text."""
         return to_json(self.to_dict()).decode()
 
-    def to_row(self) -> bytes:
-        """The output as its row holds it: JSON, without what has rows of its own (state, members' runs)."""
+    def to_row(self, **more: Any) -> bytes:
+        """The output as its row holds it: JSON, without what has rows of its own (state, members' runs).
+
+        Args:
+            more: What else the row is to hold, as JSON.
+        """
         data = self.to_dict()
         data.pop("session_state", None)
         data.pop("member_responses", None)
-        return to_json(data)
+        return to_json({**data, **more})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -167,6 +174,7 @@ class BaseRunOutput:
         values["status"] = RunStatus(data["status"])
         values["messages"] = [Message.from_dict(item) for item in data.get("messages", ())]
         values["tools"] = [ToolExecution.from_dict(item) for item in data.get("tools", ())]
+        values["requirements"] = [RunRequirement.from_dict(item) for item in data.get("requirements", ())]
         values["events"] = [event_from_dict(item) for item in data.get("events", ())]
         values["metrics"] = Metrics.from_dict(data.get("metrics", {}))
         for name, media in _MEDIA.items():

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from kern.errors import (
     KernError,
@@ -27,6 +28,7 @@ from kern.run.events import (
     RunCancelledEvent,
     RunCompletedEvent,
     RunContentCompletedEvent,
+    RunContinuedEvent,
     RunErrorEvent,
     RunPausedEvent,
     RunStartedEvent,
@@ -43,13 +45,15 @@ async def drive(run: Run) -> RunOutput | TeamRunOutput:
     """Drive a run to its end, or to where it waits for a person.
 
     `run.output` is filled in however it ends; the terminal event is the caller's. A run whose messages are
-    there already, because it was paused, goes on with the tool calls that its last turn left open.
+    there already, because it was paused, goes on with the tool calls that its last turn left open. One that
+    `Run.stop` cancels returns its output, with status CANCELLED.
 
     Raises:
         KernError: The run has failed; the output has status ERROR.
         CancelledError: It was cancelled; the output has status CANCELLED.
     """
     output = run.output
+    run.task = task = asyncio.current_task()
     try:
         answer = await _turns(run)
         if answer is None:
@@ -62,7 +66,8 @@ async def drive(run: Run) -> RunOutput | TeamRunOutput:
             output.status = RunStatus.completed
     except asyncio.CancelledError:
         output.status = RunStatus.cancelled
-        raise
+        if task is None or not run.stopped(task):
+            raise
     except Exception as error:
         failure = error if isinstance(error, KernError) else KernError(f"{type(error).__name__}: {error}")
         output.status = RunStatus.error
@@ -79,10 +84,15 @@ async def drive(run: Run) -> RunOutput | TeamRunOutput:
 def _finish(run: Run) -> None:
     output = run.output
     output.input = run.input.value
-    output.metrics.duration = run.elapsed
+    run.own.duration = (run.own.duration or 0.0) + run.elapsed
+    output.metrics = replace(run.own, details={k: replace(v) for k, v in run.own.details.items()})
     output.messages = [message for message in run.messages if not message.from_history]
     for child in run.children:
         output.metrics.include(child.output.metrics)
+    output.requirements = [
+        *run.requirements,
+        *(r for child in run.children for r in child.output.requirements),
+    ]
     if isinstance(output, TeamRunOutput):
         output.member_responses = [child.output for child in run.children]
 
@@ -92,6 +102,8 @@ async def _turns(run: Run) -> Answer | None:
     if not run.messages:
         await _begin(run)
     while True:
+        if run.stop_requested:  # and a tool has swallowed the cancellation
+            raise asyncio.CancelledError
         calls = run.messages[-1].tool_calls
         if not calls:
             message = await _ask(run)
@@ -185,6 +197,7 @@ async def request(
     """
     spec, output = run.spec, run.output
     chosen = spec.tools if tools is None else tools
+    run.tree.ledger.reserve_request()
     run.emit(ModelRequestStartedEvent(run.source, model.id, model.provider))
     sink = RunSink(run)
     run.shown_text = False
@@ -206,14 +219,15 @@ async def request(
             f"{type(error).__name__}: {error}", provider=model.provider, model=model.id
         ) from error
     message = response.message
+    run.tree.ledger.count(response.usage)
     message.usage = response.usage
     message.created_at = int(time.time())
     output.model, output.model_provider = model.id, model.provider
-    output.metrics.count(f"{model.provider}/{model.id}", response.usage)
+    run.own.count(f"{model.provider}/{model.id}", response.usage)
     if message.reasoning_content:
         output.reasoning_content = message.reasoning_content
-    if output.metrics.time_to_first_token is None and sink.first_token_after is not None:
-        output.metrics.time_to_first_token = sink.started - run.started + sink.first_token_after
+    if run.own.time_to_first_token is None and sink.first_token_after is not None:
+        run.own.time_to_first_token = sink.started - run.started + sink.first_token_after
     if run.hears_all:
         run.emit(
             ModelRequestCompletedEvent(
@@ -237,7 +251,10 @@ async def drive_child(run: Run) -> RunOutput | TeamRunOutput:
 
 
 def announce(run: Run, state: dict[str, object] | None = None, revision: int | None = None) -> None:
-    """Tell that a run starts."""
+    """Tell that a run starts, or goes on after a pause."""
+    if run.generation:
+        run.emit(RunContinuedEvent(run.source, state, revision))
+        return
     run.emit(RunStartedEvent(run.source, run.spec.model.id, run.spec.model.provider, state, revision))
 
 
@@ -249,7 +266,7 @@ def terminal_event(
     if output.status is RunStatus.completed and error is None:
         return RunCompletedEvent(run.source, output.content, output.content_type, output.metrics.to_dict())
     if output.status is RunStatus.paused and error is None:
-        return RunPausedEvent(run.source)
+        return RunPausedEvent(run.source, output.requirements)
     if output.status is RunStatus.cancelled:
         return RunCancelledEvent(run.source)
     return RunErrorEvent(run.source, output.error or str(error), output.error_type or type(error).__name__)

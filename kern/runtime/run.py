@@ -16,7 +16,8 @@ from kern.run.events import (
     RunContentEvent,
     SessionStateChangedEvent,
 )
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution
+from kern.run.requirement import RunRequirement
 from kern.runtime.debug import debug
 from kern.runtime.session import LiveSession
 from kern.runtime.spec import RunInput, RunnerSpec, RunRequest
@@ -26,6 +27,7 @@ from kern.state.codec import decode
 from kern.state.order import TurnSlot
 from kern.state.patch import wire
 from kern.state.scope import Change, Scope, Writer
+from kern.usage import Metrics, UsageLedger
 
 log = logging.getLogger("kern")
 
@@ -53,6 +55,7 @@ class Tree:
         self.scope = scope
         self.buffer = buffer
         self.listen = listen if buffer is not None else Listen.nothing
+        self.ledger = UsageLedger(request.usage_limits)
         self.runs: list[Run] = []
         """Every run of the tree, in the order of their starts; the first is the top-level one."""
         self.enclosed: list[Tree] = []
@@ -112,6 +115,21 @@ class Run:
         self.parent = parent
         self.messages: list[Message] = []
         self.children: list[Run] = []
+        self.own = Metrics()
+        """What this run has used itself, without the runs below it."""
+        self.generation = 0
+        """How many times the run was continued after a pause."""
+        self.requirements: list[RunRequirement] = []
+        """What calls of this run wait for."""
+        self.resolved: dict[str, RunRequirement] = {}
+        """Answers of people, by tool call id."""
+        self.done: dict[str, ToolExecution] = {}
+        """Calls of the last turn that have an outcome already, from before a pause."""
+        self.paused: dict[str, Run] = {}
+        """Members' runs that go on after a pause, by run id."""
+        self.task: asyncio.Task[Any] | None = None
+        self.stop_requested = False
+        """`cancel_run` was called for this run."""
         self.started = time.perf_counter()
         self.tool_calls = 0
         self.shown_text = False
@@ -134,6 +152,16 @@ class Run:
         self.hears_all = tree.listen is Listen.everything
         self.hears_content = self.hears_all or (tree.listen is Listen.content and parent is None)
         tree.runs.append(self)
+
+    def stop(self) -> None:
+        """Cancel this run, on its own loop; its caller gets its output with status CANCELLED."""
+        if not self.stop_requested and self.task is not None and not self.task.done():
+            self.stop_requested = True
+            self.task.cancel()
+
+    def stopped(self, task: asyncio.Task[Any]) -> bool:
+        """Whether a cancellation that has arrived in `task` is that of `stop`, and no other; settles it."""
+        return self.stop_requested and task.cancelling() > 0 and task.uncancel() == 0
 
     @property
     def run_id(self) -> str:

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from kern.db.base import RunRow
-from kern.errors import KernError, StoreError
+from kern.errors import KernError, RunDeadlineExceeded, StoreError
 from kern.run.events import SessionStateConflictEvent
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.runtime.control import active_runs
 from kern.runtime.engine import announce, drive, terminal_event
+from kern.runtime.resume import claimed, pause_record, restore
 from kern.runtime.run import Run, Tree
 from kern.runtime.session import live_sessions
 from kern.runtime.spec import RunRequest
@@ -52,8 +54,13 @@ async def execute(
         await session.load(request.default_state, request.user_id)
         scope = session.state if outer is None else outer.enclosed_scope()
         tree = Tree(request, session, scope, buffer, listen)
-        run = Run(tree, request.spec, request.input, request.run_id)
-        return await _run_and_commit(tree, run, outer)
+        async with claimed(request):
+            if request.resume is None:
+                run = Run(tree, request.spec, request.input, request.run_id)
+            else:
+                run = await restore(tree)
+            with active_runs.register(tree):
+                return await _run_and_commit(tree, run, outer)
     finally:
         session.ended(ending)
         live_sessions.leave(session)
@@ -69,7 +76,7 @@ async def _run_and_commit(tree: Tree, run: Run, outer: CallState | None) -> Outp
             announce(run, decode(text), revision)
         else:
             announce(run)
-        await drive(run)
+        await _drive_in_time(run, tree.request.timeout)
     except BaseException as error:  # noqa: BLE001 - raised again below, once the end is committed
         failure = error
         _note(run, error)
@@ -82,13 +89,27 @@ async def _run_and_commit(tree: Tree, run: Run, outer: CallState | None) -> Outp
     finally:
         if listening:
             tree.session.state.unsubscribe(tree.state_changed)
-    if run.hears_content and (run.hears_all or failure is not None):
+    if run.hears_content and (run.hears_all or run.output.status is not RunStatus.completed):
         tree.put(terminal_event(run, failure))
     if failure is not None:
         if isinstance(failure, KernError):
             failure.run_output = run.output
         raise failure
     return run.output
+
+
+async def _drive_in_time(run: Run, seconds: float | None) -> None:
+    deadline = asyncio.timeout(seconds)
+    try:
+        async with deadline:
+            await drive(run)
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        run.output.status = RunStatus.error
+        failure = RunDeadlineExceeded(f"the run took longer than {seconds:g} s")
+        run.output.error, run.output.error_type = str(failure), type(failure).__name__
+        raise failure from error
 
 
 def _note(run: Run, error: BaseException) -> None:
@@ -145,6 +166,9 @@ async def _end(tree: Tree, outer: CallState | None, failure: BaseException | Non
         try:
             await asyncio.wait([commit], timeout=left)
         except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and tree.top.stopped(task):
+                continue  # `cancel_run` came when the run was over
             cancelled = error
             deadline = deadline or time.monotonic() + COMMIT_SECONDS
     for conflict in commit.result():
@@ -182,6 +206,7 @@ def _row(run: Run) -> RunRow:
         runner_id=run.spec.id,
         parent_run_id=output.parent_run_id,
         status=output.status.value,
-        data=output.to_row(),
+        generation=run.generation,
+        data=output.to_row(**(pause_record(run) if output.status is RunStatus.paused else {})),
         created_at=output.created_at,
     )

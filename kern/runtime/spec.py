@@ -13,7 +13,9 @@ from kern.db.base import Db
 from kern.messages import Message, ToolCall
 from kern.models.base import Model, ResponseFormat, ToolDefinition
 from kern.run.output import ToolExecution
+from kern.run.requirement import RunRequirement
 from kern.state.order import TurnSlot
+from kern.usage import UsageLimits
 
 if TYPE_CHECKING:
     from kern.runtime.run import Run
@@ -180,6 +182,13 @@ class RunInput:
         self.value = text
 
 
+@dataclass(slots=True, frozen=True)
+class Resume:
+    """The answers of people for a paused run."""
+
+    requirements: Sequence[RunRequirement]
+
+
 @dataclass(slots=True, frozen=True, kw_only=True)
 class RunRequest:
     """A run that the application asks for.
@@ -189,6 +198,9 @@ class RunRequest:
         default_state: What a new session starts from.
         session_state: The run's own `session_state=`, or None.
         overwrite_state: Drop what is stored before that is merged in.
+        timeout: Seconds that the run may take.
+        usage_limits: What the run and all below it may use.
+        resume: Go on with a paused run instead of beginning one.
     """
 
     spec: RunnerSpec
@@ -202,4 +214,7 @@ class RunRequest:
     overwrite_state: bool = False
     dependencies: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+    usage_limits: UsageLimits | None = None
+    resume: Resume | None = None
     debug: bool = False

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from enum import IntEnum
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from kern.run.events import BaseRunEvent
+from kern.runtime.portal import portal
 
 OutputT = TypeVar("OutputT")
 Start = Callable[["EventBuffer"], Coroutine[Any, Any, OutputT]]
@@ -233,3 +234,20 @@ async def _drive(start: Start[OutputT], buffer: EventBuffer) -> OutputT:
         return await start(buffer)
     finally:
         buffer.close()
+
+
+def iterate(stream: RunStream[Any]) -> Iterator[Any]:
+    """A run's events for sync code: fetched from the portal's loop in batches, closed on `break`."""
+
+    async def batch() -> list[Any]:
+        try:
+            first = await anext(stream)
+        except StopAsyncIteration:
+            return []
+        return [first, *stream.take()]
+
+    try:
+        while items := portal.call(batch):
+            yield from items
+    finally:
+        portal.call(stream.aclose)

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 from pydantic_core import from_json
 
-from kern.errors import RetryAgentRun, StopAgentRun, ToolTimeoutError
+from kern.errors import RetryAgentRun, StopAgentRun, ToolTimeoutError, UsageLimitExceeded
 from kern.messages import Message, ToolCall
 from kern.models.base import ToolDefinition
 from kern.run.events import ToolCallCompletedEvent, ToolCallErrorEvent, ToolCallStartedEvent
 from kern.run.output import ToolExecution
+from kern.runtime.approval import settle
 from kern.runtime.invoke import invoke
 from kern.runtime.run import Run
 from kern.runtime.spec import CallSite, ToolOutcome
@@ -35,7 +36,12 @@ class FunctionTool:
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Validate the arguments, call the function, and turn its value into text."""
         function = self.function
-        values = function.validate(site.call.arguments)
+        values = {} if function.requires_user_input else function.validate(site.call.arguments)
+        verdict = settle(run, function, site)
+        if isinstance(verdict, ToolOutcome):
+            return verdict
+        if verdict.user_input is not None:
+            values = function.validate(site.call.arguments, user_input=verdict.user_input)
         deadline = asyncio.timeout(function.timeout)
         try:
             async with deadline:
@@ -81,15 +87,21 @@ async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
 
 
 async def _run_call(run: Run, call: ToolCall, slot: TurnSlot | None) -> ToolOutcome:
+    done = run.done.get(call.id)
+    if done is not None and done.result is not None:  # before a pause; it is not made again
+        return ToolOutcome(done.result, error=done.tool_call_error, stop=done.stop_after_tool_call)
     async with run.turn_slots:
-        execution = ToolExecution(call.id, call.name, _shown_arguments(call.arguments))
-        run.output.tools.append(execution)
+        execution = done or ToolExecution(call.id, call.name, _shown_arguments(call.arguments))
+        if done is None:
+            run.output.tools.append(execution)
         run.emit(ToolCallStartedEvent(run.source, replace(execution)))
         run.debug("calls %s(%s)", call.name, call.arguments)
         started = time.perf_counter()
         site = CallSite(call, execution, slot)
         outcome = await _outcome(run, site)
         site.pass_on()
+        if outcome.pending:
+            return outcome
         execution.duration = time.perf_counter() - started
         execution.result = outcome.content
         execution.tool_call_error = outcome.error
@@ -106,6 +118,7 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
     call = site.call
     tool = run.spec.tools.get(call.name)
     limit = run.spec.tool_call_limit
+    run.tree.ledger.reserve_tool_call()
     run.tool_calls += 1
     if limit is not None and run.tool_calls > limit:
         return ToolOutcome(f"Not called: the limit of {limit} tool calls is used up.", error=True)
@@ -118,6 +131,10 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
         return ToolOutcome(signal.message)
     except StopAgentRun as signal:
         return ToolOutcome(signal.message, stop=True)
+    except UsageLimitExceeded as error:
+        if site.execution.child_run_id is None:
+            raise
+        return ToolOutcome(_error_text(error), error=True)  # a member's; the leader's own request will tell
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is not None and task.cancelling():

@@ -10,6 +10,7 @@ from pydantic_core import from_json
 from kern.errors import ToolArgumentsError
 from kern.messages import Message
 from kern.models.base import ToolDefinition
+from kern.run.output import RunStatus
 from kern.runtime.engine import drive_child
 from kern.runtime.run import Run
 from kern.runtime.spec import CallSite, RunInput, RunnerSpec, ToolOutcome
@@ -25,10 +26,10 @@ class Delegation:
         share_interactions: A task is preceded by what members did earlier in this run.
     """
 
-    __slots__ = ("_members", "_share_interactions", "definition")
+    __slots__ = ("_share_interactions", "definition", "members")
 
     def __init__(self, members: Mapping[str, RunnerSpec], *, share_interactions: bool) -> None:
-        self._members = members
+        self.members = members
         self._share_interactions = share_interactions
         self.definition = ToolDefinition(
             NAME,
@@ -52,16 +53,26 @@ class Delegation:
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Run the member on the task; its answer is the outcome."""
         site.pass_on()
+        child = run.paused.pop(site.execution.child_run_id or "", None) or self._new_child(run, site)
+        if isinstance(child, ToolOutcome):
+            return child
+        output = await drive_child(child)
+        if output.status is RunStatus.paused:
+            return ToolOutcome("", pending=True)
+        if output.status is RunStatus.cancelled:
+            return ToolOutcome(f"{child.spec.label} was cancelled.", error=True)
+        return ToolOutcome(output.get_content_as_string())
+
+    def _new_child(self, run: Run, site: CallSite) -> Run | ToolOutcome:
         member_id, task = _parse(site.call.arguments)
-        spec = self._members.get(member_id)
+        spec = self.members.get(member_id)
         if spec is None:
-            known = ", ".join(self._members) or "none"
+            known = ", ".join(self.members) or "none"
             return ToolOutcome(f"There is no member with the id {member_id!r}. Members: {known}.", error=True)
         text = self._preceded(run, task)
         child = run.child(spec, RunInput(value=text, messages=[Message("user", text)]), str(uuid.uuid4()))
         site.execution.child_run_id = child.run_id
-        output = await drive_child(child)
-        return ToolOutcome(output.get_content_as_string())
+        return child
 
     def _preceded(self, run: Run, task: str) -> str:
         """The task, after what members did earlier in this run."""

@@ -67,6 +67,7 @@ class Team(Runner[TeamRunOutput]):
             prompt=Prompt.of(self, options, roster(members, subteams)),
             tool_choice=self.tool_choice,
             tool_call_limit=self.tool_call_limit,
+            retries=self.retry_policy(),
         )
 
     def members_by_id(self) -> Mapping[str, Agent | Team]:

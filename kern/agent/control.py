@@ -1,0 +1,198 @@
+"""Control over runs that were started: cancel one, or go on with one that waits for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
+
+from kern.agent.accessors import SessionAccess
+from kern.agent.options import NO_OPTIONS, RunOptions
+from kern.errors import UsageError
+from kern.models.base import Model
+from kern.run.output import RunOutput, TeamRunOutput
+from kern.run.requirement import RunRequirement
+from kern.runtime.control import active_runs
+from kern.runtime.debug import show_debug_messages
+from kern.runtime.portal import portal
+from kern.runtime.scheduler import execute
+from kern.runtime.spec import Resume, RunInput, RunnerSpec, RunRequest
+from kern.runtime.stream import EventBuffer, Listen, RunStream, iterate
+
+OutputT = TypeVar("OutputT", RunOutput, TeamRunOutput)
+
+
+class ContinueKeywords(TypedDict, total=False):
+    """The keywords of `continue_run`, beside the run itself."""
+
+    run_id: str | None
+    requirements: Sequence[RunRequirement] | None
+    stream_events: bool
+    yield_run_output: bool
+    user_id: str | None
+    dependencies: Mapping[str, Any] | None
+    debug_mode: bool | None
+
+
+class RunControl(SessionAccess, Generic[OutputT]):
+    """Cancelling and continuing runs, for agents and teams alike."""
+
+    __slots__ = ()
+
+    def build_spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
+        """What the engine is told of this agent or team for one run."""
+        raise NotImplementedError
+
+    async def acancel_run(self, run_id: str) -> bool:
+        """Cancel a run, a member's too: whoever awaits it gets its output, with status CANCELLED.
+
+        Returns whether this process drives the run. If it does not, the request is written to the database,
+        where the process that does will find it within about a second.
+        """
+        if active_runs.cancel(run_id):
+            return True
+        await self.database().request_cancel(run_id)
+        return False
+
+    def cancel_run(self, run_id: str) -> bool:
+        """See `acancel_run`; from any thread."""
+        return active_runs.cancel(run_id) or portal.call(lambda: self.acancel_run(run_id))
+
+    @overload
+    def acontinue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: Literal[False] = False,
+        **options: Unpack[ContinueKeywords],
+    ) -> Coroutine[Any, Any, OutputT]: ...
+    @overload
+    def acontinue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: Literal[True],
+        **options: Unpack[ContinueKeywords],
+    ) -> RunStream[OutputT]: ...
+    def acontinue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: bool = False,
+        **options: Unpack[ContinueKeywords],
+    ) -> Any:
+        """Go on with a run that was paused; what had already run is not run again.
+
+        Works from the object that the paused run returned, or, after a restart, from the database by `run_id`.
+
+        Args:
+            run_response: The paused run's output, its `requirements` resolved.
+            run_id: Instead of it, the run's id.
+            requirements: The resolved requirements; without them, those of `run_response`.
+            stream: As for `arun`.
+            user_id: Whose session it is.
+
+        Raises:
+            UsageError: The run does not wait, or goes on already.
+        """
+        call = _Continuation(**options)
+        run_id = call.run_id or (run_response.run_id if run_response is not None else None)
+        if run_id is None:
+            raise UsageError("continue_run takes the paused run's output, or its run_id")
+        answers = call.requirements
+        if answers is None:
+            answers = run_response.requirements if run_response is not None else ()
+
+        async def start(buffer: EventBuffer | None, listen: Listen) -> Any:
+            request = await self._continuation(run_id, run_response, answers, call)
+            return await execute(request, buffer, listen)
+
+        if not stream:
+            return start(None, Listen.nothing)
+        listen = Listen.everything if call.stream_events else Listen.content
+        return RunStream(
+            lambda buffer: start(buffer, listen), EventBuffer(), yield_output=call.yield_run_output
+        )
+
+    @overload
+    def continue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: Literal[False] = False,
+        **options: Unpack[ContinueKeywords],
+    ) -> OutputT: ...
+    @overload
+    def continue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: Literal[True],
+        **options: Unpack[ContinueKeywords],
+    ) -> Iterator[Any]: ...
+    def continue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: bool = False,
+        **options: Unpack[ContinueKeywords],
+    ) -> Any:
+        """See `acontinue_run`."""
+        if stream:
+            return iterate(self.acontinue_run(run_response, stream=True, **options))
+        return portal.call(lambda: self.acontinue_run(run_response, **options))
+
+    async def _continuation(
+        self,
+        run_id: str,
+        run_response: OutputT | None,
+        answers: Sequence[RunRequirement],
+        call: _Continuation,
+    ) -> RunRequest:
+        db = self.database()
+        row = await db.load_run(run_id)
+        if row is None:
+            raise UsageError(
+                f"no run {run_id!r} is stored here; a run is continued with the db it was made with"
+            )
+        debug = self.debug_mode if call.debug_mode is None else call.debug_mode
+        if debug:
+            show_debug_messages()
+        user_id = call.user_id or (run_response.user_id if run_response is not None else None) or self.user_id
+        return RunRequest(
+            spec=self.build_spec(NO_OPTIONS),
+            input=RunInput(value=None, messages=[]),
+            db=db,
+            run_id=run_id,
+            session_id=row.session_id,
+            user_id=user_id,
+            default_state=self.default_state(),
+            dependencies={**(self.dependencies or {}), **(call.dependencies or {})},
+            metadata=dict(run_response.metadata if run_response is not None else self.metadata or {}),
+            timeout=self.timeout,
+            usage_limits=self.usage_limits,
+            resume=Resume(answers),
+            debug=debug,
+        )
+
+
+class _Continuation:
+    """The keywords of one `continue_run`, checked."""
+
+    def __init__(
+        self,
+        *,
+        run_id: str | None = None,
+        requirements: Sequence[RunRequirement] | None = None,
+        stream_events: bool = False,
+        yield_run_output: bool = False,
+        user_id: str | None = None,
+        dependencies: Mapping[str, Any] | None = None,
+        debug_mode: bool | None = None,
+    ) -> None:
+        self.run_id = run_id
+        self.requirements = requirements
+        self.stream_events = stream_events
+        self.yield_run_output = yield_run_output
+        self.user_id = user_id
+        self.dependencies = dependencies
+        self.debug_mode = debug_mode

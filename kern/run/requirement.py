@@ -1,0 +1,120 @@
+"""What a paused run waits for: a person's word on one tool call."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from kern.errors import UsageError
+
+Need = Literal["confirmation", "user_input", "external_execution"]
+
+
+@dataclass(slots=True, kw_only=True)
+class RunRequirement:
+    """One tool call that waits for a person. Resolve it, then call `continue_run`.
+
+    Args:
+        kind: What is needed: a word of consent, values that the model may not choose, or the call's
+            result from somewhere else.
+        run_id: The run whose call it is; a member's, where a member waits.
+        agent_path: The names from the top-level run down to that one.
+        tool_call_id: The model's id of the call.
+        tool_name: The tool.
+        tool_args: The arguments that the model chose.
+        user_input_schema: For "user_input": the JSON schema of the values that are asked for.
+        confirmed: For "confirmation": the answer; None as long as there is none.
+        note: What the model is told of a rejection.
+        user_input: For "user_input": the values.
+        result: For "external_execution": the text that the model is told.
+    """
+
+    kind: Need
+    run_id: str
+    agent_path: list[str]
+    tool_call_id: str
+    tool_name: str
+    tool_args: dict[str, Any]
+    user_input_schema: dict[str, Any] | None = None
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    confirmed: bool | None = None
+    note: str | None = None
+    user_input: dict[str, Any] | None = None
+    result: str | None = None
+
+    @property
+    def needs_confirmation(self) -> bool:
+        """It waits for `confirm` or `reject`."""
+        return self.kind == "confirmation" and self.confirmed is None
+
+    @property
+    def needs_user_input(self) -> bool:
+        """It waits for `provide_user_input`."""
+        return self.kind == "user_input" and self.user_input is None and self.confirmed is None
+
+    @property
+    def needs_external_execution(self) -> bool:
+        """It waits for `set_external_execution_result`."""
+        return self.kind == "external_execution" and self.result is None and self.confirmed is None
+
+    @property
+    def is_resolved(self) -> bool:
+        """The run can go on, as far as this call is concerned."""
+        return not (self.needs_confirmation or self.needs_user_input or self.needs_external_execution)
+
+    def confirm(self) -> None:
+        """Let the call be made.
+
+        Raises:
+            UsageError: It waits for something else.
+        """
+        self._expect("confirmation", "confirm")
+        self.confirmed = True
+
+    def reject(self, note: str | None = None) -> None:
+        """Refuse the call, whatever it waits for; the model is told so, with the note."""
+        self.confirmed = False
+        self.note = note
+
+    def provide_user_input(self, values: Mapping[str, Any]) -> None:
+        """Give the values that the model may not choose.
+
+        Raises:
+            UsageError: It waits for something else, or a value is asked for and not given, or not asked for.
+        """
+        self._expect("user_input", "provide_user_input")
+        schema = self.user_input_schema or {}
+        asked = schema.get("properties", {})
+        unknown = [name for name in values if asked and name not in asked]
+        missing = [name for name in schema.get("required", ()) if name not in values]
+        if unknown or missing:
+            raise UsageError(
+                f"{self.tool_name} asks for {', '.join(asked)}"
+                + (f"; not given: {', '.join(missing)}" if missing else "")
+                + (f"; not asked for: {', '.join(unknown)}" if unknown else "")
+            )
+        self.user_input = dict(values)
+
+    def set_external_execution_result(self, result: str) -> None:
+        """Give the result of the call, which was carried out elsewhere.
+
+        Raises:
+            UsageError: It waits for something else.
+        """
+        self._expect("external_execution", "set_external_execution_result")
+        self.result = result
+
+    def _expect(self, kind: Need, verb: str) -> None:
+        if self.kind != kind:
+            raise UsageError(f"{self.tool_name} waits for {self.kind}; {verb}() does not apply")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, without what is not set."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunRequirement:
+        """The reverse of `to_dict`."""
+        return cls(**data)

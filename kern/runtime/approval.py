@@ -1,0 +1,60 @@
+"""Tool calls that need a person: which do, and what becomes of one once the person has answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kern.run.requirement import Need, RunRequirement
+from kern.runtime.run import Run
+from kern.runtime.spec import CallSite, ToolOutcome
+from kern.tools.function import Function
+
+
+@dataclass(slots=True, frozen=True)
+class Go:
+    """The call may be made, with what the person has put in."""
+
+    user_input: dict[str, Any] | None = None
+
+
+def need_of(function: Function) -> Need | None:
+    """What a call of `function` waits for; None if it can be made at once."""
+    if function.requires_confirmation:
+        return "confirmation"
+    if function.requires_user_input:
+        return "user_input"
+    if function.external_execution:
+        return "external_execution"
+    return None
+
+
+def settle(run: Run, function: Function, site: CallSite) -> Go | ToolOutcome:
+    """Whether the call goes on, has its outcome already, or has to wait."""
+    need = need_of(function)
+    if need is None:
+        return Go()
+    requirement = run.resolved.get(site.call.id)
+    if requirement is None or not requirement.is_resolved:
+        if requirement is None:
+            requirement = _requirement(run, function, site, need)
+        run.requirements.append(requirement)
+        return ToolOutcome("", pending=True)
+    if requirement.confirmed is False:
+        note = f": {requirement.note}" if requirement.note else ""
+        return ToolOutcome(f"The user has rejected this call{note}. Do not repeat it as it is.")
+    if requirement.result is not None:
+        return ToolOutcome(requirement.result)
+    return Go(requirement.user_input)
+
+
+def _requirement(run: Run, function: Function, site: CallSite, need: Need) -> RunRequirement:
+    return RunRequirement(
+        kind=need,
+        run_id=run.run_id,
+        agent_path=list(run.source.path),
+        tool_call_id=site.call.id,
+        tool_name=site.call.name,
+        tool_args=site.execution.tool_args,
+        user_input_schema=function.user_input_schema if need == "user_input" else None,
+    )
