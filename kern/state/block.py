@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kern.errors import AgentSignal, UsageError
-from kern.state.scope import ended
+from kern.state.savepoint import Savepoint
+from kern.state.scope import EnclosedScope, ended
 
 if TYPE_CHECKING:
     from kern.state.call import CallState
@@ -25,15 +25,15 @@ class Block:
     The exceptions that steer the model are no errors here either.
     """
 
-    __slots__ = ("_base", "_saved", "_savepoint", "_token", "call", "copy", "owns_lock")
+    __slots__ = ("_base", "_inner", "_savepoint", "_token", "call", "copy", "owns_lock")
 
     def __init__(self, call: CallState) -> None:
         self.call = call
         self.copy: Any = None
         self._base = b""
         self.owns_lock = False
-        self._savepoint = False
-        self._saved: Any = None
+        self._savepoint: Savepoint | None = None
+        self._inner: EnclosedScope | None = None
         self._token: Token[Block | None] | None = None
 
     def __enter__(self) -> Any:
@@ -57,9 +57,10 @@ class Block:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         failed = error is not None and not isinstance(error, AgentSignal)
-        if self._savepoint:
+        if self._savepoint is not None:
             if failed:
-                self.call.shape.restore(self.call.read(), self._saved)
+                self._savepoint.restore()
+                self.call.put_back(self._savepoint.root)
             return
         if self._token is not None:
             current_block.reset(self._token)
@@ -77,6 +78,26 @@ class Block:
     ) -> None:
         self.__exit__(kind, error, trace)
 
+    # What an EnclosedScope asks for (EnclosingCall).
+
+    def edited(self) -> Any:
+        """The block's copy as plain JSON data."""
+        if not self.owns_lock:
+            raise ended(self.call.writer)
+        return self.call.shape.dump(self.copy)
+
+    def replace(self, tree: Any) -> None:
+        """Put what a nested run committed into the copy, in place."""
+        if not self.owns_lock:
+            raise ended(self.call.writer)
+        self.call.shape.restore(self.copy, self.call.shape.load_tree(tree))
+
+    def enclosed_scope(self) -> EnclosedScope:
+        """The scope for nested runs inside the block."""
+        if self._inner is None:
+            self._inner = EnclosedScope(self)
+        return self._inner
+
     def drop(self) -> None:
         """Give the block up: its call has ended."""
         self._let_go()
@@ -85,8 +106,7 @@ class Block:
         """Enter where nothing has to be waited for: a savepoint, or the lock of this step."""
         call = self.call
         if call.has_state():
-            self._savepoint = True
-            self._saved = copy.deepcopy(call.read())
+            self._savepoint = Savepoint(call.read())
             return True
         if not call.take_gate(self):
             return False

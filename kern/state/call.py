@@ -63,6 +63,7 @@ class CallState:
         "_end_mutex",
         "_ended",
         "_inner",
+        "_off_turn",
         "_on_void",
         "_task",
         "_thread",
@@ -109,6 +110,7 @@ class CallState:
         self._ended = False
         self._end_mutex = threading.Lock()
         self._inner: EnclosedScope | None = None
+        self._off_turn = 0
         self._blocks: list[Block] = []
         self._tickets: list[Ticket] = []
         self._on_void: list[Callable[[], None]] = []
@@ -160,7 +162,10 @@ class CallState:
         self.shape.restore(self.read(), self.shape.load_tree(tree))
 
     def enclosed_scope(self) -> EnclosedScope:
-        """The scope for nested runs of this call, which has touched the state."""
+        """The scope for nested runs of this call, which has the state: as a whole, or in an open block."""
+        block = None if self.touched else self._open_block()
+        if block is not None:
+            return block.enclosed_scope()
         with self._end_mutex:
             if self._inner is None:
                 self._inner = EnclosedScope(self)
@@ -283,11 +288,10 @@ class CallState:
 
     def void(self) -> None:
         """The call is given up while its thread still runs: release the state now, drop the copy."""
-        callbacks = list(self._on_void)
+        self.end(commit=False)  # first of all, so that no thread of the call begins to wait after this
         for ticket in list(self._tickets):
             self.scope.lock.abort(ticket)
-        self.end(commit=False)
-        for callback in callbacks:
+        for callback in list(self._on_void):
             callback()
 
     @contextmanager
@@ -312,7 +316,21 @@ class CallState:
 
     def has_lock(self) -> bool:
         """The stepper need not take the lock before the next step, or has it for this one."""
-        return self.touched or self.gate_open or self.main_block is not None
+        return self.touched or self.gate_open or self.main_block is not None or self._off_turn > 0
+
+    def leave_turn(self) -> bool:
+        """The next steps are Kern's own and take no turn; False if the call is not stepped here."""
+        if not self.steps_current_task() or self.touched or self.main_block is not None:
+            return False
+        self._off_turn += 1
+        if self.gate_open:
+            self.gate_open = False
+            self.scope.lock.release()
+        return True
+
+    def rejoin_turn(self) -> None:
+        """The reverse of `leave_turn`; the step that is going on still has no turn."""
+        self._off_turn -= 1
 
     def has_state(self) -> bool:
         """The running code edits a copy already: the call's, or that of a block round it."""
@@ -325,6 +343,14 @@ class CallState:
         self.gate_open = False
         self.main_block = block
         return True
+
+    def put_back(self, value: Any) -> None:
+        """Make `value`, which was the running code's copy before, its copy again."""
+        block = None if self.touched else self._open_block()
+        if block is not None:
+            block.copy = value
+        elif not self._ended:
+            self._copy = value
 
     def register(self, block: Block) -> bool:
         """Note that `block` has the lock; False if the call has ended."""

@@ -8,11 +8,13 @@ coroutine at once, which then runs without the lock, and may not touch.
 
 from __future__ import annotations
 
+import asyncio
 import types
 from collections.abc import Callable, Coroutine, Generator
+from types import TracebackType
 from typing import Any, TypeVar
 
-from kern.state.call import CallState
+from kern.state.call import CallState, active_calls
 
 T = TypeVar("T")
 
@@ -52,3 +54,24 @@ async def step(call: CallState, coroutine: Coroutine[Any, Any, T]) -> T:
             resume = coroutine.send
         except BaseException as error:  # noqa: BLE001
             resume, value = coroutine.throw, error
+
+
+class OffTurn:
+    """Round what a function of the application's awaits of Kern itself: a nested run, an accessor.
+
+    While an untouched function takes its turns, whatever it awaits goes on only when nobody has the state.
+    Kern's own code must not: it has locks of its own, and it is what the one with the state may wait for.
+    """
+
+    __slots__ = ("_calls",)
+
+    async def __aenter__(self) -> None:
+        self._calls = [call for call in active_calls() if call.leave_turn()]
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for call in self._calls:
+            call.rejoin_turn()
+        if self._calls and (error is None or isinstance(error, Exception)):
+            await asyncio.sleep(0)  # back to the stepper's gate
