@@ -25,6 +25,7 @@ from kern.state.call import CallState, enclosing_call
 from kern.state.codec import decode
 from kern.state.resolve import deep_merge
 from kern.state.scope import Writer
+from kern.state.stepping import OffTurn
 
 log = logging.getLogger("kern")
 
@@ -44,11 +45,17 @@ async def execute(
         StoreError: The end could not be committed.
         CancelledError: The calling task was cancelled; the end is committed.
     """
+    async with OffTurn():  # a tool that runs this must not make it wait for the tool's own turns
+        return await _in_session(request, buffer, listen)
+
+
+async def _in_session(request: RunRequest, buffer: EventBuffer | None, listen: Listen) -> Output:
+    """The run, for which its session is in use."""
     session = live_sessions.enter(request.db, request.session_id)
     ending = session.expect(buffer)
     try:
         outer = enclosing_call(session.key)
-        if outer is None or not outer.touched:
+        if outer is None or not outer.has_state():
             await session.settled()
             outer = None
         await session.load(request.default_state, request.user_id)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar, Token
 from dataclasses import replace
 from typing import Any
 
@@ -23,11 +24,15 @@ from kern.state.lock import FairLock
 from kern.state.merge import Conflict, Policies, merge
 from kern.state.patch import apply, diff
 from kern.state.scope import Change, LiveState
+from kern.state.stepping import OffTurn
 
 ANY_USER: Any = object()
 """For accessors that are trusted code: no user is checked."""
 
 Key = Hashable
+
+_inside: ContextVar[frozenset[Ending]] = ContextVar("kern_inside", default=frozenset())
+"""The ends of the runs that the running code belongs to."""
 
 
 class Ending:
@@ -35,6 +40,7 @@ class Ending:
 
     def __init__(self, buffer: EventBuffer | None) -> None:
         self._buffer = buffer
+        self.token: Token[frozenset[Ending]] | None = None
         self.done: concurrent.futures.Future[None] = concurrent.futures.Future()
 
     @property
@@ -100,15 +106,23 @@ class LiveSession:
         """A run begins, whose consumer may walk away; `ended` has to follow."""
         ending = Ending(buffer)
         self._endings.append(ending)
+        ending.token = _inside.set(_inside.get() | {ending})
         return ending
 
     def ended(self, ending: Ending) -> None:
         """The run has ended and is committed, or never will be."""
+        if ending.token is not None:
+            _inside.reset(ending.token)
         self._endings.remove(ending)
         ending.done.set_result(None)
 
     async def settled(self) -> None:
-        """Wait for the runs that were walked away from: they end, and are committed, in the background."""
+        """Wait for the runs that were walked away from: they end, and are committed, in the background.
+
+        Not inside a run of the session, such as in a tool that cleans up: that would be a wait for itself.
+        """
+        if not _inside.get().isdisjoint(self._endings):
+            return
         for ending in list(self._endings):
             if ending.abandoned:
                 await asyncio.wait([asyncio.wrap_future(ending.done)])
@@ -258,9 +272,10 @@ class LiveSessions:
         """Have the session in use, loaded, after all ends of runs that are still being written."""
         session = self.enter(db, session_id)
         try:
-            await session.settled()
-            await session.load(default, user_id, owner)
-            yield session
+            async with OffTurn():
+                await session.settled()
+                await session.load(default, user_id, owner)
+                yield session
         finally:
             self.leave(session)
 
