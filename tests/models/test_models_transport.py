@@ -240,13 +240,16 @@ async def test_silence_after_a_piece_is_a_timeout_and_final(server: ReplayServer
     assert connections() == []
 
 
-async def test_an_unreachable_host_is_a_connection_error(sink: Sink, server: ReplayServer) -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_an_unreachable_host_is_a_connection_error(
+    sink: Sink, server: ReplayServer, scheme: str
+) -> None:
     listener = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     listener.close()
     await listener.wait_closed()
     with pytest.raises(ModelConnectionError, match=f"127.0.0.1:{port}") as caught:
-        await OpenAIChat("m", base_url=f"http://127.0.0.1:{port}").respond(ASK, sink)
+        await OpenAIChat("m", base_url=f"{scheme}://127.0.0.1:{port}").respond(ASK, sink)
     assert isinstance(caught.value.__cause__, httpx.ConnectError)
     assert len(sink.retries) == 2
     assert connections() == []
