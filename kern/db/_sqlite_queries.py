@@ -122,9 +122,10 @@ class Queries:
                 return Committed(stored, repeated=True)
             write = commit.resolve(stored)
             row = applied(stored, commit, write)
+            runs = commit.runs if write.runs is None else write.runs
             with store_errors(self._path):
                 self._put_session(raw, row, write, new=stored is None)
-                raw.executemany(self._sql["put_run"], map(_run_values, commit.runs))
+                raw.executemany(self._sql["put_run"], map(_run_values, runs))
                 raw.executemany(self._sql["insert_change"], map(_change_values, write.changes))
         return Committed(row)
 

@@ -86,12 +86,15 @@ class StateWrite:
         state: The new state; None leaves the stored one and its version as they are.
         revision: The state's revision after this commit.
         changes: Rows for the log, their revisions final.
+        runs: Rows to write in place of the commit's, of the same runs, where what the resolver found belongs
+            in them; None for the commit's own.
     """
 
     state: bytes | None
     revision: int
     state_version: int = 0
     changes: Sequence[ChangeRow] = ()
+    runs: Sequence[RunRow] | None = None
 
 
 StateResolver = Callable[[SessionRow | None], StateWrite]

@@ -68,7 +68,7 @@ class InMemoryDb(Db):
             if session is None:
                 session = self._sessions[commit.session_id] = _Session(row)
             session.row = row
-            for run in commit.runs:
+            for run in commit.runs if write.runs is None else write.runs:
                 self._put_run(session, run)
             for change in write.changes:
                 insort(session.changes, change, key=_revision)
