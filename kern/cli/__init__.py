@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
 
 from kern._version import __version__
-from kern.cli._report import say_error
+from kern.cli._report import say
 from kern.cli.demo import add_demo_parser
+from kern.console._view import was_shown
 from kern.errors import KernError
 
 __all__ = ["main"]
@@ -28,14 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_demo_parser(commands)
     chosen = parser.parse_args(arguments)
+    logging.getLogger("kern").addHandler(logging.NullHandler())  # what matters is shown, or is the last line
     try:
         code: int = chosen.run(chosen)
         sys.stdout.flush()
         return code
     except KernError as error:
-        say_error(error)
+        if not (was_shown(error) and sys.stdout.isatty()):
+            say(str(error))
         return 1
     except KeyboardInterrupt:
+        say("interrupted")
         return _INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has gone; the interpreter must not try to flush it at its exit.

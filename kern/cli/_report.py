@@ -15,7 +15,7 @@ _WIDEST = 100
 
 def heading(text: str) -> None:
     """Begin a part, with a line across the terminal."""
-    rule = "─" * max(3, _width() - len(text) - 4)
+    rule = "─" * max(3, shutil.get_terminal_size().columns - len(text) - 4)
     _print(f"\n{_bold(f'── {text}')} {rule}\n")
 
 
@@ -32,9 +32,9 @@ def state_fact(label: str, state: Mapping[str, Any]) -> None:
     fact(label, json.dumps(state, ensure_ascii=False))
 
 
-def say_error(error: Exception) -> None:
+def say(text: str) -> None:
     """The one line that a failed command ends with."""
-    print(f"kern: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"kern: {' '.join(text.split())}", file=sys.stderr)
 
 
 def _width() -> int:

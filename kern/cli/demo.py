@@ -138,13 +138,13 @@ def _playing(options: argparse.Namespace) -> Iterator[_Played]:
     if real and options.model != _STAND_IN:
         model = resolve(options.model) if options.model else default_model()
         where = f" at {options.base_url}" if options.base_url else ""
-        yield _Played(model, f"{model.provider}/{model.id}{where}, a real model, by real requests")
+        yield _Played(model, f"a real one, {model.provider}/{model.id}{where}: its requests may cost money")
         return
     with ModelServer(StandIn(_PACE if sys.stdout.isatty() else 0.0)) as server:
         yield _Played(
             OpenAIResponses(_STAND_IN, base_url=server.base_url, api_key="none"),
-            "no real one: a stand-in made of a few rules, behind an HTTP server on this machine. Set "
-            "OPENAI_API_KEY, or pass --model, and the same team asks a real model",
+            "none that is real: a stand-in made of a few rules, behind an HTTP server on this machine. With "
+            "OPENAI_API_KEY set, or --model, the same team asks a real model",
         )
 
 
