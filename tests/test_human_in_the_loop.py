@@ -211,7 +211,8 @@ async def test_only_one_continuation_at_a_time() -> None:
 PROGRAM = """
 import asyncio, sys
 sys.path[:0] = [{tests!r}]
-from test_human_in_the_loop import DONE, SqliteDb, nested_team
+from kern.db.sqlite import SqliteDb
+from test_human_in_the_loop import DONE, nested_team
 team = nested_team(SqliteDb({file!r}))
 {body}
 """

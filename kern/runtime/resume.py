@@ -78,10 +78,10 @@ async def _restore(
     run.generation = row.generation + 1
     run.messages = [Message.from_dict(message) for message in record["messages"]]
     run.own = Metrics.from_dict(record["own"])
-    _take_over(run, output)
     for requirement in output.requirements:
         if requirement.run_id == run.run_id:
             run.resolved[requirement.tool_call_id] = answers.pop(requirement.id, requirement)
+    _take_over(run, output)
     await _restore_children(run, answers)
     return run
 
