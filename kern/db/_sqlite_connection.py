@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 from weakref import WeakSet
@@ -15,12 +16,31 @@ from kern.db._sqlite_errors import Moved, store_errors
 from kern.db._sqlite_thread import SqliteThread, Uncancellable, settled
 
 T = TypeVar("T")
-Job = Callable[[sqlite3.Connection], T]
-"""A whole transaction; runs in the connection's thread."""
-
 BUSY_SLICE = 0.1
 """Seconds that SQLite itself waits for another process. Short, since the thread can do nothing else
 meanwhile: `SqliteFile` waits the rest of the time, and tries again."""
+
+
+@dataclass(slots=True, eq=False)
+class OpenFile:
+    """What a connection has while it is open.
+
+    Args:
+        prepared: The schemas that the file is known to have; for the owner's use.
+    """
+
+    path: Path
+    raw: sqlite3.Connection
+    inode: tuple[int, int] | None
+    prepared: set[str] = field(default_factory=set)
+
+    def check_moved(self) -> None:
+        """Raise `Moved` if the file was deleted or replaced.
+
+        SQLite would go on writing to a deleted file, where nobody will ever find it.
+        """
+        if _inode(self.path) != self.inode:
+            raise Moved
 
 
 class Connection:
@@ -31,20 +51,17 @@ class Connection:
     """
 
     def __init__(self, path: Path) -> None:
-        self.prepared: set[str] = set()
-        """The schemas that this file is known to have; for the owner's use."""
         self._path = path
         self._thread: SqliteThread | None = None
-        self._raw: sqlite3.Connection | None = None
-        self._inode: tuple[int, int] | None = None
-        self._opening: Uncancellable[None] | None = None
+        self._file: OpenFile | None = None
+        self._opening: tuple[SqliteThread, Uncancellable[None]] | None = None
         # Held while SQLite is at work, so that a fork can wait until it is not.
         self._at_work = threading.Lock()
 
     @property
-    def is_open(self) -> bool:
-        """Jobs can be submitted."""
-        return self._thread is not None
+    def file(self) -> OpenFile | None:
+        """The open file: jobs can be submitted. None while it is not open."""
+        return self._file if self._thread is not None else None
 
     async def open(self) -> None:
         """Open the file if that has not been done.
@@ -53,59 +70,56 @@ class Connection:
             StoreError: It cannot be opened.
         """
         while self._thread is None:
-            await settled(self._opening or self._start_opening())
+            if self._opening is None:
+                with _connections_mutex:
+                    _connections.add(self)
+                thread = SqliteThread()
+                self._opening = thread, thread.submit(self._connect)
+            await self._wait_for(*self._opening)
 
     async def close(self) -> None:
         """Close, after the jobs that are submitted already."""
         if self._opening is not None:
             with suppress(Exception):  # those who wait for it are told
-                await settled(self._opening)
+                await self._wait_for(*self._opening)
         if self._thread is not None:
-            closing = self.submit(sqlite3.Connection.close)
-            thread, self._thread, self._raw = self._thread, None, None
+            closing = self.submit(_close)
+            thread, self._thread, self._file = self._thread, None, None
             thread.end()
             await settled(closing)
 
-    def submit(self, job: Job[T], finished: Callable[[], None] | None = None) -> Uncancellable[T]:
+    def submit(
+        self, job: Callable[[OpenFile], T], finished: Callable[[], None] | None = None
+    ) -> Uncancellable[T]:
         """Queue `job` on the open connection; it runs to its end whatever becomes of the future or the loop.
 
         Args:
             job: Called in the connection's thread.
             finished: Called there after it, always.
         """
-        raw, at_work = self._raw, self._at_work
-        assert self._thread is not None
-        assert raw is not None
+        thread, file, at_work = self._thread, self._file, self._at_work
+        assert thread is not None
+        assert file is not None
 
         def run() -> T:
             with at_work:
-                return job(raw)
+                return job(file)
 
-        return self._thread.submit(run, finished)
+        return thread.submit(run, finished)
 
-    def check_moved(self) -> None:
-        """Raise `Moved` if the file was deleted or replaced; called in the connection's thread.
+    async def _wait_for(self, thread: SqliteThread, opening: Uncancellable[None]) -> None:
+        """Wait until the thread has opened the file, or failed; the first to know takes note of it."""
+        try:
+            await settled(opening)
+        finally:
+            if self._opening == (thread, opening) and opening.done():
+                self._opening = None
+                if opening.exception() is None:
+                    self._thread = thread
+                else:
+                    thread.end()
 
-        SQLite would go on writing to a deleted file, where nobody will ever find it.
-        """
-        if _inode(self._path) != self._inode:
-            raise Moved
-
-    def _start_opening(self) -> Uncancellable[None]:
-        thread = SqliteThread(self._connect)
-        with _connections_mutex:
-            _connections.add(self)
-        self._opening = opening = thread.start()
-
-        def finish(_: object) -> None:
-            self._opening = None
-            if opening.exception() is None:
-                self._thread = thread
-
-        opening.add_done_callback(finish)
-        return opening
-
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> None:
         with self._at_work, store_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             raw = sqlite3.connect(
@@ -116,15 +130,16 @@ class Connection:
             except BaseException:
                 raw.close()
                 raise
-            self.prepared.clear()
-            self._inode = _inode(self._path)
-            self._raw = raw
-        return raw
+            self._file = OpenFile(self._path, raw, _inode(self._path))
 
     def __del__(self) -> None:
         """Close what nobody can use any more, where the loop had no chance to."""
-        if self._thread is not None and self._raw is not None:
-            self._thread.end(self._raw.close)
+        thread = self._opening[0] if self._opening is not None else self._thread
+        file, self._thread, self._file, self._opening = self._file, None, None, None
+        if thread is not None:
+            if file is not None:
+                thread.put(file.raw.close)
+            thread.end()
 
     def _before_fork(self) -> None:
         self._at_work.acquire()
@@ -139,12 +154,14 @@ class Connection:
         process's memory, so a connection of the child's own would believe that it has the lock which only
         the parent has; and when the parent closes the file, it deletes the log that the child writes to.
         """
-        if self._thread is not None:
-            self._thread.forget()
-        if self._raw is not None:
-            self._raw.close()
-        self._thread = self._raw = self._opening = None
+        if self._file is not None:
+            self._file.raw.close()
+        self._thread = self._file = self._opening = None
         self._at_work.release()
+
+
+def _close(file: OpenFile) -> None:
+    file.raw.close()
 
 
 def _configure(raw: sqlite3.Connection) -> None:

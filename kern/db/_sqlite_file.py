@@ -13,13 +13,15 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from kern._loops import LoopLocal
-from kern.db._sqlite_connection import Connection, Job
+from kern.db._sqlite_connection import Connection, OpenFile
 from kern.db._sqlite_errors import Busy, Moved
 from kern.db._sqlite_thread import settled
 from kern.errors import StoreError
 from kern.state.lock import FairLock, LockTimeout
 
 T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], T]
+"""A whole transaction; runs in the connection's thread."""
 
 _PAUSE = 0.005
 """Seconds between two attempts at a file that another process is writing."""
@@ -70,15 +72,15 @@ class SqliteFile:
             connection = self._connections.get()
             try:
                 await connection.open()
-                alone = write or schema not in connection.prepared
+                alone = write or connection.file is None or schema not in connection.file.prepared
                 if alone:
                     await self._lock.acquire(max(0.0, deadline - loop.time()))
-                    if not connection.is_open:  # closed by another task while this one waited
+                    if connection.file is None:  # closed by another task while this one waited
                         self._lock.release()
                         continue
                 # The thread itself gives the lock back: this task may be cancelled, and its loop stopped.
                 future = connection.submit(
-                    partial(_run, job, connection, schema, prepare), self._lock.release if alone else None
+                    partial(_run, job, schema, prepare), self._lock.release if alone else None
                 )
                 return await settled(future)
             except Moved:
@@ -109,18 +111,12 @@ class SqliteFile:
         self._start_afresh()
 
 
-def _run(
-    job: Job[T],
-    connection: Connection,
-    schema: str,
-    prepare: Callable[[sqlite3.Connection], None],
-    raw: sqlite3.Connection,
-) -> T:
-    connection.check_moved()
-    if schema not in connection.prepared:
-        prepare(raw)
-        connection.prepared.add(schema)
-    return job(raw)
+def _run(job: Job[T], schema: str, prepare: Callable[[sqlite3.Connection], None], file: OpenFile) -> T:
+    file.check_moved()
+    if schema not in file.prepared:
+        prepare(file.raw)
+        file.prepared.add(schema)
+    return job(file.raw)
 
 
 _files: WeakValueDictionary[Path, SqliteFile] = WeakValueDictionary()

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import aiosqlite
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
@@ -40,36 +41,19 @@ async def settled(future: Uncancellable[T]) -> T:
 
 
 class SqliteThread:
-    """A thread with a SQLite connection; a daemon, since by default it would keep a program from ending.
+    """A thread for one SQLite connection, started with the object.
 
-    Args:
-        connect: Makes the connection; called in the thread.
+    A daemon, since aiosqlite's own choice keeps a program that does not close from ending.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
-        self._connection = aiosqlite.Connection(connect, iter_chunk_size=64)
+    def __init__(self) -> None:
+        # Never awaited: aiosqlite would lose the connection that its thread is making if the await is
+        # cancelled. The connection is made by the first job.
+        self._aiosqlite = aiosqlite.Connection(_no_connection, iter_chunk_size=64)
         # Up to aiosqlite 0.21 the connection is its thread, from 0.22 on it has one.
-        thread: Any = getattr(self._connection, "_thread", self._connection)
+        thread: threading.Thread = getattr(self._aiosqlite, "_thread", self._aiosqlite)  # type: ignore[arg-type]
         thread.daemon = True
-
-    def start(self) -> Uncancellable[None]:
-        """Start the thread. The future is done when the connection is made, or could not be."""
-        # `await self._connection`, by hand: cancelled in the middle, aiosqlite would lose the connection that
-        # its thread is making; and `asyncio.run` cancels every task at its end, one of our own too.
-        steps = self._connection.__await__()
-        connected: asyncio.Future[sqlite3.Connection] = next(steps)
-        started: Uncancellable[None] = Uncancellable()
-
-        def finish(_: object) -> None:
-            try:
-                next(steps)
-            except StopIteration:
-                started.set_result(None)
-            except BaseException as error:  # noqa: BLE001  # raised again where the future is awaited
-                started.set_exception(error)
-
-        connected.add_done_callback(finish)
-        return started
+        thread.start()
 
     def submit(self, job: Callable[[], T], finished: Callable[[], None] | None = None) -> Uncancellable[T]:
         """Queue `job`; it runs to its end whatever becomes of the future, or of the loop.
@@ -81,37 +65,40 @@ class SqliteThread:
         loop = asyncio.get_running_loop()
         future: Uncancellable[T] = Uncancellable()
 
+        waiting = future
+
         def run() -> None:
+            nonlocal job, finished, waiting
             try:
-                answer = partial(future.set_result, job())
+                answer = partial(waiting.set_result, job())
             except StopIteration as error:  # a future does not take one
                 failure = RuntimeError("StopIteration was raised in a database transaction")
                 failure.__cause__ = error
-                answer = partial(future.set_exception, failure)
+                answer = partial(waiting.set_exception, failure)
             except BaseException as error:  # noqa: BLE001  # raised again where the future is awaited
-                answer = partial(future.set_exception, error)
+                answer = partial(waiting.set_exception, error)
             if finished is not None:
                 finished()
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(answer)
+            # aiosqlite's thread keeps this function until it gets another, and so all that it refers to.
+            del job, finished, waiting
 
-        self._put(run)
+        self.put(run)
         return future
 
-    def end(self, last: Callable[[], None] | None = None) -> None:
-        """Let the thread end when it has done what it was given, and `last`. Waits for nothing."""
-        self.forget()
-        if last is not None:
-            self._put(last)
-        self._put(lambda: _STOP_RUNNING_SENTINEL)  # what stops aiosqlite from 0.22 on
-        self._connection._tx.put_nowait(_STOP_RUNNING_SENTINEL)  # type: ignore[arg-type]  # and before
+    def end(self) -> None:
+        """Let the thread end when it has done what it was given. Waits for nothing."""
+        self.put(lambda: _STOP_RUNNING_SENTINEL)  # what stops aiosqlite from 0.22 on
+        self._aiosqlite._tx.put_nowait(_STOP_RUNNING_SENTINEL)  # type: ignore[arg-type]  # and before
 
-    def forget(self) -> None:
-        """The connection is closed, or will be: aiosqlite need not warn that it is open."""
-        self._connection._connection = None
+    def put(self, function: Callable[[], object]) -> None:
+        """Queue a function that does not raise, and whose end nobody waits for."""
+        self._aiosqlite._tx.put_nowait((_NOBODY, function))  # type: ignore[arg-type]
 
-    def _put(self, function: Callable[[], object]) -> None:
-        self._connection._tx.put_nowait((_NOBODY, function))  # type: ignore[arg-type]
+
+def _no_connection() -> sqlite3.Connection:
+    raise AssertionError("the thread is not awaited")
 
 
 class _Nobody:

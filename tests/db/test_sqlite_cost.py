@@ -1,0 +1,77 @@
+"""What a commit writes and a query reads does not grow with the number of earlier runs."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from kern.db import SqliteDb
+from kern.db._sqlite_queries import _SQL
+from kern.testing.db import change_row, run_row, state_commit
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[SqliteDb]:
+    """A database whose log only grows, so that its size is the sum of what was written."""
+    db = SqliteDb(tmp_path / "agents.db")
+    await db.commit(state_commit())
+    await db._read(lambda raw: raw.execute("PRAGMA wal_autocheckpoint = 0").fetchall())
+    yield db
+    await db.aclose()
+
+
+def written(tmp_path: Path) -> int:
+    return (tmp_path / "agents.db-wal").stat().st_size
+
+
+async def commit_run(db: SqliteDb, n: int) -> None:
+    """One run of a team with a member, and one change to the state."""
+    data = b'{"content":"' + b"x" * 2000 + b'"}'
+    runs = [
+        run_row(f"run-{n:06}", runner_id="team", data=data, created_at=n),
+        run_row(f"member-{n:06}", parent_run_id=f"run-{n:06}", data=data, created_at=n),
+    ]
+    state = b'{"n":%06d,"notes":"%s"}' % (n, b"x" * 1000)
+    await db.commit(state_commit(state, runs=runs, changes=[change_row(n)], now=float(n)))
+
+
+async def test_the_bytes_of_a_run_do_not_grow_with_the_runs_before_it(db: SqliteDb, tmp_path: Path) -> None:
+    sizes = []
+    for n in range(1, 301):
+        await commit_run(db, n)
+        sizes.append(written(tmp_path))
+    early = (sizes[59] - sizes[9]) / 50
+    late = (sizes[299] - sizes[249]) / 50
+    # Indexes of few pages put several new entries on one; later each has its own, and then it stays so:
+    # 14 pages of 4 kB at run 300 and at run 2,000. To rewrite the earlier runs would take a thousand kB.
+    assert late < early * 1.5
+    assert late < 64 * 1024
+
+
+async def test_a_run_that_leaves_the_state_alone_does_not_write_it(db: SqliteDb, tmp_path: Path) -> None:
+    state = b'{"notes":"' + b"x" * 500_000 + b'"}'
+    await db.commit(state_commit(state, now=2.5))
+    before = written(tmp_path)
+    await db.commit(state_commit(None, runs=[run_row("r")], now=3.5))
+    assert written(tmp_path) - before < 100_000
+    row = await db.load_session("s")
+    assert row is not None
+    assert row.state == state
+
+
+@pytest.mark.parametrize("name", [name for name, sql in _SQL.items() if re.search("SELECT|WHERE", sql)])
+async def test_no_query_scans_or_sorts_more_than_it_returns(db: SqliteDb, name: str) -> None:
+    if name in ("forget_cancels", "list_sessions"):
+        pytest.skip("goes through a small table, or through the index of all sessions")
+
+    def explain(raw: sqlite3.Connection) -> list[str]:
+        sql = db._queries._sql[name]
+        rows = raw.execute(f"EXPLAIN QUERY PLAN {sql}", [None] * sql.count("?")).fetchall()
+        return [row[3] for row in rows]
+
+    plan = await db._read(explain)
+    assert not [step for step in plan if "SCAN" in step or "TEMP B-TREE" in step], plan
