@@ -63,13 +63,13 @@ class CallState:
         "_end_mutex",
         "_ended",
         "_inner",
-        "_off_turn",
         "_on_void",
         "_task",
         "_thread",
         "_tickets",
         "gate_open",
         "main_block",
+        "off_turn",
         "owner",
         "scope",
         "session",
@@ -103,6 +103,8 @@ class CallState:
         """The stepper has the lock for this step; a touch may keep it."""
         self.main_block: Block | None = None
         """An open block that took the lock over from the stepper."""
+        self.off_turn = 0
+        """How many awaits of Kern's own are open in which the function takes no turns; see `OffTurn`."""
         self._task: asyncio.Task[Any] | None = None
         self._thread: int | None = None
         self._copy: Any = None
@@ -110,7 +112,6 @@ class CallState:
         self._ended = False
         self._end_mutex = threading.Lock()
         self._inner: EnclosedScope | None = None
-        self._off_turn = 0
         self._blocks: list[Block] = []
         self._tickets: list[Ticket] = []
         self._on_void: list[Callable[[], None]] = []
@@ -181,7 +182,7 @@ class CallState:
                 raise self._foreign()
             self.wait_in_thread()
         elif not self._in_step():
-            raise self._foreign()
+            self._take_out_of_turn()
         with self._end_mutex:
             self.gate_open = False
             self.touched = not self._ended
@@ -197,6 +198,16 @@ class CallState:
 
     def _in_step(self) -> bool:
         return self.gate_open and _current_task() is self._task
+
+    def _take_out_of_turn(self) -> None:
+        """A cancellation or timeout came without its turn: the function may have what is free."""
+        if not self.steps_current_task() or self.off_turn:
+            raise self._foreign()
+        if not self.try_lock():
+            raise UsageError(
+                f"{self.writer}: cut short by a cancellation or timeout while {self.scope.holder} has the "
+                "session state; to wait for it, use `async with run_context.transaction()`"
+            )
 
     def _foreign(self) -> UsageError:
         return UsageError(
@@ -226,13 +237,20 @@ class CallState:
 
     async def wait_in_task(self) -> None:
         """Take the scope's lock from a task."""
-        lock = self.scope.lock
-        if not lock.try_acquire():
-            try:
-                await lock.acquire(self.timeout)
-            except LockTimeout:
-                raise self.lock_timeout() from None
+        if self.try_lock():
+            return
+        try:
+            await self.scope.lock.acquire(self.timeout)
+        except LockTimeout:
+            raise self.lock_timeout() from None
         self.scope.holder = str(self.writer)
+
+    def try_lock(self) -> bool:
+        """Take the scope's lock if it is free."""
+        free = self.scope.lock.try_acquire()
+        if free:
+            self.scope.holder = str(self.writer)
+        return free
 
     def lock_timeout(self) -> StateLockTimeout:
         """The error for a wait that took too long."""
@@ -251,7 +269,7 @@ class CallState:
 
     @contextmanager
     def thread(self) -> Iterator[None]:
-        """Round a sync function, in the thread that runs it: a touch waits there."""
+        """Round a sync function, in its thread: a touch waits there."""
         self._thread = threading.get_ident()
         try:
             yield
@@ -303,7 +321,7 @@ class CallState:
         finally:
             self._on_void.remove(callback)
 
-    # What blocks ask for.
+    # What blocks and the stepper ask for.
 
     @property
     def runs_on_loop(self) -> bool:
@@ -316,21 +334,7 @@ class CallState:
 
     def has_lock(self) -> bool:
         """The stepper need not take the lock before the next step, or has it for this one."""
-        return self.touched or self.gate_open or self.main_block is not None or self._off_turn > 0
-
-    def leave_turn(self) -> bool:
-        """The next steps are Kern's own and take no turn; False if the call is not stepped here."""
-        if not self.steps_current_task() or self.touched or self.main_block is not None:
-            return False
-        self._off_turn += 1
-        if self.gate_open:
-            self.gate_open = False
-            self.scope.lock.release()
-        return True
-
-    def rejoin_turn(self) -> None:
-        """The reverse of `leave_turn`; the step that is going on still has no turn."""
-        self._off_turn -= 1
+        return self.touched or self.gate_open or self.main_block is not None or self.off_turn > 0
 
     def has_state(self) -> bool:
         """The running code edits a copy already: the call's, or that of a block round it."""

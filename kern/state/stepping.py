@@ -2,8 +2,8 @@
 
 Before the first touch, a step is taken only while this call has the scope's lock; a step that ends untouched
 lets the lock go again, so that I/O before the touch runs beside other calls. A step that touched keeps it
-until the call ends. A cancellation or timeout that arrives while the lock is waited for is thrown into the
-coroutine at once, which then runs without the lock, and may not touch.
+until the call ends. A cancellation or timeout never waits for the lock: it is thrown into the coroutine at
+once, which then runs without its turn, and may touch the state only if nobody has it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ async def step(call: CallState, coroutine: Coroutine[Any, Any, T]) -> T:
     while True:
         if not call.has_lock():
             try:
-                await call.wait_in_task()
-                call.gate_open = True
+                if isinstance(value, asyncio.CancelledError):
+                    call.gate_open = call.try_lock()  # it is not kept waiting
+                else:
+                    await call.wait_in_task()
+                    call.gate_open = True
             except BaseException as error:  # noqa: BLE001 - all of it is the coroutine's to see
                 resume, value = coroutine.throw, error
         try:
@@ -66,12 +69,21 @@ class OffTurn:
     __slots__ = ("_calls",)
 
     async def __aenter__(self) -> None:
-        self._calls = [call for call in active_calls() if call.leave_turn()]
+        self._calls = [call for call in active_calls() if call.steps_current_task() and not _has_state(call)]
+        for call in self._calls:
+            call.off_turn += 1
+            if call.gate_open:
+                call.gate_open = False
+                call.scope.lock.release()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for call in self._calls:
-            call.rejoin_turn()
+            call.off_turn -= 1
         if self._calls and (error is None or isinstance(error, Exception)):
             await asyncio.sleep(0)  # back to the stepper's gate
+
+
+def _has_state(call: CallState) -> bool:
+    return call.touched or call.main_block is not None
