@@ -1,0 +1,61 @@
+"""A team behind FastAPI: the events of a run as server-sent events.
+
+Needs the extra `server`. Start it with `uvicorn examples.server_sent_events:app`, and ask it:
+
+    curl -N localhost:8000/chats/1/messages -H 'content-type: application/json' -d '{"text": "Milk, please"}'
+
+A client that goes away in the middle cancels its run: the model is asked no further, what the run had done is
+committed, and the next message of the chat goes on from there.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, FastAPI
+from pydantic import BaseModel, Field
+from sse_starlette import EventSourceResponse
+
+from kern import Agent, KernError, RunContext, Team
+from kern.db.sqlite import SqliteDb
+
+
+def add_item(run_context: RunContext, item: str) -> str:
+    """Put an item on the shopping list."""
+    run_context.session_state["shopping_list"].append(item)
+    return f"{item} is on the list"
+
+
+team = Team(
+    name="Shopping Team",
+    members=[Agent(name="Grocer", role="Keeps the shopping list", tools=[add_item])],
+    session_state={"shopping_list": []},
+    db=SqliteDb("tmp/chats.db"),
+)
+app = FastAPI()
+
+
+class Question(BaseModel):
+    text: Annotated[str, Field(pattern=r"\S")]
+
+
+def current_user() -> str:
+    """Who asks: your own authentication goes here. A session belongs to its user."""
+    return "ann"
+
+
+@app.post("/chats/{chat}/messages")
+async def ask(
+    chat: str, question: Question, user: Annotated[str, Depends(current_user)]
+) -> EventSourceResponse:
+    run = team.arun(question.text, stream=True, stream_events=True, session_id=chat, user_id=user)
+
+    async def server_sent() -> AsyncIterator[dict[str, str]]:
+        """The events; closed when the client goes away, and with it, by `async with`, the run."""
+        try:
+            async with run:
+                async for event in run:
+                    yield {"event": event.event, "id": str(event.seq), "data": event.to_json()}
+        except KernError:
+            return  # the client has been told: its last event is a TeamRunError
+
+    return EventSourceResponse(server_sent())
