@@ -61,7 +61,7 @@ class SessionAccess(Definition):
             edit = CallState(session.state, Writer(tool="update_session_state"), session=session.key)
             async with edit.transaction() as state:
                 state.update(updates)
-            await session.commit([])
+            await session.commit(lambda conflicts: [])
             return decode(session.state.text)
 
     # Sessions and runs.
@@ -205,7 +205,7 @@ class SessionAccess(Definition):
         return live_sessions.use(
             self.database(),
             chosen,
-            default=self.default_state(),
+            spec=self.state_spec(),
             user_id=ANY_USER if user_id is None else user_id,
             owner=claimed,
         )

@@ -165,7 +165,7 @@ class RunControl(SessionAccess, Generic[OutputT]):
             run_id=run_id,
             session_id=row.session_id,
             user_id=user_id,
-            default_state=self.default_state(),
+            state=self.state_spec(),
             dependencies={**(self.dependencies or {}), **(call.dependencies or {})},
             metadata=dict(run_response.metadata if run_response is not None else self.metadata or {}),
             timeout=self.timeout,

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel
+
 from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
 from kern.errors import UsageError
@@ -17,6 +19,9 @@ from kern.models import default_model, resolve
 from kern.models.base import Model
 from kern.runtime.spec import Retries, RunnableTool
 from kern.runtime.toolrun import FunctionTool
+from kern.state.merge import Policies, policy_path
+from kern.state.spec import Migration, StateSpec
+from kern.state.typed import initial_state, shape_of
 from kern.tools import Tool, collect
 from kern.usage import UsageLimits
 
@@ -40,7 +45,12 @@ class Definition:
         user_id: Whose sessions they are, where a run does not say.
         session_id: The default session.
         metadata: Noted on every run.
-        session_state: What new sessions start from.
+        session_state: What new sessions start from: a dict; or a pydantic model, a class (its defaults) or an
+            instance (its values), which functions then see as such.
+        state_migrations: Each turns the stored state, as a dict, into what the next version of the
+            application expects; a state's version is the number of those that have been applied to it.
+        merge: Rules for what two processes change at the same time, by key, dotted path or JSON Pointer:
+            `{"count": add}`, from `kern.state` or your own. Of a team's members none is used.
         add_session_state_to_context: Show the state to the model, as JSON in the system message.
         enable_agentic_state: Give the model a tool that updates the state.
         overwrite_db_session_state: A run's `session_state=` replaces the stored state, and is not merged in.
@@ -58,6 +68,11 @@ class Definition:
         add_name_to_context: Tell the model its name.
         dependencies: Values for `{templates}` and for `run_context.dependencies`.
         add_dependencies_to_context: Show them to the model with the input.
+        add_history_to_context: Begin with what was said in earlier runs of the session.
+        num_history_runs: How many of them.
+        num_history_messages: Of those, the newest so many messages; None for all.
+        max_tool_calls_from_history: Of those, the newest so many tool calls; None for all.
+        read_chat_history: Give the model a tool that looks up what was said earlier.
         tools: Functions, `Function`s and `Toolkit`s that the model may call.
         tool_call_limit: How many tool calls a run may make.
         tool_choice: "auto", "none", "required" or {"name": ...}.
@@ -82,7 +97,9 @@ class Definition:
     session_id: str | None = None
     metadata: Mapping[str, Any] | None = None
 
-    session_state: Mapping[str, Any] | None = None
+    session_state: Mapping[str, Any] | BaseModel | type[BaseModel] | None = None
+    state_migrations: Sequence[Migration] = ()
+    merge: Policies | None = None
     add_session_state_to_context: bool = False
     enable_agentic_state: bool = False
     overwrite_db_session_state: bool = False
@@ -101,6 +118,12 @@ class Definition:
     add_name_to_context: bool = False
     dependencies: Mapping[str, Any] | None = None
     add_dependencies_to_context: bool = False
+
+    add_history_to_context: bool = False
+    num_history_runs: int = 3
+    num_history_messages: int | None = None
+    max_tool_calls_from_history: int | None = None
+    read_chat_history: bool = False
 
     tools: Sequence[Tool] | None = None
     tool_call_limit: int | None = None
@@ -124,8 +147,9 @@ class Definition:
     def __post_init__(self) -> None:
         self._own_session = str(uuid.uuid4())
         self._own_id = self.id or (slug(self.name) if self.name else "") or self._own_session[:8]
-        if self.session_state is not None and not isinstance(self.session_state, Mapping):
-            raise UsageError(f"session_state takes a dict, not {type(self.session_state).__name__}")
+        for name in self.merge or ():
+            policy_path(name)
+        initial_state(self.session_state)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r}, id={self._own_id!r})"
@@ -177,9 +201,18 @@ class Definition:
             self._compiled = compiled = (given, made)
         return compiled[1]
 
+    def state_spec(self) -> StateSpec:
+        """What is declared of the state of sessions."""
+        return StateSpec(
+            default=self.default_state,
+            shape=shape_of(self.session_state),
+            migrations=self.state_migrations,
+            policies=self.merge or {},
+        )
+
     def default_state(self) -> dict[str, Any]:
         """What a new session starts from."""
-        return dict(self.session_state or {})
+        return initial_state(self.session_state)
 
 
 def _differ(one: Any, other: Any) -> bool:

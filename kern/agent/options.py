@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from pydantic import BaseModel
+
 from kern.messages import Audio, File, Image, Video
 from kern.usage import UsageLimits
 
@@ -15,13 +17,14 @@ class RunKeywords(TypedDict, total=False):
 
     stream_events: bool
     session_id: str | None
-    session_state: Mapping[str, Any] | None
+    session_state: Mapping[str, Any] | BaseModel | None
     user_id: str | None
     run_id: str | None
     images: Sequence[Image] | None
     audio: Sequence[Audio] | None
     videos: Sequence[Video] | None
     files: Sequence[File] | None
+    add_history_to_context: bool | None
     add_session_state_to_context: bool | None
     add_dependencies_to_context: bool | None
     dependencies: Mapping[str, Any] | None
@@ -39,7 +42,8 @@ class RunOptions:
     Args:
         stream_events: With `stream=True`: every event of the tree, not only the answer's text.
         session_id: The session to go on with; without one, the default session of this object and user.
-        session_state: Merged deep over the stored state (dicts merge, anything else replaces).
+        session_state: Merged deep over the stored state (dicts merge, anything else replaces). With a typed
+            state also an instance: of it, the fields that were set or differ from their defaults.
         user_id: Whose session it is.
         run_id: An id of your own for the run.
         images, audio, videos, files: Sent with the input.
@@ -53,13 +57,14 @@ class RunOptions:
 
     stream_events: bool = False
     session_id: str | None = None
-    session_state: Mapping[str, Any] | None = None
+    session_state: Mapping[str, Any] | BaseModel | None = None
     user_id: str | None = None
     run_id: str | None = None
     images: Sequence[Image] | None = None
     audio: Sequence[Audio] | None = None
     videos: Sequence[Video] | None = None
     files: Sequence[File] | None = None
+    add_history_to_context: bool | None = None
     add_session_state_to_context: bool | None = None
     add_dependencies_to_context: bool | None = None
     dependencies: Mapping[str, Any] | None = None

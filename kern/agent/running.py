@@ -12,6 +12,8 @@ from pydantic_core import to_jsonable_python
 
 from kern.agent.control import RunControl
 from kern.agent.options import NO_OPTIONS, RunKeywords, RunOptions
+from kern.agent.past_runs import ReadHistoryTool
+from kern.agent.state_tool import STATE_TOOL
 from kern.console import ViewOptions, open_view
 from kern.console.chat import chat
 from kern.errors import KernError, UsageError
@@ -21,7 +23,7 @@ from kern.run.output import RunOutput, TeamRunOutput
 from kern.runtime.debug import show_debug_messages
 from kern.runtime.portal import portal
 from kern.runtime.scheduler import execute
-from kern.runtime.spec import RunInput, RunRequest
+from kern.runtime.spec import RunInput, RunnableTool, RunRequest
 from kern.runtime.stream import EventBuffer, Listen, RunStream, iterate
 
 OutputT = TypeVar("OutputT", RunOutput, TeamRunOutput)
@@ -32,6 +34,15 @@ class Runner(RunControl[OutputT]):
     """Runs an agent or a team."""
 
     __slots__ = ()
+
+    def context_tools(self) -> dict[str, RunnableTool]:
+        """The tools that parameters ask for, beside the application's own."""
+        tools: list[RunnableTool] = []
+        if self.enable_agentic_state:
+            tools.append(STATE_TOOL)
+        if self.read_chat_history:
+            tools.append(ReadHistoryTool())
+        return {tool.definition.name: tool for tool in tools}
 
     @overload
     def arun(
@@ -233,7 +244,7 @@ class Runner(RunControl[OutputT]):
             run_id=options.run_id or str(uuid.uuid4()),
             session_id=options.session_id or self.default_session_id(user_id),
             user_id=user_id,
-            default_state=self.default_state(),
+            state=self.state_spec(),
             session_state=options.session_state,
             overwrite_state=self.overwrite_db_session_state,
             dependencies={**(self.dependencies or {}), **(options.dependencies or {})},

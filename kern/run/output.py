@@ -93,10 +93,12 @@ class BaseRunOutput:
         tools: Its tool calls, in call order.
         model: The id of the model that answered last.
         metrics: What the run and all runs below it used.
-        session_state: A copy of the committed state at the run's end.
+        session_state: A copy of the committed state at the run's end, as JSON; so it is of a typed state.
         events: What was streamed, where `store_events` asks for it.
         requirements: For status PAUSED: what the run waits for, its members' runs included.
         error: For status ERROR: what happened.
+        state_conflicts: Where another process had changed the same value of the session state, and this run's
+            was kept: {"path": ..., "base": ..., "theirs": ..., "ours": ...}, without what there was not.
     """
 
     run_id: str
@@ -121,6 +123,7 @@ class BaseRunOutput:
     session_state: dict[str, Any] | None = None
     status: RunStatus = RunStatus.pending
     requirements: list[RunRequirement] = field(default_factory=list)
+    state_conflicts: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
     error_type: str | None = None
     created_at: int = field(default_factory=lambda: int(time.time()))
@@ -150,6 +153,8 @@ class BaseRunOutput:
                 data[name] = [item.to_dict() for item in items]
         data["metrics"] = self.metrics.to_dict()
         return data
+        if self.state_conflicts:
+            data["state_conflicts"] = self.state_conflicts
 
     def to_json(self) -> str:
         """The output as JSON text."""

@@ -195,7 +195,9 @@ class Run:
     ) -> CallState:
         """The transaction for one call of a function of the application's."""
         writer = Writer(self.run_id, self.source.path, function, tool_call_id)
-        return CallState(self.tree.scope, writer, session=self.tree.session.key, owner=self.tree, slot=slot)
+        tree = self.tree
+        shape = tree.request.state.shape
+        return CallState(tree.scope, writer, session=tree.session.key, owner=tree, shape=shape, slot=slot)
 
     def context(self, call: CallState) -> RunContext[Any]:
         """What that function is told of the run."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from kern.db.base import RunRow
@@ -23,7 +23,7 @@ from kern.runtime.spec import RunRequest
 from kern.runtime.stream import EventBuffer, Listen
 from kern.state.call import CallState, enclosing_call
 from kern.state.codec import decode
-from kern.state.resolve import deep_merge
+from kern.state.merge import Conflict
 from kern.state.scope import Writer
 from kern.state.stepping import OffTurn
 
@@ -58,16 +58,18 @@ async def _in_session(request: RunRequest, buffer: EventBuffer | None, listen: L
         if outer is None or not outer.has_state():
             await session.settled()
             outer = None
-        await session.load(request.default_state, request.user_id)
-        scope = session.state if outer is None else outer.enclosed_scope()
-        tree = Tree(request, session, scope, buffer, listen)
-        async with claimed(request):
-            if request.resume is None:
-                run = Run(tree, request.spec, request.input, request.run_id)
-            else:
-                run = await restore(tree)
-            with active_runs.register(tree):
-                return await _run_and_commit(tree, run, outer)
+        async with session.loaded(request.state, request.user_id):
+            if outer is None:
+                await session.settle(request.state)
+            scope = session.state if outer is None else outer.enclosed_scope()
+            tree = Tree(request, session, scope, buffer, listen)
+            async with claimed(request):
+                if request.resume is None:
+                    run = Run(tree, request.spec, request.input, request.run_id)
+                else:
+                    run = await restore(tree)
+                with active_runs.register(tree):
+                    return await _run_and_commit(tree, run, outer)
     finally:
         session.ended(ending)
         live_sessions.leave(session)
@@ -89,7 +91,7 @@ async def _run_and_commit(tree: Tree, run: Run, outer: CallState | None) -> Outp
         _note(run, error)
     try:
         await _end(tree, outer, failure)
-    except StoreError as error:
+    except KernError as error:
         failure = _unsaved(run, error, failure)
     except asyncio.CancelledError as error:
         failure = error
@@ -129,7 +131,7 @@ def _note(run: Run, error: BaseException) -> None:
         output.error, output.error_type = str(error), type(error).__name__
 
 
-def _unsaved(run: Run, error: StoreError, failure: BaseException | None) -> BaseException:
+def _unsaved(run: Run, error: KernError, failure: BaseException | None) -> BaseException:
     """What to raise for a run whose end is not in the database."""
     log.error("run %s is not saved: %s", run.run_id, error)
     if isinstance(failure, asyncio.CancelledError):
@@ -151,8 +153,8 @@ async def _seed(tree: Tree, run: Run) -> None:
     writer = Writer(run.run_id, run.source.path, "session_state")
     call = CallState(tree.scope, writer, session=tree.session.key, owner=tree)
     async with call.transaction() as state:
-        base: Mapping[str, Any] = request.default_state if request.overwrite_state else state
-        call.assign(deep_merge(base, given))
+        base = request.state.default() if request.overwrite_state else state
+        call.assign(request.state.shape.lay_over(base, given))
     call.end(commit=False)
 
 
@@ -162,7 +164,12 @@ async def _end(tree: Tree, outer: CallState | None, failure: BaseException | Non
         outer.owner.enclosed.append(tree)
         tree.top.output.session_state = tree.state()
         return
-    commit = asyncio.create_task(tree.session.commit(_rows(tree)))
+
+    def rows(conflicts: Sequence[Conflict]) -> list[RunRow]:
+        tree.top.output.state_conflicts = [conflict.to_dict() for conflict in conflicts]
+        return _rows(tree)
+
+    commit = asyncio.create_task(tree.session.commit(rows))
     cancelled = failure if isinstance(failure, asyncio.CancelledError) else None
     deadline = time.monotonic() + COMMIT_SECONDS if cancelled is not None else None
     while not commit.done():
@@ -179,12 +186,7 @@ async def _end(tree: Tree, outer: CallState | None, failure: BaseException | Non
             cancelled = error
             deadline = deadline or time.monotonic() + COMMIT_SECONDS
     for conflict in commit.result():
-        log.warning("session %s: conflict at %s, ours kept", tree.request.session_id, conflict.path)
-        tree.top.emit(
-            SessionStateConflictEvent(
-                tree.top.source, conflict.path, conflict.base, conflict.theirs, conflict.ours
-            )
-        )
+        tree.top.emit(SessionStateConflictEvent(tree.top.source, **conflict.to_dict()))
     tree.top.output.session_state = tree.state()
     if cancelled is not None and failure is None:
         raise cancelled

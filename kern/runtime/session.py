@@ -8,22 +8,25 @@ import asyncio
 import concurrent.futures
 import threading
 import time
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar, Token
-from dataclasses import replace
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import from_json
 
-from kern.db.base import ChangeRow, Commit, Db, RunRow, SessionRow, StateWrite
-from kern.errors import SessionOwnershipError
+from kern.db.base import Commit, Committed, Db, RunRow, SessionRow
+from kern.errors import InvalidStateError, SessionOwnershipError, StoreError
+from kern.runtime.debug import log
+from kern.runtime.reconcile import Reconciler, RowsWithConflicts
 from kern.runtime.stream import EventBuffer
-from kern.state.codec import decode, encode
+from kern.state.call import CallState
+from kern.state.codec import decode
 from kern.state.lock import FairLock
-from kern.state.merge import Conflict, Policies, merge
-from kern.state.patch import apply, diff
-from kern.state.scope import Change, LiveState
+from kern.state.merge import Conflict
+from kern.state.scope import Change, LiveState, Taken, Writer
+from kern.state.shape import Shape
+from kern.state.spec import StateSpec
 from kern.state.stepping import OffTurn
 
 ANY_USER: Any = object()
@@ -57,19 +60,26 @@ class LiveSession:
         key: What identifies it in this process.
     """
 
+    row: SessionRow
+    """The session as this process last saw it stored; with version 0, what it would be stored as."""
+    state: LiveState
+
     def __init__(self, db: Db, session_id: str, key: Key) -> None:
         self.db = db
         self.session_id = session_id
         self.key = key
         self.users = 0
-        """How many runs and accessors have it in use."""
-        self.row: SessionRow | None = None
-        """The session as this process last saw it stored."""
-        self.user_id: str | None = None
-        self.state: LiveState
+        """How many runs and accessors have it in use, or wait for it."""
+        self.version = 0
+        """The version of the live state, in the count of the application's migrations."""
+        self._spec = StateSpec()
+        self._settled: set[tuple[Shape, int]] = set()
+        self._mutex = threading.Lock()
+        self._loaders = 0
         self._loaded = False
         self._load_lock = FairLock()
         self._commit_lock = FairLock()
+        self._doubtful: Taken | None = None
         self._endings: list[Ending] = []
 
     @property
@@ -77,30 +87,68 @@ class LiveSession:
         """A run of the session is going on in this process."""
         return bool(self._endings)
 
-    async def load(self, default: Mapping[str, Any], user_id: str | None, owner: str | None = None) -> None:
-        """Read the session from the database, unless that has been done.
+    @asynccontextmanager
+    async def loaded(
+        self, spec: StateSpec, user_id: str | None, owner: str | None = None
+    ) -> AsyncIterator[None]:
+        """Inside the block, what the session holds is here: the first one reads it from the database.
 
         Args:
-            default: What a new session starts from.
+            spec: What is declared of the state; a new session starts from its default.
             user_id: Who asks; must be the owner, or `ANY_USER`.
             owner: Who owns a new session that `ANY_USER` asks for.
         """
-        if not self._loaded:
+        with self._mutex:
+            self._loaders += 1
+        try:
             await self._load_lock.acquire()
             try:
                 if not self._loaded:
-                    self.row = await self.db.load_session(self.session_id)
-                    if self.row is None:
-                        self.user_id = owner if user_id is ANY_USER else user_id
-                        self.state = LiveState(dict(default))
-                    else:
-                        self.user_id = self.row.user_id
-                        self.state = LiveState(decode(self.row.state), revision=self.row.revision)
-                    self._loaded = True
+                    await self._load(spec, owner if user_id is ANY_USER else user_id)
+                self.state.spec = self._spec = self._spec.joined(spec)
             finally:
                 self._load_lock.release()
-        if user_id is not ANY_USER and user_id != self.user_id:
-            raise SessionOwnershipError(self.session_id)
+            if user_id is not ANY_USER and user_id != self.row.user_id:
+                raise SessionOwnershipError(self.session_id)
+            yield
+        finally:
+            with self._mutex:
+                self._loaders -= 1
+                if self._loaders == 0:
+                    self._loaded = False
+
+    async def _load(self, spec: StateSpec, owner: str | None) -> None:
+        row = await self.db.load_session(self.session_id)
+        if row is None:
+            state = LiveState(dict(spec.default()))
+            row = SessionRow(
+                session_id=self.session_id, user_id=owner, state=state.text, state_version=spec.version
+            )
+        else:
+            state = LiveState(decode(row.state), revision=row.revision)
+        self.row, self.state, self.version, self._spec = row, state, row.state_version, spec
+        self._settled.clear()
+        self._doubtful = None
+        self._loaded = True
+
+    async def settle(self, spec: StateSpec) -> None:
+        """Bring the state up to date with `spec`, for a run that is about to use it.
+
+        Raises:
+            InvalidStateError: It cannot be; nothing is changed.
+        """
+        key = (spec.shape, spec.version)
+        if spec.takes_anything or key in self._settled:
+            return
+        call = CallState(self.state, Writer(tool="state_migrations"), session=self.key)
+        await call.wait_in_task()
+        try:
+            for step in spec.upgrades(decode(self.state.text), self.version):
+                self.state.upgrade(step)
+                self.version = step.version
+            self._settled.add(key)
+        finally:
+            self.state.lock.release()
 
     def expect(self, buffer: EventBuffer | None) -> Ending:
         """A run begins, whose consumer may walk away; `ended` has to follow."""
@@ -127,109 +175,88 @@ class LiveSession:
             if ending.abandoned:
                 await asyncio.wait([asyncio.wrap_future(ending.done)])
 
-    async def commit(self, runs: Sequence[RunRow]) -> list[Conflict]:
-        """Write the live state as it is now, and `runs`, in one transaction.
+    async def commit(self, rows: RowsWithConflicts) -> Sequence[Conflict]:
+        """Write the live state as it is now, and the runs' rows, in one transaction.
 
         Returns where another process had changed the same values; this one's were kept.
+
+        Raises:
+            StoreError: It is not known to be written.
+            InvalidStateError: It cannot be merged with what another process has written; nothing is.
         """
         await self._commit_lock.acquire()
         try:
-            text, revision, changes = self.state.taken()
-            reconciler = Reconciler(self.session_id, self.row, text, revision, changes, self.state.policies)
-            committed = await self.db.commit(
-                Commit(
-                    session_id=self.session_id,
-                    user_id=self.user_id,
-                    resolve=reconciler,
-                    runs=runs,
-                    now=time.time(),
-                )
-            )
-            self.row = committed.row
-            if not committed.repeated:
-                self.state.stored(len(changes), reconciler.offset)
-                if reconciler.merged is not None:
-                    self.state.rebase(text, reconciler.merged, committed.row.revision)
-            return reconciler.conflicts
+            if self._doubtful is not None:
+                await self._clear_doubt(self._doubtful)
+            taken, known = self.state.taken(), list(self.state.conflicts)
+            reconciler = Reconciler(self.row, taken, self.version, self._spec, known, rows)
+            runs = rows(known)
+            committed = await self._write(taken, reconciler, runs)
+            if committed.repeated:
+                await self._check_repeated(runs)
+                return []
+            self.row, self.version = committed.row, committed.row.state_version
+            self.state.stored(taken, reconciler.text, committed.row.revision)
+            del self.state.conflicts[: len(known)]
+        finally:
+            self._commit_lock.release()
+        for conflict in reconciler.conflicts:
+            log.warning("session %s: conflict at %s, ours kept", self.session_id, conflict.path or "the root")
+        return reconciler.conflicts
+
+    async def stored_part(self) -> tuple[SessionRow, Taken]:
+        """The session as it is stored, and the live state that has grown out of it."""
+        await self._commit_lock.acquire()
+        try:
+            return self.row, self.state.taken()
         finally:
             self._commit_lock.release()
 
-
-class Reconciler:
-    """Decides, inside the database's transaction, what a commit makes of the state that is stored right then.
-
-    Where that is not the state that this process started from, another process has committed in between: the
-    two are merged, three ways. The log keeps one row for each change of this process's, counted on from the
-    stored revision; their patches are made anew, so that they lead from what was stored to what is.
-    """
-
-    def __init__(
-        self,
-        session_id: str,
-        base: SessionRow | None,
-        text: bytes,
-        revision: int,
-        changes: list[Change],
-        policies: Policies | None,
-    ) -> None:
-        self._session_id = session_id
-        self._base = base
-        self._text = text
-        self._revision = revision
-        self._changes = changes
-        self._policies = policies
-        self.offset = 0
-        self.merged: bytes | None = None
-        self.conflicts: list[Conflict] = []
-
-    def __call__(self, stored: SessionRow | None) -> StateWrite:
-        """The resolver of the commit."""
-        self.offset, self.merged, self.conflicts = 0, None, []
-        base, changes = self._base, self._changes
-        text: bytes | None = self._text
-        if stored is not None:
-            self.offset = stored.revision - (base.revision if base is not None else 0)
-            if base is None or stored.version != base.version:
-                text, changes = self._merge(stored)
-            if stored.state == text:
-                text = None
-        rows = [self._row(change) for change in changes]
-        return StateWrite(text, self._revision + self.offset, changes=rows)
-
-    def _merge(self, stored: SessionRow) -> tuple[bytes | None, list[Change]]:
-        start = decode(self._base.state) if self._base is not None else {}
-        theirs, ours = decode(stored.state), decode(self._text)
-        result = merge(start, theirs, ours, self._policies)
-        self.merged, tree = encode(result.value)
-        self.conflicts = result.conflicts
-        return self.merged, _replayed(self._changes, start, theirs, tree, self._policies)
-
-    def _row(self, change: Change) -> ChangeRow:
-        writer = change.writer
-        return ChangeRow(
-            session_id=self._session_id,
-            revision=change.revision + self.offset,
-            patch=to_json(change.patch),
-            agent_path=to_json(writer.agent_path),
-            run_id=writer.run_id,
-            tool=writer.tool,
-            tool_call_id=writer.tool_call_id,
-            created_at=change.created_at,
+    async def _write(self, taken: Taken, reconciler: Reconciler, runs: Sequence[RunRow]) -> Committed:
+        commit = Commit(
+            session_id=self.session_id,
+            user_id=self.row.user_id,
+            resolve=reconciler,
+            runs=runs,
+            now=time.time(),
         )
+        try:
+            return await self.db.commit(commit)
+        except (SessionOwnershipError, InvalidStateError):
+            raise
+        except BaseException:  # an answer that got lost may have been a yes
+            self._doubtful = taken
+            raise
+
+    async def _clear_doubt(self, taken: Taken) -> None:
+        """Whether a commit that has failed was written all the same: its changes stand in the log if so."""
+        row = await self.db.load_session(self.session_id)
+        own = {_mark(change) for change in taken.changes if not change.automatic}
+        if row is not None and own:
+            log_rows = await self.db.load_changes(self.session_id, after=self.row.revision)
+            if any((r.created_at, r.run_id, r.tool, r.tool_call_id) in own for r in log_rows):
+                self.row, self.version = row, row.state_version
+                self.state.stored(taken, row.state, row.revision)
+        self._doubtful = None
+
+    async def _check_repeated(self, runs: Sequence[RunRow]) -> None:
+        """The database had the run already: was it this very end of it?"""
+        stored = await self.db.load_run(runs[0].run_id)
+        if stored is None or _without_conflicts(stored) != _without_conflicts(runs[0]):
+            raise StoreError(
+                f"run id {runs[0].run_id!r} is stored already, with another end; this run is not saved"
+            )
 
 
-def _replayed(
-    changes: list[Change], base: Any, theirs: Any, merged: Any, policies: Policies | None
-) -> list[Change]:
-    """The same changes with patches that lead, one after the other, from `theirs` to `merged`."""
-    ours, current, rows = base, theirs, []
-    for index, change in enumerate(changes):
-        before, ours = ours, apply(ours, change.patch)
-        last = index == len(changes) - 1
-        after = merged if last else merge(before, current, ours, policies).value
-        rows.append(replace(change, patch=diff(current, after)))
-        current = after
-    return rows
+def _mark(change: Change) -> tuple[float, str | None, str | None, str | None]:
+    writer = change.writer
+    return change.created_at, writer.run_id, writer.tool, writer.tool_call_id
+
+
+def _without_conflicts(row: RunRow) -> Any:
+    data = from_json(row.data)
+    data.pop("state_conflicts", None)
+    return data
 
 
 class LiveSessions:
@@ -265,7 +292,7 @@ class LiveSessions:
         db: Db,
         session_id: str,
         *,
-        default: Mapping[str, Any],
+        spec: StateSpec,
         user_id: str | None,
         owner: str | None = None,
     ) -> AsyncIterator[LiveSession]:
@@ -274,8 +301,8 @@ class LiveSessions:
         try:
             async with OffTurn():
                 await session.settled()
-                await session.load(default, user_id, owner)
-                yield session
+                async with session.loaded(spec, user_id, owner):
+                    yield session
         finally:
             self.leave(session)
 

@@ -9,12 +9,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic import BaseModel
+
 from kern.db.base import Db
 from kern.messages import Message, ToolCall
 from kern.models.base import Model, ResponseFormat, ToolDefinition
 from kern.run.output import ToolExecution
 from kern.run.requirement import RunRequirement
 from kern.state.order import TurnSlot
+from kern.state.spec import StateSpec
 from kern.usage import UsageLimits
 
 if TYPE_CHECKING:
@@ -195,7 +198,7 @@ class RunRequest:
 
     Args:
         db: Where the session is kept.
-        default_state: What a new session starts from.
+        state: What is declared of the session's state.
         session_state: The run's own `session_state=`, or None.
         overwrite_state: Drop what is stored before that is merged in.
         timeout: Seconds that the run may take.
@@ -209,8 +212,8 @@ class RunRequest:
     run_id: str
     session_id: str
     user_id: str | None = None
-    default_state: Mapping[str, Any] = field(default_factory=dict)
-    session_state: Mapping[str, Any] | None = None
+    state: StateSpec = field(default_factory=StateSpec)
+    session_state: Mapping[str, Any] | BaseModel | None = None
     overwrite_state: bool = False
     dependencies: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)

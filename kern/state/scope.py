@@ -11,13 +11,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from kern.errors import UsageError
 from kern.state.codec import decode, encode
 from kern.state.lock import FairLock
-from kern.state.merge import Policies, merge
-from kern.state.patch import Operation, diff
+from kern.state.merge import Conflict
+from kern.state.patch import Operation, apply, diff
+from kern.state.spec import StateSpec, Upgrade
 
 
 @dataclass(slots=True, frozen=True)
@@ -45,12 +46,29 @@ MERGE = Writer(tool="merge")
 
 @dataclass(slots=True, frozen=True)
 class Change:
-    """One commit: the operations (each with the value that it replaced as "old") and who made it."""
+    """One commit: the operations (each with the value that it replaced as "old") and who made it.
+
+    Args:
+        automatic: Nobody's call made it: the state was brought up to date with what is declared of it.
+    """
 
     revision: int
     patch: list[Operation]
     writer: Writer
     created_at: float = field(default_factory=time.time)
+    automatic: bool = False
+
+
+class Taken(NamedTuple):
+    """A live state at one moment.
+
+    Args:
+        changes: The commits that led to `text` and that the database does not have yet.
+    """
+
+    text: bytes
+    revision: int
+    changes: list[Change]
 
 
 class Scope(Protocol):
@@ -75,18 +93,25 @@ class Scope(Protocol):
 class LiveState:
     """The state of a session that is in use: one object per session and process.
 
-    `text` is what all readers see; `changes` are the commits that the database does not have yet.
+    `text` is what all readers see; `changes` are the commits that the database does not have yet, `conflicts`
+    those met in merging, until a run stores them.
+
+    Args:
+        value: The state to start from.
+        revision: Its revision.
+        spec: Says how it is merged with what other processes commit.
     """
 
-    def __init__(self, value: Any, *, revision: int = 0, policies: Policies | None = None) -> None:
+    def __init__(self, value: Any, *, revision: int = 0, spec: StateSpec | None = None) -> None:
         self.lock = FairLock()
         self.holder = ""
         self.changes: list[Change] = []
-        self.policies = policies
+        self.conflicts: list[Conflict] = []
+        self.spec = spec or StateSpec()
+        self.revision = revision
         self._mutex = threading.Lock()
         self._subscribers: list[Callable[[Change], None]] = []
         self.text, self._tree = encode(value)
-        self.revision = revision
 
     def commit(self, value: Any, writer: Writer, base: bytes) -> None:
         """Make `value`, which was edited from `base`, the state, and tell the subscribers.
@@ -98,37 +123,36 @@ class LiveState:
             if text == base:
                 return
             if base != self.text:
-                text, tree = encode(merge(decode(base), self._tree, tree, self.policies).value)
-            self._advance(text, tree, self.revision + 1, writer)
+                text, tree = self._merged(decode(base), self._tree, tree)
+            self._advance(text, tree, writer)
 
-    def rebase(self, ours: bytes, merged: bytes, revision: int) -> None:
-        """Another process has committed too: what was `ours` is stored as `merged`, under `revision`."""
+    def upgrade(self, step: Upgrade) -> None:
+        """Make `step` the state; a commit of nobody's, recorded even if it changes nothing."""
+        text, tree = encode(step.tree)
         with self._mutex:
-            text, tree = merged, decode(merged)
-            if self.text != ours:  # calls that have committed since
-                text, tree = encode(merge(decode(ours), tree, self._tree, self.policies).value)
-            self._advance(text, tree, revision, MERGE, log=False)
+            self._advance(text, tree, Writer(tool=step.name), automatic=True)
 
-    def _advance(self, text: bytes, tree: Any, revision: int, writer: Writer, *, log: bool = True) -> None:
-        patch = diff(self._tree, tree)
-        self.text, self._tree, self.revision = text, tree, revision
-        change = Change(revision, patch, writer)
-        if log:
-            self.changes.append(change)
-        for subscriber in self._subscribers:
-            subscriber(change)
-
-    def taken(self) -> tuple[bytes, int, list[Change]]:
+    def taken(self) -> Taken:
         """The text, its revision and the changes that led there, all of one moment."""
         with self._mutex:
-            return self.text, self.revision, list(self.changes)
+            return Taken(self.text, self.revision, list(self.changes))
 
-    def stored(self, count: int, offset: int) -> None:
-        """The database has the first `count` changes, `offset` revisions later than they are counted here."""
+    def stored(self, taken: Taken, text: bytes, revision: int) -> None:
+        """The database has the changes of `taken`, and holds `text` under `revision`.
+
+        If that is not the text of `taken`, another process has committed too: it is merged in, and the calls
+        that have committed since `taken` are counted, and their changes made, from there.
+        """
         with self._mutex:
-            del self.changes[:count]
-            self.revision += offset
-            self.changes = [replace(change, revision=change.revision + offset) for change in self.changes]
+            since = self.changes[len(taken.changes) :]
+            self.revision = revision + len(since)
+            if text == taken.text:
+                self.changes = numbered(since, revision)
+                return
+            start, theirs = decode(taken.text), decode(text)
+            merged, tree = (text, theirs) if not since else self._merged(start, theirs, self._tree)
+            self.changes = numbered(replayed(since, start, theirs, tree, self.spec), revision)
+            self._publish(merged, tree, MERGE)
 
     def subscribe(self, subscriber: Callable[[Change], None]) -> tuple[bytes, int]:
         """Call `subscriber` with every change from now on; returns the text and revision of now.
@@ -143,6 +167,40 @@ class LiveState:
         """The reverse of `subscribe`."""
         with self._mutex:
             self._subscribers.remove(subscriber)
+
+    def _merged(self, base: Any, theirs: Any, ours: Any) -> tuple[bytes, dict[str, Any]]:
+        merged = self.spec.merge(base, theirs, ours)
+        self.conflicts += merged.conflicts
+        return encode(merged.value)
+
+    def _advance(self, text: bytes, tree: Any, writer: Writer, *, automatic: bool = False) -> None:
+        self.revision += 1
+        self.changes.append(self._publish(text, tree, writer, automatic=automatic))
+
+    def _publish(self, text: bytes, tree: Any, writer: Writer, *, automatic: bool = False) -> Change:
+        """Let readers and subscribers see the new text, under the present revision."""
+        change = Change(self.revision, diff(self._tree, tree), writer, automatic=automatic)
+        self.text, self._tree = text, tree
+        for subscriber in self._subscribers:
+            subscriber(change)
+        return change
+
+
+def numbered(changes: list[Change], after: int) -> list[Change]:
+    """The changes with the revisions that follow `after`."""
+    return [replace(change, revision=after + n) for n, change in enumerate(changes, 1)]
+
+
+def replayed(changes: list[Change], base: Any, theirs: Any, merged: Any, spec: StateSpec) -> list[Change]:
+    """Changes that led on from `base`, with patches that lead, one by one, from `theirs` to `merged`."""
+    ours, current, made = base, theirs, []
+    for index, change in enumerate(changes):
+        before, ours = ours, apply(ours, change.patch)
+        last = index == len(changes) - 1
+        after = merged if last else spec.merge(before, current, ours).value
+        made.append(replace(change, patch=diff(current, after)))
+        current = after
+    return made
 
 
 class EnclosedScope:

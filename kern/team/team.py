@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kern.agent.agent import Agent
 from kern.agent.options import NO_OPTIONS, RunOptions
-from kern.agent.prompt import Prompt
+from kern.agent.prompt import Prompt, call_for_run
 from kern.agent.running import Runner
-from kern.agent.state_tool import STATE_TOOL
 from kern.errors import UsageError
 from kern.models.base import Model
 from kern.run.output import TeamRunOutput
+from kern.runtime.run import Run
 from kern.runtime.spec import RunnableTool, RunnerSpec
 from kern.state.resolve import fill
-from kern.team.delegation import NAME, Delegation
-from kern.team.prompt import roster
+from kern.team.delegation import ALL, ONE, Broadcast, Delegation, MemberInformation, Rules
+from kern.team.delegation import Members as TeamMembers
+from kern.team.mode import TeamMode, chosen_mode
+from kern.team.prompt import roster, with_rules
+from kern.team.tasks import TaskList
+
+Members = Sequence["Agent | Team"]
 
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True)
@@ -30,54 +35,129 @@ class Team(Runner[TeamRunOutput]):
     Leader and members share one session state. The parameters are those of `Definition`, and:
 
     Args:
-        members: Agents and teams. The same one may be in several teams, and run alone, at the same time.
+        members: Agents and teams, or a function (of `run_context`, if it wants it) that returns them. The same
+            one may be in several teams, and run alone, at the same time.
+        mode: How the leader works with them: a `TeamMode` or its name.
+        respond_directly: The older spelling of `mode="route"`.
+        delegate_to_all_members: The older spelling of `mode="broadcast"`.
+        determine_input_for_members: The leader words the task; otherwise members get the user's input itself.
         share_member_interactions: Tell a member what members did earlier in the run.
+        add_team_history_to_members: Tell a member what the team was asked and answered in its last runs.
+        num_team_history_runs: How many of them.
+        get_member_information_tool: Give the leader a tool that tells of the members.
+        add_member_tools_to_context: Tell the leader which tools members have.
+        member_timeout: Seconds that a member may take for one task.
+        max_iterations: In the mode "tasks": how often the leader is sent back to tasks that are still open.
         show_members_responses: `print_response` shows what members did and answered.
+        store_member_responses: The team's row in the database holds its members' outputs too; each has a row
+            of its own in any case.
+        stream_member_events: With `stream_events=True`: members' events are part of the team's.
     """
 
-    members: Sequence[Agent | Team] = field(kw_only=False)
+    members: Members | Callable[..., Any] = field(kw_only=False)
+    mode: TeamMode | str | None = None
+    respond_directly: bool = False
+    delegate_to_all_members: bool = False
+    determine_input_for_members: bool = True
     share_member_interactions: bool = False
+    add_team_history_to_members: bool = False
+    num_team_history_runs: int = 3
+    get_member_information_tool: bool = False
+    add_member_tools_to_context: bool = False
+    member_timeout: float | None = None
+    max_iterations: int = 10
     show_members_responses: bool = False
+    store_member_responses: bool = False
+    stream_member_events: bool = True
+
+    def __post_init__(self) -> None:
+        Runner.__post_init__(self)
+        self._chosen_mode()
 
     def build_spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
         """What the engine is told of this team for one run."""
         model = self.chosen_model(inherited_model)
-        members = self.members_by_id()
+        if callable(self.members):
+            function = self.members
+
+            async def expand(run: Run) -> RunnerSpec:
+                members = await call_for_run(run, function, "members")
+                return self._spec(options, model, self._by_id(members))
+
+            return replace(self._spec(options, model, {}), expand=expand)
+        return self._spec(options, model, self.members_by_id())
+
+    def _spec(self, options: RunOptions, model: Model, members: Mapping[str, Agent | Team]) -> RunnerSpec:
         specs = {
             member_id: _named(member.build_spec(NO_OPTIONS, model), member_id)
             for member_id, member in members.items()
         }
-        tools = dict(self.function_tools())
-        if self.enable_agentic_state:
-            tools[STATE_TOOL.definition.name] = STATE_TOOL
-        if specs:
-            if NAME in tools:
-                raise UsageError(f"{self!r}: a tool may not be named {NAME!r}, which is the team's own")
-            delegation: RunnableTool = Delegation(specs, share_interactions=self.share_member_interactions)
-            tools[NAME] = delegation
         subteams = {
             key: member.members_by_id() for key, member in members.items() if isinstance(member, Team)
         }
+        about = roster(members, subteams, specs if self.add_member_tools_to_context else None)
+        mode = self._chosen_mode()
+        tasks = TaskList(self.get_id(), TeamMembers(specs, self._rules(mode)), self.max_iterations)
+        own = self._own_tools(mode, tasks, about) if specs else {}
+        tools = {**self.function_tools(), **self.context_tools()}
+        if taken := own.keys() & tools.keys():
+            raise UsageError(f"{self!r}: a tool may not be named {', '.join(taken)}, which is the team's own")
         return RunnerSpec(
             id=self.get_id(),
             name=self.name,
             is_team=True,
             model=model,
-            tools=tools,
-            prompt=Prompt.of(self, options, roster(members, subteams)),
+            tools={**tools, **own},
+            prompt=Prompt.of(self, options, with_rules(about, mode) if specs else None),
+            review=tasks.review if mode is TeamMode.tasks and specs else None,
             tool_choice=self.tool_choice,
             tool_call_limit=self.tool_call_limit,
             retries=self.retry_policy(),
+            stores_children=self.store_member_responses,
+        )
+
+    def _own_tools(self, mode: TeamMode, tasks: TaskList, about: str) -> dict[str, RunnableTool]:
+        """The tools by which the leader reaches its members."""
+        tools: dict[str, RunnableTool] = {}
+        if mode is TeamMode.tasks:
+            tools |= tasks.tools()
+        elif mode is TeamMode.broadcast:
+            tools[ALL] = Broadcast(tasks.team)
+        else:
+            tools[ONE] = Delegation(tasks.team)
+        if self.get_member_information_tool:
+            information = MemberInformation(about)
+            tools[information.definition.name] = information
+        return tools
+
+    def _rules(self, mode: TeamMode) -> Rules:
+        return Rules(
+            share_interactions=self.share_member_interactions,
+            history_runs=self.num_team_history_runs if self.add_team_history_to_members else 0,
+            own_wording=self.determine_input_for_members or mode is TeamMode.tasks,
+            answers_directly=mode is TeamMode.route,
+            timeout=self.member_timeout,
+            stream_events=self.stream_member_events,
+        )
+
+    def _chosen_mode(self) -> TeamMode:
+        return chosen_mode(
+            self.mode,
+            respond_directly=self.respond_directly,
+            delegate_to_all_members=self.delegate_to_all_members,
         )
 
     def members_by_id(self) -> Mapping[str, Agent | Team]:
-        """The direct members under the ids that the leader uses.
+        """The direct members under the ids that the leader uses; none where a function makes them.
 
         Raises:
             UsageError: Two members have the same explicit id, or something is no agent or team.
         """
+        return {} if callable(self.members) else self._by_id(self.members)
+
+    def _by_id(self, members: Members) -> dict[str, Agent | Team]:
         found: dict[str, Agent | Team] = {}
-        for member in self.members:
+        for member in members:
             if not isinstance(member, Agent | Team):
                 raise UsageError(f"{self!r}: a member is an Agent or a Team, not {type(member).__name__}")
             member_id = member.get_id()
@@ -88,8 +168,8 @@ class Team(Runner[TeamRunOutput]):
 
     def default_state(self) -> dict[str, Any]:
         """What a new session starts from: the team's own state, and what members bring that it lacks."""
-        state: dict[str, Any] = dict(self.session_state or {})
-        for member in self.members:
+        state = Runner.default_state(self)
+        for member in self.members_by_id().values():
             state = fill(state, member.default_state())
         return state
 

@@ -1,0 +1,231 @@
+"""The session state as a pydantic model.
+
+The state is stored as JSON by the names of the fields: what is written reads back as the same value, whatever
+aliases the model has. Pydantic does not check edits that are made in place, so a state is validated again
+when its call commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from kern.errors import InvalidStateError, UsageError
+from kern.state.codec import same
+from kern.state.pointer import join
+from kern.state.resolve import deep_merge
+from kern.state.shape import DICT, Shape, put_back
+
+_LONGEST_SHOWN = 80
+_MOST_SHOWN = 5
+
+
+class ModelShape:
+    """The state as an instance of a pydantic model.
+
+    Args:
+        model: The class.
+    """
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self.model = model
+        self._has_sets = _has_sets(model)
+
+    def load(self, text: bytes) -> Any:
+        """A fresh instance."""
+        try:
+            return self.model.model_validate_json(text, by_alias=False, by_name=True)
+        except ValidationError as error:
+            raise self._invalid(error) from error
+
+    def load_tree(self, tree: Any) -> Any:
+        """A fresh instance."""
+        return self.load(to_json(tree))
+
+    def dump(self, value: Any) -> Any:
+        """The instance as plain JSON data, validated."""
+        valid = self.load(self._write(value))
+        tree = from_json(self._write(valid))
+        if not isinstance(tree, dict):
+            raise InvalidStateError(f"a {self.model.__name__} is not written as a JSON object")
+        if self._has_sets:
+            _order_sets(tree, valid)
+        return tree
+
+    def fit(self, tree: Any) -> Any:
+        """The state with the fields of the class, defaults for those that it lacks."""
+        fitting = self.dump(self.load_tree(tree))
+        return tree if same(fitting, tree) else fitting
+
+    def accept(self, value: Any) -> None:
+        """Only an instance will do."""
+        if not isinstance(value, self.model):
+            name = self.model.__name__
+            raise TypeError(f"session_state takes a {name}, not {type(value).__name__}; assign {name}(...)")
+
+    def restore(self, target: Any, source: Any) -> None:
+        """Make the fields of one instance those of the other."""
+        put_back(target, source)
+
+    def update(self, value: Any, updates: Mapping[str, Any]) -> None:
+        """Set fields, validated together."""
+        self._check_names(updates)
+        self.restore(value, self.load_tree({**from_json(self._write(value)), **updates}))
+
+    def lay_over(self, base: Mapping[str, Any], given: Any) -> dict[str, Any]:
+        """Of an instance, the fields that were set or differ from their defaults; of a dict, all keys."""
+        if isinstance(given, self.model):
+            given = self._said(given)
+        elif not isinstance(given, Mapping):
+            raise UsageError(
+                f"session_state takes a {self.model.__name__} or a dict here, not {type(given).__name__}"
+            )
+        self._check_names(given)
+        merged: dict[str, Any] = self.fit(deep_merge(base, from_json(to_json(given))))
+        return merged
+
+    def _said(self, value: BaseModel) -> dict[str, Any]:
+        tree = self.dump(value)
+        differs = value.model_dump(mode="json", by_alias=False, exclude_defaults=True, warnings="none")
+        return {name: tree[name] for name in tree if name in value.model_fields_set or name in differs}
+
+    def _write(self, value: BaseModel) -> bytes:
+        try:
+            return value.model_dump_json(by_alias=False, round_trip=True, warnings="none").encode()
+        except PydanticSerializationError as error:
+            raise InvalidStateError(f"is not JSON: {error}", path=_failing_field(value)) from error
+
+    def _check_names(self, given: Mapping[str, Any]) -> None:
+        if self.model.model_config.get("extra") == "allow":
+            return
+        for name in given:
+            if name not in self.model.model_fields:
+                known = ", ".join(self.model.model_fields) or "none"
+                raise InvalidStateError(
+                    f"{self.model.__name__} has no such field; it has: {known}", path=join("", str(name))
+                )
+
+    def _invalid(self, error: ValidationError) -> InvalidStateError:
+        """The first problem with its path; further ones in the text."""
+        problems = error.errors(include_url=False, include_context=False)
+        (path, message), *others = [(_pointer(problem["loc"]), _message(problem)) for problem in problems]
+        texts = [message, *(f"{place}: {text}" for place, text in others[: _MOST_SHOWN - 1])]
+        if len(others) >= _MOST_SHOWN:
+            texts.append(f"and {len(others) - _MOST_SHOWN + 1} more")
+        return InvalidStateError(f"{'; '.join(texts)} (of {self.model.__name__})", path=path)
+
+
+def shape_of(state: Any) -> Shape:
+    """The shape of a definition's `session_state`, or of an object that a call edits.
+
+    Args:
+        state: A dict, a pydantic model class or instance, or None for a dict.
+
+    Raises:
+        UsageError: It is something else, or a class that cannot be a session state.
+    """
+    if state is None or isinstance(state, Mapping):
+        return DICT
+    if isinstance(state, BaseModel):
+        return _model_shape(type(state))
+    if isinstance(state, type) and issubclass(state, BaseModel):
+        return _model_shape(state)
+    raise UsageError(
+        "session_state takes a dict, a pydantic model class or an instance of one, "
+        f"not {type(state).__name__}"
+    )
+
+
+def initial_state(state: Any) -> dict[str, Any]:
+    """What a new session starts from: a dict's keys, an instance's values, or a class's defaults.
+
+    Raises:
+        UsageError: The class has required fields, or the values do not survive being written as JSON.
+        InvalidStateError: The values are not JSON, or do not fit the class.
+    """
+    shape = shape_of(state)
+    if not isinstance(shape, ModelShape):
+        return dict(state or {})
+    value = state if isinstance(state, BaseModel) else _defaults(shape.model)
+    tree: dict[str, Any] = shape.dump(value)
+    again = shape.load_tree(tree)
+    for name, declared in shape.model.model_fields.items():
+        if not declared.exclude and getattr(again, name) != getattr(value, name):
+            raise UsageError(
+                f"{shape.model.__name__}.{name} does not survive being written as JSON: "
+                f"{getattr(value, name)!r} comes back as {getattr(again, name)!r}"
+            )
+    return tree
+
+
+@lru_cache(maxsize=256)
+def _model_shape(model: type[BaseModel]) -> ModelShape:
+    return ModelShape(model)
+
+
+def _defaults(model: type[BaseModel]) -> BaseModel:
+    required = [name for name, declared in model.model_fields.items() if declared.is_required()]
+    if required:
+        raise UsageError(
+            f"session_state={model.__name__}: a new session starts from the defaults of the class, and "
+            f"{', '.join(required)} has none; give an instance, or defaults"
+        )
+    try:
+        return model()
+    except ValidationError as error:
+        raise UsageError(f"session_state={model.__name__}: the defaults are not valid: {error}") from error
+
+
+def _has_sets(model: type[BaseModel]) -> bool:
+    """Whether the model holds sets, whose order in the text is nobody's choice."""
+    try:
+        schema = model.model_json_schema(mode="serialization")
+    except (PydanticUserError, PydanticSchemaGenerationError):  # no schema for a type of the application's
+        return True
+    return b'"uniqueItems":true' in to_json(schema)
+
+
+def _order_sets(tree: Any, value: Any) -> None:
+    """Sort, in place, the lists of a tree that sets were written as: the same state is the same text."""
+    if isinstance(value, set | frozenset) and isinstance(tree, list):
+        tree.sort(key=to_json)
+    elif isinstance(value, BaseModel) and isinstance(tree, dict):
+        for name, part in tree.items():
+            _order_sets(part, getattr(value, name, None))
+    elif isinstance(value, Mapping) and isinstance(tree, dict):
+        for part, item in zip(tree.values(), value.values(), strict=False):
+            _order_sets(part, item)
+    elif isinstance(value, list | tuple) and isinstance(tree, list):
+        for part, item in zip(tree, value, strict=False):
+            _order_sets(part, item)
+
+
+def _failing_field(value: BaseModel) -> str:
+    """The top-level field that cannot be written."""
+    for name in type(value).model_fields:
+        try:
+            value.model_dump_json(include={name}, warnings="none")
+        except PydanticSerializationError:
+            return join("", name)
+    return ""
+
+
+def _pointer(places: tuple[int | str, ...]) -> str:
+    path = ""
+    for place in places:
+        path = join(path, place)
+    return path
+
+
+def _message(problem: Any) -> str:
+    if problem["type"] == "missing":
+        return str(problem["msg"])
+    shown = repr(problem["input"])
+    if len(shown) > _LONGEST_SHOWN:
+        shown = shown[:_LONGEST_SHOWN] + "..."
+    return f"{problem['msg']}, not {shown}"
