@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from kern.agent.options import RunOptions
 from kern.agent.prompt import Prompt
 from kern.agent.running import Runner
-from kern.agent.state_tool import STATE_TOOL
 from kern.models.base import Model
 from kern.run.output import RunOutput
 from kern.runtime.spec import RunnerSpec
@@ -25,15 +24,12 @@ class Agent(Runner[RunOutput]):
 
     def build_spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
         """What the engine is told of this agent for one run."""
-        tools = self.function_tools()
-        if self.enable_agentic_state:
-            tools = {**tools, STATE_TOOL.definition.name: STATE_TOOL}
         return RunnerSpec(
             id=self.get_id(),
             name=self.name,
             is_team=False,
             model=self.chosen_model(inherited_model),
-            tools=tools,
+            tools={**self.function_tools(), **self.context_tools()},
             prompt=Prompt.of(self, options),
             tool_choice=self.tool_choice,
             tool_call_limit=self.tool_call_limit,

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from kern.agent.definition import Definition
 from kern.agent.options import RunOptions
+from kern.agent.past_runs import History
 from kern.errors import AgentSignal, HookError, KernError, UsageError
 from kern.messages import Message
 from kern.runtime.invoke import invoke
@@ -29,6 +30,7 @@ class Prompt:
 
     Args:
         definition: Whose.
+        history: How much of earlier runs comes before the input.
         roster: What a team's leader is told of its members; already final, never a template.
         show_state, show_dependencies: What the run wants, or the definition.
     """
@@ -37,16 +39,20 @@ class Prompt:
     show_state: bool
     show_dependencies: bool
     roster: str | None = None
+    history: History | None = None
 
     @classmethod
     def of(cls, definition: Definition, options: RunOptions, roster: str | None = None) -> Prompt:
         """The prompt as `definition` wants it, or `options`."""
+        history = options.add_history_to_context
+        wanted = definition.add_history_to_context if history is None else history
         state, dependencies = options.add_session_state_to_context, options.add_dependencies_to_context
         return cls(
             definition,
             definition.add_session_state_to_context if state is None else state,
             definition.add_dependencies_to_context if dependencies is None else dependencies,
             roster,
+            _history(definition) if wanted else None,
         )
 
     async def __call__(self, run: Run) -> list[Message]:
@@ -56,7 +62,8 @@ class Prompt:
             item if isinstance(item, Message) else Message("user", item)
             for item in self.definition.additional_input or ()
         ]
-        return [*([system] if system is not None else []), *before, *self._input(run)]
+        said = await self.history.recall(run) if self.history is not None else []
+        return [*([system] if system is not None else []), *before, *said, *self._input(run)]
 
     def _input(self, run: Run) -> Sequence[Message]:
         messages = list(run.input.messages)
@@ -103,7 +110,7 @@ class Prompt:
         if given is None:
             return ""
         if callable(given):
-            given = await _call(run, given, "instructions")
+            given = await call_for_run(run, given, "instructions")
         if isinstance(given, str):
             lines = [given]
         elif isinstance(given, Sequence) and all(isinstance(line, str) for line in given):
@@ -153,14 +160,14 @@ class _Texts:
 
 
 async def _text_of(run: Run, value: Any, what: str) -> str:
-    text = await _call(run, value, what) if callable(value) else value
+    text = await call_for_run(run, value, what) if callable(value) else value
     if not isinstance(text, str):
         raise UsageError(f"{what} is a str, not {type(text).__name__}")
     return text
 
 
-async def _call(run: Run, function: Any, what: str) -> Any:
-    """Call an instruction function, as a transaction if it takes a `run_context`."""
+async def call_for_run(run: Run, function: Any, what: str) -> Any:
+    """Call a function that stands for a parameter's value, as a transaction if it takes a `run_context`."""
     signature = signature_of(function)
     label = getattr(function, "__name__", what)
     try:
@@ -176,6 +183,14 @@ async def _call(run: Run, function: Any, what: str) -> Any:
         raise
     except Exception as error:
         raise HookError(f"{what} {label}: {type(error).__name__}: {error}", hook=label) from error
+
+
+def _history(definition: Definition) -> History:
+    return History(
+        definition.num_history_runs,
+        definition.num_history_messages,
+        definition.max_tool_calls_from_history,
+    )
 
 
 def _timezone(identifier: str | None) -> Any:

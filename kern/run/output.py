@@ -38,6 +38,7 @@ class ToolExecution:
         result: The text that the model was told.
         tool_call_error: The result is an error text.
         child_run_id: For a delegation: the member's run.
+        child_run_ids: For a delegation to all members: their runs.
         duration: In seconds.
         stop_after_tool_call: The run ended with this call.
         created_at: Seconds since the epoch.
@@ -49,6 +50,7 @@ class ToolExecution:
     result: str | None = None
     tool_call_error: bool = False
     child_run_id: str | None = None
+    child_run_ids: list[str] | None = None
     duration: float | None = None
     stop_after_tool_call: bool = False
     created_at: float = field(default_factory=time.time)
@@ -95,10 +97,10 @@ class BaseRunOutput:
         metrics: What the run and all runs below it used.
         session_state: A copy of the committed state at the run's end, as JSON; so it is of a typed state.
         events: What was streamed, where `store_events` asks for it.
-        requirements: For status PAUSED: what the run waits for, its members' runs included.
-        error: For status ERROR: what happened.
         state_conflicts: Where another process had changed the same value of the session state, and this run's
             was kept: {"path": ..., "base": ..., "theirs": ..., "ours": ...}, without what there was not.
+        requirements: For status PAUSED: what the run waits for, its members' runs included.
+        error: For status ERROR: what happened.
     """
 
     run_id: str
@@ -121,9 +123,9 @@ class BaseRunOutput:
     events: list[BaseRunEvent] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
     session_state: dict[str, Any] | None = None
+    state_conflicts: list[dict[str, Any]] = field(default_factory=list)
     status: RunStatus = RunStatus.pending
     requirements: list[RunRequirement] = field(default_factory=list)
-    state_conflicts: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
     error_type: str | None = None
     created_at: int = field(default_factory=lambda: int(time.time()))
@@ -151,10 +153,10 @@ class BaseRunOutput:
         for name in ("messages", "tools", "requirements", "events", *_MEDIA):
             if items := getattr(self, name):
                 data[name] = [item.to_dict() for item in items]
-        data["metrics"] = self.metrics.to_dict()
-        return data
         if self.state_conflicts:
             data["state_conflicts"] = self.state_conflicts
+        data["metrics"] = self.metrics.to_dict()
+        return data
 
     def to_json(self) -> str:
         """The output as JSON text."""

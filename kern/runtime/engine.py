@@ -129,6 +129,7 @@ async def _turns(run: Run) -> Answer | None:
 
 
 async def _begin(run: Run) -> None:
+    await run.expand()
     for step in run.spec.before:
         await step(run)
     run.messages = await run.spec.prompt(run)
@@ -140,9 +141,11 @@ async def _begin(run: Run) -> None:
 
 def _answer_of(outcomes: list[ToolOutcome]) -> Answer | None:
     """The answer that tool calls have given, if they end the run."""
-    for outcome in outcomes:
-        if outcome.answer is not None:
-            return outcome.answer
+    answers = [outcome.answer for outcome in outcomes if outcome.answer is not None]
+    if len(answers) == 1:
+        return answers[0]
+    if answers:
+        return Answer("\n\n".join(outcome.content for outcome in outcomes if outcome.answer is not None))
     stopping = [outcome.content for outcome in outcomes if outcome.stop]
     return Answer("\n".join(stopping)) if stopping else None
 

@@ -22,9 +22,15 @@ CLAIM_SECONDS = 600.0
 """How long a run that goes on is kept from being continued elsewhere, should its process die."""
 
 
-def pause_record(run: Run) -> dict[str, Any]:
-    """What the row of a paused run holds beside its output: the whole conversation, and its own counts."""
-    return {"paused": {"messages": [m.to_dict() for m in run.messages], "own": run.own.to_dict()}}
+def row_extras(run: Run) -> dict[str, Any]:
+    """What the row of a run holds beside its output: of a paused one, all that it takes to go on."""
+    extras: dict[str, Any] = {}
+    if run.output.status is RunStatus.paused:
+        messages = [message.to_dict() for message in run.messages]
+        extras["paused"] = {"messages": messages, "own": run.own.to_dict()}
+    if run.spec.stores_children:
+        extras["member_responses"] = [child.output.to_dict() for child in run.children]
+    return extras
 
 
 @asynccontextmanager
@@ -75,6 +81,7 @@ async def _restore(
     record = data["paused"]
     run_input = RunInput(value=output.input, messages=[Message("user", str(output.input))])
     run = Run(tree, spec, run_input, row.run_id, parent)
+    await run.expand()
     run.generation = row.generation + 1
     run.messages = [Message.from_dict(message) for message in record["messages"]]
     run.own = Metrics.from_dict(record["own"])
@@ -97,10 +104,13 @@ def _take_over(run: Run, output: RunOutput | TeamRunOutput) -> None:
 
 
 async def _restore_children(run: Run, answers: dict[str, RunRequirement]) -> None:
-    for tool in run.output.tools:
-        if tool.child_run_id is None:
-            continue
-        row = await run.tree.request.db.load_run(tool.child_run_id)
+    children = [
+        run_id
+        for tool in run.output.tools
+        for run_id in (*([tool.child_run_id] if tool.child_run_id else ()), *(tool.child_run_ids or ()))
+    ]
+    for run_id in children:
+        row = await run.tree.request.db.load_run(run_id)
         if row is None:
             continue
         spec = _member(run, row.runner_id)

@@ -135,6 +135,7 @@ class Run:
         self.shown_text = False
         """Text of the current turn has been streamed."""
         self.turn_slots = asyncio.Semaphore(spec.parallel_calls)
+        self.member_slots = asyncio.Semaphore(spec.parallel_calls)
         above: EventSource | None = None if parent is None else parent.source
         self.source = EventSource(
             run_id=run_id,
@@ -148,10 +149,17 @@ class Run:
             nested_depth=0 if above is None else above.nested_depth + 1,
             path=(*(() if above is None else above.path), spec.label),
         )
+        self.voice = self.source
+        """The source of content events: another run's, if this one speaks for it."""
         self.output = _new_output(self)
         self.hears_all = tree.listen is Listen.everything
         self.hears_content = self.hears_all or (tree.listen is Listen.content and parent is None)
         tree.runs.append(self)
+
+    async def expand(self) -> None:
+        """Make the spec whole, where a part of it is known only when the run begins."""
+        if self.spec.expand is not None:
+            self.spec = await self.spec.expand(self)
 
     def stop(self) -> None:
         """Cancel this run, on its own loop; its caller gets its output with status CANCELLED."""
@@ -184,9 +192,27 @@ class Run:
         if buffer is not None and buffer.full:
             await buffer.drain()
 
-    def child(self, spec: RunnerSpec, input: RunInput, run_id: str) -> Run:
-        """A run below this one, for a delegation."""
+    def child(
+        self,
+        spec: RunnerSpec,
+        input: RunInput,
+        run_id: str,
+        *,
+        heard: bool = True,
+        speaks_for_parent: bool = False,
+    ) -> Run:
+        """A run below this one, for a delegation.
+
+        Args:
+            heard: Its events are part of this run's.
+            speaks_for_parent: Its answer is this run's: a consumer of text alone hears it as such.
+        """
         run = Run(self.tree, spec, input, run_id, self)
+        run.hears_all = self.hears_all and heard
+        run.hears_content = run.hears_all
+        if speaks_for_parent and not self.hears_all:
+            run.hears_content = self.hears_content
+            run.voice = self.voice
         self.children.append(run)
         return run
 
@@ -252,7 +278,7 @@ class RunSink:
         self._run = run
         self._shown = run.hears_content and run.spec.streams_text
         self._buffer = run.tree.buffer
-        self._source = run.source
+        self._source = run.voice
         self.started = time.perf_counter()
         self.first_token_after: float | None = None
 
@@ -267,7 +293,7 @@ class RunSink:
     def reasoning(self, text: str) -> None:
         """A piece of the reasoning."""
         if text:
-            self._run.emit(ReasoningContentDeltaEvent(self._source, text))
+            self._run.emit(ReasoningContentDeltaEvent(self._run.source, text))
 
     def retrying(self, error: Exception, attempt: int, delay: float) -> None:
         """The request is tried again; nothing of it was shown."""

@@ -16,7 +16,7 @@ from kern.run.events import SessionStateConflictEvent
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.control import active_runs
 from kern.runtime.engine import announce, drive, terminal_event
-from kern.runtime.resume import claimed, pause_record, restore
+from kern.runtime.resume import claimed, restore, row_extras
 from kern.runtime.run import Run, Tree
 from kern.runtime.session import live_sessions
 from kern.runtime.spec import RunRequest
@@ -216,6 +216,6 @@ def _row(run: Run) -> RunRow:
         parent_run_id=output.parent_run_id,
         status=output.status.value,
         generation=run.generation,
-        data=output.to_row(**(pause_record(run) if output.status is RunStatus.paused else {})),
+        data=output.to_row(**row_extras(run)),
         created_at=output.created_at,
     )

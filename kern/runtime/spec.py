@@ -129,6 +129,8 @@ class RunnerSpec:
         model: Who answers.
         tools: What the model may call, by name.
         prompt: Makes the conversation up to the first request: system message, history, input.
+        expand: Makes the spec that is really meant, at the beginning of a run: where members or tools are
+            known only then.
         before: Steps before the prompt is made, such as hooks that check the input.
         review: Decides whether a message without tool calls is the answer; None: its text is.
         after: Steps once the answer is there, such as hooks that check it.
@@ -138,6 +140,7 @@ class RunnerSpec:
         tool_call_limit: How many tool calls a run may make; None for any number.
         parallel_calls: How many calls of one turn run at once.
         retries: What to do when a model request fails.
+        stores_children: The run's row repeats the outputs of the runs below it.
     """
 
     id: str
@@ -146,6 +149,7 @@ class RunnerSpec:
     model: Model
     tools: Mapping[str, RunnableTool]
     prompt: Callable[[Run], Awaitable[list[Message]]]
+    expand: Callable[[Run], Awaitable[RunnerSpec]] | None = None
     before: Sequence[Step] = ()
     review: Review | None = None
     after: Sequence[Step] = ()
@@ -155,6 +159,7 @@ class RunnerSpec:
     tool_call_limit: int | None = None
     parallel_calls: int = 16
     retries: Retries = Retries()
+    stores_children: bool = False
 
     @property
     def label(self) -> str:

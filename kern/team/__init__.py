@@ -1,5 +1,6 @@
 """Teams of agents."""
 
+from kern.team.mode import TeamMode
 from kern.team.team import Team
 
-__all__ = ["Team"]
+__all__ = ["Team", "TeamMode"]

@@ -1,100 +1,246 @@
-"""The leader's tool that hands a task to a member, whose run is part of the team's."""
+"""The leader's tools that hand a task to members, whose runs are part of the team's."""
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from pydantic_core import from_json
 
-from kern.errors import ToolArgumentsError
+from kern.agent.past_runs import team_history
+from kern.errors import KernError, ToolArgumentsError
 from kern.messages import Message
 from kern.models.base import ToolDefinition
 from kern.run.output import RunStatus
 from kern.runtime.engine import drive_child
 from kern.runtime.run import Run
-from kern.runtime.spec import CallSite, RunInput, RunnerSpec, ToolOutcome
+from kern.runtime.spec import Answer, CallSite, RunInput, RunnerSpec, ToolOutcome
 
-NAME = "delegate_task_to_member"
+ONE = "delegate_task_to_member"
+ALL = "delegate_task_to_members"
+
+_TASK = {
+    "type": "string",
+    "description": "The task, with everything that a member has to know; it does not see the conversation.",
+}
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Rules:
+    """How a team delegates.
+
+    Args:
+        share_interactions: A task is preceded by what members did earlier in this run.
+        history_runs: A task is preceded by so many of the team's last runs.
+        own_wording: The leader words the task; otherwise a member gets the user's input itself.
+        answers_directly: A member's answer is the team's.
+        timeout: Seconds that a member may take for a task.
+        stream_events: Members' events are part of the team's.
+    """
+
+    share_interactions: bool = False
+    history_runs: int = 0
+    own_wording: bool = True
+    answers_directly: bool = False
+    timeout: float | None = None
+    stream_events: bool = True
+
+
+@dataclass(slots=True, frozen=True)
+class Members:
+    """A team's direct members, and how a task reaches one.
+
+    Args:
+        specs: The members by id.
+        rules: How the team delegates.
+    """
+
+    specs: Mapping[str, RunnerSpec]
+    rules: Rules
+
+    def unknown(self, member_id: str) -> ToolOutcome:
+        """What the leader is told of an id that nobody has."""
+        known = ", ".join(self.specs) or "none"
+        return ToolOutcome(f"There is no member with the id {member_id!r}. Members: {known}.", error=True)
+
+    async def begin(self, run: Run, spec: RunnerSpec, task: str) -> Run:
+        """A member's run on the task, ready to be driven."""
+        if self.rules.own_wording:
+            text = await self._preceded(run, task)
+            run_input = RunInput(value=text, messages=[Message("user", text)])
+        else:
+            run_input = RunInput(value=run.input.value, messages=list(run.input.messages))
+        return run.child(
+            spec,
+            run_input,
+            str(uuid.uuid4()),
+            heard=self.rules.stream_events,
+            speaks_for_parent=self.rules.answers_directly,
+        )
+
+    async def drive(self, child: Run) -> ToolOutcome:
+        """Drive a member's run; its answer, or its failure, is the outcome."""
+        label = child.spec.label
+        deadline = asyncio.timeout(self.rules.timeout)
+        try:
+            async with deadline:
+                output = await drive_child(child)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            return ToolOutcome(f"{label} did not answer within {self.rules.timeout:g} s.", error=True)
+        except KernError as error:
+            return ToolOutcome(f"{label} failed: {type(error).__name__}: {error}", error=True)
+        if output.status is RunStatus.paused:
+            return ToolOutcome("", pending=True)
+        if output.status is RunStatus.cancelled:
+            return ToolOutcome(f"{label} was cancelled.", error=True)
+        answer = Answer(output.content, output.content_type) if self.rules.answers_directly else None
+        return ToolOutcome(output.get_content_as_string(), answer=answer)
+
+    async def _preceded(self, run: Run, task: str) -> str:
+        parts = []
+        if self.rules.history_runs:
+            parts.append(await team_history(run, self.rules.history_runs))
+        if self.rules.share_interactions:
+            parts.append(_interactions(run))
+        return "\n\n".join([*(part for part in parts if part), task])
 
 
 class Delegation:
-    """`delegate_task_to_member(member_id, task)`.
+    """`delegate_task_to_member(member_id, task)`: one member, one task."""
 
-    Args:
-        members: The direct members by id.
-        share_interactions: A task is preceded by what members did earlier in this run.
-    """
+    __slots__ = ("_team", "definition")
 
-    __slots__ = ("_share_interactions", "definition", "members")
-
-    def __init__(self, members: Mapping[str, RunnerSpec], *, share_interactions: bool) -> None:
-        self.members = members
-        self._share_interactions = share_interactions
+    def __init__(self, team: Members) -> None:
+        self._team = team
+        properties: dict[str, Any] = {"member_id": {"type": "string", "description": "The id of the member."}}
+        if team.rules.own_wording:
+            properties["task"] = _TASK
         self.definition = ToolDefinition(
-            NAME,
+            ONE,
             "Hand a task to a member of your team and get the member's answer. Members that can work "
             "independently of each other can be called in the same turn; they then work at the same time.",
-            {
-                "type": "object",
-                "properties": {
-                    "member_id": {"type": "string", "description": "The id of the member."},
-                    "task": {
-                        "type": "string",
-                        "description": "The task, with everything that the member has to know; "
-                        "it does not see the conversation.",
-                    },
-                },
-                "required": ["member_id", "task"],
-                "additionalProperties": False,
-            },
+            _object(properties),
         )
+
+    @property
+    def members(self) -> Mapping[str, RunnerSpec]:
+        """The members by id."""
+        return self._team.specs
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Run the member on the task; its answer is the outcome."""
         site.pass_on()
-        child = run.paused.pop(site.execution.child_run_id or "", None) or self._new_child(run, site)
-        if isinstance(child, ToolOutcome):
-            return child
-        output = await drive_child(child)
-        if output.status is RunStatus.paused:
+        child = run.paused.pop(site.execution.child_run_id or "", None)
+        if child is None:
+            names = ["member_id", *(["task"] if self._team.rules.own_wording else [])]
+            member_id, *task = _texts(site.call.arguments, ONE, names)
+            spec = self._team.specs.get(member_id)
+            if spec is None:
+                return self._team.unknown(member_id)
+            child = await self._team.begin(run, spec, "".join(task))
+            site.execution.child_run_id = child.run_id
+        return await self._team.drive(child)
+
+
+class Broadcast:
+    """`delegate_task_to_members(task)`: all members at once, on one task."""
+
+    __slots__ = ("_team", "definition")
+
+    def __init__(self, team: Members) -> None:
+        self._team = team
+        self.definition = ToolDefinition(
+            ALL,
+            "Hand one task to all members of your team, who work at the same time, and get their answers.",
+            _object({"task": _TASK} if team.rules.own_wording else {}),
+        )
+
+    @property
+    def members(self) -> Mapping[str, RunnerSpec]:
+        """The members by id."""
+        return self._team.specs
+
+    async def run(self, run: Run, site: CallSite) -> ToolOutcome:
+        """Run every member on the task; the outcome holds all answers, in the order of the members."""
+        site.pass_on()
+        execution = site.execution
+        if execution.child_run_ids:
+            children = [child for child in run.children if child.run_id in execution.child_run_ids]
+        else:
+            [task] = _texts(site.call.arguments, ALL, ["task"]) if self._team.rules.own_wording else [""]
+            children = [await self._team.begin(run, spec, task) for spec in self._team.specs.values()]
+            execution.child_run_ids = [child.run_id for child in children]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._outcome(run, child)) for child in children]
+        outcomes = [task.result() for task in tasks]
+        if any(outcome.pending for outcome in outcomes):
             return ToolOutcome("", pending=True)
-        if output.status is RunStatus.cancelled:
-            return ToolOutcome(f"{child.spec.label} was cancelled.", error=True)
-        return ToolOutcome(output.get_content_as_string())
-
-    def _new_child(self, run: Run, site: CallSite) -> Run | ToolOutcome:
-        member_id, task = _parse(site.call.arguments)
-        spec = self.members.get(member_id)
-        if spec is None:
-            known = ", ".join(self.members) or "none"
-            return ToolOutcome(f"There is no member with the id {member_id!r}. Members: {known}.", error=True)
-        text = self._preceded(run, task)
-        child = run.child(spec, RunInput(value=text, messages=[Message("user", text)]), str(uuid.uuid4()))
-        site.execution.child_run_id = child.run_id
-        return child
-
-    def _preceded(self, run: Run, task: str) -> str:
-        """The task, after what members did earlier in this run."""
-        if not self._share_interactions:
-            return task
-        lines = [
-            f"- {child.spec.label} was asked: {child.input.value}\n  and answered: {child.output.content}"
-            for child in run.children
-            if child.output.content is not None
+        parts = [
+            f"{child.spec.label}: {outcome.content}"
+            for child, outcome in zip(children, outcomes, strict=True)
         ]
-        if not lines:
-            return task
-        shared = "\n".join(lines)
-        return f"<member_interaction_context>\n{shared}\n</member_interaction_context>\n\n{task}"
+        return ToolOutcome("\n\n".join(parts) or "The team has no members.")
+
+    async def _outcome(self, run: Run, child: Run) -> ToolOutcome:
+        output = child.output
+        if output.status in (RunStatus.completed, RunStatus.error, RunStatus.cancelled):  # before a pause
+            return ToolOutcome(output.error or output.get_content_as_string(), error=output.error is not None)
+        run.paused.pop(child.run_id, None)
+        async with run.member_slots:
+            return await self._team.drive(child)
 
 
-def _parse(arguments: str) -> tuple[str, str]:
+class MemberInformation:
+    """`get_member_information()`: the leader looks up who its members are."""
+
+    __slots__ = ("_about", "definition")
+
+    def __init__(self, about: str) -> None:
+        self._about = about
+        self.definition = ToolDefinition(
+            "get_member_information", "Read who the members of your team are.", _object({})
+        )
+
+    async def run(self, run: Run, site: CallSite) -> ToolOutcome:
+        """The roster."""
+        site.pass_on()
+        return ToolOutcome(self._about)
+
+
+def _interactions(run: Run) -> str:
+    """What members did earlier in this run."""
+    lines = [
+        f"- {child.spec.label} was asked: {child.input.value}\n  and answered: {child.output.content}"
+        for child in run.children
+        if child.output.content is not None
+    ]
+    if not lines:
+        return ""
+    body = "\n".join(lines)
+    return f"<member_interaction_context>\n{body}\n</member_interaction_context>"
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _texts(arguments: str, tool: str, names: list[str]) -> list[str]:
+    """The named arguments, all of them non-empty strings."""
     try:
-        given = from_json(arguments)
+        given = from_json(arguments or "{}")
     except ValueError as error:
-        raise ToolArgumentsError(f"{NAME}: the arguments are not valid JSON: {error}", tool=NAME) from error
-    values = [given.get(name) if isinstance(given, dict) else None for name in ("member_id", "task")]
+        raise ToolArgumentsError(f"{tool}: the arguments are not valid JSON: {error}", tool=tool) from error
+    values = [given.get(name) if isinstance(given, dict) else None for name in names]
     if not all(isinstance(value, str) and value for value in values):
-        raise ToolArgumentsError(f"{NAME} takes member_id and task, both non-empty strings", tool=NAME)
-    return str(values[0]), str(values[1])
+        raise ToolArgumentsError(f"{tool} takes {' and '.join(names)}, non-empty strings", tool=tool)
+    return [str(value) for value in values]

@@ -6,23 +6,53 @@ from collections.abc import Mapping
 from xml.sax.saxutils import escape, quoteattr
 
 from kern.agent.definition import Definition
+from kern.runtime.spec import RunnerSpec
+from kern.team.mode import TeamMode
 
-_RULES = """\
-<how_to_work>
+_COMMON = """\
+- Members share one session state with you; what a member has changed there is done.
+- Use a member's id exactly as it is listed."""
+
+_RULES = {
+    TeamMode.coordinate: f"""\
 You lead the team whose members are listed above. For each request decide whether to answer by yourself, to
 use your own tools, or to delegate to members with `delegate_task_to_member`.
 - Give each member a task of its own with all that it has to know; members do not see this conversation.
 - Delegate tasks that do not depend on each other in the same turn; members then work at the same time.
-- Members share one session state with you; what a member has changed there is done.
 - When the members have answered, answer the user yourself: put their results together, do not repeat them.
-- Use a member's id exactly as it is listed.
-</how_to_work>"""
+{_COMMON}""",
+    TeamMode.route: f"""\
+You route requests to the members listed above. For each request pick the member that is right for it and
+hand it over with `delegate_task_to_member`; the member's answer goes to the user as it is. Answer by yourself
+only what no member is there for.
+{_COMMON}""",
+    TeamMode.broadcast: f"""\
+You lead the team whose members are listed above. Hand each request to all of them with
+`delegate_task_to_members`; they work at the same time. Then answer the user yourself: compare and combine
+what they have answered.
+{_COMMON}""",
+    TeamMode.tasks: f"""\
+You lead the team whose members are listed above, and keep a list of tasks for it.
+- Break the request down with `create_task`; say what depends on what, and who does it.
+- Have tasks done with `execute_tasks`; those that do not depend on each other in one call, at the same time.
+- Mark what you have done yourself with `complete_task`. A task that failed can be executed again.
+- When all tasks are completed, answer the user: put the results together.
+{_COMMON}""",
+}
 
 
-def roster(members: Mapping[str, Definition], subteams: Mapping[str, Mapping[str, Definition]]) -> str:
-    """The `<team_members>` block with the rules of delegation; empty for a team without members."""
-    if not members:
-        return ""
+def roster(
+    members: Mapping[str, Definition],
+    subteams: Mapping[str, Mapping[str, Definition]],
+    specs: Mapping[str, RunnerSpec] | None = None,
+) -> str:
+    """The `<team_members>` block.
+
+    Args:
+        members: The direct members by id.
+        subteams: The members of those that are teams.
+        specs: The members' specs, to tell of their tools as well.
+    """
     lines = ["<team_members>"]
     for member_id, member in members.items():
         lines.append(f"<member id={quoteattr(member_id)} name={quoteattr(member.name or member_id)}>")
@@ -32,6 +62,20 @@ def roster(members: Mapping[str, Definition], subteams: Mapping[str, Mapping[str
         if member_id in subteams:
             names = ", ".join(escape(sub.name or sub_id) for sub_id, sub in subteams[member_id].items())
             lines.append(f"A team of its own, with: {names or 'no members'}")
+        tools = specs[member_id].tools.values() if specs is not None else ()
+        lines += [
+            f"Tool: {escape(_line(tool.definition.name, tool.definition.description))}" for tool in tools
+        ]
         lines.append("</member>")
     lines.append("</team_members>")
-    return "\n".join(lines) + "\n\n" + _RULES
+    return "\n".join(lines)
+
+
+def with_rules(roster: str, mode: TeamMode) -> str:
+    """The roster, and how to work with it."""
+    return f"{roster}\n\n<how_to_work>\n{_RULES[mode]}\n</how_to_work>"
+
+
+def _line(name: str, description: str) -> str:
+    first = description.strip().splitlines()[0] if description.strip() else ""
+    return f"{name}: {first}" if first else name

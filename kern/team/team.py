@@ -35,8 +35,8 @@ class Team(Runner[TeamRunOutput]):
     Leader and members share one session state. The parameters are those of `Definition`, and:
 
     Args:
-        members: Agents and teams, or a function (of `run_context`, if it wants it) that returns them. The same
-            one may be in several teams, and run alone, at the same time.
+        members: Agents and teams, or a function (of `run_context`, if it wants it) that returns them. The
+            same one may be in several teams, and run alone, at the same time.
         mode: How the leader works with them: a `TeamMode` or its name.
         respond_directly: The older spelling of `mode="route"`.
         delegate_to_all_members: The older spelling of `mode="broadcast"`.

@@ -1,0 +1,133 @@
+"""What was said in earlier runs of the session, for the model of this one.
+
+Only runs that have completed count, and only as many rows are read as are asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pydantic_core import from_json
+
+from kern.messages import Message
+from kern.models.base import ToolDefinition
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput, output_from_dict
+from kern.runtime.run import Run
+from kern.runtime.spec import CallSite, ToolOutcome
+
+
+@dataclass(slots=True, frozen=True)
+class History:
+    """How much of earlier runs goes into a prompt.
+
+    Args:
+        runs: The newest so many runs.
+        messages: Of those, the newest so many messages; None for all.
+        tool_calls: Of those, the newest so many tool calls with their results; None for all.
+    """
+
+    runs: int
+    messages: int | None = None
+    tool_calls: int | None = None
+
+    async def recall(self, run: Run) -> list[Message]:
+        """The messages, marked `from_history`, oldest first; never a tool result without its call."""
+        outputs = await completed_runs(run, self.runs, runner_id=run.spec.id, top_level=run.parent is None)
+        said = [
+            replace(message, from_history=True)
+            for output in outputs
+            for message in output.messages
+            if message.role not in ("system", "developer")
+        ]
+        if self.tool_calls is not None:
+            said = _fewer_tool_calls(said, self.tool_calls)
+        if self.messages is not None:
+            said = _newest(said, self.messages)
+        return said
+
+
+async def completed_runs(
+    run: Run, count: int, *, runner_id: str | None, top_level: bool
+) -> list[RunOutput | TeamRunOutput]:
+    """The newest `count` completed runs of the session, oldest first; `run` itself is not among them."""
+    wanted, limit = count, count
+    while count > 0:
+        rows = await run.tree.request.db.load_runs(
+            run.tree.request.session_id, limit=limit, runner_id=runner_id, top_level=top_level
+        )
+        good = [row for row in rows if row.status == RunStatus.completed.value]
+        if len(good) >= wanted or len(rows) < limit:
+            return [output_from_dict(from_json(row.data)) for row in good[-wanted:]]
+        limit *= 2  # some of the newest had failed
+    return []
+
+
+async def team_history(run: Run, count: int) -> str:
+    """The team's last runs, as members are shown them before a task."""
+    outputs = await completed_runs(run, count, runner_id=run.spec.id, top_level=run.parent is None)
+    if not outputs:
+        return ""
+    lines = [f"- asked: {output.input}\n  answered: {output.get_content_as_string()}" for output in outputs]
+    body = "\n".join(lines)
+    return f"<team_history_context>\n{body}\n</team_history_context>"
+
+
+class ReadHistoryTool:
+    """`read_chat_history(num_runs)`: the model looks up what was said earlier."""
+
+    __slots__ = ("definition",)
+
+    def __init__(self) -> None:
+        self.definition = ToolDefinition(
+            "read_chat_history",
+            "Read what was said earlier in this conversation, oldest first.",
+            {
+                "type": "object",
+                "properties": {
+                    "num_runs": {
+                        "type": "integer",
+                        "minimum": 1,
+                        "description": "How many of the newest exchanges to read; 3 if not given.",
+                    }
+                },
+                "additionalProperties": False,
+            },
+        )
+
+    async def run(self, run: Run, site: CallSite) -> ToolOutcome:
+        """Look it up."""
+        site.pass_on()
+        count = site.execution.tool_args.get("num_runs", 3)
+        if not isinstance(count, int) or count < 1:
+            return ToolOutcome("num_runs is a whole number, 1 or more.", error=True)
+        said = await History(count).recall(run)
+        shown = [{"role": m.role, "content": m.content} for m in said if m.content and m.role != "tool"]
+        return ToolOutcome(json.dumps(shown, ensure_ascii=False))
+
+
+def _newest(messages: Sequence[Message], count: int) -> list[Message]:
+    """The newest `count` messages or fewer: they begin with something that the user said."""
+    kept = list(messages[-count:]) if count > 0 else []
+    while kept and kept[0].role != "user":
+        kept.pop(0)
+    return kept
+
+
+def _fewer_tool_calls(messages: Sequence[Message], count: int) -> list[Message]:
+    """Leave out all but the newest `count` tool calls, with their results."""
+    made = [call.id for message in messages for call in message.tool_calls]
+    gone = set(made[: len(made) - count] if count > 0 else made)
+    kept = []
+    for message in messages:
+        if message.role == "tool" and message.tool_call_id in gone:
+            continue
+        if any(call.id in gone for call in message.tool_calls):
+            calls = [call for call in message.tool_calls if call.id not in gone]
+            if not calls and not message.content:
+                continue
+            # What the provider wants to see again belongs to the message as it was.
+            message = replace(message, tool_calls=calls, provider_data=None)
+        kept.append(message)
+    return kept

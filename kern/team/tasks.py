@@ -1,0 +1,266 @@
+"""The mode "tasks": the leader keeps a list of tasks in the session state and works until all are done.
+
+The list is `session_state["team_tasks"][team_id]`: whoever shares the state sees it, and it survives the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from kern.errors import ToolError
+from kern.messages import Message
+from kern.models.base import ToolDefinition
+from kern.run.output import RunStatus
+from kern.runtime.run import Run
+from kern.runtime.spec import Again, Answer, CallSite, RunnerSpec, ToolOutcome
+from kern.state.call import CallState
+from kern.state.scope import Writer
+from kern.team.delegation import Members
+
+KEY = "team_tasks"
+OPEN, RUNNING, DONE, FAILED = "open", "running", "completed", "failed"
+
+T = TypeVar("T")
+Task = dict[str, Any]
+Act = Callable[["TaskList", Run, CallSite, dict[str, Any]], Awaitable[str | ToolOutcome]]
+
+
+@dataclass(slots=True, frozen=True)
+class TaskList:
+    """The list of one team, and what its leader can do with it.
+
+    Args:
+        team_id: Whose list.
+        team: The members, and how a task reaches one.
+        max_iterations: How often the leader is sent back to tasks that are still open.
+    """
+
+    team_id: str
+    team: Members
+    max_iterations: int
+
+    def tools(self) -> dict[str, TaskTool]:
+        """The leader's tools, by name."""
+        return {name: TaskTool(self, name, *rest) for name, rest in _TOOLS.items()}
+
+    async def review(self, run: Run, message: Message) -> Answer | Again:
+        """The leader's answer counts once no task is open."""
+        left = [task for task in self.read(run) if task["status"] in (OPEN, RUNNING)]
+        sent_back = sum(m.role == "user" and (m.content or "").startswith(_SENT_BACK) for m in run.messages)
+        if not left or sent_back >= self.max_iterations:
+            return Answer(message.content or "")
+        return Again(f"{_SENT_BACK} {_shown(left)}")
+
+    def read(self, run: Run) -> list[Task]:
+        """The list as it was last committed."""
+        tasks: list[Task] = run.tree.state().get(KEY, {}).get(self.team_id, [])
+        return tasks
+
+    async def edit(self, run: Run, site: CallSite, change: Callable[[list[Task]], T]) -> T:
+        """Change the list, as a transaction of its own."""
+        writer = Writer(run.run_id, run.source.path, site.call.name, site.call.id)
+        call = CallState(run.tree.scope, writer, session=run.tree.session.key, owner=run.tree)
+        async with call.transaction() as state:
+            return change(state.setdefault(KEY, {}).setdefault(self.team_id, []))
+
+    async def create(self, run: Run, site: CallSite, given: dict[str, Any]) -> str:
+        """`create_task`."""
+
+        def change(tasks: list[Task]) -> Task:
+            for dependency in given.get("depends_on", ()):
+                _find(tasks, dependency)
+            task = {
+                "id": len(tasks) + 1,
+                "title": given["title"],
+                "description": given.get("description", ""),
+                "depends_on": list(given.get("depends_on", ())),
+                "assignee": self._member(given.get("member_id")),
+                "status": OPEN,
+            }
+            tasks.append(task)
+            return task
+
+        return _shown([await self.edit(run, site, change)])
+
+    async def assign(self, run: Run, site: CallSite, given: dict[str, Any]) -> str:
+        """`assign_task`."""
+
+        def change(tasks: list[Task]) -> Task:
+            task = _find(tasks, given["task_id"])
+            task["assignee"] = self._member(given["member_id"])
+            return task
+
+        return _shown([await self.edit(run, site, change)])
+
+    async def complete(self, run: Run, site: CallSite, given: dict[str, Any]) -> str:
+        """`complete_task`: the leader has done it itself, or it is not needed any more."""
+
+        def change(tasks: list[Task]) -> Task:
+            task = _find(tasks, given["task_id"])
+            task.update(status=DONE, result=given["result"])
+            return task
+
+        return _shown([await self.edit(run, site, change)])
+
+    async def show(self, run: Run, site: CallSite, given: dict[str, Any]) -> str:
+        """`list_tasks`."""
+        return _shown(self.read(run))
+
+    async def execute(self, run: Run, site: CallSite, given: dict[str, Any]) -> ToolOutcome:
+        """`execute_tasks`: the members work on them at the same time."""
+        execution = site.execution
+        if execution.child_run_ids:  # after a pause
+            children = [child for child in run.children if child.run_id in execution.child_run_ids]
+        else:
+            tasks = await self.edit(run, site, lambda tasks: self._start(tasks, given["task_ids"]))
+            children = []
+            for task in tasks:
+                spec = self.team.specs[task["assignee"]]
+                children.append(await self.team.begin(run, spec, _wording(task, self.read(run))))
+            execution.child_run_ids = [child.run_id for child in children]
+        async with asyncio.TaskGroup() as group:
+            driven = [group.create_task(self._drive(run, child)) for child in children]
+        outcomes = [task.result() for task in driven]
+        if any(outcome.pending for outcome in outcomes):
+            return ToolOutcome("", pending=True)
+        ids = given["task_ids"]
+        done = await self.edit(run, site, lambda tasks: _finish(tasks, ids, outcomes))
+        return ToolOutcome(_shown(done))
+
+    def _start(self, tasks: list[Task], ids: list[int]) -> list[Task]:
+        chosen = [_find(tasks, task_id) for task_id in ids]
+        for task in chosen:
+            waits_for = [i for i in task["depends_on"] if _find(tasks, i)["status"] != DONE]
+            if waits_for:
+                raise ToolError(f"task {task['id']} waits for {waits_for}; execute those first")
+            if task["status"] not in (OPEN, FAILED):
+                raise ToolError(f"task {task['id']} is {task['status']}")
+            if task["assignee"] is None:
+                raise ToolError(f"task {task['id']} is assigned to nobody; use assign_task")
+        for task in chosen:
+            task["status"] = RUNNING
+        return chosen
+
+    async def _drive(self, run: Run, child: Run) -> ToolOutcome:
+        output = child.output
+        if output.status not in (RunStatus.running, RunStatus.paused):  # over before a pause
+            return ToolOutcome(output.error or output.get_content_as_string(), error=output.error is not None)
+        run.paused.pop(child.run_id, None)
+        async with run.member_slots:
+            return await self.team.drive(child)
+
+    def _member(self, member_id: str | None) -> str | None:
+        if member_id is not None and member_id not in self.team.specs:
+            raise ToolError(self.team.unknown(member_id).content)
+        return member_id
+
+
+class TaskTool:
+    """One of the leader's tools for its list."""
+
+    __slots__ = ("_act", "_tasks", "definition")
+
+    def __init__(
+        self, tasks: TaskList, name: str, act: Act, description: str, properties: Mapping[str, Any]
+    ) -> None:
+        self._tasks = tasks
+        self._act = act
+        required = [key for key, schema in properties.items() if not schema.get("optional")]
+        shown = {key: {k: v for k, v in s.items() if k != "optional"} for key, s in properties.items()}
+        schema = {"type": "object", "properties": shown, "required": required, "additionalProperties": False}
+        self.definition = ToolDefinition(name, description, schema)
+
+    @property
+    def members(self) -> Mapping[str, RunnerSpec]:
+        """The members by id."""
+        return self._tasks.team.specs
+
+    async def run(self, run: Run, site: CallSite) -> ToolOutcome:
+        """Carry it out."""
+        site.pass_on()
+        given = site.execution.tool_args
+        _check(given, self.definition)
+        result = await self._act(self._tasks, run, site, given)
+        return result if isinstance(result, ToolOutcome) else ToolOutcome(result)
+
+
+_ID = {"type": "integer", "description": "The task's id."}
+_IDS = {"type": "array", "items": {"type": "integer"}}
+_MEMBER = {"type": "string", "description": "The id of the member that is to do it."}
+_TOOLS: dict[str, tuple[Act, str, dict[str, Any]]] = {
+    "create_task": (
+        TaskList.create,
+        "Add a task to the list.",
+        {
+            "title": {"type": "string", "description": "What is to be done, in a few words."},
+            "description": {
+                "type": "string",
+                "description": "All that whoever does it has to know.",
+                "optional": True,
+            },
+            "depends_on": {**_IDS, "description": "Ids of tasks that come first.", "optional": True},
+            "member_id": {**_MEMBER, "optional": True},
+        },
+    ),
+    "assign_task": (TaskList.assign, "Give a task to a member.", {"task_id": _ID, "member_id": _MEMBER}),
+    "execute_tasks": (
+        TaskList.execute,
+        "Have the assigned members do these tasks, at the same time, and get their results.",
+        {"task_ids": {**_IDS, "minItems": 1, "description": "Tasks whose dependencies are completed."}},
+    ),
+    "complete_task": (
+        TaskList.complete,
+        "Mark a task as completed that you have done yourself.",
+        {"task_id": _ID, "result": {"type": "string", "description": "What came out."}},
+    ),
+    "list_tasks": (TaskList.show, "Look at the list.", {}),
+}
+
+_SENT_BACK = "There are tasks that are not completed. Work on them, or complete those that are not needed:"
+_TYPES = {"string": str, "integer": int, "array": list}
+
+
+def _check(given: dict[str, Any], definition: ToolDefinition) -> None:
+    """Refuse arguments that do not fit the tool's own flat schema."""
+    schema = definition.parameters
+    for name in schema["required"]:
+        if name not in given:
+            raise ToolError(f"{definition.name} takes {', '.join(schema['properties'])}; {name} is missing")
+    for name, value in given.items():
+        known = schema["properties"].get(name)
+        if known is None or not isinstance(value, _TYPES[known["type"]]):
+            raise ToolError(f"{definition.name}: {name}={value!r} does not fit")
+        if known["type"] == "array" and not all(isinstance(item, int) for item in value):
+            raise ToolError(f"{definition.name}: {name} holds ids, which are whole numbers")
+
+
+def _find(tasks: list[Task], task_id: int) -> Task:
+    for task in tasks:
+        if task["id"] == task_id:
+            return task
+    raise ToolError(f"there is no task {task_id}; tasks: {[task['id'] for task in tasks]}")
+
+
+def _finish(tasks: list[Task], ids: list[int], outcomes: list[ToolOutcome]) -> list[Task]:
+    done = [_find(tasks, task_id) for task_id in ids]
+    for task, outcome in zip(done, outcomes, strict=True):
+        task.update(status=FAILED if outcome.error else DONE, result=outcome.content)
+    return done
+
+
+def _wording(task: Task, tasks: list[Task]) -> str:
+    """The task as its member reads it, after the results that it depends on."""
+    results = [
+        f"Result of task {other['id']} ({other['title']}):\n{other.get('result', '')}"
+        for other in tasks
+        if other["id"] in task["depends_on"]
+    ]
+    return "\n\n".join([*results, task["title"], *([task["description"]] if task["description"] else [])])
+
+
+def _shown(tasks: list[Task]) -> str:
+    return json.dumps(tasks, ensure_ascii=False)
