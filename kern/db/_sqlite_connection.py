@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import threading
@@ -10,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
-from weakref import WeakSet
 
 from kern.db._sqlite_errors import Moved, store_errors
 from kern.db._sqlite_thread import SqliteThread, Uncancellable, settled
@@ -44,14 +44,19 @@ class OpenFile:
 
 
 class Connection:
-    """A connection that is opened on first use, and again after it was closed. Belongs to one event loop.
+    """A connection that is opened on first use, and again after it was closed.
+
+    Belongs to the event loop that runs when it is made.
 
     Args:
         path: The file; its folders are made.
+        owner: An object that lives as long as the connection is open.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, owner: object) -> None:
         self._path = path
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
         self._thread: SqliteThread | None = None
         self._file: OpenFile | None = None
         self._opening: tuple[SqliteThread, Uncancellable[None]] | None = None
@@ -71,8 +76,7 @@ class Connection:
         """
         while self._thread is None:
             if self._opening is None:
-                with _connections_mutex:
-                    _connections.add(self)
+                _keep(self)
                 thread = SqliteThread()
                 self._opening = thread, thread.submit(self._connect)
             await self._wait_for(*self._opening)
@@ -86,6 +90,7 @@ class Connection:
             closing = self.submit(_close)
             thread, self._thread, self._file = self._thread, None, None
             thread.end()
+            _forget(self)
             await settled(closing)
 
     def submit(
@@ -118,6 +123,7 @@ class Connection:
                     self._thread = thread
                 else:
                     thread.end()
+                    _forget(self)
 
     def _connect(self) -> None:
         with self._at_work, store_errors(self._path):
@@ -132,14 +138,20 @@ class Connection:
                 raise
             self._file = OpenFile(self._path, raw, _inode(self._path))
 
-    def __del__(self) -> None:
-        """Close what nobody can use any more, where the loop had no chance to."""
+    def _close_if_abandoned(self) -> bool:
+        """Close, without the loop, if that was closed and did not do it; True if so."""
+        if not self._loop.is_closed():
+            return False
         thread = self._opening[0] if self._opening is not None else self._thread
-        file, self._thread, self._file, self._opening = self._file, None, None, None
         if thread is not None:
-            if file is not None:
-                thread.put(file.raw.close)
+            thread.put(self._close_file)
             thread.end()
+        return True
+
+    def _close_file(self) -> None:
+        with self._at_work:
+            if self._file is not None:
+                self._file.raw.close()
 
     def _before_fork(self) -> None:
         self._at_work.acquire()
@@ -185,10 +197,23 @@ def _inode(path: Path) -> tuple[int, int] | None:
     return stat.st_dev, stat.st_ino
 
 
-_connections: WeakSet[Connection] = WeakSet()
-"""Every connection that may be open."""
+_connections: set[Connection] = set()
+"""Every connection that may be open: kept here, so that only its loop, or its owner, closes it."""
 _connections_mutex = threading.Lock()
 _forking: list[Connection] = []
+
+
+def _keep(connection: Connection) -> None:
+    """Keep a connection that is about to be opened, and drop those whose loops are gone."""
+    with _connections_mutex:
+        gone = {other for other in _connections if other._close_if_abandoned()}
+        _connections.difference_update(gone)
+        _connections.add(connection)
+
+
+def _forget(connection: Connection) -> None:
+    with _connections_mutex:
+        _connections.discard(connection)
 
 
 def _before_fork() -> None:

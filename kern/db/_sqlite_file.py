@@ -72,6 +72,11 @@ class SqliteFile:
             connection = self._connections.get()
             try:
                 await connection.open()
+                if connection is not self._connections.get():
+                    await (
+                        connection.close()
+                    )  # it was let go while this task waited: nobody else would close it
+                    continue
                 alone = write or connection.file is None or schema not in connection.file.prepared
                 if alone:
                     await self._lock.acquire(max(0.0, deadline - loop.time()))
@@ -98,12 +103,7 @@ class SqliteFile:
 
     def _start_afresh(self) -> None:
         self._lock = FairLock()
-        self._connections: LoopLocal[Connection] = LoopLocal(self._connect, Connection.close)
-
-    def _connect(self) -> Connection:
-        # A method, so that the file and its connections are a cycle: they live on until the loop ends, or
-        # the garbage collector finds that nobody has the file, not just until a last `SqliteDb` is dropped.
-        return Connection(self.path)
+        self._connections = LoopLocal(partial(Connection, self.path, self), Connection.close)
 
     def _after_fork_in_child(self) -> None:
         # Kept: to drop it would make the loop, which may be the parent's own, close connections.
