@@ -266,7 +266,7 @@ def terminal_event(
 ) -> RunCompletedEvent | RunPausedEvent | RunCancelledEvent | RunErrorEvent:
     """The one event that ends a run's events; a top-level run is committed first."""
     output = run.output
-    if output.status is RunStatus.completed and error is None:
+    if output.status is RunStatus.completed:  # a cancellation that came during its commit comes too late
         return RunCompletedEvent(run.source, output.content, output.content_type, output.metrics.to_dict())
     if output.status is RunStatus.paused and error is None:
         return RunPausedEvent(run.source, output.requirements)

@@ -77,12 +77,14 @@ async def _in_session(request: RunRequest, buffer: EventBuffer | None, listen: L
 
 async def _run_and_commit(tree: Tree, run: Run, outer: CallState | None) -> Output:
     failure: BaseException | None = None
-    listening = run.hears_all and outer is None
+    listening, subscribed = run.hears_all and outer is None, False
     try:
         await _seed(tree, run)
         if listening:
-            text, revision = tree.session.state.subscribe(tree.state_changed)
-            announce(run, decode(text), revision)
+            tree.session.state.subscribe(
+                tree.state_changed, lambda text, revision: announce(run, decode(text), revision)
+            )
+            subscribed = True
         else:
             announce(run)
         await _drive_in_time(run, tree.request.timeout)
@@ -91,12 +93,10 @@ async def _run_and_commit(tree: Tree, run: Run, outer: CallState | None) -> Outp
         _note(run, error)
     try:
         await _end(tree, outer, failure)
-    except KernError as error:
-        failure = _unsaved(run, error, failure)
-    except asyncio.CancelledError as error:
+    except BaseException as error:  # noqa: BLE001 - raised again below
         failure = error
     finally:
-        if listening:
+        if subscribed:
             tree.session.state.unsubscribe(tree.state_changed)
     if run.hears_content and (run.hears_all or run.output.status is not RunStatus.completed):
         tree.put(terminal_event(run, failure))
@@ -131,7 +131,7 @@ def _note(run: Run, error: BaseException) -> None:
         output.error, output.error_type = str(error), type(error).__name__
 
 
-def _unsaved(run: Run, error: KernError, failure: BaseException | None) -> BaseException:
+def _unsaved(run: Run, error: BaseException, failure: BaseException | None) -> BaseException:
     """What to raise for a run whose end is not in the database."""
     log.error("run %s is not saved: %s", run.run_id, error)
     if isinstance(failure, asyncio.CancelledError):
@@ -172,11 +172,14 @@ async def _end(tree: Tree, outer: CallState | None, failure: BaseException | Non
     commit = asyncio.create_task(tree.session.commit(rows))
     cancelled = failure if isinstance(failure, asyncio.CancelledError) else None
     deadline = time.monotonic() + COMMIT_SECONDS if cancelled is not None else None
-    while not commit.done():
+    while not commit.done() or commit.cancelled():
+        if commit.cancelled():  # by `asyncio.run`, which cancels every task at its end, this one too
+            commit = asyncio.create_task(tree.session.commit(rows))
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             commit.add_done_callback(_log_late_end)
-            raise StoreError(f"the end of the run was not committed within {COMMIT_SECONDS:g} s")
+            late = StoreError(f"the end of the run was not committed within {COMMIT_SECONDS:g} s")
+            raise _unsaved(tree.top, late, cancelled) from failure
         try:
             await asyncio.wait([commit], timeout=left)
         except asyncio.CancelledError as error:
@@ -185,10 +188,13 @@ async def _end(tree: Tree, outer: CallState | None, failure: BaseException | Non
                 continue  # `cancel_run` came when the run was over
             cancelled = error
             deadline = deadline or time.monotonic() + COMMIT_SECONDS
+    if (unsaved := commit.exception()) is not None:
+        raise _unsaved(tree.top, unsaved, cancelled or failure)
     for conflict in commit.result():
         tree.top.emit(SessionStateConflictEvent(tree.top.source, **conflict.to_dict()))
     tree.top.output.session_state = tree.state()
-    if cancelled is not None and failure is None:
+    if cancelled is not None and cancelled is not failure:
+        cancelled.__context__ = failure
         raise cancelled
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Hashable, Sequence
@@ -263,6 +264,11 @@ class LiveSessions:
     """The sessions in use in this process."""
 
     def __init__(self) -> None:
+        self._reset()
+        if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
         self._mutex = threading.Lock()
         self._sessions: dict[Key, LiveSession] = {}
 
@@ -283,7 +289,7 @@ class LiveSessions:
         """The reverse of `enter`; the last one out lets the live session go."""
         with self._mutex:
             session.users -= 1
-            if session.users == 0:
+            if session.users == 0 and self._sessions.get(session.key) is session:  # it is not after a fork
                 del self._sessions[session.key]
 
     @asynccontextmanager

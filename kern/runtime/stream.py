@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from enum import IntEnum
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -68,8 +69,9 @@ class EventBuffer:
         loop = waiter.get_loop()
         if asyncio._get_running_loop() is loop:
             _resolve(waiter)
-        elif not loop.is_closed():
-            loop.call_soon_threadsafe(_resolve, waiter)
+        else:
+            with suppress(RuntimeError):  # it is closed: nobody listens any more
+                loop.call_soon_threadsafe(_resolve, waiter)
 
     @property
     def full(self) -> bool:

@@ -154,14 +154,14 @@ class LiveState:
             self.changes = numbered(replayed(since, start, theirs, tree, self.spec), revision)
             self._publish(merged, tree, MERGE)
 
-    def subscribe(self, subscriber: Callable[[Change], None]) -> tuple[bytes, int]:
-        """Call `subscriber` with every change from now on; returns the text and revision of now.
+    def subscribe(self, subscriber: Callable[[Change], None], opened: Callable[[bytes, int], None]) -> None:
+        """Call `opened` with the text and revision of now, and `subscriber` with every change from now on.
 
-        It is called by whoever commits, from any thread, before the state is released: it must not wait.
+        They are called by whoever commits, from any thread, before the state is released: they must not wait.
         """
         with self._mutex:
+            opened(self.text, self.revision)  # in here, so that no change overtakes it
             self._subscribers.append(subscriber)
-            return self.text, self.revision
 
     def unsubscribe(self, subscriber: Callable[[Change], None]) -> None:
         """The reverse of `subscribe`."""
@@ -221,8 +221,14 @@ class EnclosedScope:
         return encode(self._enclosing.edited())[0]
 
     def commit(self, value: Any, writer: Writer, base: bytes) -> None:
-        """Put `value` into the enclosing call's copy, in place."""
+        """Put `value` into the enclosing call's copy, in place.
+
+        Where the caller has edited the copy itself meanwhile, beside the nested run, its edits stay.
+        """
         _, tree = encode(value)
+        text, current = encode(self._enclosing.edited())
+        if text != base:
+            _, tree = encode(merge(decode(base), current, tree).value)
         self._enclosing.replace(tree)
 
 
