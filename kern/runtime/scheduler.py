@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kern.db.base import RunRow
-from kern.errors import KernError, RunDeadlineExceeded, StoreError
+from kern.errors import KernError, RunDeadlineExceeded, StoreError, UsageError
 from kern.run.events import SessionStateConflictEvent
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.control import active_runs
@@ -162,7 +162,11 @@ async def _end(tree: Tree, outer: CallState | None, failure: BaseException | Non
     """Write the end of the run, in a task of its own that no cancellation of this one reaches."""
     if outer is not None:
         outer.owner.enclosed.append(tree)
-        tree.top.output.session_state = tree.state()
+        try:
+            tree.top.output.session_state = tree.state()
+        except UsageError:  # the caller was given up meanwhile, and its copy is gone
+            if failure is None:
+                raise
         return
 
     def rows(conflicts: Sequence[Conflict]) -> list[RunRow]:
@@ -179,7 +183,7 @@ async def _end(tree: Tree, outer: CallState | None, failure: BaseException | Non
         if left is not None and left <= 0:
             commit.add_done_callback(_log_late_end)
             late = StoreError(f"the end of the run was not committed within {COMMIT_SECONDS:g} s")
-            raise _unsaved(tree.top, late, cancelled) from failure
+            raise _unsaved(tree.top, late, cancelled)
         try:
             await asyncio.wait([commit], timeout=left)
         except asyncio.CancelledError as error:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from kern.errors import UsageError
 from kern.state.codec import decode, encode
 from kern.state.lock import FairLock
-from kern.state.merge import Conflict
+from kern.state.merge import Conflict, merge
 from kern.state.patch import Operation, apply, diff
 from kern.state.spec import StateSpec, Upgrade
 
