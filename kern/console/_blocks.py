@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from kern.console._progress import RunProgress
 from kern.console._text import (
@@ -17,10 +17,16 @@ from kern.console._text import (
 from kern.console._view import ViewOptions
 from kern.errors import KernError
 from kern.run.output import RunStatus, ToolExecution
+from kern.run.requirement import Need, RunRequirement
 
 Kind = Literal["message", "reasoning", "calls", "member", "response", "paused", "cancelled", "error"]
 Format = Literal["text", "list", "markdown", "json"]
 
+_WAITS_FOR: dict[Need, str] = {
+    "confirmation": "to be confirmed",
+    "user_input": "needs input",
+    "external_execution": "to be carried out elsewhere",
+}
 _LONGEST_MESSAGE = 4_000
 _LONGEST_CALLS = 100
 
@@ -138,10 +144,9 @@ def _title(name: str, what: str) -> str:
     return clean(f"{name} {what}".replace("\n", " ")) if name else what
 
 
-def _waiting_for(requirements: Sequence[Any]) -> str:
+def _waiting_for(requirements: Sequence[RunRequirement]) -> str:
     lines = ["The run waits for a person."]
-    for requirement in requirements:
-        call = getattr(requirement, "tool_execution", None) or getattr(requirement, "tool", None)
-        if isinstance(call, ToolExecution):
-            lines.append(f"• {describe_call(call)}")
+    for need in requirements:
+        call = format_call(need.tool_name, need.tool_args)
+        lines.append(clean(f"• {_WAITS_FOR[need.kind]}: {call}".replace("\n", " ")))
     return "\n".join(lines)

@@ -6,18 +6,20 @@ scrolls, and nothing of it is left in the scrollback.
 
 from __future__ import annotations
 
-import sys
 import threading
-import weakref
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from weakref import WeakKeyDictionary
 
-from rich.console import Console, ConsoleRenderable, RenderHook
+from rich.ansi import AnsiDecoder
+from rich.console import Console, ConsoleRenderable, Group, RenderHook
 from rich.control import Control
-from rich.file_proxy import FileProxy
 from rich.live import Live
 from rich.segment import ControlType, Segment
 
-from kern.console._panels import Lines
+from kern.console._panels import Harmless, Lines
+from kern.console._redirect import redirect
 
 
 class _OneUpdate(RenderHook):
@@ -33,12 +35,20 @@ class _OneUpdate(RenderHook):
         return [Lines([[self._BEGIN]]), *renderables, Lines([[self._END]])]
 
 
-_claimed: weakref.WeakSet[Console] = weakref.WeakSet()
-_claiming = threading.Lock()
+_regions: WeakKeyDictionary[Console, LiveRegion] = WeakKeyDictionary()
+_mutex = threading.Lock()
+
+
+def _nothing() -> None:
+    """What there is to give back where nothing was taken."""
 
 
 class LiveRegion:
-    """The live region of one console. A console has one at a time.
+    """The live region of one console; a console has one at a time.
+
+    Only `paint` and `stop` write to the terminal, and their caller sees to it that they take turns. Whatever
+    else is to be seen in the meantime waits for the next repaint: two writers would each move the cursor
+    by a region that the other has changed.
 
     Args:
         console: A console that is a terminal.
@@ -46,49 +56,72 @@ class LiveRegion:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
-        self._hook = _OneUpdate()
+        self._live = Live(
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            vertical_overflow="crop",
+        )
+        self._above: deque[ConsoleRenderable | str] = deque()
+        self._ansi = AnsiDecoder()
         self._lines: list[list[Segment]] = []
         self._width = console.width
+        self._give_back: Callable[[], None] = _nothing
 
     @classmethod
     def claim(cls, console: Console) -> LiveRegion | None:
         """Start the region; None where another view has it."""
-        with _claiming:
-            if console in _claimed:
+        with _mutex:
+            if console in _regions:
                 return None
-            _claimed.add(console)
-        region = cls(console)
+            _regions[console] = region = cls(console)
         region._live.start()
-        console.push_render_hook(region._hook)
+        console.push_render_hook(_OneUpdate())
+        if console.file.isatty():
+            region._give_back = redirect(region._above.append)
         return region
+
+    @staticmethod
+    def print_above(console: Console, blocks: Sequence[ConsoleRenderable]) -> bool:
+        """Have the console's region, if there is one now, print these blocks above itself."""
+        with _mutex:
+            region = _regions.get(console)
+            if region is not None:
+                region._above.extend(blocks)
+            return region is not None
 
     def paint(self, lines: list[list[Segment]], above: Sequence[ConsoleRenderable] = ()) -> None:
         """Print `above` for good, and show these lines in place of the last ones, in one write.
 
         There must be fewer lines than the terminal has.
         """
+        waiting = [self._above.popleft() for _ in range(len(self._above))]
         with self._console:
             self._follow_width()
             self._lines = lines
             self._live.update(Lines(lines))
-            if above:
-                self._console.print(*above, sep="\n")
-            else:
+            for printed, items in groupby((*waiting, *above), key=lambda item: isinstance(item, str)):
+                if printed:
+                    # No line is broken here that the terminal would not break: it can be copied as it was.
+                    text = (self._ansi.decode_line(str(line)) for line in items)
+                    self._console.print(Group(*map(Harmless, text)), soft_wrap=True)
+                else:
+                    self._console.print(*items)
+            if not (waiting or above):
                 self._live.refresh()
 
     def stop(self, above: Sequence[ConsoleRenderable] = ()) -> None:
         """Print `above`, remove the region, give back the cursor, standard output and standard error."""
-        try:
-            for stream in (sys.stdout, sys.stderr):
-                if isinstance(stream, FileProxy):
-                    stream.flush()  # what a tool has printed without a newline
-            self.paint([], above)
-        finally:
-            self._console.pop_render_hook()
-            with _claiming:
-                _claimed.discard(self._console)
-            self._live.stop()
+        with _mutex:
+            try:
+                self._give_back()
+                self.paint([], above)
+            finally:
+                _regions.pop(self._console, None)
+                self._console.pop_render_hook()
+                self._live.stop()
 
     def _follow_width(self) -> None:
         """Where the terminal has become narrower, it has wrapped the region's lines: erase the extra rows."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TextIO
 from weakref import WeakValueDictionary
 
 from kern.console._plain import PlainView
+from kern.console._redirect import real_stdout
 from kern.console._view import View, ViewOptions
 from kern.errors import MissingExtraError, UsageError
 
@@ -34,7 +34,7 @@ def open_view(message: str, options: ViewOptions, *, stream: bool, console: Any 
         UsageError: `console` is something else.
     """
     if console is None:
-        file: TextIO | None = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
+        file = real_stdout()
         console = _terminal(file)
         if console is None:
             return PlainView(message, options, stream=stream, file=file)

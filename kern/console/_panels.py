@@ -32,8 +32,8 @@ BORDERS = {
 class Harmless:
     """Whatever it holds, rendered without control characters, and with none that the encoding lacks.
 
-    Texts are cleaned before they get here; this stands behind them for what only rendering brings out, such
-    as the Markdown entity `&#27;`, which is an ESC.
+    Texts are cleaned before they get here, so that widths are right; this stands behind them, for whatever a
+    renderer may bring out of a text, and for the frames and bullets that it adds.
     """
 
     content: RenderableType

@@ -107,7 +107,8 @@ class PlainView(View):
     def fail(self, error: BaseException) -> None:
         """Write the error."""
         self._done = True
-        self._show(error_block(error))
+        with suppress(OSError):  # the run's error is the one to see
+            self._show(error_block(error))
         mark_shown(error)
 
     def _settle(self, top: RunProgress, output: RunOutput | TeamRunOutput) -> None:

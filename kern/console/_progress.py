@@ -23,6 +23,7 @@ from kern.run.events import (
     ToolCallStartedEvent,
 )
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution
+from kern.run.requirement import RunRequirement
 
 
 class Pieces:
@@ -93,7 +94,7 @@ class RunProgress:
     reasoning: Pieces = field(default_factory=Pieces)
     calls: list[ToolExecution] = field(default_factory=list)
     running: dict[str, ToolExecution] = field(default_factory=dict)
-    requirements: list[Any] = field(default_factory=list)
+    requirements: list[RunRequirement] = field(default_factory=list)
     status: RunStatus = RunStatus.running
     error: str = ""
     started: float = field(default_factory=time.monotonic)
@@ -144,7 +145,7 @@ class RunProgress:
             self.calls = list(output.tools)
         if output.metrics.duration is not None:
             self.duration = output.metrics.duration
-        self.requirements = list(getattr(output, "requirements", None) or self.requirements)
+        self.requirements = output.requirements or self.requirements
         pending = (RunStatus.pending, RunStatus.running)
         self.end(RunStatus.completed if output.status in pending else output.status, output.error or "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -36,7 +37,10 @@ from kern.run.events import (
 )
 from kern.run.output import RunOutput, TeamRunOutput
 
-_REFRESHES_PER_SECOND = 12
+_PAUSE = 1 / 12
+"""Seconds between two repaints."""
+_REST = 4
+"""A repaint is followed by a rest of this many times its CPU time: it never takes over a fifth of a core."""
 _ENDS_REASONING = (RunContentEvent, ToolCallStartedEvent, ModelRequestStartedEvent, *TERMINAL_EVENTS)
 
 
@@ -84,12 +88,14 @@ class RichView(View):
         if kind is None:
             self._close(self._left_over)
             return
-        with suppress(OSError):  # the body's own error is the one to see
+        with suppress(Exception):  # the body's own error, or cancellation, is the one to see
             self._close(self._left_over)
 
     def event(self, event: BaseRunEvent) -> None:
         """Take in one event; it is shown at the next repaint."""
         self._raise_failure()
+        if self._closed:
+            return
         if self._region is not None:
             self._events.append(event)
             return
@@ -102,11 +108,14 @@ class RichView(View):
 
     def fail(self, error: BaseException) -> None:
         """Show what there was, and the error."""
-        self._close(lambda: [*self._left_over(ending=False), error_block(error)])
+        with suppress(OSError):  # the run's error is the one to see
+            self._close(lambda: [*self._left_over(ending=False), error_block(error)])
         mark_shown(error)
 
     def _keep_painting(self) -> None:
-        while not self._closing.wait(1 / _REFRESHES_PER_SECOND):
+        pause = _PAUSE
+        while not self._closing.wait(pause):
+            began = time.thread_time()
             with self._lock:
                 if self._closed:
                     return
@@ -115,6 +124,7 @@ class RichView(View):
                 except Exception as error:  # noqa: BLE001 -- raised again on the caller's thread
                     self._give_up(error)
                     return
+            pause = max(_PAUSE, _REST * (time.thread_time() - began))
 
     def _paint(self) -> None:
         assert self._region is not None
@@ -154,8 +164,9 @@ class RichView(View):
                     region.stop(panels)
 
     def _print(self, blocks: Sequence[Block]) -> None:
-        if blocks:
-            self._console.print(*map(panel_of, blocks))
+        panels = [panel_of(block) for block in blocks]
+        if panels and not LiveRegion.print_above(self._console, panels):
+            self._console.print(*panels)
 
     def _waiting(self) -> list[Block]:
         """Take in the events that wait; returns the blocks that are whole with them."""

@@ -83,13 +83,23 @@ class Screen:
             return []
         key = (text, width, height)
         if self._rendered is None or self._rendered[0] != key:
-            size = width * height
-            if self._options.markdown and title == "Response":
-                body = body_of(clean(self._tail.cut(text, size)).strip("\n"), "markdown")
-            else:
-                body = body_of(clean(text[-size:]).strip("\n"), "text")
-            self._rendered = key, self._render(body, width)[-height:]
+            markdown = self._options.markdown and title == "Response"
+            render = self._end_of_markdown if markdown else self._end_of_plain
+            self._rendered = key, render(text, width, height)[-height:]
         return self._rendered[1]
+
+    def _end_of_plain(self, text: str, width: int, height: int) -> RenderedLines:
+        return self._render(body_of(clean(text[-width * height :]).strip("\n"), "text"), width)
+
+    def _end_of_markdown(self, text: str, width: int, height: int) -> RenderedLines:
+        """As little as fills the height: rendering Markdown is what a repaint costs."""
+        full = width * height
+        for size in (min(_size_of_lines(text, height), full), full):
+            cut = self._tail.cut(text, size)
+            lines = self._render(body_of(clean(cut).strip("\n"), "markdown"), width)
+            if len(lines) >= height or len(cut) >= len(text):
+                break
+        return lines
 
     def _render(self, content: RenderableType, width: int) -> RenderedLines:
         options = self._console.options.update(width=width, height=None)
@@ -128,3 +138,13 @@ class Screen:
             last = first_line("\n".join(reversed(run.answer.text[-500:].splitlines())), 200)
             return f"{line} · {last}"
         return line
+
+
+def _size_of_lines(text: str, count: int) -> int:
+    """How many characters the last `count` lines have."""
+    start = len(text)
+    for _ in range(count):
+        start = text.rfind("\n", 0, start)
+        if start < 0:
+            return len(text)
+    return len(text) - start

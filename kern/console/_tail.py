@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 
-_REACH = 2_000
+_REACH = 500
 _FENCE = re.compile(r"^[ \t>]*(`{3,}|~{3,})(.*)$")
 
 

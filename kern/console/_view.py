@@ -32,8 +32,8 @@ class View(ABC):
     """A person's view of one run: a context manager that leaves the terminal clean, however it is left.
 
     The methods may be called from any thread. None of them waits for anything but the terminal itself.
-    A write that fails raises the `OSError` once (a `BrokenPipeError` where the reader of a pipe has gone);
-    from then on the view is silent.
+    A write that fails raises its `OSError` once, from `event`, `finish` or the exit (`BrokenPipeError` where
+    the reader of a pipe has gone), never in place of another error; from then on the view is silent.
     """
 
     @abstractmethod

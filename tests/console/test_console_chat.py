@@ -176,6 +176,18 @@ def test_a_pipe_may_leave_early_and_the_rest_is_not_taken() -> None:
     assert done.stdout == b"echo: 'one'\nleft\nnext? after: two\n"
 
 
+def test_the_loop_may_run_outside_the_main_thread() -> None:
+    code = CODE.replace(
+        "asyncio.run(main())",
+        "import threading; t = threading.Thread(target=asyncio.run, args=(main(),)); t.start(); t.join()",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "{}"], input=b"hello\n", capture_output=True, timeout=20
+    )
+    assert done.stdout == b"echo: 'hello'\nleft\n"
+    assert done.stderr == b""
+
+
 def test_input_that_is_no_utf8_is_no_crash() -> None:
     assert "echo: '\ufffd'" in piped(b"\xff\nexit\n").stdout.decode()
 

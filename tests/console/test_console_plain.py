@@ -37,6 +37,7 @@ from kern.run import (
     RunStatus,
     SessionStateChangedEvent,
 )
+from kern.run.requirement import RunRequirement
 
 
 def shown(
@@ -178,9 +179,19 @@ def test_each_ending_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, stopped, agent_output("Half an", status=RunStatus.cancelled, error="by the user"))
     assert text == "Response:\nHalf an\n\nCancelled:\nby the user\n"
 
-    paused = [*turn(SOLO), RunPausedEvent(SOLO)]
-    text = shown(capsys, paused, agent_output(None, status=RunStatus.paused))
-    assert text == "Paused:\nThe run waits for a person.\n"
+    need = RunRequirement(
+        kind="confirmation",
+        run_id="run-0",
+        agent_path=["Solo"],
+        tool_call_id="c",
+        tool_name="pay",
+        tool_args={"to": "a\x1bb"},
+    )
+    output = agent_output(None, status=RunStatus.paused, requirements=[need])
+    text = 'Paused:\nThe run waits for a person.\n• to be confirmed: pay(to="a\\u001bb")\n'
+    assert shown(capsys, [*turn(SOLO), RunPausedEvent(SOLO, [need])], output) == text
+    assert shown(capsys, [*turn(SOLO), RunPausedEvent(SOLO, [need])]) == text
+    assert shown(capsys, output=output) == text
 
 
 def test_a_failed_member_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,6 +95,53 @@ print("after")
     assert terminal.is_clean
 
 
+def test_prints_of_many_threads_and_a_logger_stand_whole_between_the_panels() -> None:
+    code = (
+        PREAMBLE
+        + """
+import logging
+def talk(name):
+    for number in range(100):
+        print(f"{name}-{number}.")
+        time.sleep(0.002)
+options = ViewOptions(show_member_responses=True)
+with open_view("", options, stream=True) as view:
+    handler = logging.StreamHandler()
+    logging.getLogger("x").addHandler(handler)
+    threads = [threading.Thread(target=talk, args=(f"talk{i}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(20):
+        feed(view, [*turn(member(f"M{number}"), "Done."), *end(member(f"M{number}"))])
+        feed(view, turn(SOLO, "word " * 20))
+        logging.getLogger("x").warning(f"log-{number}.")
+        time.sleep(0.02)
+    for thread in threads:
+        thread.join()
+    view.finish(agent_output(None))
+logging.getLogger("x").warning("log-between.")
+with open_view("", options, stream=True) as view:
+    feed(view, turn(SOLO, "text"))
+    time.sleep(0.2)
+    logging.getLogger("x").warning("log-again.")
+    time.sleep(0.2)
+    view.finish(agent_output("text"))
+"""
+    )
+    terminal = Terminal(code, rows=10, columns=40)
+    assert terminal.run() == 0
+    lines = terminal.lines
+    for name in (f"talk{i}" for i in range(4)):
+        assert [line for line in lines if line.startswith(name)] == [f"{name}-{n}." for n in range(100)]
+    assert [line for line in lines if line.startswith("log-")] == [
+        *(f"log-{n}." for n in range(20)),
+        "log-between.",
+        "log-again.",
+    ]
+    assert titles(lines) == [*(f"M{n} Response" for n in range(20)), "Response", "Response"]
+    assert terminal.is_clean
+
+
 @pytest.mark.parametrize("error", ["ValueError('mine')", "KeyboardInterrupt()", "asyncio.CancelledError()"])
 def test_however_the_view_is_left_the_terminal_is_clean(error: str) -> None:
     code = (

@@ -1,0 +1,83 @@
+"""Standard output and standard error while a live region has the terminal."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, TextIO, cast
+from weakref import WeakValueDictionary
+
+
+class Redirect:
+    """Stands for a terminal's stream: whole lines go to the live region, which prints them above itself.
+
+    When no region is there, it is the stream: a logging handler may hold it for longer than a view lasts.
+
+    Args:
+        file: The stream itself.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+        self._line = ""
+        self._lock = threading.Lock()
+        self._put: Callable[[str], None] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, text: str) -> int:
+        """Pass the lines on that are whole with this text."""
+        with self._lock:
+            if self._put is None:
+                return self.file.write(text)
+            *lines, self._line = (self._line + text).split("\n")
+            for line in lines:
+                self._put(line)
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what has no newline yet."""
+        with self._lock:
+            if self._put is None:
+                self.file.flush()
+            elif self._line:
+                self._put(self._line)
+                self._line = ""
+
+    def lead(self, put: Callable[[str], None] | None) -> None:
+        """Lead the lines to `put` from now on; None gives the stream back."""
+        self.flush()
+        with self._lock:
+            self._put = put
+
+
+_redirects: WeakValueDictionary[int, Redirect] = WeakValueDictionary()
+
+
+def redirect(put: Callable[[str], None]) -> Callable[[], None]:
+    """Lead what is printed on the terminal to `put`, a line at a time; returns what ends that."""
+    taken: list[tuple[str, Redirect]] = []
+    for name in ("stdout", "stderr"):
+        file = getattr(sys, name)
+        if file is None or isinstance(file, Redirect) or file.closed or not file.isatty():
+            continue
+        stream = _redirects.setdefault(id(file), Redirect(file))
+        stream.lead(put)
+        setattr(sys, name, cast("TextIO", stream))
+        taken.append((name, stream))
+
+    def give_back() -> None:
+        for name, stream in taken:
+            stream.lead(None)
+            if getattr(sys, name) is stream:
+                setattr(sys, name, stream.file)
+
+    return give_back
+
+
+def real_stdout() -> TextIO | None:
+    """Standard output, behind a redirect too."""
+    file = cast("TextIO | Redirect | None", sys.stdout)
+    return file.file if isinstance(file, Redirect) else file
