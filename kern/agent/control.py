@@ -82,7 +82,7 @@ class RunControl(SessionAccess, Generic[OutputT]):
     ) -> Any:
         """Go on with a run that was paused; what had already run is not run again.
 
-        Works from the object that the paused run returned, or, after a restart, from the database by `run_id`.
+        Works from the output of the paused run, or, after a restart, from the database by `run_id`.
 
         Args:
             run_response: The paused run's output, its `requirements` resolved.
@@ -171,6 +171,7 @@ class RunControl(SessionAccess, Generic[OutputT]):
             timeout=self.timeout,
             usage_limits=self.usage_limits,
             resume=Resume(answers),
+            skip_events=self.skipped_events(),
             debug=debug,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from kern.errors import UsageError
 from kern.messages import Message, Role
 from kern.models import default_model, resolve
 from kern.models.base import Model
+from kern.run.events import RunEvent, TeamRunEvent
 from kern.runtime.spec import Retries, RunnableTool
 from kern.runtime.toolrun import FunctionTool
 from kern.state.merge import Policies, policy_path
@@ -83,6 +84,8 @@ class Definition:
         delay_between_retries: Seconds before that.
         exponential_backoff: Double the delay each time.
         fallback_models: Asked in this order when the model has failed for good.
+        store_events: Keep a run's events with it, in its output and its row.
+        events_to_skip: But for these; by default those that are made per token.
         stream: Whether `print_response` and `cli_app` stream.
         debug_mode: Log prompts and tool calls, through the logger "kern".
     """
@@ -136,6 +139,13 @@ class Definition:
     exponential_backoff: bool = False
     fallback_models: Sequence[Model | str] | None = None
 
+    store_events: bool = False
+    events_to_skip: Collection[RunEvent | TeamRunEvent | str] = (
+        RunEvent.run_content,
+        TeamRunEvent.run_content,
+        RunEvent.reasoning_content_delta,
+        TeamRunEvent.reasoning_content_delta,
+    )
     stream: bool = False
     debug_mode: bool = False
 
@@ -184,6 +194,10 @@ class Definition:
         if self.model is not None:
             raise UsageError(f"model takes a Model or 'provider:id', not {type(self.model).__name__}")
         return inherited or default_model()
+
+    def skipped_events(self) -> list[str] | None:
+        """Names of events that are not kept with a run; None: none are."""
+        return [str(name) for name in self.events_to_skip] if self.store_events else None
 
     def retry_policy(self) -> Retries:
         """What a run does when a model request fails."""

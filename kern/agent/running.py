@@ -251,6 +251,7 @@ class Runner(RunControl[OutputT]):
             metadata={**(self.metadata or {}), **(options.metadata or {})},
             timeout=self.timeout if options.timeout is None else options.timeout,
             usage_limits=self.usage_limits if options.usage_limits is None else options.usage_limits,
+            skip_events=self.skipped_events(),
             debug=debug,
         )
 

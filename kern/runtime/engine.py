@@ -36,6 +36,7 @@ from kern.run.events import (
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.run import Run, RunSink
 from kern.runtime.spec import Answer, RunnableTool, ToolOutcome
+from kern.runtime.stream import Listen
 from kern.runtime.toolrun import run_calls, tool_message
 
 log = logging.getLogger("kern")
@@ -170,7 +171,7 @@ async def _ask(run: Run) -> Message:
 
 async def _before_another(run: Run, failure: ModelError, delay: float) -> None:
     """A request has failed and is made again: what was streamed of the turn is void."""
-    if run.shown_text and not run.hears_all:
+    if run.shown_text and run.tree.listen is Listen.content:
         raise failure  # a consumer of text alone could not be told
     run.emit(ModelRetryEvent(run.source, str(failure), delay=delay))
     log.warning("run %s: %s; the request is made again in %g s", run.run_id, failure, delay)

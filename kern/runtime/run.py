@@ -13,7 +13,10 @@ from kern.run.events import (
     BaseRunEvent,
     EventSource,
     ReasoningContentDeltaEvent,
+    RunCancelledEvent,
     RunContentEvent,
+    RunErrorEvent,
+    RunPausedEvent,
     SessionStateChangedEvent,
 )
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution
@@ -21,7 +24,7 @@ from kern.run.requirement import RunRequirement
 from kern.runtime.debug import debug
 from kern.runtime.session import LiveSession
 from kern.runtime.spec import RunInput, RunnerSpec, RunRequest
-from kern.runtime.stream import EventBuffer, Listen
+from kern.runtime.stream import EventBuffer, EventRecord, Listen
 from kern.state.call import CallState
 from kern.state.codec import decode
 from kern.state.order import TurnSlot
@@ -53,8 +56,13 @@ class Tree:
         self.request = request
         self.session = session
         self.scope = scope
-        self.buffer = buffer
         self.listen = listen if buffer is not None else Listen.nothing
+        self.record: EventRecord | None = None
+        if request.skip_events is not None:
+            self.record = EventRecord(request.skip_events)
+            buffer = buffer or EventBuffer()
+            buffer.record = self.record
+        self.buffer = buffer
         self.ledger = UsageLedger(request.usage_limits)
         self.runs: list[Run] = []
         """Every run of the tree, in the order of their starts; the first is the top-level one."""
@@ -74,7 +82,14 @@ class Tree:
     def put(self, event: BaseRunEvent) -> None:
         """Queue an event, if somebody listens; never waits; from any thread."""
         if self.buffer is not None:
-            self.buffer.put(event)
+            self.buffer.put(event, deliver=self._wanted(event))
+
+    def _wanted(self, event: BaseRunEvent) -> bool:
+        """The consumer wants to hear it; otherwise it is only recorded."""
+        if self.listen is Listen.content:
+            kinds = (RunContentEvent, RunPausedEvent, RunCancelledEvent, RunErrorEvent)
+            return event.source.nested_depth == 0 and isinstance(event, kinds)
+        return self.listen is Listen.everything
 
     def state_changed(self, change: Change) -> None:
         """Tell the consumer of a commit, whichever run of the session made it."""
@@ -152,8 +167,12 @@ class Run:
         self.voice = self.source
         """The source of content events: another run's, if this one speaks for it."""
         self.output = _new_output(self)
-        self.hears_all = tree.listen is Listen.everything
-        self.hears_content = self.hears_all or (tree.listen is Listen.content and parent is None)
+        self.hears_all = tree.listen is Listen.everything or tree.record is not None
+        """Somebody wants to hear of everything: the consumer, or the record."""
+        self.hears_content = tree.listen is Listen.everything or (
+            tree.listen is Listen.content and parent is None
+        )
+        """The consumer wants to hear the answer as it comes."""
         tree.runs.append(self)
 
     async def expand(self) -> None:
@@ -209,8 +228,8 @@ class Run:
         """
         run = Run(self.tree, spec, input, run_id, self)
         run.hears_all = self.hears_all and heard
-        run.hears_content = run.hears_all
-        if speaks_for_parent and not self.hears_all:
+        run.hears_content = run.hears_content and heard
+        if speaks_for_parent and self.tree.listen is Listen.content:
             run.hears_content = self.hears_content
             run.voice = self.voice
         self.children.append(run)

@@ -91,6 +91,8 @@ async def _run_and_commit(tree: Tree, run: Run, outer: CallState | None) -> Outp
     except BaseException as error:  # noqa: BLE001 - raised again below, once the end is committed
         failure = error
         _note(run, error)
+    if tree.record is not None:
+        run.output.events = [*tree.record.events, terminal_event(run, failure)]
     try:
         await _end(tree, outer, failure)
     except BaseException as error:  # noqa: BLE001 - raised again below
@@ -98,7 +100,7 @@ async def _run_and_commit(tree: Tree, run: Run, outer: CallState | None) -> Outp
     finally:
         if subscribed:
             tree.session.state.unsubscribe(tree.state_changed)
-    if run.hears_content and (run.hears_all or run.output.status is not RunStatus.completed):
+    if tree.listen is not Listen.nothing:
         tree.put(terminal_event(run, failure))
     if failure is not None:
         if isinstance(failure, KernError):

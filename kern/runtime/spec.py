@@ -5,7 +5,7 @@ The engine knows neither `Agent` nor `Team`. A team is a spec whose members are 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -209,6 +209,7 @@ class RunRequest:
         timeout: Seconds that the run may take.
         usage_limits: What the run and all below it may use.
         resume: Go on with a paused run instead of beginning one.
+        skip_events: Keep the run's events with it, but for those of these names; None: keep none.
     """
 
     spec: RunnerSpec
@@ -225,4 +226,5 @@ class RunRequest:
     timeout: float | None = None
     usage_limits: UsageLimits | None = None
     resume: Resume | None = None
+    skip_events: Collection[str] | None = None
     debug: bool = False

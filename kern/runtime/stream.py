@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import suppress
 from enum import IntEnum
 from types import TracebackType
@@ -30,6 +30,25 @@ class Listen(IntEnum):
     everything = 2
 
 
+class EventRecord:
+    """Events that are kept with the run, for `store_events`.
+
+    Args:
+        skip: Names of events that are not.
+    """
+
+    __slots__ = ("_skip", "events")
+
+    def __init__(self, skip: Collection[str]) -> None:
+        self._skip = frozenset(skip)
+        self.events: list[BaseRunEvent] = []
+
+    def add(self, event: BaseRunEvent) -> None:
+        """Keep the event, unless it is to be skipped."""
+        if event.event not in self._skip:
+            self.events.append(event)
+
+
 class EventBuffer:
     """The queue between a run and its consumer, filled from any thread, emptied on one loop.
 
@@ -39,9 +58,9 @@ class EventBuffer:
 
     __slots__ = ("_closed", "_drained", "_loop", "_mutex", "_ready", "_seq", "abandoned", "items", "record")
 
-    def __init__(self, *, record: list[BaseRunEvent] | None = None) -> None:
+    def __init__(self) -> None:
         self.items: deque[BaseRunEvent] = deque()
-        self.record = record
+        self.record: EventRecord | None = None
         self.abandoned = False
         """The consumer has walked away without closing; the run ends in the background."""
         self._mutex = threading.Lock()
@@ -57,7 +76,7 @@ class EventBuffer:
             self._seq += 1
             event.seq = self._seq
             if self.record is not None:
-                self.record.append(event)
+                self.record.add(event)
             if not deliver or self._closed:
                 return
             self.items.append(event)

@@ -171,7 +171,12 @@ class TaskTool:
         self._act = act
         required = [key for key, schema in properties.items() if not schema.get("optional")]
         shown = {key: {k: v for k, v in s.items() if k != "optional"} for key, s in properties.items()}
-        schema = {"type": "object", "properties": shown, "required": required, "additionalProperties": False}
+        schema: dict[str, Any] = {
+            "type": "object",
+            "properties": shown,
+            "required": required,
+            "additionalProperties": False,
+        }
         self.definition = ToolDefinition(name, description, schema)
 
     @property
@@ -221,12 +226,12 @@ _TOOLS: dict[str, tuple[Act, str, dict[str, Any]]] = {
 }
 
 _SENT_BACK = "There are tasks that are not completed. Work on them, or complete those that are not needed:"
-_TYPES = {"string": str, "integer": int, "array": list}
+_TYPES: dict[str, type] = {"string": str, "integer": int, "array": list}
 
 
 def _check(given: dict[str, Any], definition: ToolDefinition) -> None:
     """Refuse arguments that do not fit the tool's own flat schema."""
-    schema = definition.parameters
+    schema: dict[str, Any] = definition.parameters
     for name in schema["required"]:
         if name not in given:
             raise ToolError(f"{definition.name} takes {', '.join(schema['properties'])}; {name} is missing")
@@ -234,7 +239,8 @@ def _check(given: dict[str, Any], definition: ToolDefinition) -> None:
         known = schema["properties"].get(name)
         if known is None or not isinstance(value, _TYPES[known["type"]]):
             raise ToolError(f"{definition.name}: {name}={value!r} does not fit")
-        if known["type"] == "array" and not all(isinstance(item, int) for item in value):
+        items: Any = value if known["type"] == "array" else ()
+        if not all(isinstance(item, int) for item in items):
             raise ToolError(f"{definition.name}: {name} holds ids, which are whole numbers")
 
 
