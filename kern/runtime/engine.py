@@ -78,6 +78,7 @@ async def drive(run: Run) -> RunOutput | TeamRunOutput:
             raise
         raise failure from error
     finally:
+        run.task = None  # from here on the task is the caller's again, and `stop` comes too late
         _finish(run)
     return output
 
