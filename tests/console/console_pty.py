@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -24,7 +25,13 @@ class Terminal:
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""
         self.child = pexpect.spawn(
-            sys.executable, ["-c", code, *arguments], env=env, dimensions=(rows, columns), timeout=20
+            sys.executable,
+            ["-c", code, *arguments],
+            env=env,
+            dimensions=(rows, columns),
+            timeout=20,
+            # A test run in the background of a shell ignores Ctrl-C, and its children would inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.child.logfile_read = self
         self.child.delaybeforesend = None
