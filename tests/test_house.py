@@ -1,0 +1,106 @@
+"""The house rules that no linter knows: how long files and functions may be, and what an import may need."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMITS = {"kern": (400, 60), "examples": (400, 60), "benchmarks": (400, 60), "tests": (800, 100)}
+"""Lines of a file and of a function; a test file answers for one module, and its tables of cases are long."""
+
+LONGER_FILES = {
+    "kern/run/events.py": "one small class for each event; they are read side by side",
+}
+LONGER_FUNCTIONS: dict[str, str] = {}
+"""By "path::name". Each exception has its reason."""
+
+
+def sources(folder: str) -> dict[str, str]:
+    return {
+        path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if "results" not in path.parts  # what benchmarks leave behind is not ours
+    }
+
+
+def test_no_file_is_too_long() -> None:
+    too_long = {
+        path: length
+        for folder, (limit, _) in LIMITS.items()
+        for path, text in sources(folder).items()
+        if (length := len(text.splitlines())) > limit
+    }
+    assert {path: length for path, length in too_long.items() if path not in LONGER_FILES} == {}
+    assert [path for path in LONGER_FILES if path not in too_long] == [], "needs no exception any more"
+
+
+def test_no_function_is_too_long() -> None:
+    too_long = {
+        f"{path}::{node.name}": length
+        for folder, (_, limit) in LIMITS.items()
+        for path, text in sources(folder).items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (length := (node.end_lineno or 0) - node.lineno + 1) > limit
+    }
+    assert {name: length for name, length in too_long.items() if name not in LONGER_FUNCTIONS} == {}
+    assert [name for name in LONGER_FUNCTIONS if name not in too_long] == [], "needs no exception any more"
+
+
+IMPORT_ALL = """
+import sys
+
+class Absent:
+    '''Makes packages look as if they were not installed.'''
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1:]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+
+import importlib, pkgutil
+import kern
+
+DRAWN_WITH_RICH = {f"kern.console.{name}" for name in ("_rich", "_panels", "_live", "_screen")}
+
+for module in pkgutil.walk_packages(kern.__path__, "kern."):
+    if module.name not in DRAWN_WITH_RICH:
+        importlib.import_module(module.name)
+"""
+
+EXTRAS = ["rich", "fastapi", "starlette", "sse_starlette", "uvicorn", "ddgs", "click", "pytest", "openai"]
+
+
+def test_kern_needs_no_extra_to_be_imported() -> None:
+    """Only the modules that draw with rich need it; `open_view` imports them where it is there."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", IMPORT_ALL, *EXTRAS],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_import_kern_loads_no_surface() -> None:
+    """`import kern` loads neither the test tools, nor the command, nor what needs an extra."""
+    program = "import sys, kern; print(*sorted(name for name in sys.modules if name.startswith('kern.')))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=True,
+    )
+    loaded = done.stdout.split()
+    assert "kern.agent.agent" in loaded
+    unwanted = ("kern.testing", "kern.cli", "kern.console._rich", "kern.tools.duckduckgo")
+    assert [name for name in loaded if name.startswith(unwanted)] == []
