@@ -1,7 +1,8 @@
-"""The environments of peers and of the fast extra, made by the benchmarks themselves where they are missing."""
+"""The environments of peers and of the fast extra, made by the benchmarks where they are missing."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -53,9 +54,10 @@ def install(env: str) -> str:
 
 def versions(env: str) -> dict[str, str]:
     """What is installed in an environment, as far as the table names it."""
-    code = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+    code = (
+        "import importlib.metadata as m, json\n"
+        "print(json.dumps({d.name: d.version for d in m.distributions()}))"
+    )
     done = subprocess.run([python_of(env), "-c", code], capture_output=True, text=True, check=False)
-    import json
-
     found: dict[str, str] = json.loads(done.stdout) if done.returncode == 0 else {}
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import json
 import os
 import resource
@@ -133,11 +134,11 @@ def main() -> None:
     order = json.loads(sys.argv[1])
     try:
         if order.get("uvloop"):
-            import uvloop
-
-            uvloop.run(work(order))
+            loop_factory = importlib.import_module("uvloop").new_event_loop
         else:
-            asyncio.run(work(order))
+            loop_factory = None
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(work(order))
     except (Unsupported, ImportError) as error:
         _say({"unsupported": str(error)})
 
