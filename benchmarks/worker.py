@@ -133,11 +133,8 @@ def main() -> None:
     """Take the order from the command line."""
     order = json.loads(sys.argv[1])
     try:
-        if order.get("uvloop"):
-            loop_factory = importlib.import_module("uvloop").new_event_loop
-        else:
-            loop_factory = None
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
+        new_loop = importlib.import_module("uvloop").new_event_loop if order.get("uvloop") else None
+        with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(work(order))
     except (Unsupported, ImportError) as error:
         _say({"unsupported": str(error)})
