@@ -19,6 +19,7 @@ from kern.run.events import (
     RunContinuedEvent,
     RunErrorEvent,
     RunPausedEvent,
+    RunStartedEvent,
     ToolCallCompletedEvent,
     ToolCallStartedEvent,
 )
@@ -80,6 +81,7 @@ class RunProgress:
     Args:
         name: Whose run it is; for members of members, the names from below the top down.
         structured: The answer, where it is not text.
+        started: Seconds since the epoch.
         calls: The tool calls in the order in which they began; ids may repeat from turn to turn.
         running: The calls that still run, by id.
         duration: Seconds; None while it runs.
@@ -97,7 +99,7 @@ class RunProgress:
     requirements: list[RunRequirement] = field(default_factory=list)
     status: RunStatus = RunStatus.running
     error: str = ""
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.time)
     duration: float | None = None
 
     @property
@@ -108,7 +110,7 @@ class RunProgress:
     @property
     def elapsed(self) -> float:
         """Seconds since the run began, or its duration."""
-        return time.monotonic() - self.started if self.duration is None else self.duration
+        return max(0.0, time.time() - self.started) if self.duration is None else self.duration
 
     @property
     def content(self) -> Any:
@@ -124,12 +126,12 @@ class RunProgress:
                 return
         self.calls.append(call)
 
-    def end(self, status: RunStatus, error: str = "") -> None:
-        """The run has come to `status`."""
+    def end(self, status: RunStatus, error: str = "", *, at: float | None = None) -> None:
+        """The run has come to `status`; `at` tells when (seconds since the epoch; None is now)."""
         self.status = status
         self.error = error or self.error
         if self.duration is None:
-            self.duration = time.monotonic() - self.started
+            self.duration = max(0.0, (time.time() if at is None else at) - self.started)
         self.running.clear()
 
     def settle(self, output: RunOutput | TeamRunOutput) -> None:
@@ -180,7 +182,7 @@ class Progress:
 
     def apply(self, event: BaseRunEvent) -> RunProgress:
         """Take one event in; returns the run that it belongs to."""
-        run = self.run_of(event.source)
+        run, now = self.run_of(event.source), event.created_at
         match event:
             case RunContentEvent(content=str(text)):
                 run.answer.append(text)
@@ -199,17 +201,19 @@ class Progress:
                 run.running[call.tool_call_id] = call
             case ToolCallCompletedEvent(tool=ToolExecution() as call):
                 run.end_call(call)
+            case RunStartedEvent():
+                run.started = now
             case RunContinuedEvent():
                 run.status, run.duration = RunStatus.running, None
             case RunCompletedEvent():
-                run.end(RunStatus.completed)
+                run.end(RunStatus.completed, at=now)
             case RunPausedEvent(requirements=requirements):
                 run.requirements = requirements
-                run.end(RunStatus.paused)
+                run.end(RunStatus.paused, at=now)
             case RunCancelledEvent(reason=reason):
-                run.end(RunStatus.cancelled, reason or "")
+                run.end(RunStatus.cancelled, reason or "", at=now)
             case RunErrorEvent(error=error):
-                run.end(RunStatus.error, error)
+                run.end(RunStatus.error, error, at=now)
         return run
 
 

@@ -79,6 +79,14 @@ def test_a_team_run_is_shown_in_panels() -> None:
     assert "\x1b" not in text
 
 
+def test_a_members_time_is_that_of_its_events() -> None:
+    buyer = member("Buyer")
+    events = [RunStartedEvent(LEADER), RunStartedEvent(buyer), *turn(buyer, "Bought."), *end(buyer)]
+    for second, event in enumerate(events):
+        event.created_at = 1_000_000.0 + second
+    assert "Buyer Response (4.0s)" in shown(events, team_output("Done."), show_member_responses=True)
+
+
 def test_members_are_shown_on_request_only() -> None:
     text = shown(team_run("All done."), team_output("All done."))
     assert titles(text) == ["Team Tool Calls", "Response"]
