@@ -186,3 +186,52 @@ async def test_streamed_text_is_void_when_a_turn_is_made_again() -> None:
 def test_messages_are_plain_data() -> None:
     message = Message("user", "x")
     assert Message.from_dict(message.to_dict()) == message
+
+
+async def test_eight_hundred_calls_of_one_turn_stay_within_the_bound() -> None:
+    running = most = 0
+
+    async def work(number: int) -> str:
+        """Work."""
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return str(number)
+
+    calls = [tool_call("work", number=number) for number in range(800)]
+    model = ScriptedModel([ModelResponse.of(None, *calls), "done"])
+    output = await Agent(model=model, tools=[work]).arun("go")
+    assert [tool.result for tool in output.tools] == [str(number) for number in range(800)]
+    assert most == 16
+
+
+async def test_tools_that_wait_for_the_state_leave_room_for_the_one_that_has_it() -> None:
+    from kern.runtime import invoke
+    from kern.state.threads import ThreadPool
+
+    def outer(run_context: RunContext) -> str:
+        """Take the state, then run an agent that takes it too."""
+        run_context.session_state["n"] += 1
+        return str(inner_agent.run("go", session_id=run_context.session_id).content)
+
+    def inner(run_context: RunContext) -> str:
+        """Take the state."""
+        run_context.session_state["n"] += 1
+        return "inner"
+
+    inner_agent = Agent(model=FunctionModel(lambda r: "in" if len(r.messages) > 1 else tool_call("inner")))
+    inner_agent.tools = [inner]
+    calls = [tool_call("outer") for _ in range(12)]
+    agent = Agent(model=ScriptedModel([ModelResponse.of(None, *calls), "done"]), tools=[outer])
+    agent.session_state = {"n": 0}
+    inner_agent.db = agent.database()
+    before = invoke.threads
+    invoke.threads = ThreadPool(places=2)
+    try:
+        output = await agent.arun("go")
+    finally:
+        invoke.threads = before
+    assert not any(tool.tool_call_error for tool in output.tools)
+    assert output.session_state == {"n": 24}

@@ -63,7 +63,7 @@ class ChangeRow:
 
     Args:
         revision: The revision that the commit made.
-        patch: JSON text: a list of RFC 6902 operations, each with the value that it replaced or removed as "old".
+        patch: JSON text: a list of RFC 6902 operations, each with the value that it replaced as "old".
         agent_path: JSON text: a list of the names from the top-level run down.
         created_at: Seconds since the epoch.
     """

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from kern.errors import AgentSignal
 from kern.runtime.run import Run
-from kern.runtime.threads import threads
 from kern.state.call import CallState
 from kern.state.order import TurnSlot
 from kern.state.stepping import step
+from kern.state.threads import threads
 
 Kind = Literal["sync", "async", "generator", "async_generator"]
 

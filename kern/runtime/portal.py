@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from kern.errors import UsageError
 from kern.state.call import active_calls
+from kern.state.threads import place_given_up
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class Portal:
                 "method instead (arun, aprint_response, aget_session_state, ...)"
             )
         job = _Job(function)
-        with ExitStack() as given_up:
+        with place_given_up(), ExitStack() as given_up:
             for call in active_calls():  # a call whose run is cancelled takes what it waits for with it
                 given_up.enter_context(call.on_void(job.cancel))
             self._running_loop().call_soon_threadsafe(job.start)

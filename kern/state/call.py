@@ -25,6 +25,7 @@ from kern.state.lock import LockTimeout, Ticket, WaitAborted
 from kern.state.order import TurnSlot
 from kern.state.scope import EnclosedScope, Scope, Writer, ended
 from kern.state.shape import DICT, Shape
+from kern.state.threads import place_given_up
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds that a call waits for the state before `StateLockTimeout`."""
@@ -226,7 +227,9 @@ class CallState:
         try:
             if slot is not None:
                 slot.wait()
-            self.scope.lock.acquire_blocking(self.timeout, ticket, None if slot is None else slot.passed)
+            queued = None if slot is None else slot.passed
+            with place_given_up():
+                self.scope.lock.acquire_blocking(self.timeout, ticket, queued)
         except LockTimeout:
             raise self.lock_timeout() from None
         except WaitAborted:

@@ -89,20 +89,24 @@ class Ticket:
         self._event.wait(timeout)
 
 
-class FairLock:
-    """First come, first served, for tasks of any loop and for threads."""
+class FairSemaphore:
+    """First come, first served, for tasks of any loop and for threads.
 
-    __slots__ = ("_held", "_mutex", "_queue")
+    Args:
+        places: How many may have it at once.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_free", "_mutex", "_places", "_queue")
+
+    def __init__(self, places: int) -> None:
         self._mutex = threading.Lock()
-        self._held = False
+        self._places = self._free = places
         self._queue: deque[Ticket] = deque()
 
     @property
     def held(self) -> bool:
-        """Somebody has the lock."""
-        return self._held
+        """No place is free."""
+        return self._free == 0
 
     @property
     def waiting(self) -> int:
@@ -110,15 +114,15 @@ class FairLock:
         return len(self._queue)
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free. Never waits, never overtakes: while anyone queues it is held."""
+        """Take a free place. Never waits, never overtakes: while anyone queues, none is free."""
         with self._mutex:
-            if self._held:
+            if self._free == 0:
                 return False
-            self._held = True
+            self._free -= 1
             return True
 
     async def acquire(self, timeout: float | None = None) -> None:
-        """Take the lock from a task, waiting at most `timeout` seconds.
+        """Take a place from a task, waiting at most `timeout` seconds.
 
         Raises:
             LockTimeout: The wait took longer.
@@ -144,7 +148,7 @@ class FairLock:
         ticket: Ticket | None = None,
         queued: Callable[[], None] | None = None,
     ) -> None:
-        """Take the lock from a thread, which waits.
+        """Take a place from a thread, which waits.
 
         Args:
             timeout: At most this many seconds.
@@ -159,10 +163,7 @@ class FairLock:
         with self._mutex:
             if ticket.aborted:
                 raise WaitAborted
-            if self._held:
-                self._queue.append(ticket)
-            else:
-                self._held = ticket.granted = True
+            self._queue_or_grant(ticket)
         if queued is not None:
             queued()
         if not ticket.granted:
@@ -186,9 +187,9 @@ class FairLock:
             ticket.wake()
 
     def release(self) -> None:
-        """Hand the lock to the first who waits, or free it."""
+        """Hand the place to the first who waits, or free it."""
         with self._mutex:
-            if not self._held:
+            if self._free == self._places:
                 raise RuntimeError("release of a lock that nobody has")
             while self._queue:
                 ticket = self._queue.popleft()
@@ -201,16 +202,20 @@ class FairLock:
                 if ticket.wake():
                     return
                 ticket.granted = False
-            self._held = False
+            self._free += 1
 
     def _enqueue(self, ticket: Ticket) -> bool:
-        """True if the lock was free and is the ticket's now."""
+        """True if a place was free and is the ticket's now."""
         with self._mutex:
-            if self._held:
-                self._queue.append(ticket)
-            else:
-                self._held = ticket.granted = True
+            self._queue_or_grant(ticket)
             return ticket.granted
+
+    def _queue_or_grant(self, ticket: Ticket) -> None:
+        if self._free == 0:
+            self._queue.append(ticket)
+        else:
+            self._free -= 1
+            ticket.granted = True
 
     def _settle(self, ticket: Ticket) -> tuple[bool, bool]:
         """How a thread's wait has ended: (granted, aborted); one that timed out leaves the queue."""
@@ -227,3 +232,12 @@ class FairLock:
                     self._queue.remove(ticket)
                 return
         self.release()
+
+
+class FairLock(FairSemaphore):
+    """A fair semaphore with one place."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -16,6 +17,9 @@ Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
 DEFAULTS = "state_defaults"
 """Signs what a typed state adds to a session that an older version of its class has written."""
+
+
+_MIGRATION = re.compile(r"state_migrations\[(\d+)\]")
 
 
 class Upgrade(NamedTuple):
@@ -108,6 +112,12 @@ class StateSpec:
 def migration_name(index: int) -> str:
     """What the commit of a migration is signed with."""
     return f"state_migrations[{index}]"
+
+
+def migration_index(name: str | None) -> int | None:
+    """The reverse of `migration_name`; None for what signs no migration."""
+    match = _MIGRATION.fullmatch(name or "")
+    return int(match[1]) if match else None
 
 
 def _migrated(migration: Migration, tree: dict[str, Any], index: int) -> dict[str, Any]:

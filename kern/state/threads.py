@@ -2,7 +2,8 @@
 
 No library's pool will do: a program may not wait at its exit for a tool that never returns, and a tool that
 waits for the state must not keep the one that has it from getting a thread. So threads are made as needed,
-kept while idle, and bounded by those who call.
+kept while idle. How many work at once is bounded; one that waits, for the state or for a run that it has
+started itself, gives its place up meanwhile, so that what it waits for can be had.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import contextvars
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any, TypeVar
+
+from kern.state.lock import FairSemaphore
 
 T = TypeVar("T")
 
@@ -36,16 +40,73 @@ class _Worker(threading.Thread):
                 return
 
 
-class ThreadPool:
-    """Threads that are reused while they idle; never more idle ones than `keep`."""
+class _Place:
+    """One job's right to work: given up while it waits, and for good when nobody awaits it any more."""
 
-    def __init__(self, keep: int = 32) -> None:
+    __slots__ = ("_held", "_mutex", "_places", "_wanted")
+
+    def __init__(self, places: FairSemaphore) -> None:
+        self._places = places
+        self._mutex = threading.Lock()
+        self._held = self._wanted = True
+
+    def give_up(self, *, for_good: bool) -> None:
+        """Let somebody else work."""
+        with self._mutex:
+            held, self._held = self._held, False
+            self._wanted = self._wanted and not for_good
+        if held:
+            self._places.release()
+
+    def take_again(self) -> None:
+        """Wait for a place, unless it was given up for good."""
+        if not self._wanted:
+            return
+        self._places.acquire_blocking()
+        if not self._keep():
+            self._places.release()
+
+    def _keep(self) -> bool:
+        """The place that was just taken is wanted still."""
+        with self._mutex:
+            self._held = self._wanted
+            return self._held
+
+
+_here = threading.local()
+
+
+@contextmanager
+def place_given_up() -> Iterator[None]:
+    """Round a wait in a thread of the pool: others may work meanwhile. Elsewhere it does nothing."""
+    place: _Place | None = getattr(_here, "place", None)
+    if place is None:
+        yield
+        return
+    place.give_up(for_good=False)
+    try:
+        yield
+    finally:
+        place.take_again()
+
+
+class ThreadPool:
+    """Threads that are reused while they idle.
+
+    Args:
+        places: How many jobs work at once.
+        keep: How many threads may idle.
+    """
+
+    def __init__(self, places: int = 128, keep: int = 32) -> None:
+        self._places_count = places
         self._keep = keep
         self._reset()
         os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:
         self._mutex = threading.Lock()
+        self._places = FairSemaphore(self._places_count)
         self._idle: deque[_Worker] = deque()
 
     def rest(self, worker: _Worker) -> bool:
@@ -73,17 +134,27 @@ class ThreadPool:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         context = contextvars.copy_context()
+        await self._places.acquire()
+        place = _Place(self._places)
 
         def job() -> None:
+            _here.place = place
             try:
                 result = context.run(function)
             except BaseException as error:  # noqa: BLE001 - it is raised where the future is awaited
                 _deliver(loop, _fail, future, error)
             else:
                 _deliver(loop, _succeed, future, result)
+            finally:
+                _here.place = None
+                place.give_up(for_good=True)
 
-        self.submit(job)
-        return await future
+        try:
+            self.submit(job)
+            return await future
+        except BaseException:
+            place.give_up(for_good=True)  # the thread may go on, but nobody waits for it
+            raise
 
 
 def _deliver(loop: asyncio.AbstractEventLoop, settle: Callable[..., None], *args: Any) -> None:
