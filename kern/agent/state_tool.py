@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from kern.run.context import RunContext
 from kern.runtime.toolrun import FunctionTool
+from kern.state.codec import encode
+from kern.state.typed import shape_of
 from kern.tools.function import Function
 
 
@@ -16,9 +17,11 @@ async def update_session_state(run_context: RunContext, session_state_updates: d
     Args:
         session_state_updates: The keys to set, with their complete new values. Keys that are not given stay.
     """
-    run_context.session_state.update(session_state_updates)
-    state = json.dumps(run_context.session_state, ensure_ascii=False)
-    return f"The session state is now: {state}"
+    state = run_context.session_state
+    shape = shape_of(state)
+    shape.update(state, session_state_updates)
+    text, _ = encode(shape.dump(state))
+    return f"The session state is now: {text.decode()}"
 
 
 STATE_TOOL = FunctionTool(Function.from_callable(update_session_state))

@@ -19,7 +19,7 @@ from pydantic_core import from_json
 from kern.db.base import Commit, Committed, Db, RunRow, SessionRow
 from kern.errors import InvalidStateError, SessionOwnershipError, StoreError
 from kern.runtime.debug import log
-from kern.runtime.reconcile import Reconciler, RowsWithConflicts
+from kern.runtime.reconcile import Reconciler, RowsWithConflicts, change_of
 from kern.runtime.stream import EventBuffer
 from kern.state.call import CallState
 from kern.state.codec import decode
@@ -29,6 +29,7 @@ from kern.state.scope import Change, LiveState, Taken, Writer
 from kern.state.shape import Shape
 from kern.state.spec import StateSpec
 from kern.state.stepping import OffTurn
+from kern.state.threads import threads
 
 ANY_USER: Any = object()
 """For accessors that are trusted code: no user is checked."""
@@ -205,13 +206,17 @@ class LiveSession:
             log.warning("session %s: conflict at %s, ours kept", self.session_id, conflict.path or "the root")
         return reconciler.conflicts
 
-    async def stored_part(self) -> tuple[SessionRow, Taken]:
-        """The session as it is stored, and the live state that has grown out of it."""
+    async def log(self, after: int = 0) -> tuple[Taken, list[Change]]:
+        """The live state, and what led to it: the changes above revision `after`, oldest first."""
         await self._commit_lock.acquire()
         try:
-            return self.row, self.state.taken()
+            row, taken = self.row, self.state.taken()
         finally:
             self._commit_lock.release()
+        rows = await self.db.load_changes(self.session_id, after=after)
+        # What lies above the row is another process's, or ours by now: the live state counts on from the row.
+        stored = await threads.run(lambda: [change_of(r) for r in rows if r.revision <= row.revision])
+        return taken, stored + [change for change in taken.changes if change.revision > after]
 
     async def _write(self, taken: Taken, reconciler: Reconciler, runs: Sequence[RunRow]) -> Committed:
         commit = Commit(

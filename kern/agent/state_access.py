@@ -1,0 +1,208 @@
+"""What programs ask of a session's state beside running it: read it, change it, its past, a fork of it.
+
+Each has a sync face and an `a` form; both are one line over one implementation.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any, TypeVar
+
+from kern.agent.definition import Definition
+from kern.db.base import Commit, StateWrite
+from kern.errors import SessionOwnershipError, UsageError
+from kern.runtime.portal import portal
+from kern.runtime.session import ANY_USER, LiveSession, live_sessions
+from kern.state.call import CallState, enclosing_call
+from kern.state.codec import decode, encode
+from kern.state.history import HistoryEntry, entries, first_known, state_at, unknown_revision, version_at
+from kern.state.merge import policy_path
+from kern.state.scope import Change, Taken, Writer
+from kern.state.threads import threads
+
+T = TypeVar("T")
+
+
+class StateAccess(Definition):
+    """The accessors of the session state, for agents and teams alike.
+
+    `session_id` None means the default session (of `user_id`, where that is given). A `user_id` that is given
+    must be the owner's, otherwise `SessionOwnershipError`; None is trusted code, and not checked.
+
+    Outside of the functions that edit it a state is JSON, a typed one too: `MyState.model_validate(state)`
+    makes a model of it (with `by_name=True` if fields have aliases).
+    """
+
+    __slots__ = ()
+
+    async def aget_session_state(
+        self, session_id: str | None = None, *, revision: int | None = None, user_id: str | None = None
+    ) -> dict[str, Any]:
+        """The last committed state; of a session that does not exist yet, what it would start from.
+
+        Args:
+            revision: The state as it was after so many commits; 0 is what the session started from.
+
+        Raises:
+            UsageError: The session has no such revision; the message tells which ones it has.
+            InvalidStateError: The stored state does not fit what is declared of it.
+        """
+        async with self._use(session_id, user_id) as session:
+            if revision is None:
+                return self.state_spec().upgraded(decode(session.state.text), session.version)
+            state, _ = await _past(session, revision)
+            return state
+
+    async def aupdate_session_state(
+        self, updates: Mapping[str, Any], session_id: str | None = None, *, user_id: str | None = None
+    ) -> dict[str, Any]:
+        """Set the keys of `updates`, write the session to the database, and return the new state.
+
+        Creates the session if there is none. Inside a tool of that session it works in its transaction.
+
+        Raises:
+            InvalidStateError: A value is not JSON, or does not fit a typed state; nothing is changed.
+        """
+        call = self._own_call(session_id, user_id)
+        if call is not None:
+            return _update_in_call(call, updates)
+        spec = self.state_spec()
+        async with self._use(session_id, user_id, create=True) as session:
+            await session.settle(spec)
+            writer = Writer(tool="update_session_state")
+            edit = CallState(session.state, writer, session=session.key, shape=spec.shape)
+            async with edit.transaction() as state:
+                spec.shape.update(state, updates)
+            await session.commit(lambda conflicts: [])
+            return decode(session.state.text)
+
+    async def asession_state_history(
+        self, session_id: str | None = None, path: str = "", *, user_id: str | None = None
+    ) -> list[HistoryEntry]:
+        """Who changed what: the commits that changed the value at `path`, oldest first.
+
+        What a run in progress has committed is part of it. Reads the whole log of the session.
+
+        Args:
+            path: A top-level key ("count"), a dotted path ("cart.total") or a JSON Pointer ("/cart/items/0");
+                "" is the whole state, and so every change.
+        """
+        pointer = policy_path(path) if path else ""
+        async with self._use(session_id, user_id) as session:
+            taken, changes = await session.log()
+            return await threads.run(lambda: entries(decode(taken.text), changes, pointer))
+
+    async def afork_session(
+        self, session_id: str | None = None, revision: int | None = None, *, user_id: str | None = None
+    ) -> str:
+        """Make a new session that starts from the state of this one, and return its id.
+
+        The state only: the new session has the same owner, no runs, and a history of its own.
+
+        Args:
+            revision: Start from the state as it was then; None is the last committed one.
+
+        Raises:
+            UsageError: There is no such session, or no such revision of it.
+        """
+        async with self._use(session_id, user_id) as session:
+            if not session.row.version and not session.busy:
+                raise UsageError(f"there is no session {session.session_id!r} to fork")
+            if revision is None:
+                text, version = session.state.text, session.version
+            else:
+                state, changes = await _past(session, revision)
+                text, version = encode(state)[0], version_at(session.version, changes)
+            fork = str(uuid.uuid4())
+            await session.db.commit(
+                Commit(
+                    session_id=fork,
+                    user_id=session.row.user_id,
+                    resolve=lambda stored: StateWrite(text, 0, version),
+                    now=time.time(),
+                )
+            )
+            return fork
+
+    # The sync faces.
+
+    def get_session_state(
+        self, session_id: str | None = None, *, revision: int | None = None, user_id: str | None = None
+    ) -> dict[str, Any]:
+        """See `aget_session_state`."""
+        return wait(lambda: self.aget_session_state(session_id, revision=revision, user_id=user_id))
+
+    def update_session_state(
+        self, updates: Mapping[str, Any], session_id: str | None = None, *, user_id: str | None = None
+    ) -> dict[str, Any]:
+        """See `aupdate_session_state`."""
+        call = self._own_call(session_id, user_id)
+        if call is not None:  # in this thread, whose call it is
+            return _update_in_call(call, updates)
+        return wait(lambda: self.aupdate_session_state(updates, session_id, user_id=user_id))
+
+    def session_state_history(
+        self, session_id: str | None = None, path: str = "", *, user_id: str | None = None
+    ) -> list[HistoryEntry]:
+        """See `asession_state_history`."""
+        return wait(lambda: self.asession_state_history(session_id, path, user_id=user_id))
+
+    def fork_session(
+        self, session_id: str | None = None, revision: int | None = None, *, user_id: str | None = None
+    ) -> str:
+        """See `afork_session`."""
+        return wait(lambda: self.afork_session(session_id, revision, user_id=user_id))
+
+    # Below the faces.
+
+    def _use(
+        self, session_id: str | None, user_id: str | None, *, create: bool = False
+    ) -> AbstractAsyncContextManager[LiveSession]:
+        owner = user_id if user_id is not None else self.user_id
+        chosen = session_id or self.default_session_id(owner)
+        claimed = owner if create and user_id is None else user_id
+        return live_sessions.use(
+            self.database(),
+            chosen,
+            spec=self.state_spec(),
+            user_id=ANY_USER if user_id is None else user_id,
+            owner=claimed,
+        )
+
+    def _own_call(self, session_id: str | None, user_id: str | None) -> CallState | None:
+        """The call that this code belongs to, if it is one of the session's."""
+        chosen = session_id or self.default_session_id(user_id if user_id is not None else self.user_id)
+        call = enclosing_call((self.database().identity, chosen))
+        if call is not None and user_id is not None and user_id != call.owner.session.row.user_id:
+            raise SessionOwnershipError(chosen)
+        return call
+
+
+async def _past(session: LiveSession, revision: int) -> tuple[dict[str, Any], list[Change]]:
+    """The state at a revision, and the changes since."""
+    taken, changes = await session.log(after=revision)
+    if not first_known(changes, taken.revision) <= revision <= taken.revision:
+        taken, changes = await session.log()
+        first = first_known(changes, taken.revision)
+        raise unknown_revision(session.session_id, revision, first, taken.revision)
+    state = await threads.run(partial(_undone, taken, changes, revision))
+    return state, changes
+
+
+def _undone(taken: Taken, changes: list[Change], revision: int) -> dict[str, Any]:
+    state: dict[str, Any] = state_at(decode(taken.text), changes, revision)
+    return decode(encode(state)[0])
+
+
+def _update_in_call(call: CallState, updates: Mapping[str, Any]) -> dict[str, Any]:
+    call.shape.update(call.read(), updates)
+    return decode(encode(call.edited())[0])
+
+
+def wait(function: Callable[[], Awaitable[T]]) -> T:
+    """Await `function()` for a sync face."""
+    return portal.call(function)

@@ -1,0 +1,119 @@
+"""The past of a session state: what its log tells of each value, and the state as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kern.errors import UsageError
+from kern.state.codec import copy, same
+from kern.state.patch import apply, invert, touches
+from kern.state.pointer import MISSING, lookup
+from kern.state.scope import Change
+from kern.state.spec import migration_index
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class HistoryEntry:
+    """One commit that changed a value of the session state.
+
+    Args:
+        revision: The revision that it made.
+        time: Seconds since the epoch.
+        agent_path: Who wrote: the names from the top-level run down; empty for the application itself.
+        tool: The tool or function that wrote.
+        tool_call_id: The model's id of that call.
+        run_id: The run that wrote.
+        old, new: The value before and after; `MISSING` (which is false) where there was none.
+    """
+
+    revision: int
+    time: float
+    agent_path: tuple[str, ...]
+    tool: str | None
+    tool_call_id: str | None
+    run_id: str | None
+    old: Any
+    new: Any
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, without what there was not."""
+        data: dict[str, Any] = {
+            "revision": self.revision,
+            "time": self.time,
+            "agent_path": list(self.agent_path),
+        }
+        for name in ("tool", "tool_call_id", "run_id"):
+            if (value := getattr(self, name)) is not None:
+                data[name] = value
+        return data | {name: v for name in ("old", "new") if (v := getattr(self, name)) is not MISSING}
+
+
+def entries(tree: Any, changes: Sequence[Change], path: str) -> list[HistoryEntry]:
+    """The commits that changed the value at the JSON Pointer `path`, oldest first.
+
+    Args:
+        tree: The state after the changes.
+        changes: The log, oldest first.
+    """
+    found = []
+    for change in reversed(changes):
+        before = apply(tree, invert(change.patch))
+        if touches(change.patch, path):
+            old, new = lookup(before, path), lookup(tree, path)
+            if not same(old, new):
+                found.append(_entry(change, old, new))
+        tree = before
+    return found[::-1]
+
+
+def state_at(tree: Any, changes: Sequence[Change], revision: int) -> Any:
+    """The state at `revision`, which the changes after it lead from.
+
+    Args:
+        tree: The state after the changes.
+        changes: The log after `revision`, oldest first.
+    """
+    for change in reversed(changes):
+        if change.revision <= revision:
+            break
+        tree = apply(tree, invert(change.patch))
+    return tree
+
+
+def version_at(version: int, changes: Sequence[Change]) -> int:
+    """The version of a state before the changes that made it one of `version`."""
+    for change in changes:
+        index = migration_index(change.writer.tool)
+        if index is not None:
+            return index
+    return version
+
+
+def first_known(changes: Sequence[Change], revision: int) -> int:
+    """The oldest revision that the log leads back to from `revision`, without a gap."""
+    for change in reversed(changes):
+        if change.revision != revision:
+            break
+        revision -= 1
+    return revision
+
+
+def unknown_revision(session_id: str, revision: int, first: int, last: int) -> UsageError:
+    """The error for a revision that the log does not reach."""
+    return UsageError(f"session {session_id!r} has no revision {revision}; known are {first} to {last}")
+
+
+def _entry(change: Change, old: Any, new: Any) -> HistoryEntry:
+    writer = change.writer
+    return HistoryEntry(
+        revision=change.revision,
+        time=change.created_at,
+        agent_path=writer.agent_path,
+        tool=writer.tool,
+        tool_call_id=writer.tool_call_id,
+        run_id=writer.run_id,
+        old=old if old is MISSING else copy(old),
+        new=new if new is MISSING else copy(new),
+    )
