@@ -1,4 +1,4 @@
-"""One SQLite connection of one event loop: opened on first use, and closed before a fork would share it."""
+"""One SQLite connection of one event loop: opened on first use, and never shared with a forked child."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from kern.db._sqlite_errors import Moved, store_errors
 from kern.db._sqlite_thread import SqliteThread, Uncancellable, settled
 
 T = TypeVar("T")
+
 BUSY_SLICE = 0.1
 """Seconds that SQLite itself waits for another process. Short, since the thread can do nothing else
 meanwhile: `SqliteFile` waits the rest of the time, and tries again."""

@@ -1,4 +1,4 @@
-"""One file, many at once: processes, event loops, tasks that are cancelled, loops that stop, forks."""
+"""One file, many at once in one process: other writers, tasks that are cancelled, loops that stop."""
 
 # ruff: noqa: ASYNC240  # the tests' own little files may be looked at on the loop
 
@@ -6,16 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from counted_commits import counted
 
 from kern.db import SqliteDb
 from kern.db.base import SessionRow
@@ -59,87 +57,7 @@ class Halt:
             await asyncio.sleep(0.001)
 
 
-def start(script: str, *arguments: object) -> subprocess.Popen[str]:
-    """Run a Python program that treats warnings as errors."""
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", PRELUDE + script, *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen[str], code: int = 0) -> str:
-    try:
-        out, err = process.communicate(timeout=20)
-    finally:
-        process.kill()
-    assert err == ""
-    assert process.returncode == code
-    return out
-
-
-def run(script: str, *arguments: object, code: int = 0) -> str:
-    return finish(start(script, *arguments), code)
-
-
-PRELUDE = """
-import asyncio, gc, itertools, os, signal, sys, threading
-from kern.db import SqliteDb
-from kern.testing.db import counting_commit, state_commit
-path = sys.argv[1]
-"""
-
-
-def count(path: Path) -> int:
-    async def load() -> int:
-        row = await SqliteDb(path).load_session("s")
-        assert row is not None
-        assert row.state == b'{"count":%d}' % row.version
-        return row.version
-
-    return asyncio.run(load())
-
-
-# Processes
-
-
-def test_commits_of_processes_that_make_the_file_together_all_count(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "agents.db"
-    script = """
-async def main():
-    db = SqliteDb(path)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    for _ in range(25):
-        await db.commit(counting_commit())
-asyncio.run(main())
-"""
-    processes = [start(script, path) for _ in range(3)]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        finish(process)
-    assert count(path) == 75
-
-
-def test_a_commit_that_has_returned_survives_kill_9(tmp_path: Path) -> None:
-    script = """
-async def main():
-    db = SqliteDb(path)
-    for _ in range(10):
-        await db.commit(counting_commit())
-    os.kill(os.getpid(), signal.SIGKILL)
-asyncio.run(main())
-"""
-    run(script, tmp_path / "agents.db", code=-9)
-    assert count(tmp_path / "agents.db") == 10
+# Another writer
 
 
 async def test_a_commit_waits_for_another_process(path: Path) -> None:
@@ -297,7 +215,7 @@ def test_objects_on_many_loops_share_one_writer(tmp_path: Path) -> None:
     for each in threads:
         each.join()
     assert errors == []
-    assert count(path) == 150
+    assert counted(path) == 150
 
 
 @pytest.mark.parametrize("close", [False, True])
@@ -347,126 +265,3 @@ def test_a_connection_is_open_until_its_loop_ends(tmp_path: Path) -> None:
     for _ in range(2):
         asyncio.run(main())
         assert [child.name for child in tmp_path.iterdir()] == ["agents.db"]
-
-
-# Programs
-
-
-def test_a_program_that_closes_nothing_ends_at_once(tmp_path: Path) -> None:
-    script = """
-db = SqliteDb(path)
-asyncio.run(db.commit(counting_commit()))
-"""
-    run(script, tmp_path / "agents.db")
-    assert count(tmp_path / "agents.db") == 1
-
-
-def test_a_program_whose_loop_never_ends_ends_at_once(tmp_path: Path) -> None:
-    script = """
-db = SqliteDb(path)
-loop = asyncio.new_event_loop()
-threading.Thread(target=loop.run_forever, daemon=True).start()
-asyncio.run_coroutine_threadsafe(db.commit(counting_commit()), loop).result()
-"""
-    run(script, tmp_path / "agents.db")
-    assert count(tmp_path / "agents.db") == 1
-
-
-def test_a_loop_that_is_closed_without_its_shutdown_leaves_no_thread_and_no_warning(tmp_path: Path) -> None:
-    script = """
-loop = asyncio.new_event_loop()
-loop.run_until_complete(SqliteDb(path).commit(counting_commit()))
-assert threading.active_count() == 2
-loop.close()
-asyncio.run(SqliteDb(path).commit(counting_commit()))
-for thread in threading.enumerate():
-    if thread is not threading.main_thread():
-        thread.join(10)
-assert threading.active_count() == 1
-"""
-    run(script, tmp_path / "agents.db")
-    assert count(tmp_path / "agents.db") == 2
-
-
-def test_ctrl_c_in_the_middle_of_commits_leaves_no_half_of_one(tmp_path: Path) -> None:
-    script = """
-async def main():
-    db = SqliteDb(path)
-    for n in itertools.count():
-        if n == 5:
-            asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
-        await db.commit(counting_commit())
-try:
-    asyncio.run(main())
-except KeyboardInterrupt:
-    print("interrupted")
-"""
-    assert run(script, tmp_path / "agents.db") == "interrupted\n"
-    assert count(tmp_path / "agents.db") >= 5
-
-
-# Forks
-
-FORK = """
-import warnings
-warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: a process with threads forks
-to_child, to_parent = os.pipe(), os.pipe()
-db = SqliteDb(path)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_what_a_forked_child_writes_is_there_after_the_parent_has_closed(tmp_path: Path) -> None:
-    script = (
-        FORK
-        + """
-with asyncio.Runner() as runner:
-    runner.run(db.commit(counting_commit()))
-    pid = os.fork()
-    if pid == 0:
-        with asyncio.Runner() as child:
-            assert child.run(db.commit(counting_commit())).row.version == 2
-            os.write(to_parent[1], b".")
-            os.read(to_child[0], 1)
-            assert child.run(db.commit(counting_commit())).row.version == 3
-        os._exit(0)
-    os.read(to_parent[0], 1)
-    assert runner.run(db.load_session("s")).version == 2
-os.write(to_child[1], b".")
-assert os.waitpid(pid, 0)[1] == 0
-assert asyncio.run(db.commit(counting_commit())).row.version == 4
-"""
-    )
-    run(script, tmp_path / "agents.db")
-    assert count(tmp_path / "agents.db") == 4
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_forks_amid_commits_of_other_threads_lose_nothing(tmp_path: Path) -> None:
-    script = (
-        FORK
-        + """
-def work():
-    async def main():
-        for _ in range(30):
-            await db.commit(counting_commit())
-    asyncio.run(main())
-
-threads = [threading.Thread(target=work) for _ in range(2)]
-for thread in threads:
-    thread.start()
-children = []
-for _ in range(6):
-    pid = os.fork()
-    if pid == 0:
-        asyncio.run(db.commit(counting_commit()))
-        os._exit(0)
-    children.append(pid)
-for pid in children:
-    assert os.waitpid(pid, 0)[1] == 0
-for thread in threads:
-    thread.join()
-"""
-    )
-    run(script, tmp_path / "agents.db")
-    assert count(tmp_path / "agents.db") == 66
