@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import Any
 
 from benchmarks.cases import IDEAL, Case, Variant
 from benchmarks.contenders import Setup
-from benchmarks.environments import ROOT, install, python_of
+from benchmarks.environments import RESULTS, ROOT, install, python_of
 
 Measured = dict[str, dict[str, Any]]
 """By variant's label: the metrics, or {"unsupported": why}."""
@@ -117,6 +118,9 @@ def run_case(case: Case, base_url: str, *, with_peers: bool, tell: Any) -> Measu
                 if "unsupported" in said:
                     failed[variant.label] = said
                     del measures[variant]
+        if case.shape == "import":
+            for measure in measures.values():
+                measure()  # writes the compiled files
         for number in range(case.rounds):
             for variant, measure in list(measures.items()):
                 if number >= variant.rounds:
@@ -145,9 +149,11 @@ def import_time(variant: Variant) -> dict[str, Any]:
         "t = time.process_time() - t\n"
         "import json; from benchmarks.worker import peak; print(json.dumps({'cpu': t, 'peak': peak()}))"
     )
-    done = subprocess.run(
-        [python_of(variant.env), "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    # Compiled files for all, whatever this environment says: an installed package has them.
+    environ = {**os.environ, "PYTHONPYCACHEPREFIX": str(RESULTS / f"pycache-{variant.env}")}
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    command = [python_of(variant.env), "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     if done.returncode:
         return {"unsupported": f"failed: {done.stderr.strip().splitlines()[-1]}"}
     measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
