@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 import uuid
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from pydantic import BaseModel
@@ -25,6 +28,8 @@ from kern.runtime.portal import portal
 from kern.runtime.scheduler import execute
 from kern.runtime.spec import RunInput, RunnableTool, RunRequest
 from kern.runtime.stream import EventBuffer, Listen, RunStream, iterate
+from kern.state.block import in_event_loop
+from kern.state.threads import threads
 
 OutputT = TypeVar("OutputT", RunOutput, TeamRunOutput)
 Input = str | Sequence[Any] | Mapping[str, Any] | Message | BaseModel
@@ -134,7 +139,7 @@ class Runner(RunControl[OutputT]):
         with open_view(_as_text(input), view_options, stream=streaming, console=console) as view:
             try:
                 if not streaming:
-                    view.finish(await self.arun(input, **options))
+                    await threads.run(partial(view.finish, await self.arun(input, **options)))
                     return
                 options["stream_events"] = options["yield_run_output"] = True
                 async with self.arun(input, stream=True, **options) as stream_of_run:
@@ -142,7 +147,7 @@ class Runner(RunControl[OutputT]):
                         if isinstance(item, BaseRunEvent):
                             view.event(item)
                         elif item.error is None:
-                            view.finish(item)
+                            await threads.run(partial(view.finish, item))
             except KernError as error:
                 view.fail(error)
                 raise
@@ -192,18 +197,9 @@ class Runner(RunControl[OutputT]):
         """
 
         async def respond(text: Any) -> None:
-            await self.aprint_response(
-                text,
-                stream=stream,
-                markdown=markdown,
-                show_message=False,
-                session_id=session_id,
-                user_id=user_id,
-            )
+            await self._answer_in_chat(text, stream, markdown, session_id, user_id)
 
-        if input is not None:
-            await respond(input)
-        await chat(respond, prompt=user, exit_on=exit_on)
+        await chat(respond, prompt=user, exit_on=exit_on, first=input)
 
     def cli_app(
         self,
@@ -217,16 +213,35 @@ class Runner(RunControl[OutputT]):
         user_id: str | None = None,
     ) -> None:
         """See `acli_app`."""
-        portal.call(
-            lambda: self.acli_app(
-                input,
-                user=user,
-                stream=stream,
-                markdown=markdown,
-                exit_on=exit_on,
-                session_id=session_id,
-                user_id=user_id,
-            )
+
+        async def respond(text: Any) -> None:
+            await portal.acall(lambda: self._answer_in_chat(text, stream, markdown, session_id, user_id))
+
+        def talk() -> None:
+            asyncio.run(chat(respond, prompt=user, exit_on=exit_on, first=input))
+
+        if in_event_loop():  # a notebook's
+            worker = threading.Thread(target=talk, name="kern-chat")
+            worker.start()
+            worker.join()
+        else:  # in this thread, where Ctrl-C arrives: it cancels an answer, and leaves at the prompt
+            talk()
+
+    async def _answer_in_chat(
+        self,
+        text: Input,
+        stream: bool | None,
+        markdown: bool | None,
+        session_id: str | None,
+        user_id: str | None,
+    ) -> None:
+        await self.aprint_response(
+            text,
+            stream=stream,
+            markdown=markdown,
+            show_message=False,
+            session_id=session_id,
+            user_id=user_id,
         )
 
     def _shows_members(self) -> bool:

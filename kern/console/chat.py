@@ -19,8 +19,9 @@ T = TypeVar("T")
 
 
 async def chat(
-    respond: Callable[[str], Awaitable[None]],
+    respond: Callable[[Any], Awaitable[None]],
     *,
+    first: Any = None,
     prompt: str = "User",
     exit_on: Sequence[str] = ("exit", "quit", "bye"),
     emoji: str = "😎",
@@ -35,6 +36,7 @@ async def chat(
 
     Args:
         respond: Answers one line, and shows the answer.
+        first: Answered before the first prompt; None is nothing.
         prompt: Who is asked to write.
         exit_on: The words that leave; case does not matter.
         emoji: Stands before the prompt; "" is none.
@@ -45,6 +47,8 @@ async def chat(
     leave = {word.casefold() for word in exit_on}
     question = _question(prompt, emoji)
     with _ctrl_c() as ctrl_c:
+        if first is not None:
+            await _answer(respond, first, ctrl_c)
         while True:
             try:
                 line = await ctrl_c.guard(read_line(question))
@@ -61,7 +65,7 @@ async def chat(
                 await _answer(respond, text, ctrl_c)
 
 
-async def _answer(respond: Callable[[str], Awaitable[None]], text: str, ctrl_c: _CtrlC) -> None:
+async def _answer(respond: Callable[[Any], Awaitable[None]], text: Any, ctrl_c: _CtrlC) -> None:
     async def answer() -> None:
         await respond(text)
 

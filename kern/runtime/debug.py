@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 log = logging.getLogger("kern")
+
+
+class _StandardError(logging.Handler):
+    """Writes to the standard error as it is right now: a live view in the terminal may stand in for it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
 
 
 def show_debug_messages() -> None:
     """Give the logger a handler on the standard error, if nothing handles its messages yet."""
     if not log.hasHandlers():
-        handler = logging.StreamHandler()
+        handler = _StandardError()
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
         log.addHandler(handler)
 

@@ -64,6 +64,13 @@ class Portal:
             result: T = job.wait()
         return result
 
+    async def acall(self, function: Callable[[], Awaitable[T]]) -> T:
+        """The same for a task of another loop, whose thread does not wait; cancelling it cancels."""
+        job = _Job(function)
+        self._running_loop().call_soon_threadsafe(job.start)
+        result: T = await job.wait_in_task()
+        return result
+
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._mutex:
             if self._loop is None:
@@ -126,6 +133,18 @@ class _Job:
         self._cancelled = True
         if self._loop is not None and self._task is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._task.cancel)
+
+    async def wait_in_task(self) -> Any:
+        """The result, for a task of another loop."""
+        waiter = asyncio.ensure_future(asyncio.wrap_future(self._result))
+        try:
+            return await asyncio.shield(waiter)
+        except asyncio.CancelledError:
+            self.cancel()
+            await asyncio.wait([waiter], timeout=_INTERRUPT_SECONDS)
+            if waiter.done() and not waiter.cancelled():
+                waiter.exception()
+            raise
 
     def wait(self) -> Any:
         """The result, once it is there."""
