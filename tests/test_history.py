@@ -145,3 +145,29 @@ async def test_users_and_sessions_do_not_see_each_others_history() -> None:
     await agent.arun("yours", user_id="b")
     assert said(model.requests[-1]) == [("user", "yours")]
     assert all(isinstance(m, Message) for m in await agent.aget_session_messages(user_id="a"))
+
+
+async def test_a_summary_is_renewed_by_each_run_and_shown_to_the_next() -> None:
+    writer = ScriptedModel(["first summary", "second summary"])
+    model = ScriptedModel(["one", "two"])
+    agent = Agent(
+        model=model,
+        enable_session_summaries=True,
+        add_session_summary_to_context=True,
+        session_summary_model=writer,
+    )
+    pieces = [event.content async for event in agent.arun("a", stream=True)]
+    assert "".join(pieces) == "one"
+    session = await agent.aget_session()
+    assert session is not None
+    assert session.summary == "first summary"
+    output = await agent.arun("b")
+    assert output.content == "two"
+    assert "<session_summary>\nfirst summary\n</session_summary>" in (
+        model.requests[1].messages[0].content or ""
+    )
+    assert "first summary" in (writer.requests[1].messages[1].content or "")
+    session = await agent.aget_session()
+    assert session is not None
+    assert session.summary == "second summary"
+    assert output.metrics.requests == 2

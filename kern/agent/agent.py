@@ -31,6 +31,7 @@ class Agent(Runner[RunOutput]):
             model=self.chosen_model(inherited_model),
             tools={**self.function_tools(), **self.context_tools()},
             prompt=Prompt.of(self, options),
+            after=self.steps_after(),
             tool_choice=self.tool_choice,
             tool_call_limit=self.tool_call_limit,
             retries=self.retry_policy(),

@@ -166,6 +166,7 @@ class RunControl(SessionAccess, Generic[OutputT]):
             session_id=row.session_id,
             user_id=user_id,
             state=self.state_spec(),
+            on_busy=self.on_busy,
             dependencies={**(self.dependencies or {}), **(call.dependencies or {})},
             metadata=dict(run_response.metadata if run_response is not None else self.metadata or {}),
             timeout=self.timeout,

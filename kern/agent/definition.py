@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -18,7 +18,7 @@ from kern.messages import Message, Role
 from kern.models import default_model, resolve
 from kern.models.base import Model
 from kern.run.events import RunEvent, TeamRunEvent
-from kern.runtime.spec import Retries, RunnableTool
+from kern.runtime.spec import OnBusy, Retries, RunnableTool
 from kern.runtime.toolrun import FunctionTool
 from kern.state.merge import Policies, policy_path
 from kern.state.spec import Migration, StateSpec
@@ -52,6 +52,9 @@ class Definition:
             application expects; a state's version is the number of those that have been applied to it.
         merge: Rules for what two processes change at the same time, by key, dotted path or JSON Pointer:
             `{"count": add}`, from `kern.state` or your own. Of a team's members none is used.
+        on_busy: What a run does when its session has one already, in this process or another: "share" the state
+            and work beside it, "queue" until that one has ended, or "reject" with a `SessionBusyError`. Runs that
+            share do not look whether others want the session to themselves.
         add_session_state_to_context: Show the state to the model, as JSON in the system message.
         enable_agentic_state: Give the model a tool that updates the state.
         overwrite_db_session_state: A run's `session_state=` replaces the stored state, and is not merged in.
@@ -74,6 +77,9 @@ class Definition:
         num_history_messages: Of those, the newest so many messages; None for all.
         max_tool_calls_from_history: Of those, the newest so many tool calls; None for all.
         read_chat_history: Give the model a tool that looks up what was said earlier.
+        enable_session_summaries: Keep a summary of the session, renewed after each run by one more request.
+        add_session_summary_to_context: Show it to the model, in the system message.
+        session_summary_model: Who writes it; the run's own model if not given.
         tools: Functions, `Function`s and `Toolkit`s that the model may call.
         tool_call_limit: How many tool calls a run may make.
         tool_choice: "auto", "none", "required" or {"name": ...}.
@@ -103,6 +109,7 @@ class Definition:
     session_state: Mapping[str, Any] | BaseModel | type[BaseModel] | None = None
     state_migrations: Sequence[Migration] = ()
     merge: Policies | None = None
+    on_busy: OnBusy = "share"
     add_session_state_to_context: bool = False
     enable_agentic_state: bool = False
     overwrite_db_session_state: bool = False
@@ -127,6 +134,9 @@ class Definition:
     num_history_messages: int | None = None
     max_tool_calls_from_history: int | None = None
     read_chat_history: bool = False
+    enable_session_summaries: bool = False
+    add_session_summary_to_context: bool = False
+    session_summary_model: Model | str | None = None
 
     tools: Sequence[Tool] | None = None
     tool_call_limit: int | None = None
@@ -157,6 +167,8 @@ class Definition:
     def __post_init__(self) -> None:
         self._own_session = str(uuid.uuid4())
         self._own_id = self.id or (slug(self.name) if self.name else "") or self._own_session[:8]
+        if self.on_busy not in get_args(OnBusy):
+            raise UsageError(f"on_busy is one of {', '.join(get_args(OnBusy))}, not {self.on_busy!r}")
         for name in self.merge or ():
             policy_path(name)
         initial_state(self.session_state)

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from kern.agent.definition import Definition
 from kern.agent.options import RunOptions
 from kern.agent.past_runs import History
+from kern.agent.summary import current_summary
 from kern.errors import AgentSignal, HookError, KernError, UsageError
 from kern.messages import Message
 from kern.runtime.invoke import invoke
@@ -101,6 +102,8 @@ class Prompt:
             yield f"<expected_output>\n{texts.fill(definition.expected_output)}\n</expected_output>"
         if definition.additional_context:
             yield texts.fill(definition.additional_context)
+        if definition.add_session_summary_to_context and (summary := current_summary(run)):
+            yield f"<session_summary>\n{summary}\n</session_summary>"
         if self.show_state:
             state = json.dumps(texts.state(), ensure_ascii=False)
             yield f"<session_state>\n{state}\n</session_state>"

@@ -17,16 +17,18 @@ from kern.agent.control import RunControl
 from kern.agent.options import NO_OPTIONS, RunKeywords, RunOptions
 from kern.agent.past_runs import ReadHistoryTool
 from kern.agent.state_tool import STATE_TOOL
+from kern.agent.summary import Summarize
 from kern.console import ViewOptions, open_view
 from kern.console.chat import chat
 from kern.errors import KernError, UsageError
 from kern.messages import Message
+from kern.models import resolve
 from kern.run.events import BaseRunEvent
 from kern.run.output import RunOutput, TeamRunOutput
 from kern.runtime.debug import show_debug_messages
 from kern.runtime.portal import portal
 from kern.runtime.scheduler import execute
-from kern.runtime.spec import RunInput, RunnableTool, RunRequest
+from kern.runtime.spec import RunInput, RunnableTool, RunRequest, Step
 from kern.runtime.stream import EventBuffer, Listen, RunStream, iterate
 from kern.state.block import in_event_loop
 from kern.state.threads import threads
@@ -48,6 +50,13 @@ class Runner(RunControl[OutputT]):
         if self.read_chat_history:
             tools.append(ReadHistoryTool())
         return {tool.definition.name: tool for tool in tools}
+
+    def steps_after(self) -> list[Step]:
+        """What is done once the answer is there."""
+        if not self.enable_session_summaries:
+            return []
+        writer = self.session_summary_model
+        return [Summarize(resolve(writer) if isinstance(writer, str) else writer)]
 
     @overload
     def arun(
@@ -262,6 +271,7 @@ class Runner(RunControl[OutputT]):
             state=self.state_spec(),
             session_state=options.session_state,
             overwrite_state=self.overwrite_db_session_state,
+            on_busy=self.on_busy,
             dependencies={**(self.dependencies or {}), **(options.dependencies or {})},
             metadata={**(self.metadata or {}), **(options.metadata or {})},
             timeout=self.timeout if options.timeout is None else options.timeout,

@@ -32,11 +32,13 @@ _KEEP_CANCELS = 7 * 86400.0
 _SQL = {
     "load_session": "SELECT {session} FROM {t} WHERE session_id = ?",
     "insert_session": """
-        INSERT INTO {t} (session_id, user_id, created_at, updated_at, revision, version, state_version, state)
-        VALUES (?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))""",
-    "touch_session": "UPDATE {t} SET updated_at = ?, revision = ? WHERE session_id = ?",
+        INSERT INTO {t}
+            (session_id, user_id, created_at, updated_at, revision, summary, version, state_version, state)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))""",
+    "touch_session": "UPDATE {t} SET updated_at = ?, revision = ?, summary = ? WHERE session_id = ?",
     "update_session": """
-        UPDATE {t} SET updated_at = ?, revision = ?, version = ?, state_version = ?, state = CAST(? AS TEXT)
+        UPDATE {t} SET updated_at = ?, revision = ?, summary = ?, version = ?, state_version = ?,
+            state = CAST(? AS TEXT)
         WHERE session_id = ?""",
     "find_run": "SELECT session_id, generation FROM {t}_runs WHERE run_id = ?",
     "put_run": """
@@ -230,27 +232,15 @@ class Queries:
         return repeated
 
     def _put_session(self, raw: sqlite3.Connection, row: SessionRow, write: StateWrite, *, new: bool) -> None:
+        told = (row.updated_at, row.revision, row.summary)
+        state = (row.version, row.state_version, row.state)
         if new:
-            raw.execute(
-                self._sql["insert_session"],
-                (
-                    row.session_id,
-                    row.user_id,
-                    row.created_at,
-                    row.updated_at,
-                    row.revision,
-                    row.version,
-                    row.state_version,
-                    row.state,
-                ),
-            )
+            values = (row.session_id, row.user_id, row.created_at, *told, *state)
+            raw.execute(self._sql["insert_session"], values)
         elif write.state is None:
-            raw.execute(self._sql["touch_session"], (row.updated_at, row.revision, row.session_id))
+            raw.execute(self._sql["touch_session"], (*told, row.session_id))
         else:
-            raw.execute(
-                self._sql["update_session"],
-                (row.updated_at, row.revision, row.version, row.state_version, row.state, row.session_id),
-            )
+            raw.execute(self._sql["update_session"], (*told, *state, row.session_id))
 
 
 _Values = tuple[str | bytes | int | float | None, ...]

@@ -108,12 +108,14 @@ class Commit:
     Args:
         resolve: Decides the state with the stored row at hand: the place where processes are merged.
         runs: The rows of the run and of its members' runs; the first is the top-level one.
+        summary: What was said so far, in short; None leaves what is stored.
     """
 
     session_id: str
     user_id: str | None
     resolve: StateResolver
     runs: Sequence[RunRow] = field(default=())
+    summary: str | None = None
     now: float
 
 
@@ -226,6 +228,8 @@ def applied(stored: SessionRow | None, commit: Commit, write: StateWrite) -> Ses
         session_id=commit.session_id, user_id=commit.user_id, created_at=commit.now, version=0
     )
     row = replace(row, updated_at=commit.now, revision=write.revision)
+    if commit.summary is not None:
+        row = replace(row, summary=commit.summary)
     if write.state is None:
         return row
     return replace(row, state=write.state, state_version=write.state_version, version=row.version + 1)

@@ -193,18 +193,20 @@ async def request(
     *,
     tools: Mapping[str, RunnableTool] | None = None,
     response_format: ResponseFormat | None = None,
+    shown: bool = True,
 ) -> Message:
     """One request to a model, counted and told; returns its message.
 
     Args:
         tools: Instead of the run's own.
         response_format: Instead of the run's own.
+        shown: Its text is the answer, or a part of it, which a consumer hears as it comes.
     """
     spec, output = run.spec, run.output
     chosen = spec.tools if tools is None else tools
     run.tree.ledger.reserve_request()
     run.emit(ModelRequestStartedEvent(run.source, model.id, model.provider))
-    sink = RunSink(run)
+    sink = RunSink(run, shown=shown)
     run.shown_text = False
     try:
         response = await model.respond(
@@ -213,7 +215,7 @@ async def request(
                 tools=[tool.definition for tool in chosen.values()],
                 tool_choice=spec.tool_choice if chosen else None,
                 response_format=response_format or spec.response_format,
-                stream=run.hears_content,
+                stream=run.hears_content and shown,
             ),
             sink,
         )

@@ -293,9 +293,9 @@ class RunSink:
 
     __slots__ = ("_buffer", "_run", "_shown", "_source", "first_token_after", "started")
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, *, shown: bool = True) -> None:
         self._run = run
-        self._shown = run.hears_content and run.spec.streams_text
+        self._shown = shown and run.hears_content and run.spec.streams_text
         self._buffer = run.tree.buffer
         self._source = run.voice
         self.started = time.perf_counter()

@@ -46,6 +46,8 @@ class Ending:
     def __init__(self, buffer: EventBuffer | None) -> None:
         self._buffer = buffer
         self.token: Token[frozenset[Ending]] | None = None
+        self.exclusive = False
+        """The run has the session to itself."""
         self.done: concurrent.futures.Future[None] = concurrent.futures.Future()
 
     @property
@@ -74,6 +76,8 @@ class LiveSession:
         """How many runs and accessors have it in use, or wait for it."""
         self.version = 0
         """The version of the live state, in the count of the application's migrations."""
+        self.summary: str | None = None
+        """A new summary, to be written with the next commit."""
         self._spec = StateSpec()
         self._settled: set[tuple[Shape, int]] = set()
         self._mutex = threading.Lock()
@@ -83,6 +87,13 @@ class LiveSession:
         self._commit_lock = FairLock()
         self._doubtful: Taken | None = None
         self._endings: list[Ending] = []
+        self.turn = FairLock()
+        """For the runs of this process that want the session to themselves."""
+
+    @property
+    def has_turn(self) -> bool:
+        """The running code belongs to a run that has the session to itself."""
+        return any(ending.exclusive for ending in self._endings if ending in _inside.get())
 
     @property
     def busy(self) -> bool:
@@ -198,6 +209,8 @@ class LiveSession:
                 await self._check_repeated(runs)
                 return []
             self.row, self.version = committed.row, committed.row.state_version
+            if self.summary == committed.row.summary:
+                self.summary = None
             self.state.stored(taken, reconciler.text, committed.row.revision)
             del self.state.conflicts[: len(known)]
         finally:
@@ -224,6 +237,7 @@ class LiveSession:
             user_id=self.row.user_id,
             resolve=reconciler,
             runs=runs,
+            summary=self.summary,
             now=time.time(),
         )
         try:

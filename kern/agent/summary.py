@@ -1,0 +1,46 @@
+"""Session summaries: what was said so far, in short, kept with the session and renewed by each run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kern.messages import Message
+from kern.models.base import Model
+from kern.runtime.engine import request
+from kern.runtime.run import Run
+
+_TASK = """\
+You keep the summary of a conversation. Write the new summary: what was in the old one and still matters, and
+what the newest exchange adds. Keep names, numbers, decisions and open questions; leave out pleasantries. Write
+plain sentences, at most about 200 words, and nothing else."""
+
+
+@dataclass(slots=True, frozen=True)
+class Summarize:
+    """The step after an answer that renews the session's summary, by one more request.
+
+    Args:
+        model: Who writes it; None is the model of the run.
+    """
+
+    model: Model | None
+
+    async def __call__(self, run: Run) -> None:
+        """Write the summary; it is stored in the same transaction as the run. Members' runs write none."""
+        if run.parent is not None:
+            return
+        old = current_summary(run) or "There is none yet."
+        new = f"The user: {run.input.input_content}\n\nThe answer: {run.output.get_content_as_string()}"
+        messages = [
+            Message("system", _TASK),
+            Message("user", f"<old_summary>\n{old}\n</old_summary>\n\n<exchange>\n{new}\n</exchange>"),
+        ]
+        answer = await request(run, self.model or run.spec.model, messages, tools={}, shown=False)
+        if answer.content:
+            run.tree.session.summary = answer.content
+
+
+def current_summary(run: Run) -> str | None:
+    """The session's summary as it was last written, or is about to be."""
+    session = run.tree.session
+    return session.summary or session.row.summary
