@@ -45,7 +45,9 @@ class Clients:
         self._clients: dict[_Settings, list[_Client]] = {}
 
     @asynccontextmanager
-    async def stream(self, method: str, url: str, **options: Any) -> AsyncIterator[httpx.Response]:
+    async def stream(
+        self, method: str, url: httpx.URL | str, **options: Any
+    ) -> AsyncIterator[httpx.Response]:
         """`httpx.AsyncClient.stream`, on the least busy client, or on a new one if all have enough to do."""
         client = self._pick(httpx.URL(url))
         mark = object()

@@ -96,8 +96,7 @@ async def send(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) -> M
         failure = _failure(state)
         delay = state.upcoming_sleep
         logger.debug("attempt %d failed, again in %.2f s: %s", state.attempt_number, delay, failure.error)
-        if isinstance(failure.error, Exception):
-            sink.retrying(failure.error, state.attempt_number, delay)
+        sink.retrying(failure.error, state.attempt_number, delay)
 
     retrying = AsyncRetrying(
         sleep=asyncio.sleep,
@@ -159,14 +158,18 @@ async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) 
 
 
 async def _open(post: Post) -> AbstractAsyncContextManager[httpx.Response]:
-    client: HttpClient = post.client or await clients_for(post.url)
-    extra: dict[str, Any] = {}
-    if post.client is None or post.timeout is not None:
-        silence = post.timeout or READ_TIMEOUT
-        extra["timeout"] = (min(CONNECT_TIMEOUT, silence), silence, silence, silence)
-    return client.stream(
-        "POST", str(post.url), content=post.body, headers=post.headers, follow_redirects=False, **extra
-    )
+    silence = post.timeout or READ_TIMEOUT
+    options: dict[str, Any] = {
+        "content": post.body,
+        "headers": post.headers,
+        "follow_redirects": False,
+        "timeout": (min(CONNECT_TIMEOUT, silence), silence, silence, silence),
+    }
+    if post.client is None:
+        return (await clients_for(post.url)).stream("POST", post.url, **options)
+    if post.timeout is None:
+        del options["timeout"]  # the client's own holds
+    return post.client.stream("POST", str(post.url), **options)  # it may have a URL class of its own
 
 
 async def _read(response: httpx.Response, reader: Reader, sink: DeltaSink) -> None:

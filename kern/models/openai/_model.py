@@ -7,6 +7,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, InitVar, dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import httpx
@@ -76,7 +77,7 @@ class OpenAIModel(Model):
             body = self._encode(request, base_url)
         port = f":{base_url.port}" if base_url.port else ""
         post = Post(
-            url=base_url.copy_with(path=base_url.path.rstrip("/") + self._path),
+            url=_endpoint(base_url, self._path),
             headers=headers,
             body=body,
             origin=Origin(self.provider, self.id, base_url.host + port, secrets),
@@ -145,6 +146,7 @@ class OpenAIModel(Model):
         )
 
 
+@lru_cache(maxsize=64)
 def _parse_base_url(text: str) -> httpx.URL:
     try:
         url = httpx.URL(text)
@@ -155,6 +157,11 @@ def _parse_base_url(text: str) -> httpx.URL:
     if url.scheme not in ("http", "https") or not url.host:
         raise UsageError(f"base_url starts with https:// or http:// and a host, unlike {text!r}")
     return url
+
+
+@lru_cache(maxsize=64)
+def _endpoint(base_url: httpx.URL, path: str) -> httpx.URL:
+    return base_url.copy_with(path=base_url.path.rstrip("/") + path)
 
 
 def _is_openai(host: str) -> bool:
