@@ -23,10 +23,11 @@ def start(script: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:
-    try:
-        out, err = process.communicate(timeout=20)
-    finally:
-        process.kill()
+    with process:
+        try:
+            out, err = process.communicate(timeout=25)
+        finally:
+            process.kill()
     assert err == ""
     assert process.returncode == code
     return out
@@ -131,6 +132,7 @@ async def main():
         if n == 5:
             asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
         await db.commit(counting_commit())
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
 try:
     asyncio.run(main())
 except KeyboardInterrupt:
