@@ -52,9 +52,9 @@ class Definition:
             application expects; a state's version is the number of those that have been applied to it.
         merge: Rules for what two processes change at the same time, by key, dotted path or JSON Pointer:
             `{"count": add}`, from `kern.state` or your own. Of a team's members none is used.
-        on_busy: What a run does when its session has one already, in this process or another: "share" the state
-            and work beside it, "queue" until that one has ended, or "reject" with a `SessionBusyError`. Runs that
-            share do not look whether others want the session to themselves.
+        on_busy: What a run does when its session has one already, in this process or another: "share" the
+            state and work beside it, "queue" until that one has ended, or "reject" with a `SessionBusyError`.
+            Runs that share do not look whether others want the session to themselves.
         add_session_state_to_context: Show the state to the model, as JSON in the system message.
         enable_agentic_state: Give the model a tool that updates the state.
         overwrite_db_session_state: A run's `session_state=` replaces the stored state, and is not merged in.

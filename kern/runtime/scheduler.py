@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from kern.db.base import RunRow
@@ -16,6 +17,7 @@ from kern.run.events import SessionStateConflictEvent
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.control import active_runs
 from kern.runtime.engine import announce, drive, terminal_event
+from kern.runtime.lease import Lease, turn
 from kern.runtime.resume import claimed, restore, row_extras
 from kern.runtime.run import Run, Tree
 from kern.runtime.session import live_sessions
@@ -58,7 +60,11 @@ async def _in_session(request: RunRequest, buffer: EventBuffer | None, listen: L
         if outer is None or not outer.has_state():
             await session.settled()
             outer = None
-        async with session.loaded(request.state, request.user_id):
+        on_busy = request.on_busy if outer is None else "share"
+        async with (
+            turn(session, ending, on_busy, request.run_id) as lease,
+            session.loaded(request.state, request.user_id),
+        ):
             if outer is None:
                 await session.settle(request.state)
             scope = session.state if outer is None else outer.enclosed_scope()
@@ -69,13 +75,13 @@ async def _in_session(request: RunRequest, buffer: EventBuffer | None, listen: L
                 else:
                     run = await restore(tree)
                 with active_runs.register(tree):
-                    return await _run_and_commit(tree, run, outer)
+                    return await _run_and_commit(tree, run, outer, lease)
     finally:
         session.ended(ending)
         live_sessions.leave(session)
 
 
-async def _run_and_commit(tree: Tree, run: Run, outer: CallState | None) -> Output:
+async def _run_and_commit(tree: Tree, run: Run, outer: CallState | None, lease: Lease | None) -> Output:
     failure: BaseException | None = None
     listening, subscribed = run.hears_all and outer is None, False
     try:
@@ -87,7 +93,8 @@ async def _run_and_commit(tree: Tree, run: Run, outer: CallState | None) -> Outp
             subscribed = True
         else:
             announce(run)
-        await _drive_in_time(run, tree.request.timeout)
+        async with lease.guard() if lease is not None else nullcontext():
+            await _drive_in_time(run, tree.request.timeout)
     except BaseException as error:  # noqa: BLE001 - raised again below, once the end is committed
         failure = error
         _note(run, error)
@@ -126,7 +133,8 @@ async def _drive_in_time(run: Run, seconds: float | None) -> None:
 def _note(run: Run, error: BaseException) -> None:
     """The run ended before or inside the engine: see that its output says so."""
     output = run.output
-    if output.status is not RunStatus.running:
+    lost = output.status is RunStatus.cancelled and isinstance(error, KernError)
+    if output.status is not RunStatus.running and not lost:
         return
     output.status = RunStatus.cancelled if isinstance(error, asyncio.CancelledError) else RunStatus.error
     if output.status is RunStatus.error:

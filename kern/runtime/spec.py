@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel
 
@@ -88,6 +88,9 @@ class RunnableTool(Protocol):
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Carry the call out for `run`; an error that is raised is told to the model as a text."""
 
+
+OnBusy = Literal["share", "queue", "reject"]
+"""What a run does when its session has one already: work beside it, wait for its end, or refuse."""
 
 Step = Callable[["Run"], Awaitable[None]]
 Review = Callable[["Run", Message], Awaitable[Answer | Again]]
@@ -206,6 +209,7 @@ class RunRequest:
         state: What is declared of the session's state.
         session_state: The run's own `session_state=`, or None.
         overwrite_state: Drop what is stored before that is merged in.
+        on_busy: What to do when the session has a run already.
         timeout: Seconds that the run may take.
         usage_limits: What the run and all below it may use.
         resume: Go on with a paused run instead of beginning one.
@@ -221,6 +225,7 @@ class RunRequest:
     state: StateSpec = field(default_factory=StateSpec)
     session_state: Mapping[str, Any] | BaseModel | None = None
     overwrite_state: bool = False
+    on_busy: OnBusy = "share"
     dependencies: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     timeout: float | None = None
