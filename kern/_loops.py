@@ -39,25 +39,25 @@ class LoopLocal(Generic[T]):
         entry = self._held.get(loop)
         if entry is None:
             resource = self._make()
-            guard = _guard(resource, self._close)
+            guard = self._guard(loop, resource)
             _step_once(guard)
             with self._mutex:
                 self._held[loop] = entry = (resource, guard)
         return entry[0]
 
+    async def _guard(self, loop: asyncio.AbstractEventLoop, resource: T) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._held.pop(loop, None)
+            await self._close(resource)
+
     async def aclose(self) -> None:
         """Close the running loop's own resource now; the next `get` makes another."""
-        with self._mutex:
-            entry = self._held.pop(asyncio.get_running_loop(), None)
+        entry = self._held.get(asyncio.get_running_loop())
         if entry is not None:
             await entry[1].aclose()
-
-
-async def _guard(resource: T, close: Callable[[T], Awaitable[None]]) -> AsyncGenerator[None, None]:
-    try:
-        yield
-    finally:
-        await close(resource)
 
 
 def _step_once(guard: AsyncGenerator[None, None]) -> None:

@@ -37,3 +37,23 @@ async def test_aclose_closes_now_and_the_next_get_makes_another() -> None:
     assert closed == [first]
     assert local.get() is not first
     await local.aclose()
+
+
+def test_a_loop_that_has_ended_is_forgotten() -> None:
+    import gc
+    import weakref
+
+    async def close(resource: object) -> None:
+        pass
+
+    local = LoopLocal(object, close)
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def main() -> None:
+        local.get()
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+
+    for _ in range(3):
+        asyncio.run(main())
+    gc.collect()
+    assert [ref() for ref in loops] == [None] * 3
