@@ -21,8 +21,9 @@ from kern.run.events import RunEvent, TeamRunEvent
 from kern.runtime.spec import OnBusy, Retries, RunnableTool
 from kern.runtime.toolrun import FunctionTool
 from kern.state.merge import Policies, policy_path
+from kern.state.shape import Shape
 from kern.state.spec import Migration, StateSpec
-from kern.state.typed import initial_state, shape_of
+from kern.state.typed import ModelShape, initial_state, shape_of
 from kern.tools import Tool, collect
 from kern.usage import UsageLimits
 
@@ -228,13 +229,32 @@ class Definition:
         return compiled[1]
 
     def state_spec(self) -> StateSpec:
-        """What is declared of the state of sessions."""
+        """What is declared of the state of sessions.
+
+        Raises:
+            UsageError: Members want to see the state as something else.
+        """
+        shape = shape_of(self.session_state)
+        self.check_shape(shape)
         return StateSpec(
             default=self.default_state,
-            shape=shape_of(self.session_state),
+            shape=shape,
             migrations=self.state_migrations,
             policies=self.merge or {},
         )
+
+    def check_shape(self, shape: Shape) -> None:
+        """See that a session whose state has this shape is one that the functions here can work with.
+
+        Raises:
+            UsageError: They are written for a model that the state is no instance of.
+        """
+        own = shape_of(self.session_state)
+        if isinstance(own, ModelShape) and not own.covers(shape):
+            raise UsageError(
+                f"{self!r} has session_state={own.model.__name__}, and is a member of a team that has not; a "
+                f"session has one state: give the team session_state={own.model.__name__}, or the member none"
+            )
 
     def default_state(self) -> dict[str, Any]:
         """What a new session starts from."""

@@ -36,6 +36,14 @@ class ModelShape:
         self.model = model
         self._has_sets = _has_sets(model)
 
+    def covers(self, other: Shape) -> bool:
+        """Whether an instance of the other shape is one of this."""
+        return isinstance(other, ModelShape) and issubclass(other.model, self.model)
+
+    def takes(self, name: str) -> bool:
+        """Whether the top-level key `name` can stand in the state."""
+        return name in self.model.model_fields or self.model.model_config.get("extra") == "allow"
+
     def load(self, text: bytes) -> Any:
         """A fresh instance."""
         try:
@@ -101,10 +109,8 @@ class ModelShape:
             raise InvalidStateError(f"is not JSON: {error}", path=_failing_field(value)) from error
 
     def _check_names(self, given: Mapping[str, Any]) -> None:
-        if self.model.model_config.get("extra") == "allow":
-            return
         for name in given:
-            if name not in self.model.model_fields:
+            if not self.takes(name):
                 known = ", ".join(self.model.model_fields) or "none"
                 raise InvalidStateError(
                     f"{self.model.__name__} has no such field; it has: {known}", path=join("", str(name))

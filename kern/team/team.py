@@ -16,11 +16,13 @@ from kern.run.output import TeamRunOutput
 from kern.runtime.run import Run
 from kern.runtime.spec import RunnableTool, RunnerSpec
 from kern.state.resolve import fill
+from kern.state.shape import Shape
+from kern.state.typed import ModelShape
 from kern.team.delegation import ALL, ONE, Broadcast, Delegation, MemberInformation, Rules
 from kern.team.delegation import Members as TeamMembers
 from kern.team.mode import TeamMode, chosen_mode
 from kern.team.prompt import roster, with_rules
-from kern.team.tasks import TaskList
+from kern.team.tasks import KEY, TaskList
 
 Members = Sequence["Agent | Team"]
 
@@ -167,9 +169,25 @@ class Team(Runner[TeamRunOutput]):
             found[_free(member_id, found)] = member
         return found
 
+    def check_shape(self, shape: Shape) -> None:
+        """See that all members can work with a state of this shape."""
+        Runner.check_shape(self, shape)
+        if self._chosen_mode() is TeamMode.tasks and isinstance(shape, ModelShape) and not shape.takes(KEY):
+            raise UsageError(
+                f"{self!r} keeps its task list in the session state: give {shape.model.__name__} a field "
+                f"`{KEY}: dict[str, Any] = {{}}`"
+            )
+        for member in self.members_by_id().values():
+            member.check_shape(shape)
+
     def default_state(self) -> dict[str, Any]:
-        """What a new session starts from: the team's own state, and what members bring that it lacks."""
+        """What a new session starts from: the team's own state, and what members bring that it lacks.
+
+        A typed state has defaults of its own, and lacks nothing.
+        """
         state = Runner.default_state(self)
+        if not isinstance(self.session_state, Mapping | None):
+            return state
         for member in self.members_by_id().values():
             state = fill(state, member.default_state())
         return state
