@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kern.agent.options import RunOptions
 from kern.agent.prompt import Prompt
 from kern.agent.running import Runner
 from kern.models.base import Model
 from kern.run.output import RunOutput
+from kern.runtime.run import Run
 from kern.runtime.spec import RunnerSpec
 
 
@@ -24,7 +25,7 @@ class Agent(Runner[RunOutput]):
 
     def build_spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
         """What the engine is told of this agent for one run."""
-        return RunnerSpec(
+        spec = RunnerSpec(
             id=self.get_id(),
             name=self.name,
             is_team=False,
@@ -36,3 +37,10 @@ class Agent(Runner[RunOutput]):
             tool_call_limit=self.tool_call_limit,
             retries=self.retry_policy(),
         )
+        if not self.has_tool_sources:
+            return spec
+
+        async def expand(run: Run) -> RunnerSpec:
+            return replace(spec, tools={**await self.loaded_tools(), **self.context_tools()}, expand=None)
+
+        return replace(spec, expand=expand)

@@ -24,7 +24,7 @@ from kern.state.merge import Policies, policy_path
 from kern.state.shape import Shape
 from kern.state.spec import Migration, StateSpec
 from kern.state.typed import ModelShape, initial_state, shape_of
-from kern.tools import Tool, collect
+from kern.tools import Tool, ToolSource, collect, loaded, without_sources
 from kern.usage import UsageLimits
 
 Instructions = str | Sequence[str] | Callable[..., Any]
@@ -81,7 +81,7 @@ class Definition:
         enable_session_summaries: Keep a summary of the session, renewed after each run by one more request.
         add_session_summary_to_context: Show it to the model, in the system message.
         session_summary_model: Who writes it; the run's own model if not given.
-        tools: Functions, `Function`s and `Toolkit`s that the model may call.
+        tools: Functions, `Function`s, `Toolkit`s and sources such as `MCPTools` that the model may call.
         tool_call_limit: How many tool calls a run may make.
         tool_choice: "auto", "none", "required" or {"name": ...}.
         timeout: Seconds that a run may take; then `RunDeadlineExceeded`. As a member: see `member_timeout`.
@@ -217,9 +217,22 @@ class Definition:
         fallbacks = [resolve(m) if isinstance(m, str) else m for m in self.fallback_models or ()]
         return Retries(self.retries, self.delay_between_retries, self.exponential_backoff, fallbacks)
 
-    def function_tools(self) -> dict[str, RunnableTool]:
-        """The tools by name, made ready once for as long as `tools` holds the same objects."""
-        given = tuple(self.tools or ())
+    @property
+    def has_tool_sources(self) -> bool:
+        """Not all tools are known before a run begins."""
+        return any(isinstance(tool, ToolSource) for tool in self.tools or ())
+
+    async def loaded_tools(self) -> dict[str, RunnableTool]:
+        """The tools by name, with those of the sources, which are asked."""
+        return self.function_tools(await loaded(self.tools or ()))
+
+    def function_tools(self, tools: Sequence[Tool] | None = None) -> dict[str, RunnableTool]:
+        """The tools by name, made ready once for as long as the list holds the same objects.
+
+        Args:
+            tools: Instead of those of `tools` that are known without asking a source.
+        """
+        given = tuple(without_sources(self.tools or ()) if tools is None else tools)
         compiled = self._compiled
         if compiled is None or len(compiled[0]) != len(given) or any(map(_differ, compiled[0], given)):
             made: dict[str, RunnableTool] = {

@@ -21,7 +21,7 @@ from kern.messages import Message
 from kern.runtime.invoke import invoke
 from kern.runtime.run import Run
 from kern.state.templates import render
-from kern.tools import call_kwargs, instructions_of, result_text
+from kern.tools import call_kwargs, instructions_of, result_text, without_sources
 from kern.tools.signature import signature_of
 
 
@@ -134,7 +134,7 @@ class Prompt:
             lines.append(f"The current time is {now.isoformat(timespec='seconds')}.")
         if definition.add_name_to_context and definition.name:
             lines.append(f"Your name is: {definition.name}.")
-        lines += instructions_of(definition.tools or ())
+        lines += instructions_of(without_sources(definition.tools or ()))
         if not lines:
             return ""
         body = "\n".join(f"- {line}" for line in lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 from kern.messages import Message
@@ -178,7 +179,8 @@ class Run:
     async def expand(self) -> None:
         """Make the spec whole, where a part of it is known only when the run begins."""
         if self.spec.expand is not None:
-            self.spec = await self.spec.expand(self)
+            expanded = await self.spec.expand(self)
+            self.spec = replace(expanded, id=self.spec.id)  # which a member may have from its team
 
     def stop(self) -> None:
         """Cancel this run, on its own loop; its caller gets its output with status CANCELLED."""

@@ -79,17 +79,27 @@ class Team(Runner[TeamRunOutput]):
     def build_spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
         """What the engine is told of this team for one run."""
         model = self.chosen_model(inherited_model)
+        spec = self._spec(options, model, self.members_by_id(), self.function_tools())
+        if not callable(self.members) and not self.has_tool_sources:
+            return spec
+
+        async def expand(run: Run) -> RunnerSpec:
+            return self._spec(options, model, await self._members_for(run), await self.loaded_tools())
+
+        return replace(spec, expand=expand)
+
+    async def _members_for(self, run: Run) -> Mapping[str, Agent | Team]:
         if callable(self.members):
-            function = self.members
+            return self._by_id(await call_for_run(run, self.members, "members"))
+        return self.members_by_id()
 
-            async def expand(run: Run) -> RunnerSpec:
-                members = await call_for_run(run, function, "members")
-                return self._spec(options, model, self._by_id(members))
-
-            return replace(self._spec(options, model, {}), expand=expand)
-        return self._spec(options, model, self.members_by_id())
-
-    def _spec(self, options: RunOptions, model: Model, members: Mapping[str, Agent | Team]) -> RunnerSpec:
+    def _spec(
+        self,
+        options: RunOptions,
+        model: Model,
+        members: Mapping[str, Agent | Team],
+        functions: Mapping[str, RunnableTool],
+    ) -> RunnerSpec:
         specs = {
             member_id: _named(member.build_spec(NO_OPTIONS, model), member_id)
             for member_id, member in members.items()
@@ -101,7 +111,7 @@ class Team(Runner[TeamRunOutput]):
         mode = self._chosen_mode()
         tasks = TaskList(self.get_id(), TeamMembers(specs, self._rules(mode)), self.max_iterations)
         own = self._own_tools(mode, tasks, about) if specs else {}
-        tools = {**self.function_tools(), **self.context_tools()}
+        tools = {**functions, **self.context_tools()}
         if taken := own.keys() & tools.keys():
             raise UsageError(f"{self!r}: a tool may not be named {', '.join(taken)}, which is the team's own")
         return RunnerSpec(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import types
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,8 +94,45 @@ class Toolkit:
         return f"{type(self).__name__}(name={self.name!r}, tools=[{', '.join(self.functions)}])"
 
 
-Tool = Callable[..., Any] | Function | Toolkit
+class ToolSource(ABC):
+    """Tools that somebody has to be asked for, such as those of an MCP server.
+
+    In the `tools` list of an agent or a team it stands for the toolkit that it comes to when a run begins.
+    """
+
+    @abstractmethod
+    async def load(self) -> Toolkit:
+        """The tools as they are now; called at the beginning of each run.
+
+        While they are the same ones, return the same object: what was made of them is then used again.
+
+        Raises:
+            ToolError: They cannot be had.
+        """
+
+
+Tool = Callable[..., Any] | Function | Toolkit | ToolSource
 """What a `tools` list may hold."""
+
+
+async def loaded(tools: Sequence[Tool]) -> list[Tool]:
+    """A `tools` list with each source replaced by its toolkit; all are asked at the same time.
+
+    Raises:
+        ToolError: A source cannot say.
+    """
+    sources = [tool for tool in tools if isinstance(tool, ToolSource)]
+    try:
+        async with asyncio.TaskGroup() as group:
+            loading = {id(source): group.create_task(source.load()) for source in sources}
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [loading[id(tool)].result() if isinstance(tool, ToolSource) else tool for tool in tools]
+
+
+def without_sources(tools: Sequence[Tool]) -> list[Tool]:
+    """A `tools` list as far as it is known without asking anybody."""
+    return [tool for tool in tools if not isinstance(tool, ToolSource)]
 
 
 def collect(tools: Iterable[Tool]) -> dict[str, Function]:
@@ -134,6 +173,8 @@ def _functions(tool: Tool) -> Iterable[Function]:
             kind = type(tool).__name__
             raise UsageError(f"{kind}.__init__ does not call super().__init__(name=..., tools=[...])")
         return tool.functions.values()
+    if isinstance(tool, ToolSource):
+        raise UsageError(f"{tool!r} belongs into the tools of an agent or a team itself, not into a toolkit")
     if isinstance(tool, types.MethodType) and isinstance(tool.__func__, Function):
         return (tool.__func__.__get__(tool.__self__),)  # @classmethod over @tool, from Python 3.13 on
     return (Function.from_callable(tool),)
