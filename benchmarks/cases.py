@@ -133,6 +133,7 @@ CASES = (
         rows=(Row("import, against the five core packages", "cpu", "ms", 1e3, at_most=1.3),),
         variants=BOTH,
         rounds=9,
+        peer_rounds=3,
     ),
     Case(
         name="construct",

@@ -69,9 +69,10 @@ def _answer(asked: Asked) -> Answer:
 
 def _delegations(tools: tuple[tuple[str, str], ...], count: int) -> list[ToolCall]:
     """One delegating tool with the member's id, or a tool for each member: frameworks have either."""
-    if tools[0][0].startswith("delegate"):
+    delegate = next((name for name, _ in tools if name.startswith("delegate")), None)
+    if delegate is not None:
         return [
-            ToolCall(f"call_{n}", tools[0][0], json.dumps({"member_id": f"member-{n}", "task": "count"}))
+            ToolCall(f"call_{n}", delegate, json.dumps({"member_id": f"member-{n}", "task": "count"}))
             for n in range(count)
         ]
     return [_call(tool, str(n)) for n, tool in enumerate(tools[:count])]
