@@ -48,8 +48,9 @@ def agent_with(*tools: Tool, **options: Any) -> Agent:
 
 def team_of(members: Sequence[Agent], **options: Any) -> Team:
     """A team whose leader delegates to all of `members` in one turn."""
-    named = [(member.id or member.name or f"member-{number}") for number, member in enumerate(members)]
-    calls = [tool_call("delegate_task_to_member", member_id=name, task="work") for name in named]
+    calls = [
+        tool_call("delegate_task_to_member", member_id=member.get_id(), task="work") for member in members
+    ]
     return Team(members=list(members), model=calling(*calls), **options)
 
 

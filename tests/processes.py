@@ -1,0 +1,42 @@
+"""Programs of their own, for tests of what only another process can show."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+TESTS = str(Path(__file__).parent)
+
+
+def start(program: str, *arguments: object) -> subprocess.Popen[str]:
+    """Start `program`, Python source that may import `played`; its output is a pipe, its input too."""
+    path = os.pathsep.join(filter(None, [TESTS, os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program), *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 25.0) -> str:
+    """What it prints until its end, which must be a good one, and come in time."""
+    try:
+        output, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, errors = process.communicate()
+        raise AssertionError(f"it does not end; it printed {output!r} and {errors!r}") from None
+    assert process.returncode == 0, errors
+    assert not errors, errors
+    return output
+
+
+def run(program: str, *arguments: object) -> str:
+    """What `program` prints."""
+    return finish(start(program, *arguments))

@@ -1,0 +1,97 @@
+"""Several processes at work on one session of one SQLite file: nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import processes
+import pytest
+
+from kern.db.base import ChangeRow, RunRow, SessionRow
+from kern.db.sqlite import SqliteDb
+from kern.state.patch import apply
+
+START: dict[str, Any] = {"items": [], "count": 0, "own": {}}
+
+WORKER = """
+    import sys
+    from played import agent_with
+    from kern.db.sqlite import SqliteDb
+    from kern.run import RunContext
+    from kern.state.policies import add
+
+    path, name, runs = sys.argv[1], sys.argv[2], int(sys.argv[3])
+
+    def work(run_context: RunContext):
+        state = run_context.session_state
+        mine = state["own"].get(name, 0)
+        state["own"][name] = mine + 1
+        state["items"].append(f"{name}-{mine}")
+        state["count"] += 1
+
+    agent = agent_with(
+        work,
+        db=SqliteDb(db_file=path),
+        session_id="one",
+        session_state={"items": [], "count": 0, "own": {}},
+        merge={"count": add},
+    )
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for _ in range(runs):
+        output = agent.run("go")
+        assert output.status.value == "COMPLETED"
+        assert not output.tools[0].tool_call_error, output.tools[0].result
+        items = [item for item in output.session_state["items"] if item.startswith(f"{name}-")]
+        assert output.session_state["own"][name] == len(items)
+"""
+
+
+async def stored(path: Path) -> tuple[SessionRow, list[ChangeRow], list[RunRow]]:
+    db = await asyncio.to_thread(SqliteDb, db_file=str(path))
+    row = await db.load_session("one")
+    assert row is not None
+    return row, await db.load_changes("one"), await db.load_runs("one")
+
+
+def work_together(path: Path, number: int, runs: int) -> None:
+    workers = [processes.start(WORKER, path, f"p{n}", runs) for n in range(number)]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    for worker in workers:
+        processes.finish(worker, seconds=30 + runs)
+    row, changes, run_rows = asyncio.run(stored(path))
+    state = json.loads(row.state)
+    names = [f"p{n}" for n in range(number)]
+    assert state["own"] == dict.fromkeys(names, runs)
+    for name in names:
+        assert [item for item in state["items"] if item.startswith(f"{name}-")] == [
+            f"{name}-{n}" for n in range(runs)
+        ]
+    assert len(state["items"]) == state["count"] == number * runs
+    assert len(run_rows) == number * runs
+    # The log is exact: one commit after the other, each from the state that the one before it left.
+    assert [change.revision for change in changes] == list(range(1, row.revision + 1))
+    replayed: Any = START
+    for change in changes:
+        replayed = apply(replayed, json.loads(change.patch))
+    assert replayed == state
+
+
+def test_two_processes_at_once_lose_nothing(tmp_path: Path) -> None:
+    work_together(tmp_path / "agents.db", 2, 25)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("number", [2, 4])
+def test_processes_at_once_for_a_hundred_runs_each_lose_nothing(tmp_path: Path, number: int) -> None:
+    work_together(tmp_path / "agents.db", number, 100)

@@ -1,0 +1,23 @@
+"""The team of the process that `test_crash.py` kills."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from played import agent_with, team_of
+
+from kern.db.sqlite import SqliteDb
+from kern.run import RunContext
+
+
+def write(run_context: RunContext) -> None:
+    state = run_context.session_state
+    count = state.get("count", 0)
+    state["runs"] = {**state.get("runs", {}), run_context.parent_run_id: count}
+    state["count"] = count + 1
+
+
+def team_on(path: object) -> Any:
+    """A team whose one member writes to the state that its team run has been there."""
+    db = SqliteDb(db_file=str(path))
+    return team_of([agent_with(write, name="Writer")], db=db, session_id="one")
