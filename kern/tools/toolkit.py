@@ -161,7 +161,8 @@ def instructions_of(tools: Iterable[Tool]) -> list[str]:
     for tool in tools:
         if isinstance(tool, Toolkit) and tool.instructions:
             texts[tool.instructions] = None
-        for function in _functions(tool):
+        # A plain function has none to give.
+        for function in _functions(tool) if isinstance(tool, Toolkit | Function) else ():
             if function.instructions:
                 texts[function.instructions] = None
     return list(texts)
