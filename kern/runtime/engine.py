@@ -87,6 +87,7 @@ def _finish(run: Run) -> None:
     output = run.output
     output.input = run.input.value
     run.own.duration = (run.own.duration or 0.0) + run.elapsed
+    output.messages = [message for message in run.messages if not message.from_history]
     output.metrics = run.own
     if run.children:  # a copy: the next part of a paused run counts on from its own
         output.metrics = replace(run.own, details={k: replace(v) for k, v in run.own.details.items()})
