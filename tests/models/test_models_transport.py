@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 import traceback
-from contextlib import AsyncExitStack
 from email.utils import formatdate
 from typing import Any
 
@@ -32,8 +31,9 @@ from kern.errors import (
 )
 from kern.messages import Message
 from kern.models import ModelRequest
-from kern.models._clients import Clients, _of_loop, close_clients
+from kern.models._clients import _of_loop, close_clients
 from kern.models._failures import Origin, of_exception, of_status, parse_retry_after
+from kern.models._pool import KEPT_SECONDS, Pool
 from kern.models.openai import OpenAIChat
 
 KEY = "sk-very-secret-0123456789"
@@ -64,9 +64,9 @@ def problem(status: int, code: str | None = None, message: str = "Because.", **h
 
 def connections() -> list[Any]:
     """What is left in the pools of this loop's clients."""
-    held = [client for clients in _of_loop.get()._clients.values() for client in clients]
-    assert all(client.busy == 0 for client in held)
-    return [one for client in held for one in client.http._transport._pool.connections]  # type: ignore[attr-defined]
+    pools = [client._transport._pool for client in _of_loop.get()._clients.values()]  # type: ignore[attr-defined]
+    assert all(isinstance(pool, Pool) and not pool._busy for pool in pools)
+    return [one for pool in pools for one in pool.connections]
 
 
 # What is tried again
@@ -508,42 +508,74 @@ async def test_models_share_a_connection_that_is_kept(server: ReplayServer, sink
     assert server.connections == 1
 
 
+async def test_a_proxy_is_not_asked_for_this_machine(
+    server: ReplayServer, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:3128")
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
+    server.replies = [OK]
+    await model(server, max_retries=0).respond(ASK, sink)
+    assert len(server.asked) == 1
+
+
 async def test_a_refused_request_keeps_its_connection_too(server: ReplayServer, sink: Sink) -> None:
     server.replies = [problem(500), problem(429, retry_after="0"), OK]
     await model(server).respond(ASK, sink)
     assert server.connections == 1
 
 
-async def test_many_requests_at_once_are_spread_over_clients(server: ReplayServer) -> None:
+async def test_requests_at_once_have_a_connection_each_and_those_after_them_the_same_ones(
+    server: ReplayServer,
+) -> None:
     server.replies = [OK]
-    answers = await asyncio.gather(*(model(server).respond(ASK, Sink()) for _ in range(100)))
-    assert {answer.message.content for answer in answers} == {"ok"}
-    [clients] = _of_loop.get()._clients.values()
-    assert 1 < len(clients) <= 7
+    for _ in range(3):
+        answers = await asyncio.gather(*(model(server).respond(ASK, Sink()) for _ in range(100)))
+        assert {answer.message.content for answer in answers} == {"ok"}
+        assert len(connections()) == server.connections <= 100
+    [client] = _of_loop.get()._clients.values()
     await _of_loop.aclose()
-    assert all(client.http.is_closed for client in clients)
+    assert client.is_closed
+    await server.idle.wait()
 
 
-async def test_the_least_busy_client_is_taken(server: ReplayServer) -> None:
+async def test_a_connection_that_has_idled_too_long_is_closed_when_another_comes_back(
+    server: ReplayServer, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.replies = [OK]
-    clients = Clients()
+    await asyncio.gather(*(model(server).respond(ASK, Sink()) for _ in range(20)))
+    later = time.monotonic() + KEPT_SECONDS + 1
+    monkeypatch.setattr("kern.models._pool.time.monotonic", lambda: later)
+    await model(server).respond(ASK, sink)
+    assert len(connections()) == 1
 
-    def busy() -> list[int]:
-        return [client.busy for held in clients._clients.values() for client in held]
 
-    async with AsyncExitStack() as stack:
-        for _ in range(40):
-            await stack.enter_async_context(clients.stream("POST", server.url, content=b"{}"))
-        assert busy() == [16, 16, 8]
-    assert busy() == [0, 0, 0]
-    async with clients.stream("POST", server.url, content=b"{}"):
-        assert busy() == [1, 0, 0]
-    await clients.aclose()
+async def test_a_connection_that_the_server_has_closed_is_not_used_again(
+    server: ReplayServer, sink: Sink
+) -> None:
+    server.replies = [OK]
+    await model(server).respond(ASK, sink)
+    await server.close()
+    await asyncio.sleep(0.05)  # until the end of the connection has arrived
+    await model(server).respond(ASK, sink)
+    assert server.connections == 2
+    assert len(connections()) == 1
+
+
+async def test_a_proxy_of_the_environment_is_used(
+    server: ReplayServer, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", server.url.rpartition("/v1")[0])
+    server.replies = [OK]
+    far = OpenAIChat("m", base_url="http://model.example/v1")
+    for _ in range(2):
+        assert (await far.respond(ASK, sink)).message.content == "ok"
+    assert server.connections == 1
+    await close_clients()
 
 
 def test_each_loop_has_clients_of_its_own_and_closes_them() -> None:
     async def client() -> httpx.AsyncClient:
-        return _of_loop.get()._pick(httpx.URL("http://127.0.0.1:1")).http
+        return _of_loop.get().client(httpx.URL("http://127.0.0.1:1"))
 
     first, second = asyncio.run(client()), asyncio.run(client())
     assert first is not second

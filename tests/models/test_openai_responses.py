@@ -170,6 +170,12 @@ async def test_events_without_names_are_read_by_their_type(server: ReplayServer,
     assert (await model(server).respond(ASK, sink)).message.content == sink.text() == "ab"
 
 
+async def test_kinds_that_say_nothing_new_are_passed_over_unparsed(server: ReplayServer, sink: Sink) -> None:
+    server.replies = [Reply([b"event: response.output_text.done\ndata: {not looked at\n\n", of_text("ok")])]
+    assert (await model(server).respond(ASK, sink)).message.content == "ok"
+    assert sink.retries == []
+
+
 async def test_without_stream_one_json_answer_is_read(server: ReplayServer, sink: Sink) -> None:
     body = json.dumps(response("completed", [REASONING, said("Let me."), *CALLS])).encode()
     server.replies = [Reply([body[:50], body[50:]], content_type="application/json")]
