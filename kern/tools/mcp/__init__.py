@@ -1,0 +1,5 @@
+"""The tools of MCP servers (https://modelcontextprotocol.io): `pip install 'kern[mcp]'`."""
+
+from kern.tools.mcp.tools import MCPTools
+
+__all__ = ["MCPTools"]

@@ -1,0 +1,295 @@
+"""A connection to an MCP server, which one task of its own enters, keeps and leaves.
+
+Below it are task groups and cancel scopes, which belong to the task that entered them. If that were a run's
+task, or that of whoever comes first, the connection would break when that task is cancelled. So calls come
+from any task, and what happens to them touches only them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+
+from kern.errors import ToolError, ToolTimeoutError
+from kern.tools.mcp.server import Server, watched
+
+if TYPE_CHECKING:
+    from mcp import Client, MCPError
+    from mcp.client import IncomingMessage
+    from mcp.client.subscriptions import Subscription
+    from mcp.types import CallToolResult, Tool
+
+T = TypeVar("T")
+
+log = logging.getLogger("kern")
+
+CLOSE_SECONDS = 3.0
+"""How long a server may take to hear that the connection is over. A process has some more seconds to end by
+itself, and is ended then."""
+
+SUBSCRIBE_SECONDS = 5.0
+"""How long a server may take to confirm that it will tell of changes."""
+
+_MOST_PAGES = 1000
+
+
+class Connections:
+    """One event loop's connection to a server: made when it is needed, and anew when it was lost.
+
+    Args:
+        server: Whom to connect to.
+        connect_seconds: How long that may take, with the handshake and the first list of tools.
+    """
+
+    def __init__(self, server: Server, connect_seconds: float) -> None:
+        self._server = server
+        self._connect_seconds = connect_seconds
+        self._current: Connection | None = None
+        self._open: set[Connection] = set()
+
+    async def get(self) -> Connection:
+        """The connection, once it is there; those who come while it is being made share it.
+
+        Raises:
+            ToolError: It cannot be made.
+        """
+        connection = self._current
+        if connection is None or not connection.usable:
+            connection = self._current = Connection(self._server, self._connect_seconds)
+            self._open = {other for other in self._open if not other.task.done()} | {connection}
+        await connection.opened()
+        return connection
+
+    async def aclose(self) -> None:
+        """Leave what is open, and wait until it is left."""
+        self._current = None
+        for connection in list(self._open):
+            await connection.aclose()
+
+
+class Connection:
+    """One connection; connecting begins at once.
+
+    Args:
+        server: Whom to connect to.
+        connect_seconds: How long that may take.
+    """
+
+    def __init__(self, server: Server, connect_seconds: float) -> None:
+        self._server = server
+        self._connect_seconds = connect_seconds
+        self._scope = anyio.CancelScope(deadline=anyio.current_time() + connect_seconds)
+        self._client: Client | None = None
+        self._failure: BaseException | None = None
+        self._opened = asyncio.Event()
+        self._leave = asyncio.Event()
+        self._retired = False
+        self._requests = 0
+        self._tools: Sequence[Tool] = ()
+        self._tools_changed = False
+        self._hears_changes = True
+        self._listing = asyncio.Lock()
+        # It outlives the run that needs it first, and is to keep nothing of that run's context.
+        context = contextvars.Context()
+        self.task = asyncio.create_task(self._own(), name=f"kern-mcp-{server.name}", context=context)
+        """The task that has entered it."""
+
+    @property
+    def usable(self) -> bool:
+        """It is open, or about to be."""
+        return not (self._retired or self._leave.is_set() or self.task.done())
+
+    async def opened(self) -> None:
+        """Wait until the connection is there.
+
+        Raises:
+            ToolError: It could not be made.
+        """
+        await self._opened.wait()
+        if self._client is None:
+            raise ToolError(f"the MCP server {self._server.name} cannot be used: {_told(self._failure)}")
+
+    async def tools(self, seconds: float) -> Sequence[Tool]:
+        """What the server offers: the same object for as long as that is the same.
+
+        Raises:
+            ToolError: The server does not say, in so many seconds.
+        """
+        async with self._listing:
+            if self._tools_changed or not self._hears_changes:
+                self._tools_changed = False  # before it is asked: what changes while it answers counts
+                try:
+                    tools = await self._request(_list_tools, seconds, "tools/list")
+                except BaseException:
+                    self._tools_changed = True
+                    raise
+                if tools != self._tools:
+                    self._tools = tools
+            return self._tools
+
+    async def call(self, tool: str, arguments: dict[str, Any], seconds: float) -> CallToolResult:
+        """Call a tool. If the call is cancelled, or takes too long, the server is told to cancel it.
+
+        Raises:
+            ToolTimeoutError: It took longer than so many seconds.
+            ToolError: The server refuses, or is gone.
+        """
+        return await self._request(lambda client: client.call_tool(tool, arguments), seconds, tool)
+
+    async def aclose(self) -> None:
+        """Leave the connection, and wait until it is left."""
+        self._leave.set()
+        if not self._opened.is_set():
+            self._scope.cancel()
+        await asyncio.wait([self.task])
+
+    async def _request(self, make: Callable[[Client], Awaitable[T]], seconds: float, what: str) -> T:
+        from mcp import MCPError
+
+        name, client = self._server.name, self._client
+        if client is None:
+            raise ToolError(f"the connection to the MCP server {name} is closed", tool=what)
+        deadline = asyncio.timeout(seconds)  # not the client's: its error could be the server's as well
+        try:
+            with self._in_use():
+                async with deadline:
+                    return await make(client)
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise ToolTimeoutError(
+                f"{what}, at the MCP server {name}, took longer than {seconds:g} s", tool=what
+            ) from error
+        except MCPError as error:
+            if self._server.calls_fail_alone and _may_be_the_sessions(error):
+                self._retired = True
+            raise ToolError(f"the MCP server {name}: {error.message}", tool=what) from error
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+            if self._retired and not self._requests:
+                self._leave.set()
+
+    async def _own(self) -> None:
+        """Enter the connection, keep it, and leave it: all in this task."""
+        scope = self._scope
+        try:
+            with scope:
+                async with AsyncExitStack() as stack:
+                    client = await self._enter(stack)
+                    scope.deadline = math.inf
+                    self._client = client
+                    self._opened.set()
+                    try:
+                        await self._leave.wait()
+                    finally:
+                        self._leave.set()
+                        self._client = None
+                        scope.deadline = anyio.current_time() + CLOSE_SECONDS
+            if scope.cancelled_caught and not self._leave.is_set():
+                self._failure = TimeoutError(f"not connected within {self._connect_seconds:g} s")
+        except Exception as error:
+            self._failure = error
+            if self._opened.is_set():
+                log.debug("the connection to the MCP server %s broke", self._server.name, exc_info=True)
+        finally:
+            self._opened.set()
+
+    async def _enter(self, stack: AsyncExitStack) -> Client:
+        await asyncio.to_thread(_import_packages)
+        from mcp import Client
+
+        streams = watched(self._server.open(), self._leave.set)
+        client = Client(streams, cache=None, message_handler=self._hear)
+        await stack.enter_async_context(client)
+        capability = client.server_capabilities.tools
+        if capability is not None and capability.list_changed:
+            await self._subscribe(stack, client)
+        self._tools = await _list_tools(client)
+        return client
+
+    async def _hear(self, message: IncomingMessage) -> None:
+        """What servers tell unasked, up to the protocol of 2025."""
+        from mcp.types import ToolListChangedNotification
+
+        if isinstance(message, ToolListChangedNotification):
+            self._tools_changed = True
+
+    async def _subscribe(self, stack: AsyncExitStack, client: Client) -> None:
+        """Ask to be told when the tools change, as the protocol has it since 2026."""
+        from mcp import MCPError
+        from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
+
+        self._hears_changes = False
+        try:
+            with anyio.move_on_after(SUBSCRIBE_SECONDS) as scope:
+                changes = await stack.enter_async_context(client.listen(tools_list_changed=True))
+        except ListenNotSupportedError:
+            self._hears_changes = True  # unasked
+            return
+        except (MCPError, SubscriptionLost):
+            return
+        if not scope.cancelled_caught:
+            self._hears_changes = True
+            group = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(group.cancel_scope.cancel)
+            group.start_soon(self._follow, changes)
+
+    async def _follow(self, changes: Subscription) -> None:
+        from mcp.client.subscriptions import SubscriptionLost
+
+        with suppress(SubscriptionLost):
+            async for _ in changes:
+                self._tools_changed = True
+        self._hears_changes = False
+
+
+def _import_packages() -> None:
+    """In a thread, because it takes a second; `mcp` itself imports the other one during the first call."""
+    for package in ("mcp", "jsonschema"):
+        import_module(package)
+
+
+async def _list_tools(client: Client) -> list[Tool]:
+    tools: list[Tool] = []
+    cursor: str | None = None
+    for _ in range(_MOST_PAGES):
+        page = await client.list_tools(cursor=cursor)
+        tools += page.tools
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return tools
+
+
+def _may_be_the_sessions(error: MCPError) -> bool:
+    """Not the tool is refused, but the request: the session below it may be unknown to a restarted server.
+
+    Servers say so with various codes, -32001 among them, which is otherwise that of a timeout.
+    """
+    from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST, REQUEST_TIMEOUT
+
+    return error.code in (CONNECTION_CLOSED, INVALID_REQUEST, REQUEST_TIMEOUT)
+
+
+def _told(failure: BaseException | None) -> str:
+    """A failure in one line: the first that is no group."""
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    if failure is None:
+        return "the connection is closed"
+    text = str(failure)
+    return f"{type(failure).__name__}: {text}" if text else type(failure).__name__

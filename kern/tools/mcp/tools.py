@@ -1,0 +1,214 @@
+"""`MCPTools`: the tools of an MCP server, for the `tools` of an agent or a team."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import PurePath
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from kern._loops import LoopLocal
+from kern.errors import MissingExtraError, UsageError
+from kern.tools.function import Function
+from kern.tools.mcp.connection import Connections
+from kern.tools.mcp.result import text_of
+from kern.tools.mcp.server import Endpoint, Program, Server
+from kern.tools.toolkit import Toolkit, ToolSource
+
+if TYPE_CHECKING:
+    from mcp.types import Tool
+
+Transport = Literal["stdio", "streamable-http"]
+
+# What models' providers accept; servers may use more characters, and longer names.
+_FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
+_MOST_CHARACTERS = 64
+
+
+class MCPTools(ToolSource):
+    """The tools of an MCP server.
+
+        tools = MCPTools(command="uvx mcp-server-git")
+        agent = Agent(tools=[tools])
+
+    The server is connected to when a run first needs it, once per event loop, for all runs at once; the
+    connection is closed with the event loop, or when nobody holds this object any more. To decide it
+    yourself, and to hear of a server that is not there before any run: `async with MCPTools(...) as tools:`.
+
+    A run that is cancelled cancels its call at the server; the connection stays. If it is lost, the calls on
+    their way fail, and the next one connects anew. Calls run concurrently.
+
+    A process gets a few harmless variables of the environment (PATH, HOME, ...) and `env`; what it writes to
+    its standard error goes to that of this process.
+
+    Args:
+        command: The program that is the server, spoken to over its standard input and output: a command line
+            (no shell reads it), or the program and its arguments one by one.
+        url: Or the address of a server that runs already.
+        transport: "stdio" for a command, "streamable-http" for an address; follows from these.
+        env: Environment variables for the command.
+        headers: HTTP headers for the address, such as Authorization.
+        include_tools: Only these tools, by the server's names for them.
+        exclude_tools: All but these tools, likewise.
+        requires_confirmation_tools: Tools of which a person has to allow each call, likewise.
+        stop_after_tool_call_tools: Tools that end the run, likewise.
+        show_result_tools: Tools whose results are shown to the user, likewise.
+        tool_name_prefix: Put before the tools' names, with an underscore: for two servers with a tool of
+            the same name.
+        timeout_seconds: How long a call may take.
+        connect_timeout_seconds: How long connecting may take, the start of the program included.
+        name: What errors call the server; otherwise the program's name or the host's.
+
+    Raises:
+        MissingExtraError: The package `mcp` is not installed.
+        UsageError: Neither command nor url is given, or both, or something that does not go with it.
+    """
+
+    def __init__(
+        self,
+        command: str | Sequence[str] | None = None,
+        *,
+        url: str | None = None,
+        transport: Transport | None = None,
+        env: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        include_tools: Sequence[str] | None = None,
+        exclude_tools: Sequence[str] | None = None,
+        requires_confirmation_tools: Sequence[str] = (),
+        stop_after_tool_call_tools: Sequence[str] = (),
+        show_result_tools: Sequence[str] = (),
+        tool_name_prefix: str | None = None,
+        timeout_seconds: float = 60.0,
+        connect_timeout_seconds: float = 60.0,
+        name: str | None = None,
+    ) -> None:
+        if find_spec("mcp") is None:
+            raise MissingExtraError("mcp", "mcp")
+        for keyword, seconds in (
+            ("timeout_seconds", timeout_seconds),
+            ("connect_timeout_seconds", connect_timeout_seconds),
+        ):
+            if seconds <= 0:
+                raise UsageError(f"MCPTools: {keyword} is in seconds and above 0, not {seconds}")
+        if command is not None and url is None:
+            server = _program(command, transport, env, headers, name)
+        elif url is not None and command is None:
+            server = _endpoint(url, transport, env, headers, name, connect_timeout_seconds)
+        else:
+            raise UsageError("MCPTools takes a command or a url, one of them")
+        self.name = server.name
+        self.timeout_seconds = timeout_seconds
+        self.tool_name_prefix = tool_name_prefix
+        self._as_toolkit = partial(
+            Toolkit,
+            self.name,
+            include_tools=None if include_tools is None else self._shown(include_tools),
+            exclude_tools=None if exclude_tools is None else self._shown(exclude_tools),
+            requires_confirmation_tools=self._shown(requires_confirmation_tools),
+            stop_after_tool_call_tools=self._shown(stop_after_tool_call_tools),
+            show_result_tools=self._shown(show_result_tools),
+        )
+        # Nothing below refers to this object: when it is dropped, so is what it holds open.
+        make = partial(Connections, server, connect_timeout_seconds)
+        self._connections = LoopLocal(make, Connections.aclose)
+        self._known: tuple[Sequence[Tool], Toolkit] | None = None
+
+    async def load(self) -> Toolkit:
+        """The server's tools, connecting to it if need be.
+
+        Raises:
+            ToolError: The server cannot be used.
+            UsageError: A tool that was named is none of its tools.
+        """
+        connection = await self._connections.get().get()
+        tools = await connection.tools(self.timeout_seconds)
+        if self._known is None or (self._known[0] is not tools and self._known[0] != tools):
+            self._known = (tools, self._as_toolkit([self._function(tool) for tool in tools]))
+        return self._known[1]
+
+    async def aclose(self) -> None:
+        """Close this event loop's connection; what needs it later connects anew."""
+        await self._connections.aclose()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.load()
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"MCPTools(name={self.name!r})"
+
+    def _function(self, tool: Tool) -> Function:
+        return Function(
+            _calling(self._connections, tool.name, self.timeout_seconds),
+            name=self._shown([tool.name])[0],
+            description=tool.description or tool.title or "",
+            # Not every server says that a tool without parameters has none, and OpenAI wants to hear it.
+            parameters={"properties": {}, **tool.input_schema},
+        )
+
+    def _shown(self, names: Sequence[str]) -> list[str]:
+        """The server's names for its tools, as the model is shown them."""
+        prefix = f"{self.tool_name_prefix}_" if self.tool_name_prefix else ""
+        return [_FOREIGN.sub("_", f"{prefix}{name}")[:_MOST_CHARACTERS] for name in names]
+
+
+def _calling(
+    connections: LoopLocal[Connections], tool: str, seconds: float
+) -> Callable[..., Coroutine[Any, Any, str]]:
+    """The function that calls a server's tool; its arguments are the server's to check."""
+
+    async def call(**arguments: Any) -> str:
+        connection = await connections.get().get()
+        return text_of(await connection.call(tool, arguments, seconds), tool)
+
+    call.__name__ = call.__qualname__ = tool
+    return call
+
+
+def _program(
+    command: str | Sequence[str],
+    transport: Transport | None,
+    env: Mapping[str, str] | None,
+    headers: Mapping[str, str] | None,
+    name: str | None,
+) -> Server:
+    if transport not in (None, "stdio"):
+        raise UsageError(f"MCPTools: a command is spoken to by transport='stdio', not {transport!r}")
+    if headers is not None:
+        raise UsageError("MCPTools: headers go with a url; a command takes env")
+    parts = tuple(shlex.split(command)) if isinstance(command, str) else tuple(command)
+    if not parts:
+        raise UsageError("MCPTools: the command is empty")
+    return Program(name or PurePath(parts[0]).name, parts, env or {})
+
+
+def _endpoint(
+    url: str,
+    transport: Transport | None,
+    env: Mapping[str, str] | None,
+    headers: Mapping[str, str] | None,
+    name: str | None,
+    connect_seconds: float,
+) -> Server:
+    if transport not in (None, "streamable-http"):
+        raise UsageError(f"MCPTools: a url is reached by transport='streamable-http', not {transport!r}")
+    if env is not None:
+        raise UsageError("MCPTools: env goes with a command; a url takes headers")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"MCPTools: the url is not an http or https address: {parts.hostname or url!r}")
+    return Endpoint(name or parts.hostname, url, headers or {}, connect_seconds)
