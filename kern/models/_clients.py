@@ -1,33 +1,22 @@
-"""The HTTP clients: a few per event loop, shared by all models, closed by the loop's own shutdown."""
+"""The HTTP clients: one per event loop and kind of address, shared by all models, closed by the loop's own
+shutdown.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import anyio
+import httpcore
 import httpx
 
 from kern._loops import LoopLocal
+from kern.models._pool import KEPT_SECONDS, Pool
 from kern.models._switch import is_loopback
-
-# The pool of one client looks at all its connections for each request that comes or goes, which is quadratic
-# in their number. So requests are spread over several clients once one has enough to do.
-_ENOUGH = 16
-_MOST_CLIENTS = 64
-_MARK = "kern_request"
-_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=2 * _ENOUGH, keepalive_expiry=30.0)
-
-
-@dataclass(slots=True, eq=False)
-class _Client:
-    http: httpx.AsyncClient
-    busy: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -42,68 +31,42 @@ class Clients:
     """One event loop's clients."""
 
     def __init__(self) -> None:
-        self._clients: dict[_Settings, list[_Client]] = {}
+        self._clients: dict[_Settings, httpx.AsyncClient] = {}
 
-    @asynccontextmanager
-    async def stream(
-        self, method: str, url: httpx.URL | str, **options: Any
-    ) -> AsyncIterator[httpx.Response]:
-        """`httpx.AsyncClient.stream`, on the least busy client, or on a new one if all have enough to do."""
-        client = self._pick(httpx.URL(url))
-        mark = object()
-        client.busy += 1
-        try:
-            async with client.http.stream(method, url, extensions={_MARK: mark}, **options) as response:
-                yield response
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await _close_leftovers(client.http, mark)
-            raise
-        finally:
-            client.busy -= 1
+    def stream(
+        self, method: str, url: httpx.URL, **options: Any
+    ) -> AbstractAsyncContextManager[httpx.Response]:
+        """`httpx.AsyncClient.stream`, on the client for `url`."""
+        return self.client(url).stream(method, url, **options)
 
-    def _pick(self, url: httpx.URL) -> _Client:
+    def client(self, url: httpx.URL) -> httpx.AsyncClient:
+        """The client for `url`."""
         settings = _Settings(url.scheme == "https", is_loopback(url.host))
-        clients = self._clients.setdefault(settings, [])
-        client = min(clients, key=lambda client: client.busy, default=None)
-        if client is None or (client.busy >= _ENOUGH and len(clients) < _MOST_CLIENTS):
-            client = _Client(_make(settings))
-            clients.append(client)
+        client = self._clients.get(settings)
+        if client is None:
+            client = self._clients[settings] = _make(settings)
         return client
 
     async def aclose(self) -> None:
         """Close all connections."""
-        clients = [client for clients in self._clients.values() for client in clients]
+        clients = list(self._clients.values())
         self._clients.clear()
         for client in clients:
-            await client.http.aclose()
+            await client.aclose()
 
 
 def _make(settings: _Settings) -> httpx.AsyncClient:
     # Without TLS an empty context will do, and costs nothing: a handshake under it fails.
     context = trusted() if settings.tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # A proxy from the environment cannot reach this machine's own loopback.
-    return httpx.AsyncClient(verify=context, limits=_LIMITS, trust_env=not settings.loopback)
-
-
-async def _close_leftovers(client: httpx.AsyncClient, mark: object) -> None:
-    """Close what a request that failed or was cancelled has left in the pool.
-
-    A cancellation just after a connection was made or assigned, or while a response is closed, leaves the
-    connection in the pool, neither usable nor ever removed: https://github.com/encode/httpcore/issues/1093
-    (and #658 there). The pool has no public verb for it, so its own lists are used, where it has them.
-    """
+    limits = httpx.Limits(max_connections=None, keepalive_expiry=KEPT_SECONDS)
+    client = httpx.AsyncClient(verify=context, limits=limits, trust_env=not settings.loopback)
+    # httpx has no public way to be given another pool. One that is not where it is looked for stays.
     for transport in (client._transport, *client._mounts.values()):
         pool = getattr(transport, "_pool", None)
-        requests, connections = getattr(pool, "_requests", None), getattr(pool, "_connections", None)
-        if requests is None or connections is None:
-            continue
-        requests[:] = [one for one in requests if one.request.extensions.get(_MARK) is not mark]
-        held = {id(request.connection) for request in requests}
-        for one in list(connections):
-            if id(one) not in held and not one.is_idle() and not one.is_closed():
-                connections.remove(one)
-                await one.aclose()
+        if isinstance(pool, httpcore.AsyncConnectionPool):
+            transport._pool = Pool(pool.create_connection)  # type: ignore[union-attr]
+    return client
 
 
 @cache

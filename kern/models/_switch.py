@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from ipaddress import ip_address
 from types import TracebackType
 
@@ -78,6 +79,7 @@ def check_allowed(host: str) -> None:
         )
 
 
+@lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
     """Whether `host` names this machine itself."""
     if host == "localhost" or host.endswith(".localhost"):

@@ -25,7 +25,8 @@ CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 600.0
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 8.0
-_TAIL_TIMEOUT = 0.5
+_TAIL_TICK = 0.1  # seconds
+_TAIL_TICKS = 5
 _LONGEST_ERROR_BODY = 64 * 1024
 
 
@@ -91,6 +92,22 @@ async def send(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) -> M
         UsageError: The request cannot be sent as it is.
     """
     check_allowed(post.url.host)
+    outcome = await _attempt(post, read, sink)
+    if isinstance(outcome, Failure) and outcome.again and post.max_retries:
+        outcome = await _repeat(post, read, sink, outcome)
+    if isinstance(outcome, Failure):
+        raise outcome.error from outcome.cause
+    return outcome
+
+
+async def _repeat(
+    post: Post, read: Callable[[bool], Reader], sink: DeltaSink, first: Failure
+) -> ModelResponse | Failure:
+    """The attempts after the first, which has failed with `first`: only they need tenacity's machinery."""
+    results = iter((first,))
+
+    async def attempt() -> ModelResponse | Failure:
+        return next(results, None) or await _attempt(post, read, sink)
 
     def before_sleep(state: RetryCallState) -> None:
         failure = _failure(state)
@@ -106,9 +123,7 @@ async def send(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) -> M
         before_sleep=before_sleep,
         retry_error_callback=_last,
     )
-    outcome: ModelResponse | Failure = await retrying(_attempt, post, read, sink)
-    if isinstance(outcome, Failure):
-        raise outcome.error from outcome.cause
+    outcome: ModelResponse | Failure = await retrying(attempt)
     return outcome
 
 
@@ -188,8 +203,26 @@ async def _read(response: httpx.Response, reader: Reader, sink: DeltaSink) -> No
 
 
 async def _read_tail(chunks: AsyncIterator[bytes]) -> None:
+    """Read what follows the answer, for a few ticks of the clock.
+
+    Not for their sum at one go: on a loop that is late by more than that, the end of the stream would be
+    there but not yet seen, and just when much is going on connections would be thrown away.
+    """
+    loop = asyncio.get_running_loop()
+    ticks = 0
+    timer: asyncio.TimerHandle
+
+    def tick() -> None:
+        nonlocal ticks, timer
+        ticks += 1
+        if ticks < _TAIL_TICKS:
+            timer = loop.call_later(_TAIL_TICK, tick)
+        else:
+            patience.reschedule(loop.time())
+
+    timer = loop.call_later(_TAIL_TICK, tick)
     try:
-        async with asyncio.timeout(_TAIL_TIMEOUT):
+        async with asyncio.timeout(None) as patience:
             async for _ in chunks:
                 pass
     except TimeoutError:
@@ -197,6 +230,8 @@ async def _read_tail(chunks: AsyncIterator[bytes]) -> None:
     except Exception as error:
         if of_exception(error, Origin("", "", ""), reading=True) is None:
             raise
+    finally:
+        timer.cancel()
 
 
 async def _error_body(response: httpx.Response) -> bytes:

@@ -39,4 +39,4 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "KERN_MODEL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(_transport, "FIRST_DELAY", 0.0)
-    monkeypatch.setattr(_transport, "_TAIL_TIMEOUT", 0.05)
+    monkeypatch.setattr(_transport, "_TAIL_TICK", 0.01)
