@@ -58,7 +58,7 @@ async def _in_session(request: RunRequest, buffer: EventBuffer | None, listen: L
     try:
         outer = enclosing_call(session.key)
         if outer is None or not outer.has_state():
-            await session.settled()
+            await session.settled(ending)
             outer = None
         on_busy = request.on_busy if outer is None else "share"
         async with (

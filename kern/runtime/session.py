@@ -177,14 +177,18 @@ class LiveSession:
         self._endings.remove(ending)
         ending.done.set_result(None)
 
-    async def settled(self) -> None:
+    async def settled(self, own: Ending | None = None) -> None:
         """Wait for the runs that were walked away from: they end, and are committed, in the background.
 
         Not inside a run of the session, such as in a tool that cleans up: that would be a wait for itself.
+
+        Args:
+            own: The end of the run that asks.
         """
-        if not _inside.get().isdisjoint(self._endings):
+        others = [ending for ending in self._endings if ending is not own]
+        if not _inside.get().isdisjoint(others):
             return
-        for ending in list(self._endings):
+        for ending in others:
             if ending.abandoned:
                 await asyncio.wait([asyncio.wrap_future(ending.done)])
 
