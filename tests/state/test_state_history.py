@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,7 +25,6 @@ from kern.state.patch import diff
 from kern.state.pointer import lookup
 from kern.state.scope import Change, Writer
 from kern.testing import FunctionModel
-import itertools
 
 
 def add_milk(run_context: RunContext) -> str:
