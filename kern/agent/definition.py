@@ -82,6 +82,8 @@ class Definition:
         add_session_summary_to_context: Show it to the model, in the system message.
         session_summary_model: Who writes it; the run's own model if not given.
         tools: Functions, `Function`s, `Toolkit`s and sources such as `MCPTools` that the model may call.
+        tool_hooks: Functions round every call of a tool, the first one outermost; see `Function`. Calls of a
+            team's own tools, such as delegations, have none.
         tool_call_limit: How many tool calls a run may make.
         tool_choice: "auto", "none", "required" or {"name": ...}.
         timeout: Seconds that a run may take; then `RunDeadlineExceeded`. As a member: see `member_timeout`.
@@ -140,6 +142,7 @@ class Definition:
     session_summary_model: Model | str | None = None
 
     tools: Sequence[Tool] | None = None
+    tool_hooks: Sequence[Callable[..., Any]] = ()
     tool_call_limit: int | None = None
     tool_choice: str | dict[str, Any] | None = None
 
@@ -227,16 +230,17 @@ class Definition:
         return self.function_tools(await loaded(self.tools or ()))
 
     def function_tools(self, tools: Sequence[Tool] | None = None) -> dict[str, RunnableTool]:
-        """The tools by name, made ready once for as long as the list holds the same objects.
+        """The tools by name, made ready once for as long as they and their hooks are the same objects.
 
         Args:
             tools: Instead of those of `tools` that are known without asking a source.
         """
-        given = tuple(without_sources(self.tools or ()) if tools is None else tools)
+        listed, hooks = without_sources(self.tools or ()) if tools is None else tools, self.tool_hooks
+        given = (*listed, *hooks)
         compiled = self._compiled
         if compiled is None or len(compiled[0]) != len(given) or any(map(_differ, compiled[0], given)):
             made: dict[str, RunnableTool] = {
-                name: FunctionTool(function) for name, function in collect(given).items()
+                name: FunctionTool(function, hooks) for name, function in collect(listed).items()
             }
             self._compiled = compiled = (given, made)
         return compiled[1]

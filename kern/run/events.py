@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from pydantic_core import to_json
+from pydantic import BaseModel
+from pydantic_core import to_json, to_jsonable_python
 
 from kern.errors import UsageError
 
@@ -174,7 +175,7 @@ def _plain(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return value
+    return to_jsonable_python(value, by_alias=True) if isinstance(value, BaseModel) else value
 
 
 _BASE_FIELDS = frozenset({"source", "seq", "created_at"})
@@ -193,7 +194,11 @@ class RunStartedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class RunContentEvent(BaseRunEvent):
-    """A piece of the run's answer: a text delta, or a whole structured value with its `content_type`."""
+    """A piece of the run's answer: a text delta, or a structured value with its `content_type`.
+
+    While a structured answer is being written, each event has a plain dict of what is there so far, which
+    replaces the one before; the last one has the validated value.
+    """
 
     content: Any = ""
     content_type: str | None = None
@@ -202,9 +207,14 @@ class RunContentEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class RunIntermediateContentEvent(BaseRunEvent):
-    """A piece of text that is not the answer, such as the raw text that a parser model then shapes."""
+    """A piece of text that is not the answer, such as the raw text that a parser model then shapes.
+
+    Args:
+        tool_call_id: For a piece of a generator tool's result: the model's id of the call.
+    """
 
     content: Any = ""
+    tool_call_id: str | None = None
     kind: ClassVar[str] = "RunIntermediateContent"
 
 

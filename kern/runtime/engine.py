@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from kern.errors import (
     KernError,
@@ -35,7 +36,7 @@ from kern.run.events import (
 )
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.run import Run, RunSink
-from kern.runtime.spec import Answer, RunnableTool, ToolOutcome
+from kern.runtime.spec import Answer, RunnableTool, SinkFactory, ToolOutcome
 from kern.runtime.stream import Listen
 from kern.runtime.toolrun import run_calls, tool_message
 
@@ -60,7 +61,7 @@ async def drive(run: Run) -> RunOutput | TeamRunOutput:
         if answer is None:
             output.status = RunStatus.paused
         else:
-            output.content, output.content_type = answer.content, answer.content_type
+            output.content, output.content_type = _content(run, answer), answer.content_type
             run.emit(RunContentCompletedEvent(run.source))
             for step in run.spec.after:
                 await step(run)
@@ -120,6 +121,7 @@ async def _turns(run: Run) -> Answer | None:
                 return None
             for call, outcome in zip(calls, outcomes, strict=True):
                 run.messages.append(tool_message(call, outcome))
+                run.keep(outcome)
             answer = _answer_of(outcomes)
             if answer is not None:
                 return answer
@@ -143,6 +145,13 @@ async def _begin(run: Run) -> None:
             run.debug("%s: %s", message.role, message.content)
 
 
+def _content(run: Run, answer: Answer) -> Any:
+    """The answer; before a text, the results of tools that are content too."""
+    if not isinstance(answer.content, str):
+        return answer.content
+    return "\n\n".join([*run.shown_results, *([answer.content] if answer.content else [])])
+
+
 def _answer_of(outcomes: list[ToolOutcome]) -> Answer | None:
     """The answer that tool calls have given, if they end the run."""
     answers = [outcome.answer for outcome in outcomes if outcome.answer is not None]
@@ -150,8 +159,7 @@ def _answer_of(outcomes: list[ToolOutcome]) -> Answer | None:
         return answers[0]
     if answers:
         return Answer("\n\n".join(outcome.content for outcome in outcomes if outcome.answer is not None))
-    stopping = [outcome.content for outcome in outcomes if outcome.stop]
-    return Answer("\n".join(stopping)) if stopping else None
+    return Answer("") if any(outcome.stop for outcome in outcomes) else None  # their results are content
 
 
 async def _ask(run: Run) -> Message:
@@ -195,20 +203,20 @@ async def request(
     *,
     tools: Mapping[str, RunnableTool] | None = None,
     response_format: ResponseFormat | None = None,
+    sink: SinkFactory | None = None,
     shown: bool = True,
 ) -> Message:
     """One request to a model, counted and told; returns its message.
 
     Args:
-        tools: Instead of the run's own.
-        response_format: Instead of the run's own.
+        tools, response_format, sink: Instead of the run's own.
         shown: Its text is the answer, or a part of it, which a consumer hears as it comes.
     """
     spec, output = run.spec, run.output
     chosen = spec.tools if tools is None else tools
     run.tree.ledger.reserve_request()
     run.emit(ModelRequestStartedEvent(run.source, model.id, model.provider))
-    sink = RunSink(run, shown=shown)
+    deltas = (sink or spec.sink or RunSink)(run) if shown else RunSink(run, shown=False)
     run.shown_text = False
     try:
         response = await model.respond(
@@ -219,7 +227,7 @@ async def request(
                 response_format=response_format or spec.response_format,
                 stream=run.hears_content and shown,
             ),
-            sink,
+            deltas,
         )
     except KernError:
         raise
@@ -227,6 +235,8 @@ async def request(
         raise ModelError(
             f"{type(error).__name__}: {error}", provider=model.provider, model=model.id
         ) from error
+    finally:
+        deltas.close()
     message = response.message
     run.tree.ledger.count(response.usage)
     message.usage = response.usage
@@ -235,12 +245,12 @@ async def request(
     run.own.count(f"{model.provider}/{model.id}", response.usage)
     if message.reasoning_content:
         output.reasoning_content = message.reasoning_content
-    if run.own.time_to_first_token is None and sink.first_token_after is not None:
-        run.own.time_to_first_token = sink.started - run.started + sink.first_token_after
+    if run.own.time_to_first_token is None and deltas.first_token_after is not None:
+        run.own.time_to_first_token = deltas.started - run.started + deltas.first_token_after
     if run.hears_all:
         run.emit(
             ModelRequestCompletedEvent(
-                run.source, model.id, model.provider, response.usage.to_dict(), sink.first_token_after
+                run.source, model.id, model.provider, response.usage.to_dict(), deltas.first_token_after
             )
         )
     await run.breathe()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Literal
 
 from kern.errors import AgentSignal
@@ -15,8 +15,11 @@ from kern.state.call import CallState
 from kern.state.order import TurnSlot
 from kern.state.stepping import step
 from kern.state.threads import threads
+from kern.tools.result import Pieces
 
 Kind = Literal["sync", "async", "generator", "async_generator"]
+Listener = Callable[[Any], None]
+"""Told of every piece of a generator, at once; called in whatever thread the generator runs."""
 
 
 async def invoke(
@@ -29,14 +32,16 @@ async def invoke(
     label: str,
     tool_call_id: str | None = None,
     slot: TurnSlot | None = None,
+    listener: Listener | None = None,
 ) -> Any:
-    """Call `function` for `run` and return its value; the pieces of a generator come as a list.
+    """Call `function` for `run` and return its value; the pieces of a generator come as `Pieces`.
 
     Args:
         context_parameter: The name of the parameter that gets the `RunContext`; None: it takes none, has no
             transaction, and never waits for the state.
         label: The function's name, for provenance and errors.
         slot: The call's place among those of its turn.
+        listener: Told of a generator's pieces as they come.
     """
     if context_parameter is None:
         if slot is not None:
@@ -44,29 +49,47 @@ async def invoke(
         if kind == "async":
             return await function(**arguments)
         if kind == "async_generator":
-            return await _collect(function(**arguments))
-        value = await threads.run(lambda: _pieces(kind, function(**arguments)))
+            return await collect_async(function(**arguments), listener)
+        value = await threads.run(lambda: _value(kind, function(**arguments), listener))
         return await value if inspect.iscoroutine(value) else value
     call = run.call_state(label, tool_call_id, slot)
     arguments = {**arguments, context_parameter: run.context(call)}
     if kind == "async_generator":
-        return await _on_loop(call, _collect(function(**arguments)))
+        return await on_loop(call, collect_async(function(**arguments), listener))
     if kind == "async":
-        return await _on_loop(call, function(**arguments))
-    value = await _in_thread(call, lambda: _pieces(kind, function(**arguments)))
+        return await on_loop(call, function(**arguments))
+    value = await in_thread(call, lambda: _value(kind, function(**arguments), listener))
     # A sync function may hand out a coroutine, such as a wrapper round an async one: the call goes on in it.
-    return await _on_loop(call, value) if inspect.iscoroutine(value) else value
+    return await on_loop(call, value) if inspect.iscoroutine(value) else value
 
 
-def _pieces(kind: Kind, value: Any) -> Any:
-    return list(value) if kind == "generator" else value
+def _value(kind: Kind, value: Any, listener: Listener | None) -> Any:
+    return collect(value, listener) if kind == "generator" else value
 
 
-async def _collect(pieces: AsyncIterator[Any]) -> list[Any]:
-    return [piece async for piece in pieces]
+def collect(pieces: Iterable[Any], listener: Listener | None) -> Pieces:
+    """Run a generator to its end."""
+    collected = Pieces()
+    for piece in pieces:
+        collected.append(piece)
+        if listener is not None:
+            listener(piece)
+    return collected
 
 
-async def _in_thread(call: CallState, function: Callable[[], Any]) -> Any:
+async def collect_async(pieces: AsyncIterator[Any], listener: Listener | None) -> Pieces:
+    """Run an async generator to its end."""
+    collected = Pieces()
+    async for piece in pieces:
+        collected.append(piece)
+        if listener is not None:
+            listener(piece)
+    return collected
+
+
+async def in_thread(call: CallState, function: Callable[[], Any]) -> Any:
+    """Run `function` in a thread as the whole of `call`; one that returns a coroutine has not ended yet."""
+
     def body() -> Any:
         with call.thread(), call.active():
             try:
@@ -85,7 +108,8 @@ async def _in_thread(call: CallState, function: Callable[[], Any]) -> Any:
         raise
 
 
-async def _on_loop(call: CallState, coroutine: Coroutine[Any, Any, Any]) -> Any:
+async def on_loop(call: CallState, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run `coroutine` here as the whole of `call`, or as its end."""
     try:
         with call.active():
             value = await step(call, coroutine)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from kern.messages import Message
+from kern.errors import ModelBehaviorError
+from kern.messages import Audio, File, Image, Message, Video
 from kern.run.context import RunContext
 from kern.run.events import (
     BaseRunEvent,
@@ -24,7 +26,7 @@ from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution
 from kern.run.requirement import RunRequirement
 from kern.runtime.debug import debug
 from kern.runtime.session import LiveSession
-from kern.runtime.spec import RunInput, RunnerSpec, RunRequest
+from kern.runtime.spec import RunInput, RunnerSpec, RunRequest, ToolOutcome
 from kern.runtime.stream import EventBuffer, EventRecord, Listen
 from kern.state.call import CallState
 from kern.state.codec import decode
@@ -34,6 +36,9 @@ from kern.state.scope import Change, Scope, Writer
 from kern.usage import Metrics, UsageLedger
 
 log = logging.getLogger("kern")
+
+MOST_TRIES_AGAIN = 3
+"""How often, in one run, each tool and the check of the answer may have the model try again."""
 
 
 class Tree:
@@ -150,6 +155,10 @@ class Run:
         self.tool_calls = 0
         self.shown_text = False
         """Text of the current turn has been streamed."""
+        self.shown_results: list[str] = []
+        """Results of tools that are part of the content, before the model's text."""
+        self.sent_back: Counter[str] = Counter()
+        """How often a tool, or the check of the answer, has had the model try again."""
         self.turn_slots = asyncio.Semaphore(spec.parallel_calls)
         self.member_slots = asyncio.Semaphore(spec.parallel_calls)
         above: EventSource | None = None if parent is None else parent.source
@@ -206,6 +215,45 @@ class Run:
         """Tell a consumer who wants to hear everything; never waits."""
         if self.hears_all:
             self.tree.put(event)
+
+    def show(self, content: Any, content_type: str | None = None) -> None:
+        """Tell a consumer of content what no model has streamed; never waits."""
+        if self.hears_content:
+            self.tree.put(RunContentEvent(self.voice, content, content_type))
+
+    def keep(self, outcome: ToolOutcome) -> None:
+        """Make what a tool call has come to part of the output, as far as it is meant to be."""
+        for media in outcome.media:
+            match media:
+                case Image():
+                    self.output.images.append(media)
+                case Audio():
+                    self.output.audio.append(media)
+                case Video():
+                    self.output.videos.append(media)
+                case File():
+                    self.output.files.append(media)
+        if (outcome.show or outcome.stop) and outcome.content:
+            if not outcome.streamed:
+                self.show(self.after_results(outcome.content))
+            self.shown_results.append(outcome.content)
+
+    def after_results(self, text: str) -> str:
+        """Text as it goes on after the results that are shown already."""
+        return f"\n\n{text}" if self.shown_results else text
+
+    def send_back(self, who: str, complaint: str) -> None:
+        """Count that `who` has the model try again.
+
+        Raises:
+            ModelBehaviorError: It has been tried often enough.
+        """
+        self.sent_back[who] += 1
+        if self.sent_back[who] > MOST_TRIES_AGAIN:
+            raise ModelBehaviorError(
+                f"{self.spec.label}: {who} has sent the model back {MOST_TRIES_AGAIN} times, "
+                f"and still: {complaint}"
+            )
 
     async def breathe(self) -> None:
         """Wait for a slow consumer. Only where the run does not have the session state."""
@@ -307,9 +355,14 @@ class RunSink:
         """A piece of the answer."""
         if self.first_token_after is None:
             self.first_token_after = time.perf_counter() - self.started
+            if self._shown:
+                text = self._run.after_results(text)
         if text and self._buffer is not None and self._shown:
             self._run.shown_text = True
             self._buffer.put(RunContentEvent(self._source, text))
+
+    def close(self) -> None:
+        """The request has ended, one way or the other."""
 
     def reasoning(self, text: str) -> None:
         """A piece of the reasoning."""

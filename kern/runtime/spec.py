@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import BaseModel
 
 from kern.db.base import Db
-from kern.messages import Message, ToolCall
+from kern.messages import Media, Message, ToolCall
 from kern.models.base import Model, ResponseFormat, ToolDefinition
 from kern.run.output import ToolExecution
 from kern.run.requirement import RunRequirement
@@ -21,7 +21,7 @@ from kern.state.spec import StateSpec
 from kern.usage import UsageLimits
 
 if TYPE_CHECKING:
-    from kern.runtime.run import Run
+    from kern.runtime.run import Run, RunSink
 
 
 @dataclass(slots=True, frozen=True)
@@ -49,6 +49,9 @@ class ToolOutcome:
         stop: The run ends with this turn.
         pending: It waits for a person; the run pauses once the other calls of the turn are done.
         answer: The run ends with this turn, and this is its answer.
+        media: Pictures and other things that came with the text.
+        show: The text is part of the run's content.
+        streamed: The consumer has had that text already, piece by piece.
     """
 
     content: str
@@ -56,6 +59,9 @@ class ToolOutcome:
     stop: bool = False
     pending: bool = False
     answer: Answer | None = None
+    media: Sequence[Media] = ()
+    show: bool = False
+    streamed: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -94,6 +100,7 @@ OnBusy = Literal["share", "queue", "reject"]
 
 Step = Callable[["Run"], Awaitable[None]]
 Review = Callable[["Run", Message], Awaitable[Answer | Again]]
+SinkFactory = Callable[["Run"], "RunSink"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -139,6 +146,7 @@ class RunnerSpec:
         after: Steps once the answer is there, such as hooks that check it.
         response_format: The schema that the provider is to enforce.
         streams_text: The model's text is the answer, to be shown as it comes.
+        sink: Where the model's text goes as it comes, if it is more than that.
         tool_choice: As in `ModelRequest`.
         tool_call_limit: How many tool calls a run may make; None for any number.
         parallel_calls: How many calls of one turn run at once.
@@ -158,6 +166,7 @@ class RunnerSpec:
     after: Sequence[Step] = ()
     response_format: ResponseFormat | None = None
     streams_text: bool = True
+    sink: SinkFactory | None = None
     tool_choice: str | dict[str, Any] | None = None
     tool_call_limit: int | None = None
     parallel_calls: int = 16

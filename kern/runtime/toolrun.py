@@ -4,31 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from pydantic_core import from_json
 
 from kern.errors import RetryAgentRun, StopAgentRun, ToolTimeoutError, UsageLimitExceeded
-from kern.messages import Message, ToolCall
+from kern.messages import File, Image, Message, ToolCall
 from kern.models.base import ToolDefinition
-from kern.run.events import ToolCallCompletedEvent, ToolCallErrorEvent, ToolCallStartedEvent
+from kern.run.events import (
+    RunIntermediateContentEvent,
+    ToolCallCompletedEvent,
+    ToolCallErrorEvent,
+    ToolCallStartedEvent,
+)
 from kern.run.output import ToolExecution
 from kern.runtime.approval import settle
-from kern.runtime.invoke import invoke
+from kern.runtime.invoke import Listener, invoke
 from kern.runtime.run import Run
 from kern.runtime.spec import CallSite, ToolOutcome
+from kern.runtime.tool_hooks import Chain, pieces_of
 from kern.state.order import TurnOrder, TurnSlot
-from kern.tools.function import Function
-from kern.tools.result import result_text
+from kern.tools.function import Function, Hook
+from kern.tools.result import Pieces, result_of
 
 
 class FunctionTool:
-    """A function of the application's, as the engine calls it."""
+    """A function of the application's, as the engine calls it.
 
-    __slots__ = ("definition", "function")
+    Args:
+        hooks: The `tool_hooks` of the agent or team; see `pieces_of`.
+    """
 
-    def __init__(self, function: Function) -> None:
+    __slots__ = ("_pieces", "definition", "function")
+
+    def __init__(self, function: Function, hooks: Sequence[Hook] = ()) -> None:
         self.function = function
+        self._pieces = pieces_of(function, hooks)
         self.definition = ToolDefinition(
             function.name, function.description, function.parameters, function.strict
         )
@@ -45,27 +58,63 @@ class FunctionTool:
         deadline = asyncio.timeout(function.timeout)
         try:
             async with deadline:
-                value = await invoke(
-                    run,
-                    function.entrypoint,
-                    function.kind,
-                    values,
-                    context_parameter=function.context_parameter,
-                    label=function.name,
-                    tool_call_id=site.call.id,
-                    slot=site.slot,
-                )
+                value = await self._call(run, site, values)
         except TimeoutError as error:
             if not deadline.expired():
                 raise  # the function's own
             raise ToolTimeoutError(
                 f"{function.name} took longer than {function.timeout:g} s", tool=function.name
             ) from error
-        if function.kind in ("generator", "async_generator"):
-            content = "".join(result_text(piece) for piece in value)
-        else:
-            content = result_text(value)
-        return ToolOutcome(content, stop=function.stop_after_tool_call)
+        result = result_of(value)
+        return ToolOutcome(
+            result.text,
+            stop=function.stop_after_tool_call,
+            media=result.media,
+            show=bool(function.show_result),
+            streamed=self._streams_content(site),
+        )
+
+    async def _call(self, run: Run, site: CallSite, values: dict[str, Any]) -> Any:
+        function = self.function
+        listener = self._listener(run, site)
+        if self._pieces:
+            return await Chain(run, site, self._pieces, listener).run(values)
+        return await invoke(
+            run,
+            function.entrypoint,
+            function.kind,
+            values,
+            context_parameter=function.context_parameter,
+            label=function.name,
+            tool_call_id=site.call.id,
+            slot=site.slot,
+            listener=listener,
+        )
+
+    def _streams_content(self, site: CallSite) -> bool:
+        """A generator's pieces are content as they come: nothing of another call or a hook can interfere."""
+        generates = self.function.kind in ("generator", "async_generator")
+        return bool(generates and self.function.show_result and site.slot is None and not self._pieces)
+
+    def _listener(self, run: Run, site: CallSite) -> Listener | None:
+        if not run.hears_content:
+            return None
+        if self._streams_content(site):
+            first = True
+
+            def show(piece: Any) -> None:
+                nonlocal first
+                text = result_of(Pieces([piece])).text
+                run.show(run.after_results(text) if first else text)
+                first = False
+
+            return show
+
+        def tell(piece: Any) -> None:
+            text = result_of(Pieces([piece])).text
+            run.emit(RunIntermediateContentEvent(run.source, text, site.call.id))
+
+        return tell
 
 
 async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
@@ -130,6 +179,7 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
     try:
         return await tool.run(run, site)
     except RetryAgentRun as signal:
+        run.send_back(call.name, signal.message)
         return ToolOutcome(signal.message)
     except StopAgentRun as signal:
         return ToolOutcome(signal.message, stop=True)
@@ -169,5 +219,8 @@ def tool_message(call: ToolCall, outcome: ToolOutcome) -> Message:
         tool_name=call.name,
         tool_call_error=outcome.error,
         stop_after_tool_call=outcome.stop,
+        # What every provider can show of a tool; sound and video are mentioned in the text.
+        images=[media for media in outcome.media if isinstance(media, Image)],
+        files=[media for media in outcome.media if isinstance(media, File) and media.url is None],
         created_at=int(time.time()),
     )

@@ -15,7 +15,7 @@ import asyncio
 import copy
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -270,18 +270,23 @@ class CallState:
         finally:
             _enclosing.reset(token)
 
-    @contextmanager
-    def thread(self) -> Iterator[None]:
+    def thread(self) -> AbstractContextManager[None]:
         """Round a sync function, in its thread: a touch waits there."""
-        self._thread = threading.get_ident()
+        return self._run_by(threading.get_ident(), self._task)
+
+    def stepped(self) -> AbstractContextManager[None]:
+        """Round a coroutine that the current task steps."""
+        return self._run_by(None, asyncio.current_task())
+
+    @contextmanager
+    def _run_by(self, thread: int | None, task: asyncio.Task[Any] | None) -> Iterator[None]:
+        # Pieces of a call nest, such as a hook in a thread round an async function: the inner one takes over.
+        outer = self._thread, self._task
+        self._thread, self._task = thread, task
         try:
             yield
         finally:
-            self._thread = None
-
-    def bind_task(self) -> None:
-        """The current task steps the function."""
-        self._task = asyncio.current_task()
+            self._thread, self._task = outer
 
     def end(self, *, commit: bool) -> None:
         """The call has returned: commit or drop its copy, and let the state go. A second time does nothing.
@@ -337,7 +342,10 @@ class CallState:
 
     def has_lock(self) -> bool:
         """The stepper need not take the lock before the next step, or has it for this one."""
-        return self.touched or self.gate_open or self.main_block is not None or self.off_turn > 0
+        if self.touched or self.gate_open or self.main_block is not None or self.off_turn > 0:
+            return True
+        # A step that may not touch needs no turn: another piece of the call is at work, or it has ended.
+        return self._ended or self._thread is not None or self._task is not _current_task()
 
     def has_state(self) -> bool:
         """The running code edits a copy already: the call's, or that of a block round it."""

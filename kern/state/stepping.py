@@ -27,7 +27,11 @@ def _suspend(awaited: Any) -> Generator[Any, Any, Any]:
 
 async def step(call: CallState, coroutine: Coroutine[Any, Any, T]) -> T:
     """Drive `coroutine` for `call` to its end; the caller then ends the call."""
-    call.bind_task()
+    with call.stepped():
+        return await _stepped(call, coroutine)
+
+
+async def _stepped(call: CallState, coroutine: Coroutine[Any, Any, T]) -> T:
     lock = call.scope.lock
     resume: Callable[[Any], Any] = coroutine.send
     value: Any = None

@@ -82,10 +82,14 @@ class Function(Generic[P, R]):
         requires_user_input: A person has to fill in arguments.
         user_input_fields: Those parameters; the model is not shown them. Implies `requires_user_input`.
         external_execution: The application executes the call outside of the run.
-        pre_hook: Called before each call, with what it asks for by parameter names.
-        post_hook: Called after each call, likewise.
-        tool_hooks: Wrapped around each call, the first one outermost.
-        cache_results: Keep results on disk, by tool and arguments.
+        pre_hook: Called before each call, with what it asks for by parameter names: function_name,
+            arguments (a dict that it may change), run_context.
+        post_hook: Called after each call, likewise, and with the result.
+        tool_hooks: Wrapped around each call, the first one outermost: `hook(function_name, function_call,
+            arguments)`, and run_context if it wants it, calls `function_call(**arguments)`, awaits it if it
+            is async itself, and returns the result. A call and its hooks are one transaction.
+        cache_results: Keep results on disk, by tool and arguments. Not for a tool with a `run_context`, whose
+            result depends on more than those.
         cache_ttl: How long a kept result holds, in seconds.
         cache_dir: Where results are kept; None: the system's folder for temporary files.
         timeout: How long a call may take, in seconds.
@@ -285,6 +289,11 @@ class Function(Generic[P, R]):
         exclusive = [name for name in _EXCLUSIVE if getattr(self, name)]
         if len(exclusive) > 1:
             raise UsageError(f"the tool {self.name}: {' and '.join(exclusive)} exclude each other")
+        if self.cache_results and self.context_parameter is not None:
+            raise UsageError(
+                f"the tool {self.name}: cache_results does not go with {self.context_parameter}; "
+                "a result that is kept would leave out what the call does to the session state"
+            )
         known = [parameter.name for parameter in self._arguments.signature.parameters]
         if unknown := [name for name in self.user_input_fields if name not in known]:
             raise UsageError(

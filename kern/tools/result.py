@@ -1,15 +1,53 @@
-"""What a tool returned, as the text that the model is told."""
+"""What a tool returned: the text that the model is told, and the media."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
 
+from kern.messages import Media
+
 _JSON = (BaseModel, Mapping, list, tuple, set, frozenset)
+
+
+class Pieces(list[Any]):
+    """What a generator has yielded."""
+
+
+@dataclass(slots=True, frozen=True)
+class Result:
+    """A tool's value, taken apart.
+
+    Args:
+        text: What the model reads; a picture, sound, video or file is mentioned in it.
+        media: Those themselves.
+    """
+
+    text: str
+    media: Sequence[Media] = ()
+
+
+def result_of(value: Any) -> Result:
+    """A tool's value as text and media.
+
+    Media are a value by themselves, or items of a list or tuple, or pieces of a generator. The texts of a
+    generator's pieces are joined as they are, those of a list with media line by line.
+    """
+    if isinstance(value, Media):
+        return Result(_mention(value), (value,))
+    generated = isinstance(value, Pieces)
+    if not generated and not (
+        isinstance(value, list | tuple) and any(isinstance(item, Media) for item in value)
+    ):
+        return Result(result_text(value))
+    parts = [_mention(item) if isinstance(item, Media) else result_text(item) for item in value]
+    media = [item for item in value if isinstance(item, Media)]
+    return Result(("" if generated else "\n").join(parts), media)
 
 
 def result_text(value: Any) -> str:
@@ -28,3 +66,8 @@ def result_text(value: Any) -> str:
         except (PydanticSerializationError, ValueError):
             return str(value)
     return str(value)
+
+
+def _mention(media: Media) -> str:
+    kind = type(media).__name__.lower()
+    return f"[{kind}: {media.name}]" if media.name else f"[{kind}]"

@@ -32,7 +32,7 @@ class Toolkit:
         external_execution_required_tools: Tools that the application executes, by name.
         stop_after_tool_call_tools: Tools that end the run, by name.
         show_result_tools: Tools whose results are shown to the user, by name.
-        cache_results: Keep the results of all its tools on disk.
+        cache_results: Keep the results of its tools on disk, of those that take no `run_context`.
         cache_ttl: How long a kept result holds, in seconds.
         cache_dir: Where results are kept; None: the system's folder for temporary files.
 
@@ -86,7 +86,7 @@ class Toolkit:
                 changes["stop_after_tool_call"] = changes["show_result"] = True
             if key in show_result_tools:
                 changes["show_result"] = True
-            if cache_results and not function.cache_results:
+            if cache_results and not function.cache_results and function.context_parameter is None:
                 changes.update({"cache_results": True, "cache_ttl": cache_ttl, "cache_dir": cache_dir})
             self.functions[key] = function.replace(**changes) if changes else function
 

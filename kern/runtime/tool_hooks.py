@@ -1,0 +1,311 @@
+"""A tool with hooks round it: pieces, sync and async in any mixture, that are one call and one transaction.
+
+The hooks are middleware: each is given `function_call`, which calls the next piece, and returns the result.
+Each piece runs where its colour belongs, sync ones in a thread, async ones on the loop; `function_call`
+crosses over where two neighbours differ, so that a sync hook just calls it and an async one awaits it. All
+pieces share one `CallState`, which always is with the one that runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import inspect
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
+
+from kern.errors import AgentSignal, ToolError, UsageError
+from kern.run.context import RunContext
+from kern.runtime.invoke import Listener, collect, collect_async, in_thread, on_loop
+from kern.runtime.run import Run
+from kern.runtime.spec import CallSite
+from kern.state.call import CallState
+from kern.state.stepping import step
+from kern.state.threads import threads
+from kern.tools.cache import ResultCache
+from kern.tools.function import Function, Hook
+from kern.tools.inject import call_kwargs, context_parameter
+from kern.tools.signature import describe, signature_of
+
+Next = Callable[..., Any]
+
+
+class Piece(Protocol):
+    """A hook, or the function itself.
+
+    Called with the chain, with what calls the next piece, and with the function's arguments; an async piece
+    returns a coroutine.
+    """
+
+    is_async: bool
+    takes_context: bool
+
+    def __call__(self, chain: Chain, function_call: Next, arguments: dict[str, Any]) -> Any:
+        """Carry the piece out."""
+
+
+def pieces_of(function: Function, hooks: Sequence[Hook]) -> tuple[Piece, ...]:
+    """What a call of `function` runs through, outermost first; empty where it is the function alone.
+
+    Args:
+        hooks: The agent's or team's own `tool_hooks`, which go round those of the tool.
+
+    Raises:
+        UsageError: Something is no hook.
+    """
+    pieces: list[Piece] = []
+    if function.pre_hook is not None:
+        pieces.append(_Before(function.name, function.pre_hook))
+    if function.post_hook is not None:
+        pieces.append(_After(function.name, function.post_hook))
+    pieces += [_Round(function.name, hook) for hook in (*hooks, *function.tool_hooks)]
+    if function.cache_results:
+        pieces.append(_Cached(ResultCache(function)))
+    return (*pieces, _Itself(function)) if pieces else ()
+
+
+class _Hooked:
+    """A hook of the application's, called with what it asks for by name."""
+
+    offered: tuple[str, ...]
+
+    def __init__(self, name: str, hook: Hook) -> None:
+        if not callable(hook):
+            raise UsageError(f"the tool {name}: a hook is a function, not {hook!r}")
+        kind = signature_of(hook).kind
+        if kind not in ("sync", "async"):
+            raise UsageError(f"the tool {name}: the hook {describe(hook)} is a generator; let it return")
+        self.is_async = kind == "async"
+        self.takes_context = context_parameter(hook) is not None
+        self._name = name
+        self._hook = hook
+        call_kwargs(hook, dict.fromkeys(("function_name", "arguments", "run_context", *self.offered)))
+
+    def call(self, chain: Chain, arguments: dict[str, Any], **more: Any) -> Any:
+        """Call the hook."""
+        available = {"function_name": self._name, "arguments": arguments, **more}
+        return self._hook(**call_kwargs(self._hook, {**available, "run_context": chain.context}))
+
+
+class _Round(_Hooked):
+    """A hook round the call: it calls `function_call(**arguments)` itself, or does not."""
+
+    offered = ("function_call",)
+
+    def __call__(self, chain: Chain, function_call: Next, arguments: dict[str, Any]) -> Any:
+        return self.call(chain, arguments, function_call=function_call)
+
+
+class _Before(_Hooked):
+    """A hook before the call, which may change `arguments` in place."""
+
+    offered = ()
+
+    def __call__(self, chain: Chain, function_call: Next, arguments: dict[str, Any]) -> Any:
+        told = self.call(chain, arguments)
+        if self.is_async:
+            return _then(told, lambda _: function_call(**arguments))
+        return function_call(**arguments)
+
+
+class _After(_Hooked):
+    """A hook after the call, which is told the `result`."""
+
+    offered = ("result",)
+
+    def __call__(self, chain: Chain, function_call: Next, arguments: dict[str, Any]) -> Any:
+        result = function_call(**arguments)
+        if self.is_async:
+            return self._told(chain, arguments, result)
+        self.call(chain, arguments, result=result)
+        return result
+
+    async def _told(self, chain: Chain, arguments: dict[str, Any], pending: Coroutine[Any, Any, Any]) -> Any:
+        result = await pending
+        await self.call(chain, arguments, result=result)
+        return result
+
+
+async def _then(first: Coroutine[Any, Any, Any], go_on: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+    return await go_on(await first)
+
+
+class _Cached:
+    """The results that are kept. It reads and writes files, and so is sync whatever the function is."""
+
+    is_async = False
+    takes_context = False
+
+    def __init__(self, cache: ResultCache) -> None:
+        self._cache = cache
+
+    def __call__(self, chain: Chain, function_call: Next, arguments: dict[str, Any]) -> Any:
+        return self._cache.get_or_make(arguments, lambda: function_call(**arguments))
+
+
+class _Itself:
+    """The function."""
+
+    def __init__(self, function: Function) -> None:
+        self.is_async = function.kind in ("async", "async_generator")
+        self.takes_context = function.context_parameter is not None
+        self._function = function
+
+    def __call__(self, chain: Chain, function_call: Next, arguments: dict[str, Any]) -> Any:
+        function = self._function
+        if function.context_parameter is not None:
+            arguments = {**arguments, function.context_parameter: chain.context}
+        value = function.entrypoint(**arguments)
+        if function.kind == "generator":
+            return collect(value, chain.listener)
+        if function.kind == "async_generator":
+            return collect_async(value, chain.listener)
+        if not self.is_async and inspect.iscoroutine(value):
+            return chain.on_loop(lambda: value)  # a sync wrapper round an async function
+        return value
+
+
+class Chain:
+    """One call of a tool on its way through its pieces.
+
+    Args:
+        pieces: Outermost first; the last is the function itself.
+        listener: Told of a generator's pieces as they come.
+    """
+
+    def __init__(self, run: Run, site: CallSite, pieces: Sequence[Piece], listener: Listener | None) -> None:
+        self.listener = listener
+        self.context: RunContext[Any] | None = None
+        self._pieces = pieces
+        self._call: CallState | None = None
+        if any(piece.takes_context for piece in pieces):
+            self._call = run.call_state(site.call.name, site.call.id, site.slot)
+            self.context = run.context(self._call)
+        else:
+            site.pass_on()
+        self._loop = asyncio.get_running_loop()
+        self._mutex = threading.Lock()
+        self._given_up = False
+        self._lost = False
+        self._busy: set[int] = set()
+        self._futures: set[concurrent.futures.Future[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(self, arguments: Mapping[str, Any]) -> Any:
+        """Carry the call out; its value is what the outermost piece returns."""
+        first, call, given = self._pieces[0], self._call, dict(arguments)
+        if first.is_async:
+            coroutine = first(self, self._next(0), given)
+            value = await (coroutine if call is None else on_loop(call, coroutine))
+        else:
+            value = await self._in_thread(lambda: first(self, self._next(0), given), outermost=True)
+        if self._lost:
+            raise ToolError("a hook gave up a function that still runs in its thread: what it did is undone")
+        return value
+
+    def _next(self, index: int) -> Next:
+        """What piece number `index` calls the next one with: a sync or an async function, as it is itself."""
+        if index + 1 == len(self._pieces):
+            return _nothing
+        caller, callee = self._pieces[index], self._pieces[index + 1]
+
+        def start(arguments: dict[str, Any]) -> Any:
+            return callee(self, self._next(index + 1), arguments)
+
+        async def call_async(**arguments: Any) -> Any:
+            with self._one_call(index):
+                if callee.is_async:
+                    return await self._here(start(arguments))
+                return await self._in_thread(lambda: start(arguments))
+
+        def call_sync(**arguments: Any) -> Any:
+            with self._one_call(index):
+                return self.on_loop(lambda: start(arguments)) if callee.is_async else start(arguments)
+
+        return call_async if caller.is_async else call_sync
+
+    @contextmanager
+    def _one_call(self, index: int) -> Iterator[None]:
+        """Round one use of a `function_call`: what fails leaves no trace in the state."""
+        if index in self._busy:
+            raise UsageError("a hook calls function_call a second time while the first is going on")
+        self._busy.add(index)
+        call = self._call
+        before = call.snapshot() if call is not None and call.touched else None
+        try:
+            yield
+        except BaseException as error:
+            if call is not None and call.touched and not isinstance(error, AgentSignal):
+                with suppress(UsageError):  # it was given up: all is undone
+                    call.shape.restore(
+                        call.read(), call.shape.load(call.scope.text) if before is None else before
+                    )
+            raise
+        finally:
+            self._busy.discard(index)
+
+    async def _here(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """An async piece for an async one: in the task that steps the call, or in a child task of it."""
+        if self._call is None or self._call.steps_current_task():
+            return await coroutine
+        return await step(self._call, coroutine)
+
+    async def _in_thread(self, function: Callable[[], Any], *, outermost: bool = False) -> Any:
+        """Run sync pieces in a thread."""
+        call = self._call
+        touched = call is not None and call.touched
+
+        def body() -> Any:
+            if call is None:
+                return function()
+            with call.thread():
+                return function()
+
+        try:
+            if call is not None and outermost:
+                return await in_thread(call, function)
+            return await threads.run(body)
+        except asyncio.CancelledError:
+            self._lost = touched
+            await self._give_up()
+            raise
+
+    def on_loop(self, start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Run an async piece on the loop, for a sync one, whose thread waits."""
+        with self._mutex:
+            if self._given_up:
+                raise UsageError("the call was cancelled or has timed out; its thread cannot go on")
+            future = asyncio.run_coroutine_threadsafe(self._for_thread(start), self._loop)
+            self._futures.add(future)
+        try:
+            return future.result()
+        finally:
+            with self._mutex:
+                self._futures.discard(future)
+
+    async def _for_thread(self, start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            return await (start() if self._call is None else step(self._call, start()))
+        finally:
+            self._tasks.discard(task)
+
+    async def _give_up(self) -> None:
+        """A thread of the call is waited for no longer: it loses the state, and what it has on the loop."""
+        with self._mutex:
+            self._given_up = True
+            futures, tasks = list(self._futures), list(self._tasks)
+        if self._call is not None:
+            self._call.void()
+        for future in futures:
+            future.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+def _nothing(**arguments: Any) -> Any:
+    raise AssertionError("nothing comes after the function itself")
