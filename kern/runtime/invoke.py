@@ -12,6 +12,7 @@ from typing import Any, Literal
 from kern.errors import AgentSignal
 from kern.runtime.run import Run
 from kern.state.call import CallState
+from kern.state.large import off_loop
 from kern.state.order import TurnSlot
 from kern.state.stepping import step
 from kern.state.threads import threads
@@ -116,5 +117,5 @@ async def on_loop(call: CallState, coroutine: Coroutine[Any, Any, Any]) -> Any:
     except BaseException as error:
         call.end(commit=isinstance(error, AgentSignal))
         raise
-    call.end(commit=True)
+    await off_loop(call.size, lambda: call.end(commit=True))
     return value

@@ -11,12 +11,13 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from kern.errors import SessionBusyError, SessionError, StoreError
 from kern.runtime.debug import log
 from kern.runtime.session import Ending, LiveSession
 from kern.runtime.spec import OnBusy
+from kern.state.large import uninterrupted
 
 LEASE_SECONDS = 30.0
 """For how long a holder that has died keeps others out."""
@@ -154,21 +155,7 @@ async def turn(
             yield lease
         finally:
             ending.exclusive = False
-            await _finished(asyncio.create_task(lease.release()), RELEASE_SECONDS)
+            with suppress(TimeoutError):  # the lease will expire
+                await uninterrupted(lease.release(), RELEASE_SECONDS)
     finally:
         session.turn.release()
-
-
-async def _finished(task: asyncio.Task[None], seconds: float) -> None:
-    """Wait for a task that is not to be interrupted, but not for ever; then raise what cancellation came."""
-    cancelled: asyncio.CancelledError | None = None
-    deadline = time.monotonic() + seconds
-    while not task.done() and time.monotonic() < deadline:
-        try:
-            await asyncio.wait([task], timeout=deadline - time.monotonic())
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if task.done():
-        task.result()
-    if cancelled is not None:
-        raise cancelled

@@ -25,6 +25,7 @@ from kern.runtime.spec import RunRequest
 from kern.runtime.stream import EventBuffer, Listen
 from kern.state.call import CallState, enclosing_call
 from kern.state.codec import decode
+from kern.state.large import off_loop
 from kern.state.merge import Conflict
 from kern.state.scope import Writer
 from kern.state.stepping import OffTurn
@@ -206,7 +207,7 @@ async def _end(tree: Tree, outer: CallState | None, failure: BaseException | Non
         raise _unsaved(tree.top, unsaved, cancelled or failure)
     for conflict in commit.result():
         tree.top.emit(SessionStateConflictEvent(tree.top.source, **conflict.to_dict()))
-    tree.top.output.session_state = tree.state()
+    tree.top.output.session_state = await off_loop(len(tree.session.state.text), tree.state)
     if cancelled is not None and cancelled is not failure:
         cancelled.__context__ = failure
         raise cancelled

@@ -23,6 +23,7 @@ from kern.runtime.reconcile import Reconciler, RowsWithConflicts, change_of
 from kern.runtime.stream import EventBuffer
 from kern.state.call import CallState
 from kern.state.codec import decode
+from kern.state.large import off_loop
 from kern.state.lock import FairLock
 from kern.state.merge import Conflict
 from kern.state.scope import Change, LiveState, Taken, Writer
@@ -138,7 +139,8 @@ class LiveSession:
                 session_id=self.session_id, user_id=owner, state=state.text, state_version=spec.version
             )
         else:
-            state = LiveState(decode(row.state), revision=row.revision)
+            text, revision = row.state, row.revision
+            state = await off_loop(len(text), lambda: LiveState(decode(text), revision=revision))
         self.row, self.state, self.version, self._spec = row, state, row.state_version, spec
         self._settled.clear()
         self._doubtful = None
@@ -215,7 +217,7 @@ class LiveSession:
             self.row, self.version = committed.row, committed.row.state_version
             if self.summary == committed.row.summary:
                 self.summary = None
-            self.state.stored(taken, reconciler.text, committed.row.revision)
+            await self._note_stored(taken, reconciler.text)
             del self.state.conflicts[: len(known)]
         finally:
             self._commit_lock.release()
@@ -260,8 +262,12 @@ class LiveSession:
             log_rows = await self.db.load_changes(self.session_id, after=self.row.revision)
             if any((r.created_at, r.run_id, r.tool, r.tool_call_id) in own for r in log_rows):
                 self.row, self.version = row, row.state_version
-                self.state.stored(taken, row.state, row.revision)
+                await self._note_stored(taken, row.state)
         self._doubtful = None
+
+    async def _note_stored(self, taken: Taken, text: bytes) -> None:
+        size = 0 if text == taken.text else len(text)
+        await off_loop(size, lambda: self.state.stored(taken, text, self.row.revision))
 
     async def _check_repeated(self, runs: Sequence[RunRow]) -> None:
         """The database had the run already: was it this very end of it?"""

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kern.errors import AgentSignal, UsageError
+from kern.state.large import off_loop
 from kern.state.savepoint import Savepoint
 from kern.state.scope import EnclosedScope, ended
 
@@ -62,21 +63,24 @@ class Block:
                 self._savepoint.restore()
                 self.call.put_back(self._savepoint.root)
             return
-        if self._token is not None:
-            current_block.reset(self._token)
+        self._leave()
         try:
-            if failed:
-                return
-            if not self.owns_lock:
-                raise ended(self.call.writer)
-            self.call.scope.commit(self.call.shape.dump(self.copy), self.call.writer, self._base)
+            if not failed:
+                self._commit()
         finally:
             self._let_go()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.__exit__(kind, error, trace)
+        if error is not None or self._savepoint is not None:
+            self.__exit__(kind, error, trace)
+            return
+        self._leave()
+        try:
+            await off_loop(len(self._base), self._commit)
+        finally:
+            self._let_go()
 
     # What an EnclosedScope asks for (EnclosingCall).
 
@@ -126,6 +130,15 @@ class Block:
             raise
         self._token = current_block.set(self)
         return self.copy
+
+    def _leave(self) -> None:
+        if self._token is not None:
+            current_block.reset(self._token)
+
+    def _commit(self) -> None:
+        if not self.owns_lock:
+            raise ended(self.call.writer)
+        self.call.scope.commit(self.call.shape.dump(self.copy), self.call.writer, self._base)
 
     def _let_go(self) -> None:
         if self.call.unregister(self):

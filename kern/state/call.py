@@ -259,6 +259,11 @@ class CallState:
         """The error for a wait that took too long."""
         return StateLockTimeout(waiter=str(self.writer), holder=self.scope.holder, seconds=self.timeout)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the state that the call edits; 0 if it does not."""
+        return len(self._base)
+
     # The call's life, as the runtime drives it.
 
     @contextmanager

@@ -1,0 +1,49 @@
+"""Work on large states is done in a thread: a state of 1 MB takes some 100 ms to check, write and compare."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from kern.state.threads import threads
+
+T = TypeVar("T")
+
+LARGE = 100_000
+"""Bytes of JSON text; below that the hop to a thread costs more than it spares the loop."""
+
+
+async def off_loop(size: int, work: Callable[[], T]) -> T:
+    """Do work on a state of `size` bytes; a cancellation is raised when it is done."""
+    if size < LARGE:
+        return work()
+    return await uninterrupted(threads.run(work))
+
+
+async def uninterrupted(coroutine: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
+    """Await in a task of its own what is not to be cut short; then raise a cancellation that came meanwhile.
+
+    Args:
+        seconds: Wait no longer than this; what is awaited then goes on by itself.
+
+    Raises:
+        TimeoutError: The time is up.
+    """
+    task = asyncio.ensure_future(coroutine)
+    loop = asyncio.get_running_loop()
+    deadline = None if seconds is None else loop.time() + seconds
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        left = None if deadline is None else deadline - loop.time()
+        if left is not None and left <= 0:
+            raise cancelled or TimeoutError
+        try:
+            await asyncio.wait([task], timeout=left)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # looked at
+        raise cancelled
+    return task.result()
