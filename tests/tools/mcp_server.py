@@ -60,12 +60,20 @@ def fail(why: str) -> str:
 @server.tool()
 async def wait(mark: str) -> str:
     """Wait for ever; `mark` is a file that tells how far it came."""
-    Path(mark).write_text("started")
+    file = Path(mark)
+    file.write_text("started")  # noqa: ASYNC240 - tiny
     try:
         await anyio.sleep_forever()
     except anyio.get_cancelled_exc_class():
-        Path(mark).write_text("cancelled")
+        file.write_text("cancelled")  # noqa: ASYNC240
         raise
+    return ""
+
+
+@server.tool()
+def header(name: str, context: Context[Any]) -> str:
+    """A header of the request."""
+    return (context.headers or {}).get(name, "(not sent)")
 
 
 _meeting: dict[str, asyncio.Event] = {}

@@ -199,7 +199,7 @@ class Connection:
                         self._leave.set()
                         self._client = None
                         scope.deadline = anyio.current_time() + CLOSE_SECONDS
-            if scope.cancelled_caught and not self._leave.is_set():
+            if scope.cancelled_caught and anyio.current_time() >= scope.deadline:
                 self._failure = TimeoutError(f"not connected within {self._connect_seconds:g} s")
         except Exception as error:
             self._failure = error
