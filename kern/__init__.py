@@ -10,6 +10,7 @@ from kern.errors import (
 )
 from kern.messages import Message
 from kern.run import RunContext, RunOutput, RunStatus, TeamRunOutput
+from kern.runtime.stream import RunStream
 from kern.team import Team
 from kern.tools import Toolkit, tool
 
@@ -21,6 +22,7 @@ __all__ = [
     "RunContext",
     "RunOutput",
     "RunStatus",
+    "RunStream",
     "StopAgentRun",
     "Team",
     "TeamRunOutput",

@@ -176,7 +176,7 @@ class Message:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without what is empty."""
-        # Spelled out, since it is done for each message of each run: a loop over names costs three times as much.
+        # Spelled out, since it is done for each message of each run, and a loop over names costs far more.
         data: dict[str, Any] = {"role": self.role}
         if self.content is not None:
             data["content"] = self.content

@@ -11,8 +11,8 @@ from kern.runtime.run import Run
 
 _TASK = """\
 You keep the summary of a conversation. Write the new summary: what was in the old one and still matters, and
-what the newest exchange adds. Keep names, numbers, decisions and open questions; leave out pleasantries. Write
-plain sentences, at most about 200 words, and nothing else."""
+what the newest exchange adds. Keep names, numbers, decisions and open questions; leave out pleasantries.
+Write plain sentences, at most about 200 words, and nothing else."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -6,6 +6,7 @@ import logging
 import sys
 
 log = logging.getLogger("kern")
+log.addHandler(logging.NullHandler())  # a library speaks only where it is listened to
 
 
 class _StandardError(logging.Handler):
@@ -17,10 +18,19 @@ class _StandardError(logging.Handler):
 
 def show_debug_messages() -> None:
     """Give the logger a handler on the standard error, if nothing handles its messages yet."""
-    if not log.hasHandlers():
+    if not _is_handled():
         handler = _StandardError()
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
         log.addHandler(handler)
+
+
+def _is_handled() -> bool:
+    logger: logging.Logger | None = log
+    while logger is not None:
+        if any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
 
 
 def debug(message: str, *args: object) -> None:

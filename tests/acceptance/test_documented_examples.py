@@ -1,7 +1,7 @@
 """The documentation's own examples, as they stand, against a real HTTP server on loopback.
 
-They live beside the project, in shared/acceptance/; where that folder is not there, `examples/` covers the same
-ground.
+They live beside the project, in shared/acceptance/; where that folder is not there, `examples/` covers the
+same ground.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ async def test_tasks_from_before_are_not_counted() -> None:
 
 
 async def test_the_blocks_own_error_comes_through() -> None:
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+    with pytest.raises(ZeroDivisionError):
         async with no_leaks(grace=0):
             task = asyncio.create_task(asyncio.Event().wait())
             raise ZeroDivisionError
@@ -58,7 +58,7 @@ async def test_idle_connections_count_only_where_they_should() -> None:
 
 async def test_an_open_request_is_found() -> None:
     async with ModelServer([Fault.hang()]) as server, httpx.AsyncClient(timeout=None) as client:
-        with pytest.raises(AssertionError, match="1 open requests at server 0"):  # noqa: PT012
+        with pytest.raises(AssertionError, match="1 open requests at server 0"):
             async with no_leaks(server, grace=0):
                 asked = asyncio.create_task(client.post(f"{server.base_url}/responses", json=BODY))
                 while not server.open_requests:

@@ -57,7 +57,7 @@ async def test_answers_that_nobody_asked_for_are_reported() -> None:
 
 
 async def test_an_unexpected_request_is_refused_without_a_retry_and_raised_at_the_end() -> None:
-    with pytest.raises(UsageError, match="no answer left for request number 2"):  # noqa: PT012
+    with pytest.raises(UsageError, match="no answer left for request number 2"):
         async with ModelServer(["one"]) as server, official(server, retries=5) as client:
             await client.responses.create(model="m", input="hi")
             with pytest.raises(openai.BadRequestError, match="no answer left"):
@@ -76,7 +76,7 @@ async def test_an_error_of_the_function_is_raised_at_the_end() -> None:
 
 
 async def test_the_blocks_own_error_is_not_hidden_by_a_failure() -> None:
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+    with pytest.raises(ZeroDivisionError):
         async with ModelServer([]) as server, httpx.AsyncClient() as client:
             await ask(client, server)
             raise ZeroDivisionError
