@@ -73,7 +73,19 @@ for module in pkgutil.walk_packages(kern.__path__, "kern."):
         importlib.import_module(module.name)
 """
 
-EXTRAS = ["rich", "fastapi", "starlette", "sse_starlette", "uvicorn", "ddgs", "click", "pytest", "openai"]
+EXTRAS = [
+    "rich",
+    "fastapi",
+    "starlette",
+    "sse_starlette",
+    "uvicorn",
+    "ddgs",
+    "mcp",
+    "httpx2",
+    "click",
+    "pytest",
+    "openai",
+]
 
 
 def test_kern_needs_no_extra_to_be_imported() -> None:
@@ -102,5 +114,5 @@ def test_import_kern_loads_no_surface() -> None:
     )
     loaded = done.stdout.split()
     assert "kern.agent.agent" in loaded
-    unwanted = ("kern.testing", "kern.cli", "kern.console._rich", "kern.tools.duckduckgo")
+    unwanted = ("kern.testing", "kern.cli", "kern.console._rich", "kern.tools.duckduckgo", "kern.tools.mcp")
     assert [name for name in loaded if name.startswith(unwanted)] == []

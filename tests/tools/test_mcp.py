@@ -68,10 +68,11 @@ async def test_calls_come_back_as_text(tools: MCPTools) -> None:
         "Hello, Ada!",
         "milk\n7",
         "all files",
-        "Look:\n(image/png, not shown)\n(audio/wav, not shown)\n"
-        '[report](file:///report.txt): The report\nA note\n{"seen":2}',
+        'Look:\n[image]\n[audio]\n[report](file:///report.txt): The report\nA note\n{"seen":2}',
     ]
     assert not any(tool.tool_call_error for tool in output.tools)
+    assert [image.content for image in output.images] == [b"hello"]
+    assert [audio.mime_type for audio in output.audio] == ["audio/wav"]
 
 
 async def test_what_goes_wrong_at_the_server_is_told_to_the_model(tools: MCPTools) -> None:

@@ -92,9 +92,12 @@ class Endpoint:
         """In a thread, because certificates are read."""
         import httpx2
 
-        # A stream is silent for as long as a call takes: that is bounded by the calls' own timeout.
         return httpx2.AsyncClient(
-            headers=dict(self.headers), timeout=httpx2.Timeout(self.connect_seconds, read=None)
+            headers=dict(self.headers),
+            # An answer may take as long as the call: that has a timeout of its own.
+            timeout=httpx2.Timeout(self.connect_seconds, read=None),
+            # Each call has a connection while it lasts; one that had to wait too long would end them all.
+            limits=httpx2.Limits(max_connections=None),
         )
 
 

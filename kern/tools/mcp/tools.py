@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 from kern._loops import LoopLocal
 from kern.errors import MissingExtraError, UsageError
+from kern.messages import Media
 from kern.tools.function import Function
 from kern.tools.mcp.connection import Connections
-from kern.tools.mcp.result import text_of
+from kern.tools.mcp.result import value_of
 from kern.tools.mcp.server import Endpoint, Program, Server
 from kern.tools.toolkit import Toolkit, ToolSource
 
@@ -168,12 +169,12 @@ class MCPTools(ToolSource):
 
 def _calling(
     connections: LoopLocal[Connections], tool: str, seconds: float
-) -> Callable[..., Coroutine[Any, Any, str]]:
+) -> Callable[..., Coroutine[Any, Any, list[str | Media] | str]]:
     """The function that calls a server's tool; its arguments are the server's to check."""
 
-    async def call(**arguments: Any) -> str:
+    async def call(**arguments: Any) -> list[str | Media] | str:
         connection = await connections.get().get()
-        return text_of(await connection.call(tool, arguments, seconds), tool)
+        return value_of(await connection.call(tool, arguments, seconds), tool)
 
     call.__name__ = call.__qualname__ = tool
     return call
