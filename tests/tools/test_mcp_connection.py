@@ -204,6 +204,7 @@ async def test_a_server_over_http_that_forgot_the_session_is_connected_to_anew()
                     "ToolError: the MCP server 127.0.0.1: Session not found",
                     str(restarted.pid),
                 ]
+                await until(lambda: len(owners()) == 1)  # the old one is left
                 await tools.aclose()
 
 

@@ -158,20 +158,20 @@ class Connection:
         if client is None:
             raise ToolError(f"the connection to the MCP server {name} is closed", tool=what)
         deadline = asyncio.timeout(seconds)  # not the client's: its error could be the server's as well
-        try:
-            with self._in_use():
+        with self._in_use():
+            try:
                 async with deadline:
                     return await make(client)
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise
-            raise ToolTimeoutError(
-                f"{what}, at the MCP server {name}, took longer than {seconds:g} s", tool=what
-            ) from error
-        except MCPError as error:
-            if self._server.calls_fail_alone and _may_be_the_sessions(error):
-                self._retired = True
-            raise ToolError(f"the MCP server {name}: {error.message}", tool=what) from error
+            except TimeoutError as error:
+                if not deadline.expired():
+                    raise
+                raise ToolTimeoutError(
+                    f"{what}, at the MCP server {name}, took longer than {seconds:g} s", tool=what
+                ) from error
+            except MCPError as error:
+                if self._server.calls_fail_alone and _may_be_the_sessions(error):
+                    self._retired = True  # the next call has another; this one ends with its last request
+                raise ToolError(f"the MCP server {name}: {error.message}", tool=what) from error
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -201,7 +201,7 @@ class Connection:
                         scope.deadline = anyio.current_time() + CLOSE_SECONDS
             if scope.cancelled_caught and anyio.current_time() >= scope.deadline:
                 self._failure = TimeoutError(f"not connected within {self._connect_seconds:g} s")
-        except Exception as error:
+        except Exception as error:  # whatever it is: those who wait for the connection are told
             self._failure = error
             if self._opened.is_set():
                 log.debug("the connection to the MCP server %s broke", self._server.name, exc_info=True)
