@@ -1,0 +1,34 @@
+"""Which calls of the application's the running code belongs to: found by a context variable, by session."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kern.state.call import CallState
+
+_NO_CALLS: Mapping[Hashable, CallState] = {}
+_enclosing: ContextVar[Mapping[Hashable, CallState]] = ContextVar("kern_calls", default=_NO_CALLS)
+
+
+def enclosing_call(session: Hashable) -> CallState | None:
+    """The call that the running code belongs to, if it works on `session`."""
+    return _enclosing.get().get(session)
+
+
+def active_calls() -> Iterable[CallState]:
+    """The calls that the running code belongs to, one for each session."""
+    return _enclosing.get().values()
+
+
+@contextmanager
+def inside(call: CallState) -> Iterator[None]:
+    """Round the function of a call: what runs inside finds it by its session."""
+    token = _enclosing.set({**_enclosing.get(), call.session: call})
+    try:
+        yield
+    finally:
+        _enclosing.reset(token)
