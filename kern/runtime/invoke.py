@@ -12,6 +12,7 @@ from typing import Any, Literal
 from kern.errors import AgentSignal
 from kern.runtime.run import Run
 from kern.state.call import CallState
+from kern.state.enclosing import inside
 from kern.state.large import off_loop
 from kern.state.order import TurnSlot
 from kern.state.stepping import step
@@ -92,7 +93,7 @@ async def in_thread(call: CallState, function: Callable[[], Any]) -> Any:
     """Run `function` in a thread as the whole of `call`; one that returns a coroutine has not ended yet."""
 
     def body() -> Any:
-        with call.thread(), call.active():
+        with call.thread(), inside(call):
             try:
                 value = function()
             except BaseException as error:
@@ -106,13 +107,15 @@ async def in_thread(call: CallState, function: Callable[[], Any]) -> Any:
         return await threads.run(body)
     except asyncio.CancelledError:
         call.void()  # the thread cannot be stopped, but it has the state no longer
+        while call.commits:  # unless it is just committing: that takes no time, and belongs to the run's end
+            await asyncio.sleep(0.001)
         raise
 
 
 async def on_loop(call: CallState, coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run `coroutine` here as the whole of `call`, or as its end."""
     try:
-        with call.active():
+        with inside(call):
             value = await step(call, coroutine)
     except BaseException as error:
         call.end(commit=isinstance(error, AgentSignal))

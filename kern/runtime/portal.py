@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from kern.errors import UsageError
-from kern.state.call import active_calls
+from kern.state.enclosing import active_calls
 from kern.state.threads import place_given_up
 
 T = TypeVar("T")

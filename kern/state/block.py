@@ -26,13 +26,14 @@ class Block:
     The exceptions that steer the model are no errors here either.
     """
 
-    __slots__ = ("_base", "_inner", "_savepoint", "_token", "call", "copy", "owns_lock")
+    __slots__ = ("_base", "_inner", "_savepoint", "_token", "call", "committing", "copy", "owns_lock")
 
     def __init__(self, call: CallState) -> None:
         self.call = call
         self.copy: Any = None
         self._base = b""
         self.owns_lock = False
+        self.committing = False
         self._savepoint: Savepoint | None = None
         self._inner: EnclosedScope | None = None
         self._token: Token[Block | None] | None = None
@@ -136,9 +137,8 @@ class Block:
             current_block.reset(self._token)
 
     def _commit(self) -> None:
-        if not self.owns_lock:
-            raise ended(self.call.writer)
-        self.call.scope.commit(self.call.shape.dump(self.copy), self.call.writer, self._base)
+        with self.call.committing(self):
+            self.call.scope.commit(self.call.shape.dump(self.copy), self.call.writer, self._base)
 
     def _let_go(self) -> None:
         if self.call.unregister(self):

@@ -14,9 +14,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 from kern.errors import StateLockTimeout, UsageError
@@ -29,19 +28,6 @@ from kern.state.threads import place_given_up
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds that a call waits for the state before `StateLockTimeout`."""
-
-_NO_CALLS: Mapping[Hashable, CallState] = {}
-_enclosing: ContextVar[Mapping[Hashable, CallState]] = ContextVar("kern_calls", default=_NO_CALLS)
-
-
-def enclosing_call(session: Hashable) -> CallState | None:
-    """The call of the application's that the running code belongs to, if it works on `session`."""
-    return _enclosing.get().get(session)
-
-
-def active_calls() -> Iterable[CallState]:
-    """The calls of the application's that the running code belongs to, one for each session."""
-    return _enclosing.get().values()
 
 
 class CallState:
@@ -68,6 +54,7 @@ class CallState:
         "_task",
         "_thread",
         "_tickets",
+        "commits",
         "gate_open",
         "main_block",
         "off_turn",
@@ -104,6 +91,8 @@ class CallState:
         """The stepper has the lock for this step; a touch may keep it."""
         self.main_block: Block | None = None
         """An open block that took the lock over from the stepper."""
+        self.commits = 0
+        """How many commits are under way."""
         self.off_turn = 0
         """How many awaits of Kern's own are open in which the function takes no turns; see `OffTurn`."""
         self._task: asyncio.Task[Any] | None = None
@@ -266,15 +255,6 @@ class CallState:
 
     # The call's life, as the runtime drives it.
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        """Round the function: what runs inside finds this call by its session."""
-        token = _enclosing.set({**_enclosing.get(), self.session: self})
-        try:
-            yield
-        finally:
-            _enclosing.reset(token)
-
     def thread(self) -> AbstractContextManager[None]:
         """Round a sync function, in its thread: a touch waits there."""
         return self._run_by(threading.get_ident(), self._task)
@@ -305,7 +285,9 @@ class CallState:
             self._ended = True
             if self.slot is not None:
                 self.slot.passed()
-            blocks = [block for block in self._blocks if block.owns_lock]
+            blocks = [block for block in self._blocks if block.owns_lock and not block.committing]
+            commit = commit and self.touched
+            self.commits += commit
         for block in blocks:  # child tasks that outlive their call
             block.drop()
         if not self.touched:
@@ -316,6 +298,8 @@ class CallState:
         finally:
             self._copy = None
             self.scope.lock.release()
+            with self._end_mutex:
+                self.commits -= commit
 
     def void(self) -> None:
         """The call is given up while its thread still runs: release the state now, drop the copy."""
@@ -380,6 +364,20 @@ class CallState:
             block.owns_lock = True
             self._blocks.append(block)
             return True
+
+    @contextmanager
+    def committing(self, block: Block) -> Iterator[None]:
+        """Round the commit of `block`, which the end of the call then leaves alone."""
+        with self._end_mutex:
+            if not block.owns_lock:
+                raise ended(self.writer)
+            block.committing = True
+            self.commits += 1
+        try:
+            yield
+        finally:
+            with self._end_mutex:
+                self.commits -= 1
 
     def unregister(self, block: Block) -> bool:
         """True if `block` had the lock and has to release it, rather than give it back to the stepper."""
