@@ -18,8 +18,8 @@ from kern.errors import SessionOwnershipError, UsageError
 from kern.runtime.portal import portal
 from kern.runtime.session import ANY_USER, LiveSession, live_sessions
 from kern.state.call import CallState
-from kern.state.enclosing import enclosing_call
 from kern.state.codec import decode, encode
+from kern.state.enclosing import enclosing_call
 from kern.state.history import HistoryEntry, entries, first_known, state_at, unknown_revision, version_at
 from kern.state.merge import policy_path
 from kern.state.scope import Change, Taken, Writer

@@ -24,8 +24,8 @@ from kern.runtime.session import live_sessions
 from kern.runtime.spec import RunRequest
 from kern.runtime.stream import EventBuffer, Listen
 from kern.state.call import CallState
-from kern.state.enclosing import enclosing_call
 from kern.state.codec import decode
+from kern.state.enclosing import enclosing_call
 from kern.state.large import off_loop
 from kern.state.merge import Conflict
 from kern.state.scope import Writer

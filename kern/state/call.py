@@ -89,10 +89,8 @@ class CallState:
         self.touched = False
         self.gate_open = False
         """The stepper has the lock for this step; a touch may keep it."""
-        self.main_block: Block | None = None
-        """An open block that took the lock over from the stepper."""
-        self.commits = 0
-        """How many commits are under way."""
+        self.main_block: Block | None = None  # that took the lock over from the stepper
+        self.commits = 0  # under way
         self.off_turn = 0
         """How many awaits of Kern's own are open in which the function takes no turns; see `OffTurn`."""
         self._task: asyncio.Task[Any] | None = None
