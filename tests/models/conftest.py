@@ -24,6 +24,8 @@ async def server() -> AsyncIterator[ReplayServer]:
     listener.close()
     await server.close()
     await listener.wait_closed()
+    for _ in range(20):  # asyncio ends the generators of a body that was not read to its end
+        await asyncio.sleep(0)
     left = asyncio.all_tasks() - before
     assert not [task for task in left if "TestRunner" not in repr(task)]
 
