@@ -145,6 +145,7 @@ CASES = (
             Row("an agent with one tool: construction", "cpu", "us", 1e6, against=""),
         ),
         variants=(KERN,),
+        peer_count=1000,
         rounds=3,
         quick=_smaller(10),
     ),
