@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
@@ -22,7 +23,8 @@ class ActiveRuns:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._trees: dict[str, tuple[Tree, asyncio.AbstractEventLoop]] = {}
-        self._watching: dict[tuple[asyncio.AbstractEventLoop, object], asyncio.TimerHandle] = {}
+        self._watching: WeakKeyDictionary[asyncio.AbstractEventLoop, set[Hashable]] = WeakKeyDictionary()
+        """The databases that a timer of the loop asks; weak, since a loop may end before its timer does."""
 
     @contextmanager
     def register(self, tree: Tree) -> Iterator[None]:
@@ -53,12 +55,14 @@ class ActiveRuns:
         """See that the database is asked, as long as runs of it go on."""
         if isinstance(db, InMemoryDb):
             return  # no other process can reach it
-        key = (loop, db.identity)
-        if key not in self._watching:
-            self._watching[key] = loop.call_later(POLL_SECONDS, self._poll, db, loop)
+        with self._mutex:
+            watched = self._watching.setdefault(loop, set())
+        if db.identity not in watched:
+            watched.add(db.identity)
+            loop.call_later(POLL_SECONDS, self._poll, db, loop)
 
     def _poll(self, db: Db, loop: asyncio.AbstractEventLoop) -> None:
-        del self._watching[(loop, db.identity)]
+        self._watching[loop].discard(db.identity)
         runs = [
             run
             for tree, at in list(self._trees.values())
