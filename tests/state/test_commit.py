@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from played import agent_with, until
+from played import agent_with, turns, until
 
 from kern.agent import Agent
 from kern.db.base import Commit, Committed
@@ -18,6 +19,7 @@ from kern.errors import ModelError, StoreError
 from kern.run import RunContext
 from kern.runtime import scheduler
 from kern.runtime.session import live_sessions
+from kern.state.scope import LiveState
 from kern.testing import FunctionModel
 
 
@@ -184,6 +186,44 @@ async def test_the_terminal_event_tells_what_is_stored_when_a_cancellation_comes
     assert stream._task.cancelled()
     assert kinds[-1] == "RunCompleted"
     assert await status(db) == "COMPLETED"
+
+
+# A thread that is about to commit when its run is cancelled.
+
+
+@pytest.mark.parametrize("block", [False, True])
+async def test_a_commit_that_is_under_way_in_a_thread_is_part_of_the_cancelled_run_s_end(
+    block: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committing, go_on = threading.Event(), threading.Event()
+    commit = LiveState.commit
+
+    def slow_commit(*arguments: Any) -> None:
+        committing.set()
+        go_on.wait(20)
+        commit(*arguments)
+
+    def write_sync(run_context: RunContext) -> None:
+        if block:
+            with run_context.transaction() as state:
+                state["written"] = True
+        else:
+            run_context.session_state["written"] = True
+
+    monkeypatch.setattr(LiveState, "commit", slow_commit)
+    db = InMemoryDb()
+    run = asyncio.create_task(agent_with(write_sync, db=db, session_id="one").arun("go"))
+    await until(committing.is_set)
+    run.cancel()
+    await turns()
+    assert not run.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    session = await db.load_session("one")
+    assert session is not None
+    assert json.loads(session.state) == {"written": True}
+    assert await status(db) == "CANCELLED"
 
 
 # asyncio.run cancels every task at its end, the one that writes the end of a run too.

@@ -605,6 +605,43 @@ async def test_a_timeout_that_passes_at_the_gate_ends_the_call() -> None:
     assert (await first).session_state == {"hog": True}
 
 
+async def test_a_tool_whose_own_deadline_has_passed_may_touch_the_state_if_nobody_has_it() -> None:
+    async def patient(run_context: RunContext) -> None:
+        try:
+            async with asyncio.timeout(0.01):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            run_context.session_state["late"] = True
+
+    assert state_of(await run_once(patient)) == {"late": True}
+
+
+async def test_a_tool_whose_own_deadline_has_passed_waits_in_a_block_if_somebody_has_the_state() -> None:
+    waiting, held, refused = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def hog(run_context: RunContext) -> None:
+        await waiting.wait()
+        run_context.session_state["hog"] = True
+        held.set()
+        await refused.wait()
+
+    async def patient(run_context: RunContext) -> None:
+        try:
+            async with asyncio.timeout(None) as deadline:
+                held_soon = asyncio.create_task(held.wait())
+                held_soon.add_done_callback(lambda _: deadline.reschedule(0))
+                waiting.set()
+                await asyncio.Event().wait()
+        except TimeoutError:
+            with pytest.raises(UsageError, match=r"cut short .* hog of .* has the session state"):
+                run_context.session_state["at once"] = True
+            refused.set()
+            async with run_context.transaction() as state:
+                state["in turn"] = True
+
+    assert state_of(await run_once(hog, patient)) == {"hog": True, "in turn": True}
+
+
 async def test_the_thread_of_a_cancelled_tool_has_the_state_no_longer() -> None:
     inside, go_on, told = threading.Event(), threading.Event(), threading.Event()
     errors: list[BaseException] = []
