@@ -180,20 +180,28 @@ async def test_the_lease_is_given_back_however_the_run_ends(db: Db, how: str) ->
 
 @pytest.mark.parametrize("touched", [True, False])
 async def test_a_nested_run_does_not_wait_for_its_own_caller(db: Db, touched: bool) -> None:
-    inner = Agent(model=ScriptedModel(["inner answer"] * 2), db=db, session_id="s", on_busy="queue")
+    inner = Agent(model=ScriptedModel(["inner answer"] * 4), db=db, session_id="s", on_busy="queue")
 
     async def with_context(run_context: RunContext) -> str:
         if touched:
             run_context.session_state["touched"] = True
         return str((await inner.arun("go")).content)
 
+    def sync_with_context(run_context: RunContext) -> str:
+        if touched:
+            run_context.session_state["touched"] = True
+        return str(inner.run("go").content)
+
     async def without_context() -> str:
         return str((await inner.arun("go")).content)
 
-    agent = agent_with(with_context, without_context, db=db, session_id="s", on_busy="queue")
-    output = await agent.arun("go")
-    for name in ("with_context", "without_context"):
-        assert execution_of(output, name).result == "inner answer"
+    def sync_without_context() -> str:
+        return str(inner.run("go").content)
+
+    tools = [with_context, sync_with_context, without_context, sync_without_context]
+    output = await agent_with(*tools, db=db, session_id="s", on_busy="queue").arun("go")
+    for tool in tools:
+        assert execution_of(output, tool.__name__).result == "inner answer"
     assert await lease_is_free(db)
 
 

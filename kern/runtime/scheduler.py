@@ -69,6 +69,8 @@ async def _in_session(request: RunRequest, buffer: EventBuffer | None, listen: L
         ):
             if outer is None:
                 await session.settle(request.state)
+            else:
+                session.check_settled(request.state)
             scope = session.state if outer is None else outer.enclosed_scope()
             tree = Tree(request, session, scope, buffer, listen)
             async with claimed(request):

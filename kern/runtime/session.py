@@ -17,7 +17,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from kern.db.base import Commit, Committed, Db, RunRow, SessionRow
-from kern.errors import InvalidStateError, SessionOwnershipError, StoreError
+from kern.errors import InvalidStateError, SessionOwnershipError, StoreError, UsageError
 from kern.runtime.debug import log
 from kern.runtime.reconcile import Reconciler, RowsWithConflicts, change_of
 from kern.runtime.stream import EventBuffer
@@ -164,6 +164,18 @@ class LiveSession:
             self._settled.add(key)
         finally:
             self.state.lock.release()
+
+    def check_settled(self, spec: StateSpec) -> None:
+        """See that a run inside of a call that has the state need not bring it up to date.
+
+        Raises:
+            UsageError: It would have to; the call may still be undone, and the migration with it.
+        """
+        if not spec.takes_anything and spec.version != self.version:
+            raise UsageError(
+                f"the state of session {self.session_id!r} has version {self.version}, and this run wants "
+                f"{spec.version}: run it before the call that it is in touches session_state"
+            )
 
     def expect(self, buffer: EventBuffer | None) -> Ending:
         """A run begins, whose consumer may walk away; `ended` has to follow."""

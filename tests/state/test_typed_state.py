@@ -517,6 +517,21 @@ async def test_a_run_that_joins_a_live_session_with_a_newer_class_brings_it_up_t
     assert execution_of(output, "nested").result == "New(price=5, currency='EUR')"
 
 
+async def test_a_migration_does_not_hide_in_a_call_that_may_be_undone() -> None:
+    async def nested(run_context: RunContext[Old]) -> str:
+        run_context.session_state.price = 6
+        await newer.arun("go")
+        return "never"
+
+    older = agent_with(nested, session_id="s", session_state=Old)
+    newer = agent_with(
+        look, session_id="s", session_state=Old, state_migrations=[to_cents], db=older.database()
+    )
+    output = await older.arun("go")
+    assert "UsageError: the state of session 's' has version 0" in str(execution_of(output, "nested").result)
+    assert output.session_state == {"price": 5}
+
+
 # The stream.
 
 
