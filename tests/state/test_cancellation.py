@@ -233,10 +233,11 @@ async def number_of_events(team: Team) -> int:
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 async def test_a_run_cancelled_at_any_event_ends_committed_and_leaves_nothing(
-    team: Team, db: SqliteDb, server: ModelServer, way: Way, record_property: Any
+    team: Team, db: SqliteDb, server: ModelServer, way: Way
 ) -> None:
     number = await number_of_events(team)
-    record_property("events", number)
+    assert number > 50
+    print(f"cancelled at each of {number} events")
     ends: set[str] = set()
     for last in range(1, number + 1):
         session_id = f"session-{last}"
