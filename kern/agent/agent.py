@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from kern.agent.hooks import with_hooks
 from kern.agent.options import RunOptions
 from kern.agent.prompt import Prompt
 from kern.agent.running import Runner
+from kern.agent.structured import with_output
 from kern.models.base import Model
 from kern.run.output import RunOutput
 from kern.runtime.run import Run
-from kern.runtime.spec import RunnerSpec
+from kern.runtime.spec import RunnableTool, RunnerSpec
 
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True)
@@ -25,22 +28,27 @@ class Agent(Runner[RunOutput]):
 
     def build_spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
         """What the engine is told of this agent for one run."""
+        model = self.chosen_model(inherited_model)
+        spec = self._spec(options, model, self.function_tools())
+        if not self.has_tool_sources:
+            return spec
+
+        async def expand(run: Run) -> RunnerSpec:
+            return self._spec(options, model, await self.loaded_tools())
+
+        return replace(spec, expand=expand)
+
+    def _spec(self, options: RunOptions, model: Model, functions: Mapping[str, RunnableTool]) -> RunnerSpec:
         spec = RunnerSpec(
             id=self.get_id(),
             name=self.name,
             is_team=False,
-            model=self.chosen_model(inherited_model),
-            tools={**self.function_tools(), **self.context_tools()},
+            model=model,
+            tools={**functions, **self.context_tools()},
             prompt=Prompt.of(self, options),
             after=self.steps_after(),
             tool_choice=self.tool_choice,
             tool_call_limit=self.tool_call_limit,
             retries=self.retry_policy(),
         )
-        if not self.has_tool_sources:
-            return spec
-
-        async def expand(run: Run) -> RunnerSpec:
-            return replace(spec, tools={**await self.loaded_tools(), **self.context_tools()}, expand=None)
-
-        return replace(spec, expand=expand)
+        return with_output(with_hooks(spec, self), self, options)

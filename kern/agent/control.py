@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
+from pydantic import BaseModel
+
 from kern.agent.accessors import SessionAccess
-from kern.agent.options import NO_OPTIONS, RunOptions
+from kern.agent.options import RunOptions
 from kern.errors import UsageError
 from kern.models.base import Model
 from kern.run.output import RunOutput, TeamRunOutput
@@ -30,6 +32,7 @@ class ContinueKeywords(TypedDict, total=False):
     yield_run_output: bool
     user_id: str | None
     dependencies: Mapping[str, Any] | None
+    output_schema: type[BaseModel] | Mapping[str, Any] | None
     debug_mode: bool | None
 
 
@@ -90,6 +93,7 @@ class RunControl(SessionAccess, Generic[OutputT]):
             requirements: The resolved requirements; without them, those of `run_response`.
             stream: As for `arun`.
             user_id: Whose session it is.
+            output_schema: What the run was given as its own.
 
         Raises:
             UsageError: The run does not wait, or goes on already.
@@ -159,7 +163,7 @@ class RunControl(SessionAccess, Generic[OutputT]):
             show_debug_messages()
         user_id = call.user_id or (run_response.user_id if run_response is not None else None) or self.user_id
         return RunRequest(
-            spec=self.build_spec(NO_OPTIONS),
+            spec=self.build_spec(RunOptions(output_schema=call.output_schema)),
             input=RunInput(value=None, messages=[]),
             db=db,
             run_id=run_id,
@@ -189,6 +193,7 @@ class _Continuation:
         yield_run_output: bool = False,
         user_id: str | None = None,
         dependencies: Mapping[str, Any] | None = None,
+        output_schema: type[BaseModel] | Mapping[str, Any] | None = None,
         debug_mode: bool | None = None,
     ) -> None:
         self.run_id = run_id
@@ -197,4 +202,5 @@ class _Continuation:
         self.yield_run_output = yield_run_output
         self.user_id = user_id
         self.dependencies = dependencies
+        self.output_schema = output_schema
         self.debug_mode = debug_mode

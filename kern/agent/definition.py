@@ -84,6 +84,19 @@ class Definition:
         tools: Functions, `Function`s, `Toolkit`s and sources such as `MCPTools` that the model may call.
         tool_hooks: Functions round every call of a tool, the first one outermost; see `Function`. Calls of a
             team's own tools, such as delegations, have none.
+        input_schema: A pydantic model class: the input is a dict, JSON text or an instance that fits it.
+        output_schema: A pydantic model class or a JSON schema: what the answer has to look like. `content` is
+            then an instance of the class, or the JSON value. An answer that does not fit is sent back to the
+            model with the error, a few times, then `ModelBehaviorError`.
+        use_json_mode: Ask for the JSON in words, even of a model whose provider could enforce the schema.
+        parser_model: Makes the structured answer of the text that the model has written.
+        output_model: Writes the final answer, from the conversation that the model has led.
+        pre_hooks: Functions before the run, with what they ask for by parameter names: run_input,
+            run_context, run_id, session_id, user_id, agent_id, team_id, metadata, dependencies, debug_mode.
+            They may change `run_input.input_content`. `InputCheckError` refuses the run; any other error is
+            a `HookError`.
+        post_hooks: The same once the answer is there, with run_output, whose content they may change.
+            `OutputCheckError` refuses it.
         tool_call_limit: How many tool calls a run may make.
         tool_choice: "auto", "none", "required" or {"name": ...}.
         timeout: Seconds that a run may take; then `RunDeadlineExceeded`. As a member: see `member_timeout`.
@@ -140,6 +153,14 @@ class Definition:
     enable_session_summaries: bool = False
     add_session_summary_to_context: bool = False
     session_summary_model: Model | str | None = None
+
+    input_schema: type[BaseModel] | None = None
+    output_schema: type[BaseModel] | Mapping[str, Any] | None = None
+    use_json_mode: bool = False
+    parser_model: Model | str | None = None
+    output_model: Model | str | None = None
+    pre_hooks: Sequence[Callable[..., Any]] = ()
+    post_hooks: Sequence[Callable[..., Any]] = ()
 
     tools: Sequence[Tool] | None = None
     tool_hooks: Sequence[Callable[..., Any]] = ()

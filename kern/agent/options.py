@@ -29,6 +29,7 @@ class RunKeywords(TypedDict, total=False):
     add_dependencies_to_context: bool | None
     dependencies: Mapping[str, Any] | None
     metadata: Mapping[str, Any] | None
+    output_schema: type[BaseModel] | Mapping[str, Any] | None
     timeout: float | None
     usage_limits: UsageLimits | None
     debug_mode: bool | None
@@ -49,6 +50,7 @@ class RunOptions:
         images, audio, videos, files: Sent with the input.
         dependencies: For `{templates}` and for `run_context.dependencies`.
         metadata: Noted on the run.
+        output_schema: What this run's answer has to look like; see `Definition`.
         timeout: Seconds that the run may take; then `RunDeadlineExceeded`.
         usage_limits: What the run and all runs below it may use; then `UsageLimitExceeded`.
         debug_mode: Log prompts and tool calls of this run.
@@ -69,6 +71,7 @@ class RunOptions:
     add_dependencies_to_context: bool | None = None
     dependencies: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] | None = None
+    output_schema: type[BaseModel] | Mapping[str, Any] | None = None
     timeout: float | None = None
     usage_limits: UsageLimits | None = None
     debug_mode: bool | None = None

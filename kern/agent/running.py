@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from kern.agent.control import RunControl
+from kern.agent.input_schema import Input, checked_input
 from kern.agent.options import NO_OPTIONS, RunKeywords, RunOptions
 from kern.agent.past_runs import ReadHistoryTool
 from kern.agent.state_tool import STATE_TOOL
@@ -34,7 +35,6 @@ from kern.state.block import in_event_loop
 from kern.state.threads import threads
 
 OutputT = TypeVar("OutputT", RunOutput, TeamRunOutput)
-Input = str | Sequence[Any] | Mapping[str, Any] | Message | BaseModel
 
 
 class Runner(RunControl[OutputT]):
@@ -263,7 +263,7 @@ class Runner(RunControl[OutputT]):
             show_debug_messages()
         return RunRequest(
             spec=self.build_spec(options),
-            input=_run_input(input, options),
+            input=_run_input(checked_input(self.input_schema, input), options),
             db=self.database(),
             run_id=options.run_id or str(uuid.uuid4()),
             session_id=options.session_id or self.default_session_id(user_id),

@@ -63,6 +63,7 @@ async def drive(run: Run) -> RunOutput | TeamRunOutput:
         else:
             output.content, output.content_type = _content(run, answer), answer.content_type
             run.emit(RunContentCompletedEvent(run.source))
+            _note(run)
             for step in run.spec.after:
                 await step(run)
             output.status = RunStatus.completed
@@ -84,11 +85,19 @@ async def drive(run: Run) -> RunOutput | TeamRunOutput:
     return output
 
 
-def _finish(run: Run) -> None:
+def _note(run: Run) -> None:
+    """What was said and done so far, in the output."""
     output = run.output
     output.input = run.input.value
-    run.own.duration = (run.own.duration or 0.0) + run.elapsed
     output.messages = [message for message in run.messages if not message.from_history]
+    if isinstance(output, TeamRunOutput):
+        output.member_responses = [child.output for child in run.children]
+
+
+def _finish(run: Run) -> None:
+    output = run.output
+    _note(run)
+    run.own.duration = (run.own.duration or 0.0) + run.elapsed
     output.metrics = run.own
     if run.children:  # a copy: the next part of a paused run counts on from its own
         output.metrics = replace(run.own, details={k: replace(v) for k, v in run.own.details.items()})
@@ -98,8 +107,6 @@ def _finish(run: Run) -> None:
         *run.requirements,
         *(r for child in run.children for r in child.output.requirements),
     ]
-    if isinstance(output, TeamRunOutput):
-        output.member_responses = [child.output for child in run.children]
 
 
 async def _turns(run: Run) -> Answer | None:
@@ -209,7 +216,7 @@ async def request(
     """One request to a model, counted and told; returns its message.
 
     Args:
-        tools, response_format, sink: Instead of the run's own.
+        tools, response_format, sink: Instead of the run's own; with tools goes the format.
         shown: Its text is the answer, or a part of it, which a consumer hears as it comes.
     """
     spec, output = run.spec, run.output
@@ -224,7 +231,7 @@ async def request(
                 messages=messages,
                 tools=[tool.definition for tool in chosen.values()],
                 tool_choice=spec.tool_choice if chosen else None,
-                response_format=response_format or spec.response_format,
+                response_format=spec.response_format if tools is None else response_format,
                 stream=run.hears_content and shown,
             ),
             deltas,

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kern.agent.agent import Agent
+from kern.agent.hooks import with_hooks
 from kern.agent.options import NO_OPTIONS, RunOptions
 from kern.agent.prompt import Prompt, call_for_run
 from kern.agent.running import Runner
+from kern.agent.structured import with_output
 from kern.errors import UsageError
 from kern.models.base import Model
 from kern.run.output import TeamRunOutput
@@ -114,7 +116,7 @@ class Team(Runner[TeamRunOutput]):
         tools = {**functions, **self.context_tools()}
         if taken := own.keys() & tools.keys():
             raise UsageError(f"{self!r}: a tool may not be named {', '.join(taken)}, which is the team's own")
-        return RunnerSpec(
+        spec = RunnerSpec(
             id=self.get_id(),
             name=self.name,
             is_team=True,
@@ -128,6 +130,7 @@ class Team(Runner[TeamRunOutput]):
             retries=self.retry_policy(),
             stores_children=self.store_member_responses,
         )
+        return with_output(with_hooks(spec, self), self, options)
 
     def _own_tools(self, mode: TeamMode, tasks: TaskList, about: str) -> dict[str, RunnableTool]:
         """The tools by which the leader reaches its members."""

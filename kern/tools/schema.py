@@ -57,7 +57,7 @@ def strict_schema(schema: Schema) -> Schema:
     """
     root = schema
     if "$ref" in schema:  # pydantic writes a recursive model so, and the root must be an object itself
-        root = {**_resolved(schema["$ref"], schema), **{k: v for k, v in schema.items() if k != "$ref"}}
+        root = {**resolved(schema["$ref"], schema), **{k: v for k, v in schema.items() if k != "$ref"}}
     if root.get("type") != "object":
         raise UsageError(
             "the root of a strict schema is an object; wrap the value into a model with one field"
@@ -178,7 +178,12 @@ def _nullable(schema: Schema) -> Schema:
     return schema if "null" in kinds else {**schema, "type": [*kinds, "null"]}
 
 
-def _resolved(reference: str, root: Schema) -> Schema:
+def resolved(reference: str, root: Schema) -> Schema:
+    """The schema that a `$ref` within `root` stands for.
+
+    Raises:
+        UsageError: There is none.
+    """
     target: Any = root
     for part in reference.removeprefix("#").strip("/").split("/"):
         name = part.replace("~1", "/").replace("~0", "~")
@@ -192,7 +197,7 @@ def _undone(value: Any, schema: Any, root: Schema) -> Any:
     if not isinstance(schema, dict):
         return value
     if "$ref" in schema:
-        return _undone(value, _resolved(schema["$ref"], root), root)
+        return _undone(value, resolved(schema["$ref"], root), root)
     for keyword in ("anyOf", "oneOf", "allOf"):
         if keyword in schema:
             return _undone(value, _fitting(value, schema[keyword], root), root)
@@ -216,7 +221,7 @@ def _undone(value: Any, schema: Any, root: Schema) -> Any:
 def _fitting(value: Any, schemas: list[Schema], root: Schema) -> Schema | None:
     """The first alternative that the value can be meant by, judged by its kind and its keys."""
     for schema in schemas:
-        plain = _resolved(schema["$ref"], root) if "$ref" in schema else schema
+        plain = resolved(schema["$ref"], root) if "$ref" in schema else schema
         if isinstance(value, Mapping):
             properties = plain.get("properties", {})
             constants = {name: part["const"] for name, part in properties.items() if "const" in part}

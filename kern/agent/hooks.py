@@ -1,0 +1,119 @@
+"""`pre_hooks` and `post_hooks`: functions of the application's round a run, for checks and changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from kern.agent.definition import Definition
+from kern.errors import CheckError, HookError, UsageError
+from kern.run.events import (
+    PostHookCompletedEvent,
+    PostHookStartedEvent,
+    PreHookCompletedEvent,
+    PreHookStartedEvent,
+)
+from kern.runtime.invoke import invoke
+from kern.runtime.run import Run
+from kern.runtime.spec import RunnerSpec, Step
+from kern.tools.inject import call_kwargs
+from kern.tools.signature import describe, signature_of
+
+Hook = Callable[..., Any]
+
+_EVERY_HOOK = (
+    *("run_input", "run_context", "run_id", "session_id", "user_id", "agent_id", "team_id"),
+    *("metadata", "dependencies", "debug_mode"),
+)
+
+
+def with_hooks(spec: RunnerSpec, definition: Definition) -> RunnerSpec:
+    """`spec`, with the hooks of `definition` round its runs.
+
+    Raises:
+        UsageError: Something is no hook, or asks for what a hook cannot have.
+    """
+    before = _steps("pre_hooks", definition.pre_hooks, _before, _EVERY_HOOK)
+    after = _steps("post_hooks", definition.post_hooks, _after, (*_EVERY_HOOK, "run_output"))
+    if not before and not after:
+        return spec
+    return replace(spec, before=(*spec.before, *before), after=(*after, *spec.after))
+
+
+def _steps(
+    parameter: str, hooks: Sequence[Hook], step: Callable[[Hook, Run], Any], offered: Sequence[str]
+) -> list[Step]:
+    if callable(hooks):
+        raise UsageError(f"{parameter} takes a list of functions, not a function alone")
+    for hook in hooks:
+        if not callable(hook):
+            raise UsageError(f"{parameter}: a hook is a function, not {hook!r}")
+        if signature_of(hook).kind not in ("sync", "async"):
+            raise UsageError(f"{parameter}: {describe(hook)} is a generator; let it return")
+        call_kwargs(hook, dict.fromkeys(offered))
+    return [partial(step, hook) for hook in hooks]
+
+
+async def _before(hook: Hook, run: Run) -> None:
+    name = _name(hook)
+    run.emit(PreHookStartedEvent(run.source, name))
+    await _call(run, hook, name, _offered(run))
+    run.emit(PreHookCompletedEvent(run.source, name))
+
+
+async def _after(hook: Hook, run: Run) -> None:
+    name, output = _name(hook), run.output
+    content = output.content
+    run.emit(PostHookStartedEvent(run.source, name))
+    await _call(run, hook, name, {**_offered(run), "run_output": output})
+    if output.content is not content:
+        _replaced(run)
+    run.emit(PostHookCompletedEvent(run.source, name))
+
+
+def _replaced(run: Run) -> None:
+    """A hook has put something else in the place of the answer: so does the conversation that is kept."""
+    output = run.output
+    output.content_type = type(output.content).__name__
+    last = run.messages[-1]
+    if last.role == "assistant":
+        run.messages[-1] = replace(last, content=output.get_content_as_string(), provider_data=None)
+
+
+def _offered(run: Run) -> dict[str, Any]:
+    source, request = run.source, run.tree.request
+    return {
+        "run_input": run.input,
+        "run_context": None,  # made for the call
+        "run_id": run.run_id,
+        "session_id": source.session_id,
+        "user_id": request.user_id,
+        "agent_id": source.agent_id,
+        "team_id": source.team_id,
+        "metadata": request.metadata,
+        "dependencies": request.dependencies,
+        "debug_mode": request.debug,
+    }
+
+
+async def _call(run: Run, hook: Hook, name: str, offered: dict[str, Any]) -> None:
+    signature = signature_of(hook)
+    try:
+        await invoke(
+            run,
+            hook,
+            signature.kind,
+            call_kwargs(hook, offered),
+            context_parameter=signature.context_parameter,
+            label=name,
+        )
+    except CheckError:
+        raise
+    except Exception as error:
+        raise HookError(f"the hook {name}: {type(error).__name__}: {error}", hook=name) from error
+
+
+def _name(hook: Hook) -> str:
+    return getattr(hook, "__name__", None) or type(hook).__name__

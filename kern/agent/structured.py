@@ -1,0 +1,196 @@
+"""`output_schema`, `parser_model` and `output_model`: what they make of an agent's or a team's spec."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+from kern.agent.definition import Definition
+from kern.agent.options import RunOptions
+from kern.errors import ModelBehaviorError, UsageError
+from kern.messages import Message
+from kern.models import resolve
+from kern.models.base import Model
+from kern.runtime.engine import request
+from kern.runtime.run import Run
+from kern.runtime.spec import Again, Answer, Review, RunnerSpec, SinkFactory
+from kern.runtime.structured import (
+    ANSWER_TOOL,
+    CHECK,
+    AnswerTool,
+    AsideSink,
+    BadAnswer,
+    GrowingSink,
+    OutputSchema,
+    ShownSink,
+    output_schema,
+    reviewing,
+)
+
+_WRITE = "Now write the final answer for the user, on the ground of this whole conversation."
+_PARSE = (
+    "Turn the text that you are given into structured data. Take all of it from the text; invent nothing."
+)
+_CALL = f"When you have all that you need, answer by calling the tool `{ANSWER_TOOL}`, and not in words."
+
+Prompt = Callable[[Run], Awaitable[list[Message]]]
+
+
+def with_output(spec: RunnerSpec, definition: Definition, options: RunOptions) -> RunnerSpec:
+    """`spec`, with an answer of the form that `definition`, or the run's `options`, ask for.
+
+    Raises:
+        UsageError: The parameters contradict each other.
+    """
+    declared = definition.output_schema if options.output_schema is None else options.output_schema
+    schema = None if declared is None else output_schema(declared)
+    writer, parser = _model(definition.output_model), _model(definition.parser_model)
+    if parser is not None and schema is None:
+        raise UsageError(f"{definition!r}: parser_model needs an output_schema to parse for")
+    if schema is not None:
+        spec = replace(spec, after=(partial(_settle, schema), *spec.after))
+    if writer is not None or parser is not None:
+        review = partial(_review_by_others, writer, parser, schema)
+        return replace(spec, streams_text=False, sink=AsideSink, review=_both(spec.review, review))
+    if schema is None:
+        return spec
+    models = [spec.model, *spec.retries.fallbacks]
+    return _structured(spec, schema, "words" if definition.use_json_mode else _way(models, schema))
+
+
+Way = Literal["native", "tool", "words"]
+
+
+def _way(models: Sequence[Model], schema: OutputSchema) -> Way:
+    """How all of the models can be brought to answer as the schema says."""
+    means = {model.structured_output for model in models}
+    if "none" in means or not schema.is_object:
+        return "words"
+    return "tool" if "tool" in means else "native"
+
+
+def _structured(spec: RunnerSpec, schema: OutputSchema, way: Way) -> RunnerSpec:
+    """`spec`, with the model itself giving the structured answer."""
+    spec = replace(
+        spec,
+        streams_text=False,
+        sink=lambda run: GrowingSink(run, schema),
+        review=_both(spec.review, reviewing(schema, enforced=way == "native")),
+    )
+    if way == "native":
+        return replace(spec, response_format=schema.response_format())
+    if way == "words":
+        return replace(spec, prompt=_with_rules(spec.prompt, schema.in_words()))
+    if ANSWER_TOOL in spec.tools:
+        raise UsageError(f"{spec.label}: a tool may not be named {ANSWER_TOOL!r}, which output_schema adds")
+    return replace(
+        spec,
+        tools={**spec.tools, ANSWER_TOOL: AnswerTool(schema)},
+        prompt=_with_rules(spec.prompt, _CALL),
+    )
+
+
+def _model(given: Model | str | None) -> Model | None:
+    return resolve(given) if isinstance(given, str) else given
+
+
+def _both(first: Review | None, second: Review) -> Review:
+    """The second review, of what the first lets through."""
+    if first is None:
+        return second
+    earlier = first
+
+    async def review(run: Run, message: Message) -> Answer | Again:
+        verdict = await earlier(run, message)
+        return verdict if isinstance(verdict, Again) else await second(run, message)
+
+    return review
+
+
+def _with_rules(prompt: Prompt, rules: str) -> Prompt:
+    """The prompt, with `rules` at the end of its system message."""
+
+    async def with_rules(run: Run) -> list[Message]:
+        messages = await prompt(run)
+        if messages and messages[0].role in ("system", "developer"):
+            system = messages[0]
+            content = f"{system.content}\n\n{rules}" if system.content else rules
+            return [replace(system, content=content), *messages[1:]]
+        return [Message("system", rules), *messages]
+
+    return with_rules
+
+
+async def _settle(schema: OutputSchema, run: Run) -> None:
+    """An answer that did not come from a review, such as a tool's result, has to fit as well."""
+    output = run.output
+    if output.content_type == schema.type_name:
+        return
+    try:
+        content = output.content
+        answer = schema.read(content) if isinstance(content, str) else schema.validate(content)
+    except BadAnswer as error:
+        raise ModelBehaviorError(f"{run.spec.label} ended with what does not fit: {error}") from error
+    output.content, output.content_type = answer.content, answer.content_type
+    run.show(answer.content, answer.content_type)
+
+
+async def _review_by_others(
+    writer: Model | None, parser: Model | None, schema: OutputSchema | None, run: Run, message: Message
+) -> Answer:
+    """The answer that `output_model` and `parser_model` make of what the run's own model said."""
+    text = message.content or ""
+    if writer is not None:
+        wanted = schema if parser is None else None
+        asked = [*run.messages, Message("user", _instruction(_WRITE, writer, wanted))]
+        sink: SinkFactory = ShownSink if parser is None else AsideSink
+        reply, answer = await _ask(run, writer, asked, wanted, sink)
+        run.messages[-1] = reply
+        if parser is None:
+            return answer
+        text = reply.content or ""
+    assert parser is not None
+    asked = [Message("system", _instruction(_PARSE, parser, schema)), Message("user", text)]
+    _, answer = await _ask(run, parser, asked, schema)
+    return answer
+
+
+def _instruction(task: str, model: Model, schema: OutputSchema | None) -> str:
+    return task if schema is None or _native(model, schema) else f"{task}\n\n{schema.in_words()}"
+
+
+def _native(model: Model, schema: OutputSchema) -> bool:
+    return _way([model], schema) == "native"
+
+
+async def _ask(
+    run: Run,
+    model: Model,
+    messages: Sequence[Message],
+    schema: OutputSchema | None,
+    sink: SinkFactory = AsideSink,
+) -> tuple[Message, Answer]:
+    """What another model than the run's own answers: a text, sent to `sink`, or what fits the schema."""
+    if schema is None:
+        reply = await request(run, model, messages, tools={}, sink=sink)
+        return reply, Answer(reply.content or "")
+    enforced = _native(model, schema)
+    while True:
+        reply = await request(
+            run,
+            model,
+            messages,
+            tools={},
+            response_format=schema.response_format() if enforced else None,
+            sink=lambda run: GrowingSink(run, schema),
+        )
+        try:
+            answer = schema.read(reply.content or "", enforced=enforced)
+        except BadAnswer as error:
+            run.send_back(CHECK, str(error))
+            messages = [*messages, reply, Message("user", f"{error}\nAnswer again, with the whole JSON.")]
+            continue
+        run.show(answer.content, answer.content_type)
+        return reply, answer

@@ -1,0 +1,26 @@
+"""A limit on the length of the input."""
+
+from __future__ import annotations
+
+from kern.errors import InputCheckError, UsageError
+from kern.guardrails.base import BaseGuardrail
+from kern.runtime.spec import RunInput
+
+
+class PromptLengthGuardrail(BaseGuardrail):
+    """Refuses an input that is too long, before any model is asked.
+
+    Args:
+        max_length: The most that the input may have, in characters, all its messages together.
+    """
+
+    def __init__(self, max_length: int) -> None:
+        if max_length <= 0:
+            raise UsageError(f"max_length is in characters and above 0, not {max_length}")
+        self.max_length = max_length
+
+    def __call__(self, run_input: RunInput) -> None:
+        """Refuse the input if it is too long."""
+        length = sum(len(message.content or "") for message in run_input.messages)
+        if length > self.max_length:
+            raise InputCheckError(f"the input has {length} characters; at most {self.max_length} are allowed")

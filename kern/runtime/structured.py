@@ -1,0 +1,318 @@
+"""Structured answers: what one has to look like, how it is read from what a model wrote, and how it is shown
+while it is being written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from pydantic import BaseModel, ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic_core import from_json, to_json
+
+from kern.errors import RetryAgentRun, UsageError
+from kern.messages import Message
+from kern.models.base import ResponseFormat, ToolDefinition
+from kern.run.events import RunIntermediateContentEvent
+from kern.runtime.run import Run, RunSink
+from kern.runtime.spec import Again, Answer, CallSite, Review, ToolOutcome
+from kern.tools.json_check import misfits
+from kern.tools.schema import Schema, strict_schema, undo_strict
+
+ANSWER_TOOL = "final_answer"
+CHECK = "the check of the answer"
+
+_FENCED = re.compile(r"```[\w-]*[ \t]*\n(.*?)```", re.DOTALL)
+_MOST_STARTS = 50
+_MOST_ERRORS = 8
+_STEP = 16
+_GROWTH = 1.05
+
+
+class BadAnswer(ValueError):
+    """What a model wrote is not the answer that was asked for; the text tells it why."""
+
+
+class OutputSchema:
+    """What an answer has to look like.
+
+    Args:
+        declared: A pydantic model class, or a JSON schema: bare, or wrapped as OpenAI's `response_format`.
+
+    Raises:
+        UsageError: It is neither.
+    """
+
+    __slots__ = ("_class", "_strict", "name", "schema", "type_name")
+
+    def __init__(self, declared: type[BaseModel] | Mapping[str, Any]) -> None:
+        self._class: type[BaseModel] | None = None
+        if isinstance(declared, type) and issubclass(declared, BaseModel):
+            self._class, self.name, self.type_name = declared, declared.__name__, declared.__name__
+            try:
+                self.schema: Schema = declared.model_json_schema()
+            except PydanticUserError as error:
+                raise UsageError(f"output_schema: {declared.__name__} has no JSON schema: {error}") from error
+        elif isinstance(declared, Mapping):
+            self.name, self.schema = _unwrapped(declared)
+            self.type_name = "dict"
+        else:
+            raise UsageError(
+                f"output_schema takes a pydantic model class or a JSON schema as a dict, not {declared!r}"
+            )
+        try:
+            self._strict: Schema | None = strict_schema(self.schema)
+        except UsageError:  # an open object, say
+            self._strict = None
+
+    @property
+    def is_object(self) -> bool:
+        """Providers take it, and tools: the root is an object, not a list or a text."""
+        return self._strict is not None or self.schema.get("type") == "object"
+
+    def response_format(self) -> ResponseFormat:
+        """The schema for a provider that enforces one: to the letter, where the strict dialect can say it."""
+        return ResponseFormat(self.name, self._strict or self.schema, strict=self._strict is not None)
+
+    def tool_definition(self) -> ToolDefinition:
+        """The schema as a tool that gives the answer."""
+        return ToolDefinition(
+            ANSWER_TOOL,
+            "Give the final answer. Call it once, by itself, when you have all that you need for it.",
+            self._strict or self.schema,
+            strict=self._strict is not None,
+        )
+
+    def read(self, text: str, *, enforced: bool = False) -> Answer:
+        """The answer in what a model wrote: JSON, alone, in a code fence, or amid other words.
+
+        Args:
+            enforced: The provider was given `response_format` or `tool_definition`.
+
+        Raises:
+            BadAnswer: There is none.
+        """
+        failure: BadAnswer | None = None
+        for value in _values(text):
+            try:
+                return self.validate(undo_strict(value, self.schema) if enforced and self._strict else value)
+            except BadAnswer as error:
+                failure = failure or error
+        raise failure or BadAnswer("The answer is no JSON.")
+
+    def validate(self, value: Any) -> Answer:
+        """The answer that a JSON value, or an instance, is.
+
+        Raises:
+            BadAnswer: It does not fit.
+        """
+        if self._class is None:
+            lines = misfits(value, self.schema)
+            if not lines:
+                return Answer(value, self.type_name)
+        elif isinstance(value, self._class):
+            return Answer(value, self.type_name)
+        else:
+            try:
+                text = to_json(value, by_alias=True, inf_nan_mode="constants")
+                return Answer(self._class.model_validate_json(text), self.type_name)
+            except ValidationError as error:
+                lines = [_line(detail) for detail in error.errors(include_url=False)]
+            except ValueError as error:
+                lines = [str(error)]
+        if len(lines) > _MOST_ERRORS:
+            lines = [*lines[:_MOST_ERRORS], f"and {len(lines) - _MOST_ERRORS} more"]
+        raise BadAnswer("The answer does not fit its schema:\n" + "\n".join(f"- {line}" for line in lines))
+
+    def so_far(self, text: str) -> Any:
+        """What is there of an answer that is still being written; None if that does not fit."""
+        start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
+        if start < 0:
+            return None
+        try:
+            value = from_json(text[start:].removesuffix("```"), allow_partial="trailing-strings")
+        except ValueError:
+            return None
+        return value if value and not misfits(value, self.schema, unfinished=True) else None
+
+    def in_words(self) -> str:
+        """The schema for a system message."""
+        return (
+            "<output_schema>\nAnswer with one JSON value that follows the JSON schema below, and with nothing "
+            "else: no words before or after it, no code fence.\n"
+            f"{json.dumps(self.schema, ensure_ascii=False)}\n</output_schema>"
+        )
+
+
+_known: WeakKeyDictionary[type[BaseModel], OutputSchema] = WeakKeyDictionary()
+
+
+def output_schema(declared: type[BaseModel] | Mapping[str, Any] | OutputSchema) -> OutputSchema:
+    """The schema that a parameter declares, computed once per class."""
+    if isinstance(declared, OutputSchema):
+        return declared
+    if not isinstance(declared, type):
+        return OutputSchema(declared)
+    known = _known.get(declared)
+    if known is None:
+        known = _known[declared] = OutputSchema(declared)
+    return known
+
+
+def _unwrapped(declared: Mapping[str, Any]) -> tuple[str, Schema]:
+    """Name and schema. The wrapping is that of OpenAI's `response_format`:
+    https://platform.openai.com/docs/api-reference/chat/create#chat-create-response_format
+    """
+    if declared.get("type") == "json_schema":
+        inner = declared.get("json_schema", declared)
+        if not isinstance(inner, Mapping) or not isinstance(inner.get("schema"), Mapping):
+            raise UsageError("output_schema: a 'json_schema' holds the JSON schema under 'schema'")
+        return str(inner.get("name", "answer")), dict(inner["schema"])
+    if not declared.keys() & {"type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"}:
+        raise UsageError("output_schema: this dict is no JSON schema; it needs 'type' and 'properties'")
+    return re.sub(r"[^\w-]", "_", str(declared.get("title", "answer"))), dict(declared)
+
+
+def _values(text: str) -> Iterator[Any]:
+    """The JSON values in a text, the likeliest first."""
+    try:
+        yield from_json(text.strip(), allow_inf_nan=False)
+        return
+    except ValueError:
+        pass
+    for match in _FENCED.finditer(text):
+        try:
+            yield from_json(match[1].strip(), allow_inf_nan=False)
+        except ValueError:
+            continue
+    decoder, at = json.JSONDecoder(), 0
+    for _ in range(_MOST_STARTS):
+        found = re.compile(r"[{\[]").search(text, at)
+        if found is None:
+            return
+        try:
+            value, at = decoder.raw_decode(text, found.start())
+        except (ValueError, RecursionError):
+            at = found.start() + 1
+            continue
+        yield value
+
+
+def _line(detail: Mapping[str, Any]) -> str:
+    where = "/".join(str(part) for part in detail["loc"])
+    return f"/{where}: {detail['msg']}"
+
+
+# What the engine is given.
+
+
+def reviewing(schema: OutputSchema, *, enforced: bool) -> Review:
+    """A review that takes nothing but a fitting answer, and tells the model why others are none."""
+
+    async def review(run: Run, message: Message) -> Answer | Again:
+        try:
+            answer = schema.read(message.content or "", enforced=enforced)
+        except BadAnswer as error:
+            run.send_back(CHECK, str(error))
+            return Again(f"{error}\nAnswer again, with the whole JSON.")
+        run.show(answer.content, answer.content_type)
+        return answer
+
+    return review
+
+
+class AnswerTool:
+    """The tool by which a model answers that is better at calling tools than at writing JSON."""
+
+    __slots__ = ("_schema", "definition")
+
+    def __init__(self, schema: OutputSchema) -> None:
+        self._schema = schema
+        self.definition = schema.tool_definition()
+
+    async def run(self, run: Run, site: CallSite) -> ToolOutcome:
+        """End the run with the arguments as its answer.
+
+        Raises:
+            RetryAgentRun: They do not fit.
+        """
+        site.pass_on()
+        try:
+            answer = self._schema.read(site.call.arguments, enforced=True)
+        except BadAnswer as error:
+            raise RetryAgentRun(str(error)) from error
+        run.show(answer.content, answer.content_type)
+        return ToolOutcome("This is the answer.", answer=answer)
+
+
+class AsideSink(RunSink):
+    """For text that another model makes the answer of."""
+
+    __slots__ = ()
+
+    def content(self, text: str) -> None:
+        """A piece of the text."""
+        RunSink.content(self, text)
+        if text:
+            self._run.emit(RunIntermediateContentEvent(self._run.source, text))
+
+
+class ShownSink(RunSink):
+    """For the text of a model whose word is the answer, where that of the run's own model is not."""
+
+    __slots__ = ()
+
+    def __init__(self, run: Run) -> None:
+        RunSink.__init__(self, run)
+        self._shown = run.hears_content
+
+
+class GrowingSink(RunSink):
+    """For JSON: the consumer gets what is there of the value, at most once for each read from the network.
+
+    Each reading begins at the start of the text, so that one is only made when the text has grown by a part
+    of itself: the work stays in proportion to the length.
+    """
+
+    __slots__ = ("_loop", "_next_at", "_pieces", "_planned", "_schema", "_sent", "_size")
+
+    def __init__(self, run: Run, schema: OutputSchema) -> None:
+        RunSink.__init__(self, run)
+        self._schema = schema
+        self._pieces: list[str] = []
+        self._size = 0
+        self._next_at = _STEP
+        self._planned: asyncio.Handle | None = None
+        self._sent: Any = None
+        self._loop = asyncio.get_running_loop()
+
+    def content(self, text: str) -> None:
+        """A piece of the JSON."""
+        RunSink.content(self, text)
+        if not self._run.hears_content:
+            return
+        self._pieces.append(text)
+        self._size += len(text)
+        if self._planned is None and self._size >= self._next_at:
+            self._planned = self._loop.call_soon(self._send)  # once what has arrived is through
+
+    def close(self) -> None:
+        """The whole answer comes next."""
+        if self._planned is not None:
+            self._planned.cancel()
+
+    def _send(self) -> None:
+        self._planned = None
+        self._pieces = ["".join(self._pieces)]
+        self._next_at = max(self._size + _STEP, int(self._size * _GROWTH))
+        if self.full:
+            return
+        value = self._schema.so_far(self._pieces[0])
+        if value is not None and value != self._sent:
+            self._sent = value
+            self._run.show(value, "dict" if isinstance(value, dict) else type(value).__name__)
