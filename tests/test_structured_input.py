@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from kern import Agent, Message, Team, UsageError
 from kern.db.in_memory import InMemoryDb
 from kern.errors import InputCheckError
-from kern.testing import ScriptedModel
+from kern.testing import ScriptedModel, tool_call
 
 
 class Line(BaseModel):
@@ -75,9 +75,7 @@ class Other(BaseModel):
     x: int = 1
 
 
-@pytest.mark.parametrize(
-    "given", [Message("user", "hello"), ["a", "b"], Other()]
-)
+@pytest.mark.parametrize("given", [Message("user", "hello"), ["a", "b"], Other()])
 async def test_an_input_that_could_never_fit_is_a_mistake_in_the_program(given: Any) -> None:
     with pytest.raises(UsageError):
         await Agent(model=ScriptedModel([]), input_schema=Order).arun(given)
@@ -99,3 +97,37 @@ async def test_without_a_schema_a_dict_goes_as_it_is() -> None:
     model = ScriptedModel(["done"])
     await Agent(model=model).arun({"any": ["thing"]})
     assert model.requests[0].messages[-1].content == '{"any": ["thing"]}'
+
+
+# Members
+
+
+async def test_a_leader_is_told_a_member_s_schema_and_what_is_wrong_with_a_task() -> None:
+    helper = ScriptedModel(["ordered"])
+    member = Agent(name="clerk", model=helper, input_schema=Line)
+    leader = ScriptedModel(
+        [
+            tool_call("delegate_task_to_member", member_id="clerk", task="two milk"),
+            tool_call(
+                "delegate_task_to_member", member_id="clerk", task='{"article": "milk", "quantity": 0}'
+            ),
+            tool_call(
+                "delegate_task_to_member", member_id="clerk", task='{"article": "milk", "quantity": 2}'
+            ),
+            "done",
+        ]
+    )
+    output = await Team(members=[member], model=leader).arun("order milk")
+    assert '"exclusiveMinimum": 0' in (leader.requests[0].messages[0].content or "")
+    results = [call.result or "" for call in output.tools]
+    assert "InputCheckError: the task has to be JSON, a Line. That is no JSON." in results[0]
+    assert "/quantity: Input should be greater than 0" in results[1]
+    assert results[2] == "ordered"
+    assert [call.tool_call_error for call in output.tools] == [True, True, False]
+    assert len(helper.requests) == 1
+
+
+async def test_what_is_no_class_is_refused() -> None:
+    nonsense: Any = {"type": "object"}
+    with pytest.raises(UsageError, match="input_schema takes a pydantic model class"):
+        await Team(members=[Agent(name="a", input_schema=nonsense)], model=ScriptedModel([])).arun("x")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kern import Agent, RetryAgentRun, RunContext, StopAgentRun, UsageError, tool
+from kern import Agent, RetryAgentRun, RunContext, StopAgentRun, Team, UsageError, tool
 from kern.messages import ToolCall
 from kern.models.base import ModelResponse
 from kern.run.output import RunOutput
@@ -499,3 +499,20 @@ async def test_a_hook_that_gives_up_a_thread_and_has_edits_of_its_own_is_told_th
     assert output.tools[0].tool_call_error
     assert "is undone" in (output.tools[0].result or "")
     assert output.session_state == {"count": 0}
+
+
+async def test_a_team_s_hooks_go_round_its_leader_s_tools_only() -> None:
+    seen: list[str] = []
+
+    def note(function_name: str, function_call: Any, arguments: dict[str, Any]) -> Any:
+        seen.append(function_name)
+        return function_call(**arguments)
+
+    def look_up() -> str:
+        return "found"
+
+    member = Agent(name="helper", model=ScriptedModel([tool_call("look_up"), "yes"]), tools=[look_up])
+    delegate = tool_call("delegate_task_to_member", member_id="helper", task="help")
+    leader = ScriptedModel([ModelResponse.of(None, delegate, tool_call("look_up")), "done"])
+    await Team(members=[member], model=leader, tools=[look_up], tool_hooks=[note]).arun("go")
+    assert seen == ["look_up"]

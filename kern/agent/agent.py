@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from kern.agent.hooks import with_hooks
+from kern.agent.input_schema import with_input
 from kern.agent.options import RunOptions
 from kern.agent.prompt import Prompt
 from kern.agent.running import Runner
@@ -51,4 +52,4 @@ class Agent(Runner[RunOutput]):
             tool_call_limit=self.tool_call_limit,
             retries=self.retry_policy(),
         )
-        return with_output(with_hooks(spec, self), self, options)
+        return with_output(with_input(with_hooks(spec, self), self.input_schema), self, options)

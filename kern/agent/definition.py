@@ -84,7 +84,8 @@ class Definition:
         tools: Functions, `Function`s, `Toolkit`s and sources such as `MCPTools` that the model may call.
         tool_hooks: Functions round every call of a tool, the first one outermost; see `Function`. Calls of a
             team's own tools, such as delegations, have none.
-        input_schema: A pydantic model class: the input is a dict, JSON text or an instance that fits it.
+        input_schema: A pydantic model class: the input is a dict, JSON text or an instance that fits it. A
+            team's leader is told the schema of a member's, and words its tasks as JSON.
         output_schema: A pydantic model class or a JSON schema: what the answer has to look like. `content` is
             then an instance of the class, or the JSON value. An answer that does not fit is sent back to the
             model with the error, a few times, then `ModelBehaviorError`.

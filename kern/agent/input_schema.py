@@ -1,14 +1,19 @@
-"""`input_schema`: the input of a run, checked before it begins."""
+"""`input_schema`: the input of a run, checked before it begins; a member's task, where that begins."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from kern.errors import InputCheckError, UsageError
 from kern.messages import Message
+from kern.runtime.run import Run
+from kern.runtime.spec import RunnerSpec
+from kern.runtime.structured import BadAnswer, JsonForm, json_form
 
 Input = str | Sequence[Any] | Mapping[str, Any] | Message | BaseModel
 
@@ -39,3 +44,29 @@ def checked_input(schema: type[BaseModel] | None, given: Input) -> Input:
         f"with an input_schema the input is a dict, JSON text or a {schema.__name__}, "
         f"not {type(given).__name__}"
     )
+
+
+def with_input(spec: RunnerSpec, schema: type[BaseModel] | None) -> RunnerSpec:
+    """`spec`, which as a member takes no task that does not fit; the leader is told why.
+
+    Raises:
+        UsageError: `schema` is no pydantic model class.
+    """
+    if schema is None:
+        return spec
+    if not _is_model_class(schema):
+        raise UsageError(f"input_schema takes a pydantic model class, not {schema!r}")
+    return replace(spec, before=(partial(_check_task, json_form(schema)), *spec.before))
+
+
+def _is_model_class(schema: object) -> bool:
+    return isinstance(schema, type) and issubclass(schema, BaseModel)
+
+
+async def _check_task(schema: JsonForm, run: Run) -> None:
+    if run.parent is None:
+        return  # checked already
+    try:
+        schema.read(run.input.input_content)
+    except BadAnswer as error:
+        raise InputCheckError(f"the task has to be JSON, a {schema.name}. {error}") from error

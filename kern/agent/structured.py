@@ -23,9 +23,9 @@ from kern.runtime.structured import (
     AsideSink,
     BadAnswer,
     GrowingSink,
-    OutputSchema,
+    JsonForm,
     ShownSink,
-    output_schema,
+    json_form,
     reviewing,
 )
 
@@ -45,7 +45,7 @@ def with_output(spec: RunnerSpec, definition: Definition, options: RunOptions) -
         UsageError: The parameters contradict each other.
     """
     declared = definition.output_schema if options.output_schema is None else options.output_schema
-    schema = None if declared is None else output_schema(declared)
+    schema = None if declared is None else json_form(declared)
     writer, parser = _model(definition.output_model), _model(definition.parser_model)
     if parser is not None and schema is None:
         raise UsageError(f"{definition!r}: parser_model needs an output_schema to parse for")
@@ -63,7 +63,7 @@ def with_output(spec: RunnerSpec, definition: Definition, options: RunOptions) -
 Way = Literal["native", "tool", "words"]
 
 
-def _way(models: Sequence[Model], schema: OutputSchema) -> Way:
+def _way(models: Sequence[Model], schema: JsonForm) -> Way:
     """How all of the models can be brought to answer as the schema says."""
     means = {model.structured_output for model in models}
     if "none" in means or not schema.is_object:
@@ -71,7 +71,7 @@ def _way(models: Sequence[Model], schema: OutputSchema) -> Way:
     return "tool" if "tool" in means else "native"
 
 
-def _structured(spec: RunnerSpec, schema: OutputSchema, way: Way) -> RunnerSpec:
+def _structured(spec: RunnerSpec, schema: JsonForm, way: Way) -> RunnerSpec:
     """`spec`, with the model itself giving the structured answer."""
     spec = replace(
         spec,
@@ -123,7 +123,7 @@ def _with_rules(prompt: Prompt, rules: str) -> Prompt:
     return with_rules
 
 
-async def _settle(schema: OutputSchema, run: Run) -> None:
+async def _settle(schema: JsonForm, run: Run) -> None:
     """An answer that did not come from a review, such as a tool's result, has to fit as well."""
     output = run.output
     if output.content_type == schema.type_name:
@@ -138,7 +138,7 @@ async def _settle(schema: OutputSchema, run: Run) -> None:
 
 
 async def _review_by_others(
-    writer: Model | None, parser: Model | None, schema: OutputSchema | None, run: Run, message: Message
+    writer: Model | None, parser: Model | None, schema: JsonForm | None, run: Run, message: Message
 ) -> Answer:
     """The answer that `output_model` and `parser_model` make of what the run's own model said."""
     text = message.content or ""
@@ -157,11 +157,11 @@ async def _review_by_others(
     return answer
 
 
-def _instruction(task: str, model: Model, schema: OutputSchema | None) -> str:
+def _instruction(task: str, model: Model, schema: JsonForm | None) -> str:
     return task if schema is None or _native(model, schema) else f"{task}\n\n{schema.in_words()}"
 
 
-def _native(model: Model, schema: OutputSchema) -> bool:
+def _native(model: Model, schema: JsonForm) -> bool:
     return _way([model], schema) == "native"
 
 
@@ -169,7 +169,7 @@ async def _ask(
     run: Run,
     model: Model,
     messages: Sequence[Message],
-    schema: OutputSchema | None,
+    schema: JsonForm | None,
     sink: SinkFactory = AsideSink,
 ) -> tuple[Message, Answer]:
     """What another model than the run's own answers: a text, sent to `sink`, or what fits the schema."""

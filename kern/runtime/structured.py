@@ -35,11 +35,11 @@ _GROWTH = 1.05
 
 
 class BadAnswer(ValueError):
-    """What a model wrote is not the answer that was asked for; the text tells it why."""
+    """What a model wrote is not the JSON that was asked for; the text tells it why."""
 
 
-class OutputSchema:
-    """What an answer has to look like.
+class JsonForm:
+    """What an answer, or a task, has to look like.
 
     Args:
         declared: A pydantic model class, or a JSON schema: bare, or wrapped as OpenAI's `response_format`.
@@ -103,7 +103,7 @@ class OutputSchema:
                 return self.validate(undo_strict(value, self.schema) if enforced and self._strict else value)
             except BadAnswer as error:
                 failure = failure or error
-        raise failure or BadAnswer("The answer is no JSON.")
+        raise failure or BadAnswer("That is no JSON.")
 
     def validate(self, value: Any) -> Answer:
         """The answer that a JSON value, or an instance, is.
@@ -127,7 +127,7 @@ class OutputSchema:
                 lines = [str(error)]
         if len(lines) > _MOST_ERRORS:
             lines = [*lines[:_MOST_ERRORS], f"and {len(lines) - _MOST_ERRORS} more"]
-        raise BadAnswer("The answer does not fit its schema:\n" + "\n".join(f"- {line}" for line in lines))
+        raise BadAnswer("That does not fit the schema:\n" + "\n".join(f"- {line}" for line in lines))
 
     def so_far(self, text: str) -> Any:
         """What is there of an answer that is still being written; None if that does not fit."""
@@ -143,24 +143,22 @@ class OutputSchema:
     def in_words(self) -> str:
         """The schema for a system message."""
         return (
-            "<output_schema>\nAnswer with one JSON value that follows the JSON schema below, and with nothing "
-            "else: no words before or after it, no code fence.\n"
+            "<output_schema>\nAnswer with one JSON value that follows this JSON schema, and nothing else: "
+            "no words before or after it, no code fence.\n"
             f"{json.dumps(self.schema, ensure_ascii=False)}\n</output_schema>"
         )
 
 
-_known: WeakKeyDictionary[type[BaseModel], OutputSchema] = WeakKeyDictionary()
+_known: WeakKeyDictionary[type[BaseModel], JsonForm] = WeakKeyDictionary()
 
 
-def output_schema(declared: type[BaseModel] | Mapping[str, Any] | OutputSchema) -> OutputSchema:
-    """The schema that a parameter declares, computed once per class."""
-    if isinstance(declared, OutputSchema):
-        return declared
+def json_form(declared: type[BaseModel] | Mapping[str, Any]) -> JsonForm:
+    """The form that a parameter declares, computed once per class."""
     if not isinstance(declared, type):
-        return OutputSchema(declared)
+        return JsonForm(declared)
     known = _known.get(declared)
     if known is None:
-        known = _known[declared] = OutputSchema(declared)
+        known = _known[declared] = JsonForm(declared)
     return known
 
 
@@ -211,7 +209,7 @@ def _line(detail: Mapping[str, Any]) -> str:
 # What the engine is given.
 
 
-def reviewing(schema: OutputSchema, *, enforced: bool) -> Review:
+def reviewing(schema: JsonForm, *, enforced: bool) -> Review:
     """A review that takes nothing but a fitting answer, and tells the model why others are none."""
 
     async def review(run: Run, message: Message) -> Answer | Again:
@@ -231,7 +229,7 @@ class AnswerTool:
 
     __slots__ = ("_schema", "definition")
 
-    def __init__(self, schema: OutputSchema) -> None:
+    def __init__(self, schema: JsonForm) -> None:
         self._schema = schema
         self.definition = schema.tool_definition()
 
@@ -281,7 +279,7 @@ class GrowingSink(RunSink):
 
     __slots__ = ("_loop", "_next_at", "_pieces", "_planned", "_schema", "_sent", "_size")
 
-    def __init__(self, run: Run, schema: OutputSchema) -> None:
+    def __init__(self, run: Run, schema: JsonForm) -> None:
         RunSink.__init__(self, run)
         self._schema = schema
         self._pieces: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from xml.sax.saxutils import escape, quoteattr
 
@@ -59,6 +60,9 @@ def roster(
         about = member.role or member.description
         if about:
             lines.append(f"Role: {escape(about)}")
+        if member.input_schema is not None:
+            schema = json.dumps(member.input_schema.model_json_schema(), ensure_ascii=False)
+            lines.append(f"Its task is JSON that follows this schema: {escape(schema)}")
         if member_id in subteams:
             names = ", ".join(escape(sub.name or sub_id) for sub_id, sub in subteams[member_id].items())
             lines.append(f"A team of its own, with: {names or 'no members'}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from kern.agent.agent import Agent
 from kern.agent.hooks import with_hooks
+from kern.agent.input_schema import with_input
 from kern.agent.options import NO_OPTIONS, RunOptions
 from kern.agent.prompt import Prompt, call_for_run
 from kern.agent.running import Runner
@@ -130,7 +131,7 @@ class Team(Runner[TeamRunOutput]):
             retries=self.retry_policy(),
             stores_children=self.store_member_responses,
         )
-        return with_output(with_hooks(spec, self), self, options)
+        return with_output(with_input(with_hooks(spec, self), self.input_schema), self, options)
 
     def _own_tools(self, mode: TeamMode, tasks: TaskList, about: str) -> dict[str, RunnableTool]:
         """The tools by which the leader reaches its members."""
