@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
+from urllib.request import getproxies
 
 import httpcore
 import httpx
@@ -17,6 +19,20 @@ import httpx
 from kern._loops import LoopLocal
 from kern.models._pool import KEPT_SECONDS, Pool
 from kern.models._switch import is_loopback
+
+
+class Client(Protocol):
+    """httpx's client, or the one of the extra `fast`."""
+
+    def stream(self, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[Any]:
+        """Send a request; the response's body is read inside the `async with`."""
+
+    @property
+    def is_closed(self) -> bool:
+        """No request can be made any more."""
+
+    async def aclose(self) -> None:
+        """Close all connections."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -31,15 +47,13 @@ class Clients:
     """One event loop's clients."""
 
     def __init__(self) -> None:
-        self._clients: dict[_Settings, httpx.AsyncClient] = {}
+        self._clients: dict[_Settings, Client] = {}
 
-    def stream(
-        self, method: str, url: httpx.URL, **options: Any
-    ) -> AbstractAsyncContextManager[httpx.Response]:
+    def stream(self, method: str, url: httpx.URL, **options: Any) -> AbstractAsyncContextManager[Any]:
         """`httpx.AsyncClient.stream`, on the client for `url`."""
         return self.client(url).stream(method, url, **options)
 
-    def client(self, url: httpx.URL) -> httpx.AsyncClient:
+    def client(self, url: httpx.URL) -> Client:
         """The client for `url`."""
         settings = _Settings(url.scheme == "https", is_loopback(url.host))
         client = self._clients.get(settings)
@@ -55,10 +69,13 @@ class Clients:
             await client.aclose()
 
 
-def _make(settings: _Settings) -> httpx.AsyncClient:
+def _make(settings: _Settings) -> Client:
+    fast = fast_client()
+    # Proxies are httpx's business: those of the environment, which cannot reach this machine's own loopback.
+    if fast is not None and (settings.loopback or not getproxies()):
+        return fast(trusted() if settings.tls else None, keep=KEPT_SECONDS)
     # Without TLS an empty context will do, and costs nothing: a handshake under it fails.
     context = trusted() if settings.tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # A proxy from the environment cannot reach this machine's own loopback.
     limits = httpx.Limits(max_connections=None, keepalive_expiry=KEPT_SECONDS)
     client = httpx.AsyncClient(verify=context, limits=limits, trust_env=not settings.loopback)
     # httpx has no public way to be given another pool. One that is not where it is looked for stays.
@@ -67,6 +84,16 @@ def _make(settings: _Settings) -> httpx.AsyncClient:
         if isinstance(pool, httpcore.AsyncConnectionPool):
             transport._pool = Pool(pool.create_connection)  # type: ignore[union-attr]
     return client
+
+
+@cache
+def fast_client() -> Callable[..., Client] | None:
+    """What the extra `fast` brings, if it is installed: 0.1 s to import, so from a thread."""
+    try:
+        from kern.models._aiohttp import AiohttpClient
+    except ImportError:
+        return None
+    return AiohttpClient
 
 
 @cache
@@ -84,6 +111,8 @@ _of_loop: LoopLocal[Clients] = LoopLocal(Clients, _close)
 
 async def clients_for(url: httpx.URL) -> Clients:
     """The running loop's clients, with what `url` needs at hand."""
+    if not fast_client.cache_info().currsize:
+        await asyncio.to_thread(fast_client)
     if url.scheme == "https" and not trusted.cache_info().currsize:
         await asyncio.to_thread(trusted)
     return _of_loop.get()

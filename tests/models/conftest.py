@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 
 import pytest
 from replay import ReplayServer, Sink
 
-from kern.models import _transport
+from kern.models import _clients, _transport
 from kern.models._clients import close_clients
 
 
+@pytest.fixture(params=["httpx", "aiohttp"])
+def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The HTTP client under the models: what httpx brings, or the extra `fast`."""
+    if request.param == "aiohttp":
+        pytest.importorskip("aiohttp", reason="the extra fast is not installed")
+    else:
+        monkeypatch.setattr(_clients, "fast_client", functools.cache(lambda: None))
+    return str(request.param)
+
+
 @pytest.fixture
-async def server() -> AsyncIterator[ReplayServer]:
+async def server(client: str) -> AsyncIterator[ReplayServer]:
     """The server; at its end no task of the client's side is left."""
     before = asyncio.all_tasks()
     server = ReplayServer()
