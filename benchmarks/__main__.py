@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from benchmarks.cases import CASES, PEERS
-from benchmarks.environments import PACKAGES, RESULTS, ROOT, versions
+from benchmarks.environments import RESULTS, ROOT, versions
 from benchmarks.harness import Measured, model_server, run_case
 from benchmarks.report import Line, lines_of, machine, peer_notes, table, write_docs
 
@@ -67,7 +67,7 @@ def _tell(text: str) -> None:
 
 def _versions(with_peers: bool) -> dict[str, str]:
     found = versions("")
-    for env in (*PEERS, *(set(PACKAGES) - set(PEERS))) if with_peers else ():
+    for env in PEERS if with_peers else ():
         found = versions(env) | found
     return {name: found[name] for name in _NAMED if name in found}
 

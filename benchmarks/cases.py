@@ -20,6 +20,7 @@ class Variant:
         count: Other units than the case's.
         shape: Another shape than the case's.
         rounds: At most so often, for what takes minutes.
+        fast: Kern with its extra `fast`; otherwise it has the core dependencies alone.
     """
 
     label: str
@@ -29,7 +30,7 @@ class Variant:
     count: int = 0
     shape: str = ""
     rounds: int = 99
-    uvloop: bool = False
+    fast: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Case:
 
 FLOOR, KERN = Variant("floor", "floor"), Variant("kern", "kern_runtime")
 BOTH = (FLOOR, KERN)
-FAST = Variant("kern[fast]", "kern_runtime", env="fast", uvloop=True)
+FAST = Variant("kern[fast]", "kern_runtime", fast=True)
 
 
 def _smaller(divisor: int) -> Callable[[Case], Case]:

@@ -1,4 +1,4 @@
-"""The environments of peers and of the fast extra, made by the benchmarks where they are missing."""
+"""The environments of the peers, made by the benchmarks where they are missing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 PACKAGES = {
-    "agno": ["agno", "openai", "sqlalchemy", "aiosqlite"],
+    "agno": ["agno", "openai", "sqlalchemy[asyncio]", "aiosqlite"],
     "pydantic_ai": ["pydantic-ai-slim[openai]"],
     "openai_agents": ["openai-agents"],
     "langgraph": ["langgraph", "langchain", "langchain-openai", "langgraph-checkpoint-sqlite"],
-    "fast": [f"{ROOT}[fast]"],
 }
 
 

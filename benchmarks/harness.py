@@ -60,7 +60,7 @@ class Worker:
             "job": case.job,
             "setup": asdict(setup),
             "shape": variant.shape or case.shape,
-            "uvloop": variant.uvloop,
+            "fast": variant.fast,
         }
         self._process = subprocess.Popen(
             [python_of(variant.env), "-m", "benchmarks.worker", json.dumps(order)],
@@ -101,6 +101,7 @@ def run_case(case: Case, base_url: str, *, with_peers: bool, tell: Any) -> Measu
     failed: Measured = {}
     with ExitStack() as stack:
         measures: dict[Variant, Any] = {}
+        workers: dict[Variant, Worker] = {}
         for variant in case.all_variants(with_peers):
             reason = install(variant.env) if variant.env else ""
             if reason:
@@ -111,13 +112,15 @@ def run_case(case: Case, base_url: str, *, with_peers: bool, tell: Any) -> Measu
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kern-bench-"))
                 worker = Worker(case, variant, base_url, folder)
                 stack.callback(worker.close)
+                workers[variant] = worker
+        for variant, worker in workers.items():
+            said = worker.answer()
+            if "unsupported" not in said and case.shape in ("sequential", "concurrent"):
+                said = worker.measure(min(10, variant.count or case.count))  # warm
+            if "unsupported" in said:
+                failed[variant.label] = said
+            else:
                 measures[variant] = worker.measure
-                said = worker.answer()
-                if "unsupported" not in said and case.shape in ("sequential", "concurrent"):
-                    said = worker.measure(min(10, variant.count or case.count))  # warm
-                if "unsupported" in said:
-                    failed[variant.label] = said
-                    del measures[variant]
         if case.shape == "import":
             for measure in measures.values():
                 measure()  # writes the compiled files

@@ -133,9 +133,11 @@ def main() -> None:
     """Take the order from the command line."""
     order = json.loads(sys.argv[1])
     try:
-        new_loop = importlib.import_module("uvloop").new_event_loop if order.get("uvloop") else None
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(work(order))
+        if order["fast"]:
+            importlib.import_module("aiohttp")
+        elif order["contender"] == "kern_runtime":
+            sys.modules["aiohttp"] = None  # type: ignore[assignment]  # as if it were not installed
+        asyncio.run(work(order))
     except (Unsupported, ImportError) as error:
         _say({"unsupported": str(error)})
 

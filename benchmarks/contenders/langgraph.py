@@ -1,5 +1,6 @@
 """LangGraph: `create_agent` of LangChain on it, members as tools, state in the graph and its SQLite saver."""
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -118,13 +119,14 @@ def _member(model: ChatOpenAI, name: str) -> Any:
 def session(setup: Setup) -> Job:
     """Its thread keeps the conversation in the state, and sends all of it with each run."""
     opened = AsyncSqliteSaver.from_conn_string(f"{setup.folder}/sessions.db")
+    opening = asyncio.ensure_future(opened.__aenter__())
     agent: Any = None
     config: Any = {"configurable": {"thread_id": "the-one"}}
 
     async def run(number: int) -> None:
         nonlocal agent
         if agent is None:
-            saver = await opened.__aenter__()
+            saver = await opening
             agent = create_agent(_model(setup), [count_in_state], state_schema=Counted, checkpointer=saver)
         result = await agent.ainvoke(_said("Count."), config)
         expect(result["messages"][-1].content, "done")
