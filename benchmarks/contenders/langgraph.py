@@ -1,3 +1,5 @@
+# mypy: ignore-errors
+# What it imports is installed in an environment of its own.
 """LangGraph: `create_agent` of LangChain on it, members as tools, state in the graph and its SQLite saver."""
 
 import asyncio

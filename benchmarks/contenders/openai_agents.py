@@ -1,3 +1,5 @@
+# mypy: ignore-errors
+# What it imports is installed in an environment of its own.
 """The OpenAI Agents SDK: agents as tools, state in the context, history in its own SQLite session."""
 
 from __future__ import annotations

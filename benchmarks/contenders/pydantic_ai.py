@@ -1,3 +1,5 @@
+# mypy: ignore-errors
+# What it imports is installed in an environment of its own.
 """pydantic-ai: agents whose tools delegate to agents, state in the dependencies; it stores no sessions."""
 
 from __future__ import annotations
