@@ -1,4 +1,4 @@
-"""The extra `fast` says all that goes wrong in httpx's words. That it does right, the transport's tests show."""
+"""The extra `fast` says all that goes wrong in the words of httpx; the rest is in the transport's tests."""
 
 from __future__ import annotations
 
