@@ -139,9 +139,25 @@ class Recorder:
     calls: dict[str, Call]
     seen: list[State] = field(default_factory=list)
     snapshots: list[State] = field(default_factory=list)
+    errors: dict[str, BaseException] = field(default_factory=dict)
 
     async def work(self, run_context: RunContext, name: str) -> str:
         """The async tool."""
+        try:
+            return await self._work(run_context, name)
+        except BaseException as error:
+            self.errors[name] = error
+            raise
+
+    def work_sync(self, run_context: RunContext, name: str) -> str:
+        """The sync tool."""
+        try:
+            return self._work_sync(run_context, name)
+        except BaseException as error:
+            self.errors[name] = error
+            raise
+
+    async def _work(self, run_context: RunContext, name: str) -> str:
         call = self.calls[name]
         for _ in range(call.pauses):
             await asyncio.sleep(0)
@@ -160,8 +176,7 @@ class Recorder:
                 await self._steps(run_context, transaction, mark)
         return name
 
-    def work_sync(self, run_context: RunContext, name: str) -> str:
-        """The sync tool."""
+    def _work_sync(self, run_context: RunContext, name: str) -> str:
         call = self.calls[name]
         for _ in range(call.pauses):
             time.sleep(0.0001)

@@ -79,7 +79,7 @@ async def play(plans: Sequence[RunPlan]) -> None:
     history = await committed_states(db)
     judge_order(history, calls)
     judge_readers(history, [*read, *recorder.seen, *recorder.snapshots])
-    judge_outcome(history, calls, plans)
+    judge_outcome(history, recorder, plans)
     tried.update(programs=1, calls=len(calls), commits=len(history) - 1, reads=len(read))
 
 
@@ -165,14 +165,14 @@ def judge_readers(history: list[State], observed: list[State]) -> None:
         assert json.dumps(state) in committed, f"{state} was never committed"
 
 
-def judge_outcome(history: list[State], calls: dict[str, Call], plans: Sequence[RunPlan]) -> None:
+def judge_outcome(history: list[State], recorder: Recorder, plans: Sequence[RunPlan]) -> None:
     """What nobody cancelled, and did not fail, is there."""
     marks = {state["by"] for state in history[1:]}
-    for name, call in calls.items():
+    for name, call in recorder.calls.items():
         if plans[int(name[1 : name.index("m")])].cancel_after is not None:
             continue
         for number, transaction in enumerate(call.transactions):
             if transaction.end in COMMITTING:
-                assert f"{name}.{number}" in marks, f"{name}.{number} was lost"
+                assert f"{name}.{number}" in marks, f"lost: {name}.{number}; {recorder.errors.get(name)!r}"
             if transaction.end != "return" and (transaction.end != "raise" or not call.blocks):
                 break  # the call ends here
