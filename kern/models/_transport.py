@@ -193,8 +193,12 @@ async def _read(response: httpx.Response, reader: Reader, sink: DeltaSink) -> No
     # (A response that a mock transport made has been read already, which only `aiter_bytes` forgives.)
     plain = "content-encoding" not in response.headers and not response.is_stream_consumed
     chunks = response.aiter_raw() if plain else response.aiter_bytes()
+    shown = False
     async for chunk in chunks:
         reader.feed(chunk)
+        if not shown and reader.shown:
+            shown = True
+            await asyncio.sleep(0)  # the consumer has the first piece before what came with it is read
         if sink.full:
             await sink.drain()
         if reader.done:
