@@ -515,6 +515,14 @@ async def test_the_row_holds_the_value_as_json() -> None:
     assert RunOutput.from_dict(output.to_dict()).content == {"day": "2026-11-22"}
 
 
+async def test_the_summary_of_a_session_is_no_structured_answer() -> None:
+    model = OneWay("native", [GOOD, "They spoke of a film."])
+    agent = Agent(model=model, output_schema=Movie, enable_session_summaries=True)
+    assert (await agent.arun("a film")).content == STALKER
+    assert model.requests[0].response_format is not None
+    assert model.requests[1].response_format is None
+
+
 async def test_a_paused_run_goes_on_to_a_structured_answer() -> None:
     @tool(requires_confirmation=True)
     def look_up() -> str:

@@ -174,6 +174,81 @@ async def test_an_async_hook_may_call_the_function_in_a_child_task() -> None:
     assert output.session_state == {"log": ["milk"]}
 
 
+@pytest.mark.parametrize("colours", list(itertools.product("sac", repeat=2)), ids="".join)
+@pytest.mark.parametrize("own", "sa")
+async def test_a_hook_may_touch_the_state_first_after_the_call(colours: tuple[str, ...], own: str) -> None:
+    def sync_hook(function_call: Any, arguments: dict[str, Any], run_context: RunContext) -> Any:
+        result = function_call(**arguments)
+        run_context.session_state["count"] += 1
+        return result
+
+    async def async_hook(function_call: Any, arguments: dict[str, Any], run_context: RunContext) -> Any:
+        result = await function_call(**arguments)
+        run_context.session_state["count"] += 1
+        return result
+
+    async def with_child_task(function_call: Any, arguments: dict[str, Any], run_context: RunContext) -> Any:
+        result = await asyncio.create_task(function_call(**arguments))
+        run_context.session_state["count"] += 1
+        return result
+
+    def work() -> str:
+        return "ok"
+
+    async def work_async() -> str:
+        await asyncio.sleep(0)
+        return "ok"
+
+    hooks = [{"s": sync_hook, "a": async_hook, "c": with_child_task}[colour] for colour in colours]
+    for _ in range(2):
+        function = tool(name="work")(work_async if own == "a" else work)
+        output = await run_tool(
+            function, tool_call("work"), tool_call("work"), hooks=hooks, state={"count": 0}
+        )
+        assert [call.result for call in output.tools] == ["ok", "ok"]
+        assert output.session_state == {"count": 4}
+
+
+@pytest.mark.parametrize("colour", "sa")
+async def test_a_hook_beside_its_function_does_not_wait_for_what_that_has(colour: str) -> None:
+    ready, held, held_too = asyncio.Event(), asyncio.Event(), threading.Event()
+
+    async def watch(function_call: Any, arguments: dict[str, Any]) -> Any:
+        task = asyncio.create_task(function_call(**arguments))
+        await asyncio.sleep(0.01)
+        ready.set()
+        await asyncio.sleep(0.03)  # by now the state is another call's, and the function stands in the queue
+        return await task
+
+    def add(run_context: RunContext) -> str:
+        assert held_too.wait(20)
+        run_context.session_state["count"] += 1
+        return "added"
+
+    async def add_async(run_context: RunContext) -> str:
+        await held.wait()
+        run_context.session_state["count"] += 1
+        return "added"
+
+    async def hold(run_context: RunContext) -> None:
+        await ready.wait()
+        run_context.session_state["count"] += 10
+        held.set()
+        held_too.set()
+        async with asyncio.timeout(0.1):
+            await asyncio.Event().wait()
+
+    function = tool(name="add", tool_hooks=[watch])(add_async if colour == "a" else add)
+    agent = Agent(
+        model=ScriptedModel([ModelResponse.of(None, tool_call("hold"), tool_call("add")), "done"]),
+        tools=[hold, function],
+        session_state={"count": 0},
+    )
+    output = await agent.arun("go")
+    assert [call.tool_call_error for call in output.tools] == [True, False]
+    assert output.session_state == {"count": 1}
+
+
 # What hooks may do
 
 
@@ -346,6 +421,23 @@ async def test_generators_hand_their_pieces_to_hooks_as_a_list() -> None:
     assert (await run_tool(letters, tool_call("letters"), hooks=[count])).tools[0].result == "2"
     assert (await run_tool(letters, tool_call("letters"), hooks=[pass_on])).tools[0].result == "ab"
     assert (await run_tool(more, tool_call("more"), hooks=[pass_on])).tools[0].result == "ab"
+
+
+@pytest.mark.parametrize("where", ["alone", "outside", "inside"])
+async def test_a_sync_hook_may_return_a_coroutine(where: str) -> None:
+    async def go_on(function_call: Any, arguments: dict[str, Any], run_context: RunContext) -> Any:
+        await asyncio.sleep(0)
+        run_context.session_state["log"].append("hook")
+        return "from a coroutine"
+
+    def hook(function_call: Any, arguments: dict[str, Any], run_context: RunContext) -> Any:
+        return go_on(function_call, arguments, run_context)
+
+    hooks = {"alone": [hook], "outside": [hook, _async_hook("a")], "inside": [_async_hook("a"), hook]}[where]
+    output = await run_tool(_sync_tool, tool_call("_sync_tool", item="x"), hooks=hooks, state={"log": []})
+    inside = where == "inside"
+    assert output.tools[0].result == ("a(from a coroutine)" if inside else "from a coroutine")
+    assert output.session_state == {"log": ["a before", "hook", "a after"] if inside else ["hook"]}
 
 
 # What goes wrong

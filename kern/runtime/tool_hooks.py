@@ -86,7 +86,8 @@ class _Hooked:
     def call(self, chain: Chain, arguments: dict[str, Any], **more: Any) -> Any:
         """Call the hook."""
         available = {"function_name": self._name, "arguments": arguments, **more}
-        return self._hook(**call_kwargs(self._hook, {**available, "run_context": chain.context}))
+        value = self._hook(**call_kwargs(self._hook, {**available, "run_context": chain.context}))
+        return value if self.is_async else chain.finished(value)
 
 
 class _Round(_Hooked):
@@ -162,9 +163,7 @@ class _Itself:
             return collect(value, chain.listener)
         if function.kind == "async_generator":
             return collect_async(value, chain.listener)
-        if not self.is_async and inspect.iscoroutine(value):
-            return chain.on_loop(lambda: value)  # a sync wrapper round an async function
-        return value
+        return value if self.is_async else chain.finished(value)
 
 
 class Chain:
@@ -271,6 +270,10 @@ class Chain:
             self._lost = touched
             await self._give_up()
             raise
+
+    def finished(self, value: Any) -> Any:
+        """What a sync piece has returned; a coroutine, as of a wrapper round an async function, is run."""
+        return self.on_loop(lambda: value) if inspect.iscoroutine(value) else value
 
     def on_loop(self, start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Run an async piece on the loop, for a sync one, whose thread waits."""
