@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     notes = peer_notes(measured)
     for note in notes:
         print(f"- {note}")
-    about = machine() | _versions(chosen.peers)
+    about = machine() | {"sizes": "quick" if chosen.quick else "full"} | _versions(chosen.peers)
     path = Path(chosen.json) if chosen.json else RESULTS / "latest.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     report = {"machine": about, "rows": [line.data for line in lines], "cases": measured}

@@ -201,7 +201,6 @@ CASES = (
             FAST,
             Variant("one by one", "kern_runtime", model="tool", count=200, shape="sequential"),
             Variant("sockets", "sockets"),
-            Variant("floor", "floor", rounds=1),
         ),
         rounds=3,
         peer_rounds=1,

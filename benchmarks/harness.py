@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from statistics import median
 from typing import Any
@@ -85,8 +85,9 @@ class Worker:
     def measure(self, count: int = 0) -> dict[str, Any]:
         """One round."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{count or self._count}\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has died; `answer` finds out why
+            self._process.stdin.write(f"{count or self._count}\n")
+            self._process.stdin.flush()
         return self.answer()
 
     def close(self) -> None:
