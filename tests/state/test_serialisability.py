@@ -22,6 +22,7 @@ from programs import COMMITTING, Call, Recorder, RunPlan, State, programs, resul
 from kern.agent import Agent
 from kern.db.in_memory import InMemoryDb
 from kern.run import RunContext
+from kern.runtime import run as run_module
 from kern.runtime.session import live_sessions
 from kern.state.patch import apply
 from kern.team import Team
@@ -30,6 +31,12 @@ from kern.testing import tool_call
 START: State = {"a": 1, "b": 2}
 
 tried: Counter[str] = Counter()
+
+
+@pytest.fixture(autouse=True)
+def patient_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any number of calls may send the model back."""
+    monkeypatch.setattr(run_module, "MOST_TRIES_AGAIN", 1000)
 
 
 @pytest.mark.timeout(120)  # of work that takes five seconds on an idle machine
