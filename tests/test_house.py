@@ -116,3 +116,19 @@ def test_import_kern_loads_no_surface() -> None:
     assert "kern.agent.agent" in loaded
     unwanted = ("kern.testing", "kern.cli", "kern.console._rich", "kern.tools.duckduckgo", "kern.tools.mcp")
     assert [name for name in loaded if name.startswith(unwanted)] == []
+
+
+def test_no_package_reaches_into_the_private_modules_of_another() -> None:
+    """`kern.a._b` is for `kern.a` and what is below it; others import what `kern.a` hands out."""
+    reached = [
+        f"{path}: {module}"
+        for path, text in sources("kern").items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("kern.")
+        for module in [*(f"{node.module}.{alias.name}" for alias in node.names), node.module]
+        for at, part in enumerate(module.split("."))
+        if part.startswith("_") and not part.startswith("__")
+        if (ROOT / "kern" / Path(*module.split(".")[1 : at + 1])).with_suffix(".py").exists()
+        if not path.startswith("/".join(module.split(".")[:at]) + "/")
+    ]
+    assert reached == []

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from kern._version import __version__
 from kern.cli._report import say
 from kern.cli.demo import add_demo_parser
-from kern.console._view import was_shown
+from kern.console import was_shown
 from kern.errors import KernError
 
 __all__ = ["main"]

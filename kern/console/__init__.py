@@ -4,7 +4,7 @@ Views consume events and outputs, and know neither Agent nor Team nor the engine
 """
 
 from kern.console._open import open_view
-from kern.console._view import View, ViewOptions
+from kern.console._view import View, ViewOptions, was_shown
 from kern.console.chat import chat
 
-__all__ = ["View", "ViewOptions", "chat", "open_view"]
+__all__ = ["View", "ViewOptions", "chat", "open_view", "was_shown"]
