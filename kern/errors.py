@@ -8,6 +8,7 @@
     │   ├── ModelConnectionError     the provider could not be reached, or the connection broke
     │   │   └── ModelTimeoutError
     │   ├── ModelStreamError         the answer ended too early, or was no valid protocol
+    │   │   └── ModelIncompleteError      cut at a limit, or by a content filter: the next one would be too
     │   └── ModelStatusError         the provider answered with an error status
     │       ├── ModelBadRequestError      400, 413, 422
     │       ├── ModelAuthError            401, 403
@@ -100,6 +101,24 @@ class ModelTimeoutError(ModelConnectionError):
 
 class ModelStreamError(ModelError):
     """The answer ended too early, reported a failure of its own, or was not the protocol it should be."""
+
+
+class ModelIncompleteError(ModelStreamError):
+    """The provider cut the answer at a limit, or its content filter did. The same request would end the same
+    way and cost the same again, so it is not repeated; `fallback_models` are asked.
+
+    Args:
+        message: What happened, and what to do about it.
+        reason: The provider's word: "max_output_tokens" or "content_filter".
+        usage: The `Usage` that the answer cost all the same.
+    """
+
+    def __init__(
+        self, message: str, *, reason: str, usage: Any = None, provider: str = "", model: str = ""
+    ) -> None:
+        super().__init__(message, provider=provider, model=model)
+        self.reason = reason
+        self.usage = usage
 
 
 class ModelStatusError(ModelError):

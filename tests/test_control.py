@@ -8,14 +8,20 @@ import pytest
 
 from kern import Agent, RunContext, RunStatus, Team
 from kern.db.sqlite import SqliteDb
-from kern.errors import ModelAuthError, ModelServerError, RunDeadlineExceeded, UsageLimitExceeded
+from kern.errors import (
+    ModelAuthError,
+    ModelIncompleteError,
+    ModelServerError,
+    RunDeadlineExceeded,
+    UsageLimitExceeded,
+)
 from kern.messages import Message
 from kern.models.base import ModelRequest, ModelResponse
 from kern.models.openai import OpenAIChat
 from kern.run import BaseRunEvent, RunCompletedEvent
 from kern.runtime.session import live_sessions
 from kern.testing import FunctionModel, ModelServer, ScriptedModel, tool_call
-from kern.usage import UsageLimits
+from kern.usage import Usage, UsageLimits
 
 
 async def slow(run_context: RunContext) -> str:
@@ -161,6 +167,23 @@ async def test_what_cannot_pass_is_not_retried_but_falls_back() -> None:
     output = await agent.arun("go")
     assert output.content == "from the other"
     assert output.model == "other"
+    main.assert_exhausted()
+
+
+async def test_an_answer_that_was_cut_is_not_asked_for_again_but_falls_back_and_is_counted() -> None:
+    cost = Usage(input_tokens=7, output_tokens=3, total_tokens=10, requests=1)
+    cut = ModelIncompleteError("cut", reason="max_output_tokens", usage=cost, provider="test", model="m")
+    main = ScriptedModel([cut])
+    agent = Agent(
+        model=main,
+        retries=5,
+        delay_between_retries=0.0,
+        fallback_models=[ScriptedModel(["whole"], id="other")],
+    )
+    output = await agent.arun("go")
+    assert output.content == "whole"
+    assert output.metrics.requests == 2
+    assert output.metrics.input_tokens == 7
     main.assert_exhausted()
 
 

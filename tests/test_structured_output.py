@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel, Field, RootModel
 
 from kern import Agent, RunStatus, Team, UsageError, tool
-from kern.errors import ModelBehaviorError
+from kern.errors import ModelAuthError, ModelBehaviorError, ModelConnectionError, UsageLimitExceeded
 from kern.messages import ToolCall
 from kern.models.base import Model, ModelRequest, ModelResponse
 from kern.models.openai import OpenAIChat, OpenAIResponses
@@ -26,6 +26,7 @@ from kern.run.events import (
 from kern.run.output import RunOutput
 from kern.testing import Answer, ModelServer, ScriptedModel, no_leaks, tool_call
 from kern.tools.schema import strict_schema
+from kern.usage import UsageLimits
 
 
 class Movie(BaseModel):
@@ -456,6 +457,50 @@ async def test_a_parser_model_is_sent_back_and_may_fail() -> None:
     )
     with pytest.raises(ModelBehaviorError):
         await hopeless.arun("a film")
+
+
+async def test_requests_of_parser_and_output_model_are_made_again_and_counted() -> None:
+    broken = ModelConnectionError("no connection", provider="scripted", model="m")
+    refused = ModelAuthError("wrong key", status=401, provider="scripted", model="m")
+    writer, parser = ScriptedModel([broken, "Stalker of 1979"]), ScriptedModel([broken, refused])
+    other = ScriptedModel([GOOD], id="other")
+    agent = Agent(
+        model=ScriptedModel(["draft"]),
+        output_model=writer,
+        parser_model=parser,
+        output_schema=Movie,
+        retries=1,
+        delay_between_retries=0.0,
+        fallback_models=[other],
+    )
+    output = await agent.arun("a film")
+    assert output.content == STALKER
+    assert output.model == "other"
+    assert output.metrics.requests == 3
+    for model in (writer, parser, other):
+        model.assert_exhausted()
+
+
+async def test_requests_of_a_parser_model_are_limited_as_the_model_s_own_are() -> None:
+    parser = ScriptedModel([GOOD])
+    agent = Agent(model=ScriptedModel(["Stalker"]), parser_model=parser, output_schema=Movie)
+    with pytest.raises(UsageLimitExceeded):
+        await agent.arun("a film", usage_limits=UsageLimits(requests=1))
+    assert parser.requests == []
+
+
+async def test_a_fallback_that_enforces_no_schema_is_told_of_it_in_words() -> None:
+    refused = ModelAuthError("wrong key", status=401, provider="scripted", model="m")
+    other = OneWay("none", [GOOD])
+    agent = Agent(
+        model=ScriptedModel(["Stalker"]),
+        parser_model=ScriptedModel([refused]),
+        output_schema=Movie,
+        fallback_models=[other],
+    )
+    assert (await agent.arun("a film")).content == STALKER
+    (request,) = other.requests
+    assert "output_schema" in (request.messages[0].content or "")
 
 
 async def test_a_parser_model_without_a_schema_is_refused() -> None:

@@ -90,8 +90,9 @@ class Definition:
             then an instance of the class, or the JSON value. An answer that does not fit is sent back to the
             model with the error, a few times, then `ModelBehaviorError`.
         use_json_mode: Ask for the JSON in words, even of a model whose provider could enforce the schema.
-        parser_model: Makes the structured answer of the text that the model has written.
-        output_model: Writes the final answer, from the conversation that the model has led.
+        parser_model: Makes the structured answer of the text that the model has written. Its requests count
+            and are made again as the model's own are, by the `fallback_models` if need be.
+        output_model: Writes the final answer, from the conversation that the model has led. Likewise.
         pre_hooks: Functions before the run, with what they ask for by parameter names: run_input,
             run_context, run_id, session_id, user_id, agent_id, team_id, metadata, dependencies, debug_mode.
             They may change `run_input.input_content`. `InputCheckError` refuses the run; any other error is

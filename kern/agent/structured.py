@@ -13,7 +13,7 @@ from kern.errors import ModelBehaviorError, UsageError
 from kern.messages import Message
 from kern.models import resolve
 from kern.models.base import Model
-from kern.runtime.engine import request
+from kern.runtime.engine import ask
 from kern.runtime.run import Run
 from kern.runtime.spec import Again, Answer, Review, RunnerSpec, SinkFactory
 from kern.runtime.structured import (
@@ -144,7 +144,7 @@ async def _review_by_others(
     text = message.content or ""
     if writer is not None:
         wanted = schema if parser is None else None
-        asked = [*run.messages, Message("user", _instruction(_WRITE, writer, wanted))]
+        asked = [*run.messages, Message("user", _instruction(run, _WRITE, writer, wanted))]
         sink: SinkFactory = ShownSink if parser is None else AsideSink
         reply, answer = await _ask(run, writer, asked, wanted, sink)
         run.messages[-1] = reply
@@ -152,17 +152,18 @@ async def _review_by_others(
             return answer
         text = reply.content or ""
     assert parser is not None
-    asked = [Message("system", _instruction(_PARSE, parser, schema)), Message("user", text)]
+    asked = [Message("system", _instruction(run, _PARSE, parser, schema)), Message("user", text)]
     _, answer = await _ask(run, parser, asked, schema)
     return answer
 
 
-def _instruction(task: str, model: Model, schema: JsonForm | None) -> str:
-    return task if schema is None or _native(model, schema) else f"{task}\n\n{schema.in_words()}"
+def _instruction(run: Run, task: str, model: Model, schema: JsonForm | None) -> str:
+    return task if schema is None or _native(run, model, schema) else f"{task}\n\n{schema.in_words()}"
 
 
-def _native(model: Model, schema: JsonForm) -> bool:
-    return _way([model], schema) == "native"
+def _native(run: Run, model: Model, schema: JsonForm) -> bool:
+    """Whether `model`, and every model that may have to take its place, enforces the schema."""
+    return _way([model, *run.spec.retries.fallbacks], schema) == "native"
 
 
 async def _ask(
@@ -174,11 +175,11 @@ async def _ask(
 ) -> tuple[Message, Answer]:
     """What another model than the run's own answers: a text, sent to `sink`, or what fits the schema."""
     if schema is None:
-        reply = await request(run, model, messages, tools={}, sink=sink)
+        reply = await ask(run, model, messages, tools={}, sink=sink)
         return reply, Answer(reply.content or "")
-    enforced = _native(model, schema)
+    enforced = _native(run, model, schema)
     while True:
-        reply = await request(
+        reply = await ask(
             run,
             model,
             messages,

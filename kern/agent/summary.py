@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kern.messages import Message
 from kern.models.base import Model
-from kern.runtime.engine import request
+from kern.runtime.engine import ask
 from kern.runtime.run import Run
 
 _TASK = """\
@@ -35,7 +35,7 @@ class Summarize:
             Message("system", _TASK),
             Message("user", f"<old_summary>\n{old}\n</old_summary>\n\n<exchange>\n{new}\n</exchange>"),
         ]
-        answer = await request(run, self.model or run.spec.model, messages, tools={}, shown=False)
+        answer = await ask(run, self.model or run.spec.model, messages, tools={}, shown=False)
         if answer.content:
             run.tree.session.summary = answer.content
 

@@ -16,6 +16,7 @@ from kern.errors import (
     ModelAuthError,
     ModelBadRequestError,
     ModelConnectionError,
+    ModelIncompleteError,
     ModelNotFoundError,
     ModelRateLimitError,
     ModelServerError,
@@ -24,6 +25,7 @@ from kern.errors import (
     ModelTimeoutError,
     UsageError,
 )
+from kern.usage import Usage
 
 MAX_RETRY_AFTER = 60.0
 """Seconds. A provider that asks for a longer wait gets no retry: the caller decides, with `retry_after`."""
@@ -73,6 +75,32 @@ class StreamFault(Exception):
         self.code = code
 
 
+# Why a provider ends an answer early, where the same request would only be ended early again.
+_CUT = {
+    "max_output_tokens": (
+        "the answer was cut: its limit of output tokens is used up, reasoning included; "
+        "raise max_output_tokens, ask for less, or let the model reason less"
+    ),
+    "content_filter": "the provider's content filter has cut the answer; change what is asked, or the model",
+}
+
+
+class CutFault(StreamFault):
+    """Raised by a decoder: the provider has ended the answer early, for a reason that stays.
+
+    Args:
+        reason: One of `CutFault.reasons`.
+        usage: What the answer has cost.
+    """
+
+    reasons = frozenset(_CUT)
+
+    def __init__(self, reason: str, usage: Usage) -> None:
+        super().__init__(f"{_CUT[reason]} (the answer is incomplete: {reason})")
+        self.reason = reason
+        self.usage = usage
+
+
 @dataclass(slots=True, frozen=True)
 class Origin:
     """Whom a request goes to, for the words of its errors.
@@ -108,6 +136,15 @@ class Origin:
 def of_fault(fault: StreamFault, origin: Origin, request_id: str | None) -> Failure:
     """An answer that broke off, or reports a failure, after the status said 200."""
     text = f"{fault} (request {request_id})" if request_id else str(fault)
+    if isinstance(fault, CutFault):
+        cut = ModelIncompleteError(
+            origin.clean(text),
+            reason=fault.reason,
+            usage=fault.usage,
+            provider=origin.provider,
+            model=origin.model,
+        )
+        return Failure(cut, fault.__cause__, again=False)
     final = fault.code is not None and (fault.code in _FINAL_CODES or "image" in fault.code)
     return Failure(origin.stream(text), fault.__cause__, again=not final)
 

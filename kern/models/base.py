@@ -118,7 +118,8 @@ class Model(ABC):
         """Answer one request.
 
         With `request.stream`, pieces are put into `sink` as they arrive; the whole answer is returned all
-        the same. Once a piece was put, a failed attempt is not tried again.
+        the same. Once a piece was put, a failed attempt is not tried again; nor is, ever, an answer that the
+        provider has cut at a limit or by a filter, since it would be cut again.
 
         Raises:
             ModelError: The request failed, after the retries that make sense.

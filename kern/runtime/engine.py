@@ -16,6 +16,7 @@ from typing import Any
 from kern.errors import (
     KernError,
     ModelError,
+    ModelIncompleteError,
     ModelRateLimitError,
     ModelServerError,
     ModelStatusError,
@@ -39,6 +40,7 @@ from kern.runtime.run import Run, RunSink
 from kern.runtime.spec import Answer, RunnableTool, SinkFactory, ToolOutcome
 from kern.runtime.stream import Listen
 from kern.runtime.toolrun import run_calls, tool_message
+from kern.usage import Usage
 
 log = logging.getLogger("kern")
 
@@ -118,7 +120,7 @@ async def _turns(run: Run) -> Answer | None:
             raise asyncio.CancelledError
         calls = run.messages[-1].tool_calls
         if not calls:
-            message = await _ask(run)
+            message = await ask(run, run.spec.model, run.messages)
             run.messages.append(message)
             run.debug("assistant: %s %s", message.content or "", message.tool_calls or "")
             calls = message.tool_calls
@@ -169,17 +171,41 @@ def _answer_of(outcomes: list[ToolOutcome]) -> Answer | None:
     return Answer("") if any(outcome.stop for outcome in outcomes) else None  # their results are content
 
 
-async def _ask(run: Run) -> Message:
-    """One turn of the model's, by the first model that answers."""
+async def ask(
+    run: Run,
+    model: Model,
+    messages: Sequence[Message],
+    *,
+    tools: Mapping[str, RunnableTool] | None = None,
+    response_format: ResponseFormat | None = None,
+    sink: SinkFactory | None = None,
+    shown: bool = True,
+) -> Message:
+    """Ask `model`, as often as the run's retries allow, then the run's fallback models; returns the answer.
+
+    Every request is counted and told.
+
+    Args:
+        tools, response_format, sink: Instead of the run's own; with tools goes the format.
+        shown: The text is the answer, or a part of it, which a consumer hears as it comes.
+    """
     retries = run.spec.retries
-    models = [(run.spec.model, retries.count), *((model, 0) for model in retries.fallbacks)]
+    chosen = run.spec.tools if tools is None else tools
     failure: ModelError | None = None
-    for model, again in models:
+    for asked, again in [(model, retries.count), *((other, 0) for other in retries.fallbacks)]:
         for attempt in range(again + 1):
             if failure is not None:
                 await _before_another(run, failure, retries.wait(attempt))
+            deltas = (sink or run.spec.sink or RunSink)(run) if shown else RunSink(run, shown=False)
+            request = ModelRequest(
+                messages=messages,
+                tools=[tool.definition for tool in chosen.values()],
+                tool_choice=run.spec.tool_choice if chosen else None,
+                response_format=run.spec.response_format if tools is None else response_format,
+                stream=run.hears_content and shown,
+            )
             try:
-                return await request(run, model, run.messages)
+                return await _request(run, asked, request, deltas)
             except ModelError as error:
                 failure = error
                 if not _may_pass(error):
@@ -198,44 +224,25 @@ async def _before_another(run: Run, failure: ModelError, delay: float) -> None:
 
 def _may_pass(error: ModelError) -> bool:
     """The same request may succeed later."""
+    if isinstance(error, ModelIncompleteError):
+        return False
     return not isinstance(error, ModelStatusError) or isinstance(
         error, ModelRateLimitError | ModelServerError
     )
 
 
-async def request(
-    run: Run,
-    model: Model,
-    messages: Sequence[Message],
-    *,
-    tools: Mapping[str, RunnableTool] | None = None,
-    response_format: ResponseFormat | None = None,
-    sink: SinkFactory | None = None,
-    shown: bool = True,
-) -> Message:
-    """One request to a model, counted and told; returns its message.
-
-    Args:
-        tools, response_format, sink: Instead of the run's own; with tools goes the format.
-        shown: Its text is the answer, or a part of it, which a consumer hears as it comes.
-    """
-    spec, output = run.spec, run.output
-    chosen = spec.tools if tools is None else tools
+async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSink) -> Message:
+    """One request to a model, counted and told; returns its message."""
+    output = run.output
     run.tree.ledger.reserve_request()
     run.emit(ModelRequestStartedEvent(run.source, model.id, model.provider))
-    deltas = (sink or spec.sink or RunSink)(run) if shown else RunSink(run, shown=False)
     run.shown_text = False
     try:
-        response = await model.respond(
-            ModelRequest(
-                messages=messages,
-                tools=[tool.definition for tool in chosen.values()],
-                tool_choice=spec.tool_choice if chosen else None,
-                response_format=spec.response_format if tools is None else response_format,
-                stream=run.hears_content and shown,
-            ),
-            deltas,
-        )
+        response = await model.respond(request, deltas)
+    except ModelIncompleteError as error:
+        if error.usage is not None:
+            _count(run, model, error.usage)
+        raise
     except KernError:
         raise
     except Exception as error:
@@ -245,11 +252,10 @@ async def request(
     finally:
         deltas.close()
     message = response.message
-    run.tree.ledger.count(response.usage)
+    _count(run, model, response.usage)
     message.usage = response.usage
     message.created_at = int(time.time())
     output.model, output.model_provider = model.id, model.provider
-    run.own.count(f"{model.provider}/{model.id}", response.usage)
     if message.reasoning_content:
         output.reasoning_content = message.reasoning_content
     if run.own.time_to_first_token is None and deltas.first_token_after is not None:
@@ -262,6 +268,11 @@ async def request(
         )
     await run.breathe()
     return message
+
+
+def _count(run: Run, model: Model, usage: Usage) -> None:
+    run.tree.ledger.count(usage)
+    run.own.count(f"{model.provider}/{model.id}", usage)
 
 
 async def drive_child(run: Run) -> RunOutput | TeamRunOutput:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
@@ -11,7 +11,7 @@ from openai.types.responses.response_create_params import ResponseCreateParamsSt
 from pydantic import BaseModel, TypeAdapter
 from replay import Sink
 
-from kern.errors import ModelAuthError, ModelNotFoundError, ModelStreamError
+from kern.errors import ModelAuthError, ModelIncompleteError, ModelNotFoundError, ModelStreamError
 from kern.messages import File, Image, Message
 from kern.models import ModelRequest, ResponseFormat, ToolDefinition
 from kern.models.base import Model
@@ -86,7 +86,6 @@ async def test_strict_tools_and_structured_answers_are_accepted(make: type[Model
         Fault.malformed(),
         Fault.failed(),
         Fault.error_event(),
-        Fault.incomplete(),
     ],
     ids=lambda fault: fault.kind,
 )
@@ -111,6 +110,28 @@ async def test_a_fault_after_something_was_shown_is_final(
             await respond(make("m", base_url=server.base_url), sink, Message("user", "Hi"))
         assert sink.text()
         assert sink.retries == []
+
+
+@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("reason", "way_out"), [("max_output_tokens", "raise max_output_tokens"), ("content_filter", "change")]
+)
+async def test_an_answer_that_the_provider_has_cut_is_not_paid_for_again(
+    make: type[Model],
+    stream: bool,
+    reason: Literal["max_output_tokens", "content_filter"],
+    way_out: str,
+    sink: Sink,
+) -> None:
+    async with ModelServer([Answer("Lost words.", fault=Fault.incomplete(reason=reason)), "never"]) as server:
+        with pytest.raises(ModelIncompleteError, match=way_out) as caught:
+            await respond(make("m", base_url=server.base_url), sink, Message("user", "Hi"), stream=stream)
+        assert len(server.requests) == 1
+    assert caught.value.reason == reason
+    assert reason in str(caught.value)
+    assert caught.value.usage.input_tokens > 0
+    assert sink.retries == []
 
 
 @pytest.mark.parametrize("make", MODELS)

@@ -394,9 +394,9 @@ async def test_what_cannot_be_sent_is_refused_before_anything_is(
         (
             {
                 "type": "response.incomplete",
-                "response": {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}},
+                "response": {"status": "incomplete", "incomplete_details": {"reason": "maintenance"}},
             },
-            "max_output_tokens",
+            "maintenance",
         ),
         ({"type": "error", "code": "server_error", "message": "Broken"}, "Broken"),
         ({"type": "error", "error": {"code": "server_error", "message": "Broken"}}, "Broken"),

@@ -13,14 +13,14 @@ from uuid import uuid4
 from pydantic_core import to_json
 
 from kern.messages import ToolCall
-from kern.models._failures import StreamFault, explain
+from kern.models._failures import CutFault, StreamFault, explain
 from kern.models.base import DeltaSink, ModelResponse
 from kern.models.openai._chat_encode import PROVIDER
 from kern.models.openai._reading import AnswerReader, answer, count, items_of, parse, text_of
 from kern.usage import Usage
 
 _REASONING = ("reasoning_content", "reasoning")
-_CUT = {"length": "max_output_tokens, or the model's context, is used up", "content_filter": "content filter"}
+_CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ class ChatReader(AnswerReader):
         if self._finish_reason is None and not self.done:
             raise StreamFault("the stream ended before the answer was complete")
         if self._finish_reason in _CUT:
-            raise StreamFault(f"the answer is incomplete: {_CUT[self._finish_reason]}")
+            raise CutFault(_CUT[self._finish_reason], _usage(self._usage))
         calls = [
             ToolCall(call.id or f"call_{uuid4().hex}", call.name, "".join(call.arguments))
             for call in self._calls

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from kern.messages import ToolCall
-from kern.models._failures import StreamFault, explain
+from kern.models._failures import CutFault, StreamFault, explain
 from kern.models.base import DeltaSink, ModelResponse
 from kern.models.openai._reading import AnswerReader, answer, count, items_of, parse, text_of
 from kern.models.openai._responses_encode import PROVIDER
@@ -83,6 +83,8 @@ class ResponsesReader(AnswerReader):
         status = status or answer.get("status") or "completed"
         if status == "incomplete":
             reason = (answer.get("incomplete_details") or {}).get("reason") or "unknown"
+            if reason in CutFault.reasons:
+                raise CutFault(reason, _usage(answer.get("usage")))
             raise StreamFault(f"the answer is incomplete: {reason}")
         if answer.get("error") or status != "completed":
             message, code = explain(answer) if answer.get("error") else (f"its status is {status}", None)

@@ -28,13 +28,15 @@ class OpenAIChat(OpenAIModel):
         base_url: None: the variable OPENAI_BASE_URL, or OpenAI itself.
         organization: The OpenAI organization that pays.
         timeout: Seconds of silence after which a request is given up; None: 600. Connecting gets 10.
-        max_retries: How often a failed request is repeated, where that makes sense.
+        max_retries: How often a failed request is repeated, where that makes sense: a stream that breaks off
+            is, an answer that the provider itself has cut (at max_output_tokens, or by its content filter)
+            is not.
         default_headers: Further headers; they go before Kern's own.
         http_client: An `httpx.AsyncClient`, or one with its interface, used as it is and never closed. None:
             clients that all models of an event loop share.
         temperature, top_p: Sampling, for models that take it.
-        max_output_tokens: The longest answer; one that is cut by it is an error. Goes out as
-            `max_completion_tokens` to OpenAI, as `max_tokens` to other servers.
+        max_output_tokens: The longest answer; one that is cut by it is a `ModelIncompleteError`, and is not
+            asked for again. Goes out as `max_completion_tokens` to OpenAI, as `max_tokens` to other servers.
         reasoning_effort: "none", "minimal", "low", "medium", "high", "xhigh" or "max", as the model allows.
         verbosity: How long answers are.
         store: Whether OpenAI keeps the completion; None leaves it to the server.
