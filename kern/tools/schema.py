@@ -41,7 +41,7 @@ def without_titles(schema: Schema) -> Schema:
     return result
 
 
-def strict_schema(schema: Schema) -> Schema:
+def strict_schema(schema: Schema, *, nullable: bool = True) -> Schema:
     """The schema in OpenAI's strict dialect; the given one is not changed.
 
     Every object is closed and all its properties are required; those that were optional may be null instead
@@ -49,12 +49,15 @@ def strict_schema(schema: Schema) -> Schema:
     description where the model should know them: the values are validated against the full schema anyway.
 
     Args:
-        schema: A JSON schema of type object, such as pydantic's.
+        schema: A JSON schema of type object, such as pydantic's; one in this dialect stays as it is.
+        nullable: False: what was optional has to be given. For where nobody would call `undo_strict`.
 
     Raises:
         UsageError: It cannot be said in this dialect: an open object, a value without a type, a root that
             is no object.
     """
+    if not nullable:
+        schema = _all_required(schema)
     root = schema
     if "$ref" in schema:  # pydantic writes a recursive model so, and the root must be an object itself
         root = {**resolved(schema["$ref"], schema), **{k: v for k, v in schema.items() if k != "$ref"}}
@@ -63,6 +66,13 @@ def strict_schema(schema: Schema) -> Schema:
             "the root of a strict schema is an object; wrap the value into a model with one field"
         )
     return _strict(root, "")
+
+
+def _all_required(schema: Schema) -> Schema:
+    result = _mapped(schema, _all_required)
+    if "properties" in result:
+        result["required"] = list(result["properties"])
+    return result
 
 
 def undo_strict(value: Any, schema: Schema) -> Any:
@@ -96,8 +106,8 @@ def _changed(part: Any, change: Callable[[Schema], Schema]) -> Any:
     return change(part) if isinstance(part, dict) else part
 
 
-def _strict(schema: Schema, path: str) -> Schema:
-    result = _plain(schema)
+def _strict(schema: Any, path: str) -> Schema:
+    result = _plain(schema) if isinstance(schema, dict) else {}
     if not any(keyword in result for keyword in _TYPED):
         raise UsageError(f"a strict schema needs a type at {path or '/'}: annotate it, or leave strict off")
     if result.get("type") == "array" and not isinstance(result.get("items"), dict):
@@ -115,6 +125,8 @@ def _strict(schema: Schema, path: str) -> Schema:
     if "items" in result:
         result["items"] = _strict(result["items"], f"{path}/items")
     if result.get("type") == "object" or "properties" in result:
+        if schema.get("patternProperties"):
+            raise _open(path)
         _close(result, path)
     if "$ref" in result and (len(result) > 1 or notes):  # a reference may have no siblings; anyOf may
         result["anyOf"] = [{"$ref": result.pop("$ref")}]
@@ -151,10 +163,7 @@ def _one_of(schemas: list[Schema]) -> Schema:
 
 def _close(schema: Schema, path: str) -> None:
     if schema.get("additionalProperties"):
-        raise UsageError(
-            f"a strict schema cannot have the open object at {path or '/'}: "
-            "use a model with named fields or a list of pairs, or leave strict off"
-        )
+        raise _open(path)
     required = schema.get("required", [])
     properties = {}
     for name, part in schema.get("properties", {}).items():
@@ -162,6 +171,13 @@ def _close(schema: Schema, path: str) -> None:
         # A constant, such as the tag of a union's member, has nothing to leave open
         properties[name] = closed if name in required or "const" in closed else _nullable(closed)
     schema.update(type="object", properties=properties, required=list(properties), additionalProperties=False)
+
+
+def _open(path: str) -> UsageError:
+    return UsageError(
+        f"a strict schema cannot have the open object at {path or '/'}: "
+        "use a model with named fields or a list of pairs, or leave strict off"
+    )
 
 
 def _nullable(schema: Schema) -> Schema:

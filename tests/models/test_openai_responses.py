@@ -281,7 +281,7 @@ async def test_the_request_holds_every_setting(server: ReplayServer, sink: Sink)
     )
     closed = {
         **schema,
-        "properties": {"n": {"type": "integer"}},
+        "properties": {"n": {"type": "integer", "description": "default: 1"}},
         "required": ["n"],
         "additionalProperties": False,
     }

@@ -92,6 +92,29 @@ def test_the_openai_client_finds_nothing_to_change_in_a_strict_schema() -> None:
     assert _ensure_strict_json_schema(again, path=(), root=again) == strict
 
 
+def test_a_strict_schema_is_left_as_it_is() -> None:
+    strict = strict_schema(Everything.model_json_schema())
+    assert strict_schema(strict) == strict
+    assert strict_schema(strict, nullable=False) == strict
+
+
+def test_what_was_optional_may_have_to_be_given_instead_of_being_null() -> None:
+    original = Everything.model_json_schema()
+    before = TypeAdapter(Any).dump_json(original)
+    strict = strict_schema(original, nullable=False)
+    assert TypeAdapter(Any).dump_json(original) == before
+    assert strict["required"] == list(Everything.model_fields)
+    assert strict["properties"]["count"]["type"] == "integer"
+    assert strict["properties"]["note"] == {"anyOf": [{"type": "string"}, {"type": "null"}]}
+    assert strict["$defs"]["Cat"]["properties"]["lives"] == {"type": "integer", "description": "default: 9"}
+
+
+def test_a_property_may_be_called_like_a_keyword() -> None:
+    properties = {"default": {"type": "string"}, "not": {"type": "null"}, "required": {"type": "boolean"}}
+    schema = {"type": "object", "properties": properties}
+    assert strict_schema(schema, nullable=False)["properties"] == properties
+
+
 def test_optional_properties_may_be_null_and_constraints_are_told() -> None:
     properties = strict_schema(Everything.model_json_schema())["properties"]
     assert properties["title"] == {"type": "string"}
@@ -156,6 +179,28 @@ def test_what_the_strict_dialect_cannot_say_is_refused_with_its_place(
     schema: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(UsageError, match=said):
+        strict_schema(schema)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "object", "additionalProperties": {"type": "integer"}},
+        {"type": "object", "additionalProperties": True},
+        {"type": "object", "patternProperties": {"^a": {"type": "string"}}},
+        {"not": {"type": "string"}},
+        {"allOf": [{"type": "string"}, {"minLength": 1}]},
+        {"type": "array"},
+        {"type": "array", "items": True},
+        {"anyOf": [{"type": "string"}, True]},
+        {},
+        {"description": "Anything"},
+        True,
+    ],
+)
+def test_what_has_no_strict_form_is_found_at_any_depth(part: Any) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "array", "items": {"anyOf": [part]}}}}
+    with pytest.raises(UsageError, match="/properties/x/items"):
         strict_schema(schema)
 
 

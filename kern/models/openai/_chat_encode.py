@@ -21,7 +21,7 @@ from kern.models.openai._media import (
     has_bytes,
     refuse_unsupported,
 )
-from kern.models.openai._strict import schema_name, strict_schema
+from kern.models.openai._schema import schema_for, schema_name
 
 PROVIDER = "openai-chat"
 """The key under which `Message.provider_data` holds what this protocol wants to see again."""
@@ -136,13 +136,10 @@ def _file(file: File) -> dict[str, Any]:
 
 
 def _tool(tool: ToolDefinition) -> dict[str, Any]:
-    function: dict[str, Any] = {
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-    }
-    if tool.strict and (schema := strict_schema(tool.parameters)) is not None:
-        function |= {"parameters": schema, "strict": True}
+    schema, strict = schema_for(tool.parameters, strict=tool.strict)
+    function: dict[str, Any] = {"name": tool.name, "description": tool.description, "parameters": schema}
+    if strict:
+        function["strict"] = True
     return {"type": "function", "function": function}
 
 
@@ -151,10 +148,10 @@ def _tool_choice(choice: str | Mapping[str, Any]) -> Any:
 
 
 def _format(response_format: ResponseFormat) -> dict[str, Any]:
-    schema = strict_schema(response_format.schema) if response_format.strict else None
+    schema, strict = schema_for(response_format.schema, strict=response_format.strict)
     described = {
         "name": schema_name(response_format.name),
-        "schema": schema or response_format.schema,
-        "strict": schema is not None,
+        "schema": schema,
+        "strict": strict,
     }
     return {"type": "json_schema", "json_schema": described}

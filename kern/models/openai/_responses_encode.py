@@ -12,7 +12,7 @@ from kern.errors import UsageError
 from kern.messages import File, Image, Message
 from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
 from kern.models.openai._media import data_url, file_name, has_bytes, refuse_unsupported
-from kern.models.openai._strict import schema_name, strict_schema
+from kern.models.openai._schema import schema_for, schema_name
 
 PROVIDER = "openai"
 """The key under which `Message.provider_data` holds what this protocol wants to see again."""
@@ -140,14 +140,14 @@ def _message(item: Mapping[str, Any], said: str) -> dict[str, Any]:
 
 
 def _tool(tool: ToolDefinition) -> dict[str, Any]:
-    schema = strict_schema(tool.parameters) if tool.strict else None
+    schema, strict = schema_for(tool.parameters, strict=tool.strict)
     return {
         "type": "function",
         "name": tool.name,
         "description": tool.description,
-        "parameters": schema or tool.parameters,
+        "parameters": schema,
         # Said either way: without it this API makes every schema strict, and optional arguments mandatory.
-        "strict": schema is not None,
+        "strict": strict,
     }
 
 
@@ -156,10 +156,10 @@ def _tool_choice(choice: str | Mapping[str, Any]) -> Any:
 
 
 def _format(response_format: ResponseFormat) -> dict[str, Any]:
-    schema = strict_schema(response_format.schema) if response_format.strict else None
+    schema, strict = schema_for(response_format.schema, strict=response_format.strict)
     return {
         "type": "json_schema",
         "name": schema_name(response_format.name),
-        "schema": schema or response_format.schema,
-        "strict": schema is not None,
+        "schema": schema,
+        "strict": strict,
     }
