@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -200,7 +200,7 @@ class Message:
         if self.from_history:
             data["from_history"] = True
         if self.images or self.audio or self.videos or self.files:
-            for name in _MEDIA:
+            for name in MEDIA:
                 if items := getattr(self, name):
                     data[name] = [item.to_dict() for item in items]
         if self.usage is not None:
@@ -212,7 +212,7 @@ class Message:
         """The reverse of `to_dict`."""
         values = {name: data[name] for name in ("role", *_PLAIN) if name in data}
         values["tool_calls"] = [ToolCall.from_dict(call) for call in data.get("tool_calls", ())]
-        for name, media in _MEDIA.items():
+        for name, media in MEDIA.items():
             values[name] = [media.from_dict(item) for item in data.get(name, ())]
         if "usage" in data:
             values["usage"] = Usage.from_dict(data["usage"])
@@ -231,4 +231,15 @@ _PLAIN = (
     "created_at",
     "from_history",
 )
-_MEDIA: dict[str, type[Media]] = {"images": Image, "audio": Audio, "videos": Video, "files": File}
+MEDIA: dict[str, type[Media]] = {"images": Image, "audio": Audio, "videos": Video, "files": File}
+"""The kinds of media, by the name under which messages, outputs and rows hold them."""
+
+
+def media_by_kind(items: Iterable[Media]) -> dict[str, list[Any]]:
+    """Media sorted by kind, under the names of `MEDIA`; kinds of which there are none are left out."""
+    sorted_by: dict[str, list[Any]] = {}
+    for item in items:
+        for name, kind in MEDIA.items():
+            if isinstance(item, kind):
+                sorted_by.setdefault(name, []).append(item)
+    return sorted_by

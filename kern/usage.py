@@ -109,6 +109,12 @@ class UsageLedger:
         """Count the tokens of a request that was made."""
         self._used.add(usage)
 
+    def resume(self, usage: Usage, tool_calls: int) -> None:
+        """Count what a run used before it was paused."""
+        self._used.add(usage)
+        self._requests += usage.requests
+        self._tool_calls += tool_calls
+
 
 def _check(what: str, used: int, limit: int | None) -> None:
     if limit is not None and used >= limit:
@@ -136,6 +142,11 @@ class Metrics(Usage):
         self.add(other)
         for model, usage in other.details.items():
             self.details.setdefault(model, Usage()).add(usage)
+
+    def exclude(self, other: Usage) -> None:
+        """The reverse of `include`, for the sums."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) - getattr(other, name))
 
     def to_dict(self) -> dict[str, Any]:
         """The counts and times that are set, as JSON."""

@@ -6,19 +6,22 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
 from pydantic import BaseModel
+from pydantic_core import from_json
 
 from kern.agent.accessors import SessionAccess
 from kern.agent.options import RunOptions
 from kern.errors import UsageError
 from kern.models.base import Model
-from kern.run.output import RunOutput, TeamRunOutput
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput, output_from_dict
 from kern.run.requirement import RunRequirement
 from kern.runtime.control import active_runs
 from kern.runtime.debug import show_debug_messages
 from kern.runtime.portal import portal
+from kern.runtime.resume import give_up
 from kern.runtime.scheduler import execute
 from kern.runtime.spec import Resume, RunInput, RunnerSpec, RunRequest
 from kern.runtime.stream import EventBuffer, Listen, RunStream, iterate
+from kern.usage import UsageLimits
 
 OutputT = TypeVar("OutputT", RunOutput, TeamRunOutput)
 
@@ -33,6 +36,8 @@ class ContinueKeywords(TypedDict, total=False):
     user_id: str | None
     dependencies: Mapping[str, Any] | None
     output_schema: type[BaseModel] | Mapping[str, Any] | None
+    timeout: float | None
+    usage_limits: UsageLimits | None
     debug_mode: bool | None
 
 
@@ -48,12 +53,20 @@ class RunControl(SessionAccess, Generic[OutputT]):
     async def acancel_run(self, run_id: str) -> bool:
         """Cancel a run, a member's too: whoever awaits it gets its output, with status CANCELLED.
 
-        Returns whether this process drives the run. If it does not, the request is written to the database,
-        where the process that does will find it within about a second.
+        A run that waits for a person is cancelled where it is stored, and cannot be continued any more.
+
+        Returns whether that is done here. If another process drives the run, the request is written to the
+        database, where that process will find it within about a second.
         """
         if active_runs.cancel(run_id):
             return True
-        await self.database().request_cancel(run_id)
+        db = self.database()
+        row = await db.load_run(run_id)
+        if row is not None and row.status == RunStatus.paused.value and row.parent_run_id is None:
+            async with self._use(row.session_id, None) as session:
+                if await give_up(session, run_id):
+                    return True
+        await db.request_cancel(run_id)
         return False
 
     def cancel_run(self, run_id: str) -> bool:
@@ -93,7 +106,9 @@ class RunControl(SessionAccess, Generic[OutputT]):
             requirements: The resolved requirements; without them, those of `run_response`.
             stream: As for `arun`.
             user_id: Whose session it is.
-            output_schema: What the run was given as its own.
+            dependencies, output_schema, usage_limits: What the run was given as its own; they are not stored.
+                What it used before the pause counts towards the limits.
+            timeout: Seconds that this part of the run may take.
 
         Raises:
             UsageError: The run does not wait, or goes on already.
@@ -172,9 +187,9 @@ class RunControl(SessionAccess, Generic[OutputT]):
             state=self.state_spec(),
             on_busy=self.on_busy,
             dependencies={**(self.dependencies or {}), **(call.dependencies or {})},
-            metadata=dict(run_response.metadata if run_response is not None else self.metadata or {}),
-            timeout=self.timeout,
-            usage_limits=self.usage_limits,
+            metadata=output_from_dict(from_json(row.data)).metadata,
+            timeout=self.timeout if call.timeout is None else call.timeout,
+            usage_limits=self.usage_limits if call.usage_limits is None else call.usage_limits,
             resume=Resume(answers),
             skip_events=self.skipped_events(),
             debug=debug,
@@ -194,6 +209,8 @@ class _Continuation:
         user_id: str | None = None,
         dependencies: Mapping[str, Any] | None = None,
         output_schema: type[BaseModel] | Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        usage_limits: UsageLimits | None = None,
         debug_mode: bool | None = None,
     ) -> None:
         self.run_id = run_id
@@ -203,4 +220,6 @@ class _Continuation:
         self.user_id = user_id
         self.dependencies = dependencies
         self.output_schema = output_schema
+        self.timeout = timeout
+        self.usage_limits = usage_limits
         self.debug_mode = debug_mode

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Self
 
 from pydantic_core import to_json, to_jsonable_python
 
-from kern.messages import Audio, File, Image, Media, Message, Video
+from kern.messages import MEDIA, Audio, File, Image, Media, Message, Video, media_by_kind
 from kern.run.events import BaseRunEvent, event_from_dict
 from kern.run.requirement import RunRequirement
 from kern.usage import Metrics
@@ -80,7 +80,6 @@ _PLAIN = (
     "error",
     "error_type",
 )
-_MEDIA: dict[str, type[Media]] = {"images": Image, "audio": Audio, "videos": Video, "files": File}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -136,6 +135,16 @@ class BaseRunOutput:
             return self.content or ""
         return to_json(self.content, by_alias=True).decode()
 
+    @property
+    def media(self) -> list[Media]:
+        """All images, sounds, videos and files that came with the answer."""
+        return [*self.images, *self.audio, *self.videos, *self.files]
+
+    def add_media(self, media: Iterable[Media]) -> None:
+        """Put each where its kind belongs."""
+        for name, items in media_by_kind(media).items():
+            getattr(self, name).extend(items)
+
     def to_dict(self) -> dict[str, Any]:
         """The output as JSON, without what is empty."""
         data: dict[str, Any] = {
@@ -150,7 +159,7 @@ class BaseRunOutput:
         for name in ("input", "content", "metadata"):
             if (value := getattr(self, name)) not in (None, {}):
                 data[name] = value if isinstance(value, str) else to_jsonable_python(value)
-        for name in ("messages", "tools", "requirements", "events", *_MEDIA):
+        for name in ("messages", "tools", "requirements", "events", *MEDIA):
             if items := getattr(self, name):
                 data[name] = [item.to_dict() for item in items]
         if self.state_conflicts:
@@ -184,7 +193,7 @@ class BaseRunOutput:
         values["requirements"] = [RunRequirement.from_dict(item) for item in data.get("requirements", ())]
         values["events"] = [event_from_dict(item) for item in data.get("events", ())]
         values["metrics"] = Metrics.from_dict(data.get("metrics", {}))
-        for name, media in _MEDIA.items():
+        for name, media in MEDIA.items():
             values[name] = [media.from_dict(item) for item in data.get(name, ())]
         return cls(**values)
 

@@ -58,6 +58,8 @@ async def drive(run: Run) -> RunOutput | TeamRunOutput:
     """
     output = run.output
     run.task = task = asyncio.current_task()
+    if run.stop_requested and task is not None:
+        task.cancel()
     try:
         answer = await _turns(run)
         if answer is None:
@@ -73,7 +75,7 @@ async def drive(run: Run) -> RunOutput | TeamRunOutput:
         output.status = RunStatus.cancelled
         if task is None or not run.stopped(task):
             raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a function of the application's may not end the process
         failure = error if isinstance(error, KernError) else KernError(f"{type(error).__name__}: {error}")
         output.status = RunStatus.error
         output.error = str(failure)
@@ -98,6 +100,8 @@ def _note(run: Run) -> None:
 
 def _finish(run: Run) -> None:
     output = run.output
+    for child in run.paused.values():
+        child.abandon()
     _note(run)
     run.own.duration = (run.own.duration or 0.0) + run.elapsed
     output.metrics = run.own
@@ -116,7 +120,8 @@ async def _turns(run: Run) -> Answer | None:
     if not run.messages:
         await _begin(run)
     while True:
-        if run.stop_requested:  # and a tool has swallowed the cancellation
+        if run.stop_requested:  # before the run began, or a tool has swallowed the cancellation
+            await asyncio.sleep(0)
             raise asyncio.CancelledError
         calls = run.messages[-1].tool_calls
         if not calls:
@@ -127,7 +132,10 @@ async def _turns(run: Run) -> Answer | None:
         if calls:
             outcomes = await run_calls(run, calls)
             if any(outcome.pending for outcome in outcomes):
+                ended = zip(calls, outcomes, strict=True)
+                run.settled = {call.id: outcome for call, outcome in ended if not outcome.pending}
                 return None
+            run.settled.clear()
             for call, outcome in zip(calls, outcomes, strict=True):
                 run.messages.append(tool_message(call, outcome))
                 run.keep(outcome)

@@ -1,7 +1,9 @@
-"""One run of a session at a time, for those who want it: `on_busy="queue"` and `on_busy="reject"`.
+"""What one run has to itself, whatever processes try: a session, with `on_busy="queue"` and "reject", and a
+paused run that it continues.
 
-Within the process runs take turns by a lock, in the order of their coming. Between processes the session has
-a lease in the database, with an expiry, so that it survives the death of its holder; who waits for it polls.
+Within the process runs take turns on a session by a lock, in the order of their coming. Between processes
+there is a lease in the database, with an expiry, so that it survives the death of its holder, who renews it
+for as long as it lives; who waits for it polls.
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
+from kern.db.base import Db
 from kern.errors import SessionBusyError, SessionError, StoreError
 from kern.runtime.debug import log
 from kern.runtime.session import Ending, LiveSession
@@ -34,36 +37,52 @@ LONGEST_POLL = 1.0
 
 
 class Lease:
-    """The lease of a session, held by one run.
+    """A lease that one run holds, and renews until it gives it back.
 
     Args:
-        session: The session.
+        db: The database that grants it.
+        name: Its name there.
         run_id: The run.
+        what: What it is for, in errors.
+        untouched: Asked when the lease had expired before it was renewed: has nobody else had it since?
+        seconds: For how long a holder that has died keeps others out.
+        renew: Seconds between renewals.
     """
 
-    def __init__(self, session: LiveSession, run_id: str) -> None:
-        self._session = session
-        self._db = session.db
+    def __init__(
+        self,
+        db: Db,
+        name: str,
+        run_id: str,
+        *,
+        what: str,
+        untouched: Callable[[], Awaitable[bool]],
+        seconds: float,
+        renew: float,
+    ) -> None:
+        self._db = db
+        self._name = name
         # The run's id is the application's to choose: two runs with one id must not pass for one holder.
         self._owner = f"{run_id}:{uuid.uuid4().hex}"
+        self._what = what
+        self._untouched = untouched
+        self._seconds = seconds
+        self._pause = renew
         self._held_until = 0.0
         self._renewal: asyncio.Task[None] | None = None
         self._guarded: asyncio.Task[object] | None = None
         self._lost: SessionError | None = None
 
-    async def acquire(self, *, wait: bool) -> None:
-        """Take the lease, and keep it by renewals until `release`.
-
-        Raises:
-            SessionBusyError: Another has it, and `wait` is False.
-        """
+    async def acquire(self, *, wait: bool) -> bool:
+        """Take the lease, and renew it until `release`; False if another has it and `wait` is False."""
         pause = SHORTEST_POLL
         while not await self._ask():
             if not wait:
-                raise SessionBusyError(self._session.session_id)
+                return False
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret hangs on it
             pause = min(2 * pause, LONGEST_POLL)
         self._renewal = asyncio.create_task(self._renew())
+        return True
 
     async def release(self) -> None:
         """Give the lease back; a database that cannot be told will let it expire."""
@@ -71,9 +90,14 @@ class Lease:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
         try:
-            await self._db.release_lease(self._session.session_id, self._owner)
+            await self._db.release_lease(self._name, self._owner)
         except StoreError as error:
-            log.warning("session %s: the lease was not given back: %s", self._session.session_id, error)
+            log.warning("%s: the lease was not given back: %s", self._what, error)
+
+    async def released(self) -> None:
+        """Give it back at the end of the run, which no cancellation and no slow database holds up."""
+        with suppress(TimeoutError):  # the lease will expire
+            await uninterrupted(self.release(), RELEASE_SECONDS)
 
     @asynccontextmanager
     async def guard(self) -> AsyncIterator[None]:
@@ -98,35 +122,32 @@ class Lease:
 
     async def _ask(self) -> bool:
         asked = time.monotonic()
-        if not await self._db.acquire_lease(self._session.session_id, self._owner, LEASE_SECONDS):
+        if not await self._db.acquire_lease(self._name, self._owner, self._seconds):
             return False
-        self._held_until = asked + LEASE_SECONDS
+        self._held_until = asked + self._seconds
         return True
 
     async def _renewed(self) -> bool:
-        """False if another run has, or has had, the session."""
+        """False if another run has, or has had, what the lease is for."""
         expired = time.monotonic() >= self._held_until  # this process stood still
-        if not await self._ask():
-            return False
-        row = await self._db.load_session(self._session.session_id) if expired else None
-        return row is None or row.version == self._session.row.version
+        return await self._ask() and (not expired or await self._untouched())
 
     async def _renew(self) -> None:
-        pause = RENEW_SECONDS
+        pause = self._pause
         while self._lost is None:
             await asyncio.sleep(pause)
-            pause = RENEW_SECONDS
+            pause = self._pause
             try:
                 if not await self._renewed():
                     self._lose("another run has taken it over")
             except StoreError as error:
-                log.warning("session %s: the lease was not renewed: %s", self._session.session_id, error)
-                pause = RETRY_SECONDS
+                log.warning("%s: the lease was not renewed: %s", self._what, error)
+                pause = min(RETRY_SECONDS, self._pause)
                 if time.monotonic() >= self._held_until:
                     self._lose(f"it could not be renewed: {error}")
 
     def _lose(self, why: str) -> None:
-        self._lost = SessionError(f"this run has lost session {self._session.session_id!r}: {why}")
+        self._lost = SessionError(f"this run has lost {self._what}: {why}")
         if self._guarded is not None:
             self._guarded.cancel()
 
@@ -148,14 +169,30 @@ async def turn(
             raise SessionBusyError(session.session_id)
         await session.turn.acquire()
     try:
-        lease = Lease(session, run_id)
+        lease = _of_session(session, run_id)
         try:
-            await lease.acquire(wait=on_busy == "queue")
+            if not await lease.acquire(wait=on_busy == "queue"):
+                raise SessionBusyError(session.session_id)
             ending.exclusive = True
             yield lease
         finally:
             ending.exclusive = False
-            with suppress(TimeoutError):  # the lease will expire
-                await uninterrupted(lease.release(), RELEASE_SECONDS)
+            await lease.released()
     finally:
         session.turn.release()
+
+
+def _of_session(session: LiveSession, run_id: str) -> Lease:
+    async def untouched() -> bool:
+        row = await session.db.load_session(session.session_id)
+        return row is None or row.version == session.row.version
+
+    return Lease(
+        session.db,
+        session.session_id,
+        run_id,
+        what=f"session {session.session_id!r}",
+        untouched=untouched,
+        seconds=LEASE_SECONDS,
+        renew=RENEW_SECONDS,
+    )

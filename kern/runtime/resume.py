@@ -1,55 +1,83 @@
-"""A paused run, from its rows back to where it stopped."""
+"""A paused run, from its rows back to where it stopped, or given up."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json, to_jsonable_python
 
-from kern.db.base import RunRow
+from kern.db.base import Db, RunRow
 from kern.errors import UsageError
-from kern.messages import Message
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput, output_from_dict
+from kern.messages import MEDIA, Message, media_by_kind
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution, output_from_dict
 from kern.run.requirement import RunRequirement
+from kern.runtime.lease import Lease
 from kern.runtime.run import Run, Tree
-from kern.runtime.spec import RunInput, RunnerSpec, RunRequest
+from kern.runtime.session import LiveSession
+from kern.runtime.spec import Answer, DelegatingTool, RunInput, RunRequest, ToolOutcome
 from kern.usage import Metrics
 
-CLAIM_SECONDS = 600.0
-"""How long a run that goes on is kept from being continued elsewhere, should its process die."""
+CLAIM_SECONDS = 10.0
+"""For how long a process that died while it continued a run keeps others from continuing it."""
+
+CLAIM_RENEW_SECONDS = 3.0
+
+_LATE_EVENTS = 1000
+"""Room in the numbers of events for those that come after a pause was stored, before the run goes on."""
 
 
 def row_extras(run: Run) -> dict[str, Any]:
     """What the row of a run holds beside its output: of a paused one, all that it takes to go on."""
     extras: dict[str, Any] = {}
     if run.output.status is RunStatus.paused:
-        messages = [message.to_dict() for message in run.messages]
-        extras["paused"] = {"messages": messages, "own": run.own.to_dict()}
+        extras["paused"] = {
+            "input": [message.to_dict() for message in run.input.messages],
+            "messages": [message.to_dict() for message in run.messages],
+            "own": run.own.to_dict(),
+            "settled": {call_id: _outcome_to_dict(outcome) for call_id, outcome in run.settled.items()},
+            "shown_results": run.shown_results,
+            "sent_back": dict(run.sent_back),
+            "seq": 0 if run.tree.buffer is None else run.tree.buffer.seq + _LATE_EVENTS,
+        }
     if run.spec.stores_children:
         extras["member_responses"] = [child.output.to_dict() for child in run.children]
     return extras
 
 
 @asynccontextmanager
-async def claimed(request: RunRequest) -> AsyncIterator[None]:
+async def claimed(db: Db, run_id: str) -> AsyncIterator[Lease]:
     """A paused run goes on in one place only, whatever processes try.
 
     Raises:
         UsageError: It goes on somewhere else already.
     """
-    if request.resume is None:
-        yield
-        return
-    owner, name = str(uuid.uuid4()), f"run:{request.run_id}"
-    if not await request.db.acquire_lease(name, owner, CLAIM_SECONDS):
-        raise UsageError(f"run {request.run_id!r} is being continued already")
+    lease = _claim(db, run_id)
     try:
-        yield
+        if not await lease.acquire(wait=False):
+            raise UsageError(f"run {run_id!r} is being continued already")
+        yield lease
     finally:
-        await request.db.release_lease(name, owner)
+        await lease.released()
+
+
+def _claim(db: Db, run_id: str) -> Lease:
+    async def untouched() -> bool:
+        row = await db.load_run(run_id)
+        return row is not None and row.status == RunStatus.paused.value
+
+    return Lease(
+        db,
+        f"run:{run_id}",
+        run_id,
+        what=f"the paused run {run_id!r}",
+        untouched=untouched,
+        seconds=CLAIM_SECONDS,
+        renew=CLAIM_RENEW_SECONDS,
+    )
 
 
 async def restore(tree: Tree) -> Run:
@@ -65,80 +93,167 @@ async def restore(tree: Tree) -> Run:
         raise UsageError(f"no run {request.run_id!r} is stored in session {request.session_id!r}")
     if row.status != RunStatus.paused.value:
         raise UsageError(f"run {request.run_id!r} does not wait for anybody: its status is {row.status}")
+    output = output_from_dict(from_json(row.data))
+    _check_runner(request, row, output)
     answers = {answer.id: answer for answer in request.resume.requirements}
-    run = await _restore(tree, request.spec, row, None, answers)
+    run = Run(tree, request.spec, _input(row), row.run_id)
+    if tree.buffer is not None:
+        tree.buffer.seq = from_json(row.data)["paused"]["seq"]
+    await _restore(run, row, answers)
     if answers:
         unknown = ", ".join(answer.tool_name for answer in answers.values())
         raise UsageError(f"run {request.run_id!r} does not wait for an answer to: {unknown}")
     return run
 
 
-async def _restore(
-    tree: Tree, spec: RunnerSpec, row: RunRow, parent: Run | None, answers: dict[str, RunRequirement]
-) -> Run:
+def _check_runner(request: RunRequest, row: RunRow, output: RunOutput | TeamRunOutput) -> None:
+    if row.parent_run_id is not None:
+        raise UsageError(
+            f"run {row.run_id!r} is a member's; continue the run that it is part of "
+            f"(its parent is {row.parent_run_id!r})"
+        )
+    if isinstance(output, TeamRunOutput) != request.spec.is_team:
+        kind = "a team's" if isinstance(output, TeamRunOutput) else "an agent's"
+        raise UsageError(
+            f"run {row.run_id!r} is {kind}, of {row.runner_id!r}: {request.spec.label!r} cannot continue it"
+        )
+
+
+def _input(row: RunRow) -> RunInput:
     data = from_json(row.data)
-    output = output_from_dict(data)
-    record = data["paused"]
-    run_input = RunInput(value=output.input, messages=[Message("user", str(output.input))])
-    run = Run(tree, spec, run_input, row.run_id, parent)
+    return RunInput(
+        value=data.get("input"), messages=[Message.from_dict(item) for item in data["paused"]["input"]]
+    )
+
+
+async def _restore(run: Run, row: RunRow, answers: dict[str, RunRequirement]) -> None:
+    """Bring a new run to where the stored one stopped, with the members' runs below it."""
+    data = from_json(row.data)
+    output, record = output_from_dict(data), data["paused"]
     await run.expand()
     run.generation = row.generation + 1
     run.messages = [Message.from_dict(message) for message in record["messages"]]
     run.own = Metrics.from_dict(record["own"])
+    run.settled = {call_id: _outcome_from_dict(item) for call_id, item in record["settled"].items()}
+    run.shown_results = list(record["shown_results"])
+    run.sent_back = Counter(record["sent_back"])
     for requirement in output.requirements:
         if requirement.run_id == run.run_id:
+            if requirement.tool_name not in run.spec.tools:
+                raise UsageError(
+                    f"{run.spec.label} has no tool {requirement.tool_name!r} any more, and a call of it "
+                    "waits; continue with the tools as they were when the run was paused"
+                )
             run.resolved[requirement.tool_call_id] = answers.pop(requirement.id, requirement)
-    _take_over(run, output)
-    await _restore_children(run, answers)
-    return run
-
-
-def _take_over(run: Run, output: RunOutput | TeamRunOutput) -> None:
-    """What the run had come to before the pause."""
     output.status = RunStatus.running
     output.requirements = []
     run.output = output
     open_calls = {call.id for call in run.messages[-1].tool_calls}
     run.done = {tool.tool_call_id: tool for tool in output.tools if tool.tool_call_id in open_calls}
     run.tool_calls = sum(tool.result is not None for tool in output.tools)
+    run.tree.ledger.resume(run.own, run.tool_calls)
+    await _restore_children(run, answers)
 
 
 async def _restore_children(run: Run, answers: dict[str, RunRequirement]) -> None:
-    children = [
-        run_id
-        for tool in run.output.tools
-        for run_id in (*([tool.child_run_id] if tool.child_run_id else ()), *(tool.child_run_ids or ()))
-    ]
-    for run_id in children:
-        row = await run.tree.request.db.load_run(run_id)
-        if row is None:
-            continue
-        spec = _member(run, row.runner_id)
-        if row.status == RunStatus.paused.value:
-            child = await _restore(run.tree, spec, row, run, answers)
+    for execution in run.output.tools:
+        for run_id in child_ids(execution):
+            row = await run.tree.request.db.load_run(run_id)
+            if row is None:
+                continue
+            if row.status != RunStatus.paused.value:
+                run.children.append(await _ended(run, row))
+                continue
+            tool = run.spec.tools.get(execution.tool_name)
+            spec = tool.members.get(row.runner_id) if isinstance(tool, DelegatingTool) else None
+            if spec is None or not isinstance(tool, DelegatingTool):
+                raise UsageError(
+                    f"{run.spec.label} has no member {row.runner_id!r} any more, whose run waits; continue "
+                    "with the team as it was when the run was paused, and give members names or ids"
+                )
+            child = tool.child(run, spec, _input(row), row.run_id)
             run.paused[row.run_id] = child
-        else:
-            child = _ended(run, spec, row)
-        run.children.append(child)
+            await _restore(child, row, answers)
 
 
-def _ended(run: Run, spec: RunnerSpec, row: RunRow) -> Run:
+async def _ended(run: Run, row: RunRow) -> Run:
     """A member's run that was over before the pause: for the output, not to be driven or written again."""
     output = output_from_dict(from_json(row.data))
+    team = isinstance(output, TeamRunOutput)
+    name = output.team_name if isinstance(output, TeamRunOutput) else output.agent_name
+    # Whoever it was: nobody of that id need be there any more.
+    spec = replace(run.spec, id=row.runner_id, name=name, is_team=team, tools={})
     child = Run(run.tree, spec, RunInput(value=output.input, messages=[]), row.run_id, run)
     run.tree.runs.remove(child)
     child.output = output
+    own = Metrics.from_dict(output.metrics.to_dict())
+    for execution in output.tools:
+        for run_id in child_ids(execution):
+            below = await run.tree.request.db.load_run(run_id)
+            if below is not None:
+                child.children.append(await _ended(child, below))
+                own.exclude(child.children[-1].output.metrics)
+    if isinstance(output, TeamRunOutput):
+        output.member_responses = [below.output for below in child.children]
+    run.tree.ledger.resume(own, sum(tool.result is not None for tool in output.tools))
     return child
 
 
-def _member(run: Run, runner_id: str) -> RunnerSpec:
-    members: Sequence[RunnerSpec] = [
-        member for tool in run.spec.tools.values() for member in getattr(tool, "members", {}).values()
-    ]
-    for member in members:
-        if member.id == runner_id:
-            return member
-    raise UsageError(
-        f"{run.spec.label} has no member {runner_id!r} any more, whose run waits; "
-        "continue with the team as it was when the run was paused"
+def child_ids(execution: ToolExecution) -> list[str]:
+    """The members' runs that a call has started."""
+    one = [execution.child_run_id] if execution.child_run_id else []
+    return [*one, *(execution.child_run_ids or ())]
+
+
+async def give_up(session: LiveSession, run_id: str) -> bool:
+    """Make a run that waits for a person a cancelled one; False if it does not wait, or goes on already."""
+    lease = _claim(session.db, run_id)
+    try:
+        if not await lease.acquire(wait=False):
+            return False
+        row = await session.db.load_run(run_id)
+        if row is None or row.status != RunStatus.paused.value:
+            return False
+        rows = await _given_up(session.db, row)
+        await session.commit(lambda conflicts: rows)
+        return True
+    finally:
+        await lease.released()
+
+
+async def _given_up(db: Db, row: RunRow) -> list[RunRow]:
+    """The rows of a paused run, and of the members' runs below it that wait, as cancelled ones."""
+    data = from_json(row.data)
+    data.pop("paused", None)
+    data.pop("requirements", None)
+    data["status"] = RunStatus.cancelled.value
+    rows = [replace(row, status=RunStatus.cancelled.value, generation=row.generation + 1, data=to_json(data))]
+    for execution in output_from_dict(data).tools:
+        for run_id in child_ids(execution):
+            below = await db.load_run(run_id)
+            if below is not None and below.status == RunStatus.paused.value:
+                rows += await _given_up(db, below)
+    return rows
+
+
+_FLAGS = ("error", "stop", "show", "streamed", "media_told")
+
+
+def _outcome_to_dict(outcome: ToolOutcome) -> dict[str, Any]:
+    data: dict[str, Any] = {"content": outcome.content}
+    data.update({name: True for name in _FLAGS if getattr(outcome, name)})
+    if outcome.answer is not None:
+        content = to_jsonable_python(outcome.answer.content)
+        data["answer"] = {"content": content, "content_type": outcome.answer.content_type}
+    for name, items in media_by_kind(outcome.media).items():
+        data[name] = [item.to_dict() for item in items]
+    return data
+
+
+def _outcome_from_dict(data: Mapping[str, Any]) -> ToolOutcome:
+    return ToolOutcome(
+        data["content"],
+        **{name: True for name in _FLAGS if name in data},
+        answer=Answer(**data["answer"]) if "answer" in data else None,
+        media=[kind.from_dict(item) for name, kind in MEDIA.items() for item in data.get(name, ())],
     )

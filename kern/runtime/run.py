@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from kern.errors import ModelBehaviorError
-from kern.messages import Audio, File, Image, Message, Video
+from kern.messages import Message
 from kern.run.context import RunContext
 from kern.run.events import (
     BaseRunEvent,
@@ -145,7 +145,9 @@ class Run:
         self.resolved: dict[str, RunRequirement] = {}
         """Answers of people, by tool call id."""
         self.done: dict[str, ToolExecution] = {}
-        """Calls of the last turn that have an outcome already, from before a pause."""
+        """Calls of the last turn that were begun before a pause."""
+        self.settled: dict[str, ToolOutcome] = {}
+        """What calls of the last turn have come to, where others of that turn wait for a person."""
         self.paused: dict[str, Run] = {}
         """Members' runs that go on after a pause, by run id."""
         self.task: asyncio.Task[Any] | None = None
@@ -193,9 +195,17 @@ class Run:
 
     def stop(self) -> None:
         """Cancel this run, on its own loop; its caller gets its output with status CANCELLED."""
-        if not self.stop_requested and self.task is not None and not self.task.done():
-            self.stop_requested = True
+        if self.stop_requested or self.output.status is not RunStatus.running:
+            return
+        self.stop_requested = True  # a run that has not begun yet ends when it does
+        if self.task is not None and not self.task.done():
             self.task.cancel()
+
+    def abandon(self) -> None:
+        """A run that was paused, and that does not go on, since the one above it has ended."""
+        self.output.status = RunStatus.cancelled
+        for child in self.paused.values():
+            child.abandon()
 
     def stopped(self, task: asyncio.Task[Any]) -> bool:
         """Whether a cancellation that has arrived in `task` is that of `stop`, and no other; settles it."""
@@ -223,16 +233,7 @@ class Run:
 
     def keep(self, outcome: ToolOutcome) -> None:
         """Make what a tool call has come to part of the output, as far as it is meant to be."""
-        for media in outcome.media:
-            match media:
-                case Image():
-                    self.output.images.append(media)
-                case Audio():
-                    self.output.audio.append(media)
-                case Video():
-                    self.output.videos.append(media)
-                case File():
-                    self.output.files.append(media)
+        self.output.add_media(outcome.media)
         if (outcome.show or outcome.stop) and outcome.content:
             if not outcome.streamed:
                 self.show(self.after_results(outcome.content))

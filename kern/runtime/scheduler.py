@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AsyncExitStack
 from typing import Any
 
 from kern.db.base import RunRow
@@ -73,21 +73,24 @@ async def _in_session(request: RunRequest, buffer: EventBuffer | None, listen: L
                 session.check_settled(request.state)
             scope = session.state if outer is None else outer.enclosed_scope()
             tree = Tree(request, session, scope, buffer, listen)
-            async with claimed(request):
+            leases = [lease] if lease is not None else []
+            async with AsyncExitStack() as held:
                 if request.resume is None:
                     run = Run(tree, request.spec, request.input, request.run_id)
                 else:
+                    leases.append(await held.enter_async_context(claimed(request.db, request.run_id)))
                     run = await restore(tree)
                 with active_runs.register(tree):
-                    return await _run_and_commit(tree, run, outer, lease)
+                    return await _run_and_commit(tree, run, outer, leases)
     finally:
         session.ended(ending)
         live_sessions.leave(session)
 
 
-async def _run_and_commit(tree: Tree, run: Run, outer: CallState | None, lease: Lease | None) -> Output:
+async def _run_and_commit(tree: Tree, run: Run, outer: CallState | None, leases: Sequence[Lease]) -> Output:
     failure: BaseException | None = None
     listening, subscribed = run.hears_all and outer is None, False
+    run.task = task = asyncio.current_task()
     try:
         await _seed(tree, run)
         if listening:
@@ -97,13 +100,18 @@ async def _run_and_commit(tree: Tree, run: Run, outer: CallState | None, lease: 
             subscribed = True
         else:
             announce(run)
-        async with lease.guard() if lease is not None else nullcontext():
+        async with AsyncExitStack() as guards:
+            for lease in leases:
+                await guards.enter_async_context(lease.guard())
             await _drive_in_time(run, tree.request.timeout)
     except BaseException as error:  # noqa: BLE001 - raised again below, once the end is committed
-        failure = error
         _note(run, error)
+        stopped = isinstance(error, asyncio.CancelledError) and task is not None and run.stopped(task)
+        failure = None if stopped else error
+    finally:
+        run.task = None
     if tree.record is not None:
-        run.output.events = [*tree.record.events, terminal_event(run, failure)]
+        run.output.events += [*tree.record.events, terminal_event(run, failure)]
     try:
         await _end(tree, outer, failure)
     except BaseException as error:  # noqa: BLE001 - raised again below

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -50,6 +50,7 @@ class ToolOutcome:
         pending: It waits for a person; the run pauses once the other calls of the turn are done.
         answer: The run ends with this turn, and this is its answer.
         media: Pictures and other things that came with the text.
+        media_told: They are mentioned in the text, and the model is not sent them.
         show: The text is part of the run's content.
         streamed: The consumer has had that text already, piece by piece.
     """
@@ -60,6 +61,7 @@ class ToolOutcome:
     pending: bool = False
     answer: Answer | None = None
     media: Sequence[Media] = ()
+    media_told: bool = False
     show: bool = False
     streamed: bool = False
 
@@ -93,6 +95,18 @@ class RunnableTool(Protocol):
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Carry the call out for `run`; an error that is raised is told to the model as a text."""
+
+
+@runtime_checkable
+class DelegatingTool(RunnableTool, Protocol):
+    """A tool that has runs of other agents and teams do the work."""
+
+    @property
+    def members(self) -> Mapping[str, RunnerSpec]:
+        """Who may do it, by id."""
+
+    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str) -> Run:
+        """A member's run below `run`, heard as this tool's members are."""
 
 
 OnBusy = Literal["share", "queue", "reject"]

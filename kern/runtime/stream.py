@@ -56,7 +56,7 @@ class EventBuffer:
     `seq` is given and the event queued in one step.
     """
 
-    __slots__ = ("_closed", "_drained", "_loop", "_mutex", "_ready", "_seq", "abandoned", "items", "record")
+    __slots__ = ("_closed", "_drained", "_loop", "_mutex", "_ready", "abandoned", "items", "record", "seq")
 
     def __init__(self) -> None:
         self.items: deque[BaseRunEvent] = deque()
@@ -64,7 +64,8 @@ class EventBuffer:
         self.abandoned = False
         """The consumer has walked away without closing; the run ends in the background."""
         self._mutex = threading.Lock()
-        self._seq = 0
+        self.seq = 0
+        """The number of the newest event."""
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: asyncio.Future[None] | None = None
@@ -73,8 +74,8 @@ class EventBuffer:
     def put(self, event: BaseRunEvent, *, deliver: bool = True) -> None:
         """Queue an event; with `deliver` False it is only recorded."""
         with self._mutex:
-            self._seq += 1
-            event.seq = self._seq
+            self.seq += 1
+            event.seq = self.seq
             if self.record is not None:
                 self.record.add(event)
             if not deliver or self._closed:

@@ -129,6 +129,10 @@ class JsonForm:
             lines = [*lines[:_MOST_ERRORS], f"and {len(lines) - _MOST_ERRORS} more"]
         raise BadAnswer("That does not fit the schema:\n" + "\n".join(f"- {line}" for line in lines))
 
+    def made(self, value: Any) -> bool:
+        """Whether a value that bears this form's name is the validated one, and not its JSON out of a row."""
+        return self._class is None or isinstance(value, self._class)
+
     def so_far(self, text: str) -> Any:
         """What is there of an answer that is still being written; None if that does not fit."""
         start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)

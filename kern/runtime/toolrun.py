@@ -136,9 +136,9 @@ async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
 
 
 async def _run_call(run: Run, call: ToolCall, slot: TurnSlot | None) -> ToolOutcome:
+    if (settled := run.settled.get(call.id)) is not None:  # before a pause; it is not made again
+        return settled
     done = run.done.get(call.id)
-    if done is not None and done.result is not None:  # before a pause; it is not made again
-        return ToolOutcome(done.result, error=done.tool_call_error, stop=done.stop_after_tool_call)
     async with run.turn_slots:
         execution = done or ToolExecution(call.id, call.name, _shown_arguments(call.arguments))
         if done is None:
@@ -192,11 +192,11 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
         if task is not None and task.cancelling():
             raise
         return ToolOutcome(f"{call.name} was cancelled.", error=True)
-    except Exception as error:  # noqa: BLE001 - whatever a tool raises is told to the model
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a tool raises is told to the model
         return ToolOutcome(_error_text(error), error=True)
 
 
-def _error_text(error: Exception) -> str:
+def _error_text(error: BaseException) -> str:
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -212,6 +212,7 @@ def _shown_arguments(arguments: str) -> dict[str, object]:
 
 def tool_message(call: ToolCall, outcome: ToolOutcome) -> Message:
     """What the model is told of a call."""
+    sent = () if outcome.media_told else outcome.media
     return Message(
         "tool",
         outcome.content,
@@ -220,7 +221,7 @@ def tool_message(call: ToolCall, outcome: ToolOutcome) -> Message:
         tool_call_error=outcome.error,
         stop_after_tool_call=outcome.stop,
         # What every provider can show of a tool; sound and video are mentioned in the text.
-        images=[media for media in outcome.media if isinstance(media, Image)],
-        files=[media for media in outcome.media if isinstance(media, File) and media.url is None],
+        images=[media for media in sent if isinstance(media, Image)],
+        files=[media for media in sent if isinstance(media, File) and media.url is None],
         created_at=int(time.time()),
     )

@@ -12,12 +12,13 @@ from pydantic_core import from_json
 
 from kern.agent.past_runs import team_history
 from kern.errors import KernError, ToolArgumentsError
-from kern.messages import Message
+from kern.messages import MEDIA, Message
 from kern.models.base import ToolDefinition
 from kern.run.output import RunStatus
 from kern.runtime.engine import drive_child
 from kern.runtime.run import Run
 from kern.runtime.spec import Answer, CallSite, RunInput, RunnerSpec, ToolOutcome
+from kern.tools.result import mention
 
 ONE = "delegate_task_to_member"
 ALL = "delegate_task_to_members"
@@ -68,15 +69,23 @@ class Members:
 
     async def begin(self, run: Run, spec: RunnerSpec, task: str) -> Run:
         """A member's run on the task, ready to be driven."""
+        given = run.input.messages
         if self.rules.own_wording:
             text = await self._preceded(run, task)
-            run_input = RunInput(value=text, messages=[Message("user", text)])
+            media: dict[str, Any] = {
+                name: [item for m in given for item in getattr(m, name)] for name in MEDIA
+            }
+            run_input = RunInput(value=text, messages=[Message("user", text, **media)])
         else:
-            run_input = RunInput(value=run.input.value, messages=list(run.input.messages))
+            run_input = RunInput(value=run.input.value, messages=list(given))
+        return self.child(run, spec, run_input, str(uuid.uuid4()))
+
+    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str) -> Run:
+        """A member's run below `run`."""
         return run.child(
             spec,
-            run_input,
-            str(uuid.uuid4()),
+            input,
+            run_id,
             heard=self.rules.stream_events,
             speaks_for_parent=self.rules.answers_directly,
         )
@@ -87,19 +96,29 @@ class Members:
         deadline = asyncio.timeout(self.rules.timeout)
         try:
             async with deadline:
-                output = await drive_child(child)
+                await drive_child(child)
         except TimeoutError:
             if not deadline.expired():
                 raise
             return ToolOutcome(f"{label} did not answer within {self.rules.timeout:g} s.", error=True)
         except KernError as error:
             return ToolOutcome(f"{label} failed: {type(error).__name__}: {error}", error=True)
+        return self.outcome(child)
+
+    def outcome(self, child: Run) -> ToolOutcome:
+        """What a member's run, which raised nothing, has come to."""
+        output = child.output
         if output.status is RunStatus.paused:
             return ToolOutcome("", pending=True)
+        if output.error is not None:
+            return ToolOutcome(output.error, error=True)
         if output.status is RunStatus.cancelled:
-            return ToolOutcome(f"{label} was cancelled.", error=True)
+            return ToolOutcome(f"{child.spec.label} was cancelled.", error=True)
         answer = Answer(output.content, output.content_type) if self.rules.answers_directly else None
-        return ToolOutcome(output.get_content_as_string(), answer=answer)
+        media = output.media
+        # The leader is told of media, and not sent them: its model may be one that takes none.
+        text = "\n".join(filter(None, [output.get_content_as_string(), *map(mention, media)]))
+        return ToolOutcome(text, answer=answer, media=media, media_told=True)
 
     async def _preceded(self, run: Run, task: str) -> str:
         parts = []
@@ -131,6 +150,10 @@ class Delegation:
     def members(self) -> Mapping[str, RunnerSpec]:
         """The members by id."""
         return self._team.specs
+
+    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str) -> Run:
+        """A member's run below `run`, heard as members are."""
+        return self._team.child(run, spec, input, run_id)
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Run the member on the task; its answer is the outcome."""
@@ -165,6 +188,10 @@ class Broadcast:
         """The members by id."""
         return self._team.specs
 
+    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str) -> Run:
+        """A member's run below `run`, heard as members are."""
+        return self._team.child(run, spec, input, run_id)
+
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Run every member on the task; the outcome holds all answers, in the order of the members."""
         site.pass_on()
@@ -184,12 +211,12 @@ class Broadcast:
             f"{child.spec.label}: {outcome.content}"
             for child, outcome in zip(children, outcomes, strict=True)
         ]
-        return ToolOutcome("\n\n".join(parts) or "The team has no members.")
+        media = [item for outcome in outcomes for item in outcome.media]
+        return ToolOutcome("\n\n".join(parts), media=media, media_told=True)
 
     async def _outcome(self, run: Run, child: Run) -> ToolOutcome:
-        output = child.output
-        if output.status in (RunStatus.completed, RunStatus.error, RunStatus.cancelled):  # before a pause
-            return ToolOutcome(output.error or output.get_content_as_string(), error=output.error is not None)
+        if child.output.status is not RunStatus.running:  # it was over before a pause
+            return self._team.outcome(child)
         run.paused.pop(child.run_id, None)
         async with run.member_slots:
             return await self._team.drive(child)

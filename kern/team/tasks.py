@@ -16,7 +16,7 @@ from kern.messages import Message
 from kern.models.base import ToolDefinition
 from kern.run.output import RunStatus
 from kern.runtime.run import Run
-from kern.runtime.spec import Again, Answer, CallSite, RunnerSpec, ToolOutcome
+from kern.runtime.spec import Again, Answer, CallSite, RunInput, RunnerSpec, ToolOutcome
 from kern.state.call import CallState
 from kern.state.scope import Writer
 from kern.team.delegation import Members
@@ -129,7 +129,8 @@ class TaskList:
             return ToolOutcome("", pending=True)
         ids = given["task_ids"]
         done = await self.edit(run, site, lambda tasks: _finish(tasks, ids, outcomes))
-        return ToolOutcome(_shown(done))
+        media = [item for outcome in outcomes for item in outcome.media]
+        return ToolOutcome(_shown(done), media=media, media_told=True)
 
     def _start(self, tasks: list[Task], ids: list[int]) -> list[Task]:
         chosen = [_find(tasks, task_id) for task_id in ids]
@@ -146,9 +147,8 @@ class TaskList:
         return chosen
 
     async def _drive(self, run: Run, child: Run) -> ToolOutcome:
-        output = child.output
-        if output.status not in (RunStatus.running, RunStatus.paused):  # over before a pause
-            return ToolOutcome(output.error or output.get_content_as_string(), error=output.error is not None)
+        if child.output.status is not RunStatus.running:  # it was over before a pause
+            return self.team.outcome(child)
         run.paused.pop(child.run_id, None)
         async with run.member_slots:
             return await self.team.drive(child)
@@ -183,6 +183,10 @@ class TaskTool:
     def members(self) -> Mapping[str, RunnerSpec]:
         """The members by id."""
         return self._tasks.team.specs
+
+    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str) -> Run:
+        """A member's run below `run`, heard as members are."""
+        return self._tasks.team.child(run, spec, input, run_id)
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Carry it out."""

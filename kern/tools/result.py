@@ -39,13 +39,13 @@ def result_of(value: Any) -> Result:
     generator's pieces are joined as they are, those of a list with media line by line.
     """
     if isinstance(value, Media):
-        return Result(_mention(value), (value,))
+        return Result(mention(value), (value,))
     generated = isinstance(value, Pieces)
     if not generated and not (
         isinstance(value, list | tuple) and any(isinstance(item, Media) for item in value)
     ):
         return Result(result_text(value))
-    parts = [_mention(item) if isinstance(item, Media) else result_text(item) for item in value]
+    parts = [mention(item) if isinstance(item, Media) else result_text(item) for item in value]
     media = [item for item in value if isinstance(item, Media)]
     return Result(("" if generated else "\n").join(parts), media)
 
@@ -68,6 +68,7 @@ def result_text(value: Any) -> str:
     return str(value)
 
 
-def _mention(media: Media) -> str:
+def mention(media: Media) -> str:
+    """A word for a picture, sound, video or file, in a text that comes with it."""
     kind = type(media).__name__.lower()
     return f"[{kind}: {media.name}]" if media.name else f"[{kind}]"
