@@ -22,7 +22,7 @@ from kern.runtime.debug import log
 from kern.runtime.reconcile import Reconciler, RowsWithConflicts, change_of
 from kern.runtime.stream import EventBuffer
 from kern.state.call import CallState
-from kern.state.codec import decode
+from kern.state.codec import decode, encode
 from kern.state.large import off_loop
 from kern.state.lock import FairLock
 from kern.state.merge import Conflict
@@ -134,13 +134,13 @@ class LiveSession:
     async def _load(self, spec: StateSpec, owner: str | None) -> None:
         row = await self.db.load_session(self.session_id)
         if row is None:
-            state = LiveState(dict(spec.default()))
+            state = LiveState(encode(dict(spec.default()))[0])
             row = SessionRow(
                 session_id=self.session_id, user_id=owner, state=state.text, state_version=spec.version
             )
         else:
             text, revision = row.state, row.revision
-            state = await off_loop(len(text), lambda: LiveState(decode(text), revision=revision))
+            state = await off_loop(len(text), lambda: LiveState(text, revision=revision))
         self.row, self.state, self.version, self._spec = row, state, row.state_version, spec
         self._settled.clear()
         self._doubtful = None

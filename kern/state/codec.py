@@ -7,6 +7,7 @@ equal when their JSON text is: 1, 1.0 and True differ, and so do two orders of t
 from __future__ import annotations
 
 import math
+from operator import is_
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -20,6 +21,9 @@ larger documents: outputs, which hold the outputs of members, and events."""
 
 _GUARD = 201 - MAX_DEPTH
 """Wrapped in this many lists, a text that is nested deeper than MAX_DEPTH is refused by the parser."""
+
+_LARGE_MEMBER = 500
+"""Bytes, on average, from which members are worth being looked at one by one."""
 
 _MAX_DIGITS = 4300
 """Python's own limit for an int that is read from text (`sys.int_info.default_max_str_digits`)."""
@@ -46,6 +50,28 @@ def encode(value: object) -> tuple[bytes, dict[str, Any]]:
     if not isinstance(value, dict):
         raise InvalidStateError(f"is a {_name(value)}, but has to be a dict")
     return _encode(value, "")
+
+
+def encode_edited(value: object, text: bytes, tree: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """`encode(value)`, for a state that was edited from a copy of `tree`, whose text is `text`.
+
+    Where the members are large, those that are what they were are neither parsed again nor kept twice: the
+    new tree shares them with the old one, and whoever compares the two sees that without looking inside.
+    """
+    if type(value) is not dict or len(text) < _LARGE_MEMBER * len(tree) or set(map(type, value)) != {str}:
+        return encode(value)
+    kept = _kept_members(value, text, tree)
+    parts: list[bytes] = []
+    edited: dict[str, Any] = {}
+    for key, member in value.items():
+        if key in kept:
+            parts.append(kept[key])
+            edited[key] = tree[key]
+        else:
+            part, made = _encode({key: member}, "")
+            parts.append(part[1:-1])
+            edited.update(made)
+    return b"{%b}" % b",".join(parts), edited
 
 
 def decode(data: bytes) -> dict[str, Any]:
@@ -79,7 +105,11 @@ def same(a: Any, b: Any) -> bool:
     if type(a) is not type(b) or a != b:
         return False
     # Equal in Python: only 1 == 1.0 == True, 0.0 == -0.0 and the order of keys can still differ.
-    return type(a) in _PLAIN or bool(to_json(a) == to_json(b))
+    if type(a) in _PLAIN:
+        return True
+    if type(a) is list and _PLAIN.issuperset(map(type, a)):
+        return all(map(is_, map(type, a), map(type, b)))
+    return bool(to_json(a) == to_json(b))
 
 
 _PLAIN = frozenset((str, int, bool, type(None)))
@@ -98,6 +128,33 @@ def _encode(value: object, path: str) -> tuple[bytes, Any]:
         pass
     tree = _Walk(path).copy(value)
     return to_json(tree), tree
+
+
+def _kept_members(value: dict[str, Any], text: bytes, tree: dict[str, Any]) -> dict[str, bytes]:
+    """What stands in `value` as it does in `tree`, whose text is `text`: each member's own text, by key."""
+    kept: dict[str, bytes] = {}
+    start = 1
+    for key, old in tree.items():
+        name = to_json(key) + b":"
+        at = start + len(name)
+        if not text.startswith(name, start):
+            return {}  # not written by `encode`
+        now = _text_of(value[key], old) if key in value else None
+        if now is not None and text.startswith(now, at) and text[at + len(now)] in b",}":
+            kept[key] = name + now
+            start = at + len(now) + 1
+        else:
+            start = at + len(to_json(old)) + 1
+    return kept
+
+
+def _text_of(value: object, old: Any) -> bytes | None:
+    """The text of `value` if it is JSON and equal to `old`, which was parsed."""
+    try:
+        # Equal, so that what pydantic only writes as if it were JSON does not pass; see `_encode`.
+        return to_json(value, inf_nan_mode="null") if old == value else None
+    except Exception:  # noqa: BLE001
+        return None
 
 
 def _parse(text: bytes) -> Any:

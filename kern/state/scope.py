@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 from kern.errors import UsageError
-from kern.state.codec import decode, encode
+from kern.state.codec import decode, encode, encode_edited
 from kern.state.lock import FairLock
 from kern.state.merge import Conflict, merge
 from kern.state.patch import Operation, apply, diff
@@ -97,12 +97,12 @@ class LiveState:
     those met in merging, until a run stores them.
 
     Args:
-        value: The state to start from.
+        text: The state to start from, as JSON text.
         revision: Its revision.
         spec: Says how it is merged with what other processes commit.
     """
 
-    def __init__(self, value: Any, *, revision: int = 0, spec: StateSpec | None = None) -> None:
+    def __init__(self, text: bytes, *, revision: int = 0, spec: StateSpec | None = None) -> None:
         self.lock = FairLock()
         self.holder = ""
         self.changes: list[Change] = []
@@ -111,14 +111,16 @@ class LiveState:
         self.revision = revision
         self._mutex = threading.Lock()
         self._subscribers: list[Callable[[Change], None]] = []
-        self.text, self._tree = encode(value)
+        self.text, self._tree = text, decode(text)
 
     def commit(self, value: Any, writer: Writer, base: bytes) -> None:
         """Make `value`, which was edited from `base`, the state, and tell the subscribers.
 
         No change is no commit. Where another process's commit was merged in meanwhile, so is `value`.
         """
-        text, tree = encode(value)
+        with self._mutex:
+            known, tree = self.text, self._tree
+        text, tree = encode_edited(value, known, tree) if base == known else encode(value)
         with self._mutex:
             if text == base:
                 return

@@ -8,6 +8,7 @@ import decimal
 import enum
 import json
 import math
+import re
 import uuid
 from collections import OrderedDict, defaultdict, deque, namedtuple
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import Any
 
 import pydantic
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from json_documents import scalars, states, text
+from json_documents import near_states, scalars, states, text
 
 from kern.errors import InvalidStateError
-from kern.state.codec import MAX_DEPTH, copy, decode, encode, same
+from kern.state import codec
+from kern.state.codec import MAX_DEPTH, copy, decode, encode, encode_edited, same
 
 
 class Model(pydantic.BaseModel):
@@ -132,6 +134,70 @@ def tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: tuples(item) for key, item in value.items()}
     return tuple(tuples(item) for item in value) if isinstance(value, list) else value
+
+
+@pytest.fixture
+def members_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small states are looked at as large ones are."""
+    monkeypatch.setattr(codec, "_LARGE_MEMBER", 0)
+
+
+@given(near_states, near_states, st.booleans())
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_edited_state_is_encoded_as_any_other(
+    members_one_by_one: None, before: dict[str, Any], after: dict[str, Any], whole: bool
+) -> None:
+    data, tree = encode(before)
+    edited = after if whole else {**decode(data), **after}
+    assert encode_edited(edited, data, tree) == encode(edited)
+    assert exactly(encode_edited(edited, data, tree)[1]) == exactly(encode(edited)[1])
+
+
+@pytest.mark.parametrize("blanks", [False, True])
+def test_what_was_not_edited_is_shared(members_one_by_one: None, blanks: bool) -> None:
+    before = {"n": 1, "kept": [1, {"a": 1.0}], "gone": {"x": [2]}, "also": {"b": "12"}, "number": 12}
+    data, tree = encode(before)
+    if blanks:  # as another program may have written it
+        data = json.dumps(before).encode()
+    edited = decode(data)
+    edited["n"], edited["number"] = 10, 1
+    del edited["gone"]
+    new_data, new_tree = encode_edited(edited, data, tree)
+    assert (new_data, exactly(new_tree)) == (encode(edited)[0], exactly(edited))
+    assert [new_tree[key] is tree[key] for key in ("kept", "also")] == [not blanks] * 2
+    assert new_tree["kept"] is not edited["kept"]
+
+
+class Member(dict[str, Any]):
+    """A dict by another name."""
+
+
+@pytest.mark.parametrize("other", [{1, 2}, {1: 2}, math.nan, OddEq(), Model(), b"12", {"a": ({0},)}])
+@pytest.mark.parametrize("now", [[1, 2], {"1": 2}, None, {"x": 1}, "12", {"a": [[0]]}])
+def test_what_is_written_as_before_but_is_not_json_is_refused(
+    members_one_by_one: None, now: Any, other: Any
+) -> None:
+    data, tree = encode({"first": 0, "member": now})
+    with pytest.raises(InvalidStateError) as edited:
+        encode_edited({"first": 0, "member": other}, data, tree)
+    with pytest.raises(InvalidStateError) as plain:
+        encode({"first": 0, "member": other})
+    assert edited.value.path == plain.value.path
+    assert edited.value.path.startswith("/member")
+
+
+@pytest.mark.parametrize(
+    "value", [Member(a=1), {"a": Member(b=(1,))}, {Name.ANN: 1}, {"a": 1, Identity("a"): 2}, {1: 2}, [], {}]
+)
+def test_odd_states_are_edited_as_they_are_encoded(members_one_by_one: None, value: Any) -> None:
+    data, tree = encode({"a": {"b": [1]}, "ann": 1})
+    try:
+        wanted = encode(value)
+    except InvalidStateError as error:
+        with pytest.raises(InvalidStateError, match=re.escape(str(error))):
+            encode_edited(value, data, tree)
+    else:
+        assert exactly(encode_edited(value, data, tree)[1]) == exactly(wanted[1])
 
 
 @given(states())
