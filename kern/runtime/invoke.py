@@ -107,7 +107,7 @@ async def in_thread(call: CallState, function: Callable[[], Any]) -> Any:
         return await threads.run(body)
     except asyncio.CancelledError:
         call.void()  # the thread cannot be stopped, but it has the state no longer
-        while call.commits:  # noqa: ASYNC110  # a thread's, over in an instant, and part of the run's end
+        while call.unfinished:  # noqa: ASYNC110  # a thread's, over in an instant, and part of the run's end
             await asyncio.sleep(0.001)
         raise
 

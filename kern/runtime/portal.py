@@ -59,7 +59,7 @@ class Portal:
         job = _Job(function)
         with place_given_up(), ExitStack() as given_up:
             for call in active_calls():  # a call whose run is cancelled takes what it waits for with it
-                given_up.enter_context(call.on_void(job.cancel))
+                given_up.enter_context(call.dependents.cancelled_by(job.cancel))
             self._running_loop().call_soon_threadsafe(job.start)
             result: T = job.wait()
         return result

@@ -148,3 +148,8 @@ class Block:
 def in_event_loop() -> bool:
     """The running code belongs to an event loop, whether to a task or a callback."""
     return asyncio._get_running_loop() is not None
+
+
+def current_task() -> asyncio.Task[Any] | None:
+    """The running task; None in a thread."""
+    return asyncio.current_task() if in_event_loop() else None

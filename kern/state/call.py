@@ -14,12 +14,13 @@ from __future__ import annotations
 import asyncio
 import copy
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from kern.errors import StateLockTimeout, UsageError
-from kern.state.block import Block, current_block, in_event_loop
+from kern.state.block import Block, current_block, current_task
+from kern.state.dependents import Dependents
 from kern.state.lock import LockTimeout, Ticket, WaitAborted
 from kern.state.order import TurnSlot
 from kern.state.scope import EnclosedScope, Scope, Writer, ended
@@ -50,11 +51,11 @@ class CallState:
         "_end_mutex",
         "_ended",
         "_inner",
-        "_on_void",
         "_task",
         "_thread",
         "_tickets",
         "commits",
+        "dependents",
         "gate_open",
         "main_block",
         "off_turn",
@@ -102,7 +103,7 @@ class CallState:
         self._inner: EnclosedScope | None = None
         self._blocks: list[Block] = []
         self._tickets: list[Ticket] = []
-        self._on_void: list[Callable[[], None]] = []
+        self.dependents = Dependents()
 
     # What RunContext asks for (StateHandle).
 
@@ -185,7 +186,7 @@ class CallState:
             raise
 
     def _in_step(self) -> bool:
-        return self.gate_open and _current_task() is self._task
+        return self.gate_open and current_task() is self._task
 
     def _take_out_of_turn(self) -> None:
         """A cancellation or timeout came without its turn: the function may have what is free."""
@@ -304,17 +305,12 @@ class CallState:
         self.end(commit=False)  # first of all, so that no thread of the call begins to wait after this
         for ticket in list(self._tickets):
             self.scope.lock.abort(ticket)
-        for callback in list(self._on_void):
-            callback()
+        self.dependents.give_up()
 
-    @contextmanager
-    def on_void(self, callback: Callable[[], None]) -> Iterator[None]:
-        """Call `callback` if the call is given up inside the block, from whatever thread does that."""
-        self._on_void.append(callback)
-        try:
-            yield
-        finally:
-            self._on_void.remove(callback)
+    @property
+    def unfinished(self) -> bool:
+        """A thread of the call is at what must not outlive its run: a commit, a nested run."""
+        return self.commits > 0 or bool(self.dependents)
 
     # What blocks and the stepper ask for.
 
@@ -325,14 +321,14 @@ class CallState:
 
     def steps_current_task(self) -> bool:
         """The running code is the function itself, stepped, and no child task of it."""
-        return self._task is not None and _current_task() is self._task
+        return self._task is not None and current_task() is self._task
 
     def has_lock(self) -> bool:
         """The stepper need not take the lock before the next step, or has it for this one."""
         if self.touched or self.gate_open or self.main_block is not None or self.off_turn > 0:
             return True
         # A step that may not touch needs no turn: another piece of the call is at work, or it has ended.
-        return self._ended or self._thread is not None or self._task is not _current_task()
+        return self._ended or self._thread is not None or self._task is not current_task()
 
     def has_state(self) -> bool:
         """The running code edits a copy already: the call's, or that of a block round it."""
@@ -394,7 +390,3 @@ class CallState:
     def _open_block(self) -> Block | None:
         block = current_block.get()
         return block if block is not None and block.call is self and block.owns_lock else None
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    return asyncio.current_task() if in_event_loop() else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -441,3 +443,61 @@ async def test_a_nested_run_in_a_child_task_of_an_untouched_call_does_not_lend_i
     output = await agent_with(outer, db=db, session_id=SESSION).arun("go")
     assert tool_results(output) == {"outer": ""}
     assert output.session_state == {"inner": True}
+
+
+# What a thread does whose call was given up.
+
+
+async def test_a_run_that_a_given_up_thread_starts_does_nothing(db: InMemoryDb) -> None:
+    inside, go_on = asyncio.Event(), threading.Event()
+    loop, errors = asyncio.get_running_loop(), list[BaseException]()
+    inner = agent_with(add_sync, db=db, session_id=SESSION)
+
+    def outer(run_context: RunContext) -> None:
+        loop.call_soon_threadsafe(inside.set)
+        go_on.wait(5)
+        try:
+            inner.run("go")
+        except BaseException as error:
+            errors.append(error)
+
+    task = asyncio.create_task(agent_with(outer, db=db, session_id=SESSION).arun("go"))
+    await inside.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go_on.set()
+    await until(lambda: bool(errors))
+    assert isinstance(errors[0], concurrent.futures.CancelledError)
+    await until(lambda: not len(live_sessions))
+    row = await db.load_session(SESSION)
+    assert row is not None
+    assert row.state == b"{}"
+
+
+async def test_a_cancelled_run_waits_for_the_end_of_a_run_in_its_tool_s_thread(db: InMemoryDb) -> None:
+    inside, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    async def tidy(run_context: RunContext) -> None:
+        loop.call_soon_threadsafe(inside.set)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.05)
+            async with run_context.transaction() as state:
+                state["tidied"] = True
+
+    inner = agent_with(tidy, db=db, session_id=SESSION)
+
+    def outer(run_context: RunContext) -> None:
+        inner.run("go")
+
+    task = asyncio.create_task(agent_with(outer, db=db, session_id=SESSION).arun("go"))
+    await inside.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    row = await db.load_session(SESSION)
+    assert row is not None
+    assert row.state == b'{"tidied":true}'
+    assert [run.status for run in await db.load_runs(SESSION)] == ["CANCELLED", "CANCELLED"]
