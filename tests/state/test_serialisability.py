@@ -1,34 +1,34 @@
 """Whatever tools do at the same time: the outcome is that of some order, one after the other.
 
-Hypothesis makes up runs, members and calls, sync and async, that read, wait, write, fail, steer and are
-cancelled. The order of the commit log is the serial order: replayed alone, each transaction makes of the
-state before it exactly the state after it. And nobody has ever seen anything but a committed state.
+Hypothesis makes up runs, members and calls, sync and async, that read, wait, write, fail, steer, run other
+agents, and are cancelled. The order of the commit log is the serial order: replayed alone, each transaction
+makes of the state before it exactly the state after it. Nobody has ever seen anything but a committed state.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from played import calling, team_of, until
-from programs import COMMITTING, Call, Recorder, RunPlan, State, programs, result_of
+from judges import START, Judge, Seen, committed_states, executions
+from played import agent_with, calling, team_of, until
+from programs import Program, Recorder, RunPlan, State, Update, programs
 
 from kern.agent import Agent
+from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
+from kern.db.sqlite import SqliteDb
 from kern.run import RunContext
 from kern.runtime import run as run_module
 from kern.runtime.session import live_sessions
-from kern.state.patch import apply
 from kern.team import Team
 from kern.testing import tool_call
-
-START: State = {"a": 1, "b": 2}
 
 tried: Counter[str] = Counter()
 
@@ -39,147 +39,147 @@ def patient_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "MOST_TRIES_AGAIN", 1000)
 
 
-@pytest.mark.timeout(120)  # of work that takes five seconds on an idle machine
+@pytest.fixture(autouse=True)
+def told() -> Iterator[None]:
+    """The figures, for `pytest -s`."""
+    yield
+    print(", ".join(f"{name}: {number}" for name, number in tried.items()))
+
+
+@pytest.mark.timeout(120)  # of work that takes ten seconds on an idle machine
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(programs)
-def test_random_programs_behave_as_if_one_transaction_ran_after_the_other(
-    plans: list[RunPlan],
-) -> None:
-    asyncio.run(play(plans))
+def test_random_programs_behave_as_if_one_transaction_ran_after_the_other(program: Program) -> None:
+    asyncio.run(play(program))
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(programs)
-def test_many_random_programs_behave_as_if_one_transaction_ran_after_the_other(
-    plans: list[RunPlan],
-) -> None:
-    asyncio.run(play(plans))
+def test_many_random_programs_behave_as_if_one_transaction_ran_after_the_other(program: Program) -> None:
+    asyncio.run(play(program))
 
 
-async def play(plans: Sequence[RunPlan]) -> None:
-    """Let the runs loose on one session, with a reader beside them; then judge."""
-    db = InMemoryDb()
-    calls = {
-        f"r{r}m{m}c{c}": call
-        for r, plan in enumerate(plans)
-        for m, member in enumerate(plan.members)
-        for c, call in enumerate(member)
-    }
-    recorder = Recorder(calls)
-    read: list[State] = []
-    reader_agent = Agent(model=calling(), db=db, session_id="one", session_state=START)
+async def play(program: Program) -> None:
+    """Let the runs loose on one session, with a reader and writers beside them; then judge."""
+    with tempfile.TemporaryDirectory() as folder:
+        db: Db = InMemoryDb() if program.store == "memory" else await at(folder)
+        await play_on(db, program)
+
+
+async def at(folder: str) -> SqliteDb:
+    return await asyncio.to_thread(SqliteDb, db_file=f"{folder}/agents.db")
+
+
+async def play_on(db: Db, program: Program) -> None:
+    options: dict[str, Any] = {"db": db, "session_id": "one", "session_state": START}
+    recorder = Recorder(program.calls(), lambda tool: agent_with(tool, **options))
+    seen = Seen()
+    outsider = Agent(model=calling(), **options)
 
     async def read_on() -> None:
         while True:
-            read.append(await reader_agent.aget_session_state())
+            seen.read.append(await outsider.aget_session_state())
             await asyncio.sleep(0.0005)
 
+    async def update(number: int, plan: Update) -> None:
+        for _ in range(plan.after):
+            await asyncio.sleep(0)
+        mark = f"update.{number}"
+        state = await outsider.aupdate_session_state({plan.key: 100, "by": mark})
+        recorder.seen.append(state)
+        row = await db.load_session("one")
+        assert row is not None
+        seen.stored[mark] = decoded(row.state)
+
     reader = asyncio.create_task(read_on())
-    await asyncio.gather(*(start(plan, number, recorder, db) for number, plan in enumerate(plans)))
-    # A cancelled run does not wait for its threads; one that was about to commit may still do so.
-    await until(lambda: not any(session.state.lock.held for session in live()))
+    await asyncio.gather(
+        *(start(plan, number, recorder, seen, options) for number, plan in enumerate(program.runs)),
+        *(update(number, plan) for number, plan in enumerate(program.updates)),
+    )
     reader.cancel()
     await asyncio.wait([reader])
-    assert len(live_sessions) == 0
+    # A cancelled run does not wait for its threads; one that was about to commit may still do so.
+    await until(lambda: not len(live_sessions))
     history = await committed_states(db)
-    judge_order(history, calls)
-    judge_readers(history, [*read, *recorder.seen, *recorder.snapshots])
-    judge_outcome(history, recorder, plans)
-    tried.update(programs=1, calls=len(calls), commits=len(history) - 1, reads=len(read))
+    Judge(program, recorder, seen, history).judge(await executions(db))
+    tried.update(programs=1, runs=len(program.runs), calls=len(recorder.calls))
+    tried.update(commits=len(history) - 1, reads=len(seen.read))
 
 
-def live() -> list[Any]:
-    return [session for session in live_sessions._sessions.values() if hasattr(session, "state")]
-
-
-async def start(plan: RunPlan, number: int, recorder: Recorder, db: InMemoryDb) -> None:
-    async def work(run_context: RunContext, name: str) -> str:
+async def start(plan: RunPlan, number: int, recorder: Recorder, seen: Seen, options: dict[str, Any]) -> None:
+    async def work_async(run_context: RunContext, name: str) -> str:
         return await recorder.work(run_context, name)
 
     def work_sync(run_context: RunContext, name: str) -> str:
         return recorder.work_sync(run_context, name)
 
-    def member(m: int, **options: Any) -> Agent:
+    async def work_async_generator(run_context: RunContext, name: str) -> AsyncIterator[str]:
+        async for piece in recorder.work_in_pieces(run_context, name):
+            yield piece
+
+    def work_generator(run_context: RunContext, name: str) -> Iterator[str]:
+        yield from recorder.work_in_pieces_sync(run_context, name)
+
+    tools = [work_async, work_sync, work_async_generator, work_generator]
+
+    def member(m: int, **more: Any) -> Agent:
         asked = [
-            tool_call("work" if call.kind == "async" else "work_sync", name=f"r{number}m{m}c{c}")
+            tool_call(f"work_{call.kind}", name=f"r{number}m{m}c{c}")
             for c, call in enumerate(plan.members[m])
         ]
-        return Agent(name=f"member-{m}", model=calling(*asked), tools=[work, work_sync], **options)
+        return Agent(name=f"member-{m}", model=calling(*asked), tools=list(tools), **more)
 
-    options: dict[str, Any] = {"db": db, "session_id": "one", "session_state": START}
     runner: Agent | Team
     if len(plan.members) == 1:
-        runner = member(0, **options)
+        runner = member(0, **options, on_busy=plan.on_busy)
     else:
-        runner = team_of([member(m) for m in range(len(plan.members))], **options)
-    await drive(runner, plan)
+        members = [member(m) for m in range(len(plan.members))]
+        runner = team_of(members, **options, on_busy=plan.on_busy)
+    reached, loop = asyncio.Event(), asyncio.get_running_loop()
+    if plan.cancel_at is not None:
+        recorder.alarms[f"r{number}", plan.cancel_at] = lambda: loop.call_soon_threadsafe(reached.set)
+    await drive(runner, plan, number, seen, reached)
 
 
-async def drive(runner: Agent | Team, plan: RunPlan) -> None:
-    async def stream() -> None:
-        async with runner.arun("go", stream=True, stream_events=True) as events:
-            async for _ in events:
-                pass
+async def drive(runner: Agent | Team, plan: RunPlan, number: int, seen: Seen, reached: asyncio.Event) -> None:
+    run_id = f"run-{number}"
+    options: dict[str, Any] = {"run_id": run_id}
+    if plan.argument:
+        options["session_state"] = {"argument": f"r{number}", "by": f"r{number}.argument"}
+
+    async def stream() -> Any:
+        told = seen.streams.setdefault(number, [])
+        async with runner.arun(
+            "go", stream=True, stream_events=True, yield_run_output=True, **options
+        ) as events:
+            async for event in events:
+                told.append(event)
+        return told.pop()
 
     if plan.where == "portal":
-        task = asyncio.create_task(asyncio.to_thread(runner.run, "go", run_id=str(id(plan))))
+        task = asyncio.create_task(asyncio.to_thread(runner.run, "go", **options))
     elif plan.where == "loop":
-        task = asyncio.create_task(asyncio.to_thread(asyncio.run, runner.arun("go", run_id=str(id(plan)))))
+        task = asyncio.create_task(asyncio.to_thread(asyncio.run, runner.arun("go", **options)))
     else:
-        task = asyncio.create_task(stream() if plan.where == "stream" else runner.arun("go"))
-    if plan.cancel_after is not None:
-        for _ in range(plan.cancel_after):
+        task = asyncio.create_task(stream() if plan.where == "stream" else runner.arun("go", **options))
+    if plan.cancelled:
+        if plan.cancel_at is not None:
+            waiter = asyncio.create_task(reached.wait())
+            await asyncio.wait([task, waiter], return_when=asyncio.FIRST_COMPLETED)
+            waiter.cancel()
+        for _ in range(plan.cancel_after or 0):
             await asyncio.sleep(0)
         if plan.where in ("portal", "loop"):
-            await runner.acancel_run(str(id(plan)))
+            await runner.acancel_run(run_id)
         else:
             task.cancel()
     await asyncio.wait([task])
     if not task.cancelled():
-        await task
+        seen.ended[number] = (await task).session_state
 
 
-async def committed_states(db: InMemoryDb) -> list[State]:
-    """The state at every revision, from the log; the last one is what is stored."""
-    states: list[State] = [START]
-    for change in await db.load_changes("one"):
-        assert change.revision == len(states)
-        states.append(apply(states[-1], json.loads(change.patch)))
-    row = await db.load_session("one")
-    if row is not None:
-        assert json.loads(row.state) == states[-1]
-        assert row.revision == len(states) - 1
-    return states
-
-
-def judge_order(history: list[State], calls: dict[str, Call]) -> None:
-    """Each commit is one transaction, once, whole, alone on the state before it."""
-    marks = [state["by"] for state in history[1:]]
-    assert len(set(marks)) == len(marks)
-    for before, after in pairwise(history):
-        name, _, number = after["by"].rpartition(".")
-        transaction = calls[name].transactions[int(number)]
-        assert transaction.end in COMMITTING, f"{after['by']} failed and was committed"
-        assert after == result_of(before, transaction, after["by"])
-
-
-def judge_readers(history: list[State], observed: list[State]) -> None:
-    """Nobody saw anything but a committed state."""
-    committed = {json.dumps(state) for state in history}
-    for state in observed:
-        assert json.dumps(state) in committed, f"{state} was never committed"
-
-
-def judge_outcome(history: list[State], recorder: Recorder, plans: Sequence[RunPlan]) -> None:
-    """What nobody cancelled, and did not fail, is there."""
-    marks = {state["by"] for state in history[1:]}
-    for name, call in recorder.calls.items():
-        if plans[int(name[1 : name.index("m")])].cancel_after is not None:
-            continue
-        for number, transaction in enumerate(call.transactions):
-            if transaction.end in COMMITTING:
-                assert f"{name}.{number}" in marks, f"lost: {name}.{number}; {recorder.errors.get(name)!r}"
-            if transaction.end != "return" and (transaction.end != "raise" or not call.blocks):
-                break  # the call ends here
+def decoded(text: bytes) -> State:
+    state: State = json.loads(text)
+    return state
