@@ -45,7 +45,7 @@ class Agent(Runner[RunOutput]):
             name=self.name,
             is_team=False,
             model=model,
-            tools={**functions, **self.context_tools()},
+            tools=self.with_context_tools(functions),
             prompt=Prompt.of(self, options),
             after=self.steps_after(),
             tool_choice=self.tool_choice,

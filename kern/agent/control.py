@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
 from pydantic import BaseModel
 from pydantic_core import from_json
 
 from kern.agent.accessors import SessionAccess
+from kern.agent.checks import check_given, check_keywords
 from kern.agent.options import RunOptions
 from kern.errors import UsageError
 from kern.models.base import Model
@@ -113,6 +115,7 @@ class RunControl(SessionAccess, Generic[OutputT]):
         Raises:
             UsageError: The run does not wait, or goes on already.
         """
+        check_keywords("continue_run", options, _Continuation)
         call = _Continuation(**options)
         run_id = call.run_id or (run_response.run_id if run_response is not None else None)
         if run_id is None:
@@ -196,30 +199,20 @@ class RunControl(SessionAccess, Generic[OutputT]):
         )
 
 
+@dataclass(slots=True, frozen=True, kw_only=True)
 class _Continuation:
     """The keywords of one `continue_run`, checked."""
 
-    def __init__(
-        self,
-        *,
-        run_id: str | None = None,
-        requirements: Sequence[RunRequirement] | None = None,
-        stream_events: bool = False,
-        yield_run_output: bool = False,
-        user_id: str | None = None,
-        dependencies: Mapping[str, Any] | None = None,
-        output_schema: type[BaseModel] | Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        usage_limits: UsageLimits | None = None,
-        debug_mode: bool | None = None,
-    ) -> None:
-        self.run_id = run_id
-        self.requirements = requirements
-        self.stream_events = stream_events
-        self.yield_run_output = yield_run_output
-        self.user_id = user_id
-        self.dependencies = dependencies
-        self.output_schema = output_schema
-        self.timeout = timeout
-        self.usage_limits = usage_limits
-        self.debug_mode = debug_mode
+    run_id: str | None = None
+    requirements: Sequence[RunRequirement] | None = None
+    stream_events: bool = False
+    yield_run_output: bool = False
+    user_id: str | None = None
+    dependencies: Mapping[str, Any] | None = None
+    output_schema: type[BaseModel] | Mapping[str, Any] | None = None
+    timeout: float | None = None
+    usage_limits: UsageLimits | None = None
+    debug_mode: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_given(self)

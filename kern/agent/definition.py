@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from kern.agent.checks import check_given
 from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
 from kern.errors import UsageError
@@ -198,6 +199,7 @@ class Definition:
             raise UsageError(f"on_busy is one of {', '.join(get_args(OnBusy))}, not {self.on_busy!r}")
         for name in self.merge or ():
             policy_path(name)
+        check_given(self)
         initial_state(self.session_state)
 
     def __repr__(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from pydantic import BaseModel
 
+from kern.agent.checks import check_given, check_keywords
 from kern.messages import Audio, File, Image, Video
 from kern.usage import UsageLimits
 
@@ -76,6 +77,20 @@ class RunOptions:
     usage_limits: UsageLimits | None = None
     debug_mode: bool | None = None
     yield_run_output: bool = False
+
+    def __post_init__(self) -> None:
+        check_given(self)
+
+    @classmethod
+    def of(cls, keywords: RunKeywords) -> RunOptions:
+        """What a program has passed to a run.
+
+        Raises:
+            TypeError: There is no such keyword.
+            UsageError: A value cannot be what its keyword takes.
+        """
+        check_keywords("a run", keywords, cls)
+        return cls(**keywords)
 
 
 NO_OPTIONS = RunOptions()

@@ -42,14 +42,24 @@ class Runner(RunControl[OutputT]):
 
     __slots__ = ()
 
-    def context_tools(self) -> dict[str, RunnableTool]:
-        """The tools that parameters ask for, beside the application's own."""
-        tools: list[RunnableTool] = []
+    def with_context_tools(self, functions: Mapping[str, RunnableTool]) -> dict[str, RunnableTool]:
+        """The application's own tools, and those that parameters ask for.
+
+        Raises:
+            UsageError: One of each has the same name.
+        """
+        tools = dict(functions)
+        asked_for: list[tuple[str, RunnableTool]] = []
         if self.enable_agentic_state:
-            tools.append(STATE_TOOL)
+            asked_for.append(("enable_agentic_state", STATE_TOOL))
         if self.read_chat_history:
-            tools.append(ReadHistoryTool())
-        return {tool.definition.name: tool for tool in tools}
+            asked_for.append(("read_chat_history", ReadHistoryTool()))
+        for parameter, tool in asked_for:
+            name = tool.definition.name
+            if name in tools:
+                raise UsageError(f"{self!r}: {parameter} brings a tool {name!r}, and there is one already")
+            tools[name] = tool
+        return tools
 
     def steps_after(self) -> list[Step]:
         """What is done once the answer is there."""
@@ -78,7 +88,7 @@ class Runner(RunControl[OutputT]):
             KernError: The run failed; the error's `run_output` is committed and has status ERROR.
             UsageError: The call cannot work as it is written.
         """
-        chosen = RunOptions(**options) if options else NO_OPTIONS
+        chosen = RunOptions.of(options) if options else NO_OPTIONS
         request = self._request(input, chosen)
         if not stream:
             if chosen.stream_events or chosen.yield_run_output:
@@ -307,7 +317,7 @@ def _messages(input: Input) -> list[Message]:
     return [Message("user", _as_text(input))]
 
 
-def _as_text(input: Input) -> str:
+def _as_text(input: Any) -> str:
     """The input as the model and the person read it."""
     if isinstance(input, str):
         return input if input.strip() else ""
@@ -315,7 +325,7 @@ def _as_text(input: Input) -> str:
         return input.content or ""
     if isinstance(input, BaseModel):
         return input.model_dump_json()
-    if isinstance(input, Mapping | Sequence):
+    if isinstance(input, Mapping | Sequence) and not isinstance(input, bytes | bytearray | memoryview):
         if input and not isinstance(input, Mapping) and all(isinstance(item, str) for item in input):
             return "\n".join(input)
         return json.dumps(_as_json(input), ensure_ascii=False) if input else ""

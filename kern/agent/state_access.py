@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, TypeVar
 
+from kern.agent.checks import check_id
 from kern.agent.definition import Definition
 from kern.db.base import Commit, StateWrite
 from kern.errors import SessionOwnershipError, UsageError
@@ -163,6 +164,8 @@ class StateAccess(Definition):
     def _use(
         self, session_id: str | None, user_id: str | None, *, create: bool = False
     ) -> AbstractAsyncContextManager[LiveSession]:
+        check_id("session_id", session_id)
+        check_id("user_id", user_id)
         owner = user_id if user_id is not None else self.user_id
         chosen = session_id or self.default_session_id(owner)
         claimed = owner if create and user_id is None else user_id
@@ -176,6 +179,8 @@ class StateAccess(Definition):
 
     def _own_call(self, session_id: str | None, user_id: str | None) -> CallState | None:
         """The call that this code belongs to, if it is one of the session's."""
+        check_id("session_id", session_id)
+        check_id("user_id", user_id)
         chosen = session_id or self.default_session_id(user_id if user_id is not None else self.user_id)
         call = enclosing_call((self.database().identity, chosen))
         if call is not None and user_id is not None and user_id != call.owner.session.row.user_id:

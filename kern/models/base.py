@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from kern.messages import Message, ToolCall
@@ -62,13 +62,17 @@ class ModelResponse:
 
     Args:
         message: The assistant's message, `tool_calls` and `provider_data` included.
-        usage: What the request used; `requests` is 1.
+        usage: What the request used; it counts as one request, whether `requests` says so or not.
         finish_reason: The provider's own word.
     """
 
     message: Message
     usage: Usage = field(default_factory=lambda: Usage(requests=1))
     finish_reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.usage.requests:
+            self.usage = replace(self.usage, requests=1)
 
     @classmethod
     def of(

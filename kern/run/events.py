@@ -14,8 +14,9 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
-from pydantic_core import to_json, to_jsonable_python
+from pydantic_core import to_jsonable_python
 
+from kern._json import json_bytes
 from kern.errors import UsageError
 
 
@@ -166,7 +167,7 @@ class BaseRunEvent:
 
     def to_json(self) -> str:
         """The event as one line of JSON text."""
-        return to_json(self.to_dict()).decode()
+        return json_bytes(self.to_dict()).decode()
 
 
 def _plain(value: Any) -> Any:

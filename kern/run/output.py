@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from pydantic_core import to_json, to_jsonable_python
 
+from kern._json import json_bytes
 from kern.messages import MEDIA, Audio, File, Image, Media, Message, Video, media_by_kind
 from kern.run.events import BaseRunEvent, event_from_dict
 from kern.run.requirement import RunRequirement
@@ -169,7 +170,7 @@ class BaseRunOutput:
 
     def to_json(self) -> str:
         """The output as JSON text."""
-        return to_json(self.to_dict()).decode()
+        return json_bytes(self.to_dict()).decode()
 
     def to_row(self, **more: Any) -> bytes:
         """The output as its row holds it: JSON, without what has rows of its own (state, members' runs).
@@ -180,7 +181,7 @@ class BaseRunOutput:
         data = self.to_dict()
         data.pop("session_state", None)
         data.pop("member_responses", None)
-        return to_json({**data, **more})
+        return json_bytes({**data, **more})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

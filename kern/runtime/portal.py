@@ -158,7 +158,12 @@ class _Job:
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
-    loop.run_forever()
+    while True:
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt):  # raised by a task; its waiter is told, and others wait too
+            continue
+        return
 
 
 async def _shut_down() -> None:

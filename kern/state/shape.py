@@ -80,6 +80,7 @@ class DictShape:
 
     def update(self, value: Any, updates: Mapping[str, Any]) -> None:
         """Set the keys."""
+        check_updates(updates)
         value.update(updates)
 
     def lay_over(self, base: Mapping[str, Any], given: Any) -> dict[str, Any]:
@@ -144,3 +145,13 @@ class _PutBack:
             *source[start : len(source) - end],
             *map(self.value, target[len(target) - end :], source[len(source) - end :]),
         ]
+
+
+def check_updates(updates: Any) -> None:
+    """See that what is to be set is keys with values.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if not isinstance(updates, Mapping):
+        raise UsageError(f"update_session_state takes a dict of what to set, not {type(updates).__name__}")

@@ -19,7 +19,7 @@ from kern.errors import InvalidStateError, UsageError
 from kern.state.codec import same
 from kern.state.pointer import join
 from kern.state.resolve import deep_merge
-from kern.state.shape import DICT, Shape, put_back
+from kern.state.shape import DICT, Shape, check_updates, put_back
 
 _LONGEST_SHOWN = 80
 _MOST_SHOWN = 5
@@ -82,6 +82,7 @@ class ModelShape:
 
     def update(self, value: Any, updates: Mapping[str, Any]) -> None:
         """Set fields, validated together."""
+        check_updates(updates)
         self._check_names(updates)
         self.restore(value, self.load_tree({**from_json(self._write(value)), **updates}))
 

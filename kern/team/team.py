@@ -114,7 +114,7 @@ class Team(Runner[TeamRunOutput]):
         mode = self._chosen_mode()
         tasks = TaskList(self.get_id(), TeamMembers(specs, self._rules(mode)), self.max_iterations)
         own = self._own_tools(mode, tasks, about) if specs else {}
-        tools = {**functions, **self.context_tools()}
+        tools = self.with_context_tools(functions)
         if taken := own.keys() & tools.keys():
             raise UsageError(f"{self!r}: a tool may not be named {', '.join(taken)}, which is the team's own")
         spec = RunnerSpec(
@@ -172,7 +172,9 @@ class Team(Runner[TeamRunOutput]):
         """
         return {} if callable(self.members) else self._by_id(self.members)
 
-    def _by_id(self, members: Members) -> dict[str, Agent | Team]:
+    def _by_id(self, members: Any) -> dict[str, Agent | Team]:
+        if not isinstance(members, Sequence) or isinstance(members, str):
+            raise UsageError(f"{self!r}: members takes a list of agents and teams, not {members!r}")
         found: dict[str, Agent | Team] = {}
         for member in members:
             if not isinstance(member, Agent | Team):

@@ -342,7 +342,10 @@ def _checked(entrypoint: Callable[P, R]) -> Callable[P, R]:
         name = entrypoint.__name__
         raise UsageError(f"{name} is a class, and a tool is a function or an object: pass {name}()")
     if not callable(entrypoint):
-        raise UsageError(f"{entrypoint!r} cannot be called, so it is no tool")
+        raise UsageError(
+            f"{entrypoint!r} cannot be called, so it is no tool; "
+            "functions and toolkits are tools, and agents and teams are members: Team(members=[...])"
+        )
     return entrypoint
 
 

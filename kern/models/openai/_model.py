@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal
 
 import httpx
 from pydantic import SecretStr
-from pydantic_core import PydanticSerializationError, to_json
 
+from kern._json import json_bytes
 from kern._version import __version__
 from kern.errors import MissingKeyError, UsageError
 from kern.models._failures import Origin
@@ -106,8 +106,8 @@ class OpenAIModel(Model):
         if self.extra_body:
             body.update(self.extra_body)
         try:
-            return to_json(body, inf_nan_mode="null")
-        except (PydanticSerializationError, UnicodeEncodeError) as error:
+            return json_bytes(body, inf_nan_mode="null")
+        except ValueError as error:
             raise UsageError(f"the request cannot be written as JSON: {error}") from error
 
     def _sampling(self) -> dict[str, Any]:
