@@ -266,6 +266,116 @@ async def test_tasks_mode_gives_up_after_max_iterations() -> None:
     assert output.content == "three"
 
 
+def tasks_of(output: Any) -> list[dict[str, Any]]:
+    tasks: list[dict[str, Any]] = output.session_state["team_tasks"]["crew"]
+    return tasks
+
+
+async def test_a_task_is_done_once_however_often_a_call_names_it() -> None:
+    asked: list[str] = []
+
+    def work(request: ModelRequest) -> str:
+        asked.append(request.messages[-1].content or "")
+        return "worked"
+
+    script = [
+        tool_call("create_task", title="one", member_id="a"),
+        tool_call("execute_tasks", task_ids=[1, 1]),
+        tool_call("execute_tasks", task_ids=[1]),
+        "done",
+    ]
+    team = Team(
+        [Agent(name="A", model=FunctionModel(work))], model=ScriptedModel(script), mode="tasks", id="crew"
+    )
+    output = await team.arun("go")
+    assert asked == ["one"]
+    assert tasks_of(output)[0]["status"] == "completed"
+    assert "task 1 is completed" in (output.tools[2].result or "")
+
+
+async def test_a_task_that_failed_holds_up_what_depends_on_it_until_it_is_done() -> None:
+    script = [
+        ModelResponse.of(
+            None, tool_call("create_task", title="one", member_id="a"), tool_call("create_task", title="x")
+        ),
+        tool_call("create_task", title="two", member_id="a", depends_on=[1]),
+        tool_call("execute_tasks", task_ids=[1]),
+        tool_call("execute_tasks", task_ids=[3]),
+        tool_call("execute_tasks", task_ids=[2]),
+        tool_call("execute_tasks", task_ids=[9]),
+        tool_call("execute_tasks", task_ids=[True]),
+        tool_call("execute_tasks", task_ids=[1]),
+        tool_call("execute_tasks", task_ids=[3]),
+        tool_call("complete_task", task_id=2, result="not needed"),
+        "done",
+    ]
+    member = Agent(name="A", model=ScriptedModel([ValueError("broken"), "one is done", "two is done"]))
+    team = Team([member], model=ScriptedModel(script), mode="tasks", id="crew")
+    output = await team.arun("go")
+    results = [tool.result or "" for tool in output.tools]
+    assert '"status": "failed"' in results[3]
+    assert "waits for [1]" in results[4]
+    assert "assigned to nobody" in results[5]
+    assert "there is no task 9" in results[6]
+    assert "whole numbers" in results[7]
+    assert [task["status"] for task in tasks_of(output)] == ["completed"] * 3
+    assert output.content == "done"
+
+
+async def test_a_task_whose_run_was_cancelled_can_be_executed_by_the_next() -> None:
+    inside = asyncio.Event()
+
+    async def work(request: ModelRequest) -> str:
+        if not inside.is_set():
+            inside.set()
+            await asyncio.Event().wait()
+        return "worked"
+
+    script = [
+        tool_call("create_task", title="one", member_id="a"),
+        tool_call("execute_tasks", task_ids=[1]),
+        "done already?",
+        tool_call("execute_tasks", task_ids=[1]),
+        "done",
+    ]
+    model = ScriptedModel(script)
+    team = Team([Agent(name="A", model=FunctionModel(work))], model=model, mode="tasks", id="crew")
+    first = asyncio.create_task(team.arun("go", run_id="first"))
+    await inside.wait()
+    assert await team.acancel_run("first")
+    assert tasks_of(await first)[0]["status"] == "running"
+    output = await team.arun("go on")
+    model.assert_exhausted()
+    assert tasks_of(output)[0]["status"] == "completed"
+
+
+async def test_a_task_of_a_member_that_is_gone_is_told_and_can_be_assigned_anew() -> None:
+    def members(run_context: RunContext) -> list[Agent]:
+        return [Agent(name=run_context.session_state["who"], model=echo("worker"))]
+
+    script = [
+        tool_call("create_task", title="one", member_id="ann"),
+        "later",
+        tool_call("execute_tasks", task_ids=[1]),
+        tool_call("assign_task", task_id=1, member_id="bob"),
+        tool_call("execute_tasks", task_ids=[1]),
+        "done",
+    ]
+    team = Team(
+        members,
+        model=ScriptedModel(script),
+        mode="tasks",
+        id="crew",
+        session_state={"who": "Ann"},
+        max_iterations=0,
+    )
+    await team.arun("go")
+    await team.aupdate_session_state({"who": "Bob"})
+    output = await team.arun("go on")
+    assert "There is no member with the id 'ann'. Members: bob." in (output.tools[0].result or "")
+    assert tasks_of(output)[0]["status"] == "completed"
+
+
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [

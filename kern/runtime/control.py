@@ -51,6 +51,11 @@ class ActiveRuns:
                     return True
         return False
 
+    def drives(self, run_id: str) -> bool:
+        """Whether this process drives the top-level run of that id."""
+        with self._mutex:
+            return run_id in self._trees
+
     def _watch(self, db: Db, loop: asyncio.AbstractEventLoop) -> None:
         """See that the database is asked, as long as runs of it go on."""
         if isinstance(db, InMemoryDb):

@@ -15,6 +15,7 @@ from kern.errors import ToolError
 from kern.messages import Message
 from kern.models.base import ToolDefinition
 from kern.run.output import RunStatus
+from kern.runtime.control import active_runs
 from kern.runtime.run import Run
 from kern.runtime.spec import Again, Answer, CallSite, RunInput, RunnerSpec, ToolOutcome
 from kern.state.call import CallState
@@ -58,14 +59,14 @@ class TaskList:
     def read(self, run: Run) -> list[Task]:
         """The list as it was last committed."""
         tasks: list[Task] = run.tree.state().get(KEY, {}).get(self.team_id, [])
-        return tasks
+        return _without_stale(tasks, run)
 
     async def edit(self, run: Run, site: CallSite, change: Callable[[list[Task]], T]) -> T:
         """Change the list, as a transaction of its own."""
         writer = Writer(run.run_id, run.source.path, site.call.name, site.call.id)
         call = CallState(run.tree.scope, writer, session=run.tree.session.key, owner=run.tree)
         async with call.transaction() as state:
-            return change(state.setdefault(KEY, {}).setdefault(self.team_id, []))
+            return change(_without_stale(state.setdefault(KEY, {}).setdefault(self.team_id, []), run))
 
     async def create(self, run: Run, site: CallSite, given: dict[str, Any]) -> str:
         """`create_task`."""
@@ -113,10 +114,11 @@ class TaskList:
     async def execute(self, run: Run, site: CallSite, given: dict[str, Any]) -> ToolOutcome:
         """`execute_tasks`: the members work on them at the same time."""
         execution = site.execution
+        ids: list[int] = list(dict.fromkeys(given["task_ids"]))
         if execution.child_run_ids:  # after a pause
             children = [child for child in run.children if child.run_id in execution.child_run_ids]
         else:
-            tasks = await self.edit(run, site, lambda tasks: self._start(tasks, given["task_ids"]))
+            tasks = await self.edit(run, site, lambda tasks: self._start(tasks, ids, run))
             children = []
             for task in tasks:
                 spec = self.team.specs[task["assignee"]]
@@ -127,12 +129,11 @@ class TaskList:
         outcomes = [task.result() for task in driven]
         if any(outcome.pending for outcome in outcomes):
             return ToolOutcome("", pending=True)
-        ids = given["task_ids"]
         done = await self.edit(run, site, lambda tasks: _finish(tasks, ids, outcomes))
         media = [item for outcome in outcomes for item in outcome.media]
         return ToolOutcome(_shown(done), media=media, media_told=True)
 
-    def _start(self, tasks: list[Task], ids: list[int]) -> list[Task]:
+    def _start(self, tasks: list[Task], ids: list[int], run: Run) -> list[Task]:
         chosen = [_find(tasks, task_id) for task_id in ids]
         for task in chosen:
             waits_for = [i for i in task["depends_on"] if _find(tasks, i)["status"] != DONE]
@@ -142,8 +143,9 @@ class TaskList:
                 raise ToolError(f"task {task['id']} is {task['status']}")
             if task["assignee"] is None:
                 raise ToolError(f"task {task['id']} is assigned to nobody; use assign_task")
+            self._member(task["assignee"])
         for task in chosen:
-            task["status"] = RUNNING
+            task.update(status=RUNNING, run_id=run.tree.request.run_id)
         return chosen
 
     async def _drive(self, run: Run, child: Run) -> ToolOutcome:
@@ -244,8 +246,17 @@ def _check(given: dict[str, Any], definition: ToolDefinition) -> None:
         if known is None or not isinstance(value, _TYPES[known["type"]]):
             raise ToolError(f"{definition.name}: {name}={value!r} does not fit")
         items: Any = value if known["type"] == "array" else ()
-        if not all(isinstance(item, int) for item in items):
+        if not all(isinstance(item, int) and not isinstance(item, bool) for item in items):
             raise ToolError(f"{definition.name}: {name} holds ids, which are whole numbers")
+
+
+def _without_stale(tasks: list[Task], run: Run) -> list[Task]:
+    """The list, in which what a run has begun that was cancelled, failed or died is open again."""
+    for task in tasks:
+        by = str(task.get("run_id"))
+        if task["status"] == RUNNING and by != run.tree.request.run_id and not active_runs.drives(by):
+            task["status"] = OPEN
+    return tasks
 
 
 def _find(tasks: list[Task], task_id: int) -> Task:
