@@ -33,7 +33,7 @@ class ContinueKeywords(TypedDict, total=False):
 
     run_id: str | None
     requirements: Sequence[RunRequirement] | None
-    stream_events: bool
+    stream_events: bool | None
     yield_run_output: bool
     user_id: str | None
     dependencies: Mapping[str, Any] | None
@@ -51,6 +51,11 @@ class RunControl(SessionAccess, Generic[OutputT]):
     def build_spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
         """What the engine is told of this agent or team for one run."""
         raise NotImplementedError
+
+    def listens(self, stream_events: bool | None) -> Listen:
+        """What a stream yields: what its run says, or the constructor."""
+        everything = self.stream_events if stream_events is None else stream_events
+        return Listen.everything if everything else Listen.content
 
     async def acancel_run(self, run_id: str) -> bool:
         """Cancel a run, a member's too: whoever awaits it gets its output, with status CANCELLED.
@@ -130,7 +135,7 @@ class RunControl(SessionAccess, Generic[OutputT]):
 
         if not stream:
             return start(None, Listen.nothing)
-        listen = Listen.everything if call.stream_events else Listen.content
+        listen = self.listens(call.stream_events)
         return RunStream(
             lambda buffer: start(buffer, listen), EventBuffer(), yield_output=call.yield_run_output
         )
@@ -195,7 +200,7 @@ class RunControl(SessionAccess, Generic[OutputT]):
             usage_limits=self.usage_limits if call.usage_limits is None else call.usage_limits,
             resume=Resume(answers),
             skip_events=self.skipped_events(),
-            debug=debug,
+            debug=self.debug_level if debug else 0,
         )
 
 
@@ -205,7 +210,7 @@ class _Continuation:
 
     run_id: str | None = None
     requirements: Sequence[RunRequirement] | None = None
-    stream_events: bool = False
+    stream_events: bool | None = None
     yield_run_output: bool = False
     user_id: str | None = None
     dependencies: Mapping[str, Any] | None = None

@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel
 
@@ -67,6 +67,7 @@ class Definition:
         expected_output: What a good answer looks like.
         additional_context: Closes the system message.
         additional_input: Messages between the system message and the input, such as examples.
+        introduction: What the agent or team has said before a new session's first input.
         markdown: Ask for Markdown, and render it in `print_response`.
         use_instruction_tags: Put the instructions between tags.
         add_datetime_to_context: Tell the model the time.
@@ -112,7 +113,9 @@ class Definition:
         store_events: Keep a run's events with it, in its output and its row.
         events_to_skip: But for these; by default those that are made per token.
         stream: Whether `print_response` and `cli_app` stream.
+        stream_events: What `stream=True` yields where a run does not say: every event, or the answer's text.
         debug_mode: Log prompts and tool calls, through the logger "kern".
+        debug_level: 2 logs also the tools that each request offers, and what it used.
     """
 
     name: str | None = None
@@ -140,6 +143,7 @@ class Definition:
     expected_output: str | None = None
     additional_context: str | None = None
     additional_input: Sequence[str | Message] | None = None
+    introduction: str | None = None
     markdown: bool = False
     use_instruction_tags: bool = False
     add_datetime_to_context: bool = False
@@ -185,7 +189,9 @@ class Definition:
         TeamRunEvent.reasoning_content_delta,
     )
     stream: bool = False
+    stream_events: bool = False
     debug_mode: bool = False
+    debug_level: Literal[1, 2] = 1
 
     _own_id: str = field(init=False)
     _own_session: str = field(init=False)
@@ -197,6 +203,8 @@ class Definition:
         self._own_id = self.id or (slug(self.name) if self.name else "") or self._own_session[:8]
         if self.on_busy not in get_args(OnBusy):
             raise UsageError(f"on_busy is one of {', '.join(get_args(OnBusy))}, not {self.on_busy!r}")
+        if self.debug_level not in (1, 2):
+            raise UsageError(f"debug_level is 1 or 2, not {self.debug_level!r}")
         for name in self.merge or ():
             policy_path(name)
         check_given(self)

@@ -16,7 +16,7 @@ from kern.usage import UsageLimits
 class RunKeywords(TypedDict, total=False):
     """The keywords of a run, for type checkers; `RunOptions` says what they mean."""
 
-    stream_events: bool
+    stream_events: bool | None
     session_id: str | None
     session_state: Mapping[str, Any] | BaseModel | None
     user_id: str | None
@@ -58,7 +58,7 @@ class RunOptions:
         yield_run_output: With `stream=True`: the output comes as the last item.
     """
 
-    stream_events: bool = False
+    stream_events: bool | None = None
     session_id: str | None = None
     session_state: Mapping[str, Any] | BaseModel | None = None
     user_id: str | None = None

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from kern.agent.definition import Definition
 from kern.agent.options import RunOptions
-from kern.agent.past_runs import History
+from kern.agent.past_runs import History, completed_runs
 from kern.agent.summary import current_summary
 from kern.errors import AgentSignal, HookError, KernError, UsageError
 from kern.messages import Message
@@ -64,7 +64,15 @@ class Prompt:
             for item in self.definition.additional_input or ()
         ]
         said = await self.history.recall(run) if self.history is not None else []
-        return [*([system] if system is not None else []), *before, *said, *self._input(run)]
+        opening = [*([system] if system is not None else []), *before]
+        return [*opening, *said, *await self._introduction(run), *self._input(run)]
+
+    async def _introduction(self, run: Run) -> list[Message]:
+        """What was said before the first input, which belongs to the first run, and so to the history."""
+        text = self.definition.introduction
+        if not text or await completed_runs(run, 1, runner_id=run.spec.id, top_level=run.parent is None):
+            return []
+        return [Message("assistant", _Texts(run, self.definition.resolve_in_context).fill(text))]
 
     def _input(self, run: Run) -> Sequence[Message]:
         messages = list(run.input.messages)

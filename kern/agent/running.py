@@ -30,7 +30,7 @@ from kern.runtime.debug import show_debug_messages
 from kern.runtime.portal import portal
 from kern.runtime.scheduler import execute
 from kern.runtime.spec import RunInput, RunnableTool, RunRequest, Step
-from kern.runtime.stream import EventBuffer, Listen, RunStream, iterate
+from kern.runtime.stream import EventBuffer, RunStream, iterate
 from kern.state.block import in_event_loop
 from kern.state.threads import threads
 
@@ -94,7 +94,7 @@ class Runner(RunControl[OutputT]):
             if chosen.stream_events or chosen.yield_run_output:
                 raise UsageError("stream_events and yield_run_output need stream=True")
             return execute(request)
-        listen = Listen.everything if chosen.stream_events else Listen.content
+        listen = self.listens(chosen.stream_events)
 
         def start(buffer: EventBuffer) -> Coroutine[Any, Any, Any]:
             return execute(request, buffer, listen)
@@ -287,7 +287,7 @@ class Runner(RunControl[OutputT]):
             timeout=self.timeout if options.timeout is None else options.timeout,
             usage_limits=self.usage_limits if options.usage_limits is None else options.usage_limits,
             skip_events=self.skipped_events(),
-            debug=debug,
+            debug=self.debug_level if debug else 0,
         )
 
 

@@ -245,6 +245,7 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     run.tree.ledger.reserve_request()
     run.emit(ModelRequestStartedEvent(run.source, model.id, model.provider))
     run.shown_text = False
+    run.debug("asks %s, with the tools %s", model, _offered(request), level=2)
     try:
         response = await model.respond(request, deltas)
     except ModelIncompleteError as error:
@@ -261,6 +262,7 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
         deltas.close()
     message = response.message
     _count(run, model, response.usage)
+    run.debug("used %s", response.usage.to_dict(), level=2)
     message.usage = response.usage
     message.created_at = int(time.time())
     output.model, output.model_provider = model.id, model.provider
@@ -276,6 +278,10 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
         )
     await run.breathe()
     return message
+
+
+def _offered(request: ModelRequest) -> dict[str, Any]:
+    return {tool.name: tool.parameters for tool in request.tools}
 
 
 def _count(run: Run, model: Model, usage: Usage) -> None:

@@ -313,9 +313,9 @@ class Run:
             state=call,
         )
 
-    def debug(self, message: str, *args: object) -> None:
-        """Log for `debug_mode`, under the run's path."""
-        if self.tree.request.debug:
+    def debug(self, message: str, *args: object, level: int = 1) -> None:
+        """Log for `debug_mode`, from that `debug_level` on, under the run's path."""
+        if self.tree.request.debug >= level:
             debug(f"[%s] {message}", " > ".join(self.source.path), *args)
 
 

@@ -237,6 +237,7 @@ class RunRequest:
         usage_limits: What the run and all below it may use.
         resume: Go on with a paused run instead of beginning one.
         skip_events: Keep the run's events with it, but for those of these names; None: keep none.
+        debug: How much is logged of the run: the `debug_level`, or 0.
     """
 
     spec: RunnerSpec
@@ -255,4 +256,4 @@ class RunRequest:
     usage_limits: UsageLimits | None = None
     resume: Resume | None = None
     skip_events: Collection[str] | None = None
-    debug: bool = False
+    debug: int = 0
