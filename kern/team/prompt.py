@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from xml.sax.saxutils import escape, quoteattr
 
 from kern.agent.definition import Definition
-from kern.runtime.spec import RunnerSpec
+from kern.errors import ToolError
+from kern.runtime.spec import RunnableTool, RunnerSpec
 from kern.team.mode import TeamMode
+
+Sourced = Mapping[str, RunnableTool] | ToolError
+"""Tools that a member has from a source, by name; or why they cannot be had."""
 
 _COMMON = """\
 - Members share one session state with you; what a member has changed there is done.
@@ -45,14 +49,16 @@ You lead the team whose members are listed above, and keep a list of tasks for i
 def roster(
     members: Mapping[str, Definition],
     subteams: Mapping[str, Mapping[str, Definition]],
-    specs: Mapping[str, RunnerSpec] | None = None,
+    specs: Mapping[str, RunnerSpec],
+    sourced: Mapping[str, Sourced],
 ) -> str:
     """The `<team_members>` block.
 
     Args:
         members: The direct members by id.
         subteams: The members of those that are teams.
-        specs: The members' specs, to tell of their tools as well.
+        specs: The members' specs, to tell of their tools as well; empty if that is not wanted.
+        sourced: The tools of members that have some from sources, or why they cannot be had.
     """
     lines = ["<team_members>"]
     for member_id, member in members.items():
@@ -66,9 +72,15 @@ def roster(
         if member_id in subteams:
             names = ", ".join(escape(sub.name or sub_id) for sub_id, sub in subteams[member_id].items())
             lines.append(f"A team of its own, with: {names or 'no members'}")
-        tools = specs[member_id].tools.values() if specs is not None else ()
+        tools = dict(specs[member_id].tools) if member_id in specs else {}
+        more = sourced.get(member_id, {})
+        if isinstance(more, ToolError):
+            lines.append(f"Some of its tools cannot be had now: {escape(str(more))}")
+        else:
+            tools |= more
         lines += [
-            f"Tool: {escape(_line(tool.definition.name, tool.definition.description))}" for tool in tools
+            f"Tool: {escape(_line(tool.definition.name, tool.definition.description))}"
+            for tool in tools.values()
         ]
         lines.append("</member>")
     lines.append("</team_members>")

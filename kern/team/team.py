@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +14,7 @@ from kern.agent.options import NO_OPTIONS, RunOptions
 from kern.agent.prompt import Prompt, call_for_run
 from kern.agent.running import Runner
 from kern.agent.structured import with_output
-from kern.errors import UsageError
+from kern.errors import ToolError, UsageError
 from kern.models.base import Model
 from kern.run.output import TeamRunOutput
 from kern.runtime.run import Run
@@ -24,7 +25,7 @@ from kern.state.typed import ModelShape
 from kern.team.delegation import ALL, ONE, Broadcast, Delegation, MemberInformation, Rules
 from kern.team.delegation import Members as TeamMembers
 from kern.team.mode import TeamMode, chosen_mode
-from kern.team.prompt import roster, with_rules
+from kern.team.prompt import Sourced, roster, with_rules
 from kern.team.tasks import KEY, TaskList
 
 Members = Sequence["Agent | Team"]
@@ -46,11 +47,14 @@ class Team(Runner[TeamRunOutput]):
         respond_directly: The older spelling of `mode="route"`.
         delegate_to_all_members: The older spelling of `mode="broadcast"`.
         determine_input_for_members: The leader words the task; otherwise members get the user's input itself.
+            Images and other media of the input go to members either way. Those that come with members'
+            answers are in the team's output, and its leader is told of them.
         share_member_interactions: Tell a member what members did earlier in the run.
         add_team_history_to_members: Tell a member what the team was asked and answered in its last runs.
         num_team_history_runs: How many of them.
         get_member_information_tool: Give the leader a tool that tells of the members.
-        add_member_tools_to_context: Tell the leader which tools members have.
+        add_member_tools_to_context: Tell the leader which tools members have; those of MCP servers too, which
+            are asked when the run begins.
         member_timeout: Seconds that a member may take for one task.
         max_iterations: In the mode "tasks": how often the leader is sent back to tasks that are still open.
         show_members_responses: `print_response` shows what members did and answered.
@@ -82,19 +86,38 @@ class Team(Runner[TeamRunOutput]):
     def build_spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
         """What the engine is told of this team for one run."""
         model = self.chosen_model(inherited_model)
-        spec = self._spec(options, model, self.members_by_id(), self.function_tools())
-        if not callable(self.members) and not self.has_tool_sources:
+        known = self.members_by_id()
+        spec = self._spec(options, model, known, self.function_tools(), {})
+        asks = self.add_member_tools_to_context and any(m.has_tool_sources for m in known.values())
+        if not callable(self.members) and not self.has_tool_sources and not asks:
             return spec
 
         async def expand(run: Run) -> RunnerSpec:
-            return self._spec(options, model, await self._members_for(run), await self.loaded_tools())
+            members = await self._members_for(run)
+            sourced = await self._sourced_tools(members)
+            return self._spec(options, model, members, await self.loaded_tools(), sourced)
 
         return replace(spec, expand=expand)
 
     async def _members_for(self, run: Run) -> Mapping[str, Agent | Team]:
-        if callable(self.members):
-            return self._by_id(await call_for_run(run, self.members, "members"))
-        return self.members_by_id()
+        if not callable(self.members):
+            return self.members_by_id()
+        members = self._by_id(await call_for_run(run, self.members, "members"))
+        for member in members.values():
+            member.check_shape(run.tree.request.state.shape)
+        return members
+
+    async def _sourced_tools(self, members: Mapping[str, Agent | Team]) -> Mapping[str, Sourced]:
+        """The tools that members have from sources such as MCP servers, if the leader is to know of them."""
+        asked = [key for key, member in members.items() if member.has_tool_sources]
+        if not self.add_member_tools_to_context or not asked:
+            return {}
+        try:
+            async with asyncio.TaskGroup() as group:
+                loading = {key: group.create_task(_loaded(members[key])) for key in asked}
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return {key: task.result() for key, task in loading.items()}
 
     def _spec(
         self,
@@ -102,6 +125,7 @@ class Team(Runner[TeamRunOutput]):
         model: Model,
         members: Mapping[str, Agent | Team],
         functions: Mapping[str, RunnableTool],
+        sourced: Mapping[str, Sourced],
     ) -> RunnerSpec:
         specs = {
             member_id: _named(member.build_spec(NO_OPTIONS, model), member_id)
@@ -110,7 +134,7 @@ class Team(Runner[TeamRunOutput]):
         subteams = {
             key: member.members_by_id() for key, member in members.items() if isinstance(member, Team)
         }
-        about = roster(members, subteams, specs if self.add_member_tools_to_context else None)
+        about = roster(members, subteams, specs if self.add_member_tools_to_context else {}, sourced)
         mode = self._chosen_mode()
         tasks = TaskList(self.get_id(), TeamMembers(specs, self._rules(mode)), self.max_iterations)
         own = self._own_tools(mode, tasks, about) if specs else {}
@@ -210,6 +234,14 @@ class Team(Runner[TeamRunOutput]):
 
     def _shows_members(self) -> bool:
         return self.show_members_responses
+
+
+async def _loaded(member: Agent | Team) -> Sourced:
+    """A member's tools; or why they cannot be had, which is the member's trouble and not the team's."""
+    try:
+        return await member.loaded_tools()
+    except ToolError as error:
+        return error
 
 
 def _free(member_id: str, taken: Mapping[str, object]) -> str:

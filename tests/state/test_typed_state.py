@@ -308,6 +308,18 @@ def test_a_member_s_model_has_to_be_the_team_s() -> None:
     assert Team([member], session_state=Bigger).get_session_state() == initial_state(Bigger)
 
 
+async def test_a_member_that_a_function_makes_is_checked_when_it_is_made() -> None:
+    def members() -> list[Any]:
+        return [Team([agent_with(look, name="Deep", session_state=New)], name="Inner")]
+
+    team = Team(members, model=ScriptedModel([]), session_state=Old)
+    with pytest.raises(UsageError, match=r"Deep.*give the team session_state=New"):
+        await team.arun("go")
+    team.session_state = New
+    team.model = ScriptedModel(["fine"])
+    assert (await team.arun("go", session_id="new")).content == "fine"
+
+
 def test_a_task_list_needs_a_field() -> None:
     class Tasked(Cart):
         team_tasks: dict[str, Any] = {}

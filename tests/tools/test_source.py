@@ -98,6 +98,29 @@ async def test_a_member_whose_source_cannot_say_fails_alone() -> None:
     assert "nobody answers" in (output.tools[0].result or "")
 
 
+async def test_a_leader_that_is_told_of_members_tools_is_told_of_those_of_sources_too() -> None:
+    model = ScriptedModel(["one", "two"])
+    source = Source(Toolkit(tools=[pong]))
+    members = [
+        Agent(name="M", model=ScriptedModel([]), tools=[own, source]),
+        Agent(name="B", model=ScriptedModel([]), tools=[Broken(), own]),
+    ]
+    team = Team(members, model=model, add_member_tools_to_context=True)
+    for _ in range(2):
+        await team.arun("Go")
+    first, second = (request.messages[0].content or "" for request in model.requests)
+    assert "Tool: own: A plain tool.\nTool: ping: Answer." in first
+    assert "Tool: pong: Answer." in second
+    assert "Tool: ping" not in second
+    assert "Some of its tools cannot be had now: nobody answers\nTool: own" in first
+
+
+async def test_sources_of_members_are_not_asked_for_a_leader_that_is_not_told() -> None:
+    source = Source()
+    await Team([Agent(name="M", tools=[source])], model=ScriptedModel(["one"])).arun("Go")
+    assert source.asked == 0
+
+
 def test_a_toolkit_cannot_hold_a_source() -> None:
     with pytest.raises(UsageError, match="agent or a team itself"):
         Toolkit(tools=[Source()])  # type: ignore[list-item]  # that is the mistake
