@@ -114,6 +114,7 @@ def test_import_kern_loads_no_surface() -> None:
     )
     loaded = done.stdout.split()
     assert "kern.agent.agent" in loaded
+    assert "kern.models.openai" not in loaded, "a provider is loaded when an agent may need it"
     unwanted = ("kern.testing", "kern.cli", "kern.console._rich", "kern.tools.duckduckgo", "kern.tools.mcp")
     assert [name for name in loaded if name.startswith(unwanted)] == []
 
@@ -132,3 +133,40 @@ def test_no_package_reaches_into_the_private_modules_of_another() -> None:
         if not path.startswith("/".join(module.split(".")[:at]) + "/")
     ]
     assert reached == []
+
+
+IMPORTS_IN_A_RUN = """
+import asyncio, os, sys
+from kern import Agent
+from kern.testing import ModelServer, tool_call
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if asyncio._get_running_loop() is not None:
+            print(name)
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+with ModelServer([tool_call("add", a=1, b=2), "3"]) as server:
+    os.environ["OPENAI_BASE_URL"] = server.base_url
+    agent = Agent(tools=[add])
+    sys.meta_path.insert(0, Watch())
+    print("content:", agent.run("1 + 2?").content)
+"""
+
+
+def test_what_a_run_needs_is_loaded_before_it() -> None:
+    """`import kern` leaves out what takes long; the first agent loads it, and no event loop waits for it."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS_IN_A_RUN],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "any"},
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=True,
+    )
+    *imported, content = done.stdout.splitlines()
+    assert content == "content: 3"
+    heavy = {"kern", "pydantic", "httpx", "httpcore", "anyio", "tenacity"}
+    assert [name for name in imported if name.partition(".")[0] in heavy] == []

@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
-from pydantic import BaseModel
+import pydantic
 from pydantic_core import from_json
 
 from kern.agent.accessors import SessionAccess
@@ -37,7 +37,7 @@ class ContinueKeywords(TypedDict, total=False):
     yield_run_output: bool
     user_id: str | None
     dependencies: Mapping[str, Any] | None
-    output_schema: type[BaseModel] | Mapping[str, Any] | None
+    output_schema: type[pydantic.BaseModel] | Mapping[str, Any] | None
     timeout: float | None
     usage_limits: UsageLimits | None
     debug_mode: bool | None
@@ -214,7 +214,7 @@ class _Continuation:
     yield_run_output: bool = False
     user_id: str | None = None
     dependencies: Mapping[str, Any] | None = None
-    output_schema: type[BaseModel] | Mapping[str, Any] | None = None
+    output_schema: type[pydantic.BaseModel] | Mapping[str, Any] | None = None
     timeout: float | None = None
     usage_limits: UsageLimits | None = None
     debug_mode: bool | None = None

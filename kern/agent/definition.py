@@ -9,15 +9,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel
+import pydantic
 
 from kern.agent.checks import check_given
 from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
 from kern.errors import UsageError
 from kern.messages import Message, Role
-from kern.models import default_model, resolve
 from kern.models.base import Model
+from kern.models.resolve import default_model, load, resolve
 from kern.run.events import RunEvent, TeamRunEvent
 from kern.runtime.spec import OnBusy, Retries, RunnableTool
 from kern.runtime.toolrun import FunctionTool
@@ -26,6 +26,7 @@ from kern.state.shape import Shape
 from kern.state.spec import Migration, StateSpec
 from kern.state.typed import ModelShape, initial_state, shape_of
 from kern.tools import Tool, ToolSource, collect, loaded, without_sources
+from kern.tools.arguments import load_pydantic
 from kern.usage import UsageLimits
 
 Instructions = str | Sequence[str] | Callable[..., Any]
@@ -128,7 +129,7 @@ class Definition:
     session_id: str | None = None
     metadata: Mapping[str, Any] | None = None
 
-    session_state: Mapping[str, Any] | BaseModel | type[BaseModel] | None = None
+    session_state: Mapping[str, Any] | pydantic.BaseModel | type[pydantic.BaseModel] | None = None
     state_migrations: Sequence[Migration] = ()
     merge: Policies | None = None
     on_busy: OnBusy = "share"
@@ -161,8 +162,8 @@ class Definition:
     add_session_summary_to_context: bool = False
     session_summary_model: Model | str | None = None
 
-    input_schema: type[BaseModel] | None = None
-    output_schema: type[BaseModel] | Mapping[str, Any] | None = None
+    input_schema: type[pydantic.BaseModel] | None = None
+    output_schema: type[pydantic.BaseModel] | Mapping[str, Any] | None = None
     use_json_mode: bool = False
     parser_model: Model | str | None = None
     output_model: Model | str | None = None
@@ -199,6 +200,7 @@ class Definition:
     _compiled: tuple[tuple[Any, ...], dict[str, RunnableTool]] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        _load(self.model)
         self._own_session = str(uuid.uuid4())
         self._own_id = self.id or (slug(self.name) if self.name else "") or self._own_session[:8]
         if self.on_busy not in get_args(OnBusy):
@@ -309,6 +311,13 @@ class Definition:
     def default_state(self) -> dict[str, Any]:
         """What a new session starts from."""
         return initial_state(self.session_state)
+
+
+def _load(model: object) -> None:
+    """Import what `import kern` leaves out and a run needs: here, where it holds up no event loop."""
+    load_pydantic()
+    if not isinstance(model, Model):
+        load(model if isinstance(model, str) else None)
 
 
 def _differ(one: Any, other: Any) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
-from pydantic import BaseModel, ValidationError
+import pydantic
+from pydantic import ValidationError
 
 from kern.errors import InputCheckError, UsageError
 from kern.messages import Message
@@ -15,10 +16,10 @@ from kern.runtime.run import Run
 from kern.runtime.spec import RunnerSpec
 from kern.runtime.structured import BadAnswer, JsonForm, json_form
 
-Input = str | Sequence[Any] | Mapping[str, Any] | Message | BaseModel
+Input: TypeAlias = "str | Sequence[Any] | Mapping[str, Any] | Message | pydantic.BaseModel"
 
 
-def checked_input(schema: type[BaseModel] | None, given: Input) -> Input:
+def checked_input(schema: type[pydantic.BaseModel] | None, given: Input) -> Input:
     """The input as an instance of `schema`; as it is, where there is none.
 
     Raises:
@@ -27,7 +28,7 @@ def checked_input(schema: type[BaseModel] | None, given: Input) -> Input:
     """
     if schema is None or isinstance(given, schema):
         return given
-    if isinstance(given, BaseModel):
+    if isinstance(given, pydantic.BaseModel):
         raise UsageError(f"the input is a {type(given).__name__}, and input_schema is {schema.__name__}")
     try:
         if isinstance(given, str):
@@ -46,7 +47,7 @@ def checked_input(schema: type[BaseModel] | None, given: Input) -> Input:
     )
 
 
-def with_input(spec: RunnerSpec, schema: type[BaseModel] | None) -> RunnerSpec:
+def with_input(spec: RunnerSpec, schema: type[pydantic.BaseModel] | None) -> RunnerSpec:
     """`spec`, which as a member takes no task that does not fit; the leader is told why.
 
     Raises:
@@ -60,7 +61,7 @@ def with_input(spec: RunnerSpec, schema: type[BaseModel] | None) -> RunnerSpec:
 
 
 def _is_model_class(schema: object) -> bool:
-    return isinstance(schema, type) and issubclass(schema, BaseModel)
+    return isinstance(schema, type) and issubclass(schema, pydantic.BaseModel)
 
 
 async def _check_task(schema: JsonForm, run: Run) -> None:

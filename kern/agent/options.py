@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from pydantic import BaseModel
+import pydantic
 
 from kern.agent.checks import check_given, check_keywords
 from kern.messages import Audio, File, Image, Video
@@ -18,7 +18,7 @@ class RunKeywords(TypedDict, total=False):
 
     stream_events: bool | None
     session_id: str | None
-    session_state: Mapping[str, Any] | BaseModel | None
+    session_state: Mapping[str, Any] | pydantic.BaseModel | None
     user_id: str | None
     run_id: str | None
     images: Sequence[Image] | None
@@ -30,7 +30,7 @@ class RunKeywords(TypedDict, total=False):
     add_dependencies_to_context: bool | None
     dependencies: Mapping[str, Any] | None
     metadata: Mapping[str, Any] | None
-    output_schema: type[BaseModel] | Mapping[str, Any] | None
+    output_schema: type[pydantic.BaseModel] | Mapping[str, Any] | None
     timeout: float | None
     usage_limits: UsageLimits | None
     debug_mode: bool | None
@@ -60,7 +60,7 @@ class RunOptions:
 
     stream_events: bool | None = None
     session_id: str | None = None
-    session_state: Mapping[str, Any] | BaseModel | None = None
+    session_state: Mapping[str, Any] | pydantic.BaseModel | None = None
     user_id: str | None = None
     run_id: str | None = None
     images: Sequence[Image] | None = None
@@ -72,7 +72,7 @@ class RunOptions:
     add_dependencies_to_context: bool | None = None
     dependencies: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] | None = None
-    output_schema: type[BaseModel] | Mapping[str, Any] | None = None
+    output_schema: type[pydantic.BaseModel] | Mapping[str, Any] | None = None
     timeout: float | None = None
     usage_limits: UsageLimits | None = None
     debug_mode: bool | None = None

@@ -10,14 +10,14 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, overload
 
-from pydantic import BaseModel
+import pydantic
 from pydantic_core import to_jsonable_python
 
 from kern.agent.control import RunControl
 from kern.agent.input_schema import Input, checked_input
 from kern.agent.options import NO_OPTIONS, RunKeywords, RunOptions
 from kern.agent.past_runs import ReadHistoryTool
-from kern.agent.state_tool import STATE_TOOL
+from kern.agent.state_tool import state_tool
 from kern.agent.summary import Summarize
 from kern.console import ViewOptions, open_view
 from kern.console.chat import chat
@@ -51,7 +51,7 @@ class Runner(RunControl[OutputT]):
         tools = dict(functions)
         asked_for: list[tuple[str, RunnableTool]] = []
         if self.enable_agentic_state:
-            asked_for.append(("enable_agentic_state", STATE_TOOL))
+            asked_for.append(("enable_agentic_state", state_tool()))
         if self.read_chat_history:
             asked_for.append(("read_chat_history", ReadHistoryTool()))
         for parameter, tool in asked_for:
@@ -323,7 +323,7 @@ def _as_text(input: Any) -> str:
         return input if input.strip() else ""
     if isinstance(input, Message):
         return input.content or ""
-    if isinstance(input, BaseModel):
+    if isinstance(input, pydantic.BaseModel):
         return input.model_dump_json()
     if isinstance(input, Mapping | Sequence) and not isinstance(input, bytes | bytearray | memoryview):
         if input and not isinstance(input, Mapping) and all(isinstance(item, str) for item in input):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from kern.run.context import RunContext
@@ -24,4 +25,7 @@ async def update_session_state(run_context: RunContext, session_state_updates: d
     return f"The session state is now: {text.decode()}"
 
 
-STATE_TOOL = FunctionTool(Function.from_callable(update_session_state))
+@cache
+def state_tool() -> FunctionTool:
+    """The tool, made once."""
+    return FunctionTool(Function.from_callable(update_session_state))

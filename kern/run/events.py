@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from pydantic import BaseModel
+import pydantic
 from pydantic_core import to_jsonable_python
 
 from kern._json import json_bytes
@@ -176,7 +176,7 @@ def _plain(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return to_jsonable_python(value, by_alias=True) if isinstance(value, BaseModel) else value
+    return to_jsonable_python(value, by_alias=True) if isinstance(value, pydantic.BaseModel) else value
 
 
 _BASE_FIELDS = frozenset({"source", "seq", "created_at"})

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel
+import pydantic
 
 from kern.db.base import Db
 from kern.messages import Media, Message, ToolCall
@@ -247,7 +247,7 @@ class RunRequest:
     session_id: str
     user_id: str | None = None
     state: StateSpec = field(default_factory=StateSpec)
-    session_state: Mapping[str, Any] | BaseModel | None = None
+    session_state: Mapping[str, Any] | pydantic.BaseModel | None = None
     overwrite_state: bool = False
     on_busy: OnBusy = "share"
     dependencies: dict[str, Any] = field(default_factory=dict)

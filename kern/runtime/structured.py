@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from pydantic import BaseModel, ValidationError
+import pydantic
+from pydantic import ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import from_json, to_json
 
@@ -50,9 +51,9 @@ class JsonForm:
 
     __slots__ = ("_class", "_strict", "name", "schema", "type_name")
 
-    def __init__(self, declared: type[BaseModel] | Mapping[str, Any]) -> None:
-        self._class: type[BaseModel] | None = None
-        if isinstance(declared, type) and issubclass(declared, BaseModel):
+    def __init__(self, declared: type[pydantic.BaseModel] | Mapping[str, Any]) -> None:
+        self._class: type[pydantic.BaseModel] | None = None
+        if isinstance(declared, type) and issubclass(declared, pydantic.BaseModel):
             self._class, self.name, self.type_name = declared, declared.__name__, declared.__name__
             try:
                 self.schema: Schema = declared.model_json_schema()
@@ -153,10 +154,10 @@ class JsonForm:
         )
 
 
-_known: WeakKeyDictionary[type[BaseModel], JsonForm] = WeakKeyDictionary()
+_known: WeakKeyDictionary[type[pydantic.BaseModel], JsonForm] = WeakKeyDictionary()
 
 
-def json_form(declared: type[BaseModel] | Mapping[str, Any]) -> JsonForm:
+def json_form(declared: type[pydantic.BaseModel] | Mapping[str, Any]) -> JsonForm:
     """The form that a parameter declares, computed once per class."""
     if not isinstance(declared, type):
         return JsonForm(declared)

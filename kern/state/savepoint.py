@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
 from typing import Any
 
-from pydantic import BaseModel
+import pydantic
 
 _MODEL_PARTS = ("__dict__", "__pydantic_extra__", "__pydantic_private__", "__pydantic_fields_set__")
 
@@ -52,7 +52,7 @@ class Savepoint:
             return ()
         if isinstance(value, tuple):
             return value
-        if isinstance(value, BaseModel):
+        if isinstance(value, pydantic.BaseModel):
             return [getattr(value, part, None) for part in _MODEL_PARTS]
         if is_dataclass(value) and hasattr(value, "__dict__"):
             return [value.__dict__]

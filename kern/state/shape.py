@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from pydantic import BaseModel
+import pydantic
 
 from kern.errors import UsageError
 from kern.state.codec import decode
@@ -123,7 +123,7 @@ class _PutBack:
             self._used.add(id(target))
             target[:] = self._elements(target, source)
             return target
-        if isinstance(target, BaseModel) and type(target) is type(source):
+        if isinstance(target, pydantic.BaseModel) and type(target) is type(source):
             self._used.add(id(target))
             state = source.__getstate__()
             old = target.__dict__

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+import pydantic
+from pydantic import ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
@@ -32,7 +33,7 @@ class ModelShape:
         model: The class.
     """
 
-    def __init__(self, model: type[BaseModel]) -> None:
+    def __init__(self, model: type[pydantic.BaseModel]) -> None:
         self.model = model
         self._has_sets = _has_sets(model)
 
@@ -98,12 +99,12 @@ class ModelShape:
         merged: dict[str, Any] = self.fit(deep_merge(base, from_json(to_json(given))))
         return merged
 
-    def _said(self, value: BaseModel) -> dict[str, Any]:
+    def _said(self, value: pydantic.BaseModel) -> dict[str, Any]:
         tree = self.dump(value)
         differs = value.model_dump(mode="json", by_alias=False, exclude_defaults=True, warnings="none")
         return {name: tree[name] for name in tree if name in value.model_fields_set or name in differs}
 
-    def _write(self, value: BaseModel) -> bytes:
+    def _write(self, value: pydantic.BaseModel) -> bytes:
         try:
             return value.model_dump_json(by_alias=False, round_trip=True, warnings="none").encode()
         except PydanticSerializationError as error:
@@ -138,9 +139,9 @@ def shape_of(state: Any) -> Shape:
     """
     if state is None or isinstance(state, Mapping):
         return DICT
-    if isinstance(state, BaseModel):
+    if isinstance(state, pydantic.BaseModel):
         return _model_shape(type(state))
-    if isinstance(state, type) and issubclass(state, BaseModel):
+    if isinstance(state, type) and issubclass(state, pydantic.BaseModel):
         return _model_shape(state)
     raise UsageError(
         "session_state takes a dict, a pydantic model class or an instance of one, "
@@ -158,7 +159,7 @@ def initial_state(state: Any) -> dict[str, Any]:
     shape = shape_of(state)
     if not isinstance(shape, ModelShape):
         return dict(state or {})
-    value = state if isinstance(state, BaseModel) else _defaults(shape.model)
+    value = state if isinstance(state, pydantic.BaseModel) else _defaults(shape.model)
     tree: dict[str, Any] = shape.dump(value)
     again = shape.load_tree(tree)
     for name, declared in shape.model.model_fields.items():
@@ -171,11 +172,11 @@ def initial_state(state: Any) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def _model_shape(model: type[BaseModel]) -> ModelShape:
+def _model_shape(model: type[pydantic.BaseModel]) -> ModelShape:
     return ModelShape(model)
 
 
-def _defaults(model: type[BaseModel]) -> BaseModel:
+def _defaults(model: type[pydantic.BaseModel]) -> pydantic.BaseModel:
     required = [name for name, declared in model.model_fields.items() if declared.is_required()]
     if required:
         raise UsageError(
@@ -188,7 +189,7 @@ def _defaults(model: type[BaseModel]) -> BaseModel:
         raise UsageError(f"session_state={model.__name__}: the defaults are not valid: {error}") from error
 
 
-def _has_sets(model: type[BaseModel]) -> bool:
+def _has_sets(model: type[pydantic.BaseModel]) -> bool:
     """Whether the model holds sets, whose order in the text is nobody's choice."""
     try:
         schema = model.model_json_schema(mode="serialization")
@@ -201,7 +202,7 @@ def _order_sets(tree: Any, value: Any) -> None:
     """Sort, in place, the lists of a tree that sets were written as: the same state is the same text."""
     if isinstance(value, set | frozenset) and isinstance(tree, list):
         tree.sort(key=to_json)
-    elif isinstance(value, BaseModel) and isinstance(tree, dict):
+    elif isinstance(value, pydantic.BaseModel) and isinstance(tree, dict):
         for name, part in tree.items():
             _order_sets(part, getattr(value, name, None))
     elif isinstance(value, Mapping) and isinstance(tree, dict):
@@ -212,7 +213,7 @@ def _order_sets(tree: Any, value: Any) -> None:
             _order_sets(part, item)
 
 
-def _failing_field(value: BaseModel) -> str:
+def _failing_field(value: pydantic.BaseModel) -> str:
     """The top-level field that cannot be written."""
     for name in type(value).model_fields:
         try:

@@ -6,12 +6,12 @@ import inspect
 import json
 import typing
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Annotated, Any, Optional
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+import pydantic
+from pydantic import ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
-from pydantic.fields import FieldInfo
-from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import ErrorDetails, from_json, to_json
 
 from kern.errors import ToolArgumentsError, UsageError
@@ -31,18 +31,30 @@ _BAD_TYPE = (
 )
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+# Made on first use: `import kern` loads none of pydantic's models, which take longer than all of Kern.
+@cache
+def _closed() -> type[pydantic.BaseModel]:
+    return pydantic.create_model("Closed", __config__=pydantic.ConfigDict(extra="forbid"))
 
 
-class _Open(BaseModel):
-    model_config = ConfigDict(extra="allow")
+@cache
+def _open() -> type[pydantic.BaseModel]:
+    return pydantic.create_model("Open", __config__=pydantic.ConfigDict(extra="allow"))
 
 
-class _JsonSchema(GenerateJsonSchema):
+@cache
+def _json_schema() -> type[pydantic.json_schema.GenerateJsonSchema]:
     """As pydantic's; a default that is no JSON is left out of the schema in silence."""
+    base = pydantic.json_schema.GenerateJsonSchema
+    ignored = base.ignored_warning_kinds | {"non-serializable-default"}
+    return type("JsonSchema", (base,), {"ignored_warning_kinds": ignored})
 
-    ignored_warning_kinds = GenerateJsonSchema.ignored_warning_kinds | {"non-serializable-default"}
+
+@cache
+def load_pydantic() -> None:
+    """Load what pydantic loads with its first model and its first schema: once, and it takes a while."""
+    first = pydantic.create_model("First", __base__=_closed(), field=(int, ...))
+    first.model_json_schema(schema_generator=_json_schema())
 
 
 class Arguments:
@@ -54,7 +66,7 @@ class Arguments:
         self.signature = signature
         self._owner = owner
         self._docstring: Docstring | None = None
-        self._model: type[BaseModel] | None = None
+        self._model: type[pydantic.BaseModel] | None = None
         self._schema: Schema | None = None
         for parameter in signature.parameters:
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
@@ -79,7 +91,7 @@ class Arguments:
         """
         if self._schema is None:
             try:
-                schema = self._as_model().model_json_schema(schema_generator=_JsonSchema)
+                schema = self._as_model().model_json_schema(schema_generator=_json_schema())
             except _BAD_TYPE as error:
                 raise self._blamed(error) from error
             schema.pop("description", None)
@@ -109,46 +121,46 @@ class Arguments:
             raise ToolArgumentsError(self._complaint(error, tool), tool=tool) from error
         return self._as_kwargs(filled)
 
-    def _as_kwargs(self, filled: BaseModel) -> dict[str, Any]:
+    def _as_kwargs(self, filled: pydantic.BaseModel) -> dict[str, Any]:
         """What was given, and defaults that only pydantic knows; Python fills in the others itself."""
         kwargs = {
             parameter.name: getattr(filled, f"p{at}")
             for at, parameter in enumerate(self._named())
-            if f"p{at}" in filled.model_fields_set or isinstance(parameter.default, FieldInfo)
+            if f"p{at}" in filled.model_fields_set or isinstance(parameter.default, pydantic.fields.FieldInfo)
         }
         return {**kwargs, **(filled.model_extra or {})}
 
     def _named(self) -> list[inspect.Parameter]:
         return [p for p in self.signature.parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
 
-    def _as_model(self) -> type[BaseModel]:
+    def _as_model(self) -> type[pydantic.BaseModel]:
         if self._model is None:
             if self.signature.parameters and self.signature.parameters[0].name == "self":
                 raise UsageError(
                     f"{self._owner} is a method without its object: pass it bound, as obj.method"
                 )
             fields: dict[str, Any] = {}
-            base: type[BaseModel] = _Closed
+            base: type[pydantic.BaseModel] = _closed()
             try:
                 for parameter in self.signature.parameters:
                     if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                         base = self._open(parameter)
                     else:  # numbered, with an alias: not every parameter's name may be a field's
                         fields[f"p{len(fields)}"] = self._field(parameter)
-                self._model = create_model("Arguments", __base__=base, **fields)
+                self._model = pydantic.create_model("Arguments", __base__=base, **fields)
             except _BAD_TYPE as error:
                 raise self._blamed(error) from error
         return self._model
 
-    def _open(self, parameter: inspect.Parameter) -> type[BaseModel]:
+    def _open(self, parameter: inspect.Parameter) -> type[pydantic.BaseModel]:
         annotation = self._annotation(parameter)
         if annotation is Any:
-            return _Open
+            return _open()
         namespace = {
             "__module__": __name__,
             "__annotations__": {"__pydantic_extra__": dict[str, annotation]},  # type: ignore[valid-type]  # at run time
         }
-        return type("_OpenTyped", (_Open,), namespace)
+        return type("_OpenTyped", (_open(),), namespace)
 
     def _field(self, parameter: inspect.Parameter) -> tuple[Any, Any]:
         """A parameter as pydantic's `create_model` takes it: annotation and default."""
@@ -158,8 +170,10 @@ class Arguments:
             annotation, metadata = annotation.__origin__, annotation.__metadata__
         if parameter.default is None:  # `x: int = None` means that None will do
             annotation = Optional[annotation]  # noqa: UP045  # | is not defined for every annotation
-        known = Field(alias=parameter.name, description=self.docstring.parameters.get(parameter.name))
-        told = [Field(description=item) if isinstance(item, str) else item for item in metadata]
+        known = pydantic.Field(
+            alias=parameter.name, description=self.docstring.parameters.get(parameter.name)
+        )
+        told = [pydantic.Field(description=item) if isinstance(item, str) else item for item in metadata]
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         return Annotated[(annotation, known, *told)], default
 
@@ -175,8 +189,8 @@ class Arguments:
         """The error, with the parameter that is the cause of it."""
         for parameter in self.signature.parameters:
             try:
-                one = create_model("Argument", __base__=_Closed, p0=self._field(parameter))
-                one.model_json_schema(schema_generator=_JsonSchema)
+                one = pydantic.create_model("Argument", __base__=_closed(), p0=self._field(parameter))
+                one.model_json_schema(schema_generator=_json_schema())
             except _BAD_TYPE as own:
                 if isinstance(parameter.annotation, str):
                     hint = (

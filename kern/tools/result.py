@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
+import pydantic
 from pydantic_core import PydanticSerializationError, to_json
 
 from kern.messages import Media
 
-_JSON = (BaseModel, Mapping, list, tuple, set, frozenset)
+_JSON = (Mapping, list, tuple, set, frozenset)
 
 
 class Pieces(list[Any]):
@@ -50,6 +50,12 @@ def result_of(value: Any) -> Result:
     return Result(("" if generated else "\n").join(parts), media)
 
 
+def _is_structured(value: Any) -> bool:
+    if isinstance(value, type):
+        return False
+    return isinstance(value, (*_JSON, pydantic.BaseModel)) or dataclasses.is_dataclass(value)
+
+
 def result_text(value: Any) -> str:
     """The text for a tool's result: a str as it is, None as nothing, structured values as JSON.
 
@@ -60,7 +66,7 @@ def result_text(value: Any) -> str:
         return value
     if value is None:
         return ""
-    if isinstance(value, _JSON) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+    if _is_structured(value):
         try:
             return to_json(value, by_alias=True, fallback=str, inf_nan_mode="constants").decode()
         except (PydanticSerializationError, ValueError):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union
 from weakref import WeakKeyDictionary
 
-from pydantic import BaseModel
+import pydantic
 from typing_extensions import is_typeddict
 
 from kern.errors import UsageError
@@ -232,5 +232,9 @@ def _is_runner(part: Any) -> bool:
     """Kern's Agent or Team, known by name, for they live above this layer; a data class so named is none."""
     if not isinstance(part, type) or part.__name__ not in _RUNNERS:
         return False
-    data = issubclass(part, BaseModel | enum.Enum) or dataclasses.is_dataclass(part) or is_typeddict(part)
+    data = (
+        issubclass(part, (pydantic.BaseModel, enum.Enum))
+        or dataclasses.is_dataclass(part)
+        or is_typeddict(part)
+    )
     return part.__module__.startswith("kern.") or not data
