@@ -34,6 +34,7 @@ class OpenFile:
     raw: sqlite3.Connection
     inode: tuple[int, int] | None
     prepared: set[str] = field(default_factory=set)
+    schema: int = -1
 
     def check_moved(self) -> None:
         """Raise `Moved` if the file was deleted or replaced.
@@ -42,6 +43,14 @@ class OpenFile:
         """
         if _inode(self.path) != self.inode:
             raise Moved
+
+    def check_schema(self) -> None:
+        """Forget what the file is known to have, if tables were changed: maybe by a newer Kern."""
+        with store_errors(self.path):
+            schema = self.raw.execute("PRAGMA schema_version").fetchone()[0]
+        if schema != self.schema:
+            self.prepared.clear()
+            self.schema = schema
 
 
 class Connection:

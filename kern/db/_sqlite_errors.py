@@ -9,13 +9,17 @@ from pathlib import Path
 
 from kern.errors import StoreError
 
+_LET_WRITE = "let this user write the file and its folder"
 _HINTS = {
-    sqlite3.SQLITE_NOTADB: "the file is no SQLite database",
-    sqlite3.SQLITE_CORRUPT: "the database file is damaged",
-    sqlite3.SQLITE_FULL: "the disk is full, or the database has reached its greatest size",
-    sqlite3.SQLITE_READONLY: "the database cannot be written",
-    sqlite3.SQLITE_PERM: "no permission to use the database",
-    sqlite3.SQLITE_CANTOPEN: "the database file cannot be opened or made",
+    sqlite3.SQLITE_NOTADB: "the file is no SQLite database; choose another db_file",
+    sqlite3.SQLITE_CORRUPT: "the database file is damaged; restore a copy of it, or save what is left with "
+    "`sqlite3 FILE .recover`",
+    sqlite3.SQLITE_FULL: "the disk is full, or the database has reached its greatest size; make room",
+    sqlite3.SQLITE_IOERR: "the system cannot read or write the file; see that the disk is sound, has room, "
+    "and no limit on the size of files is reached",
+    sqlite3.SQLITE_READONLY: f"the database cannot be written; {_LET_WRITE}",
+    sqlite3.SQLITE_PERM: f"no permission to use the database; {_LET_WRITE}",
+    sqlite3.SQLITE_CANTOPEN: f"the database file cannot be opened or made; {_LET_WRITE}",
 }
 
 

@@ -93,7 +93,8 @@ class SqliteFile:
             except (Busy, LockTimeout) as error:
                 if loop.time() >= deadline:
                     raise StoreError(
-                        f"{self.path}: the database is busy: other writers have had it for {wait:g} s"
+                        f"{self.path}: the database is busy: other writers have had it for {wait:g} s; "
+                        "end the program that holds it, or wait longer with SqliteDb(busy_timeout=...)"
                     ) from error
                 await asyncio.sleep(_PAUSE)
 
@@ -113,6 +114,7 @@ class SqliteFile:
 
 def _run(job: Job[T], schema: str, prepare: Callable[[sqlite3.Connection], None], file: OpenFile) -> T:
     file.check_moved()
+    file.check_schema()
     if schema not in file.prepared:
         prepare(file.raw)
         file.prepared.add(schema)

@@ -103,7 +103,7 @@ def migrate(raw: sqlite3.Connection, path: Path, table: str) -> None:
         if done > len(MIGRATIONS):
             raise StoreError(
                 f"{path}: the tables of {table!r} have version {done}, written by a newer Kern; "
-                f"this one knows versions up to {len(MIGRATIONS)}"
+                f"this one knows versions up to {len(MIGRATIONS)}: update it, or choose another db_file"
             )
         with store_errors(path):
             if done == 0:
