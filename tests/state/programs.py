@@ -140,7 +140,7 @@ _runs = st.builds(
     st.lists(st.lists(_calls, min_size=1, max_size=4).map(tuple), min_size=1, max_size=3).map(tuple),
     st.sampled_from(["task", "task", "stream", "portal", "loop"]),
     st.one_of(st.none(), st.none(), st.integers(0, 60)),
-    st.sampled_from(["share", "share", "queue"]),
+    st.sampled_from(["share", "queue"]),
     st.booleans(),
     st.none() | st.integers(1, 12),
 )
