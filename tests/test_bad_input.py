@@ -5,6 +5,7 @@ Over real sockets and real files, for an agent and for a team.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kern import Agent, KernError, RunContext, RunStatus, Team, UsageError
+from kern import Agent, KernError, RunContext, RunStatus, Team, UsageError, tool
 from kern.db.sqlite import SqliteDb
 from kern.errors import (
     InvalidStateError,
@@ -25,7 +26,7 @@ from kern.errors import (
 from kern.messages import ToolCall
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.run.events import RunErrorEvent
-from kern.testing import Answer, Fault, ModelServer, no_leaks, tool_call
+from kern.testing import Answer, Fault, ModelServer, ScriptedModel, no_leaks, tool_call
 
 STATE = {"items": ["milk"]}
 Runner = Agent | Team
@@ -296,3 +297,39 @@ async def test_an_error_in_a_member_is_told_to_the_leader(db: SqliteDb) -> None:
     assert "too hot to answer" in (result.content or "")
     assert output.status is RunStatus.completed
     assert [member.status for member in output.member_responses] == [RunStatus.error]
+
+
+@pytest.mark.parametrize("streamed_events", [False, True])
+async def test_who_prints_the_content_of_a_stream_is_told_the_error(
+    make: Make, streamed_events: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The README's loop, without a key: the event before the error has a `content` that prints nothing."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    last = ""
+    with pytest.raises(MissingKeyError):
+        async for event in make(model="openai:gpt-5.2").arun(
+            "Hello", stream=True, stream_events=streamed_events
+        ):
+            last = event.event
+            if not streamed_events or isinstance(event, RunErrorEvent):
+                assert event.content == ""
+    assert last.endswith("RunError")
+
+
+async def test_so_is_the_end_of_a_run_that_pauses_or_is_cancelled(make: Make) -> None:
+    @tool(requires_confirmation=True)
+    def empty_bin() -> str:
+        return "emptied"
+
+    async def give_up(run_context: RunContext) -> None:
+        await runner.acancel_run("given-up")
+        await asyncio.Event().wait()
+
+    runner = make(
+        model=ScriptedModel([tool_call("empty_bin"), tool_call("give_up")]), tools=[empty_bin, give_up]
+    )
+    paused = [event async for event in runner.arun("Go", stream=True)]
+    assert [(event.event.removeprefix("Team"), event.content) for event in paused] == [("RunPaused", "")]
+    gone = [event async for event in runner.arun("Go", stream=True, run_id="given-up")]
+    assert [(event.event.removeprefix("Team"), event.content) for event in gone] == [("RunCancelled", "")]

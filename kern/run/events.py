@@ -367,6 +367,9 @@ class RunPausedEvent(BaseRunEvent):
     """The run waits for a person. `requirements` tell for what."""
 
     requirements: list[Any] = field(default_factory=list)
+    content: ClassVar[str] = (
+        ""  # whoever prints the `content` of what `stream=True` yields prints nothing here
+    )
     kind: ClassVar[str] = "RunPaused"
 
 
@@ -394,6 +397,7 @@ class RunCancelledEvent(BaseRunEvent):
     """The run was cancelled; what it had done is committed."""
 
     reason: str | None = None
+    content: ClassVar[str] = ""
     kind: ClassVar[str] = "RunCancelled"
 
 
@@ -403,6 +407,7 @@ class RunErrorEvent(BaseRunEvent):
 
     error: str = ""
     error_type: str = ""
+    content: ClassVar[str] = ""
     kind: ClassVar[str] = "RunError"
 
 
