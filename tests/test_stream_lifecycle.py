@@ -7,6 +7,7 @@ import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
+import processes
 import pytest
 from played import agent_with, turns, until
 
@@ -269,6 +270,49 @@ async def test_a_stream_that_is_collected_in_another_thread_is_cancelled_on_its_
     await asyncio.to_thread(held.clear)
     assert await scene.agent.aget_session_state() == {}
     assert await scene.status() == "CANCELLED"
+
+
+def test_a_stream_that_is_left_on_a_loop_that_stands_still_keeps_nobody_waiting() -> None:
+    """Its end comes when the loop runs again; on this thread, which asks for the state first."""
+
+    async def start() -> tuple[Agent, InMemoryDb]:
+        scene = Scene()
+        await until_tool_call(scene.stream())  # and the stream is gone
+        return scene.agent, scene.db
+
+    async def rest() -> None:
+        await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})  # type: ignore[arg-type]
+
+    with asyncio.Runner() as runner:
+        agent, db = runner.run(start())
+        assert agent.get_session_state() == {}
+        runner.run(rest())
+        (row,) = asyncio.run(db.load_runs("one"))
+        assert row.status == "CANCELLED"
+    assert len(live_sessions) == 0
+
+
+def test_a_stream_that_is_left_on_a_loop_that_is_closed_keeps_nobody_waiting() -> None:
+    told = processes.run(
+        """
+        import asyncio, os
+        from played import agent_with
+
+        async def work(run_context):
+            await asyncio.Event().wait()
+
+        agent = agent_with(work, session_id="one")
+        loop = asyncio.new_event_loop()
+        stream = agent.arun("go", stream=True, stream_events=True)
+        while loop.run_until_complete(anext(stream)).kind != "ToolCallStarted":
+            pass
+        del stream
+        loop.close()
+        print(agent.get_session_state(), flush=True)
+        os._exit(0)  # asyncio would complain of the task that it has lost
+        """
+    )
+    assert told == "{}\n"
 
 
 async def test_a_stream_that_is_kept_after_a_break_goes_on(scene: Scene) -> None:

@@ -35,6 +35,9 @@ from kern.state.threads import threads
 ANY_USER: Any = object()
 """For accessors that are trusted code: no user is checked."""
 
+_LOOP_SECONDS = 0.2
+"""How often one who waits for another loop's run looks whether that loop runs."""
+
 Key = Hashable
 
 _inside: ContextVar[frozenset[Ending]] = ContextVar("kern_inside", default=frozenset())
@@ -50,11 +53,18 @@ class Ending:
         self.exclusive = False
         """The run has the session to itself."""
         self.done: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._loop = asyncio.get_running_loop()
 
     @property
     def abandoned(self) -> bool:
         """The consumer of the run's events has walked away."""
         return self._buffer is not None and self._buffer.abandoned
+
+    async def passed(self) -> None:
+        """Wait until the run is committed, or its event loop stands still, on which it would end."""
+        done = asyncio.wrap_future(self.done)
+        while not self.done.done() and self._loop.is_running():
+            await asyncio.wait([done], timeout=_LOOP_SECONDS)
 
 
 class LiveSession:
@@ -204,7 +214,7 @@ class LiveSession:
             return
         for ending in others:
             if ending.abandoned:
-                await asyncio.wait([asyncio.wrap_future(ending.done)])
+                await ending.passed()
 
     async def commit(self, rows: RowsWithConflicts) -> Sequence[Conflict]:
         """Write the live state as it is now, and the runs' rows, in one transaction.
