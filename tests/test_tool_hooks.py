@@ -593,7 +593,7 @@ async def test_a_hook_that_gives_up_a_thread_and_has_edits_of_its_own_is_told_th
     assert output.session_state == {"count": 0}
 
 
-async def test_a_team_s_hooks_go_round_its_leader_s_tools_only() -> None:
+async def test_a_team_s_hooks_go_round_its_leader_s_tools_and_not_its_members_own() -> None:
     seen: list[str] = []
 
     def note(function_name: str, function_call: Any, arguments: dict[str, Any]) -> Any:
@@ -607,4 +607,4 @@ async def test_a_team_s_hooks_go_round_its_leader_s_tools_only() -> None:
     delegate = tool_call("delegate_task_to_member", member_id="helper", task="help")
     leader = ScriptedModel([ModelResponse.of(None, delegate, tool_call("look_up")), "done"])
     await Team(members=[member], model=leader, tools=[look_up], tool_hooks=[note]).arun("go")
-    assert seen == ["look_up"]
+    assert sorted(seen) == ["delegate_task_to_member", "look_up"]

@@ -85,8 +85,11 @@ class Definition:
         add_session_summary_to_context: Show it to the model, in the system message.
         session_summary_model: Who writes it; the run's own model if not given.
         tools: Functions, `Function`s, `Toolkit`s and sources such as `MCPTools` that the model may call.
-        tool_hooks: Functions round every call of a tool, the first one outermost; see `Function`. Calls of a
-            team's own tools, such as delegations, have none.
+        tool_hooks: Functions round every call of a tool, the first one outermost; see `Function`. An error
+            in one is that call's result, as an error of the tool's own is: the model is told, and the run
+            goes on. They go round a team's delegations too, which hold no state: there a hook may have it
+            before and after `function_call`, in a `run_context.transaction()`, but not during it; and after
+            a pause in a member's run it is called anew.
         input_schema: A pydantic model class: the input is a dict, JSON text or an instance that fits it. A
             team's leader is told the schema of a member's, and words its tasks as JSON.
         output_schema: A pydantic model class or a JSON schema: what the answer has to look like. `content` is
@@ -99,9 +102,9 @@ class Definition:
         pre_hooks: Functions before the run, with what they ask for by parameter names: run_input,
             run_context, run_id, session_id, user_id, agent_id, team_id, metadata, dependencies, debug_mode.
             They may change `run_input.input_content`. `InputCheckError` refuses the run; any other error is
-            a `HookError`.
+            a `HookError`. Either fails the run, unlike an error in `tool_hooks`.
         post_hooks: The same once the answer is there, with run_output, whose content they may change.
-            `OutputCheckError` refuses it.
+            `OutputCheckError` refuses it; an error fails the run here too.
         tool_call_limit: How many tool calls a run may make.
         tool_choice: "auto", "none", "required" or {"name": ...}.
         timeout: Seconds that a run may take; then `RunDeadlineExceeded`. As a member: see `member_timeout`.
@@ -230,6 +233,8 @@ class Definition:
     def database(self) -> Db:
         """`db`, or the memory of this object."""
         if self.db is not None:
+            if not isinstance(self.db, Db):
+                raise UsageError(f"db takes a database, such as SqliteDb('agents.db'), not {self.db!r}")
             return self.db
         with _mutex:
             if self._memory is None:

@@ -15,7 +15,7 @@ from kern.messages import Message
 from kern.models.base import ToolDefinition
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput, output_from_dict
 from kern.runtime.run import Run
-from kern.runtime.spec import CallSite, ToolOutcome
+from kern.runtime.spec import CallSite, ToolOutcome, arguments_of
 
 
 @dataclass(slots=True, frozen=True)
@@ -34,7 +34,7 @@ class History:
 
     async def recall(self, run: Run) -> list[Message]:
         """The messages, marked `from_history`, oldest first; never a tool result without its call."""
-        outputs = await completed_runs(run, self.runs, runner_id=run.spec.id, top_level=run.parent is None)
+        outputs = await completed_runs(run, self.runs)
         said = [
             replace(message, from_history=True)
             for output in outputs
@@ -48,14 +48,20 @@ class History:
         return said
 
 
-async def completed_runs(
-    run: Run, count: int, *, runner_id: str | None, top_level: bool
-) -> list[RunOutput | TeamRunOutput]:
-    """The newest `count` completed runs of the session, oldest first; `run` itself is not among them."""
+async def completed_runs(run: Run, count: int) -> list[RunOutput | TeamRunOutput]:
+    """The newest `count` completed runs before `run`, oldest first.
+
+    For a member's run those of the member. Otherwise the session's, whoever was asked: an agent without a name
+    or an id has another id in the next process, and a session may be handed from one agent to another.
+    """
+    member = run.parent is not None
     wanted, limit = count, count
     while count > 0:
         rows = await run.tree.request.db.load_runs(
-            run.tree.request.session_id, limit=limit, runner_id=runner_id, top_level=top_level
+            run.tree.request.session_id,
+            limit=limit,
+            runner_id=run.spec.id if member else None,
+            top_level=not member,
         )
         good = [row for row in rows if row.status == RunStatus.completed.value]
         if len(good) >= wanted or len(rows) < limit:
@@ -66,7 +72,7 @@ async def completed_runs(
 
 async def team_history(run: Run, count: int) -> str:
     """The team's last runs, as members are shown them before a task."""
-    outputs = await completed_runs(run, count, runner_id=run.spec.id, top_level=run.parent is None)
+    outputs = await completed_runs(run, count)
     if not outputs:
         return ""
     lines = [f"- asked: {output.input}\n  answered: {output.get_content_as_string()}" for output in outputs]
@@ -99,7 +105,7 @@ class ReadHistoryTool:
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Look it up."""
         site.pass_on()
-        count = site.execution.tool_args.get("num_runs", 3)
+        count = (arguments_of(site.call) or {}).get("num_runs", 3)
         if not isinstance(count, int) or count < 1:
             return ToolOutcome("num_runs is a whole number, 1 or more.", error=True)
         said = await History(count).recall(run)

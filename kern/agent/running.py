@@ -27,6 +27,7 @@ from kern.models import resolve
 from kern.run.events import BaseRunEvent
 from kern.run.output import RunOutput, TeamRunOutput
 from kern.runtime.debug import show_debug_messages
+from kern.runtime.hooked import hooked
 from kern.runtime.portal import portal
 from kern.runtime.scheduler import execute
 from kern.runtime.spec import RunInput, RunnableTool, RunRequest, Step
@@ -51,9 +52,9 @@ class Runner(RunControl[OutputT]):
         tools = dict(functions)
         asked_for: list[tuple[str, RunnableTool]] = []
         if self.enable_agentic_state:
-            asked_for.append(("enable_agentic_state", state_tool()))
+            asked_for.append(("enable_agentic_state", state_tool(self.tool_hooks)))
         if self.read_chat_history:
-            asked_for.append(("read_chat_history", ReadHistoryTool()))
+            asked_for.append(("read_chat_history", hooked(ReadHistoryTool(), self.tool_hooks)))
         for parameter, tool in asked_for:
             name = tool.definition.name
             if name in tools:

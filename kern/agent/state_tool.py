@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -9,7 +10,7 @@ from kern.run.context import RunContext
 from kern.runtime.toolrun import FunctionTool
 from kern.state.codec import encode
 from kern.state.typed import shape_of
-from kern.tools.function import Function
+from kern.tools.function import Function, Hook
 
 
 async def update_session_state(run_context: RunContext, session_state_updates: dict[str, Any]) -> str:
@@ -25,7 +26,16 @@ async def update_session_state(run_context: RunContext, session_state_updates: d
     return f"The session state is now: {text.decode()}"
 
 
+def state_tool(hooks: Sequence[Hook] = ()) -> FunctionTool:
+    """The tool, with these `tool_hooks` round it."""
+    return FunctionTool(_function(), hooks) if hooks else _plain()
+
+
 @cache
-def state_tool() -> FunctionTool:
-    """The tool, made once."""
-    return FunctionTool(Function.from_callable(update_session_state))
+def _function() -> Function:
+    return Function.from_callable(update_session_state)
+
+
+@cache
+def _plain() -> FunctionTool:
+    return FunctionTool(_function())

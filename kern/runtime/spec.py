@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import pydantic
+from pydantic_core import from_json
 
 from kern.db.base import Db
 from kern.messages import Media, Message, ToolCall
@@ -84,6 +85,15 @@ class CallSite:
         """Tell the calls after this one that they need not wait for it to come to the state."""
         if self.slot is not None:
             self.slot.passed()
+
+
+def arguments_of(call: ToolCall) -> dict[str, Any] | None:
+    """The arguments of a call, parsed; None where they are no JSON object."""
+    try:
+        parsed = from_json(call.arguments or "{}")
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, dict) else None
 
 
 class RunnableTool(Protocol):

@@ -23,7 +23,7 @@ from kern.runtime.run import Run
 from kern.runtime.spec import CallSite
 from kern.state.call import CallState
 from kern.state.stepping import step
-from kern.state.threads import threads
+from kern.state.threads import place_given_up, threads
 from kern.tools.cache import ResultCache
 from kern.tools.function import Function, Hook
 from kern.tools.inject import call_kwargs, context_parameter
@@ -60,10 +60,19 @@ def pieces_of(function: Function, hooks: Sequence[Hook]) -> tuple[Piece, ...]:
         pieces.append(_Before(function.name, function.pre_hook))
     if function.post_hook is not None:
         pieces.append(_After(function.name, function.post_hook))
-    pieces += [_Round(function.name, hook) for hook in (*hooks, *function.tool_hooks)]
+    pieces += rounds_of(function.name, (*hooks, *function.tool_hooks))
     if function.cache_results:
         pieces.append(_Cached(ResultCache(function)))
     return (*pieces, _Itself(function)) if pieces else ()
+
+
+def rounds_of(name: str, hooks: Sequence[Hook]) -> list[Piece]:
+    """Hooks round calls of the tool `name`, outermost first.
+
+    Raises:
+        UsageError: Something is no hook.
+    """
+    return [_Round(name, hook) for hook in hooks]
 
 
 class _Hooked:
@@ -192,6 +201,11 @@ class Chain:
         self._futures: set[concurrent.futures.Future[Any]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
+    @property
+    def has_state(self) -> bool:
+        """The running hook has the session state, for the call or in a block."""
+        return self._call is not None and self._call.has_state()
+
     async def run(self, arguments: Mapping[str, Any]) -> Any:
         """Carry the call out; its value is what the outermost piece returns."""
         first, call, given = self._pieces[0], self._call, dict(arguments)
@@ -277,13 +291,20 @@ class Chain:
 
     def on_loop(self, start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Run an async piece on the loop, for a sync one, whose thread waits."""
+        call = self._call
+        if call is not None and not call.touched and call.has_state():  # it would wait for its own block
+            raise UsageError(
+                "a hook calls function_call inside of a run_context.transaction(), which has the session "
+                "state: close it before, or use run_context.session_state"
+            )
         with self._mutex:
             if self._given_up:
                 raise UsageError("the call was cancelled or has timed out; its thread cannot go on")
             future = asyncio.run_coroutine_threadsafe(self._for_thread(start), self._loop)
             self._futures.add(future)
         try:
-            return future.result()
+            with place_given_up():  # what it waits for may need a thread itself
+                return future.result()
         finally:
             with self._mutex:
                 self._futures.discard(future)

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic_core import from_json
-
 from kern.errors import RetryAgentRun, StopAgentRun, ToolTimeoutError, UsageLimitExceeded
 from kern.messages import File, Image, Message, ToolCall
 from kern.models.base import ToolDefinition
@@ -23,7 +21,7 @@ from kern.run.output import ToolExecution
 from kern.runtime.approval import settle
 from kern.runtime.invoke import Listener, invoke
 from kern.runtime.run import Run
-from kern.runtime.spec import CallSite, ToolOutcome
+from kern.runtime.spec import CallSite, ToolOutcome, arguments_of
 from kern.runtime.tool_hooks import Chain, pieces_of
 from kern.state.order import TurnOrder, TurnSlot
 from kern.tools.function import Function, Hook
@@ -140,7 +138,8 @@ async def _run_call(run: Run, call: ToolCall, slot: TurnSlot | None) -> ToolOutc
         return settled
     done = run.done.get(call.id)
     async with run.turn_slots:
-        execution = done or ToolExecution(call.id, call.name, _shown_arguments(call.arguments))
+        # For people and the record: empty where they are no JSON object.
+        execution = done or ToolExecution(call.id, call.name, arguments_of(call) or {})
         if done is None:
             run.output.tools.append(execution)
         if run.hears_all:
@@ -199,15 +198,6 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
 def _error_text(error: BaseException) -> str:
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _shown_arguments(arguments: str) -> dict[str, object]:
-    """The arguments for people and the record; empty where they are no JSON object."""
-    try:
-        parsed = from_json(arguments) if arguments else {}
-    except ValueError:
-        return {}
-    return parsed if isinstance(parsed, dict) else {}
 
 
 def tool_message(call: ToolCall, outcome: ToolOutcome) -> Message:

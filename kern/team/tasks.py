@@ -17,7 +17,7 @@ from kern.models.base import ToolDefinition
 from kern.run.output import RunStatus
 from kern.runtime.control import active_runs
 from kern.runtime.run import Run
-from kern.runtime.spec import Again, Answer, CallSite, RunInput, RunnerSpec, ToolOutcome
+from kern.runtime.spec import Again, Answer, CallSite, RunInput, RunnerSpec, ToolOutcome, arguments_of
 from kern.state.call import CallState
 from kern.state.scope import Writer
 from kern.team.delegation import Members
@@ -193,7 +193,7 @@ class TaskTool:
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Carry it out."""
         site.pass_on()
-        given = site.execution.tool_args
+        given = arguments_of(site.call) or {}
         _check(given, self.definition)
         result = await self._act(self._tasks, run, site, given)
         return result if isinstance(result, ToolOutcome) else ToolOutcome(result)

@@ -17,6 +17,7 @@ from kern.agent.structured import with_output
 from kern.errors import ToolError, UsageError
 from kern.models.base import Model
 from kern.run.output import TeamRunOutput
+from kern.runtime.hooked import hooked
 from kern.runtime.run import Run
 from kern.runtime.spec import RunnableTool, RunnerSpec
 from kern.state.resolve import fill
@@ -169,7 +170,7 @@ class Team(Runner[TeamRunOutput]):
         if self.get_member_information_tool:
             information = MemberInformation(about)
             tools[information.definition.name] = information
-        return tools
+        return {name: hooked(tool, self.tool_hooks) for name, tool in tools.items()}
 
     def _rules(self, mode: TeamMode) -> Rules:
         return Rules(

@@ -87,7 +87,8 @@ class Function(Generic[P, R]):
         post_hook: Called after each call, likewise, and with the result.
         tool_hooks: Wrapped around each call, the first one outermost: `hook(function_name, function_call,
             arguments)`, and run_context if it wants it, calls `function_call(**arguments)`, awaits it if it
-            is async itself, and returns the result. A call and its hooks are one transaction.
+            is async itself, and returns the result. A call and its hooks are one transaction, and an error
+            in a hook is an error of the call: the model is told.
         cache_results: Keep results on disk, by tool and arguments. Not for a tool with a `run_context`, whose
             result depends on more than those.
         cache_ttl: How long a kept result holds, in seconds.

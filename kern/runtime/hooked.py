@@ -1,0 +1,137 @@
+"""`tool_hooks` round the tools that are no functions of the application's, such as a team's delegations.
+
+The hooks see the call as they see any other: by its name, with its arguments, and with the text that the
+model is to be told as its result. Only, such a call is no transaction: what it does may take long and touch
+the state itself, so that hooks may not have the state while it goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic_core import to_json
+
+from kern.errors import UsageError
+from kern.models.base import ToolDefinition
+from kern.runtime.run import Run
+from kern.runtime.spec import (
+    Answer,
+    CallSite,
+    DelegatingTool,
+    RunInput,
+    RunnableTool,
+    RunnerSpec,
+    ToolOutcome,
+    arguments_of,
+)
+from kern.runtime.tool_hooks import Chain, Piece, rounds_of
+from kern.state.stepping import OffTurn
+from kern.tools.function import Hook
+from kern.tools.result import result_of
+
+
+def hooked(tool: RunnableTool, hooks: Sequence[Hook]) -> RunnableTool:
+    """`tool`, with the `tool_hooks` of its agent or team round each call.
+
+    Raises:
+        UsageError: Something is no hook.
+    """
+    if not hooks:
+        return tool
+    return HookedDelegation(tool, hooks) if isinstance(tool, DelegatingTool) else HookedTool(tool, hooks)
+
+
+class _Paused(BaseException):
+    """Through the hooks: the call waits for a person, and has no result yet."""
+
+
+class HookedTool:
+    """A tool with hooks round it."""
+
+    def __init__(self, tool: RunnableTool, hooks: Sequence[Hook]) -> None:
+        self._tool = tool
+        self._hooks = rounds_of(tool.definition.name, hooks)
+
+    @property
+    def definition(self) -> ToolDefinition:
+        """The tool as the model is told of it."""
+        return self._tool.definition
+
+    async def run(self, run: Run, site: CallSite) -> ToolOutcome:
+        """Carry the call out by way of the hooks."""
+        given = arguments_of(site.call)
+        if given is None:  # the tool has words for that
+            return await self._tool.run(run, site)
+        inner = _Inner(self._tool, run, site)
+        try:
+            value = await Chain(run, site, (*self._hooks, inner), None).run(given)
+        except _Paused:
+            return ToolOutcome("", pending=True)
+        outcome = inner.outcome
+        if outcome is not None and outcome.pending:  # and a hook has gone on all the same
+            return outcome
+        if outcome is not None and value == outcome.content:
+            return outcome
+        result = result_of(value)
+        if outcome is None:
+            return ToolOutcome(result.text, media=result.media)
+        answer = None if outcome.answer is None else Answer(result.text)
+        return replace(outcome, content=result.text, answer=answer, media=[*outcome.media, *result.media])
+
+
+class HookedDelegation(HookedTool):
+    """A delegation with hooks round it."""
+
+    _tool: DelegatingTool
+
+    @property
+    def members(self) -> Mapping[str, RunnerSpec]:
+        """The members by id."""
+        return self._tool.members
+
+    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str) -> Run:
+        """A member's run below `run`, heard as this tool's members are."""
+        return self._tool.child(run, spec, input, run_id)
+
+
+class _Inner(Piece):
+    """The tool itself, at the end of a chain of hooks."""
+
+    is_async = True
+    takes_context = False
+
+    def __init__(self, tool: RunnableTool, run: Run, site: CallSite) -> None:
+        self.outcome: ToolOutcome | None = None
+        self._tool = tool
+        self._run = run
+        self._site = site
+        # Of the hooks' own call, so that nothing that members do is taken to be a part of it.
+        self._outside = contextvars.copy_context()
+
+    def __call__(
+        self, chain: Chain, function_call: Callable[..., Any], arguments: dict[str, Any]
+    ) -> Coroutine[Any, Any, str]:
+        return self._call(chain, arguments)
+
+    async def _call(self, chain: Chain, arguments: dict[str, Any]) -> str:
+        site = self._site
+        name = site.call.name
+        if chain.has_state and isinstance(self._tool, DelegatingTool):
+            raise UsageError(
+                f"a hook has the session state while it calls {name}, whose members wait for it: write "
+                "`with run_context.transaction() as state:` before or after function_call, or read "
+                "run_context.snapshot()"
+            )
+        if self.outcome is not None:  # a hook that tries again
+            site.execution.child_run_ids = None
+        call = replace(site.call, arguments=to_json(arguments).decode())
+        running = self._tool.run(self._run, replace(site, call=call))
+        async with OffTurn():
+            self.outcome = await asyncio.create_task(running, context=self._outside)
+        if self.outcome.pending:
+            raise _Paused
+        return self.outcome.content
