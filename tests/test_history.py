@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from kern import Agent, Team
+from kern.db.in_memory import InMemoryDb
+from kern.db.sqlite import SqliteDb
 from kern.errors import ModelError
 from kern.messages import Message
 from kern.models.base import ModelRequest, ModelResponse
@@ -171,3 +174,31 @@ async def test_a_summary_is_renewed_by_each_run_and_shown_to_the_next() -> None:
     assert session is not None
     assert session.summary == "second summary"
     assert output.metrics.requests == 2
+
+
+async def test_a_program_that_names_nothing_finds_its_history_again(tmp_path: Path) -> None:
+    """An agent without a name has another id in each process; the session is the same."""
+    for number in range(2):
+        model = ScriptedModel([f"Answer {number}."])
+        agent = Agent(
+            model=model,
+            db=SqliteDb(tmp_path / "a.db"),
+            session_id="chat",
+            add_history_to_context=True,
+            introduction="Hello.",
+        )
+        await agent.arun(f"Question {number}")
+    said = [message.content for message in model.requests[0].messages]
+    assert said == ["Hello.", "Question 0", "Answer 0.", "Question 1"]
+
+
+async def test_a_session_goes_from_an_agent_to_a_team_with_its_history() -> None:
+    db = InMemoryDb()
+    await Agent(name="Clerk", model=ScriptedModel(["It is red."]), db=db, session_id="a").arun("Which?")
+    model = ScriptedModel(["I said red."])
+    await Team([], model=model, db=db, session_id="a", add_history_to_context=True).arun("What was it?")
+    assert [message.content for message in model.requests[0].messages] == [
+        "Which?",
+        "It is red.",
+        "What was it?",
+    ]

@@ -211,3 +211,15 @@ async def test_a_request_counts_as_one_whatever_the_model_says() -> None:
     output = await Agent(model=ScriptedModel([answer])).arun("Hello")
     assert output.metrics.requests == 1
     assert output.metrics.input_tokens == 3
+
+
+@pytest.mark.parametrize("db", ["agents.db", 5, SqliteDb])
+async def test_a_db_that_is_none_is_refused(db: Any) -> None:
+    with pytest.raises(UsageError, match=r"db takes a database, such as SqliteDb\('agents.db'\), not"):
+        await Agent(model=ScriptedModel(["never"]), db=db).arun("Hello")
+
+
+async def test_a_run_id_in_the_place_of_an_output_is_told_where_it_goes() -> None:
+    wrong: Any = "some-run"
+    with pytest.raises(UsageError, match="first, not 'some-run'; or run_id="):
+        await member().acontinue_run(wrong)

@@ -122,6 +122,8 @@ class RunControl(SessionAccess, Generic[OutputT]):
         """
         check_keywords("continue_run", options, _Continuation)
         call = _Continuation(**options)
+        if not isinstance(run_response, RunOutput | TeamRunOutput | None):
+            raise UsageError(f"continue_run takes a run's output first, not {run_response!r}; or run_id=...")
         run_id = call.run_id or (run_response.run_id if run_response is not None else None)
         if run_id is None:
             raise UsageError("continue_run takes the paused run's output, or its run_id")

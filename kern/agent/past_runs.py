@@ -51,8 +51,8 @@ class History:
 async def completed_runs(run: Run, count: int) -> list[RunOutput | TeamRunOutput]:
     """The newest `count` completed runs before `run`, oldest first.
 
-    For a member's run those of the member. Otherwise the session's, whoever was asked: an agent without a name
-    or an id has another id in the next process, and a session may be handed from one agent to another.
+    For a member's run those of the member. Otherwise the session's, whoever was asked: an agent without a
+    name has another id in the next process, and a session may be handed from one agent to another.
     """
     member = run.parent is not None
     wanted, limit = count, count

@@ -70,7 +70,7 @@ class Prompt:
     async def _introduction(self, run: Run) -> list[Message]:
         """What was said before the first input, which belongs to the first run, and so to the history."""
         text = self.definition.introduction
-        if not text or await completed_runs(run, 1, runner_id=run.spec.id, top_level=run.parent is None):
+        if not text or await completed_runs(run, 1):
             return []
         return [Message("assistant", _Texts(run, self.definition.resolve_in_context).fill(text))]
 
