@@ -17,6 +17,7 @@ import httpcore
 import httpx
 
 from kern._loops import LoopLocal
+from kern.models._httpx import HttpxClient
 from kern.models._pool import KEPT_SECONDS, Pool
 from kern.models._switch import is_loopback
 
@@ -70,14 +71,13 @@ class Clients:
 
 
 def _make(settings: _Settings) -> Client:
-    fast = fast_client()
     # Proxies are httpx's business: those of the environment, which cannot reach this machine's own loopback.
-    if fast is not None and (settings.loopback or not getproxies()):
-        return fast(trusted() if settings.tls else None, keep=KEPT_SECONDS)
+    if settings.loopback or not getproxies():
+        return (fast_client() or HttpxClient)(trusted() if settings.tls else None, keep=KEPT_SECONDS)
     # Without TLS an empty context will do, and costs nothing: a handshake under it fails.
     context = trusted() if settings.tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     limits = httpx.Limits(max_connections=None, keepalive_expiry=KEPT_SECONDS)
-    client = httpx.AsyncClient(verify=context, limits=limits, trust_env=not settings.loopback)
+    client = httpx.AsyncClient(verify=context, limits=limits)
     # httpx has no public way to be given another pool. One that is not where it is looked for stays.
     for transport in (client._transport, *client._mounts.values()):
         pool = getattr(transport, "_pool", None)

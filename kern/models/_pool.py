@@ -40,15 +40,20 @@ class Pool:
         """All connections: those in use, and those that idle."""
         return [*self._busy, *(idle.connection for kept in self._idle.values() for idle in kept)]
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many connections are in use, and how many idle."""
+        return len(self._busy), sum(len(kept) for kept in self._idle.values())
+
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         """Send `request`; its connection is in use until the response is closed.
 
         Raises:
             UnsupportedProtocol: The address is neither http nor https.
         """
-        origin = request.url.origin
-        if origin.scheme not in (b"http", b"https"):
+        if request.url.scheme not in (b"http", b"https"):
             raise httpcore.UnsupportedProtocol("the address starts with neither http:// nor https://")
+        origin = request.url.origin
         key = (origin.scheme, origin.host, origin.port)
         connection = await self._take(key) or self._connect(origin)
         self._busy.add(connection)

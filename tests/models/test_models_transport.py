@@ -31,7 +31,7 @@ from kern.errors import (
 )
 from kern.messages import Message
 from kern.models import ModelRequest
-from kern.models._clients import _of_loop, close_clients
+from kern.models._clients import Client, _of_loop, close_clients
 from kern.models._failures import Origin, of_exception, of_status, parse_retry_after
 from kern.models._pool import KEPT_SECONDS, Pool
 from kern.models.openai import OpenAIChat
@@ -66,14 +66,13 @@ def connections() -> tuple[int, int]:
     """How many connections this loop's clients have in use, and how many idle."""
     busy = idle = 0
     for client in _of_loop.get()._clients.values():
-        if isinstance(client, httpx.AsyncClient):
+        if isinstance(client, httpx.AsyncClient):  # for a proxy
             pool = client._transport._pool  # type: ignore[attr-defined]
             assert isinstance(pool, Pool)
-            busy += len(pool._busy)
-            idle += len(pool.connections) - len(pool._busy)
+            counts = pool.counts
         else:
-            busy += client.connections[0]  # type: ignore[attr-defined]
-            idle += client.connections[1]  # type: ignore[attr-defined]
+            counts = client.connections  # type: ignore[attr-defined]
+        busy, idle = busy + counts[0], idle + counts[1]
     return busy, idle
 
 
@@ -585,7 +584,7 @@ async def test_a_proxy_of_the_environment_is_used(
 
 
 def test_each_loop_has_clients_of_its_own_and_closes_them() -> None:
-    async def client() -> httpx.AsyncClient:
+    async def client() -> Client:
         return _of_loop.get().client(httpx.URL("http://127.0.0.1:1"))
 
     first, second = asyncio.run(client()), asyncio.run(client())

@@ -1,0 +1,241 @@
+"""httpcore's network on asyncio itself, where the usual one goes through anyio: a read or write that need not
+wait costs a few calls instead of some fifty, and a small request leaves as one packet, its head and body
+together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import select
+import ssl
+from collections.abc import Iterable
+from typing import Any
+
+import httpcore
+from httpcore import SOCKET_OPTION
+
+_LUMP = 64 * 1024
+"""Bytes that are held back until the answer is waited for, so that they leave together."""
+
+_MOST_UNREAD = 256 * 1024
+"""Bytes that may wait to be read before the other side is made to wait."""
+
+_EYEBALLS_DELAY = 0.25
+"""Seconds until a host's next address is tried beside the one before (RFC 8305)."""
+
+
+class Network(httpcore.AsyncNetworkBackend):
+    """Connects on the running event loop, which is asyncio's own."""
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """A connection to a host.
+
+        Raises:
+            ConnectTimeout: It took longer than `timeout` seconds.
+            ConnectError: There is none to be had.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                transport, stream = await asyncio.get_running_loop().create_connection(
+                    Stream,
+                    host,
+                    port,
+                    local_addr=(local_address, 0) if local_address else None,
+                    happy_eyeballs_delay=None if _is_address(host) else _EYEBALLS_DELAY,
+                )
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(str(error)) from error
+        except (OSError, UnicodeError) as error:  # a name may be none that could be looked up
+            raise httpcore.ConnectError(str(error)) from error
+        for option in socket_options or ():
+            transport.get_extra_info("socket").setsockopt(*option)
+        return stream
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+
+class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
+    """One connection, used by one task at a time, which writes a request and then reads the answer."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._unread = bytearray()
+        self._unsent: list[bytes] = []
+        self._unsent_size = 0
+        self._ended = False
+        self._error: Exception | None = None
+        self._reading_paused = False
+        self._writing_paused = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    # What httpcore asks for.
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """What has arrived, at least one byte; nothing at the end.
+
+        Raises:
+            ReadTimeout: Nothing has come for `timeout` seconds.
+            ReadError: The connection broke.
+        """
+        self._flush()
+        while not self._unread:
+            if self._error is not None:
+                raise httpcore.ReadError(str(self._error)) from self._error
+            if self._ended:
+                return b""
+            await self._wait(timeout, httpcore.ReadTimeout)
+        data = bytes(self._unread if len(self._unread) <= max_bytes else self._unread[:max_bytes])
+        del self._unread[:max_bytes]
+        if self._reading_paused and len(self._unread) < _MOST_UNREAD:
+            self._reading_paused = False
+            self._transport.resume_reading()
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send, at the latest when the answer is read.
+
+        Raises:
+            WriteTimeout: The other side has taken nothing for `timeout` seconds.
+            WriteError: The connection broke.
+        """
+        self._unsent.append(buffer)
+        self._unsent_size += len(buffer)
+        if self._unsent_size < _LUMP:
+            return
+        self._flush()
+        while self._writing_paused and not self._ended:
+            await self._wait(timeout, httpcore.WriteTimeout)
+        if self._ended:
+            raise httpcore.WriteError("the connection is closed")
+
+    async def aclose(self) -> None:
+        """Close the connection, with what is still under way."""
+        self._transport.abort()
+        await asyncio.sleep(0)  # in which the socket is closed
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        """Go on over TLS.
+
+        Raises:
+            ConnectTimeout: The handshake took longer than `timeout` seconds.
+            ConnectError: It failed.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                transport = await self._loop.start_tls(
+                    self._transport, self, ssl_context, server_hostname=server_hostname
+                )
+            if transport is None:
+                raise ConnectionAbortedError("the connection was closed during the TLS handshake")
+        except BaseException as error:
+            self._transport.abort()
+            if isinstance(error, TimeoutError):
+                raise httpcore.ConnectTimeout("the TLS handshake took too long") from error
+            if isinstance(error, OSError):  # those of TLS are, too
+                raise httpcore.ConnectError(str(error)) from error
+            raise
+        self._transport = transport
+        return self
+
+    def get_extra_info(self, info: str) -> Any:
+        """What httpcore wants to know of the connection."""
+        if info == "is_readable":  # in an idle connection: the other side has closed it
+            return self._ended or bool(self._unread) or _readable(self._transport.get_extra_info("socket"))
+        names = {"client_addr": "sockname", "server_addr": "peername"}
+        return self._transport.get_extra_info(names.get(info, info))
+
+    # What asyncio tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is there."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        self._unread += data
+        if len(self._unread) >= _MOST_UNREAD and not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> None:
+        """No more will come; asyncio closes the connection."""
+        self._ended = True
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is closed."""
+        self._ended = True
+        self._error = exc
+        self._wake()
+
+    def pause_writing(self) -> None:
+        """More is on its way than the other side takes."""
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._writing_paused = False
+        self._wake()
+
+    def _flush(self) -> None:
+        if self._unsent:
+            data = b"".join(self._unsent)
+            self._unsent.clear()
+            self._unsent_size = 0
+            if not self._ended:
+                self._transport.write(data)
+
+    async def _wait(self, seconds: float | None, late: type[httpcore.TimeoutException]) -> None:
+        """Wait until anything happens."""
+        self._waiter = waiter = self._loop.create_future()
+        timer = None if seconds is None else self._loop.call_later(seconds, _fail, waiter, late)
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+def _fail(waiter: asyncio.Future[None], late: type[httpcore.TimeoutException]) -> None:
+    if not waiter.done():
+        waiter.set_exception(late())
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _readable(sock: Any) -> bool:
+    """Something has arrived that the event loop has not seen yet, such as the end."""
+    if sock is None or sock.fileno() < 0:
+        return True
+    if not hasattr(select, "poll"):  # on Windows
+        return bool(select.select([sock], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
