@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import mimetypes
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -136,7 +136,7 @@ class ToolCall:
         return cls(data["id"], data["name"], data.get("arguments", ""), data.get("provider_data"))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Message:
     """One message of a conversation.
 
@@ -173,6 +173,11 @@ class Message:
     usage: Usage | None = None
     created_at: int | None = None
     from_history: bool = False
+
+    def __repr__(self) -> str:
+        """What is set, without what most messages lack."""
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return f"Message({', '.join(f'{name}={value!r}' for name, value in values if value)})"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without what is empty."""

@@ -83,7 +83,7 @@ _PLAIN = (
 )
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)
 class BaseRunOutput:
     """What the outputs of agents and teams have in common.
 
@@ -129,6 +129,14 @@ class BaseRunOutput:
     error: str | None = None
     error_type: str | None = None
     created_at: int = field(default_factory=lambda: int(time.time()))
+
+    def __repr__(self) -> str:
+        """What a person looks for first; `to_dict()` has everything."""
+        told = {"status": self.status.value, "content": self.content, "error": self.error}
+        told |= {"run_id": self.run_id, "session_id": self.session_id, "user_id": self.user_id}
+        told["tools"] = [call.tool_name for call in self.tools]
+        shown = ", ".join(f"{name}={value!r}" for name, value in told.items() if value not in (None, []))
+        return f"{type(self).__name__}({shown})"
 
     def get_content_as_string(self) -> str:
         """The answer as text; structured values as JSON."""
@@ -199,7 +207,7 @@ class BaseRunOutput:
         return cls(**values)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)
 class RunOutput(BaseRunOutput):
     """What a run of an agent leaves behind."""
 
@@ -215,7 +223,7 @@ class RunOutput(BaseRunOutput):
         return data
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)
 class TeamRunOutput(BaseRunOutput):
     """What a run of a team leaves behind.
 
