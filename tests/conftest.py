@@ -8,14 +8,16 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from kern.models.resolve import load
 from kern.tools.arguments import load_pydantic
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and what they start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What pydantic reads from the disk with its first model: the first agent does it, here on a test's loop.
+# What the first agent reads from the disk, pydantic's first model and the provider: here on a test's loop.
 load_pydantic()
+load(None)
 
 
 @pytest.fixture(scope="session")
