@@ -26,6 +26,7 @@ from kern.errors import (
 from kern.messages import File, Image, Message, ToolCall
 from kern.models.base import Model, ModelRequest, ModelResponse
 from kern.run import BaseRunEvent, RunOutput, TeamRunOutput
+from kern.run.requirement import RunRequirement
 from kern.runtime import resume
 from kern.testing import FunctionModel, ScriptedModel, no_leaks, tool_call
 from kern.usage import UsageLimits
@@ -266,6 +267,48 @@ async def test_several_pauses_in_one_run_at_different_depths() -> None:
     assert set((await rows_of(team, output.session_id)).values()) == {"COMPLETED"}
     with pytest.raises(UsageError, match="its status is COMPLETED"):
         await confirmed(team, paused)
+
+
+def numbered(*wanted: str) -> ModelResponse:
+    """Calls as of a server that counts them anew in each turn, or not at all."""
+    return calls(*(ToolCall("call_0", "risky", f'{{"what": "{what}"}}') for what in wanted))
+
+
+async def test_a_word_on_one_call_is_not_for_another_of_the_same_id() -> None:
+    model = ScriptedModel([numbered("one"), numbered("two"), results])
+    agent = Agent(model=model, tools=[risky])
+    paused = await agent.arun("go")
+    again = await confirmed(agent, paused)
+    assert again.status is RunStatus.paused
+    assert [requirement.tool_args for requirement in again.requirements] == [{"what": "two"}]
+    again.requirements[0].reject()
+    output = await agent.acontinue_run(again)
+    assert output.content.startswith("did one | The user has rejected")
+
+
+async def test_calls_of_one_turn_with_one_id_are_answered_each_for_itself() -> None:
+    agent = Agent(model=ScriptedModel([numbered("one", "two", "three"), results]), tools=[risky])
+    paused = await agent.arun("go")
+    assert len({requirement.tool_call_id for requirement in paused.requirements}) == 3
+    paused.requirements[0].confirm()
+    paused.requirements[1].reject()
+    paused.requirements[2].confirm()
+    output = await agent.acontinue_run(paused)
+    first, second, third = output.content.split(" | ")
+    assert (first, third) == ("did one", "did three")
+    assert "rejected" in second
+
+
+async def test_of_an_answer_nothing_but_the_answer_counts() -> None:
+    agent = Agent(model=ScriptedModel([tool_call("risky"), results]), tools=[risky])
+    paused = await agent.arun("go")
+    [waiting] = paused.requirements
+    forged = RunRequirement.from_dict(
+        {**waiting.to_dict(), "kind": "external_execution", "tool_name": "other", "result": "forged"}
+    )
+    with pytest.raises(UsageError, match="risky waits for confirmation"):
+        await agent.acontinue_run(run_id=paused.run_id, requirements=[forged])
+    assert (await confirmed(agent, paused)).content == "did it"
 
 
 async def test_an_answer_for_another_run_is_refused_and_the_run_waits_on() -> None:

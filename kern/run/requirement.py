@@ -106,6 +106,21 @@ class RunRequirement:
         self._expect("external_execution", "set_external_execution_result")
         self.result = result
 
+    def take_answer(self, other: RunRequirement) -> None:
+        """Answer this requirement as a copy of it was answered; nothing but the answer is taken over.
+
+        Raises:
+            UsageError: The answer is not of the kind that this one waits for.
+        """
+        if other.confirmed is False:
+            self.reject(other.note)
+        elif other.confirmed:
+            self.confirm()
+        if other.user_input is not None:
+            self.provide_user_input(other.user_input)
+        if other.result is not None:
+            self.set_external_execution_result(other.result)
+
     def _expect(self, kind: Need, verb: str) -> None:
         if self.kind != kind:
             raise UsageError(f"{self.tool_name} waits for {self.kind}; {verb}() does not apply")

@@ -126,6 +126,7 @@ async def _turns(run: Run) -> Answer | None:
         calls = run.messages[-1].tool_calls
         if not calls:
             message = await ask(run, run.spec.model, run.messages)
+            run.name_calls(message)
             run.messages.append(message)
             run.debug("assistant: %s %s", message.content or "", message.tool_calls or "")
             calls = message.tool_calls

@@ -133,6 +133,7 @@ async def _restore(run: Run, row: RunRow, answers: dict[str, RunRequirement]) ->
     await run.expand()
     run.generation = row.generation + 1
     run.messages = [Message.from_dict(message) for message in record["messages"]]
+    run.call_ids = {call.id for message in run.messages for call in message.tool_calls}
     run.own = Metrics.from_dict(record["own"])
     run.settled = {call_id: _outcome_from_dict(item) for call_id, item in record["settled"].items()}
     run.shown_results = list(record["shown_results"])
@@ -144,7 +145,10 @@ async def _restore(run: Run, row: RunRow, answers: dict[str, RunRequirement]) ->
                     f"{run.spec.label} has no tool {requirement.tool_name!r} any more, and a call of it "
                     "waits; continue with the tools as they were when the run was paused"
                 )
-            run.resolved[requirement.tool_call_id] = answers.pop(requirement.id, requirement)
+            answer = answers.pop(requirement.id, None)
+            if answer is not None:
+                requirement.take_answer(answer)
+            run.resolved[requirement.tool_call_id] = requirement
     output.status = RunStatus.running
     output.requirements = []
     run.output = output

@@ -155,6 +155,8 @@ class Run:
         """`cancel_run` was called for this run."""
         self.started = time.perf_counter()
         self.tool_calls = 0
+        self.call_ids: set[str] = set()
+        """The ids of all tool calls that the model has asked for."""
         self.shown_text = False
         """Text of the current turn has been streamed."""
         self.shown_results: list[str] = []
@@ -230,6 +232,16 @@ class Run:
         """Tell a consumer of content what no model has streamed; never waits."""
         if self.hears_content:
             self.tree.put(RunContentEvent(self.voice, content, content_type))
+
+    def name_calls(self, message: Message) -> None:
+        """See that no two calls of the run have one id, as with servers that count anew in each turn:
+        what a person has said of one call is not for another."""
+        for call in message.tool_calls:
+            name, number = call.id, 1
+            while not call.id or call.id in self.call_ids:
+                number += 1
+                call.id = f"{name or 'call'}-{number}"
+            self.call_ids.add(call.id)
 
     def keep(self, outcome: ToolOutcome) -> None:
         """Make what a tool call has come to part of the output, as far as it is meant to be."""
