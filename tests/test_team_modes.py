@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kern import Agent, RunContext, RunStatus, Team, tool
-from kern.errors import UsageError
+from kern.errors import InvalidStateError, UsageError
 from kern.models.base import ModelRequest, ModelResponse
 from kern.run import BaseRunEvent
 from kern.team import TeamMode
@@ -264,6 +264,55 @@ async def test_tasks_mode_gives_up_after_max_iterations() -> None:
     team = Team([Agent(name="A")], model=ScriptedModel(script), mode="tasks", max_iterations=2)
     output = await team.arun("go")
     assert output.content == "three"
+
+
+@pytest.mark.parametrize(("max_iterations", "answer"), [(10, "final"), (1, "still not")])
+async def test_text_that_is_sent_back_is_not_streamed_as_the_answer(max_iterations: int, answer: str) -> None:
+    script = [
+        tool_call("create_task", title="x", member_id="a"),
+        "not yet",
+        *(["still not"] if max_iterations == 1 else [tool_call("execute_tasks", task_ids=[1]), "final"]),
+    ]
+
+    def team() -> Team:
+        model = ScriptedModel(script)
+        return Team(
+            [Agent(name="A", model=echo("A"))], model=model, mode="tasks", max_iterations=max_iterations
+        )
+
+    pieces = [event.content async for event in team().arun("go", stream=True)]
+    assert "".join(pieces) == answer == (await team().arun("go")).content
+    aside = [
+        event.content
+        async for event in team().arun("go", stream=True, stream_events=True)
+        if event.event == "TeamRunIntermediateContent"
+    ]
+    assert "".join(aside) == "not yet"
+
+
+async def test_a_structured_answer_of_a_task_list_is_not_streamed_as_text() -> None:
+    script = [
+        tool_call("create_task", title="x", member_id="a"),
+        tool_call("execute_tasks", task_ids=[1]),
+        '{"done": true}',
+    ]
+    schema = {"type": "object", "properties": {"done": {"type": "boolean"}}, "required": ["done"]}
+    model = ScriptedModel(script)
+    team = Team([Agent(name="A", model=echo("A"))], model=model, mode="tasks", output_schema=schema)
+    pieces = [event.content async for event in team.arun("go", stream=True)]
+    assert pieces[-1] == {"done": True}
+    assert not any(isinstance(piece, str) for piece in pieces)
+
+
+async def test_a_state_that_has_something_else_in_the_place_of_the_list_is_told() -> None:
+    team = Team(
+        [Agent(name="A", model=echo("A"))],
+        model=ScriptedModel([tool_call("create_task", title="x"), "done"]),
+        mode="tasks",
+        session_state={"team_tasks": "mine"},
+    )
+    with pytest.raises(InvalidStateError, match="session_state/team_tasks"):
+        await team.arun("go")
 
 
 def tasks_of(output: Any) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import Counter
@@ -236,12 +237,11 @@ class Run:
     def name_calls(self, message: Message) -> None:
         """See that no two calls of the run have one id, as with servers that count anew in each turn:
         what a person has said of one call is not for another."""
-        for call in message.tool_calls:
-            name, number = call.id, 1
-            while not call.id or call.id in self.call_ids:
-                number += 1
-                call.id = f"{name or 'call'}-{number}"
-            self.call_ids.add(call.id)
+        for index, call in enumerate(message.tool_calls):
+            if not call.id or call.id in self.call_ids:
+                free = (f"{call.id or 'call'}-{number}" for number in itertools.count(2))
+                message.tool_calls[index] = replace(call, id=next(i for i in free if i not in self.call_ids))
+            self.call_ids.add(message.tool_calls[index].id)
 
     def keep(self, outcome: ToolOutcome) -> None:
         """Make what a tool call has come to part of the output, as far as it is meant to be."""

@@ -254,9 +254,12 @@ class AnswerTool:
 
 
 class AsideSink(RunSink):
-    """For text that another model makes the answer of."""
+    """For text that is not the answer: another model makes it of that, or it is too early for one."""
 
     __slots__ = ()
+
+    def __init__(self, run: Run) -> None:
+        RunSink.__init__(self, run, shown=False)
 
     def content(self, text: str) -> None:
         """A piece of the text."""

@@ -11,13 +11,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from kern.errors import ToolError
+from kern.errors import InvalidStateError, ToolError
 from kern.messages import Message
 from kern.models.base import ToolDefinition
 from kern.run.output import RunStatus
 from kern.runtime.control import active_runs
-from kern.runtime.run import Run
+from kern.runtime.run import Run, RunSink
 from kern.runtime.spec import Again, Answer, CallSite, RunInput, RunnerSpec, ToolOutcome, arguments_of
+from kern.runtime.structured import AsideSink
 from kern.state.call import CallState
 from kern.state.scope import Writer
 from kern.team.delegation import Members
@@ -50,23 +51,44 @@ class TaskList:
 
     async def review(self, run: Run, message: Message) -> Answer | Again:
         """The leader's answer counts once no task is open."""
-        left = [task for task in self.read(run) if task["status"] in (OPEN, RUNNING)]
+        left = self._left(run)
+        if left:
+            return Again(f"{_SENT_BACK} {_shown(left)}")
+        if message.content and run.spec.streams_text and not run.shown_text:
+            run.show(run.after_results(message.content))  # the last task was completed while it was written
+        return Answer(message.content or "")
+
+    def sink(self, run: Run) -> RunSink:
+        """Where the leader's text goes: while tasks are open it is no answer, which a consumer would hear."""
+        return AsideSink(run) if self._left(run) else RunSink(run)
+
+    def _left(self, run: Run) -> list[Task]:
+        """The tasks for which an answer is sent back; none once that was done often enough."""
         sent_back = sum(m.role == "user" and (m.content or "").startswith(_SENT_BACK) for m in run.messages)
-        if not left or sent_back >= self.max_iterations:
-            return Answer(message.content or "")
-        return Again(f"{_SENT_BACK} {_shown(left)}")
+        if sent_back >= self.max_iterations:
+            return []
+        return [task for task in self.read(run) if task["status"] in (OPEN, RUNNING)]
 
     def read(self, run: Run) -> list[Task]:
         """The list as it was last committed."""
-        tasks: list[Task] = run.tree.state().get(KEY, {}).get(self.team_id, [])
-        return _without_stale(tasks, run)
+        return _without_stale(self._list(run.tree.state()), run)
+
+    def _list(self, state: dict[str, Any]) -> list[Task]:
+        """The list within a state, which may not have it yet."""
+        lists = state.setdefault(KEY, {})
+        tasks = lists.setdefault(self.team_id, []) if isinstance(lists, dict) else None
+        if not isinstance(tasks, list):
+            raise InvalidStateError(
+                "the task list of a team stands here, and nothing else may", path=f"/{KEY}"
+            )
+        return tasks
 
     async def edit(self, run: Run, site: CallSite, change: Callable[[list[Task]], T]) -> T:
         """Change the list, as a transaction of its own."""
         writer = Writer(run.run_id, run.source.path, site.call.name, site.call.id)
         call = CallState(run.tree.scope, writer, session=run.tree.session.key, owner=run.tree)
         async with call.transaction() as state:
-            return change(_without_stale(state.setdefault(KEY, {}).setdefault(self.team_id, []), run))
+            return change(_without_stale(self._list(state), run))
 
     async def create(self, run: Run, site: CallSite, given: dict[str, Any]) -> str:
         """`create_task`."""

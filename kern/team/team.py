@@ -150,6 +150,7 @@ class Team(Runner[TeamRunOutput]):
             tools={**tools, **own},
             prompt=Prompt.of(self, options, with_rules(about, mode) if specs else None),
             review=tasks.review if mode is TeamMode.tasks and specs else None,
+            sink=tasks.sink if mode is TeamMode.tasks and specs else None,
             after=self.steps_after(),
             tool_choice=self.tool_choice,
             tool_call_limit=self.tool_call_limit,
