@@ -156,6 +156,7 @@ def _note(run: Run, error: BaseException) -> None:
 def _unsaved(run: Run, error: BaseException, failure: BaseException | None) -> BaseException:
     """What to raise for a run whose end is not in the database."""
     log.error("run %s is not saved: %s", run.run_id, error)
+    run.output.session_state = run.tree.state()
     if isinstance(failure, asyncio.CancelledError):
         failure.__context__ = error
         return failure

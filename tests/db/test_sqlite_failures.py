@@ -66,6 +66,7 @@ async def test_a_file_that_another_program_holds_too_long(path: Path, how: str) 
         await agent.arun("go")
     assert raised.value.run_output is not None
     assert raised.value.run_output.content == "done"
+    assert raised.value.run_output.session_state == {"count": 2}  # to be saved by other means
     assert await agent.aget_session_state() == {"count": 1}
     other.rollback()
     other.close()
