@@ -187,6 +187,18 @@ async def test_an_answer_that_was_cut_is_not_asked_for_again_but_falls_back_and_
     main.assert_exhausted()
 
 
+async def test_a_limit_of_a_run_inside_a_tool_is_that_tool_s_trouble() -> None:
+    inner = Agent(model=ScriptedModel([]))
+
+    async def ask() -> str:
+        """Ask another agent."""
+        return str((await inner.arun("go", usage_limits=UsageLimits(requests=0))).content)
+
+    model = ScriptedModel([tool_call("ask"), lambda request: request.messages[-1].content or ""])
+    output = await Agent(model=model, tools=[ask]).arun("go")
+    assert "the limit of 0 requests is used up" in output.content
+
+
 async def test_streamed_text_is_void_when_a_turn_is_made_again() -> None:
     class Breaks(ScriptedModel):
         async def respond(self, request, sink):  # type: ignore[no-untyped-def]

@@ -362,6 +362,32 @@ async def test_what_is_not_there_any_more_is_named_and_the_run_waits_on(gone: st
     assert output.content == "careful"
 
 
+@pytest.mark.parametrize("touch", [True, False])
+async def test_a_call_that_has_the_state_cannot_continue_a_run_of_its_session(touch: bool) -> None:
+    db = InMemoryDb()
+    inner = Agent(model=ScriptedModel([tool_call("risky"), "well"]), tools=[risky], db=db, session_id="s")
+    paused = await inner.arun("go")
+    paused.requirements[0].confirm()
+
+    async def go_on(run_context: RunContext) -> str:
+        """Go on."""
+        if touch:
+            run_context.session_state["touched"] = True
+        output = await inner.acontinue_run(paused)
+        return str(output.content)
+
+    outer = Agent(model=ScriptedModel([tool_call("go_on"), results]), tools=[go_on], db=db, session_id="s")
+    output = await outer.arun("go")
+    stored = await inner.aget_run_output(paused.run_id)
+    assert stored is not None
+    if touch:
+        assert "continue it before the function touches session_state" in output.content
+        assert stored.status is RunStatus.paused
+    else:
+        assert output.content == "well"
+        assert stored.status is RunStatus.completed
+
+
 # Runs that do not go on.
 
 

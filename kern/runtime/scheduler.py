@@ -69,6 +69,11 @@ async def _in_session(request: RunRequest, buffer: EventBuffer | None, listen: L
         ):
             if outer is None:
                 await session.settle(request.state)
+            elif request.resume is not None:  # its rows would say that it waits until that call's run ends
+                raise UsageError(
+                    f"run {request.run_id!r} is of the session whose state the calling function has: "
+                    "continue it before the function touches session_state, or outside of it"
+                )
             else:
                 session.check_settled(request.state)
             scope = session.state if outer is None else outer.enclosed_scope()

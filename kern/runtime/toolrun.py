@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from kern.errors import RetryAgentRun, StopAgentRun, ToolTimeoutError, UsageLimitExceeded
+from kern.errors import RetryAgentRun, StopAgentRun, ToolTimeoutError
 from kern.messages import File, Image, Message, ToolCall
 from kern.models.base import ToolDefinition
 from kern.run.events import (
@@ -182,10 +182,6 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
         return ToolOutcome(signal.message)
     except StopAgentRun as signal:
         return ToolOutcome(signal.message, stop=True)
-    except UsageLimitExceeded as error:
-        if site.execution.child_run_id is None:
-            raise
-        return ToolOutcome(_error_text(error), error=True)  # a member's; the leader's own request will tell
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
