@@ -173,8 +173,10 @@ async def test_a_routed_answer_from_before_the_pause_is_part_of_the_answer() -> 
     ]
     model = ScriptedModel([calls(delegate("careful"), delegate("quick"))])
     team = Team(members, model=model, mode="route")
-    output = await confirmed(team, await team.arun("go"))
-    assert output.content == "careful\n\nquick"
+    paused = await team.arun("go")
+    paused.requirements[0].confirm()
+    pieces = [event.content async for event in team.acontinue_run(paused, stream=True, yield_run_output=True)]
+    assert pieces == ["careful\n\nquick"] * 2
 
 
 class Film(BaseModel):
@@ -360,6 +362,17 @@ async def test_what_is_not_there_any_more_is_named_and_the_run_waits_on(gone: st
         await confirmed(changed, paused)
     output = await confirmed(routing_team(db=db), paused)
     assert output.content == "careful"
+
+
+async def test_a_continuation_that_was_walked_away_from_is_over_when_its_output_is_asked_for() -> None:
+    agent = Agent(model=ScriptedModel([tool_call("risky"), "one two three four"]), tools=[risky])
+    paused = await agent.arun("go")
+    paused.requirements[0].confirm()
+    async for _ in agent.acontinue_run(paused, stream=True):
+        break
+    stored = await agent.aget_run_output(paused.run_id)
+    assert stored is not None
+    assert stored.status is RunStatus.cancelled
 
 
 @pytest.mark.parametrize("touch", [True, False])

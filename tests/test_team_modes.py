@@ -44,6 +44,23 @@ async def test_route_gives_the_members_answer_as_it_is_and_streams_it_once() -> 
     assert everything[-1].content == "A on: the task"
 
 
+async def test_answers_of_two_members_at_once_are_streamed_one_after_the_other() -> None:
+    def team() -> Team:
+        both = ModelResponse.of(
+            None,
+            tool_call("delegate_task_to_member", member_id="a", task="x"),
+            tool_call("delegate_task_to_member", member_id="b", task="y"),
+        )
+        members = [Agent(name="A", model=echo("A")), Agent(name="B", model=echo("B"))]
+        return Team(members, model=ScriptedModel([both]), mode="route")
+
+    answer = "A on: x\n\nB on: y"
+    assert (await team().arun("question")).content == answer
+    assert "".join([event.content async for event in team().arun("question", stream=True)]) == answer
+    everything = [event async for event in team().arun("question", stream=True, stream_events=True)]
+    assert {event.event for event in everything if event.event.endswith("RunContent")} == {"RunContent"}
+
+
 async def test_a_member_may_get_the_users_input_itself() -> None:
     call = ModelResponse.of(None, tool_call("delegate_task_to_member", member_id="a"))
     model = ScriptedModel([call])

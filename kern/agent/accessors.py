@@ -33,7 +33,8 @@ class SessionAccess(StateAccess):
         row = await self.database().load_run(run_id)
         if row is None:
             return None
-        async with self._use(row.session_id, user_id):
+        async with self._use(row.session_id, user_id) as session:  # whose runs that were left are over then
+            row = await session.db.load_run(run_id) or row
             return output_from_dict(from_json(row.data))
 
     async def aget_last_run_output(

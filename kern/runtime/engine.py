@@ -142,6 +142,8 @@ async def _turns(run: Run) -> Answer | None:
                 run.keep(outcome)
             answer = _answer_of(outcomes)
             if answer is not None:
+                if run.tree.listen is Listen.content and any(outcome.unheard for outcome in outcomes):
+                    run.show(answer.content, answer.content_type)
                 return answer
             continue
         verdict = (

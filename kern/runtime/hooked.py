@@ -93,9 +93,9 @@ class HookedDelegation(HookedTool):
         """The members by id."""
         return self._tool.members
 
-    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str) -> Run:
+    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
         """A member's run below `run`, heard as this tool's members are."""
-        return self._tool.child(run, spec, input, run_id)
+        return self._tool.child(run, spec, input, run_id, alone=alone)
 
 
 class _Inner(Piece):

@@ -175,7 +175,9 @@ async def _restore_children(run: Run, answers: dict[str, RunRequirement]) -> Non
                     f"{run.spec.label} has no member {row.runner_id!r} any more, whose run waits; continue "
                     "with the team as it was when the run was paused, and give members names or ids"
                 )
-            child = tool.child(run, spec, _input(row), row.run_id)
+            child = tool.child(
+                run, spec, _input(row), row.run_id, alone=len(run.messages[-1].tool_calls) == 1
+            )
             run.paused[row.run_id] = child
             await _restore(child, row, answers)
 
@@ -240,7 +242,7 @@ async def _given_up(db: Db, row: RunRow) -> list[RunRow]:
     return rows
 
 
-_FLAGS = ("error", "stop", "show", "streamed", "media_told")
+_FLAGS = ("error", "stop", "unheard", "show", "streamed", "media_told")
 
 
 def _outcome_to_dict(outcome: ToolOutcome) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class ToolOutcome:
         stop: The run ends with this turn.
         pending: It waits for a person; the run pauses once the other calls of the turn are done.
         answer: The run ends with this turn, and this is its answer.
+        unheard: A consumer of the answer alone has not had it yet.
         media: Pictures and other things that came with the text.
         media_told: They are mentioned in the text, and the model is not sent them.
         show: The text is part of the run's content.
@@ -61,6 +62,7 @@ class ToolOutcome:
     stop: bool = False
     pending: bool = False
     answer: Answer | None = None
+    unheard: bool = False
     media: Sequence[Media] = ()
     media_told: bool = False
     show: bool = False
@@ -115,8 +117,12 @@ class DelegatingTool(RunnableTool, Protocol):
     def members(self) -> Mapping[str, RunnerSpec]:
         """Who may do it, by id."""
 
-    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str) -> Run:
-        """A member's run below `run`, heard as this tool's members are."""
+    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
+        """A member's run below `run`, heard as this tool's members are.
+
+        Args:
+            alone: It is the work of the only call of its turn.
+        """
 
 
 OnBusy = Literal["share", "queue", "reject"]

@@ -67,7 +67,7 @@ class Members:
         known = ", ".join(self.specs) or "none"
         return ToolOutcome(f"There is no member with the id {member_id!r}. Members: {known}.", error=True)
 
-    async def begin(self, run: Run, spec: RunnerSpec, task: str) -> Run:
+    async def begin(self, run: Run, spec: RunnerSpec, task: str, *, alone: bool = False) -> Run:
         """A member's run on the task, ready to be driven."""
         given = run.input.messages
         if self.rules.own_wording:
@@ -78,16 +78,16 @@ class Members:
             run_input = RunInput(value=text, messages=[Message("user", text, **media)])
         else:
             run_input = RunInput(value=run.input.value, messages=list(given))
-        return self.child(run, spec, run_input, str(uuid.uuid4()))
+        return self.child(run, spec, run_input, str(uuid.uuid4()), alone=alone)
 
-    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str) -> Run:
-        """A member's run below `run`."""
+    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
+        """A member's run below `run`; of one that works alone the answer may be heard as the team's."""
         return run.child(
             spec,
             input,
             run_id,
             heard=self.rules.stream_events,
-            speaks_for_parent=self.rules.answers_directly,
+            speaks_for_parent=self.rules.answers_directly and alone,
         )
 
     async def drive(self, child: Run) -> ToolOutcome:
@@ -118,7 +118,8 @@ class Members:
         media = output.media
         # The leader is told of media, and not sent them: its model may be one that takes none.
         text = "\n".join(filter(None, [output.get_content_as_string(), *map(mention, media)]))
-        return ToolOutcome(text, answer=answer, media=media, media_told=True)
+        unheard = answer is not None and child.voice is child.source
+        return ToolOutcome(text, answer=answer, unheard=unheard, media=media, media_told=True)
 
     async def _preceded(self, run: Run, task: str) -> str:
         parts = []
@@ -151,9 +152,9 @@ class Delegation:
         """The members by id."""
         return self._team.specs
 
-    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str) -> Run:
+    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
         """A member's run below `run`, heard as members are."""
-        return self._team.child(run, spec, input, run_id)
+        return self._team.child(run, spec, input, run_id, alone=alone)
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Run the member on the task; its answer is the outcome."""
@@ -165,7 +166,7 @@ class Delegation:
             spec = self._team.specs.get(member_id)
             if spec is None:
                 return self._team.unknown(member_id)
-            child = await self._team.begin(run, spec, "".join(task))
+            child = await self._team.begin(run, spec, "".join(task), alone=site.slot is None)
             site.execution.child_run_id = child.run_id
         return await self._team.drive(child)
 
@@ -188,9 +189,9 @@ class Broadcast:
         """The members by id."""
         return self._team.specs
 
-    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str) -> Run:
+    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
         """A member's run below `run`, heard as members are."""
-        return self._team.child(run, spec, input, run_id)
+        return self._team.child(run, spec, input, run_id, alone=alone)
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Run every member on the task; the outcome holds all answers, in the order of the members."""

@@ -208,9 +208,9 @@ class TaskTool:
         """The members by id."""
         return self._tasks.team.specs
 
-    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str) -> Run:
+    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
         """A member's run below `run`, heard as members are."""
-        return self._tasks.team.child(run, spec, input, run_id)
+        return self._tasks.team.child(run, spec, input, run_id, alone=alone)
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Carry it out."""
