@@ -224,10 +224,17 @@ async def _end(tree: Tree, outer: CallState | None, failure: BaseException | Non
         raise _unsaved(tree.top, unsaved, cancelled or failure)
     for conflict in commit.result():
         tree.top.emit(SessionStateConflictEvent(tree.top.source, **conflict.to_dict()))
-    tree.top.output.session_state = await off_loop(len(tree.session.state.text), tree.state)
+    tree.top.output.session_state = await _last_state(tree)
     if cancelled is not None and cancelled is not failure:
         cancelled.__context__ = failure
         raise cancelled
+
+
+async def _last_state(tree: Tree) -> dict[str, Any]:
+    """The session state for the output: as a rule this run was the last one to use the session."""
+    session = tree.session
+    state = session.state.given_away() if session.users == 1 else None
+    return await off_loop(len(session.state.text), tree.state) if state is None else state
 
 
 def _log_late_end(commit: asyncio.Task[Any]) -> None:

@@ -111,7 +111,8 @@ class LiveState:
         self.revision = revision
         self._mutex = threading.Lock()
         self._subscribers: list[Callable[[Change], None]] = []
-        self.text, self._tree = text, decode(text)
+        self.text = text
+        self._tree: dict[str, Any] | None = decode(text)
 
     def commit(self, value: Any, writer: Writer, base: bytes) -> None:
         """Make `value`, which was edited from `base`, the state, and tell the subscribers.
@@ -119,13 +120,13 @@ class LiveState:
         No change is no commit. Where another process's commit was merged in meanwhile, so is `value`.
         """
         with self._mutex:
-            known, tree = self.text, self._tree
+            known, tree = self.text, self._parsed()
         text, tree = encode_edited(value, known, tree) if base == known else encode(value)
         with self._mutex:
             if text == base:
                 return
             if base != self.text:
-                text, tree = self._merged(decode(base), self._tree, tree)
+                text, tree = self._merged(decode(base), self._parsed(), tree)
             self._advance(text, tree, writer)
 
     def upgrade(self, step: Upgrade) -> None:
@@ -138,6 +139,17 @@ class LiveState:
         """The text, its revision and the changes that led there, all of one moment."""
         with self._mutex:
             return Taken(self.text, self.revision, list(self.changes))
+
+    def given_away(self) -> dict[str, Any] | None:
+        """The state as a tree that is the caller's own from now on; None if others still refer to it.
+
+        For the end of a run, which usually is the end of this object as well, and needs no copy then.
+        """
+        with self._mutex:
+            if self.changes or self.conflicts:  # their patches share values with the tree
+                return None
+            tree, self._tree = self._tree, None
+            return tree
 
     def stored(self, taken: Taken, text: bytes, revision: int) -> None:
         """The database has the changes of `taken`, and holds `text` under `revision`.
@@ -152,7 +164,7 @@ class LiveState:
                 self.changes = numbered(since, revision)
                 return
             start, theirs = decode(taken.text), decode(text)
-            merged, tree = (text, theirs) if not since else self._merged(start, theirs, self._tree)
+            merged, tree = (text, theirs) if not since else self._merged(start, theirs, self._parsed())
             self.changes = numbered(replayed(since, start, theirs, tree, self.spec), revision)
             self._publish(merged, tree, MERGE)
 
@@ -170,6 +182,11 @@ class LiveState:
         with self._mutex:
             self._subscribers.remove(subscriber)
 
+    def _parsed(self) -> dict[str, Any]:
+        if self._tree is None:
+            self._tree = decode(self.text)
+        return self._tree
+
     def _merged(self, base: Any, theirs: Any, ours: Any) -> tuple[bytes, dict[str, Any]]:
         merged = self.spec.merge(base, theirs, ours)
         self.conflicts += merged.conflicts
@@ -181,7 +198,7 @@ class LiveState:
 
     def _publish(self, text: bytes, tree: Any, writer: Writer, *, automatic: bool = False) -> Change:
         """Let readers and subscribers see the new text, under the present revision."""
-        change = Change(self.revision, diff(self._tree, tree), writer, automatic=automatic)
+        change = Change(self.revision, diff(self._parsed(), tree), writer, automatic=automatic)
         self.text, self._tree = text, tree
         for subscriber in self._subscribers:
             subscriber(change)

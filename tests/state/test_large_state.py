@@ -14,7 +14,7 @@ from kern import Agent, RunContext
 from kern.db.sqlite import SqliteDb
 from kern.runtime.session import live_sessions
 from kern.state.large import off_loop, uninterrupted
-from kern.state.scope import Change
+from kern.state.scope import Change, LiveState, Writer
 from kern.testing import no_leaks
 
 LARGE = {"items": [{"number": number, "text": "x" * 80} for number in range(10_000)]}
@@ -99,3 +99,35 @@ async def test_there_is_an_end_to_waiting() -> None:
         await uninterrupted(end.wait(), seconds=0.01)
     end.set()
     await asyncio.sleep(0)
+
+
+async def test_the_output_has_a_state_of_its_own() -> None:
+    async def add(run_context: RunContext) -> str:
+        state = run_context.session_state
+        state["count"] += 1
+        return str(len(state["items"]))
+
+    agent = agent_with(add, session_id="s", session_state={"count": 0, **LARGE})
+    for number in range(1, 4):
+        output = await agent.arun("go")
+        assert output.session_state == {"count": number, **LARGE}
+        output.session_state["items"][0]["text"] = "spoilt"
+        output.session_state["items"].pop()
+        assert await agent.aget_session_state() == {"count": number, **LARGE}
+    assert (await agent.aget_session_state(revision=1))["items"] == LARGE["items"]
+
+
+def test_a_state_is_not_given_away_while_patches_refer_to_it() -> None:
+    state = LiveState(b'{"items":[{"n":1}],"n":0}')
+    state.commit({"items": [{"n": 1}, {"n": 2}], "n": 0}, Writer(), state.text)
+    assert state.given_away() is None
+    taken = state.taken()
+    state.stored(taken, taken.text, taken.revision)
+    given = state.given_away()
+    assert given == {"items": [{"n": 1}, {"n": 2}], "n": 0}
+    given["items"][0]["n"] = "spoilt"
+    state.commit({"items": [{"n": 1}], "n": 0}, Writer(), state.text)
+    assert [change.patch for change in state.changes] == [
+        [{"op": "remove", "path": "/items/1", "old": {"n": 2}}]
+    ]
+    assert state.text == b'{"items":[{"n":1}],"n":0}'
