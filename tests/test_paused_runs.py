@@ -313,6 +313,31 @@ async def test_of_an_answer_nothing_but_the_answer_counts() -> None:
     assert (await confirmed(agent, paused)).content == "did it"
 
 
+@tool(requires_user_input=True, user_input_fields=["age"])
+def register(name: str, age: int) -> str:
+    """Register somebody."""
+    return f"{name} is {age}"
+
+
+async def test_input_that_does_not_fit_goes_back_to_the_person_and_not_to_the_model() -> None:
+    agent = Agent(model=ScriptedModel([tool_call("register", name="Ann"), results]), tools=[register])
+    paused = await agent.arun("go")
+    paused.requirements[0].provide_user_input({"age": "old"})
+    with pytest.raises(UsageError, match=r"register: what was put in does not fit: /age: must be integer"):
+        await agent.acontinue_run(paused)
+    paused.requirements[0].provide_user_input({"age": "7"})  # as a form has it
+    assert (await agent.acontinue_run(paused)).content == "Ann is 7"
+
+
+@pytest.mark.parametrize("arguments", ["{broken", '{"nam": "Ann"}', "[]"])
+async def test_nobody_is_asked_for_input_to_a_call_that_cannot_be_made(arguments: str) -> None:
+    call = calls(ToolCall("c", "register", arguments))
+    agent = Agent(model=ScriptedModel([call, results]), tools=[register])
+    output = await agent.arun("go")
+    assert output.status is RunStatus.completed
+    assert output.tools[0].tool_call_error
+
+
 async def test_an_answer_for_another_run_is_refused_and_the_run_waits_on() -> None:
     agent = Agent(model=FunctionModel(lambda r: calls(tool_call("risky"))), tools=[risky])
     one, other = await agent.arun("go"), await agent.arun("go")

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from kern.errors import ToolArgumentsError, UsageError
+from kern.messages import ToolCall
 from kern.run.requirement import Need, RunRequirement
 from kern.runtime.run import Run
-from kern.runtime.spec import CallSite, ToolOutcome
+from kern.runtime.spec import CallSite, ToolOutcome, arguments_of
 from kern.tools.function import Function
+from kern.tools.json_check import misfits
 
 
 @dataclass(slots=True, frozen=True)
@@ -27,6 +30,34 @@ def need_of(function: Function) -> Need | None:
     if function.external_execution:
         return "external_execution"
     return None
+
+
+def check_before_asking(function: Function, call: ToolCall) -> None:
+    """See that a call for which a person has to put something in is one that the person can make whole.
+
+    Raises:
+        ToolArgumentsError: The model has left out its own part, or written no JSON.
+    """
+    given = arguments_of(call)
+    required = function.parameters.get("required", ()) if function.user_input_fields else ()
+    if given is None or any(name not in given for name in required):
+        function.validate(call.arguments)  # which has the words for it
+
+
+def check_input(function: Function, call: ToolCall, requirement: RunRequirement) -> None:
+    """See that what a person has put in will do: it is the person who can put it right, and not the model.
+
+    Raises:
+        UsageError: It does not fit.
+    """
+    given, schema = requirement.user_input, requirement.user_input_schema
+    if given is None or schema is None:
+        return
+    try:
+        function.validate(call.arguments, user_input=given)
+    except ToolArgumentsError:
+        if lines := misfits(given, schema):  # otherwise it is the model's own part
+            raise UsageError(f"{function.name}: what was put in does not fit: {'; '.join(lines)}") from None
 
 
 def settle(run: Run, function: Function, site: CallSite) -> Go | ToolOutcome:

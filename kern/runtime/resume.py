@@ -15,10 +15,12 @@ from kern.errors import UsageError
 from kern.messages import MEDIA, Message, media_by_kind
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution, output_from_dict
 from kern.run.requirement import RunRequirement
+from kern.runtime.approval import check_input
 from kern.runtime.lease import Lease
 from kern.runtime.run import Run, Tree
 from kern.runtime.session import LiveSession
 from kern.runtime.spec import Answer, DelegatingTool, RunInput, RunRequest, ToolOutcome
+from kern.runtime.toolrun import FunctionTool
 from kern.usage import Metrics
 
 CLAIM_SECONDS = 10.0
@@ -148,6 +150,7 @@ async def _restore(run: Run, row: RunRow, answers: dict[str, RunRequirement]) ->
             answer = answers.pop(requirement.id, None)
             if answer is not None:
                 requirement.take_answer(answer)
+                _check_input(run, requirement)
             run.resolved[requirement.tool_call_id] = requirement
     output.status = RunStatus.running
     output.requirements = []
@@ -203,6 +206,13 @@ async def _ended(run: Run, row: RunRow) -> Run:
         output.member_responses = [below.output for below in child.children]
     run.tree.ledger.resume(own, sum(tool.result is not None for tool in output.tools))
     return child
+
+
+def _check_input(run: Run, requirement: RunRequirement) -> None:
+    tool = run.spec.tools[requirement.tool_name]
+    for call in run.messages[-1].tool_calls:
+        if isinstance(tool, FunctionTool) and call.id == requirement.tool_call_id:
+            check_input(tool.function, call, requirement)
 
 
 def child_ids(execution: ToolExecution) -> list[str]:

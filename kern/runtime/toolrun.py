@@ -18,7 +18,7 @@ from kern.run.events import (
     ToolCallStartedEvent,
 )
 from kern.run.output import ToolExecution
-from kern.runtime.approval import settle
+from kern.runtime.approval import check_before_asking, settle
 from kern.runtime.invoke import Listener, invoke
 from kern.runtime.run import Run
 from kern.runtime.spec import CallSite, ToolOutcome, arguments_of
@@ -47,7 +47,11 @@ class FunctionTool:
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Validate the arguments, call the function, and turn its value into text."""
         function = self.function
-        values = {} if function.requires_user_input else function.validate(site.call.arguments)
+        values: dict[str, Any] = {}
+        if function.requires_user_input:
+            check_before_asking(function, site.call)
+        else:
+            values = function.validate(site.call.arguments)
         verdict = settle(run, function, site)
         if isinstance(verdict, ToolOutcome):
             return verdict
