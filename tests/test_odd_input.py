@@ -223,3 +223,37 @@ async def test_a_run_id_in_the_place_of_an_output_is_told_where_it_goes() -> Non
     wrong: Any = "some-run"
     with pytest.raises(UsageError, match="first, not 'some-run'; or run_id="):
         await member().acontinue_run(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "said"),
+    [
+        ("name", 5, "name takes a str, not 5"),
+        ("introduction", ["Hello"], "introduction takes a str, not"),
+        ("tools", print, "tools takes a list, not"),
+        ("tools", "search", "tools takes a list, not 'search'"),
+        ("tool_hooks", print, "tool_hooks takes a list, not"),
+        ("fallback_models", "openai:gpt-5.2", "fallback_models takes a list, not 'openai:gpt-5.2'"),
+        ("additional_input", "Hello", "additional_input takes a list, not 'Hello'"),
+        ("additional_input", [5], "additional_input takes a list of str and Message"),
+        ("parser_model", 5, "parser_model takes a Model or 'provider:id', not 5"),
+        ("retries", -1, "retries is a number, 0 or more, not -1"),
+        ("tool_call_limit", "3", "tool_call_limit is a number, 0 or more, not '3'"),
+        ("num_history_runs", -1, "num_history_runs is a number"),
+        ("system_message_role", "boss", "system_message_role is one of system, developer, .*not 'boss'"),
+        ("tool_choice", "sometimes", "tool_choice is 'auto', 'none', 'required' or .* not 'sometimes'"),
+    ],
+)
+def test_a_parameter_of_a_wrong_kind_is_told_by_its_name(name: str, wrong: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Agent(**{name: wrong})
+    with pytest.raises(UsageError, match=said):
+        Team([], **{name: wrong})
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("member_timeout", -1), ("max_iterations", 0)])
+def test_so_is_one_of_a_team_s_own(name: str, wrong: Any) -> None:
+    with pytest.raises(
+        UsageError, match=f"{name} is a number.* not {wrong}"
+    ):
+        Team([], **{name: wrong})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic_core import to_json
 
 from kern.errors import UsageError
-from kern.messages import MEDIA, Media
+from kern.messages import MEDIA, Media, Message, Role
+from kern.models.base import Model
 from kern.usage import UsageLimits
 
 
@@ -27,26 +28,97 @@ def check_keywords(what: str, given: Iterable[str], options: Any) -> None:
             raise TypeError(f"{what} takes no keyword {name!r}{hint}")
 
 
-def check_given(options: Any) -> None:
-    """See that ids, mappings, media and limits are what they have to be, as far as `options` has them.
+_ROLES = get_args(Role)
+_LIST = (list, tuple, Sequence)  # the first two are what it nearly always is, and quickly seen
+_KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
+    *((name, (str,), "a str") for name in ("name", "role", "description", "expected_output")),
+    *((name, (str,), "a str") for name in ("additional_context", "introduction")),
+    *((name, (str, Model), "a Model or 'provider:id'") for name in ("parser_model", "output_model")),
+    ("session_summary_model", (str, Model), "a Model or 'provider:id'"),
+    *((name, _LIST, "a list") for name in ("tools", "tool_hooks", "additional_input")),
+    *((name, _LIST, "a list") for name in ("fallback_models", "state_migrations")),
+)
+_COUNTS = (
+    *("num_history_runs", "num_history_messages", "max_tool_calls_from_history"),
+    *("tool_call_limit", "retries", "delay_between_retries"),
+)
+
+
+def check_run(options: Any) -> None:
+    """See that what a run is told is what it has to be.
 
     Raises:
-        UsageError: One is not.
+        UsageError: Something is not.
     """
-    for name in ("id", "session_id", "user_id", "run_id"):
-        check_id(name, getattr(options, name, None))
-    for name in ("dependencies", "metadata"):
-        given = getattr(options, name, None)
-        if given is not None and not isinstance(given, Mapping):
-            raise UsageError(f"{name} takes a dict, not {type(given).__name__}")
-    if metadata := getattr(options, "metadata", None):
-        _check_json(metadata)
+    check_id("run_id", options.run_id)
+    _check_common(options)
     for name, kind in MEDIA.items():
-        _check_media(name, kind, getattr(options, name, None))
-    timeout = getattr(options, "timeout", None)
-    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
-        raise UsageError(f"timeout is a number of seconds above 0, not {timeout!r}")
-    limits = getattr(options, "usage_limits", None)
+        _check_media(name, kind, getattr(options, name))
+
+
+def check_definition(definition: Any) -> None:
+    """See that the parameters of an agent or a team are of the kinds that they have to be.
+
+    Raises:
+        UsageError: One is not; said here, since what comes of it later names no parameter.
+    """
+    check_id("id", definition.id)
+    _check_common(definition)
+    for name, kinds, wanted in _KINDS:
+        given = getattr(definition, name)
+        if given is not None and (
+            not isinstance(given, kinds) or (kinds is _LIST and isinstance(given, str))
+        ):
+            raise UsageError(f"{name} takes {wanted}, not {given!r}")
+    for name in _COUNTS:
+        check_count(name, getattr(definition, name))
+    role, choice = definition.system_message_role, definition.tool_choice
+    if role not in _ROLES:
+        raise UsageError(f"system_message_role is one of {', '.join(_ROLES)}, not {role!r}")
+    if choice is not None and choice not in ("auto", "none", "required") and not isinstance(choice, Mapping):
+        raise UsageError(f"tool_choice is 'auto', 'none', 'required' or {{'name': ...}}, not {choice!r}")
+    if not all(isinstance(item, str | Message) for item in definition.additional_input or ()):
+        raise UsageError("additional_input takes a list of str and Message")
+
+
+def check_count(name: str, given: Any, least: int = 0) -> None:
+    """See that a count or a pause is None, or a number that is large enough.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if given is not None and not (isinstance(given, int | float) and given >= least):
+        raise UsageError(f"{name} is a number, {least} or more, not {given!r}")
+
+
+def check_seconds(name: str, given: Any) -> None:
+    """See that a time is None, or more than no time.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if given is not None and not (isinstance(given, int | float) and given > 0):
+        raise UsageError(f"{name} is a number of seconds above 0, not {given!r}")
+
+
+def _check_common(given: Any) -> None:
+    """What a constructor and a run both take."""
+    check_id("session_id", given.session_id)
+    check_id("user_id", given.user_id)
+    check_seconds("timeout", given.timeout)
+    check_limits(given.usage_limits)
+    if given.dependencies is not None and not isinstance(given.dependencies, Mapping):
+        raise UsageError(f"dependencies takes a dict, not {type(given.dependencies).__name__}")
+    if given.metadata is not None:
+        _check_metadata(given.metadata)
+
+
+def check_limits(limits: Any) -> None:
+    """See that limits are None, or `UsageLimits`.
+
+    Raises:
+        UsageError: They are neither.
+    """
     if limits is not None and not isinstance(limits, UsageLimits):
         raise UsageError(f"usage_limits takes UsageLimits(requests=..., ...), not {type(limits).__name__}")
 
@@ -69,7 +141,9 @@ def check_id(name: str, value: Any) -> None:
         raise UsageError(f"{name} holds half a surrogate pair, which no database can store") from None
 
 
-def _check_json(metadata: Mapping[str, Any]) -> None:
+def _check_metadata(metadata: Any) -> None:
+    if not isinstance(metadata, Mapping):
+        raise UsageError(f"metadata takes a dict, not {type(metadata).__name__}")
     try:
         to_json(dict(metadata))
     except ValueError as error:

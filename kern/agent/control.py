@@ -10,7 +10,7 @@ import pydantic
 from pydantic_core import from_json
 
 from kern.agent.accessors import SessionAccess
-from kern.agent.checks import check_given, check_keywords
+from kern.agent.checks import check_id, check_keywords, check_limits, check_seconds
 from kern.agent.options import RunOptions
 from kern.errors import UsageError
 from kern.models.base import Model
@@ -222,4 +222,7 @@ class _Continuation:
     debug_mode: bool | None = None
 
     def __post_init__(self) -> None:
-        check_given(self)
+        check_id("run_id", self.run_id)
+        check_id("user_id", self.user_id)
+        check_seconds("timeout", self.timeout)
+        check_limits(self.usage_limits)

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import pydantic
 
-from kern.agent.checks import check_given
+from kern.agent.checks import check_definition
 from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
 from kern.errors import UsageError
@@ -203,6 +203,7 @@ class Definition:
     _compiled: tuple[tuple[Any, ...], dict[str, RunnableTool]] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        check_definition(self)
         _load(self.model)
         self._own_session = str(uuid.uuid4())
         self._own_id = self.id or (slug(self.name) if self.name else "") or self._own_session[:8]
@@ -212,7 +213,6 @@ class Definition:
             raise UsageError(f"debug_level is 1 or 2, not {self.debug_level!r}")
         for name in self.merge or ():
             policy_path(name)
-        check_given(self)
         initial_state(self.session_state)
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 import pydantic
 
-from kern.agent.checks import check_given, check_keywords
+from kern.agent.checks import check_keywords, check_run
 from kern.messages import Audio, File, Image, Video
 from kern.usage import UsageLimits
 
@@ -79,7 +79,7 @@ class RunOptions:
     yield_run_output: bool = False
 
     def __post_init__(self) -> None:
-        check_given(self)
+        check_run(self)
 
     @classmethod
     def of(cls, keywords: RunKeywords) -> RunOptions:

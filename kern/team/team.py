@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kern.agent.agent import Agent
+from kern.agent.checks import check_count, check_seconds
 from kern.agent.hooks import with_hooks
 from kern.agent.input_schema import with_input
 from kern.agent.options import NO_OPTIONS, RunOptions
@@ -82,6 +83,9 @@ class Team(Runner[TeamRunOutput]):
 
     def __post_init__(self) -> None:
         Runner.__post_init__(self)
+        check_seconds("member_timeout", self.member_timeout)
+        check_count("num_team_history_runs", self.num_team_history_runs)
+        check_count("max_iterations", self.max_iterations, least=1)
         self._chosen_mode()
 
     def build_spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
