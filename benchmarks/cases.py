@@ -137,6 +137,16 @@ CASES = (
         peer_rounds=3,
     ),
     Case(
+        name="first-agent",
+        job="first_agent",
+        shape="import",
+        count=1,
+        rows=(Row("the same, and a first agent with a model and a tool", "cpu", "ms", 1e3, against=""),),
+        variants=(KERN,),
+        rounds=9,
+        peer_rounds=3,
+    ),
+    Case(
         name="construct",
         job="construct",
         shape="construct",

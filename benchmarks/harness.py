@@ -22,12 +22,18 @@ Measured = dict[str, dict[str, Any]]
 
 _IMPORTS = {
     "floor": "import anyio, httpx, pydantic, aiosqlite, tenacity",
-    "kern": "import kern",
+    "kern": "from kern import Agent, Team",
     "agno": "from agno.agent import Agent",
     "pydantic_ai": "from pydantic_ai import Agent",
     "openai_agents": "from agents import Agent",
     "langgraph": "from langchain.agents import create_agent",
 }
+
+_FIRST_AGENT = """\
+import asyncio
+from benchmarks.contenders import Setup, job_of
+asyncio.run(job_of({contender!r}, "construct", Setup("http://127.0.0.1:9/v1", "any")).run(0))"""
+"""What a framework leaves out of its import comes with the first agent."""
 
 
 @contextmanager
@@ -108,7 +114,7 @@ def run_case(case: Case, base_url: str, *, with_peers: bool, tell: Any) -> Measu
             if reason:
                 failed[variant.label] = {"unsupported": reason}
             elif case.shape == "import":
-                measures[variant] = lambda variant=variant: import_time(variant)
+                measures[variant] = lambda variant=variant: import_time(case.job, variant)
             else:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kern-bench-"))
                 worker = Worker(case, variant, base_url, folder)
@@ -145,11 +151,12 @@ def run_case(case: Case, base_url: str, *, with_peers: bool, tell: Any) -> Measu
     return {**failed, **summary}
 
 
-def import_time(variant: Variant) -> dict[str, Any]:
+def import_time(job: str, variant: Variant) -> dict[str, Any]:
     """CPU and peak memory of an import in a fresh interpreter, its own start left out."""
+    program = _IMPORTS[variant.label] if job == "import" else _FIRST_AGENT.format(contender=variant.contender)
     code = (
         "import time; t = time.process_time()\n"
-        f"{_IMPORTS[variant.label]}\n"
+        f"{program}\n"
         "t = time.process_time() - t\n"
         "import json; from benchmarks.worker import peak; print(json.dumps({'cpu': t, 'peak': peak()}))"
     )
