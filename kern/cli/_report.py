@@ -14,6 +14,11 @@ _LABEL = 11
 _WIDEST = 100
 
 
+def title(text: str) -> None:
+    """The first line, or lines where the terminal is narrow."""
+    _print("\n".join(textwrap.wrap(text, _width())))
+
+
 def heading(text: str) -> None:
     """Begin a part, with a line across the terminal."""
     rule = "─" * max(3, shutil.get_terminal_size().columns - len(text) - 4)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kern._version import __version__
-from kern.cli._report import fact, heading, state_fact
+from kern.cli._report import fact, heading, state_fact, title
 from kern.cli._shopping import EDITED, shopping_team
 from kern.cli._standin import StandIn
 from kern.db.sqlite import SqliteDb
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
             print()
             team.print_response(options.ask, stream=True)
             return 0
-        print(f"Kern {__version__}: a team shares one shopping list")
+        title(f"Kern {__version__}: a team shares one shopping list")
         fact("Model", played.told)
         fact("Team", "a leader, and two members that it sends to work at the same time")
         fact("Database", f"{path}{'' if kept else ', deleted at the end; --db FILE keeps one'}")
