@@ -81,7 +81,7 @@ class EventBuffer:
             if not deliver or self._closed:
                 return
             self.items.append(event)
-            waiter = self._ready
+            waiter, self._ready = self._ready, None  # woken once, however much comes before it runs
         if waiter is not None:
             self._wake(waiter)
 
