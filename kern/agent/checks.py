@@ -133,7 +133,7 @@ def check_id(name: str, value: Any) -> None:
         return
     if not isinstance(value, str):
         raise UsageError(f"{name} is a str, not {type(value).__name__}")
-    if not value:
+    if not value and name != "user_id":  # "" is a user too, who owns nothing of anybody else's
         raise UsageError(f"{name} is empty; leave it out, or pass None, where there is none")
     try:
         value.encode()
