@@ -8,17 +8,17 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import httpcore
 import httpx
 import pytest
+import trustme
 
 from kern.models import _stream
 from kern.models._failures import Origin, of_exception
 from kern.models._httpx import CAUGHT, HttpxClient, mapped_error
 
-CERTIFICATE = Path(__file__).parent / "localhost.pem"  # for localhost, signed by itself, until 2126
+AUTHORITY = trustme.CA()
 LIMITS = (5.0, 5.0, 5.0, 5.0)
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 LARGE = bytes(range(256)) * 40_000  # 10 MB
@@ -27,7 +27,9 @@ Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def verified() -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=CERTIFICATE)
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    return context
 
 
 @asynccontextmanager
@@ -49,7 +51,7 @@ async def serving(answer: Answer, *, tls: bool = False) -> AsyncIterator[httpx.U
     context = None
     if tls:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(CERTIFICATE)
+        AUTHORITY.issue_cert("localhost").configure_cert(context)
     server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
     try:
