@@ -156,8 +156,7 @@ class Run:
         """`cancel_run` was called for this run."""
         self.started = time.perf_counter()
         self.tool_calls = 0
-        self.call_ids: set[str] = set()
-        """The ids of all tool calls that the model has asked for."""
+        self.call_ids: set[str] = set()  # of all tool calls that the model has asked for
         self.shown_text = False
         """Text of the current turn has been streamed."""
         self.shown_results: list[str] = []
