@@ -165,27 +165,13 @@ class Run:
         """How often a tool, or the check of the answer, has had the model try again."""
         self.turn_slots = asyncio.Semaphore(spec.parallel_calls)
         self.member_slots = asyncio.Semaphore(spec.parallel_calls)
-        above: EventSource | None = None if parent is None else parent.source
-        self.source = EventSource(
-            run_id=run_id,
-            session_id=tree.request.session_id,
-            parent_run_id=None if above is None else above.run_id,
-            agent_id=None if spec.is_team else spec.id,
-            agent_name=None if spec.is_team else spec.name,
-            team_id=spec.id if spec.is_team else None,
-            team_name=spec.name if spec.is_team else None,
-            is_team=spec.is_team,
-            nested_depth=0 if above is None else above.nested_depth + 1,
-            path=(*(() if above is None else above.path), spec.label),
-        )
+        self.source = _source(tree, spec, run_id, None if parent is None else parent.source)
         self.voice = self.source
         """The source of content events: another run's, if this one speaks for it."""
         self.output = _new_output(self)
         self.hears_all = tree.listen is Listen.everything or tree.record is not None
         """Somebody wants to hear of everything: the consumer, or the record."""
-        self.hears_content = tree.listen is Listen.everything or (
-            tree.listen is Listen.content and parent is None
-        )
+        self.hears_content = tree.listen >= (Listen.content if parent is None else Listen.everything)
         """The consumer wants to hear the answer as it comes."""
         tree.runs.append(self)
 
@@ -328,6 +314,21 @@ class Run:
         """Log for `debug_mode`, from that `debug_level` on, under the run's path."""
         if self.tree.request.debug >= level:
             debug(f"[%s] {message}", " > ".join(self.source.path), *args)
+
+
+def _source(tree: Tree, spec: RunnerSpec, run_id: str, above: EventSource | None) -> EventSource:
+    return EventSource(
+        run_id=run_id,
+        session_id=tree.request.session_id,
+        parent_run_id=None if above is None else above.run_id,
+        agent_id=None if spec.is_team else spec.id,
+        agent_name=None if spec.is_team else spec.name,
+        team_id=spec.id if spec.is_team else None,
+        team_name=spec.name if spec.is_team else None,
+        is_team=spec.is_team,
+        nested_depth=0 if above is None else above.nested_depth + 1,
+        path=(*(() if above is None else above.path), spec.label),
+    )
 
 
 def _new_output(run: Run) -> RunOutput | TeamRunOutput:
