@@ -81,14 +81,14 @@ def check_definition(definition: Any) -> None:
         raise UsageError("additional_input takes a list of str and Message")
 
 
-def check_count(name: str, given: Any, least: int = 0) -> None:
-    """See that a count or a pause is None, or a number that is large enough.
+def check_count(name: str, given: Any) -> None:
+    """See that a count or a pause is None, or a number that is not negative.
 
     Raises:
         UsageError: It is neither.
     """
-    if given is not None and not (isinstance(given, int | float) and given >= least):
-        raise UsageError(f"{name} is a number, {least} or more, not {given!r}")
+    if given is not None and not (isinstance(given, int | float) and given >= 0):
+        raise UsageError(f"{name} is a number, 0 or more, not {given!r}")
 
 
 def check_seconds(name: str, given: Any) -> None:

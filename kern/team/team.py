@@ -85,7 +85,7 @@ class Team(Runner[TeamRunOutput]):
         Runner.__post_init__(self)
         check_seconds("member_timeout", self.member_timeout)
         check_count("num_team_history_runs", self.num_team_history_runs)
-        check_count("max_iterations", self.max_iterations, least=1)
+        check_count("max_iterations", self.max_iterations)
         self._chosen_mode()
 
     def build_spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
