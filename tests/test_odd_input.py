@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +256,16 @@ def test_a_parameter_of_a_wrong_kind_is_told_by_its_name(name: str, wrong: Any, 
 def test_so_is_one_of_a_team_s_own(name: str, wrong: Any) -> None:
     with pytest.raises(UsageError, match=f"{name} is a number.* not {wrong}"):
         Team([], **{name: wrong})
+
+
+async def test_messages_may_be_dicts_of_a_role_and_a_text() -> None:
+    model = ScriptedModel(["Peter", "taken"])
+    agent = Agent(model=model)
+    said = [{"role": "user", "content": "I am Peter"}, {"role": "assistant", "content": "Hello"}]
+    await agent.arun([*said, {"role": "user", "content": "Who am I?"}])
+    roles = [(message.role, message.content) for message in model.requests[0].messages]
+    assert roles == [("user", "I am Peter"), ("assistant", "Hello"), ("user", "Who am I?")]
+
+    data = [{"role": "pilot", "content": "an entry of the application's own"}]
+    await agent.arun(data)
+    assert model.requests[1].messages[-1].content == json.dumps(data)

@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, TypeVar, Unpack, overload
+from typing import Any, Literal, TypeVar, Unpack, get_args, overload
 
 import pydantic
 from pydantic_core import to_jsonable_python
@@ -22,7 +22,7 @@ from kern.agent.summary import Summarize
 from kern.console import ViewOptions, open_view
 from kern.console.chat import chat
 from kern.errors import KernError, UsageError
-from kern.messages import Message
+from kern.messages import Message, Role
 from kern.models import resolve
 from kern.run.events import BaseRunEvent
 from kern.run.output import RunOutput, TeamRunOutput
@@ -81,7 +81,8 @@ class Runner(RunControl[OutputT]):
         """Run on `input`: `await agent.arun(...)`, or `async for event in agent.arun(..., stream=True)`.
 
         Args:
-            input: What the model is asked; dicts and models go as JSON.
+            input: What the model is asked: a text, or messages, which may be dicts of a role and a content;
+                other dicts, lists and pydantic models go as JSON.
             stream: Return an async iterator of events instead of a coroutine of the output.
             options: See `RunOptions`.
 
@@ -311,11 +312,22 @@ def _messages(input: Input) -> list[Message]:
     if isinstance(input, Message):
         return [input]
     if isinstance(input, Sequence) and not isinstance(input, str) and input:
-        if all(isinstance(item, Message) for item in input):
-            return list(input)
-        if all(isinstance(item, str) for item in input):
-            return [Message("user", "\n".join(input))]
+        items: Sequence[Any] = input
+        if all(isinstance(item, Message) or _is_message(item) for item in items):
+            return [item if isinstance(item, Message) else Message.from_dict(item) for item in items]
+        if all(isinstance(item, str) for item in items):
+            return [Message("user", "\n".join(items))]
     return [Message("user", _as_text(input))]
+
+
+def _is_message(item: Any) -> bool:
+    """A message as most of the field writes one: a dict of a role and a text."""
+    return (
+        isinstance(item, Mapping)
+        and item.get("role") in get_args(Role)
+        and isinstance(item.get("content"), str)
+        and item.keys() <= {"role", "content", "name"}
+    )
 
 
 def _as_text(input: Any) -> str:

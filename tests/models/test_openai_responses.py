@@ -370,7 +370,6 @@ async def test_media_are_sent_as_urls_bytes_and_ids(server: ReplayServer, sink: 
         (Message("user", "Hear", audio=[Audio(content=b"wav")]), "OpenAIChat"),
         (Message("assistant", "Made", images=[Image(content=b"x")]), "assistant message"),
         (Message("user", "See", images=[Image(filepath="/nonexistent/a.png")]), "cannot read"),
-        (Message("user", "\ud800"), "JSON"),
     ],
 )
 async def test_what_cannot_be_sent_is_refused_before_anything_is(
