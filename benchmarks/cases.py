@@ -156,8 +156,9 @@ CASES = (
             Row("an agent with one tool: construction", "cpu", "us", 1e6, against=""),
         ),
         variants=(KERN,),
-        peer_count=1000,
+        peer_count=10_000,
         rounds=3,
+        peer_rounds=1,
         quick=_smaller(10),
     ),
     Case(

@@ -16,8 +16,9 @@ import resource
 import sys
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from benchmarks.contenders import Job, Setup, Unsupported, job_of
@@ -43,25 +44,40 @@ async def concurrent(job: Job, count: int, start: int) -> dict[str, float]:
     return {"cpu": cpu / count, "wall": wall}
 
 
-async def series(job: Job, count: int, start: int) -> dict[str, float]:
-    """One after the other, each on top of those before: is the last as cheap as the tenth?"""
-    cpu, walls, written = [], [], []
-    for number in range(count):
-        before = time.process_time(), time.perf_counter(), _written()
-        await job.run(start + number)
-        cpu.append(time.process_time() - before[0])
-        walls.append(time.perf_counter() - before[1])
-        written.append(_written() - before[2])
+async def series(job: Job, young: Job, count: int) -> dict[str, float]:
+    """One after the other, each on top of those before: is the last as cheap as the tenth?
+
+    The tenth is that of a second, young series, and the two take turns: what the machine does meanwhile
+    happens to both.
+    """
     width = max(5, count // 20)
-    early, late = slice(5, 5 + width), slice(count - width, count)
+    for number in range(count - width):
+        await job.run(number)
+    for number in range(5):
+        await young.run(number)
+    late: list[tuple[float, ...]] = []
+    early: list[tuple[float, ...]] = []
+    for number in range(width):
+        late.append(await _unit(job, count - width + number))
+        early.append(await _unit(young, 5 + number))
+    cpu, wall, _ = (median(values) for values in zip(*late, strict=True))
+    first_cpu, first_wall, _ = (median(values) for values in zip(*early, strict=True))
+    # Files are written in pages, of which a run now and then needs one more: no median.
+    written, first_written = (fmean(unit[2] for unit in units) for units in (late, early))
     return {
-        "cpu": median(cpu[late]),
-        "wall": median(walls[late]),
-        "written": median(written[late]),
-        "cpu_growth": median(cpu[late]) / median(cpu[early]),
-        "wall_growth": median(walls[late]) / median(walls[early]),
-        "written_growth": median(written[late]) / (median(written[early]) or 1),
+        "cpu": cpu,
+        "wall": wall,
+        "written": written,
+        "cpu_growth": cpu / first_cpu,
+        "wall_growth": wall / first_wall,
+        "written_growth": written / (first_written or 1),
     }
+
+
+async def _unit(job: Job, number: int) -> tuple[float, ...]:
+    cpu, wall, written = time.process_time(), time.perf_counter(), _written()
+    await job.run(number)
+    return time.process_time() - cpu, time.perf_counter() - wall, _written() - written
 
 
 async def construct(job: Job, count: int, start: int) -> dict[str, float]:
@@ -82,7 +98,7 @@ async def construct(job: Job, count: int, start: int) -> dict[str, float]:
     return {"cpu": cpu / count, "bytes": size / count}
 
 
-SHAPES = {"sequential": sequential, "concurrent": concurrent, "series": series, "construct": construct}
+SHAPES = {"sequential": sequential, "concurrent": concurrent, "construct": construct}
 
 
 def _written() -> float:
@@ -106,15 +122,23 @@ def peak() -> float:
 
 async def work(order: dict[str, Any]) -> None:
     """Make the job, then measure once for every line of input that says how many units."""
-    job = job_of(order["contender"], order["job"], Setup(**order["setup"]))
-    shape = SHAPES[order["shape"]]
+    setup = Setup(**order["setup"])
+    job = job_of(order["contender"], order["job"], setup)
     loop = asyncio.get_running_loop()
     done = 0
     _say({"ready": True})
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         count = int(line)
         gc.collect()
-        result = await shape(job, count, done)
+        if order["shape"] == "series":
+            folder = Path(setup.folder, f"young-{done}")
+            await asyncio.to_thread(folder.mkdir)
+            young = job_of(order["contender"], order["job"], replace(setup, folder=str(folder)))
+            result = await series(job, young, count)
+            if young.close is not None:
+                await young.close()
+        else:
+            result = await SHAPES[order["shape"]](job, count, done)
         result["token_cpu"] = result["cpu"] / order["setup"]["count"]
         done += count
         if job.final is not None:

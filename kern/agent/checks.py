@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, get_args
 
 from pydantic_core import to_json
@@ -42,6 +43,9 @@ _COUNTS = (
     *("num_history_runs", "num_history_messages", "max_tool_calls_from_history"),
     *("tool_call_limit", "retries", "delay_between_retries"),
 )
+# All at once: agents are made by the thousand, and nearly every parameter of nearly all is as it should be.
+_kinds_of = attrgetter(*(name for name, _, _ in _KINDS))
+_counts_of = attrgetter(*_COUNTS)
 
 
 def check_run(options: Any) -> None:
@@ -64,20 +68,21 @@ def check_definition(definition: Any) -> None:
     """
     check_id("id", definition.id)
     _check_common(definition)
-    for name, kinds, wanted in _KINDS:
-        given = getattr(definition, name)
+    for given, (name, kinds, wanted) in zip(_kinds_of(definition), _KINDS, strict=True):
         if given is not None and (
             not isinstance(given, kinds) or (kinds is _LIST and isinstance(given, str))
         ):
             raise UsageError(f"{name} takes {wanted}, not {given!r}")
-    for name in _COUNTS:
-        check_count(name, getattr(definition, name))
+    for given, name in zip(_counts_of(definition), _COUNTS, strict=True):
+        if given is not None:
+            check_count(name, given)
     role, choice = definition.system_message_role, definition.tool_choice
     if role not in _ROLES:
         raise UsageError(f"system_message_role is one of {', '.join(_ROLES)}, not {role!r}")
     if choice is not None and choice not in ("auto", "none", "required") and not isinstance(choice, Mapping):
         raise UsageError(f"tool_choice is 'auto', 'none', 'required' or {{'name': ...}}, not {choice!r}")
-    if not all(isinstance(item, str | Message) for item in definition.additional_input or ()):
+    added = definition.additional_input
+    if added and not all(isinstance(item, str | Message) for item in added):
         raise UsageError("additional_input takes a list of str and Message")
 
 
@@ -87,7 +92,7 @@ def check_count(name: str, given: Any) -> None:
     Raises:
         UsageError: It is neither.
     """
-    if given is not None and not (isinstance(given, int | float) and given >= 0):
+    if given is not None and not (isinstance(given, (int, float)) and given >= 0):
         raise UsageError(f"{name} is a number, 0 or more, not {given!r}")
 
 
@@ -97,7 +102,7 @@ def check_seconds(name: str, given: Any) -> None:
     Raises:
         UsageError: It is neither.
     """
-    if given is not None and not (isinstance(given, int | float) and given > 0):
+    if given is not None and not (isinstance(given, (int, float)) and given > 0):
         raise UsageError(f"{name} is a number of seconds above 0, not {given!r}")
 
 
@@ -105,7 +110,8 @@ def _check_common(given: Any) -> None:
     """What a constructor and a run both take."""
     check_id("session_id", given.session_id)
     check_id("user_id", given.user_id)
-    check_seconds("timeout", given.timeout)
+    if given.timeout is not None:
+        check_seconds("timeout", given.timeout)
     check_limits(given.usage_limits)
     if given.dependencies is not None and not isinstance(given.dependencies, Mapping):
         raise UsageError(f"dependencies takes a dict, not {type(given.dependencies).__name__}")

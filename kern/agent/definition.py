@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import pydantic
@@ -31,6 +32,7 @@ from kern.usage import UsageLimits
 
 Instructions = str | Sequence[str] | Callable[..., Any]
 
+_ON_BUSY = get_args(OnBusy)
 _mutex = threading.Lock()
 
 
@@ -198,17 +200,17 @@ class Definition:
     debug_level: Literal[1, 2] = 1
 
     _own_id: str = field(init=False)
-    _own_session: str = field(init=False)
+    _own_session: str | None = field(init=False)
     _memory: InMemoryDb | None = field(default=None, init=False)
     _compiled: tuple[tuple[Any, ...], dict[str, RunnableTool]] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         check_definition(self)
         _load(self.model)
-        self._own_session = str(uuid.uuid4())
-        self._own_id = self.id or (slug(self.name) if self.name else "") or self._own_session[:8]
-        if self.on_busy not in get_args(OnBusy):
-            raise UsageError(f"on_busy is one of {', '.join(get_args(OnBusy))}, not {self.on_busy!r}")
+        self._own_session = None
+        self._own_id = self.id or (slug(self.name) if self.name else "") or self._session_of_its_own()[:8]
+        if self.on_busy not in _ON_BUSY:
+            raise UsageError(f"on_busy is one of {', '.join(_ON_BUSY)}, not {self.on_busy!r}")
         if self.debug_level not in (1, 2):
             raise UsageError(f"debug_level is 1 or 2, not {self.debug_level!r}")
         for name in self.merge or ():
@@ -227,8 +229,15 @@ class Definition:
         if self.session_id is not None:
             return self.session_id
         if user_id is None:
+            return self._session_of_its_own()
+        return str(uuid.uuid5(uuid.UUID(self._session_of_its_own()), user_id))
+
+    def _session_of_its_own(self) -> str:
+        """A random id, made when it is first asked for: it is a third of what making an agent costs."""
+        with _mutex:
+            if self._own_session is None:
+                self._own_session = str(uuid.uuid4())
             return self._own_session
-        return str(uuid.uuid5(uuid.UUID(self._own_session), user_id))
 
     def database(self) -> Db:
         """`db`, or the memory of this object."""
@@ -329,6 +338,7 @@ def _differ(one: Any, other: Any) -> bool:
     return one is not other and one != other
 
 
+@lru_cache(maxsize=1024)
 def slug(name: str) -> str:
     """A name as an id: lower case, letters, digits and single hyphens."""
     return re.sub(r"[^\w]+", "-", name.lower()).strip("-_")
