@@ -74,8 +74,7 @@ def check_definition(definition: Any) -> None:
         ):
             raise UsageError(f"{name} takes {wanted}, not {given!r}")
     for given, name in zip(_counts_of(definition), _COUNTS, strict=True):
-        if given is not None:
-            check_count(name, given)
+        check_count(name, given)
     role, choice = definition.system_message_role, definition.tool_choice
     if role not in _ROLES:
         raise UsageError(f"system_message_role is one of {', '.join(_ROLES)}, not {role!r}")
@@ -110,8 +109,7 @@ def _check_common(given: Any) -> None:
     """What a constructor and a run both take."""
     check_id("session_id", given.session_id)
     check_id("user_id", given.user_id)
-    if given.timeout is not None:
-        check_seconds("timeout", given.timeout)
+    check_seconds("timeout", given.timeout)
     check_limits(given.usage_limits)
     if given.dependencies is not None and not isinstance(given.dependencies, Mapping):
         raise UsageError(f"dependencies takes a dict, not {type(given.dependencies).__name__}")

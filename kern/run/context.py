@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol
+from typing import Any, Generic, Protocol
 
 from typing_extensions import TypeVar
 
 from kern.errors import UsageError
-
-if TYPE_CHECKING:
-    from kern.messages import Message
+from kern.messages import Message
 
 StateT = TypeVar("StateT", default=dict[str, Any])
 

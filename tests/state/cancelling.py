@@ -15,9 +15,11 @@ from kern.db.base import Db
 from kern.models.base import Model
 from kern.run import RunContext
 from kern.run.events import BaseRunEvent, SessionStateChangedEvent
+from kern.runtime.control import active_runs
+from kern.runtime.session import live_sessions
 from kern.state.patch import apply
 from kern.team import Team
-from kern.testing import Answer, ReceivedRequest, tool_call
+from kern.testing import Answer, ModelServer, ReceivedRequest, no_leaks, tool_call
 
 # The scene: a leader, two members at work at the same time, sync and async tools that write in two halves.
 
@@ -234,3 +236,17 @@ async def check_end(db: Db, session_id: str, state: dict[str, Any], seen: list[B
     if top.status == "COMPLETED":
         assert sorted(state["items"]) == ["a1", "a2", "b1", "b2", "l1"]
     return top.status
+
+
+async def cancelled_at(events: range, team: Team, db: Db, server: ModelServer, way: Way) -> set[str]:
+    """How the runs have ended; each is checked."""
+    ends: set[str] = set()
+    for last in events:
+        session_id = f"session-{last}"
+        async with no_leaks(server):
+            seen = await way(team, session_id, last)
+            state = await team.aget_session_state(session_id)
+        ends.add(await check_end(db, session_id, state, seen))
+        assert not active_runs._trees
+    assert len(live_sessions) == 0
+    return ends

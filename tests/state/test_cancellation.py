@@ -15,7 +15,7 @@ import pytest
 from cancelling import (
     WAYS,
     Way,
-    check_end,
+    cancelled_at,
     events_of,
     number_of_events,
     play,
@@ -29,7 +29,6 @@ from kern.db.sqlite import SqliteDb
 from kern.models.openai import OpenAIChat
 from kern.run import RunContext
 from kern.run.events import BaseRunEvent
-from kern.runtime.control import active_runs
 from kern.runtime.session import live_sessions
 from kern.team import Team
 from kern.testing import ModelServer, ReceivedRequest, no_leaks
@@ -59,14 +58,7 @@ async def test_a_run_cancelled_at_any_event_ends_committed_and_leaves_nothing(
     number = await number_of_events(team)
     assert number > 50
     print(f"cancelled at each of {number} events")
-    ends: set[str] = set()
-    for last in range(1, number + 1):
-        session_id = f"session-{last}"
-        async with no_leaks(server):
-            seen = await way(team, session_id, last)
-            state = await team.aget_session_state(session_id)
-        ends.add(await check_end(db, session_id, state, seen))
-        assert not active_runs._trees
+    ends = await cancelled_at(range(1, number + 1), team, db, server, way)
     assert ends == {"CANCELLED", "COMPLETED"}
 
 

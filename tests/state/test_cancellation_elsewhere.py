@@ -21,7 +21,7 @@ from cancelling import (
     by_a_cancel_inside_anext,
     by_break,
     by_cancel_run,
-    check_end,
+    cancelled_at,
     number_of_events,
     play,
     writers,
@@ -59,20 +59,6 @@ async def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     await close_clients()
     yield str(request.param)
     await close_clients()
-
-
-async def cancelled_at(events: range, team: Team, db: SqliteDb, server: ModelServer, way: Way) -> set[str]:
-    """How the runs have ended; each is checked."""
-    ends: set[str] = set()
-    for last in events:
-        session_id = f"session-{last}"
-        async with no_leaks(server):
-            seen = await way(team, session_id, last)
-            state = await team.aget_session_state(session_id)
-        ends.add(await check_end(db, session_id, state, seen))
-        assert not active_runs._trees
-    assert len(live_sessions) == 0
-    return ends
 
 
 @pytest.mark.parametrize("way", [by_a_cancel_inside_anext, by_break], ids=lambda way: way.__name__)
