@@ -7,12 +7,13 @@ import mimetypes
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from kern.errors import UsageError
 from kern.usage import Usage
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
+ROLES: tuple[str, ...] = get_args(Role)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, get_args
+from typing import Any
 
 from pydantic_core import to_json
 
 from kern.errors import UsageError
-from kern.messages import MEDIA, Media, Message, Role
+from kern.messages import MEDIA, ROLES, Media, Message
 from kern.models.base import Model
 from kern.usage import UsageLimits
 
@@ -29,7 +29,6 @@ def check_keywords(what: str, given: Iterable[str], options: Any) -> None:
             raise TypeError(f"{what} takes no keyword {name!r}{hint}")
 
 
-_ROLES = get_args(Role)
 _LIST = (list, tuple, Sequence)  # the first two are what it nearly always is, and quickly seen
 _KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
     *((name, (str,), "a str") for name in ("name", "role", "description", "expected_output")),
@@ -76,8 +75,8 @@ def check_definition(definition: Any) -> None:
     for given, name in zip(_counts_of(definition), _COUNTS, strict=True):
         check_count(name, given)
     role, choice = definition.system_message_role, definition.tool_choice
-    if role not in _ROLES:
-        raise UsageError(f"system_message_role is one of {', '.join(_ROLES)}, not {role!r}")
+    if role not in ROLES:
+        raise UsageError(f"system_message_role is one of {', '.join(ROLES)}, not {role!r}")
     if choice is not None and choice not in ("auto", "none", "required") and not isinstance(choice, Mapping):
         raise UsageError(f"tool_choice is 'auto', 'none', 'required' or {{'name': ...}}, not {choice!r}")
     added = definition.additional_input

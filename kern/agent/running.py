@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, TypeVar, Unpack, get_args, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import pydantic
 from pydantic_core import to_jsonable_python
@@ -22,7 +22,7 @@ from kern.agent.summary import Summarize
 from kern.console import ViewOptions, open_view
 from kern.console.chat import chat
 from kern.errors import KernError, UsageError
-from kern.messages import Message, Role
+from kern.messages import ROLES, Message
 from kern.models import resolve
 from kern.run.events import BaseRunEvent
 from kern.run.output import RunOutput, TeamRunOutput
@@ -324,7 +324,7 @@ def _is_message(item: Any) -> bool:
     """A message as most of the field writes one: a dict of a role and a text."""
     return (
         isinstance(item, Mapping)
-        and item.get("role") in get_args(Role)
+        and item.get("role") in ROLES
         and isinstance(item.get("content"), str)
         and item.keys() <= {"role", "content", "name"}
     )
