@@ -11,7 +11,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
@@ -58,6 +58,16 @@ class LoopLocal(Generic[T]):
         entry = self._held.get(asyncio.get_running_loop())
         if entry is not None:
             await entry[1].aclose()
+
+
+def in_event_loop() -> bool:
+    """The running code belongs to an event loop, whether to a task or a callback."""
+    return asyncio._get_running_loop() is not None
+
+
+def current_task() -> asyncio.Task[Any] | None:
+    """The running task; None in a thread."""
+    return asyncio.current_task() if in_event_loop() else None
 
 
 def _step_once(guard: AsyncGenerator[None, None]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 import pydantic
 from pydantic_core import to_jsonable_python
 
+from kern._loops import in_event_loop
 from kern.agent.control import RunControl
 from kern.agent.input_schema import Input, checked_input
 from kern.agent.options import NO_OPTIONS, RunKeywords, RunOptions
@@ -32,7 +33,6 @@ from kern.runtime.portal import portal
 from kern.runtime.scheduler import execute
 from kern.runtime.spec import RunInput, RunnableTool, RunRequest, Step
 from kern.runtime.stream import EventBuffer, RunStream, iterate
-from kern.state.block import in_event_loop
 from kern.state.threads import threads
 
 OutputT = TypeVar("OutputT", RunOutput, TeamRunOutput)

@@ -18,6 +18,7 @@ from kern.db.base import Commit, StateWrite
 from kern.errors import SessionOwnershipError, UsageError
 from kern.runtime.portal import portal
 from kern.runtime.session import ANY_USER, LiveSession, live_sessions
+from kern.state.block import Block
 from kern.state.call import CallState
 from kern.state.codec import decode, encode
 from kern.state.enclosing import enclosing_call
@@ -77,7 +78,7 @@ class StateAccess(Definition):
             await session.settle(spec)
             writer = Writer(tool="update_session_state")
             edit = CallState(session.state, writer, session=session.key, shape=spec.shape)
-            async with edit.transaction() as state:
+            async with Block(edit) as state:
                 spec.shape.update(state, updates)
             await session.commit(lambda conflicts: [])
             return decode(session.state.text)
@@ -205,8 +206,9 @@ def _undone(taken: Taken, changes: list[Change], revision: int) -> dict[str, Any
 
 
 def _update_in_call(call: CallState, updates: Mapping[str, Any]) -> dict[str, Any]:
-    call.shape.update(call.read(), updates)
-    return decode(encode(call.edited())[0])
+    edits = call.take()
+    call.shape.update(edits.copy, updates)
+    return decode(encode(edits.edited())[0])
 
 
 def wait(function: Callable[[], Awaitable[T]]) -> T:

@@ -29,6 +29,7 @@ from kern.runtime.debug import debug
 from kern.runtime.session import LiveSession
 from kern.runtime.spec import RunInput, RunnerSpec, RunRequest, ToolOutcome
 from kern.runtime.stream import EventBuffer, EventRecord, Listen
+from kern.state.block import Handle
 from kern.state.call import CallState
 from kern.state.codec import decode
 from kern.state.order import TurnSlot
@@ -307,7 +308,7 @@ class Run:
             tool_call_id=call.writer.tool_call_id,
             parent_run_id=self.source.parent_run_id,
             messages=lambda: self.messages,
-            state=call,
+            state=Handle(call),
         )
 
     def debug(self, message: str, *args: object, level: int = 1) -> None:

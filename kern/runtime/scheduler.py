@@ -23,6 +23,7 @@ from kern.runtime.run import Run, Tree
 from kern.runtime.session import live_sessions
 from kern.runtime.spec import RunRequest
 from kern.runtime.stream import EventBuffer, Listen
+from kern.state.block import Handle
 from kern.state.call import CallState
 from kern.state.codec import decode
 from kern.state.enclosing import enclosing_call
@@ -180,9 +181,10 @@ async def _seed(tree: Tree, run: Run) -> None:
         return
     writer = Writer(run.run_id, run.source.path, "session_state")
     call = CallState(tree.scope, writer, session=tree.session.key, owner=tree)
-    async with call.transaction() as state:
+    handle = Handle(call)
+    async with handle.transaction() as state:
         base = request.state.default() if request.overwrite_state else state
-        call.assign(request.state.shape.lay_over(base, given))
+        handle.assign(request.state.shape.lay_over(base, given))
     call.end(commit=False)
 
 

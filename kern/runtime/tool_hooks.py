@@ -21,6 +21,7 @@ from kern.run.context import RunContext
 from kern.runtime.invoke import Listener, collect, collect_async, in_thread, on_loop
 from kern.runtime.run import Run
 from kern.runtime.spec import CallSite
+from kern.state.block import snapshot
 from kern.state.call import CallState
 from kern.state.stepping import step
 from kern.state.threads import place_given_up, threads
@@ -246,7 +247,7 @@ class Chain:
             raise UsageError("a hook calls function_call a second time while the first is going on")
         self._busy.add(index)
         call = self._call
-        before = call.snapshot() if call is not None and call.touched else None
+        before = snapshot(call) if call is not None and call.touched else None
         try:
             yield
         except BaseException as error:

@@ -1,21 +1,55 @@
-"""A part of a call that is a transaction by itself."""
+"""What a function does with its `run_context`: the call's `StateHandle`, and its `transaction()` blocks."""
 
 from __future__ import annotations
 
 import asyncio
-from contextvars import ContextVar, Token
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kern._loops import in_event_loop
 from kern.errors import AgentSignal, UsageError
+from kern.state.call import CallState
 from kern.state.large import off_loop
 from kern.state.savepoint import Savepoint
-from kern.state.scope import EnclosedScope, ended
+from kern.state.transaction import Transaction, current
 
-if TYPE_CHECKING:
-    from kern.state.call import CallState
 
-current_block: ContextVar[Block | None] = ContextVar("kern_state_block", default=None)
+class Handle:
+    """What a `RunContext` asks of its call (`StateHandle`)."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: CallState) -> None:
+        self._call = call
+
+    def read(self) -> Any:
+        """The copy; the first read takes the state."""
+        return self._call.take().copy
+
+    def assign(self, value: Any) -> None:
+        """Make `value` the state that the running code edits."""
+        self._call.shape.accept(value)
+        self._call.take().copy = value
+
+    def snapshot(self) -> Any:
+        """A deep copy of the running code's own view if it has one, else of the last commit."""
+        return snapshot(self._call)
+
+    def transaction(self) -> Block:
+        """A part of the call that is committed, or undone, by itself."""
+        return Block(self._call)
+
+
+def snapshot(call: CallState) -> Any:
+    """A deep copy of what the running code edits, else of the last commit."""
+    edits = call.edits()
+    if edits is not None and edits.open:
+        return copy.deepcopy(edits.copy)
+    return call.shape.load(call.scope.text)
 
 
 class Block:
@@ -26,34 +60,44 @@ class Block:
     The exceptions that steer the model are no errors here either.
     """
 
-    __slots__ = ("_base", "_inner", "_savepoint", "_token", "call", "committing", "copy", "owns_lock")
+    __slots__ = ("_call", "_savepoint", "_token", "_transaction")
 
     def __init__(self, call: CallState) -> None:
-        self.call = call
-        self.copy: Any = None
-        self._base = b""
-        self.owns_lock = False
-        self.committing = False
+        self._call = call
         self._savepoint: Savepoint | None = None
-        self._inner: EnclosedScope | None = None
-        self._token: Token[Block | None] | None = None
+        self._transaction: Transaction | None = None
+        self._token: Token[Transaction | None] | None = None
 
     def __enter__(self) -> Any:
-        if self._enter_at_once():
-            return self.call.read()
-        if in_event_loop() and self.call.runs_on_loop:
-            raise UsageError("in an async function: `async with run_context.transaction()`")
-        self.call.wait_in_thread()
-        return self._open()
+        if not self._entered_at_once():
+            if in_event_loop() and self._call.runs_on_loop:
+                raise UsageError("in an async function: `async with run_context.transaction()`")
+            self._call.wait_in_thread()
+            self._open()
+        return self._call.read()
 
     async def __aenter__(self) -> Any:
-        if self.call.steps_current_task() and not self.call.has_lock():
+        if self._call.steps_current_task() and not self._call.may_step():
             # A wait for the lock was cut short, so this step runs without it: back to the stepper's gate.
             await asyncio.sleep(0)
-        if self._enter_at_once():
-            return self.call.read()
-        await self.call.wait_in_task()
-        return self._open()
+        if not self._entered_at_once():
+            await self._call.wait_in_task()
+            self._open()
+        return self._call.read()
+
+    def _entered_at_once(self) -> bool:
+        """Nothing had to be waited for: it is a savepoint, or the lock is that of this step."""
+        if self._call.has_state():
+            self._savepoint = Savepoint(self._call.read())
+            return True
+        if not self._call.in_step():
+            return False
+        self._open()
+        return True
+
+    def _open(self) -> None:
+        self._transaction = self._call.open()
+        self._token = current.set(self._transaction)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -62,14 +106,11 @@ class Block:
         if self._savepoint is not None:
             if failed:
                 self._savepoint.restore()
-                self.call.put_back(self._savepoint.root)
+                self._call.put_back(self._savepoint.root)
             return
-        self._leave()
-        try:
+        with self._closing() as done:
             if not failed:
-                self._commit()
-        finally:
-            self._let_go()
+                self._commit(done)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -77,79 +118,20 @@ class Block:
         if error is not None or self._savepoint is not None:
             self.__exit__(kind, error, trace)
             return
-        self._leave()
+        with self._closing() as done:
+            await off_loop(done.size, lambda: self._commit(done))
+
+    @contextmanager
+    def _closing(self) -> Iterator[Transaction]:
+        """The block's transaction, whose lock is let go whatever its commit comes to."""
+        assert self._transaction is not None
+        assert self._token is not None
+        current.reset(self._token)
         try:
-            await off_loop(len(self._base), self._commit)
+            yield self._transaction
         finally:
-            self._let_go()
+            self._call.close(self._transaction)
 
-    # What an EnclosedScope asks for (EnclosingCall).
-
-    def edited(self) -> Any:
-        """The block's copy as plain JSON data."""
-        if not self.owns_lock:
-            raise ended(self.call.writer)
-        return self.call.shape.dump(self.copy)
-
-    def replace(self, tree: Any) -> None:
-        """Put what a nested run committed into the copy, in place."""
-        if not self.owns_lock:
-            raise ended(self.call.writer)
-        self.call.shape.restore(self.copy, self.call.shape.load_tree(tree))
-
-    def enclosed_scope(self) -> EnclosedScope:
-        """The scope for nested runs inside the block."""
-        if self._inner is None:
-            self._inner = EnclosedScope(self)
-        return self._inner
-
-    def drop(self) -> None:
-        """Give the block up: its call has ended."""
-        self._let_go()
-
-    def _enter_at_once(self) -> bool:
-        """Enter where nothing has to be waited for: a savepoint, or the lock of this step."""
-        call = self.call
-        if call.has_state():
-            self._savepoint = Savepoint(call.read())
-            return True
-        if not call.take_gate(self):
-            return False
-        self._open()
-        return True
-
-    def _open(self) -> Any:
-        call = self.call
-        if not call.register(self):
-            call.scope.lock.release()
-            raise ended(call.writer)
-        try:
-            self._base = call.scope.text
-            self.copy = call.shape.load(self._base)
-        except BaseException:
-            self._let_go()
-            raise
-        self._token = current_block.set(self)
-        return self.copy
-
-    def _leave(self) -> None:
-        if self._token is not None:
-            current_block.reset(self._token)
-
-    def _commit(self) -> None:
-        with self.call.committing(self):
-            self.call.scope.commit(self.call.shape.dump(self.copy), self.call.writer, self._base)
-
-    def _let_go(self) -> None:
-        if self.call.unregister(self):
-            self.call.scope.lock.release()
-
-
-def in_event_loop() -> bool:
-    """The running code belongs to an event loop, whether to a task or a callback."""
-    return asyncio._get_running_loop() is not None
-
-
-def current_task() -> asyncio.Task[Any] | None:
-    """The running task; None in a thread."""
-    return asyncio.current_task() if in_event_loop() else None
+    def _commit(self, done: Transaction) -> None:
+        with self._call.commit_of(done):
+            done.commit()

@@ -1,8 +1,7 @@
 """One call of a function of the application's, as a transaction on the session state.
 
-From its first touch of `session_state` until it returns, a call has the state to itself. A `CallState` is the
-call's `StateHandle`: it takes the scope's lock at the first touch, edits a private copy, and commits or drops
-it when the call ends.
+From its first touch of `session_state` until it returns, a call has the state to itself. A `CallState` takes
+the scope's lock at the first touch, edits a private copy, and commits or drops it when the call ends.
 
 Who may touch first depends on where the function runs. In a worker thread (`thread()`) the touch waits right
 there. A coroutine that is stepped by hand (`kern.state.stepping`) has the lock for the length of each step,
@@ -12,23 +11,32 @@ and a touch keeps it. A child task or thread may share what its call has, but no
 from __future__ import annotations
 
 import asyncio
-import copy
 import threading
 from collections.abc import Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from enum import Enum
 from typing import Any
 
+from kern._loops import current_task
 from kern.errors import StateLockTimeout, UsageError
-from kern.state.block import Block, current_block, current_task
 from kern.state.dependents import Dependents
 from kern.state.lock import LockTimeout, Ticket, WaitAborted
 from kern.state.order import TurnSlot
 from kern.state.scope import EnclosedScope, Scope, Writer, ended
 from kern.state.shape import DICT, Shape
 from kern.state.threads import place_given_up
+from kern.state.transaction import Transaction, current
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds that a call waits for the state before `StateLockTimeout`."""
+
+
+class Holder(Enum):
+    """Who holds the scope's lock for a call while no transaction does."""
+
+    nobody = 0
+    step = 1
+    """The stepper, for this step; a touch may keep it."""
 
 
 class CallState:
@@ -45,27 +53,21 @@ class CallState:
     """
 
     __slots__ = (
-        "_base",
-        "_blocks",
-        "_copy",
         "_end_mutex",
         "_ended",
-        "_inner",
         "_task",
         "_thread",
-        "_tickets",
-        "commits",
+        "committing",
         "dependents",
-        "gate_open",
-        "main_block",
+        "holder",
         "off_turn",
+        "own",
         "owner",
         "scope",
         "session",
         "shape",
         "slot",
         "timeout",
-        "touched",
         "writer",
     )
 
@@ -87,109 +89,107 @@ class CallState:
         self.shape = shape
         self.timeout = timeout
         self.slot = slot
-        self.touched = False
-        self.gate_open = False
-        """The stepper has the lock for this step; a touch may keep it."""
-        self.main_block: Block | None = None  # that took the lock over from the stepper
-        self.commits = 0  # under way
+        self.holder: Holder | Transaction = Holder.nobody
+        """Who holds the scope's lock for this call: never more than one."""
+        self.own: Transaction | None = None
+        """The transaction of the call as a whole, from its first touch on."""
+        self.committing = False
         self.off_turn = 0
         """How many awaits of Kern's own are open in which the function takes no turns; see `OffTurn`."""
         self._task: asyncio.Task[Any] | None = None
         self._thread: int | None = None
-        self._copy: Any = None
-        self._base = b""
         self._ended = False
         self._end_mutex = threading.Lock()
-        self._inner: EnclosedScope | None = None
-        self._blocks: list[Block] = []
-        self._tickets: list[Ticket] = []
         self.dependents = Dependents()
 
-    # What RunContext asks for (StateHandle).
+    # What the running code edits.
 
-    def read(self) -> Any:
-        """The call's copy; the first read takes the state."""
-        if not self.touched:
-            block = self._open_block()
-            if block is not None:
-                return block.copy
-            self._touch()
+    @property
+    def touched(self) -> bool:
+        """The call has the state, or had it until its end."""
+        return self.own is not None
+
+    def edits(self) -> Transaction | None:
+        """The transaction of the running code: the call's, or that of a block round it."""
+        if self.own is not None:
+            return self.own
+        block = current.get()
+        return block if block is not None and block is self.holder else None
+
+    def take(self) -> Transaction:
+        """The same; the first touch takes the state."""
+        edits = self.edits() or self._touch()
         if self._ended:
             raise ended(self.writer)
-        return self._copy
+        return edits
 
-    def assign(self, value: Any) -> None:
-        """Make `value` the call's state."""
-        self.shape.accept(value)
-        block = None if self.touched else self._open_block()
-        if block is not None:
-            block.copy = value
-            return
-        self.read()
-        self._copy = value
+    def read(self) -> Any:
+        """The copy that the running code edits."""
+        return self.take().copy
 
-    def snapshot(self) -> Any:
-        """A deep copy of the call's own view if it has one, else of the last commit."""
-        if self.touched and not self._ended:
-            return copy.deepcopy(self._copy)
-        block = self._open_block()
-        if block is not None:
-            return copy.deepcopy(block.copy)
-        return self.shape.load(self.scope.text)
-
-    def transaction(self) -> Block:
-        """A part of the call that is committed, or undone, by itself."""
-        return Block(self)
-
-    # What an EnclosedScope asks for (EnclosingCall).
-
-    def edited(self) -> Any:
-        """The copy as plain JSON data."""
-        return self.shape.dump(self.read())
-
-    def replace(self, tree: Any) -> None:
-        """Put what a nested run committed into the copy, in place."""
-        self.shape.restore(self.read(), self.shape.load_tree(tree))
+    def has_state(self) -> bool:
+        """The running code edits a copy already."""
+        return self.edits() is not None
 
     def enclosed_scope(self) -> EnclosedScope:
         """The scope for nested runs of this call, which has the state: as a whole, or in an open block."""
-        block = None if self.touched else self._open_block()
-        if block is not None:
-            return block.enclosed_scope()
+        edits = self.take()
         with self._end_mutex:
-            if self._inner is None:
-                self._inner = EnclosedScope(self)
-            return self._inner
+            return edits.enclosed_scope()
+
+    def put_back(self, value: Any) -> None:
+        """Make `value`, which was the running code's copy before, its copy again."""
+        edits = self.edits()
+        if edits is not None and edits.open:
+            edits.copy = value
 
     # Taking the state.
 
-    def _touch(self) -> None:
+    def _touch(self) -> Transaction:
         if self._ended:
             raise ended(self.writer)
         if self._thread is not None:
             if threading.get_ident() != self._thread:
                 raise self._foreign()
             self.wait_in_thread()
-        elif not self._in_step():
+        elif not self.in_step():
             self._take_out_of_turn()
-        with self._end_mutex:
-            self.gate_open = False
-            self.touched = not self._ended
-        if not self.touched:  # made void while the lock was on its way to this thread
-            self.scope.lock.release()
-            raise ended(self.writer)
-        try:
-            self._base = self.scope.text
-            self._copy = self.shape.load(self._base)
-        except BaseException:
-            self.end(commit=False)
-            raise
+        self.own = own = self.open()
+        return own
 
-    def _in_step(self) -> bool:
-        return self.gate_open and current_task() is self._task
+    def in_step(self) -> bool:
+        """The running code is the stepped function itself, in a step that has the lock."""
+        return self.holder is Holder.step and current_task() is self._task
+
+    def open(self) -> Transaction:
+        """Begin a transaction with the lock that the running code has got."""
+        in_step = self.in_step()
+        try:
+            opened = Transaction(self.scope, self.shape, self.writer, of_step=in_step)
+            with self._end_mutex:
+                if self._ended:  # made void while the lock was on its way to this thread
+                    raise ended(self.writer)
+                self.holder = opened
+        except BaseException:
+            if not in_step:
+                self.scope.lock.release()
+            raise
+        return opened
+
+    def close(self, done: Transaction) -> None:
+        """End `done`: release the lock that it holds, or give it back to the step that it came from."""
+        with self._end_mutex:
+            done.open = False
+            if self.holder is not done:
+                return
+            if done.of_step and self.steps_current_task():
+                self.holder = Holder.step
+                return
+            self.holder = Holder.nobody
+        self.scope.lock.release()
 
     def _take_out_of_turn(self) -> None:
-        """A cancellation or timeout came without its turn: the function may have what is free."""
+        """The function was cancelled while waiting for the lock: it may take the state only if it is free."""
         if not self.steps_current_task() or self.off_turn:
             raise self._foreign()
         if not self.try_lock():
@@ -206,24 +206,18 @@ class CallState:
 
     def wait_in_thread(self) -> None:
         """Take the scope's lock from a worker thread; `void` ends the wait."""
-        ticket = Ticket(None)
-        with self._end_mutex:
-            if self._ended:
-                raise ended(self.writer)
-            self._tickets.append(ticket)
-        slot = self.slot
+        slot, lock, ticket = self.slot, self.scope.lock, Ticket(None)
+        if slot is not None:
+            slot.wait()
         try:
-            if slot is not None:
-                slot.wait()
-            queued = None if slot is None else slot.passed
-            with place_given_up():
-                self.scope.lock.acquire_blocking(self.timeout, ticket, queued)
+            with place_given_up(), self.dependents.cancelled_by(lambda: lock.abort(ticket)):
+                if self._ended:
+                    raise ended(self.writer)
+                lock.acquire_blocking(self.timeout, ticket, None if slot is None else slot.passed)
         except LockTimeout:
             raise self.lock_timeout() from None
         except WaitAborted:
             raise ended(self.writer) from None
-        finally:
-            self._tickets.remove(ticket)
         self.scope.holder = str(self.writer)
 
     async def wait_in_task(self) -> None:
@@ -247,11 +241,6 @@ class CallState:
         """The error for a wait that took too long."""
         return StateLockTimeout(waiter=str(self.writer), holder=self.scope.holder, seconds=self.timeout)
 
-    @property
-    def size(self) -> int:
-        """Bytes of the state that the call edits; 0 if it does not."""
-        return len(self._base)
-
     # The call's life, as the runtime drives it.
 
     def thread(self) -> AbstractContextManager[None]:
@@ -272,6 +261,11 @@ class CallState:
         finally:
             self._thread, self._task = outer
 
+    @property
+    def size(self) -> int:
+        """Bytes of the state that the call edits; 0 if it does not."""
+        return 0 if self.own is None else self.own.size
+
     def end(self, *, commit: bool) -> None:
         """The call has returned: commit or drop its copy, and let the state go. A second time does nothing.
 
@@ -284,35 +278,40 @@ class CallState:
             self._ended = True
             if self.slot is not None:
                 self.slot.passed()
-            blocks = [block for block in self._blocks if block.owns_lock and not block.committing]
-            commit = commit and self.touched
-            self.commits += commit
-        for block in blocks:  # child tasks that outlive their call
-            block.drop()
-        if not self.touched:
-            return
+            held = self.holder
+            if not isinstance(held, Transaction) or self.committing:  # a block at its commit ends by itself
+                return
+            self.committing = commit = commit and held is self.own  # a child's block is dropped
         try:
             if commit:
-                self.scope.commit(self.shape.dump(self._copy), self.writer, self._base)
+                held.commit()
         finally:
-            self._copy = None
-            self.scope.lock.release()
-            with self._end_mutex:
-                self.commits -= commit
+            self.committing = False
+            self.close(held)
 
     def void(self) -> None:
         """The call is given up while its thread still runs: release the state now, drop the copy."""
         self.end(commit=False)  # first of all, so that no thread of the call begins to wait after this
-        for ticket in list(self._tickets):
-            self.scope.lock.abort(ticket)
         self.dependents.give_up()
+
+    @contextmanager
+    def commit_of(self, block: Transaction) -> Iterator[None]:
+        """Round the commit of a block, which the end of the call then leaves alone."""
+        with self._end_mutex:
+            if self.holder is not block:
+                raise ended(self.writer)
+            self.committing = True
+        try:
+            yield
+        finally:
+            self.committing = False
 
     @property
     def unfinished(self) -> bool:
-        """A thread of the call is at what must not outlive its run: a commit, a nested run."""
-        return self.commits > 0 or bool(self.dependents)
+        """A thread of the call is at what must not outlive its run: a commit, a wait, a nested run."""
+        return self.committing or bool(self.dependents)
 
-    # What blocks and the stepper ask for.
+    # What the stepper and blocks ask for.
 
     @property
     def runs_on_loop(self) -> bool:
@@ -323,70 +322,14 @@ class CallState:
         """The running code is the function itself, stepped, and no child task of it."""
         return self._task is not None and current_task() is self._task
 
-    def has_lock(self) -> bool:
-        """The stepper need not take the lock before the next step, or has it for this one."""
-        if self.touched or self.gate_open or self.main_block is not None or self.off_turn > 0:
+    def keeps_lock(self) -> bool:
+        """The stepped function holds the lock between its steps too: for the call, or for a block of it."""
+        held = self.holder
+        return self.own is not None or (isinstance(held, Transaction) and held.of_step)
+
+    def may_step(self) -> bool:
+        """The next step can run as it is: the call holds the lock, or the step cannot touch the state."""
+        if self.keeps_lock() or self.holder is Holder.step or self.off_turn > 0:
             return True
         # A step that may not touch needs no turn: another piece of the call is at work, or it has ended.
         return self._ended or self._thread is not None or self._task is not current_task()
-
-    def has_state(self) -> bool:
-        """The running code edits a copy already: the call's, or that of a block round it."""
-        return self.touched or self._open_block() is not None
-
-    def take_gate(self, block: Block) -> bool:
-        """Hand the lock of this step over to `block`."""
-        if not self._in_step():
-            return False
-        self.gate_open = False
-        self.main_block = block
-        return True
-
-    def put_back(self, value: Any) -> None:
-        """Make `value`, which was the running code's copy before, its copy again."""
-        block = None if self.touched else self._open_block()
-        if block is not None:
-            block.copy = value
-        elif not self._ended:
-            self._copy = value
-
-    def register(self, block: Block) -> bool:
-        """Note that `block` has the lock; False if the call has ended."""
-        with self._end_mutex:
-            if self._ended:
-                return False
-            block.owns_lock = True
-            self._blocks.append(block)
-            return True
-
-    @contextmanager
-    def committing(self, block: Block) -> Iterator[None]:
-        """Round the commit of `block`, which the end of the call then leaves alone."""
-        with self._end_mutex:
-            if not block.owns_lock:
-                raise ended(self.writer)
-            block.committing = True
-            self.commits += 1
-        try:
-            yield
-        finally:
-            with self._end_mutex:
-                self.commits -= 1
-
-    def unregister(self, block: Block) -> bool:
-        """True if `block` had the lock and has to release it, rather than give it back to the stepper."""
-        with self._end_mutex:
-            if not block.owns_lock:
-                return False
-            block.owns_lock = False
-            self._blocks.remove(block)
-            if self.main_block is block:
-                self.main_block = None
-                if not self._ended and self.steps_current_task():
-                    self.gate_open = True
-                    return False
-            return True
-
-    def _open_block(self) -> Block | None:
-        block = current_block.get()
-        return block if block is not None and block.call is self and block.owns_lock else None

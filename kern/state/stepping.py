@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, TypeVar
 
-from kern.state.call import CallState
+from kern.state.call import CallState, Holder
 from kern.state.enclosing import active_calls
 
 T = TypeVar("T")
@@ -37,13 +37,13 @@ async def _stepped(call: CallState, coroutine: Coroutine[Any, Any, T]) -> T:
     resume: Callable[[Any], Any] = coroutine.send
     value: Any = None
     while True:
-        if not call.has_lock():
+        if not call.may_step():
             try:
-                if isinstance(value, asyncio.CancelledError):
-                    call.gate_open = call.try_lock()  # it is not kept waiting
-                else:
+                if not isinstance(value, asyncio.CancelledError):
                     await call.wait_in_task()
-                    call.gate_open = True
+                    call.holder = Holder.step
+                elif call.try_lock():  # it is not kept waiting
+                    call.holder = Holder.step
             except BaseException as error:  # noqa: BLE001 - all of it is the coroutine's to see
                 resume, value = coroutine.throw, error
         try:
@@ -52,8 +52,8 @@ async def _stepped(call: CallState, coroutine: Coroutine[Any, Any, T]) -> T:
             result: T = stop.value
             return result
         finally:
-            if call.gate_open:
-                call.gate_open = False
+            if call.holder is Holder.step:
+                call.holder = Holder.nobody
                 lock.release()
             if call.slot is not None:
                 call.slot.passed()
@@ -74,11 +74,11 @@ class OffTurn:
     __slots__ = ("_calls",)
 
     async def __aenter__(self) -> None:
-        self._calls = [call for call in active_calls() if call.steps_current_task() and not _has_state(call)]
+        self._calls = [call for call in active_calls() if call.steps_current_task() and not call.keeps_lock()]
         for call in self._calls:
             call.off_turn += 1
-            if call.gate_open:
-                call.gate_open = False
+            if call.holder is Holder.step:
+                call.holder = Holder.nobody
                 call.scope.lock.release()
 
     async def __aexit__(
@@ -88,7 +88,3 @@ class OffTurn:
             call.off_turn -= 1
         if self._calls and (error is None or isinstance(error, Exception)):
             await asyncio.sleep(0)  # back to the stepper's gate
-
-
-def _has_state(call: CallState) -> bool:
-    return call.touched or call.main_block is not None

@@ -19,6 +19,7 @@ from kern.runtime.control import active_runs
 from kern.runtime.run import Run, RunSink
 from kern.runtime.spec import Again, Answer, CallSite, RunInput, RunnerSpec, ToolOutcome, arguments_of
 from kern.runtime.structured import AsideSink
+from kern.state.block import Block
 from kern.state.call import CallState
 from kern.state.scope import Writer
 from kern.team.delegation import Members
@@ -87,7 +88,7 @@ class TaskList:
         """Change the list, as a transaction of its own."""
         writer = Writer(run.run_id, run.source.path, site.call.name, site.call.id)
         call = CallState(run.tree.scope, writer, session=run.tree.session.key, owner=run.tree)
-        async with call.transaction() as state:
+        async with Block(call) as state:
             return change(_without_stale(self._list(state), run))
 
     async def create(self, run: Run, site: CallSite, given: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ from kern.run import SessionStateConflictEvent
 from kern.runtime.reconcile import change_of
 from kern.runtime.session import ANY_USER, LiveSession, LiveSessions
 from kern.state import add, union
+from kern.state.block import Block
 from kern.state.call import CallState
 from kern.state.codec import decode, encode
 from kern.state.patch import apply, invert, wire
@@ -90,7 +91,7 @@ class Process:
     async def edit(self, change: Callable[[dict[str, Any]], object], tool: str = "edit") -> None:
         session = self.session
         call = CallState(session.state, Writer(tool=tool), session=session.key)
-        async with call.transaction() as state:
+        async with Block(call) as state:
             change(state)
         assert text(self.seen).encode() == session.state.text
 
