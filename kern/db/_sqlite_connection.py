@@ -34,7 +34,7 @@ class OpenFile:
     raw: sqlite3.Connection
     inode: tuple[int, int] | None
     prepared: set[str] = field(default_factory=set)
-    schema: int = -1
+    data_version: int = -1
 
     def check_moved(self) -> None:
         """Raise `Moved` if the file was deleted or replaced.
@@ -45,12 +45,12 @@ class OpenFile:
             raise Moved
 
     def check_schema(self) -> None:
-        """Forget what the file is known to have, if tables were changed: maybe by a newer Kern."""
+        """Forget what the file is known to have, if others have written to it: maybe a newer Kern has."""
         with store_errors(self.path):
-            schema = self.raw.execute("PRAGMA schema_version").fetchone()[0]
-        if schema != self.schema:
+            version = self.raw.execute("PRAGMA data_version").fetchone()[0]
+        if version != self.data_version:
             self.prepared.clear()
-            self.schema = schema
+            self.data_version = version
 
 
 class Connection:
