@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 import pydantic
-from pydantic_core import to_jsonable_python
 
+from kern._json import jsonable
 from kern._loops import in_event_loop
 from kern.agent.control import RunControl
 from kern.agent.input_schema import Input, checked_input
@@ -352,4 +352,4 @@ def _as_json(input: Input) -> Any:
         return input.to_dict()
     if isinstance(input, Sequence) and any(isinstance(item, Message) for item in input):
         return [item.to_dict() if isinstance(item, Message) else item for item in input]
-    return to_jsonable_python(input)
+    return jsonable(input)

@@ -7,7 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError
+
+from kern._json import json_bytes
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -57,7 +59,7 @@ def content_text(content: Any) -> tuple[str, bool]:
     if content is None or isinstance(content, str):
         return content or "", False
     try:
-        return to_json(content, indent=2, by_alias=True).decode(), True
+        return json_bytes(content, indent=2).decode(), True
     except PydanticSerializationError:
         return str(content), False
 

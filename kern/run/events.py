@@ -14,9 +14,8 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 import pydantic
-from pydantic_core import to_jsonable_python
 
-from kern._json import json_bytes
+from kern._json import finite, json_bytes, jsonable
 from kern.errors import UsageError
 
 
@@ -176,7 +175,7 @@ def _plain(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return to_jsonable_python(value, by_alias=True) if isinstance(value, pydantic.BaseModel) else value
+    return jsonable(value) if isinstance(value, pydantic.BaseModel) else finite(value)
 
 
 _BASE_FIELDS = frozenset({"source", "seq", "created_at"})

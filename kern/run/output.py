@@ -8,9 +8,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Self
 
-from pydantic_core import to_json, to_jsonable_python
-
-from kern._json import json_bytes
+from kern._json import finite, json_bytes, jsonable
 from kern.messages import MEDIA, Audio, File, Image, Media, Message, Video, media_by_kind
 from kern.run.events import BaseRunEvent, event_from_dict
 from kern.run.requirement import RunRequirement
@@ -59,7 +57,7 @@ class ToolExecution:
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without what is not set."""
         return {
-            f.name: value
+            f.name: finite(value)
             for f in fields(self)
             if (value := getattr(self, f.name)) is not None and value is not False
         }
@@ -142,7 +140,7 @@ class BaseRunOutput:
         """The answer as text; structured values as JSON."""
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
-        return to_json(self.content, by_alias=True).decode()
+        return json_bytes(self.content).decode()
 
     @property
     def media(self) -> list[Media]:
@@ -167,7 +165,7 @@ class BaseRunOutput:
                 data[name] = value
         for name in ("input", "content", "metadata"):
             if (value := getattr(self, name)) not in (None, {}):
-                data[name] = value if isinstance(value, str) else to_jsonable_python(value)
+                data[name] = jsonable(value)
         for name in ("messages", "tools", "requirements", "events", *MEDIA):
             if items := getattr(self, name):
                 data[name] = [item.to_dict() for item in items]

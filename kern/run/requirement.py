@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from kern._json import finite
 from kern.errors import UsageError
 
 Need = Literal["confirmation", "user_input", "external_execution"]
@@ -127,7 +128,7 @@ class RunRequirement:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without what is not set."""
-        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return {f.name: finite(value) for f in fields(self) if (value := getattr(self, f.name)) is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunRequirement:

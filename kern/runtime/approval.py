@@ -9,7 +9,8 @@ from kern.errors import ToolArgumentsError, UsageError
 from kern.messages import ToolCall
 from kern.run.requirement import Need, RunRequirement
 from kern.runtime.run import Run
-from kern.runtime.spec import CallSite, ToolOutcome, arguments_of
+from kern.runtime.spec import CallSite, ToolOutcome
+from kern.tools.arguments import parsed
 from kern.tools.function import Function
 from kern.tools.json_check import misfits
 
@@ -38,9 +39,9 @@ def check_before_asking(function: Function, call: ToolCall) -> None:
     Raises:
         ToolArgumentsError: The model has left out its own part, or written no JSON.
     """
-    given = arguments_of(call)
+    given = parsed(call.arguments, function.name)
     required = function.parameters.get("required", ()) if function.user_input_fields else ()
-    if given is None or any(name not in given for name in required):
+    if any(name not in given for name in required):
         function.validate(call.arguments)  # which has the words for it
 
 

@@ -13,8 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic_core import to_json
-
+from kern._json import json_bytes
 from kern.errors import UsageError
 from kern.models.base import ToolDefinition
 from kern.runtime.run import Run
@@ -128,7 +127,7 @@ class _Inner(Piece):
             )
         if self.outcome is not None:  # a hook that tries again
             site.execution.child_run_ids = None
-        call = replace(site.call, arguments=to_json(arguments).decode())
+        call = replace(site.call, arguments=json_bytes(arguments).decode())
         running = self._tool.run(self._run, replace(site, call=call))
         async with OffTurn():
             self.outcome = await asyncio.create_task(running, context=self._outside)

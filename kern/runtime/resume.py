@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from pydantic_core import from_json, to_json, to_jsonable_python
+from pydantic_core import from_json
 
+from kern._json import json_bytes, jsonable
 from kern.db.base import Db, RunRow
 from kern.errors import UsageError
 from kern.messages import MEDIA, Message, media_by_kind
@@ -243,7 +244,9 @@ async def _given_up(db: Db, row: RunRow) -> list[RunRow]:
     data.pop("paused", None)
     data.pop("requirements", None)
     data["status"] = RunStatus.cancelled.value
-    rows = [replace(row, status=RunStatus.cancelled.value, generation=row.generation + 1, data=to_json(data))]
+    rows = [
+        replace(row, status=RunStatus.cancelled.value, generation=row.generation + 1, data=json_bytes(data))
+    ]
     for execution in output_from_dict(data).tools:
         for run_id in child_ids(execution):
             below = await db.load_run(run_id)
@@ -259,7 +262,7 @@ def _outcome_to_dict(outcome: ToolOutcome) -> dict[str, Any]:
     data: dict[str, Any] = {"content": outcome.content}
     data.update({name: True for name in _FLAGS if getattr(outcome, name)})
     if outcome.answer is not None:
-        content = to_jsonable_python(outcome.answer.content)
+        content = jsonable(outcome.answer.content)
         data["answer"] = {"content": content, "content_type": outcome.answer.content_type}
     for name, items in media_by_kind(outcome.media).items():
         data[name] = [item.to_dict() for item in items]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import pydantic
 from pydantic_core import from_json
 
+from kern._json import finite
 from kern.db.base import Db
 from kern.messages import Media, Message, ToolCall
 from kern.models.base import Model, ResponseFormat, ToolDefinition
@@ -90,12 +91,15 @@ class CallSite:
 
 
 def arguments_of(call: ToolCall) -> dict[str, Any] | None:
-    """The arguments of a call, parsed; None where they are no JSON object."""
+    """The arguments of a call, parsed; None where they are no JSON object.
+
+    NaN and infinities are null here, for people are shown JSON; a function that is called refuses them.
+    """
     try:
         parsed = from_json(call.arguments or "{}")
     except ValueError:
         return None
-    return parsed if isinstance(parsed, dict) else None
+    return finite(parsed) if isinstance(parsed, dict) else None
 
 
 class RunnableTool(Protocol):

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import from_json, to_json
 
+from kern._json import non_finite
 from kern.errors import RetryAgentRun, UsageError
 from kern.messages import Message
 from kern.models.base import ResponseFormat, ToolDefinition
@@ -101,6 +102,8 @@ class JsonForm:
         failure: BadAnswer | None = None
         for value in _values(text):
             try:
+                if (found := non_finite(value)) is not None:
+                    raise BadAnswer(f"That is no JSON: {found} is no JSON number.")
                 return self.validate(undo_strict(value, self.schema) if enforced and self._strict else value)
             except BadAnswer as error:
                 failure = failure or error
@@ -184,13 +187,13 @@ def _unwrapped(declared: Mapping[str, Any]) -> tuple[str, Schema]:
 def _values(text: str) -> Iterator[Any]:
     """The JSON values in a text, the likeliest first."""
     try:
-        yield from_json(text.strip(), allow_inf_nan=False)
+        yield from_json(text.strip())
         return
     except ValueError:
         pass
     for match in _FENCED.finditer(text):
         try:
-            yield from_json(match[1].strip(), allow_inf_nan=False)
+            yield from_json(match[1].strip())
         except ValueError:
             continue
     decoder, at = json.JSONDecoder(), 0

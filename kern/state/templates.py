@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError
 
+from kern._json import json_bytes
 from kern.errors import UsageError
 from kern.state.pointer import MISSING
 
@@ -84,6 +85,6 @@ def _write(value: Any, placeholder: _Placeholder) -> str:
     if not isinstance(value, (dict, list)):
         return str(value)
     try:
-        return to_json(value).decode()
+        return json_bytes(value).decode()
     except PydanticSerializationError as error:
         raise UsageError(f"the value of {placeholder.text} cannot be written as JSON: {error}") from error

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import ErrorDetails, from_json, to_json
 
+from kern._json import non_finite
 from kern.errors import ToolArgumentsError, UsageError
 from kern.tools.docstring import Docstring, parse_docstring
 from kern.tools.schema import Schema, undo_strict, without_titles
@@ -103,7 +104,7 @@ class Arguments:
     ) -> dict[str, Any]:
         """Keyword arguments for the callable; see `Function.validate`."""
         text: str | bytes = arguments_json.strip() or "{}"
-        value = _parsed(text, tool)
+        value = parsed(text, tool)
         if hidden := value.keys() & self.signature.hidden:  # **kwargs would let them through
             raise ToolArgumentsError(
                 f"the arguments of {tool} do not fit:\n- {min(hidden)}: there is no such argument", tool=tool
@@ -225,14 +226,25 @@ Raises:
 """
 
 
-def _parsed(text: str | bytes, tool: str) -> dict[str, Any]:
+def parsed(text: str | bytes, tool: str) -> dict[str, Any]:
+    """What a model has written as the arguments of `tool`.
+
+    Raises:
+        ToolArgumentsError: It is no JSON object; NaN and infinities are no JSON either.
+    """
     try:
-        value = from_json(text)
+        value = from_json(text.strip() or b"{}")
     except ValueError as error:
         raise ToolArgumentsError(f"the arguments of {tool} are not valid JSON: {error}", tool=tool) from error
     if not isinstance(value, dict):
         raise ToolArgumentsError(
             f"the arguments of {tool} must be one JSON object, not {_shown(value)}", tool=tool
+        )
+    if (found := non_finite(value)) is not None:
+        raise ToolArgumentsError(
+            f"the arguments of {tool} are not valid JSON: {found} is no JSON number; "
+            "leave it out, or pass null where that fits",
+            tool=tool,
         )
     return value
 

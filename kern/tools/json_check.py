@@ -7,6 +7,7 @@ those that pydantic writes and people write by hand. A keyword that is not known
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -19,12 +20,17 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "string": lambda value: isinstance(value, str),
     "boolean": lambda value: isinstance(value, bool),
     "null": lambda value: value is None,
-    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-    "integer": lambda value: (
-        isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
-    ),
+    "number": lambda value: _is_number(value),
+    "integer": lambda value: _is_number(value) and (isinstance(value, int) or value.is_integer()),
 }
 _SHOWN = 80
+
+
+def _is_number(value: Any) -> bool:
+    """As JSON has them: NaN and the infinities, which Python's parsers read, are none."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def misfits(value: Any, schema: Mapping[str, Any], *, unfinished: bool = False) -> list[str]:
@@ -140,11 +146,21 @@ def _number(value: float, schema: Mapping[str, Any], path: str) -> Iterator[str]
         ("maximum", "at most", lambda bound: value <= bound),
         ("exclusiveMinimum", "more than", lambda bound: value > bound),
         ("exclusiveMaximum", "less than", lambda bound: value < bound),
-        ("multipleOf", "a multiple of", lambda bound: abs(value / bound - round(value / bound)) < 1e-9),
+        ("multipleOf", "a multiple of", lambda bound: _is_multiple(value, bound)),
     )
     for keyword, words, fits in rules:
         if keyword in schema and not fits(schema[keyword]):
             yield _line(path, f"must be {words} {schema[keyword]}, not {_shown(value)}")
+
+
+def _is_multiple(value: float, of: float) -> bool:
+    if isinstance(value, int) and isinstance(of, int):
+        return of == 0 or value % of == 0
+    try:
+        times = value / of
+        return not math.isfinite(times) or abs(times - round(times)) < 1e-9
+    except (OverflowError, ZeroDivisionError):  # no schema's bound is meant so: it refuses nothing
+        return True
 
 
 def _line(path: str, complaint: str) -> str:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pydantic
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError
 
+from kern._json import json_bytes
 from kern.messages import Media
 
 _JSON = (Mapping, list, tuple, set, frozenset)
@@ -68,7 +69,7 @@ def result_text(value: Any) -> str:
         return ""
     if _is_structured(value):
         try:
-            return to_json(value, by_alias=True, fallback=str, inf_nan_mode="constants").decode()
+            return json_bytes(value, fallback=str).decode()
         except (PydanticSerializationError, ValueError):
             return str(value)
     return str(value)

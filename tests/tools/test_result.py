@@ -60,7 +60,7 @@ CIRCLE["self"] = CIRCLE
         ({"when": datetime.date(2026, 1, 2), "id": uuid.UUID(int=0)}, None),
         ([Decimal("1.10")], '["1.10"]'),
         ([Opaque()], '["opaque"]'),
-        ([float("nan")], "[NaN]"),
+        ([float("nan"), float("inf")], "[null,null]"),
         (Opaque(), "opaque"),
         (CIRCLE, "{'self': {...}}"),
         ({"raw": b"\xff"}, "{'raw': b'\\xff'}"),

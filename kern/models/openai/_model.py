@@ -106,7 +106,7 @@ class OpenAIModel(Model):
         if self.extra_body:
             body.update(self.extra_body)
         try:
-            return json_bytes(body, inf_nan_mode="null")
+            return json_bytes(body)
         except ValueError as error:
             raise UsageError(f"the request cannot be written as JSON: {error}") from error
 

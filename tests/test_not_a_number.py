@@ -1,0 +1,170 @@
+"""NaN and the infinities: JSON has none, so what Kern calls JSON has none, wherever they come from."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from kern import Agent, RunContext, Team, UsageError, tool
+from kern.db.sqlite import SqliteDb
+from kern.messages import ToolCall
+from kern.run import RunOutput
+from kern.run.output import output_from_dict
+from kern.testing import ScriptedModel, tool_call
+
+SCHEMA = {"type": "object", "title": "T", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+WORDS = ["NaN", "Infinity", "-Infinity", "1e999"]
+
+
+class Stats(BaseModel):
+    mean: float
+
+
+class Loud(BaseModel):
+    """As a user may have told pydantic to write it."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+    mean: float
+
+
+def strictly(text: str) -> Any:
+    """As every parser but Python's reads it."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+async def heard(agent: Agent | Team) -> RunOutput:
+    """The output of a run, all of whose events, and itself, are JSON as text and as dicts."""
+    output: Any = None
+    async with agent.arun("Go", stream=True, stream_events=True, yield_run_output=True) as items:
+        async for item in items:
+            strictly(item.to_json())
+            json.dumps(item.to_dict(), allow_nan=False)
+            output = item
+    assert output_from_dict(output.to_dict()).run_id == output.run_id
+    result: RunOutput = output
+    return result
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, {"type": "object", "properties": {}}, Stats])
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("around", ["{}", "Here you are: {}", "```json\n{}\n```"])
+async def test_a_structured_answer_goes_back_to_the_model(schema: Any, word: str, around: str) -> None:
+    bad = around.format(f'{{"n": {word}, "mean": {word}}}')
+    model = ScriptedModel([bad, '{"n": 5, "mean": 1.5}'])
+    output = await heard(Agent(model=model, output_schema=schema))
+    told = model.requests[1].messages[-1].content
+    assert told is not None
+    assert "is no JSON number" in told
+    assert ("NaN" if word == "NaN" else "Infinity") in told
+    assert output.content in ({"n": 5, "mean": 1.5}, Stats(mean=1.5))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 10**400, 1e308])
+async def test_no_number_that_a_person_puts_in_ends_the_run_with_an_error_of_python_s(number: float) -> None:
+    @tool(user_input_fields=["n"])
+    def pay(n: int) -> str:
+        return "paid"
+
+    agent = Agent(model=ScriptedModel([tool_call("pay"), "done"]), tools=[pay])
+    output = await agent.arun("Pay")
+    output.requirements[0].provide_user_input({"n": number})
+    json.dumps(output.requirements[0].to_dict(), allow_nan=False)
+    with suppress(UsageError):  # the person can put it right; or it fits
+        await agent.acontinue_run(output)
+
+
+@pytest.mark.parametrize("word", WORDS)
+async def test_a_tool_s_arguments_are_refused_and_told_as_null(word: str, tmp_path: Path) -> None:
+    called: list[float] = []
+
+    def divide(by: float = 1.0) -> str:
+        called.append(by)
+        return "divided"
+
+    model = ScriptedModel([ToolCall("c", "divide", f'{{"by": {word}}}'), "done"])
+    output = await heard(Agent(model=model, tools=[divide], db=SqliteDb(tmp_path / "a.db"), session_id="s"))
+    assert called == []
+    assert output.tools[0].tool_call_error
+    assert "/by" in (output.tools[0].result or "")
+    assert output.tools[0].to_dict()["tool_args"] == {"by": None}
+    rows = sqlite3.connect(tmp_path / "a.db").execute("SELECT json_valid(data) FROM kern_sessions_runs")
+    assert rows.fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": math.nan}, [math.inf, (-math.inf,)], Stats(mean=math.nan), Loud(mean=math.inf)]
+)
+async def test_what_a_tool_returns_is_told_with_null(value: Any) -> None:
+    def stats() -> Any:
+        return value
+
+    model = ScriptedModel([tool_call("stats"), "done"])
+    output = await heard(Agent(model=model, tools=[stats]))
+    assert "null" in (output.tools[0].result or "")
+    strictly(output.tools[0].result or "")
+
+
+@pytest.mark.parametrize("value", [math.nan, Loud(mean=math.inf), {"a": [math.inf]}, Stats(mean=math.nan)])
+async def test_so_is_what_a_hook_makes_the_answer(value: Any) -> None:
+    def exaggerate(run_output: RunOutput) -> None:
+        run_output.content = value
+
+    output = await heard(Agent(model=ScriptedModel(["fine"]), post_hooks=[exaggerate]))
+    assert "null" in output.get_content_as_string()
+
+
+async def test_so_is_what_the_application_gives() -> None:
+    model = ScriptedModel(["fine"])
+    agent = Agent(
+        model=model,
+        instructions="You know {numbers}.",
+        dependencies={"numbers": [math.nan]},
+        add_dependencies_to_context=True,
+        metadata={"n": math.inf},
+    )
+    output = await agent.arun({"n": math.nan})
+    strictly(output.to_json())
+    system, user = model.requests[0].messages
+    assert system.content == "You know [null]."
+    assert user.content is not None
+    assert user.content.startswith('{"n": null}')
+    assert "NaN" not in user.content
+
+
+async def test_a_text_with_the_word_is_left_alone() -> None:
+    text = 'NaN, "Infinity" and \\ -Infinity'
+    output = await heard(Agent(model=ScriptedModel([text])))
+    assert output.content == text
+    assert strictly(output.to_json())["content"] == text
+
+
+async def test_a_member_is_told_null() -> None:
+    call = ToolCall("c", "delegate_task_to_member", '{"member_id": "m", "task": NaN}')
+    team = Team([Agent(id="m", model=ScriptedModel(["x"]))], model=ScriptedModel([call, "done"]))
+    output = await heard(team)
+    assert output.tools[0].tool_call_error
+
+
+def test_a_row_of_an_earlier_version_that_holds_one_is_shown_with_null() -> None:
+    row = '{"run_id": "r", "session_id": "s", "status": "COMPLETED", "created_at": 1, "content": {"a": NaN}}'
+    assert output_from_dict(json.loads(row)).to_dict()["content"] == {"a": None}
+
+
+async def test_the_state_refuses_one_as_before() -> None:
+    def spoil(run_context: RunContext) -> str:
+        run_context.session_state["x"] = math.nan
+        return "put"
+
+    output = await heard(Agent(model=ScriptedModel([tool_call("spoil"), "ok"]), tools=[spoil]))
+    assert "not JSON" in (output.tools[0].result or "") or output.tools[0].tool_call_error
