@@ -18,7 +18,7 @@ missing = [str(path) for path in sorted(wanted) if not (INSTALLED / path).is_fil
 if missing:
     sys.exit(f"the wheel lacks {', '.join(missing)}")
 
-if importlib.metadata.version("kern") != kern.__version__:
+if importlib.metadata.version("kern-agents") != kern.__version__:
     sys.exit("the wheel's version is not that of kern/_version.py")
 
 # Without rich there are no panels, but everything works.

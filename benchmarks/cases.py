@@ -94,7 +94,7 @@ class Case:
 
 FLOOR, KERN = Variant("floor", "floor"), Variant("kern", "kern_runtime")
 BOTH = (FLOOR, KERN)
-FAST = Variant("kern[fast]", "kern_runtime", fast=True)
+FAST = Variant("kern-agents[fast]", "kern_runtime", fast=True)
 
 
 def _smaller(divisor: int) -> Callable[[Case], Case]:
@@ -201,7 +201,7 @@ CASES = (
                 "cpu",
                 "ms",
                 1e3,
-                of="kern[fast]",
+                of="kern-agents[fast]",
                 against="one by one",
                 at_most=0.6,
             ),

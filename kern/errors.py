@@ -66,7 +66,7 @@ class MissingExtraError(UsageError):
     """
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"the package {package!r} is not installed: pip install 'kern[{extra}]'")
+        super().__init__(f"the package {package!r} is not installed: pip install 'kern-agents[{extra}]'")
         self.package = package
         self.extra = extra
 

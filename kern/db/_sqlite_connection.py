@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from kern._sync.fork import around_fork
 from kern.db._sqlite_errors import Moved, store_errors
 from kern.db._sqlite_thread import SqliteThread, Uncancellable, settled
 
@@ -248,9 +249,4 @@ def _after_fork_in_child() -> None:
     _connections_mutex.release()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )
+around_fork(before=_before_fork, parent=_after_fork_in_parent, child=_after_fork_in_child)

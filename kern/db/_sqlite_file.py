@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from kern._loops import LoopLocal
+from kern._sync.fork import after_fork_in_child
 from kern.db._sqlite_connection import Connection, OpenFile
 from kern.db._sqlite_errors import Busy, Moved
 from kern.db._sqlite_thread import settled
@@ -133,5 +133,4 @@ def _after_fork_in_child() -> None:
         file._after_fork_in_child()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+after_fork_in_child(_after_fork_in_child)

@@ -9,12 +9,12 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextvars
-import os
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
+from kern._sync.fork import after_fork_in_child
 from kern.errors import UsageError
 from kern.state.enclosing import active_calls
 from kern.state.threads import place_given_up
@@ -30,7 +30,7 @@ class Portal:
 
     def __init__(self) -> None:
         self._reset()
-        os.register_at_fork(after_in_child=self._reset)
+        after_fork_in_child(self._reset)
         atexit.register(self.close)
 
     def _reset(self) -> None:

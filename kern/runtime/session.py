@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import os
 import threading
 import time
 from collections.abc import AsyncIterator, Hashable, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from kern._sync.fork import after_fork_in_child
 from kern.db.base import Commit, Committed, Db, RunRow, SessionRow
 from kern.errors import InvalidStateError, SessionOwnershipError, StoreError, UsageError
 from kern.runtime.debug import log
@@ -316,8 +316,7 @@ class LiveSessions:
 
     def __init__(self) -> None:
         self._reset()
-        if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-            os.register_at_fork(after_in_child=self._reset)
+        after_fork_in_child(self._reset)
 
     def _reset(self) -> None:
         self._mutex = threading.Lock()

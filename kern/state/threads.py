@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from kern._sync.fork import after_fork_in_child
 from kern.state.lock import FairSemaphore
 
 T = TypeVar("T")
@@ -102,7 +102,7 @@ class ThreadPool:
         self._places_count = places
         self._keep = keep
         self._reset()
-        os.register_at_fork(after_in_child=self._reset)
+        after_fork_in_child(self._reset)
 
     def _reset(self) -> None:
         self._mutex = threading.Lock()

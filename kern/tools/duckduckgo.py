@@ -1,4 +1,4 @@
-"""Web and news search with DuckDuckGo, on the `ddgs` package: `pip install 'kern[duckduckgo]'`."""
+"""Web and news search with DuckDuckGo, on the `ddgs` package: `pip install 'kern-agents[duckduckgo]'`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tools of MCP servers (https://modelcontextprotocol.io): `pip install 'kern[mcp]'`."""
+"""The tools of MCP servers (https://modelcontextprotocol.io): `pip install 'kern-agents[mcp]'`."""
 
 from kern.tools.mcp.tools import MCPTools
 
