@@ -1,4 +1,6 @@
-"""As much of an HTTP/1.1 server (RFC 9112) as a `ModelServer` needs: keep-alive, chunks, nothing else."""
+"""As much of an HTTP/1.1 server (RFC 9112) as a `ModelServer` needs: h11 reads the requests; the answers are
+written by hand, since a server that plays faults must be able to break the protocol.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import cast
+
+import h11
 
 _HEAD_LIMIT = 65_536
 
@@ -32,11 +36,11 @@ class HttpRequest:
 
 
 class RequestParser:
-    """Bytes in, requests out; no I/O."""
+    """Bytes in, requests out; no I/O. h11 reads them; a connection of its own reads each request."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._head: HttpRequest | None = None
+        self._reader = _reader()
+        self._head: h11.Request | None = None
         self._body = bytearray()
         self.wants_continue = False
         """The client waits for "100 Continue" before it sends its body; whoever sends it resets this."""
@@ -47,81 +51,46 @@ class RequestParser:
         Raises:
             BadRequest: It is not HTTP/1.1.
         """
-        self._buffer += data
         requests = []
-        while (request := self._next()) is not None:
-            requests.append(request)
+        try:
+            if data:
+                self._reader.receive_data(data)
+            while (request := self._next()) is not None:
+                requests.append(request)
+        except h11.RemoteProtocolError as error:
+            raise BadRequest(f"not HTTP/1.1: {error}") from None
         return requests
 
     def _next(self) -> HttpRequest | None:
-        if self._head is None and not self._read_head():
-            return None
+        while True:
+            event = self._reader.next_event()
+            if isinstance(event, h11.Request):
+                if event.http_version != b"1.1":
+                    raise BadRequest(f"not HTTP/1.1: HTTP/{event.http_version.decode()}")
+                self._head, self._body = event, bytearray()
+                self.wants_continue = self._reader.they_are_waiting_for_100_continue
+            elif isinstance(event, h11.Data):
+                self._body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                return self._complete()
+            else:  # more bytes have to come
+                return None
+
+    def _complete(self) -> HttpRequest:
         head = self._head
         assert head is not None
-        chunked = "chunked" in head.headers.get("transfer-encoding", "").lower()
-        if not (self._read_chunks() if chunked else self._read_length(head)):
-            return None
-        request = HttpRequest(head.method, head.path, head.headers, bytes(self._body))
-        self._head, self._body = None, bytearray()
-        return request
-
-    def _read_head(self) -> bool:
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._buffer) > _HEAD_LIMIT:
-                raise BadRequest("the head of the request is too long")
-            return False
-        line, *rows = self._take(end, 4).decode("latin-1").split("\r\n")
-        words = line.split(" ")
-        if len(words) != 3 or words[2] != "HTTP/1.1":
-            raise BadRequest(f"not an HTTP/1.1 request: {line[:80]!r}")
-        headers = {}
-        for row in rows:
-            name, colon, value = row.partition(":")
-            if not colon:
-                raise BadRequest(f"not a header: {row[:80]!r}")
-            headers[name.lower()] = value.strip()
-        self._head = HttpRequest(words[0], words[1], headers)
-        self.wants_continue = headers.get("expect", "").lower() == "100-continue"
-        return True
-
-    def _read_length(self, head: HttpRequest) -> bool:
-        length = _number(head.headers.get("content-length", "0"), 10)
-        if len(self._buffer) < length:
-            return False
-        self._body = bytearray(self._take(length, 0))
-        return True
-
-    def _read_chunks(self) -> bool:
-        """Move whole chunks into the body; True once the last one, and its trailer, is there."""
-        while (end := self._buffer.find(b"\r\n")) >= 0:
-            size = _number(self._buffer[:end].split(b";")[0].decode("latin-1"), 16)
-            if size == 0:
-                trailer = self._buffer.find(b"\r\n\r\n", end)
-                if trailer < 0:
-                    return False
-                self._take(trailer, 4)
-                return True
-            if len(self._buffer) < end + 2 + size + 2:
-                return False
-            self._take(end, 2)
-            self._body += self._take(size, 2)
-        return False
-
-    def _take(self, length: int, separator: int) -> bytes:
-        taken = bytes(self._buffer[:length])
-        del self._buffer[: length + separator]
-        return taken
+        following, _ = self._reader.trailing_data
+        self._reader = _reader()
+        if following:  # no bytes would mean the end of the connection
+            self._reader.receive_data(following)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
+        return HttpRequest(
+            head.method.decode("latin-1"), head.target.decode("latin-1"), headers, bytes(self._body)
+        )
 
 
-def _number(text: str, base: int) -> int:
-    try:
-        number = int(text, base)
-    except ValueError:
-        raise BadRequest(f"not a length: {text[:80]!r}") from None
-    if number < 0:
-        raise BadRequest(f"not a length: {text!r}")
-    return number
+def _reader() -> h11.Connection:
+    return h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_LIMIT)
 
 
 class HttpConnection(asyncio.Protocol):

@@ -14,16 +14,16 @@ from kern.testing._http import BadRequest, HttpRequest, RequestParser
 
 WIRE = (
     b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
-    b"GET /v1/models HTTP/1.1\r\nConnection: close\r\n\r\n"
-    b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"4;x=y\r\nwiki\r\nA\r\n0123456789\r\n0\r\nT: 1\r\n\r\n"
-    b"POST /b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    b"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
 )
 EXPECTED = [
     HttpRequest("POST", "/v1/responses", {"host": "x", "content-length": "5"}, b"hello"),
-    HttpRequest("GET", "/v1/models", {"connection": "close"}),
-    HttpRequest("POST", "/a", {"transfer-encoding": "chunked"}, b"wiki0123456789"),
-    HttpRequest("POST", "/b", {"transfer-encoding": "chunked"}),
+    HttpRequest("GET", "/v1/models", {"host": "x", "connection": "close"}),
+    HttpRequest("POST", "/a", {"host": "x", "transfer-encoding": "chunked"}, b"wiki0123456789"),
+    HttpRequest("POST", "/b", {"host": "x", "transfer-encoding": "chunked"}),
 ]
 
 
@@ -48,10 +48,10 @@ def test_byte_by_byte_gives_the_same_requests() -> None:
     [
         b"hello\r\n\r\n",
         b"GET / HTTP/1.0\r\n\r\n",
-        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
-        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nContent-Length: many\r\n\r\n",
-        b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
         b"x" * 70_000,
     ],
 )
@@ -76,7 +76,7 @@ async def test_a_connection_that_speaks_something_else_gets_400_and_is_closed() 
 
 
 async def test_a_client_that_waits_for_100_continue_gets_it() -> None:
-    headers = b"Expect: 100-continue\r\nConnection: close\r\nContent-Length: 28\r\n\r\n"
+    headers = b"Host: x\r\nExpect: 100-continue\r\nConnection: close\r\nContent-Length: 28\r\n\r\n"
     async with ModelServer(["hi"]) as server:
         port = int(server.base_url.split(":")[2].split("/")[0])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -91,9 +91,9 @@ async def test_a_client_that_waits_for_100_continue_gets_it() -> None:
 async def test_pipelined_requests_are_answered_in_order() -> None:
     def wire(model: str) -> bytes:
         body = b'{"model": "%b", "input": "x"}' % model.encode()
-        return b"POST /v1/responses HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        return b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
-    last = b"GET /v1/models HTTP/1.1\r\nConnection: close\r\n\r\n"
+    last = b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     async with ModelServer(lambda request: f"I am {request.model}") as server:
         answer = await speak(server, wire("one") + wire("two") + last)
     assert answer.index(b"I am one") < answer.index(b"I am two") < answer.index(b'"object":"list"')
