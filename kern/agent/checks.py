@@ -33,7 +33,7 @@ _LIST = (list, tuple, Sequence)  # the first two are what it nearly always is, a
 _KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
     *((name, (str,), "a str") for name in ("name", "role", "description", "expected_output")),
     *((name, (str,), "a str") for name in ("additional_context", "introduction")),
-    *((name, (str, Model), "a Model or 'provider:id'") for name in ("parser_model", "output_model")),
+    *((name, (str, Model), "a Model or 'provider:id'") for name in ("model", "parser_model", "output_model")),
     ("session_summary_model", (str, Model), "a Model or 'provider:id'"),
     *((name, _LIST, "a list") for name in ("tools", "tool_hooks", "additional_input")),
     *((name, _LIST, "a list") for name in ("fallback_models", "state_migrations")),

@@ -206,7 +206,7 @@ class Definition:
 
     def __post_init__(self) -> None:
         check_definition(self)
-        _load(self.model)
+        _load(self)
         self._own_session = None
         self._own_id = self.id or (slug(self.name) if self.name else "") or self._session_of_its_own()[:8]
         if self.on_busy not in _ON_BUSY:
@@ -256,8 +256,6 @@ class Definition:
             return self.model
         if isinstance(self.model, str):
             return resolve(self.model)
-        if self.model is not None:
-            raise UsageError(f"model takes a Model or 'provider:id', not {type(self.model).__name__}")
         return inherited or default_model()
 
     def skipped_events(self) -> list[str] | None:
@@ -327,11 +325,19 @@ class Definition:
         return initial_state(self.session_state)
 
 
-def _load(model: object) -> None:
-    """Import what `import kern` leaves out and a run needs: here, where it holds up no event loop."""
+def _load(definition: Definition) -> None:
+    """Import what `import kern` leaves out and a run needs: here, where it holds up no event loop.
+
+    Raises:
+        UsageError: A model is of no known provider.
+    """
     load_pydantic()
-    if not isinstance(model, Model):
-        load(model if isinstance(model, str) else None)
+    if not isinstance(definition.model, Model):
+        load(definition.model)
+    others = (definition.session_summary_model, definition.parser_model, definition.output_model)
+    for model in (*others, *(definition.fallback_models or ())):
+        if isinstance(model, str):
+            load(model)
 
 
 def _differ(one: Any, other: Any) -> bool:

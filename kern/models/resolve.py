@@ -1,4 +1,8 @@
-"""A model by its name: "provider:id"."""
+"""A model by its name: "provider:id".
+
+Other packages add providers by an entry point of the group "kern.models": its name is the provider, and it
+loads a callable that takes the model's id and returns a `Model`, as a rule a class.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 
 from kern.errors import UsageError
 from kern.models.base import Model
@@ -16,6 +21,9 @@ _PROVIDERS = {
     "openai-chat": ("kern.models.openai", "OpenAIChat"),
 }
 """Module and class; only the providers that an application uses are loaded."""
+
+GROUP = "kern.models"
+"""The group of entry points by which other packages add providers."""
 
 _DEFAULT = "openai:gpt-5.2"
 
@@ -35,15 +43,20 @@ def resolve(name: str) -> Model:
     return make(model_id)
 
 
-@cache
 def load(name: str | None) -> None:
     """Import what `resolve(name)`, or without a name `default_model()`, will need.
 
-    It takes a while, which is better spent where an application is built than in its event loop. Says nothing
-    of a name that is wrong.
+    It takes a while, which is better spent where an application is built than in its event loop. The name in
+    the environment is not judged here: it may change before a run needs it.
+
+    Raises:
+        UsageError: There is no such provider, or no id.
     """
+    if name is not None:
+        _looked_up(name)
+        return
     with suppress(UsageError):
-        _looked_up(name or _default_name())
+        _looked_up(_default_name())
 
 
 def default_model() -> Model:
@@ -57,8 +70,51 @@ def _default_name() -> str:
 
 def _looked_up(name: str) -> tuple[Callable[[str], Model], str]:
     provider, _, model_id = name.partition(":")
-    if provider not in _PROVIDERS or not model_id:
-        known = ", ".join(f'"{known}:..."' for known in _PROVIDERS)
+    make = _maker(provider) if provider and model_id else None
+    if make is None:
+        known = ", ".join(f'"{known}:..."' for known in [*_PROVIDERS, *_added()])
         raise UsageError(f'no model {name!r}: it is written "provider:id"; known: {known}')
-    module, class_name = _PROVIDERS[provider]
-    return getattr(import_module(module), class_name), model_id
+    return make, model_id
+
+
+@cache  # the entry points are files, which no run may have to read
+def _maker(provider: str) -> Callable[[str], Model] | None:
+    """What makes the models of a provider; None if nobody knows it."""
+    if provider in _PROVIDERS:
+        module, class_name = _PROVIDERS[provider]
+        make: Callable[[str], Model] = getattr(import_module(module), class_name)
+        return make
+    for added in entry_points(group=GROUP, name=provider):
+        return _loaded(added)
+    return None
+
+
+@cache
+def _added() -> list[str]:
+    return sorted({added.name for added in entry_points(group=GROUP)} - _PROVIDERS.keys())
+
+
+def _loaded(added: EntryPoint) -> Callable[[str], Model]:
+    try:
+        make = added.load()
+    except Exception as error:
+        package = added.dist.name if added.dist is not None else added.module
+        raise UsageError(
+            f"the provider {added.name!r}, which the package {package!r} adds, cannot be loaded: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not callable(make):
+        raise UsageError(f"the provider {added.name!r} is not a callable that makes a model: {added.value}")
+    return _checked(added.name, make)
+
+
+def _checked(provider: str, make: Callable[[str], object]) -> Callable[[str], Model]:
+    def made(model_id: str) -> Model:
+        model = make(model_id)
+        if not isinstance(model, Model):
+            raise UsageError(
+                f"the provider {provider!r} has made {type(model).__name__}, which is not a Model"
+            )
+        return model
+
+    return made
