@@ -5,13 +5,12 @@ Each has a sync face and an `a` form; both are one line over one implementation.
 
 from __future__ import annotations
 
-from pydantic_core import from_json
-
 from kern.agent.state_access import StateAccess, wait
 from kern.db.base import SessionRow
 from kern.errors import UsageError
 from kern.messages import Message
-from kern.run.output import RunOutput, TeamRunOutput, output_from_dict
+from kern.run.output import RunOutput, TeamRunOutput
+from kern.runtime.stored import load_output, load_outputs
 
 Output = RunOutput | TeamRunOutput
 
@@ -35,7 +34,7 @@ class SessionAccess(StateAccess):
             return None
         async with self._use(row.session_id, user_id) as session:  # whose runs that were left are over then
             row = await session.db.load_run(run_id) or row
-            return output_from_dict(from_json(row.data))
+            return await load_output(session.db, row)
 
     async def aget_last_run_output(
         self, session_id: str | None = None, *, user_id: str | None = None
@@ -43,7 +42,7 @@ class SessionAccess(StateAccess):
         """The newest run of the session that the application started, or None."""
         async with self._use(session_id, user_id) as session:
             rows = await session.db.load_runs(session.session_id, limit=1)
-            return output_from_dict(from_json(rows[0].data)) if rows else None
+            return await load_output(session.db, rows[0]) if rows else None
 
     async def aget_session_messages(
         self, session_id: str | None = None, *, user_id: str | None = None, limit: int | None = None
@@ -51,7 +50,7 @@ class SessionAccess(StateAccess):
         """What was said in the newest `limit` runs (None: all), oldest first, without system messages."""
         async with self._use(session_id, user_id) as session:
             rows = await session.db.load_runs(session.session_id, limit=limit)
-        outputs = [output_from_dict(from_json(row.data)) for row in rows]
+            outputs = await load_outputs(session.db, rows)
         return [
             message
             for output in outputs

@@ -9,13 +9,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pydantic_core import from_json
-
 from kern.messages import Message
 from kern.models.base import ToolDefinition
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput, output_from_dict
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.run import Run
 from kern.runtime.spec import CallSite, ToolOutcome, arguments_of
+from kern.runtime.stored import load_outputs
 
 
 @dataclass(slots=True, frozen=True)
@@ -55,17 +54,17 @@ async def completed_runs(run: Run, count: int) -> list[RunOutput | TeamRunOutput
     name has another id in the next process, and a session may be handed from one agent to another.
     """
     member = run.parent is not None
-    wanted, limit = count, count
+    db, limit = run.tree.request.db, count
     while count > 0:
-        rows = await run.tree.request.db.load_runs(
+        rows = await db.load_runs(
             run.tree.request.session_id,
             limit=limit,
             runner_id=run.spec.id if member else None,
             top_level=not member,
         )
-        good = [row for row in rows if row.status == RunStatus.completed.value]
-        if len(good) >= wanted or len(rows) < limit:
-            return [output_from_dict(from_json(row.data)) for row in good[-wanted:]]
+        good = await load_outputs(db, [row for row in rows if row.status == RunStatus.completed.value])
+        if len(good) >= count or len(rows) < limit:
+            return good[-count:]
         limit *= 2  # some of the newest had failed
     return []
 
