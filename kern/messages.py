@@ -145,6 +145,7 @@ class Message:
         role: Who speaks.
         content: The text.
         reasoning_content: The model's reasoning, where the provider shows it.
+        commentary: What the model said about its work, marked by the provider as no part of the answer.
         tool_calls: What an assistant message asks to be called.
         tool_call_id: For a tool message: the call that it answers.
         tool_name: For a tool message: the tool.
@@ -174,6 +175,7 @@ class Message:
     usage: Usage | None = None
     created_at: int | None = None
     from_history: bool = False
+    commentary: str | None = None
 
     def __repr__(self) -> str:
         """What is set, without what most messages lack."""
@@ -188,6 +190,8 @@ class Message:
             data["content"] = self.content
         if self.reasoning_content is not None:
             data["reasoning_content"] = self.reasoning_content
+        if self.commentary is not None:
+            data["commentary"] = self.commentary
         if self.tool_calls:
             data["tool_calls"] = [call.to_dict() for call in self.tool_calls]
         if self.tool_call_id is not None:
@@ -228,6 +232,7 @@ class Message:
 _PLAIN = (
     "content",
     "reasoning_content",
+    "commentary",
     "tool_call_id",
     "tool_name",
     "tool_call_error",

@@ -84,13 +84,16 @@ class ModelResponse:
 
 
 class DeltaSink(Protocol):
-    """Where a model puts what it streams. The three putting methods never wait."""
+    """Where a model puts what it streams. The putting methods never wait."""
 
     def content(self, text: str) -> None:
         """A piece of the answer."""
 
     def reasoning(self, text: str) -> None:
         """A piece of the reasoning."""
+
+    def commentary(self, text: str) -> None:
+        """A piece of what the model says about its work, marked by the provider as no part of the answer."""
 
     def retrying(self, error: Exception, attempt: int, delay: float) -> None:
         """Attempt number `attempt` failed with `error`; the next one starts in `delay` seconds."""

@@ -20,6 +20,7 @@ from kern.run.events import (
     RunCancelledEvent,
     RunContentEvent,
     RunErrorEvent,
+    RunIntermediateContentEvent,
     RunPausedEvent,
     SessionStateChangedEvent,
 )
@@ -382,6 +383,11 @@ class RunSink:
         """A piece of the reasoning."""
         if text:
             self._run.emit(ReasoningContentDeltaEvent(self._run.source, text))
+
+    def commentary(self, text: str) -> None:
+        """A piece of what the model says beside its answer."""
+        if text:
+            self._run.emit(RunIntermediateContentEvent(self._run.source, text))
 
     def retrying(self, error: Exception, attempt: int, delay: float) -> None:
         """The request is tried again; nothing of it was shown."""

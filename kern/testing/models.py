@@ -145,7 +145,12 @@ def _as_response(answer: ModelAnswer) -> ModelResponse:
 async def _put(response: ModelResponse, sink: DeltaSink) -> None:
     """Stream the answer; the loop gets a turn after every word, as it would between two reads of a socket."""
     message = response.message
-    for put, text in ((sink.reasoning, message.reasoning_content), (sink.content, message.content)):
+    spoken = (
+        (sink.reasoning, message.reasoning_content),
+        (sink.commentary, message.commentary),
+        (sink.content, message.content),
+    )
+    for put, text in spoken:
         for word in words(text or ""):
             put(word)
             if sink.full:

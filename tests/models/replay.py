@@ -129,6 +129,9 @@ class Sink:
     def reasoning(self, text: str) -> None:
         self.pieces.append(("reasoning", text))
 
+    def commentary(self, text: str) -> None:
+        self.pieces.append(("commentary", text))
+
     def retrying(self, error: Exception, attempt: int, delay: float) -> None:
         self.retries.append((error, attempt, delay))
 

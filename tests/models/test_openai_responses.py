@@ -230,15 +230,43 @@ async def test_reasoning_stays_away_where_it_no_longer_fits(
     assert [item["call_id"] for item in sent if "call_id" in item] == [call.id for call in first.tool_calls]
 
 
-async def test_two_messages_with_phases_go_back_in_two(server: ReplayServer, sink: Sink) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+async def test_two_messages_with_phases_go_back_in_two(
+    server: ReplayServer, sink: Sink, stream: bool
+) -> None:
     output = [said("Looking. ", phase="commentary"), REASONING, said("Found it.", phase="final_answer")]
-    server.replies = [Reply([sse({"type": "response.completed", "response": response("completed", output)})])]
+    events = [
+        {"type": "response.output_item.added", "output_index": 0, "item": {**output[0], "content": []}},
+        delta("Look"),
+        delta("ing. "),
+        {"type": "response.output_item.added", "output_index": 2, "item": {**output[2], "content": []}},
+        delta("Found it.", 2),
+    ]
+    end = {"type": "response.completed", "response": response("completed", output)}
+    server.replies = [Reply([sse(*(events if stream else []), end)])]
     first = (await model(server).respond(ASK, sink)).message
-    assert first.content == sink.text() == "Looking. Found it."
+    assert first.content == sink.text() == "Found it."
+    assert first.commentary == sink.text("commentary") == "Looking. "
+    first = Message.from_dict(first.to_dict())
     await model(server).respond(ModelRequest([*ASK.messages, first, Message("user", "?")]), sink)
     sent = server.asked[1].body["input"][1:4]
     assert [item.get("phase") for item in sent] == ["commentary", None, "final_answer"]
     assert [item["content"][0]["text"] for item in sent if "phase" in item] == ["Looking. ", "Found it."]
+    await model(server, id="gpt-4.1").respond(ModelRequest([*ASK.messages, first]), sink)
+    assert [item["content"] for item in server.asked[2].body["input"][1:]] == ["Looking. ", "Found it."]
+
+
+async def test_a_record_of_the_version_before_goes_back_as_it_did(server: ReplayServer, sink: Sink) -> None:
+    items = [
+        {"type": "message", "id": "m1", "phase": "commentary", "chars": 9},
+        {"type": "message", "id": "m2", "phase": "final_answer", "chars": 9},
+    ]
+    record = {"openai": {"model": model(server).id, "items": items}}
+    old = Message("assistant", "Looking. Found it.", provider_data=record)
+    server.replies = [Reply([of_text("ok")])]
+    await model(server).respond(ModelRequest([*ASK.messages, old]), sink)
+    sent = server.asked[0].body["input"][1:]
+    assert [item["content"][0]["text"] for item in sent] == ["Looking. ", "Found it."]
 
 
 async def test_a_refusal_is_told_and_sent_back_as_one(server: ReplayServer, sink: Sink) -> None:

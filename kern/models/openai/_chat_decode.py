@@ -16,7 +16,7 @@ from kern.messages import ToolCall
 from kern.models._failures import CutFault, StreamFault, explain
 from kern.models.base import DeltaSink, ModelResponse
 from kern.models.openai._chat_encode import PROVIDER
-from kern.models.openai._reading import AnswerReader, answer, count, items_of, parse, text_of
+from kern.models.openai._reading import AnswerReader, answer, count, items_of, text_of
 from kern.usage import Usage
 
 _REASONING = ("reasoning_content", "reasoning")
@@ -46,7 +46,7 @@ class ChatReader(AnswerReader):
         if data == b"[DONE]":
             self.done = True
             return
-        chunk = parse(data)
+        chunk = self._parse(data)
         choices = chunk.get("choices")
         if choices:
             for choice in items_of(choices):
@@ -71,7 +71,7 @@ class ChatReader(AnswerReader):
             return
         if isinstance(said, dict):
             text = text_of(said.get("content"))
-            self._put_content(text)
+            self._content.add(text)
             if not text or len(said) > 1:  # the usual delta is text alone
                 self._read_rest(said)
         if reason := choice.get("finish_reason"):
@@ -81,11 +81,11 @@ class ChatReader(AnswerReader):
         for name in _REASONING:
             if text := text_of(said.get(name)):
                 self._reasoning_name = name
-                self._put_reasoning(text)
+                self._reasoning.add(text)
                 break
         if refusal := text_of(said.get("refusal")):
             self._refused = True
-            self._put_content(refusal)
+            self._content.add(refusal)
         for call in items_of(said.get("tool_calls")):
             self._read_call(call)
 
@@ -114,12 +114,12 @@ class ChatReader(AnswerReader):
         if self._finish_reason in _CUT:
             raise CutFault(_CUT[self._finish_reason], _usage(self._usage))
         calls = [
-            ToolCall(call.id or f"call_{uuid4().hex}", call.name, "".join(call.arguments))
+            ToolCall(call.id or f"call_{uuid4().hex}", call.name, self._whole_text("".join(call.arguments)))
             for call in self._calls
         ]
         reason = "refusal" if self._refused else self._finish_reason
-        reasoning = "".join(self._reasoning)
-        response = answer("".join(self._content), reasoning, calls, _usage(self._usage), reason)
+        reasoning = self._reasoning.whole()
+        response = answer(self._content.whole(), reasoning, calls, _usage(self._usage), reason)
         if reasoning and calls:
             record = {"model": self._model, "reasoning": self._reasoning_name}
             response.message.provider_data = {PROVIDER: record}

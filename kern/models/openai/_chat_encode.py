@@ -77,7 +77,8 @@ def _tool_results(messages: Iterable[Message]) -> Iterator[dict[str, Any]]:
 
 
 def _assistant(message: Message, replay_for: str | None) -> dict[str, Any]:
-    said: dict[str, Any] = {"role": "assistant", "content": message.content}
+    texts = [text for text in (message.commentary, message.content) if text]
+    said: dict[str, Any] = {"role": "assistant", "content": "\n\n".join(texts) if texts else message.content}
     if message.tool_calls:
         said["tool_calls"] = [
             {
@@ -92,7 +93,7 @@ def _assistant(message: Message, replay_for: str | None) -> dict[str, Any]:
         record = (message.provider_data or {}).get(PROVIDER)
         if isinstance(record, Mapping) and replay_for is not None and record.get("model") == replay_for:
             said[record["reasoning"]] = message.reasoning_content
-    elif message.content is None:
+    elif said["content"] is None:
         said["content"] = ""
     return said
 

@@ -86,7 +86,7 @@ class OpenAIModel(Model):
             client=self.http_client,
         )
         pieces = sink if request.stream else None
-        return await send(post, lambda streamed: self._reader(pieces, streamed=streamed), sink)
+        return await send(post, lambda streamed: self._reader(request, pieces, streamed=streamed), sink)
 
     @abstractmethod
     def _body(self, request: ModelRequest, *, official: bool) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class OpenAIModel(Model):
         """
 
     @abstractmethod
-    def _reader(self, sink: DeltaSink | None, *, streamed: bool) -> Reader:
+    def _reader(self, request: ModelRequest, sink: DeltaSink | None, *, streamed: bool) -> Reader:
         """The reader of one answer."""
 
     def _encode(self, request: ModelRequest, base_url: httpx.URL) -> bytes:

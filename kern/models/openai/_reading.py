@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -11,6 +13,7 @@ from kern.messages import Message, ToolCall
 from kern.models._failures import StreamFault
 from kern.models._sse import EventStream
 from kern.models.base import DeltaSink, ModelResponse
+from kern.models.openai._strand import Strand, mended
 from kern.usage import Usage
 
 
@@ -29,15 +32,16 @@ class AnswerReader(ABC):
         self._sink = sink
         self._events = EventStream() if streamed else None
         self._body: list[bytes] = []
-        self._content: list[str] = []
-        self._reasoning: list[str] = []
-        self._content_shown = False
-        self._reasoning_shown = False
+        live = sink if streamed else None  # a whole answer is shown once it is checked
+        self._content = Strand(live.content if live else None)
+        self._reasoning = Strand(live.reasoning if live else None)
+        self._commentary = Strand(live.commentary if live else None)
+        self._halved = False
 
     @property
     def shown(self) -> bool:
         """A piece was put into the sink."""
-        return self._content_shown or self._reasoning_shown
+        return self._content.shown or self._reasoning.shown or self._commentary.shown
 
     def feed(self, chunk: bytes) -> None:
         """Read on."""
@@ -52,14 +56,18 @@ class AnswerReader(ABC):
     def finish(self) -> ModelResponse:
         """The whole answer, after the last byte."""
         if self._events is None:
-            self._read_whole(parse(b"".join(self._body)))
+            self._read_whole(self._parse(b"".join(self._body)))
+        for strand in (self._reasoning, self._commentary, self._content):
+            strand.end()
         response = self._respond()
         message = response.message
         # Servers that answer in one piece though asked for a stream, or stream the text in no deltas.
         if self._sink is not None:
-            if message.reasoning_content and not self._reasoning_shown:
+            if message.reasoning_content and not self._reasoning.shown:
                 self._sink.reasoning(message.reasoning_content)
-            if message.content and not self._content_shown:
+            if message.commentary and not self._commentary.shown:
+                self._sink.commentary(message.commentary)
+            if message.content and not self._content.shown:
                 self._sink.content(message.content)
         return response
 
@@ -75,50 +83,59 @@ class AnswerReader(ABC):
     def _respond(self) -> ModelResponse:
         """Put together what was read; `StreamFault` if it is not whole."""
 
-    def _put_content(self, text: str) -> None:
-        if text:
-            self._content.append(text)
-            if self._sink is not None and self._events is not None:
-                self._content_shown = True
-                self._sink.content(text)
+    def _parse(self, data: bytes) -> dict[str, Any]:
+        """A JSON object out of the provider's bytes."""
+        try:
+            value = from_json(data)
+        except ValueError as error:
+            value = _parse_halves(data, error)
+            if not self._halved:
+                self._halved = True
+                for strand in (self._reasoning, self._commentary, self._content):
+                    strand.watch()
+        if not isinstance(value, dict):
+            raise StreamFault(f"the answer is no JSON object: {excerpt(data)}")
+        return value
 
-    def _put_reasoning(self, text: str) -> None:
-        if text:
-            self._reasoning.append(text)
-            if self._sink is not None and self._events is not None:
-                self._reasoning_shown = True
-                self._sink.reasoning(text)
+    def _whole_text(self, text: str) -> str:
+        """Text that was put together of pieces, without halves of characters."""
+        return mended(text) if self._halved else text
 
 
 def answer(
-    content: str, reasoning: str, calls: list[ToolCall], usage: Usage, finish_reason: str | None
+    content: str,
+    reasoning: str,
+    calls: list[ToolCall],
+    usage: Usage,
+    finish_reason: str | None,
+    commentary: str = "",
 ) -> ModelResponse:
-    """A model's answer of these parts; an empty text is None beside tool calls or reasoning, else empty."""
+    """A model's answer of these parts; an empty text is None beside tool calls, else empty."""
     message = Message(
         "assistant",
         content or (None if calls else ""),
         reasoning_content=reasoning or None,
+        commentary=commentary or None,
         tool_calls=calls,
         usage=usage,
     )
     return ModelResponse(message, usage, finish_reason)
 
 
-def parse(data: bytes) -> dict[str, Any]:
-    """A JSON object out of the provider's bytes."""
+def _parse_halves(data: bytes, error: ValueError) -> Any:
+    """JSON in which characters are cut in two, which the usual parser refuses: see `Seam`."""
     try:
-        value = from_json(data)
-    except ValueError as error:
-        raise StreamFault(f"malformed JSON in the answer: {_excerpt(data)}") from error
-    if not isinstance(value, dict):
-        raise StreamFault(f"the answer is no JSON object: {_excerpt(data)}")
-    return value
+        return json.loads(data.decode(errors="surrogateescape"))
+    except (ValueError, RecursionError):
+        raise StreamFault(f"malformed JSON in the answer: {excerpt(data)}") from error
 
 
 def count(details: Any, name: str) -> int:
-    """The number under `name`; 0 where a server leaves it, or all of `details`, out."""
+    """The number under `name`; 0 where a server leaves it, or all of `details`, out, or it is no count."""
     value = details.get(name) if isinstance(details, dict) else None
-    return value if isinstance(value, int) else 0
+    if isinstance(value, float) and math.isfinite(value):
+        value = int(value)
+    return max(value, 0) if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def items_of(value: Any) -> list[dict[str, Any]]:
@@ -131,5 +148,6 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _excerpt(data: bytes) -> str:
+def excerpt(data: bytes) -> str:
+    """The beginning of an answer, for the text of an error."""
     return repr(data[:200].decode(errors="replace"))

@@ -94,7 +94,9 @@ def _file(file: File) -> dict[str, Any]:
 def _plain(message: Message) -> list[dict[str, Any]]:
     """An assistant's message as anyone could have said it."""
     items: list[dict[str, Any]] = []
-    if message.content or not message.tool_calls:
+    if message.commentary:
+        items.append({"role": "assistant", "content": message.commentary})
+    if message.content or not (message.tool_calls or message.commentary):
         items.append({"role": "assistant", "content": message.content or ""})
     items.extend(
         {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments or "{}"}
@@ -113,14 +115,17 @@ def _replay(message: Message, model: str) -> list[dict[str, Any]] | None:
     if not isinstance(record, Mapping) or record.get("model") != model:
         return None
     calls = {call.id: call for call in message.tool_calls}
-    text = message.content or ""
+    texts = {"content": message.content or "", "commentary": message.commentary or ""}
+    ends = dict.fromkeys(texts, 0)
     items: list[dict[str, Any]] = []
     for item in record.get("items", ()):
         if item["type"] == "message":
-            said, text = text[: item["chars"]], text[item["chars"] :]
-            if len(said) != item["chars"]:
+            of = item.get("of", "content")
+            start = item.get("start", ends[of])  # which records of version 0.1 lack: nothing stood between
+            ends[of] = start + item["chars"]
+            if ends[of] > len(texts[of]):
                 return None
-            items.append(_message(item, said))
+            items.append(_message(item, texts[of][start : ends[of]]))
         elif item["type"] == "function_call":
             call = calls.pop(item["call_id"], None)
             if call is None:
@@ -128,7 +133,8 @@ def _replay(message: Message, model: str) -> list[dict[str, Any]] | None:
             items.append({**item, "name": call.name, "arguments": call.arguments})
         else:
             items.append(item)
-    return items if not calls and not text else None
+    whole = all(ends[of] == len(text) for of, text in texts.items())
+    return items if whole and not calls else None
 
 
 def _message(item: Mapping[str, Any], said: str) -> dict[str, Any]:

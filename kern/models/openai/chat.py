@@ -67,5 +67,5 @@ class OpenAIChat(OpenAIModel):
             body["parallel_tool_calls"] = self.parallel_tool_calls
         return body
 
-    def _reader(self, sink: DeltaSink | None, *, streamed: bool) -> Reader:
+    def _reader(self, request: ModelRequest, sink: DeltaSink | None, *, streamed: bool) -> Reader:
         return ChatReader(self.id, sink, streamed=streamed)

@@ -70,5 +70,6 @@ class OpenAIResponses(OpenAIModel):
             body["parallel_tool_calls"] = self.parallel_tool_calls
         return body
 
-    def _reader(self, sink: DeltaSink | None, *, streamed: bool) -> Reader:
-        return ResponsesReader(self.id, sink, streamed=streamed)
+    def _reader(self, request: ModelRequest, sink: DeltaSink | None, *, streamed: bool) -> Reader:
+        structured = request.response_format is not None
+        return ResponsesReader(self.id, sink, streamed=streamed, structured=structured)

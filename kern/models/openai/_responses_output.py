@@ -1,0 +1,144 @@
+"""The output items of a response, as a message."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal
+
+from pydantic_core import to_json
+
+from kern.errors import ModelBehaviorError
+from kern.messages import ToolCall
+from kern.models.openai._reading import items_of, text_of
+
+logger = logging.getLogger("kern.models")
+
+# What the provider's own tools have done: its result is in the text of the answer.
+_HOSTED = frozenset(
+    {
+        "code_interpreter_call",
+        "compaction",
+        "file_search_call",
+        "image_generation_call",
+        "mcp_call",
+        "mcp_list_tools",
+        "tool_search_call",
+        "tool_search_output",
+        "web_search_call",
+    }
+)
+# Of those, what can be an answer by itself.
+_ANSWERS = ("image_generation_call",)
+
+
+class Output:
+    """What an answer's output items come to.
+
+    `record` is what it takes to send the items again: reasoning whole, of texts and calls only their places
+    (of a text, `of` says in which field of the message it stands, `start` and `chars` where).
+    It is worth keeping (`notable`) if plain messages could not say the same.
+
+    Args:
+        items: The output items.
+        structured: JSON was asked for: of several messages only the last is the answer.
+
+    Raises:
+        ModelBehaviorError: None of them is known, so that there is no answer.
+    """
+
+    def __init__(self, items: list[dict[str, Any]], *, structured: bool = False) -> None:
+        self.reasoning: list[str] = []
+        self.calls: list[ToolCall] = []
+        self.record: list[dict[str, Any]] = []
+        self.refused = False
+        self.notable = False
+        self._messages: list[tuple[dict[str, Any], str]] = []
+        unknown: list[str] = []
+        for item in items:
+            kind = item.get("type")
+            if kind == "message":
+                self._message(item)
+            elif kind == "function_call":
+                self._call(item)
+            elif kind == "reasoning":
+                self._reason(item)
+            else:
+                self.record.append(item)
+                self.notable = True
+                if kind not in _ANSWERS:
+                    unknown.append(str(kind))
+        self.content, self.commentary = self._arrange(structured)
+        if unknown:
+            known = bool(self._messages or self.calls or any(item.get("type") in _ANSWERS for item in items))
+            _report(unknown, known)
+
+    def _message(self, item: dict[str, Any]) -> None:
+        place = {name: item[name] for name in ("type", "id", "phase") if item.get(name) is not None}
+        texts = []
+        for part in items_of(item.get("content")):
+            texts.append(text_of(part.get("text") or part.get("refusal")))
+            if part.get("type") == "refusal":
+                self.refused = place["refusal"] = True
+        if isinstance(item.get("content"), str):
+            texts.append(item["content"])
+        self._messages.append((place, "".join(texts)))
+        self.record.append(place)
+        self.notable = self.notable or "phase" in place
+
+    def _arrange(self, structured: bool) -> tuple[str, str]:
+        """The answer and the commentary: the messages of each kind are paragraphs of one text."""
+        self.notable = self.notable or len(self._messages) > 1
+        said = [i for i, (place, _) in enumerate(self._messages) if place.get("phase") != "commentary"]
+        if not said and not self.calls:  # nothing else follows: this is all that is answered
+            said = list(range(len(self._messages)))
+        if structured:
+            said = said[-1:]
+        texts = {"content": "", "commentary": ""}
+        for index, (place, text) in enumerate(self._messages):
+            kind: Literal["content", "commentary"] = "content" if index in said else "commentary"
+            before = texts[kind]
+            if before and text:
+                before += "\n\n"
+            texts[kind] = before + text
+            place["of"] = kind
+            place["start"] = len(before)
+            place["chars"] = len(text)
+        return texts["content"], texts["commentary"]
+
+    def _call(self, item: dict[str, Any]) -> None:
+        call = ToolCall(
+            text_of(item.get("call_id") or item.get("id")),
+            text_of(item.get("name")),
+            arguments_of(item.get("arguments")),
+        )
+        self.calls.append(call)
+        place = {"type": "function_call", "call_id": call.id}
+        if item.get("id"):
+            place["id"] = item["id"]
+        self.record.append(place)
+
+    def _reason(self, item: dict[str, Any]) -> None:
+        parts = items_of(item.get("content")) or items_of(item.get("summary"))
+        self.reasoning.extend(text for part in parts if (text := text_of(part.get("text"))))
+        # An item without its content is a name that only the provider's own store could resolve.
+        if item.get("encrypted_content") or item.get("content"):
+            self.record.append({name: value for name, value in item.items() if value is not None})
+            self.notable = True
+
+
+def arguments_of(value: Any) -> str:
+    """A call's arguments as JSON text; for a tool without parameters servers also write null, or nothing."""
+    text = value if isinstance(value, str) else "" if value is None else to_json(value).decode()
+    return "{}" if text.strip() in ("", "null") else text
+
+
+def _report(unknown: list[str], answered: bool) -> None:
+    kinds = ", ".join(sorted(set(unknown)))
+    if not answered:
+        raise ModelBehaviorError(
+            f"the answer has no text and no tool call, only output items of these types: {kinds}; "
+            "Kern does not act on them: do not offer the hosted tool that they belong to, or let it act "
+            "without approval"
+        )
+    level = logging.INFO if _HOSTED.issuperset(unknown) else logging.WARNING
+    logger.log(level, "output items that Kern does not act on are kept beside the answer: %s", kinds)
