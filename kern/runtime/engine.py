@@ -36,7 +36,8 @@ from kern.run.events import (
     RunStartedEvent,
 )
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
-from kern.runtime.run import Run, RunSink
+from kern.runtime.run import Run
+from kern.runtime.sink import RunSink
 from kern.runtime.spec import Answer, RunnableTool, SinkFactory, ToolOutcome
 from kern.runtime.stream import Listen
 from kern.runtime.toolrun import run_calls, tool_message

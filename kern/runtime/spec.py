@@ -23,7 +23,8 @@ from kern.state.spec import StateSpec
 from kern.usage import UsageLimits
 
 if TYPE_CHECKING:
-    from kern.runtime.run import Run, RunSink
+    from kern.runtime.run import Run
+    from kern.runtime.sink import RunSink
 
 
 @dataclass(slots=True, frozen=True)

@@ -13,7 +13,15 @@ from kern.run.output import RunOutput, TeamRunOutput, output_from_dict
 
 log = logging.getLogger("kern")
 
-_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, UsageError)
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    UsageError,
+)
 """What reading JSON that is not what it should be ends in."""
 
 Output = RunOutput | TeamRunOutput

@@ -21,7 +21,8 @@ from kern.errors import RetryAgentRun, UsageError
 from kern.messages import Message
 from kern.models.base import ResponseFormat, ToolDefinition
 from kern.run.events import RunIntermediateContentEvent
-from kern.runtime.run import Run, RunSink
+from kern.runtime.run import Run
+from kern.runtime.sink import RunSink
 from kern.runtime.spec import Again, Answer, CallSite, Review, ToolOutcome
 from kern.tools.json_check import misfits
 from kern.tools.schema import Schema, strict_schema, undo_strict

@@ -16,7 +16,8 @@ from kern.messages import Message
 from kern.models.base import ToolDefinition
 from kern.run.output import RunStatus
 from kern.runtime.control import active_runs
-from kern.runtime.run import Run, RunSink
+from kern.runtime.run import Run
+from kern.runtime.sink import RunSink
 from kern.runtime.spec import Again, Answer, CallSite, RunInput, RunnerSpec, ToolOutcome, arguments_of
 from kern.runtime.structured import AsideSink
 from kern.state.block import Block
