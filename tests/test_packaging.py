@@ -87,6 +87,10 @@ async def _standard_library() -> None:
     assert asyncio._get_running_loop() is asyncio.get_running_loop()
     assert http.HTTPStatus._value2member_map_[404].phrase == "Not Found"
     assert argparse._SubParsersAction
+    task = asyncio.create_task(asyncio.sleep(0))
+    task.add_done_callback(print)
+    assert [callback for callback, _ in task._callbacks] == [print]
+    await asyncio.wait([task])
 
 
 PRIVATE_PARTS: dict[str, tuple[set[str], Callable[[], Any]]] = {
@@ -94,7 +98,7 @@ PRIVATE_PARTS: dict[str, tuple[set[str], Callable[[], Any]]] = {
     "httpx": ({"_transport", "_mounts", "_pool"}, _httpx),
     "aiohttp": ({"_acquired", "_conns"}, _aiohttp),
     "the standard library": (
-        {"_get_running_loop", "_value2member_map_", "_SubParsersAction"},
+        {"_get_running_loop", "_value2member_map_", "_SubParsersAction", "_callbacks"},
         _standard_library,
     ),
 }

@@ -156,15 +156,26 @@ async def test_a_commit_that_fails_after_its_cancellation_leaves_nothing_behind(
 async def test_a_deadline_ends_a_commit_as_a_timeout(path: Path) -> None:
     db, halt = SqliteDb(path), Halt()
 
+    task = asyncio.current_task()
+    assert task is not None
+
     async def late() -> None:
-        async with asyncio.timeout(0.05):
-            asyncio.get_running_loop().call_later(0.1, halt.go.set)
-            await db.commit(state_commit(seen=halt))
+        async with asyncio.timeout(None) as deadline:
+            ending = asyncio.create_task(end(deadline))
+            try:
+                await db.commit(state_commit(seen=halt))
+            finally:
+                await ending
+
+    async def end(deadline: asyncio.Timeout) -> None:
+        await halt.wait()
+        deadline.reschedule(asyncio.get_running_loop().time())
+        while not task.cancelling():
+            await asyncio.sleep(0)
+        halt.go.set()
 
     with pytest.raises(TimeoutError):
         await late()
-    task = asyncio.current_task()
-    assert task is not None
     assert task.cancelling() == 0
     assert await db.load_session("s") is not None
 

@@ -236,7 +236,7 @@ async def test_a_cancellation_at_any_turn_of_the_commit_leaves_all_of_it(tmp_pat
 async def test_a_stream_collected_on_another_loop_is_committed_before_that_loop_s_accessor_returns(
     db: SqliteDb,
 ) -> None:
-    inside, over = threading.Event(), threading.Event()
+    inside, left, over = threading.Event(), threading.Event(), threading.Event()
 
     async def stuck(run_context: RunContext) -> None:
         run_context.session_state["never"] = True
@@ -251,6 +251,7 @@ async def test_a_stream_collected_on_another_loop_is_committed_before_that_loop_
         async for event in held[0]:
             if event.kind == "ToolCallStarted":
                 break
+        left.set()  # only now nothing but `held` refers to the stream
         await asyncio.to_thread(over.wait, 10)
 
     async def let_go() -> dict[str, Any]:
@@ -258,7 +259,8 @@ async def test_a_stream_collected_on_another_loop_is_committed_before_that_loop_
         return await agent.aget_session_state()
 
     first = asyncio.create_task(asyncio.to_thread(asyncio.run, consume()))
-    await asyncio.to_thread(inside.wait, 10)
+    assert await asyncio.to_thread(inside.wait, 10)
+    assert await asyncio.to_thread(left.wait, 10)
     assert await asyncio.to_thread(asyncio.run, let_go()) == {}
     (row,) = await db.load_runs("one")
     assert row.status == "CANCELLED"

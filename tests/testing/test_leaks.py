@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -65,3 +66,49 @@ async def test_an_open_request_is_found() -> None:
                     await asyncio.sleep(0)
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
+
+
+# In fixtures, where the block is the test.
+
+
+@pytest.fixture
+async def clean() -> AsyncIterator[None]:
+    async with no_leaks():
+        yield
+
+
+@pytest.fixture(scope="module")
+async def clean_module() -> AsyncIterator[None]:
+    async with no_leaks():
+        yield
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_an_async_fixture_does_not_count_its_own_tasks(
+    clean: None, clean_module: None, turn: int
+) -> None:
+    await asyncio.create_task(asyncio.sleep(0))
+
+
+@pytest.fixture
+async def leaking() -> AsyncIterator[list[asyncio.Task[bool]]]:
+    tasks: list[asyncio.Task[bool]] = []
+    with pytest.raises(AssertionError, match="forgotten"):
+        async with no_leaks(grace=0):
+            yield tasks
+    tasks[0].cancel()
+    await asyncio.wait(tasks)
+
+
+async def test_an_async_fixture_finds_what_its_test_left(leaking: list[asyncio.Task[bool]]) -> None:
+    leaking.append(asyncio.create_task(asyncio.Event().wait(), name="forgotten"))
+
+
+def test_a_block_that_spans_two_runs_of_the_loop_counts_neither_of_their_tasks() -> None:
+    """As other frameworks run the two halves of a fixture."""
+    context = no_leaks(grace=0)
+
+    with asyncio.Runner() as runner:
+        runner.run(context.__aenter__())
+        runner.run(asyncio.sleep(0))
+        runner.run(context.__aexit__(None, None, None))
