@@ -25,7 +25,8 @@
     │   └── StateLockTimeout         waited too long for the state
     ├── SessionError                 the session
     │   ├── SessionOwnershipError    it belongs to another user
-    │   └── SessionBusyError         another run has it, and `on_busy="reject"`
+    │   ├── SessionBusyError         another run has it, and this one does not wait
+    │   └── RunConflictError         a run of that id was faster: it goes on, or has ended
     ├── StoreError                   the database
     ├── CheckError                   a check refused the run
     │   ├── InputCheckError
@@ -263,6 +264,13 @@ class SessionBusyError(SessionError):
         self.session_id = session_id
 
 
+class RunConflictError(SessionError):
+    """A run that is asked for, or that stands in the way, goes on or has ended: somebody was faster.
+
+    No fault of the program: two clicks on one button, or a request that was sent twice, lead here.
+    """
+
+
 class StoreError(KernError):
     """The database could not do what was asked; what was to be saved is not saved."""
 
@@ -297,7 +305,7 @@ class RunDeadlineExceeded(KernError):
 
 
 class UsageLimitExceeded(KernError):
-    """The next request or tool call would pass a limit of `UsageLimits`.
+    """The next request or tool call would pass `max_requests`, `tool_call_limit` or a limit of `UsageLimits`.
 
     Args:
         what: The limit that was reached, such as "requests".

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kern import Agent, RunContext, RunStatus, Team, tool
-from kern.errors import UsageError
+from kern.errors import RunConflictError, UsageError
 from kern.messages import ToolCall
 from kern.models.base import ModelRequest, ModelResponse
 from kern.testing import FunctionModel, ScriptedModel, tool_call
@@ -80,7 +80,7 @@ async def test_a_call_waits_for_confirmation_and_the_others_of_its_turn_do_not()
     assert output.run_id == paused.run_id
     assert [t.tool_name for t in output.tools] == ["delete_item", "add_item"]
     assert output.metrics.requests == 2
-    with pytest.raises(UsageError, match="does not wait"):
+    with pytest.raises(RunConflictError, match="does not wait"):
         await agent.acontinue_run(paused)
     assert DONE == ["add eggs", "delete milk"]
 
@@ -204,7 +204,7 @@ async def test_only_one_continuation_at_a_time() -> None:
     results = await asyncio.gather(
         team.acontinue_run(paused), team.acontinue_run(paused), return_exceptions=True
     )
-    assert sum(isinstance(result, UsageError) for result in results) == 1
+    assert sum(isinstance(result, RunConflictError) for result in results) == 1
     assert DONE.count("delete milk") == 1
 
 
@@ -246,10 +246,10 @@ def test_a_run_goes_on_in_a_new_process(tmp_path: Path) -> None:
     again = run_program(
         file,
         f"""
-        from kern.errors import UsageError
+        from kern.errors import RunConflictError
         try:
             team.continue_run(run_id={run_id!r})
-        except UsageError as error:
+        except RunConflictError as error:
             print(error, DONE)
         """,
     )

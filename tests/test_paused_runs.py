@@ -19,6 +19,7 @@ from kern.db.sqlite import SqliteDb
 from kern.errors import (
     KernError,
     ModelBehaviorError,
+    RunConflictError,
     SessionOwnershipError,
     UsageError,
     UsageLimitExceeded,
@@ -267,7 +268,7 @@ async def test_several_pauses_in_one_run_at_different_depths() -> None:
     assert "rejected this call: no" in second
     assert third == "did it"
     assert set((await rows_of(team, output.session_id)).values()) == {"COMPLETED"}
-    with pytest.raises(UsageError, match="its status is COMPLETED"):
+    with pytest.raises(RunConflictError, match="its status is COMPLETED"):
         await confirmed(team, paused)
 
 
@@ -437,7 +438,7 @@ async def test_a_paused_run_that_is_cancelled_is_over_with_all_its_members() -> 
     stored = await team.aget_run_output(paused.run_id)
     assert stored is not None
     assert (stored.status, stored.requirements) == (RunStatus.cancelled, [])
-    with pytest.raises(UsageError, match="its status is CANCELLED"):
+    with pytest.raises(RunConflictError, match="its status is CANCELLED"):
         await confirmed(team, paused, user_id="ann")
     assert not await team.acancel_run(paused.run_id)
 
@@ -575,5 +576,5 @@ async def test_an_error_after_the_pause_is_stored_and_cannot_be_continued() -> N
     paused = await agent.arun("go")
     with pytest.raises(KernError, match="broken"):
         await confirmed(agent, paused)
-    with pytest.raises(UsageError, match="its status is ERROR"):
+    with pytest.raises(RunConflictError, match="its status is ERROR"):
         await confirmed(agent, paused)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from kern.agent.state_access import StateAccess, wait
 from kern.db.base import SessionRow
-from kern.errors import UsageError
+from kern.errors import RunConflictError
 from kern.messages import Message
 from kern.run.output import RunOutput, TeamRunOutput
 from kern.runtime.stored import load_output, load_outputs
@@ -73,11 +73,13 @@ class SessionAccess(StateAccess):
         """Delete the session with all its runs; False if there is none.
 
         Raises:
-            UsageError: A run of the session is going on.
+            RunConflictError: A run of the session is going on.
         """
         async with self._use(session_id, user_id) as session:
             if session.busy:
-                raise UsageError(f"session {session.session_id!r} has a run that goes on; cancel it first")
+                raise RunConflictError(
+                    f"session {session.session_id!r} has a run that goes on; cancel it first"
+                )
             return await session.db.delete_session(session.session_id)
 
     async def aset_session_name(

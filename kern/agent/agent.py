@@ -50,6 +50,7 @@ class Agent(Runner[RunOutput]):
             after=self.steps_after(),
             tool_choice=self.tool_choice,
             tool_call_limit=self.tool_call_limit,
+            max_requests=self.max_requests,
             retries=self.retry_policy(),
         )
         return with_output(with_input(with_hooks(spec, self), self.input_schema), self, options)

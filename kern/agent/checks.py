@@ -40,7 +40,7 @@ _KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
 )
 _COUNTS = (
     *("num_history_runs", "num_history_messages", "max_tool_calls_from_history"),
-    *("tool_call_limit", "retries", "delay_between_retries"),
+    *("tool_call_limit", "max_requests", "retries", "delay_between_retries"),
 )
 # All at once: agents are made by the thousand, and nearly every parameter of nearly all is as it should be.
 _kinds_of = attrgetter(*(name for name, _, _ in _KINDS))

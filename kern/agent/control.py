@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
 import pydantic
@@ -51,6 +52,31 @@ class RunControl(SessionAccess, Generic[OutputT]):
     def build_spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
         """What the engine is told of this agent or team for one run."""
         raise NotImplementedError
+
+    def request(self, input: RunInput, options: RunOptions) -> RunRequest:
+        """What the engine is asked for: a run on `input`, as the constructor and the call say."""
+        user_id = options.user_id if options.user_id is not None else self.user_id
+        debug = self.debug_mode if options.debug_mode is None else options.debug_mode
+        if debug:
+            show_debug_messages()
+        return RunRequest(
+            spec=self.build_spec(options),
+            input=input,
+            db=self.database(),
+            run_id=options.run_id or str(uuid.uuid4()),
+            session_id=options.session_id or self.default_session_id(user_id),
+            user_id=user_id,
+            state=self.state_spec(),
+            session_state=options.session_state,
+            overwrite_state=self.overwrite_db_session_state,
+            on_busy=self.on_busy,
+            dependencies={**(self.dependencies or {}), **(options.dependencies or {})},
+            metadata={**(self.metadata or {}), **(options.metadata or {})},
+            timeout=self.timeout if options.timeout is None else options.timeout,
+            usage_limits=self.usage_limits if options.usage_limits is None else options.usage_limits,
+            skip_events=self.skipped_events(),
+            debug=self.debug_level if debug else 0,
+        )
 
     def listens(self, stream_events: bool | None) -> Listen:
         """What a stream yields: what its run says, or the constructor."""
@@ -112,13 +138,14 @@ class RunControl(SessionAccess, Generic[OutputT]):
             run_id: Instead of it, the run's id.
             requirements: The resolved requirements; without them, those of `run_response`.
             stream: As for `arun`.
-            user_id: Whose session it is.
+            user_id: Whose session it is; None: whose `run_response` is, else the constructor's.
             dependencies, output_schema, usage_limits: What the run was given as its own; they are not stored.
                 What it used before the pause counts towards the limits.
             timeout: Seconds that this part of the run may take.
 
         Raises:
-            UsageError: The run does not wait, or goes on already.
+            UsageError: There is no such run, or an answer is not for it.
+            RunConflictError: The run does not wait, or goes on already.
         """
         check_keywords("continue_run", options, _Continuation)
         call = _Continuation(**options)
@@ -183,27 +210,22 @@ class RunControl(SessionAccess, Generic[OutputT]):
             raise UsageError(
                 f"no run {run_id!r} is stored here; a run is continued with the db it was made with"
             )
-        debug = self.debug_mode if call.debug_mode is None else call.debug_mode
-        if debug:
-            show_debug_messages()
-        user_id = call.user_id or (run_response.user_id if run_response is not None else None) or self.user_id
-        return RunRequest(
-            spec=self.build_spec(RunOptions(output_schema=call.output_schema)),
-            input=RunInput(value=None, messages=[]),
-            db=db,
+        user_id = call.user_id
+        if user_id is None and run_response is not None:
+            user_id = run_response.user_id
+        options = RunOptions(
             run_id=run_id,
             session_id=row.session_id,
             user_id=user_id,
-            state=self.state_spec(),
-            on_busy=self.on_busy,
-            dependencies={**(self.dependencies or {}), **(call.dependencies or {})},
-            metadata=output_from_dict(from_json(row.data)).metadata,
-            timeout=self.timeout if call.timeout is None else call.timeout,
-            usage_limits=self.usage_limits if call.usage_limits is None else call.usage_limits,
-            resume=Resume(answers),
-            skip_events=self.skipped_events(),
-            debug=self.debug_level if debug else 0,
+            dependencies=call.dependencies,
+            output_schema=call.output_schema,
+            timeout=call.timeout,
+            usage_limits=call.usage_limits,
+            debug_mode=call.debug_mode,
         )
+        request = self.request(RunInput(value=None, messages=[]), options)
+        metadata = output_from_dict(from_json(row.data)).metadata
+        return replace(request, metadata=metadata, resume=Resume(answers))
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

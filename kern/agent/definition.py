@@ -107,8 +107,12 @@ class Definition:
             a `HookError`. Either fails the run, unlike an error in `tool_hooks`.
         post_hooks: The same once the answer is there, with run_output, whose content they may change.
             `OutputCheckError` refuses it; an error fails the run here too.
-        tool_call_limit: How many tool calls a run may make.
-        tool_choice: "auto", "none", "required" or {"name": ...}.
+        tool_call_limit: How many tool calls a run may make. Then the model is asked once more, with
+            `tool_choice="none"`; if it calls a tool all the same, the run ends with `UsageLimitExceeded`.
+        tool_choice: "auto", "none", "required" or {"name": ...}. One that forces a call holds until the model
+            has called a tool, whatever came of the call; from then on it is "auto".
+        max_requests: How many requests to models a run may make, those that failed included; then
+            `UsageLimitExceeded`. A member's run counts its own. None for any number.
         timeout: Seconds that a run may take; then `RunDeadlineExceeded`. As a member: see `member_timeout`.
         usage_limits: What a run and all runs below it may use; then `UsageLimitExceeded`.
         retries: How often a model request that has failed for good is made again. Tools that have run are not
@@ -178,6 +182,7 @@ class Definition:
     tools: Sequence[Tool] | None = None
     tool_hooks: Sequence[Callable[..., Any]] = ()
     tool_call_limit: int | None = None
+    max_requests: int | None = 200
     tool_choice: str | dict[str, Any] | None = None
 
     timeout: float | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import uuid
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, overload
@@ -27,11 +26,10 @@ from kern.messages import ROLES, Message
 from kern.models import resolve
 from kern.run.events import BaseRunEvent
 from kern.run.output import RunOutput, TeamRunOutput
-from kern.runtime.debug import show_debug_messages
 from kern.runtime.hooked import hooked
 from kern.runtime.portal import portal
 from kern.runtime.scheduler import execute
-from kern.runtime.spec import RunInput, RunnableTool, RunRequest, Step
+from kern.runtime.spec import RunInput, RunnableTool, Step
 from kern.runtime.stream import EventBuffer, RunStream, iterate
 from kern.state.threads import threads
 
@@ -91,7 +89,7 @@ class Runner(RunControl[OutputT]):
             UsageError: The call cannot work as it is written.
         """
         chosen = RunOptions.of(options) if options else NO_OPTIONS
-        request = self._request(input, chosen)
+        request = self.request(_run_input(checked_input(self.input_schema, input), chosen), chosen)
         if not stream:
             if chosen.stream_events or chosen.yield_run_output:
                 raise UsageError("stream_events and yield_run_output need stream=True")
@@ -267,30 +265,6 @@ class Runner(RunControl[OutputT]):
 
     def _shows_members(self) -> bool:
         return False
-
-    def _request(self, input: Input, options: RunOptions) -> RunRequest:
-        user_id = options.user_id if options.user_id is not None else self.user_id
-        debug = self.debug_mode if options.debug_mode is None else options.debug_mode
-        if debug:
-            show_debug_messages()
-        return RunRequest(
-            spec=self.build_spec(options),
-            input=_run_input(checked_input(self.input_schema, input), options),
-            db=self.database(),
-            run_id=options.run_id or str(uuid.uuid4()),
-            session_id=options.session_id or self.default_session_id(user_id),
-            user_id=user_id,
-            state=self.state_spec(),
-            session_state=options.session_state,
-            overwrite_state=self.overwrite_db_session_state,
-            on_busy=self.on_busy,
-            dependencies={**(self.dependencies or {}), **(options.dependencies or {})},
-            metadata={**(self.metadata or {}), **(options.metadata or {})},
-            timeout=self.timeout if options.timeout is None else options.timeout,
-            usage_limits=self.usage_limits if options.usage_limits is None else options.usage_limits,
-            skip_events=self.skipped_events(),
-            debug=self.debug_level if debug else 0,
-        )
 
 
 def _run_input(input: Input, options: RunOptions) -> RunInput:

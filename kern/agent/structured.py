@@ -88,6 +88,7 @@ def _structured(spec: RunnerSpec, schema: JsonForm, way: Way) -> RunnerSpec:
     return replace(
         spec,
         tools={**spec.tools, ANSWER_TOOL: AnswerTool(schema)},
+        answer_tool=ANSWER_TOOL,
         prompt=_with_rules(spec.prompt, _CALL),
     )
 

@@ -120,6 +120,10 @@ class Model(ABC):
     """How a structured answer is had: the provider enforces a `ResponseFormat`, or the model calls tools
     reliably, or neither: it is asked for JSON in words."""
 
+    has_choice_none: bool = True
+    """The provider heeds `tool_choice="none"`. Where it does not, a request in which nothing may be called
+    goes out without tools."""
+
     @abstractmethod
     async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
         """Answer one request.

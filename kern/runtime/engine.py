@@ -20,6 +20,7 @@ from kern.errors import (
     ModelRateLimitError,
     ModelServerError,
     ModelStatusError,
+    UsageLimitExceeded,
 )
 from kern.messages import Message
 from kern.models.base import Model, ModelRequest, ResponseFormat
@@ -127,11 +128,13 @@ async def _turns(run: Run) -> Answer | None:
         calls = run.messages[-1].tool_calls
         if not calls:
             message = await ask(run, run.spec.model, run.messages)
+            _check_limit(run, message)
             run.name_calls(message)
             run.messages.append(message)
             run.debug("assistant: %s %s", message.content or "", message.tool_calls or "")
             calls = message.tool_calls
         if calls:
+            run.has_called = True
             outcomes = await run_calls(run, calls)
             if any(outcome.pending for outcome in outcomes):
                 ended = zip(calls, outcomes, strict=True)
@@ -164,6 +167,17 @@ async def _begin(run: Run) -> None:
     for message in run.messages:
         if not message.from_history:
             run.debug("%s: %s", message.role, message.content)
+
+
+def _check_limit(run: Run, message: Message) -> None:
+    """See that a model that was asked to call nothing has called nothing.
+
+    Raises:
+        UsageLimitExceeded: It has; nothing of that is carried out.
+    """
+    spec = run.spec
+    if run.calls_used_up and any(call.name != spec.answer_tool for call in message.tool_calls):
+        raise UsageLimitExceeded("tool calls (tool_call_limit)", spec.tool_call_limit or 0)
 
 
 def _content(run: Run, answer: Answer) -> Any:
@@ -209,10 +223,12 @@ async def ask(
             if failure is not None:
                 await _before_another(run, failure, retries.wait(attempt))
             deltas = (sink or run.spec.sink or RunSink)(run) if shown else RunSink(run, shown=False)
+            choice = _choice(run) if chosen else None
+            offered = chosen if choice != "none" or asked.has_choice_none else {}
             request = ModelRequest(
                 messages=messages,
-                tools=[tool.definition for tool in chosen.values()],
-                tool_choice=run.spec.tool_choice if chosen else None,
+                tools=[tool.definition for tool in offered.values()],
+                tool_choice=choice if offered else None,
                 response_format=run.spec.response_format if tools is None else response_format,
                 stream=run.hears_content and shown,
             )
@@ -223,6 +239,20 @@ async def ask(
                 if not _may_pass(error):
                     break
     raise failure or AssertionError("unreachable")
+
+
+def _choice(run: Run) -> str | dict[str, Any] | None:
+    """The `tool_choice` of the next request.
+
+    A choice that forces a call holds for the first turn that calls, or the run would never answer; and once
+    `tool_call_limit` is used up nothing more may be called, or the model would try for ever.
+    """
+    spec = run.spec
+    if run.calls_used_up:
+        return "none" if spec.answer_tool is None else {"name": spec.answer_tool}
+    if run.has_called and spec.tool_choice not in (None, "none"):
+        return "auto"
+    return spec.tool_choice
 
 
 async def _before_another(run: Run, failure: ModelError, delay: float) -> None:
@@ -246,7 +276,10 @@ def _may_pass(error: ModelError) -> bool:
 async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSink) -> Message:
     """One request to a model, counted and told; returns its message."""
     output = run.output
+    if run.spec.max_requests is not None and run.requests >= run.spec.max_requests:
+        raise UsageLimitExceeded("requests of one run (max_requests)", run.spec.max_requests)
     run.tree.ledger.reserve_request()
+    run.requests += 1
     run.emit(ModelRequestStartedEvent(run.source, model.id, model.provider))
     run.shown_text = False
     run.debug("asks %s, with the tools %s", model, _offered(request), level=2)

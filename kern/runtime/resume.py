@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from kern._json import json_bytes, jsonable
 from kern.db.base import Db, RunRow
-from kern.errors import UsageError
+from kern.errors import RunConflictError, UsageError
 from kern.messages import MEDIA, Message, media_by_kind
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution, output_from_dict
 from kern.run.requirement import RunRequirement
@@ -44,6 +44,7 @@ def row_extras(run: Run) -> dict[str, Any]:
             "settled": {call_id: _outcome_to_dict(outcome) for call_id, outcome in run.settled.items()},
             "shown_results": run.shown_results,
             "sent_back": dict(run.sent_back),
+            "requests": run.requests,
             "seq": 0 if run.tree.buffer is None else run.tree.buffer.seq + _LATE_EVENTS,
         }
     if run.spec.stores_children:
@@ -56,12 +57,12 @@ async def claimed(db: Db, run_id: str) -> AsyncIterator[Lease]:
     """A paused run goes on in one place only, whatever processes try.
 
     Raises:
-        UsageError: It goes on somewhere else already.
+        RunConflictError: It goes on somewhere else already.
     """
     lease = _claim(db, run_id)
     try:
         if not await lease.acquire(wait=False):
-            raise UsageError(f"run {run_id!r} is being continued already")
+            raise RunConflictError(f"run {run_id!r} is being continued already")
         yield lease
     finally:
         await lease.released()
@@ -87,7 +88,8 @@ async def restore(tree: Tree) -> Run:
     """The top-level run of a request to go on, with the members' runs below it.
 
     Raises:
-        UsageError: There is no such run, it does not wait, or an answer is lacking or for another run.
+        UsageError: There is no such run, or an answer is lacking or for another run.
+        RunConflictError: It does not wait, or not any more.
     """
     request = tree.request
     assert request.resume is not None
@@ -95,7 +97,9 @@ async def restore(tree: Tree) -> Run:
     if row is None or row.session_id != request.session_id:
         raise UsageError(f"no run {request.run_id!r} is stored in session {request.session_id!r}")
     if row.status != RunStatus.paused.value:
-        raise UsageError(f"run {request.run_id!r} does not wait for anybody: its status is {row.status}")
+        raise RunConflictError(
+            f"run {request.run_id!r} does not wait for anybody: its status is {row.status}"
+        )
     output = output_from_dict(from_json(row.data))
     _check_runner(request, row, output)
     answers = {answer.id: answer for answer in request.resume.requirements}
@@ -137,7 +141,9 @@ async def _restore(run: Run, row: RunRow, answers: dict[str, RunRequirement]) ->
     run.generation = row.generation + 1
     run.messages = [Message.from_dict(message) for message in record["messages"]]
     run.call_ids = {call.id for message in run.messages for call in message.tool_calls}
+    run.has_called = any(message.tool_calls for message in run.messages if not message.from_history)
     run.own = Metrics.from_dict(record["own"])
+    run.requests = record.get("requests", run.own.requests)  # older rows do not count those that failed
     run.settled = {call_id: _outcome_from_dict(item) for call_id, item in record["settled"].items()}
     run.shown_results = list(record["shown_results"])
     run.sent_back = Counter(record["sent_back"])

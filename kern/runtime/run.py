@@ -25,6 +25,7 @@ from kern.run.events import (
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution
 from kern.run.requirement import RunRequirement
 from kern.runtime.debug import debug
+from kern.runtime.identity import new_output, source_of
 from kern.runtime.session import LiveSession
 from kern.runtime.spec import RunInput, RunnerSpec, RunRequest, ToolOutcome
 from kern.runtime.stream import EventBuffer, EventRecord, Listen
@@ -156,6 +157,10 @@ class Run:
         """`cancel_run` was called for this run."""
         self.started = time.perf_counter()
         self.tool_calls = 0
+        self.requests = 0
+        """Requests to models, those that failed included."""
+        self.has_called = False
+        """A turn of the run has called a tool: a `tool_choice` that forces a call has had its effect."""
         self.call_ids: set[str] = set()  # of all tool calls that the model has asked for
         self.shown_text = False
         """Text of the current turn has been streamed."""
@@ -165,10 +170,10 @@ class Run:
         """How often a tool, or the check of the answer, has had the model try again."""
         self.turn_slots = asyncio.Semaphore(spec.parallel_calls)
         self.member_slots = asyncio.Semaphore(spec.parallel_calls)
-        self.source = _source(tree, spec, run_id, None if parent is None else parent.source)
+        self.source = source_of(tree.request, spec, run_id, None if parent is None else parent.source)
         self.voice = self.source
         """The source of content events: another run's, if this one speaks for it."""
-        self.output = _new_output(self)
+        self.output = new_output(tree.request, spec, self.source, input)
         self.hears_all = tree.listen is Listen.everything or tree.record is not None
         """Somebody wants to hear of everything: the consumer, or the record."""
         self.hears_content = tree.listen >= (Listen.content if parent is None else Listen.everything)
@@ -198,6 +203,12 @@ class Run:
     def stopped(self, task: asyncio.Task[Any]) -> bool:
         """Whether a cancellation that has arrived in `task` is that of `stop`, and no other; settles it."""
         return self.stop_requested and task.cancelling() > 0 and task.uncancel() == 0
+
+    @property
+    def calls_used_up(self) -> bool:
+        """`tool_call_limit` allows no further tool call."""
+        limit = self.spec.tool_call_limit
+        return limit is not None and self.tool_calls >= limit
 
     @property
     def run_id(self) -> str:
@@ -314,38 +325,3 @@ class Run:
         """Log for `debug_mode`, from that `debug_level` on, under the run's path."""
         if self.tree.request.debug >= level:
             debug(f"[%s] {message}", " > ".join(self.source.path), *args)
-
-
-def _source(tree: Tree, spec: RunnerSpec, run_id: str, above: EventSource | None) -> EventSource:
-    return EventSource(
-        run_id=run_id,
-        session_id=tree.request.session_id,
-        parent_run_id=None if above is None else above.run_id,
-        agent_id=None if spec.is_team else spec.id,
-        agent_name=None if spec.is_team else spec.name,
-        team_id=spec.id if spec.is_team else None,
-        team_name=spec.name if spec.is_team else None,
-        is_team=spec.is_team,
-        nested_depth=0 if above is None else above.nested_depth + 1,
-        path=(*(() if above is None else above.path), spec.label),
-    )
-
-
-def _new_output(run: Run) -> RunOutput | TeamRunOutput:
-    request, spec = run.tree.request, run.spec
-    output: RunOutput | TeamRunOutput
-    if spec.is_team:
-        output = TeamRunOutput(
-            run_id=run.run_id, session_id=request.session_id, team_id=spec.id, team_name=spec.name
-        )
-    else:
-        output = RunOutput(
-            run_id=run.run_id, session_id=request.session_id, agent_id=spec.id, agent_name=spec.name
-        )
-    output.parent_run_id = run.source.parent_run_id
-    output.user_id = request.user_id
-    output.input = run.input.value
-    output.model, output.model_provider = spec.model.id, spec.model.provider
-    output.metadata = request.metadata
-    output.status = RunStatus.running
-    return output

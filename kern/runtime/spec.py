@@ -184,6 +184,8 @@ class RunnerSpec:
         sink: Where the model's text goes as it comes, if it is more than that.
         tool_choice: As in `ModelRequest`.
         tool_call_limit: How many tool calls a run may make; None for any number.
+        answer_tool: The tool that ends the run with its answer, if there is one; it counts towards no limit.
+        max_requests: How many requests to models a run may make; None for any number.
         parallel_calls: How many calls of one turn run at once.
         retries: What to do when a model request fails.
         stores_children: The run's row repeats the outputs of the runs below it.
@@ -204,6 +206,8 @@ class RunnerSpec:
     sink: SinkFactory | None = None
     tool_choice: str | dict[str, Any] | None = None
     tool_call_limit: int | None = None
+    answer_tool: str | None = None
+    max_requests: int | None = None
     parallel_calls: int = 16
     retries: Retries = Retries()
     stores_children: bool = False

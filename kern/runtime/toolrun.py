@@ -173,9 +173,10 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
     tool = run.spec.tools.get(call.name)
     limit = run.spec.tool_call_limit
     run.tree.ledger.reserve_tool_call()
-    run.tool_calls += 1
-    if limit is not None and run.tool_calls > limit:
-        return ToolOutcome(f"Not called: the limit of {limit} tool calls is used up.", error=True)
+    if call.name != run.spec.answer_tool:
+        run.tool_calls += 1
+        if limit is not None and run.tool_calls > limit:
+            return ToolOutcome(f"Not called: the limit of {limit} tool calls is used up.", error=True)
     if tool is None:
         known = ", ".join(run.spec.tools) or "none"
         return ToolOutcome(f"There is no tool named {call.name!r}. Tools: {known}.", error=True)

@@ -158,6 +158,7 @@ class Team(Runner[TeamRunOutput]):
             after=self.steps_after(),
             tool_choice=self.tool_choice,
             tool_call_limit=self.tool_call_limit,
+            max_requests=self.max_requests,
             retries=self.retry_policy(),
             stores_children=self.store_member_responses,
         )
