@@ -122,8 +122,9 @@ async def _turns(run: Run) -> Answer | None:
     if not run.messages:
         await _begin(run)
     while True:
+        # A model and tools that never wait would keep the loop: no timeout could fire, no other run go on.
+        await asyncio.sleep(0)
         if run.stop_requested:  # before the run began, or a tool has swallowed the cancellation
-            await asyncio.sleep(0)
             raise asyncio.CancelledError
         calls = run.messages[-1].tool_calls
         if not calls:

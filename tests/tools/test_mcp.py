@@ -68,7 +68,7 @@ async def test_calls_come_back_as_text(tools: MCPTools) -> None:
         "Hello, Ada!",
         "milk\n7",
         "all files",
-        'Look:\n[image]\n[audio]\n[report](file:///report.txt): The report\nA note\n{"seen":2}',
+        "Look:\n[image]\n[audio]\n[report](file:///report.txt): The report\nA note",
     ]
     assert not any(tool.tool_call_error for tool in output.tools)
     assert [image.content for image in output.images] == [b"hello"]

@@ -6,12 +6,9 @@ The format: https://modelcontextprotocol.io/specification/2025-11-25/server/tool
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-from pydantic_core import from_json
 
 from kern.errors import ToolError
 from kern.messages import Audio, File, Image, Media
@@ -27,7 +24,10 @@ _FILES = ("application/pdf",)
 
 
 def value_of(result: CallToolResult, tool: str) -> list[str | Media] | str:
-    """The content, and the structured content unless the content says the same.
+    """The content, or the structured content where the content holds nothing that a model could use.
+
+    Never both: the structured content is the same once more, which costs its tokens twice, and of a picture
+    it is the base64 text.
 
     Args:
         result: As the server sent it.
@@ -40,17 +40,22 @@ def value_of(result: CallToolResult, tool: str) -> list[str | Media] | str:
         ToolError: It is an error's text.
     """
     parts = [_part(block) for block in result.content]
-    if result.structured_content is not None and not _said(_texts(parts), result.structured_content):
-        parts.append(result_text(result.structured_content))
-    texts = _texts(parts)
+    if result.structured_content is not None and not any(map(_usable, parts, result.content)):
+        parts = [result_text(result.structured_content)]
+    texts = [part for part in parts if isinstance(part, str)]
     value = "\n".join(texts) if len(texts) == len(parts) else parts
     if result.is_error:
         raise ToolError(result_of(value).text or "the tool failed without a reason", tool=tool)
     return value
 
 
-def _texts(parts: Sequence[str | Media]) -> list[str]:
-    return [part for part in parts if isinstance(part, str)]
+def _usable(part: str | Media, block: ContentBlock) -> bool:
+    """Not an empty text, nor a mention of bytes that models do not take."""
+    if not isinstance(part, str):
+        return True
+    if block.type == "resource" and hasattr(block.resource, "blob"):
+        return False
+    return bool(part.strip()) and block.type not in ("image", "audio")
 
 
 def _part(block: ContentBlock) -> str | Media:
@@ -77,23 +82,3 @@ def _media(data: str, mime_type: str, uri: str | None) -> str | Media:
     if mime_type in _FILES:
         return File(content=b64decode(data), mime_type=mime_type, name=name)
     return f"[{mime_type or 'data'}: {uri}]" if uri else f"[{mime_type}]"
-
-
-def _said(texts: Sequence[str], value: Any) -> bool:
-    """The texts are what servers send beside a structured value for those who read text only.
-
-    That is its JSON; of a value that is no object, and so was put into one as `result`, its own JSON or text,
-    and of a list its items' one by one.
-    """
-    values = [_parsed(text) for text in texts]
-    said: list[Any] = [{"result": list(texts)}, {"result": values}]
-    if len(texts) == 1:
-        said += [values[0], {"result": values[0]}, {"result": texts[0]}]
-    return value in said
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return from_json(text)
-    except ValueError:
-        return text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
@@ -17,6 +16,7 @@ from kern.errors import MissingExtraError, UsageError
 from kern.messages import Media
 from kern.tools.function import Function
 from kern.tools.mcp.connection import Connections
+from kern.tools.mcp.names import shown_names
 from kern.tools.mcp.result import value_of
 from kern.tools.mcp.server import Endpoint, Program, Server
 from kern.tools.toolkit import Toolkit, ToolSource
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from mcp.types import Tool
 
 Transport = Literal["stdio", "streamable-http"]
-
-# What models' providers accept; servers may use more characters, and longer names.
-_FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
-_MOST_CHARACTERS = 64
 
 
 class MCPTools(ToolSource):
@@ -46,6 +42,9 @@ class MCPTools(ToolSource):
 
     A process gets a few harmless variables of the environment (PATH, HOME, ...) and `env`; what it writes to
     its standard error goes to that of this process.
+
+    The model is shown the server's names for its tools, in the characters and at the length that providers
+    take (`[A-Za-z0-9_-]`, 64 of them); where two would become equal, they end in a hash of the server's name.
 
     Args:
         command: The program that is the server, spoken to over its standard input and output: a command line
@@ -105,15 +104,11 @@ class MCPTools(ToolSource):
         self.name = server.name
         self.timeout_seconds = timeout_seconds
         self.tool_name_prefix = tool_name_prefix
-        self._as_toolkit = partial(
-            Toolkit,
-            self.name,
-            include_tools=None if include_tools is None else self._shown(include_tools),
-            exclude_tools=None if exclude_tools is None else self._shown(exclude_tools),
-            requires_confirmation_tools=self._shown(requires_confirmation_tools),
-            stop_after_tool_call_tools=self._shown(stop_after_tool_call_tools),
-            show_result_tools=self._shown(show_result_tools),
-        )
+        self._include = include_tools
+        self._exclude = exclude_tools
+        self._confirmed = requires_confirmation_tools
+        self._stopping = stop_after_tool_call_tools
+        self._showing = show_result_tools
         # Nothing below refers to this object: when it is dropped, so is what it holds open.
         make = partial(Connections, server, connect_timeout_seconds)
         self._connections = LoopLocal(make, Connections.aclose)
@@ -129,7 +124,7 @@ class MCPTools(ToolSource):
         connection = await self._connections.get().get()
         tools = await connection.tools(self.timeout_seconds)
         if self._known is None or (self._known[0] is not tools and self._known[0] != tools):
-            self._known = (tools, self._as_toolkit([self._function(tool) for tool in tools]))
+            self._known = (tools, self._toolkit(tools))
         return self._known[1]
 
     async def aclose(self) -> None:
@@ -152,19 +147,30 @@ class MCPTools(ToolSource):
     def __repr__(self) -> str:
         return f"MCPTools(name={self.name!r})"
 
-    def _function(self, tool: Tool) -> Function:
+    def _toolkit(self, tools: Sequence[Tool]) -> Toolkit:
+        shown = shown_names((tool.name for tool in tools), self.tool_name_prefix)
+
+        def these(names: Sequence[str]) -> list[str]:  # one that is none of the server's stays, and is told
+            return [shown.get(name, name) for name in names]
+
+        return Toolkit(
+            self.name,
+            [self._function(tool, shown[tool.name]) for tool in tools],
+            include_tools=None if self._include is None else these(self._include),
+            exclude_tools=None if self._exclude is None else these(self._exclude),
+            requires_confirmation_tools=these(self._confirmed),
+            stop_after_tool_call_tools=these(self._stopping),
+            show_result_tools=these(self._showing),
+        )
+
+    def _function(self, tool: Tool, name: str) -> Function:
         return Function(
             _calling(self._connections, tool.name, self.timeout_seconds),
-            name=self._shown([tool.name])[0],
+            name=name,
             description=tool.description or tool.title or "",
             # Not every server says that a tool without parameters has none, and OpenAI wants to hear it.
             parameters={"properties": {}, **tool.input_schema},
         )
-
-    def _shown(self, names: Sequence[str]) -> list[str]:
-        """The server's names for its tools, as the model is shown them."""
-        prefix = f"{self.tool_name_prefix}_" if self.tool_name_prefix else ""
-        return [_FOREIGN.sub("_", f"{prefix}{name}")[:_MOST_CHARACTERS] for name in names]
 
 
 def _calling(

@@ -1,0 +1,49 @@
+"""The names under which models are shown a server's tools: providers take fewer characters than servers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from hashlib import sha256
+
+_FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
+_MOST_CHARACTERS = 64
+_HASH_CHARACTERS = 8
+
+
+def shown_name(name: str, prefix: str | None = None) -> str:
+    """A server's name for a tool, in the characters and at the length that providers take."""
+    return _FOREIGN.sub("_", f"{prefix}_{name}" if prefix else name)[:_MOST_CHARACTERS]
+
+
+def shown_names(names: Iterable[str], prefix: str | None = None) -> dict[str, str]:
+    """Each name of a server's, and the name that the model is shown instead; no two of those are equal.
+
+    Where two would be, a hash of the server's own name tells them apart, so that a name stays the same in
+    whatever order the server lists its tools. A name that needs no change keeps its own.
+    """
+    plain = {name: shown_name(name, prefix) for name in names}
+    count = Counter(plain.values())
+    taken = {short for name, short in plain.items() if count[short] == 1 or short == _whole(name, prefix)}
+    shown = {}
+    for name, short in plain.items():
+        if count[short] > 1 and short != _whole(name, prefix):
+            short = _told_apart(name, short, taken)
+            taken.add(short)
+        shown[name] = short
+    return shown
+
+
+def _whole(name: str, prefix: str | None) -> str:
+    return f"{prefix}_{name}" if prefix else name
+
+
+def _told_apart(name: str, short: str, taken: set[str]) -> str:
+    digest = sha256(name.encode(errors="surrogatepass")).hexdigest()
+    for start in range(len(digest) - _HASH_CHARACTERS):
+        end = "_" + digest[start : start + _HASH_CHARACTERS]
+        candidate = short[: _MOST_CHARACTERS - len(end)] + end
+        if candidate not in taken:
+            return candidate
+    raise AssertionError("a hash has more places than a server has tools of one name")
