@@ -31,14 +31,14 @@ def again() -> str:
 
 
 async def test_a_deadline_holds_with_a_model_that_never_waits() -> None:
-    agent = Agent(model=Looping(), tools=[again])
+    agent = Agent(model=Looping(), tools=[again], max_requests=None)
     with pytest.raises(RunDeadlineExceeded):
         await agent.arun("go", timeout=0.05)
 
 
 async def test_another_task_goes_on_beside_a_model_that_never_waits() -> None:
     model = Looping()
-    run = asyncio.ensure_future(Agent(model=model, tools=[again]).arun("go"))
+    run = asyncio.ensure_future(Agent(model=model, tools=[again], max_requests=None).arun("go"))
     while model.asked < 3:
         await asyncio.sleep(0)
     run.cancel()
