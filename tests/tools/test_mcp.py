@@ -202,7 +202,7 @@ def test_without_the_extra_the_constructor_says_what_to_install(monkeypatch: pyt
     monkeypatch.setattr(
         "kern.tools.mcp.tools.find_spec", lambda name: None if name == "mcp" else find_spec(name)
     )
-    with pytest.raises(MissingExtraError, match=r"kern\[mcp\]"):
+    with pytest.raises(MissingExtraError, match=r"kern-agents\[mcp\]"):
         MCPTools("server")
 
 
