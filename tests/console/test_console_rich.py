@@ -230,7 +230,7 @@ def test_the_wrong_console_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"rich\.console\.Console, not StringIO"):
         open_view("", ViewOptions(), stream=True, console=io.StringIO())
     monkeypatch.setitem(sys.modules, "rich", None)
-    with pytest.raises(MissingExtraError, match="kern\\[console\\]"):
+    with pytest.raises(MissingExtraError, match="kern-agents\\[console\\]"):
         open_view("", ViewOptions(), stream=True, console=object())
 
 

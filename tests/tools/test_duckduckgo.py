@@ -125,5 +125,5 @@ def test_a_search_that_cannot_reach_anything_says_so(name: str, closed_port: int
 def test_without_the_package_the_construction_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "ddgs")
     monkeypatch.setattr(sys, "path", [])
-    with pytest.raises(MissingExtraError, match=r"pip install 'kern\[duckduckgo\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'kern-agents\[duckduckgo\]'"):
         DuckDuckGoTools()
