@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import threading
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import pydantic
 
@@ -224,6 +225,32 @@ class Definition:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r}, id={self._own_id!r})"
+
+    def __getstate__(self) -> Any:
+        """For pickle: all but what is made of it as it runs. Sessions kept in its own memory stay here."""
+        return self._parts(memory=None)
+
+    def __copy__(self) -> Self:
+        """The copy has the default sessions, ids and memory of this one."""
+        return self._twin(lambda value: value, {})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Likewise; a database is the same one in the copy."""
+        return self._twin(lambda value: copy.deepcopy(value, memo), memo)
+
+    def _twin(self, copied: Callable[[Any], Any], memo: dict[int, Any]) -> Self:
+        memory = self.database() if self.db is None else None
+        memo[id(self)] = twin = object.__new__(type(self))
+        for part in self._parts(memory=memory):
+            for name, value in (part or {}).items():
+                setattr(twin, name, copied(value))
+        return twin
+
+    def _parts(self, *, memory: Db | None) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        """The attributes of a copy: those of a subclass of the application's, and those that are slots."""
+        self._session_of_its_own()
+        given: Any = object.__getstate__(self)
+        return given[0], {**given[1], "_memory": memory, "_compiled": None}
 
     def get_id(self) -> str:
         """The id that runs are stored under: `id`, or the name as a slug, or a generated one."""

@@ -7,9 +7,10 @@ import time
 from bisect import insort
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn, Self
 
 from kern.db.base import ChangeRow, Commit, Committed, Db, RunRow, SessionRow, applied
-from kern.errors import SessionOwnershipError, StoreError
+from kern.errors import SessionOwnershipError, StoreError, UsageError
 
 
 @dataclass(slots=True, frozen=True)
@@ -41,6 +42,20 @@ class InMemoryDb(Db):
         self._seen = 0
         self._leases: dict[str, tuple[str, float]] = {}
         self._cancels: set[str] = set()
+
+    def __copy__(self) -> Self:
+        """The same object: a copied agent keeps its sessions where the original does."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The same object."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(
+            "an InMemoryDb is of one process and cannot be pickled: give what goes to another process no db, "
+            "or one that both can open, such as SqliteDb('agents.db')"
+        )
 
     @property
     def identity(self) -> Hashable:

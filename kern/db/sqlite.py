@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kern.db._sqlite_file import SqliteFile
 from kern.db._sqlite_queries import Queries
@@ -60,6 +60,11 @@ class SqliteDb(Db):
         self._file = SqliteFile.at(self._path)
         self._queries = Queries(self._path, session_table)
         self._prepare = partial(migrate, path=self._path, table=session_table)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, also in another process, is another object on the same file."""
+        made = partial(type(self), session_table=self._table, busy_timeout=self._busy_timeout)
+        return made, (str(self._path),)
 
     @property
     def identity(self) -> Hashable:

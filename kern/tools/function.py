@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
+import copy
 import re
-import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, cast
+from typing import Any, Generic, Self, cast
 
 from typing_extensions import ParamSpec, TypedDict, TypeVar, Unpack
 
 from kern.errors import UsageError
 from kern.tools.arguments import Arguments, arguments_of
+from kern.tools.by_keyword import ByKeyword, without_keywords
+from kern.tools.portable import found_at, place_of, portable, restored
 from kern.tools.schema import Schema, strict_schema
 from kern.tools.signature import Kind, describe
 
@@ -152,7 +152,7 @@ class Function(Generic[P, R]):
         plain: Callable[P, R] = _checked(entrypoint)
         self._arguments: Arguments = arguments_of(plain)
         positional_only = self._arguments.signature.positional_only
-        self.entrypoint: Callable[P, R] = _ByKeyword(plain, positional_only) if positional_only else plain
+        self.entrypoint: Callable[P, R] = ByKeyword(plain, positional_only) if positional_only else plain
         self.name = _checked_name(name, plain)
         self.description = self._arguments.docstring.description if description is None else description
         self.strict = strict
@@ -235,6 +235,23 @@ class Function(Generic[P, R]):
         """The same tool with other options."""
         return cast("Function[P, R]", self._copy(self.entrypoint, options))
 
+    def __copy__(self) -> Self:
+        """The same object: it is not to be changed."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Function[P, R]:
+        """Copied with the object that its method is bound to; of a plain function, the same object."""
+        plain = without_keywords(self.entrypoint)
+        twin = copy.deepcopy(plain, memo)
+        return self if twin is plain else cast("Function[P, R]", self._copy(twin, {}))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As functions are pickled: by where it is found, if it is the `@tool` that stands there."""
+        place = place_of(self.entrypoint)
+        if place is not None and found_at(*place) is self:
+            return found_at, place
+        return _remade, (portable(without_keywords(self.entrypoint)), self.options(), self._static)
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the entrypoint as it is: no validation, no context, no hooks."""
         return self.entrypoint(*args, **kwargs)
@@ -315,28 +332,18 @@ class Function(Generic[P, R]):
 Function.__doc__ = _Doc(Function.__doc__ or "")  # type: ignore[assignment]  # told in _Doc
 
 
-class _ByKeyword:
-    """A callable with positional-only parameters that takes them by name as well."""
-
-    def __init__(self, function: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> None:
-        self.__wrapped__ = function
-        functools.update_wrapper(self, function)
-        self._parameters = parameters
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        last = max((at for at, p in enumerate(self._parameters, 1) if p.name in kwargs), default=0)
-        named = [kwargs.pop(p.name, p.default) for p in self._parameters[len(args) : last]]
-        return self.__wrapped__(*args, *named, **kwargs)
-
-    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., Any]:
-        return self if instance is None else types.MethodType(self.__wrapped__, instance)
+def _remade(entrypoint: Any, options: ToolOptions, static: bool) -> Function[..., Any]:
+    """A `Function` that was pickled."""
+    function = Function(restored(entrypoint), **options)
+    function._static = static
+    return function
 
 
 def _checked(entrypoint: Callable[P, R]) -> Callable[P, R]:
     if isinstance(entrypoint, staticmethod):
         return entrypoint.__func__
-    if isinstance(entrypoint, _ByKeyword):
-        return entrypoint.__wrapped__
+    if isinstance(entrypoint, ByKeyword):
+        return without_keywords(entrypoint)
     if isinstance(entrypoint, classmethod):
         raise UsageError("write @classmethod above @tool, not below it")
     if isinstance(entrypoint, type):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, InitVar, dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import httpx
 from pydantic import SecretStr
@@ -66,6 +67,14 @@ class OpenAIModel(Model):
         if self.base_url is not None:
             _parse_base_url(self.base_url)
         self._api_key = None if api_key is None else SecretStr(api_key)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The copy uses the same `http_client`, whose connections are no part of the definition."""
+        memo[id(self)] = twin = copy.copy(self)
+        for name, value in vars(self).items():
+            if name != "http_client":
+                setattr(twin, name, copy.deepcopy(value, memo))
+        return twin
 
     async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
         """Answer one request; see `Model.respond`."""

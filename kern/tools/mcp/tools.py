@@ -109,10 +109,31 @@ class MCPTools(ToolSource):
         self._confirmed = requires_confirmation_tools
         self._stopping = stop_after_tool_call_tools
         self._showing = show_result_tools
+        self._server = server
+        self._connect_timeout = connect_timeout_seconds
+        self._start()
+
+    def _start(self) -> None:
         # Nothing below refers to this object: when it is dropped, so is what it holds open.
-        make = partial(Connections, server, connect_timeout_seconds)
+        make = partial(Connections, self._server, self._connect_timeout)
         self._connections = LoopLocal(make, Connections.aclose)
         self._known: tuple[Sequence[Tool], Toolkit] | None = None
+
+    def __copy__(self) -> Self:
+        """The same object: copies of an agent share its connections."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The same object."""
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: another process connects anew."""
+        return {k: v for k, v in vars(self).items() if k not in ("_connections", "_known")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
 
     async def load(self) -> Toolkit:
         """The server's tools, connecting to it if need be.
