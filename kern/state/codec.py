@@ -127,7 +127,17 @@ def _encode(value: object, path: str) -> tuple[bytes, Any]:
     except Exception:  # noqa: BLE001, S110
         pass
     tree = _Walk(path).copy(value)
-    return to_json(tree), tree
+    text = to_json(tree)
+    _check_readable(text, path)
+    return text, tree
+
+
+def _check_readable(text: bytes, path: str) -> None:
+    """What is stored must be read again: older pydantic-core writes numbers that it does not read."""
+    try:
+        from_json(text)
+    except ValueError as error:
+        raise InvalidStateError(f"cannot be read back from its JSON text: {error}", path=path) from error
 
 
 def _kept_members(value: dict[str, Any], text: bytes, tree: dict[str, Any]) -> dict[str, bytes]:

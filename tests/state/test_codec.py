@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
+import pydantic_core
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -209,6 +210,22 @@ def test_tuples_become_lists_and_the_slow_way_agrees_with_the_fast_one(state: di
     assert exactly(encode(slow)[1]) == exactly(fast)
 
 
+def since(version: str) -> pytest.MarkDecorator:
+    """What pydantic-core gets right from this version on; older ones that Kern takes write it otherwise."""
+    parts = tuple(map(int, version.split(".")))
+    installed = tuple(map(int, pydantic_core.__version__.split(".")[:3]))
+    return pytest.mark.skipif(installed < parts, reason=f"pydantic-core before {version}")
+
+
+def test_a_number_that_could_not_be_read_again_is_never_stored() -> None:
+    try:
+        text, tree = encode({"x": -(10**4300 - 1)})
+    except InvalidStateError as error:  # pydantic-core before 2.50.2
+        assert error.path == ""
+    else:
+        assert decode(text) == tree
+
+
 def test_text_is_compact_utf8_in_the_order_of_the_keys() -> None:
     assert encode({"z": "é\u2028", "a": [1, 2.5]})[0] == '{"z":"é\u2028","a":[1,2.5]}'.encode()
 
@@ -218,12 +235,12 @@ def test_text_is_compact_utf8_in_the_order_of_the_keys() -> None:
     [
         (-0.0, b"-0.0"),
         (0.0, b"0.0"),
-        (1e308, b"1e+308"),
+        pytest.param(1e308, b"1e+308", marks=since("2.46"), id="1e+308"),
         (5e-324, b"5e-324"),
         (2**63, b"9223372036854775808"),
         (-(2**70), str(-(2**70)).encode()),
         (10**400, b"1" + b"0" * 400),
-        (-(10**4300 - 1), b"-" + b"9" * 4300),
+        pytest.param(-(10**4300 - 1), b"-" + b"9" * 4300, marks=since("2.50.2"), id="-9999999999999999999"),
         ('\x00\x7f"\\', rb'"\u0000' + b"\x7f" + rb'\"\\"'),
         (True, b"true"),
         (None, b"null"),
@@ -257,6 +274,7 @@ def test_subclasses_become_what_they_hold(value: Any, plain: Any) -> None:
     assert exactly(encode({"x": value, "t": ()})[1]) == exactly({"x": plain, "t": []})
 
 
+@since("2.50")
 def test_an_ordered_dict_keeps_its_own_order() -> None:
     value = OrderedDict(a=1, b=2)
     value.move_to_end("a")
