@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from pydantic_core import from_json
 
+from kern._secrets import mask
 from kern.errors import (
     KernError,
     ModelAuthError,
@@ -43,6 +44,10 @@ _FINAL_CODES = frozenset(
     }
 )
 _LONGEST_TEXT = 2_000
+_LONGEST_WORD = 200
+_LONGEST_QUOTE = 200
+_LONGEST_SECRET = 4_000
+"""Characters beyond the cut that are looked at, since a secret may lie across it."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -66,13 +71,15 @@ class StreamFault(Exception):
     """Raised by a decoder: the provider's answer broke the protocol, or reports a failure of its own.
 
     Args:
-        message: What happened.
+        message: What happened; long texts of the provider's are cut where secrets have been masked.
         code: The provider's error code.
+        quoting: What the provider sent, whose beginning the error shows.
     """
 
-    def __init__(self, message: str, code: str | None = None) -> None:
+    def __init__(self, message: str, code: str | None = None, *, quoting: bytes = b"") -> None:
         super().__init__(f"{message} (code {code})" if code else message)
         self.code = code
+        self.quoting = quoting
 
 
 # Why a provider ends an answer early, where the same request would only be ended early again.
@@ -112,13 +119,32 @@ class Origin:
     provider: str
     model: str
     host: str
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
-    def clean(self, text: str) -> str:
-        """`text` without secrets, at a readable length."""
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
-        return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + " ..."
+    def clean(self, text: str, longest: int = _LONGEST_TEXT) -> str:
+        """`text` without secrets, and only then cut to a readable length."""
+        text = mask(text[: longest + _LONGEST_SECRET], self.secrets)
+        return text if len(text) <= longest else text[:longest] + " ..."
+
+    def word(self, text: str | None) -> str | None:
+        """A code or an id of the provider's, which is short."""
+        return self.clean(text, _LONGEST_WORD) if text else text
+
+    def bare(self, error: BaseException | None) -> BaseException | None:
+        """An exception of another library's, of its class and with its text: without secrets, and without
+        its frames and attributes, whose headers an error reporter would write down.
+        """
+        if error is None:
+            return None
+        text = self.clean(_text(error))
+        try:
+            copy = type(error).__new__(type(error))
+            copy.args = (text,)
+        except TypeError:  # it cannot be made of a text
+            copy = None
+        if copy is None or _text(copy) != text:
+            return RuntimeError(f"{type(error).__name__}: {text}")
+        return copy
 
     def connection(self, message: str) -> ModelConnectionError:
         """The connection failed."""
@@ -135,7 +161,12 @@ class Origin:
 
 def of_fault(fault: StreamFault, origin: Origin, request_id: str | None) -> Failure:
     """An answer that broke off, or reports a failure, after the status said 200."""
-    text = f"{fault} (request {request_id})" if request_id else str(fault)
+    text = origin.clean(str(fault))
+    if fault.quoting:
+        quoted = fault.quoting[: _LONGEST_QUOTE + _LONGEST_SECRET].decode(errors="replace")
+        text += f": {origin.clean(quoted, _LONGEST_QUOTE)!r}"
+    if request_id:
+        text += f" (request {origin.word(request_id)})"
     if isinstance(fault, CutFault):
         cut = ModelIncompleteError(
             origin.clean(text),
@@ -201,8 +232,8 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, origin: Orig
         status=status,
         provider=origin.provider,
         model=origin.model,
-        code=code,
-        request_id=headers.get("x-request-id"),
+        code=origin.word(code),
+        request_id=origin.word(headers.get("x-request-id")),
         retry_after=retry_after,
     )
     again = kind in (ModelRateLimitError, ModelServerError)
@@ -261,3 +292,10 @@ def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> f
     except (TypeError, ValueError):
         return None
     return max(0.0, date.timestamp() - (time.time() if now is None else now))
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - some describe what they have not got
+        return ""

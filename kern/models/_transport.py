@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
 
-from kern.errors import UsageError
 from kern.models._clients import clients_for
 from kern.models._failures import Failure, Origin, StreamFault, of_exception, of_fault, of_status
 from kern.models._switch import check_allowed
@@ -96,7 +95,7 @@ async def send(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) -> M
     if isinstance(outcome, Failure) and outcome.again and post.max_retries:
         outcome = await _repeat(post, read, sink, outcome)
     if isinstance(outcome, Failure):
-        raise outcome.error from outcome.cause
+        raise outcome.error from post.origin.bare(outcome.cause)
     return outcome
 
 
@@ -245,10 +244,3 @@ async def _error_body(response: httpx.Response) -> bytes:
         if len(body) > _LONGEST_ERROR_BODY:
             break
     return bytes(body)
-
-
-def check_header(name: str, value: str) -> None:
-    """Raise `UsageError` for a header that HTTP cannot carry, before a library quotes it in an error."""
-    text = name + value
-    if not text.isascii() or not text.isprintable() or value != value.strip():
-        raise UsageError(f"the header {name!r} has characters that HTTP does not allow")

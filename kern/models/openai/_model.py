@@ -15,16 +15,16 @@ import httpx
 from pydantic import SecretStr
 
 from kern._json import json_bytes
+from kern._secrets import Masked
 from kern._version import __version__
 from kern.errors import MissingKeyError, UsageError
 from kern.models._failures import Origin
-from kern.models._transport import HttpClient, Post, Reader, check_header, send
+from kern.models._headers import check_header, secrets_of, user_headers
+from kern.models._transport import HttpClient, Post, Reader, send
 from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
 from kern.models.openai._media import has_media
 
 _DEFAULT_BASE_URL = "https://api.openai.com/v1"
-_SECRET_HEADERS = ("authorization", "api-key", "x-api-key", "cookie", "proxy-authorization")
-_SHORTEST_SECRET = 8  # shorter ones ("none", "ollama") are words that a message may well hold
 
 
 @dataclass(eq=False, repr=False)
@@ -136,23 +136,23 @@ class OpenAIModel(Model):
         }
         if stream:
             headers["accept-encoding"] = "identity"  # a compressed stream comes in lumps
-        key = self._api_key.get_secret_value() if self._api_key else os.environ.get("OPENAI_API_KEY", "")
-        if key := key.strip():
-            headers["authorization"] = f"Bearer {key}"
+        if key := self._key():
+            headers["authorization"] = Masked(f"Bearer {key}")
         if self.organization:
             headers["openai-organization"] = self.organization
-        for name, value in (self.default_headers or {}).items():
-            headers[name.lower()] = value
+        headers |= user_headers(self.default_headers)
         if "authorization" not in headers and _is_openai(base_url.host):
             raise MissingKeyError(
                 f"{self!r} has no API key: set the environment variable OPENAI_API_KEY, or pass api_key=..."
             )
         for name, value in headers.items():
             check_header(name, value)
-        secrets = {key, *(headers.get(name, "") for name in _SECRET_HEADERS)}
-        return headers, tuple(
-            sorted((s for s in secrets if len(s) >= _SHORTEST_SECRET), key=len, reverse=True)
-        )
+        return headers, (key, *secrets_of(headers, base_url))
+
+    def _key(self) -> Masked:
+        if self._api_key is not None:
+            return Masked(self._api_key.get_secret_value().strip())
+        return Masked(os.environ.get("OPENAI_API_KEY", "").strip())
 
 
 @lru_cache(maxsize=64)

@@ -94,7 +94,7 @@ class AnswerReader(ABC):
                 for strand in (self._reasoning, self._commentary, self._content):
                     strand.watch()
         if not isinstance(value, dict):
-            raise StreamFault(f"the answer is no JSON object: {excerpt(data)}")
+            raise StreamFault("the answer is no JSON object", quoting=data)
         return value
 
     def _whole_text(self, text: str) -> str:
@@ -127,7 +127,7 @@ def _parse_halves(data: bytes, error: ValueError) -> Any:
     try:
         return json.loads(data.decode(errors="surrogateescape"))
     except (ValueError, RecursionError):
-        raise StreamFault(f"malformed JSON in the answer: {excerpt(data)}") from error
+        raise StreamFault("malformed JSON in the answer", quoting=data) from error
 
 
 def count(details: Any, name: str) -> int:
@@ -146,8 +146,3 @@ def items_of(value: Any) -> list[dict[str, Any]]:
 def text_of(value: Any) -> str:
     """`value` if it is text, else nothing."""
     return value if isinstance(value, str) else ""
-
-
-def excerpt(data: bytes) -> str:
-    """The beginning of an answer, for the text of an error."""
-    return repr(data[:200].decode(errors="replace"))
