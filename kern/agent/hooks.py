@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from kern._told import sole, told
 from kern.agent.definition import Definition
 from kern.errors import CheckError, HookError, UsageError
 from kern.run.events import (
@@ -109,10 +110,11 @@ async def _call(run: Run, hook: Hook, name: str, offered: dict[str, Any]) -> Non
             context_parameter=signature.context_parameter,
             label=name,
         )
-    except CheckError:
-        raise
-    except Exception as error:
-        raise HookError(f"the hook {name}: {type(error).__name__}: {error}", hook=name) from error
+    except Exception as raised:
+        error = sole(raised)
+        if isinstance(error, CheckError):
+            raise error from error.__cause__
+        raise HookError(f"the hook {name}: {told(error)}", hook=name) from raised
 
 
 def _name(hook: Hook) -> str:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from kern._told import sole, told
 from kern.agent.definition import Definition
 from kern.agent.options import RunOptions
 from kern.agent.past_runs import History, completed_runs
@@ -190,10 +191,11 @@ async def call_for_run(run: Run, function: Any, what: str) -> Any:
             context_parameter=signature.context_parameter,
             label=label,
         )
-    except (KernError, AgentSignal):
-        raise
-    except Exception as error:
-        raise HookError(f"{what} {label}: {type(error).__name__}: {error}", hook=label) from error
+    except Exception as raised:
+        error = sole(raised)
+        if isinstance(error, KernError | AgentSignal):
+            raise error from error.__cause__
+        raise HookError(f"{what} {label}: {told(error)}", hook=label) from raised
 
 
 def _history(definition: Definition) -> History:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from kern._told import text_of, told
 from kern.console._progress import RunProgress
 from kern.console._text import (
     clean,
@@ -134,9 +135,9 @@ def closing_blocks(run: RunProgress, options: ViewOptions) -> Iterator[Block]:
 
 def error_block(error: BaseException) -> Block:
     """An error that ended the run. Kern's own errors speak for themselves; others are named."""
-    text = str(error).strip()
+    text = text_of(error).strip()
     if not isinstance(error, KernError) or not text:
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        text = told(error)
     return Block("error", "Error", clean(text))
 
 

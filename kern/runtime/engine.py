@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from kern._told import is_failure, text_of, told
 from kern.errors import (
     KernError,
     ModelError,
@@ -77,10 +78,12 @@ async def drive(run: Run) -> RunOutput | TeamRunOutput:
         output.status = RunStatus.cancelled
         if task is None or not run.stopped(task):
             raise
-    except (Exception, SystemExit) as error:  # a function of the application's may not end the process
-        failure = error if isinstance(error, KernError) else KernError(f"{type(error).__name__}: {error}")
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        failure = error if isinstance(error, KernError) else KernError(told(error))
         output.status = RunStatus.error
-        output.error = str(failure)
+        output.error = text_of(failure)
         output.error_type = type(failure).__name__
         if failure is error:
             raise
@@ -260,8 +263,8 @@ async def _before_another(run: Run, failure: ModelError, delay: float) -> None:
     """A request has failed and is made again: what was streamed of the turn is void."""
     if run.shown_text and run.tree.listen is Listen.content:
         raise failure  # a consumer of text alone could not be told
-    run.emit(ModelRetryEvent(run.source, str(failure), delay=delay))
-    log.warning("run %s: %s; the request is made again in %g s", run.run_id, failure, delay)
+    run.emit(ModelRetryEvent(run.source, text_of(failure), delay=delay))
+    log.warning("run %s: %s; the request is made again in %g s", run.run_id, text_of(failure), delay)
     await asyncio.sleep(delay)
 
 
@@ -293,9 +296,7 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     except KernError:
         raise
     except Exception as error:
-        raise ModelError(
-            f"{type(error).__name__}: {error}", provider=model.provider, model=model.id
-        ) from error
+        raise ModelError(told(error), provider=model.provider, model=model.id) from error
     finally:
         deltas.close()
     message = response.message
@@ -358,4 +359,5 @@ def terminal_event(
         return RunPausedEvent(run.source, output.requirements)
     if output.status is RunStatus.cancelled:
         return RunCancelledEvent(run.source)
-    return RunErrorEvent(run.source, output.error or str(error), output.error_type or type(error).__name__)
+    text = output.error or ("" if error is None else text_of(error))
+    return RunErrorEvent(run.source, text, output.error_type or type(error).__name__)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from kern._json import json_bytes
+from kern._told import sole
 from kern.errors import UsageError
 from kern.models.base import ToolDefinition
 from kern.runtime.run import Run
@@ -68,7 +69,9 @@ class HookedTool:
         inner = _Inner(self._tool, run, site)
         try:
             value = await Chain(run, site, (*self._hooks, inner), None).run(given)
-        except _Paused:
+        except BaseException as error:
+            if not isinstance(sole(error), _Paused):
+                raise
             return ToolOutcome("", pending=True)
         outcome = inner.outcome
         if outcome is not None and outcome.pending:  # and a hook has gone on all the same

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Literal
 
+from kern._told import sole
 from kern.errors import AgentSignal
 from kern.runtime.run import Run
 from kern.state.call import CallState
@@ -97,7 +98,7 @@ async def in_thread(call: CallState, function: Callable[[], Any]) -> Any:
             try:
                 value = function()
             except BaseException as error:
-                call.end(commit=isinstance(error, AgentSignal))
+                call.end(commit=isinstance(sole(error), AgentSignal))
                 raise
             if not inspect.iscoroutine(value):
                 call.end(commit=True)
@@ -118,7 +119,7 @@ async def on_loop(call: CallState, coroutine: Coroutine[Any, Any, Any]) -> Any:
         with inside(call):
             value = await step(call, coroutine)
     except BaseException as error:
-        call.end(commit=isinstance(error, AgentSignal))
+        call.end(commit=isinstance(sole(error), AgentSignal))
         raise
     await off_loop(call.size, lambda: call.end(commit=True))
     return value

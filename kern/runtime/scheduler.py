@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+from kern._told import text_of
 from kern.db.base import RunRow
 from kern.errors import KernError, RunDeadlineExceeded, StoreError, UsageError
 from kern.run.events import SessionStateConflictEvent
@@ -144,7 +145,7 @@ async def _drive_in_time(run: Run, seconds: float | None) -> None:
             raise
         run.output.status = RunStatus.error
         failure = RunDeadlineExceeded(f"the run took longer than {seconds:g} s")
-        run.output.error, run.output.error_type = str(failure), type(failure).__name__
+        run.output.error, run.output.error_type = text_of(failure), type(failure).__name__
         raise failure from error
 
 
@@ -156,18 +157,18 @@ def _note(run: Run, error: BaseException) -> None:
         return
     output.status = RunStatus.cancelled if isinstance(error, asyncio.CancelledError) else RunStatus.error
     if output.status is RunStatus.error:
-        output.error, output.error_type = str(error), type(error).__name__
+        output.error, output.error_type = text_of(error), type(error).__name__
 
 
 def _unsaved(run: Run, error: BaseException, failure: BaseException | None) -> BaseException:
     """What to raise for a run whose end is not in the database."""
-    log.error("run %s is not saved: %s", run.run_id, error)
+    log.error("run %s is not saved: %s", run.run_id, text_of(error))
     run.output.session_state = run.tree.state()
     if isinstance(failure, asyncio.CancelledError):
         failure.__context__ = error
         return failure
     run.output.status = RunStatus.error
-    run.output.error, run.output.error_type = str(error), type(error).__name__
+    run.output.error, run.output.error_type = text_of(error), type(error).__name__
     if failure is not None:
         error.__context__ = failure
     return error
@@ -244,7 +245,7 @@ def _log_late_end(commit: asyncio.Task[Any]) -> None:
         return
     error = commit.exception()
     if error is not None:
-        log.error("a late commit failed: %s", error)
+        log.error("a late commit failed: %s", text_of(error))
 
 
 def _rows(tree: Tree) -> list[RunRow]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
+from kern._told import sole
 from kern.errors import AgentSignal, ToolError, UsageError
 from kern.run.context import RunContext
 from kern.runtime.invoke import Listener, collect, collect_async, in_thread, on_loop
@@ -251,7 +252,7 @@ class Chain:
         try:
             yield
         except BaseException as error:
-            if call is not None and call.touched and not isinstance(error, AgentSignal):
+            if call is not None and call.touched and not isinstance(sole(error), AgentSignal):
                 with suppress(UsageError):  # it was given up: all is undone
                     call.shape.restore(
                         call.read(), call.shape.load(call.scope.text) if before is None else before

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from kern._told import is_failure, sole, told
 from kern.errors import RetryAgentRun, StopAgentRun, ToolTimeoutError
 from kern.messages import File, Image, Message, ToolCall
 from kern.models.base import ToolDefinition
@@ -182,23 +183,19 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
         return ToolOutcome(f"There is no tool named {call.name!r}. Tools: {known}.", error=True)
     try:
         return await tool.run(run, site)
-    except RetryAgentRun as signal:
-        run.send_back(call.name, signal.message)
-        return ToolOutcome(signal.message)
-    except StopAgentRun as signal:
-        return ToolOutcome(signal.message, stop=True)
-    except asyncio.CancelledError:
+    except BaseException as raised:
+        error = sole(raised)
+        if isinstance(error, RetryAgentRun):
+            run.send_back(call.name, error.message)
+            return ToolOutcome(error.message)
+        if isinstance(error, StopAgentRun):
+            return ToolOutcome(error.message, stop=True)
         task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if isinstance(error, asyncio.CancelledError) and not (task is not None and task.cancelling()):
+            return ToolOutcome(f"{call.name} was cancelled.", error=True)
+        if not is_failure(error):
             raise
-        return ToolOutcome(f"{call.name} was cancelled.", error=True)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a tool raises is told to the model
-        return ToolOutcome(_error_text(error), error=True)
-
-
-def _error_text(error: BaseException) -> str:
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return ToolOutcome(told(error), error=True)  # whatever a tool raises is told to the model
 
 
 def tool_message(call: ToolCall, outcome: ToolOutcome) -> Message:

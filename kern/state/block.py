@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from kern._loops import in_event_loop
+from kern._told import sole
 from kern.errors import AgentSignal, UsageError
 from kern.state.call import CallState
 from kern.state.large import off_loop
@@ -102,7 +103,7 @@ class Block:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        failed = error is not None and not isinstance(error, AgentSignal)
+        failed = error is not None and not isinstance(sole(error), AgentSignal)
         if self._savepoint is not None:
             if failed:
                 self._savepoint.restore()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from kern._told import told
 from kern.errors import InvalidStateError
 from kern.state.codec import copy, same
 from kern.state.merge import Conflict, Merged, Policies, merge
@@ -125,7 +126,7 @@ def _migrated(migration: Migration, tree: dict[str, Any], index: int) -> dict[st
     try:
         migrated = migration(copy(tree))
     except Exception as error:
-        raise InvalidStateError(f"{name} failed: {type(error).__name__}: {error}") from error
+        raise InvalidStateError(f"{name} failed: {told(error)}") from error
     if not isinstance(migrated, dict):
         raise InvalidStateError(f"{name} returned a {type(migrated).__name__}; it has to return the new dict")
     checked: dict[str, Any] = copy(migrated)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from kern._told import told
 from kern.agent.past_runs import team_history
 from kern.errors import KernError, ToolArgumentsError
 from kern.messages import MEDIA, Message
@@ -102,7 +103,7 @@ class Members:
                 raise
             return ToolOutcome(f"{label} did not answer within {self.rules.timeout:g} s.", error=True)
         except KernError as error:
-            return ToolOutcome(f"{label} failed: {type(error).__name__}: {error}", error=True)
+            return ToolOutcome(f"{label} failed: {told(error)}", error=True)
         return self.outcome(child)
 
     def outcome(self, child: Run) -> ToolOutcome:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
+from kern._told import told
 from kern.errors import ToolError, ToolTimeoutError
 from kern.tools.mcp.server import Server, watched
 
@@ -286,10 +287,5 @@ def _may_be_the_sessions(error: MCPError) -> bool:
 
 
 def _told(failure: BaseException | None) -> str:
-    """A failure in one line: the first that is no group."""
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    if failure is None:
-        return "the connection is closed"
-    text = str(failure)
-    return f"{type(failure).__name__}: {text}" if text else type(failure).__name__
+    """A failure in one line."""
+    return "the connection is closed" if failure is None else told(failure)
