@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from dataclasses import dataclass
 
+from kern.errors import KernError
 from kern.messages import Message
 from kern.models.base import Model
 from kern.runtime.engine import ask
 from kern.runtime.run import Run
+
+log = logging.getLogger("kern")
 
 _TASK = """\
 You keep the summary of a conversation. Write the new summary: what was in the old one and still matters, and
@@ -26,7 +31,10 @@ class Summarize:
     model: Model | None
 
     async def __call__(self, run: Run) -> None:
-        """Write the summary; it is stored in the same transaction as the run. Members' runs write none."""
+        """Write the summary; it is stored in the same transaction as the run. Members' runs write none.
+
+        If that fails, or the run's time is up meanwhile, the summary stays as it was, which is logged.
+        """
         if run.parent is not None:
             return
         old = current_summary(run) or "There is none yet."
@@ -35,9 +43,22 @@ class Summarize:
             Message("system", _TASK),
             Message("user", f"<old_summary>\n{old}\n</old_summary>\n\n<exchange>\n{new}\n</exchange>"),
         ]
-        answer = await ask(run, self.model or run.spec.model, messages, tools={}, shown=False)
-        if answer.content:
-            run.tree.session.summary = answer.content
+        failure: BaseException
+        try:
+            answer = await ask(run, self.model or run.spec.model, messages, tools={}, shown=False)
+        except KernError as error:
+            failure = error
+        except asyncio.CancelledError as error:
+            if not run.out_of_time:
+                raise
+            failure = error
+        else:
+            if answer.content:
+                run.tree.session.summary = answer.content
+            return
+        # The run has its answer, which people may have seen: it is no failure of the run's.
+        why = f"{type(failure).__name__}: {failure}" if str(failure) else "the time of the run is up"
+        log.warning("run %s: the session summary is not renewed: %s", run.run_id, why)
 
 
 def current_summary(run: Run) -> str | None:

@@ -153,6 +153,7 @@ class Run:
         self.paused: dict[str, Run] = {}
         """Members' runs that go on after a pause, by run id."""
         self.task: asyncio.Task[Any] | None = None
+        self.deadline: asyncio.Timeout | None = None
         self.stop_requested = False
         """`cancel_run` was called for this run."""
         self.started = time.perf_counter()
@@ -209,6 +210,12 @@ class Run:
         """`tool_call_limit` allows no further tool call."""
         limit = self.spec.tool_call_limit
         return limit is not None and self.tool_calls >= limit
+
+    @property
+    def out_of_time(self) -> bool:
+        """A cancellation that has just arrived in the run's task is that of its deadline, and no other."""
+        late = self.deadline is not None and self.deadline.expired() and not self.stop_requested
+        return late and self.task is not None and self.task.cancelling() == 1
 
     @property
     def run_id(self) -> str:

@@ -139,6 +139,7 @@ async def _drive_in_time(run: Run, seconds: float | None) -> None:
     deadline = asyncio.timeout(seconds)
     try:
         async with deadline:
+            run.deadline = deadline
             await drive(run)
     except TimeoutError as error:
         if not deadline.expired():
