@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import mimetypes
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -146,6 +146,9 @@ class Message:
         content: The text.
         reasoning_content: The model's reasoning, where the provider shows it.
         commentary: What the model said about its work, marked by the provider as no part of the answer.
+        said: The part of `content` that somebody said, where the application has added to it (dependencies,
+            the context of a task) or put in all of it, which is "" (examples, corrections to the model).
+            Only this part stands in later prompts and in the chat history.
         tool_calls: What an assistant message asks to be called.
         tool_call_id: For a tool message: the call that it answers.
         tool_name: For a tool message: the tool.
@@ -176,6 +179,7 @@ class Message:
     created_at: int | None = None
     from_history: bool = False
     commentary: str | None = None
+    said: str | None = None
 
     def __repr__(self) -> str:
         """What is set, without what most messages lack."""
@@ -192,6 +196,8 @@ class Message:
             data["reasoning_content"] = self.reasoning_content
         if self.commentary is not None:
             data["commentary"] = self.commentary
+        if self.said is not None:
+            data["said"] = self.said
         if self.tool_calls:
             data["tool_calls"] = [call.to_dict() for call in self.tool_calls]
         if self.tool_call_id is not None:
@@ -233,6 +239,7 @@ _PLAIN = (
     "content",
     "reasoning_content",
     "commentary",
+    "said",
     "tool_call_id",
     "tool_name",
     "tool_call_error",
@@ -254,3 +261,14 @@ def media_by_kind(items: Iterable[Media]) -> dict[str, list[Any]]:
             if isinstance(item, kind):
                 sorted_by.setdefault(name, []).append(item)
     return sorted_by
+
+
+def with_context(messages: Sequence[Message], *, before: str = "", after: str = "") -> list[Message]:
+    """The messages, with a text of the application's before or after what the last of them says."""
+    if not before and not after:
+        return list(messages)
+    *earlier, last = messages
+    if not last.content:
+        return [*earlier, Message("user", before or after, said=""), last]
+    content = "\n\n".join(text for text in (before, last.content, after) if text)
+    return [*earlier, replace(last, content=content, said=last.content if last.said is None else last.said)]

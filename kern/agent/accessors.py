@@ -6,6 +6,7 @@ Each has a sync face and an `a` form; both are one line over one implementation.
 from __future__ import annotations
 
 from kern.agent.state_access import StateAccess, wait
+from kern.agent.recalled import recalled
 from kern.db.base import SessionRow
 from kern.errors import RunConflictError
 from kern.messages import Message
@@ -51,23 +52,20 @@ class SessionAccess(StateAccess):
         async with self._use(session_id, user_id) as session:
             rows = await session.db.load_runs(session.session_id, limit=limit)
             outputs = await load_outputs(session.db, rows)
-        return [
-            message
-            for output in outputs
-            for message in output.messages
-            if message.role not in ("system", "developer")
-        ]
+        return [message for output in outputs for message in recalled(output).messages()]
 
     async def aget_chat_history(
         self, session_id: str | None = None, *, user_id: str | None = None
     ) -> list[Message]:
-        """What was said between user and answer, tool calls left out, oldest first."""
-        messages = await self.aget_session_messages(session_id, user_id=user_id)
-        return [
-            message
-            for message in messages
-            if message.role == "user" or (message.role == "assistant" and message.content)
-        ]
+        """What was said between user and answer, tool calls left out, oldest first.
+
+        Each run has one message of the answer, its `content`, whoever gave it: the model, a member, a tool.
+        Of a run that was cut short that is the text that was shown; what a check refused is left out.
+        """
+        async with self._use(session_id, user_id) as session:
+            rows = await session.db.load_runs(session.session_id)
+            outputs = await load_outputs(session.db, rows)
+        return [message for output in outputs for message in recalled(output).chat()]
 
     async def adelete_session(self, session_id: str | None = None, *, user_id: str | None = None) -> bool:
         """Delete the session with all its runs; False if there is none.

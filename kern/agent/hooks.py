@@ -70,17 +70,23 @@ async def _after(hook: Hook, run: Run) -> None:
     run.emit(PostHookStartedEvent(run.source, name))
     await _call(run, hook, name, {**_offered(run), "run_output": output})
     if output.content is not content:
-        _replaced(run)
+        _replaced(run, content)
     run.emit(PostHookCompletedEvent(run.source, name))
 
 
-def _replaced(run: Run) -> None:
+def _replaced(run: Run, before: Any) -> None:
     """A hook has put something else in the place of the answer: so does the conversation that is kept."""
     output = run.output
     output.content_type = type(output.content).__name__
+    output.last_turn = None
     last = run.messages[-1]
     if last.role == "assistant":
         run.messages[-1] = replace(last, content=output.get_content_as_string(), provider_data=None)
+    if not isinstance(before, str):
+        return
+    for at, message in enumerate(run.messages):  # what was said before a call was a part of it
+        if message.tool_calls and message.content and not message.from_history:
+            run.messages[at] = replace(message, content=None, provider_data=None)
 
 
 def _offered(run: Run) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What was said in earlier runs of the session, for the model of this one.
 
-Only runs that have completed count, and only as many rows are read as are asked for.
+Only runs that have left anything count, and only as many rows are read as are asked for.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from kern.agent.recalled import Recalled, recalled
 from kern.messages import Message
 from kern.models.base import ToolDefinition
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.run import Run
 from kern.runtime.spec import CallSite, ToolOutcome, arguments_of
 from kern.runtime.stored import load_outputs
@@ -33,12 +33,10 @@ class History:
 
     async def recall(self, run: Run) -> list[Message]:
         """The messages, marked `from_history`, oldest first; never a tool result without its call."""
-        outputs = await completed_runs(run, self.runs)
         said = [
             replace(message, from_history=True)
-            for output in outputs
-            for message in output.messages
-            if message.role not in ("system", "developer")
+            for past in await past_runs(run, self.runs)
+            for message in past.prompt()
         ]
         if self.tool_calls is not None:
             said = _fewer_tool_calls(said, self.tool_calls)
@@ -47,14 +45,15 @@ class History:
         return said
 
 
-async def completed_runs(run: Run, count: int) -> list[RunOutput | TeamRunOutput]:
-    """The newest `count` completed runs before `run`, oldest first.
+async def past_runs(run: Run, count: int) -> list[Recalled]:
+    """The newest `count` runs before `run` that have left anything, oldest first.
 
     For a member's run those of the member. Otherwise the session's, whoever was asked: an agent without a
     name has another id in the next process, and a session may be handed from one agent to another.
     """
     member = run.parent is not None
     db, limit = run.tree.request.db, count
+    read: dict[str, list[Recalled]] = {}
     while count > 0:
         rows = await db.load_runs(
             run.tree.request.session_id,
@@ -62,19 +61,25 @@ async def completed_runs(run: Run, count: int) -> list[RunOutput | TeamRunOutput
             runner_id=run.spec.id if member else None,
             top_level=not member,
         )
-        good = await load_outputs(db, [row for row in rows if row.status == RunStatus.completed.value])
+        for row in rows:
+            if row.run_id not in read and row.run_id != run.run_id:
+                read[row.run_id] = [recalled(output) for output in await load_outputs(db, [row])]
+        good = [past for row in rows for past in read.get(row.run_id, ()) if past.stands]
         if len(good) >= count or len(rows) < limit:
             return good[-count:]
-        limit *= 2  # some of the newest had failed
+        limit *= 2  # some of the newest have left nothing
     return []
 
 
 async def team_history(run: Run, count: int) -> str:
     """The team's last runs, as members are shown them before a task."""
-    outputs = await completed_runs(run, count)
-    if not outputs:
+    lines = [
+        f"- asked: {past.asked()}\n  answered: {past.answered()}"
+        for past in await past_runs(run, count)
+        if past.question
+    ]
+    if not lines:
         return ""
-    lines = [f"- asked: {output.input}\n  answered: {output.get_content_as_string()}" for output in outputs]
     body = "\n".join(lines)
     return f"<team_history_context>\n{body}\n</team_history_context>"
 
@@ -107,8 +112,7 @@ class ReadHistoryTool:
         count = (arguments_of(site.call) or {}).get("num_runs", 3)
         if not isinstance(count, int) or count < 1:
             return ToolOutcome("num_runs is a whole number, 1 or more.", error=True)
-        said = await History(count).recall(run)
-        shown = [{"role": m.role, "content": m.content} for m in said if m.content and m.role != "tool"]
+        shown = [line for past in await past_runs(run, count) for line in past.lines()]
         return ToolOutcome(json.dumps(shown, ensure_ascii=False))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -15,10 +15,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from kern._told import sole, told
 from kern.agent.definition import Definition
 from kern.agent.options import RunOptions
-from kern.agent.past_runs import History, completed_runs
+from kern.agent.past_runs import History, past_runs
 from kern.agent.summary import current_summary
 from kern.errors import AgentSignal, HookError, KernError, UsageError
-from kern.messages import Message
+from kern.messages import Message, with_context
 from kern.runtime.invoke import invoke
 from kern.runtime.run import Run
 from kern.state.templates import render
@@ -61,7 +61,7 @@ class Prompt:
         """The messages for `run`."""
         system = await self._system(run)
         before = [
-            item if isinstance(item, Message) else Message("user", item)
+            replace(item if isinstance(item, Message) else Message("user", item), said="")
             for item in self.definition.additional_input or ()
         ]
         said = await self.history.recall(run) if self.history is not None else []
@@ -71,19 +71,16 @@ class Prompt:
     async def _introduction(self, run: Run) -> list[Message]:
         """What was said before the first input, which belongs to the first run, and so to the history."""
         text = self.definition.introduction
-        if not text or await completed_runs(run, 1):
+        if not text or await past_runs(run, 1):
             return []
         return [Message("assistant", _Texts(run, self.definition.resolve_in_context).fill(text))]
 
     def _input(self, run: Run) -> Sequence[Message]:
-        messages = list(run.input.messages)
         dependencies = run.tree.request.dependencies
         if not (self.show_dependencies and dependencies):
-            return messages
+            return run.input.messages
         shown = f"<additional context>\n{result_text(dependencies)}\n</additional context>"
-        last = messages[-1]
-        content = f"{last.content}\n\n{shown}" if last.content else shown
-        return [*messages[:-1], Message(last.role, content, **_media(last))]
+        return with_context(run.input.messages, after=shown)
 
     async def _system(self, run: Run) -> Message | None:
         definition = self.definition
@@ -213,7 +210,3 @@ def _timezone(identifier: str | None) -> Any:
         return ZoneInfo(identifier)
     except (ZoneInfoNotFoundError, ValueError) as error:
         raise UsageError(f"timezone_identifier: no timezone {identifier!r} is known here") from error
-
-
-def _media(message: Message) -> dict[str, Any]:
-    return {name: getattr(message, name) for name in ("images", "audio", "videos", "files")}

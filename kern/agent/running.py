@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, overload
 
@@ -276,7 +277,8 @@ def _run_input(input: Input, options: RunOptions) -> RunInput:
     messages = _messages(input)
     if media:
         last = messages[-1]
-        messages[-1] = Message(last.role, last.content, **media)
+        media = {name: [*getattr(last, name), *items] for name, items in media.items()}
+        messages[-1] = replace(last, **media)
     if not any(message.content or message.images or message.audio or message.files for message in messages):
         raise UsageError("the input is empty; give the model something to answer")
     return RunInput(value=_as_json(input), messages=messages)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from kern._json import finite, json_bytes, jsonable
 from kern.messages import MEDIA, Audio, File, Image, Media, Message, Video, media_by_kind
@@ -78,6 +78,8 @@ _PLAIN = (
     "session_state",
     "error",
     "error_type",
+    "refused",
+    "last_turn",
 )
 
 
@@ -87,7 +89,9 @@ class BaseRunOutput:
 
     Args:
         input: What the run was asked, as text or JSON.
-        content: The answer: text, or the validated structured value.
+        content: The answer: all text that the run showed as such, its turns joined by a blank line; or the
+            validated structured value. Of a run that was cut short: the text that was shown.
+        last_turn: The text of the last turn alone, where `content` has more than that.
         content_type: "str", or the name of the structured value's class.
         messages: This run's own messages, system message first; history is not repeated here.
         tools: Its tool calls, in call order.
@@ -99,6 +103,7 @@ class BaseRunOutput:
             was kept: {"path": ..., "base": ..., "theirs": ..., "ours": ...}, without what there was not.
         requirements: For status PAUSED: what the run waits for, its members' runs included.
         error: For status ERROR: what happened.
+        refused: A check refused the run's "input" or its "output", which is left out of the history.
     """
 
     run_id: str
@@ -108,6 +113,7 @@ class BaseRunOutput:
     input: Any = None
     content: Any = None
     content_type: str = "str"
+    last_turn: str | None = None
     reasoning_content: str | None = None
     messages: list[Message] = field(default_factory=list)
     tools: list[ToolExecution] = field(default_factory=list)
@@ -126,6 +132,7 @@ class BaseRunOutput:
     requirements: list[RunRequirement] = field(default_factory=list)
     error: str | None = None
     error_type: str | None = None
+    refused: Literal["input", "output"] | None = None
     created_at: int = field(default_factory=lambda: int(time.time()))
 
     def __repr__(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from kern._told import is_failure, text_of, told
 from kern.errors import (
+    CheckError,
     KernError,
     ModelError,
     ModelIncompleteError,
@@ -84,6 +85,8 @@ async def drive(run: Run) -> RunOutput | TeamRunOutput:
         failure = error if isinstance(error, KernError) else KernError(told(error))
         output.status = RunStatus.error
         output.error = text_of(failure)
+        if isinstance(error, CheckError):
+            output.refused = "output" if run.messages else "input"
         output.error_type = type(failure).__name__
         if failure is error:
             raise
@@ -159,7 +162,7 @@ async def _turns(run: Run) -> Answer | None:
         )
         if isinstance(verdict, Answer):
             return verdict
-        run.messages.append(Message("user", verdict.message))
+        run.messages.append(Message("user", verdict.message, said=""))
 
 
 async def _begin(run: Run) -> None:

@@ -237,7 +237,7 @@ class RunInput:
 
     @input_content.setter
     def input_content(self, text: str) -> None:
-        self.messages[-1] = replace(self.messages[-1], content=text)
+        self.messages[-1] = replace(self.messages[-1], content=text, said=None)
         self.value = text
 
 

@@ -12,10 +12,11 @@ from pydantic_core import from_json
 
 from kern._told import told
 from kern.agent.past_runs import team_history
+from kern.agent.recalled import recalled
 from kern.errors import KernError, ToolArgumentsError
-from kern.messages import MEDIA, Message
+from kern.messages import MEDIA, Message, with_context
 from kern.models.base import ToolDefinition
-from kern.run.output import RunStatus
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.engine import drive_child
 from kern.runtime.run import Run
 from kern.runtime.spec import Answer, CallSite, RunInput, RunnerSpec, ToolOutcome
@@ -72,13 +73,13 @@ class Members:
         """A member's run on the task, ready to be driven."""
         given = run.input.messages
         if self.rules.own_wording:
-            text = await self._preceded(run, task)
             media: dict[str, Any] = {
                 name: [item for m in given for item in getattr(m, name)] for name in MEDIA
             }
-            run_input = RunInput(value=text, messages=[Message("user", text, **media)])
-        else:
-            run_input = RunInput(value=run.input.value, messages=list(given))
+            given = [Message("user", task, **media)]
+        messages = with_context(given, before=await self._context(run))
+        value = messages[-1].content if self.rules.own_wording else run.input.value
+        run_input = RunInput(value=value, messages=messages)
         return self.child(run, spec, run_input, str(uuid.uuid4()), alone=alone)
 
     def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
@@ -118,17 +119,18 @@ class Members:
         answer = Answer(output.content, output.content_type) if self.rules.answers_directly else None
         media = output.media
         # The leader is told of media, and not sent them: its model may be one that takes none.
-        text = "\n".join(filter(None, [output.get_content_as_string(), *map(mention, media)]))
+        text = "\n".join(filter(None, [_answer(output), *map(mention, media)]))
         unheard = answer is not None and child.voice is child.source
         return ToolOutcome(text, answer=answer, unheard=unheard, media=media, media_told=True)
 
-    async def _preceded(self, run: Run, task: str) -> str:
+    async def _context(self, run: Run) -> str:
+        """What comes before a task."""
         parts = []
         if self.rules.history_runs:
             parts.append(await team_history(run, self.rules.history_runs))
         if self.rules.share_interactions:
             parts.append(_interactions(run))
-        return "\n\n".join([*(part for part in parts if part), task])
+        return "\n\n".join(part for part in parts if part)
 
 
 class Delegation:
@@ -243,15 +245,21 @@ class MemberInformation:
 
 def _interactions(run: Run) -> str:
     """What members did earlier in this run."""
+    done = [child for child in run.children if child.output.status is RunStatus.completed]
     lines = [
-        f"- {child.spec.label} was asked: {child.input.value}\n  and answered: {child.output.content}"
-        for child in run.children
-        if child.output.content is not None
+        f"- {child.spec.label} was asked: {recalled(child.output).asked()}\n"
+        f"  and answered: {_answer(child.output)}"
+        for child in done
     ]
     if not lines:
         return ""
     body = "\n".join(lines)
     return f"<member_interaction_context>\n{body}\n</member_interaction_context>"
+
+
+def _answer(output: RunOutput | TeamRunOutput) -> str:
+    """What others read of a member's answer: its last turn, not what it said on the way."""
+    return output.last_turn or output.get_content_as_string()
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,195 @@
+"""What a stored run stands for in its session's history: for the model of a later run, and for people.
+
+A run that was cancelled, that failed or that waits for a person stands as its question, its calls with their
+results, the text that was shown, and one line that says how it ended. What a check refused stands nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kern.messages import MEDIA, Message, ToolCall
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution
+
+_NOT_BEGUN = "[This call was not carried out.]"
+_NO_RESULT = "[The run ended before this call did; it may have acted all the same.]"
+_WAITS = "[This call waits for a person.]"
+_FOLLOWS = "[This is the answer, which follows.]"
+_LEFT_OUT = "[A request whose answer was refused by a check is left out here.]"
+
+
+@dataclass(slots=True, frozen=True)
+class Recalled:
+    """One run as a part of the history.
+
+    Args:
+        opening: What was said before the question: an introduction.
+        question: What the run was asked, without what the application added.
+        steps: Its calls, each with a result.
+        closing: What was said last; None if that is nothing, or stands in the steps.
+        content: All that was shown as the answer, as text.
+        media: What came with it, by the names of `MEDIA`.
+        ending: How the run ended, where it has not completed.
+        refused: A check refused the answer; the question is left out with it.
+    """
+
+    opening: Sequence[Message] = ()
+    question: Sequence[Message] = ()
+    steps: Sequence[Message] = ()
+    closing: Message | None = None
+    content: str = ""
+    media: Mapping[str, Any] = field(default_factory=dict)
+    ending: str | None = None
+    refused: bool = False
+
+    @property
+    def stands(self) -> bool:
+        """There is something to remember: a run that ended before any text or call leaves nothing."""
+        return self.ending is None or bool(self.steps or self.content)
+
+    def messages(self) -> list[Message]:
+        """What was said, with the calls."""
+        if not self.stands:
+            return []
+        closing = [self.closing] if self.closing is not None else []
+        return [*self.opening, *self.question, *self.steps, *closing]
+
+    def prompt(self) -> list[Message]:
+        """The same for a model, which is told also how the run ended."""
+        if not self.stands or self.ending is None:
+            return self.messages()
+        question = [Message("user", _LEFT_OUT)] if self.refused else self.question
+        said = self.closing.content if self.closing is not None else None
+        closing = Message("assistant", f"{said}\n\n{self.ending}" if said else self.ending)
+        return [*self.opening, *question, *self.steps, closing]
+
+    def chat(self) -> list[Message]:
+        """What people have seen: the question, and all of the answer as one message."""
+        if not self.stands:
+            return []
+        given = (*self.opening, *self.question)
+        said = [m for m in given if m.role == "user" or (m.role == "assistant" and m.content)]
+        if self.content or self.media:
+            answer = replace(self.closing or Message("assistant"), content=self.content or None)
+            said.append(replace(answer, commentary=None, provider_data=None, **self.media))
+        return said
+
+    def lines(self) -> list[dict[str, str]]:
+        """The chat for a model: texts alone, how the run ended, and which tools had acted till then."""
+        lines = [{"role": m.role, "content": m.content} for m in self.chat() if m.content]
+        if self.stands and self.ending is not None:
+            acted = [f"{m.tool_name}: {m.content}" for m in self.steps if m.role == "tool"]
+            note = "\n".join([self.ending, *acted])
+            if self.content:
+                lines[-1]["content"] += f"\n\n{note}"
+            else:
+                lines.append({"role": "assistant", "content": note})
+        return lines
+
+    def asked(self) -> str:
+        """The question as text."""
+        return "\n".join(message.content for message in self.question if message.content)
+
+    def answered(self) -> str:
+        """The answer as text, and how the run ended, where it has not completed."""
+        return "\n\n".join(text for text in (self.content, self.ending) if text)
+
+
+def recalled(output: RunOutput | TeamRunOutput) -> Recalled:
+    """What the run of `output` stands for."""
+    said = [m for m in output.messages if m.role not in ("system", "developer") and not m.from_history]
+    # What follows the last words of a person is the run's own; corrections are nobody's words.
+    asked_until = max((at for at, m in enumerate(said, 1) if m.role == "user" and m.said != ""), default=0)
+    given, own = [_words(m) for m in said[:asked_until] if m.said != ""], said[asked_until:]
+    spoken_at = next((at for at, m in enumerate(given) if m.role == "user"), len(given))
+    opening, question = given[:spoken_at], given[spoken_at:]
+    steps = list(_steps(own, output))
+    if output.status is RunStatus.completed:
+        return _completed(output, opening, question, steps, own)
+    refused = _refused(output)
+    if refused is not None:
+        return Recalled(opening, steps=steps, ending=_ending(output), refused=True)
+    content = output.get_content_as_string()
+    closing = _last(own) if content else None
+    return Recalled(opening, question, steps, closing, content, _media(output), _ending(output))
+
+
+def _completed(
+    output: RunOutput | TeamRunOutput,
+    opening: list[Message],
+    question: list[Message],
+    steps: list[Message],
+    own: list[Message],
+) -> Recalled:
+    content, closing = output.get_content_as_string(), _last(own)
+    if closing is None:  # a tool's result, a member or a hook has answered
+        text = output.last_turn or content
+        closing = Message("assistant", text) if text else None
+        steps = [_pointing(message, text) for message in steps]
+    return Recalled(opening, question, steps, closing, content, _media(output))
+
+
+def _words(message: Message) -> Message:
+    return message if message.said is None else replace(message, content=message.said, said=None)
+
+
+def _last(own: Sequence[Message]) -> Message | None:
+    """The run's last message, if that is a text of the model's."""
+    last = own[-1] if own else None
+    if last is None or last.role != "assistant" or last.tool_calls:
+        return None
+    return last if last.content or last.commentary or last.provider_data else None
+
+
+def _steps(own: Sequence[Message], output: RunOutput | TeamRunOutput) -> Iterator[Message]:
+    """The calls, each turn with its results behind it; without texts that were sent back to the model."""
+    results = {m.tool_call_id: m for m in own if m.role == "tool"}
+    made = {execution.tool_call_id: execution for execution in output.tools}
+    for message in own:
+        if message.role == "assistant" and message.tool_calls:
+            yield message
+            for call in message.tool_calls:
+                yield results.get(call.id) or _result(call, made.get(call.id), output.status)
+
+
+def _result(call: ToolCall, made: ToolExecution | None, status: RunStatus) -> Message:
+    """What is known of a call whose result the model was never told."""
+    if made is not None and made.result is not None:
+        text = made.result
+    elif status is RunStatus.paused:
+        text = _WAITS
+    else:
+        text = _NOT_BEGUN if made is None else _NO_RESULT
+    failed = made is None or made.result is None or made.tool_call_error
+    return Message("tool", text, tool_call_id=call.id, tool_name=call.name, tool_call_error=failed)
+
+
+def _pointing(message: Message, answer: str) -> Message:
+    """A result that was the answer, which follows, is not told twice."""
+    told = message.content
+    if message.role != "tool" or not told or told not in answer:
+        return message
+    is_answer = message.stop_after_tool_call or told == answer
+    return replace(message, content=_FOLLOWS) if is_answer else message
+
+
+def _media(output: RunOutput | TeamRunOutput) -> dict[str, Any]:
+    return {name: items for name in MEDIA if (items := getattr(output, name))}
+
+
+def _refused(output: RunOutput | TeamRunOutput) -> str | None:
+    """What a check refused; rows of version 0.1 tell it by the error alone."""
+    return output.refused or {"InputCheckError": "input", "OutputCheckError": "output"}.get(
+        output.error_type or ""
+    )
+
+
+def _ending(output: RunOutput | TeamRunOutput) -> str:
+    if _refused(output):
+        return "[The answer was refused by a check.]"
+    if output.status is RunStatus.paused:
+        return "[The run waits for a person and has not answered yet.]"
+    how = "was cancelled" if output.status is RunStatus.cancelled else f"failed with {output.error_type}"
+    return f"[The run {how} before its answer was complete.]"
