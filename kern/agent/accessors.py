@@ -5,8 +5,8 @@ Each has a sync face and an `a` form; both are one line over one implementation.
 
 from __future__ import annotations
 
-from kern.agent.state_access import StateAccess, wait
 from kern.agent.recalled import recalled
+from kern.agent.state_access import StateAccess, wait
 from kern.db.base import SessionRow
 from kern.errors import RunConflictError
 from kern.messages import Message
