@@ -25,6 +25,7 @@
     │   └── StateLockTimeout         waited too long for the state
     ├── SessionError                 the session
     │   ├── SessionOwnershipError    it belongs to another user
+    │   ├── SessionDeletedError      it was deleted while a run had it in use
     │   ├── SessionBusyError         another run has it, and this one does not wait
     │   └── RunConflictError         a run of that id was faster: it goes on, or has ended
     ├── StoreError                   the database
@@ -294,6 +295,21 @@ class SessionOwnershipError(SessionError):
 
     def __init__(self, session_id: str) -> None:
         super().__init__(f"session {session_id!r} belongs to another user")
+        self.session_id = session_id
+
+
+class SessionDeletedError(SessionError):
+    """The session was deleted while it was in use; nothing is saved. A later one of that id is another.
+
+    Args:
+        session_id: The session that is gone.
+    """
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"session {session_id!r} was deleted while it was in use: this run or change is not saved; "
+            "a new run with that session_id starts a new session"
+        )
         self.session_id = session_id
 
 

@@ -8,14 +8,23 @@ from pathlib import Path
 
 from kern.db._sqlite_errors import store_errors
 from kern.db._sqlite_schema import transaction
-from kern.db.base import ChangeRow, Commit, Committed, RunRow, SessionRow, StateWrite, applied
-from kern.errors import SessionOwnershipError, StoreError
+from kern.db.base import (
+    ChangeRow,
+    Commit,
+    Committed,
+    RunRow,
+    SessionRow,
+    StateWrite,
+    applied,
+    check_commit,
+)
+from kern.errors import StoreError
 
 _PARTS = {
     # JSON goes in and comes out as the bytes that it is, and lies in the file as TEXT.
     "session": (
         "session_id, user_id, CAST(state AS BLOB), state_version, revision, version,"
-        " name, summary, created_at, updated_at"
+        " name, summary, created_at, updated_at, generation"
     ),
     "run": "run_id, session_id, runner_id, parent_run_id, status, generation, CAST(data AS BLOB), created_at",
     "change": (
@@ -26,6 +35,9 @@ _PARTS = {
     "now": "((julianday('now') - 2440587.5) * 86400.0)",
 }
 
+_NEXT = "(SELECT coalesce(max(used), 0) + 1 FROM {t})"
+"""The number of a commit, in the order of all commits to the sessions of the table."""
+
 _KEEP_CANCELS = 7 * 86400.0
 """Seconds after which a request to cancel is forgotten: no run takes that long to look."""
 
@@ -33,12 +45,14 @@ _SQL = {
     "load_session": "SELECT {session} FROM {t} WHERE session_id = ?",
     "insert_session": """
         INSERT INTO {t}
-            (session_id, user_id, created_at, updated_at, revision, summary, version, state_version, state)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))""",
-    "touch_session": "UPDATE {t} SET updated_at = ?, revision = ?, summary = ? WHERE session_id = ?",
+            (session_id, user_id, generation, created_at, used,
+            updated_at, revision, summary, version, state_version, state)
+        VALUES (?, ?, ?, ?, {next}, ?, ?, ?, ?, ?, CAST(? AS TEXT))""",
+    "touch_session": """
+        UPDATE {t} SET used = {next}, updated_at = ?, revision = ?, summary = ? WHERE session_id = ?""",
     "update_session": """
-        UPDATE {t} SET updated_at = ?, revision = ?, summary = ?, version = ?, state_version = ?,
-            state = CAST(? AS TEXT)
+        UPDATE {t} SET used = {next}, updated_at = ?, revision = ?, summary = ?,
+            version = ?, state_version = ?, state = CAST(? AS TEXT)
         WHERE session_id = ?""",
     "find_run": "SELECT session_id, generation FROM {t}_runs WHERE run_id = ?",
     "put_run": """
@@ -52,31 +66,28 @@ _SQL = {
         WHERE excluded.generation > generation""",
     "insert_change": """
         INSERT INTO {t}_changes
-            (session_id, revision, run_id, tool, tool_call_id, agent_path, created_at, patch)
-        VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), ?, CAST(? AS TEXT))""",
+            (session_id, revision, run_id, tool, tool_call_id, agent_path, created_at, patch, commit_id)
+        VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), ?, CAST(? AS TEXT), ?)""",
+    "find_commit": "SELECT 1 FROM {t}_changes WHERE session_id = ? AND revision > ? AND commit_id = ?",
     "load_run": "SELECT {run} FROM {t}_runs WHERE run_id = ?",
     "load_all_runs": """
         SELECT {run} FROM {t}_runs WHERE session_id = ?
-        ORDER BY created_at DESC, seq DESC LIMIT ?""",
+        ORDER BY seq DESC LIMIT ?""",
     "load_all_runs_of_runner": """
         SELECT {run} FROM {t}_runs WHERE session_id = ? AND runner_id = ?
-        ORDER BY created_at DESC, seq DESC LIMIT ?""",
+        ORDER BY seq DESC LIMIT ?""",
     "load_top_runs": """
         SELECT {run} FROM {t}_runs WHERE session_id = ? AND parent_run_id IS NULL
-        ORDER BY created_at DESC, seq DESC LIMIT ?""",
+        ORDER BY seq DESC LIMIT ?""",
     "load_top_runs_of_runner": """
         SELECT {run} FROM {t}_runs WHERE session_id = ? AND runner_id = ? AND parent_run_id IS NULL
-        ORDER BY created_at DESC, seq DESC LIMIT ?""",
+        ORDER BY seq DESC LIMIT ?""",
     "load_changes": """
         SELECT {change} FROM {t}_changes WHERE session_id = ? AND revision > ? ORDER BY revision, seq""",
     "list_user_sessions": """
         SELECT {session} FROM {t} WHERE user_id = ?
-        ORDER BY updated_at DESC, rowid DESC LIMIT ? OFFSET ?""",
-    # The inner query sorts what the index on (user_id, updated_at) has, and reads no state.
-    "list_sessions": """
-        SELECT {session} FROM {t} WHERE rowid IN
-            (SELECT rowid FROM {t} ORDER BY updated_at DESC, rowid DESC LIMIT ? OFFSET ?)
-        ORDER BY updated_at DESC, rowid DESC""",
+        ORDER BY used DESC LIMIT ? OFFSET ?""",
+    "list_sessions": "SELECT {session} FROM {t} ORDER BY used DESC LIMIT ? OFFSET ?",
     "describe_session": """
         UPDATE {t} SET name = coalesce(?, name), summary = coalesce(?, summary) WHERE session_id = ?""",
     "delete_cancels": """
@@ -84,11 +95,15 @@ _SQL = {
     "delete_runs": "DELETE FROM {t}_runs WHERE session_id = ?",
     "delete_changes": "DELETE FROM {t}_changes WHERE session_id = ?",
     "delete_session": "DELETE FROM {t} WHERE session_id = ?",
+    # One that has longer left than it was given for: the clock was set back. Its holder has time to renew it.
+    "bound_lease": """
+        UPDATE {t}_leases SET expires_at = {now} + seconds WHERE name = ? AND expires_at > {now} + seconds""",
     "acquire_lease": """
-        INSERT INTO {t}_leases (session_id, owner, expires_at) VALUES (?, ?, {now} + ?)
-        ON CONFLICT (session_id) DO UPDATE SET owner = excluded.owner, expires_at = excluded.expires_at
+        INSERT INTO {t}_leases (name, owner, seconds, expires_at) VALUES (?, ?, ?, {now} + ?)
+        ON CONFLICT (name) DO UPDATE SET
+            owner = excluded.owner, seconds = excluded.seconds, expires_at = excluded.expires_at
         WHERE owner = excluded.owner OR expires_at <= {now}""",
-    "release_lease": "DELETE FROM {t}_leases WHERE session_id = ? AND owner = ?",
+    "release_lease": "DELETE FROM {t}_leases WHERE name = ? AND owner = ?",
     "forget_cancels": "DELETE FROM {t}_cancels WHERE requested_at < {now} - ?",
     "request_cancel": """
         INSERT INTO {t}_cancels (run_id, requested_at) VALUES (?, {now}) ON CONFLICT (run_id) DO NOTHING""",
@@ -106,7 +121,8 @@ class Queries:
 
     def __init__(self, path: Path, table: str) -> None:
         self._path = path
-        self._sql = {name: text.format(t=table, **_PARTS) for name, text in _SQL.items()}
+        parts = {**_PARTS, "t": table, "next": _NEXT.format(t=table)}
+        self._sql = {name: text.format(**parts) for name, text in _SQL.items()}
 
     def load_session(self, raw: sqlite3.Connection, session_id: str) -> SessionRow | None:
         """The session as it is stored, or None."""
@@ -118,9 +134,8 @@ class Queries:
         """Write all of `commit`, or nothing. What `commit.resolve` raises is passed on as it is."""
         with transaction(raw, self._path):
             stored = self.load_session(raw, commit.session_id)
-            if stored is not None and stored.user_id != commit.user_id:
-                raise SessionOwnershipError(commit.session_id)
-            if self._check_runs(raw, commit.runs) and stored is not None:
+            check_commit(stored, commit)
+            if self._repeated(raw, commit) and stored is not None:
                 return Committed(stored, repeated=True)
             write = commit.resolve(stored)
             row = applied(stored, commit, write)
@@ -128,7 +143,9 @@ class Queries:
             with store_errors(self._path):
                 self._put_session(raw, row, write, new=stored is None)
                 raw.executemany(self._sql["put_run"], map(_run_values, runs))
-                raw.executemany(self._sql["insert_change"], map(_change_values, write.changes))
+                mark = None if runs else commit.id
+                changes = [(*_change_values(change), mark) for change in write.changes]
+                raw.executemany(self._sql["insert_change"], changes)
         return Committed(row)
 
     def load_runs(
@@ -187,15 +204,16 @@ class Queries:
                 raw.execute(self._sql[name], (session_id,))
             return raw.execute(self._sql["delete_session"], (session_id,)).rowcount > 0
 
-    def acquire_lease(self, raw: sqlite3.Connection, session_id: str, owner: str, seconds: float) -> bool:
-        """Give `owner` the session's lease for `seconds` from now."""
+    def acquire_lease(self, raw: sqlite3.Connection, name: str, owner: str, seconds: float) -> bool:
+        """Give `owner` the lease of that name for `seconds` from now."""
         with transaction(raw, self._path), store_errors(self._path):
-            return raw.execute(self._sql["acquire_lease"], (session_id, owner, seconds)).rowcount > 0
+            raw.execute(self._sql["bound_lease"], (name,))
+            return raw.execute(self._sql["acquire_lease"], (name, owner, seconds, seconds)).rowcount > 0
 
-    def release_lease(self, raw: sqlite3.Connection, session_id: str, owner: str) -> None:
+    def release_lease(self, raw: sqlite3.Connection, name: str, owner: str) -> None:
         """Give the lease back, if it is `owner`'s."""
         with transaction(raw, self._path), store_errors(self._path):
-            raw.execute(self._sql["release_lease"], (session_id, owner))
+            raw.execute(self._sql["release_lease"], (name, owner))
 
     def request_cancel(self, raw: sqlite3.Connection, run_id: str) -> None:
         """Ask whoever drives the run to cancel it."""
@@ -212,14 +230,19 @@ class Queries:
                 if raw.execute(self._sql["cancel_requested"], (run_id,)).fetchone()
             }
 
-    def _check_runs(self, raw: sqlite3.Connection, runs: Sequence[RunRow]) -> bool:
+    def _repeated(self, raw: sqlite3.Connection, commit: Commit) -> bool:
         """True if the commit was made before.
 
         Raises:
             StoreError: A run's id is taken by a run of another session.
         """
+        if not commit.runs:
+            after = 0 if commit.known is None else commit.known.revision
+            with store_errors(self._path):
+                values = (commit.session_id, after, commit.id)
+                return raw.execute(self._sql["find_commit"], values).fetchone() is not None
         repeated = False
-        for index, run in enumerate(runs):
+        for index, run in enumerate(commit.runs):
             with store_errors(self._path):
                 known = raw.execute(self._sql["find_run"], (run.run_id,)).fetchone()
             if known is None:
@@ -235,7 +258,7 @@ class Queries:
         told = (row.updated_at, row.revision, row.summary)
         state = (row.version, row.state_version, row.state)
         if new:
-            values = (row.session_id, row.user_id, row.created_at, *told, *state)
+            values = (row.session_id, row.user_id, row.generation, row.created_at, *told, *state)
             raw.execute(self._sql["insert_session"], values)
         elif write.state is None:
             raw.execute(self._sql["touch_session"], (*told, row.session_id))
@@ -247,11 +270,10 @@ _Values = tuple[str | bytes | int | float | None, ...]
 
 
 def _session(
-    values: tuple[str, str | None, bytes, int, int, int, str | None, str | None, float, float],
+    values: tuple[str, str | None, bytes, int, int, int, str | None, str | None, float, float, str],
 ) -> SessionRow:
-    session_id, user_id, state, state_version, revision, version, name, summary, created_at, updated_at = (
-        values
-    )
+    session_id, user_id, state, state_version, revision, version = values[:6]
+    name, summary, created_at, updated_at, generation = values[6:]
     return SessionRow(
         session_id=session_id,
         user_id=user_id,
@@ -263,6 +285,7 @@ def _session(
         summary=summary,
         created_at=created_at,
         updated_at=updated_at,
+        generation=generation,
     )
 
 

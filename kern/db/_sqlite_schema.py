@@ -67,6 +67,44 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             requested_at REAL NOT NULL
         )""",
     ),
+    (
+        # Order by sequence, since clocks are set back: sessions by their last commit, runs by their first.
+        "ALTER TABLE {t} RENAME TO {t}_before",
+        """CREATE TABLE {t} (
+            session_id TEXT NOT NULL PRIMARY KEY,
+            user_id TEXT,
+            name TEXT,
+            summary TEXT,
+            generation TEXT NOT NULL,
+            used INTEGER NOT NULL,
+            created_at REAL NOT NULL,
+            updated_at REAL NOT NULL,
+            revision INTEGER NOT NULL,
+            version INTEGER NOT NULL,
+            state_version INTEGER NOT NULL,
+            state TEXT NOT NULL
+        )""",
+        """INSERT INTO {t}
+            SELECT session_id, user_id, name, summary, '', row_number() OVER (ORDER BY updated_at, rowid),
+                created_at, updated_at, revision, version, state_version, state
+            FROM {t}_before ORDER BY rowid""",
+        "DROP TABLE {t}_before",
+        "CREATE INDEX {t}_by_user ON {t} (user_id, used)",
+        "CREATE INDEX {t}_by_use ON {t} (used)",
+        "DROP INDEX {t}_runs_by_age",
+        "DROP INDEX {t}_runs_by_runner",
+        # One for all: a commit writes a page less, and the runs of others are passed over in the index.
+        "CREATE INDEX {t}_runs_by_age ON {t}_runs (session_id, seq, parent_run_id, runner_id)",
+        # For commits without runs, which are known by nothing else when they come twice.
+        "ALTER TABLE {t}_changes ADD COLUMN commit_id TEXT",
+        "DROP TABLE {t}_leases",
+        """CREATE TABLE {t}_leases (
+            name TEXT NOT NULL PRIMARY KEY,
+            owner TEXT NOT NULL,
+            seconds REAL NOT NULL,
+            expires_at REAL NOT NULL
+        )""",
+    ),
 )
 
 

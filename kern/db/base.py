@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+
+from kern.errors import SessionDeletedError, SessionOwnershipError
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -18,7 +21,10 @@ class SessionRow:
         version: How many times this row's state was written; what optimistic writers compare.
         name: What a person calls it.
         summary: What was said so far, in short.
-        created_at, updated_at: Seconds since the epoch.
+        created_at, updated_at: Seconds since the epoch, by the clock of the process that wrote; for people.
+            Nothing is ordered by them, since a clock may be set back.
+        generation: Tells the session from an earlier one of the same id that was deleted; set by the first
+            commit.
     """
 
     session_id: str
@@ -31,6 +37,7 @@ class SessionRow:
     summary: str | None = None
     created_at: float = 0.0
     updated_at: float = 0.0
+    generation: str = field(default="", compare=False)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -41,10 +48,12 @@ class RunRow:
         runner_id: The agent or team that ran.
         parent_run_id: None for a run that the application started.
         status: A `RunStatus` value.
-        generation: 0 for the first write of a run; one more each time a paused run is continued. A row that
-            is present with this generation or a later one makes the whole commit a no-op.
+        generation: 0 for the first write of a run; one more each time a paused run is continued, or a failed
+            one is tried again. A row that is present with this generation or a later one makes the whole
+            commit a no-op.
         data: The output as JSON text (UTF-8).
-        created_at: Seconds since the epoch; runs of a session are ordered by it, then by insertion.
+        created_at: Seconds since the epoch, by the clock of the process that ran it; for people. Runs of a
+            session are in the order in which they were first stored.
     """
 
     run_id: str
@@ -98,7 +107,8 @@ class StateWrite:
 
 
 StateResolver = Callable[[SessionRow | None], StateWrite]
-"""Pure and quick; called inside the transaction with the session as it is stored right then."""
+"""Pure; called with the session as it is stored right then, on the event loop or in a thread. A database that
+tries a commit again calls it again."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -109,6 +119,9 @@ class Commit:
         resolve: Decides the state with the stored row at hand: the place where processes are merged.
         runs: The rows of the run and of its members' runs; the first is the top-level one.
         summary: What was said so far, in short; None leaves what is stored.
+        known: The session as the caller last saw it stored; None if it was not. The commit is for that
+            generation of the session, and no other. A database may try to write from it without reading.
+        id: What a commit without runs is recognised by if it comes twice; one with runs is by its first run.
     """
 
     session_id: str
@@ -116,6 +129,8 @@ class Commit:
     resolve: StateResolver
     runs: Sequence[RunRow] = field(default=())
     summary: str | None = None
+    known: SessionRow | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
     now: float
 
 
@@ -125,7 +140,7 @@ class Committed:
 
     Args:
         row: The session as it is stored now.
-        repeated: The runs were there already; nothing was written.
+        repeated: The commit was there already; nothing was written.
     """
 
     row: SessionRow
@@ -153,11 +168,13 @@ class Db(ABC):
         """Write all of `commit` in one transaction, or nothing.
 
         The stored row is read inside the transaction, `commit.resolve` called with it, and the session row
-        inserted or updated as `applied` says.
+        inserted or updated as `applied` says, after `check_commit`. A commit that is made twice, such as by
+        a database that has lost the answer and asks again, is written once.
 
         Raises:
             SessionOwnershipError: The stored session belongs to another user; nothing is written.
-            StoreError: It could not be written; nothing is.
+            SessionDeletedError: The session that the caller knows was deleted; nothing is written.
+            StoreError: It could not be written; nothing is, as far as the database knows.
         """
 
     @abstractmethod
@@ -171,6 +188,7 @@ class Db(ABC):
     ) -> list[RunRow]:
         """The session's newest `limit` runs, the oldest of them first; None means all.
 
+        A run is as old as its first commit, whatever a clock said; of one commit, in the order of its rows.
         `top_level` leaves out members' runs; `runner_id` leaves out other agents' and teams' runs.
         """
 
@@ -186,7 +204,7 @@ class Db(ABC):
     async def list_sessions(
         self, *, user_id: str | None = None, limit: int = 100, offset: int = 0
     ) -> list[SessionRow]:
-        """Sessions, the latest used first; with `user_id`, only that user's."""
+        """Sessions, the latest committed to first, whatever a clock said; with `user_id`, that user's."""
 
     @abstractmethod
     async def describe_session(
@@ -196,17 +214,21 @@ class Db(ABC):
 
     @abstractmethod
     async def delete_session(self, session_id: str) -> bool:
-        """Delete the session with its runs and its log; False if there is no such session."""
+        """Delete the session with its runs and its log; False if there is no such session.
 
-    @abstractmethod
-    async def acquire_lease(self, session_id: str, owner: str, seconds: float) -> bool:
-        """Give `owner` the session's lease for `seconds` from now, by the database's clock.
-
-        True if it was free, had expired, or is the owner's already (a renewal).
+        A new session of that id is another generation.
         """
 
     @abstractmethod
-    async def release_lease(self, session_id: str, owner: str) -> None:
+    async def acquire_lease(self, name: str, owner: str, seconds: float) -> bool:
+        """Give `owner` the lease of that name for `seconds` from now, by the database's clock.
+
+        True if it was free, had expired, or is the owner's already (a renewal). A lease that seems to have
+        longer left than it was given for, since the clock was set back, has that long from now.
+        """
+
+    @abstractmethod
+    async def release_lease(self, name: str, owner: str) -> None:
         """Give the lease back, if it is `owner`'s."""
 
     @abstractmethod
@@ -222,10 +244,28 @@ class Db(ABC):
         """Let go of the connections of the running event loop. The object can be used again afterwards."""
 
 
+def check_commit(stored: SessionRow | None, commit: Commit) -> None:
+    """See that `commit` may be made on `stored`: the same for every database.
+
+    Raises:
+        SessionOwnershipError: It belongs to another user.
+        SessionDeletedError: It is not the session that the caller knows.
+    """
+    if stored is not None and stored.user_id != commit.user_id:
+        raise SessionOwnershipError(commit.session_id)
+    known = commit.known
+    if known is not None and (stored is None or stored.generation != known.generation):
+        raise SessionDeletedError(commit.session_id)
+
+
 def applied(stored: SessionRow | None, commit: Commit, write: StateWrite) -> SessionRow:
     """The row that `write` makes of `stored`: the same for every database."""
     row = stored or SessionRow(
-        session_id=commit.session_id, user_id=commit.user_id, created_at=commit.now, version=0
+        session_id=commit.session_id,
+        user_id=commit.user_id,
+        created_at=commit.now,
+        version=0,
+        generation=commit.id,
     )
     row = replace(row, updated_at=commit.now, revision=write.revision)
     if commit.summary is not None:

@@ -7,24 +7,28 @@ import time
 from bisect import insort
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any, NoReturn, Self
 
-from kern.db.base import ChangeRow, Commit, Committed, Db, RunRow, SessionRow, applied
-from kern.errors import SessionOwnershipError, StoreError, UsageError
+from kern.db.base import ChangeRow, Commit, Committed, Db, RunRow, SessionRow, applied, check_commit
+from kern.errors import StoreError, UsageError
 
 
 @dataclass(slots=True, frozen=True)
-class _StoredRun:
-    row: RunRow
-    order: int
-    """How many runs the database had seen before this one; a replaced row keeps its own."""
+class _Lease:
+    owner: str
+    expires_at: float
+    """By the monotonic clock, which nobody sets back."""
 
 
 @dataclass(slots=True)
 class _Session:
     row: SessionRow
-    runs: list[_StoredRun] = field(default_factory=list)
+    runs: dict[str, RunRow] = field(default_factory=dict)
+    """In the order of their first commits; a replaced row keeps its place."""
     changes: list[ChangeRow] = field(default_factory=list)
+    commits: set[str] = field(default_factory=set)
+    """The ids of the commits without runs."""
 
 
 class InMemoryDb(Db):
@@ -38,9 +42,9 @@ class InMemoryDb(Db):
         # Held for single steps and for the resolver of a commit, never across an await.
         self._mutex = threading.Lock()
         self._sessions: dict[str, _Session] = {}
-        self._runs: dict[str, _StoredRun] = {}
-        self._seen = 0
-        self._leases: dict[str, tuple[str, float]] = {}
+        """In the order of their last commits."""
+        self._runs: dict[str, RunRow] = {}
+        self._leases: dict[str, _Lease] = {}
         self._cancels: set[str] = set()
 
     def __copy__(self) -> Self:
@@ -73,20 +77,22 @@ class InMemoryDb(Db):
         with self._mutex:
             session = self._sessions.get(commit.session_id)
             stored = session.row if session else None
-            if stored is not None and stored.user_id != commit.user_id:
-                raise SessionOwnershipError(commit.session_id)
-            if self._check_runs(commit) and stored is not None:
+            check_commit(stored, commit)
+            repeated = self._check_runs(commit) or (session is not None and commit.id in session.commits)
+            if repeated and stored is not None:
                 return Committed(stored, repeated=True)
             write = commit.resolve(stored)
             row = applied(stored, commit, write)
             # From here on nothing can fail: the write is whole.
-            if session is None:
-                session = self._sessions[commit.session_id] = _Session(row)
+            session = self._sessions.pop(commit.session_id, None) or _Session(row)
+            self._sessions[commit.session_id] = session  # as the last one
             session.row = row
+            if not commit.runs:
+                session.commits.add(commit.id)
             for run in commit.runs if write.runs is None else write.runs:
                 self._put_run(session, run)
             for change in write.changes:
-                insort(session.changes, change, key=_revision)
+                insort(session.changes, change, key=attrgetter("revision"))
             return Committed(row)
 
     async def load_runs(
@@ -101,20 +107,19 @@ class InMemoryDb(Db):
         newest: list[RunRow] = []
         with self._mutex:
             session = self._sessions.get(session_id)
-            for run in reversed(session.runs if session else ()):
+            for run in reversed(session.runs.values() if session else ()):
                 if limit is not None and len(newest) >= limit:
                     break
-                if top_level and run.row.parent_run_id is not None:
+                if top_level and run.parent_run_id is not None:
                     continue
-                if runner_id is None or run.row.runner_id == runner_id:
-                    newest.append(run.row)
+                if runner_id is None or run.runner_id == runner_id:
+                    newest.append(run)
         return newest[::-1]
 
     async def load_run(self, run_id: str) -> RunRow | None:
         """One run, or None."""
         with self._mutex:
-            run = self._runs.get(run_id)
-            return run.row if run else None
+            return self._runs.get(run_id)
 
     async def load_changes(self, session_id: str, *, after: int = 0) -> list[ChangeRow]:
         """The log of state changes with a revision above `after`, oldest first."""
@@ -125,12 +130,11 @@ class InMemoryDb(Db):
     async def list_sessions(
         self, *, user_id: str | None = None, limit: int = 100, offset: int = 0
     ) -> list[SessionRow]:
-        """Sessions, the latest used first; with `user_id`, only that user's."""
+        """Sessions, the latest committed to first; with `user_id`, only that user's."""
         with self._mutex:
             rows = [session.row for session in reversed(self._sessions.values())]
         if user_id is not None:
             rows = [row for row in rows if row.user_id == user_id]
-        rows.sort(key=lambda row: row.updated_at, reverse=True)
         return rows[offset : offset + limit]
 
     async def describe_session(
@@ -153,26 +157,27 @@ class InMemoryDb(Db):
             session = self._sessions.pop(session_id, None)
             if session is None:
                 return False
-            for run in session.runs:
-                del self._runs[run.row.run_id]
-                self._cancels.discard(run.row.run_id)
+            for run_id in session.runs:
+                del self._runs[run_id]
+                self._cancels.discard(run_id)
             return True
 
-    async def acquire_lease(self, session_id: str, owner: str, seconds: float) -> bool:
-        """Give `owner` the session's lease for `seconds` from now."""
+    async def acquire_lease(self, name: str, owner: str, seconds: float) -> bool:
+        """Give `owner` the lease of that name for `seconds` from now."""
         now = time.monotonic()
         with self._mutex:
-            holder, expires_at = self._leases.get(session_id, (owner, now))
-            if holder != owner and now < expires_at:
+            lease = self._leases.get(name)
+            if lease is not None and lease.owner != owner and now < lease.expires_at:
                 return False
-            self._leases[session_id] = (owner, now + seconds)
+            self._leases[name] = _Lease(owner, now + seconds)
             return True
 
-    async def release_lease(self, session_id: str, owner: str) -> None:
+    async def release_lease(self, name: str, owner: str) -> None:
         """Give the lease back, if it is `owner`'s."""
         with self._mutex:
-            if self._leases.get(session_id, ("", 0.0))[0] == owner:
-                del self._leases[session_id]
+            lease = self._leases.get(name)
+            if lease is not None and lease.owner == owner:
+                del self._leases[name]
 
     async def request_cancel(self, run_id: str) -> None:
         """Ask whoever drives the run to cancel it."""
@@ -195,27 +200,12 @@ class InMemoryDb(Db):
         """
         for run in commit.runs:
             known = self._runs.get(run.run_id)
-            if known is not None and known.row.session_id != run.session_id:
+            if known is not None and known.session_id != run.session_id:
                 raise StoreError(f"run id {run.run_id!r} is taken by a run of another session")
         first = self._runs.get(commit.runs[0].run_id) if commit.runs else None
-        return first is not None and first.row.generation >= commit.runs[0].generation
+        return first is not None and first.generation >= commit.runs[0].generation
 
     def _put_run(self, session: _Session, row: RunRow) -> None:
         known = self._runs.get(row.run_id)
-        if known is not None:
-            if known.row.generation >= row.generation:
-                return
-            session.runs.remove(known)
-        else:
-            self._seen += 1
-        run = _StoredRun(row, known.order if known else self._seen)
-        self._runs[row.run_id] = run
-        insort(session.runs, run, key=_age)
-
-
-def _age(run: _StoredRun) -> tuple[float, int]:
-    return run.row.created_at, run.order
-
-
-def _revision(change: ChangeRow) -> int:
-    return change.revision
+        if known is None or known.generation < row.generation:
+            self._runs[row.run_id] = session.runs[row.run_id] = row

@@ -112,7 +112,7 @@ class SqliteDb(Db):
     async def list_sessions(
         self, *, user_id: str | None = None, limit: int = 100, offset: int = 0
     ) -> list[SessionRow]:
-        """Sessions, the latest used first; with `user_id`, only that user's."""
+        """Sessions, the latest committed to first; with `user_id`, only that user's."""
         return await self._read(
             partial(self._queries.list_sessions, user_id=user_id, limit=limit, offset=offset)
         )
@@ -129,15 +129,15 @@ class SqliteDb(Db):
         """Delete the session with its runs and its log; False if there is no such session."""
         return await self._write(partial(self._queries.delete_session, session_id=session_id))
 
-    async def acquire_lease(self, session_id: str, owner: str, seconds: float) -> bool:
-        """Give `owner` the session's lease for `seconds` from now, by the clock of the machine."""
+    async def acquire_lease(self, name: str, owner: str, seconds: float) -> bool:
+        """Give `owner` the lease of that name for `seconds` from now, by the clock of the machine."""
         return await self._write(
-            partial(self._queries.acquire_lease, session_id=session_id, owner=owner, seconds=seconds)
+            partial(self._queries.acquire_lease, name=name, owner=owner, seconds=seconds)
         )
 
-    async def release_lease(self, session_id: str, owner: str) -> None:
+    async def release_lease(self, name: str, owner: str) -> None:
         """Give the lease back, if it is `owner`'s."""
-        await self._write(partial(self._queries.release_lease, session_id=session_id, owner=owner))
+        await self._write(partial(self._queries.release_lease, name=name, owner=owner))
 
     async def request_cancel(self, run_id: str) -> None:
         """Ask the process that drives the run, whichever it is, to cancel it."""

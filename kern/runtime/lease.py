@@ -36,6 +36,16 @@ SHORTEST_POLL = 0.05
 LONGEST_POLL = 1.0
 
 
+def lease_of_session(session_id: str) -> str:
+    """The name of a session's lease, which no id of a session makes the name of another lease."""
+    return f"session:{session_id}" if session_id.startswith(("session:", "run:")) else session_id
+
+
+def lease_of_run(run_id: str) -> str:
+    """The name of a run's lease."""
+    return f"run:{run_id}"
+
+
 class Lease:
     """A lease that one run holds, and renews until it gives it back.
 
@@ -189,7 +199,7 @@ def _of_session(session: LiveSession, run_id: str) -> Lease:
 
     return Lease(
         session.db,
-        session.session_id,
+        lease_of_session(session.session_id),
         run_id,
         what=f"session {session.session_id!r}",
         untouched=untouched,

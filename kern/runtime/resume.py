@@ -17,7 +17,7 @@ from kern.messages import MEDIA, Message, media_by_kind
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution, output_from_dict
 from kern.run.requirement import RunRequirement
 from kern.runtime.approval import check_input
-from kern.runtime.lease import Lease
+from kern.runtime.lease import Lease, lease_of_run
 from kern.runtime.run import Run, Tree
 from kern.runtime.session import LiveSession
 from kern.runtime.spec import Answer, DelegatingTool, RunInput, RunRequest, ToolOutcome
@@ -75,7 +75,7 @@ def _claim(db: Db, run_id: str) -> Lease:
 
     return Lease(
         db,
-        f"run:{run_id}",
+        lease_of_run(run_id),
         run_id,
         what=f"the paused run {run_id!r}",
         untouched=untouched,

@@ -56,6 +56,7 @@ def state_commit(
     changes: Sequence[ChangeRow] = (),
     state_version: int = 0,
     now: float = 1.0,
+    known: SessionRow | None = None,
     seen: Callable[[SessionRow | None], object] | None = None,
 ) -> Commit:
     """A commit that writes `state` and raises the revision by one; `seen` is called with the stored row."""
@@ -65,7 +66,7 @@ def state_commit(
             seen(row)
         return StateWrite(state, (row.revision if row else 0) + 1, state_version, changes)
 
-    return Commit(session_id=session_id, user_id=user_id, resolve=resolve, runs=runs, now=now)
+    return Commit(session_id=session_id, user_id=user_id, resolve=resolve, runs=runs, known=known, now=now)
 
 
 def counting_commit(session_id: str = "s") -> Commit:

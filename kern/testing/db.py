@@ -22,13 +22,13 @@ import asyncio
 import json
 
 from kern.db.base import ChangeRow, Db, SessionRow
-from kern.errors import SessionOwnershipError, StoreError
-from kern.testing._db_rows import change_row, counting_commit, raises, run_row, state_commit
+from kern.testing._db_commits import CommitConformance
+from kern.testing._db_rows import change_row, counting_commit, run_row, state_commit
 
 __all__ = ["DbConformance", "change_row", "counting_commit", "run_row", "state_commit"]
 
 
-class DbConformance:
+class DbConformance(CommitConformance):
     """What every database does. See the module's docstring."""
 
     # Sessions
@@ -112,6 +112,12 @@ class DbConformance:
         assert await listed("ann", limit=1, offset=1) == ["c"]
         assert (await db.list_sessions())[0] == await db.load_session("a")
 
+    async def test_a_clock_that_is_set_back_does_not_change_the_order_of_sessions(self, db: Db) -> None:
+        for now, session_id in enumerate("abc"):
+            await db.commit(state_commit(session_id=session_id, now=10.0 - now))
+        await db.commit(state_commit(None, session_id="a", runs=[run_row("r", session_id="a")], now=1.0))
+        assert [row.session_id for row in await db.list_sessions()] == ["a", "c", "b"]
+
     async def test_a_description_changes_nothing_else(self, db: Db) -> None:
         before = (await db.commit(state_commit(b'{"a":1}'))).row
         assert await db.describe_session("s", name="Shopping")
@@ -140,83 +146,6 @@ class DbConformance:
         again = await db.commit(state_commit(user_id="another", runs=[run_row("r")]))
         assert not again.repeated
         assert again.row.version == 1
-
-    # Ownership and atomicity
-
-    async def test_another_user_is_refused_and_nothing_is_written(self, db: Db) -> None:
-        await db.commit(state_commit(b'{"a":1}', session_id="anns", user_id="ann"))
-        await db.commit(state_commit(b'{"a":1}', session_id="nobodys"))
-        for session_id, user_id in (("anns", "bob"), ("anns", None), ("nobodys", "ann")):
-            before = await db.load_session(session_id)
-            seen: list[SessionRow | None] = []
-            with raises(SessionOwnershipError) as caught:
-                await db.commit(
-                    state_commit(
-                        b'{"a":2}',
-                        session_id=session_id,
-                        user_id=user_id,
-                        runs=[run_row("r", session_id=session_id)],
-                        changes=[change_row(2, session_id=session_id)],
-                        seen=seen.append,
-                    )
-                )
-            assert isinstance(caught[0], SessionOwnershipError)
-            assert caught[0].session_id == session_id
-            assert seen == []
-            assert await db.load_session(session_id) == before
-            assert await db.load_run("r") is None
-            assert await db.load_changes(session_id) == []
-
-    async def test_what_the_resolver_raises_undoes_the_commit_and_arrives_as_it_is(self, db: Db) -> None:
-        before = (await db.commit(state_commit(b'{"a":1}'))).row
-        error = LookupError("no merge")
-
-        def fail(row: SessionRow | None) -> None:
-            raise error
-
-        with raises(LookupError) as caught:
-            await db.commit(state_commit(b'{"a":2}', runs=[run_row("r")], changes=[change_row(2)], seen=fail))
-        assert caught[0] is error
-        assert await db.load_session("s") == before
-        assert await db.load_run("r") is None
-        assert await db.load_changes("s") == []
-        assert (await db.commit(state_commit(b'{"a":3}'))).row.version == 2
-
-    async def test_a_resolver_that_raises_stop_iteration_does_not_hang(self, db: Db) -> None:
-        def fail(row: SessionRow | None) -> None:
-            next(iter(()))
-
-        with raises(RuntimeError):
-            await db.commit(state_commit(seen=fail))
-        assert await db.load_session("s") is None
-
-    async def test_a_run_id_of_another_session_is_refused_and_nothing_is_written(self, db: Db) -> None:
-        await db.commit(state_commit(session_id="other", runs=[run_row("r", session_id="other")]))
-        for runs in ([run_row("r")], [run_row("new"), run_row("r")]):
-            with raises(StoreError):
-                await db.commit(state_commit(b'{"a":1}', runs=runs, changes=[change_row(1)]))
-            assert await db.load_session("s") is None
-            assert await db.load_runs("s") == []
-            assert await db.load_changes("s") == []
-        run = await db.load_run("r")
-        assert run is not None
-        assert run.session_id == "other"
-
-    async def test_a_cancelled_commit_writes_all_or_nothing(self, db: Db) -> None:
-        for steps in range(8):
-            session_id = f"s{steps}"
-            commit = state_commit(
-                b'{"a":1}', session_id=session_id, runs=[run_row(f"r{steps}", session_id=session_id)]
-            )
-            task = asyncio.create_task(db.commit(commit))
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.wait([task])
-            written = await db.load_session(session_id) is not None
-            assert written == (await db.load_run(f"r{steps}") is not None)
-            assert written or task.cancelled()
-        assert not (await db.commit(state_commit())).repeated  # nothing is left held
 
     # Runs
 
@@ -254,6 +183,16 @@ class DbConformance:
             assert (await db.commit(state_commit(runs=[late]))).repeated
         assert await db.load_run("r") == continued
 
+    async def test_a_failed_run_that_is_tried_again_is_replaced_with_its_end(self, db: Db) -> None:
+        await db.commit(state_commit(runs=[run_row("r", status="ERROR"), run_row("m", parent_run_id="r")]))
+        await db.commit(state_commit(runs=[run_row("next")]))
+        again = run_row("r", generation=1, created_at=9.0)
+        done = await db.commit(state_commit(b'{"a":1}', runs=[again, run_row("m2", parent_run_id="r")]))
+        assert not done.repeated
+        assert await db.load_runs("s") == [again, run_row("next")]
+        late = run_row("r", generation=1, data=b'{"late":true}')  # of one who tried at the same time
+        assert (await db.commit(state_commit(b'{"a":2}', runs=[late]))).repeated
+
     async def test_members_rows_that_are_present_do_not_hinder_a_continued_run(self, db: Db) -> None:
         member = run_row("m", parent_run_id="r", data=b'{"m":0}')
         await db.commit(state_commit(runs=[run_row("r", status="PAUSED"), member]))
@@ -266,8 +205,8 @@ class DbConformance:
         assert await db.load_runs("s", top_level=False) == [continued, member, late]
 
     async def test_the_newest_runs_come_the_oldest_of_them_first(self, db: Db) -> None:
-        for run_id, created_at in (("c", 3.0), ("a", 1.0), ("d", 4.0), ("b", 2.0)):
-            await db.commit(state_commit(runs=[run_row(run_id, created_at=created_at)]))
+        for run_id, created_at in (("a", 3.0), ("b", 1.0), ("c", 4.0), ("d", 2.0)):  # whatever clocks say
+            await db.commit(state_commit(runs=[run_row(run_id, created_at=created_at)], now=created_at))
         assert [run.run_id for run in await db.load_runs("s")] == ["a", "b", "c", "d"]
         assert [run.run_id for run in await db.load_runs("s", limit=2)] == ["c", "d"]
         assert [run.run_id for run in await db.load_runs("s", limit=9)] == ["a", "b", "c", "d"]
@@ -339,6 +278,10 @@ class DbConformance:
         while not await db.acquire_lease("s", "b", 60.0):  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0.01)
         assert not await db.acquire_lease("s", "a", 60.0)
+
+    async def test_leases_are_told_apart_by_their_whole_names(self, db: Db) -> None:
+        for name in ("run:1", "session:run:1", "", "\u00e4", "run:1 "):
+            assert await db.acquire_lease(name, name, 60.0)
 
     async def test_a_lease_is_given_to_one_of_many(self, db: Db) -> None:
         given = await asyncio.gather(*(db.acquire_lease("s", f"owner {n}", 60.0) for n in range(10)))

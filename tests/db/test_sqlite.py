@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from kern.db import InMemoryDb, SqliteDb
+from kern.db._sqlite_schema import MIGRATIONS
 from kern.errors import StoreError, UsageError
 from kern.testing.db import DbConformance, change_row, counting_commit, run_row, state_commit
 
@@ -226,9 +227,10 @@ async def test_a_person_can_read_the_file(path: Path) -> None:
 async def test_the_file_records_its_version_and_keeps_its_rows_when_opened_again(path: Path) -> None:
     await SqliteDb(path).commit(state_commit(b'{"a":1}'))
     await SqliteDb(path).aclose()
-    assert ask(path, "SELECT version FROM kern_sessions_schema") == [(1,)]
+    versions = [(number,) for number in range(1, len(MIGRATIONS) + 1)]
+    assert ask(path, "SELECT version FROM kern_sessions_schema") == versions
     assert await SqliteDb(path).load_session("s") is not None
-    assert ask(path, "SELECT version FROM kern_sessions_schema") == [(1,)]
+    assert ask(path, "SELECT version FROM kern_sessions_schema") == versions
 
 
 async def test_a_file_of_a_newer_kern_is_left_alone(path: Path) -> None:
@@ -257,3 +259,27 @@ def test_memory_and_file_are_the_same_port() -> None:
     assert {name for name in dir(SqliteDb) if not name.startswith("_")} == {
         name for name in dir(InMemoryDb) if not name.startswith("_")
     }
+
+
+# Leases, by a clock that somebody sets
+
+
+async def test_a_clock_that_is_set_back_keeps_a_dead_holders_lease_no_longer_than_it_was_given_for(
+    path: Path,
+) -> None:
+    db = SqliteDb(path)
+    assert await db.acquire_lease("s", "dead", 0.2)
+    ask(path, "UPDATE kern_sessions_leases SET expires_at = expires_at + 3600")  # as if by a later clock
+    assert not await db.acquire_lease("s", "waits", 60.0)
+    while not await db.acquire_lease("s", "waits", 60.0):
+        await asyncio.sleep(0.01)
+
+
+async def test_a_clock_that_is_set_back_takes_no_lease_from_a_living_holder(path: Path) -> None:
+    db = SqliteDb(path)
+    assert await db.acquire_lease("s", "lives", 60.0)
+    ask(path, "UPDATE kern_sessions_leases SET expires_at = expires_at + 3600")
+    assert not await db.acquire_lease("s", "waits", 60.0)
+    assert not await db.acquire_lease("s", "waits", 0.01)
+    assert await db.acquire_lease("s", "lives", 60.0)  # its renewal
+    assert not await db.acquire_lease("s", "waits", 60.0)
