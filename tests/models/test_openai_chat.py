@@ -251,7 +251,7 @@ async def test_the_request_holds_every_setting(server: ReplayServer, sink: Sink)
             {"role": "user", "content": "Hi", "name": "Ann_B_"},
             {
                 "role": "assistant",
-                "content": None,
+                "content": "",
                 "tool_calls": [
                     {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
                     for c in TWO

@@ -350,6 +350,7 @@ async def test_the_request_holds_every_setting(server: ReplayServer, sink: Sink)
         "temperature": 0.5,
         "top_p": 0.9,
         "store": False,
+        "include": ["reasoning.encrypted_content"],
         "max_output_tokens": 100,
         "reasoning": {"effort": "low", "summary": "auto"},
         "parallel_tool_calls": False,
@@ -396,7 +397,7 @@ async def test_media_are_sent_as_urls_bytes_and_ids(server: ReplayServer, sink: 
     [
         (Message("user", "See", videos=[Video(url="https://example.com/a.mp4")]), "no video"),
         (Message("user", "Hear", audio=[Audio(content=b"wav")]), "OpenAIChat"),
-        (Message("assistant", "Made", images=[Image(content=b"x")]), "assistant message"),
+        (Message("system", "Made", images=[Image(content=b"x")]), "system message"),
         (Message("user", "See", images=[Image(filepath="/nonexistent/a.png")]), "cannot read"),
     ],
 )

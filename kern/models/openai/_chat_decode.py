@@ -15,11 +15,11 @@ from pydantic_core import to_json
 from kern.messages import ToolCall
 from kern.models._failures import CutFault, StreamFault, explain
 from kern.models.base import DeltaSink, ModelResponse
-from kern.models.openai._chat_encode import PROVIDER
+from kern.models.openai._chat_encode import PROVIDER, REASONING_NAMES
+from kern.models.openai._kept import Kept
 from kern.models.openai._reading import AnswerReader, answer, count, items_of, text_of
 from kern.usage import Usage
 
-_REASONING = ("reasoning_content", "reasoning")
 _CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -28,6 +28,7 @@ class _Call:
     id: str = ""
     name: str = ""
     arguments: list[str] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class ChatReader(AnswerReader):
@@ -39,6 +40,7 @@ class ChatReader(AnswerReader):
         self._open: dict[int, _Call] = {}
         self._reasoning_name: str | None = None
         self._refused = False
+        self._kept = Kept(streamed=streamed)
         self._finish_reason: str | None = None
         self._usage: Any = None
 
@@ -78,11 +80,12 @@ class ChatReader(AnswerReader):
             self._finish_reason = reason
 
     def _read_rest(self, said: dict[str, Any]) -> None:
-        for name in _REASONING:
+        for name in REASONING_NAMES:
             if text := text_of(said.get(name)):
                 self._reasoning_name = name
                 self._reasoning.add(text)
                 break
+        self._kept.read(said)
         if refusal := text_of(said.get("refusal")):
             self._refused = True
             self._content.add(refusal)
@@ -100,6 +103,8 @@ class ChatReader(AnswerReader):
             call = self._open[index] = _Call()
             self._calls.append(call)
         call.id = call.id or identity
+        if isinstance(extra := delta.get("extra_content"), dict):
+            call.extra = extra
         function = delta.get("function")
         if isinstance(function, dict):
             call.name = call.name or text_of(function.get("name"))
@@ -113,17 +118,23 @@ class ChatReader(AnswerReader):
             raise StreamFault("the stream ended before the answer was complete")
         if self._finish_reason in _CUT:
             raise CutFault(_CUT[self._finish_reason], _usage(self._usage))
-        calls = [
-            ToolCall(call.id or f"call_{uuid4().hex}", call.name, self._whole_text("".join(call.arguments)))
-            for call in self._calls
-        ]
+        calls = [self._tool_call(call) for call in self._calls]
         reason = "refusal" if self._refused else self._finish_reason
         reasoning = self._reasoning.whole()
         response = answer(self._content.whole(), reasoning, calls, _usage(self._usage), reason)
+        kept = self._kept.record
         if reasoning and calls:
-            record = {"model": self._model, "reasoning": self._reasoning_name}
-            response.message.provider_data = {PROVIDER: record}
+            kept["reasoning"] = self._reasoning_name
+        if kept:
+            response.message.provider_data = {PROVIDER: {"model": self._model, **kept}}
+        response.message.images = self._kept.images
         return response
+
+    def _tool_call(self, call: _Call) -> ToolCall:
+        kept = {PROVIDER: {"model": self._model, "extra_content": call.extra}} if call.extra else None
+        return ToolCall(
+            call.id or f"call_{uuid4().hex}", call.name, self._whole_text("".join(call.arguments)), kept
+        )
 
 
 def _usage(usage: Any) -> Usage:

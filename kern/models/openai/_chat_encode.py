@@ -6,25 +6,33 @@ The format: https://platform.openai.com/docs/api-reference/chat/create
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kern.errors import UsageError
-from kern.messages import Audio, File, Image, Message
+from kern.messages import Audio, File, Image, Media, Message, ToolCall
 from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
+from kern.models.openai._history import record_of, shown_media, sound_arguments
 from kern.models.openai._media import (
     audio_format,
     data_url,
     encoded,
     file_name,
     has_bytes,
-    refuse_unsupported,
+    no_video,
+    refuse_unless_user,
 )
 from kern.models.openai._schema import schema_for, schema_name
 
 PROVIDER = "openai-chat"
 """The key under which `Message.provider_data` holds what this protocol wants to see again."""
+
+REASONING_NAMES = ("reasoning_content", "reasoning")
+"""The names under which servers give a model's reasoning, and want it back."""
+
+REPLAYED: dict[str, type] = {"reasoning_details": list, "extra_content": dict}
+"""What goes back as it came, with the answer's every replay: signed reasoning of OpenRouter and others, and
+what Gemini wants to see again."""
 
 
 def encode(request: ModelRequest, model: str, *, official: bool) -> dict[str, Any]:
@@ -43,72 +51,84 @@ def encode(request: ModelRequest, model: str, *, official: bool) -> dict[str, An
 
 def _messages(request: ModelRequest, model: str, official: bool) -> Iterator[dict[str, Any]]:
     last_user = max((i for i, m in enumerate(request.messages) if m.role == "user"), default=-1)
-    for is_tool, group in groupby(enumerate(request.messages), lambda pair: pair[1].role == "tool"):
-        messages = list(group)
-        if is_tool:
-            yield from _tool_results(message for _, message in messages)
+    attached: dict[str, list[dict[str, Any]]] = {}
+    for index, message in enumerate(request.messages):
+        if attached and message.role != "tool":
+            yield from _attachments(attached)
+        parts, mentions = shown_media(message, _part)
+        text = "\n".join([*([message.content] if message.content else []), *mentions])
+        if message.role == "tool":
+            yield {"role": "tool", "tool_call_id": message.tool_call_id, "content": text}
+        elif message.role == "assistant":
+            spoken = "\n\n".join(filter(None, (message.commentary, text)))
+            yield _assistant(message, spoken, model, in_turn=index > last_user)
+        else:
+            yield _said(message, text, parts, official)
             continue
-        for index, message in messages:
-            refuse_unsupported(message)
-            if message.role == "assistant":
-                yield _assistant(message, model if index > last_user else None)
-            else:
-                yield _said(message, official)
+        if parts:
+            attached.setdefault(message.role, []).extend(parts)
+    yield from _attachments(attached)
 
 
-def _said(message: Message, official: bool) -> dict[str, Any]:
+def _said(message: Message, text: str, parts: list[dict[str, Any]], official: bool) -> dict[str, Any]:
     # Servers that speak this protocol know "system" only; at OpenAI the two are told apart.
     role = message.role if official or message.role != "developer" else "system"
-    said: dict[str, Any] = {"role": role, "content": _content(message)}
+    said: dict[str, Any] = {"role": role, "content": text}
+    if parts:
+        refuse_unless_user(message)
+        said["content"] = [*([{"type": "text", "text": text}] if text else []), *parts]
     if message.name:
         said["name"] = re.sub(r"[^A-Za-z0-9_-]", "_", message.name)[:64]
     return said
 
 
-def _tool_results(messages: Iterable[Message]) -> Iterator[dict[str, Any]]:
-    """The results of one turn. A tool message holds text only, so what it shows follows as the user's."""
-    shown: list[dict[str, Any]] = []
-    for message in messages:
-        refuse_unsupported(message)
-        yield {"role": "tool", "tool_call_id": message.tool_call_id, "content": message.content or ""}
-        shown.extend(_media(message))
-    if shown:
-        yield {"role": "user", "content": [{"type": "text", "text": "(attached by the tools)"}, *shown]}
+def _attachments(attached: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """What tools and earlier answers show, as the user's: their own messages hold text only.
+
+    It follows the results of a turn, which have to stand right behind their calls.
+    """
+    for role, words in (("assistant", "(attached by the assistant)"), ("tool", "(attached by the tools)")):
+        if parts := attached.pop(role, None):
+            yield {"role": "user", "content": [{"type": "text", "text": words}, *parts]}
 
 
-def _assistant(message: Message, replay_for: str | None) -> dict[str, Any]:
-    texts = [text for text in (message.commentary, message.content) if text]
-    said: dict[str, Any] = {"role": "assistant", "content": "\n\n".join(texts) if texts else message.content}
+def _assistant(message: Message, text: str, model: str, *, in_turn: bool) -> dict[str, Any]:
+    # Text is never null: llama-cpp-python fails on null beside tool calls.
+    said: dict[str, Any] = {"role": "assistant", "content": text}
     if message.tool_calls:
-        said["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments or "{}"},
-            }
-            for call in message.tool_calls
-        ]
-        # Servers with thinking models (DeepSeek, Kimi) want their reasoning back until the turn is over,
-        # under the name that they gave it, and only then.
-        record = (message.provider_data or {}).get(PROVIDER)
-        if isinstance(record, Mapping) and replay_for is not None and record.get("model") == replay_for:
-            said[record["reasoning"]] = message.reasoning_content
-    elif said["content"] is None:
-        said["content"] = ""
+        said["tool_calls"] = [_call(call, model) for call in message.tool_calls]
+    record = record_of(message.provider_data, PROVIDER, model)
+    if record is None:
+        return said
+    for name, kind in REPLAYED.items():
+        if isinstance(value := record.get(name), kind) and value:
+            said[name] = value
+    # Servers with thinking models (DeepSeek, Kimi) want their reasoning back until the turn is over,
+    # under the name that they gave it, and only then.
+    told = record.get("reasoning")
+    if in_turn and message.tool_calls and told in REASONING_NAMES and "reasoning_details" not in said:
+        said[told] = message.reasoning_content
     return said
 
 
-def _content(message: Message) -> str | list[dict[str, Any]]:
-    if parts := list(_media(message)):
-        text = [{"type": "text", "text": message.content}] if message.content else []
-        return [*text, *parts]
-    return message.content or ""
+def _call(call: ToolCall, model: str) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": sound_arguments(call)}
+    data: dict[str, Any] = {"id": call.id, "type": "function", "function": function}
+    record = record_of(call.provider_data, PROVIDER, model)
+    if record is not None and isinstance(extra := record.get("extra_content"), Mapping):
+        data["extra_content"] = extra
+    return data
 
 
-def _media(message: Message) -> Iterator[dict[str, Any]]:
-    yield from map(_image, message.images)
-    yield from map(_audio, message.audio)
-    yield from map(_file, message.files)
+def _part(media: Media) -> dict[str, Any]:
+    match media:
+        case Image():
+            return _image(media)
+        case Audio():
+            return _audio(media)
+        case File():
+            return _file(media)
+    raise no_video()
 
 
 def _image(image: Image) -> dict[str, Any]:

@@ -47,11 +47,14 @@ def audio_format(media: Media) -> str:
     raise UsageError(f"OpenAI takes audio as wav or mp3, not as {kind}")
 
 
-def refuse_unsupported(message: Message) -> None:
-    """Raise `UsageError` for media that neither protocol takes."""
-    if message.videos:
-        raise UsageError("OpenAI models take no video; give them pictures of it, as images")
-    if message.role not in ("user", "tool") and has_media(message):
+def refuse_unless_user(message: Message) -> None:
+    """Raise `UsageError` for media in a message that can only be text, such as a system message."""
+    if message.role != "user":
         raise UsageError(
             f"OpenAI models take images, audio and files from the user, not in a {message.role} message"
         )
+
+
+def no_video() -> UsageError:
+    """The error for a video, which neither protocol takes."""
+    return UsageError("OpenAI models take no video; give them pictures of it, as images")

@@ -22,6 +22,7 @@ from kern.models._failures import Origin
 from kern.models._headers import check_header, secrets_of, user_headers
 from kern.models._transport import HttpClient, Post, Reader, send
 from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
+from kern.models.openai._extra import add_extra, check_extra
 from kern.models.openai._media import has_media
 
 _DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -60,10 +61,8 @@ class OpenAIModel(Model):
             raise UsageError("max_retries is 0 or more")
         if self.timeout is not None and self.timeout <= 0:
             raise UsageError("timeout is in seconds, and more than 0")
-        if self.extra_body and "stream" in self.extra_body:
-            raise UsageError(
-                "extra_body cannot set 'stream': whether an answer is streamed is the run's choice"
-            )
+        if self.extra_body:
+            check_extra(self.extra_body)
         if self.base_url is not None:
             _parse_base_url(self.base_url)
         self._api_key = None if api_key is None else SecretStr(api_key)
@@ -113,7 +112,7 @@ class OpenAIModel(Model):
         if request.stream:
             body["stream"] = True
         if self.extra_body:
-            body.update(self.extra_body)
+            add_extra(body, self.extra_body)
         try:
             return json_bytes(body)
         except ValueError as error:

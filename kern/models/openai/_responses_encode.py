@@ -5,26 +5,36 @@ The format: https://platform.openai.com/docs/api-reference/responses/create
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kern.errors import UsageError
-from kern.messages import File, Image, Message
+from kern.messages import Audio, File, Image, Media, Message
 from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
-from kern.models.openai._media import data_url, file_name, has_bytes, refuse_unsupported
+from kern.models.openai._history import shown_media
+from kern.models.openai._media import (
+    data_url,
+    file_name,
+    has_bytes,
+    has_media,
+    no_video,
+    refuse_unless_user,
+)
+from kern.models.openai._replay import PROVIDER as PROVIDER
+from kern.models.openai._replay import called, made_pictures, replay, said
 from kern.models.openai._schema import schema_for, schema_name
 
-PROVIDER = "openai"
-"""The key under which `Message.provider_data` holds what this protocol wants to see again."""
 
+def encode(request: ModelRequest, model: str, *, stored: bool = False) -> dict[str, Any]:
+    """The parts of the body that the request decides.
 
-def encode(request: ModelRequest, model: str) -> dict[str, Any]:
-    """The parts of the body that the request decides."""
+    Args:
+        request: The request.
+        model: The model that is asked.
+        stored: The provider's store has the answers of the turn that is going on.
+    """
     instructions, messages = _split(request.messages)
-    body: dict[str, Any] = {
-        "model": model,
-        "input": [item for message in messages for item in _items(message, model)],
-    }
+    body: dict[str, Any] = {"model": model, "input": list(_input(messages, model, stored))}
     if instructions is not None:
         body["instructions"] = instructions
     if request.tools:
@@ -39,36 +49,73 @@ def encode(request: ModelRequest, model: str) -> dict[str, Any]:
 def _split(messages: Sequence[Message]) -> tuple[str | None, Sequence[Message]]:
     """The system message that opens the conversation has a place of its own; others stay where they are."""
     if len(messages) > 1 and messages[0].role == "system":
-        refuse_unsupported(messages[0])
+        if has_media(messages[0]):
+            refuse_unless_user(messages[0])
         return messages[0].content or "", messages[1:]
     return None, messages
 
 
-def _items(message: Message, model: str) -> list[dict[str, Any]]:
-    refuse_unsupported(message)
-    if message.role == "tool":
-        output = {
-            "type": "function_call_output",
-            "call_id": message.tool_call_id,
-            "output": _content(message),
-        }
-        return [output]
-    if message.role == "assistant":
-        return _replay(message, model) or _plain(message)
-    return [{"role": message.role, "content": _content(message)}]
+def _input(messages: Sequence[Message], model: str, stored: bool) -> Iterator[dict[str, Any]]:
+    last_user = max((i for i, m in enumerate(messages) if m.role == "user"), default=-1)
+    attached: list[dict[str, Any]] = []
+    for index, message in enumerate(messages):
+        if attached and message.role != "tool":
+            yield _attachment(attached)
+            attached = []
+        made = made_pictures(message, model)
+        parts, mentions = shown_media(message, _part) if not made else ([], made)
+        if message.role == "tool":
+            output = _content(message, parts, mentions)
+            yield {"type": "function_call_output", "call_id": message.tool_call_id, "output": output}
+        elif message.role == "assistant":
+            attached += parts
+            yield from _answer(mentions, message, model, stored=stored and index > last_user)
+        else:
+            if parts:
+                refuse_unless_user(message)
+            yield {"role": message.role, "content": _content(message, parts, mentions)}
+    if attached:
+        yield _attachment(attached)
 
 
-def _content(message: Message) -> str | list[dict[str, Any]]:
-    if message.audio:
-        raise UsageError("the Responses API takes no audio: use OpenAIChat with a model that listens")
-    if not message.images and not message.files:
-        return message.content or ""
-    parts: list[dict[str, Any]] = []
-    if message.content:
-        parts.append({"type": "input_text", "text": message.content})
-    parts.extend(_image(image) for image in message.images)
-    parts.extend(_file(file) for file in message.files)
-    return parts
+def _answer(mentions: list[str], message: Message, model: str, *, stored: bool) -> Iterator[dict[str, Any]]:
+    """An answer, this model's as its own items, another's as anyone could have said it."""
+    replayed = replay(message, model, stored=stored)
+    if replayed is None:
+        texts = [text for text in (message.commentary, message.content) if text]
+        replayed = [said(text) for text in (texts if texts or message.tool_calls else [""])]
+        replayed += [called(call, model) for call in message.tool_calls]
+    yield from replayed
+    if mentions:
+        yield said("\n".join(mentions))
+
+
+def _attachment(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """What an earlier answer shows, as the user's: an assistant's message holds text only."""
+    return {
+        "role": "user",
+        "content": [{"type": "input_text", "text": "(attached by the assistant)"}, *parts],
+    }
+
+
+def _content(
+    message: Message, parts: list[dict[str, Any]], mentions: list[str]
+) -> str | list[dict[str, Any]]:
+    text = "\n".join([*([message.content] if message.content else []), *mentions])
+    if not parts:
+        return text
+    return [*([{"type": "input_text", "text": text}] if text else []), *parts]
+
+
+def _part(media: Media) -> dict[str, Any]:
+    match media:
+        case Image():
+            return _image(media)
+        case File():
+            return _file(media)
+        case Audio():
+            raise UsageError("the Responses API takes no audio: use OpenAIChat with a model that listens")
+    raise no_video()
 
 
 def _image(image: Image) -> dict[str, Any]:
@@ -89,60 +136,6 @@ def _file(file: File) -> dict[str, Any]:
         url = data_url(file, "application/octet-stream")
         return {"type": "input_file", "filename": file_name(file), "file_data": url}
     return {"type": "input_file", "file_id": file.id}
-
-
-def _plain(message: Message) -> list[dict[str, Any]]:
-    """An assistant's message as anyone could have said it."""
-    items: list[dict[str, Any]] = []
-    if message.commentary:
-        items.append({"role": "assistant", "content": message.commentary})
-    if message.content or not (message.tool_calls or message.commentary):
-        items.append({"role": "assistant", "content": message.content or ""})
-    items.extend(
-        {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments or "{}"}
-        for call in message.tool_calls
-    )
-    return items
-
-
-def _replay(message: Message, model: str) -> list[dict[str, Any]] | None:
-    """The output items of this very model, in their order, its reasoning between them.
-
-    None if the message is not this model's, or was changed since: reasoning without the item that it led to
-    is refused by the API. Texts and arguments stand in the message; the record says where they belong.
-    """
-    record = (message.provider_data or {}).get(PROVIDER)
-    if not isinstance(record, Mapping) or record.get("model") != model:
-        return None
-    calls = {call.id: call for call in message.tool_calls}
-    texts = {"content": message.content or "", "commentary": message.commentary or ""}
-    ends = dict.fromkeys(texts, 0)
-    items: list[dict[str, Any]] = []
-    for item in record.get("items", ()):
-        if item["type"] == "message":
-            of = item.get("of", "content")
-            start = item.get("start", ends[of])  # which records of version 0.1 lack: nothing stood between
-            ends[of] = start + item["chars"]
-            if ends[of] > len(texts[of]):
-                return None
-            items.append(_message(item, texts[of][start : ends[of]]))
-        elif item["type"] == "function_call":
-            call = calls.pop(item["call_id"], None)
-            if call is None:
-                return None
-            items.append({**item, "name": call.name, "arguments": call.arguments})
-        else:
-            items.append(item)
-    whole = all(ends[of] == len(text) for of, text in texts.items())
-    return items if whole and not calls else None
-
-
-def _message(item: Mapping[str, Any], said: str) -> dict[str, Any]:
-    content: dict[str, Any] = {"type": "output_text", "text": said, "annotations": []}
-    if item.get("refusal"):
-        content = {"type": "refusal", "refusal": said}
-    kept = {name: item[name] for name in ("type", "id", "phase") if name in item}
-    return {**kept, "role": "assistant", "status": "completed", "content": [content]}
 
 
 def _tool(tool: ToolDefinition) -> dict[str, Any]:

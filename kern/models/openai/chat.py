@@ -44,7 +44,9 @@ class OpenAIChat(OpenAIModel):
         stop: Up to four texts that end the answer.
         parallel_tool_calls: False: at most one call per turn.
         structured_output: "none" if the server does not enforce a JSON schema.
-        extra_body: Merged over the top level of the request's body.
+        extra_body: Added to the request's body. The lists "tools" (the provider's own, such as
+            {"type": "web_search"}) and "include" are added to those of the request, "text", "reasoning" and
+            "stream_options" are merged into its own; other keys go before what the settings say.
 
     Raises:
         UsageError: A setting that cannot work.

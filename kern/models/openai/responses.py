@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,9 @@ from kern.models.openai._model import OpenAIModel
 from kern.models.openai._responses_decode import ResponsesReader
 from kern.models.openai._responses_encode import encode
 
+_NO_REASONING = re.compile(r"(ft:)?(gpt-3|gpt-4|chatgpt-|gpt-5(\.\d+)?-chat)")
+"""Models of OpenAI's that answer "Encrypted content is not supported with this model"."""
+
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class OpenAIResponses(OpenAIModel):
@@ -18,10 +22,11 @@ class OpenAIResponses(OpenAIModel):
 
     The whole conversation is sent with every request, and nothing is stored at OpenAI (`store=False`): a
     session is the application's own, outlives OpenAI's 30 days, and a changed system message takes effect.
-    The model's reasoning goes back to it in encrypted form, which the API gives out with every reasoning item
-    (https://platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items). An older deployment may
-    have to be asked for it: `extra_body={"include": ["reasoning.encrypted_content"]}`. It is not asked for by
-    itself, since models that do not reason refuse the question.
+    The model's reasoning goes back to it in encrypted form
+    (https://platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items). With `store=False` every
+    request asks for that form, unless the model's name is one of OpenAI's that do not reason and refuse the
+    question (gpt-4o, gpt-4.1 and older, gpt-5-chat). For another model that refuses it pass
+    `extra_body={"include": None}`.
 
     Args:
         id: The model's name at the provider.
@@ -45,7 +50,9 @@ class OpenAIResponses(OpenAIModel):
         store: Whether OpenAI keeps the response.
         parallel_tool_calls: False: at most one call per turn.
         structured_output: "none" if the server does not enforce a JSON schema.
-        extra_body: Merged over the top level of the request's body.
+        extra_body: Added to the request's body. The lists "tools" (the provider's own, such as
+            {"type": "web_search"}) and "include" are added to those of the request, "text", "reasoning" and
+            "stream_options" are merged into its own; other keys go before what the settings say.
 
     Raises:
         UsageError: A setting that cannot work.
@@ -57,8 +64,10 @@ class OpenAIResponses(OpenAIModel):
     _path = "/responses"
 
     def _body(self, request: ModelRequest, *, official: bool) -> dict[str, Any]:
-        body = encode(request, self.id)
+        body = encode(request, self.id, stored=self.store is not False)
         body.update(self._sampling())
+        if self.store is False and not _NO_REASONING.match(self.id):
+            body["include"] = ["reasoning.encrypted_content"]
         if self.max_output_tokens is not None:
             body["max_output_tokens"] = self.max_output_tokens
         reasoning = {"effort": self.reasoning_effort, "summary": self.reasoning_summary}

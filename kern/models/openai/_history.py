@@ -1,0 +1,66 @@
+"""What both protocols need of earlier messages: what the model wants to see again, as servers take it.
+
+Earlier messages come out of rows, which are data from outside: what does not fit is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from kern.errors import UsageError
+from kern.messages import Message, ToolCall
+from kern.tools.result import mention
+
+BROKEN_ARGUMENTS = "invalid_json"
+"""The key under which arguments that are not a JSON object go back to the model that wrote them."""
+
+
+def record_of(data: Mapping[str, Any] | None, provider: str, model: str) -> Mapping[str, Any] | None:
+    """What `provider_data` holds for this protocol and this very model, or None."""
+    record = data.get(provider) if isinstance(data, Mapping) else None
+    if isinstance(record, Mapping) and record.get("model") == model:
+        return record
+    return None
+
+
+def sound_arguments(call: ToolCall) -> str:
+    """The arguments of an earlier call as a JSON object.
+
+    vLLM, llama.cpp and others parse them while they build the prompt, and refuse a conversation that holds
+    anything else. What the model wrote instead goes back as a text, so that it sees its mistake.
+    """
+    text = call.arguments
+    if not text.strip():
+        return "{}"
+    try:
+        value = from_json(text, allow_inf_nan=False)
+    except ValueError:
+        value = text
+    if isinstance(value, dict):
+        return text
+    return "{}" if value is None else to_json({BROKEN_ARGUMENTS: text}).decode()
+
+
+def shown_media(
+    message: Message, part_of: Callable[[Any], dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The message's media as parts, and a mention of each that this protocol cannot send.
+
+    Args:
+        message: The message; media of a new input have to be sendable, those of an earlier message may come
+            from another provider, or from a row.
+        part_of: Makes the part of one of them, or raises `UsageError`.
+    """
+    parts: list[dict[str, Any]] = []
+    mentions: list[str] = []
+    for media in (*message.images, *message.audio, *message.videos, *message.files):
+        try:
+            parts.append(part_of(media))
+        except UsageError:
+            if message.role not in ("assistant", "tool") and not message.from_history:
+                raise
+            mentions.append(mention(media))
+    return parts, mentions

@@ -1,0 +1,79 @@
+"""What a chat completion holds beside its text and calls: what has to go back, and pictures."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from kern.messages import Image
+
+_PIECES = {"reasoning.text": "text", "reasoning.summary": "summary"}
+"""The kinds of reasoning that come in pieces, and the name of the piece."""
+
+
+class Kept:
+    """Collects what servers want to see again, as they wrote it, and the pictures that they made.
+
+    `reasoning_details` (OpenRouter and others) is reasoning with its signatures, `extra_content` is Gemini's
+    (https://ai.google.dev/gemini-api/docs/thought-signatures#openai).
+    """
+
+    def __init__(self, *, streamed: bool) -> None:
+        self.images: list[Image] = []
+        self._streamed = streamed
+        self._details: list[dict[str, Any]] = []
+        self._extra: dict[str, Any] = {}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What has to go back with the message, by its name on the wire."""
+        kept = {"reasoning_details": self._details, "extra_content": self._extra}
+        return {name: value for name, value in kept.items() if value}
+
+    def read(self, said: dict[str, Any]) -> None:
+        """Take what a message, or a delta of one, holds of it."""
+        for detail in _objects(said.get("reasoning_details")):
+            self._read_detail(detail)
+        if isinstance(extra := said.get("extra_content"), dict):
+            self._extra.update(extra)
+        for part in _objects(said.get("images")):
+            self._read_image(part)
+
+    def _read_detail(self, detail: dict[str, Any]) -> None:
+        kind, last = detail.get("type"), self._details[-1] if self._details else {}
+        name = _PIECES.get(kind) if isinstance(kind, str) else None
+        same = kind == last.get("type") and detail.get("index") == last.get("index")
+        if not (self._streamed and name and same):
+            self._details.append(dict(detail))
+            return
+        piece = detail.get(name)
+        last.update({key: value for key, value in detail.items() if value is not None and key != name})
+        if isinstance(piece, str):
+            last[name] = (last.get(name) or "") + piece
+
+    def _read_image(self, part: dict[str, Any]) -> None:
+        place = part.get("image_url")
+        url = place.get("url") if isinstance(place, dict) else None
+        if isinstance(url, str) and url and (image := image_of(url)) is not None:
+            self.images.append(image)
+
+
+def image_of(url: str) -> Image | None:
+    """The picture behind a URL, a `data:` URL's as bytes; None if those are damaged."""
+    if not url.startswith("data:"):
+        return Image(url=url)
+    head, _, data = url.removeprefix("data:").partition(",")
+    content = decoded(data)
+    return None if content is None else Image(content=content, mime_type=head.split(";")[0] or None)
+
+
+def decoded(base64_text: str) -> bytes | None:
+    """The bytes of a picture; None if there are none, or if it is not base64."""
+    try:
+        return base64.b64decode(base64_text, validate=True) or None
+    except ValueError:
+        return None
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
