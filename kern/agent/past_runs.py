@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from kern.agent.recalled import Recalled, recalled
 from kern.messages import Message
 from kern.models.base import ToolDefinition
+from kern.runtime.call_ids import CallIds
 from kern.runtime.run import Run
 from kern.runtime.spec import CallSite, ToolOutcome, arguments_of
 from kern.runtime.stored import load_outputs
@@ -39,6 +40,7 @@ class History:
             for message in past.prompt()
         ]
         if self.tool_calls is not None:
+            said = CallIds().apply(said)  # which calls are the newest goes by their ids
             said = _fewer_tool_calls(said, self.tool_calls)
         if self.messages is not None:
             said = _newest(said, self.messages)

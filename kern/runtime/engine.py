@@ -136,7 +136,7 @@ async def _turns(run: Run) -> Answer | None:
         if not calls:
             message = await ask(run, run.spec.model, run.messages)
             _check_limit(run, message)
-            run.name_calls(message)
+            run.call_ids.name_calls(message)
             run.messages.append(message)
             run.debug("assistant: %s %s", message.content or "", message.tool_calls or "")
             calls = message.tool_calls
@@ -169,7 +169,7 @@ async def _begin(run: Run) -> None:
     await run.expand()
     for step in run.spec.before:
         await step(run)
-    run.messages = await run.spec.prompt(run)
+    run.messages = run.call_ids.apply(await run.spec.prompt(run))
     await run.breathe()
     for message in run.messages:
         if not message.from_history:

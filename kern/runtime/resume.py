@@ -140,7 +140,7 @@ async def _restore(run: Run, row: RunRow, answers: dict[str, RunRequirement]) ->
     await run.expand()
     run.generation = row.generation + 1
     run.messages = [Message.from_dict(message) for message in record["messages"]]
-    run.call_ids = {call.id for message in run.messages for call in message.tool_calls}
+    run.messages = run.call_ids.apply(run.messages)
     run.has_called = any(message.tool_calls for message in run.messages if not message.from_history)
     run.own = Metrics.from_dict(record["own"])
     run.requests = record.get("requests", run.own.requests)  # older rows do not count those that failed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ from kern.run.events import (
 )
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution
 from kern.run.requirement import RunRequirement
+from kern.runtime.call_ids import CallIds
 from kern.runtime.debug import debug
 from kern.runtime.identity import new_output, source_of
 from kern.runtime.session import LiveSession
@@ -162,7 +162,8 @@ class Run:
         """Requests to models, those that failed included."""
         self.has_called = False
         """A turn of the run has called a tool: a `tool_choice` that forces a call has had its effect."""
-        self.call_ids: set[str] = set()  # of all tool calls that the model has asked for
+        self.call_ids = CallIds()
+        """The ids of all tool calls in the prompt."""
         self.shown_text = False
         """Text of the current turn has been streamed."""
         self.shown_results: list[str] = []
@@ -236,15 +237,6 @@ class Run:
         """Tell a consumer of content what no model has streamed; never waits."""
         if self.hears_content:
             self.tree.put(RunContentEvent(self.voice, content, content_type))
-
-    def name_calls(self, message: Message) -> None:
-        """See that no two calls of the run have one id, as with servers that count anew in each turn:
-        what a person has said of one call is not for another."""
-        for index, call in enumerate(message.tool_calls):
-            if not call.id or call.id in self.call_ids:
-                free = (f"{call.id or 'call'}-{number}" for number in itertools.count(2))
-                message.tool_calls[index] = replace(call, id=next(i for i in free if i not in self.call_ids))
-            self.call_ids.add(message.tool_calls[index].id)
 
     def keep(self, outcome: ToolOutcome) -> None:
         """Make what a tool call has come to part of the output, as far as it is meant to be."""

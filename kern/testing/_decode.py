@@ -15,6 +15,7 @@ from pydantic_core import from_json
 from kern.messages import Audio, File, Image, Media, Message, ToolCall
 from kern.models.base import ToolDefinition
 from kern.testing._http import HttpRequest
+from kern.testing._items import check_call_ids, check_items, check_length
 from kern.testing._refusal import Refused
 from kern.testing._validate import check_chat_pairs, check_response_pairs, check_strict
 from kern.testing.request import ProtocolName, ReceivedRequest
@@ -23,7 +24,19 @@ _NOT_JSON = (
     "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
     "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)"
 )
-_EXTRA_ITEMS = ("item_reference",)
+_LONGEST_CHAT_CALL_ID = 40
+_EXTRA_ITEMS = (
+    "item_reference",
+    "web_search_call",
+    "file_search_call",
+    "code_interpreter_call",
+    "image_generation_call",
+    "mcp_list_tools",
+    "mcp_call",
+    "tool_search_call",
+    "tool_search_output",
+    "compaction",
+)
 
 
 def decode_responses(http: HttpRequest) -> ReceivedRequest:
@@ -38,8 +51,10 @@ def decode_responses(http: HttpRequest) -> ReceivedRequest:
     reader = _ItemReader(messages)
     for index, item in enumerate(items):
         reader.read(item, f"input[{index}]")
+    check_call_ids(items)
     if "previous_response_id" not in body:
-        check_response_pairs(messages)
+        check_response_pairs(items)
+        check_items(items)
     tools = [_response_tool(tool, f"tools[{i}]") for i, tool in _functions(body)]
     output_format = (body.get("text") or {}).get("format") or {}
     if output_format.get("type") == "json_schema" and output_format.get("strict"):
@@ -117,7 +132,7 @@ class _ItemReader:
             case "function_call":
                 self._call(item, path)
             case "function_call_output":
-                call_id = _required(item, "call_id", path)
+                call_id = _text(item, "call_id", path)
                 content = _joined(_required(item, "output", path))
                 name = self._names.get(call_id)
                 self._messages.append(Message("tool", content, tool_call_id=call_id, tool_name=name))
@@ -131,13 +146,16 @@ class _ItemReader:
         role = item.get("role")
         if role not in ("system", "developer", "user", "assistant"):
             raise Refused(400, f"Invalid value: '{role}'.", code="invalid_value", param=f"{path}.role")
+        if item.get("content") is None:
+            _required({}, "content", path)
         message = Message(role)
         allowed = _ASSISTANT_PARTS if role == "assistant" else _INPUT_PARTS
         _read_content(message, item.get("content"), f"{path}.content", allowed)
         self._append(message)
 
     def _call(self, item: dict[str, Any], path: str) -> None:
-        call = ToolCall(*(_required(item, key, path) for key in ("call_id", "name", "arguments")))
+        call_id, name, arguments = (_text(item, key, path) for key in ("call_id", "name", "arguments"))
+        call = ToolCall(call_id, name, arguments)
         self._names[call.id] = call.name
         if self._reasoning is not None or not (self._messages and self._messages[-1].role == "assistant"):
             self._append(Message("assistant"))
@@ -162,11 +180,12 @@ def _chat_message(item: Any, path: str, names: dict[str, str]) -> Message:
     for index, call in enumerate(calls):
         where = f"{path}.tool_calls[{index}]"
         function = _required(call, "function", where)
-        values = (_required(function, key, f"{where}.function") for key in ("name", "arguments"))
-        message.tool_calls.append(ToolCall(_required(call, "id", where), *values))
+        name, arguments = (_text(function, key, f"{where}.function") for key in ("name", "arguments"))
+        message.tool_calls.append(ToolCall(_text(call, "id", where), name, arguments))
+        check_length(call["id"], _LONGEST_CHAT_CALL_ID, f"{where}.id")
         names[call["id"]] = function["name"]
     if role == "tool":
-        message.tool_call_id = _required(item, "tool_call_id", path)
+        message.tool_call_id = _text(item, "tool_call_id", path)
         message.tool_name = names.get(item["tool_call_id"])
     return message
 
@@ -193,6 +212,15 @@ def _required(item: Mapping[str, Any], key: str, path: str) -> Any:
         message = f"Missing required parameter: '{where}'."
         raise Refused(400, message, code="missing_required_parameter", param=where)
     return item[key]
+
+
+def _text(item: Mapping[str, Any], key: str, path: str) -> str:
+    value = _required(item, key, path)
+    if not isinstance(value, str):
+        kind = "null" if value is None else type(value).__name__
+        message = f"Invalid type for '{path}.{key}': expected a string, but got {kind} instead."
+        raise Refused(400, message, code="invalid_type", param=f"{path}.{key}")
+    return value
 
 
 def _joined(content: Any) -> str:

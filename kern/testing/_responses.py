@@ -15,6 +15,7 @@ from pydantic_core import to_json
 
 from kern.messages import ToolCall
 from kern.testing._events import Deltas, Event, deltas_of, strike_index, usage_of
+from kern.testing._items import ItemIds
 from kern.testing._refusal import Refused, error_object
 from kern.testing.answers import Answer, Fault
 from kern.testing.request import ReceivedRequest
@@ -93,9 +94,10 @@ class _Reply:
             "reasoning": {"effort": None, "summary": None} | (body.get("reasoning") or {}),
             **{name: body.get(name, default) for name, default in _ECHOED.items()},
         }
-        self.reasoning_id = f"rs_{uuid4().hex}"
-        self.message_id = f"msg_{uuid4().hex}"
-        self.call_ids = [f"fc_{uuid4().hex}" for _ in self.deltas.calls]
+        ids = ItemIds(reasoned=bool(self.deltas.reasoning), stored=body.get("store") is not False)
+        self.reasoning_id = ids.of("rs")
+        self.message_id = ids.of("msg")
+        self.call_ids = [ids.of("fc", number) for number in range(len(self.deltas.calls))]
 
     def response(self, status: str, output: Sequence[dict[str, Any]] = (), **changed: Any) -> dict[str, Any]:
         """The response object in one of its states."""

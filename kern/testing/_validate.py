@@ -9,14 +9,19 @@ from kern.messages import Message
 from kern.testing._refusal import Refused
 
 
-def check_response_pairs(messages: Sequence[Message]) -> None:
-    """Every function call has its output, every output its call (Responses)."""
-    calls = [call.id for message in messages for call in message.tool_calls]
-    outputs = [message.tool_call_id for message in messages if message.role == "tool"]
-    for call_id in outputs:
-        if call_id not in calls:
-            text = f"No tool call found for function call output with call_id {call_id}."
-            raise Refused(400, text, param="input")
+def check_response_pairs(items: Sequence[dict[str, Any]]) -> None:
+    """Every function call has its output, every output follows its call (Responses)."""
+    calls: dict[str, None] = {}
+    outputs: set[str] = set()
+    for item in items:
+        call_id = item.get("call_id")
+        if item.get("type") == "function_call":
+            calls[str(call_id)] = None
+        elif item.get("type") == "function_call_output":
+            if call_id not in calls:
+                text = f"No tool call found for function call output with call_id {call_id}."
+                raise Refused(400, text, param="input")
+            outputs.add(str(call_id))
     for call_id in calls:
         if call_id not in outputs:
             raise Refused(400, f"No tool output found for function call {call_id}.", param="input")
@@ -37,6 +42,9 @@ def check_chat_pairs(messages: Sequence[Message]) -> None:
         else:
             _none_open(open_calls, index)
             open_calls = [call.id for call in message.tool_calls]
+            if len(set(open_calls)) < len(open_calls):
+                text = f"Invalid 'messages[{index}].tool_calls': the ids of the calls are not unique."
+                raise Refused(400, text, param=f"messages.[{index}].tool_calls")
     _none_open(open_calls, len(messages))
 
 

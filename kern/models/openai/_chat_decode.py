@@ -18,6 +18,7 @@ from kern.models.base import DeltaSink, ModelResponse
 from kern.models.openai._chat_encode import PROVIDER, REASONING_NAMES
 from kern.models.openai._kept import Kept
 from kern.models.openai._reading import AnswerReader, answer, count, items_of, text_of
+from kern.models.openai._strand import mended_json
 from kern.usage import Usage
 
 _CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -125,6 +126,8 @@ class ChatReader(AnswerReader):
         kept = self._kept.record
         if reasoning and calls:
             kept["reasoning"] = self._reasoning_name
+        if self._halved:
+            kept = mended_json(kept)
         if kept:
             response.message.provider_data = {PROVIDER: {"model": self._model, **kept}}
         response.message.images = self._kept.images

@@ -12,7 +12,7 @@ from typing import Any
 from kern.errors import UsageError
 from kern.messages import Audio, File, Image, Media, Message, ToolCall
 from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
-from kern.models.openai._history import record_of, shown_media, sound_arguments
+from kern.models.openai._history import call_id, record_of, shown_media, sound_arguments
 from kern.models.openai._media import (
     audio_format,
     data_url,
@@ -33,6 +33,8 @@ REASONING_NAMES = ("reasoning_content", "reasoning")
 REPLAYED: dict[str, type] = {"reasoning_details": list, "extra_content": dict}
 """What goes back as it came, with the answer's every replay: signed reasoning of OpenRouter and others, and
 what Gemini wants to see again."""
+
+_ID = 40  # characters of a call's id that OpenAI takes here
 
 
 def encode(request: ModelRequest, model: str, *, official: bool) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def _messages(request: ModelRequest, model: str, official: bool) -> Iterator[dic
         parts, mentions = shown_media(message, _part)
         text = "\n".join([*([message.content] if message.content else []), *mentions])
         if message.role == "tool":
-            yield {"role": "tool", "tool_call_id": message.tool_call_id, "content": text}
+            yield {"role": "tool", "tool_call_id": call_id(message.tool_call_id, _ID), "content": text}
         elif message.role == "assistant":
             spoken = "\n\n".join(filter(None, (message.commentary, text)))
             yield _assistant(message, spoken, model, in_turn=index > last_user)
@@ -113,7 +115,7 @@ def _assistant(message: Message, text: str, model: str, *, in_turn: bool) -> dic
 
 def _call(call: ToolCall, model: str) -> dict[str, Any]:
     function = {"name": call.name, "arguments": sound_arguments(call)}
-    data: dict[str, Any] = {"id": call.id, "type": "function", "function": function}
+    data: dict[str, Any] = {"id": call_id(call.id, _ID), "type": "function", "function": function}
     record = record_of(call.provider_data, PROVIDER, model)
     if record is not None and isinstance(extra := record.get("extra_content"), Mapping):
         data["extra_content"] = extra

@@ -23,7 +23,7 @@ def check_extra(extra: Mapping[str, Any]) -> None:
         if name in extra:
             raise UsageError(f"extra_body cannot set {name!r}: {reason}")
     for name in _LISTS:
-        if not isinstance(extra.get(name) or [], list | tuple):
+        if not isinstance(extra.get(name), list | tuple | None):
             raise UsageError(f"extra_body[{name!r}] is a list, not {type(extra[name]).__name__}")
 
 

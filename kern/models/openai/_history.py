@@ -5,6 +5,7 @@ Earlier messages come out of rows, which are data from outside: what does not fi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,6 +43,14 @@ def sound_arguments(call: ToolCall) -> str:
     if isinstance(value, dict):
         return text
     return "{}" if value is None else to_json({BROKEN_ARGUMENTS: text}).decode()
+
+
+def call_id(given: str | None, longest: int) -> str:
+    """The id of a call, cut to what OpenAI takes; another provider's may be longer."""
+    given = given or ""
+    if len(given) <= longest:
+        return given
+    return f"{given[: longest - 9]}-{hashlib.sha256(given.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def shown_media(

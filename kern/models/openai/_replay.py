@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from kern.messages import Message, ToolCall
-from kern.models.openai._history import record_of, sound_arguments
+from kern.models.openai._history import call_id, record_of, sound_arguments
 
 PROVIDER = "openai"
 """The key under which `Message.provider_data` holds what this protocol wants to see again."""
+
+LONGEST_ID = 64
+"""Characters of a call's id that OpenAI takes here."""
 
 IMAGE_CALL = "image_generation_call"
 """An item that does not go back: its picture would be sent with every later request."""
@@ -135,7 +138,7 @@ def called(call: ToolCall, model: str) -> dict[str, Any]:
     """A function call, without its id, but in its namespace, if the model gave it one."""
     item = {
         "type": "function_call",
-        "call_id": call.id,
+        "call_id": call_id(call.id, LONGEST_ID),
         "name": call.name,
         "arguments": sound_arguments(call),
     }

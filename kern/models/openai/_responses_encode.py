@@ -11,7 +11,7 @@ from typing import Any
 from kern.errors import UsageError
 from kern.messages import Audio, File, Image, Media, Message
 from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
-from kern.models.openai._history import shown_media
+from kern.models.openai._history import call_id, shown_media
 from kern.models.openai._media import (
     data_url,
     file_name,
@@ -20,8 +20,8 @@ from kern.models.openai._media import (
     no_video,
     refuse_unless_user,
 )
+from kern.models.openai._replay import LONGEST_ID, called, made_pictures, replay, said
 from kern.models.openai._replay import PROVIDER as PROVIDER
-from kern.models.openai._replay import called, made_pictures, replay, said
 from kern.models.openai._schema import schema_for, schema_name
 
 
@@ -66,7 +66,8 @@ def _input(messages: Sequence[Message], model: str, stored: bool) -> Iterator[di
         parts, mentions = shown_media(message, _part) if not made else ([], made)
         if message.role == "tool":
             output = _content(message, parts, mentions)
-            yield {"type": "function_call_output", "call_id": message.tool_call_id, "output": output}
+            answered = call_id(message.tool_call_id, LONGEST_ID)
+            yield {"type": "function_call_output", "call_id": answered, "output": output}
         elif message.role == "assistant":
             attached += parts
             yield from _answer(mentions, message, model, stored=stored and index > last_user)
