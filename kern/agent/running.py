@@ -23,7 +23,7 @@ from kern.agent.summary import Summarize
 from kern.console import ViewOptions, open_view
 from kern.console.chat import chat
 from kern.errors import KernError, UsageError
-from kern.messages import ROLES, Message
+from kern.messages import MEDIA, ROLES, Message
 from kern.models import resolve
 from kern.run.events import BaseRunEvent
 from kern.run.output import RunOutput, TeamRunOutput
@@ -269,17 +269,14 @@ class Runner(RunControl[OutputT]):
 
 
 def _run_input(input: Input, options: RunOptions) -> RunInput:
-    media: dict[str, Any] = {
-        name: list(given)
-        for name in ("images", "audio", "videos", "files")
-        if (given := getattr(options, name))
-    }
     messages = _messages(input)
+    last = messages[-1]
+    media: dict[str, Any] = {
+        name: [*getattr(last, name), *given] for name in MEDIA if (given := getattr(options, name))
+    }
     if media:
-        last = messages[-1]
-        media = {name: [*getattr(last, name), *items] for name, items in media.items()}
         messages[-1] = replace(last, **media)
-    if not any(message.content or message.images or message.audio or message.files for message in messages):
+    if not any(message.content or any(getattr(message, name) for name in MEDIA) for message in messages):
         raise UsageError("the input is empty; give the model something to answer")
     return RunInput(value=_as_json(input), messages=messages)
 

@@ -137,6 +137,7 @@ async def _turns(run: Run) -> Answer | None:
             message = await ask(run, run.spec.model, run.messages)
             _check_limit(run, message)
             run.call_ids.name_calls(message)
+            run.output.add_media([*message.images, *message.audio])
             run.messages.append(message)
             run.debug("assistant: %s %s", message.content or "", message.tool_calls or "")
             calls = message.tool_calls

@@ -122,8 +122,12 @@ async def test_ids_of_calls_are_short_and_differ(ids: list[str]) -> None:
     assert status == 400
 
 
-@pytest.mark.parametrize("settings", [{}, {"store": True}, {"extra_body": {"include": None}}])
-async def test_a_session_with_reasoning_goes_on_whatever_is_stored(settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("settings", "reasoning"), [({}, 3), ({"store": True}, 1), ({"extra_body": {"include": None}}, 0)]
+)
+async def test_a_session_with_reasoning_goes_on_whatever_is_stored(
+    settings: dict[str, Any], reasoning: int
+) -> None:
     def find(q: str) -> str:
         """Find something."""
         return f"found {q}"
@@ -138,4 +142,4 @@ async def test_a_session_with_reasoning_goes_on_whatever_is_stored(settings: dic
         for _ in range(2):
             assert (await agent.arun("x")).content == "ok"
         kinds = [item.get("type") for item in server.requests[-1].body["input"]]
-        assert kinds.count("reasoning") == (0 if settings else 3)
+        assert kinds.count("reasoning") == reasoning

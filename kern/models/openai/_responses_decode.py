@@ -10,7 +10,6 @@ from typing import Any
 from kern.models._failures import CutFault, StreamFault, explain
 from kern.models.base import DeltaSink, ModelResponse
 from kern.models.openai._reading import AnswerReader, answer, count, items_of, text_of
-from kern.models.openai._responses_encode import PROVIDER
 from kern.models.openai._responses_output import Output
 from kern.models.openai._strand import mended_json
 from kern.usage import Usage
@@ -154,8 +153,8 @@ class ResponsesReader(AnswerReader):
             "refusal" if built.refused else "completed",
             commentary,
         )
-        if built.notable:
-            response.message.provider_data = {PROVIDER: {"model": self._model, "items": built.record}}
+        response.message.images = built.images
+        built.put_record(response.message, self._model)
         return response
 
     def _streamed_output(self) -> list[dict[str, Any]]:

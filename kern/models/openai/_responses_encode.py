@@ -21,7 +21,6 @@ from kern.models.openai._media import (
     refuse_unless_user,
 )
 from kern.models.openai._replay import LONGEST_ID, called, made_pictures, replay, said
-from kern.models.openai._replay import PROVIDER as PROVIDER
 from kern.models.openai._schema import schema_for, schema_name
 
 

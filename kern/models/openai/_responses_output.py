@@ -8,8 +8,10 @@ from typing import Any, Literal
 from pydantic_core import to_json
 
 from kern.errors import ModelBehaviorError
-from kern.messages import ToolCall
+from kern.messages import Image, Message, ToolCall
+from kern.models.openai._kept import decoded
 from kern.models.openai._reading import items_of, text_of
+from kern.models.openai._replay import IMAGE_CALL, PROVIDER, is_whole
 
 logger = logging.getLogger("kern.models")
 
@@ -19,7 +21,7 @@ _HOSTED = frozenset(
         "code_interpreter_call",
         "compaction",
         "file_search_call",
-        "image_generation_call",
+        IMAGE_CALL,
         "mcp_call",
         "mcp_list_tools",
         "tool_search_call",
@@ -28,14 +30,14 @@ _HOSTED = frozenset(
     }
 )
 # Of those, what can be an answer by itself.
-_ANSWERS = ("image_generation_call",)
+_ANSWERS = (IMAGE_CALL,)
 
 
 class Output:
     """What an answer's output items come to.
 
-    `record` is what it takes to send the items again: reasoning whole, of texts and calls only their places
-    (of a text, `of` says in which field of the message it stands, `start` and `chars` where).
+    `record` is what it takes to send the items again: reasoning whole, of texts, calls and pictures only
+    their places (of a text, `of` says in which field of the message it stands, `start` and `chars` where).
     It is worth keeping (`notable`) if plain messages could not say the same.
 
     Args:
@@ -49,9 +51,11 @@ class Output:
     def __init__(self, items: list[dict[str, Any]], *, structured: bool = False) -> None:
         self.reasoning: list[str] = []
         self.calls: list[ToolCall] = []
+        self.images: list[Image] = []
         self.record: list[dict[str, Any]] = []
         self.refused = False
         self.notable = False
+        self._namespaces: list[str] = []
         self._messages: list[tuple[dict[str, Any], str]] = []
         unknown: list[str] = []
         for item in items:
@@ -63,7 +67,7 @@ class Output:
             elif kind == "reasoning":
                 self._reason(item)
             else:
-                self.record.append(item)
+                self.record.append(self._picture(item) if kind == IMAGE_CALL else item)
                 self.notable = True
                 if kind not in _ANSWERS:
                     unknown.append(str(kind))
@@ -71,6 +75,23 @@ class Output:
         if unknown:
             known = bool(self._messages or self.calls or any(item.get("type") in _ANSWERS for item in items))
             _report(unknown, known)
+
+    def put_record(self, message: Message, model: str) -> None:
+        """Put into the message what its model needs to see again."""
+        if self.notable:
+            record = {"model": model, "items": self.record, "whole": is_whole(self.record)}
+            message.provider_data = {PROVIDER: record}
+        for call, namespace in zip(message.tool_calls, self._namespaces, strict=True):
+            if namespace:
+                call.provider_data = {PROVIDER: {"model": model, "namespace": namespace}}
+
+    def _picture(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Take the picture out of the item that holds it; returns the item without it."""
+        content = decoded(text_of(item.get("result")))
+        if content is not None:
+            kind = text_of(item.get("output_format")) or "png"
+            self.images.append(Image(content=content, mime_type=f"image/{kind}"))
+        return {name: value for name, value in item.items() if name != "result"}
 
     def _message(self, item: dict[str, Any]) -> None:
         place = {name: item[name] for name in ("type", "id", "phase") if item.get(name) is not None}
@@ -112,6 +133,7 @@ class Output:
             arguments_of(item.get("arguments")),
         )
         self.calls.append(call)
+        self._namespaces.append(text_of(item.get("namespace")))
         place = {"type": "function_call", "call_id": call.id}
         if item.get("id"):
             place["id"] = item["id"]
@@ -120,10 +142,8 @@ class Output:
     def _reason(self, item: dict[str, Any]) -> None:
         parts = items_of(item.get("content")) or items_of(item.get("summary"))
         self.reasoning.extend(text for part in parts if (text := text_of(part.get("text"))))
-        # An item without its content is a name that only the provider's own store could resolve.
-        if item.get("encrypted_content") or item.get("content"):
-            self.record.append({name: value for name, value in item.items() if value is not None})
-            self.notable = True
+        self.record.append({name: value for name, value in item.items() if value is not None})
+        self.notable = True
 
 
 def arguments_of(value: Any) -> str:
