@@ -43,6 +43,10 @@ class Portal:
         """The caller runs on the portal's own thread."""
         return threading.current_thread() is self._thread
 
+    def drives(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether `loop` is the portal's, and runs."""
+        return loop is self._loop
+
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Await `function()` on the portal's loop and return its result; the calling thread waits.
 

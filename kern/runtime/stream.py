@@ -233,11 +233,20 @@ class RunStream(Generic[OutputT]):
     ) -> None:
         await self.aclose()
 
-    def __del__(self) -> None:
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop on which the run goes on; None where none has begun, or it has ended."""
+        return None if self._task is None or self._task.done() else self._task.get_loop()
+
+    def abandon(self) -> None:
+        """Cancel the run if it still goes on, and wait for nothing; from any thread."""
         task = self._task
         if task is not None and not task.done() and not task.get_loop().is_closed():
             self._buffer.abandoned = True
             task.get_loop().call_soon_threadsafe(_abandon, task, self._buffer)
+
+    def __del__(self) -> None:
+        self.abandon()
 
 
 def _abandon(task: asyncio.Task[Any], buffer: EventBuffer) -> None:
@@ -272,4 +281,20 @@ def iterate(stream: RunStream[Any]) -> Iterator[Any]:
         while items := portal.call(batch):
             yield from items
     finally:
+        _let_go(stream)
+
+
+def _let_go(stream: RunStream[Any]) -> None:
+    """Close a stream of the portal's loop, and wait for it, where that can be.
+
+    An iterator that was left with `break` may be let go of anywhere: at the end of the process, when the
+    portal has ended its runs and no thread can be started; in a forked child, where its loop does not run;
+    by the garbage collector on the portal's own thread.
+    """
+    loop = stream.loop
+    if loop is None or not portal.drives(loop):
+        return
+    if portal.running_here:
+        stream.abandon()
+    else:
         portal.call(stream.aclose)
