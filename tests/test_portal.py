@@ -167,7 +167,7 @@ def test_a_sync_stream_that_is_left_has_ended_when_control_comes_back(how: str) 
         del raised
     else:
         consume()
-    assert [run.row.status for run in db._sessions["one"].runs] == ["CANCELLED"]
+    assert [run.status for run in asyncio.run(db.load_runs("one"))] == ["CANCELLED"]
     assert len(live_sessions) == 0
 
 
