@@ -64,7 +64,8 @@ class Definition:
         add_session_state_to_context: Show the state to the model, as JSON in the system message.
         enable_agentic_state: Give the model a tool that updates the state.
         overwrite_db_session_state: A run's `session_state=` replaces the stored state, and is not merged in.
-        resolve_in_context: Replace `{key}` in the texts below by values of the state.
+        resolve_in_context: Replace `{key}` in the texts below by values of the state; not in what a function
+            has returned, which is final.
         instructions: A text, several, or a function (of `run_context`, if it wants it) that returns such.
         system_message: A system message of your own, instead of the one that is put together.
         system_message_role: Its role, "system" if not given.

@@ -22,7 +22,8 @@ from kern.messages import Message, with_context
 from kern.runtime.invoke import invoke
 from kern.runtime.run import Run
 from kern.state.templates import render
-from kern.tools import call_kwargs, instructions_of, result_text, without_sources
+from kern.tools import call_kwargs, instructions_of, without_sources
+from kern.tools.result import prompt_text, without_tags
 from kern.tools.signature import signature_of
 
 
@@ -79,7 +80,7 @@ class Prompt:
         dependencies = run.tree.request.dependencies
         if not (self.show_dependencies and dependencies):
             return run.input.messages
-        shown = f"<additional context>\n{result_text(dependencies)}\n</additional context>"
+        shown = f"<additional context>\n{prompt_text(dependencies)}\n</additional context>"
         return with_context(run.input.messages, after=shown)
 
     async def _system(self, run: Run) -> Message | None:
@@ -89,7 +90,7 @@ class Prompt:
         if isinstance(own, Message):
             return own
         if own is not None:
-            content = texts.fill(await _text_of(run, own, "system_message"))
+            content = await texts.of(own, "system_message")
         else:
             content = "\n\n".join([part async for part in self._parts(run, texts) if part])
         return Message(definition.system_message_role, content) if content else None
@@ -111,13 +112,14 @@ class Prompt:
         if definition.add_session_summary_to_context and (summary := current_summary(run)):
             yield f"<session_summary>\n{summary}\n</session_summary>"
         if self.show_state:
-            state = json.dumps(texts.state(), ensure_ascii=False)
+            state = without_tags(json.dumps(texts.state(), ensure_ascii=False))
             yield f"<session_state>\n{state}\n</session_state>"
 
     async def _instructions(self, run: Run, texts: _Texts) -> str:
         given = self.definition.instructions
         if given is None:
             return ""
+        final = callable(given)
         if callable(given):
             given = await call_for_run(run, given, "instructions")
         if isinstance(given, str):
@@ -126,7 +128,7 @@ class Prompt:
             lines = list(given)
         else:
             raise UsageError(f"instructions are a str or a list of str, not {type(given).__name__}")
-        lines = [texts.fill(line) for line in lines if line]
+        lines = [line if final else texts.fill(line) for line in lines if line]
         body = lines[0] if len(lines) == 1 else "\n".join(f"- {line}" for line in lines)
         return f"<instructions>\n{body}\n</instructions>" if self.definition.use_instruction_tags else body
 
@@ -148,7 +150,10 @@ class Prompt:
 
 
 class _Texts:
-    """The developer's texts as templates of the state, which is read only if one needs it."""
+    """The developer's texts as templates of the state, which is read only if one needs it.
+
+    What a function returns is no template but the finished text: it may hold what the end user has typed.
+    """
 
     def __init__(self, run: Run, resolve: bool) -> None:
         self._run = run
@@ -160,19 +165,19 @@ class _Texts:
             self._state = self._run.tree.state()
         return self._state
 
+    async def of(self, given: Any, what: str) -> str:
+        """The text of a parameter that takes one, or a function that makes one."""
+        text = await call_for_run(self._run, given, what) if callable(given) else given
+        if not isinstance(text, str):
+            raise UsageError(f"{what} is a str, not {type(text).__name__}")
+        return text if callable(given) else self.fill(text)
+
     def fill(self, text: str) -> str:
         if not self._resolve or "{" not in text:
             return text
         request = self._run.tree.request
         known: Mapping[str, Any] = {"user_id": request.user_id, "session_id": request.session_id}
         return render(text, self.state(), request.dependencies, request.metadata, known)
-
-
-async def _text_of(run: Run, value: Any, what: str) -> str:
-    text = await call_for_run(run, value, what) if callable(value) else value
-    if not isinstance(text, str):
-        raise UsageError(f"{what} is a str, not {type(text).__name__}")
-    return text
 
 
 async def call_for_run(run: Run, function: Any, what: str) -> Any:

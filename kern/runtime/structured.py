@@ -25,6 +25,7 @@ from kern.runtime.run import Run
 from kern.runtime.sink import RunSink
 from kern.runtime.spec import Again, Answer, CallSite, Review, ToolOutcome
 from kern.tools.json_check import misfits
+from kern.tools.result import without_tags
 from kern.tools.schema import Schema, strict_schema, undo_strict
 
 ANSWER_TOOL = "final_answer"
@@ -154,7 +155,7 @@ class JsonForm:
         return (
             "<output_schema>\nAnswer with one JSON value that follows this JSON schema, and nothing else: "
             "no words before or after it, no code fence.\n"
-            f"{json.dumps(self.schema, ensure_ascii=False)}\n</output_schema>"
+            f"{without_tags(json.dumps(self.schema, ensure_ascii=False))}\n</output_schema>"
         )
 
 

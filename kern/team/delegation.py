@@ -20,7 +20,7 @@ from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.engine import drive_child
 from kern.runtime.run import Run
 from kern.runtime.spec import Answer, CallSite, RunInput, RunnerSpec, ToolOutcome
-from kern.tools.result import mention
+from kern.tools.result import mention, prompt_text
 
 ONE = "delegate_task_to_member"
 ALL = "delegate_task_to_members"
@@ -259,6 +259,8 @@ def _interactions(run: Run) -> str:
 
 def _answer(output: RunOutput | TeamRunOutput) -> str:
     """What others read of a member's answer: its last turn, not what it said on the way."""
+    if not isinstance(output.content, str | None):
+        return prompt_text(output.content)
     return output.last_turn or output.get_content_as_string()
 
 

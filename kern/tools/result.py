@@ -75,6 +75,16 @@ def result_text(value: Any) -> str:
     return str(value)
 
 
+def prompt_text(value: Any) -> str:
+    """A value for a block of a prompt: a text, or JSON without `<`, so that no value in it ends the block."""
+    return value if isinstance(value, str) else without_tags(result_text(value))
+
+
+def without_tags(json_text: str) -> str:
+    """JSON text that says the same, without `<`."""
+    return json_text.replace("<", "\\u003c")
+
+
 def mention(media: Media) -> str:
     """A word for a picture, sound, video or file, in a text that comes with it."""
     kind = type(media).__name__.lower()
