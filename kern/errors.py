@@ -8,7 +8,8 @@
     │   ├── ModelConnectionError     the provider could not be reached, or the connection broke
     │   │   └── ModelTimeoutError
     │   ├── ModelStreamError         the answer ended too early, or was no valid protocol
-    │   │   └── ModelIncompleteError      cut at a limit, or by a content filter: the next one would be too
+    │   │   ├── ModelIncompleteError      cut at a limit, or by a content filter: the next one would be too
+    │   │   └── ModelServerStreamError    the provider failed while it answered; a ModelServerError, too
     │   └── ModelStatusError         the provider answered with an error status
     │       ├── ModelBadRequestError      400, 413, 422
     │       ├── ModelAuthError            401, 403
@@ -158,14 +159,23 @@ class ModelIncompleteError(ModelStreamError):
         message: What happened, and what to do about it.
         reason: The provider's word: "max_output_tokens" or "content_filter".
         usage: The `Usage` that the answer cost all the same.
+        content: The text that had come so far.
     """
 
     def __init__(
-        self, message: str, *, reason: str, usage: Any = None, provider: str = "", model: str = ""
+        self,
+        message: str,
+        *,
+        reason: str,
+        usage: Any = None,
+        content: str = "",
+        provider: str = "",
+        model: str = "",
     ) -> None:
         super().__init__(message, provider=provider, model=model)
         self.reason = reason
         self.usage = usage
+        self.content = content
 
 
 class ModelStatusError(ModelError):
@@ -215,6 +225,13 @@ class ModelRateLimitError(ModelStatusError):
 
 class ModelServerError(ModelStatusError):
     """The provider failed (408, 409, 5xx)."""
+
+
+class ModelServerStreamError(ModelStreamError, ModelServerError):
+    """The provider failed while it answered: the status was 200, and the failure stands inside of the answer.
+
+    Its `status` is the one that the failure has where it comes as an HTTP status.
+    """
 
 
 class ModelBehaviorError(KernError):

@@ -32,13 +32,13 @@ class Usage:
     requests: int = 0
 
     def add(self, other: Usage) -> None:
-        """Count `other` in."""
-        self.input_tokens += other.input_tokens
-        self.output_tokens += other.output_tokens
-        self.total_tokens += other.total_tokens
-        self.cached_tokens += other.cached_tokens
-        self.reasoning_tokens += other.reasoning_tokens
-        self.requests += other.requests
+        """Count `other` in; what is below zero is no count, and takes nothing off a limit."""
+        self.input_tokens += max(other.input_tokens, 0)
+        self.output_tokens += max(other.output_tokens, 0)
+        self.total_tokens += max(other.total_tokens, 0)
+        self.cached_tokens += max(other.cached_tokens, 0)
+        self.reasoning_tokens += max(other.reasoning_tokens, 0)
+        self.requests += max(other.requests, 0)
 
     def to_dict(self) -> dict[str, Any]:
         """The counts that are not zero."""
@@ -112,8 +112,8 @@ class UsageLedger:
     def resume(self, usage: Usage, tool_calls: int) -> None:
         """Count what a run used before it was paused."""
         self._used.add(usage)
-        self._requests += usage.requests
-        self._tool_calls += tool_calls
+        self._requests += max(usage.requests, 0)
+        self._tool_calls += max(tool_calls, 0)
 
 
 def _check(what: str, used: int, limit: int | None) -> None:

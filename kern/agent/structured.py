@@ -127,7 +127,7 @@ def _with_rules(prompt: Prompt, rules: str) -> Prompt:
 async def _settle(schema: JsonForm, run: Run) -> None:
     """An answer that did not come from a review, such as a tool's result, has to fit as well."""
     output = run.output
-    if output.content_type == schema.type_name and schema.made(output.content):
+    if run.declined or (output.content_type == schema.type_name and schema.made(output.content)):
         return
     try:
         content = output.content

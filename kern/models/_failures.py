@@ -7,42 +7,35 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 from pydantic_core import from_json
 
 from kern._secrets import mask
 from kern.errors import (
     KernError,
-    ModelAuthError,
-    ModelBadRequestError,
     ModelConnectionError,
     ModelIncompleteError,
-    ModelNotFoundError,
     ModelRateLimitError,
     ModelServerError,
-    ModelStatusError,
+    ModelServerStreamError,
     ModelStreamError,
     ModelTimeoutError,
     UsageError,
+)
+from kern.models._codes import (
+    FILTER_CODES,
+    FINAL_CODES,
+    STATUS_OF_KIND,
+    explain,
+    is_final,
+    kind_inside,
+    kind_of_status,
 )
 from kern.usage import Usage
 
 MAX_RETRY_AFTER = 60.0
 """Seconds. A provider that asks for a longer wait gets no retry: the caller decides, with `retry_after`."""
 
-# What no repetition mends, whatever the status or the event that brought it.
-_FINAL_CODES = frozenset(
-    {
-        "insufficient_quota",
-        "billing_hard_limit_reached",
-        "context_length_exceeded",
-        "invalid_prompt",
-        "bio_policy",
-        "misalignment_policy_violation",
-        "data_residency_mismatch",
-    }
-)
 _LONGEST_TEXT = 2_000
 _LONGEST_WORD = 200
 _LONGEST_QUOTE = 200
@@ -73,12 +66,24 @@ class StreamFault(Exception):
     Args:
         message: What happened; long texts of the provider's are cut where secrets have been masked.
         code: The provider's error code.
+        status: The HTTP status that the provider's failure would have, where it says so.
+        again: Another attempt may help.
         quoting: What the provider sent, whose beginning the error shows.
     """
 
-    def __init__(self, message: str, code: str | None = None, *, quoting: bytes = b"") -> None:
+    def __init__(
+        self,
+        message: str,
+        code: str | None = None,
+        status: int | None = None,
+        *,
+        again: bool = True,
+        quoting: bytes = b"",
+    ) -> None:
         super().__init__(f"{message} (code {code})" if code else message)
         self.code = code
+        self.status = status
+        self.again = again
         self.quoting = quoting
 
 
@@ -96,16 +101,28 @@ class CutFault(StreamFault):
     """Raised by a decoder: the provider has ended the answer early, for a reason that stays.
 
     Args:
-        reason: One of `CutFault.reasons`.
-        usage: What the answer has cost.
+        reason: "max_output_tokens" or "content_filter".
+        usage: What the answer has cost; None if that is not known.
+        content: The text so far.
+        word: The provider's own word for the reason.
+        detail: What the provider says about it.
     """
 
-    reasons = frozenset(_CUT)
-
-    def __init__(self, reason: str, usage: Usage) -> None:
-        super().__init__(f"{_CUT[reason]} (the answer is incomplete: {reason})")
+    def __init__(
+        self,
+        reason: str,
+        usage: Usage | None = None,
+        content: str = "",
+        *,
+        word: str | None = None,
+        detail: str = "",
+    ) -> None:
+        said = f"{reason}, in the provider's word {word!r}" if word and word != reason else reason
+        text = f"{_CUT[reason]} (the answer is incomplete: {said})"
+        super().__init__(f"{text}: {detail}" if detail else text)
         self.reason = reason
         self.usage = usage
+        self.content = content
 
 
 @dataclass(slots=True, frozen=True)
@@ -161,7 +178,12 @@ class Origin:
 
 def of_fault(fault: StreamFault, origin: Origin, request_id: str | None) -> Failure:
     """An answer that broke off, or reports a failure, after the status said 200."""
+    if not isinstance(fault, CutFault) and fault.code in FILTER_CODES:
+        fault = CutFault("content_filter", detail=str(fault))
+    kind = None if isinstance(fault, CutFault) else kind_inside(fault.code, fault.status)
     text = origin.clean(str(fault))
+    if kind is not None:
+        text += ", inside of an answer with status 200"
     if fault.quoting:
         quoted = fault.quoting[: _LONGEST_QUOTE + _LONGEST_SECRET].decode(errors="replace")
         text += f": {origin.clean(quoted, _LONGEST_QUOTE)!r}"
@@ -172,12 +194,24 @@ def of_fault(fault: StreamFault, origin: Origin, request_id: str | None) -> Fail
             origin.clean(text),
             reason=fault.reason,
             usage=fault.usage,
+            content=fault.content,
             provider=origin.provider,
             model=origin.model,
         )
         return Failure(cut, fault.__cause__, again=False)
-    final = fault.code is not None and (fault.code in _FINAL_CODES or "image" in fault.code)
-    return Failure(origin.stream(text), fault.__cause__, again=not final)
+    again = fault.again and not is_final(fault.code)
+    if kind is None:
+        return Failure(origin.stream(text), fault.__cause__, again=again)
+    error = kind(
+        origin.clean(text),
+        status=fault.status or STATUS_OF_KIND[kind],
+        provider=origin.provider,
+        model=origin.model,
+        code=origin.word(fault.code),
+        request_id=origin.word(request_id),
+    )
+    passes = kind in (ModelRateLimitError, ModelServerStreamError)
+    return Failure(error, fault.__cause__, again=again and passes)
 
 
 def of_exception(error: Exception, origin: Origin, *, reading: bool) -> Failure | None:
@@ -222,11 +256,11 @@ def of_exception(error: Exception, origin: Origin, *, reading: bool) -> Failure 
 
 def of_status(status: int, headers: Mapping[str, str], body: bytes, origin: Origin) -> Failure:
     """An answer whose status is not 2xx."""
-    message, code = _explain(body)
+    message, code, _ = _explain(body)
     if 300 <= status < 400:
         message = f"a redirect, which is not followed; look at base_url. {message}".strip()
     retry_after = parse_retry_after(headers)
-    kind = _kind(status)
+    kind = kind_of_status(status)
     error = kind(
         origin.clean(message or "no explanation"),
         status=status,
@@ -241,41 +275,18 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, origin: Orig
     asked = headers.get("x-should-retry")
     if asked in ("true", "false"):
         again = asked == "true"
-    if code in _FINAL_CODES or (retry_after is not None and retry_after > MAX_RETRY_AFTER):
+    if code in FINAL_CODES or (retry_after is not None and retry_after > MAX_RETRY_AFTER):
         again = False
     return Failure(error, again=again, delay=retry_after)
 
 
-def _kind(status: int) -> type[ModelStatusError]:
-    if status in (401, 403):
-        return ModelAuthError
-    if status == 404:
-        return ModelNotFoundError
-    if status == 429:
-        return ModelRateLimitError
-    if status in (408, 409) or status >= 500:
-        return ModelServerError
-    return ModelBadRequestError if 400 <= status < 500 else ModelStatusError
-
-
-def _explain(body: bytes) -> tuple[str, str | None]:
+def _explain(body: bytes) -> tuple[str, str | None, int | None]:
     """The message and the code of an error body, in the shapes that providers and local servers use."""
     try:
         data = from_json(body)
     except ValueError:
-        return body.decode(errors="replace").strip(), None
+        return body.decode(errors="replace").strip(), None, None
     return explain(data)
-
-
-def explain(data: Any) -> tuple[str, str | None]:
-    """The message and the code of an error object, or of an object that holds one as `error`."""
-    if isinstance(data, Mapping) and data.get("error"):
-        data = data["error"]
-    if not isinstance(data, Mapping):
-        return str(data), None
-    message = data.get("message") or data.get("detail") or ""
-    code = data.get("code") or data.get("type")
-    return str(message), str(code) if code and code != "error" else None
 
 
 def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:

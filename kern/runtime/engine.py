@@ -17,6 +17,7 @@ from kern._told import is_failure, text_of, told
 from kern.errors import (
     CheckError,
     KernError,
+    ModelBehaviorError,
     ModelError,
     ModelIncompleteError,
     ModelRateLimitError,
@@ -41,7 +42,7 @@ from kern.run.events import (
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.run import Run
 from kern.runtime.sink import RunSink
-from kern.runtime.spec import Answer, RunnableTool, SinkFactory, ToolOutcome
+from kern.runtime.spec import Again, Answer, RunnableTool, SinkFactory, ToolOutcome
 from kern.runtime.stream import Listen
 from kern.runtime.toolrun import run_calls, tool_message
 from kern.usage import Usage
@@ -158,12 +159,21 @@ async def _turns(run: Run) -> Answer | None:
                     run.show(answer.content, answer.content_type)
                 return answer
             continue
-        verdict = (
-            Answer(message.content or "") if run.spec.review is None else await run.spec.review(run, message)
-        )
+        verdict = await _verdict(run, message)
         if isinstance(verdict, Answer):
             return verdict
         run.messages.append(Message("user", verdict.message, said=""))
+
+
+async def _verdict(run: Run, message: Message) -> Answer | Again:
+    """Whether the model's text is the answer. A refusal is: it would only be repeated, and paid for again."""
+    text = message.content or ""
+    if run.spec.review is None:
+        return Answer(text)
+    if run.declined:
+        run.show(text)
+        return Answer(text)
+    return await run.spec.review(run, message)
 
 
 async def _begin(run: Run) -> None:
@@ -225,7 +235,7 @@ async def ask(
     """
     retries = run.spec.retries
     chosen = run.spec.tools if tools is None else tools
-    failure: ModelError | None = None
+    failure: ModelError | ModelBehaviorError | None = None
     for asked, again in [(model, retries.count), *((other, 0) for other in retries.fallbacks)]:
         for attempt in range(again + 1):
             if failure is not None:
@@ -242,7 +252,7 @@ async def ask(
             )
             try:
                 return await _request(run, asked, request, deltas)
-            except ModelError as error:
+            except (ModelError, ModelBehaviorError) as error:
                 failure = error
                 if not _may_pass(error):
                     break
@@ -263,7 +273,7 @@ def _choice(run: Run) -> str | dict[str, Any] | None:
     return spec.tool_choice
 
 
-async def _before_another(run: Run, failure: ModelError, delay: float) -> None:
+async def _before_another(run: Run, failure: KernError, delay: float) -> None:
     """A request has failed and is made again: what was streamed of the turn is void."""
     if run.shown_text and run.tree.listen is Listen.content:
         raise failure  # a consumer of text alone could not be told
@@ -272,9 +282,9 @@ async def _before_another(run: Run, failure: ModelError, delay: float) -> None:
     await asyncio.sleep(delay)
 
 
-def _may_pass(error: ModelError) -> bool:
+def _may_pass(error: KernError) -> bool:
     """The same request may succeed later."""
-    if isinstance(error, ModelIncompleteError):
+    if isinstance(error, ModelIncompleteError | ModelBehaviorError):
         return False
     return not isinstance(error, ModelStatusError) or isinstance(
         error, ModelRateLimitError | ModelServerError
@@ -305,6 +315,7 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
         deltas.close()
     message = response.message
     _count(run, model, response.usage)
+    run.declined = response.finish_reason == "refusal"
     run.debug("used %s", response.usage.to_dict(), level=2)
     message.usage = response.usage
     message.created_at = int(time.time())

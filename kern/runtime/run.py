@@ -166,6 +166,8 @@ class Run:
         """The ids of all tool calls in the prompt."""
         self.shown_text = False
         """Text of the current turn has been streamed."""
+        self.declined = False
+        """The model's last answer is a refusal."""
         self.shown_results: list[str] = []
         """Results of tools that are part of the content, before the model's text."""
         self.sent_back: Counter[str] = Counter()

@@ -125,9 +125,8 @@ async def test_usage_that_a_server_leaves_out_counts_as_one_request(server: Repl
     assert usage.to_dict() == {"requests": 1}
 
 
-@pytest.mark.parametrize("end", [sse(chunk("stop")), sse("[DONE]")])
-async def test_either_end_mark_will_do(server: ReplayServer, sink: Sink, end: bytes) -> None:
-    server.replies = [Reply([sse(chunk(content="Hi")), end], chunked=False)]
+async def test_a_finish_reason_is_an_end_without_the_mark(server: ReplayServer, sink: Sink) -> None:
+    server.replies = [Reply([sse(chunk(content="Hi")), sse(chunk("stop"))], chunked=False)]
     assert (await model(server).respond(ASK, sink)).message.content == "Hi"
 
 

@@ -6,7 +6,7 @@ import asyncio
 import copy
 import os
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, Self
@@ -18,6 +18,7 @@ from kern._json import json_bytes
 from kern._secrets import Masked
 from kern._version import __version__
 from kern.errors import MissingKeyError, UsageError
+from kern.models._ends import Ends
 from kern.models._failures import Origin
 from kern.models._headers import check_header, secrets_of, user_headers
 from kern.models._transport import HttpClient, Post, Reader, send
@@ -50,6 +51,7 @@ class OpenAIModel(Model):
     parallel_tool_calls: bool | None = None
     structured_output: Literal["native", "tool", "none"] = "native"
     extra_body: Mapping[str, Any] | None = None
+    good_ends: Sequence[str] = ()
 
     provider = "openai"
     _path: ClassVar[str]
@@ -65,6 +67,7 @@ class OpenAIModel(Model):
             check_extra(self.extra_body)
         if self.base_url is not None:
             _parse_base_url(self.base_url)
+        self._ends = Ends(self.good_ends)
         self._api_key = None if api_key is None else SecretStr(api_key)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

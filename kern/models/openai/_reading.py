@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from abc import ABC, abstractmethod
 from typing import Any
@@ -15,6 +16,10 @@ from kern.models._sse import EventStream
 from kern.models.base import DeltaSink, ModelResponse
 from kern.models.openai._strand import Strand, mended
 from kern.usage import Usage
+
+_MOST = 2**53  # more is no count, and no JSON parser of a browser holds it
+
+logger = logging.getLogger("kern.models")
 
 
 class AnswerReader(ABC):
@@ -135,7 +140,7 @@ def count(details: Any, name: str) -> int:
     value = details.get(name) if isinstance(details, dict) else None
     if isinstance(value, float) and math.isfinite(value):
         value = int(value)
-    return max(value, 0) if isinstance(value, int) and not isinstance(value, bool) else 0
+    return min(max(value, 0), _MOST) if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def items_of(value: Any) -> list[dict[str, Any]]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kern.models._failures import CutFault, StreamFault, explain
+from kern.models._codes import explain
+from kern.models._ends import Ends, cut_reason
+from kern.models._failures import CutFault, StreamFault
 from kern.models.base import DeltaSink, ModelResponse
 from kern.models.openai._reading import AnswerReader, answer, count, items_of, text_of
 from kern.models.openai._responses_output import Output
@@ -22,7 +24,13 @@ _REASONING = {
 }
 _ADDED, _DONE = "response.output_item.added", "response.output_item.done"
 _ARGUMENTS = "response.function_call_arguments.delta"
-_ENDS = ("response.completed", "response.incomplete", "response.failed")
+_ENDS = {
+    "response.completed": "completed",
+    "response.incomplete": "incomplete",
+    "response.failed": "failed",
+    "response.cancelled": "cancelled",
+    "response.done": None,  # of a server that tells the status in the response alone
+}
 
 # The other kinds repeat what these say, or say it in parts: they are passed over unparsed.
 _READ = frozenset(
@@ -45,14 +53,16 @@ class ResponsesReader(AnswerReader):
     """Reads one answer of the Responses API."""
 
     def __init__(
-        self, model: str, sink: DeltaSink | None, *, streamed: bool, structured: bool = False
+        self, model: str, sink: DeltaSink | None, *, streamed: bool, ends: Ends, structured: bool = False
     ) -> None:
         super().__init__(model, sink, streamed=streamed)
+        self._ends = ends
         self._structured = structured
         self._items: list[_Item] = []
-        self._by_index: dict[Any, _Item] = {}
-        self._by_id: dict[Any, _Item] = {}
+        self._by_index: dict[int, _Item] = {}
+        self._by_id: dict[str, _Item] = {}
         self._spoken: Any = None
+        self._speaking = False
         self._voice = self._content
         self._reasoning_part: tuple[Any, Any] | None = None
         self._final: dict[str, Any] | None = None
@@ -63,9 +73,9 @@ class ResponsesReader(AnswerReader):
         if data == b"[DONE]":  # some servers end this protocol, too, with the mark of the other one
             return
         event = self._parse(data)
-        kind = event.get("type")
+        kind = text_of(event.get("type"))
         if kind in (_TEXT, _REFUSAL):
-            if event.get("output_index", 0) != self._spoken:
+            if event.get("output_index") != self._spoken or not self._speaking:
                 self._begin_message(event)
             self._voice.add(text_of(event.get("delta")))
         elif kind in _REASONING:
@@ -75,14 +85,14 @@ class ResponsesReader(AnswerReader):
         elif kind in (_ADDED, _DONE):
             self._read_item(event, whole=kind == _DONE)
         elif kind in _ENDS:
-            self._read_whole(event.get("response"), kind.rpartition(".")[2])
+            self._read_whole(event.get("response"), _ENDS[kind])
             self.done = True
-        elif kind == "error" or (kind is None and event.get("error")):
+        elif kind == "error" or name == b"error" or event.get("object") == "error" or event.get("error"):
             raise StreamFault(*explain(event))
 
     def _begin_message(self, event: dict[str, Any]) -> None:
         """Text of another message than the last: a paragraph by itself, of the answer or the commentary."""
-        self._spoken = event.get("output_index", 0)
+        self._spoken, self._speaking = event.get("output_index"), True
         commentary = self._item(event).data.get("phase") == "commentary"
         self._voice = self._commentary if commentary else self._content
         self._voice.part()
@@ -96,46 +106,69 @@ class ResponsesReader(AnswerReader):
 
     def _item(self, event: dict[str, Any]) -> _Item:
         """The item that an event belongs to. Some servers count all items 0, some make up ids as they go."""
-        item = self._by_id.get(event.get("item_id")) or self._by_index.get(event.get("output_index", 0))
+        item = self._by_id.get(text_of(event.get("item_id"))) or self._by_index.get(_index(event))
         return item or self._add_item(event, {})
 
     def _add_item(self, event: dict[str, Any], data: dict[str, Any]) -> _Item:
         item = _Item(data)
         self._items.append(item)
-        self._by_index[event.get("output_index", 0)] = item
-        if data.get("id"):
-            self._by_id[data["id"]] = item
+        self._by_index[_index(event)] = item
+        if identity := text_of(data.get("id")):
+            self._by_id[identity] = item
         return item
 
     def _read_item(self, event: dict[str, Any], *, whole: bool) -> None:
         data = event.get("item")
         if not isinstance(data, dict):
             return
-        item = self._by_id.get(data.get("id"))
+        item = self._by_id.get(text_of(data.get("id")))
         if item is None:
-            item = self._by_index.get(event.get("output_index", 0))
+            item = self._by_index.get(_index(event))
             if item is None or item.whole:
                 item = self._add_item(event, data)
         if not whole and data.get("type") == "message":
-            self._spoken = None  # even under the index of the message before
+            self._speaking = False  # even under the index of the message before
         item.data = data
         item.whole = whole
 
-    def _read_whole(self, answer: Any, status: str | None = None) -> None:
+    def _read_whole(self, answer: Any, event: str | None = None) -> None:
         if not isinstance(answer, dict):
             raise StreamFault("the final event holds no response")
-        status = status or answer.get("status") or "completed"
-        if status == "incomplete":
-            reason = (answer.get("incomplete_details") or {}).get("reason") or "unknown"
-            if reason in CutFault.reasons:
-                raise CutFault(reason, _usage(answer.get("usage")))
-            raise StreamFault(f"the answer is incomplete: {reason}")
-        if answer.get("error") or status != "completed":
-            message, code = explain(answer) if answer.get("error") else (f"its status is {status}", None)
-            raise StreamFault(f"the response failed: {message}", code)
+        if answer.get("error"):
+            message, code, status = explain(answer)
+            raise StreamFault(f"the response failed: {message}", code, status)
+        self._check_status(answer, event)
         if "output" not in answer and not self._items and not self._content.whole():
-            raise StreamFault("the answer is no response: it has no output")
+            text, code, status = explain(answer)
+            detail = f": {text}" if text else ""
+            raise StreamFault(f"the answer is no response: it has no output{detail}", code, status)
         self._final = answer
+
+    def _check_status(self, answer: dict[str, Any], event: str | None) -> None:
+        """Check that the response is whole: by its status, and by the event that brought it."""
+        said = answer.get("status")
+        status = text_of(said) or event or ("completed" if said is None else str(said))
+        if event is not None and (event != "completed" or status in ("queued", "in_progress")):
+            status = event  # some servers do not bring the status up to date
+        if status == "incomplete":
+            details = answer.get("incomplete_details")
+            word = details.get("reason") if isinstance(details, dict) else None
+            if reason := cut_reason(word):
+                raise CutFault(reason, _usage(answer.get("usage")), self._text_so_far(answer), word=word)
+            raise StreamFault(f"the answer is incomplete: {word or 'unknown'}")
+        if status == "failed":
+            raise StreamFault("the response failed, without a reason")
+        if status != "completed" and not self._ends.good(status):
+            raise StreamFault(
+                f"the response is not complete: its status is {status!r}; Kern does not wait for it, nor "
+                "does it ask for another one",
+                again=False,
+            )
+
+    def _text_so_far(self, answer: dict[str, Any]) -> str:
+        """What a response that was cut has said."""
+        messages = [item for item in items_of(answer.get("output")) if item.get("type") == "message"]
+        return Output(messages, structured=self._structured).content or self._content.whole()
 
     def _respond(self) -> ModelResponse:
         if self._final is None:
@@ -166,6 +199,11 @@ class ResponsesReader(AnswerReader):
             for item in self._items
             if item.data
         ]
+
+
+def _index(event: dict[str, Any]) -> int:
+    index = event.get("output_index")
+    return index if isinstance(index, int) else 0
 
 
 def _usage(usage: Any) -> Usage:

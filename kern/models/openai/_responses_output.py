@@ -5,15 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any, Literal
 
-from pydantic_core import to_json
-
+from kern._json import json_bytes
 from kern.errors import ModelBehaviorError
 from kern.messages import Image, Message, ToolCall
 from kern.models.openai._kept import decoded
-from kern.models.openai._reading import items_of, text_of
+from kern.models.openai._reading import items_of, logger, text_of
 from kern.models.openai._replay import IMAGE_CALL, PROVIDER, is_whole
-
-logger = logging.getLogger("kern.models")
 
 # What the provider's own tools have done: its result is in the text of the answer.
 _HOSTED = frozenset(
@@ -29,6 +26,7 @@ _HOSTED = frozenset(
         "web_search_call",
     }
 )
+_LONGEST_KIND = 80
 # Of those, what can be an answer by itself.
 _ANSWERS = (IMAGE_CALL,)
 
@@ -59,7 +57,7 @@ class Output:
         self._messages: list[tuple[dict[str, Any], str]] = []
         unknown: list[str] = []
         for item in items:
-            kind = item.get("type")
+            kind = _kind(item)
             if kind == "message":
                 self._message(item)
             elif kind == "function_call":
@@ -67,13 +65,14 @@ class Output:
             elif kind == "reasoning":
                 self._reason(item)
             else:
-                self.record.append(self._picture(item) if kind == IMAGE_CALL else item)
-                self.notable = True
+                if kind:  # what says nothing of its kind, nobody takes back
+                    self.record.append(self._picture(item) if kind == IMAGE_CALL else item)
+                    self.notable = True
                 if kind not in _ANSWERS:
-                    unknown.append(str(kind))
+                    unknown.append(kind[:_LONGEST_KIND] or "(none)")
         self.content, self.commentary = self._arrange(structured)
         if unknown:
-            known = bool(self._messages or self.calls or any(item.get("type") in _ANSWERS for item in items))
+            known = bool(self._messages or self.calls or any(_kind(item) in _ANSWERS for item in items))
             _report(unknown, known)
 
     def put_record(self, message: Message, model: str) -> None:
@@ -94,7 +93,8 @@ class Output:
         return {name: value for name, value in item.items() if name != "result"}
 
     def _message(self, item: dict[str, Any]) -> None:
-        place = {name: item[name] for name in ("type", "id", "phase") if item.get(name) is not None}
+        place: dict[str, Any] = {"type": "message"}
+        place |= {name: text for name in ("id", "phase") if (text := text_of(item.get(name)))}
         texts = []
         for part in items_of(item.get("content")):
             texts.append(text_of(part.get("text") or part.get("refusal")))
@@ -130,13 +130,13 @@ class Output:
         call = ToolCall(
             text_of(item.get("call_id") or item.get("id")),
             text_of(item.get("name")),
-            arguments_of(item.get("arguments")),
+            arguments_text(item.get("arguments")),
         )
         self.calls.append(call)
         self._namespaces.append(text_of(item.get("namespace")))
         place = {"type": "function_call", "call_id": call.id}
-        if item.get("id"):
-            place["id"] = item["id"]
+        if identity := text_of(item.get("id")):
+            place["id"] = identity
         self.record.append(place)
 
     def _reason(self, item: dict[str, Any]) -> None:
@@ -146,9 +146,14 @@ class Output:
         self.notable = True
 
 
-def arguments_of(value: Any) -> str:
+def _kind(item: dict[str, Any]) -> str:
+    """The type of an item; some servers leave that of a message out."""
+    return text_of(item.get("type")) or ("message" if item.get("role") == "assistant" else "")
+
+
+def arguments_text(value: Any) -> str:
     """A call's arguments as JSON text; for a tool without parameters servers also write null, or nothing."""
-    text = value if isinstance(value, str) else "" if value is None else to_json(value).decode()
+    text = value if isinstance(value, str) else "" if value is None else json_bytes(value).decode()
     return "{}" if text.strip() in ("", "null") else text
 
 

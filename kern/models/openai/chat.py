@@ -47,6 +47,9 @@ class OpenAIChat(OpenAIModel):
         extra_body: Added to the request's body. The lists "tools" (the provider's own, such as
             {"type": "web_search"}) and "include" are added to those of the request, "text", "reasoning" and
             "stream_options" are merged into its own; other keys go before what the settings say.
+        good_ends: Finish reasons of the server's own that say that an answer is whole, beside stop, eos,
+            end_turn, stop_sequence, tool_calls, tool_use and function_call. Any other word is a
+            `ModelStreamError` that quotes it. An empty text stands for a server that gives no finish reason.
 
     Raises:
         UsageError: A setting that cannot work.
@@ -70,4 +73,4 @@ class OpenAIChat(OpenAIModel):
         return body
 
     def _reader(self, request: ModelRequest, sink: DeltaSink | None, *, streamed: bool) -> Reader:
-        return ChatReader(self.id, sink, streamed=streamed)
+        return ChatReader(self.id, sink, streamed=streamed, ends=self._ends)

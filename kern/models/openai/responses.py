@@ -53,6 +53,8 @@ class OpenAIResponses(OpenAIModel):
         extra_body: Added to the request's body. The lists "tools" (the provider's own, such as
             {"type": "web_search"}) and "include" are added to those of the request, "text", "reasoning" and
             "stream_options" are merged into its own; other keys go before what the settings say.
+        good_ends: Statuses of the server's own that say that an answer is whole, beside "completed". Any
+            other word is a `ModelStreamError` that quotes it.
 
     Raises:
         UsageError: A setting that cannot work.
@@ -81,4 +83,4 @@ class OpenAIResponses(OpenAIModel):
 
     def _reader(self, request: ModelRequest, sink: DeltaSink | None, *, streamed: bool) -> Reader:
         structured = request.response_format is not None
-        return ResponsesReader(self.id, sink, streamed=streamed, structured=structured)
+        return ResponsesReader(self.id, sink, streamed=streamed, ends=self._ends, structured=structured)

@@ -1,0 +1,152 @@
+"""What providers' error codes mean, and where their error objects hold them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from kern.errors import (
+    ModelAuthError,
+    ModelBadRequestError,
+    ModelNotFoundError,
+    ModelRateLimitError,
+    ModelServerError,
+    ModelServerStreamError,
+    ModelStatusError,
+)
+
+# What no repetition mends, whatever the status or the event that brought it.
+FINAL_CODES = frozenset(
+    {
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "context_length_exceeded",
+        "invalid_prompt",
+        "bio_policy",
+        "misalignment_policy_violation",
+        "data_residency_mismatch",
+    }
+)
+_FINAL_WORDS = re.compile(
+    r"billing|context_length|credit|filter|image|invalid|moderation|policy|quota|safety|too_large|unsupported"
+)
+# The provider's filter has refused the request, or the answer.
+FILTER_CODES = frozenset(
+    {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation", "moderation_blocked"}
+)
+# What the model wrote was refused, not what it was asked: it may write something else.
+_SAMPLING_CODES = frozenset({"tool_use_failed"})
+_ERROR_STATUSES = range(400, 600)
+_STATUS_DIGITS = 3
+STATUS_OF_KIND: dict[type[ModelStatusError], int] = {
+    ModelBadRequestError: 400,
+    ModelAuthError: 401,
+    ModelNotFoundError: 404,
+    ModelRateLimitError: 429,
+    ModelServerStreamError: 500,
+}
+_KIND_OF_CODE: dict[str, type[ModelStatusError]] = {
+    **dict.fromkeys(
+        (
+            "authentication_error",
+            "forbidden",
+            "insufficient_permissions",
+            "invalid_api_key",
+            "permission_denied",
+            "permission_error",
+            "unauthorized",
+        ),
+        ModelAuthError,
+    ),
+    **dict.fromkeys(("model_not_found", "not_found", "not_found_error"), ModelNotFoundError),
+    **dict.fromkeys(
+        (
+            "billing_hard_limit_reached",
+            "insufficient_quota",
+            "rate_limit_error",
+            "rate_limit_exceeded",
+            "rate_limited",
+            "requests",
+            "tokens",
+            "too_many_requests",
+        ),
+        ModelRateLimitError,
+    ),
+    **dict.fromkeys(
+        (
+            "api_error",
+            "bad_gateway",
+            "engine_overloaded",
+            "gateway_timeout",
+            "internal_error",
+            "internal_server_error",
+            "overloaded",
+            "overloaded_error",
+            "server_error",
+            "server_overloaded",
+            "service_unavailable",
+            "timeout_error",
+        ),
+        ModelServerError,
+    ),
+    **dict.fromkeys(
+        ("bad_request", "invalid_request_error", "context_length_exceeded"), ModelBadRequestError
+    ),
+}
+
+
+def kind_of_status(status: int) -> type[ModelStatusError]:
+    """The class of a failure that comes as an HTTP status."""
+    if status in (401, 403):
+        return ModelAuthError
+    if status == 404:
+        return ModelNotFoundError
+    if status == 429:
+        return ModelRateLimitError
+    if status in (408, 409) or status >= 500:
+        return ModelServerError
+    return ModelBadRequestError if 400 <= status < 500 else ModelStatusError
+
+
+def kind_inside(code: str | None, status: int | None) -> type[ModelStatusError] | None:
+    """The class of a failure that stands inside of an answer; None if neither status nor code tell."""
+    if code in _SAMPLING_CODES:
+        return None
+    kind = kind_of_status(status) if status is not None else _KIND_OF_CODE.get(code or "")
+    return ModelServerStreamError if kind is ModelServerError else kind
+
+
+def is_final(code: str | None) -> bool:
+    """Whether no repetition mends a failure with this code."""
+    return code is not None and (code in FINAL_CODES or _FINAL_WORDS.search(code) is not None)
+
+
+def explain(data: Any) -> tuple[str, str | None, int | None]:
+    """The message, the code and the HTTP status of an error object, or of an object that holds one."""
+    beside: Mapping[str, Any] = {}
+    if isinstance(data, Mapping) and data.get("error"):
+        beside, data = data, data["error"]
+    if not isinstance(data, Mapping):
+        return str(data), _code(beside), _status(beside)
+    message = str(data.get("message") or data.get("detail") or "")
+    metadata = data.get("metadata")
+    if isinstance(metadata, Mapping) and isinstance(metadata.get("raw"), str):
+        message = f"{message}: {metadata['raw']}"  # the words of the provider behind a router
+    return message, _code(data), _status(data)
+
+
+def _code(data: Mapping[str, Any]) -> str | None:
+    code = data.get("code") or data.get("type")
+    return str(code) if code and code != "error" else None
+
+
+def _status(data: Mapping[str, Any]) -> int | None:
+    """The HTTP status that an error object names, as a number of its own or as its code."""
+    for name in ("status_code", "raw_status_code", "status", "code"):
+        value = data.get(name)
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) == _STATUS_DIGITS:
+            value = int(value)
+        if isinstance(value, int) and value in _ERROR_STATUSES:
+            return value
+    return None

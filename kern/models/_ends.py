@@ -1,0 +1,118 @@
+"""How providers say that an answer has ended: which words are a good end, and which mean that it was cut."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from kern.errors import UsageError
+from kern.models._failures import CutFault, StreamFault
+from kern.usage import Usage
+
+GOOD_ENDS = frozenset({"stop", "eos", "end_turn", "stop_sequence", "tool_calls", "tool_use", "function_call"})
+"""The words for an answer that is whole. Nothing else is an end; a model's `good_ends` adds to them."""
+
+REFUSAL = "refusal"
+"""The model has declined to answer: what it says about that is the answer."""
+
+_CUT = {
+    "length": "max_output_tokens",
+    "max_tokens": "max_output_tokens",
+    "max_output_tokens": "max_output_tokens",
+    "model_length": "max_output_tokens",
+    "model_context_window_exceeded": "max_output_tokens",
+    "content_filter": "content_filter",
+    "content_filtered": "content_filter",
+    "guardrail_intervened": "content_filter",
+    "safety": "content_filter",
+    "prohibited_content": "content_filter",
+    "sensitive": "content_filter",
+}
+# The server was disturbed, so that the same request may well be answered now.
+_DISTURBED = frozenset(
+    {
+        "",
+        "abort",
+        "aborted",
+        "cancelled",
+        "error",
+        "insufficient_system_resource",
+        "malformed_function_call",
+        "network_error",
+        "timeout",
+    }
+)
+_CALLING = ("tool_calls", "tool_use", "function_call")
+
+
+class Ends:
+    """The words that a model's server ends its answers with.
+
+    Args:
+        added: Further words for a good end, in any case.
+
+    Raises:
+        UsageError: One is no text.
+    """
+
+    __slots__ = ("_good",)
+
+    def __init__(self, added: Collection[str] = ()) -> None:
+        if isinstance(added, str) or not all(isinstance(word, str) for word in added):
+            raise UsageError(f"good_ends is a list of words such as ['done'], not {added!r}")
+        self._good = GOOD_ENDS | {word.casefold() for word in added} if added else GOOD_ENDS
+
+    def good(self, word: str) -> bool:
+        """Whether the word says that the answer is whole."""
+        return word.casefold() in self._good
+
+    def check(self, word: Any, native: Any, content: str, usage: Usage) -> None:
+        """Check that the answer is whole.
+
+        Args:
+            word: The finish reason.
+            native: The word of the provider behind a router, where the router tells it: the router's own may
+                say that a call is complete that was cut.
+            content: The text so far, for the error.
+            usage: What the answer has cost.
+
+        Raises:
+            CutFault: The answer was cut at a limit, or by a content filter.
+            StreamFault: It has ended otherwise, or not at all.
+        """
+        said = _folded(word)
+        for reason in (_folded(native), said):
+            if reason in _CUT and reason not in self._good:
+                raise CutFault(_CUT[reason], usage, content, word=reason)
+        if said == REFUSAL or said in self._good:
+            if _folded(native) in _DISTURBED - {""}:
+                raise StreamFault(f"the provider behind the router ended the answer with {native!r}")
+            return
+        if not said:
+            raise StreamFault("the answer ended before it was complete: it has no finish reason")
+        if said in _DISTURBED:
+            raise StreamFault(f"the answer was broken off with the finish reason {word!r}")
+        raise StreamFault(
+            f"the answer ended with the finish reason {word!r}, which is not known as a good end; "
+            "if it is one, add it to the model's good_ends",
+            again=False,
+        )
+
+
+def is_refusal(word: Any) -> bool:
+    """Whether the word says that the model has declined."""
+    return _folded(word) == REFUSAL
+
+
+def says_calls(word: Any) -> bool:
+    """Whether the word says that the answer asks for tool calls."""
+    return _folded(word) in _CALLING
+
+
+def cut_reason(word: Any) -> str | None:
+    """Why an answer was cut that ends with `word`, if it was."""
+    return _CUT.get(_folded(word))
+
+
+def _folded(word: Any) -> str:
+    return word.strip().casefold() if isinstance(word, str) else "" if word is None else str(word)
