@@ -46,52 +46,12 @@ Every error that ends a run carries that run's output as `run_output` (status ER
 
 from __future__ import annotations
 
-import copy
-import pickle
-from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
+
+from kern._portable import Portable
 
 
-class _Portable(Exception):
-    """What can be copied and pickled with all its attributes, whatever its `__init__` takes."""
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-        return _revived, (type(self), self.args), {k: _picklable(k, v) for k, v in vars(self).items()}
-
-    def __copy__(self) -> Self:
-        twin: Self = _revived(type(self), self.args)
-        vars(twin).update(vars(self))
-        return twin
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        twin: Self = _revived(type(self), copy.deepcopy(self.args, memo))
-        memo[id(self)] = twin
-        vars(twin).update(copy.deepcopy(vars(self), memo))
-        return twin
-
-
-def _revived(kind: type[Any], args: tuple[Any, ...]) -> Any:
-    """An error, without its `__init__`, which would put its words round the message a second time."""
-    error = kind.__new__(kind, *args)
-    error.args = args
-    return error
-
-
-def _picklable(name: str, value: Any) -> Any:
-    """A run's output, as pickle takes it: its content may be an object that no other process could make.
-
-    It is then what its row in the database would give, with plain JSON for the content.
-    """
-    if name != "run_output" or value is None:
-        return value
-    try:
-        pickle.dumps(value)
-    except Exception:  # noqa: BLE001 - whatever the application's objects raise
-        return type(value).from_dict(value.to_dict())
-    return value
-
-
-class KernError(_Portable):
+class KernError(Portable):
     """The root of all errors of Kern. Each can be copied and pickled, and so cross from a worker process."""
 
     run_output: Any = None
@@ -396,7 +356,7 @@ class UsageLimitExceeded(KernError):
         self.limit = limit
 
 
-class AgentSignal(_Portable):
+class AgentSignal(Portable):
     """What a tool raises to steer the model; the transaction of its call is committed.
 
     Args:
