@@ -24,9 +24,10 @@ from kern.state.block import Block
 from kern.state.call import CallState
 from kern.state.scope import Writer
 from kern.team.delegation import Members
+from kern.tools.result import prompt_text
 
 KEY = "team_tasks"
-OPEN, RUNNING, DONE, FAILED = "open", "running", "completed", "failed"
+OPEN, RUNNING, DONE, FAILED = _STATUSES = "open", "running", "completed", "failed"
 
 T = TypeVar("T")
 Task = dict[str, Any]
@@ -72,25 +73,33 @@ class TaskList:
         return [task for task in self.read(run) if task["status"] in (OPEN, RUNNING)]
 
     def read(self, run: Run) -> list[Task]:
-        """The list as it was last committed."""
-        return _without_stale(self._list(run.tree.state()), run)
+        """The list as it was last committed; no tasks, where something else stands in its place."""
+        lists = run.tree.state().get(KEY)
+        found = lists.get(self.team_id) if isinstance(lists, dict) else None
+        return _tasks_in(found, run) if isinstance(found, list) else []
 
-    def _list(self, state: dict[str, Any]) -> list[Task]:
+    def _list(self, state: dict[str, Any]) -> list[Any]:
         """The list within a state, which may not have it yet."""
         lists = state.setdefault(KEY, {})
         tasks = lists.setdefault(self.team_id, []) if isinstance(lists, dict) else None
         if not isinstance(tasks, list):
             raise InvalidStateError(
-                "the task list of a team stands here, and nothing else may", path=f"/{KEY}"
+                "the task list of a team stands here, and nothing else may: remove what is here",
+                path=f"/{KEY}" if tasks is None else f"/{KEY}/{self.team_id}",
             )
         return tasks
 
     async def edit(self, run: Run, site: CallSite, change: Callable[[list[Task]], T]) -> T:
-        """Change the list, as a transaction of its own."""
+        """Change the tasks, as a transaction of its own; what `change` appends is a new task."""
         writer = Writer(run.run_id, run.source.path, site.call.name, site.call.id)
         call = CallState(run.tree.scope, writer, session=run.tree.session.key, owner=run.tree)
         async with Block(call) as state:
-            return change(_without_stale(self._list(state), run))
+            stored = self._list(state)
+            tasks = _tasks_in(stored, run)
+            known = len(tasks)
+            result = change(tasks)
+            stored += tasks[known:]
+            return result
 
     async def create(self, run: Run, site: CallSite, given: dict[str, Any]) -> str:
         """`create_task`."""
@@ -99,7 +108,7 @@ class TaskList:
             for dependency in given.get("depends_on", ()):
                 _find(tasks, dependency)
             task = {
-                "id": len(tasks) + 1,
+                "id": max((task["id"] for task in tasks), default=0) + 1,
                 "title": given["title"],
                 "description": given.get("description", ""),
                 "depends_on": list(given.get("depends_on", ())),
@@ -270,17 +279,42 @@ def _check(given: dict[str, Any], definition: ToolDefinition) -> None:
         if known is None or not isinstance(value, _TYPES[known["type"]]):
             raise ToolError(f"{definition.name}: {name}={value!r} does not fit")
         items: Any = value if known["type"] == "array" else ()
-        if not all(isinstance(item, int) and not isinstance(item, bool) for item in items):
+        if not all(map(_is_id, items)):
             raise ToolError(f"{definition.name}: {name} holds ids, which are whole numbers")
 
 
-def _without_stale(tasks: list[Task], run: Run) -> list[Task]:
-    """The list, in which what a run has begun that was cancelled, failed or died is open again."""
+def _tasks_in(stored: list[Any], run: Run) -> list[Task]:
+    """The tasks of a stored list. What a run has begun that was cancelled, failed or died is open again.
+
+    The state is everybody's, the model's too: an entry that is no task is left where it is and passed over,
+    and what a task lacks is filled in.
+    """
+    tasks: list[Task] = [entry for entry in stored if _is_task(entry)]
     for task in tasks:
+        for key, fits, default in _FIELDS:
+            if not fits(task.get(key)):
+                task[key] = default()
         by = str(task.get("run_id"))
         if task["status"] == RUNNING and by != run.tree.request.run_id and not active_runs.drives(by):
             task["status"] = OPEN
     return tasks
+
+
+def _is_task(entry: Any) -> bool:
+    return isinstance(entry, dict) and _is_id(entry.get("id")) and isinstance(entry.get("title"), str)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_FIELDS: tuple[tuple[str, Callable[[Any], bool], Callable[[], Any]], ...] = (
+    ("description", lambda value: isinstance(value, str), str),
+    ("depends_on", lambda value: isinstance(value, list) and all(map(_is_id, value)), list),
+    ("assignee", lambda value: isinstance(value, str | None), lambda: None),
+    ("status", lambda value: isinstance(value, str) and value in _STATUSES, lambda: OPEN),
+)
+"""What a task has beside its id and title: whether a value will do, and what is taken in place of another."""
 
 
 def _find(tasks: list[Task], task_id: int) -> Task:
@@ -300,7 +334,7 @@ def _finish(tasks: list[Task], ids: list[int], outcomes: list[ToolOutcome]) -> l
 def _wording(task: Task, tasks: list[Task]) -> str:
     """The task as its member reads it, after the results that it depends on."""
     results = [
-        f"Result of task {other['id']} ({other['title']}):\n{other.get('result', '')}"
+        f"Result of task {other['id']} ({other['title']}):\n{prompt_text(other.get('result'))}"
         for other in tasks
         if other["id"] in task["depends_on"]
     ]
