@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import mimetypes
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 from kern.errors import UsageError
 from kern.usage import Usage
+
+Shelf: TypeAlias = MutableMapping[str, bytes]
+"""Where bytes are put that JSON names by their SHA-256."""
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -23,10 +27,13 @@ class Media:
     Args:
         url: Where the provider fetches it.
         content: The bytes themselves.
-        filepath: A file that is read when the request is made.
+        filepath: A file, read once, when the run that is given it begins: what is written to it later does
+            not change what was said.
         mime_type: Such as "image/png"; guessed from the file's name if not given.
         name: The file's name, as the model is told.
         id: An id of the application's, or of the provider's.
+        sha256: Set by Kern where the bytes lie in a database, with the session, under this hash. Read back,
+            they are in `content`; without them, they are not stored there any more.
     """
 
     url: str | None = None
@@ -35,10 +42,11 @@ class Media:
     mime_type: str | None = None
     name: str | None = None
     id: str | None = None
+    sha256: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         given = [name for name in ("url", "content", "filepath") if getattr(self, name) is not None]
-        if len(given) != 1 and self.id is None:
+        if len(given) != 1 and self.id is None and self.sha256 is None:
             raise UsageError(
                 f"{type(self).__name__} takes exactly one of url, content and filepath; "
                 f"given: {', '.join(given) or 'none'}"
@@ -49,22 +57,40 @@ class Media:
         if self.content is not None:
             return self.content
         if self.filepath is None:
-            raise UsageError(f"this {type(self).__name__} has a url only, no bytes to read")
-        return Path(self.filepath).read_bytes()
+            raise UsageError(f"this {type(self).__name__} has no bytes, and no file to read them from")
+        try:
+            return Path(self.filepath).read_bytes()
+        except OSError as error:
+            raise UsageError(f"cannot read the file of a message: {error}") from error
+
+    def loaded(self) -> Self:
+        """The same with the bytes of its file (blocking); itself, if it names none.
+
+        Raises:
+            UsageError: The file cannot be read.
+        """
+        if self.filepath is None:
+            return self
+        return replace(self, content=self.read(), filepath=None, name=self.name or Path(self.filepath).name)
 
     def guess_mime_type(self, default: str) -> str:
         """`mime_type`, or what the name of the file or url tells, or `default`."""
         name = self.name or (str(self.filepath) if self.filepath else self.url) or ""
         return self.mime_type or mimetypes.guess_type(name)[0] or default
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON; bytes in base64."""
+    def to_dict(self, shelf: Shelf | None = None) -> dict[str, Any]:
+        """As JSON; bytes in base64, or, where there is a shelf for them, by their hash."""
         data: dict[str, Any] = {
             name: value
             for name in ("url", "mime_type", "name", "id")
             if (value := getattr(self, name)) is not None
         }
-        if self.content is not None:
+        if self.content is None and self.sha256 is not None:
+            data["sha256"] = self.sha256
+        elif self.content is not None and shelf is not None:
+            data["sha256"] = hashlib.sha256(self.content).hexdigest()
+            shelf[data["sha256"]] = self.content
+        elif self.content is not None:
             data["content"] = base64.b64encode(self.content).decode()
         if self.filepath is not None:
             data["filepath"] = str(self.filepath)
@@ -72,10 +98,15 @@ class Media:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The reverse of `to_dict`."""
+        """The reverse of `to_dict`.
+
+        Raises:
+            ValueError: A value is not of its type.
+        """
         values = dict(data)
-        if "content" in values:
-            values["content"] = base64.b64decode(values["content"])
+        check_types(cls.__name__, values, _MEDIA_TYPES)
+        if values.get("content") is not None:
+            values["content"] = base64.b64decode(values["content"], validate=True)
         return cls(**values)
 
 
@@ -85,9 +116,9 @@ class Image(Media):
 
     detail: Literal["low", "high", "auto"] | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON; bytes in base64."""
-        data = Media.to_dict(self)
+    def to_dict(self, shelf: Shelf | None = None) -> dict[str, Any]:
+        """As JSON; bytes in base64, or, where there is a shelf for them, by their hash."""
+        data = Media.to_dict(self, shelf)
         if self.detail is not None:
             data["detail"] = self.detail
         return data
@@ -133,7 +164,12 @@ class ToolCall:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ToolCall:
-        """The reverse of `to_dict`."""
+        """The reverse of `to_dict`.
+
+        Raises:
+            ValueError: A value is not of its type.
+        """
+        check_types(cls.__name__, data, _CALL_TYPES)
         return cls(data["id"], data["name"], data.get("arguments", ""), data.get("provider_data"))
 
 
@@ -186,8 +222,8 @@ class Message:
         values = ((f.name, getattr(self, f.name)) for f in fields(self))
         return f"Message({', '.join(f'{name}={value!r}' for name, value in values if value)})"
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON, without what is empty."""
+    def to_dict(self, shelf: Shelf | None = None) -> dict[str, Any]:
+        """As JSON, without what is empty; bytes as `Media.to_dict` writes them."""
         # Spelled out, since it is done for each message of each run, and a loop over names costs far more.
         data: dict[str, Any] = {"role": self.role}
         if self.content is not None:
@@ -218,14 +254,37 @@ class Message:
         if self.images or self.audio or self.videos or self.files:
             for name in MEDIA:
                 if items := getattr(self, name):
-                    data[name] = [item.to_dict() for item in items]
+                    data[name] = [item.to_dict(shelf) for item in items]
         if self.usage is not None:
             data["usage"] = self.usage.to_dict()
         return data
 
+    @property
+    def media(self) -> list[Media]:
+        """All that is not text."""
+        return [*self.images, *self.audio, *self.videos, *self.files]
+
+    def loaded(self) -> Message:
+        """The same with the bytes of all files that it names (blocking); itself, if it names none.
+
+        Raises:
+            UsageError: A file cannot be read.
+        """
+        if all(media.filepath is None for media in self.media):
+            return self
+        loaded: dict[str, Any] = media_by_kind(media.loaded() for media in self.media)
+        return replace(self, **loaded)
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Message:
-        """The reverse of `to_dict`."""
+        """The reverse of `to_dict`.
+
+        Raises:
+            ValueError: A value is not of its type.
+        """
+        check_types(cls.__name__, data, _MESSAGE_TYPES)
+        if data["role"] not in ROLES:
+            raise ValueError(f"Message: role is one of {', '.join(ROLES)}, not {data['role']!r}")
         values = {name: data[name] for name in ("role", *_PLAIN) if name in data}
         values["tool_calls"] = [ToolCall.from_dict(call) for call in data.get("tool_calls", ())]
         for name, media in MEDIA.items():
@@ -249,6 +308,38 @@ _PLAIN = (
     "created_at",
     "from_history",
 )
+_TEXT = (str, type(None))
+_FLAG = (bool, type(None))
+_RECORD = (dict, type(None))
+_Types = Mapping[str, type | tuple[type, ...]]
+_MEDIA_TYPES: _Types = dict.fromkeys(
+    ("url", "content", "filepath", "mime_type", "name", "id", "sha256", "detail"), _TEXT
+)
+_CALL_TYPES: _Types = {"id": str, "name": str, "arguments": str, "provider_data": _RECORD}
+_MESSAGE_TYPES: _Types = {
+    "role": str,
+    **dict.fromkeys(
+        ("content", "reasoning_content", "commentary", "said", "tool_call_id", "tool_name", "name"), _TEXT
+    ),
+    **dict.fromkeys(("tool_call_error", "stop_after_tool_call", "from_history"), _FLAG),
+    "tool_calls": list,
+    **dict.fromkeys(("images", "audio", "videos", "files"), list),
+    "provider_data": _RECORD,
+    "created_at": (int, float, type(None)),
+}
+
+
+def check_types(what: str, data: Mapping[str, Any], types: _Types) -> None:
+    """See that what was read back is of its type: a row is data from outside.
+
+    Raises:
+        ValueError: A value is not; the text names it.
+    """
+    for name, kind in types.items():
+        if name in data and not isinstance(data[name], kind):
+            raise ValueError(f"{what}: {name} is a {type(data[name]).__name__}")
+
+
 MEDIA: dict[str, type[Media]] = {"images": Image, "audio": Audio, "videos": Video, "files": File}
 """The kinds of media, by the name under which messages, outputs and rows hold them."""
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import PurePath
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 import pydantic
@@ -322,7 +323,16 @@ def _as_json(input: Input) -> Any:
     if isinstance(input, str):
         return input
     if isinstance(input, Message):
-        return input.to_dict()
+        return _without_bytes(input)
     if isinstance(input, Sequence) and any(isinstance(item, Message) for item in input):
-        return [item.to_dict() if isinstance(item, Message) else item for item in input]
+        return [_without_bytes(item) if isinstance(item, Message) else item for item in input]
     return jsonable(input)
+
+
+def _without_bytes(message: Message) -> dict[str, Any]:
+    """A message as JSON; what its media are called, and their hashes, in place of bytes and files."""
+    data = message.to_dict({})
+    for item in (item for name in MEDIA for item in data.get(name, ())):
+        if path := item.pop("filepath", None):
+            item.setdefault("name", PurePath(path).name)
+    return data

@@ -64,6 +64,11 @@ _SQL = {
             status = excluded.status, generation = excluded.generation,
             created_at = excluded.created_at, data = excluded.data
         WHERE excluded.generation > generation""",
+    "put_media": """
+        INSERT INTO {t}_media (session_id, sha256, data) VALUES (?, ?, ?)
+        ON CONFLICT (session_id, sha256) DO NOTHING""",
+    "load_media": "SELECT data FROM {t}_media WHERE session_id = ? AND sha256 = ?",
+    "delete_media": "DELETE FROM {t}_media WHERE session_id = ?",
     "insert_change": """
         INSERT INTO {t}_changes
             (session_id, revision, run_id, tool, tool_call_id, agent_path, created_at, patch, commit_id)
@@ -143,6 +148,8 @@ class Queries:
             with store_errors(self._path):
                 self._put_session(raw, row, write, new=stored is None)
                 raw.executemany(self._sql["put_run"], map(_run_values, runs))
+                media = [(row.session_id, *item) for run in runs for item in run.media.items()]
+                raw.executemany(self._sql["put_media"], media)
                 mark = None if runs else commit.id
                 changes = [(*_change_values(change), mark) for change in write.changes]
                 raw.executemany(self._sql["insert_change"], changes)
@@ -173,6 +180,14 @@ class Queries:
             found = raw.execute(self._sql["load_run"], (run_id,)).fetchone()
         return _run(found) if found else None
 
+    def load_media(self, raw: sqlite3.Connection, session_id: str, hashes: Sequence[str]) -> dict[str, bytes]:
+        """The bytes of these hashes that are stored with the session."""
+        with store_errors(self._path):
+            found = {
+                name: raw.execute(self._sql["load_media"], (session_id, name)).fetchone() for name in hashes
+            }
+        return {name: bytes(row[0]) for name, row in found.items() if row is not None}
+
     def load_changes(self, raw: sqlite3.Connection, session_id: str, after: int) -> list[ChangeRow]:
         """The log of state changes with a revision above `after`, oldest first."""
         with store_errors(self._path):
@@ -198,9 +213,9 @@ class Queries:
             return raw.execute(self._sql["describe_session"], (name, summary, session_id)).rowcount > 0
 
     def delete_session(self, raw: sqlite3.Connection, session_id: str) -> bool:
-        """Delete the session with its runs and its log; False if there is no such session."""
+        """Delete the session with its runs, their media and its log; False if there is no such session."""
         with transaction(raw, self._path), store_errors(self._path):
-            for name in ("delete_cancels", "delete_runs", "delete_changes"):
+            for name in ("delete_cancels", "delete_runs", "delete_media", "delete_changes"):
                 raw.execute(self._sql[name], (session_id,))
             return raw.execute(self._sql["delete_session"], (session_id,)).rowcount > 0
 

@@ -105,6 +105,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             expires_at REAL NOT NULL
         )""",
     ),
+    (
+        # Pictures and other files of a session, each once, however many of its rows name it.
+        """CREATE TABLE {t}_media (
+            session_id TEXT NOT NULL,
+            sha256 TEXT NOT NULL,
+            data BLOB NOT NULL,
+            PRIMARY KEY (session_id, sha256)
+        )""",
+    ),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kern.errors import SessionDeletedError, SessionOwnershipError
@@ -54,6 +54,8 @@ class RunRow:
         data: The output as JSON text (UTF-8).
         created_at: Seconds since the epoch, by the clock of the process that ran it; for people. Runs of a
             session are in the order in which they were first stored.
+        media: The bytes that `data` names by their SHA-256 in hex. They are stored with the session, once,
+            and come back by `load_media`; a row that is loaded holds none.
     """
 
     run_id: str
@@ -64,6 +66,7 @@ class RunRow:
     generation: int = 0
     data: bytes
     created_at: float
+    media: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -197,6 +200,10 @@ class Db(ABC):
         """One run, or None."""
 
     @abstractmethod
+    async def load_media(self, session_id: str, hashes: Sequence[str]) -> dict[str, bytes]:
+        """The bytes of these hashes that are stored with the session; the others are left out."""
+
+    @abstractmethod
     async def load_changes(self, session_id: str, *, after: int = 0) -> list[ChangeRow]:
         """The log of state changes with a revision above `after`, oldest first."""
 
@@ -214,7 +221,7 @@ class Db(ABC):
 
     @abstractmethod
     async def delete_session(self, session_id: str) -> bool:
-        """Delete the session with its runs and its log; False if there is no such session.
+        """Delete the session with its runs, their media and its log; False if there is no such session.
 
         A new session of that id is another generation.
         """

@@ -26,6 +26,7 @@ class _Session:
     row: SessionRow
     runs: dict[str, RunRow] = field(default_factory=dict)
     """In the order of their first commits; a replaced row keeps its place."""
+    media: dict[str, bytes] = field(default_factory=dict)
     changes: list[ChangeRow] = field(default_factory=list)
     commits: set[str] = field(default_factory=set)
     """The ids of the commits without runs."""
@@ -121,6 +122,13 @@ class InMemoryDb(Db):
         with self._mutex:
             return self._runs.get(run_id)
 
+    async def load_media(self, session_id: str, hashes: Sequence[str]) -> dict[str, bytes]:
+        """The bytes of these hashes that are stored with the session; the others are left out."""
+        with self._mutex:
+            session = self._sessions.get(session_id)
+            media = session.media if session else {}
+            return {name: media[name] for name in hashes if name in media}
+
     async def load_changes(self, session_id: str, *, after: int = 0) -> list[ChangeRow]:
         """The log of state changes with a revision above `after`, oldest first."""
         with self._mutex:
@@ -208,4 +216,5 @@ class InMemoryDb(Db):
     def _put_run(self, session: _Session, row: RunRow) -> None:
         known = self._runs.get(row.run_id)
         if known is None or known.generation < row.generation:
-            self._runs[row.run_id] = session.runs[row.run_id] = row
+            session.media |= row.media
+            self._runs[row.run_id] = session.runs[row.run_id] = replace(row, media={})

@@ -105,6 +105,10 @@ class SqliteDb(Db):
         """One run, or None."""
         return await self._read(partial(self._queries.load_run, run_id=run_id))
 
+    async def load_media(self, session_id: str, hashes: Sequence[str]) -> dict[str, bytes]:
+        """The bytes of these hashes that are stored with the session; the others are left out."""
+        return await self._read(partial(self._queries.load_media, session_id=session_id, hashes=hashes))
+
     async def load_changes(self, session_id: str, *, after: int = 0) -> list[ChangeRow]:
         """The log of state changes with a revision above `after`, oldest first."""
         return await self._read(partial(self._queries.load_changes, session_id=session_id, after=after))
@@ -126,7 +130,7 @@ class SqliteDb(Db):
         )
 
     async def delete_session(self, session_id: str) -> bool:
-        """Delete the session with its runs and its log; False if there is no such session."""
+        """Delete the session with its runs, their media and its log; False if there is no such session."""
         return await self._write(partial(self._queries.delete_session, session_id=session_id))
 
     async def acquire_lease(self, name: str, owner: str, seconds: float) -> bool:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Literal, Self
 
 from kern._json import finite, json_bytes, jsonable
-from kern.messages import MEDIA, Audio, File, Image, Media, Message, Video, media_by_kind
+from kern.messages import MEDIA, Audio, File, Image, Media, Message, Shelf, Video, media_by_kind
 from kern.run.events import BaseRunEvent, event_from_dict
 from kern.run.requirement import RunRequirement
 from kern.usage import Metrics
@@ -159,8 +159,8 @@ class BaseRunOutput:
         for name, items in media_by_kind(media).items():
             getattr(self, name).extend(items)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The output as JSON, without what is empty."""
+    def to_dict(self, shelf: Shelf | None = None) -> dict[str, Any]:
+        """The output as JSON, without what is empty; bytes as `Media.to_dict` writes them."""
         data: dict[str, Any] = {
             "run_id": self.run_id,
             "session_id": self.session_id,
@@ -173,9 +173,12 @@ class BaseRunOutput:
         for name in ("input", "content", "metadata"):
             if (value := getattr(self, name)) not in (None, {}):
                 data[name] = jsonable(value)
-        for name in ("messages", "tools", "requirements", "events", *MEDIA):
+        for name in ("tools", "requirements", "events"):
             if items := getattr(self, name):
                 data[name] = [item.to_dict() for item in items]
+        for name in ("messages", *MEDIA):
+            if items := getattr(self, name):
+                data[name] = [item.to_dict(shelf) for item in items]
         if self.state_conflicts:
             data["state_conflicts"] = self.state_conflicts
         data["metrics"] = self.metrics.to_dict()
@@ -185,13 +188,14 @@ class BaseRunOutput:
         """The output as JSON text."""
         return json_bytes(self.to_dict()).decode()
 
-    def to_row(self, **more: Any) -> bytes:
+    def to_row(self, shelf: Shelf, **more: Any) -> bytes:
         """The output as its row holds it: JSON, without what has rows of its own (state, members' runs).
 
         Args:
+            shelf: Takes the bytes of pictures and other media, which the row names by their hashes.
             more: What else the row is to hold, as JSON.
         """
-        data = self.to_dict()
+        data = self.to_dict(shelf)
         data.pop("session_state", None)
         data.pop("member_responses", None)
         return json_bytes({**data, **more})
@@ -219,9 +223,9 @@ class RunOutput(BaseRunOutput):
     agent_id: str | None = None
     agent_name: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The output as JSON, without what is empty."""
-        data = BaseRunOutput.to_dict(self)
+    def to_dict(self, shelf: Shelf | None = None) -> dict[str, Any]:
+        """The output as JSON, without what is empty; bytes as `Media.to_dict` writes them."""
+        data = BaseRunOutput.to_dict(self, shelf)
         data["agent_id"] = self.agent_id
         if self.agent_name is not None:
             data["agent_name"] = self.agent_name
@@ -240,14 +244,14 @@ class TeamRunOutput(BaseRunOutput):
     team_name: str | None = None
     member_responses: list[RunOutput | TeamRunOutput] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The output as JSON, without what is empty."""
-        data = BaseRunOutput.to_dict(self)
+    def to_dict(self, shelf: Shelf | None = None) -> dict[str, Any]:
+        """The output as JSON, without what is empty; bytes as `Media.to_dict` writes them."""
+        data = BaseRunOutput.to_dict(self, shelf)
         data["team_id"] = self.team_id
         if self.team_name is not None:
             data["team_name"] = self.team_name
         if self.member_responses:
-            data["member_responses"] = [member.to_dict() for member in self.member_responses]
+            data["member_responses"] = [member.to_dict(shelf) for member in self.member_responses]
         return data
 
     @classmethod

@@ -40,6 +40,7 @@ from kern.run.events import (
     RunStartedEvent,
 )
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.runtime.files import loaded
 from kern.runtime.run import Run
 from kern.runtime.sink import RunSink
 from kern.runtime.spec import Again, Answer, RunnableTool, SinkFactory, ToolOutcome
@@ -180,7 +181,8 @@ async def _begin(run: Run) -> None:
     await run.expand()
     for step in run.spec.before:
         await step(run)
-    run.messages = run.call_ids.apply(await run.spec.prompt(run))
+    run.input.messages = await loaded(run.input.messages)
+    run.messages = run.call_ids.apply(await loaded(await run.spec.prompt(run)))
     await run.breathe()
     for message in run.messages:
         if not message.from_history:

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from kern._json import json_bytes, jsonable
 from kern.db.base import Db, RunRow
 from kern.errors import RunConflictError, UsageError
-from kern.messages import MEDIA, Message, media_by_kind
+from kern.messages import MEDIA, Message, Shelf, media_by_kind
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution, output_from_dict
 from kern.run.requirement import RunRequirement
 from kern.runtime.approval import check_input
@@ -21,6 +21,7 @@ from kern.runtime.lease import Lease, lease_of_run
 from kern.runtime.run import Run, Tree
 from kern.runtime.session import LiveSession
 from kern.runtime.spec import Answer, DelegatingTool, RunInput, RunRequest, ToolOutcome
+from kern.runtime.stored import fill_media, media_of
 from kern.runtime.toolrun import FunctionTool
 from kern.usage import Metrics
 
@@ -33,22 +34,27 @@ _LATE_EVENTS = 1000
 """Room in the numbers of events for those that come after a pause was stored, before the run goes on."""
 
 
-def row_extras(run: Run) -> dict[str, Any]:
-    """What the row of a run holds beside its output: of a paused one, all that it takes to go on."""
+def row_extras(run: Run, shelf: Shelf) -> dict[str, Any]:
+    """What the row of a run holds beside its output: of a paused one, all that it takes to go on.
+
+    Args:
+        run: The run.
+        shelf: Takes the bytes of pictures and other media.
+    """
     extras: dict[str, Any] = {}
     if run.output.status is RunStatus.paused:
         extras["paused"] = {
-            "input": [message.to_dict() for message in run.input.messages],
-            "messages": [message.to_dict() for message in run.messages],
+            "input": [message.to_dict(shelf) for message in run.input.messages],
+            "messages": [message.to_dict(shelf) for message in run.messages],
             "own": run.own.to_dict(),
-            "settled": {call_id: _outcome_to_dict(outcome) for call_id, outcome in run.settled.items()},
+            "settled": {call_id: _outcome_to_dict(item, shelf) for call_id, item in run.settled.items()},
             "shown_results": run.shown_results,
             "sent_back": dict(run.sent_back),
             "requests": run.requests,
             "seq": 0 if run.tree.buffer is None else run.tree.buffer.seq + _LATE_EVENTS,
         }
     if run.spec.stores_children:
-        extras["member_responses"] = [child.output.to_dict() for child in run.children]
+        extras["member_responses"] = [child.output.to_dict(shelf) for child in run.children]
     return extras
 
 
@@ -145,6 +151,9 @@ async def _restore(run: Run, row: RunRow, answers: dict[str, RunRequirement]) ->
     run.own = Metrics.from_dict(record["own"])
     run.requests = record.get("requests", run.own.requests)  # older rows do not count those that failed
     run.settled = {call_id: _outcome_from_dict(item) for call_id, item in record["settled"].items()}
+    media = [media for message in (*run.messages, *run.input.messages) for media in message.media]
+    media += [media for outcome in run.settled.values() for media in outcome.media]
+    await fill_media(run.tree.request.db, row, [*media, *media_of(output)])
     run.shown_results = list(record["shown_results"])
     run.sent_back = Counter(record["sent_back"])
     for requirement in output.requirements:
@@ -264,14 +273,14 @@ async def _given_up(db: Db, row: RunRow) -> list[RunRow]:
 _FLAGS = ("error", "stop", "unheard", "show", "streamed", "media_told")
 
 
-def _outcome_to_dict(outcome: ToolOutcome) -> dict[str, Any]:
+def _outcome_to_dict(outcome: ToolOutcome, shelf: Shelf) -> dict[str, Any]:
     data: dict[str, Any] = {"content": outcome.content}
     data.update({name: True for name in _FLAGS if getattr(outcome, name)})
     if outcome.answer is not None:
         content = jsonable(outcome.answer.content)
         data["answer"] = {"content": content, "content_type": outcome.answer.content_type}
     for name, items in media_by_kind(outcome.media).items():
-        data[name] = [item.to_dict() for item in items]
+        data[name] = [item.to_dict(shelf) for item in items]
     return data
 
 

@@ -258,6 +258,7 @@ def _rows(tree: Tree) -> list[RunRow]:
 
 def _row(run: Run) -> RunRow:
     output = run.output
+    media: dict[str, bytes] = {}
     return RunRow(
         run_id=run.run_id,
         session_id=output.session_id,
@@ -265,6 +266,7 @@ def _row(run: Run) -> RunRow:
         parent_run_id=output.parent_run_id,
         status=output.status.value,
         generation=run.generation,
-        data=output.to_row(**row_extras(run)),
+        data=output.to_row(media, **row_extras(run, media)),
         created_at=output.created_at,
+        media=media,
     )

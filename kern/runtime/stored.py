@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from pathlib import PurePath
 
 from pydantic_core import from_json
 
 from kern.db.base import Db, RunRow
 from kern.errors import StoreError, UsageError
+from kern.messages import Media
 from kern.run.output import RunOutput, TeamRunOutput, output_from_dict
 
 log = logging.getLogger("kern")
@@ -34,12 +36,40 @@ async def load_output(db: Db, row: RunRow) -> Output:
         StoreError: The row cannot be read.
     """
     try:
-        return output_from_dict(from_json(row.data))
+        output = output_from_dict(from_json(row.data))
     except _UNREADABLE as error:
         raise StoreError(
             f"the stored run {row.run_id!r} cannot be read, it is damaged or of a newer version: "
             f"{type(error).__name__}: {error}"
         ) from error
+    await fill_media(db, row, media_of(output))
+    return output
+
+
+def media_of(output: Output) -> list[Media]:
+    """All media of an output, those of its messages and of its members' outputs included."""
+    media = [*output.media, *(media for message in output.messages for media in message.media)]
+    if isinstance(output, TeamRunOutput):
+        media += [media for member in output.member_responses for media in media_of(member)]
+    return media
+
+
+async def fill_media(db: Db, row: RunRow, media: Iterable[Media]) -> None:
+    """Give media that were read from a row their bytes.
+
+    A file that a row of an older version names is not read: it may be another one by now.
+    """
+    lacking = [item for item in media if item.content is None]
+    if hashes := {item.sha256 for item in lacking if item.sha256 is not None}:
+        stored = await db.load_media(row.session_id, sorted(hashes))
+        for item in lacking:
+            item.content = stored.get(item.sha256 or "")
+        if len(stored) < len(hashes):
+            log.warning("run %s: %d of its media are not stored", row.run_id, len(hashes) - len(stored))
+    for item in lacking:
+        if item.filepath is not None:
+            log.warning("run %s: the file %s was not stored with it", row.run_id, item.filepath)
+            item.name, item.filepath = item.name or PurePath(item.filepath).name, None
 
 
 async def load_outputs(db: Db, rows: Iterable[RunRow]) -> list[Output]:

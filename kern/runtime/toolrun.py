@@ -20,6 +20,7 @@ from kern.run.events import (
 )
 from kern.run.output import ToolExecution
 from kern.runtime.approval import check_before_asking, settle
+from kern.runtime.files import loaded
 from kern.runtime.invoke import Listener, invoke
 from kern.runtime.run import Run
 from kern.runtime.spec import CallSite, ToolOutcome, arguments_of
@@ -182,7 +183,8 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
         known = ", ".join(run.spec.tools) or "none"
         return ToolOutcome(f"There is no tool named {call.name!r}. Tools: {known}.", error=True)
     try:
-        return await tool.run(run, site)
+        outcome = await tool.run(run, site)
+        return replace(outcome, media=await loaded(outcome.media))
     except BaseException as raised:
         error = sole(raised)
         if isinstance(error, RetryAgentRun):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from kern.db.base import ChangeRow, Commit, RunRow, SessionRow, StateWrite
@@ -19,6 +19,7 @@ def run_row(
     generation: int = 0,
     data: bytes = b"{}",
     created_at: float = 1.0,
+    media: Mapping[str, bytes] | None = None,
 ) -> RunRow:
     """A run's row with defaults for what a test does not care about."""
     return RunRow(
@@ -30,6 +31,7 @@ def run_row(
         generation=generation,
         data=data,
         created_at=created_at,
+        media=media or {},
     )
 
 

@@ -22,8 +22,9 @@ import asyncio
 import json
 
 from kern.db.base import ChangeRow, Db, SessionRow
+from kern.errors import SessionOwnershipError
 from kern.testing._db_commits import CommitConformance
-from kern.testing._db_rows import change_row, counting_commit, run_row, state_commit
+from kern.testing._db_rows import change_row, counting_commit, raises, run_row, state_commit
 
 __all__ = ["DbConformance", "change_row", "counting_commit", "run_row", "state_commit"]
 
@@ -238,6 +239,33 @@ class DbConformance(CommitConformance):
         assert await loaded(2, "buyer", top=False) == ["m1", "m2"]
         assert await loaded(runner_id="buyer") == []
         assert await loaded(1, "team") == ["t2"]
+
+    # Media of runs
+
+    async def test_media_are_stored_once_with_the_session_and_come_back_by_their_hashes(self, db: Db) -> None:
+        blob = bytes(range(256)) * 1000
+        await db.commit(state_commit(runs=[run_row("r", media={"aa": blob, "bb": b""})]))
+        await db.commit(state_commit(runs=[run_row("q", media={"aa": blob})]))
+        assert await db.load_media("s", ["aa", "bb", "cc"]) == {"aa": blob, "bb": b""}
+        assert await db.load_media("s", []) == {}
+        assert await db.load_media("other", ["aa"]) == {}
+        run = await db.load_run("r")
+        assert run is not None
+        assert run.media == {}
+
+    async def test_media_are_deleted_with_their_session_alone(self, db: Db) -> None:
+        for session_id in ("s", "other"):
+            run = run_row(session_id, session_id=session_id, media={"aa": session_id.encode()})
+            await db.commit(state_commit(session_id=session_id, runs=[run]))
+        await db.delete_session("s")
+        assert await db.load_media("s", ["aa"]) == {}
+        assert await db.load_media("other", ["aa"]) == {"aa": b"other"}
+
+    async def test_media_of_a_commit_that_is_refused_are_not_stored(self, db: Db) -> None:
+        await db.commit(state_commit(user_id="ann"))
+        with raises(SessionOwnershipError):
+            await db.commit(state_commit(user_id="bob", runs=[run_row("r", media={"aa": b"x"})]))
+        assert await db.load_media("s", ["aa"]) == {}
 
     # The log of changes
 

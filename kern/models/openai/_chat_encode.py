@@ -19,6 +19,7 @@ from kern.models.openai._media import (
     encoded,
     file_name,
     has_bytes,
+    no_bytes,
     no_video,
     refuse_unless_user,
 )
@@ -155,6 +156,8 @@ def _file(file: File) -> dict[str, Any]:
     if has_bytes(file):
         data = data_url(file, "application/pdf")
         return {"type": "file", "file": {"filename": file_name(file), "file_data": data}}
+    if file.id is None:
+        raise no_bytes(file)
     return {"type": "file", "file": {"file_id": file.id}}
 
 

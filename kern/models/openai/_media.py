@@ -21,10 +21,7 @@ def data_url(media: Media, default_type: str) -> str:
 
 def encoded(media: Media) -> str:
     """The media's bytes in base64. Reads its file: blocking."""
-    try:
-        return base64.b64encode(media.read()).decode("ascii")
-    except OSError as error:
-        raise UsageError(f"cannot read the file of a message: {error}") from error
+    return base64.b64encode(media.read()).decode("ascii")
 
 
 def has_bytes(media: Media) -> bool:
@@ -58,3 +55,9 @@ def refuse_unless_user(message: Message) -> None:
 def no_video() -> UsageError:
     """The error for a video, which neither protocol takes."""
     return UsageError("OpenAI models take no video; give them pictures of it, as images")
+
+
+def no_bytes(media: Media) -> UsageError:
+    """The error for what was read back from a database that has not its bytes."""
+    kind = type(media).__name__.lower()
+    return UsageError(f"the bytes of the {kind} {media.name or media.sha256 or ''!r} are not stored any more")

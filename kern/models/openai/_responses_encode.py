@@ -17,6 +17,7 @@ from kern.models.openai._media import (
     file_name,
     has_bytes,
     has_media,
+    no_bytes,
     no_video,
     refuse_unless_user,
 )
@@ -124,8 +125,10 @@ def _image(image: Image) -> dict[str, Any]:
         part["image_url"] = image.url
     elif has_bytes(image):
         part["image_url"] = data_url(image, "image/png")
-    else:
+    elif image.id is not None:
         part["file_id"] = image.id
+    else:
+        raise no_bytes(image)
     return part
 
 
@@ -135,6 +138,8 @@ def _file(file: File) -> dict[str, Any]:
     if has_bytes(file):
         url = data_url(file, "application/octet-stream")
         return {"type": "input_file", "filename": file_name(file), "file_data": url}
+    if file.id is None:
+        raise no_bytes(file)
     return {"type": "input_file", "file_id": file.id}
 
 

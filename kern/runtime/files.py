@@ -1,0 +1,26 @@
+"""Files that messages and results of tools name: read once, when they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from kern.messages import Media, Message
+from kern.state.threads import threads
+
+T = TypeVar("T", Media, Message)
+
+
+async def loaded(items: Sequence[T]) -> list[T]:
+    """Messages, or media, that hold the bytes of the files that they name.
+
+    Raises:
+        UsageError: A file cannot be read.
+    """
+    if all(media.filepath is None for item in items for media in _media(item)):
+        return list(items)
+    return await threads.run(lambda: [item.loaded() for item in items])
+
+
+def _media(item: Media | Message) -> Sequence[Media]:
+    return (item,) if isinstance(item, Media) else item.media
