@@ -1,0 +1,292 @@
+"""What real providers have sent, served byte for byte and decoded: recorded exchanges of the shared folder.
+
+The folder lies beside the project, not in it. What a body says is read here by other means than Kern's.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from replay import ReplayServer, Reply, Sink
+
+from kern.errors import (
+    ModelBadRequestError,
+    ModelBehaviorError,
+    ModelError,
+    ModelIncompleteError,
+    ModelRateLimitError,
+    ModelServerError,
+)
+from kern.messages import Message
+from kern.models.base import ModelRequest, ResponseFormat
+from kern.models.openai import OpenAIChat, OpenAIResponses
+
+HOW_MANY = 56
+PATHS = {"/chat/completions": OpenAIChat, "/responses": OpenAIResponses}
+CUT = {"length", "max_output_tokens", "content_filter"}
+ERRORS: dict[str, type[Exception]] = {
+    "azure/prompt-filtered": ModelIncompleteError,
+    "groq/tool-use-failed": ModelBadRequestError,
+    "llamacpp/error-500": ModelServerError,
+    "mistral/error-model": ModelBadRequestError,
+    "openai-responses/error-event": ModelRateLimitError,
+    "openrouter/error-429-raw": ModelRateLimitError,
+    "openrouter/error-chunk-with-choices": ModelBadRequestError,
+    "xai/error-auth-400": ModelBadRequestError,
+}
+"""The classes that the errors have, where it is more than `ModelError`."""
+
+
+def recorded() -> Path | None:
+    for parent in Path(__file__).resolve().parents:
+        if (parent / "shared" / "recorded").is_dir():
+            return parent / "shared" / "recorded"
+    return None
+
+
+FOLDER = recorded()
+
+
+def exchanges() -> list[str]:
+    if FOLDER is None:
+        return []
+    names = []
+    for file in sorted(FOLDER.glob("*/*.json")):
+        path = json.loads(file.read_text(encoding="utf-8"))["request"]["path"] or ""
+        if path.endswith(tuple(PATHS)):
+            names.append(f"{file.parent.name}/{file.stem}")
+    return names
+
+
+needs_folder = pytest.mark.skipif(FOLDER is None, reason="no folder shared/recorded beside the project")
+
+
+@dataclass
+class Said:
+    """What a body says."""
+
+    text: str = ""
+    commentary: str = ""
+    reasoning: str = ""
+    calls: list[tuple[str, str, str]] = field(default_factory=list)  # id, name, arguments
+    usage: dict[str, int] = field(default_factory=dict)
+    refused: bool = False
+    error: str | None = None
+    cut: bool = False
+    unknown: list[str] = field(default_factory=list)
+
+
+def objects(body: str, content_type: str) -> list[dict[str, Any]]:
+    if not content_type.startswith("text/event-stream"):
+        return [json.loads(body)]
+    data = [line.removeprefix("data:").strip() for line in body.splitlines() if line.startswith("data:")]
+    return [json.loads(text) for text in data if text != "[DONE]"]
+
+
+def error_text(error: Any) -> str:
+    return error if isinstance(error, str) else error["message"]
+
+
+def usage_of(usage: dict[str, Any] | None, spent: str, said: str) -> dict[str, int]:
+    usage = usage or {}
+    details = {
+        "cached_tokens": (usage.get(f"{spent}_details") or {}).get("cached_tokens")
+        or usage.get("cached_tokens")
+        or usage.get("num_cached_tokens"),
+        "reasoning_tokens": (usage.get(f"{said}_details") or {}).get("reasoning_tokens"),
+    }
+    counts = {
+        "input_tokens": usage.get(spent),
+        "output_tokens": usage.get(said),
+        "total_tokens": usage.get("total_tokens"),
+        **details,
+    }
+    return {name: value for name, value in counts.items() if value} | {"requests": 1}
+
+
+def arguments_of(text: str | None) -> str:
+    return "{}" if text in (None, "", "null") else text  # type: ignore[return-value]
+
+
+def chat(body: str, content_type: str) -> Said:
+    said = Said()
+    calls: dict[Any, dict[str, Any]] = {}
+    usage, last = None, None
+    for chunk in objects(body, content_type):
+        error = chunk.get("error") or (chunk if chunk.get("object") == "error" else None)
+        if error:
+            said.error = error_text(error)
+            break
+        usage = chunk.get("usage") or (chunk.get("x_groq") or {}).get("usage") or usage
+        for choice in chunk.get("choices") or ():
+            whole = "message" in choice
+            delta = choice["message"] if whole else choice["delta"]
+            content = delta.get("content")
+            for part in [{"text": content}] if isinstance(content, str) else content or ():
+                if part.get("type") == "thinking":
+                    said.reasoning += "".join(piece["text"] for piece in part["thinking"])
+                else:
+                    said.text += part["text"]
+            said.reasoning += delta.get("reasoning_content") or delta.get("reasoning") or ""
+            said.text += delta.get("refusal") or ""
+            said.refused = said.refused or bool(delta.get("refusal"))
+            for number, entry in enumerate(delta.get("tool_calls") or ()):
+                if whole:
+                    key: Any = number
+                elif entry.get("id"):  # with the first delta of a call, in all that is recorded
+                    key = last = (entry.get("index"), entry["id"])
+                else:
+                    key = next(k for k in reversed(calls) if k[0] == entry.get("index")) or last
+                call = calls.setdefault(key, {"id": entry.get("id"), "name": "", "arguments": ""})
+                function = entry.get("function") or {}
+                call["name"] += function.get("name") or ""
+                call["arguments"] += function.get("arguments") or ""
+            ends = {choice.get("finish_reason"), choice.get("native_finish_reason")}
+            said.cut = said.cut or bool(ends & CUT)
+    said.calls = [(c["id"], c["name"], arguments_of(c["arguments"])) for c in calls.values()]
+    said.usage = usage_of(usage, "prompt_tokens", "completion_tokens")
+    return said
+
+
+def responses(body: str, content_type: str) -> Said:
+    said = Said()
+    last = objects(body, content_type)[-1]
+    final = last.get("response", last)
+    if final.get("error"):
+        said.error = error_text(final["error"])
+        return said
+    texts: dict[bool, list[str]] = {True: [], False: []}
+    reasoning: list[str] = []
+    for item in final["output"]:
+        if item["type"] == "message":
+            said.refused = said.refused or any("refusal" in part for part in item["content"])
+            whole = "".join(part.get("text") or part.get("refusal") or "" for part in item["content"])
+            texts[item.get("phase") == "commentary"].append(whole)
+        elif item["type"] == "function_call":
+            said.calls.append((item["call_id"], item["name"], arguments_of(item["arguments"])))
+        elif item["type"] == "reasoning":
+            reasoning += [part["text"] for part in item.get("content") or item["summary"]]
+        else:
+            said.unknown.append(item["type"])
+    said.text, said.commentary = "\n\n".join(texts[False]), "\n\n".join(texts[True])
+    said.reasoning = "\n\n".join(reasoning)
+    said.cut = final["status"] == "incomplete"
+    said.usage = usage_of(final.get("usage"), "input_tokens", "output_tokens")
+    return said
+
+
+def pieces(body: bytes, seed: int) -> list[bytes]:
+    """The body whole (seed 0), or in pieces of random length."""
+    if not seed:
+        return [body]
+    dice = random.Random(seed)
+    largest = dice.choice([3, 40, 400]) if len(body) < 20_000 else 400
+    cut, at = [], 0
+    while at < len(body):
+        size = dice.randint(1, largest)
+        cut.append(body[at : at + size])
+        at += size
+    return cut
+
+
+def served(name: str, seed: int) -> tuple[Reply, dict[str, Any]]:
+    assert FOLDER is not None
+    exchange = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    answer = exchange["response"]
+    headers = dict(answer["headers"])
+    content_type = headers.pop("content-type")
+    body = pieces(answer["body"].encode(), seed)
+    return Reply(body, status=answer["status"], headers=headers, content_type=content_type), exchange
+
+
+@needs_folder
+def test_all_of_both_protocols_is_here() -> None:
+    assert len(exchanges()) == HOW_MANY
+
+
+@needs_folder
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", exchanges())
+async def test_what_a_provider_has_sent_is_decoded_as_the_body_says(
+    server: ReplayServer, sink: Sink, name: str, seed: int
+) -> None:
+    reply, exchange = served(name, seed)
+    server.replies = [reply]
+    path = next(path for path in PATHS if exchange["request"]["path"].endswith(path))
+    model = PATHS[path]("m", base_url=server.url, max_retries=0)
+    streamed = reply.content_type.startswith("text/event-stream")
+    said = (chat if model.__class__ is OpenAIChat else responses)(
+        exchange["response"]["body"], reply.content_type
+    )
+    request = ModelRequest([Message("user", "Hi")], stream=streamed)
+    if said.error is not None or said.cut:
+        kind = ERRORS.get(name, ModelError if said.error is not None else ModelIncompleteError)
+        with pytest.raises(kind) as caught:
+            await model.respond(request, sink)
+        assert (said.error or "incomplete") in str(caught.value)
+        if isinstance(caught.value, ModelIncompleteError) and said.error is None:
+            assert caught.value.content == said.text
+            assert caught.value.usage.to_dict() == said.usage
+        return
+    pictures = said.unknown.count("image_generation_call")
+    if said.unknown and not (said.text or said.commentary or said.calls or pictures):
+        with pytest.raises(ModelBehaviorError) as refused:
+            await model.respond(request, sink)
+        assert all(kind in str(refused.value) for kind in said.unknown)
+        return
+    answer = await model.respond(request, sink)
+    message = answer.message
+    assert (message.content or "", message.commentary or "") == (said.text, said.commentary)
+    assert (message.reasoning_content or "") == said.reasoning
+    calls = [
+        (call.id if given else given, call.name, call.arguments)
+        for call, (given, _, _) in zip(message.tool_calls, said.calls, strict=True)
+    ]
+    assert calls == said.calls
+    assert len(message.images) <= pictures  # the base64 of the one that is recorded was cut
+    assert all(call.id for call in message.tool_calls)
+    assert answer.usage.to_dict() == said.usage
+    assert (answer.finish_reason == "refusal") == said.refused
+    shown = (sink.text(), sink.text("commentary"), sink.text("reasoning"))
+    assert shown == ((said.text, said.commentary, said.reasoning) if streamed else ("", "", ""))
+
+
+@needs_folder
+@pytest.mark.parametrize("name", exchanges())
+async def test_a_stream_that_breaks_off_is_never_an_answer(
+    server: ReplayServer, sink: Sink, name: str
+) -> None:
+    reply, exchange = served(name, 0)
+    if not reply.content_type.startswith("text/event-stream"):
+        return
+    path = next(path for path in PATHS if exchange["request"]["path"].endswith(path))
+    model = PATHS[path]("m", base_url=server.url, max_retries=0)
+    body = reply.body[0]
+    ends = [
+        body.find(mark)
+        for mark in (b'"finish_reason":"', b'"finish_reason": "', b"event: response.completed")
+    ]
+    end = min((at for at in ends if at >= 0), default=len(body))
+    dice = random.Random(name)
+    for clean in (True, False):
+        server.replies = [Reply([body[: dice.randint(1, end)]], cut=not clean)]
+        with pytest.raises(ModelError):
+            await model.respond(ModelRequest([Message("user", "Hi")], stream=True), sink)
+
+
+@needs_folder
+async def test_of_two_messages_with_the_same_json_the_last_is_the_answer(
+    server: ReplayServer, sink: Sink
+) -> None:
+    reply, exchange = served("openai-responses/two-messages-same-json", 0)
+    server.replies = [reply]
+    first, last = (item["content"][0]["text"] for item in json.loads(exchange["response"]["body"])["output"])
+    asked = ModelRequest([Message("user", "Hi")], response_format=ResponseFormat("x", {"type": "object"}))
+    message = (await OpenAIResponses("m", base_url=server.url).respond(asked, sink)).message
+    assert (message.content, message.commentary) == (last, first)
+    assert json.loads(message.content or "")
