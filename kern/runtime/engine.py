@@ -40,6 +40,7 @@ from kern.run.events import (
     RunStartedEvent,
 )
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.runtime.ending import left_open
 from kern.runtime.files import loaded
 from kern.runtime.run import Run
 from kern.runtime.sink import RunSink
@@ -71,7 +72,7 @@ async def drive(run: Run) -> RunOutput | TeamRunOutput:
         if answer is None:
             output.status = RunStatus.paused
         else:
-            output.content, output.content_type = _content(run, answer), answer.content_type
+            _answer(run, answer)
             run.emit(RunContentCompletedEvent(run.source))
             _note(run)
             for step in run.spec.after:
@@ -108,10 +109,25 @@ def _note(run: Run) -> None:
         output.member_responses = [child.output for child in run.children]
 
 
+def _answer(run: Run, answer: Answer) -> None:
+    """Put the answer into the output: of texts all that was shown, or the structured value."""
+    output, spoken = run.output, run.spoken
+    output.content, output.content_type, output.last_turn = answer.content, answer.content_type, None
+    if answer.is_text:
+        output.content = spoken.text or answer.content
+        if spoken.last_turn and spoken.last_turn != output.content:
+            output.last_turn = spoken.last_turn
+    run.answered = True
+
+
 def _finish(run: Run) -> None:
     output = run.output
     for child in run.paused.values():
         child.abandon()
+    if not run.answered:
+        output.content = None if run.spec.structured else run.words or None
+        if output.status is not RunStatus.paused:
+            run.messages += left_open(run)
     _note(run)
     run.own.duration = (run.own.duration or 0.0) + run.elapsed
     output.metrics = run.own
@@ -137,14 +153,15 @@ async def _turns(run: Run) -> Answer | None:
         calls = run.messages[-1].tool_calls
         if not calls:
             message = await ask(run, run.spec.model, run.messages)
-            _check_limit(run, message)
             run.call_ids.name_calls(message)
             run.output.add_media([*message.images, *message.audio])
             run.messages.append(message)
+            _check_limit(run, message)
             run.debug("assistant: %s %s", message.content or "", message.tool_calls or "")
             calls = message.tool_calls
         if calls:
             run.has_called = True
+            run.spoken.before_call()
             outcomes = await run_calls(run, calls)
             if any(outcome.pending for outcome in outcomes):
                 ended = zip(calls, outcomes, strict=True)
@@ -155,25 +172,22 @@ async def _turns(run: Run) -> Answer | None:
                 run.messages.append(tool_message(call, outcome))
                 run.keep(outcome)
             answer = _answer_of(outcomes)
+            run.heard_out(answer, heard=not any(outcome.unheard for outcome in outcomes))
             if answer is not None:
-                if run.tree.listen is Listen.content and any(outcome.unheard for outcome in outcomes):
-                    run.show(answer.content, answer.content_type)
                 return answer
             continue
         verdict = await _verdict(run, message)
         if isinstance(verdict, Answer):
+            if verdict.is_text and not run.spoken.in_turn:
+                run.say(verdict.content)
             return verdict
         run.messages.append(Message("user", verdict.message, said=""))
 
 
 async def _verdict(run: Run, message: Message) -> Answer | Again:
     """Whether the model's text is the answer. A refusal is: it would only be repeated, and paid for again."""
-    text = message.content or ""
-    if run.spec.review is None:
-        return Answer(text)
-    if run.declined:
-        run.show(text)
-        return Answer(text)
+    if run.spec.review is None or run.declined:
+        return Answer(message.content or "")
     return await run.spec.review(run, message)
 
 
@@ -198,13 +212,6 @@ def _check_limit(run: Run, message: Message) -> None:
     spec = run.spec
     if run.calls_used_up and any(call.name != spec.answer_tool for call in message.tool_calls):
         raise UsageLimitExceeded("tool calls (tool_call_limit)", spec.tool_call_limit or 0)
-
-
-def _content(run: Run, answer: Answer) -> Any:
-    """The answer; before a text, the results of tools that are content too."""
-    if not isinstance(answer.content, str):
-        return answer.content
-    return "\n\n".join([*run.shown_results, *([answer.content] if answer.content else [])])
 
 
 def _answer_of(outcomes: list[ToolOutcome]) -> Answer | None:
@@ -279,6 +286,7 @@ async def _before_another(run: Run, failure: KernError, delay: float) -> None:
     """A request has failed and is made again: what was streamed of the turn is void."""
     if run.shown_text and run.tree.listen is Listen.content:
         raise failure  # a consumer of text alone could not be told
+    run.spoken.drop()
     run.emit(ModelRetryEvent(run.source, text_of(failure), delay=delay))
     log.warning("run %s: %s; the request is made again in %g s", run.run_id, text_of(failure), delay)
     await asyncio.sleep(delay)
@@ -301,7 +309,7 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     run.tree.ledger.reserve_request()
     run.requests += 1
     run.emit(ModelRequestStartedEvent(run.source, model.id, model.provider))
-    run.shown_text = False
+    run.shown_text = run.spoken.in_turn = False
     run.debug("asks %s, with the tools %s", model, _offered(request), level=2)
     try:
         response = await model.respond(request, deltas)
@@ -316,6 +324,7 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     finally:
         deltas.close()
     message = response.message
+    deltas.ended(message)
     _count(run, model, response.usage)
     run.declined = response.finish_reason == "refusal"
     run.debug("used %s", response.usage.to_dict(), level=2)

@@ -82,7 +82,8 @@ class HookedTool:
         if outcome is None:
             return ToolOutcome(result.text, media=result.media)
         answer = None if outcome.answer is None else Answer(result.text)
-        return replace(outcome, content=result.text, answer=answer, media=[*outcome.media, *result.media])
+        media = [*outcome.media, *result.media]
+        return replace(outcome, content=result.text, answer=answer, unheard=answer is not None, media=media)
 
 
 class HookedDelegation(HookedTool):
@@ -96,8 +97,8 @@ class HookedDelegation(HookedTool):
         return self._tool.members
 
     def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
-        """A member's run below `run`, heard as this tool's members are."""
-        return self._tool.child(run, spec, input, run_id, alone=alone)
+        """A member's run below `run`, heard as this tool's members are; hooks may change its answer."""
+        return self._tool.child(run, spec, input, run_id, alone=False)
 
 
 class _Inner(Piece):
@@ -131,7 +132,7 @@ class _Inner(Piece):
         if self.outcome is not None:  # a hook that tries again
             site.execution.child_run_ids = None
         call = replace(site.call, arguments=json_bytes(arguments).decode())
-        running = self._tool.run(self._run, replace(site, call=call))
+        running = self._tool.run(self._run, replace(site, call=call, hooked=True))
         async with OffTurn():
             self.outcome = await asyncio.create_task(running, context=self._outside)
         if self.outcome.pending:

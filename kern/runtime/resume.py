@@ -21,6 +21,7 @@ from kern.runtime.lease import Lease, lease_of_run
 from kern.runtime.run import Run, Tree
 from kern.runtime.session import LiveSession
 from kern.runtime.spec import Answer, DelegatingTool, RunInput, RunRequest, ToolOutcome
+from kern.runtime.spoken import Spoken
 from kern.runtime.stored import fill_media, media_of
 from kern.runtime.toolrun import FunctionTool
 from kern.usage import Metrics
@@ -48,7 +49,7 @@ def row_extras(run: Run, shelf: Shelf) -> dict[str, Any]:
             "messages": [message.to_dict(shelf) for message in run.messages],
             "own": run.own.to_dict(),
             "settled": {call_id: _outcome_to_dict(item, shelf) for call_id, item in run.settled.items()},
-            "shown_results": run.shown_results,
+            "spoken": run.spoken.to_list(),
             "sent_back": dict(run.sent_back),
             "requests": run.requests,
             "seq": 0 if run.tree.buffer is None else run.tree.buffer.seq + _LATE_EVENTS,
@@ -154,7 +155,7 @@ async def _restore(run: Run, row: RunRow, answers: dict[str, RunRequirement]) ->
     media = [media for message in (*run.messages, *run.input.messages) for media in message.media]
     media += [media for outcome in run.settled.values() for media in outcome.media]
     await fill_media(run.tree.request.db, row, [*media, *media_of(output)])
-    run.shown_results = list(record["shown_results"])
+    run.spoken = Spoken(record.get("spoken") or [[text, text] for text in record.get("shown_results", ())])
     run.sent_back = Counter(record["sent_back"])
     for requirement in output.requirements:
         if requirement.run_id == run.run_id:
@@ -279,6 +280,8 @@ def _outcome_to_dict(outcome: ToolOutcome, shelf: Shelf) -> dict[str, Any]:
     if outcome.answer is not None:
         content = jsonable(outcome.answer.content)
         data["answer"] = {"content": content, "content_type": outcome.answer.content_type}
+        if outcome.answer.last_turn is not None:
+            data["answer"]["last_turn"] = outcome.answer.last_turn
     for name, items in media_by_kind(outcome.media).items():
         data[name] = [item.to_dict(shelf) for item in items]
     return data

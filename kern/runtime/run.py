@@ -18,6 +18,7 @@ from kern.run.events import (
     RunCancelledEvent,
     RunContentEvent,
     RunErrorEvent,
+    RunIntermediateContentEvent,
     RunPausedEvent,
     SessionStateChangedEvent,
 )
@@ -27,7 +28,8 @@ from kern.runtime.call_ids import CallIds
 from kern.runtime.debug import debug
 from kern.runtime.identity import new_output, source_of
 from kern.runtime.session import LiveSession
-from kern.runtime.spec import RunInput, RunnerSpec, RunRequest, ToolOutcome
+from kern.runtime.spec import Answer, RunInput, RunnerSpec, RunRequest, ToolOutcome
+from kern.runtime.spoken import BREAK, Spoken
 from kern.runtime.stream import EventBuffer, EventRecord, Listen
 from kern.state.block import Handle
 from kern.state.call import CallState
@@ -168,8 +170,12 @@ class Run:
         """Text of the current turn has been streamed."""
         self.declined = False
         """The model's last answer is a refusal."""
-        self.shown_results: list[str] = []
-        """Results of tools that are part of the content, before the model's text."""
+        self.spoken = Spoken()
+        """The text that it has shown as its answer."""
+        self.answered = False
+        """Its output has the answer."""
+        self.speaker: Run | None = None
+        """The member whose answer is this run's, while it works on it."""
         self.sent_back: Counter[str] = Counter()
         """How often a tool, or the check of the answer, has had the model try again."""
         self.turn_slots = asyncio.Semaphore(spec.parallel_calls)
@@ -240,17 +246,63 @@ class Run:
         if self.hears_content:
             self.tree.put(RunContentEvent(self.voice, content, content_type))
 
+    def say(self, text: str, last_turn: str | None = None) -> None:
+        """Show text as a part of the answer that no model has streamed; never waits."""
+        if text:
+            self.show(self.lead() + text)
+            self.spoken.add(text, last_turn)
+
+    def heard_out(self, answer: Answer | None, *, heard: bool) -> None:
+        """The calls of a turn are over, with an answer or without: what was shown in them is a part of ours.
+
+        Args:
+            heard: The consumer has had the answer as it came.
+        """
+        speaker, self.speaker = self.speaker, None
+        self.spoken.close()  # the pieces of a generator that has failed
+        if answer is None:
+            if speaker is not None and speaker.voice is not speaker.source:
+                self.spoken.add(speaker.words, "")
+        elif not answer.is_text:
+            if not heard:
+                self.show(answer.content, answer.content_type)
+        elif heard or self.spec.structured:  # of whose text a value is made
+            self.spoken.add(answer.content, answer.last_turn)
+        else:
+            self.say(answer.content, answer.last_turn)
+
+    def lead(self) -> str:
+        """What goes before the next text of the answer: a break, if any text was shown before it."""
+        if self.spoken.begun:
+            return BREAK
+        parent = self.parent
+        if parent is None or parent.speaker is not self:
+            return ""
+        lead = parent.lead()
+        if self.voice is not self.source:
+            return lead
+        if lead:
+            parent.show(lead)  # and the text comes under this run's own name
+        return ""
+
+    @property
+    def words(self) -> str:
+        """What it has shown as its answer so far, what a member says for it included."""
+        speaking = self.speaker.words if self.speaker is not None else ""
+        return BREAK.join(text for text in (self.spoken.text, speaking) if text)
+
     def keep(self, outcome: ToolOutcome) -> None:
         """Make what a tool call has come to part of the output, as far as it is meant to be."""
         self.output.add_media(outcome.media)
-        if (outcome.show or outcome.stop) and outcome.content:
-            if not outcome.streamed:
-                self.show(self.after_results(outcome.content))
-            self.shown_results.append(outcome.content)
-
-    def after_results(self, text: str) -> str:
-        """Text as it goes on after the results that are shown already."""
-        return f"\n\n{text}" if self.shown_results else text
+        if not (outcome.show or outcome.stop):
+            return
+        if outcome.streamed:
+            self.spoken.add(outcome.content)
+        elif self.spec.structured:  # the value that follows is the answer
+            self.emit(RunIntermediateContentEvent(self.source, outcome.content))
+            self.spoken.add(outcome.content)
+        else:
+            self.say(outcome.content)
 
     def send_back(self, who: str, complaint: str) -> None:
         """Count that `who` has the model try again.
@@ -292,6 +344,8 @@ class Run:
         if speaks_for_parent and self.tree.listen is Listen.content:
             run.hears_content = self.hears_content
             run.voice = self.voice
+        if speaks_for_parent:
+            self.speaker = run
         self.children.append(run)
         return run
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
+from kern.messages import Message
 from kern.run.events import ReasoningContentDeltaEvent, RunContentEvent, RunIntermediateContentEvent
 from kern.runtime.run import Run
 
@@ -12,13 +13,24 @@ log = logging.getLogger("kern")
 
 
 class RunSink:
-    """Where a model puts the deltas of one request: they become events of the run."""
+    """Where a model puts the deltas of one request: they become events of the run.
 
-    __slots__ = ("_buffer", "_run", "_shown", "_source", "first_token_after", "started")
+    Args:
+        shown: The text is the answer, or a part of it; None means what the run's spec says.
+    """
 
-    def __init__(self, run: Run, *, shown: bool = True) -> None:
+    __slots__ = (
+        *("_begun", "_buffer", "_held", "_pieces", "_run", "_shown", "_source", "_spoken"),
+        *("first_token_after", "started"),
+    )
+
+    def __init__(self, run: Run, *, shown: bool | None = None) -> None:
         self._run = run
-        self._shown = shown and run.hears_content and run.spec.streams_text
+        self._spoken = run.spoken if (run.spec.streams_text if shown is None else shown) else None
+        self._shown = self._spoken is not None and run.hears_content
+        self._pieces: list[str] = []
+        self._begun = False
+        self._held = ""
         self._buffer = run.tree.buffer
         self._source = run.voice
         self.started = time.perf_counter()
@@ -26,13 +38,48 @@ class RunSink:
 
     def content(self, text: str) -> None:
         """A piece of the answer."""
+        if not self._begun:
+            self._begin(text)
+        elif text:
+            self._pieces.append(text)
+            if self._shown and self._buffer is not None:
+                self._buffer.put(RunContentEvent(self._source, text))
+
+    def _begin(self, text: str) -> None:
+        """The first pieces: blanks are held back until there is a text that they belong to."""
         if self.first_token_after is None:
             self.first_token_after = time.perf_counter() - self.started
-            if self._shown:
-                text = self._run.after_results(text)
-        if text and self._buffer is not None and self._shown:
+        text = self._held + text
+        if not text or text.isspace():
+            self._held = text
+            return
+        self._begun = True
+        if self._spoken is None:
+            return
+        lead = self._run.lead()
+        self._pieces = self._spoken.begin()
+        self._pieces.append(text)
+        if self._shown and self._buffer is not None:
             self._run.shown_text = True
-            self._buffer.put(RunContentEvent(self._source, text))
+            self._buffer.put(RunContentEvent(self._source, lead + text))
+
+    def ended(self, message: Message) -> None:
+        """The whole answer is here: what no delta has brought is shown now."""
+        spoken = self._spoken
+        if spoken is None:
+            return
+        text, streamed = message.content or "", "".join(self._pieces)
+        if not text.strip():
+            return
+        if not self._begun:
+            self._held = ""
+            self.content(text)
+        elif text.startswith(streamed):
+            self.content(text[len(streamed) :])
+        elif self._shown:  # the model returns something else than what people have seen
+            text = streamed
+        spoken.add(text)
+        spoken.in_turn = True
 
     def close(self) -> None:
         """The request has ended, one way or the other."""

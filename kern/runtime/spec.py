@@ -29,10 +29,20 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, frozen=True)
 class Answer:
-    """What a run comes to: text, or a structured value with the name of its class."""
+    """What a run comes to: text, or a structured value with the name of its class.
+
+    Args:
+        last_turn: Of a member's text: what of it is more than words on the way to a call; None for all of it.
+    """
 
     content: Any
     content_type: str = "str"
+    last_turn: str | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """It is words for a person."""
+        return self.content_type == "str" and isinstance(self.content, str)
 
 
 @dataclass(slots=True, frozen=True)
@@ -79,11 +89,13 @@ class CallSite:
         call: As the model wrote it.
         execution: The record of it, which the tool may add to.
         slot: Its place among the calls of its turn; None if it is the only one.
+        hooked: Hooks may still change what it comes to.
     """
 
     call: ToolCall
     execution: ToolExecution
     slot: TurnSlot | None = None
+    hooked: bool = False
 
     def pass_on(self) -> None:
         """Tell the calls after this one that they need not wait for it to come to the state."""
@@ -181,6 +193,7 @@ class RunnerSpec:
         after: Steps once the answer is there, such as hooks that check it.
         response_format: The schema that the provider is to enforce.
         streams_text: The model's text is the answer, to be shown as it comes.
+        structured: The answer is a value that fits a schema; texts on the way to it are none of it.
         sink: Where the model's text goes as it comes, if it is more than that.
         tool_choice: As in `ModelRequest`.
         tool_call_limit: How many tool calls a run may make; None for any number.
@@ -203,6 +216,7 @@ class RunnerSpec:
     after: Sequence[Step] = ()
     response_format: ResponseFormat | None = None
     streams_text: bool = True
+    structured: bool = False
     sink: SinkFactory | None = None
     tool_choice: str | dict[str, Any] | None = None
     tool_call_limit: int | None = None

@@ -20,7 +20,6 @@ from kern._json import non_finite
 from kern.errors import RetryAgentRun, UsageError
 from kern.messages import Message
 from kern.models.base import ResponseFormat, ToolDefinition
-from kern.run.events import RunIntermediateContentEvent
 from kern.runtime.run import Run
 from kern.runtime.sink import RunSink
 from kern.runtime.spec import Again, Answer, CallSite, Review, ToolOutcome
@@ -269,8 +268,12 @@ class AsideSink(RunSink):
     def content(self, text: str) -> None:
         """A piece of the text."""
         RunSink.content(self, text)
-        if text:
-            self._run.emit(RunIntermediateContentEvent(self._run.source, text))
+        self.commentary(text)
+
+    def ended(self, message: Message) -> None:
+        """The whole text is here: it is shown now if no delta has brought it."""
+        if self.first_token_after is None and self._run.hears_content:
+            self.commentary(message.content or "")
 
 
 class ShownSink(RunSink):
@@ -279,8 +282,7 @@ class ShownSink(RunSink):
     __slots__ = ()
 
     def __init__(self, run: Run) -> None:
-        RunSink.__init__(self, run)
-        self._shown = run.hears_content
+        RunSink.__init__(self, run, shown=True)
 
 
 class GrowingSink(RunSink):
@@ -290,12 +292,12 @@ class GrowingSink(RunSink):
     of itself: the work stays in proportion to the length.
     """
 
-    __slots__ = ("_loop", "_next_at", "_pieces", "_planned", "_schema", "_sent", "_size")
+    __slots__ = ("_loop", "_next_at", "_parts", "_planned", "_schema", "_sent", "_size")
 
     def __init__(self, run: Run, schema: JsonForm) -> None:
-        RunSink.__init__(self, run)
+        RunSink.__init__(self, run, shown=False)
         self._schema = schema
-        self._pieces: list[str] = []
+        self._parts: list[str] = []
         self._size = 0
         self._next_at = _STEP
         self._planned: asyncio.Handle | None = None
@@ -307,10 +309,15 @@ class GrowingSink(RunSink):
         RunSink.content(self, text)
         if not self._run.hears_content:
             return
-        self._pieces.append(text)
+        self._parts.append(text)
         self._size += len(text)
         if self._planned is None and self._size >= self._next_at:
             self._planned = self._loop.call_soon(self._send)  # once what has arrived is through
+
+    def ended(self, message: Message) -> None:
+        """What the model says before it calls is no JSON of the answer's."""
+        if message.tool_calls and self._run.hears_content:
+            self.commentary(message.content or "")
 
     def close(self) -> None:
         """The whole answer comes next."""
@@ -319,11 +326,11 @@ class GrowingSink(RunSink):
 
     def _send(self) -> None:
         self._planned = None
-        self._pieces = ["".join(self._pieces)]
+        self._parts = ["".join(self._parts)]
         self._next_at = max(self._size + _STEP, int(self._size * _GROWTH))
         if self.full:
             return
-        value = self._schema.so_far(self._pieces[0])
+        value = self._schema.so_far(self._parts[0])
         if value is not None and value != self._sent:
             self._sent = value
             self._run.show(value, "dict" if isinstance(value, dict) else type(value).__name__)

@@ -75,7 +75,7 @@ class FunctionTool:
             stop=function.stop_after_tool_call,
             media=result.media,
             show=bool(function.show_result),
-            streamed=self._streams_content(site),
+            streamed=self._streams_content(run, site),
         )
 
     async def _call(self, run: Run, site: CallSite, values: dict[str, Any]) -> Any:
@@ -95,22 +95,28 @@ class FunctionTool:
             listener=listener,
         )
 
-    def _streams_content(self, site: CallSite) -> bool:
+    def _streams_content(self, run: Run, site: CallSite) -> bool:
         """A generator's pieces are content as they come: nothing of another call or a hook can interfere."""
         generates = self.function.kind in ("generator", "async_generator")
-        return bool(generates and self.function.show_result and site.slot is None and not self._pieces)
+        shown = self.function.show_result and not run.spec.structured
+        return bool(generates and shown and site.slot is None and not self._pieces)
 
     def _listener(self, run: Run, site: CallSite) -> Listener | None:
         if not run.hears_content:
             return None
-        if self._streams_content(site):
-            first = True
+        if self._streams_content(run, site):
+            said: list[str] = []
 
             def show(piece: Any) -> None:
-                nonlocal first
+                nonlocal said
                 text = result_of(Pieces([piece])).text
-                run.show(run.after_results(text) if first else text)
-                first = False
+                if not text:
+                    return
+                lead = "" if said else run.lead()
+                if not said:
+                    said = run.spoken.begin()
+                said.append(text)
+                run.show(lead + text)
 
             return show
 

@@ -17,6 +17,7 @@ from kern.errors import KernError, ToolArgumentsError
 from kern.messages import MEDIA, Message, with_context
 from kern.models.base import ToolDefinition
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.runtime.ending import deeds
 from kern.runtime.engine import drive_child
 from kern.runtime.run import Run
 from kern.runtime.spec import Answer, CallSite, RunInput, RunnerSpec, ToolOutcome
@@ -89,7 +90,9 @@ class Members:
             input,
             run_id,
             heard=self.rules.stream_events,
-            speaks_for_parent=self.rules.answers_directly and alone,
+            speaks_for_parent=self.rules.answers_directly
+            and alone
+            and (spec.structured or not run.spec.structured),
         )
 
     async def drive(self, child: Run) -> ToolOutcome:
@@ -102,9 +105,9 @@ class Members:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            return ToolOutcome(f"{label} did not answer within {self.rules.timeout:g} s.", error=True)
+            return _failed(child, f"{label} did not answer within {self.rules.timeout:g} s.")
         except KernError as error:
-            return ToolOutcome(f"{label} failed: {told(error)}", error=True)
+            return _failed(child, f"{label} failed: {told(error)}")
         return self.outcome(child)
 
     def outcome(self, child: Run) -> ToolOutcome:
@@ -113,14 +116,16 @@ class Members:
         if output.status is RunStatus.paused:
             return ToolOutcome("", pending=True)
         if output.error is not None:
-            return ToolOutcome(output.error, error=True)
+            return _failed(child, output.error)
         if output.status is RunStatus.cancelled:
-            return ToolOutcome(f"{child.spec.label} was cancelled.", error=True)
-        answer = Answer(output.content, output.content_type) if self.rules.answers_directly else None
+            return _failed(child, f"{child.spec.label} was cancelled.")
+        answer = None
+        if self.rules.answers_directly:
+            answer = Answer(output.content, output.content_type, output.last_turn)
         media = output.media
         # The leader is told of media, and not sent them: its model may be one that takes none.
         text = "\n".join(filter(None, [_answer(output), *map(mention, media)]))
-        unheard = answer is not None and child.voice is child.source
+        unheard = answer is not None and not child.hears_content
         return ToolOutcome(text, answer=answer, unheard=unheard, media=media, media_told=True)
 
     async def _context(self, run: Run) -> str:
@@ -169,7 +174,9 @@ class Delegation:
             spec = self._team.specs.get(member_id)
             if spec is None:
                 return self._team.unknown(member_id)
-            child = await self._team.begin(run, spec, "".join(task), alone=site.slot is None)
+            child = await self._team.begin(
+                run, spec, "".join(task), alone=site.slot is None and not site.hooked
+            )
             site.execution.child_run_id = child.run_id
         return await self._team.drive(child)
 
@@ -255,6 +262,11 @@ def _interactions(run: Run) -> str:
         return ""
     body = "\n".join(lines)
     return f"<member_interaction_context>\n{body}\n</member_interaction_context>"
+
+
+def _failed(child: Run, why: str) -> ToolOutcome:
+    """What a member did before it failed is told too: its leader would have it done again."""
+    return ToolOutcome("\n\n".join(filter(None, [why, deeds(child)])), error=True)
 
 
 def _answer(output: RunOutput | TeamRunOutput) -> str:

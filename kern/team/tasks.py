@@ -57,8 +57,6 @@ class TaskList:
         left = self._left(run)
         if left:
             return Again(f"{_SENT_BACK} {_shown(left)}")
-        if message.content and run.spec.streams_text and not run.shown_text:
-            run.show(run.after_results(message.content))  # the last task was completed while it was written
         return Answer(message.content or "")
 
     def sink(self, run: Run) -> RunSink:
