@@ -9,13 +9,14 @@ from kern.errors import (
     UsageError,
 )
 from kern.messages import Message
-from kern.run import RunContext, RunOutput, RunStatus, TeamRunOutput
+from kern.run import CancelResult, RunContext, RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.stream import RunStream
 from kern.team import Team
 from kern.tools import Toolkit, tool
 
 __all__ = [
     "Agent",
+    "CancelResult",
     "KernError",
     "Message",
     "RetryAgentRun",

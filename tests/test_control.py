@@ -74,7 +74,7 @@ async def test_a_cancelled_member_is_told_to_the_leader() -> None:
     member = Agent(name="Slow", model=ScriptedModel([tool_call("slow")]), tools=[slow])
     team = Team([member], model=FunctionModel(lead))
     task, _ = await wait_for_tool(team, "run-2")
-    child = next(run for tree, _ in _trees() for run in tree.runs if run.parent is not None)
+    child = next(run for run in _runs() if run.parent is not None)
     assert await team.acancel_run(child.run_id)
     output = await task
     assert output.status is RunStatus.completed
@@ -82,10 +82,10 @@ async def test_a_cancelled_member_is_told_to_the_leader() -> None:
     assert output.member_responses[0].status is RunStatus.cancelled
 
 
-def _trees() -> list:  # type: ignore[type-arg]
+def _runs() -> list:  # type: ignore[type-arg]
     from kern.runtime.control import active_runs
 
-    return list(active_runs._trees.values())
+    return [run for active in active_runs if active.tree is not None for run in active.tree.runs]
 
 
 async def test_another_process_cancels_through_the_database(tmp_path) -> None:  # type: ignore[no-untyped-def]

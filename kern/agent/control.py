@@ -15,12 +15,13 @@ from kern.agent.checks import check_id, check_keywords, check_limits, check_seco
 from kern.agent.options import RunOptions
 from kern.errors import UsageError
 from kern.models.base import Model
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput, output_from_dict
+from kern.run.cancel import CancelResult
+from kern.run.output import RunOutput, TeamRunOutput, output_from_dict
 from kern.run.requirement import RunRequirement
+from kern.runtime.cancelling import cancel_elsewhere
 from kern.runtime.control import active_runs
 from kern.runtime.debug import show_debug_messages
 from kern.runtime.portal import portal
-from kern.runtime.resume import give_up
 from kern.runtime.scheduler import execute
 from kern.runtime.spec import Resume, RunInput, RunnerSpec, RunRequest
 from kern.runtime.stream import EventBuffer, Listen, RunStream, iterate
@@ -83,28 +84,40 @@ class RunControl(SessionAccess, Generic[OutputT]):
         everything = self.stream_events if stream_events is None else stream_events
         return Listen.everything if everything else Listen.content
 
-    async def acancel_run(self, run_id: str) -> bool:
-        """Cancel a run, a member's too: whoever awaits it gets its output, with status CANCELLED.
+    async def acancel_run(self, run_id: str, *, user_id: str | None = None) -> CancelResult:
+        """Cancel a run of this database, a member's too: whoever awaits it gets its output, with status
+        CANCELLED. Does not wait for that.
 
-        A run that waits for a person is cancelled where it is stored, and cannot be continued any more.
+        A run that still waits for its session never begins. One that waits for a person is cancelled where it
+        is stored, and cannot be continued any more. If another process drives the run, the request is written
+        to the database, where that process finds it within about a second.
 
-        Returns whether that is done here. If another process drives the run, the request is written to the
-        database, where that process will find it within about a second.
+        Args:
+            run_id: The run.
+            user_id: Who asks, and has to be the owner of the run's session; None is trusted code, unchecked.
+
+        Returns:
+            What has come of it; true only if the run is stopped and will be stored as CANCELLED.
+
+        Raises:
+            SessionOwnershipError: The run is another user's.
         """
-        if active_runs.cancel(run_id):
-            return True
+        check_id("run_id", run_id)
+        check_id("user_id", user_id)
         db = self.database()
-        row = await db.load_run(run_id)
-        if row is not None and row.status == RunStatus.paused.value and row.parent_run_id is None:
-            async with self._use(row.session_id, None) as session:
-                if await give_up(session, run_id):
-                    return True
-        await db.request_cancel(run_id)
-        return False
+        found = active_runs.cancel(db, run_id, user_id)
+        if found is not CancelResult.unknown:
+            return found
+        return await cancel_elsewhere(db, run_id, user_id, self._use)
 
-    def cancel_run(self, run_id: str) -> bool:
+    def cancel_run(self, run_id: str, *, user_id: str | None = None) -> CancelResult:
         """See `acancel_run`; from any thread."""
-        return active_runs.cancel(run_id) or portal.call(lambda: self.acancel_run(run_id))
+        check_id("run_id", run_id)
+        check_id("user_id", user_id)
+        found = active_runs.cancel(self.database(), run_id, user_id)
+        if found is not CancelResult.unknown:
+            return found
+        return portal.call(lambda: self.acancel_run(run_id, user_id=user_id))
 
     @overload
     def acontinue_run(

@@ -1,5 +1,6 @@
 """What a run is told, what it tells, and what it leaves behind."""
 
+from kern.run.cancel import CancelResult
 from kern.run.context import RunContext
 from kern.run.events import (
     BaseRunEvent,
@@ -35,6 +36,7 @@ from kern.run.requirement import RunRequirement
 
 __all__ = [
     "BaseRunEvent",
+    "CancelResult",
     "EventSource",
     "ModelRequestCompletedEvent",
     "ModelRequestStartedEvent",

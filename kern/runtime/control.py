@@ -1,60 +1,152 @@
-"""Runs that can be cancelled by their id: in this process at once, from another one through the database."""
+"""Runs that this process drives: from the first moment, when they still wait for their session, to the end.
+
+They can be cancelled by their id: in this process at once, from another one through the database.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from weakref import WeakKeyDictionary
 
+from kern._sync.fork import after_fork_in_child
 from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
-from kern.errors import StoreError
-from kern.runtime.run import Run, Tree, log
+from kern.errors import SessionOwnershipError, StoreError
+from kern.run.cancel import CancelResult
+from kern.runtime.fate import Fate
+from kern.runtime.run import Tree, log
+from kern.runtime.spec import RunRequest
 
 POLL_SECONDS = 1.0
 """How often the database is asked whether another process wants a run to be cancelled."""
 
 
+class RunStopped(Exception):
+    """A run was cancelled by its id before it had begun."""
+
+
+class ActiveRun:
+    """A run that the application has asked for and whose end is not committed yet.
+
+    Args:
+        request: What was asked for.
+    """
+
+    def __init__(self, request: RunRequest) -> None:
+        self.request = request
+        self.loop = asyncio.get_running_loop()
+        self.fate = Fate(self.loop)
+        self.tree: Tree | None = None
+        """Its runs, once it has begun."""
+        self.done: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._task = asyncio.current_task()
+
+    @property
+    def key(self) -> tuple[Hashable, str]:
+        """What tells it from every other: the database, and the id there."""
+        return self.request.db.identity, self.request.run_id
+
+    @property
+    def alive(self) -> bool:
+        """Its event loop is not closed, so that it may end yet."""
+        return not self.done.done() and not self.loop.is_closed()
+
+    def fates(self) -> Iterator[tuple[str, Fate]]:
+        """The id of every run of the tree, members' too, and whether it is stopped."""
+        yield self.request.run_id, self.fate
+        if self.tree is not None:
+            yield from [(run.run_id, run.fate) for run in list(self.tree.runs)]
+
+    def cancel(self) -> None:
+        """Cancel the task that drives it; from any thread."""
+        if self._task is not None and self.alive:
+            with suppress(RuntimeError):  # closed in this instant
+                self.loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None and not self.done.done():  # the task may do other things by now
+            self._task.cancel()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Round the wait for the session.
+
+        Raises:
+            RunStopped: `cancel_run` came before the run has begun.
+        """
+        self.fate.enter()
+        try:
+            yield
+        except asyncio.CancelledError as error:
+            if self.fate.cancelled_from_outside or not self.fate.stopped:
+                raise
+            raise RunStopped from error
+        finally:
+            self.fate.leave()
+        if self.fate.stopped:
+            raise RunStopped
+
+
 class ActiveRuns:
-    """The trees of runs that this process drives."""
+    """The runs that this process drives."""
 
     def __init__(self) -> None:
+        self._reset()
+        after_fork_in_child(self._reset)
+
+    def _reset(self) -> None:
         self._mutex = threading.Lock()
-        self._trees: dict[str, tuple[Tree, asyncio.AbstractEventLoop]] = {}
+        self._trees: dict[tuple[Hashable, str], ActiveRun] = {}
         self._watching: WeakKeyDictionary[asyncio.AbstractEventLoop, set[Hashable]] = WeakKeyDictionary()
         """The databases that a timer of the loop asks; weak, since a loop may end before its timer does."""
 
-    @contextmanager
-    def register(self, tree: Tree) -> Iterator[None]:
-        """The tree is driven by the running loop, inside of the block."""
-        loop = asyncio.get_running_loop()
-        run_id = tree.request.run_id
+    def __iter__(self) -> Iterator[ActiveRun]:
         with self._mutex:
-            self._trees[run_id] = (tree, loop)
-        self._watch(tree.request.db, loop)
-        try:
-            yield
-        finally:
-            with self._mutex:
-                self._trees.pop(run_id, None)
+            return iter(list(self._trees.values()))
 
-    def cancel(self, run_id: str) -> bool:
-        """Cancel the run, a member's too; from any thread. False if this process drives no such run."""
+    def enter(self, active: ActiveRun) -> ActiveRun | None:
+        """Note that a run begins; returns the one that has its id, if there is one, and notes nothing."""
         with self._mutex:
-            trees = list(self._trees.values())
-        for tree, loop in trees:
-            for run in list(tree.runs):
-                if run.run_id == run_id:
-                    loop.call_soon_threadsafe(run.stop)
-                    return True
-        return False
+            other = self._trees.get(active.key)
+            if other is not None and other.alive:
+                return other
+            self._trees[active.key] = active
+        self._watch(active.request.db, active.loop)
+        return None
 
-    def drives(self, run_id: str) -> bool:
-        """Whether this process drives the top-level run of that id."""
+    def leave(self, active: ActiveRun) -> None:
+        """The run has ended and is committed, or never will be."""
         with self._mutex:
-            return run_id in self._trees
+            if self._trees.get(active.key) is active:  # it is not after a fork
+                del self._trees[active.key]
+        active.done.set_result(None)
+
+    def drives(self, db: Db, run_id: str) -> bool:
+        """Whether this process drives the top-level run of that id, in that database."""
+        with self._mutex:
+            return (db.identity, run_id) in self._trees
+
+    def cancel(self, db: Db, run_id: str, user_id: str | None) -> CancelResult:
+        """Cancel a run of that database, a member's too; from any thread. Never waits.
+
+        Raises:
+            SessionOwnershipError: It is another user's.
+        """
+        identity = db.identity
+        with self._mutex:
+            direct = self._trees.get((identity, run_id))
+            others = [run for key, run in self._trees.items() if key[0] == identity] if direct is None else []
+        for active in [direct] if direct is not None else others:
+            for known, fate in active.fates():
+                if known == run_id and active.alive:
+                    if user_id is not None and user_id != active.request.user_id:
+                        raise SessionOwnershipError(active.request.session_id)
+                    return CancelResult.cancelled if fate.stop() else CancelResult.too_late
+        return CancelResult.unknown
 
     def _watch(self, db: Db, loop: asyncio.AbstractEventLoop) -> None:
         """See that the database is asked, as long as runs of it go on."""
@@ -68,26 +160,20 @@ class ActiveRuns:
 
     def _poll(self, db: Db, loop: asyncio.AbstractEventLoop) -> None:
         self._watching[loop].discard(db.identity)
-        runs = [
-            run
-            for tree, at in list(self._trees.values())
-            if at is loop and tree.request.db.identity == db.identity
-            for run in tree.runs
-            if run.task is not None and not run.task.done()
-        ]
+        runs = [run for run in self if run.loop is loop and run.request.db.identity == db.identity]
         if runs:
             task = loop.create_task(self._ask(db, runs))
             task.add_done_callback(lambda _: self._watch(db, loop))
 
-    async def _ask(self, db: Db, runs: list[Run]) -> None:
+    async def _ask(self, db: Db, runs: list[ActiveRun]) -> None:
+        fates = {run_id: fate for run in runs for run_id, fate in run.fates() if not fate.sealed}
         try:
-            wanted = await db.cancel_requested([run.run_id for run in runs])
+            wanted = await db.cancel_requested(list(fates))
         except StoreError as error:
             log.warning("could not ask for requests to cancel: %s", error)
             return
-        for run in runs:
-            if run.run_id in wanted:
-                run.stop()
+        for run_id in wanted:
+            fates[run_id].stop()
 
 
 active_runs = ActiveRuns()

@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kern._told import is_failure, text_of, told
+from kern._told import text_of, told
 from kern.errors import (
-    CheckError,
     KernError,
     ModelBehaviorError,
     ModelError,
@@ -43,8 +42,10 @@ from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.ending import left_open
 from kern.runtime.files import loaded
 from kern.runtime.run import Run
+from kern.runtime.sealing import failure_of, seal
 from kern.runtime.sink import RunSink
 from kern.runtime.spec import Again, Answer, RunnableTool, SinkFactory, ToolOutcome
+from kern.runtime.started import Started, starting_call, starts
 from kern.runtime.stream import Listen
 from kern.runtime.toolrun import run_calls, tool_message
 from kern.usage import Usage
@@ -57,47 +58,44 @@ async def drive(run: Run) -> RunOutput | TeamRunOutput:
 
     `run.output` is filled in however it ends; the terminal event is the caller's. A run whose messages are
     there already, because it was paused, goes on with the tool calls that its last turn left open. One that
-    `Run.stop` cancels returns its output, with status CANCELLED.
+    is stopped returns its output, with status CANCELLED.
 
     Raises:
         KernError: The run has failed; the output has status ERROR.
         CancelledError: It was cancelled; the output has status CANCELLED.
     """
-    output = run.output
-    run.task = task = asyncio.current_task()
-    if run.stop_requested and task is not None:
-        task.cancel()
+    run.starts = Started(starting_call())
+    run.fate.enter()
+    failure: BaseException | None = None
     try:
-        answer = await _turns(run)
-        if answer is None:
-            output.status = RunStatus.paused
-        else:
-            _answer(run, answer)
-            run.emit(RunContentCompletedEvent(run.source))
-            _note(run)
-            for step in run.spec.after:
-                await step(run)
-            output.status = RunStatus.completed
-    except asyncio.CancelledError:
-        output.status = RunStatus.cancelled
-        if task is None or not run.stopped(task):
-            raise
-    except BaseException as error:
-        if not is_failure(error):
-            raise
-        failure = error if isinstance(error, KernError) else KernError(told(error))
-        output.status = RunStatus.error
-        output.error = text_of(failure)
-        if isinstance(error, CheckError):
-            output.refused = "output" if run.messages else "input"
-        output.error_type = type(failure).__name__
-        if failure is error:
-            raise
-        raise failure from error
+        with starts(run.starts):
+            await _answered(run)
+    except BaseException as error:  # noqa: BLE001 - raised below
+        failure = failure_of(run, error)
     finally:
-        run.task = None  # from here on the task is the caller's again, and `stop` comes too late
+        # From here on the task is the caller's again. A run that was stopped ends as such, even so.
+        run.fate.leave()
+        if run.parent is not None:
+            failure = await seal(run, failure)
         _finish(run)
-    return output
+    if failure is not None:
+        raise failure
+    return run.output
+
+
+async def _answered(run: Run) -> None:
+    """Bring the run to its answer, or to where it waits for a person."""
+    output = run.output
+    answer = await _turns(run)
+    if answer is None:
+        output.status = RunStatus.paused
+        return
+    _answer(run, answer)
+    run.emit(RunContentCompletedEvent(run.source))
+    _note(run)
+    for step in run.spec.after:
+        await step(run)
+    output.status = RunStatus.completed
 
 
 def _note(run: Run) -> None:
@@ -143,13 +141,13 @@ def _finish(run: Run) -> None:
 
 async def _turns(run: Run) -> Answer | None:
     """Turn after turn until there is an answer; None if the run waits for a person."""
+    run.fate.check()  # before anything is done
     if not run.messages:
         await _begin(run)
     while True:
         # A model and tools that never wait would keep the loop: no timeout could fire, no other run go on.
         await asyncio.sleep(0)
-        if run.stop_requested:  # before the run began, or a tool has swallowed the cancellation
-            raise asyncio.CancelledError
+        run.fate.check()  # a tool, or a model, may have swallowed the cancellation
         calls = run.messages[-1].tool_calls
         if not calls:
             message = await ask(run, run.spec.model, run.messages)

@@ -75,6 +75,15 @@ async def claimed(db: Db, run_id: str) -> AsyncIterator[Lease]:
         await lease.released()
 
 
+async def claimed_elsewhere(db: Db, run_id: str) -> bool:
+    """Whether another process is at the run right now, to continue it or to try it again."""
+    lease = _claim(db, run_id)
+    try:
+        return not await lease.acquire(wait=False)
+    finally:
+        await lease.released()
+
+
 def _claim(db: Db, run_id: str) -> Lease:
     async def untouched() -> bool:
         row = await db.load_run(run_id)

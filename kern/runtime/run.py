@@ -25,11 +25,14 @@ from kern.run.events import (
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution
 from kern.run.requirement import RunRequirement
 from kern.runtime.call_ids import CallIds
+from kern.runtime.deadline import Deadline
 from kern.runtime.debug import debug
+from kern.runtime.fate import Fate
 from kern.runtime.identity import new_output, source_of
 from kern.runtime.session import LiveSession
 from kern.runtime.spec import Answer, RunInput, RunnerSpec, RunRequest, ToolOutcome
 from kern.runtime.spoken import BREAK, Spoken
+from kern.runtime.started import Started
 from kern.runtime.stream import EventBuffer, EventRecord, Listen
 from kern.state.block import Handle
 from kern.state.call import CallState
@@ -53,6 +56,8 @@ class Tree:
         session: The session, in use for as long as the tree lives.
         scope: Where calls take turns on its state.
         buffer: Where events go; None if nobody listens.
+        listen: How much of them somebody wants to hear.
+        fate: Whether the top-level run is stopped.
     """
 
     def __init__(
@@ -62,8 +67,10 @@ class Tree:
         scope: Scope,
         buffer: EventBuffer | None,
         listen: Listen,
+        fate: Fate,
     ) -> None:
         self.request = request
+        self.fate = fate
         self.session = session
         self.scope = scope
         self.listen = listen if buffer is not None else Listen.nothing
@@ -73,6 +80,7 @@ class Tree:
             buffer = buffer or EventBuffer()
             buffer.record = self.record
         self.buffer = buffer
+        self.loop = asyncio.get_running_loop()
         self.ledger = UsageLedger(request.usage_limits)
         self.runs: list[Run] = []
         """Every run of the tree, in the order of their starts; the first is the top-level one."""
@@ -130,11 +138,22 @@ class Run:
 
     source: EventSource
     output: RunOutput | TeamRunOutput
+    starts: Started | None = None
+    """The runs that its tools and hooks have started; None until it is driven."""
+    deadline: Deadline | None = None
+    """When the run has to have ended; None for a member's."""
+    tool_calls = 0
+    requests = 0
+    """Requests to models, those that failed included."""
+    has_called = False
+    """A turn of the run has called a tool: a `tool_choice` that forces a call has had its effect."""
 
     def __init__(
         self, tree: Tree, spec: RunnerSpec, input: RunInput, run_id: str, parent: Run | None = None
     ) -> None:
         self.tree = tree
+        self.fate = tree.fate if parent is None else Fate(tree.loop)
+        """Whether `cancel_run` or the run's own end came first."""
         self.spec = spec
         self.input = input
         self.parent = parent
@@ -154,16 +173,7 @@ class Run:
         """What calls of the last turn have come to, where others of that turn wait for a person."""
         self.paused: dict[str, Run] = {}
         """Members' runs that go on after a pause, by run id."""
-        self.task: asyncio.Task[Any] | None = None
-        self.deadline: asyncio.Timeout | None = None
-        self.stop_requested = False
-        """`cancel_run` was called for this run."""
         self.started = time.perf_counter()
-        self.tool_calls = 0
-        self.requests = 0
-        """Requests to models, those that failed included."""
-        self.has_called = False
-        """A turn of the run has called a tool: a `tool_choice` that forces a call has had its effect."""
         self.call_ids = CallIds()
         """The ids of all tool calls in the prompt."""
         self.shown_text = False
@@ -196,23 +206,15 @@ class Run:
             expanded = await self.spec.expand(self)
             self.spec = replace(expanded, id=self.spec.id)  # which a member may have from its team
 
-    def stop(self) -> None:
-        """Cancel this run, on its own loop; its caller gets its output with status CANCELLED."""
-        if self.stop_requested or self.output.status is not RunStatus.running:
-            return
-        self.stop_requested = True  # a run that has not begun yet ends when it does
-        if self.task is not None and not self.task.done():
-            self.task.cancel()
-
     def abandon(self) -> None:
         """A run that was paused, and that does not go on, since the one above it has ended."""
         self.output.status = RunStatus.cancelled
-        for child in self.paused.values():
+        self.output.requirements = []
+        for child in [
+            *self.paused.values(),
+            *(c for c in self.children if c.output.status is RunStatus.paused),
+        ]:
             child.abandon()
-
-    def stopped(self, task: asyncio.Task[Any]) -> bool:
-        """Whether a cancellation that has arrived in `task` is that of `stop`, and no other; settles it."""
-        return self.stop_requested and task.cancelling() > 0 and task.uncancel() == 0
 
     @property
     def calls_used_up(self) -> bool:
@@ -223,8 +225,8 @@ class Run:
     @property
     def out_of_time(self) -> bool:
         """A cancellation that has just arrived in the run's task is that of its deadline, and no other."""
-        late = self.deadline is not None and self.deadline.expired() and not self.stop_requested
-        return late and self.task is not None and self.task.cancelling() == 1
+        late = self.deadline is not None and self.deadline.expired
+        return late and not self.fate.stopped and self.fate.cancelled_once
 
     @property
     def run_id(self) -> str:

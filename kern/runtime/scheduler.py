@@ -13,16 +13,20 @@ from typing import Any
 
 from kern._told import text_of
 from kern.db.base import RunRow
-from kern.errors import KernError, RunDeadlineExceeded, StoreError, UsageError
+from kern.errors import KernError, RunConflictError, RunDeadlineExceeded, StoreError, UsageError
 from kern.run.events import SessionStateConflictEvent
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
-from kern.runtime.control import active_runs
+from kern.runtime.beginning import Beginning
+from kern.runtime.control import ActiveRun, RunStopped, active_runs
+from kern.runtime.deadline import Deadline
 from kern.runtime.engine import announce, drive, terminal_event
-from kern.runtime.lease import Lease, turn
-from kern.runtime.resume import claimed, restore, row_extras
+from kern.runtime.lease import Lease
+from kern.runtime.resume import row_extras
 from kern.runtime.run import Run, Tree
+from kern.runtime.sealing import seal
 from kern.runtime.session import live_sessions
 from kern.runtime.spec import RunRequest
+from kern.runtime.started import starting_call
 from kern.runtime.stream import EventBuffer, Listen
 from kern.state.block import Handle
 from kern.state.call import CallState
@@ -52,80 +56,91 @@ async def execute(
         CancelledError: The calling task was cancelled; the end is committed.
     """
     async with OffTurn():  # a tool that runs this must not make it wait for the tool's own turns
-        return await _in_session(request, buffer, listen)
+        active = ActiveRun(request)
+        caller = starting_call()
+        if caller is not None and not caller.add(active):
+            raise asyncio.CancelledError("the call that starts this run has been cut short")
+        if active_runs.enter(active) is not None:
+            active.done.set_result(None)
+            raise RunConflictError(f"run {request.run_id!r} goes on already")
+        try:
+            return await _in_session(active, buffer, listen)
+        finally:
+            active_runs.leave(active)
 
 
-async def _in_session(request: RunRequest, buffer: EventBuffer | None, listen: Listen) -> Output:
+async def _in_session(active: ActiveRun, buffer: EventBuffer | None, listen: Listen) -> Output:
     """The run, for which its session is in use."""
+    request = active.request
+    deadline = Deadline(request.timeout)
     session = live_sessions.enter(request.db, request.session_id)
     ending = session.expect(buffer)
     try:
         outer = enclosing_call(session.key)
-        if outer is None or not outer.has_state():
-            await session.settled(ending)
+        if outer is not None and not outer.has_state():
             outer = None
-        on_busy = request.on_busy if outer is None else "share"
-        async with (
-            turn(session, ending, on_busy, request.run_id) as lease,
-            session.loaded(request.state, request.user_id),
-        ):
-            if outer is None:
-                await session.settle(request.state)
-            elif request.resume is not None:  # its rows would say that it waits until that call's run ends
-                raise UsageError(
-                    f"run {request.run_id!r} is of the session whose state the calling function has: "
-                    "continue it before the function touches session_state, or outside of it"
-                )
+        beginning = Beginning(active, session, ending, outer, buffer, listen)
+        async with AsyncExitStack() as held:
+            try:
+                with active.waiting():
+                    async with deadline.inside():
+                        run, leases = await beginning.begun(held)
+            except (RunStopped, RunDeadlineExceeded) as error:
+                early = error
             else:
-                session.check_settled(request.state)
-            scope = session.state if outer is None else outer.enclosed_scope()
-            tree = Tree(request, session, scope, buffer, listen)
-            leases = [lease] if lease is not None else []
-            async with AsyncExitStack() as held:
-                if request.resume is None:
-                    run = Run(tree, request.spec, request.input, request.run_id)
-                else:
-                    leases.append(await held.enter_async_context(claimed(request.db, request.run_id)))
-                    run = await restore(tree)
-                with active_runs.register(tree):
-                    return await _run_and_commit(tree, run, outer, leases)
+                return await _run_and_commit(run, outer, leases, deadline)
+        async with beginning.ended_early(early) as run:
+            failure = None if isinstance(early, RunStopped) else early
+            _note(run, asyncio.CancelledError() if failure is None else failure)
+            return await _finish(run, outer, failure)
     finally:
         session.ended(ending)
         live_sessions.leave(session)
 
 
-async def _run_and_commit(tree: Tree, run: Run, outer: CallState | None, leases: Sequence[Lease]) -> Output:
+async def _run_and_commit(
+    run: Run, outer: CallState | None, leases: Sequence[Lease], deadline: Deadline
+) -> Output:
+    tree = run.tree
     failure: BaseException | None = None
     listening, subscribed = run.hears_all and outer is None, False
-    run.task = task = asyncio.current_task()
+    run.fate.enter()
     try:
-        await _seed(tree, run)
-        if listening:
-            tree.session.state.subscribe(
-                tree.state_changed, lambda text, revision: announce(run, decode(text), revision)
-            )
-            subscribed = True
-        else:
-            announce(run)
-        async with AsyncExitStack() as guards:
-            for lease in leases:
-                await guards.enter_async_context(lease.guard())
-            await _drive_in_time(run, tree.request.timeout)
-    except BaseException as error:  # noqa: BLE001 - raised again below, once the end is committed
-        _note(run, error)
-        stopped = isinstance(error, asyncio.CancelledError) and task is not None and run.stopped(task)
-        failure = None if stopped else error
+        try:
+            await _seed(tree, run)
+            if listening:
+                tree.session.state.subscribe(
+                    tree.state_changed, lambda text, revision: announce(run, decode(text), revision)
+                )
+                subscribed = True
+            else:
+                announce(run)
+            async with AsyncExitStack() as guards:
+                for lease in leases:
+                    await guards.enter_async_context(lease.guard())
+                await _drive_in_time(run, deadline)
+        except BaseException as error:  # noqa: BLE001 - raised again below, once the end is committed
+            _note(run, error)
+            failure = error
+            if isinstance(error, asyncio.CancelledError) and run.fate.entered and run.fate.stopped:
+                failure = error if run.fate.cancelled_from_outside else None
+        run.fate.leave()
+        return await _finish(run, outer, failure)
     finally:
-        run.task = None
+        if subscribed:
+            tree.session.state.unsubscribe(tree.state_changed)
+
+
+async def _finish(run: Run, outer: CallState | None, failure: BaseException | None) -> Output:
+    """Write the end of the run, whatever it is, and only then tell it and raise it."""
+    tree = run.tree
+    failure = await seal(run, failure)
     if tree.record is not None:
         run.output.events += [*tree.record.events, terminal_event(run, failure)]
     try:
         await _end(tree, outer, failure)
     except BaseException as error:  # noqa: BLE001 - raised again below
         failure = error
-    finally:
-        if subscribed:
-            tree.session.state.unsubscribe(tree.state_changed)
     if tree.listen is not Listen.nothing:
         tree.put(terminal_event(run, failure))
     if failure is not None:
@@ -135,19 +150,15 @@ async def _run_and_commit(tree: Tree, run: Run, outer: CallState | None, leases:
     return run.output
 
 
-async def _drive_in_time(run: Run, seconds: float | None) -> None:
-    deadline = asyncio.timeout(seconds)
+async def _drive_in_time(run: Run, deadline: Deadline) -> None:
     try:
-        async with deadline:
+        async with deadline.inside():
             run.deadline = deadline
             await drive(run)
-    except TimeoutError as error:
-        if not deadline.expired():
-            raise
+    except RunDeadlineExceeded as error:
         run.output.status = RunStatus.error
-        failure = RunDeadlineExceeded(f"the run took longer than {seconds:g} s")
-        run.output.error, run.output.error_type = text_of(failure), type(failure).__name__
-        raise failure from error
+        run.output.error, run.output.error_type = text_of(error), type(error).__name__
+        raise
 
 
 def _note(run: Run, error: BaseException) -> None:
@@ -219,9 +230,6 @@ async def _end(tree: Tree, outer: CallState | None, failure: BaseException | Non
         try:
             await asyncio.wait([commit], timeout=left)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and tree.top.stopped(task):
-                continue  # `cancel_run` came when the run was over
             cancelled = error
             deadline = deadline or time.monotonic() + COMMIT_SECONDS
     if (unsaved := commit.exception()) is not None:

@@ -24,6 +24,7 @@ from kern.runtime.files import loaded
 from kern.runtime.invoke import Listener, invoke
 from kern.runtime.run import Run
 from kern.runtime.spec import CallSite, ToolOutcome, arguments_of
+from kern.runtime.started import Started, starting_call
 from kern.runtime.tool_hooks import Chain, pieces_of
 from kern.state.order import TurnOrder, TurnSlot
 from kern.tools.function import Function, Hook
@@ -189,7 +190,8 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
         known = ", ".join(run.spec.tools) or "none"
         return ToolOutcome(f"There is no tool named {call.name!r}. Tools: {known}.", error=True)
     try:
-        outcome = await tool.run(run, site)
+        async with Started(starting_call()):
+            outcome = await tool.run(run, site)
         return replace(outcome, media=await loaded(outcome.media))
     except BaseException as raised:
         error = sole(raised)

@@ -293,8 +293,8 @@ def _tasks_in(stored: list[Any], run: Run) -> list[Task]:
             if not fits(task.get(key)):
                 task[key] = default()
         by = str(task.get("run_id"))
-        if task["status"] == RUNNING and by != run.tree.request.run_id and not active_runs.drives(by):
-            task["status"] = OPEN
+        if task["status"] == RUNNING and by != run.tree.request.run_id:
+            task["status"] = RUNNING if active_runs.drives(run.tree.request.db, by) else OPEN
     return tasks
 
 

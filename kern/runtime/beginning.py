@@ -1,0 +1,90 @@
+"""How a run comes to its session: it waits for its turn, and hears a deadline and `cancel_run` meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from kern.errors import RunDeadlineExceeded, UsageError
+from kern.runtime.control import ActiveRun, RunStopped
+from kern.runtime.lease import Lease, turn
+from kern.runtime.resume import claimed, restore
+from kern.runtime.run import Run, Tree
+from kern.runtime.session import Ending, LiveSession
+from kern.runtime.stream import EventBuffer, Listen
+from kern.state.call import CallState
+
+
+@dataclass(slots=True, frozen=True)
+class Beginning:
+    """What a run begins with.
+
+    Args:
+        active: The run as it was asked for.
+        session: Its session, in use.
+        ending: Its end, which others may wait for.
+        outer: The call whose copy of the state it works on, if it is started inside of one.
+        buffer, listen: Who hears its events.
+    """
+
+    active: ActiveRun
+    session: LiveSession
+    ending: Ending
+    outer: CallState | None
+    buffer: EventBuffer | None
+    listen: Listen
+
+    async def begun(self, held: AsyncExitStack) -> tuple[Run, list[Lease]]:
+        """Wait for the session; the run, ready to be driven, and what it has to itself as long as `held` is
+        open.
+        """
+        request, session, outer = self.active.request, self.session, self.outer
+        if outer is None:
+            await session.settled(self.ending)
+        on_busy = request.on_busy if outer is None else "share"
+        lease = await held.enter_async_context(turn(session, self.ending, on_busy, request.run_id))
+        await held.enter_async_context(session.loaded(request.state, request.user_id))
+        if outer is None:
+            await session.settle(request.state)
+        elif request.resume is not None:  # its rows would say that it waits until that call's run ends
+            raise UsageError(
+                f"run {request.run_id!r} is of the session whose state the calling function has: "
+                "continue it before the function touches session_state, or outside of it"
+            )
+        else:
+            session.check_settled(request.state)
+        leases = [lease] if lease is not None else []
+        if request.resume is None:
+            return self._new(), leases
+        leases.append(await held.enter_async_context(claimed(request.db, request.run_id)))
+        tree = self._tree()
+        run = await restore(tree)
+        self.active.tree = tree
+        return run, leases
+
+    @asynccontextmanager
+    async def ended_early(self, why: RunStopped | RunDeadlineExceeded) -> AsyncIterator[Run]:
+        """The run, which has not begun and never will, to be stored as such.
+
+        Raises:
+            RunDeadlineExceeded: It waits for a person, and goes on to do so.
+        """
+        request = self.active.request
+        if request.resume is not None and isinstance(why, RunDeadlineExceeded):
+            raise why
+        async with self.session.loaded(request.state, request.user_id):
+            if request.resume is None:
+                yield self._new()
+                return
+            async with claimed(request.db, request.run_id):
+                yield await restore(self._tree())
+
+    def _new(self) -> Run:
+        request = self.active.request
+        self.active.tree = tree = self._tree()
+        return Run(tree, request.spec, request.input, request.run_id)
+
+    def _tree(self) -> Tree:
+        scope = self.session.state if self.outer is None else self.outer.enclosed_scope()
+        return Tree(self.active.request, self.session, scope, self.buffer, self.listen, self.active.fate)

@@ -1,0 +1,46 @@
+"""Cancelling a run that this process does not drive: one that waits for a person, or another process's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from kern.db.base import Db
+from kern.db.in_memory import InMemoryDb
+from kern.errors import SessionOwnershipError
+from kern.run.cancel import CancelResult
+from kern.run.output import RunStatus
+from kern.runtime.resume import claimed_elsewhere, give_up
+from kern.runtime.session import LiveSession
+
+Use = Callable[[str, str | None], AbstractAsyncContextManager[LiveSession]]
+"""Has a session in use, for a user, or for trusted code."""
+
+
+async def cancel_elsewhere(db: Db, run_id: str, user_id: str | None, use: Use) -> CancelResult:
+    """What comes of cancelling a run by its id that this process does not drive.
+
+    Raises:
+        SessionOwnershipError: The run is another user's.
+    """
+    alone = isinstance(db, InMemoryDb)  # no other process can reach it
+    row = await db.load_run(run_id)
+    if row is None:  # never heard of; or another process is at it, since rows are written at the end
+        if alone:
+            return CancelResult.unknown
+        await db.request_cancel(run_id)
+        return CancelResult.requested
+    if user_id is not None:
+        session_row = await db.load_session(row.session_id)
+        if session_row is None or session_row.user_id != user_id:
+            raise SessionOwnershipError(row.session_id)
+    paused = row.status == RunStatus.paused.value
+    if paused and row.parent_run_id is None:
+        async with use(row.session_id, user_id) as session:
+            if await give_up(session, run_id):
+                return CancelResult.cancelled
+    again = row.status in (RunStatus.error.value, RunStatus.cancelled.value)
+    if alone or not (paused or (again and await claimed_elsewhere(db, run_id))):
+        return CancelResult.too_late
+    await db.request_cancel(run_id)
+    return CancelResult.requested

@@ -1,0 +1,57 @@
+"""How a run ends: by an answer, an error, a cancellation; or by `cancel_run`, if that came first."""
+
+from __future__ import annotations
+
+import asyncio
+
+from kern._told import is_failure, text_of, told
+from kern.errors import CheckError, KernError
+from kern.run.output import RunStatus
+from kern.runtime.run import Run, log
+
+
+def failure_of(run: Run, error: BaseException) -> BaseException | None:
+    """What has ended the run, as it is raised, and as its output says it; None for a stop of its own."""
+    output = run.output
+    if isinstance(error, asyncio.CancelledError):
+        output.status = RunStatus.cancelled
+        return error if run.fate.cancelled_from_outside or not run.fate.stopped else None
+    if not is_failure(error):
+        return error
+    failure = error if isinstance(error, KernError) else KernError(told(error))
+    if failure is not error:
+        failure.__cause__ = error
+    output.status = RunStatus.error
+    output.error = text_of(failure)
+    if isinstance(error, CheckError):
+        output.refused = "output" if run.messages else "input"
+    output.error_type = type(failure).__name__
+    return failure
+
+
+async def seal(run: Run, failure: BaseException | None) -> BaseException | None:
+    """The run ends, and cannot be stopped any more; returns what is raised.
+
+    One that was stopped before ends as a cancelled one, whatever else it has come to: `cancel_run` has said
+    so. What its tools have started goes on only after an end that is none of these.
+    """
+    output = run.output
+    if run.fate.seal() and not isinstance(failure, asyncio.CancelledError):
+        if failure is not None:
+            log.warning("run %s was cancelled, and failed at its end: %s", run.run_id, text_of(failure))
+        if output.status is not RunStatus.cancelled:
+            run.abandon()
+            run.requirements.clear()
+        output.error = output.error_type = None
+        failure = None
+    if run.starts is None:
+        return failure
+    if output.status in (RunStatus.completed, RunStatus.paused):
+        run.starts.hand_over()
+        return failure
+    try:
+        await run.starts.give_up()
+    except asyncio.CancelledError as error:
+        output.status = RunStatus.cancelled
+        return error
+    return failure

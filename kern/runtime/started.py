@@ -1,0 +1,125 @@
+"""Which runs a call, or a run, has started itself: they do not outlive it when it is cut short.
+
+Found by a context variable, so that it makes no difference how a run is started: awaited, in a task, in a
+thread, by a stream, with or without a `run_context`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Protocol
+
+from kern.errors import AgentSignal
+from kern.runtime.debug import log
+from kern.state.large import uninterrupted
+
+GIVE_UP_SECONDS = 15.0
+"""How long the end of a call waits for runs that it has started, once they are cancelled."""
+
+
+class StartedRun(Protocol):
+    """A run that goes on, as the one who started it sees it."""
+
+    @property
+    def done(self) -> concurrent.futures.Future[None]:
+        """Done once the run has ended and is committed, or never will be."""
+
+    def cancel(self) -> None:
+        """Cancel the task that drives it; from any thread."""
+
+
+class Started:
+    """The runs that one call, or one run, has started and that have not ended.
+
+    Args:
+        above: The call, or the run, that this one belongs to.
+    """
+
+    __slots__ = ("_above", "_given_up", "_handed_over", "_mutex", "_runs", "_token")
+
+    def __init__(self, above: Started | None) -> None:
+        self._above = above
+        self._mutex = threading.Lock()
+        self._runs: set[StartedRun] = set()
+        self._handed_over = self._given_up = False
+
+    async def __aenter__(self) -> None:
+        """Round a call of a function of the application's."""
+        self._token = _current.set(self)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _current.reset(self._token)
+        if error is None or isinstance(error, AgentSignal):
+            self.hand_over()
+        else:
+            await self.give_up()
+
+    def add(self, run: StartedRun) -> bool:
+        """Note that `run` begins; False if what starts it has been cut short, and it must not begin."""
+        with self._mutex:
+            if self._given_up:
+                return False
+            if not self._handed_over:
+                self._runs.add(run)
+                run.done.add_done_callback(lambda _: self._runs.discard(run))
+                return True
+        return self._above is None or self._above.add(run)
+
+    def hand_over(self) -> None:
+        """The end of a call, or a run, that was not cut short: what goes on is the caller's from here on."""
+        with self._mutex:
+            self._handed_over, runs = True, list(self._runs)
+            self._runs.clear()
+        above = self._above
+        if above is not None:
+            for run in runs:
+                if not above.add(run):
+                    run.cancel()
+
+    async def give_up(self) -> None:
+        """Cancel what goes on, and wait for its end, which no cancellation cuts short."""
+        with self._mutex:
+            self._given_up, runs = True, list(self._runs)
+        if not runs:
+            return
+        for run in runs:
+            run.cancel()
+        try:
+            await uninterrupted(_ended(runs), GIVE_UP_SECONDS)
+        except TimeoutError:
+            log.error(
+                "%d run(s) that a tool has started have not ended %g s after they were cancelled; "
+                "the run that called the tool ends without them",
+                sum(not run.done.done() for run in runs),
+                GIVE_UP_SECONDS,
+            )
+
+
+async def _ended(runs: list[StartedRun]) -> None:
+    await asyncio.wait([asyncio.wrap_future(run.done) for run in runs])
+
+
+_current: ContextVar[Started | None] = ContextVar("kern_started", default=None)
+
+
+def starting_call() -> Started | None:
+    """The call, or the run, that the running code belongs to."""
+    return _current.get()
+
+
+@contextmanager
+def starts(started: Started) -> Iterator[None]:
+    """Round code of the application's: the runs that it starts are noted there."""
+    token = _current.set(started)
+    try:
+        yield
+    finally:
+        _current.reset(token)
