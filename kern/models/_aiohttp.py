@@ -6,21 +6,34 @@ Imported only where aiohttp is installed; see `kern.models._clients`.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import ssl
 from collections.abc import AsyncIterator, Mapping
+from contextvars import ContextVar
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 import httpx
 import yarl
+from aiohttp.client_proto import ResponseHandler
+
+from kern.models._connect import readable, unsent
+from kern.models._inflate import ACCEPTED
 
 _Timeouts = tuple[float, float, float, float]
 """Seconds, as httpx has them: connect, read, write, pool."""
 
 _LARGE = 512 * 1024
 """Bytes of a body that is written in pieces, so as not to hold up the event loop."""
+
+_LOOKS = 8
+"""How often, in the time that may pass in silence, it is looked whether the request is still leaving."""
+
+_STALE_SECONDS = 1.0
+"""A kept connection that breaks off so soon was closed before the request came."""
 
 # The first that fits. A name that an older aiohttp does not have is an older name's subclass.
 _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
@@ -50,11 +63,12 @@ class AiohttpClient:
     """
 
     def __init__(self, context: ssl.SSLContext | None, *, keep: float) -> None:
-        connector = aiohttp.TCPConnector(limit=0, ssl=context or True, keepalive_timeout=keep)
+        connector = _Connector(limit=0, ssl=context or True, keepalive_timeout=keep)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("user-agent", "accept", "content-type"),
+            auto_decompress=False,  # an answer that swells is stopped by the transport
         )
 
     def stream(
@@ -71,7 +85,7 @@ class AiohttpClient:
         connect, read, _, pool = timeout
         options = {
             "data": content if len(content) < _LARGE else io.BytesIO(content),
-            "headers": headers,
+            "headers": {"accept-encoding": ACCEPTED, **headers},
             "allow_redirects": follow_redirects,
             "timeout": aiohttp.ClientTimeout(connect=pool, sock_connect=connect, sock_read=read),
         }
@@ -111,11 +125,21 @@ class AiohttpRequest:
 
     async def __aenter__(self) -> AiohttpResponse:
         try:
-            url = yarl.URL(str(self._url), encoded=True)
-            self._response = await self._session.request(self._method, url, **self._options)
+            self._response = await self._send()
         except _CAUGHT as error:
             raise mapped_error(error) from error
         return AiohttpResponse(self._response)
+
+    async def _send(self) -> aiohttp.ClientResponse:
+        url = yarl.URL(str(self._url), encoded=True)
+        try:
+            return await self._session.request(self._method, url, **self._options)
+        except _StaleError:
+            token = _new_only.set(True)
+            try:
+                return await self._session.request(self._method, url, **self._options)
+            finally:
+                _new_only.reset(token)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -124,6 +148,116 @@ class AiohttpRequest:
             self._response.release()
         else:
             self._response.close()
+
+
+_new_only: ContextVar[bool] = ContextVar("kern_new_connections_only", default=False)
+"""The request that is being sent must not use a kept connection."""
+
+
+class _StaleError(aiohttp.ServerDisconnectedError):
+    """A kept connection had been closed before the request came."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Keeps connections as its base does, but none that has bytes which nobody has asked for."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory = partial(_Handler, loop=self._loop)  # type: ignore[assignment]
+
+    async def _get(self, key: Any, traces: Any) -> aiohttp.connector.Connection | None:
+        if _new_only.get():
+            return None
+        while (connection := await super()._get(key, traces)) is not None:
+            handler = connection.protocol
+            if isinstance(handler, _Handler) and handler.is_quiet():
+                handler.kept = True
+                return connection
+            connection.close()
+        return None
+
+    def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        super()._release(key, protocol, should_close=should_close)
+        if isinstance(protocol, _Handler):
+            protocol.rest()
+
+
+class _Handler(ResponseHandler):
+    """A connection that tells silence from a request that is still leaving, and a late answer from none."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.kept = False
+        self._resting = False
+        self._heard = False
+        self._written = False
+        self._asked_at = 0.0
+        self._leaving = -1  # bytes of the request, when it was last looked
+        self._look_timer: asyncio.TimerHandle | None = None
+
+    def rest(self) -> None:
+        """The request is over: bytes that come before the next one end the connection."""
+        self._resting = True
+        self._stop_looking()
+
+    def is_quiet(self) -> bool:
+        """Nothing has come since the last answer, not even the end."""
+        return not self.should_close and self.transport is not None and not readable(self.transport)
+
+    def set_response_params(self, **options: Any) -> None:
+        """A request is about to be sent."""
+        self._resting = self._heard = self._written = False
+        self._asked_at = self._loop.time()
+        super().set_response_params(**options)
+        if self.read_timeout:
+            self._leaving = -1
+            super().start_timeout()  # silence while the request is being sent is silence, too
+            self._look_timer = self._loop.call_later(self.read_timeout / _LOOKS, self._look)
+
+    def start_timeout(self) -> None:
+        """The whole request is written, as far as aiohttp knows."""
+        self._written = True
+        super().start_timeout()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come, or are to be looked at again."""
+        if data:
+            if self._resting:
+                self.force_close()
+                self.abort()
+                return
+            self._heard = True
+        super().data_received(data)
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """The connection broke."""
+        soon = self._loop.time() - self._asked_at < _STALE_SECONDS
+        broke = isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+        if broke and soon and self.kept and not self._heard:
+            exc = _StaleError(str(exc))
+        super().set_exception(exc, *cause)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection is closed."""
+        self._stop_looking()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        """While the request is on its way, and moves, the time that may pass in silence starts anew."""
+        self._look_timer = None
+        if self.transport is None or not self.read_timeout:
+            return
+        left = unsent(self.transport)
+        if left != self._leaving and self._leaving >= 0:
+            super().start_timeout()
+        self._leaving = left
+        if left or not self._written:
+            self._look_timer = self._loop.call_later(self.read_timeout / _LOOKS, self._look)
+
+    def _stop_looking(self) -> None:
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+            self._look_timer = None
 
 
 class AiohttpResponse:
@@ -144,11 +278,7 @@ class AiohttpResponse:
         return 200 <= self.status_code < 300
 
     def aiter_raw(self) -> AsyncIterator[bytes]:
-        """The body as it comes; aiohttp has undone its compression."""
-        return _Chunks(self._content)
-
-    def aiter_bytes(self) -> AsyncIterator[bytes]:
-        """See `aiter_raw`."""
+        """The body as it comes."""
         return _Chunks(self._content)
 
 

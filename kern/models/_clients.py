@@ -8,17 +8,18 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
 from urllib.request import getproxies
 
-import httpcore
 import httpx
 
 from kern._loops import LoopLocal
+from kern._secrets import Masked
+from kern.errors import UsageError
 from kern.models._httpx import HttpxClient
-from kern.models._pool import KEPT_SECONDS, Pool
+from kern.models._pool import KEPT_SECONDS
 from kern.models._switch import is_loopback
 
 
@@ -41,7 +42,8 @@ class _Settings:
     """What a client cannot be told per request."""
 
     tls: bool
-    loopback: bool
+    proxy: str | None = field(default=None, repr=False)
+    """Its address, which may hold a password."""
 
 
 class Clients:
@@ -49,41 +51,69 @@ class Clients:
 
     def __init__(self) -> None:
         self._clients: dict[_Settings, Client] = {}
+        self._of_host: dict[tuple[str, str], Client] = {}
 
     def stream(self, method: str, url: httpx.URL, **options: Any) -> AbstractAsyncContextManager[Any]:
         """`httpx.AsyncClient.stream`, on the client for `url`."""
         return self.client(url).stream(method, url, **options)
 
+    def knows(self, url: httpx.URL) -> bool:
+        """The client for `url` is there."""
+        return (url.scheme, url.host) in self._of_host
+
     def client(self, url: httpx.URL) -> Client:
         """The client for `url`."""
-        settings = _Settings(url.scheme == "https", is_loopback(url.host))
-        client = self._clients.get(settings)
+        host = (url.scheme, url.host)
+        client = self._of_host.get(host)
         if client is None:
-            client = self._clients[settings] = _make(settings)
+            settings = _Settings(url.scheme == "https", proxy_for(url))
+            client = self._clients.get(settings)
+            if client is None:
+                client = self._clients[settings] = _make(settings)
+            self._of_host[host] = client
         return client
 
     async def aclose(self) -> None:
         """Close all connections."""
         clients = list(self._clients.values())
         self._clients.clear()
+        self._of_host.clear()
         for client in clients:
             await client.aclose()
 
 
 def _make(settings: _Settings) -> Client:
-    # Proxies are httpx's business: those of the environment, which cannot reach this machine's own loopback.
-    if settings.loopback or not getproxies():
+    if settings.proxy is None:
         return (fast_client() or HttpxClient)(trusted() if settings.tls else None, keep=KEPT_SECONDS)
-    # Without TLS an empty context will do, and costs nothing: a handshake under it fails.
-    context = trusted() if settings.tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    limits = httpx.Limits(max_connections=None, keepalive_expiry=KEPT_SECONDS)
-    client = httpx.AsyncClient(verify=context, limits=limits)
-    # httpx has no public way to be given another pool. One that is not where it is looked for stays.
-    for transport in (client._transport, *client._mounts.values()):
-        pool = getattr(transport, "_pool", None)
-        if isinstance(pool, httpcore.AsyncConnectionPool):
-            transport._pool = Pool(pool.create_connection)  # type: ignore[union-attr]
-    return client
+    try:
+        proxy = httpx.Proxy(settings.proxy)
+    except (ValueError, httpx.InvalidURL):
+        raise UsageError(
+            "the proxy of the environment is no valid address, such as http://proxy.example:3128: "
+            "look at HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
+        ) from None
+    tls = settings.tls or proxy.url.scheme == "https"
+    return HttpxClient(trusted() if tls else None, keep=KEPT_SECONDS, proxy=proxy)
+
+
+def proxy_for(url: httpx.URL) -> str | None:
+    """The environment's proxy on the way to `url`; it cannot reach this machine's own loopback."""
+    if is_loopback(url.host):
+        return None
+    proxies = getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or _is_excepted(url.host, proxies.get("no", "")):
+        return None
+    return Masked(proxy if "://" in proxy else f"http://{proxy}")
+
+
+def _is_excepted(host: str, no_proxy: str) -> bool:
+    """`no_proxy` names the host, or a domain that it is in, as curl and others read it."""
+    for entry in no_proxy.lower().split(","):
+        name = entry.strip().removeprefix("*").removeprefix(".")
+        if entry.strip() == "*" or (name and (host == name or host.endswith(f".{name}"))):
+            return True
+    return False
 
 
 @cache
@@ -111,11 +141,14 @@ _of_loop: LoopLocal[Clients] = LoopLocal(Clients, _close)
 
 async def clients_for(url: httpx.URL) -> Clients:
     """The running loop's clients, with what `url` needs at hand."""
-    if not fast_client.cache_info().currsize:
-        await asyncio.to_thread(fast_client)
-    if url.scheme == "https" and not trusted.cache_info().currsize:
-        await asyncio.to_thread(trusted)
-    return _of_loop.get()
+    clients = _of_loop.get()
+    if not clients.knows(url):
+        if not fast_client.cache_info().currsize:
+            await asyncio.to_thread(fast_client)
+        proxy = proxy_for(url) or ""
+        if (url.scheme == "https" or proxy.startswith("https:")) and not trusted.cache_info().currsize:
+            await asyncio.to_thread(trusted)
+    return clients
 
 
 async def close_clients() -> None:

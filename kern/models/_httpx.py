@@ -1,9 +1,9 @@
-"""The usual HTTP client: httpx's, over a transport with our pool and network below it."""
+"""The usual HTTP client: the connections of httpx, which are httpcore's, with our pool and network below."""
 
 from __future__ import annotations
 
-import asyncio
 import ssl
+from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Self
@@ -11,7 +11,10 @@ from typing import Self
 import httpcore
 import httpx
 
-from kern.models._pool import Pool
+from kern._secrets import Masked, MaskedBytes
+from kern.errors import UsageError
+from kern.models._inflate import ACCEPTED
+from kern.models._pool import Line, Pool
 from kern.models._stream import Network
 
 _TIMEOUTS = ("connect", "read", "write", "pool")
@@ -38,16 +41,34 @@ CAUGHT = tuple(_ERRORS)
 class HttpxClient:
     """Sends requests as `httpx.AsyncClient.stream` does; belongs to the event loop that it is made on.
 
+    There is no `httpx.AsyncClient` below: it would keep cookies, and send one tenant's with another's key.
+
     Args:
         context: For https; None: nothing will be sent over TLS.
         keep: Seconds that a connection may idle.
+        proxy: On the way to all hosts.
+
+    Raises:
+        UsageError: The proxy is none.
     """
 
-    def __init__(self, context: ssl.SSLContext | None, *, keep: float) -> None:
-        transport = _Transport(context, keep)
-        self._pool = transport.pool
-        self._client = httpx.AsyncClient(transport=transport)
-        self._encodings = self._client.headers["accept-encoding"]
+    def __init__(
+        self, context: ssl.SSLContext | None, *, keep: float, proxy: httpx.Proxy | None = None
+    ) -> None:
+        # Without TLS an empty context will do, and costs nothing: a handshake under it fails.
+        context = context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+        def connect(origin: httpcore.Origin) -> Line:
+            network = Network()
+            if proxy is not None:
+                return Line(through(proxy, context, keep, network).create_connection(origin), network)
+            connection = httpcore.AsyncHTTPConnection(
+                origin, ssl_context=context, keepalive_expiry=keep, network_backend=network
+            )
+            return Line(connection, network)
+
+        self._pool = Pool(connect)
+        self._closed = False
 
     def stream(
         self,
@@ -59,20 +80,28 @@ class HttpxClient:
         timeout: tuple[float, float, float, float],
         follow_redirects: bool = False,
     ) -> HttpxRequest:
-        """A request, sent by `async with`, which gives the response."""
-        request = httpx.Request(
+        """A request, sent by `async with`, which gives the response; no redirect is followed.
+
+        Raises:
+            RuntimeError: The client is closed.
+        """
+        if self._closed:
+            raise RuntimeError("the HTTP client is closed")
+        sent = {"host": url.netloc.decode("ascii"), "accept-encoding": ACCEPTED, **headers}
+        sent["content-length"] = str(len(content))
+        request = httpcore.Request(
             method,
-            url,
-            headers={"accept-encoding": self._encodings, **headers},
+            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=[(name.encode("ascii"), _bytes(value)) for name, value in sent.items()],
             content=content,
             extensions={"timeout": dict(zip(_TIMEOUTS, timeout, strict=True))},
         )
-        return HttpxRequest(self._client, request, follow_redirects)
+        return HttpxRequest(self._pool, request)
 
     @property
     def is_closed(self) -> bool:
         """No request can be made any more."""
-        return self._client.is_closed
+        return self._closed
 
     @property
     def connections(self) -> tuple[int, int]:
@@ -81,25 +110,68 @@ class HttpxClient:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._client.aclose()
+        self._closed = True
+        await self._pool.aclose()
+
+
+def _bytes(value: str) -> bytes:
+    raw = value.encode("ascii")
+    return MaskedBytes(raw) if isinstance(value, Masked) else raw
+
+
+def through(
+    proxy: httpx.Proxy, context: ssl.SSLContext, keep: float, network: Network
+) -> httpcore.AsyncConnectionPool:
+    """What connects by way of a proxy.
+
+    Raises:
+        UsageError: A package for it is not installed.
+    """
+    if proxy.url.scheme in ("socks5", "socks5h"):
+        try:
+            return httpcore.AsyncSOCKSProxy(
+                str(proxy.url),
+                proxy_auth=proxy.raw_auth,
+                ssl_context=context,
+                keepalive_expiry=keep,
+                network_backend=network,
+            )
+        except RuntimeError:
+            raise UsageError(
+                "the proxy of the environment is a SOCKS proxy, which needs a package: pip install socksio"
+            ) from None
+    headers: list[tuple[bytes, bytes]] = []
+    if proxy.raw_auth is not None:
+        credentials = MaskedBytes(b"Basic " + b64encode(b":".join(proxy.raw_auth)))
+        headers.append((b"proxy-authorization", credentials))
+    return httpcore.AsyncHTTPProxy(
+        str(proxy.url),
+        proxy_headers=headers,
+        ssl_context=context,
+        proxy_ssl_context=context if proxy.url.scheme == "https" else None,
+        keepalive_expiry=keep,
+        network_backend=network,
+    )
 
 
 class HttpxRequest:
     """A request on its way, and its response inside of `async with`."""
 
-    __slots__ = ("_client", "_follow_redirects", "_request", "_response")
+    __slots__ = ("_pool", "_request", "_response")
 
     _response: httpx.Response
 
-    def __init__(self, client: httpx.AsyncClient, request: httpx.Request, follow_redirects: bool) -> None:
-        self._client = client
+    def __init__(self, pool: Pool, request: httpcore.Request) -> None:
+        self._pool = pool
         self._request = request
-        self._follow_redirects = follow_redirects
 
     async def __aenter__(self) -> httpx.Response:
-        # A request made here: one of the client's own merges settings that it has not got.
-        self._response = await self._client.send(
-            self._request, stream=True, follow_redirects=self._follow_redirects
+        try:
+            answer = await self._pool.handle_async_request(self._request)
+        except CAUGHT as error:
+            raise mapped_error(error) from error
+        self._response = httpx.Response(
+            answer.status, headers=answer.headers, stream=_Body(answer), extensions=answer.extensions
         )
         return self._response
 
@@ -107,44 +179,6 @@ class HttpxRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._response.aclose()
-
-
-class _Transport(httpx.AsyncBaseTransport):
-    """httpx on httpcore's connections, as its own transport is, with our pool."""
-
-    def __init__(self, context: ssl.SSLContext | None, keep: float) -> None:
-        # Without TLS an empty context will do, and costs nothing: a handshake under it fails.
-        context = context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # Another loop than asyncio's, such as uvloop, has no happy eyeballs of its own: there anyio connects.
-        network = Network() if isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop) else None
-
-        def connect(origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
-            return httpcore.AsyncHTTPConnection(
-                origin, ssl_context=context, keepalive_expiry=keep, network_backend=network
-            )
-
-        self.pool = Pool(connect)
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        url = request.url
-        assert isinstance(request.stream, httpx.AsyncByteStream)
-        asked = httpcore.Request(
-            request.method,
-            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-            headers=request.headers.raw,
-            content=request.stream,
-            extensions=request.extensions,
-        )
-        try:
-            answer = await self.pool.handle_async_request(asked)
-        except CAUGHT as error:
-            raise mapped_error(error) from error
-        return httpx.Response(
-            answer.status, headers=answer.headers, stream=_Body(answer), extensions=answer.extensions
-        )
-
-    async def aclose(self) -> None:
-        await self.pool.aclose()
 
 
 class _Body(httpx.AsyncByteStream):

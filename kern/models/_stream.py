@@ -6,14 +6,14 @@ together.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import select
 import ssl
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import httpcore
 from httpcore import SOCKET_OPTION
+
+from kern.models._connect import connect, readable, unsent
 
 _LUMP = 64 * 1024
 """Bytes that are held back until the answer is waited for, so that they leave together."""
@@ -21,12 +21,17 @@ _LUMP = 64 * 1024
 _MOST_UNREAD = 256 * 1024
 """Bytes that may wait to be read before the other side is made to wait."""
 
-_EYEBALLS_DELAY = 0.25
-"""Seconds until a host's next address is tried beside the one before (RFC 8305)."""
+_STALE_SECONDS = 1.0
+"""A kept connection that breaks off so soon was closed before the request came."""
+
+_LOOKS = 8
+"""How often, in the time that may pass in silence, it is looked whether the request is still leaving."""
 
 
 class Network(httpcore.AsyncNetworkBackend):
-    """Connects on the running event loop, which is asyncio's own."""
+    """Makes one connection, on the running event loop, and knows it."""
+
+    stream: Stream | None = None
 
     async def connect_tcp(
         self,
@@ -36,7 +41,7 @@ class Network(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """A connection to a host.
+        """The connection to a host.
 
         Raises:
             ConnectTimeout: It took longer than `timeout` seconds.
@@ -44,20 +49,14 @@ class Network(httpcore.AsyncNetworkBackend):
         """
         try:
             async with asyncio.timeout(timeout):
-                transport, stream = await asyncio.get_running_loop().create_connection(
-                    Stream,
-                    host,
-                    port,
-                    local_addr=(local_address, 0) if local_address else None,
-                    happy_eyeballs_delay=None if _is_address(host) else _EYEBALLS_DELAY,
-                )
+                transport, self.stream = await connect(Stream, host, port, local_address)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(str(error)) from error
         except (OSError, UnicodeError) as error:  # a name may be none that could be looked up
             raise httpcore.ConnectError(str(error)) from error
         for option in socket_options or ():
             transport.get_extra_info("socket").setsockopt(*option)
-        return stream
+        return self.stream
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -70,6 +69,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
+        self._socket: asyncio.Transport  # below TLS
         self._unread = bytearray()
         self._unsent: list[bytes] = []
         self._unsent_size = 0
@@ -78,6 +78,31 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._reading_paused = False
         self._writing_paused = False
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._resting = False  # nobody has asked for anything yet, since the last answer
+        self._heard = False
+        self._asked_at: float | None = None
+        self._leaving: int | None = None  # bytes of the request, when it was last looked; None: all have left
+        self._moved_at = 0.0
+
+    # What the pool asks for.
+
+    def rest(self) -> bool:
+        """An answer is whole, and none is due until the next request leaves: bytes that come earlier end the
+        connection. False if there are such bytes already.
+        """
+        self._resting = True
+        self._heard = False
+        self._asked_at = None
+        return not (self._unread or self._ended)
+
+    @property
+    def stale(self) -> bool:
+        """The other side closed the connection before the request came: no byte of an answer has arrived, and
+        it broke off at once.
+        """
+        soon = self._asked_at is None or self._loop.time() - self._asked_at < _STALE_SECONDS
+        return soon and not self._heard
 
     # What httpcore asks for.
 
@@ -153,7 +178,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         """What httpcore wants to know of the connection."""
         if info == "is_readable":  # in an idle connection: the other side has closed it
-            return self._ended or bool(self._unread) or _readable(self._transport.get_extra_info("socket"))
+            return self._ended or bool(self._unread) or readable(self._transport)
         names = {"client_addr": "sockname", "server_addr": "peername"}
         return self._transport.get_extra_info(names.get(info, info))
 
@@ -161,11 +186,15 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = self._socket = cast("asyncio.Transport", transport)  # uvloop's is no subclass
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
+        if self._resting:  # of whatever request: not of the next one
+            self._ended = True
+            self._transport.abort()
+            return
+        self._heard = True
         self._unread += data
         if len(self._unread) >= _MOST_UNREAD and not self._reading_paused:
             self._reading_paused = True
@@ -197,45 +226,49 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
             data = b"".join(self._unsent)
             self._unsent.clear()
             self._unsent_size = 0
-            if not self._ended:
-                self._transport.write(data)
+            if self._ended:
+                return
+            if self._resting:
+                self._resting = False
+                self._asked_at = self._loop.time()
+            self._leaving = -1
+            self._transport.write(data)
 
     async def _wait(self, seconds: float | None, late: type[httpcore.TimeoutException]) -> None:
-        """Wait until anything happens."""
+        """Wait until anything happens, for so many seconds of silence."""
         self._waiter = waiter = self._loop.create_future()
-        timer = None if seconds is None else self._loop.call_later(seconds, _fail, waiter, late)
+        if seconds is not None:
+            self._moved_at = self._loop.time()
+            first = seconds if self._leaving is None else seconds / _LOOKS
+            self._timer = self._loop.call_later(first, self._look, waiter, seconds, late)
         try:
             await waiter
         finally:
             self._waiter = None
-            if timer is not None:
-                timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def _look(
+        self, waiter: asyncio.Future[None], seconds: float, late: type[httpcore.TimeoutException]
+    ) -> None:
+        """Nothing has come. While the request is still on its way, and moves, that is no silence."""
+        if waiter.done():
+            return
+        now = self._loop.time()
+        if self._leaving is not None:
+            left = unsent(self._socket)
+            if left != self._leaving:
+                self._moved_at = now if self._leaving >= 0 else self._moved_at
+                self._leaving = left or None
+        remaining = self._moved_at + seconds - now
+        if remaining <= 0.001:
+            waiter.set_exception(late())
+            return
+        pause = remaining if self._leaving is None else min(remaining, seconds / _LOOKS)
+        self._timer = self._loop.call_later(pause, self._look, waiter, seconds, late)
 
     def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-
-
-def _fail(waiter: asyncio.Future[None], late: type[httpcore.TimeoutException]) -> None:
-    if not waiter.done():
-        waiter.set_exception(late())
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _readable(sock: Any) -> bool:
-    """Something has arrived that the event loop has not seen yet, such as the end."""
-    if sock is None or sock.fileno() < 0:
-        return True
-    if not hasattr(select, "poll"):  # on Windows
-        return bool(select.select([sock], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
 
+from kern.models._body import Bounds, Reader, is_stream, read_error
+from kern.models._body import read as read_body
 from kern.models._clients import clients_for
 from kern.models._failures import Failure, Origin, StreamFault, of_exception, of_fault, of_status
 from kern.models._switch import check_allowed
@@ -24,9 +26,6 @@ CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 600.0
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 8.0
-_TAIL_TICK = 0.1  # seconds
-_TAIL_TICKS = 5
-_LONGEST_ERROR_BODY = 64 * 1024
 
 
 class HttpClient(Protocol):
@@ -36,37 +35,19 @@ class HttpClient(Protocol):
         """Send a request; the response's body is read inside the `async with`."""
 
 
-class Reader(Protocol):
-    """Reads one answer: bytes in, pieces into the sink, a `ModelResponse` at the end. No I/O.
-
-    All three raise `StreamFault` when the answer is no valid one.
-    """
-
-    @property
-    def shown(self) -> bool:
-        """A piece was put into the sink: the attempt cannot be repeated."""
-
-    done: bool
-    """The answer is whole; what follows on the wire says nothing."""
-
-    def feed(self, chunk: bytes) -> None:
-        """Read on."""
-
-    def finish(self) -> ModelResponse:
-        """The whole answer, after the last byte."""
-
-
 @dataclass(slots=True, frozen=True)
 class Post:
     """One request, ready to be sent as often as needed.
 
     Args:
-        url: The full address; it holds no secret.
+        url: The full address.
         headers: Authorization included; never shown.
         body: JSON.
         timeout: Seconds of silence until the attempt is given up; None: 600, or the given client's own.
         max_retries: Further attempts after the first.
         client: The application's own client; None: one of ours.
+        total_timeout: Seconds that all attempts together may take, with the pauses between them.
+        bounds: How much of an answer is taken in.
     """
 
     url: httpx.URL = field(repr=False)
@@ -76,6 +57,8 @@ class Post:
     timeout: float | None = None
     max_retries: int = 2
     client: HttpClient | None = None
+    total_timeout: float | None = None
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 async def send(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) -> ModelResponse:
@@ -91,12 +74,30 @@ async def send(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) -> M
         UsageError: The request cannot be sent as it is.
     """
     check_allowed(post.url.host)
-    outcome = await _attempt(post, read, sink)
-    if isinstance(outcome, Failure) and outcome.again and post.max_retries:
-        outcome = await _repeat(post, read, sink, outcome)
+    outcome = await (_attempts if post.total_timeout is None else _attempts_in_time)(post, read, sink)
     if isinstance(outcome, Failure):
         raise outcome.error from post.origin.bare(outcome.cause)
     return outcome
+
+
+async def _attempts(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) -> ModelResponse | Failure:
+    outcome = await _attempt(post, read, sink)
+    if isinstance(outcome, Failure) and outcome.again and post.max_retries:
+        return await _repeat(post, read, sink, outcome)
+    return outcome
+
+
+async def _attempts_in_time(
+    post: Post, read: Callable[[bool], Reader], sink: DeltaSink
+) -> ModelResponse | Failure:
+    try:
+        async with asyncio.timeout(post.total_timeout) as limit:
+            return await _attempts(post, read, sink)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+    late = f"took longer than {post.total_timeout:g} s (see `total_timeout`)"
+    return Failure(post.origin.timeout(f"the request to {post.origin.host} {late}"))
 
 
 async def _repeat(
@@ -153,10 +154,10 @@ async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) 
     try:
         async with await _open(post) as response:
             if not response.is_success:
-                body = await _error_body(response)
+                body = await read_error(response, own=post.client is None)
                 return of_status(response.status_code, response.headers, body, post.origin)
-            reader = read(response.headers.get("content-type", "").startswith("text/event-stream"))
-            await _read(response, reader, sink)
+            reader = read(is_stream(response))
+            await read_body(response, reader, sink, post.bounds, own=post.client is None)
             return reader.finish()
     except StreamFault as fault:
         request_id = response.headers.get("x-request-id") if response is not None else None
@@ -184,63 +185,3 @@ async def _open(post: Post) -> AbstractAsyncContextManager[httpx.Response]:
     if post.timeout is None:
         del options["timeout"]  # the client's own holds
     return post.client.stream("POST", str(post.url), **options)  # it may have a URL class of its own
-
-
-async def _read(response: httpx.Response, reader: Reader, sink: DeltaSink) -> None:
-    """Feed the body to the reader. Once the answer is whole, the rest is read only to keep the connection."""
-    # Nothing is to be undone in the usual stream, and one layer less per token is time saved.
-    # (A response that a mock transport made has been read already, which only `aiter_bytes` forgives.)
-    plain = "content-encoding" not in response.headers and not response.is_stream_consumed
-    chunks = response.aiter_raw() if plain else response.aiter_bytes()
-    shown = False
-    async for chunk in chunks:
-        reader.feed(chunk)
-        if not shown and reader.shown:
-            shown = True
-            await asyncio.sleep(0)  # the consumer has the first piece before what came with it is read
-        if sink.full:
-            await sink.drain()
-        if reader.done:
-            await _read_tail(chunks)
-            return
-
-
-async def _read_tail(chunks: AsyncIterator[bytes]) -> None:
-    """Read what follows the answer, for a few ticks of the clock.
-
-    Not for their sum at one go: on a loop that is late by more than that, the end of the stream would be
-    there but not yet seen, and just when much is going on connections would be thrown away.
-    """
-    loop = asyncio.get_running_loop()
-    ticks = 0
-    timer: asyncio.TimerHandle
-
-    def tick() -> None:
-        nonlocal ticks, timer
-        ticks += 1
-        if ticks < _TAIL_TICKS:
-            timer = loop.call_later(_TAIL_TICK, tick)
-        else:
-            patience.reschedule(loop.time())
-
-    timer = loop.call_later(_TAIL_TICK, tick)
-    try:
-        async with asyncio.timeout(None) as patience:
-            async for _ in chunks:
-                pass
-    except TimeoutError:
-        return  # the server keeps the stream open; the connection is closed instead of kept
-    except Exception as error:
-        if of_exception(error, Origin("", "", ""), reading=True) is None:
-            raise
-    finally:
-        timer.cancel()
-
-
-async def _error_body(response: httpx.Response) -> bytes:
-    body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > _LONGEST_ERROR_BODY:
-            break
-    return bytes(body)

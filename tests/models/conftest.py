@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from replay import ReplayServer, Sink
 
-from kern.models import _clients, _transport
+from kern.models import _body, _clients, _transport
 from kern.models._clients import close_clients
 
 
@@ -52,4 +52,4 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "KERN_MODEL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(_transport, "FIRST_DELAY", 0.0)
-    monkeypatch.setattr(_transport, "_TAIL_TICK", 0.01)
+    monkeypatch.setattr(_body, "_TAIL_TICK", 0.01)

@@ -33,7 +33,7 @@ from kern.messages import Message
 from kern.models import ModelRequest
 from kern.models._clients import Client, _of_loop, close_clients
 from kern.models._failures import Origin, of_exception, of_status, parse_retry_after
-from kern.models._pool import KEPT_SECONDS, Pool
+from kern.models._pool import KEPT_SECONDS
 from kern.models.openai import OpenAIChat
 
 KEY = "sk-very-secret-0123456789"
@@ -66,12 +66,7 @@ def connections() -> tuple[int, int]:
     """How many connections this loop's clients have in use, and how many idle."""
     busy = idle = 0
     for client in _of_loop.get()._clients.values():
-        if isinstance(client, httpx.AsyncClient):  # for a proxy
-            pool = client._transport._pool  # type: ignore[attr-defined]
-            assert isinstance(pool, Pool)
-            counts = pool.counts
-        else:
-            counts = client.connections  # type: ignore[attr-defined]
+        counts = client.connections  # type: ignore[attr-defined]
         busy, idle = busy + counts[0], idle + counts[1]
     return busy, idle
 

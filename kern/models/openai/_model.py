@@ -18,10 +18,11 @@ from kern._json import json_bytes
 from kern._secrets import Masked
 from kern._version import __version__
 from kern.errors import MissingKeyError, UsageError
+from kern.models._body import MAX_ANSWER_BYTES, MAX_LINE_BYTES, Bounds, Reader
 from kern.models._ends import Ends
 from kern.models._failures import Origin
 from kern.models._headers import check_header, secrets_of, user_headers
-from kern.models._transport import HttpClient, Post, Reader, send
+from kern.models._transport import HttpClient, Post, send
 from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
 from kern.models.openai._extra import add_extra, check_extra
 from kern.models.openai._media import has_media
@@ -39,8 +40,11 @@ class OpenAIModel(Model):
     base_url: str | None = None
     organization: str | None = None
     timeout: float | None = None
+    total_timeout: float | None = None
     max_retries: int = 2
     default_headers: Mapping[str, str] | None = None
+    max_line_bytes: int | None = MAX_LINE_BYTES
+    max_answer_bytes: int | None = MAX_ANSWER_BYTES
     http_client: HttpClient | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -61,8 +65,11 @@ class OpenAIModel(Model):
             raise UsageError("a model's id is a text such as 'gpt-5.2'")
         if self.max_retries < 0:
             raise UsageError("max_retries is 0 or more")
-        if self.timeout is not None and self.timeout <= 0:
-            raise UsageError("timeout is in seconds, and more than 0")
+        for name in ("timeout", "total_timeout", "max_line_bytes", "max_answer_bytes"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                unit = "seconds" if "timeout" in name else "bytes"
+                raise UsageError(f"{name} is in {unit}, and more than 0, unlike {value!r}")
         if self.extra_body:
             check_extra(self.extra_body)
         if self.base_url is not None:
@@ -95,6 +102,8 @@ class OpenAIModel(Model):
             timeout=self.timeout,
             max_retries=self.max_retries,
             client=self.http_client,
+            total_timeout=self.total_timeout,
+            bounds=Bounds(self.max_line_bytes, self.max_answer_bytes),
         )
         pieces = sink if request.stream else None
         return await send(post, lambda streamed: self._reader(request, pieces, streamed=streamed), sink)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kern.models._transport import Reader
+from kern.models._body import Reader
 from kern.models.base import DeltaSink, ModelRequest
 from kern.models.openai._model import OpenAIModel
 from kern.models.openai._responses_decode import ResponsesReader
@@ -34,11 +34,18 @@ class OpenAIResponses(OpenAIModel):
             OpenAI's own is asked without a key if there is none.
         base_url: Such as "http://localhost:8000/v1"; None: the variable OPENAI_BASE_URL, or OpenAI itself.
         organization: The OpenAI organization that pays.
-        timeout: Seconds of silence after which a request is given up; None: 600. Connecting gets 10.
+        timeout: Seconds of silence after which a request is given up, while it is sent and while its answer
+            is waited for; None: 600. Connecting gets 10.
+        total_timeout: Seconds that a request may take as a whole, its repetitions and the pauses between them
+            included, however much comes in that time; None: any.
         max_retries: How often a failed request is repeated, where that makes sense: a stream that breaks off
             is, an answer that the provider itself has cut (at max_output_tokens, or by its content filter)
             is not.
-        default_headers: Further headers; they go before Kern's own.
+        default_headers: Further headers; they go before Kern's own. Those that are not known to be harmless
+            are as secret as the key.
+        max_line_bytes, max_answer_bytes: The longest line of a streamed answer, and the longest answer, that
+            is taken in, after decompression; None: any. A longer one is a `ModelStreamError`, and is not
+            asked for again.
         http_client: An `httpx.AsyncClient`, or one with its interface, used as it is and never closed. None:
             clients that all models of an event loop share.
         temperature, top_p: Sampling, for models that take it.

@@ -1,0 +1,133 @@
+"""Connections of asyncio's: to a host that has several addresses, and how much of what is sent has left."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import itertools
+import select
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+try:
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+except ImportError:  # on Windows
+    _KNOWS_QUEUE = False
+else:
+    _KNOWS_QUEUE = True
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+_EYEBALLS_DELAY = 0.25
+"""Seconds until a host's next address is tried beside the one before (RFC 8305)."""
+
+
+async def connect(
+    protocol: Callable[[], P], host: str, port: int, local_address: str | None = None
+) -> tuple[asyncio.BaseTransport, P]:
+    """A connection on the running event loop, to that address of the host which answers first.
+
+    Raises:
+        OSError: None does.
+    """
+    loop = asyncio.get_running_loop()
+    local = (local_address, 0) if local_address else None
+    if _is_address(host):
+        return await loop.create_connection(protocol, host, port, local_addr=local)
+    if isinstance(loop, asyncio.BaseEventLoop):
+        return await loop.create_connection(
+            protocol, host, port, local_addr=local, happy_eyeballs_delay=_EYEBALLS_DELAY
+        )
+    # Another loop than asyncio's own, such as uvloop's, tries one address after the other.
+    sock = await _first_of(await _addresses(host, port), local)
+    return await loop.create_connection(protocol, sock=sock)
+
+
+_Address = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
+
+
+async def _addresses(host: str, port: int) -> list[_Address]:
+    """In the order of the resolver, but one family after the other."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    first = [address for address in found if address[0] == found[0][0]]
+    other = [address for address in found if address[0] != found[0][0]]
+    pairs = itertools.zip_longest(first, other)
+    return [address for pair in pairs for address in pair if address is not None]
+
+
+async def _first_of(addresses: list[_Address], local: tuple[str, int] | None) -> socket.socket:
+    """The first that is connected; an address is tried once those before it have failed or hesitate."""
+    tries: set[asyncio.Task[socket.socket]] = set()
+    failures: list[BaseException] = []
+    waiting = list(reversed(addresses))
+    try:
+        while True:
+            if waiting:
+                tries.add(asyncio.create_task(_socket_to(waiting.pop(), local)))
+            done, tries = await asyncio.wait(
+                tries, timeout=_EYEBALLS_DELAY if waiting else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                failure = task.exception()
+                if failure is None:
+                    tries |= done - {task}
+                    return task.result()
+                failures.append(failure)
+            if not tries and not waiting:
+                raise OSError("; ".join(str(failure) for failure in failures))
+    finally:
+        for task in tries:
+            task.cancel()
+        for result in await asyncio.gather(*tries, return_exceptions=True):
+            if isinstance(result, socket.socket):
+                result.close()
+
+
+async def _socket_to(address: _Address, local: tuple[str, int] | None) -> socket.socket:
+    family, kind, protocol, _, target = address
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        if local is not None:
+            sock.bind(local)
+        await asyncio.get_running_loop().sock_connect(sock, target)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def unsent(transport: asyncio.WriteTransport) -> int:
+    """Bytes that the other side has not taken yet, as far as that is known: those in the transport's buffer,
+    and those in the kernel's.
+    """
+    size = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
+    if _KNOWS_QUEUE and sock is not None and sock.fileno() >= 0:
+        with suppress(OSError):
+            size += struct.unpack("i", ioctl(sock.fileno(), TIOCOUTQ, bytes(4)))[0]
+    return size
+
+
+def readable(transport: asyncio.BaseTransport) -> bool:
+    """Something has arrived that the event loop has not seen yet, such as the end."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return True
+    if not hasattr(select, "poll"):  # on Windows
+        return bool(select.select([sock], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,0 +1,86 @@
+"""Compressed answers, undone piece by piece: a small one may swell to any size, and is stopped on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Self
+
+ACCEPTED = "gzip, deflate"
+"""What is asked for: what Python itself can undo up to a given size."""
+
+_PIECE = 1024 * 1024
+_GZIP = b"\x1f\x8b"
+
+
+class Inflate:
+    """Feed it compressed bytes, take out pieces of at most a megabyte.
+
+    Args:
+        encoding: "gzip" or "deflate"; the latter with zlib's frame or, as some servers send it, without.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
+        self._head = b""
+        self._inflate: zlib._Decompress | None = None
+        self._over = False
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """What `chunk` becomes.
+
+        Raises:
+            zlib.error: It is not compressed that way.
+        """
+        if self._inflate is None:
+            self._head = chunk = self._head + chunk
+            if len(chunk) < 2:
+                return
+            self._inflate = self._made(chunk)
+        size = _PIECE
+        while not self._over and (chunk or size == _PIECE):
+            piece = self._inflate.decompress(chunk, _PIECE)
+            size = len(piece)
+            chunk = self._inflate.unconsumed_tail
+            if self._inflate.eof:  # a gzip file may have further members; what else follows is no part of it
+                chunk = self._inflate.unused_data
+                self._over = bool(chunk) and not chunk.startswith(_GZIP[:1])
+                self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            if piece:
+                yield piece
+
+    def _made(self, head: bytes) -> zlib._Decompress:
+        if self._encoding == "gzip":
+            return zlib.decompressobj(zlib.MAX_WBITS | 16)
+        framed = head[0] & 0x0F == 8 and int.from_bytes(head[:2], "big") % 31 == 0  # RFC 1950, 2.2
+        return zlib.decompressobj(zlib.MAX_WBITS if framed else -zlib.MAX_WBITS)
+
+
+class Inflated:
+    """The chunks of a compressed answer, decompressed. Others have a turn while one of them swells."""
+
+    __slots__ = ("_chunks", "_inflate", "_pieces")
+
+    def __init__(self, chunks: AsyncIterator[bytes], encoding: str) -> None:
+        self._chunks = chunks
+        self._inflate = Inflate(encoding)
+        self._pieces: Iterator[bytes] = iter(())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            piece = next(self._pieces, None)
+            if piece is not None:
+                if len(piece) == _PIECE:
+                    await asyncio.sleep(0)
+                return piece
+            self._pieces = self._inflate.feed(await anext(self._chunks))
+
+
+def encodings(header: str) -> list[str]:
+    """The names in a `content-encoding`, without those that change nothing."""
+    names = [name.strip().lower() for name in header.split(",")]
+    return [{"x-gzip": "gzip"}.get(name, name) for name in names if name not in ("", "identity")]
