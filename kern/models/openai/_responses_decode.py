@@ -173,7 +173,8 @@ class ResponsesReader(AnswerReader):
     def _respond(self) -> ModelResponse:
         if self._final is None:
             raise StreamFault("the stream ended before the answer was complete")
-        items = items_of(self._final.get("output")) or self._streamed_output()
+        items = [self._streamed_reasoning(item) for item in items_of(self._final.get("output"))]
+        items = items or self._streamed_output()
         built = Output(mended_json(items) if self._halved else items, structured=self._structured)
         content, commentary = built.content, built.commentary
         if not content and not commentary:
@@ -189,6 +190,15 @@ class ResponsesReader(AnswerReader):
         response.message.images = built.images
         built.put_record(response.message, self._model)
         return response
+
+    def _streamed_reasoning(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Reasoning as its own event has it, which is what goes back: the last event encrypts it anew."""
+        item_id = item.get("id")
+        if item.get("type") != "reasoning" or not isinstance(item_id, str):
+            return item
+        streamed = self._by_id.get(item_id)
+        own = streamed is not None and streamed.whole and streamed.data.get("encrypted_content")
+        return streamed.data if streamed is not None and own else item
 
     def _streamed_output(self) -> list[dict[str, Any]]:
         """The items as the stream told them, for servers whose last event does not repeat them."""

@@ -142,7 +142,7 @@ class Output:
     def _reason(self, item: dict[str, Any]) -> None:
         parts = items_of(item.get("content")) or items_of(item.get("summary"))
         self.reasoning.extend(text for part in parts if (text := text_of(part.get("text"))))
-        self.record.append({name: value for name, value in item.items() if value is not None})
+        self.record.append({name: value for name, value in item.items() if value or name == "summary"})
         self.notable = True
 
 
