@@ -18,7 +18,6 @@
     │       └── ModelServerError          408, 409, 5xx
     ├── ModelBehaviorError           the model answered, but not with what was asked for
     ├── ToolError                    a tool call failed
-    │   ├── UnknownToolError
     │   ├── ToolArgumentsError
     │   └── ToolTimeoutError
     ├── StateError                   the session state
@@ -209,10 +208,6 @@ class ToolError(KernError):
     def __init__(self, message: str, *, tool: str = "") -> None:
         super().__init__(message)
         self.tool = tool
-
-
-class UnknownToolError(ToolError):
-    """The model called a tool that it was not given."""
 
 
 class ToolArgumentsError(ToolError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from kern.agent.checks import check_tool_choice
 from kern.agent.hooks import with_hooks
 from kern.agent.input_schema import with_input
 from kern.agent.options import RunOptions
@@ -48,7 +49,7 @@ class Agent(Runner[RunOutput]):
             tools=self.with_context_tools(functions),
             prompt=Prompt.of(self, options),
             after=self.steps_after(),
-            tool_choice=self.tool_choice,
+            tool_choice=check_tool_choice(self.tool_choice),
             tool_call_limit=self.tool_call_limit,
             max_requests=self.max_requests,
             retries=self.retry_policy(),

@@ -74,14 +74,33 @@ def check_definition(definition: Any) -> None:
             raise UsageError(f"{name} takes {wanted}, not {given!r}")
     for given, name in zip(_counts_of(definition), _COUNTS, strict=True):
         check_count(name, given)
-    role, choice = definition.system_message_role, definition.tool_choice
+    role = definition.system_message_role
     if role not in ROLES:
         raise UsageError(f"system_message_role is one of {', '.join(ROLES)}, not {role!r}")
-    if choice is not None and choice not in ("auto", "none", "required") and not isinstance(choice, Mapping):
-        raise UsageError(f"tool_choice is 'auto', 'none', 'required' or {{'name': ...}}, not {choice!r}")
+    check_tool_choice(definition.tool_choice)
     added = definition.additional_input
     if added and not all(isinstance(item, str | Message) for item in added):
         raise UsageError("additional_input takes a list of str and Message")
+
+
+def check_tool_choice(given: Any) -> str | dict[str, Any] | None:
+    """A `tool_choice` as models take it: a word, or `{"name": ...}`.
+
+    A tool may also be named as OpenAI's APIs have it, `{"type": "function", "function": {"name": ...}}` or
+    `{"type": "function", "name": ...}`.
+
+    Raises:
+        UsageError: It is nothing of the kind.
+    """
+    if given is None or (isinstance(given, str) and given in ("auto", "none", "required")):
+        return given
+    if isinstance(given, Mapping) and given.get("type", "function") == "function":
+        inner = given.get("function", given)
+        name = inner.get("name") if isinstance(inner, Mapping) else None
+        known = {"type", "function"} if "function" in given else {"type", "name"}
+        if isinstance(name, str) and name and given.keys() <= known:
+            return {"name": name}
+    raise UsageError(f"tool_choice is 'auto', 'none', 'required' or {{'name': ...}}, not {given!r}")
 
 
 def check_count(name: str, given: Any) -> None:

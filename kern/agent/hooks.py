@@ -101,7 +101,7 @@ def _offered(run: Run) -> dict[str, Any]:
         "team_id": source.team_id,
         "metadata": request.metadata,
         "dependencies": request.dependencies,
-        "debug_mode": request.debug,
+        "debug_mode": request.debug > 0,
     }
 
 

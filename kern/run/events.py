@@ -255,7 +255,13 @@ class ModelRequestCompletedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class ModelRetryEvent(BaseRunEvent):
-    """A request to a model is tried again; what was streamed of this turn is void."""
+    """A request to a model is tried again; what was streamed of this turn is void.
+
+    Args:
+        error: Why.
+        attempt: The number of the attempt that is made now; the first one, which failed, was 1.
+        delay: Seconds before it.
+    """
 
     error: str = ""
     attempt: int = 0
@@ -383,17 +389,23 @@ class RunContinuedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class RunCompletedEvent(BaseRunEvent):
-    """The run has ended well and is committed."""
+    """The run has ended well and is committed. The top-level run's event tells the state as of then."""
 
     content: Any = None
     content_type: str | None = None
     metrics: dict[str, Any] | None = None
+    session_state: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
     kind: ClassVar[str] = "RunCompleted"
 
 
 @dataclass(slots=True)
 class RunCancelledEvent(BaseRunEvent):
-    """The run was cancelled; what it had done is committed."""
+    """The run was cancelled; what it had done is committed.
+
+    Args:
+        reason: Who did it, where Kern knows: "by cancel_run".
+    """
 
     reason: str | None = None
     content: ClassVar[str] = ""

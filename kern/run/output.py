@@ -40,6 +40,8 @@ class ToolExecution:
         child_run_ids: For a delegation to all members: their runs.
         duration: In seconds.
         stop_after_tool_call: The run ended with this call.
+        confirmed: A person has allowed the call (True), or refused it; None if nobody was asked.
+        confirmation_note: What was said of a refusal.
         created_at: Seconds since the epoch.
     """
 
@@ -52,14 +54,14 @@ class ToolExecution:
     child_run_ids: list[str] | None = None
     duration: float | None = None
     stop_after_tool_call: bool = False
+    confirmed: bool | None = None
+    confirmation_note: str | None = None
     created_at: float = field(default_factory=time.time)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without what is not set."""
         return {
-            f.name: finite(value)
-            for f in fields(self)
-            if (value := getattr(self, f.name)) is not None and value is not False
+            f.name: finite(value) for f in fields(self) if (value := getattr(self, f.name)) is not f.default
         }
 
     @classmethod

@@ -72,6 +72,7 @@ def settle(run: Run, function: Function, site: CallSite) -> Go | ToolOutcome:
             requirement = _requirement(run, function, site, need)
         run.requirements.append(requirement)
         return ToolOutcome("", pending=True)
+    site.execution.confirmed, site.execution.confirmation_note = requirement.confirmed, requirement.note
     if requirement.confirmed is False:
         note = f": {requirement.note}" if requirement.note else ""
         return ToolOutcome(f"The user has rejected this call{note}. Do not repeat it as it is.")

@@ -243,10 +243,11 @@ async def ask(
     retries = run.spec.retries
     chosen = run.spec.tools if tools is None else tools
     failure: ModelError | ModelBehaviorError | None = None
+    failed = 0
     for asked, again in [(model, retries.count), *((other, 0) for other in retries.fallbacks)]:
         for attempt in range(again + 1):
             if failure is not None:
-                await _before_another(run, failure, retries.wait(attempt))
+                await _before_another(run, failure, failed + 1, retries.wait(attempt))
             deltas = (sink or run.spec.sink or RunSink)(run) if shown else RunSink(run, shown=False)
             choice = _choice(run) if chosen else None
             offered = chosen if choice != "none" or asked.has_choice_none else {}
@@ -261,6 +262,7 @@ async def ask(
                 return await _request(run, asked, request, deltas)
             except (ModelError, ModelBehaviorError) as error:
                 failure = error
+                failed += 1
                 if not _may_pass(error):
                     break
     raise failure or AssertionError("unreachable")
@@ -280,12 +282,12 @@ def _choice(run: Run) -> str | dict[str, Any] | None:
     return spec.tool_choice
 
 
-async def _before_another(run: Run, failure: KernError, delay: float) -> None:
+async def _before_another(run: Run, failure: KernError, attempt: int, delay: float) -> None:
     """A request has failed and is made again: what was streamed of the turn is void."""
     if run.shown_text and run.tree.listen is Listen.content:
         raise failure  # a consumer of text alone could not be told
     run.spoken.drop()
-    run.emit(ModelRetryEvent(run.source, text_of(failure), delay=delay))
+    run.emit(ModelRetryEvent(run.source, text_of(failure), attempt, delay))
     log.warning("run %s: %s; the request is made again in %g s", run.run_id, text_of(failure), delay)
     await asyncio.sleep(delay)
 
@@ -378,10 +380,17 @@ def terminal_event(
     """The one event that ends a run's events; a top-level run is committed first."""
     output = run.output
     if output.status is RunStatus.completed:  # a cancellation that came during its commit comes too late
-        return RunCompletedEvent(run.source, output.content, output.content_type, output.metrics.to_dict())
+        return RunCompletedEvent(
+            run.source,
+            output.content,
+            output.content_type,
+            output.metrics.to_dict(),
+            output.session_state,
+            output.metadata or None,
+        )
     if output.status is RunStatus.paused and error is None:
         return RunPausedEvent(run.source, output.requirements)
     if output.status is RunStatus.cancelled:
-        return RunCancelledEvent(run.source)
+        return RunCancelledEvent(run.source, "by cancel_run" if run.fate.stopped else None)
     text = output.error or ("" if error is None else text_of(error))
     return RunErrorEvent(run.source, text, output.error_type or type(error).__name__)

@@ -14,7 +14,7 @@ from typing import Any
 from kern._told import text_of
 from kern.db.base import RunRow
 from kern.errors import KernError, RunConflictError, RunDeadlineExceeded, StoreError, UsageError
-from kern.run.events import SessionStateConflictEvent
+from kern.run.events import RunCompletedEvent, SessionStateConflictEvent
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.beginning import Beginning
 from kern.runtime.control import ActiveRun, RunStopped, active_runs
@@ -141,6 +141,8 @@ async def _finish(run: Run, outer: CallState | None, failure: BaseException | No
         await _end(tree, outer, failure)
     except BaseException as error:  # noqa: BLE001 - raised again below
         failure = error
+    if run.output.events and isinstance(last := run.output.events[-1], RunCompletedEvent):
+        last.session_state = run.output.session_state  # which is known once all is committed
     if tree.listen is not Listen.nothing:
         tree.put(terminal_event(run, failure))
     if failure is not None:

@@ -65,10 +65,27 @@ class Members:
     specs: Mapping[str, RunnerSpec]
     rules: Rules
 
-    def unknown(self, member_id: str) -> ToolOutcome:
-        """What the leader is told of an id that nobody has."""
-        known = ", ".join(self.specs) or "none"
-        return ToolOutcome(f"There is no member with the id {member_id!r}. Members: {known}.", error=True)
+    def find(self, given: str) -> str | None:
+        """The id of the member that a leader means: by its id, or by a name that one member alone has."""
+        if given in self.specs:
+            return given
+        found = self._called(given)
+        return found[0] if len(found) == 1 else None
+
+    def _called(self, given: str) -> list[str]:
+        """The ids of those who may be meant: ids go before names, what is written so before other case."""
+        wanted = given.strip().casefold()
+        by_id = [key for key in self.specs if key.casefold() == wanted]
+        exact = [key for key, spec in self.specs.items() if spec.name == given]
+        by_name = [key for key, spec in self.specs.items() if (spec.name or "").strip().casefold() == wanted]
+        return by_id or exact or by_name
+
+    def unknown(self, given: str) -> ToolOutcome:
+        """What the leader is told of an id that nobody has, or a name that several have."""
+        several = len(self._called(given)) > 1
+        trouble = f"Several members are called {given!r}: use an id." if several else ""
+        trouble = trouble or f"There is no member with the id {given!r}."
+        return ToolOutcome(f"{trouble} Members: {', '.join(self.specs) or 'none'}.", error=True)
 
     async def begin(self, run: Run, spec: RunnerSpec, task: str, *, alone: bool = False) -> Run:
         """A member's run on the task, ready to be driven."""
@@ -171,9 +188,10 @@ class Delegation:
         if child is None:
             names = ["member_id", *(["task"] if self._team.rules.own_wording else [])]
             member_id, *task = _texts(site.call.arguments, ONE, names)
-            spec = self._team.specs.get(member_id)
-            if spec is None:
+            found = self._team.find(member_id)
+            if found is None:
                 return self._team.unknown(member_id)
+            spec = self._team.specs[found]
             child = await self._team.begin(
                 run, spec, "".join(task), alone=site.slot is None and not site.hooked
             )

@@ -174,7 +174,7 @@ class TaskList:
                 raise ToolError(f"task {task['id']} is {task['status']}")
             if task["assignee"] is None:
                 raise ToolError(f"task {task['id']} is assigned to nobody; use assign_task")
-            self._member(task["assignee"])
+            task["assignee"] = self._member(task["assignee"])
         for task in chosen:
             task.update(status=RUNNING, run_id=run.tree.request.run_id)
         return chosen
@@ -187,9 +187,12 @@ class TaskList:
             return await self.team.drive(child)
 
     def _member(self, member_id: str | None) -> str | None:
-        if member_id is not None and member_id not in self.team.specs:
+        if member_id is None:
+            return None
+        found = self.team.find(member_id)
+        if found is None:
             raise ToolError(self.team.unknown(member_id).content)
-        return member_id
+        return found
 
 
 class TaskTool:

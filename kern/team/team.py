@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kern.agent.agent import Agent
-from kern.agent.checks import check_count, check_seconds
+from kern.agent.checks import check_count, check_seconds, check_tool_choice
 from kern.agent.hooks import with_hooks
 from kern.agent.input_schema import with_input
 from kern.agent.options import NO_OPTIONS, RunOptions
@@ -156,7 +156,7 @@ class Team(Runner[TeamRunOutput]):
             review=tasks.review if mode is TeamMode.tasks and specs else None,
             sink=tasks.sink if mode is TeamMode.tasks and specs else None,
             after=self.steps_after(),
-            tool_choice=self.tool_choice,
+            tool_choice=check_tool_choice(self.tool_choice),
             tool_call_limit=self.tool_call_limit,
             max_requests=self.max_requests,
             retries=self.retry_policy(),
