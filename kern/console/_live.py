@@ -1,7 +1,8 @@
 """The live region: the last lines of the terminal, repainted in place while a run is on.
 
 What is whole is printed above it, once. The region itself is never as high as the terminal, so it never
-scrolls, and nothing of it is left in the scrollback.
+scrolls, and nothing of it is left in the scrollback. Its last row is empty and holds the cursor: what the
+terminal echoes there ("^C") neither wraps nor moves the rows above.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class _OneUpdate(RenderHook):
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         return [Lines([[self._BEGIN]]), *renderables, Lines([[self._END]])]
 
+
+_CURSOR_ROW = [Segment(" ")]  # rich leaves a last line that is empty out
 
 _regions: WeakKeyDictionary[Console, LiveRegion] = WeakKeyDictionary()
 _mutex = threading.Lock()
@@ -101,7 +104,9 @@ class LiveRegion:
         with self._console:
             self._follow_width()
             self._lines = lines
-            self._live.update(Lines(lines))
+            # The region as it is to be, before anything is printed above it: rich would draw the old one again
+            # below what is printed, and the next refresh would leave its rows empty.
+            self._live.update(Lines([*lines, _CURSOR_ROW] if lines else []), refresh=True)
             for printed, items in groupby((*waiting, *above), key=lambda item: isinstance(item, str)):
                 if printed:
                     # No line is broken here that the terminal would not break: it can be copied as it was.
@@ -109,8 +114,6 @@ class LiveRegion:
                     self._console.print(Group(*map(Harmless, text)), soft_wrap=True)
                 else:
                     self._console.print(*items)
-            if not (waiting or above):
-                self._live.refresh()
 
     def stop(self, above: Sequence[ConsoleRenderable] = ()) -> None:
         """Print `above`, remove the region, give back the cursor, standard output and standard error."""
