@@ -163,7 +163,11 @@ def test_no_other_private_part_of_others_is_used() -> None:
 
 # What is imported is declared.
 
-DISTRIBUTIONS = {"pydantic_core": "pydantic-core", "typing_extensions": "typing-extensions"}
+DISTRIBUTIONS = {
+    "markdown_it": "markdown-it-py",
+    "pydantic_core": "pydantic-core",
+    "typing_extensions": "typing-extensions",
+}
 EXTRA_OF = {
     "kern/console/": "console",
     "kern/tools/duckduckgo.py": "duckduckgo",

@@ -12,13 +12,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from kern.console._files import has_descriptor, is_open, is_terminal
+
 _LINE_ENDS_WITHIN = 1.0
 """Seconds that a read which is given up may take to return."""
 
 
 def is_interactive() -> bool:
-    """Whether a person types: standard input is a terminal."""
-    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+    """Whether a person types: standard input is a terminal, and there is somewhere to prompt."""
+    return is_terminal(sys.stdin) and has_descriptor(sys.stdin) and sys.stdout is not None
 
 
 async def read_line(prompt: str) -> str | None:
@@ -28,7 +30,7 @@ async def read_line(prompt: str) -> str | None:
     a daemon thread of its own: no pool's thread is held by a person who thinks, and no process waits at
     its exit for a line. A cancelled read takes nothing from the input, and leaves the terminal as it was.
     """
-    if sys.stdin is None or sys.stdin.closed:
+    if not is_open(sys.stdin):
         return None
     loop = asyncio.get_running_loop()
     line: asyncio.Future[str | None] = loop.create_future()

@@ -19,6 +19,7 @@ from rich.control import Control
 from rich.live import Live
 from rich.segment import ControlType, Segment
 
+from kern.console._files import is_terminal
 from kern.console._panels import Harmless, Lines
 from kern.console._redirect import redirect
 
@@ -82,7 +83,7 @@ class LiveRegion:
             _regions[console] = region = cls(console)
         region._live.start()
         console.push_render_hook(_OneUpdate())
-        if console.file.isatty():
+        if is_terminal(console.file):
             region._give_back = redirect(region._above.append)
         return region
 
@@ -104,8 +105,8 @@ class LiveRegion:
         with self._console:
             self._follow_width()
             self._lines = lines
-            # The region as it is to be, before anything is printed above it: rich would draw the old one again
-            # below what is printed, and the next refresh would leave its rows empty.
+            # The region as it is to be, before anything is printed above it: rich would draw the old one
+            # again below what is printed, and the next refresh would leave its rows empty.
             self._live.update(Lines([*lines, _CURSOR_ROW] if lines else []), refresh=True)
             for printed, items in groupby((*waiting, *above), key=lambda item: isinstance(item, str)):
                 if printed:

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TextIO
 from weakref import WeakValueDictionary
 
+from kern.console._files import is_terminal
 from kern.console._plain import PlainView
 from kern.console._redirect import real_stdout
 from kern.console._view import View, ViewOptions
@@ -52,7 +53,7 @@ def open_view(message: str, options: ViewOptions, *, stream: bool, console: Any 
 
 def _terminal(file: TextIO | None) -> Console | None:
     """The one console of a terminal, so that views at the same time know of each other; else None."""
-    if file is None or file.closed or not file.isatty() or find_spec("rich") is None:
+    if file is None or not is_terminal(file) or find_spec("rich") is None:
         return None
     from rich.console import Console
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
+from markdown_it.token import Token
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.highlighter import JSONHighlighter
-from rich.markdown import Markdown
+from rich.markdown import Markdown, MarkdownContext, MarkdownElement, TableElement
 from rich.panel import Panel
 from rich.segment import Segment
 from rich.table import Table
@@ -63,10 +66,11 @@ class Lines:
 def body_of(text: str, form: Format) -> RenderableType:
     """A block's body; `text` is clean. Without `markdown` no character of it has a meaning."""
     if form == "markdown":
-        # A link's address is written out: one that hides behind its text could lead anywhere.
-        return Markdown(text, hyperlinks=False)
+        return WholeMarkdown(text)
     if form == "list":
         grid = Table.grid(padding=(0, 1))  # what is too long for a line is indented under its beginning
+        grid.add_column()
+        grid.add_column(overflow="fold")  # "…" would take the end of a long word away
         for line in text.splitlines():
             bullet, _, item = line.partition(" ")
             grid.add_row(Text(bullet), Text(item))
@@ -92,3 +96,98 @@ def framed(content: RenderableType, title: str, border: str) -> Panel:
 def panel_of(block: Block) -> Harmless:
     """A block as it is printed."""
     return Harmless(framed(body_of(block.body, block.format), block.title, BORDERS[block.kind]))
+
+
+# Markdown as rich renders it, except that no text is lost: in tables, in HTML, in what is nested deeply.
+
+_LEAST_CELL = 2
+"""Columns of the terminal that a table's column needs: a wide character's."""
+
+
+_DEEPEST = 17
+"""Levels of nested tokens; the parser leaves out what lies below its own limit of 20."""
+_COLUMNS = {"blockquote": 4, "list_item": 5}
+"""How many columns each level of these takes away, at most."""
+_LEAST_TEXT = 8
+
+
+class WholeTable(TableElement):
+    """A table whose cells wrap anywhere, since some scripts have no spaces; rich cuts them with "…".
+
+    Where there are too many columns for the width, each row is a list of its cells.
+    """
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Render the table."""
+        for table in super().__rich_console__(console, options):
+            if not isinstance(table, Table):
+                yield table
+            elif len(table.columns) * (_LEAST_CELL + 2) > options.max_width:
+                yield from _rows_as_text(table)
+            else:
+                for column in table.columns:
+                    column.overflow = "fold"
+                    column.min_width = _LEAST_CELL
+                yield table
+
+
+def _rows_as_text(table: Table) -> Iterable[Text]:
+    headers = [column.header for column in table.columns]
+    rows = zip(*(column.cells for column in table.columns), strict=False)
+    for row in (headers, *rows):
+        yield Text(" | ").join(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row)
+
+
+class HtmlBlock(MarkdownElement):
+    """HTML is shown as it is written; a terminal has no other way, and rich leaves it out."""
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def on_text(self, context: MarkdownContext, text: str | Text) -> None:
+        """The block's source."""
+        self._text += str(text)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Render it."""
+        yield Text(self._text.rstrip("\n"), overflow="fold")
+
+
+class WholeMarkdown(Markdown):
+    """Markdown of which all text is shown.
+
+    A link's address is written out: one that hides behind its text could lead anywhere.
+    """
+
+    elements: ClassVar[dict[str, type[MarkdownElement]]] = {
+        **Markdown.elements,
+        "table_open": WholeTable,
+        "html_block": HtmlBlock,
+    }
+
+    def __init__(self, markup: str) -> None:
+        super().__init__(markup, hyperlinks=False)
+        for token in self.parsed:
+            for child in token.children or ():
+                if child.type == "html_inline":
+                    is_break = child.content.replace(" ", "").lower() in ("<br>", "<br/>")
+                    child.type = "hardbreak" if is_break else "text"
+        self._depth = max((token.level for token in self.parsed), default=0)
+        self._indent = _deepest_indent(self.parsed)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Render it; as it is written, where it is nested too deeply to be laid out."""
+        if self._depth > _DEEPEST or self._indent + _LEAST_TEXT > options.max_width:
+            yield Text(self.markup)
+        else:
+            yield from super().__rich_console__(console, options)
+
+
+def _deepest_indent(tokens: Iterable[Token]) -> int:
+    """How many columns the most deeply nested text is indented by."""
+    indent = deepest = 0
+    for token in tokens:
+        kind = token.type.removesuffix("_open").removesuffix("_close")
+        indent += token.nesting * _COLUMNS.get(kind, 0)
+        deepest = max(deepest, indent)
+    return deepest

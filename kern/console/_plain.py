@@ -16,8 +16,9 @@ from kern.console._blocks import (
     member_blocks,
     message_block,
 )
+from kern.console._files import write_text
 from kern.console._progress import Progress, RunProgress, progress_of
-from kern.console._text import clean, encodable, first_line, same_json
+from kern.console._text import clean, first_line, same_json
 from kern.console._view import View, ViewOptions, mark_shown
 from kern.run.events import (
     TERMINAL_EVENTS,
@@ -45,7 +46,6 @@ class PlainView(View):
         self._options = options
         self._stream = stream
         self._file = file
-        self._encoding: str | None = getattr(file, "encoding", None)
         self._progress = Progress()
         self._section = ""
         self._empty = True
@@ -162,8 +162,7 @@ class PlainView(View):
         if self._file is None or not text:
             return
         try:
-            self._file.write(encodable(text, self._encoding))
-            self._file.flush()
+            write_text(self._file, text)
         except (OSError, ValueError):
             self._file = None  # the reader has gone, or the file is closed: nothing more is tried
             raise

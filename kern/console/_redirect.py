@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any, TextIO, cast
 from weakref import WeakValueDictionary
 
+from kern.console._files import flush, is_terminal
+
 
 class Redirect:
     """Stands for a terminal's stream: whole lines go to the live region, which prints them above itself.
@@ -41,7 +43,7 @@ class Redirect:
         """Pass on what has no newline yet."""
         with self._lock:
             if self._put is None:
-                self.file.flush()
+                flush(self.file)
             elif self._line:
                 self._put(self._line)
                 self._line = ""
@@ -61,7 +63,7 @@ def redirect(put: Callable[[str], None]) -> Callable[[], None]:
     taken: list[tuple[str, Redirect]] = []
     for name in ("stdout", "stderr"):
         file = getattr(sys, name)
-        if file is None or isinstance(file, Redirect) or file.closed or not file.isatty():
+        if isinstance(file, Redirect) or not is_terminal(file):
             continue
         stream = _redirects.setdefault(id(file), Redirect(file))
         stream.lead(put)

@@ -41,6 +41,8 @@ def encodable(text: str, encoding: str | None) -> str:
         text.encode(encoding)
     except UnicodeEncodeError:
         return text.encode(encoding, "replace").decode(encoding)
+    except LookupError:  # Python does not know the encoding
+        return text.encode("ascii", "replace").decode()
     return text
 
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from kern.console._files import encoding_of, write_text
 from kern.console._input import is_interactive, read_line
 from kern.console._open import open_view
 from kern.console._text import clean, encodable
@@ -56,7 +57,7 @@ async def chat(
                 line = None
             if line is None:
                 if is_interactive():
-                    print(flush=True)  # noqa: T201 -- what comes next begins on a line of its own
+                    write_text(sys.stdout, "\n")  # what comes next begins on a line of its own
                 return
             text = line.strip()
             if text.casefold() in leave:
@@ -82,7 +83,7 @@ async def _answer(respond: Callable[[Any], Awaitable[None]], text: Any, ctrl_c: 
 
 
 def _question(prompt: str, emoji: str) -> str:
-    encoding: str | None = getattr(sys.stdout, "encoding", None)
+    encoding = encoding_of(sys.stdout)
     if encodable(emoji, encoding) != emoji:
         emoji = ""
     return encodable(clean(f"{emoji} {prompt}: ".lstrip()), encoding)
