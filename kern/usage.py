@@ -32,13 +32,13 @@ class Usage:
     requests: int = 0
 
     def add(self, other: Usage) -> None:
-        """Count `other` in; what is below zero is no count, and takes nothing off a limit."""
-        self.input_tokens += max(other.input_tokens, 0)
-        self.output_tokens += max(other.output_tokens, 0)
-        self.total_tokens += max(other.total_tokens, 0)
-        self.cached_tokens += max(other.cached_tokens, 0)
-        self.reasoning_tokens += max(other.reasoning_tokens, 0)
-        self.requests += max(other.requests, 0)
+        """Count `other` in; what is below zero, or NaN, is no count and takes nothing off a limit."""
+        self.input_tokens += max(0, other.input_tokens)
+        self.output_tokens += max(0, other.output_tokens)
+        self.total_tokens += max(0, other.total_tokens)
+        self.cached_tokens += max(0, other.cached_tokens)
+        self.reasoning_tokens += max(0, other.reasoning_tokens)
+        self.requests += max(0, other.requests)
 
     def to_dict(self) -> dict[str, Any]:
         """The counts that are not zero."""
@@ -106,8 +106,10 @@ class UsageLedger:
             self._tool_calls += 1
 
     def count(self, usage: Usage) -> None:
-        """Count the tokens of a request that was made."""
-        self._used.add(usage)
+        """Count the tokens of a request that was made; a total that is less than its parts is their sum."""
+        used = self._used
+        used.add(usage)
+        used.total_tokens = max(used.total_tokens, used.input_tokens + used.output_tokens)
 
     def resume(self, usage: Usage, tool_calls: int) -> None:
         """Count what a run used before it was paused."""
