@@ -7,6 +7,7 @@ official Python client, against which the tests validate every chunk.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -30,7 +31,7 @@ def whole(request: ReceivedRequest, answer: Answer) -> bytes:
     fault = answer.fault
     if fault is not None and fault.kind in ("failed", "error_event"):
         raise Refused(500, fault.message, code=fault.code, model=request.model)
-    deltas = deltas_of(answer)
+    deltas = deltas_of(_without_commentary(answer))
     message: dict[str, Any] = {"role": "assistant", "content": deltas.content, "refusal": None}
     if deltas.reasoning:
         message["reasoning_content"] = deltas.reasoning_text
@@ -51,7 +52,7 @@ def whole(request: ReceivedRequest, answer: Answer) -> bytes:
 
 def stream(request: ReceivedRequest, answer: Answer) -> list[Event]:
     """The answer as server-sent events."""
-    deltas = deltas_of(answer)
+    deltas = deltas_of(_without_commentary(answer))
     options = request.body.get("stream_options") or {}
     out = _Stream(request, with_usage=bool(options.get("include_usage")))
     opening: dict[str, Any] = {"role": "assistant", "content": None if deltas.text is None else ""}
@@ -123,10 +124,17 @@ def _base(request: ReceivedRequest, kind: str) -> dict[str, Any]:
     }
 
 
+def _without_commentary(answer: Answer) -> Answer:
+    texts = [text for text in (answer.commentary, answer.text) if text]
+    return answer if answer.commentary is None else replace(answer, commentary=None, text="\n\n".join(texts))
+
+
 def _finish(answer: Answer, deltas: Deltas) -> str:
     fault = answer.fault
     if fault is not None and fault.kind == "incomplete":
         return _FINISH[fault.code or "max_output_tokens"]
+    if answer.finish_reason is not None:
+        return answer.finish_reason
     return "tool_calls" if deltas.calls else "stop"
 
 

@@ -151,6 +151,8 @@ class _ItemReader:
         message = Message(role)
         allowed = _ASSISTANT_PARTS if role == "assistant" else _INPUT_PARTS
         _read_content(message, item.get("content"), f"{path}.content", allowed)
+        if item.get("phase") == "commentary":
+            message.content, message.commentary = None, message.content
         self._append(message)
 
     def _call(self, item: dict[str, Any], path: str) -> None:

@@ -17,7 +17,7 @@ from kern.messages import ToolCall
 from kern.testing._events import Deltas, Event, deltas_of, strike_index, usage_of
 from kern.testing._items import ItemIds
 from kern.testing._refusal import Refused, error_object
-from kern.testing.answers import Answer, Fault
+from kern.testing.answers import Answer, Fault, words
 from kern.testing.request import ReceivedRequest
 from kern.usage import Usage
 
@@ -66,6 +66,7 @@ def stream(request: ReceivedRequest, answer: Answer) -> list[Event]:
     out = _Stream(_Reply(request, answer), request)
     out.opening()
     out.reasoning()
+    out.commentary()
     out.message()
     out.calls()
     out.ending()
@@ -82,6 +83,8 @@ class _Reply:
         self.deltas: Deltas = deltas_of(answer)
         self.usage = usage_of(answer, self.deltas, request)
         fault = answer.fault
+        self.commentary = answer.commentary
+        self.status = answer.finish_reason or "completed"
         self.incomplete = fault.code if fault is not None and fault.kind == "incomplete" else None
         self.item_status = "incomplete" if self.incomplete else "completed"
         body = request.body
@@ -96,7 +99,8 @@ class _Reply:
         }
         ids = ItemIds(reasoned=bool(self.deltas.reasoning), stored=body.get("store") is not False)
         self.reasoning_id = ids.of("rs")
-        self.message_id = ids.of("msg")
+        self.commentary_id = ids.of("msg")
+        self.message_id = ids.of("msg", 1)
         self.call_ids = [ids.of("fc", number) for number in range(len(self.deltas.calls))]
 
     def response(self, status: str, output: Sequence[dict[str, Any]] = (), **changed: Any) -> dict[str, Any]:
@@ -110,7 +114,7 @@ class _Reply:
         if self.incomplete:
             details = {"reason": self.incomplete}
             return self.response("incomplete", self.items(), incomplete_details=details, usage=usage)
-        return self.response("completed", self.items(), completed_at=int(time.time()), usage=usage)
+        return self.response(self.status, self.items(), completed_at=int(time.time()), usage=usage)
 
     def failed(self, fault: Fault) -> dict[str, Any]:
         """The response object of a failure."""
@@ -120,6 +124,8 @@ class _Reply:
     def items(self) -> list[dict[str, Any]]:
         """The finished output items."""
         items = [self.reasoning_item()] if self.deltas.reasoning else []
+        if self.commentary is not None:
+            items.append(self.commentary_item())
         if self.deltas.text is not None:
             items.append(self.message_item())
         return items + [self.call_item(index) for index in range(len(self.deltas.calls))]
@@ -143,7 +149,17 @@ class _Reply:
     def open_message(self) -> dict[str, Any]:
         """The message as it starts."""
         item = {"id": self.message_id, "type": "message", "status": "in_progress"}
-        return item | {"role": "assistant", "content": []}
+        phase = {} if self.commentary is None else {"phase": "final_answer"}
+        return item | {"role": "assistant", "content": []} | phase
+
+    def commentary_item(self) -> dict[str, Any]:
+        """The message of commentary, its text in one part."""
+        said = {"status": "completed", "content": [_text(self.commentary or "")]}
+        return self.open_message() | {"id": self.commentary_id, "phase": "commentary"} | said
+
+    def open_commentary(self) -> dict[str, Any]:
+        """The message of commentary as it starts."""
+        return self.commentary_item() | {"status": "in_progress", "content": []}
 
     def call_item(self, index: int) -> dict[str, Any]:
         """A function call."""
@@ -204,23 +220,31 @@ class _Stream:
         self._emit("response.reasoning_summary_part.done", **where, part=_summary(text))
         self._item("done", reply.reasoning_item())
 
+    def commentary(self) -> None:
+        """The message that says what comes."""
+        reply = self._reply
+        if reply.commentary is not None:
+            self._said(reply.open_commentary(), words(reply.commentary), reply.commentary_item())
+
     def message(self) -> None:
         """The message item and the text in it."""
         reply = self._reply
-        if reply.deltas.text is None:
-            return
-        self._item("added", reply.open_message())
+        if reply.deltas.text is not None:
+            self._said(reply.open_message(), reply.deltas.text, reply.message_item())
+
+    def _said(self, opened: dict[str, Any], pieces: Sequence[str], done: dict[str, Any]) -> None:
+        self._item("added", opened)
         where: dict[str, Any] = {
-            "item_id": reply.message_id,
+            "item_id": done["id"],
             "output_index": self._output_index,
             "content_index": 0,
         }
-        text = reply.deltas.content or ""
+        text = "".join(pieces)
         self._emit("response.content_part.added", **where, part=_text(""))
-        self._emit_deltas("response.output_text.delta", reply.deltas.text, **where, logprobs=[])
+        self._emit_deltas("response.output_text.delta", pieces, **where, logprobs=[])
         self._emit("response.output_text.done", **where, text=text, logprobs=[])
         self._emit("response.content_part.done", **where, part=_text(text))
-        self._item("done", reply.message_item())
+        self._item("done", done)
 
     def calls(self) -> None:
         """The function calls: one after the other, or all open at once."""

@@ -132,6 +132,10 @@ class Answer:
         tool_calls: What it asks to be called; see `tool_call`.
         reasoning: Its reasoning: a summary in Responses, `reasoning_content` in Chat Completions (as
             compatible servers send it; OpenAI's own shows none there).
+        commentary: What it says about its work before text and calls: in Responses a message of its own with
+            the phase "commentary", in Chat Completions, which has no such thing, the beginning of the text.
+        finish_reason: The word for its end, instead of the usual one: `finish_reason` in Chat Completions,
+            `status` in Responses.
         usage: What is reported as used; None counts roughly (a delta is a token).
         pieces: How the text is cut into deltas; None cuts it into words.
         latency: Seconds before the first byte.
@@ -146,6 +150,8 @@ class Answer:
     text: str | None = None
     tool_calls: Sequence[ToolCall] = field(default=(), kw_only=True)
     reasoning: str | None = field(default=None, kw_only=True)
+    commentary: str | None = field(default=None, kw_only=True)
+    finish_reason: str | None = field(default=None, kw_only=True)
     usage: Usage | None = field(default=None, kw_only=True)
     pieces: Sequence[str] | None = field(default=None, kw_only=True)
     latency: float = field(default=0.0, kw_only=True)

@@ -66,10 +66,13 @@ class ResponsesReader(AnswerReader):
         self._voice = self._content
         self._reasoning_part: tuple[Any, Any] | None = None
         self._final: dict[str, Any] | None = None
+        self._last = b""
 
     def _read_event(self, name: bytes, data: bytes) -> None:
-        if name and name not in _READ:
-            return
+        if name:
+            self._last = name
+            if name not in _READ:
+                return
         if data == b"[DONE]":  # some servers end this protocol, too, with the mark of the other one
             return
         event = self._parse(data)
@@ -172,7 +175,8 @@ class ResponsesReader(AnswerReader):
 
     def _respond(self) -> ModelResponse:
         if self._final is None:
-            raise StreamFault("the stream ended before the answer was complete")
+            last = f", after {self._last.decode(errors='replace')!r}" if self._last else ""
+            raise StreamFault(f"the stream ended before the answer was complete{last}")
         items = [self._streamed_reasoning(item) for item in items_of(self._final.get("output"))]
         items = items or self._streamed_output()
         built = Output(mended_json(items) if self._halved else items, structured=self._structured)
