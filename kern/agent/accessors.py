@@ -78,6 +78,7 @@ class SessionAccess(StateAccess):
                 raise RunConflictError(
                     f"session {session.session_id!r} has a run that goes on; cancel it first"
                 )
+            session.forget()  # who comes from now on finds what is stored then; who has it learns it
             return await session.db.delete_session(session.session_id)
 
     async def aset_session_name(

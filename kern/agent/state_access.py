@@ -80,7 +80,7 @@ class StateAccess(Definition):
             edit = CallState(session.state, writer, session=session.key, shape=spec.shape)
             async with Block(edit) as state:
                 spec.shape.update(state, updates)
-            await session.commit(lambda conflicts: [])
+            await session.commit(lambda conflicts: [], writer=writer)
             return decode(session.state.text)
 
     async def asession_state_history(
@@ -113,7 +113,7 @@ class StateAccess(Definition):
             UsageError: There is no such session, or no such revision of it.
         """
         async with self._use(session_id, user_id) as session:
-            if not session.row.version and not session.busy:
+            if not session.stored and not session.busy:
                 raise UsageError(f"there is no session {session.session_id!r} to fork")
             if revision is None:
                 text, version = session.state.text, session.version
@@ -176,6 +176,7 @@ class StateAccess(Definition):
             spec=self.state_spec(),
             user_id=ANY_USER if user_id is None else user_id,
             owner=claimed,
+            creates=create,
         )
 
     def _own_call(self, session_id: str | None, user_id: str | None) -> CallState | None:

@@ -255,14 +255,14 @@ def check_commit(stored: SessionRow | None, commit: Commit) -> None:
     """See that `commit` may be made on `stored`: the same for every database.
 
     Raises:
-        SessionOwnershipError: It belongs to another user.
         SessionDeletedError: It is not the session that the caller knows.
+        SessionOwnershipError: It belongs to another user.
     """
-    if stored is not None and stored.user_id != commit.user_id:
-        raise SessionOwnershipError(commit.session_id)
     known = commit.known
     if known is not None and (stored is None or stored.generation != known.generation):
         raise SessionDeletedError(commit.session_id)
+    if stored is not None and stored.user_id != commit.user_id:
+        raise SessionOwnershipError(commit.session_id)
 
 
 def applied(stored: SessionRow | None, commit: Commit, write: StateWrite) -> SessionRow:

@@ -18,7 +18,8 @@ from contextlib import asynccontextmanager, suppress
 from kern.db.base import Db
 from kern.errors import SessionBusyError, SessionError, StoreError
 from kern.runtime.debug import log
-from kern.runtime.session import Ending, LiveSession
+from kern.runtime.expected import Ending
+from kern.runtime.session import LiveSession
 from kern.runtime.spec import OnBusy
 from kern.state.large import uninterrupted
 

@@ -176,8 +176,9 @@ def _note(run: Run, error: BaseException) -> None:
 
 def _unsaved(run: Run, error: BaseException, failure: BaseException | None) -> BaseException:
     """What to raise for a run whose end is not in the database."""
-    log.error("run %s is not saved: %s", run.run_id, text_of(error))
-    run.output.session_state = run.tree.state()
+    log.error("the end of run %s is not saved: %s", run.run_id, text_of(error))
+    if run.output.session_state is None:
+        run.output.session_state = run.tree.state()
     if isinstance(failure, asyncio.CancelledError):
         failure.__context__ = error
         return failure
@@ -218,16 +219,22 @@ async def _end(tree: Tree, outer: CallState | None, failure: BaseException | Non
         tree.top.output.state_conflicts = [conflict.to_dict() for conflict in conflicts]
         return _rows(tree)
 
-    commit = asyncio.create_task(tree.session.commit(rows))
+    def take_note(state: bytes) -> None:  # for who wants to save it by other means
+        tree.top.output.session_state = decode(state)
+
+    commit = asyncio.create_task(tree.session.commit(rows, unsaved=take_note))
     cancelled = failure if isinstance(failure, asyncio.CancelledError) else None
     deadline = time.monotonic() + COMMIT_SECONDS if cancelled is not None else None
     while not commit.done() or commit.cancelled():
         if commit.cancelled():  # by `asyncio.run`, which cancels every task at its end, this one too
-            commit = asyncio.create_task(tree.session.commit(rows))
+            commit = asyncio.create_task(tree.session.commit(rows, unsaved=take_note))
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             commit.add_done_callback(_log_late_end)
-            late = StoreError(f"the end of the run was not committed within {COMMIT_SECONDS:g} s")
+            late = StoreError(
+                f"the end of the run was not committed within {COMMIT_SECONDS:g} s; the database is still at "
+                "work, so that it may be saved later"
+            )
             raise _unsaved(tree.top, late, cancelled)
         try:
             await asyncio.wait([commit], timeout=left)

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, Protocol
 from kern.errors import UsageError
 from kern.state.codec import decode, encode, encode_edited
 from kern.state.lock import FairLock
-from kern.state.merge import Conflict, merge
+from kern.state.merge import Conflict, Merged, merge
 from kern.state.patch import Operation, apply, diff
+from kern.state.pointer import MISSING, lookup
 from kern.state.spec import StateSpec, Upgrade
 
 
@@ -42,6 +43,10 @@ class Writer:
 
 MERGE = Writer(tool="merge")
 """The writer of what other processes had committed."""
+
+
+TAKEN_BACK = Writer(tool="not_saved")
+"""The writer of a state without the changes that could not be saved."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -168,6 +173,29 @@ class LiveState:
             self.changes = numbered(replayed(since, start, theirs, tree, self.spec), revision)
             self._publish(merged, tree, MERGE)
 
+    def take_back(self, base: bytes, revision: int, gone: Callable[[Change], bool]) -> None:
+        """Undo the changes that the database does not have and that `gone` is true of, and keep the others.
+
+        Args:
+            base: The text that the first of all changes starts from: the stored one.
+            revision: Its revision.
+        """
+        with self._mutex:
+            if not any(map(gone, self.changes)):
+                return
+            before = current = decode(base)
+            kept = []
+            for change in self.changes:
+                after = apply(before, change.patch)
+                if not gone(change):
+                    merged = _without(self.spec.merge(before, current, after))
+                    self.conflicts += merged.conflicts
+                    kept.append(replace(change, patch=diff(current, merged.value)))
+                    current = merged.value
+                before = after
+            self.changes, self.revision = numbered(kept, revision), revision + len(kept)
+            self._publish(*encode(current), TAKEN_BACK)
+
     def subscribe(self, subscriber: Callable[[Change], None], opened: Callable[[bytes, int], None]) -> None:
         """Call `opened` with the text and revision of now, and `subscriber` with every change from now on.
 
@@ -220,6 +248,30 @@ def replayed(changes: list[Change], base: Any, theirs: Any, merged: Any, spec: S
         made.append(replace(change, patch=diff(current, after)))
         current = after
     return made
+
+
+def _without(merged: Merged) -> Merged:
+    """A merge with a state from which a change was taken back: what has counted on counts without it."""
+    patch: list[Operation] = []
+    conflicts = []
+    for conflict in merged.conflicts:
+        value = _built_on_nothing(conflict)
+        if value is MISSING or lookup(merged.value, conflict.path) is not conflict.ours:
+            conflicts.append(conflict)
+        else:
+            patch.append({"op": "replace", "path": conflict.path, "value": value})
+    return Merged(apply(merged.value, patch), conflicts)
+
+
+def _built_on_nothing(conflict: Conflict) -> Any:
+    """Ours without what was built on; MISSING if it is no number and no collection."""
+    base, theirs, ours = conflict.base, conflict.theirs, conflict.ours
+    if type(base) in (list, dict) and type(ours) is type(base) and theirs is MISSING:
+        return merge(base, type(base)(), ours).value
+    theirs = 0 if theirs is MISSING else theirs
+    if all(type(value) in (int, float) for value in (base, theirs, ours)):
+        return ours - base + theirs
+    return MISSING
 
 
 class EnclosedScope:

@@ -27,7 +27,7 @@ from kern import Agent, RunContext
 from kern.db.base import Commit, Committed, Db, RunRow
 from kern.db.in_memory import InMemoryDb
 from kern.db.sqlite import SqliteDb
-from kern.errors import InvalidStateError, StoreError
+from kern.errors import InvalidStateError, SessionDeletedError, StoreError
 from kern.run import SessionStateConflictEvent
 from kern.runtime.reconcile import change_of
 from kern.runtime.session import ANY_USER, LiveSession, LiveSessions
@@ -298,21 +298,19 @@ async def test_a_policy_that_fails_leaves_the_stored_state_alone() -> None:
         assert await stored(a.db) == {"n": 1}
 
 
-async def test_a_session_that_was_deleted_meanwhile_comes_back_with_what_is_known_of_it() -> None:
+async def test_a_session_that_was_deleted_meanwhile_does_not_come_back() -> None:
     async with two(StateSpec(default=lambda: {"n": 0})) as (a, b):
         await a.edit(lambda s: s.update(n=1))
         await a.commit()
         await b.commit()
         await b.edit(lambda s: s.update(n=2))
         await a.db.delete_session(SESSION)
-        await b.commit()
-        assert await stored(b.db) == {"n": 2}
-        taken, changes = await b.session.log()
-        assert (taken.revision, [c.revision for c in changes]) == (2, [2])
-        await check_log(b.db, {1: b'{"n":1}', 2: b'{"n":2}'})
+        with pytest.raises(SessionDeletedError, match="'s' was deleted"):
+            await b.commit()
+        assert await b.db.load_session(SESSION) is None
 
 
-async def test_a_session_that_was_deleted_and_made_anew_is_merged_not_overwritten() -> None:
+async def test_a_session_that_was_deleted_and_made_anew_is_another_one() -> None:
     async with two(StateSpec(default=lambda: {"n": 0})) as (a, b):
         await a.edit(lambda s: s.update(n=1))
         await a.commit()
@@ -324,8 +322,9 @@ async def test_a_session_that_was_deleted_and_made_anew_is_merged_not_overwritte
         await third.edit(lambda s: s.update(n=7))
         await third.commit()
         await third.stop()
-        await b.commit()
-        assert await stored(b.db) == {"n": 7, "b": True}
+        with pytest.raises(SessionDeletedError):
+            await b.commit()
+        assert await stored(b.db) == {"n": 7}
 
 
 async def test_a_commit_whose_answer_got_lost_is_not_made_twice() -> None:

@@ -1,0 +1,170 @@
+"""How a live state gets into the database: with the rows of the run that ends, once, or not at all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from kern.db.base import Commit, Committed, Db, SessionRow
+from kern.errors import InvalidStateError, SessionDeletedError, SessionOwnershipError, StoreError
+from kern.runtime.attempt import Attempt, Doubt
+from kern.runtime.debug import log
+from kern.runtime.reconcile import Reconciler, RowsWithConflicts
+from kern.state.large import off_loop
+from kern.state.lock import FairLock
+from kern.state.merge import Conflict
+from kern.state.scope import LiveState, Writer
+from kern.state.spec import StateSpec
+
+
+class Saved:
+    """A session's live state, and the session as it is stored.
+
+    Args:
+        db: Where it is kept.
+    """
+
+    row: SessionRow
+    """The session as this process last saw it stored, or what it would be stored as."""
+    stored: bool
+    """There is such a session in the database, as far as this process knows."""
+    state: LiveState
+    forget: Callable[[], None]
+    """Called when the session turns out to be deleted."""
+
+    def __init__(self, db: Db, session_id: str) -> None:
+        self.db = db
+        self.session_id = session_id
+        self.version = 0
+        """The version of the live state, in the count of the application's migrations."""
+        self.summary: str | None = None
+        """A new summary, to be written with the next commit."""
+        self._spec = StateSpec()
+        self._commit_lock = FairLock()
+        self._doubt: Doubt | None = None
+
+    async def commit(
+        self,
+        rows: RowsWithConflicts,
+        *,
+        writer: Writer | None = None,
+        unsaved: Callable[[bytes], None] = lambda text: None,
+    ) -> Sequence[Conflict]:
+        """Write the live state as it is now, and the runs' rows, in one transaction.
+
+        Returns where another process had changed the same values; this one's were kept. What is not saved is
+        not kept either: the changes of a commit that fails are taken back from the live state.
+
+        Args:
+            rows: Makes the runs' rows.
+            writer: Who made the changes, if no run did.
+            unsaved: Called with the state as it was, before the changes are taken back.
+
+        Raises:
+            StoreError: It is not saved; or, as the message says then, it is not known whether it is.
+            SessionDeletedError: There is no such session any more; nothing is written.
+            InvalidStateError: It cannot be merged with what another process has written; nothing is.
+        """
+        await self._commit_lock.acquire()
+        try:
+            attempt = None
+            try:
+                if self._doubt is not None:
+                    await self._clear_doubt(self._doubt)
+                attempt = self._attempt(rows, writer)
+                committed = await self._write(attempt)
+            except Exception as error:  # noqa: BLE001 - raised again, unless only the answer was lost
+                unsaved(self.state.text)
+                attempt = attempt or self._attempt(rows, writer)
+                committed = await self._after_failure(attempt, error)
+            except BaseException:  # `asyncio.run` cancels all at its end; a run's end is then written again
+                if self._doubt is None and attempt is not None:
+                    self._doubt = Doubt(attempt)
+                raise
+            await self._note(attempt, committed)
+        finally:
+            self._commit_lock.release()
+        conflicts = () if committed.repeated else attempt.reconciler.conflicts
+        for conflict in conflicts:
+            log.warning("session %s: conflict at %s, ours kept", self.session_id, conflict.path or "the root")
+        return conflicts
+
+    def _attempt(self, rows: RowsWithConflicts, writer: Writer | None) -> Attempt:
+        taken, known = self.state.taken(), list(self.state.conflicts)
+        reconciler = Reconciler(self.row, taken, self.version, self._spec, known, rows)
+        commit = Commit(
+            session_id=self.session_id,
+            user_id=self.row.user_id,
+            resolve=reconciler,
+            runs=rows(known),
+            summary=self.summary,
+            known=self.row if self.stored else None,
+            now=time.time(),
+        )
+        return Attempt(commit, self.row, taken, reconciler, writer, len(known))
+
+    async def _write(self, attempt: Attempt) -> Committed:
+        committed = await self.db.commit(attempt.commit)
+        if committed.repeated and attempt.commit.runs and not await attempt.is_stored(self.db):
+            raise StoreError(
+                f"run id {attempt.commit.runs[0].run_id!r} is stored already, with another end; "
+                "this run is not saved"
+            )
+        return committed
+
+    async def _after_failure(self, attempt: Attempt, error: Exception) -> Committed:
+        """What was written all the same, since only the answer was lost; else the changes are taken back.
+
+        Raises:
+            Exception: The error; or one that says that it cannot be found out.
+        """
+        doubt = self._doubt
+        if isinstance(error, SessionDeletedError):
+            self.forget()
+        elif doubt is not None:  # the database does not say what became of a commit before this one
+            doubt.since.append(attempt)
+        elif not attempt.anybodys:
+            self._doubt = Doubt(attempt)
+        elif not isinstance(error, SessionOwnershipError | InvalidStateError):
+            try:
+                if await attempt.is_stored(self.db):
+                    row = await self.db.load_session(self.session_id)
+                    if row is not None:
+                        return Committed(row, repeated=True)
+            except StoreError as silent:
+                self._doubt = Doubt(attempt, [attempt])
+                self.summary = None
+                raise StoreError(f"{error}; whether it is saved is not known, {silent}") from error
+        self.summary = None
+        if self._doubt is None:
+            await self._take_back(attempt)
+        raise error
+
+    async def _clear_doubt(self, doubt: Doubt) -> None:
+        """Find out whether a commit whose end is not known was written."""
+        gone = list(doubt.since)
+        if await doubt.attempt.is_stored(self.db):
+            row = await self.db.load_session(self.session_id)
+            if row is not None:
+                await self._note(doubt.attempt, Committed(row, repeated=True))
+                gone = [attempt for attempt in gone if attempt is not doubt.attempt]
+        self._doubt = None
+        for attempt in gone:
+            await self._take_back(attempt)
+
+    async def _take_back(self, attempt: Attempt) -> None:
+        row, size = self.row, len(self.state.text)
+        await off_loop(size, lambda: self.state.take_back(row.state, row.revision, attempt.made))
+
+    async def _note(self, attempt: Attempt, committed: Committed) -> None:
+        """The database has the changes of the attempt, and maybe more by now."""
+        row = committed.row
+        taken, text = attempt.taken, attempt.reconciler.text
+        if committed.repeated:
+            taken, text = await attempt.stored_part(self.db), row.state
+        self.row, self.version, self.stored = row, row.state_version, True
+        if self.summary == row.summary:
+            self.summary = None
+        size = 0 if text == taken.text else len(text)
+        await off_loop(size, lambda: self.state.stored(taken, text, row.revision))
+        del self.state.conflicts[: attempt.conflicts]
