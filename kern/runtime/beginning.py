@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from kern.errors import RunDeadlineExceeded, UsageError
 from kern.runtime.control import ActiveRun, RunStopped
+from kern.runtime.expected import Ending
 from kern.runtime.lease import Lease, turn
 from kern.runtime.resume import claimed, restore
 from kern.runtime.run import Run, Tree
-from kern.runtime.session import Ending, LiveSession
+from kern.runtime.session import LiveSession
 from kern.runtime.stream import EventBuffer, Listen
 from kern.state.call import CallState
 
