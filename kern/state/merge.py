@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from kern._told import told
+from kern._told import text_of
 from kern.errors import InvalidStateError, UsageError
 from kern.state.align import changed_blocks
 from kern.state.codec import copy, same
@@ -206,7 +206,7 @@ def _decide(policy: MergePolicy, base: Any, theirs: Any, ours: Any, path: str) -
     try:
         decided = policy(*values)
     except Exception as error:
-        raise InvalidStateError(f"the merge policy {name} failed: {told(error)}", path=path) from error
+        raise InvalidStateError(f"the merge policy {name} failed: {text_of(error)}", path=path) from error
     return decided if decided is MISSING else copy(decided, path)
 
 
