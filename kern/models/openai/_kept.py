@@ -21,35 +21,41 @@ class Kept:
     def __init__(self, *, streamed: bool) -> None:
         self.images: list[Image] = []
         self._streamed = streamed
-        self._details: list[dict[str, Any]] = []
+        self._details: list[tuple[dict[str, Any], dict[str, list[str]]]] = []
+        """Each with the pieces of its text, by the name of the text."""
         self._extra: dict[str, Any] = {}
 
     @property
     def record(self) -> dict[str, Any]:
         """What has to go back with the message, by its name on the wire."""
-        kept = {"reasoning_details": self._details, "extra_content": self._extra}
+        details = [
+            detail | {name: "".join(texts) for name, texts in more.items()} for detail, more in self._details
+        ]
+        kept = {"reasoning_details": details, "extra_content": self._extra}
         return {name: value for name, value in kept.items() if value}
 
     def read(self, said: dict[str, Any]) -> None:
         """Take what a message, or a delta of one, holds of it."""
         for detail in _objects(said.get("reasoning_details")):
-            self._read_detail(detail)
+            self._read_detail(dict(detail))
         if isinstance(extra := said.get("extra_content"), dict):
             self._extra.update(extra)
         for part in _objects(said.get("images")):
             self._read_image(part)
 
     def _read_detail(self, detail: dict[str, Any]) -> None:
-        kind, last = detail.get("type"), self._details[-1] if self._details else {}
-        name = _PIECES.get(kind) if isinstance(kind, str) else None
+        kind = detail.get("type")
+        name = _PIECES.get(kind, "") if isinstance(kind, str) else ""
+        piece = detail.pop(name, None)
+        last, pieces = self._details[-1] if self._details else ({}, {})
         same = kind == last.get("type") and detail.get("index") == last.get("index")
-        if not (self._streamed and name and same):
-            self._details.append(dict(detail))
-            return
-        piece = detail.get(name)
-        last.update({key: value for key, value in detail.items() if value is not None and key != name})
+        if self._streamed and name and same:
+            last.update({key: value for key, value in detail.items() if value is not None})
+        else:
+            pieces = {}
+            self._details.append((detail, pieces))
         if isinstance(piece, str):
-            last[name] = (last.get(name) or "") + piece
+            pieces.setdefault(name, []).append(piece)
 
     def _read_image(self, part: dict[str, Any]) -> None:
         place = part.get("image_url")
