@@ -29,7 +29,8 @@ class Kept:
     def record(self) -> dict[str, Any]:
         """What has to go back with the message, by its name on the wire."""
         details = [
-            detail | {name: "".join(texts) for name, texts in more.items()} for detail, more in self._details
+            detail | {name: "".join(texts) for name, texts in pieces.items()}
+            for detail, pieces in self._details
         ]
         kept = {"reasoning_details": details, "extra_content": self._extra}
         return {name: value for name, value in kept.items() if value}
