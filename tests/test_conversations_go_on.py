@@ -30,7 +30,7 @@ def erase(q: str = "all") -> str:
 
 
 def player(chance: random.Random) -> Any:
-    """Plays a model that calls tools now and then, with all kinds of ids and arguments, and fails at times."""
+    """Plays a model that calls tools now and then, with odd ids and arguments, and fails at times."""
 
     def play(request: ReceivedRequest) -> Any:
         if chance.random() < 0.05:
