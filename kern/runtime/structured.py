@@ -186,17 +186,21 @@ def _unwrapped(declared: Mapping[str, Any]) -> tuple[str, Schema]:
 
 
 def _values(text: str) -> Iterator[Any]:
-    """The JSON values in a text, the likeliest first."""
+    """The JSON values in a text, the likeliest first: of several the last, since a draft comes before."""
     try:
         yield from_json(text.strip())
         return
     except ValueError:
         pass
-    for match in _FENCED.finditer(text):
+    for match in reversed(list(_FENCED.finditer(text))):
         try:
             yield from_json(match[1].strip())
         except ValueError:
             continue
+    yield from reversed(list(_amid_words(text)))
+
+
+def _amid_words(text: str) -> Iterator[Any]:
     decoder, at = json.JSONDecoder(), 0
     for _ in range(_MOST_STARTS):
         found = re.compile(r"[{\[]").search(text, at)

@@ -177,12 +177,15 @@ async def test_a_call_without_arguments_is_made_with_none(
 
 
 @BOTH
-async def test_with_a_schema_the_last_message_is_the_answer(server: ReplayServer, stream: bool) -> None:
+@pytest.mark.parametrize("enforced", ["native", "none"])
+async def test_with_a_schema_the_last_message_is_the_answer(
+    server: ReplayServer, stream: bool, enforced: Any
+) -> None:
     items = [said('{"n": 1}'), said('{"n": 2}')]
     before = [event for index, item in enumerate(items) for event in item_events(index, item)]
     server.replies = [reply(response(*items), stream=stream, before=before)]
     schema = {"type": "object", "title": "T", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-    agent = Agent(model=model(server), output_schema=schema)
+    agent = Agent(model=model(server, structured_output=enforced), output_schema=schema)
     if stream:
         async with agent.arun("Hi", stream=True, yield_run_output=True) as events:
             *_, output = [event async for event in events]

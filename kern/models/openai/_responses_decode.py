@@ -176,7 +176,8 @@ class ResponsesReader(AnswerReader):
     def _respond(self) -> ModelResponse:
         if self._final is None:
             last = f", after {self._last.decode(errors='replace')!r}" if self._last else ""
-            raise StreamFault(f"the stream ended before the answer was complete{last}")
+            waits = self._last == b"response.queued"  # a job, which another request would only double
+            raise StreamFault(f"the stream ended before the answer was complete{last}", again=not waits)
         items = [self._streamed_reasoning(item) for item in items_of(self._final.get("output"))]
         items = items or self._streamed_output()
         built = Output(mended_json(items) if self._halved else items, structured=self._structured)

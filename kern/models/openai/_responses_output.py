@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import Any, Literal
+from uuid import uuid4
 
 from kern._json import json_bytes
 from kern.errors import ModelBehaviorError
@@ -128,7 +129,7 @@ class Output:
 
     def _call(self, item: dict[str, Any]) -> None:
         call = ToolCall(
-            text_of(item.get("call_id") or item.get("id")),
+            text_of(item.get("call_id")) or text_of(item.get("id")) or f"call_{uuid4().hex}",
             text_of(item.get("name")),
             arguments_text(item.get("arguments")),
         )
