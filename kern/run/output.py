@@ -9,7 +9,18 @@ from enum import StrEnum
 from typing import Any, Literal, Self
 
 from kern._json import finite, json_bytes, jsonable
-from kern.messages import MEDIA, Audio, File, Image, Media, Message, Shelf, Video, media_by_kind
+from kern.messages import (
+    MEDIA,
+    Audio,
+    File,
+    Image,
+    Media,
+    Message,
+    Shelf,
+    Video,
+    check_types,
+    media_by_kind,
+)
 from kern.run.events import BaseRunEvent, event_from_dict
 from kern.run.requirement import RunRequirement
 from kern.usage import Metrics
@@ -66,7 +77,12 @@ class ToolExecution:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ToolExecution:
-        """The reverse of `to_dict`."""
+        """The reverse of `to_dict`.
+
+        Raises:
+            ValueError: A value is not of its type.
+        """
+        check_types(cls.__name__, data, _EXECUTION_TYPES)
         return cls(**data)
 
 
@@ -83,6 +99,21 @@ _PLAIN = (
     "refused",
     "last_turn",
 )
+_TEXT = (str, type(None))
+_TEXTS = ("parent_run_id", "user_id", "last_turn", "reasoning_content", "model", "model_provider")
+_EXECUTION_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("tool_call_id", "tool_name"), str),
+    **dict.fromkeys(("result", "child_run_id"), _TEXT),
+    "tool_args": dict,
+    "child_run_ids": (list, type(None)),
+}
+_OUTPUT_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("run_id", "session_id", "content_type"), str),
+    **dict.fromkeys((*_TEXTS, "error", "error_type", "refused", "agent_id", "team_id"), _TEXT),
+    **dict.fromkeys(("messages", "tools", "requirements", "events", "state_conflicts", *MEDIA), list),
+    "metadata": dict,
+    "session_state": (dict, type(None)),
+}
 
 
 @dataclass(slots=True, kw_only=True, repr=False)
@@ -204,7 +235,12 @@ class BaseRunOutput:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The reverse of `to_dict`; a structured `content` stays the plain JSON value."""
+        """The reverse of `to_dict`; a structured `content` stays the plain JSON value.
+
+        Raises:
+            ValueError: A value is not of its type.
+        """
+        check_types(cls.__name__, data, _OUTPUT_TYPES)
         names = {f.name for f in fields(cls)}
         values = {name: value for name, value in data.items() if name in names}
         values["status"] = RunStatus(data["status"])

@@ -316,6 +316,7 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     except ModelIncompleteError as error:
         if error.usage is not None:
             _count(run, model, error.usage)
+        deltas.cut(error.content)
         raise
     except KernError:
         raise

@@ -264,6 +264,8 @@ class Run:
         self.spoken.close()  # the pieces of a generator that has failed
         if answer is None:
             if speaker is not None and speaker.voice is not speaker.source:
+                if speaker.output.refused:
+                    self.spoken.withdraw()
                 self.spoken.add(speaker.words, "")
         elif not answer.is_text:
             if not heard:
@@ -290,6 +292,8 @@ class Run:
     @property
     def words(self) -> str:
         """What it has shown as its answer so far, what a member says for it included."""
+        if self.output.refused:
+            return ""
         speaking = self.speaker.words if self.speaker is not None else ""
         return BREAK.join(text for text in (self.spoken.text, speaking) if text)
 

@@ -68,18 +68,29 @@ class RunSink:
         spoken = self._spoken
         if spoken is None:
             return
-        text, streamed = message.content or "", "".join(self._pieces)
+        text = message.content or ""
         if not text.strip():
             return
+        self._bring(text)
+        streamed = "".join(self._pieces)
+        # A model may return something else than what people have seen.
+        spoken.add(streamed if self._shown else text)
+        spoken.in_turn = True
+
+    def cut(self, text: str) -> None:
+        """The answer was cut after `text`, which without a stream is brought by no delta."""
+        if self._spoken is not None and not self._shown:
+            self._bring(text)
+
+    def _bring(self, text: str) -> None:
+        """The rest of a text, of which deltas have brought the beginning."""
         if not self._begun:
             self._held = ""
             self.content(text)
-        elif text.startswith(streamed):
+            return
+        streamed = "".join(self._pieces)
+        if text.startswith(streamed):
             self.content(text[len(streamed) :])
-        elif self._shown:  # the model returns something else than what people have seen
-            text = streamed
-        spoken.add(text)
-        spoken.in_turn = True
 
     def close(self) -> None:
         """The request has ended, one way or the other."""

@@ -16,11 +16,12 @@ class Spoken:
             way to a call.
     """
 
-    __slots__ = ("_open", "_parts", "in_turn")
+    __slots__ = ("_open", "_parts", "_withdrawn", "in_turn")
 
     def __init__(self, parts: Sequence[Sequence[str]] = ()) -> None:
         self._parts = [(part[0], part[1]) for part in parts]
         self._open: list[str] = []
+        self._withdrawn = False
         self.in_turn = False
         """The text of the current turn is a part."""
 
@@ -47,6 +48,10 @@ class Spoken:
         """What was streamed of a part was all of it."""
         self.add("".join(self._open))
 
+    def withdraw(self) -> None:
+        """What was shown is no part of the answer, since a check has refused it."""
+        self._withdrawn = True
+
     def before_call(self) -> None:
         """The text of the current turn has led to a call."""
         if self.in_turn:
@@ -55,7 +60,7 @@ class Spoken:
     @property
     def begun(self) -> bool:
         """Something was shown."""
-        return bool(self._parts or self._open)
+        return bool(self._parts or self._open or self._withdrawn)
 
     @property
     def unfinished(self) -> str:

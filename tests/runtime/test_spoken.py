@@ -14,12 +14,19 @@ from pydantic import BaseModel
 from kern import Agent, RunStatus, StopAgentRun, Team, tool
 from kern.db.in_memory import InMemoryDb
 from kern.db.sqlite import SqliteDb
-from kern.errors import ModelConnectionError, ModelServerError, RunDeadlineExceeded
+from kern.errors import (
+    ModelConnectionError,
+    ModelIncompleteError,
+    ModelServerError,
+    OutputCheckError,
+    RunDeadlineExceeded,
+)
 from kern.messages import Message, ToolCall
 from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
+from kern.models.openai import OpenAIChat
 from kern.run import RunOutput, TeamRunOutput
 from kern.run.events import BaseRunEvent, ModelRetryEvent, RunContentEvent, RunIntermediateContentEvent
-from kern.testing import FunctionModel, ScriptedModel, tool_call
+from kern.testing import Answer, Fault, FunctionModel, ModelServer, ScriptedModel, tool_call
 
 
 def saying(text: str | None, *calls: ToolCall) -> ModelResponse:
@@ -445,6 +452,38 @@ async def test_what_was_shown_before_a_run_was_cut_short_is_kept(
     assert [m.role for m in told] == ["user", "assistant", "tool", "assistant", "user"]
     assert "word0 word1" in (told[3].content or "")
     assert "before its answer was complete.]" in (told[3].content or "")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_is_cut_at_a_limit_is_kept_as_far_as_it_came(stream: bool) -> None:
+    async with ModelServer(
+        [tool_call("count"), Answer("one two three four", fault=Fault.incomplete(2)), "ok"]
+    ) as server:
+        model = OpenAIChat("m", base_url=server.base_url, api_key="any")
+        talker = Agent(model=model, tools=TOOLS, add_history_to_context=True)
+        with pytest.raises(ModelIncompleteError) as raised:
+            if stream:
+                async with talker.arun("go", stream=True) as events:
+                    [event async for event in events]
+            else:
+                await talker.arun("go")
+        assert raised.value.run_output.content == raised.value.content
+        assert raised.value.content.startswith("one ")
+        await talker.arun("And?")
+        ending = "[The run failed with ModelIncompleteError before its answer was complete.]"
+        assert server.requests[-1].messages[-2].content == f"{raised.value.content}\n\n{ending}"
+
+
+async def test_what_a_member_said_for_its_team_and_a_check_refused_is_no_content() -> None:
+    def refuse(run_output: RunOutput) -> None:
+        raise OutputCheckError("no")
+
+    refused = Agent(name="b", id="b", model=ScriptedModel(["rude words"]), post_hooks=[refuse])
+    team = route(refused, delegate("b"), "I am sorry.")
+    text, output = await heard(team)
+    assert output.content == "I am sorry."
+    assert text == "rude words\n\nI am sorry."
+    assert [m.content for m in await team.aget_chat_history()] == ["go", "I am sorry."]
 
 
 @pytest.mark.parametrize("how", ["cancelled", "broadcast", "failed"])
