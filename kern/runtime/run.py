@@ -184,6 +184,8 @@ class Run:
         """The text that it has shown as its answer."""
         self.answered = False
         """Its output has the answer."""
+        self.led = False
+        """The break before the next text of the answer was shown already."""
         self.speaker: Run | None = None
         """The member whose answer is this run's, while it works on it."""
         self.sent_back: Counter[str] = Counter()
@@ -267,7 +269,9 @@ class Run:
                 if speaker.output.refused:
                     self.spoken.withdraw()
                 self.spoken.add(speaker.words, "")
-        elif not answer.is_text:
+            return
+        self.led = False
+        if not answer.is_text:
             if not heard:
                 self.show(answer.content, answer.content_type)
         elif heard or self.spec.structured:  # of whose text a value is made
@@ -278,15 +282,16 @@ class Run:
     def lead(self) -> str:
         """What goes before the next text of the answer: a break, if any text was shown before it."""
         if self.spoken.begun:
-            return BREAK
+            led, self.led = self.led, False
+            return "" if led else BREAK
         parent = self.parent
         if parent is None or parent.speaker is not self:
             return ""
-        lead = parent.lead()
         if self.voice is not self.source:
-            return lead
-        if lead:
+            return parent.lead()
+        if self.hears_content and not parent.led and (lead := parent.lead()):
             parent.show(lead)  # and the text comes under this run's own name
+            parent.led = True
         return ""
 
     @property

@@ -165,6 +165,15 @@ CASES: dict[str, tuple[Callable[[], Agent | Team], str]] = {
         lambda: route(member("b", saying("So:", tool_call("total"))), saying("b knows.", delegate("b"))),
         "b knows.\n\nSo:\n\n7 in all",
     ),
+    "route, a member that is not heard": (
+        lambda: Team(
+            [member("b", saying("Hm.", tool_call("count")), "It is 3.")],
+            model=ScriptedModel([saying("b knows.", delegate("b"))]),
+            mode="route",
+            stream_member_events=False,
+        ),
+        "b knows.\n\nHm.\n\nIt is 3.",
+    ),
     "route to two at once": (
         lambda: Team(
             [member("b", "3."), member("c", "4.")],
@@ -242,12 +251,8 @@ async def test_the_pieces_of_a_tool_that_then_fails_were_shown() -> None:
 
 
 async def test_a_routed_member_that_fails_has_said_what_it_said() -> None:
-    async def fail(request: ModelRequest, sink: DeltaSink) -> ModelResponse:
-        sink.content("I know")
-        raise ModelServerError("gone", status=500)
-
     broken = Puts()
-    broken.respond = fail  # type: ignore[method-assign]
+    broken.respond = fail_after_words  # type: ignore[method-assign]
     team = route(Agent(name="b", id="b", model=broken), saying("b knows.", delegate("b")), "b does not.")
     text, output = await heard(team)
     assert text == output.content == "b knows.\n\nI know\n\nb does not."
@@ -530,3 +535,19 @@ async def test_what_a_members_tools_did_is_known_though_it_never_answered(how: s
         await team.arun("And?")
     results = [m.content or "" for m in model.requests[-1].messages if m.role == "tool"]
     assert any("charge: receipt R-1" in text for text in results)
+
+
+async def test_a_break_before_a_members_text_is_shown_once_though_the_member_fails() -> None:
+    broken = Puts()
+    broken.respond = fail_after_words  # type: ignore[method-assign]
+    b = Agent(name="b", id="b", model=broken, retries=2, delay_between_retries=0)
+    team = route(b, saying("b knows.", delegate("b")), "b does not.")
+    async with team.arun("go", stream=True, stream_events=True, yield_run_output=True) as events:
+        items = [item async for item in events]
+    own = [i.content for i in items if isinstance(i, RunContentEvent) and i.parent_run_id is None]
+    assert "".join(own) == items[-1].content == "b knows.\n\nb does not."
+
+
+async def fail_after_words(request: ModelRequest, sink: DeltaSink) -> ModelResponse:
+    sink.content("I know")
+    raise ModelServerError("gone", status=500)
