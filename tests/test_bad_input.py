@@ -77,16 +77,18 @@ def model_of(server: ModelServer, id: str = "gpt-5.2") -> OpenAIResponses:
     return OpenAIResponses(id, base_url=server.base_url, api_key="sk-any", max_retries=0)
 
 
-async def check_failed_run(runner: Runner, error: KernError, state: dict[str, Any] | None = None) -> None:
+async def check_failed_run(
+    runner: Runner, error: KernError, state: dict[str, Any] | None = None, shown: str | None = None
+) -> None:
     """The error carries a run with status ERROR, the database has the same, and the state is whole."""
     output = error.run_output
     assert output.status is RunStatus.error
     assert output.error == str(error)
     assert output.error_type == type(error).__name__
-    assert output.content is None
+    assert output.content == shown
     stored = await runner.aget_run_output(output.run_id)
     assert stored is not None
-    assert stored.status is RunStatus.error
+    assert (stored.status, stored.content) == (RunStatus.error, shown)
     assert await runner.aget_session_state() == (state or STATE)
 
 
@@ -140,7 +142,7 @@ async def test_a_broken_stream(make: Make, protocol: Any, db: SqliteDb, fault: F
     assert [event.content for event in events[:-1]] == ["One"]
     assert isinstance(events[-1], RunErrorEvent)
     assert events[-1].error == str(caught.value)
-    await check_failed_run(runner, caught.value)
+    await check_failed_run(runner, caught.value, shown="One")
 
 
 def unwritable_paths(folder: Path) -> dict[str, Path]:

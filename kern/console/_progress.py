@@ -30,7 +30,8 @@ from kern.run.requirement import RunRequirement
 class Pieces:
     """Text that arrives in pieces, and is joined only when somebody looks.
 
-    A paragraph's gap stands between the texts of two turns. What a turn has brought can be taken back.
+    A paragraph's gap stands between the texts of two turns: an answer's pieces bring it, those of the reasoning
+    do not. What a turn has brought can be taken back.
     """
 
     __slots__ = ("_arrived", "_text", "_turn")
@@ -44,7 +45,8 @@ class Pieces:
         """Add a piece; returns what was added, the gap between two turns included."""
         if not piece:
             return ""
-        if self._turn and not self._arrived and len(self._text) == self._turn:
+        begins = self._turn and not self._arrived and len(self._text) == self._turn
+        if begins and not piece.startswith("\n\n"):
             piece = "\n\n" + piece
         self._arrived.append(piece)
         return piece

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -22,8 +23,10 @@ from console_events import (
     turn,
 )
 
+from kern import Agent
 from kern.console import ViewOptions, open_view
 from kern.errors import ModelServerError
+from kern.models.base import ModelResponse
 from kern.run import (
     BaseRunEvent,
     ModelRetryEvent,
@@ -38,6 +41,7 @@ from kern.run import (
     SessionStateChangedEvent,
 )
 from kern.run.requirement import RunRequirement
+from kern.testing import ScriptedModel, tool_call
 
 
 def shown(
@@ -84,6 +88,18 @@ def test_tool_calls_stand_between_the_turns(capsys: pytest.CaptureFixture[str]) 
         'Tool Calls:\n• look(where="shop") (0.2s)\n• pay(amount=3) (0.2s) failed: no money\n\n'
         "Response:\nThere is milk.\n"
     )
+
+
+def test_the_answer_of_a_run_of_several_turns_is_written_once(capsys: pytest.CaptureFixture[str]) -> None:
+    def look() -> str:
+        """Look."""
+        return "milk"
+
+    model = ScriptedModel([ModelResponse.of("Let me see.", tool_call("look")), "There is milk."])
+    Agent(model=model, tools=[look]).print_response("Milk?", stream=True, show_message=False)
+    text = re.sub(r"\(\d+\.\d+s\)", "(0.0s)", capsys.readouterr().out)
+    wanted = "Response:\nLet me see.\n\nTool Calls:\n• look() (0.0s)\n\nResponse:\nThere is milk.\n"
+    assert text == wanted
 
 
 def test_members_are_shown_on_request_only(capsys: pytest.CaptureFixture[str]) -> None:
