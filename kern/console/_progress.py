@@ -30,8 +30,8 @@ from kern.run.requirement import RunRequirement
 class Pieces:
     """Text that arrives in pieces, and is joined only when somebody looks.
 
-    A paragraph's gap stands between the texts of two turns: an answer's pieces bring it, those of the reasoning
-    do not. What a turn has brought can be taken back.
+    A paragraph's gap stands between the texts of two turns: an answer's pieces bring it, the reasoning's do
+    not. What a turn has brought can be taken back.
     """
 
     __slots__ = ("_arrived", "_text", "_turn")
