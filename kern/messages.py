@@ -20,7 +20,7 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = get_args(Role)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)
 class Media:
     """A picture, sound, video or file: exactly one of `url`, `content` and `filepath`.
 
@@ -51,6 +51,15 @@ class Media:
                 f"{type(self).__name__} takes exactly one of url, content and filepath; "
                 f"given: {', '.join(given) or 'none'}"
             )
+
+    def __repr__(self) -> str:
+        """What is set; of bytes how many, since a picture has millions."""
+        values = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        shown = (
+            f"{name}=<{len(value)} bytes>" if isinstance(value, bytes) else f"{name}={value!r}"
+            for name, value in values.items()
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def read(self) -> bytes:
         """The bytes: `content`, or the file's (blocking)."""
@@ -110,7 +119,7 @@ class Media:
         return cls(**values)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)
 class Image(Media):
     """A picture for the model, or made by it."""
 
@@ -124,17 +133,17 @@ class Image(Media):
         return data
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)
 class Audio(Media):
     """Sound for the model, or made by it."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)
 class Video(Media):
     """A video for the model, or made by it."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)
 class File(Media):
     """A document for the model."""
 

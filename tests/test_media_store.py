@@ -359,3 +359,9 @@ def test_a_medium_without_bytes_says_so() -> None:
         assert isinstance(medium, Media)
         with pytest.raises(UsageError, match="no bytes"):
             medium.read()
+
+
+def test_a_picture_is_not_printed_byte_by_byte() -> None:
+    image = Image(content=b"x" * 1_000_000, name="cat.png")
+    assert repr(image) == "Image(content=<1000000 bytes>, name='cat.png')"
+    assert repr(Message("user", "see", images=[image])).endswith("name='cat.png')])")

@@ -192,7 +192,7 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
     try:
         async with Started(starting_call()):
             outcome = await tool.run(run, site)
-        return replace(outcome, media=await loaded(outcome.media))
+        return replace(outcome, media=await loaded(outcome.media)) if outcome.media else outcome
     except BaseException as raised:
         error = sole(raised)
         if isinstance(error, RetryAgentRun):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from replay import ReplayServer, Reply, Sink
 
-from kern.errors import UsageError
+from kern.errors import ModelBadRequestError, UsageError
 from kern.messages import Message
 from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
 from kern.models.openai import OpenAIChat, OpenAIResponses
@@ -20,13 +21,16 @@ REQUEST = ModelRequest(
     response_format=ResponseFormat("Box", SCHEMA),
     stream=True,
 )
-OK = Reply([b'{"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}], "output": []}'])
+OK = Reply(
+    [b'{"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}], "output": []}'],
+    content_type="application/json",
+)
 
 
 async def body(
     server: ReplayServer, sink: Sink, kind: Any, extra: dict[str, Any], **more: Any
 ) -> dict[str, Any]:
-    server.replies = [Reply(OK.body, content_type="application/json")]
+    server.replies = [OK]
     await kind("m", base_url=server.url, extra_body=extra, **more).respond(REQUEST, sink)
     sent: dict[str, Any] = server.asked[-1].body
     return sent
@@ -81,12 +85,52 @@ def test_what_is_the_runs_cannot_be_set(kind: Any, extra: dict[str, Any]) -> Non
         ("gpt-4.1-mini", {}, False),
         ("ft:gpt-4o-2024-08-06:org::x", {}, False),
         ("gpt-5-chat-latest", {}, False),
+        ("openai/gpt-4o", {}, False),
         ("gpt-5.2", {"extra_body": {"include": None}}, False),
     ],
 )
 async def test_encrypted_reasoning_is_asked_for_where_nothing_is_stored(
     server: ReplayServer, sink: Sink, model: str, settings: dict[str, Any], asked: bool
 ) -> None:
-    server.replies = [Reply(OK.body, content_type="application/json")]
+    server.replies = [OK]
     await OpenAIResponses(model, base_url=server.url, **settings).respond(REQUEST, sink)
     assert bool(server.asked[0].body.get("include")) is asked
+
+
+def refused(message: str, code: str | None = None) -> Reply:
+    error = {"message": message, "type": "invalid_request_error", "param": "include", "code": code}
+    return Reply([json.dumps({"error": error}).encode()], status=400, content_type="application/json")
+
+
+async def test_a_model_that_refuses_the_question_is_asked_without_it_from_then_on(
+    server: ReplayServer, sink: Sink
+) -> None:
+    server.replies = [refused("Encrypted content is not supported with this model."), OK, OK]
+    model = OpenAIResponses("my-deployment", base_url=server.url, max_retries=0)
+    for _ in range(2):
+        await model.respond(REQUEST, sink)
+    assert [bool(asked.body.get("include")) for asked in server.asked] == [True, False, False]
+
+
+async def test_reasoning_that_cannot_be_decrypted_any_more_is_left_out(
+    server: ReplayServer, sink: Sink
+) -> None:
+    text = "The encrypted content gAAA could not be verified."
+    server.replies = [refused(text, "invalid_encrypted_content"), OK]
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"}
+    items = [thought, {"type": "message", "id": "msg_1", "chars": 2}]
+    data = {"openai": {"model": "m", "items": items, "whole": True}}
+    messages = [Message("user", "Hi"), Message("assistant", "Ho", provider_data=data), Message("user", "Ha")]
+    model = OpenAIResponses("m", base_url=server.url, max_retries=0)
+    answer = await model.respond(ModelRequest(messages), sink)
+    assert answer.message.content == ""
+    first, second = (asked.body["input"] for asked in server.asked)
+    assert [item.get("id") for item in first] == [None, "rs_1", "msg_1", None]
+    assert [item.get("id") for item in second] == [None, None, None]
+
+
+async def test_a_refusal_for_another_reason_is_told_at_once(server: ReplayServer, sink: Sink) -> None:
+    server.replies = [refused("No.", "invalid_encrypted_content"), OK]
+    with pytest.raises(ModelBadRequestError):  # there is nothing that could be left out
+        await OpenAIResponses("m", base_url=server.url, max_retries=0).respond(REQUEST, sink)
+    assert len(server.asked) == 1

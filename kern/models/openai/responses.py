@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
 
+from kern.errors import ModelBadRequestError
 from kern.models._body import Reader
-from kern.models.base import DeltaSink, ModelRequest
+from kern.models.base import DeltaSink, ModelRequest, ModelResponse
 from kern.models.openai._model import OpenAIModel
 from kern.models.openai._responses_decode import ResponsesReader
 from kern.models.openai._responses_encode import encode
 
-_NO_REASONING = re.compile(r"(ft:)?(gpt-3|gpt-4|chatgpt-|gpt-5(\.\d+)?-chat)")
+log = logging.getLogger("kern.models")
+
+_NO_REASONING = re.compile(r"(openai/|ft:)*(gpt-3|gpt-4|chatgpt-|gpt-5(\.\d+)?-chat)")
 """Models of OpenAI's that answer "Encrypted content is not supported with this model"."""
 
 
@@ -25,8 +29,8 @@ class OpenAIResponses(OpenAIModel):
     The model's reasoning goes back to it in encrypted form
     (https://platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items). With `store=False` every
     request asks for that form, unless the model's name is one of OpenAI's that do not reason and refuse the
-    question (gpt-4o, gpt-4.1 and older, gpt-5-chat). For another model that refuses it pass
-    `extra_body={"include": None}`.
+    question (gpt-4o, gpt-4.1 and older, gpt-5-chat). A model that refuses it all the same, such as a
+    deployment under a name of its own, is asked once more without, and so are later requests.
 
     Args:
         id: The model's name at the provider.
@@ -70,12 +74,34 @@ class OpenAIResponses(OpenAIModel):
     reasoning_summary: Literal["auto", "concise", "detailed"] | None = None
     store: bool | None = False
 
-    _path = "/responses"
+    _path: ClassVar[str] = "/responses"
+    _asks_for_reasoning: bool = field(default=True, init=False)
+
+    async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
+        """Answer one request; see `Model.respond`."""
+        try:
+            return await super().respond(request, sink)
+        except ModelBadRequestError as error:
+            plainer = self._without_reasoning(request, error)
+            if plainer is None:
+                raise
+            log.warning("%r: %s; asked again without encrypted reasoning", self, error)
+        return await super().respond(plainer, sink)
+
+    def _without_reasoning(self, request: ModelRequest, error: ModelBadRequestError) -> ModelRequest | None:
+        """The request without the encrypted reasoning that was refused; None if something else was."""
+        if error.code == "invalid_encrypted_content":  # that of another organization, or deployment
+            messages = [replace(message, provider_data=None) for message in request.messages]
+            return replace(request, messages=messages) if messages != list(request.messages) else None
+        if self._asks_for_reasoning and "encrypted content is not supported" in str(error).lower():
+            self._asks_for_reasoning = False
+            return request
+        return None
 
     def _body(self, request: ModelRequest, *, official: bool) -> dict[str, Any]:
         body = encode(request, self.id, stored=self.store is not False)
         body.update(self._sampling())
-        if self.store is False and not _NO_REASONING.match(self.id):
+        if self.store is False and self._asks_for_reasoning and not _NO_REASONING.match(self.id):
             body["include"] = ["reasoning.encrypted_content"]
         if self.max_output_tokens is not None:
             body["max_output_tokens"] = self.max_output_tokens
