@@ -55,7 +55,7 @@ class Failure:
     """
 
     error: KernError
-    cause: BaseException | None = None
+    cause: BaseException | None = field(default=None, repr=False)
     again: bool = True
     delay: float | None = None
 

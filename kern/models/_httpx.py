@@ -131,7 +131,7 @@ def through(
         try:
             return httpcore.AsyncSOCKSProxy(
                 str(proxy.url),
-                proxy_auth=proxy.raw_auth,
+                proxy_auth=_hidden(proxy.raw_auth),
                 ssl_context=context,
                 keepalive_expiry=keep,
                 network_backend=network,
@@ -142,8 +142,8 @@ def through(
             ) from None
     headers: list[tuple[bytes, bytes]] = []
     if proxy.raw_auth is not None:
-        credentials = MaskedBytes(b"Basic " + b64encode(b":".join(proxy.raw_auth)))
-        headers.append((b"proxy-authorization", credentials))
+        credentials = MaskedBytes(b64encode(b":".join(proxy.raw_auth)))
+        headers.append((b"proxy-authorization", MaskedBytes(b"Basic " + credentials)))
     return httpcore.AsyncHTTPProxy(
         str(proxy.url),
         proxy_headers=headers,
@@ -152,6 +152,10 @@ def through(
         keepalive_expiry=keep,
         network_backend=network,
     )
+
+
+def _hidden(credentials: tuple[bytes, bytes] | None) -> tuple[bytes, bytes] | None:
+    return None if credentials is None else (credentials[0], MaskedBytes(credentials[1]))
 
 
 class HttpxRequest:

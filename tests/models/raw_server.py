@@ -82,6 +82,7 @@ async def raw_server(answer: Callable[[Wire], Awaitable[None]]) -> AsyncIterator
         yield server
     finally:
         await close_clients()
+        await asyncio.sleep(0.01)  # whoever has connected is accepted, and closed below
         listener.close()
         for task in tasks:
             task.cancel()
