@@ -63,7 +63,7 @@ def mask(text: str, secrets: Iterable[str]) -> str:
             piece = secret[start : start + size]
             at = low.find(piece)
             while at >= 0:
-                hidden.append((at, at + size))
+                hidden.append((at + len(piece) - len(piece.lstrip()), at + len(piece.rstrip())))
                 at = low.find(piece, at + 1)
     shown: list[str] = []
     end = 0

@@ -49,6 +49,7 @@ def test_a_secret_is_hidden_wherever_it_stands_and_however_it_is_cut(
 )
 def test_the_parts_of_a_secret_are_secret(secret: str, shown: str) -> None:
     assert mask(f"<{shown}>", [secret]) == f"<{HIDDEN}>"
+    assert mask(f"it is {shown} here", [secret]) == f"it is {HIDDEN} here"
     assert HIDDEN in mask(f"<{secret}>", [secret])
 
 

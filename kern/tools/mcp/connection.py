@@ -116,7 +116,8 @@ class Connection:
         """
         await self._opened.wait()
         if self._client is None:
-            raise ToolError(f"the MCP server {self._server.name} cannot be used: {_told(self._failure)}")
+            why = self._server.clean(_told(self._failure))
+            raise ToolError(f"the MCP server {self._server.name} cannot be used: {why}")
 
     async def tools(self, seconds: float) -> Sequence[Tool]:
         """What the server offers: the same object for as long as that is the same.
@@ -172,7 +173,9 @@ class Connection:
             except MCPError as error:
                 if self._server.calls_fail_alone and _may_be_the_sessions(error):
                     self._retired = True  # the next call has another; this one ends with its last request
-                raise ToolError(f"the MCP server {name}: {error.message}", tool=what) from error
+                said = self._server.clean(error.message)
+        # Outside, since the other error is not masked.
+        raise ToolError(f"the MCP server {name}: {said}", tool=what)
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -202,10 +205,11 @@ class Connection:
                         scope.deadline = anyio.current_time() + CLOSE_SECONDS
             if scope.cancelled_caught and anyio.current_time() >= scope.deadline:
                 self._failure = TimeoutError(f"not connected within {self._connect_seconds:g} s")
-        except Exception as error:  # whatever it is: those who wait for the connection are told
+        except Exception as error:  # noqa: BLE001 - whatever it is: those who wait for the connection are told
             self._failure = error
             if self._opened.is_set():
-                log.debug("the connection to the MCP server %s broke", self._server.name, exc_info=True)
+                why = self._server.clean(_told(error))
+                log.debug("the connection to the MCP server %s broke: %s", self._server.name, why)
         finally:
             self._opened.set()
 

@@ -6,9 +6,13 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from os.path import isabs
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import parse_qsl, urlsplit
+
+from kern._secrets import Masked, mask
 
 if TYPE_CHECKING:
     import httpx2
@@ -28,6 +32,9 @@ class Server(Protocol):
     def calls_fail_alone(self) -> bool:
         """Each call has a connection of its own below: one that breaks off does not tell of the others."""
 
+    def clean(self, text: str) -> str:
+        """`text` without the server's secrets, which it may have repeated."""
+
     def open(self) -> AbstractAsyncContextManager[Streams]:
         """The streams, for as long as the context lasts; to be left in the task that has entered it."""
 
@@ -38,15 +45,19 @@ class Program:
 
     Args:
         name: What errors call it.
-        command: The program and its arguments.
-        env: Environment variables, beside the few harmless ones that it has in any case.
+        command: The program and its arguments, which may hold secrets.
+        env: Environment variables, beside the few harmless ones that it has in any case: secrets.
     """
 
     name: str
-    command: tuple[str, ...]
-    env: Mapping[str, str]
+    command: tuple[str, ...] = field(repr=False)
+    env: Mapping[str, str] = field(repr=False)
 
     calls_fail_alone = False
+
+    def clean(self, text: str) -> str:
+        """`text` without what the environment hides from others. A path is no secret."""
+        return mask(text, [value for value in self.env.values() if not isabs(value)])
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Streams]:
@@ -55,7 +66,10 @@ class Program:
         from mcp.client.stdio import stdio_client
 
         program, *arguments = self.command
-        parameters = StdioServerParameters(command=program, args=arguments, env=dict(self.env))
+        # Not checked, since that would make plain texts of masked ones: these are local variables below.
+        parameters = StdioServerParameters.model_construct(
+            command=program, args=[Masked(argument) for argument in arguments], env=dict(self.env)
+        )
         # Not sys.stderr, which in a notebook or a test is no file that a process could have.
         async with stdio_client(parameters, sys.__stderr__) as streams:  # type: ignore[arg-type]  # or None
             yield streams
@@ -67,17 +81,25 @@ class Endpoint:
 
     Args:
         name: What errors call it.
-        url: Its address.
-        headers: Sent with each request.
+        url: Its address, which may hold a secret.
+        headers: Sent with each request: secrets.
         connect_seconds: How long it may take to accept a connection.
+        max_answer_bytes: The longest message that is taken in; None: any.
     """
 
     name: str
-    url: str
-    headers: Mapping[str, str]
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
     connect_seconds: float
+    max_answer_bytes: int | None = None
 
     calls_fail_alone = True
+
+    def clean(self, text: str) -> str:
+        """`text` without what the headers and the address hide from others."""
+        return mask(
+            text, [*self.headers.values(), *(part for _, part in parse_qsl(urlsplit(self.url).query))]
+        )
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Streams]:
@@ -85,20 +107,19 @@ class Endpoint:
         from mcp.client.streamable_http import streamable_http_client
 
         client = await asyncio.to_thread(self._client)
-        async with client, streamable_http_client(self.url, http_client=client) as streams:
+        async with (
+            client,
+            streamable_http_client(
+                self.url, http_client=client, max_sse_event_size=self.max_answer_bytes
+            ) as streams,
+        ):
             yield streams
 
     def _client(self) -> httpx2.AsyncClient:
         """In a thread, because certificates are read."""
-        import httpx2
+        from kern.tools.mcp.http import Client
 
-        return httpx2.AsyncClient(
-            headers=dict(self.headers),
-            # An answer may take as long as the call: that has a timeout of its own.
-            timeout=httpx2.Timeout(self.connect_seconds, read=None),
-            # Each call has a connection while it lasts; one that had to wait too long would end them all.
-            limits=httpx2.Limits(max_connections=None),
-        )
+        return Client(self.headers, self.connect_seconds, self.max_answer_bytes, self.clean)
 
 
 @asynccontextmanager

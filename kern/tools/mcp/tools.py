@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from kern._loops import LoopLocal
+from kern._secrets import Masked
 from kern.errors import MissingExtraError, UsageError
 from kern.messages import Media
 from kern.tools.function import Function
@@ -23,6 +24,8 @@ from kern.tools.toolkit import Toolkit, ToolSource
 
 if TYPE_CHECKING:
     from mcp.types import Tool
+
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
 Transport = Literal["stdio", "streamable-http"]
 
@@ -62,6 +65,7 @@ class MCPTools(ToolSource):
             the same name.
         timeout_seconds: How long a call may take.
         connect_timeout_seconds: How long connecting may take, the start of the program included.
+        max_answer_bytes: The longest message of a server at an address that is taken in; None: any.
         name: What errors call the server; otherwise the program's name or the host's.
 
     Raises:
@@ -85,6 +89,7 @@ class MCPTools(ToolSource):
         tool_name_prefix: str | None = None,
         timeout_seconds: float = 60.0,
         connect_timeout_seconds: float = 60.0,
+        max_answer_bytes: int | None = MAX_ANSWER_BYTES,
         name: str | None = None,
     ) -> None:
         if find_spec("mcp") is None:
@@ -98,7 +103,7 @@ class MCPTools(ToolSource):
         if command is not None and url is None:
             server = _program(command, transport, env, headers, name)
         elif url is not None and command is None:
-            server = _endpoint(url, transport, env, headers, name, connect_timeout_seconds)
+            server = _endpoint(url, transport, env, headers, name, connect_timeout_seconds, max_answer_bytes)
         else:
             raise UsageError("MCPTools takes a command or a url, one of them")
         self.name = server.name
@@ -221,7 +226,7 @@ def _program(
     parts = tuple(shlex.split(command)) if isinstance(command, str) else tuple(command)
     if not parts:
         raise UsageError("MCPTools: the command is empty")
-    return Program(name or PurePath(parts[0]).name, parts, env or {})
+    return Program(name or PurePath(parts[0]).name, parts, _masked(env))
 
 
 def _endpoint(
@@ -231,6 +236,7 @@ def _endpoint(
     headers: Mapping[str, str] | None,
     name: str | None,
     connect_seconds: float,
+    max_answer_bytes: int | None,
 ) -> Server:
     if transport not in (None, "streamable-http"):
         raise UsageError(f"MCPTools: a url is reached by transport='streamable-http', not {transport!r}")
@@ -239,4 +245,8 @@ def _endpoint(
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"MCPTools: the url is not an http or https address: {parts.hostname or url!r}")
-    return Endpoint(name or parts.hostname, url, headers or {}, connect_seconds)
+    return Endpoint(name or parts.hostname, url, _masked(headers), connect_seconds, max_answer_bytes)
+
+
+def _masked(given: Mapping[str, str] | None) -> dict[str, str]:
+    return {name: Masked(value) for name, value in (given or {}).items()}

@@ -1,0 +1,122 @@
+"""The HTTP client below the connections to MCP servers. Imported only where the package `mcp` is.
+
+What a server answers with an error status reaches the caller of the tool as an error of the protocol, which
+says the status: the package itself says the same of all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+
+import httpx2
+from mcp.types import INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND
+
+_LONGEST_EXPLANATION = 500
+_LONGEST_ERROR_BODY = 64 * 1024
+_HINTS = {
+    401: "the server wants other credentials than the headers hold",
+    403: "the credentials in the headers do not allow it",
+    404: "there is no MCP endpoint of the transport streamable-http at this address",
+    405: "this address takes no MCP messages; servers of the older SSE transport cannot be used",
+}
+
+
+class Client(httpx2.AsyncClient):
+    """Keeps no cookies, and turns what is no message of the protocol into an error that is one.
+
+    Args:
+        headers: Sent with each request.
+        connect_seconds: How long a server may take to accept a connection, or a request.
+        max_answer_bytes: The longest message that is taken in; None: any.
+        clean: Takes secrets out of what a server says.
+    """
+
+    def __init__(
+        self,
+        headers: Mapping[str, str],
+        connect_seconds: float,
+        max_answer_bytes: int | None,
+        clean: Callable[[str], str],
+    ) -> None:
+        super().__init__(
+            headers=dict(headers),
+            # An answer may take as long as the call: that has a timeout of its own.
+            timeout=httpx2.Timeout(connect_seconds, read=None),
+            # Each call has a connection while it lasts; one that had to wait too long would end them all.
+            limits=httpx2.Limits(max_connections=None),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        )
+        self._max_answer_bytes = max_answer_bytes
+        self._clean = clean
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Send a request; an answer to a message is a message."""
+        response = await super().send(request, **options)
+        if request.method != "POST" or response.has_redirect_location:
+            return response
+        kind = response.headers.get("content-type", "").lower()
+        if response.status_code < 400 and not kind.startswith("application/json"):
+            return response
+        limit = _LONGEST_ERROR_BODY if response.status_code >= 400 else self._max_answer_bytes
+        try:
+            body = await _beginning(response, limit)
+        finally:
+            await response.aclose()
+        if body is None and response.status_code < 400:
+            return _error(
+                request, response, f"the answer is longer than {limit:,} bytes (see max_answer_bytes)"
+            )
+        if response.status_code < 400 or _is_message(body):
+            return httpx2.Response(
+                response.status_code, headers=_plain(response), content=body or b"", request=request
+            )
+        return _error(request, response, self._explained(response, body or b""))
+
+    def _explained(self, response: httpx2.Response, body: bytes) -> str:
+        text = f"HTTP {response.status_code} {response.reason_phrase}".rstrip()
+        if hint := _HINTS.get(response.status_code):
+            text += f": {hint}"
+        kind = response.headers.get("content-type", "")
+        said = self._clean(body.decode(errors="replace").strip()) if "html" not in kind else ""
+        return f"{text}. It says: {said[:_LONGEST_EXPLANATION]}" if said else text
+
+
+async def _beginning(response: httpx2.Response, limit: int | None) -> bytes | None:
+    """The body; None if it is longer."""
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if limit is not None and len(body) > limit:
+            return None
+    return bytes(body)
+
+
+def _plain(response: httpx2.Response) -> list[tuple[str, str]]:
+    """The headers, without those that describe how the body was sent."""
+    sent = ("content-encoding", "content-length", "transfer-encoding")
+    return [(name, value) for name, value in response.headers.multi_items() if name.lower() not in sent]
+
+
+def _is_message(body: bytes | None) -> bool:
+    """A server may say in the protocol's words what is wrong, whatever the status."""
+    try:
+        message = json.loads(body or b"")
+    except ValueError:
+        return False
+    return isinstance(message, dict) and isinstance(message.get("error"), dict) and "jsonrpc" in message
+
+
+def _error(request: httpx2.Request, response: httpx2.Response, text: str) -> httpx2.Response:
+    """The same as an error of the protocol, under the code that the package gives to this status."""
+    code = INTERNAL_ERROR
+    if response.status_code == 404:
+        code = INVALID_REQUEST if "mcp-session-id" in request.headers else METHOD_NOT_FOUND
+    try:
+        message_id = json.loads(request.content).get("id")
+    except (ValueError, AttributeError):
+        message_id = None
+    error = {"jsonrpc": "2.0", "id": message_id, "error": {"code": code, "message": text}}
+    return httpx2.Response(response.status_code, json=error, request=request)
