@@ -1,4 +1,4 @@
-"""The HTTP client below the connections to MCP servers. Imported only where the package `mcp` is.
+"""The HTTP client below the connections to MCP servers, as the package `mcp` takes it.
 
 What a server answers with an error status reaches the caller of the tool as an error of the protocol, which
 says the status: the package itself says the same of all of them.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx2
-from mcp.types import INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND
+if TYPE_CHECKING:
+    import httpx2
 
 _LONGEST_EXPLANATION = 500
 _LONGEST_ERROR_BODY = 64 * 1024
@@ -24,63 +25,69 @@ _HINTS = {
 }
 
 
-class Client(httpx2.AsyncClient):
-    """Keeps no cookies, and turns what is no message of the protocol into an error that is one.
+def make_client(headers: Mapping[str, str], connect_seconds: float, answers: Answers) -> httpx2.AsyncClient:
+    """A client that keeps no cookies, and gives out answers that are messages.
 
     Args:
         headers: Sent with each request.
         connect_seconds: How long a server may take to accept a connection, or a request.
-        max_answer_bytes: The longest message that is taken in; None: any.
+        answers: Reads the answers to messages.
+    """
+    import httpx2
+
+    class Client(httpx2.AsyncClient):
+        async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+            response = await super().send(request, **options)
+            if request.method != "POST" or response.has_redirect_location:
+                return response
+            return await answers.read(request, response)
+
+    return Client(
+        headers=dict(headers),
+        # An answer may take as long as the call: that has a timeout of its own.
+        timeout=httpx2.Timeout(connect_seconds, read=None),
+        # Each call has a connection while it lasts; one that had to wait too long would end them all.
+        limits=httpx2.Limits(max_connections=None),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+    )
+
+
+@dataclass(slots=True, frozen=True)
+class Answers:
+    """Turns what is no message of the protocol into an error that is one.
+
+    Args:
+        longest: Bytes of the longest message that is taken in; None: any.
         clean: Takes secrets out of what a server says.
     """
 
-    def __init__(
-        self,
-        headers: Mapping[str, str],
-        connect_seconds: float,
-        max_answer_bytes: int | None,
-        clean: Callable[[str], str],
-    ) -> None:
-        super().__init__(
-            headers=dict(headers),
-            # An answer may take as long as the call: that has a timeout of its own.
-            timeout=httpx2.Timeout(connect_seconds, read=None),
-            # Each call has a connection while it lasts; one that had to wait too long would end them all.
-            limits=httpx2.Limits(max_connections=None),
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        )
-        self._max_answer_bytes = max_answer_bytes
-        self._clean = clean
+    longest: int | None
+    clean: Callable[[str], str] = field(repr=False)
 
-    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """Send a request; an answer to a message is a message."""
-        response = await super().send(request, **options)
-        if request.method != "POST" or response.has_redirect_location:
+    async def read(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
+        """The answer to a message; an event stream is left to be read."""
+        failed = response.status_code >= 400
+        if not failed and not response.headers.get("content-type", "").lower().startswith("application/json"):
             return response
-        kind = response.headers.get("content-type", "").lower()
-        if response.status_code < 400 and not kind.startswith("application/json"):
-            return response
-        limit = _LONGEST_ERROR_BODY if response.status_code >= 400 else self._max_answer_bytes
+        limit = _LONGEST_ERROR_BODY if failed else self.longest
         try:
             body = await _beginning(response, limit)
         finally:
             await response.aclose()
-        if body is None and response.status_code < 400:
-            return _error(
-                request, response, f"the answer is longer than {limit:,} bytes (see max_answer_bytes)"
-            )
-        if response.status_code < 400 or _is_message(body):
-            return httpx2.Response(
-                response.status_code, headers=_plain(response), content=body or b"", request=request
-            )
-        return _error(request, response, self._explained(response, body or b""))
+        if body is None and not failed:
+            return _error(request, response, f"the answer is longer than {limit:,} bytes (max_answer_bytes)")
+        if failed and not _is_message(body):
+            return _error(request, response, self._explained(response, body or b""))
+        sent = ("content-encoding", "content-length", "transfer-encoding")  # how it was sent
+        headers = [item for item in response.headers.multi_items() if item[0].lower() not in sent]
+        return type(response)(response.status_code, headers=headers, content=body, request=request)
 
     def _explained(self, response: httpx2.Response, body: bytes) -> str:
         text = f"HTTP {response.status_code} {response.reason_phrase}".rstrip()
         if hint := _HINTS.get(response.status_code):
             text += f": {hint}"
         kind = response.headers.get("content-type", "")
-        said = self._clean(body.decode(errors="replace").strip()) if "html" not in kind else ""
+        said = self.clean(body.decode(errors="replace").strip()) if "html" not in kind else ""
         return f"{text}. It says: {said[:_LONGEST_EXPLANATION]}" if said else text
 
 
@@ -94,12 +101,6 @@ async def _beginning(response: httpx2.Response, limit: int | None) -> bytes | No
     return bytes(body)
 
 
-def _plain(response: httpx2.Response) -> list[tuple[str, str]]:
-    """The headers, without those that describe how the body was sent."""
-    sent = ("content-encoding", "content-length", "transfer-encoding")
-    return [(name, value) for name, value in response.headers.multi_items() if name.lower() not in sent]
-
-
 def _is_message(body: bytes | None) -> bool:
     """A server may say in the protocol's words what is wrong, whatever the status."""
     try:
@@ -111,6 +112,8 @@ def _is_message(body: bytes | None) -> bool:
 
 def _error(request: httpx2.Request, response: httpx2.Response, text: str) -> httpx2.Response:
     """The same as an error of the protocol, under the code that the package gives to this status."""
+    from mcp.types import INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND
+
     code = INTERNAL_ERROR
     if response.status_code == 404:
         code = INVALID_REQUEST if "mcp-session-id" in request.headers else METHOD_NOT_FOUND
@@ -119,4 +122,4 @@ def _error(request: httpx2.Request, response: httpx2.Response, text: str) -> htt
     except (ValueError, AttributeError):
         message_id = None
     error = {"jsonrpc": "2.0", "id": message_id, "error": {"code": code, "message": text}}
-    return httpx2.Response(response.status_code, json=error, request=request)
+    return type(response)(response.status_code, json=error, request=request)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
 from kern._secrets import Masked, mask
+from kern.tools.mcp.http import Answers, make_client
 
 if TYPE_CHECKING:
     import httpx2
@@ -117,9 +118,7 @@ class Endpoint:
 
     def _client(self) -> httpx2.AsyncClient:
         """In a thread, because certificates are read."""
-        from kern.tools.mcp.http import Client
-
-        return Client(self.headers, self.connect_seconds, self.max_answer_bytes, self.clean)
+        return make_client(self.headers, self.connect_seconds, Answers(self.max_answer_bytes, self.clean))
 
 
 @asynccontextmanager
