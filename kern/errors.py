@@ -285,16 +285,21 @@ class SessionDeletedError(SessionError):
         self.session_id = session_id
 
 
+BUSY = "has a run already, and on_busy='reject'"
+
+
 class SessionBusyError(SessionError):
-    """Another run has the session, and `on_busy="reject"`.
+    """Another run has the session, and this one does not wait: `on_busy="reject"`, or it cannot wait.
 
     Args:
         session_id: The session that is busy.
+        why: What has it; None: a run, and `on_busy="reject"`.
     """
 
-    def __init__(self, session_id: str) -> None:
-        super().__init__(f"session {session_id!r} has a run already, and on_busy='reject'")
+    def __init__(self, session_id: str, why: str | None = None) -> None:
+        super().__init__(f"session {session_id!r} {why or BUSY}")
         self.session_id = session_id
+        self.why = why
 
 
 class RunConflictError(SessionError):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_args
 
 from pydantic_core import to_json
 
 from kern.errors import UsageError
 from kern.messages import MEDIA, ROLES, Media, Message
 from kern.models.base import Model
+from kern.runtime.spec import OnDuplicate
 from kern.usage import UsageLimits
 
 
@@ -29,6 +30,7 @@ def check_keywords(what: str, given: Iterable[str], options: Any) -> None:
             raise TypeError(f"{what} takes no keyword {name!r}{hint}")
 
 
+_ON_DUPLICATE = get_args(OnDuplicate)
 _LIST = (list, tuple, Sequence)  # the first two are what it nearly always is, and quickly seen
 _KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
     *((name, (str,), "a str") for name in ("name", "role", "description", "expected_output")),
@@ -54,6 +56,10 @@ def check_run(options: Any) -> None:
         UsageError: Something is not.
     """
     check_id("run_id", options.run_id)
+    if options.on_duplicate not in _ON_DUPLICATE:
+        raise UsageError(f"on_duplicate is one of {', '.join(_ON_DUPLICATE)}, not {options.on_duplicate!r}")
+    if options.run_id is None and options.on_duplicate != "raise":
+        raise UsageError(f"on_duplicate={options.on_duplicate!r} needs a run_id of your own")
     _check_common(options)
     for name, kind in MEDIA.items():
         _check_media(name, kind, getattr(options, name))

@@ -71,6 +71,7 @@ class RunControl(SessionAccess, Generic[OutputT]):
             session_state=options.session_state,
             overwrite_state=self.overwrite_db_session_state,
             on_busy=self.on_busy,
+            on_duplicate=None if options.run_id is None else options.on_duplicate,
             dependencies={**(self.dependencies or {}), **(options.dependencies or {})},
             metadata={**(self.metadata or {}), **(options.metadata or {})},
             timeout=self.timeout if options.timeout is None else options.timeout,
@@ -238,7 +239,7 @@ class RunControl(SessionAccess, Generic[OutputT]):
         )
         request = self.request(RunInput(value=None, messages=[]), options)
         metadata = output_from_dict(from_json(row.data)).metadata
-        return replace(request, metadata=metadata, resume=Resume(answers))
+        return replace(request, metadata=metadata, resume=Resume(answers), on_duplicate=None)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

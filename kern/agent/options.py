@@ -10,6 +10,7 @@ import pydantic
 
 from kern.agent.checks import check_keywords, check_run
 from kern.messages import Audio, File, Image, Video
+from kern.runtime.spec import OnDuplicate
 from kern.usage import UsageLimits
 
 
@@ -21,6 +22,7 @@ class RunKeywords(TypedDict, total=False):
     session_state: Mapping[str, Any] | pydantic.BaseModel | None
     user_id: str | None
     run_id: str | None
+    on_duplicate: OnDuplicate
     images: Sequence[Image] | None
     audio: Sequence[Audio] | None
     videos: Sequence[Video] | None
@@ -47,7 +49,10 @@ class RunOptions:
         session_state: Merged deep over the stored state (dicts merge, anything else replaces). With a typed
             state also an instance: of it, the fields that were set or differ from their defaults.
         user_id: Whose session it is.
-        run_id: An id of your own for the run.
+        run_id: An id of your own for the run; looked up before anything is done.
+        on_duplicate: With a `run_id` that is taken: "raise" a `RunConflictError`; "return" the stored output,
+            or wait for that of a run that goes on in this process; or "retry_failed": run again if that run
+            has failed or was cancelled. A run that waits for a person always raises.
         images, audio, videos, files: Sent with the input.
         dependencies: For `{templates}` and for `run_context.dependencies`.
         metadata: Noted on the run.
@@ -63,6 +68,7 @@ class RunOptions:
     session_state: Mapping[str, Any] | pydantic.BaseModel | None = None
     user_id: str | None = None
     run_id: str | None = None
+    on_duplicate: OnDuplicate = "raise"
     images: Sequence[Image] | None = None
     audio: Sequence[Audio] | None = None
     videos: Sequence[Video] | None = None

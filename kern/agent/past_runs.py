@@ -17,6 +17,8 @@ from kern.runtime.run import Run
 from kern.runtime.spec import CallSite, ToolOutcome, arguments_of
 from kern.runtime.stored import load_outputs
 
+_AGAIN = "Try again to answer the request above. What has been done by calls already is not to be done again."
+
 
 @dataclass(slots=True, frozen=True)
 class History:
@@ -71,6 +73,16 @@ async def past_runs(run: Run, count: int) -> list[Recalled]:
             return good[-count:]
         limit *= 2  # some of the newest have left nothing
     return []
+
+
+def earlier_attempt(run: Run) -> list[Message]:
+    """What a failed attempt under the run's own id has done: it is part of this run's conversation."""
+    past = recalled(run.earlier) if run.earlier is not None else None
+    if past is None or not past.stands:
+        return []
+    said = past.closing.content if past.closing is not None else None
+    ended = "\n\n".join(text for text in (said, past.ending) if text)
+    return [*past.steps, Message("assistant", ended), Message("user", _AGAIN, said="")]
 
 
 async def team_history(run: Run, count: int) -> str:

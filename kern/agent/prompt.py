@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from kern._told import sole, told
 from kern.agent.definition import Definition
 from kern.agent.options import RunOptions
-from kern.agent.past_runs import History, past_runs
+from kern.agent.past_runs import History, earlier_attempt, past_runs
 from kern.agent.summary import current_summary
 from kern.errors import AgentSignal, HookError, KernError, UsageError
 from kern.messages import Message, with_context
@@ -67,7 +67,8 @@ class Prompt:
         ]
         said = await self.history.recall(run) if self.history is not None else []
         opening = [*([system] if system is not None else []), *before]
-        return [*opening, *said, *await self._introduction(run), *self._input(run)]
+        asked = [*await self._introduction(run), *self._input(run)]
+        return [*opening, *said, *asked, *earlier_attempt(run)]
 
     async def _introduction(self, run: Run) -> list[Message]:
         """What was said before the first input, which belongs to the first run, and so to the history."""

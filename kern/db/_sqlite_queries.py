@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from kern.db._sqlite_errors import store_errors
@@ -111,8 +111,10 @@ _SQL = {
     "release_lease": "DELETE FROM {t}_leases WHERE name = ? AND owner = ?",
     "forget_cancels": "DELETE FROM {t}_cancels WHERE requested_at < {now} - ?",
     "request_cancel": """
-        INSERT INTO {t}_cancels (run_id, requested_at) VALUES (?, {now}) ON CONFLICT (run_id) DO NOTHING""",
-    "cancel_requested": "SELECT 1 FROM {t}_cancels WHERE run_id = ?",
+        INSERT INTO {t}_cancels (run_id, trusted, user_id, requested_at) VALUES (?, ?, ?, {now})
+        ON CONFLICT (run_id, trusted, user_id) DO NOTHING""",
+    "cancel_requested": "SELECT 1 FROM {t}_cancels WHERE run_id = ? AND (trusted OR user_id = ?)",
+    "take_cancels": "DELETE FROM {t}_cancels WHERE run_id = ?",
 }
 
 
@@ -188,6 +190,12 @@ class Queries:
             }
         return {name: bytes(row[0]) for name, row in found.items() if row is not None}
 
+    def load_session_and_run(
+        self, raw: sqlite3.Connection, session_id: str, run_id: str
+    ) -> tuple[SessionRow | None, RunRow | None]:
+        """Both of them, or None."""
+        return self.load_session(raw, session_id), self.load_run(raw, run_id)
+
     def load_changes(self, raw: sqlite3.Connection, session_id: str, after: int) -> list[ChangeRow]:
         """The log of state changes with a revision above `after`, oldest first."""
         with store_errors(self._path):
@@ -230,20 +238,27 @@ class Queries:
         with transaction(raw, self._path), store_errors(self._path):
             raw.execute(self._sql["release_lease"], (name, owner))
 
-    def request_cancel(self, raw: sqlite3.Connection, run_id: str) -> None:
+    def request_cancel(self, raw: sqlite3.Connection, run_id: str, user_id: str | None) -> None:
         """Ask whoever drives the run to cancel it."""
         with transaction(raw, self._path), store_errors(self._path):
             raw.execute(self._sql["forget_cancels"], (_KEEP_CANCELS,))
-            raw.execute(self._sql["request_cancel"], (run_id,))
+            raw.execute(self._sql["request_cancel"], (run_id, user_id is None, user_id or ""))
 
-    def cancel_requested(self, raw: sqlite3.Connection, run_ids: Sequence[str]) -> set[str]:
+    def cancel_requested(
+        self, raw: sqlite3.Connection, run_ids: Sequence[str], owners: Mapping[str, str | None]
+    ) -> set[str]:
         """Which of these runs were asked to be cancelled."""
         with store_errors(self._path):
             return {
                 run_id
                 for run_id in run_ids
-                if raw.execute(self._sql["cancel_requested"], (run_id,)).fetchone()
+                if raw.execute(self._sql["cancel_requested"], (run_id, owners.get(run_id))).fetchone()
             }
+
+    def take_cancels(self, raw: sqlite3.Connection, run_ids: Collection[str]) -> None:
+        """Forget the requests to cancel these runs."""
+        with transaction(raw, self._path), store_errors(self._path):
+            raw.executemany(self._sql["take_cancels"], [(run_id,) for run_id in run_ids])
 
     def _repeated(self, raw: sqlite3.Connection, commit: Commit) -> bool:
         """True if the commit was made before.

@@ -114,6 +114,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (session_id, sha256)
         )""",
     ),
+    (
+        # Whose name a request to cancel is made in: the process that drives the run checks it. What is lost
+        # here is no older than a second.
+        "DROP TABLE {t}_cancels",
+        """CREATE TABLE {t}_cancels (
+            run_id TEXT NOT NULL,
+            trusted INTEGER NOT NULL,
+            user_id TEXT NOT NULL,
+            requested_at REAL NOT NULL,
+            PRIMARY KEY (run_id, trusted, user_id)
+        )""",
+    ),
 )
 
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from kern.errors import SessionDeletedError, SessionOwnershipError
 
+NOBODY: Mapping[str, str | None] = {}
+"""No owners are known."""
+
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class SessionRow:
@@ -203,6 +206,12 @@ class Db(ABC):
     async def load_media(self, session_id: str, hashes: Sequence[str]) -> dict[str, bytes]:
         """The bytes of these hashes that are stored with the session; the others are left out."""
 
+    async def load_session_and_run(
+        self, session_id: str, run_id: str
+    ) -> tuple[SessionRow | None, RunRow | None]:
+        """`load_session` and `load_run`; a database that is asked over a network does it in one question."""
+        return await self.load_session(session_id), await self.load_run(run_id)
+
     @abstractmethod
     async def load_changes(self, session_id: str, *, after: int = 0) -> list[ChangeRow]:
         """The log of state changes with a revision above `after`, oldest first."""
@@ -239,12 +248,25 @@ class Db(ABC):
         """Give the lease back, if it is `owner`'s."""
 
     @abstractmethod
-    async def request_cancel(self, run_id: str) -> None:
-        """Ask the process that drives the run, whichever it is, to cancel it."""
+    async def request_cancel(self, run_id: str, *, user_id: str | None = None) -> None:
+        """Ask the process that drives the run, whichever it is, to cancel it.
+
+        Args:
+            run_id: The run, which need not be stored.
+            user_id: In whose name; None is trusted code. That process checks it.
+        """
 
     @abstractmethod
-    async def cancel_requested(self, run_ids: Sequence[str]) -> set[str]:
-        """Which of these runs were asked to be cancelled."""
+    async def cancel_requested(
+        self, run_ids: Sequence[str], *, owners: Mapping[str, str | None] = NOBODY
+    ) -> set[str]:
+        """Which of these runs were asked to be cancelled. The requests are forgotten: a run that is tried
+        again under its id is not cancelled by what was meant for the first try.
+
+        Args:
+            run_ids: Runs that the asking process drives.
+            owners: Whose they are, by run id; a request in the name of another user does not count.
+        """
 
     @abstractmethod
     async def aclose(self) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from bisect import insort
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, NoReturn, Self
 
-from kern.db.base import ChangeRow, Commit, Committed, Db, RunRow, SessionRow, applied, check_commit
+from kern.db.base import NOBODY, ChangeRow, Commit, Committed, Db, RunRow, SessionRow, applied, check_commit
 from kern.errors import StoreError, UsageError
 
 
@@ -46,7 +46,7 @@ class InMemoryDb(Db):
         """In the order of their last commits."""
         self._runs: dict[str, RunRow] = {}
         self._leases: dict[str, _Lease] = {}
-        self._cancels: set[str] = set()
+        self._cancels: dict[str, set[str | None]] = {}  # by run: in whose name; None is trusted code
 
     def __copy__(self) -> Self:
         """The same object: a copied agent keeps its sessions where the original does."""
@@ -167,7 +167,7 @@ class InMemoryDb(Db):
                 return False
             for run_id in session.runs:
                 del self._runs[run_id]
-                self._cancels.discard(run_id)
+                self._cancels.pop(run_id, None)
             return True
 
     async def acquire_lease(self, name: str, owner: str, seconds: float) -> bool:
@@ -187,15 +187,24 @@ class InMemoryDb(Db):
             if lease is not None and lease.owner == owner:
                 del self._leases[name]
 
-    async def request_cancel(self, run_id: str) -> None:
+    async def request_cancel(self, run_id: str, *, user_id: str | None = None) -> None:
         """Ask whoever drives the run to cancel it."""
         with self._mutex:
-            self._cancels.add(run_id)
+            self._cancels.setdefault(run_id, set()).add(user_id)
 
-    async def cancel_requested(self, run_ids: Sequence[str]) -> set[str]:
-        """Which of these runs were asked to be cancelled."""
+    async def cancel_requested(
+        self, run_ids: Sequence[str], *, owners: Mapping[str, str | None] = NOBODY
+    ) -> set[str]:
+        """Which of these runs were asked to be cancelled; these requests are forgotten."""
         with self._mutex:
-            return self._cancels.intersection(run_ids)
+            found = {
+                run_id
+                for run_id in run_ids
+                if not self._cancels.get(run_id, set()).isdisjoint((None, owners.get(run_id)))
+            }
+            for run_id in found:
+                del self._cancels[run_id]
+            return found
 
     async def aclose(self) -> None:
         """Nothing to let go of; what is stored stays."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from kern.db._sqlite_file import SqliteFile
 from kern.db._sqlite_queries import Queries
 from kern.db._sqlite_schema import migrate
-from kern.db.base import ChangeRow, Commit, Committed, Db, RunRow, SessionRow
+from kern.db.base import NOBODY, ChangeRow, Commit, Committed, Db, RunRow, SessionRow
 from kern.errors import UsageError
 
 T = TypeVar("T")
@@ -105,6 +105,14 @@ class SqliteDb(Db):
         """One run, or None."""
         return await self._read(partial(self._queries.load_run, run_id=run_id))
 
+    async def load_session_and_run(
+        self, session_id: str, run_id: str
+    ) -> tuple[SessionRow | None, RunRow | None]:
+        """Both of them, in one trip to the thread of the connection."""
+        return await self._read(
+            partial(self._queries.load_session_and_run, session_id=session_id, run_id=run_id)
+        )
+
     async def load_media(self, session_id: str, hashes: Sequence[str]) -> dict[str, bytes]:
         """The bytes of these hashes that are stored with the session; the others are left out."""
         return await self._read(partial(self._queries.load_media, session_id=session_id, hashes=hashes))
@@ -143,13 +151,18 @@ class SqliteDb(Db):
         """Give the lease back, if it is `owner`'s."""
         await self._write(partial(self._queries.release_lease, name=name, owner=owner))
 
-    async def request_cancel(self, run_id: str) -> None:
+    async def request_cancel(self, run_id: str, *, user_id: str | None = None) -> None:
         """Ask the process that drives the run, whichever it is, to cancel it."""
-        await self._write(partial(self._queries.request_cancel, run_id=run_id))
+        await self._write(partial(self._queries.request_cancel, run_id=run_id, user_id=user_id))
 
-    async def cancel_requested(self, run_ids: Sequence[str]) -> set[str]:
-        """Which of these runs were asked to be cancelled."""
-        return await self._read(partial(self._queries.cancel_requested, run_ids=run_ids))
+    async def cancel_requested(
+        self, run_ids: Sequence[str], *, owners: Mapping[str, str | None] = NOBODY
+    ) -> set[str]:
+        """Which of these runs were asked to be cancelled; these requests are forgotten."""
+        found = await self._read(partial(self._queries.cancel_requested, run_ids=run_ids, owners=owners))
+        if found:
+            await self._write(partial(self._queries.take_cancels, run_ids=found))
+        return found
 
     async def aclose(self) -> None:
         """Close the running loop's connection to the file, also for other objects on it.

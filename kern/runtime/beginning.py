@@ -6,11 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from kern.db.in_memory import InMemoryDb
 from kern.errors import RunDeadlineExceeded, UsageError
+from kern.run.output import RunOutput, TeamRunOutput
 from kern.runtime.control import ActiveRun, RunStopped
+from kern.runtime.duplicates import Attempt, earlier_attempt, in_another_process
 from kern.runtime.expected import Ending
 from kern.runtime.lease import Lease, turn
-from kern.runtime.resume import claimed, restore
+from kern.runtime.resume import claimed, reserved, restore
 from kern.runtime.run import Run, Tree
 from kern.runtime.session import LiveSession
 from kern.runtime.stream import EventBuffer, Listen
@@ -45,7 +48,12 @@ class Beginning:
             await session.settled(self.ending)
         on_busy = request.on_busy if outer is None else "share"
         lease = await held.enter_async_context(turn(session, self.ending, on_busy, request.run_id))
-        await held.enter_async_context(session.loaded(request.state, request.user_id))
+        leases = [lease] if lease is not None else []
+        attempt: Attempt | None = None
+        if request.on_duplicate is None:
+            await held.enter_async_context(session.loaded(request.state, request.user_id))
+        else:
+            attempt = await self._looked_up(held, leases)
         if outer is None:
             await session.settle(request.state)
         elif request.resume is not None:  # its rows would say that it waits until that call's run ends
@@ -55,9 +63,8 @@ class Beginning:
             )
         else:
             session.check_settled(request.state)
-        leases = [lease] if lease is not None else []
         if request.resume is None:
-            return self._new(), leases
+            return self._new(attempt), leases
         leases.append(await held.enter_async_context(claimed(request.db, request.run_id)))
         tree = self._tree()
         run = await restore(tree)
@@ -81,10 +88,35 @@ class Beginning:
             async with claimed(request.db, request.run_id):
                 yield await restore(self._tree())
 
-    def _new(self) -> Run:
+    async def _looked_up(self, held: AsyncExitStack, leases: list[Lease]) -> Attempt | None:
+        """Have the session, and see that nothing else bears the id that the caller has given."""
+        request, session = self.active.request, self.session
+        elsewhere = False
+        if not isinstance(request.db, InMemoryDb):  # which no other process can reach
+            lease = await held.enter_async_context(reserved(request.db, request.run_id))
+            elsewhere = lease is None
+            leases += [lease] if lease is not None else []
+        loaded = session.loaded(request.state, request.user_id, run_id=request.run_id)
+        row = await held.enter_async_context(loaded)
+        if elsewhere:
+            raise in_another_process(request)
+        return await earlier_attempt(request, row)
+
+    def ended_before(self, output: RunOutput | TeamRunOutput) -> Run:
+        """The run as it is stored; nothing is done."""
+        run = self._new()
+        run.output = output
+        output.session_state = run.tree.state()
+        return run
+
+    def _new(self, attempt: Attempt | None = None) -> Run:
         request = self.active.request
         self.active.tree = tree = self._tree()
-        return Run(tree, request.spec, request.input, request.run_id)
+        run = Run(tree, request.spec, request.input, request.run_id)
+        if attempt is not None:
+            run.earlier, run.generation = attempt.output, attempt.generation + 1
+            run.output.tools += attempt.output.tools
+        return run
 
     def _tree(self) -> Tree:
         scope = self.session.state if self.outer is None else self.outer.enclosed_scope()

@@ -28,7 +28,7 @@ async def cancel_elsewhere(db: Db, run_id: str, user_id: str | None, use: Use) -
     if row is None:  # never heard of; or another process is at it, since rows are written at the end
         if alone:
             return CancelResult.unknown
-        await db.request_cancel(run_id)
+        await db.request_cancel(run_id, user_id=user_id)
         return CancelResult.requested
     if user_id is not None:
         session_row = await db.load_session(row.session_id)
@@ -42,5 +42,5 @@ async def cancel_elsewhere(db: Db, run_id: str, user_id: str | None, use: Use) -
     again = row.status in (RunStatus.error.value, RunStatus.cancelled.value)
     if alone or not (paused or (again and await claimed_elsewhere(db, run_id))):
         return CancelResult.too_late
-    await db.request_cancel(run_id)
+    await db.request_cancel(run_id, user_id=user_id)
     return CancelResult.requested

@@ -10,6 +10,7 @@ import concurrent.futures
 import threading
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from weakref import WeakKeyDictionary
 
 from kern._sync.fork import after_fork_in_child
@@ -72,6 +73,15 @@ class ActiveRun:
             self._task.cancel()
 
     @contextmanager
+    def driven(self) -> Iterator[None]:
+        """Round all that is done for it."""
+        token = _inside.set(_inside.get() | {self})
+        try:
+            yield
+        finally:
+            _inside.reset(token)
+
+    @contextmanager
     def waiting(self) -> Iterator[None]:
         """Round the wait for the session.
 
@@ -89,6 +99,14 @@ class ActiveRun:
             self.fate.leave()
         if self.fate.stopped:
             raise RunStopped
+
+
+_inside: ContextVar[frozenset[ActiveRun]] = ContextVar("kern_inside_of", default=frozenset())
+
+
+def inside_of(run: ActiveRun) -> bool:
+    """Whether the running code belongs to that run."""
+    return run in _inside.get()
 
 
 class ActiveRuns:
@@ -167,8 +185,9 @@ class ActiveRuns:
 
     async def _ask(self, db: Db, runs: list[ActiveRun]) -> None:
         fates = {run_id: fate for run in runs for run_id, fate in run.fates() if not fate.sealed}
+        owners = {run_id: run.request.user_id for run in runs for run_id, _ in run.fates()}
         try:
-            wanted = await db.cancel_requested(list(fates))
+            wanted = await db.cancel_requested(list(fates), owners=owners)
         except StoreError as error:
             log.warning("could not ask for requests to cancel: %s", error)
             return

@@ -369,7 +369,7 @@ async def drive_child(run: Run) -> RunOutput | TeamRunOutput:
 
 def announce(run: Run, state: dict[str, object] | None = None, revision: int | None = None) -> None:
     """Tell that a run starts, or goes on after a pause."""
-    if run.generation:
+    if run.messages:
         run.emit(RunContinuedEvent(run.source, state, revision))
         return
     run.emit(RunStartedEvent(run.source, run.spec.model.id, run.spec.model.provider, state, revision))

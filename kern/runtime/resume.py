@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -60,6 +60,21 @@ def row_extras(run: Run, shelf: Shelf) -> dict[str, Any]:
 
 
 @asynccontextmanager
+async def reserved(db: Db, run_id: str) -> AsyncIterator[Lease | None]:
+    """A run whose id the caller has given is made in one place only; None if another process is at it."""
+
+    async def untouched() -> bool:
+        row = await db.load_run(run_id)
+        return row is None or row.status in (RunStatus.error.value, RunStatus.cancelled.value)
+
+    lease = _claim(db, run_id, untouched)
+    try:
+        yield lease if await lease.acquire(wait=False) else None
+    finally:
+        await lease.released()
+
+
+@asynccontextmanager
 async def claimed(db: Db, run_id: str) -> AsyncIterator[Lease]:
     """A paused run goes on in one place only, whatever processes try.
 
@@ -84,8 +99,8 @@ async def claimed_elsewhere(db: Db, run_id: str) -> bool:
         await lease.released()
 
 
-def _claim(db: Db, run_id: str) -> Lease:
-    async def untouched() -> bool:
+def _claim(db: Db, run_id: str, untouched: Callable[[], Awaitable[bool]] | None = None) -> Lease:
+    async def waits() -> bool:
         row = await db.load_run(run_id)
         return row is not None and row.status == RunStatus.paused.value
 
@@ -93,8 +108,8 @@ def _claim(db: Db, run_id: str) -> Lease:
         db,
         lease_of_run(run_id),
         run_id,
-        what=f"the paused run {run_id!r}",
-        untouched=untouched,
+        what=f"the run {run_id!r}",
+        untouched=untouched or waits,
         seconds=CLAIM_SECONDS,
         renew=CLAIM_RENEW_SECONDS,
     )

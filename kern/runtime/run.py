@@ -140,6 +140,8 @@ class Run:
     output: RunOutput | TeamRunOutput
     starts: Started | None = None
     """The runs that its tools and hooks have started; None until it is driven."""
+    earlier: RunOutput | TeamRunOutput | None = None
+    """What an attempt under the same id has come to, which failed."""
     deadline: Deadline | None = None
     """When the run has to have ended; None for a member's."""
     tool_calls = 0

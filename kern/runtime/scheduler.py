@@ -13,12 +13,13 @@ from typing import Any
 
 from kern._told import text_of
 from kern.db.base import RunRow
-from kern.errors import KernError, RunConflictError, RunDeadlineExceeded, StoreError, UsageError
+from kern.errors import KernError, RunDeadlineExceeded, StoreError, UsageError
 from kern.run.events import RunCompletedEvent, SessionStateConflictEvent
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.beginning import Beginning
 from kern.runtime.control import ActiveRun, RunStopped, active_runs
 from kern.runtime.deadline import Deadline
+from kern.runtime.duplicates import RunStored, wait_for
 from kern.runtime.engine import announce, drive, terminal_event
 from kern.runtime.lease import Lease
 from kern.runtime.resume import row_extras
@@ -56,23 +57,24 @@ async def execute(
         CancelledError: The calling task was cancelled; the end is committed.
     """
     async with OffTurn():  # a tool that runs this must not make it wait for the tool's own turns
-        active = ActiveRun(request)
-        caller = starting_call()
+        deadline = Deadline(request.timeout)
+        active, caller = ActiveRun(request), starting_call()
         if caller is not None and not caller.add(active):
             raise asyncio.CancelledError("the call that starts this run has been cut short")
-        if active_runs.enter(active) is not None:
-            active.done.set_result(None)
-            raise RunConflictError(f"run {request.run_id!r} goes on already")
         try:
-            return await _in_session(active, buffer, listen)
+            while (other := active_runs.enter(active)) is not None:
+                await wait_for(other, request, deadline)
+            with active.driven():
+                return await _in_session(active, deadline, buffer, listen)
         finally:
             active_runs.leave(active)
 
 
-async def _in_session(active: ActiveRun, buffer: EventBuffer | None, listen: Listen) -> Output:
+async def _in_session(
+    active: ActiveRun, deadline: Deadline, buffer: EventBuffer | None, listen: Listen
+) -> Output:
     """The run, for which its session is in use."""
     request = active.request
-    deadline = Deadline(request.timeout)
     session = live_sessions.enter(request.db, request.session_id)
     ending = session.expect(buffer)
     try:
@@ -85,6 +87,11 @@ async def _in_session(active: ActiveRun, buffer: EventBuffer | None, listen: Lis
                 with active.waiting():
                     async with deadline.inside():
                         run, leases = await beginning.begun(held)
+            except RunStored as stored:
+                run = beginning.ended_before(stored.output)
+                if buffer is not None:  # whatever else its consumer wants to hear
+                    buffer.put(terminal_event(run, None))
+                return run.output
             except (RunStopped, RunDeadlineExceeded) as error:
                 early = error
             else:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from kern._sync.fork import after_fork_in_child
-from kern.db.base import Db, SessionRow
+from kern.db.base import Db, RunRow, SessionRow
 from kern.errors import InvalidStateError, SessionOwnershipError, StoreError, UsageError
 from kern.runtime.expected import Ending, inside
 from kern.runtime.reconcile import change_of
@@ -70,8 +70,14 @@ class LiveSession(Saved):
 
     @asynccontextmanager
     async def loaded(
-        self, spec: StateSpec, user_id: str | None, owner: str | None = None, *, creates: bool = True
-    ) -> AsyncIterator[None]:
+        self,
+        spec: StateSpec,
+        user_id: str | None,
+        owner: str | None = None,
+        *,
+        creates: bool = True,
+        run_id: str | None = None,
+    ) -> AsyncIterator[RunRow | None]:
         """Inside the block, what the session holds is here: the first one reads it from the database.
 
         Args:
@@ -80,7 +86,12 @@ class LiveSession(Saved):
             owner: Who owns a new session that `ANY_USER` creates.
             creates: Where there is no such session, the one who asks makes and owns it. Who only reads does
                 neither.
+            run_id: A run to look up on the way.
+
+        Returns:
+            That run, or None.
         """
+        found: RunRow | None = None
         claimed = False
         with self._mutex:
             self._loaders += 1
@@ -88,8 +99,9 @@ class LiveSession(Saved):
             await self._load_lock.acquire()
             try:
                 # What a reader found, who makes nothing, says nothing of the session by now.
-                if not self._loaded or not (self.stored or self._claims):
-                    await self._load(spec)
+                first = not self._loaded or not (self.stored or self._claims)
+                if first:
+                    found = await self._load(spec, run_id)
                     if creates and not self.stored:
                         self.row = replace(self.row, user_id=owner if user_id is ANY_USER else user_id)
                 exists = self.stored or self._claims or creates
@@ -101,7 +113,9 @@ class LiveSession(Saved):
                 self.state.spec = self._spec = self._spec.joined(spec)
             finally:
                 self._load_lock.release()
-            yield
+            if run_id is not None and not first:
+                found = await self.db.load_run(run_id)
+            yield found
         finally:
             with self._mutex:
                 self._claims -= claimed
@@ -109,8 +123,12 @@ class LiveSession(Saved):
                 if self._loaders == 0:
                     self._loaded = False
 
-    async def _load(self, spec: StateSpec) -> None:
-        row = await self.db.load_session(self.session_id)
+    async def _load(self, spec: StateSpec, run_id: str | None) -> RunRow | None:
+        run: RunRow | None = None
+        if run_id is None:
+            row = await self.db.load_session(self.session_id)
+        else:
+            row, run = await self.db.load_session_and_run(self.session_id, run_id)
         self.stored = row is not None
         if row is None:
             state = LiveState(encode(dict(spec.default()))[0])
@@ -123,6 +141,7 @@ class LiveSession(Saved):
         self._settled.clear()
         self._doubt = None
         self._loaded = True
+        return run
 
     async def settle(self, spec: StateSpec) -> None:
         """Bring the state up to date with `spec`, for a run that is about to use it.

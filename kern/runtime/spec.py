@@ -145,6 +145,9 @@ class DelegatingTool(RunnableTool, Protocol):
 OnBusy = Literal["share", "queue", "reject"]
 """What a run does when its session has one already: work beside it, wait for its end, or refuse."""
 
+OnDuplicate = Literal["raise", "return", "retry_failed"]
+"""What a run does whose id is taken: refuse, come to the stored output, or try a failed one again."""
+
 Step = Callable[["Run"], Awaitable[None]]
 Review = Callable[["Run", Message], Awaitable[Answer | Again]]
 SinkFactory = Callable[["Run"], "RunSink"]
@@ -272,7 +275,9 @@ class RunRequest:
         session_state: The run's own `session_state=`, or None.
         overwrite_state: Drop what is stored before that is merged in.
         on_busy: What to do when the session has a run already.
-        timeout: Seconds that the run may take.
+        on_duplicate: What to do when a run of that id is stored, or goes on; None for an id that was made for
+            this run, which is not looked up.
+        timeout: Seconds that the run may take, from now on.
         usage_limits: What the run and all below it may use.
         resume: Go on with a paused run instead of beginning one.
         skip_events: Keep the run's events with it, but for those of these names; None: keep none.
@@ -289,6 +294,7 @@ class RunRequest:
     session_state: Mapping[str, Any] | pydantic.BaseModel | None = None
     overwrite_state: bool = False
     on_busy: OnBusy = "share"
+    on_duplicate: OnDuplicate | None = None
     dependencies: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     timeout: float | None = None

@@ -323,6 +323,25 @@ class DbConformance(CommitConformance):
         assert await db.cancel_requested(["a", "b"]) == {"b"}
         assert await db.cancel_requested([]) == set()
 
+    async def test_a_request_to_cancel_is_found_once(self, db: Db) -> None:
+        await db.request_cancel("a")
+        await db.request_cancel("b")
+        assert await db.cancel_requested(["a"]) == {"a"}
+        assert await db.cancel_requested(["a", "b"]) == {"b"}
+
+    async def test_a_request_to_cancel_in_a_user_s_name_counts_for_that_user_s_run(self, db: Db) -> None:
+        await db.request_cancel("a", user_id="mallory")
+        await db.request_cancel("b", user_id="")
+        assert await db.cancel_requested(["a", "b"]) == set()
+        assert await db.cancel_requested(["a", "b"], owners={"a": "ann", "b": None}) == set()
+        assert await db.cancel_requested(["a", "b"], owners={"a": "mallory", "b": ""}) == {"a", "b"}
+
+    async def test_a_session_and_a_run_are_loaded_together(self, db: Db) -> None:
+        await db.commit(state_commit(b'{"a":1}', runs=[run_row("r")]))
+        assert await db.load_session_and_run("s", "r") == (await db.load_session("s"), run_row("r"))
+        assert await db.load_session_and_run("unknown", "r") == (None, run_row("r"))
+        assert await db.load_session_and_run("s", "unknown") == (await db.load_session("s"), None)
+
     # One object for many
 
     async def test_commits_of_many_tasks_all_count(self, db: Db) -> None:

@@ -216,14 +216,15 @@ async def test_a_run_of_which_nobody_knows_is_not_said_to_be_unsaved(db: Any, wr
     await slow.started.wait()
     db.silent = True
     db.fail, db.lose = not written, written
-    with pytest.raises(StoreError, match="whether it is saved is not known"):
-        await charging(db).arun("quick", run_id="quick")
+    with pytest.raises(StoreError, match="whether it is saved is not known") as caught:
+        await charging(db).arun("quick")  # an id of one's own would be looked up first
     with pytest.raises(StoreError, match="no route to host"):
         await charging(db).arun("another")
     db.fail = db.lose = db.silent = False
     slow.go.set()
     last = await slow.run
-    runs = ["quick", last.run_id] if written else [last.run_id]
+    quick = caught.value.run_output.run_id
+    runs = [quick, last.run_id] if written else [last.run_id]
     assert await stored(db) == ({"charged": len(runs), "log": runs}, runs)
 
 

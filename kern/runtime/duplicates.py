@@ -1,0 +1,111 @@
+"""A run whose id the caller has given: what else bears that id, looked at before anything is done."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from kern.db.base import RunRow
+from kern.errors import RunConflictError, SessionBusyError, SessionError, SessionOwnershipError
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.runtime.control import ActiveRun, inside_of
+from kern.runtime.deadline import Deadline
+from kern.runtime.spec import RunRequest
+from kern.runtime.stored import load_output
+
+_FAILED = (RunStatus.error.value, RunStatus.cancelled.value)
+_LOOP_SECONDS = 0.2
+
+
+class RunStored(Exception):
+    """The run has ended already, and its stored output is what was asked for.
+
+    Args:
+        output: That output.
+    """
+
+    def __init__(self, output: RunOutput | TeamRunOutput) -> None:
+        super().__init__(output.run_id)
+        self.output = output
+
+
+async def wait_for(other: ActiveRun, request: RunRequest, deadline: Deadline) -> None:
+    """Wait for the run of this process that has the id, where that is what the request wants.
+
+    Raises:
+        SessionOwnershipError: It is another user's.
+        RunConflictError: It is in the way.
+        SessionBusyError: It does not go on, and has not ended.
+        RunDeadlineExceeded: It takes longer than this run may.
+    """
+    run_id, theirs = request.run_id, other.request
+    if theirs.session_id != request.session_id:
+        raise RunConflictError(f"run id {run_id!r} is taken by a run of another session")
+    if theirs.user_id != request.user_id:
+        raise SessionOwnershipError(request.session_id)
+    if request.resume is not None:
+        raise RunConflictError(f"run {run_id!r} is being continued already")
+    if request.on_duplicate != "return":
+        raise RunConflictError(f"run {run_id!r} goes on already; on_duplicate='return' waits for its output")
+    if inside_of(other):
+        raise RunConflictError(f"run {run_id!r} would wait for itself: it is asked for inside of that run")
+    done = asyncio.wrap_future(other.done)
+    async with deadline.inside():
+        while other.alive:
+            if not other.loop.is_running():
+                raise SessionBusyError(
+                    request.session_id, f"has run {run_id!r} going on in an event loop that stands still"
+                )
+            await asyncio.wait([done], timeout=_LOOP_SECONDS)
+
+
+class Attempt(NamedTuple):
+    """A run that has failed, and that is tried again under its id."""
+
+    output: RunOutput | TeamRunOutput
+    generation: int
+
+
+def in_another_process(request: RunRequest) -> SessionError:
+    """The error for a run that goes on elsewhere, where nobody here can wait for it."""
+    if request.on_duplicate == "return":
+        return SessionBusyError(request.session_id, f"has run {request.run_id!r} going on in another process")
+    return RunConflictError(f"run {request.run_id!r} goes on already, in another process")
+
+
+async def earlier_attempt(request: RunRequest, row: RunRow | None) -> Attempt | None:
+    """The failed attempt that the run is to be another one of, if there is one.
+
+    Args:
+        request: Of a user who owns its session.
+        row: The run that is stored under the id.
+
+    Raises:
+        RunConflictError: The id is taken, and that is not what the request allows for.
+        RunStored: The output is there.
+    """
+    if row is None:
+        return None
+    if row.session_id != request.session_id:
+        raise RunConflictError(f"run id {row.run_id!r} is taken by a run of another session")
+    if row.parent_run_id is not None:
+        raise RunConflictError(f"run id {row.run_id!r} is taken by a member's run")
+    if row.status == RunStatus.paused.value:
+        raise RunConflictError(f"run {row.run_id!r} waits for a person: go on with it by continue_run")
+    if request.on_duplicate == "raise":
+        raise RunConflictError(
+            f"run {row.run_id!r} is stored already, with status {row.status}: take another run_id, or "
+            "on_duplicate='return' for its output"
+        )
+    output = await load_output(request.db, row)
+    if isinstance(output, TeamRunOutput) != request.spec.is_team:
+        kind = "a team's" if isinstance(output, TeamRunOutput) else "an agent's"
+        raise RunConflictError(f"run id {row.run_id!r} is taken by {kind} run, of {row.runner_id!r}")
+    if request.on_duplicate == "return":
+        raise RunStored(output)
+    if row.status not in _FAILED:
+        raise RunConflictError(
+            f"run {row.run_id!r} has ended with status {row.status}: only one that failed or was cancelled "
+            "is tried again"
+        )
+    return Attempt(output, row.generation)
