@@ -15,7 +15,7 @@ from kern.tools.arguments import Arguments, arguments_of
 from kern.tools.by_keyword import ByKeyword, without_keywords
 from kern.tools.portable import found_at, place_of, portable, restored
 from kern.tools.schema import Schema, strict_schema
-from kern.tools.signature import Kind, describe
+from kern.tools.signature import Kind, describe, named
 
 P = ParamSpec("P", default=...)
 R = TypeVar("R", default=Any)
@@ -359,8 +359,7 @@ def _checked(entrypoint: Callable[P, R]) -> Callable[P, R]:
 
 def _checked_name(name: str | None, function: Callable[..., Any]) -> str:
     if name is None:
-        while hasattr(function, "func"):  # a partial's own
-            function = function.func
+        function = named(function)
         name = getattr(function, "__name__", type(function).__name__)
     if _NAME.fullmatch(name) is None:
         raise UsageError(

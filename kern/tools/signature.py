@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import functools
 import inspect
+import keyword
 import re
 import types
 import typing
@@ -15,7 +16,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, Union
 from weakref import WeakKeyDictionary
 
 import pydantic
-from typing_extensions import is_typeddict
+import typing_extensions
+from typing_extensions import ReadOnly, get_type_hints, is_typeddict
 
 from kern.errors import UsageError
 from kern.run.context import RunContext
@@ -25,6 +27,14 @@ T = TypeVar("T")
 Kind = Literal["sync", "async", "generator", "async_generator"]
 
 _CONTEXT_NAME = "run_context"
+_PLAIN = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, type)
+# Of Python's and of typing_extensions, which are not the same objects in every version.
+_UNPACK = (typing.Unpack, typing_extensions.Unpack)
+_REQUIRED = (typing.Required, typing_extensions.Required)
+_NOT_REQUIRED = (typing.NotRequired, typing_extensions.NotRequired)
+LEFT_OUT = object()
+"""The default of a keyword that may be left out, and then is not passed: no value, and none in a schema."""
+_MOST_WRAPPERS = 100  # one that wraps itself has no bottom
 _RUNNERS = ("Agent", "Team")
 # A textual annotation that cannot be evaluated, such as a name that is imported for type checkers only
 _UNION_TEXT = r"(?:(?:\w+\.)*(?:Optional|Union)\[|None\s*\|\s*)?\s*"
@@ -96,6 +106,7 @@ def _read(function: Callable[..., Any]) -> Signature:
     hints = _hints(target, parameters)
     offered = []
     contexts = []
+    parameters, hints = _unpacked(function, parameters, hints)
     for parameter in parameters:
         if parameter.name in fixed:
             continue
@@ -120,6 +131,37 @@ def _read(function: Callable[..., Any]) -> Signature:
         if any(isinstance(parameter.annotation, str) for parameter in offered)
         else None,
     )
+
+
+def _unpacked(
+    function: Callable[..., Any], parameters: list[inspect.Parameter], hints: dict[str, Any]
+) -> tuple[list[inspect.Parameter], dict[str, Any]]:
+    """The parameters, with the keys of a TypedDict in the place of `**kwargs: Unpack[...]` (PEP 692)."""
+    if not parameters or parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
+        return parameters, hints
+    last = parameters[-1]
+    annotation = hints.get(last.name, last.annotation)
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) not in _UNPACK or not is_typeddict(arguments[0]):
+        return parameters, hints
+    keys = get_type_hints(arguments[0], include_extras=True)
+    named = {parameter.name for parameter in parameters[:-1]}
+    if bad := [key for key in keys if key in named or not key.isidentifier() or keyword.iskeyword(key)]:
+        raise UsageError(
+            f"{describe(function)}: **{last.name} has the key {bad[0]!r}, which is no Python name, or "
+            "another parameter's"
+        )
+    more = [_keyword(key, hint, key in arguments[0].__required_keys__) for key, hint in keys.items()]
+    return [*parameters[:-1], *more], {name: hint for name, hint in hints.items() if name in named}
+
+
+def _keyword(name: str, hint: Any, required: bool) -> inspect.Parameter:
+    """A key of a TypedDict; its class does not know of qualifiers in annotations that are text."""
+    while (qualifier := typing.get_origin(hint)) in (*_REQUIRED, *_NOT_REQUIRED, ReadOnly):
+        required = required if qualifier is ReadOnly else qualifier in _REQUIRED
+        (hint,) = typing.get_args(hint)
+    default = inspect.Parameter.empty if required else LEFT_OUT
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
 
 
 signature_of: PerFunction[Signature] = PerFunction(_read)
@@ -150,12 +192,42 @@ def _unpartial(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _definition(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function at the bottom of partials, methods, callable objects and `functools.wraps`."""
-    function = _unpartial(function)
-    if not isinstance(function, types.FunctionType | types.MethodType | types.BuiltinFunctionType | type):
-        function = type(function).__call__
-    definition: Callable[..., Any] = inspect.unwrap(function)
-    return definition
+    """The function at the bottom of partials, methods, callable objects and wrappers: where annotations mean
+    what they say. A wrapper that has a `__signature__` of its own is the bottom, as for `inspect`."""
+    for _ in range(_MOST_WRAPPERS):
+        function = _unpartial(function)
+        if hasattr(function, "__signature__"):
+            return function
+        if (wrapped := wrapped_by(function)) is not None:
+            function = wrapped
+        elif isinstance(function, _PLAIN):
+            return function
+        else:
+            function = type(function).__call__
+    return function
+
+
+def wrapped_by(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """What a wrapper says that it wraps, as `functools.wraps` notes it."""
+    wrapped = getattr(function, "__wrapped__", None)
+    return wrapped if callable(wrapped) and wrapped is not function else None
+
+
+def named(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The callable whose name and text are the tool's: the function that the person wrote, whatever stands
+    round it, as long as that says whom it wraps. A wrapper that has taken over the name speaks for itself."""
+    spokesman = function
+    for _ in range(_MOST_WRAPPERS):
+        if isinstance(function, functools.partial) and "__name__" not in vars(function):
+            spokesman = function = function.func
+        elif (wrapped := wrapped_by(function)) is not None:
+            own = getattr(function, "__qualname__", None)
+            if own is None or own != getattr(wrapped, "__qualname__", None):
+                spokesman = wrapped
+            function = wrapped
+        else:
+            break
+    return spokesman
 
 
 def _kind(function: Callable[..., Any]) -> Kind:
@@ -171,9 +243,13 @@ def _kind(function: Callable[..., Any]) -> Kind:
 
 
 def _doc(function: Callable[..., Any]) -> str:
-    function = _unpartial(function)
-    if isinstance(function, types.FunctionType | types.MethodType | types.BuiltinFunctionType):
+    function = named(function)
+    if isinstance(function, _PLAIN):
         return function.__doc__ or ""
+    own = getattr(function, "__dict__", {}).get("__doc__")  # as functools.update_wrapper sets it
+    wrapped = wrapped_by(function)
+    if own or wrapped is not None:
+        return own or _doc(wrapped or function)
     return type(function).__call__.__doc__ or type(function).__doc__ or ""
 
 
