@@ -255,10 +255,11 @@ def _doc(function: Callable[..., Any]) -> str:
 
 def _hints(target: Callable[..., Any], parameters: list[inspect.Parameter]) -> dict[str, Any]:
     """The annotations, evaluated; a textual one that cannot be evaluated is left out."""
-    try:
-        return typing.get_type_hints(target, include_extras=True)
-    except (NameError, AttributeError, TypeError, SyntaxError):
-        pass  # one bad annotation spoils all: take them one by one
+    if not hasattr(target, "__signature__"):  # which has annotations of its own
+        try:
+            return typing.get_type_hints(target, include_extras=True)
+        except (NameError, AttributeError, TypeError, SyntaxError):
+            pass  # one bad annotation spoils all: take them one by one
     namespace = getattr(target, "__globals__", {})
     hints = {}
     for parameter in parameters:
