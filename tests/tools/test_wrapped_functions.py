@@ -202,11 +202,12 @@ def test_a_key_that_is_another_parameter_is_refused() -> None:
         Function(twice)
 
 
-async def test_a_hook_may_ask_in_that_way_too() -> None:
-    class Asked(TypedDict):
-        session_id: str
-        user_id: NotRequired[str]
+class Asked(TypedDict):
+    session_id: str
+    user_id: NotRequired[str]
 
+
+async def test_a_hook_may_ask_in_that_way_too() -> None:
     got: dict[str, Any] = {}
 
     def hook(**asked: typing.Unpack[Asked]) -> None:
