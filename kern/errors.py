@@ -47,13 +47,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from kern._failed_run import FailedRun
 from kern._portable import Portable
 
 
 class KernError(Portable):
     """The root of all errors of Kern. Each can be copied and pickled, and so cross from a worker process."""
 
-    run_output: Any = None
+    run_output: FailedRun | None = None
     """The `RunOutput` or `TeamRunOutput` of the run that this error ended; None outside of a run.
 
     It is pickled with the error; a content that cannot be pickled becomes plain JSON.

@@ -10,7 +10,8 @@ from typing import Any
 from kern.agent import Agent
 from kern.messages import ToolCall
 from kern.models.base import ModelRequest, ModelResponse
-from kern.run.output import RunOutput, TeamRunOutput, ToolExecution
+from kern.run.output import RunOutput, TeamRunOutput
+from kern.run.tool_execution import ToolExecution
 from kern.team import Team
 from kern.testing import FunctionModel, tool_call
 from kern.tools.function import Function

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kern.messages import MEDIA, Message, ToolCall
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.run.tool_execution import ToolExecution
 
 _NOT_BEGUN = "[This call was not carried out.]"
 _NO_RESULT = "[The run ended before this call did; it may have acted all the same.]"

@@ -17,8 +17,9 @@ from kern.console._text import (
 )
 from kern.console._view import ViewOptions
 from kern.errors import KernError
-from kern.run.output import RunStatus, ToolExecution
+from kern.run.output import RunStatus
 from kern.run.requirement import Need, RunRequirement
+from kern.run.tool_execution import ToolExecution
 
 Kind = Literal["message", "reasoning", "calls", "member", "response", "paused", "cancelled", "error"]
 Format = Literal["text", "list", "markdown", "json"]

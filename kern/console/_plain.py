@@ -28,7 +28,8 @@ from kern.run.events import (
     RunContentEvent,
     ToolCallCompletedEvent,
 )
-from kern.run.output import RunOutput, TeamRunOutput, ToolExecution
+from kern.run.output import RunOutput, TeamRunOutput
+from kern.run.tool_execution import ToolExecution
 
 
 class PlainView(View):

@@ -23,8 +23,9 @@ from kern.run.events import (
     ToolCallCompletedEvent,
     ToolCallStartedEvent,
 )
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.run.requirement import RunRequirement
+from kern.run.tool_execution import ToolExecution
 
 
 class Pieces:

@@ -4,6 +4,7 @@ from kern.run.cancel import CancelResult
 from kern.run.context import RunContext
 from kern.run.events import (
     BaseRunEvent,
+    Event,
     EventSource,
     ModelRequestCompletedEvent,
     ModelRequestStartedEvent,
@@ -31,12 +32,14 @@ from kern.run.events import (
     ToolCallStartedEvent,
     event_from_dict,
 )
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.run.requirement import RunRequirement
+from kern.run.tool_execution import ToolExecution
 
 __all__ = [
     "BaseRunEvent",
     "CancelResult",
+    "Event",
     "EventSource",
     "ModelRequestCompletedEvent",
     "ModelRequestStartedEvent",

@@ -13,16 +13,17 @@ from kern.errors import UsageError
 from kern.messages import Message
 
 StateT = TypeVar("StateT", default=dict[str, Any])
+StateT_co = TypeVar("StateT_co", covariant=True, default=dict[str, Any])
 
 
-class StateTransaction(Protocol):
+class StateTransaction(Protocol[StateT_co]):
     """What `RunContext.transaction()` returns: for `with` and for `async with`."""
 
-    def __enter__(self) -> Any: ...
+    def __enter__(self) -> StateT_co: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
-    async def __aenter__(self) -> Any: ...
+    async def __aenter__(self) -> StateT_co: ...
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
@@ -33,15 +34,18 @@ class StateHandle(Protocol):
 
     def read(self) -> Any:
         """The call's own copy; the first read takes the state."""
+        ...
 
     def assign(self, value: Any) -> None:
         """Make `value` the call's state; a TypeError for what is none."""
 
     def snapshot(self) -> Any:
         """A deep copy that holds nothing."""
+        ...
 
-    def transaction(self) -> StateTransaction:
+    def transaction(self) -> StateTransaction[Any]:
         """A part of the call that is committed, or undone, by itself."""
+        ...
 
 
 class _PlainState:
@@ -63,7 +67,7 @@ class _PlainState:
     def snapshot(self) -> Any:
         return copy.deepcopy(self.value)
 
-    def transaction(self) -> StateTransaction:
+    def transaction(self) -> StateTransaction[Any]:
         return _PlainTransaction(self)
 
 
@@ -185,7 +189,7 @@ class RunContext(Generic[StateT]):
         state: StateT = self._state.snapshot()
         return state
 
-    def transaction(self) -> StateTransaction:
+    def transaction(self) -> StateTransaction[StateT]:
         """A part of the call that takes the state, commits and lets go by itself.
 
         `with run_context.transaction() as state:` in a sync function, `async with` in an async one. In a

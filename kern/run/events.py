@@ -11,12 +11,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias, get_args
 
 import pydantic
 
 from kern._json import finite, json_bytes, jsonable
 from kern.errors import UsageError
+from kern.run.requirement import RunRequirement
+from kern.run.tool_execution import ToolExecution
 
 
 class RunEvent(StrEnum):
@@ -271,9 +273,9 @@ class ModelRetryEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class ToolCallStartedEvent(BaseRunEvent):
-    """A tool call begins; a delegation is one too. `tool` is a `ToolExecution`."""
+    """A tool call begins; a delegation is one too."""
 
-    tool: Any = None
+    tool: ToolExecution
     kind: ClassVar[str] = "ToolCallStarted"
 
 
@@ -281,7 +283,7 @@ class ToolCallStartedEvent(BaseRunEvent):
 class ToolCallCompletedEvent(BaseRunEvent):
     """A tool call has ended; `tool.tool_call_error` tells whether its result is an error text."""
 
-    tool: Any = None
+    tool: ToolExecution
     content: str | None = None
     kind: ClassVar[str] = "ToolCallCompleted"
 
@@ -290,7 +292,7 @@ class ToolCallCompletedEvent(BaseRunEvent):
 class ToolCallErrorEvent(BaseRunEvent):
     """A tool call failed; the model is told, and the run goes on. `ToolCallCompleted` follows."""
 
-    tool: Any = None
+    tool: ToolExecution
     error: str = ""
     kind: ClassVar[str] = "ToolCallError"
 
@@ -371,7 +373,7 @@ class SessionStateConflictEvent(BaseRunEvent):
 class RunPausedEvent(BaseRunEvent):
     """The run waits for a person. `requirements` tell for what."""
 
-    requirements: list[Any] = field(default_factory=list)
+    requirements: list[RunRequirement] = field(default_factory=list)
     content: ClassVar[str] = (
         ""  # whoever prints the `content` of what `stream=True` yields prints nothing here
     )
@@ -422,25 +424,57 @@ class RunErrorEvent(BaseRunEvent):
     kind: ClassVar[str] = "RunError"
 
 
-EVENT_CLASSES: dict[str, type[BaseRunEvent]] = {cls.kind: cls for cls in BaseRunEvent.__subclasses__()}
+Event: TypeAlias = (
+    RunStartedEvent
+    | RunContentEvent
+    | RunIntermediateContentEvent
+    | RunContentCompletedEvent
+    | ReasoningContentDeltaEvent
+    | ModelRequestStartedEvent
+    | ModelRequestCompletedEvent
+    | ModelRetryEvent
+    | ToolCallStartedEvent
+    | ToolCallCompletedEvent
+    | ToolCallErrorEvent
+    | PreHookStartedEvent
+    | PreHookCompletedEvent
+    | PostHookStartedEvent
+    | PostHookCompletedEvent
+    | SessionStateChangedEvent
+    | SessionStateConflictEvent
+    | RunPausedEvent
+    | RunContinuedEvent
+    | RunCompletedEvent
+    | RunCancelledEvent
+    | RunErrorEvent
+)
+"""Every event of a run: what a stream yields. `isinstance` and `match` tell them apart."""
+
+_CLASSES: dict[str, type[Event]] = {cls.kind: cls for cls in get_args(Event)}
 
 TERMINAL_EVENTS = (RunCompletedEvent, RunPausedEvent, RunCancelledEvent, RunErrorEvent)
 
 
-def event_from_dict(data: Mapping[str, Any]) -> BaseRunEvent:
-    """The reverse of `to_dict`. Nested objects stay the plain dicts that they were written as.
+def event_from_dict(data: Mapping[str, Any]) -> Event:
+    """The reverse of `to_dict`; a structured `content` stays the plain JSON value.
 
     Raises:
         UsageError: `data` is no event of Kern's.
     """
     name = str(data.get("event", ""))
     kind = name.removeprefix("Team")
-    if kind not in EVENT_CLASSES:
+    if kind not in _CLASSES:
         raise UsageError(f"no event of Kern's: {name!r}")
+    cls = _CLASSES[kind]
     source = {key: data[key] for key in _SOURCE_FIELDS if key in data}
     source["path"] = tuple(source.get("path", ()))
-    event = EVENT_CLASSES[kind](EventSource(**source, is_team=name != kind))
-    for f in fields(event):
-        if f.name != "source" and f.name in data:
-            setattr(event, f.name, data[f.name])
+    given = {f.name: data[f.name] for f in fields(cls) if f.name != "source" and f.name in data}
+    if issubclass(cls, ToolCallStartedEvent | ToolCallCompletedEvent | ToolCallErrorEvent):
+        given["tool"] = ToolExecution.from_dict(data["tool"])
+    elif issubclass(cls, RunPausedEvent):
+        given["requirements"] = [RunRequirement.from_dict(item) for item in data.get("requirements", ())]
+    numbers = {key: given.pop(key) for key in ("seq", "created_at") if key in given}
+    event = cls(EventSource(**source, is_team=name != kind), **given)
+    for key, value in numbers.items():
+        setattr(event, key, value)
     return event

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from kern._json import finite, json_bytes, jsonable
+from kern._json import json_bytes, jsonable
 from kern.messages import (
     MEDIA,
     Audio,
@@ -21,8 +21,9 @@ from kern.messages import (
     check_types,
     media_by_kind,
 )
-from kern.run.events import BaseRunEvent, event_from_dict
+from kern.run.events import Event, event_from_dict
 from kern.run.requirement import RunRequirement
+from kern.run.tool_execution import ToolExecution
 from kern.usage import Metrics
 
 
@@ -35,55 +36,6 @@ class RunStatus(StrEnum):
     paused = "PAUSED"
     cancelled = "CANCELLED"
     error = "ERROR"
-
-
-@dataclass(slots=True)
-class ToolExecution:
-    """One tool call of a run, as it went.
-
-    Args:
-        tool_call_id: The model's id of the call.
-        tool_name: The tool.
-        tool_args: The arguments, parsed; empty where they were not valid JSON.
-        result: The text that the model was told.
-        tool_call_error: The result is an error text.
-        child_run_id: For a delegation: the member's run.
-        child_run_ids: For a delegation to all members: their runs.
-        duration: In seconds.
-        stop_after_tool_call: The run ended with this call.
-        confirmed: A person has allowed the call (True), or refused it; None if nobody was asked.
-        confirmation_note: What was said of a refusal.
-        created_at: Seconds since the epoch.
-    """
-
-    tool_call_id: str
-    tool_name: str
-    tool_args: dict[str, Any] = field(default_factory=dict)
-    result: str | None = None
-    tool_call_error: bool = False
-    child_run_id: str | None = None
-    child_run_ids: list[str] | None = None
-    duration: float | None = None
-    stop_after_tool_call: bool = False
-    confirmed: bool | None = None
-    confirmation_note: str | None = None
-    created_at: float = field(default_factory=time.time)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON, without what is not set."""
-        return {
-            f.name: finite(value) for f in fields(self) if (value := getattr(self, f.name)) is not f.default
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ToolExecution:
-        """The reverse of `to_dict`.
-
-        Raises:
-            ValueError: A value is not of its type.
-        """
-        check_types(cls.__name__, data, _EXECUTION_TYPES)
-        return cls(**data)
 
 
 _PLAIN = (
@@ -101,12 +53,6 @@ _PLAIN = (
 )
 _TEXT = (str, type(None))
 _TEXTS = ("parent_run_id", "user_id", "last_turn", "reasoning_content", "model", "model_provider")
-_EXECUTION_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("tool_call_id", "tool_name"), str),
-    **dict.fromkeys(("result", "child_run_id"), _TEXT),
-    "tool_args": dict,
-    "child_run_ids": (list, type(None)),
-}
 _OUTPUT_TYPES: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("run_id", "session_id", "content_type"), str),
     **dict.fromkeys((*_TEXTS, "error", "error_type", "refused", "agent_id", "team_id"), _TEXT),
@@ -157,7 +103,7 @@ class BaseRunOutput:
     audio: list[Audio] = field(default_factory=list)
     videos: list[Video] = field(default_factory=list)
     files: list[File] = field(default_factory=list)
-    events: list[BaseRunEvent] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
     session_state: dict[str, Any] | None = None
     state_conflicts: list[dict[str, Any]] = field(default_factory=list)

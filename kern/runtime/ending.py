@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from kern.messages import Message
-from kern.run.output import RunStatus, ToolExecution
+from kern.run.output import RunStatus
+from kern.run.tool_execution import ToolExecution
 from kern.runtime.run import Run
 
 

@@ -14,8 +14,9 @@ from kern._json import json_bytes, jsonable
 from kern.db.base import Db, RunRow
 from kern.errors import RunConflictError, UsageError
 from kern.messages import MEDIA, Message, Shelf, media_by_kind
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution, output_from_dict
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput, output_from_dict
 from kern.run.requirement import RunRequirement
+from kern.run.tool_execution import ToolExecution
 from kern.runtime.approval import check_input
 from kern.runtime.lease import Lease, lease_of_run
 from kern.runtime.run import Run, Tree

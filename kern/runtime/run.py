@@ -13,7 +13,7 @@ from kern.errors import ModelBehaviorError
 from kern.messages import Message
 from kern.run.context import RunContext
 from kern.run.events import (
-    BaseRunEvent,
+    Event,
     EventSource,
     RunCancelledEvent,
     RunContentEvent,
@@ -22,8 +22,9 @@ from kern.run.events import (
     RunPausedEvent,
     SessionStateChangedEvent,
 )
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput, ToolExecution
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.run.requirement import RunRequirement
+from kern.run.tool_execution import ToolExecution
 from kern.runtime.call_ids import CallIds
 from kern.runtime.deadline import Deadline
 from kern.runtime.debug import debug
@@ -97,12 +98,12 @@ class Tree:
         state: dict[str, Any] = decode(self.scope.text)
         return state
 
-    def put(self, event: BaseRunEvent) -> None:
+    def put(self, event: Event) -> None:
         """Queue an event, if somebody listens; never waits; from any thread."""
         if self.buffer is not None:
             self.buffer.put(event, deliver=self._wanted(event))
 
-    def _wanted(self, event: BaseRunEvent) -> bool:
+    def _wanted(self, event: Event) -> bool:
         """The consumer wants to hear it; otherwise it is only recorded."""
         if self.listen is Listen.content:
             kinds = (RunContentEvent, RunPausedEvent, RunCancelledEvent, RunErrorEvent)
@@ -242,7 +243,7 @@ class Run:
         """Seconds since the run began."""
         return time.perf_counter() - self.started
 
-    def emit(self, event: BaseRunEvent) -> None:
+    def emit(self, event: Event) -> None:
         """Tell a consumer who wants to hear everything; never waits."""
         if self.hears_all:
             self.tree.put(event)

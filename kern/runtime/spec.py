@@ -16,8 +16,8 @@ from kern._json import finite
 from kern.db.base import Db
 from kern.messages import Media, Message, ToolCall
 from kern.models.base import Model, ResponseFormat, ToolDefinition
-from kern.run.output import ToolExecution
 from kern.run.requirement import RunRequirement
+from kern.run.tool_execution import ToolExecution
 from kern.state.order import TurnSlot
 from kern.state.spec import StateSpec
 from kern.usage import UsageLimits

@@ -11,7 +11,7 @@ from enum import IntEnum
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from kern.run.events import BaseRunEvent
+from kern.run.events import Event
 from kern.runtime.portal import portal
 
 OutputT = TypeVar("OutputT")
@@ -41,9 +41,9 @@ class EventRecord:
 
     def __init__(self, skip: Collection[str]) -> None:
         self._skip = frozenset(skip)
-        self.events: list[BaseRunEvent] = []
+        self.events: list[Event] = []
 
-    def add(self, event: BaseRunEvent) -> None:
+    def add(self, event: Event) -> None:
         """Keep the event, unless it is to be skipped."""
         if event.event not in self._skip:
             self.events.append(event)
@@ -59,7 +59,7 @@ class EventBuffer:
     __slots__ = ("_closed", "_drained", "_loop", "_mutex", "_ready", "abandoned", "items", "record", "seq")
 
     def __init__(self) -> None:
-        self.items: deque[BaseRunEvent] = deque()
+        self.items: deque[Event] = deque()
         self.record: EventRecord | None = None
         self.abandoned = False
         """The consumer has walked away without closing; the run ends in the background."""
@@ -71,7 +71,7 @@ class EventBuffer:
         self._ready: asyncio.Future[None] | None = None
         self._drained: list[asyncio.Future[None]] = []
 
-    def put(self, event: BaseRunEvent, *, deliver: bool = True) -> None:
+    def put(self, event: Event, *, deliver: bool = True) -> None:
         """Queue an event; with `deliver` False it is only recorded."""
         with self._mutex:
             self.seq += 1
@@ -118,7 +118,7 @@ class EventBuffer:
             await waiter
         return True
 
-    def pop(self) -> BaseRunEvent:
+    def pop(self) -> Event:
         """The oldest event; there must be one."""
         event = self.items.popleft()
         if self._drained and len(self.items) <= _HIGH_WATER // 2:
@@ -191,7 +191,7 @@ class RunStream(Generic[OutputT]):
             raise
         return await self._end(self._task)
 
-    def take(self) -> list[BaseRunEvent]:
+    def take(self) -> list[Event]:
         """The events that are there already, without waiting."""
         return [self._buffer.pop() for _ in range(len(self._buffer.items))]
 

@@ -18,7 +18,7 @@ from kern.run.events import (
     ToolCallErrorEvent,
     ToolCallStartedEvent,
 )
-from kern.run.output import ToolExecution
+from kern.run.tool_execution import ToolExecution
 from kern.runtime.approval import check_before_asking, settle
 from kern.runtime.files import loaded
 from kern.runtime.invoke import Listener, invoke
