@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from kern._sync.fork import around_fork
-from kern.db._sqlite_errors import Moved, store_errors
+from kern.db._sqlite_open import OpenFile, make_private, opening
 from kern.db._sqlite_thread import SqliteThread, Uncancellable, settled
 
 T = TypeVar("T")
@@ -21,37 +19,6 @@ T = TypeVar("T")
 BUSY_SLICE = 0.1
 """Seconds that SQLite itself waits for another process. Short, since the thread can do nothing else
 meanwhile: `SqliteFile` waits the rest of the time, and tries again."""
-
-
-@dataclass(slots=True, eq=False)
-class OpenFile:
-    """What a connection has while it is open.
-
-    Args:
-        prepared: The schemas that the file is known to have; for the owner's use.
-    """
-
-    path: Path
-    raw: sqlite3.Connection
-    inode: tuple[int, int] | None
-    prepared: set[str] = field(default_factory=set)
-    data_version: int = -1
-
-    def check_moved(self) -> None:
-        """Raise `Moved` if the file was deleted or replaced.
-
-        SQLite would go on writing to a deleted file, where nobody will ever find it.
-        """
-        if _inode(self.path) != self.inode:
-            raise Moved
-
-    def check_schema(self) -> None:
-        """Forget what the file is known to have, if others have written to it: maybe a newer Kern has."""
-        with store_errors(self.path):
-            version = self.raw.execute("PRAGMA data_version").fetchone()[0]
-        if version != self.data_version:
-            self.prepared.clear()
-            self.data_version = version
 
 
 class Connection:
@@ -67,7 +34,9 @@ class Connection:
     def __init__(self, path: Path, owner: object) -> None:
         self._path = path
         self._owner = owner
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
+        self.users = 0
+        """How many jobs are under way."""
         self._thread: SqliteThread | None = None
         self._file: OpenFile | None = None
         self._opening: tuple[SqliteThread, Uncancellable[None]] | None = None
@@ -97,12 +66,29 @@ class Connection:
         if self._opening is not None:
             with suppress(Exception):  # those who wait for it are told
                 await self._wait_for(*self._opening)
-        if self._thread is not None:
-            closing = self.submit(_close)
-            thread, self._thread, self._file = self._thread, None, None
-            thread.end()
-            _forget(self)
+        closing = self.let_go()
+        if closing is not None:
             await settled(closing)
+
+    def let_go(self) -> Uncancellable[None] | None:
+        """Close, after the jobs that are submitted already; the next one opens the file again.
+
+        Returns what to wait for; nobody has to.
+        """
+        if self._thread is None:
+            return None
+        file, at_work = self._file, self._at_work
+
+        def close() -> None:
+            with at_work:
+                if file is not None:
+                    file.close()
+
+        thread, self._thread, self._file = self._thread, None, None
+        closing = thread.submit(close)
+        thread.end()
+        _forget(self)
+        return closing
 
     def submit(
         self, job: Callable[[OpenFile], T], finished: Callable[[], None] | None = None
@@ -118,7 +104,8 @@ class Connection:
         assert file is not None
 
         def run() -> T:
-            with at_work:
+            with at_work, file.lock:
+                file.check_open()
                 return job(file)
 
         return thread.submit(run, finished)
@@ -137,21 +124,21 @@ class Connection:
                     _forget(self)
 
     def _connect(self) -> None:
-        with self._at_work, store_errors(self._path):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._at_work, opening(self._path):
+            make_private(self._path)
             raw = sqlite3.connect(
                 self._path, timeout=BUSY_SLICE, isolation_level=None, check_same_thread=False
             )
             try:
-                _configure(raw)
+                wal = _configure(raw)
+                self._file = OpenFile(self._path, raw, wal=wal)
             except BaseException:
                 raw.close()
                 raise
-            self._file = OpenFile(self._path, raw, _inode(self._path))
 
     def _close_if_abandoned(self) -> bool:
         """Close, without the loop, if that was closed and did not do it; True if so."""
-        if not self._loop.is_closed():
+        if not self.loop.is_closed():
             return False
         thread = self._opening[0] if self._opening is not None else self._thread
         if thread is not None:
@@ -162,7 +149,7 @@ class Connection:
     def _close_file(self) -> None:
         with self._at_work:
             if self._file is not None:
-                self._file.raw.close()
+                self._file.close()
 
     def _before_fork(self) -> None:
         self._at_work.acquire()
@@ -179,16 +166,13 @@ class Connection:
         """
         if self._file is not None:
             self._file.raw.close()
+            self._file.forget()
         self._thread = self._file = self._opening = None
         self._at_work.release()
 
 
-def _close(file: OpenFile) -> None:
-    file.raw.close()
-
-
-def _configure(raw: sqlite3.Connection) -> None:
-    """WAL: readers and the writer do not wait for each other.
+def _configure(raw: sqlite3.Connection) -> bool:
+    """WAL, if the file system can do it: readers and the writer do not wait for each other.
 
     With synchronous=NORMAL a commit survives the death of the process (kill -9); a failure of the machine's
     power may undo the last ones, but never leaves half of one. FULL would keep those too, for an fsync per
@@ -198,14 +182,8 @@ def _configure(raw: sqlite3.Connection) -> None:
     if mode != "wal":
         mode = raw.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     raw.execute("PRAGMA synchronous = " + ("NORMAL" if mode == "wal" else "FULL"))
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return stat.st_dev, stat.st_ino
+    raw.execute("SELECT count(*) FROM sqlite_master").fetchone()  # which opens the log
+    return bool(mode == "wal")
 
 
 _connections: set[Connection] = set()

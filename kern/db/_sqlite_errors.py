@@ -28,7 +28,7 @@ class Busy(StoreError):
 
 
 class Moved(Exception):
-    """The file at the path is not the one that the connection has open."""
+    """The file at the path, or its log, is not the one that the connection has open."""
 
 
 @contextmanager

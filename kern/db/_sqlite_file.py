@@ -13,8 +13,10 @@ from weakref import WeakValueDictionary
 
 from kern._loops import LoopLocal
 from kern._sync.fork import after_fork_in_child
-from kern.db._sqlite_connection import Connection, OpenFile
+from kern.db._sqlite_connection import Connection
 from kern.db._sqlite_errors import Busy, Moved
+from kern.db._sqlite_idle import begin_use, end_use
+from kern.db._sqlite_open import OpenFile
 from kern.db._sqlite_thread import settled
 from kern.errors import StoreError
 from kern.state.lock import FairLock, LockTimeout
@@ -70,6 +72,7 @@ class SqliteFile:
         deadline = loop.time() + wait
         while True:
             connection = self._connections.get()
+            begin_use(connection)
             try:
                 await connection.open()
                 if connection is not self._connections.get():
@@ -85,7 +88,7 @@ class SqliteFile:
                         continue
                 # The thread itself gives the lock back: this task may be cancelled, and its loop stopped.
                 future = connection.submit(
-                    partial(_run, job, schema, prepare), self._lock.release if alone else None
+                    partial(_run, job, schema, prepare, write), self._lock.release if alone else None
                 )
                 return await settled(future)
             except Moved:
@@ -97,6 +100,8 @@ class SqliteFile:
                         "end the program that holds it, or wait longer with SqliteDb(busy_timeout=...)"
                     ) from error
                 await asyncio.sleep(_PAUSE)
+            finally:
+                end_use(connection)
 
     async def aclose(self) -> None:
         """Close the running loop's connection; the next job opens it again."""
@@ -112,13 +117,18 @@ class SqliteFile:
         self._start_afresh()
 
 
-def _run(job: Job[T], schema: str, prepare: Callable[[sqlite3.Connection], None], file: OpenFile) -> T:
+def _run(
+    job: Job[T], schema: str, prepare: Callable[[sqlite3.Connection], None], write: bool, file: OpenFile
+) -> T:
     file.check_moved()
     file.check_schema()
     if schema not in file.prepared:
         prepare(file.raw)
         file.prepared.add(schema)
-    return job(file.raw)
+    done = job(file.raw)
+    if write:
+        file.check_written()
+    return done
 
 
 _files: WeakValueDictionary[Path, SqliteFile] = WeakValueDictionary()

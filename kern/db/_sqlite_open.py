@@ -1,0 +1,214 @@
+"""A database file as one connection has it open: is it still there, and is its log?"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NoReturn
+
+from kern.db._sqlite_errors import Moved, store_errors
+from kern.errors import StoreError
+
+log = logging.getLogger("kern")
+
+Inode = tuple[int, int] | None
+
+_NO_CHECKPOINT_ON_CLOSE = 1006
+"""SQLite's SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, which Python names from 3.12 on."""
+
+
+class OpenFile:
+    """What a connection has while it is open.
+
+    Args:
+        wal: The file has a write-ahead log, and an index of that, beside it.
+    """
+
+    def __init__(self, path: Path, raw: sqlite3.Connection, *, wal: bool) -> None:
+        self.path = path
+        self.raw = raw
+        self.prepared: set[str] = set()
+        """The schemas that the file is known to have; for the owner's use."""
+        self._data_version = -1
+        self._closed = False
+        self._beyond_help: StoreError | None = None
+        self._companions = [f"{path}-wal", f"{path}-shm"] if wal else []
+        self._inode = _inode(path)
+        self._inodes = [_inode(name) for name in self._companions]
+        self.lock = threading.Lock()
+        """Held while a job has the connection, and while somebody closes it."""
+        _last_seen[path] = _content(path)
+        _open_files.add(self)
+
+    def check_open(self) -> None:
+        """Raise `Moved` if another thread has closed the connection."""
+        if self._closed:
+            raise Moved
+
+    def check_moved(self) -> None:
+        """Raise `Moved` if the file, or its log, was deleted or replaced.
+
+        SQLite would go on writing to a deleted file, where nobody will ever find it.
+
+        Raises:
+            StoreError: Another program has begun a new log, so that what this one has cannot be saved.
+        """
+        with store_errors(self.path):
+            moved = _inode(self.path) != self._inode
+            lost = self._log_is_lost()
+        if moved:
+            raise Moved
+        if lost:
+            self._save_log()
+            raise Moved
+
+    def check_written(self) -> None:
+        """After a commit: see that it is not in a log that was deleted meanwhile.
+
+        Raises:
+            StoreError: It is, and cannot be saved.
+        """
+        with store_errors(self.path):
+            _last_seen[self.path] = _content(self.path)
+            lost = self._log_is_lost()
+        if lost:
+            self._save_log()
+
+    def check_schema(self) -> None:
+        """Forget what the file is known to have, if others have written to it: maybe a newer Kern has."""
+        with store_errors(self.path):
+            version = self.raw.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._data_version:
+            self.prepared.clear()
+            self._data_version = version
+
+    def close(self) -> None:
+        """Close the connection; nothing if that was done, or must not be done any more."""
+        with self.lock:
+            self._close()
+
+    def close_if_lost(self) -> None:
+        """Close the connection if its log was deleted, with what that holds saved.
+
+        Raises:
+            StoreError: It cannot be saved.
+        """
+        with self.lock:
+            if not self._closed and _inode(self.path) == self._inode and self._log_is_lost():
+                self._save_log()
+                self._close()
+
+    def forget(self) -> None:
+        """In a forked child: the connection is the parent's."""
+        _open_files.discard(self)
+
+    def _close(self) -> None:
+        if self._beyond_help is None:
+            self._closed = True
+            self.raw.close()
+            _open_files.discard(self)
+
+    def _log_is_lost(self) -> bool:
+        return [_inode(name) for name in self._companions] != self._inodes
+
+    def _save_log(self) -> None:
+        """Copy what is in the deleted log, which is still open here, into the database file.
+
+        While nobody has written without it, everybody who has the file open has the old log, and what its
+        index says is true. Afterwards the copy would overwrite what others have written since.
+        """
+        if self._beyond_help is not None:
+            raise self._beyond_help
+        with store_errors(self.path):
+            begun_anew = _inode(self._companions[0]) not in (None, self._inodes[0])
+            if begun_anew or _content(self.path) != _last_seen[self.path]:
+                self._give_up()
+            busy = self.raw.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]
+            _last_seen[self.path] = _content(self.path)
+        if busy:
+            raise StoreError(
+                f"{self.path}: the write-ahead log was deleted while the database was in use, and cannot be "
+                "saved into the file while others read it; close the other programs, and try again"
+            )
+        log.error(
+            "%s: its write-ahead log was deleted while it was in use; what it held was saved", self.path
+        )
+
+    def _give_up(self) -> NoReturn:
+        """Let the connection go without the checkpoint that SQLite makes when the last one is closed.
+
+        Raises:
+            StoreError: Always.
+        """
+        told = (
+            f"{self.path}: its write-ahead log was deleted while it was in use, and another program has "
+            "written without it: what was committed since the last checkpoint may be lost. Never delete "
+            "files beside an open database"
+        )
+        if hasattr(self.raw, "setconfig"):
+            self.raw.setconfig(_NO_CHECKPOINT_ON_CLOSE, True)
+            self._close()
+            raise StoreError(told)
+        # Python 3.11 can neither close it without the checkpoint, nor open the file beside it.
+        self._beyond_help = StoreError(f"{told}; this process has to be started anew to use the file")
+        kept = self.raw
+        threading.Thread(target=lambda: threading.Event().wait() and kept, daemon=True).start()
+        raise self._beyond_help
+
+
+_last_seen: dict[Path, tuple[int, int]] = {}
+"""What the files held after the last write of this process: time of the last change, and size."""
+
+
+def _content(path: Path) -> tuple[int, int]:
+    stat = os.stat(path)
+    return stat.st_mtime_ns, stat.st_size
+
+
+_open_files: set[OpenFile] = set()
+_opening = threading.Lock()
+
+
+@contextmanager
+def opening(path: Path) -> Iterator[None]:
+    """The file is being opened inside of the block.
+
+    What SQLite knows of a log it keeps once per process: a connection that is opened beside an old one, whose
+    log was deleted, would take the old log's index for the new log's. So the old ones are closed first.
+    """
+    with _opening, store_errors(path):
+        for file in list(_open_files):
+            if file.path == path:
+                file.close_if_lost()
+        yield
+
+
+def make_private(path: Path) -> None:
+    """Make the file and its folders, where there are none, for their owner's eyes only.
+
+    SQLite gives the files that it makes beside it the same mode.
+    """
+    _make_folder(path.parent)
+    # One that is there is never opened here: to close it would give up the locks that this process has on it.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _inode(path: Path | str) -> Inode:
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return stat.st_dev, stat.st_ino
