@@ -58,7 +58,7 @@ class Calls:
 
     def add(self, entries: list[dict[str, Any]]) -> None:
         """Take the deltas of one chunk."""
-        begun: list[_Call] = []
+        begun: set[_Call] = set()
         for entry in entries:
             function = entry.get("function")
             function = function if isinstance(function, dict) else {}
@@ -70,7 +70,7 @@ class Calls:
                     continue
                 call = _Call()
                 self._calls.append(call)
-                begun.append(call)
+                begun.add(call)
             if isinstance(index, int):
                 self._by_index[index] = call
             if identity:
@@ -116,7 +116,7 @@ class Calls:
     def _last(self) -> _Call | None:
         return self._calls[-1] if self._calls else None
 
-    def _another(self, call: _Call, identity: str, name: str, arguments: str, begun: list[_Call]) -> bool:
+    def _another(self, call: _Call, identity: str, name: str, arguments: str, begun: set[_Call]) -> bool:
         """Whether a delta that bears a name begins another call than the one that it seems to belong to."""
         if not call.name:
             return False

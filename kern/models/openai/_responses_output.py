@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 from kern._json import json_bytes
@@ -28,6 +28,7 @@ _HOSTED = frozenset(
     }
 )
 _LONGEST_KIND = 80
+_BREAK = "\n\n"
 # Of those, what can be an answer by itself.
 _ANSWERS = (IMAGE_CALL,)
 
@@ -114,18 +115,18 @@ class Output:
         if not said and not self.calls:  # nothing else follows: this is all that is answered
             said = list(range(len(self._messages)))
         if structured:
-            said = said[-1:]
-        texts = {"content": "", "commentary": ""}
+            said = [i for i in said if self._messages[i][1]][-1:]
+        answers = set(said)
+        texts: dict[str, list[str]] = {"content": [], "commentary": []}
+        ends = {"content": 0, "commentary": 0}
         for index, (place, text) in enumerate(self._messages):
-            kind: Literal["content", "commentary"] = "content" if index in said else "commentary"
-            before = texts[kind]
-            if before and text:
-                before += "\n\n"
-            texts[kind] = before + text
-            place["of"] = kind
-            place["start"] = len(before)
-            place["chars"] = len(text)
-        return texts["content"], texts["commentary"]
+            kind = "content" if index in answers else "commentary"
+            gap = len(_BREAK) if text and ends[kind] else 0
+            place |= {"of": kind, "start": ends[kind] + gap, "chars": len(text)}
+            ends[kind] += gap + len(text)
+            if text:
+                texts[kind].append(text)
+        return _BREAK.join(texts["content"]), _BREAK.join(texts["commentary"])
 
     def _call(self, item: dict[str, Any]) -> None:
         call = ToolCall(
