@@ -44,6 +44,7 @@ STATUS_OF_KIND: dict[type[ModelStatusError], int] = {
     ModelAuthError: 401,
     ModelNotFoundError: 404,
     ModelRateLimitError: 429,
+    ModelServerError: 500,
     ModelServerStreamError: 500,
 }
 _KIND_OF_CODE: dict[str, type[ModelStatusError]] = {
@@ -124,6 +125,8 @@ def is_final(code: str | None) -> bool:
 
 def explain(data: Any) -> tuple[str, str | None, int | None]:
     """The message, the code and the HTTP status of an error object, or of an object that holds one."""
+    if isinstance(data, list) and len(data) == 1 and isinstance(data[0], Mapping):  # as Google does
+        data = data[0]
     beside: Mapping[str, Any] = {}
     if isinstance(data, Mapping) and data.get("error"):
         beside, data = data, data["error"]
@@ -142,11 +145,15 @@ def _code(data: Mapping[str, Any]) -> str | None:
 
 
 def _status(data: Mapping[str, Any]) -> int | None:
-    """The HTTP status that an error object names, as a number of its own or as its code."""
+    """The HTTP status that an error object names: as a number of its own, as its code, or by its type."""
     for name in ("status_code", "raw_status_code", "status", "code"):
         value = data.get(name)
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) == _STATUS_DIGITS:
             value = int(value)
         if isinstance(value, int) and value in _ERROR_STATUSES:
             return value
-    return None
+    code, kind = data.get("code"), data.get("type")
+    if not code or (isinstance(code, str) and code in _KIND_OF_CODE) or not isinstance(kind, str):
+        return None
+    known = _KIND_OF_CODE.get(kind)
+    return None if known is None else STATUS_OF_KIND[known]

@@ -68,6 +68,8 @@ async def streamed(server: ReplayServer, sink: Sink, *events: Any, **settings: A
         ({"code": 400, "message": "Oh"}, ModelBadRequestError),
         ({"code": 502, "message": "Oh"}, ModelServerError),
         ({"type": "overloaded_error", "message": "Oh"}, ModelServerError),
+        ({"code": "E17", "type": "overloaded_error", "message": "Oh"}, ModelServerError),
+        ({"code": "429", "message": "Oh"}, ModelRateLimitError),
         ({"code": 502, "message": "Oh"}, ModelStreamError),
         ({"code": "content_filter", "message": "Oh", "status": 400}, ModelIncompleteError),
         ({"message": "Provider", "metadata": {"raw": "Oh"}}, ModelStreamError),
@@ -205,8 +207,14 @@ async def test_parts_that_are_not_known_are_no_empty_answer(
 
 async def test_an_answer_of_a_custom_tool_call_alone_is_no_answer(server: ReplayServer, sink: Sink) -> None:
     call = {"index": 0, "id": "1", "type": "custom", "custom": {"name": "sql", "input": "select 1"}}
+    rest = {"index": 0, "custom": {"input": " from t"}}
     with pytest.raises(ModelBehaviorError, match="custom"):
-        await streamed(server, sink, chunk(tool_calls=[call]), chunk("tool_calls"))
+        await streamed(server, sink, chunk(tool_calls=[call]), chunk(tool_calls=[rest]), chunk("tool_calls"))
+    both = [call, entry(1, "2", "f", A)]
+    answer = await streamed(
+        server, sink, chunk(tool_calls=both), chunk(tool_calls=[rest]), chunk("tool_calls")
+    )
+    assert [(made.name, made.arguments) for made in answer.message.tool_calls] == [("f", A)]
 
 
 # Tool calls.
@@ -262,6 +270,13 @@ SAME = [("f", A), ("f", B)]
             [("f", A)],
         ),  # twice
         ([[entry(0, "a", None)], [entry(0, None, "f", A)]], [("f", A)]),
+        (
+            [
+                [{**entry(None, "a", "f", ""), "index": "0"}, {**entry(None, "b", "g", ""), "index": "1"}],
+                [{**entry(None, None, None, A), "index": "0"}, {**entry(None, None, None, B), "index": "1"}],
+            ],
+            TWO,
+        ),
         ([[entry(0, "a", "f", {"x": 1})]], [("f", '{"x":1}')]),
         ([[entry(0, "a", "f", "null")]], [("f", "{}")]),
         ([[entry(0, "a", "f", None)]], [("f", "{}")]),

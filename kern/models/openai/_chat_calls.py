@@ -14,6 +14,8 @@ from kern.models.openai._chat_encode import PROVIDER
 from kern.models.openai._reading import text_of
 from kern.models.openai._responses_output import arguments_text
 
+_LONGEST_INDEX = 9  # digits
+
 
 class _Call:
     __slots__ = ("extra", "id", "name", "pieces")
@@ -62,7 +64,7 @@ class Calls:
         for entry in entries:
             function = entry.get("function")
             function = function if isinstance(function, dict) else {}
-            index, identity = entry.get("index"), text_of(entry.get("id"))
+            index, identity = _index(entry.get("index")), text_of(entry.get("id"))
             name, arguments = text_of(function.get("name")), _piece(function.get("arguments"))
             call = self._find(index, identity, name)
             if call is None or (name and self._another(call, identity, name, arguments, begun)):
@@ -71,7 +73,7 @@ class Calls:
                 call = _Call()
                 self._calls.append(call)
                 begun.add(call)
-            if isinstance(index, int):
+            if index is not None:
                 self._by_index[index] = call
             if identity:
                 self._by_id[identity] = call
@@ -103,10 +105,10 @@ class Calls:
             for call in self._calls
         ]
 
-    def _find(self, index: Any, identity: str, name: str) -> _Call | None:
+    def _find(self, index: int | None, identity: str, name: str) -> _Call | None:
         """The call that a delta goes on with, if it begins none."""
         known = self._by_id.get(identity) if identity else None
-        if not isinstance(index, int):
+        if index is None:
             return known or (None if identity and name else self._last())
         call = self._by_index.get(index)
         if call is not None:
@@ -128,6 +130,12 @@ class Calls:
             return True
         # Or else id and name are repeated with every delta.
         return arguments.lstrip().startswith(("{", "null")) and call.complete()
+
+
+def _index(value: Any) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _LONGEST_INDEX:
+        return int(value)
+    return value if isinstance(value, int) else None
 
 
 def _piece(arguments: Any) -> str:

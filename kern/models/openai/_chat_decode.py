@@ -80,6 +80,8 @@ class ChatReader(AnswerReader):
                 self._read_parts(content)
             if not content or len(said) > 1:  # the usual delta is text alone
                 self._read_rest(said, whole=whole)
+        if usage := choice.get("usage"):
+            self._usage = usage
         if reason := choice.get("finish_reason"):
             self._finish_reason = reason
         if reason := choice.get("native_finish_reason"):
@@ -119,11 +121,12 @@ class ChatReader(AnswerReader):
         legacy = said.get("function_call")
         if isinstance(legacy, dict) and not calls:
             calls = [{"index": 0, "function": legacy}]
-        for call in calls:
-            if call.get("type", "function") not in ("function", "", None) and "function" not in call:
-                self._unknown.add(str(call["type"])[:_LONGEST_KIND])
-        if calls := [call for call in calls if call.get("type") != "custom"]:
-            (self._calls.add_whole if whole else self._calls.add)(calls)
+        known = [call for call in calls if _is_function(call)]
+        self._unknown.update(
+            text_of(call.get("type"))[:_LONGEST_KIND] or "custom" for call in calls if not _is_function(call)
+        )
+        if known:
+            (self._calls.add_whole if whole else self._calls.add)(known)
 
     def _refuse(self, text: str) -> None:
         self._refused = True
@@ -161,6 +164,11 @@ class ChatReader(AnswerReader):
             raise StreamFault(
                 f"the answer ended with the finish reason {self._finish_reason!r}, but holds no tool call"
             )
+
+
+def _is_function(call: dict[str, Any]) -> bool:
+    """Whether a call, or a delta of one, is that of a function, and not of a tool that takes text, say."""
+    return "function" in call or (call.get("type") in ("function", "", None) and "custom" not in call)
 
 
 def _text_in(value: Any) -> str:

@@ -179,7 +179,8 @@ class ResponsesReader(AnswerReader):
             waits = self._last == b"response.queued"  # a job, which another request would only double
             raise StreamFault(f"the stream ended before the answer was complete{last}", again=not waits)
         items = [self._streamed_reasoning(item) for item in items_of(self._final.get("output"))]
-        items = items or self._streamed_output()
+        if not items or len(items) < sum(item.whole for item in self._items):
+            items = self._streamed_output()  # the last event repeats nothing, or not all
         built = Output(mended_json(items) if self._halved else items, structured=self._structured)
         content, commentary = built.content, built.commentary
         if not content and not commentary:
