@@ -10,8 +10,8 @@ from kern.agent.hooks import with_hooks
 from kern.agent.input_schema import with_input
 from kern.agent.options import RunOptions
 from kern.agent.prompt import Prompt
-from kern.agent.running import Runner
 from kern.agent.structured import with_output
+from kern.agent.terminal import TerminalRunner
 from kern.models.base import Model
 from kern.run.output import RunOutput
 from kern.runtime.run import Run
@@ -19,7 +19,7 @@ from kern.runtime.spec import RunnableTool, RunnerSpec
 
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True)
-class Agent(Runner[RunOutput]):
+class Agent(TerminalRunner[RunOutput]):
     """A model with instructions, tools and a session.
 
         agent = Agent(model=OpenAIResponses(id="gpt-5.2"), tools=[add_item], session_state={"items": []})

@@ -1,39 +1,31 @@
-"""The faces of a run: `arun`, `run`, `print_response`, `cli_app`, for agents and teams alike."""
+"""The faces of a run: `arun` and `run`, for agents and teams alike."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import PurePath
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 import pydantic
 
 from kern._json import jsonable
-from kern._loops import in_event_loop
 from kern.agent.control import RunControl
 from kern.agent.input_schema import Input, checked_input
 from kern.agent.options import NO_OPTIONS, RunKeywords, RunOptions
 from kern.agent.past_runs import ReadHistoryTool
 from kern.agent.state_tool import state_tool
 from kern.agent.summary import Summarize
-from kern.console import ViewOptions, open_view
-from kern.console.chat import chat
-from kern.errors import KernError, UsageError
+from kern.errors import UsageError
 from kern.messages import MEDIA, ROLES, Message
 from kern.models import resolve
-from kern.run.events import BaseRunEvent
 from kern.run.output import RunOutput, TeamRunOutput
 from kern.runtime.hooked import hooked
 from kern.runtime.portal import portal
 from kern.runtime.scheduler import execute
 from kern.runtime.spec import RunInput, RunnableTool, Step
 from kern.runtime.stream import EventBuffer, RunStream, iterate
-from kern.state.threads import threads
 
 OutputT = TypeVar("OutputT", RunOutput, TeamRunOutput)
 
@@ -125,149 +117,6 @@ class Runner(RunControl[OutputT]):
 
         return portal.call(once)
 
-    async def aprint_response(
-        self,
-        input: Input,
-        *,
-        stream: bool | None = None,
-        markdown: bool | None = None,
-        show_message: bool = True,
-        show_reasoning: bool = True,
-        show_member_responses: bool | None = None,
-        console: Any = None,
-        **options: Unpack[RunKeywords],
-    ) -> None:
-        """Run on `input` and show it in the terminal; an error is shown, then raised.
-
-        Args:
-            stream: Show the answer as it comes; None means the constructor's value.
-            markdown: Render the answer as Markdown.
-            show_message: Show the input.
-            show_reasoning: Show the model's reasoning.
-            show_member_responses: Show what a team's members did and answered.
-            console: A `rich.console.Console`; None is the standard output.
-            options: See `RunOptions`.
-        """
-        streaming = self.stream if stream is None else stream
-        view_options = ViewOptions(
-            markdown=self.markdown if markdown is None else markdown,
-            show_message=show_message,
-            show_reasoning=show_reasoning,
-            show_member_responses=self._shows_members()
-            if show_member_responses is None
-            else show_member_responses,
-        )
-        with open_view(_as_text(input), view_options, stream=streaming, console=console) as view:
-            try:
-                if not streaming:
-                    await threads.run(partial(view.finish, await self.arun(input, **options)))
-                    return
-                options["stream_events"] = options["yield_run_output"] = True
-                async with self.arun(input, stream=True, **options) as stream_of_run:
-                    async for item in stream_of_run:
-                        if isinstance(item, BaseRunEvent):
-                            view.event(item)
-                        elif item.error is None:
-                            await threads.run(partial(view.finish, item))
-            except KernError as error:
-                view.fail(error)
-                raise
-
-    def print_response(
-        self,
-        input: Input,
-        *,
-        stream: bool | None = None,
-        markdown: bool | None = None,
-        show_message: bool = True,
-        show_reasoning: bool = True,
-        show_member_responses: bool | None = None,
-        console: Any = None,
-        **options: Unpack[RunKeywords],
-    ) -> None:
-        """See `aprint_response`."""
-        portal.call(
-            lambda: self.aprint_response(
-                input,
-                stream=stream,
-                markdown=markdown,
-                show_message=show_message,
-                show_reasoning=show_reasoning,
-                show_member_responses=show_member_responses,
-                console=console,
-                **options,
-            )
-        )
-
-    async def acli_app(
-        self,
-        input: Input | None = None,
-        *,
-        user: str = "User",
-        stream: bool | None = None,
-        markdown: bool | None = None,
-        exit_on: Sequence[str] = ("exit", "quit", "bye"),
-        session_id: str | None = None,
-        user_id: str | None = None,
-    ) -> None:
-        """A chat in the terminal, in one session, until one of the words `exit_on`.
-
-        Args:
-            input: A first message, answered before the first prompt.
-            user: How the prompt calls the person.
-        """
-
-        async def respond(text: Any) -> None:
-            await self._answer_in_chat(text, stream, markdown, session_id, user_id)
-
-        await chat(respond, prompt=user, exit_on=exit_on, first=input)
-
-    def cli_app(
-        self,
-        input: Input | None = None,
-        *,
-        user: str = "User",
-        stream: bool | None = None,
-        markdown: bool | None = None,
-        exit_on: Sequence[str] = ("exit", "quit", "bye"),
-        session_id: str | None = None,
-        user_id: str | None = None,
-    ) -> None:
-        """See `acli_app`."""
-
-        async def respond(text: Any) -> None:
-            await portal.acall(lambda: self._answer_in_chat(text, stream, markdown, session_id, user_id))
-
-        def talk() -> None:
-            asyncio.run(chat(respond, prompt=user, exit_on=exit_on, first=input))
-
-        if in_event_loop():  # a notebook's
-            worker = threading.Thread(target=talk, name="kern-chat")
-            worker.start()
-            worker.join()
-        else:  # in this thread, where Ctrl-C arrives: it cancels an answer, and leaves at the prompt
-            talk()
-
-    async def _answer_in_chat(
-        self,
-        text: Input,
-        stream: bool | None,
-        markdown: bool | None,
-        session_id: str | None,
-        user_id: str | None,
-    ) -> None:
-        await self.aprint_response(
-            text,
-            stream=stream,
-            markdown=markdown,
-            show_message=False,
-            session_id=session_id,
-            user_id=user_id,
-        )
-
-    def _shows_members(self) -> bool:
-        return False
-
 
 def _run_input(input: Input, options: RunOptions) -> RunInput:
     messages = _messages(input)
@@ -291,7 +140,7 @@ def _messages(input: Input) -> list[Message]:
             return [item if isinstance(item, Message) else Message.from_dict(item) for item in items]
         if all(isinstance(item, str) for item in items):
             return [Message("user", "\n".join(items))]
-    return [Message("user", _as_text(input))]
+    return [Message("user", as_text(input))]
 
 
 def _is_message(item: Any) -> bool:
@@ -304,7 +153,7 @@ def _is_message(item: Any) -> bool:
     )
 
 
-def _as_text(input: Any) -> str:
+def as_text(input: Any) -> str:
     """The input as the model and the person read it."""
     if isinstance(input, str):
         return input if input.strip() else ""

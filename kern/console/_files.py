@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-from kern.console._text import encodable
+from kern.console._text import clean, encodable
 
 
 def is_open(file: Any) -> bool:
@@ -44,6 +45,12 @@ def write_text(file: Any, text: str) -> None:
     except UnicodeEncodeError as error:  # it does not tell its encoding: the error does
         file.write(encodable(text, error.encoding))
     flush(file)
+
+
+def say(line: str) -> None:
+    """Write a line of our own to standard output, if there is one."""
+    if sys.stdout is not None:
+        write_text(sys.stdout, clean(line.replace("\n", " ")) + "\n")
 
 
 def flush(file: Any) -> None:

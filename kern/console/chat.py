@@ -8,20 +8,24 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from kern.console._files import encoding_of, write_text
+from kern.console._approvals import ask
+from kern.console._files import encoding_of, say
 from kern.console._input import is_interactive, read_line
 from kern.console._open import open_view
 from kern.console._text import clean, encodable
 from kern.console._view import ViewOptions, was_shown
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 
 T = TypeVar("T")
+OutputT = TypeVar("OutputT", bound=RunOutput | TeamRunOutput)
 
 
 async def chat(
-    respond: Callable[[Any], Awaitable[None]],
+    respond: Callable[[Any], Awaitable[OutputT | None]],
     *,
+    proceed: Callable[[OutputT], Awaitable[OutputT | None]] | None = None,
     first: Any = None,
     prompt: str = "User",
     exit_on: Sequence[str] = ("exit", "quit", "bye"),
@@ -33,10 +37,14 @@ async def chat(
     during an answer cancels that answer and comes back to the prompt. An answer that raises is shown (once,
     where a view has shown it already), and the chat goes on.
 
+    Where an answer waits for the person, they are asked what it waits for, and it goes on. A run that they
+    leave then, with Ctrl-C or one of the words, stays paused.
+
     Ctrl-C is taken care of where the event loop runs in the main thread; elsewhere it is the caller's.
 
     Args:
         respond: Answers one line, and shows the answer.
+        proceed: Goes on with a paused run, whose requirements are answered, and shows the rest.
         first: Answered before the first prompt; None is nothing.
         prompt: Who is asked to write.
         exit_on: The words that leave; case does not matter.
@@ -48,38 +56,75 @@ async def chat(
     leave = {word.casefold() for word in exit_on}
     question = _question(prompt, emoji)
     with _ctrl_c() as ctrl_c:
-        if first is not None:
-            await _answer(respond, first, ctrl_c)
-        while True:
-            try:
-                line = await ctrl_c.guard(read_line(question))
-            except _Interrupted:
-                line = None
-            if line is None:
-                if is_interactive():
-                    write_text(sys.stdout, "\n")  # what comes next begins on a line of its own
+        talk = _Talk(respond, proceed, ctrl_c, leave)
+        if first is not None and not await talk.answer(first):
+            return
+        while (text := await talk.read(question)) is not None:
+            if text.strip() and not await talk.answer(text.strip()):
                 return
-            text = line.strip()
-            if text.casefold() in leave:
-                return
-            if text:
-                await _answer(respond, text, ctrl_c)
 
 
-async def _answer(respond: Callable[[Any], Awaitable[None]], text: Any, ctrl_c: _CtrlC) -> None:
-    async def answer() -> None:
-        await respond(text)
+class _Talk(Generic[OutputT]):
+    """One chat: reads the person's lines and has them answered."""
 
-    try:
-        await ctrl_c.guard(answer())
-    except _Interrupted:
-        return
-    except BrokenPipeError:
-        raise
-    except Exception as error:  # noqa: BLE001 -- the person sees it, and may ask again
-        if not was_shown(error):
-            with open_view("", ViewOptions(show_message=False), stream=False) as view:
-                view.fail(error)
+    def __init__(
+        self,
+        respond: Callable[[Any], Awaitable[OutputT | None]],
+        proceed: Callable[[OutputT], Awaitable[OutputT | None]] | None,
+        ctrl_c: _CtrlC,
+        leave: set[str],
+    ) -> None:
+        self._respond = respond
+        self._proceed = proceed
+        self._ctrl_c = ctrl_c
+        self._leave = leave
+        self._left = False
+
+    async def read(self, prompt: str) -> str | None:
+        """A line of the person's; None if they leave."""
+        try:
+            line = await self._ctrl_c.guard(read_line(prompt))
+        except _Interrupted:
+            line = None
+        if line is None:
+            if is_interactive():
+                say("")  # what comes next begins on a line of its own
+        elif line.strip().casefold() in self._leave:
+            self._left = True
+            return None
+        return line
+
+    async def answer(self, text: Any) -> bool:
+        """Answer one line, with all that its run asks of the person; False if they leave the chat."""
+        output = await self._shown(self._respond(text))
+        while output is not None and self._proceed is not None and output.status is RunStatus.paused:
+            if not await ask(output.requirements, self._put):
+                say(f"The run stays paused; its id is {output.run_id}")
+                return not self._left
+            output = await self._shown(self._proceed(output))
+        return True
+
+    async def _put(self, question: str) -> str | None:
+        """The person's answer to a question of ours, which a reader of a pipe sees too."""
+        if not is_interactive():
+            say(question)
+        return await self.read(question)
+
+    async def _shown(self, answer: Awaitable[OutputT | None]) -> OutputT | None:
+        async def work() -> OutputT | None:
+            return await answer
+
+        try:
+            return await self._ctrl_c.guard(work())
+        except _Interrupted:
+            return None
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- the person sees it, and may ask again
+            if not was_shown(error):
+                with open_view("", ViewOptions(show_message=False), stream=False) as view:
+                    view.fail(error)
+            return None
 
 
 def _question(prompt: str, emoji: str) -> str:

@@ -13,8 +13,8 @@ from kern.agent.hooks import with_hooks
 from kern.agent.input_schema import with_input
 from kern.agent.options import NO_OPTIONS, RunOptions
 from kern.agent.prompt import Prompt, call_for_run
-from kern.agent.running import Runner
 from kern.agent.structured import with_output
+from kern.agent.terminal import TerminalRunner
 from kern.errors import ToolError, UsageError
 from kern.models.base import Model
 from kern.run.output import TeamRunOutput
@@ -34,7 +34,7 @@ Members = Sequence["Agent | Team"]
 
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True)
-class Team(Runner[TeamRunOutput]):
+class Team(TerminalRunner[TeamRunOutput]):
     """A leader that answers with the help of members, which are agents or teams.
 
         team = Team(members=[buyer, cook], session_state={"shopping_list": []})
@@ -82,7 +82,7 @@ class Team(Runner[TeamRunOutput]):
     stream_member_events: bool = True
 
     def __post_init__(self) -> None:
-        Runner.__post_init__(self)
+        TerminalRunner.__post_init__(self)
         check_seconds("member_timeout", self.member_timeout)
         check_count("num_team_history_runs", self.num_team_history_runs)
         check_count("max_iterations", self.max_iterations)
@@ -218,7 +218,7 @@ class Team(Runner[TeamRunOutput]):
 
     def check_shape(self, shape: Shape) -> None:
         """See that all members can work with a state of this shape."""
-        Runner.check_shape(self, shape)
+        TerminalRunner.check_shape(self, shape)
         if self._chosen_mode() is TeamMode.tasks and isinstance(shape, ModelShape) and not shape.takes(KEY):
             raise UsageError(
                 f"{self!r} keeps its task list in the session state: give {shape.model.__name__} a field "
@@ -232,7 +232,7 @@ class Team(Runner[TeamRunOutput]):
 
         A typed state has defaults of its own, and lacks nothing.
         """
-        state = Runner.default_state(self)
+        state = TerminalRunner.default_state(self)
         if not isinstance(self.session_state, Mapping | None):
             return state
         for member in self.members_by_id().values():

@@ -1,0 +1,229 @@
+"""Runs in the terminal: `print_response` and `cli_app`, for agents and teams alike."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeAlias, TypeVar, Unpack
+
+from kern._loops import in_event_loop
+from kern.agent.input_schema import Input
+from kern.agent.options import RunKeywords
+from kern.agent.running import Runner, as_text
+from kern.console import View, ViewOptions, open_view
+from kern.console.chat import chat
+from kern.errors import KernError
+from kern.run.events import BaseRunEvent
+from kern.run.output import RunOutput, TeamRunOutput
+from kern.runtime.portal import portal
+from kern.runtime.stream import RunStream
+from kern.state.threads import threads
+
+OutputT = TypeVar("OutputT", RunOutput, TeamRunOutput)
+
+
+AskedT = TypeVar("AskedT")
+_Answer: TypeAlias = Callable[[AskedT], Coroutine[Any, Any, OutputT]]
+
+
+class TerminalRunner(Runner[OutputT]):
+    """Runs an agent or a team, and shows the run to a person."""
+
+    __slots__ = ()
+
+    async def aprint_response(
+        self,
+        input: Input,
+        *,
+        stream: bool | None = None,
+        markdown: bool | None = None,
+        show_message: bool = True,
+        show_reasoning: bool = True,
+        show_member_responses: bool | None = None,
+        console: Any = None,
+        **options: Unpack[RunKeywords],
+    ) -> OutputT:
+        """Run on `input`, show it in the terminal, and return the output; an error is shown, then raised.
+
+        Args:
+            stream: Show the answer as it comes; None means the constructor's value.
+            markdown: Render the answer as Markdown.
+            show_message: Show the input.
+            show_reasoning: Show the model's reasoning.
+            show_member_responses: Show what a team's members did and answered.
+            console: A `rich.console.Console`; None is the standard output.
+            options: See `RunOptions`.
+        """
+        streaming = self.stream if stream is None else stream
+        view_options = ViewOptions(
+            markdown=self.markdown if markdown is None else markdown,
+            show_message=show_message,
+            show_reasoning=show_reasoning,
+            show_member_responses=self._shows_members()
+            if show_member_responses is None
+            else show_member_responses,
+        )
+        with open_view(as_text(input), view_options, stream=streaming, console=console) as view:
+            if not streaming:
+                return await _shown(view, self.arun(input, **options))
+            options["stream_events"] = options["yield_run_output"] = True
+            return await _streamed(view, lambda: self.arun(input, stream=True, **options))
+
+    def print_response(
+        self,
+        input: Input,
+        *,
+        stream: bool | None = None,
+        markdown: bool | None = None,
+        show_message: bool = True,
+        show_reasoning: bool = True,
+        show_member_responses: bool | None = None,
+        console: Any = None,
+        **options: Unpack[RunKeywords],
+    ) -> OutputT:
+        """See `aprint_response`."""
+        return portal.call(
+            lambda: self.aprint_response(
+                input,
+                stream=stream,
+                markdown=markdown,
+                show_message=show_message,
+                show_reasoning=show_reasoning,
+                show_member_responses=show_member_responses,
+                console=console,
+                **options,
+            )
+        )
+
+    async def acli_app(
+        self,
+        input: Input | None = None,
+        *,
+        user: str = "User",
+        stream: bool | None = None,
+        markdown: bool | None = None,
+        exit_on: Sequence[str] = ("exit", "quit", "bye"),
+        session_id: str | None = None,
+        user_id: str | None = None,
+    ) -> None:
+        """A chat in the terminal, in one session, until one of the words `exit_on`.
+
+        Where a run waits for a person, the person is asked: to confirm a call ("y", "n", or the reason why
+        not, which the model is told), to fill in values, or for the result of a call that is carried out
+        elsewhere. Then the run goes on.
+
+        Args:
+            input: A first message, answered before the first prompt.
+            user: How the prompt calls the person.
+        """
+        respond, proceed = self._answers(stream, markdown, session_id, user_id)
+        await chat(respond, proceed=proceed, prompt=user, exit_on=exit_on, first=input)
+
+    def cli_app(
+        self,
+        input: Input | None = None,
+        *,
+        user: str = "User",
+        stream: bool | None = None,
+        markdown: bool | None = None,
+        exit_on: Sequence[str] = ("exit", "quit", "bye"),
+        session_id: str | None = None,
+        user_id: str | None = None,
+    ) -> None:
+        """See `acli_app`."""
+        answer, go_on = self._answers(stream, markdown, session_id, user_id)
+
+        async def respond(text: Any) -> OutputT:
+            return await portal.acall(lambda: answer(text))
+
+        async def proceed(output: OutputT) -> OutputT:
+            return await portal.acall(lambda: go_on(output))
+
+        def talk() -> None:
+            asyncio.run(chat(respond, proceed=proceed, prompt=user, exit_on=exit_on, first=input))
+
+        if in_event_loop():  # a notebook's
+            worker = threading.Thread(target=talk, name="kern-chat")
+            worker.start()
+            worker.join()
+        else:  # in this thread, where Ctrl-C arrives: it cancels an answer, and leaves at the prompt
+            talk()
+
+    def _answers(
+        self, stream: bool | None, markdown: bool | None, session_id: str | None, user_id: str | None
+    ) -> tuple[_Answer[Any, OutputT], _Answer[OutputT, OutputT]]:
+        """What answers a line of a chat, and what goes on with a run that was paused for the person."""
+
+        async def respond(text: Any) -> OutputT:
+            return await self.aprint_response(
+                text,
+                stream=stream,
+                markdown=markdown,
+                show_message=False,
+                session_id=session_id,
+                user_id=user_id,
+            )
+
+        async def proceed(output: OutputT) -> OutputT:
+            streaming = self.stream if stream is None else stream
+            view_options = ViewOptions(
+                markdown=self.markdown if markdown is None else markdown,
+                show_message=False,
+                show_member_responses=self._shows_members(),
+            )
+            with open_view("", view_options, stream=streaming) as view:
+                if not streaming:
+                    return await _shown(view, self.acontinue_run(output), after=output)
+                return await _streamed(
+                    view,
+                    lambda: self.acontinue_run(
+                        output, stream=True, stream_events=True, yield_run_output=True
+                    ),
+                    after=output,
+                )
+
+        return respond, proceed
+
+    def _shows_members(self) -> bool:
+        return False
+
+
+async def _shown(view: View, run: Coroutine[Any, Any, OutputT], *, after: OutputT | None = None) -> OutputT:
+    try:
+        output = await run
+    except KernError as error:
+        view.fail(error)
+        raise
+    await threads.run(partial(view.finish, _rest(output, after)))
+    return output
+
+
+async def _streamed(
+    view: View, start: Callable[[], RunStream[OutputT]], *, after: OutputT | None = None
+) -> OutputT:
+    output: Any = None
+    try:
+        async with start() as stream:
+            async for item in stream:
+                if isinstance(item, BaseRunEvent):
+                    view.event(item)
+                else:
+                    output = item
+                    if output.error is None:
+                        await threads.run(partial(view.finish, _rest(output, after)))
+    except KernError as error:
+        view.fail(error)
+        raise
+    ended: OutputT = output
+    return ended
+
+
+def _rest(output: OutputT, after: OutputT | None) -> OutputT:
+    """What there is to show of a continued run: its text begins with what was shown before the pause."""
+    shown, text = getattr(after, "content", None), output.content
+    if isinstance(shown, str) and isinstance(text, str) and shown and text.startswith(shown):
+        return replace(output, content=text[len(shown) :].lstrip("\n"))
+    return output

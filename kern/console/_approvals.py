@@ -1,0 +1,108 @@
+"""What a paused run waits for, asked of the person at the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from kern.console._files import say
+from kern.console._text import clean, format_call
+from kern.run.requirement import RunRequirement
+from kern.tools.json_check import misfits
+
+Read = Callable[[str], Awaitable[str | None]]
+"""Reads a line after a prompt; None means that the person leaves."""
+
+_WHOLE = 1_000_000
+"""A person who consents sees all that the call is made with."""
+_YES = ("y", "yes")
+_NO = ("", "n", "no")
+
+
+async def ask(requirements: Sequence[RunRequirement], read: Read) -> bool:
+    """Have the person answer each requirement that has no answer yet; False if they leave instead."""
+    for need in requirements:
+        while not need.is_resolved:
+            call = format_call(need.tool_name, need.tool_args, limit=_WHOLE)
+            say(f"{' › '.join([*need.agent_path, ''])}{call}")
+            match need.kind:
+                case "confirmation":
+                    answered = await _confirm(need, read)
+                case "user_input":
+                    answered = await _fill_in(need, read)
+                case "external_execution":
+                    answered = await _take_result(need, read)
+            if not answered:
+                return False
+    return True
+
+
+async def _confirm(need: RunRequirement, read: Read) -> bool:
+    line = await read("[y/N/reason] ")
+    if line is None:
+        return False
+    answer = line.strip()
+    if answer.casefold() in _YES:
+        need.confirm()
+    else:
+        need.reject(None if answer.casefold() in _NO else answer)
+    return True
+
+
+async def _take_result(need: RunRequirement, read: Read) -> bool:
+    line = await read("Its result: ")
+    if line is not None:
+        need.set_external_execution_result(line)
+    return line is not None
+
+
+async def _fill_in(need: RunRequirement, read: Read) -> bool:
+    schema = need.user_input_schema or {}
+    values: dict[str, Any] = {}
+    for name, field in schema.get("properties", {}).items():
+        required = name in schema.get("required", ())
+        suggested = need.tool_args.get(name, field.get("default"))
+        while True:
+            line = await read(_field_prompt(name, field, suggested))
+            if line is None:
+                return False
+            if line.strip():
+                values[name] = _value_of(line.strip(), field)
+            elif suggested is not None:
+                values[name] = suggested
+            elif required and not _takes_text(field):
+                continue
+            elif required:
+                values[name] = ""
+            break
+    if lines := misfits(values, schema):
+        say(f"That does not fit: {'; '.join(lines)}")
+    else:
+        need.provide_user_input(values)
+    return True
+
+
+def _field_prompt(name: str, field: Mapping[str, Any], suggested: Any) -> str:
+    about = [str(field[key]) for key in ("type", "description") if field.get(key)]
+    if choices := field.get("enum"):
+        about.append("one of " + ", ".join(map(str, choices)))
+    told = f" ({'; '.join(about)})" if about else ""
+    kept = "" if suggested is None else f" [{json.dumps(suggested, ensure_ascii=False, default=str)}]"
+    return clean(f"{name}{told}{kept}: ".replace("\n", " "))
+
+
+def _takes_text(field: Mapping[str, Any]) -> bool:
+    return bool(field.get("type", "string") == "string")
+
+
+def _value_of(line: str, field: Mapping[str, Any]) -> Any:
+    """What the person means: text as it is, other values as JSON, "y" and "n" where a boolean is wanted."""
+    if _takes_text(field):
+        return line
+    if field.get("type") == "boolean" and line.casefold() in (*_YES, "n", "no"):
+        return line.casefold() in _YES
+    try:
+        return json.loads(line)
+    except ValueError:
+        return line
