@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ async def _standard_library() -> None:
     assert asyncio._get_running_loop() is asyncio.get_running_loop()
     assert http.HTTPStatus._value2member_map_[404].phrase == "Not Found"
     assert argparse._SubParsersAction
+    assert type(zlib.decompressobj()).__name__ == "Decompress"  # `zlib._Decompress` is typeshed's name for it
     task = asyncio.create_task(asyncio.sleep(0))
     task.add_done_callback(print)
     assert [callback for callback, _ in task._callbacks] == [print]
@@ -98,7 +100,7 @@ PRIVATE_PARTS: dict[str, tuple[set[str], Callable[[], Any]]] = {
     "httpx": ({"_transport", "_mounts", "_pool"}, _httpx),
     "aiohttp": ({"_acquired", "_conns"}, _aiohttp),
     "the standard library": (
-        {"_get_running_loop", "_value2member_map_", "_SubParsersAction", "_callbacks"},
+        {"_get_running_loop", "_value2member_map_", "_SubParsersAction", "_callbacks", "_Decompress"},
         _standard_library,
     ),
 }
