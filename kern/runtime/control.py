@@ -70,6 +70,7 @@ class ActiveRun:
 
     def _cancel(self) -> None:
         if self._task is not None and not self.done.done():  # the task may do other things by now
+            self.fate.cut_short = True
             self._task.cancel()
 
     @contextmanager

@@ -42,7 +42,7 @@ from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.ending import left_open
 from kern.runtime.files import loaded
 from kern.runtime.run import Run
-from kern.runtime.sealing import failure_of, seal
+from kern.runtime.sealing import check, failure_of, seal
 from kern.runtime.sink import RunSink
 from kern.runtime.spec import Again, Answer, RunnableTool, SinkFactory, ToolOutcome
 from kern.runtime.started import Started, starting_call, starts
@@ -141,13 +141,13 @@ def _finish(run: Run) -> None:
 
 async def _turns(run: Run) -> Answer | None:
     """Turn after turn until there is an answer; None if the run waits for a person."""
-    run.fate.check()  # before anything is done
+    check(run)  # before anything is done
     if not run.messages:
         await _begin(run)
     while True:
         # A model and tools that never wait would keep the loop: no timeout could fire, no other run go on.
         await asyncio.sleep(0)
-        run.fate.check()  # a tool, or a model, may have swallowed the cancellation
+        check(run)
         calls = run.messages[-1].tool_calls
         if not calls:
             message = await ask(run, run.spec.model, run.messages)

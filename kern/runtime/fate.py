@@ -14,7 +14,7 @@ class Fate:
         loop: The event loop that drives the run.
     """
 
-    __slots__ = ("_before", "_interrupts", "_loop", "_mutex", "_task", "sealed", "stopped")
+    __slots__ = ("_before", "_interrupts", "_loop", "_mutex", "_task", "cut_short", "sealed", "stopped")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -23,6 +23,8 @@ class Fate:
         """The run has ended, or its end is being written: it cannot be stopped any more."""
         self.stopped = False
         """The run is to end as a cancelled one, whatever else it comes to."""
+        self.cut_short = False
+        """The call that has started the run is over, and the run's task is cancelled."""
         self._task: asyncio.Task[object] | None = None
         self._before = 0  # cancellations of the task that were there before the run
         self._interrupts = 0  # those that `stop` has caused and that are not taken back
@@ -61,10 +63,7 @@ class Fate:
 
     @property
     def cancelled_from_outside(self) -> bool:
-        """Somebody else than `stop` has cancelled the task; a stop's own cancellations are taken back.
-
-        Also where the code that was cancelled has swallowed that.
-        """
+        """Somebody else than `stop` has cancelled the task; a stop's own cancellations are taken back."""
         task = self._task
         if task is None:
             return False
@@ -78,14 +77,14 @@ class Fate:
         """The run's task has been cancelled, for one reason only."""
         return self._task is not None and self._task.cancelling() == self._before + 1
 
-    def check(self) -> None:
-        """See that the run may go on.
+    def go_on(self) -> None:
+        """Nothing is on its way to the task: what its count of cancellations says now is of the past.
 
-        Raises:
-            CancelledError: It was stopped, or its task was cancelled.
+        A task group whose task fails leaves one behind in Python 3.11, and so does a function that swallows
+        a cancellation.
         """
-        if self.stopped or self.cancelled_from_outside:
-            raise asyncio.CancelledError
+        if self._task is not None:
+            self._before = self._task.cancelling() - self._interrupts
 
     def _interrupt(self) -> None:
         task = self._task

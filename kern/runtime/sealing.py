@@ -10,6 +10,22 @@ from kern.run.output import RunStatus
 from kern.runtime.run import Run, log
 
 
+def check(run: Run) -> None:
+    """See that the run may go on, between two turns.
+
+    Raises:
+        CancelledError: It may not: a function or a model has swallowed the cancellation that said so.
+    """
+    tree, stopped = run.tree, run
+    late = tree.top.deadline is not None and tree.top.deadline.expired
+    left = tree.buffer is not None and tree.buffer.closed
+    while not stopped.fate.stopped and stopped.parent is not None:
+        stopped = stopped.parent
+    if stopped.fate.stopped or tree.fate.cut_short or late or left:
+        raise asyncio.CancelledError
+    run.fate.go_on()
+
+
 def failure_of(run: Run, error: BaseException) -> BaseException | None:
     """What has ended the run, as it is raised, and as its output says it; None for a stop of its own."""
     output = run.output

@@ -98,6 +98,11 @@ class EventBuffer:
         """The consumer is behind."""
         return len(self.items) >= _HIGH_WATER
 
+    @property
+    def closed(self) -> bool:
+        """No more events are taken: the consumer has left, or the run has ended."""
+        return self._closed
+
     async def drain(self) -> None:
         """Wait until the consumer has caught up."""
         while self.full and not self._closed:
