@@ -13,10 +13,10 @@ from typing import Any
 from kern.messages import MEDIA, Message, ToolCall
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.run.tool_execution import ToolExecution
+from kern.runtime.ending import NOT_DECIDED
 
 _NOT_BEGUN = "[This call was not carried out.]"
 _NO_RESULT = "[The run ended before this call did; it may have acted all the same.]"
-_WAITS = "[This call waits for a person.]"
 _FOLLOWS = "[This is the answer, which follows.]"
 _LEFT_OUT = "[A request whose answer was refused by a check is left out here.]"
 
@@ -160,7 +160,7 @@ def _result(call: ToolCall, made: ToolExecution | None, status: RunStatus) -> Me
     if made is not None and made.result is not None:
         text = made.result
     elif status is RunStatus.paused:
-        text = _WAITS
+        text = NOT_DECIDED
     else:
         text = _NOT_BEGUN if made is None else _NO_RESULT
     failed = made is None or made.result is None or made.tool_call_error

@@ -7,31 +7,44 @@ from kern.run.output import RunStatus
 from kern.run.tool_execution import ToolExecution
 from kern.runtime.run import Run
 
+NOT_DECIDED = "[Not carried out: a person has not decided on it.]"
+
 
 def left_open(run: Run) -> list[Message]:
     """What the conversation of a run that is cut short still lacks."""
     said = run.spoken.unfinished or (run.speaker.words if run.speaker is not None else "")
-    told = [message for execution in run.output.tools for message in _delegation(run, execution)]
-    return [*told, *([Message("assistant", said)] if said else [])]
+    return [*open_results(run), *([Message("assistant", said)] if said else [])]
 
 
-def _delegation(run: Run, execution: ToolExecution) -> list[Message]:
-    """The result of a delegation that has not come to one: what the members did, and had answered."""
+def open_results(run: Run) -> list[Message]:
+    """What is known of delegations that have not come to a result, and of calls that wait for a person."""
+    waiting = {requirement.tool_call_id for requirement in run.requirements}
+    results = []
+    for execution in run.output.tools:
+        text = NOT_DECIDED if execution.tool_call_id in waiting else _delegation(run, execution)
+        if text:
+            call_id, name = execution.tool_call_id, execution.tool_name
+            results.append(Message("tool", text, tool_call_id=call_id, tool_name=name, tool_call_error=True))
+    return results
+
+
+def _delegation(run: Run, execution: ToolExecution) -> str:
+    """What the members of a delegation without a result did, and had answered."""
     ids = {execution.child_run_id, *(execution.child_run_ids or ())}
     children = [child for child in run.children if child.run_id in ids]
     if execution.result is not None or not children:
-        return []
-    text = "\n\n".join(filter(None, [_outcome(child) for child in children]))
-    call_id, name = execution.tool_call_id, execution.tool_name
-    return [Message("tool", text, tool_call_id=call_id, tool_name=name, tool_call_error=True)]
+        return ""
+    return "\n\n".join([_outcome(child) for child in children])
 
 
 def _outcome(child: Run) -> str:
     output, label = child.output, child.spec.label
     if output.status is RunStatus.completed:
         return f"{label}: {output.last_turn or output.get_content_as_string()}"
+    waits = output.status is RunStatus.paused
+    how = "waits for a person and has not answered." if waits else "had not answered when the run ended."
     done = deeds(child, "no result; it may have acted all the same")
-    return "\n".join(filter(None, [f"{label} had not answered when the run ended.", done]))
+    return "\n".join([f"{label} {how}", *([done] if done else [])])
 
 
 def deeds(run: Run, of_unfinished: str = "") -> str:
@@ -41,6 +54,7 @@ def deeds(run: Run, of_unfinished: str = "") -> str:
         of_unfinished: What is told of a call that had not ended; without it nothing is.
     """
     lines = []
+    waiting = {requirement.tool_call_id for requirement in run.requirements}
     for execution in run.output.tools:
         ids = {execution.child_run_id, *(execution.child_run_ids or ())}
         children = [child for child in run.children if child.run_id in ids]
@@ -48,7 +62,7 @@ def deeds(run: Run, of_unfinished: str = "") -> str:
             lines.append(f"- {execution.tool_name}: {execution.result}")
         elif children:
             lines += [deeds(child, of_unfinished) for child in children]
-        elif of_unfinished:
+        elif of_unfinished and execution.tool_call_id not in waiting:
             lines.append(f"- {execution.tool_name}: {of_unfinished}")
     done = "\n".join(line for line in lines if line)
     return f"Calls of {run.spec.label} before that:\n{done}" if done else ""

@@ -18,6 +18,7 @@ from kern.run.output import RunOutput, RunStatus, TeamRunOutput, output_from_dic
 from kern.run.requirement import RunRequirement
 from kern.run.tool_execution import ToolExecution
 from kern.runtime.approval import check_input
+from kern.runtime.ending import open_results
 from kern.runtime.lease import Lease, lease_of_run
 from kern.runtime.run import Run, Tree
 from kern.runtime.session import LiveSession
@@ -55,6 +56,9 @@ def row_extras(run: Run, shelf: Shelf) -> dict[str, Any]:
             "requests": run.requests,
             "seq": 0 if run.tree.buffer is None else run.tree.buffer.seq + _LATE_EVENTS,
         }
+        # What is stored as the conversation is whole, so that other runs can be told of it meanwhile.
+        conversation = [*run.output.messages, *open_results(run)]
+        extras["messages"] = [message.to_dict(shelf) for message in conversation]
     if run.spec.stores_children:
         extras["member_responses"] = [child.output.to_dict(shelf) for child in run.children]
     return extras

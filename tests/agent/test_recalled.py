@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
 from kern import Agent, Team, tool
 from kern.agent.recalled import recalled
+from kern.db.sqlite import SqliteDb
 from kern.errors import (
     CheckError,
     HookError,
@@ -23,6 +25,7 @@ from kern.errors import (
 from kern.messages import Image, Message, ToolCall
 from kern.models.base import ModelRequest, ModelResponse
 from kern.run import RunOutput
+from kern.runtime.ending import NOT_DECIDED
 from kern.runtime.spec import RunInput
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 
@@ -159,10 +162,50 @@ async def test_a_run_that_waits_for_a_person_is_known_to_one_beside_it() -> None
     await agent.arun("What is going on?")
     seen = model.requests[-1].messages
     assert is_conversation(seen)
-    assert [m.content for m in seen if m.role == "tool"] == ["receipt R-1", "[This call waits for a person.]"]
+    assert [m.content for m in seen if m.role == "tool"] == ["receipt R-1", NOT_DECIDED]
     paused.requirements[0].confirm()
     done = await agent.acontinue_run(paused)
     assert done.content == "Sent."
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+async def test_what_a_member_did_before_a_pause_is_known_beside_it_and_when_it_is_given_up(
+    given_up: bool, tmp_path: Path
+) -> None:
+    @tool(requires_confirmation=True)
+    def send() -> str:
+        """Send it."""
+        return "sent"
+
+    def team(*answers: object, clerk: Sequence[object] = ()) -> Team:
+        script = ScriptedModel(clerk)
+        return Team(
+            [Agent(name="clerk", model=script, tools=[charge, send])],
+            model=ScriptedModel(answers),
+            db=SqliteDb(tmp_path / "kern.db"),
+            session_id="s",
+            add_history_to_context=True,
+        )
+
+    delegation = tool_call("delegate_task_to_member", member_id="clerk", task="charge and send")
+    work = [tool_call("charge"), tool_call("send")]
+    paused = await team(delegation, clerk=work).arun("Charge me and send it")
+    if given_up:
+        await team().acancel_run(paused.run_id)
+    beside = team("It waits.")
+    await beside.arun("What is going on?")
+    assert isinstance(beside.model, ScriptedModel)
+    seen = beside.model.requests[-1].messages
+    assert is_conversation([m for m in seen if m.role != "system"])
+    (result,) = [m.content or "" for m in seen if m.role == "tool"]
+    assert result.startswith("clerk waits for a person and has not answered.")
+    assert "- charge: receipt R-1" in result
+    assert "send" not in result
+    if not given_up:
+        paused.requirements[0].confirm()
+        done = await team("All done.", clerk=["Sent."]).acontinue_run(paused)
+        assert done.content == "All done."
+        assert [m.role for m in done.messages] == ["system", "user", "assistant", "tool", "assistant"]
 
 
 async def test_reading_the_chat_tells_how_a_run_ended_and_what_it_had_done() -> None:
