@@ -23,7 +23,7 @@ from kern.runtime.invoke import invoke
 from kern.runtime.run import Run
 from kern.state.templates import render
 from kern.tools import call_kwargs, instructions_of, without_sources
-from kern.tools.result import prompt_text, without_tags
+from kern.tools.result import Pieces, prompt_text, result_of, without_tags
 from kern.tools.signature import signature_of
 
 
@@ -169,6 +169,8 @@ class _Texts:
     async def of(self, given: Any, what: str) -> str:
         """The text of a parameter that takes one, or a function that makes one."""
         text = await call_for_run(self._run, given, what) if callable(given) else given
+        if isinstance(text, Pieces):
+            text = result_of(text).text
         if not isinstance(text, str):
             raise UsageError(f"{what} is a str, not {type(text).__name__}")
         return text if callable(given) else self.fill(text)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import inspect
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from typing import Any, Protocol
 from kern._told import sole
 from kern.errors import AgentSignal, ToolError, UsageError
 from kern.run.context import RunContext
-from kern.runtime.invoke import Listener, collect, collect_async, in_thread, on_loop
+from kern.runtime.invoke import Listener, called_anew, ended, ended_here, goes_on, in_thread, on_loop
 from kern.runtime.run import Run
 from kern.runtime.spec import CallSite
 from kern.state.block import snapshot
@@ -97,8 +96,10 @@ class _Hooked:
     def call(self, chain: Chain, arguments: dict[str, Any], **more: Any) -> Any:
         """Call the hook."""
         available = {"function_name": self._name, "arguments": arguments, **more}
-        value = self._hook(**call_kwargs(self._hook, {**available, "run_context": chain.context}))
-        return value if self.is_async else chain.finished(value)
+        value = called_anew(self._hook)(
+            **call_kwargs(self._hook, {**available, "run_context": chain.context})
+        )
+        return chain.finished(value, None, here=self.is_async)
 
 
 class _Round(_Hooked):
@@ -169,12 +170,8 @@ class _Itself:
         function = self._function
         if function.context_parameter is not None:
             arguments = {**arguments, function.context_parameter: chain.context}
-        value = function.entrypoint(**arguments)
-        if function.kind == "generator":
-            return collect(value, chain.listener)
-        if function.kind == "async_generator":
-            return collect_async(value, chain.listener)
-        return value if self.is_async else chain.finished(value)
+        value = called_anew(function.entrypoint)(**arguments)
+        return chain.finished(value, chain.listener, here=self.is_async)
 
 
 class Chain:
@@ -287,9 +284,12 @@ class Chain:
             await self._give_up()
             raise
 
-    def finished(self, value: Any) -> Any:
-        """What a sync piece has returned; a coroutine, as of a wrapper round an async function, is run."""
-        return self.on_loop(lambda: value) if inspect.iscoroutine(value) else value
+    def finished(self, value: Any, listener: Listener | None, *, here: bool) -> Any:
+        """What a piece comes to that has returned `value`; of an async one (`here`) a coroutine for it."""
+        if here:
+            return ended(value, listener, self._in_thread)
+        value = ended_here(value, listener)
+        return self.on_loop(lambda: ended(value, listener, self._in_thread)) if goes_on(value) else value
 
     def on_loop(self, start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Run an async piece on the loop, for a sync one, whose thread waits."""

@@ -124,7 +124,7 @@ def _read(function: Callable[..., Any]) -> Signature:
         parameters=tuple(offered),
         context_parameter=contexts[0] if contexts else None,
         hidden=frozenset(fixed.union(contexts)),
-        kind=_kind(function),
+        kind=kind_of(function),
         positional_only=tuple(p for p in parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY),
         doc=_doc(function),
         namespace=getattr(target, "__globals__", None)
@@ -230,7 +230,8 @@ def named(function: Callable[..., Any]) -> Callable[..., Any]:
     return spokesman
 
 
-def _kind(function: Callable[..., Any]) -> Kind:
+def kind_of(function: Callable[..., Any]) -> Kind:
+    """What a callable looks like from outside; a wrapper may hide what it returns."""
     function = _unpartial(function)
     for candidate in (function, getattr(type(function), "__call__", None)):  # noqa: B004  # not a callable() test
         if inspect.isasyncgenfunction(candidate):

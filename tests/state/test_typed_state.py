@@ -67,7 +67,7 @@ async def test_members_and_hooks_of_a_team_see_the_team_s_model() -> None:
 
     def instructions(run_context: RunContext[Cart]) -> str:
         seen.append(run_context.session_state)
-        return "Shop for {owner}."
+        return f"Shop for {run_context.session_state.owner}."
 
     buyer = agent_with(add_milk, name="buyer", instructions=instructions, session_state=Cart)
     inner = Team([buyer], name="inner", model=delegating("buyer"))
