@@ -53,7 +53,9 @@ def player(chance: random.Random) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_no_conversation_is_refused(tmp_path: Path, seed: int) -> None:
+async def test_no_conversation_is_refused(
+    tmp_path: Path, seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
     chance = random.Random(seed)
     refused: list[str] = []
     async with ModelServer(player(chance)) as server:
@@ -89,4 +91,5 @@ async def test_no_conversation_is_refused(tmp_path: Path, seed: int) -> None:
             except UsageLimitExceeded:
                 continue
     assert refused == []
+    assert "asked again" not in caplog.text
     assert len(server.requests) > 14

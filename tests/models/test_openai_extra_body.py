@@ -112,11 +112,18 @@ async def test_a_model_that_refuses_the_question_is_asked_without_it_from_then_o
     assert [bool(asked.body.get("include")) for asked in server.asked] == [True, False, False]
 
 
-async def test_reasoning_that_cannot_be_decrypted_any_more_is_left_out(
-    server: ReplayServer, sink: Sink
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        refused("The encrypted content gAAA could not be verified.", "invalid_encrypted_content"),
+        refused("Item 'rs_1' of type 'reasoning' was provided without its required following item."),
+        refused("Item with id 'rs_1' not found. Items are not persisted when `store` is set to false."),
+    ],
+)
+async def test_reasoning_that_a_server_cannot_read_any_more_is_left_out(
+    server: ReplayServer, sink: Sink, refusal: Reply
 ) -> None:
-    text = "The encrypted content gAAA could not be verified."
-    server.replies = [refused(text, "invalid_encrypted_content"), OK]
+    server.replies = [refusal, OK]
     thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"}
     items = [thought, {"type": "message", "id": "msg_1", "chars": 2}]
     data = {"openai": {"model": "m", "items": items, "whole": True}}

@@ -76,6 +76,13 @@ def test_reasoning_by_its_id_goes_back_only_where_the_store_has_it_and_in_the_sa
         {"type": None, "id": "x"},
         {"type": "custom_tool_call", "id": "ctc_1", "call_id": "c9", "name": "x", "input": "4"},
         {"type": "mcp_approval_request", "id": "mcpr_1", "name": "x", "arguments": "{}"},
+        {"type": "note", "id": "n_1"},
+        {**REASONING, "id": None},
+        {**REASONING, "summary": None},
+        {**REASONING, "summary": [{"text": 3}]},
+        {**REASONING, "content": "x"},
+        {**REASONING, "encrypted_content": {}},
+        {**REASONING, "encrypted_content": 3},
     ],
 )
 def test_an_item_that_cannot_go_back_takes_the_ids_of_the_others_with_it(item: dict[str, Any]) -> None:

@@ -16,6 +16,20 @@ from kern.models.openai._history import call_id, record_of, sound_arguments
 PROVIDER = "openai"
 """The key under which `Message.provider_data` holds what this protocol wants to see again."""
 
+HOSTED = frozenset(
+    {
+        "code_interpreter_call",
+        "compaction",
+        "file_search_call",
+        "mcp_call",
+        "mcp_list_tools",
+        "tool_search_call",
+        "tool_search_output",
+        "web_search_call",
+    }
+)
+"""Items of the provider's own tools, done when they come: their results are in the text of the answer."""
+
 LONGEST_ID = 64
 """Characters of a call's id that OpenAI takes here."""
 
@@ -27,22 +41,30 @@ def is_whole(items: list[dict[str, Any]], *, stored: bool = False) -> bool:
     """Whether an answer's items can go back as they are, under their ids.
 
     Not if reasoning comes without its (encrypted) content, which only the provider's store could find by its
-    id; nor if an item has no type, is held back, or waits for an output that is not Kern's to give.
+    id; nor if an item is held back, damaged, waits for an output that is not Kern's to give, or is not known.
 
     Args:
         items: The output items, or the record of them.
         stored: The provider's store has the answer.
     """
-    for item in items:
-        kind = item.get("type")
-        if not isinstance(kind, str) or kind == IMAGE_CALL:
+    return all(_goes_back(item, stored) for item in items)
+
+
+def _goes_back(item: dict[str, Any], stored: bool) -> bool:
+    kind = item.get("type")
+    if kind == "reasoning":
+        content, secret = item.get("content"), item.get("encrypted_content")
+        if not (stored or secret or content):
             return False
-        if kind == "reasoning" and not (stored or item.get("encrypted_content") or item.get("content")):
-            return False
-        waits = kind.endswith(("_call", "_approval_request")) and kind != "function_call"
-        if waits and (item.get("call_id") or kind == "mcp_approval_request"):
-            return False
-    return True
+        texts = _are_texts(item.get("summary")) and (content is None or _are_texts(content))
+        return texts and isinstance(item.get("id"), str) and isinstance(secret, str | None)
+    return kind in ("message", "function_call") or (isinstance(kind, str) and kind in HOSTED)
+
+
+def _are_texts(parts: Any) -> bool:
+    return isinstance(parts, list) and all(
+        isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts
+    )
 
 
 def replay(message: Message, model: str, *, stored: bool = False) -> list[dict[str, Any]] | None:

@@ -11,25 +11,11 @@ from kern.errors import ModelBehaviorError
 from kern.messages import Image, Message, ToolCall
 from kern.models.openai._kept import decoded
 from kern.models.openai._reading import items_of, logger, text_of
-from kern.models.openai._replay import IMAGE_CALL, PROVIDER, is_whole
+from kern.models.openai._replay import HOSTED, IMAGE_CALL, PROVIDER, is_whole
 
-# What the provider's own tools have done: its result is in the text of the answer.
-_HOSTED = frozenset(
-    {
-        "code_interpreter_call",
-        "compaction",
-        "file_search_call",
-        IMAGE_CALL,
-        "mcp_call",
-        "mcp_list_tools",
-        "tool_search_call",
-        "tool_search_output",
-        "web_search_call",
-    }
-)
 _LONGEST_KIND = 80
 _BREAK = "\n\n"
-# Of those, what can be an answer by itself.
+# Of the provider's own tools, what can be an answer by itself.
 _ANSWERS = (IMAGE_CALL,)
 
 
@@ -167,5 +153,5 @@ def _report(unknown: list[str], answered: bool) -> None:
             "Kern does not act on them: do not offer the hosted tool that they belong to, or let it act "
             "without approval"
         )
-    level = logging.INFO if _HOSTED.issuperset(unknown) else logging.WARNING
+    level = logging.INFO if HOSTED.issuperset(unknown) else logging.WARNING
     logger.log(level, "output items that Kern does not act on are kept beside the answer: %s", kinds)

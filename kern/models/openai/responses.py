@@ -19,6 +19,12 @@ log = logging.getLogger("kern.models")
 _NO_REASONING = re.compile(r"(openai/|ft:)*(gpt-3|gpt-4|chatgpt-|gpt-5(\.\d+)?-chat)")
 """Models of OpenAI's that answer "Encrypted content is not supported with this model"."""
 
+_BROKEN_PAIR = re.compile(
+    r"without its required (following|'reasoning') item|Item with id .* not found|"
+    r"Duplicate item found with id|Expected an ID that begins with"
+)
+"""How OpenAI refuses items under ids that do not fit together."""
+
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class OpenAIResponses(OpenAIModel):
@@ -90,7 +96,8 @@ class OpenAIResponses(OpenAIModel):
 
     def _without_reasoning(self, request: ModelRequest, error: ModelBadRequestError) -> ModelRequest | None:
         """The request without the encrypted reasoning that was refused; None if something else was."""
-        if error.code == "invalid_encrypted_content":  # that of another organization, or deployment
+        # That of another organization or deployment, gone from the store, or a record that was damaged.
+        if error.code == "invalid_encrypted_content" or _BROKEN_PAIR.search(str(error)):
             messages = [replace(message, provider_data=None) for message in request.messages]
             return replace(request, messages=messages) if messages != list(request.messages) else None
         if self._asks_for_reasoning and "encrypted content is not supported" in str(error).lower():
