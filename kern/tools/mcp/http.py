@@ -105,7 +105,7 @@ def _is_message(body: bytes | None) -> bool:
     """A server may say in the protocol's words what is wrong, whatever the status."""
     try:
         message = json.loads(body or b"")
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(message, dict) and isinstance(message.get("error"), dict) and "jsonrpc" in message
 
