@@ -237,6 +237,10 @@ class _Handler(ResponseHandler):
             exc = _StaleError(str(exc))
         super().set_exception(exc, *cause)
 
+    def close(self) -> None:
+        """Close the connection at once: a server that takes nothing would not let it end in good order."""
+        self.abort()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection is closed."""
         self._stop_looking()
