@@ -65,6 +65,16 @@ def check_run(options: Any) -> None:
         _check_media(name, kind, getattr(options, name))
 
 
+def needs_stream(stream_events: bool | None, yield_run_output: bool) -> None:
+    """See that a run which is not streamed is not told what its stream should hold.
+
+    Raises:
+        UsageError: It is.
+    """
+    if stream_events or yield_run_output:
+        raise UsageError("stream_events and yield_run_output need stream=True")
+
+
 def check_definition(definition: Any) -> None:
     """See that the parameters of an agent or a team are of the kinds that they have to be.
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import uuid
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
 import pydantic
 from pydantic_core import from_json
 
 from kern.agent.accessors import SessionAccess
-from kern.agent.checks import check_id, check_keywords, check_limits, check_seconds
-from kern.agent.options import RunOptions
+from kern.agent.checks import check_id, check_keywords, check_limits, check_seconds, needs_stream
+from kern.agent.options import ContinueKeywords, RunOptions
 from kern.errors import UsageError
 from kern.models.base import Model
 from kern.run.cancel import CancelResult
+from kern.run.events import Event
 from kern.run.output import RunOutput, TeamRunOutput, output_from_dict
 from kern.run.requirement import RunRequirement
 from kern.runtime.cancelling import cancel_elsewhere
@@ -28,21 +29,6 @@ from kern.runtime.stream import EventBuffer, Listen, RunStream, iterate
 from kern.usage import UsageLimits
 
 OutputT = TypeVar("OutputT", RunOutput, TeamRunOutput)
-
-
-class ContinueKeywords(TypedDict, total=False):
-    """The keywords of `continue_run`, beside the run itself."""
-
-    run_id: str | None
-    requirements: Sequence[RunRequirement] | None
-    stream_events: bool | None
-    yield_run_output: bool
-    user_id: str | None
-    dependencies: Mapping[str, Any] | None
-    output_schema: type[pydantic.BaseModel] | Mapping[str, Any] | None
-    timeout: float | None
-    usage_limits: UsageLimits | None
-    debug_mode: bool | None
 
 
 class RunControl(SessionAccess, Generic[OutputT]):
@@ -134,13 +120,33 @@ class RunControl(SessionAccess, Generic[OutputT]):
         run_response: OutputT | None = None,
         *,
         stream: Literal[True],
+        yield_run_output: Literal[False] = False,
         **options: Unpack[ContinueKeywords],
-    ) -> RunStream[OutputT]: ...
+    ) -> RunStream[OutputT, Event]: ...
+    @overload
+    def acontinue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: Literal[True],
+        yield_run_output: bool,
+        **options: Unpack[ContinueKeywords],
+    ) -> RunStream[OutputT, Event | OutputT]: ...
+    @overload
+    def acontinue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: bool,
+        yield_run_output: bool = False,
+        **options: Unpack[ContinueKeywords],
+    ) -> Coroutine[Any, Any, OutputT] | RunStream[OutputT, Event | OutputT]: ...
     def acontinue_run(
         self,
         run_response: OutputT | None = None,
         *,
         stream: bool = False,
+        yield_run_output: bool = False,
         **options: Unpack[ContinueKeywords],
     ) -> Any:
         """Go on with a run that was paused; what had already run is not run again.
@@ -151,7 +157,7 @@ class RunControl(SessionAccess, Generic[OutputT]):
             run_response: The paused run's output, its `requirements` resolved.
             run_id: Instead of it, the run's id.
             requirements: The resolved requirements; without them, those of `run_response`.
-            stream: As for `arun`.
+            stream, stream_events, yield_run_output: As for `arun`.
             user_id: Whose session it is; None: whose `run_response` is, else the constructor's.
             dependencies, output_schema, usage_limits: What the run was given as its own; they are not stored.
                 What it used before the pause counts towards the limits.
@@ -177,11 +183,10 @@ class RunControl(SessionAccess, Generic[OutputT]):
             return await execute(request, buffer, listen)
 
         if not stream:
+            needs_stream(call.stream_events, yield_run_output)
             return start(None, Listen.nothing)
         listen = self.listens(call.stream_events)
-        return RunStream(
-            lambda buffer: start(buffer, listen), EventBuffer(), yield_output=call.yield_run_output
-        )
+        return RunStream(lambda buffer: start(buffer, listen), EventBuffer(), yield_output=yield_run_output)
 
     @overload
     def continue_run(
@@ -197,18 +202,41 @@ class RunControl(SessionAccess, Generic[OutputT]):
         run_response: OutputT | None = None,
         *,
         stream: Literal[True],
+        yield_run_output: Literal[False] = False,
         **options: Unpack[ContinueKeywords],
-    ) -> Iterator[Any]: ...
+    ) -> Iterator[Event]: ...
+    @overload
+    def continue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: Literal[True],
+        yield_run_output: bool,
+        **options: Unpack[ContinueKeywords],
+    ) -> Iterator[Event | OutputT]: ...
+    @overload
+    def continue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: bool,
+        yield_run_output: bool = False,
+        **options: Unpack[ContinueKeywords],
+    ) -> OutputT | Iterator[Event | OutputT]: ...
     def continue_run(
         self,
         run_response: OutputT | None = None,
         *,
         stream: bool = False,
+        yield_run_output: bool = False,
         **options: Unpack[ContinueKeywords],
     ) -> Any:
         """See `acontinue_run`."""
         if stream:
-            return iterate(self.acontinue_run(run_response, stream=True, **options))
+            return iterate(
+                self.acontinue_run(run_response, stream=True, yield_run_output=yield_run_output, **options)
+            )
+        needs_stream(None, yield_run_output)
         return portal.call(lambda: self.acontinue_run(run_response, **options))
 
     async def _continuation(
@@ -249,7 +277,6 @@ class _Continuation:
     run_id: str | None = None
     requirements: Sequence[RunRequirement] | None = None
     stream_events: bool | None = None
-    yield_run_output: bool = False
     user_id: str | None = None
     dependencies: Mapping[str, Any] | None = None
     output_schema: type[pydantic.BaseModel] | Mapping[str, Any] | None = None

@@ -10,18 +10,29 @@ import pydantic
 
 from kern.agent.checks import check_keywords, check_run
 from kern.messages import Audio, File, Image, Video
+from kern.run.requirement import RunRequirement
 from kern.runtime.spec import OnDuplicate
 from kern.usage import UsageLimits
 
 
-class RunKeywords(TypedDict, total=False):
-    """The keywords of a run, for type checkers; `RunOptions` says what they mean."""
+class AnyRunKeywords(TypedDict, total=False):
+    """The keywords of new and of continued runs, for type checkers; `RunOptions` says what they mean."""
 
     stream_events: bool | None
-    session_id: str | None
-    session_state: Mapping[str, Any] | pydantic.BaseModel | None
     user_id: str | None
     run_id: str | None
+    dependencies: Mapping[str, Any] | None
+    output_schema: type[pydantic.BaseModel] | Mapping[str, Any] | None
+    timeout: float | None
+    usage_limits: UsageLimits | None
+    debug_mode: bool | None
+
+
+class RunKeywords(AnyRunKeywords, total=False):
+    """The keywords of a new run."""
+
+    session_id: str | None
+    session_state: Mapping[str, Any] | pydantic.BaseModel | None
     on_duplicate: OnDuplicate
     images: Sequence[Image] | None
     audio: Sequence[Audio] | None
@@ -30,13 +41,13 @@ class RunKeywords(TypedDict, total=False):
     add_history_to_context: bool | None
     add_session_state_to_context: bool | None
     add_dependencies_to_context: bool | None
-    dependencies: Mapping[str, Any] | None
     metadata: Mapping[str, Any] | None
-    output_schema: type[pydantic.BaseModel] | Mapping[str, Any] | None
-    timeout: float | None
-    usage_limits: UsageLimits | None
-    debug_mode: bool | None
-    yield_run_output: bool
+
+
+class ContinueKeywords(AnyRunKeywords, total=False):
+    """The keywords of `continue_run`, beside the run itself."""
+
+    requirements: Sequence[RunRequirement] | None
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -60,7 +71,6 @@ class RunOptions:
         timeout: Seconds that the run may take; then `RunDeadlineExceeded`.
         usage_limits: What the run and all runs below it may use; then `UsageLimitExceeded`.
         debug_mode: Log prompts and tool calls of this run.
-        yield_run_output: With `stream=True`: the output comes as the last item.
     """
 
     stream_events: bool | None = None
@@ -82,7 +92,6 @@ class RunOptions:
     timeout: float | None = None
     usage_limits: UsageLimits | None = None
     debug_mode: bool | None = None
-    yield_run_output: bool = False
 
     def __post_init__(self) -> None:
         check_run(self)

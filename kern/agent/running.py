@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 import pydantic
 
 from kern._json import jsonable
+from kern.agent.checks import needs_stream
 from kern.agent.control import RunControl
 from kern.agent.input_schema import Input, checked_input
 from kern.agent.options import NO_OPTIONS, RunKeywords, RunOptions
@@ -20,6 +21,7 @@ from kern.agent.summary import Summarize
 from kern.errors import UsageError
 from kern.messages import MEDIA, ROLES, Message
 from kern.models import resolve
+from kern.run.events import Event
 from kern.run.output import RunOutput, TeamRunOutput
 from kern.runtime.hooked import hooked
 from kern.runtime.portal import portal
@@ -67,15 +69,41 @@ class Runner(RunControl[OutputT]):
     ) -> Coroutine[Any, Any, OutputT]: ...
     @overload
     def arun(
-        self, input: Input, *, stream: Literal[True], **options: Unpack[RunKeywords]
-    ) -> RunStream[OutputT]: ...
-    def arun(self, input: Input, *, stream: bool = False, **options: Unpack[RunKeywords]) -> Any:
+        self,
+        input: Input,
+        *,
+        stream: Literal[True],
+        yield_run_output: Literal[False] = False,
+        **options: Unpack[RunKeywords],
+    ) -> RunStream[OutputT, Event]: ...
+    @overload
+    def arun(
+        self,
+        input: Input,
+        *,
+        stream: Literal[True],
+        yield_run_output: bool,
+        **options: Unpack[RunKeywords],
+    ) -> RunStream[OutputT, Event | OutputT]: ...
+    @overload
+    def arun(
+        self, input: Input, *, stream: bool, yield_run_output: bool = False, **options: Unpack[RunKeywords]
+    ) -> Coroutine[Any, Any, OutputT] | RunStream[OutputT, Event | OutputT]: ...
+    def arun(
+        self,
+        input: Input,
+        *,
+        stream: bool = False,
+        yield_run_output: bool = False,
+        **options: Unpack[RunKeywords],
+    ) -> Any:
         """Run on `input`: `await agent.arun(...)`, or `async for event in agent.arun(..., stream=True)`.
 
         Args:
             input: What the model is asked: a text, or messages, which may be dicts of a role and a content;
                 other dicts, lists and pydantic models go as JSON.
             stream: Return an async iterator of events instead of a coroutine of the output.
+            yield_run_output: With `stream=True`: the output comes as the last item.
             options: See `RunOptions`.
 
         Raises:
@@ -85,15 +113,14 @@ class Runner(RunControl[OutputT]):
         chosen = RunOptions.of(options) if options else NO_OPTIONS
         request = self.request(_run_input(checked_input(self.input_schema, input), chosen), chosen)
         if not stream:
-            if chosen.stream_events or chosen.yield_run_output:
-                raise UsageError("stream_events and yield_run_output need stream=True")
+            needs_stream(chosen.stream_events, yield_run_output)
             return execute(request)
         listen = self.listens(chosen.stream_events)
 
         def start(buffer: EventBuffer) -> Coroutine[Any, Any, Any]:
             return execute(request, buffer, listen)
 
-        return RunStream(start, EventBuffer(), yield_output=chosen.yield_run_output)
+        return RunStream(start, EventBuffer(), yield_output=yield_run_output)
 
     @overload
     def run(
@@ -101,18 +128,44 @@ class Runner(RunControl[OutputT]):
     ) -> OutputT: ...
     @overload
     def run(
-        self, input: Input, *, stream: Literal[True], **options: Unpack[RunKeywords]
-    ) -> Iterator[Any]: ...
-    def run(self, input: Input, *, stream: bool = False, **options: Unpack[RunKeywords]) -> Any:
+        self,
+        input: Input,
+        *,
+        stream: Literal[True],
+        yield_run_output: Literal[False] = False,
+        **options: Unpack[RunKeywords],
+    ) -> Iterator[Event]: ...
+    @overload
+    def run(
+        self,
+        input: Input,
+        *,
+        stream: Literal[True],
+        yield_run_output: bool,
+        **options: Unpack[RunKeywords],
+    ) -> Iterator[Event | OutputT]: ...
+    @overload
+    def run(
+        self, input: Input, *, stream: bool, yield_run_output: bool = False, **options: Unpack[RunKeywords]
+    ) -> OutputT | Iterator[Event | OutputT]: ...
+    def run(
+        self,
+        input: Input,
+        *,
+        stream: bool = False,
+        yield_run_output: bool = False,
+        **options: Unpack[RunKeywords],
+    ) -> Any:
         """`arun` for sync code: returns the output, or with `stream=True` an iterator of events.
 
         Works in a script, a worker thread, a sync tool, and a notebook whose loop is running. Ctrl-C cancels
         the run, waits for its commit, and is raised.
         """
         if stream:
-            return iterate(self.arun(input, stream=True, **options))
+            return iterate(self.arun(input, stream=True, yield_run_output=yield_run_output, **options))
 
         async def once() -> Any:
+            needs_stream(None, yield_run_output)
             return await self.arun(input, **options)
 
         return portal.call(once)

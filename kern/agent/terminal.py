@@ -16,7 +16,7 @@ from kern.agent.running import Runner, as_text
 from kern.console import View, ViewOptions, open_view
 from kern.console.chat import chat
 from kern.errors import KernError
-from kern.run.events import BaseRunEvent
+from kern.run.events import BaseRunEvent, Event
 from kern.run.output import RunOutput, TeamRunOutput
 from kern.runtime.portal import portal
 from kern.runtime.stream import RunStream
@@ -69,8 +69,10 @@ class TerminalRunner(Runner[OutputT]):
         with open_view(as_text(input), view_options, stream=streaming, console=console) as view:
             if not streaming:
                 return await _shown(view, self.arun(input, **options))
-            options["stream_events"] = options["yield_run_output"] = True
-            return await _streamed(view, lambda: self.arun(input, stream=True, **options))
+            options["stream_events"] = True
+            return await _streamed(
+                view, lambda: self.arun(input, stream=True, yield_run_output=True, **options)
+            )
 
     def print_response(
         self,
@@ -202,7 +204,7 @@ async def _shown(view: View, run: Coroutine[Any, Any, OutputT], *, after: Output
 
 
 async def _streamed(
-    view: View, start: Callable[[], RunStream[OutputT]], *, after: OutputT | None = None
+    view: View, start: Callable[[], RunStream[OutputT, Event | OutputT]], *, after: OutputT | None = None
 ) -> OutputT:
     output: Any = None
     try:

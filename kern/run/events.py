@@ -115,6 +115,11 @@ class BaseRunEvent:
         return f"Team{self.kind}" if self.source.is_team else self.kind
 
     @property
+    def content(self) -> Any:
+        """The text that the event brings; "" where it brings none, so that a loop may print every event's."""
+        return ""
+
+    @property
     def run_id(self) -> str:
         """The run that the event comes from."""
         return self.source.run_id
@@ -284,7 +289,7 @@ class ToolCallCompletedEvent(BaseRunEvent):
     """A tool call has ended; `tool.tool_call_error` tells whether its result is an error text."""
 
     tool: ToolExecution
-    content: str | None = None
+    content: str | None = None  # pyright: ignore[reportIncompatibleMethodOverride]
     kind: ClassVar[str] = "ToolCallCompleted"
 
 
@@ -374,9 +379,6 @@ class RunPausedEvent(BaseRunEvent):
     """The run waits for a person. `requirements` tell for what."""
 
     requirements: list[RunRequirement] = field(default_factory=list)
-    content: ClassVar[str] = (
-        ""  # whoever prints the `content` of what `stream=True` yields prints nothing here
-    )
     kind: ClassVar[str] = "RunPaused"
 
 
@@ -410,7 +412,6 @@ class RunCancelledEvent(BaseRunEvent):
     """
 
     reason: str | None = None
-    content: ClassVar[str] = ""
     kind: ClassVar[str] = "RunCancelled"
 
 
@@ -420,7 +421,6 @@ class RunErrorEvent(BaseRunEvent):
 
     error: str = ""
     error_type: str = ""
-    content: ClassVar[str] = ""
     kind: ClassVar[str] = "RunError"
 
 

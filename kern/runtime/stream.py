@@ -9,12 +9,17 @@ from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import suppress
 from enum import IntEnum
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self
 
+from typing_extensions import TypeVar
+
+from kern.errors import UsageError
 from kern.run.events import Event
 from kern.runtime.portal import portal
 
 OutputT = TypeVar("OutputT")
+T = TypeVar("T")
+ItemT_co = TypeVar("ItemT_co", default=Event, covariant=True)
 Start = Callable[["EventBuffer"], Coroutine[Any, Any, OutputT]]
 
 _HIGH_WATER = 256
@@ -123,7 +128,7 @@ class EventBuffer:
             await waiter
         return True
 
-    def pop(self) -> Event:
+    def pop(self) -> Any:
         """The oldest event; there must be one."""
         event = self.items.popleft()
         if self._drained and len(self.items) <= _HIGH_WATER // 2:
@@ -150,7 +155,7 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-class RunStream(Generic[OutputT]):
+class RunStream(Generic[OutputT, ItemT_co]):
     """The events of a run, as they happen: `async for event in agent.arun(..., stream=True)`.
 
     The run starts with the first event asked for. With `async with`, or after `aclose()`, or an error or a
@@ -178,23 +183,26 @@ class RunStream(Generic[OutputT]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> ItemT_co:
         buffer = self._buffer
         if self._finished:
             raise StopAsyncIteration
         if buffer.items:
-            return buffer.pop()
+            event: ItemT_co = buffer.pop()
+            return event
         if self._task is None:
             # The task must not refer to this object, or `__del__` would never run.
             self._task = asyncio.create_task(_drive(self._start, buffer))
             self._task.add_done_callback(_observe)
         try:
             if await buffer.ready():
-                return buffer.pop()
+                first: ItemT_co = buffer.pop()
+                return first
         except BaseException:
             await self.aclose()
             raise
-        return await self._end(self._task)
+        last: ItemT_co = await self._end(self._task)
+        return last
 
     def take(self) -> list[Event]:
         """The events that are there already, without waiting."""
@@ -212,6 +220,19 @@ class RunStream(Generic[OutputT]):
         self._finished = True
         task.result()
         raise StopAsyncIteration
+
+    @property
+    def output(self) -> OutputT:
+        """The run's output, once the stream is through.
+
+        Raises:
+            UsageError: The run goes on, has not begun, or was cancelled with its stream.
+            KernError: The run has failed; the output is the error's `run_output`.
+        """
+        if self._task is None or not self._task.done() or self._task.cancelled():
+            state = "was cancelled" if self._task is not None and self._task.done() else "has not ended"
+            raise UsageError(f"the run {state}, so its stream has no output: read `output` after the loop")
+        return self._task.result()
 
     async def aclose(self) -> None:
         """Cancel the run if it still goes on, and wait until its end is committed."""
@@ -272,7 +293,7 @@ async def _drive(start: Start[OutputT], buffer: EventBuffer) -> OutputT:
         buffer.close()
 
 
-def iterate(stream: RunStream[Any]) -> Iterator[Any]:
+def iterate(stream: RunStream[Any, T]) -> Iterator[T]:
     """A run's events for sync code: fetched from the portal's loop in batches, closed on `break`."""
 
     async def batch() -> list[Any]:
@@ -289,7 +310,7 @@ def iterate(stream: RunStream[Any]) -> Iterator[Any]:
         _let_go(stream)
 
 
-def _let_go(stream: RunStream[Any]) -> None:
+def _let_go(stream: RunStream[Any, Any]) -> None:
     """Close a stream of the portal's loop, and wait for it, where that can be.
 
     An iterator that was left with `break` may be let go of anywhere: at the end of the process, when the

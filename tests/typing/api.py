@@ -1,0 +1,95 @@
+"""The public API as type checkers see it. Nothing here runs: see test_typing.py."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, assert_type
+
+from kern import Agent, RunContext, RunOutput, RunStream, Team, TeamRunOutput, tool
+from kern.errors import KernError
+from kern.run import (
+    Event,
+    RunPausedEvent,
+    RunRequirement,
+    SessionStateChangedEvent,
+    ToolCallStartedEvent,
+    ToolExecution,
+)
+from kern.tools import Function
+
+agent = Agent(name="Clerk")
+team = Team(members=[agent])
+
+
+async def outputs() -> None:
+    assert_type(await agent.arun("Hello"), RunOutput)
+    assert_type(await team.arun("Hello"), TeamRunOutput)
+    assert_type(agent.run("Hello"), RunOutput)
+    assert_type(team.run("Hello"), TeamRunOutput)
+
+
+async def events() -> None:
+    async for event in agent.arun("Hello", stream=True, stream_events=True):
+        assert_type(event, Event)
+        assert_type(event.run_id, str)
+        match event:
+            case ToolCallStartedEvent():
+                assert_type(event.tool, ToolExecution)
+            case RunPausedEvent():
+                assert_type(event.requirements, list[RunRequirement])
+            case SessionStateChangedEvent():
+                assert_type(event.patch, list[dict[str, Any]])
+            case _:
+                pass
+    for event in team.run("Hello", stream=True):
+        assert_type(event, Event)
+    async for item in team.arun("Hello", stream=True, yield_run_output=True):
+        assert_type(item, Event | TeamRunOutput)
+    for item in team.run("Hello", stream=True, yield_run_output=True):
+        assert_type(item, Event | TeamRunOutput)
+
+
+async def streams(stream: bool) -> None:
+    run = agent.arun("Hello", stream=True)
+    assert_type(run, RunStream[RunOutput, Event])
+    assert_type(run.output, RunOutput)
+    assert_type(team.acontinue_run(run_id="r", stream=True), RunStream[TeamRunOutput, Event])
+    assert_type(await team.acontinue_run(run_id="r"), TeamRunOutput)
+    either = agent.arun("Hello", stream=stream)
+    assert_type(either, Coroutine[Any, Any, RunOutput] | RunStream[RunOutput, Event | RunOutput])
+
+
+async def state(run_context: RunContext) -> None:
+    assert_type(run_context.session_state, dict[str, Any])
+    assert_type(run_context.snapshot(), dict[str, Any])
+    with run_context.transaction() as state:
+        assert_type(state, dict[str, Any])
+    async with run_context.transaction() as state:
+        assert_type(state, dict[str, Any])
+
+
+class Cart:
+    items: list[str]
+
+
+async def typed_state(run_context: RunContext[Cart]) -> None:
+    assert_type(run_context.session_state, Cart)
+    assert_type(run_context.snapshot(), Cart)
+    async with run_context.transaction() as cart:
+        assert_type(cart, Cart)
+        assert_type(cart.items, list[str])
+
+
+def errors(error: KernError) -> None:
+    if error.run_output is not None:
+        assert_type(error.run_output.run_id, str)
+        assert_type(error.run_output.tools[0].tool_name, str)
+
+
+@tool
+def plain(x: int) -> str:
+    return str(x)
+
+
+assert_type(plain(1), str)
+tools: list[Function[..., Any]] = [plain]
