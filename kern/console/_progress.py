@@ -104,6 +104,7 @@ class RunProgress:
     error: str = ""
     started: float = field(default_factory=time.time)
     duration: float | None = None
+    _places: dict[str, int] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
@@ -122,12 +123,18 @@ class RunProgress:
 
     def end_call(self, call: ToolExecution) -> None:
         """A call has ended; `call` may be another object than the one that began."""
-        began = self.running.pop(call.tool_call_id, None)
-        for index in reversed(range(len(self.calls))):
-            if self.calls[index] is began:
-                self.calls[index] = call
-                return
+        self.running.pop(call.tool_call_id, None)
+        place = self._places.pop(call.tool_call_id, None)
+        if place is None:
+            self.calls.append(call)
+        else:
+            self.calls[place] = call
+
+    def begin_call(self, call: ToolExecution) -> None:
+        """A call has begun."""
+        self._places[call.tool_call_id] = len(self.calls)
         self.calls.append(call)
+        self.running[call.tool_call_id] = call
 
     def end(self, status: RunStatus, error: str = "", *, at: float | None = None) -> None:
         """The run has come to `status`; `at` tells when (seconds since the epoch; None is now)."""
@@ -200,8 +207,7 @@ class Progress:
                 run.answer.void_turn()
                 run.reasoning.void_turn()
             case ToolCallStartedEvent(tool=ToolExecution() as call):
-                run.calls.append(call)
-                run.running[call.tool_call_id] = call
+                run.begin_call(call)
             case ToolCallCompletedEvent(tool=ToolExecution() as call):
                 run.end_call(call)
             case RunStartedEvent():

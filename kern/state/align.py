@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Iterator
 from difflib import SequenceMatcher
 from operator import ne
 from typing import Any, NamedTuple
 
 from kern.state.codec import same
 
-_MAX_PAIRS = 100_000
-"""Where more pairs of equal elements than this would have to be looked at, the search is left out: some
-50 ms of work, reached only by long lists that hold the same few values again and again."""
+_SMALL = 200 * 200
+"""Up to so many pairs of elements a list is searched for the longest runs that stay: some 5 ms of work, which
+grows with the square."""
+_SMALL_GAP = 64 * 64
+"""The same for each gap between two elements that stay, in a longer list."""
 
 
 class Block(NamedTuple):
@@ -41,15 +43,64 @@ def changed_blocks(old: list[Any], new: list[Any], key: Callable[[Any], Hashable
         return [whole]
     old_keys = [key(value) for value in old[start:old_end]]
     new_keys = [key(value) for value in new[start:new_end]]
-    counts = Counter(new_keys)
-    if sum(counts[k] for k in old_keys) > _MAX_PAIRS:
-        return [whole]
+    if len(old_keys) * len(new_keys) <= _SMALL:
+        return _searched(old_keys, new_keys, start, start)
+    blocks: list[Block] = []
+    old_at = new_at = 0
+    for old_kept, new_kept in [*_kept(old_keys, new_keys), (len(old_keys), len(new_keys))]:
+        old_gap, new_gap = old_keys[old_at:old_kept], new_keys[new_at:new_kept]
+        if old_gap and new_gap and len(old_gap) * len(new_gap) <= _SMALL_GAP:
+            blocks += _searched(old_gap, new_gap, start + old_at, start + new_at)
+        elif old_gap or new_gap:
+            blocks.append(Block(start + old_at, start + old_kept, start + new_at, start + new_kept))
+        old_at, new_at = old_kept + 1, new_kept + 1
+    return blocks
+
+
+def _searched(
+    old_keys: list[Hashable], new_keys: list[Hashable], old_start: int, new_start: int
+) -> list[Block]:
     opcodes = SequenceMatcher(None, old_keys, new_keys, autojunk=False).get_opcodes()
     return [
-        Block(i1 + start, i2 + start, j1 + start, j2 + start)
+        Block(i1 + old_start, i2 + old_start, j1 + new_start, j2 + new_start)
         for tag, i1, i2, j1, j2 in opcodes
         if tag != "equal"
     ]
+
+
+def _kept(old_keys: list[Hashable], new_keys: list[Hashable]) -> list[tuple[int, int]]:
+    """Places of elements that stay, in order: of all pairs of equal elements, the most that do not cross.
+
+    The first of several equal elements is paired with the first, the second with the second, and so on. That
+    may find fewer than there are, and never takes longer than sorting.
+    """
+    places = {numbered: place for place, numbered in enumerate(_numbered(new_keys))}
+    tails: list[int] = []  # the least place in `new` at which a row of each length ends
+    ends: list[int] = []  # and the pair with which it ends
+    pairs: list[tuple[int, int, int]] = []  # places in old and new, and the pair before
+    for old_place, numbered in enumerate(_numbered(old_keys)):
+        new_place = places.get(numbered)
+        if new_place is None:
+            continue
+        length = bisect_left(tails, new_place)
+        pairs.append((old_place, new_place, ends[length - 1] if length else -1))
+        tails[length : length + 1] = [new_place]
+        ends[length : length + 1] = [len(pairs) - 1]
+    kept: list[tuple[int, int]] = []
+    at = ends[-1] if ends else -1
+    while at >= 0:
+        old_place, new_place, at = pairs[at]
+        kept.append((old_place, new_place))
+    return kept[::-1]
+
+
+def _numbered(keys: list[Hashable]) -> Iterator[tuple[Hashable, int]]:
+    """Each key with how many equal ones stand before it."""
+    seen: dict[Hashable, int] = {}
+    for key in keys:
+        number = seen.get(key, 0)
+        seen[key] = number + 1
+        yield key, number
 
 
 def _common_prefix(a: list[Any], b: list[Any]) -> int:

@@ -8,6 +8,7 @@ leaves both out. Another implementation that applies them gets the same text, ke
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -53,6 +54,7 @@ def apply(tree: Any, operations: Iterable[Operation]) -> Any:
     draft = _Draft(tree)
     for operation in operations:
         draft.apply(operation)
+    draft.put_in_order()
     return draft.tree
 
 
@@ -153,11 +155,12 @@ def _diff_lists(old: list[Any], new: list[Any], path: str, operations: list[Oper
 class _Draft:
     """A tree that is copied where it is written to, each container at most once."""
 
-    __slots__ = ("_own", "tree")
+    __slots__ = ("_orders", "_own", "tree")
 
     def __init__(self, tree: Any) -> None:
         self.tree = tree
         self._own: dict[int, Any] = {}
+        self._orders: dict[int, _KeyOrder] = {}
 
     def apply(self, operation: Operation) -> None:
         path = operation["path"]
@@ -172,7 +175,7 @@ class _Draft:
             return
         parent = self._open(tokens[:-1], path)
         if isinstance(parent, dict):
-            fits = _edit_object(parent, tokens[-1], operation)
+            fits = self._edit_object(parent, tokens[-1], operation)
         else:
             fits = _edit_list(parent, tokens[-1], operation)
         if not fits:
@@ -190,6 +193,34 @@ class _Draft:
             node = child
         return node
 
+    def _edit_object(self, parent: dict[str, Any], key: str, operation: Operation) -> bool:
+        op, order = operation["op"], self._orders.get(id(parent))
+        if op == "remove":
+            if key not in parent:
+                return False
+            del parent[key]
+            if order is not None:
+                order.remove(key)
+        elif op == "replace":
+            if key not in parent:
+                return False
+            parent[key] = operation["value"]
+        else:
+            before = operation.get("before")
+            if "before" in operation and (before not in parent or key in parent):
+                return False
+            if before is not None and order is None:
+                order = self._orders[id(parent)] = _KeyOrder(parent)
+            if order is not None and key not in parent:
+                order.insert(key, before)
+            parent[key] = operation["value"]
+        return True
+
+    def put_in_order(self) -> None:
+        """Give the objects the order of keys that the operations ask for."""
+        for order in self._orders.values():
+            order.put_in_order()
+
     def _private(self, node: Any, path: str) -> dict[str, Any] | list[Any]:
         if type(node) is not dict and type(node) is not list:
             raise InvalidStateError("there is no object or list to change", path=path)
@@ -200,26 +231,35 @@ class _Draft:
         return private
 
 
-def _edit_object(parent: dict[str, Any], key: str, operation: Operation) -> bool:
-    if operation["op"] == "remove":
-        if key not in parent:
-            return False
-        del parent[key]
-    elif operation["op"] == "replace":
-        if key not in parent:
-            return False
-        parent[key] = operation["value"]
-    elif "before" in operation:
-        names = list(parent)
-        if operation["before"] not in parent or key in parent:
-            return False
-        behind = names[names.index(operation["before"]) :]
-        parent[key] = operation["value"]
-        for name in behind:
-            parent[name] = parent.pop(name)
-    else:
-        parent[key] = operation["value"]
-    return True
+class _KeyOrder:
+    """Where keys of an object have to go, kept beside it: a dict can only be rewritten as a whole."""
+
+    __slots__ = ("_after", "_before", "_node")
+
+    def __init__(self, node: dict[str, Any]) -> None:
+        self._node = node
+        keys = [None, *node, None]
+        self._after: dict[str | None, str | None] = dict(pairwise(keys))
+        self._before: dict[str | None, str | None] = {after: key for key, after in self._after.items()}
+
+    def insert(self, key: str, after: str | None) -> None:
+        """Put `key` before `after`; None is the end."""
+        before = self._before[after]
+        self._after[before] = self._before[after] = key
+        self._before[key], self._after[key] = before, after
+
+    def remove(self, key: str) -> None:
+        before, after = self._before.pop(key), self._after.pop(key)
+        self._after[before], self._before[after] = after, before
+
+    def put_in_order(self) -> None:
+        ordered = {}
+        key = self._after[None]
+        while key is not None:
+            ordered[key] = self._node[key]
+            key = self._after[key]
+        self._node.clear()
+        self._node.update(ordered)
 
 
 def _edit_list(parent: list[Any], token: str, operation: Operation) -> bool:
