@@ -79,13 +79,14 @@ class Definition:
         timezone_identifier: For that: an IANA name such as "Europe/Berlin"; UTC if not given.
         add_name_to_context: Tell the model its name.
         dependencies: Values for `{templates}` and for `run_context.dependencies`.
-        add_dependencies_to_context: Show them to the model with the input.
-        add_history_to_context: Begin with what was said in earlier runs of the session.
-        num_history_runs: How many of them.
+        add_dependencies_to_context: Show them to the model with the input; later runs are not told of them.
+        add_history_to_context: Begin with what was said and done in earlier runs of the session.
+        num_history_runs: How many of them; a run that failed before any text or call does not count.
         num_history_messages: Of those, the newest so many messages; None for all.
         max_tool_calls_from_history: Of those, the newest so many tool calls; None for all.
         read_chat_history: Give the model a tool that looks up what was said earlier.
         enable_session_summaries: Keep a summary of the session, renewed after each run by one more request.
+            If that fails, the old one stays, which is logged.
         add_session_summary_to_context: Show it to the model, in the system message.
         session_summary_model: Who writes it; the run's own model if not given.
         tools: Functions, `Function`s, `Toolkit`s and sources such as `MCPTools` that the model may call.
