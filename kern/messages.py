@@ -364,11 +364,13 @@ def media_by_kind(items: Iterable[Media]) -> dict[str, list[Any]]:
 
 
 def with_context(messages: Sequence[Message], *, before: str = "", after: str = "") -> list[Message]:
-    """The messages, with a text of the application's before or after what the last of them says."""
+    """The messages, with a text of the application's before or after what their last user says."""
     if not before and not after:
         return list(messages)
-    *earlier, last = messages
-    if not last.content:
-        return [*earlier, Message("user", before or after, said=""), last]
-    content = "\n\n".join(text for text in (before, last.content, after) if text)
-    return [*earlier, replace(last, content=content, said=last.content if last.said is None else last.said)]
+    at = max((at for at, message in enumerate(messages) if message.role == "user"), default=len(messages) - 1)
+    asked = messages[at]
+    if asked.role != "user" or not asked.content:
+        return [*messages[:at], Message("user", before or after, said=""), *messages[at:]]
+    content = "\n\n".join(text for text in (before, asked.content, after) if text)
+    said = asked.content if asked.said is None else asked.said
+    return [*messages[:at], replace(asked, content=content, said=said), *messages[at + 1 :]]

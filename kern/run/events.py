@@ -215,7 +215,7 @@ class RunContentEvent(BaseRunEvent):
 @dataclass(slots=True)
 class RunIntermediateContentEvent(BaseRunEvent):
     """A piece of text that is not the answer: what the provider marks as commentary, the raw text that a
-    parser model then shapes, and with an `output_schema` text before a call and results of tools that are shown.
+    parser model then shapes; with an `output_schema` text before a call, and results of tools that are shown.
 
     Args:
         tool_call_id: For a piece of a generator tool's result: the model's id of the call.

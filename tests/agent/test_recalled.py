@@ -408,6 +408,16 @@ async def test_dependencies_and_examples_stand_once_in_a_prompt_and_never_in_the
     assert all(m.said is None for m in examples if isinstance(m, Message))
 
 
+async def test_dependencies_stand_with_the_last_words_of_the_user_and_not_with_an_answers_beginning() -> None:
+    model = FunctionModel(lambda request: "ok")
+    agent = Agent(model=model, dependencies={"token": "T-1"}, add_dependencies_to_context=True)
+    await agent.arun([Message("user", "q1"), Message("assistant", "It begins")])
+    asked, begun = model.requests[0].messages
+    assert "T-1" in (asked.content or "")
+    assert begun.content == "It begins"
+    assert chat(await agent.aget_chat_history()) == ["user: q1", "assistant: ok"]
+
+
 async def test_a_correction_and_the_answer_that_it_corrects_are_not_told_to_later_runs() -> None:
     class Total(BaseModel):
         total: int
