@@ -9,13 +9,14 @@ committed, and the next message of the chat goes on from there.
 """
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, FastAPI
 from pydantic import BaseModel, Field
 from sse_starlette import EventSourceResponse
 
-from kern import Agent, KernError, RunContext, Team
+from kern import Agent, KernError, RunContext, Team, shutdown
 from kern.db.sqlite import SqliteDb
 
 
@@ -31,7 +32,16 @@ team = Team(
     session_state={"shopping_list": []},
     db=SqliteDb("tmp/chats.db"),
 )
-app = FastAPI()
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """A server that ends drops its requests without waiting: the ends of their runs are stored here."""
+    yield
+    await shutdown(timeout=5)
+
+
+app = FastAPI(lifespan=lifespan)
 
 
 class Question(BaseModel):

@@ -10,6 +10,7 @@ from kern.errors import (
 )
 from kern.messages import Message
 from kern.run import CancelResult, RunContext, RunOutput, RunStatus, TeamRunOutput
+from kern.runtime.shutdown import shutdown
 from kern.runtime.stream import RunStream
 from kern.team import Team
 from kern.tools import Toolkit, tool
@@ -30,5 +31,6 @@ __all__ = [
     "Toolkit",
     "UsageError",
     "__version__",
+    "shutdown",
     "tool",
 ]

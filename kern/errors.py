@@ -33,6 +33,7 @@
     │   ├── InputCheckError
     │   └── OutputCheckError
     ├── HookError                    a hook of the application's raised
+    ├── ShutdownError                `kern.shutdown()` is at work, and no new run begins
     ├── RunDeadlineExceeded          the run's own deadline passed
     └── UsageLimitExceeded           a limit on requests, tokens or tool calls
 
@@ -337,6 +338,10 @@ class HookError(KernError):
     def __init__(self, message: str, *, hook: str = "") -> None:
         super().__init__(message)
         self.hook = hook
+
+
+class ShutdownError(KernError):
+    """`kern.shutdown()` is at work on this event loop, and no new run begins until it has returned."""
 
 
 class RunDeadlineExceeded(KernError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
+from collections import Counter
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -16,7 +17,7 @@ from weakref import WeakKeyDictionary
 from kern._sync.fork import after_fork_in_child
 from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
-from kern.errors import SessionOwnershipError, StoreError
+from kern.errors import SessionOwnershipError, ShutdownError, StoreError
 from kern.run.cancel import CancelResult
 from kern.runtime.fate import Fate
 from kern.runtime.run import Tree, log
@@ -44,6 +45,7 @@ class ActiveRun:
         self.tree: Tree | None = None
         """Its runs, once it has begun."""
         self.done: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self.done.set_running_or_notify_cancel()  # so that no waiter's cancellation cancels it
         self._task = asyncio.current_task()
 
     @property
@@ -120,6 +122,7 @@ class ActiveRuns:
     def _reset(self) -> None:
         self._mutex = threading.Lock()
         self._trees: dict[tuple[Hashable, str], ActiveRun] = {}
+        self._closed: Counter[asyncio.AbstractEventLoop] = Counter()
         self._watching: WeakKeyDictionary[asyncio.AbstractEventLoop, set[Hashable]] = WeakKeyDictionary()
         """The databases that a timer of the loop asks; weak, since a loop may end before its timer does."""
 
@@ -127,9 +130,33 @@ class ActiveRuns:
         with self._mutex:
             return iter(list(self._trees.values()))
 
-    def enter(self, active: ActiveRun) -> ActiveRun | None:
-        """Note that a run begins; returns the one that has its id, if there is one, and notes nothing."""
+    @contextmanager
+    def closed(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        """Inside the block no new run begins on that loop, but for runs inside of runs."""
         with self._mutex:
+            self._closed[loop] += 1
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._closed[loop] -= 1
+                if not self._closed[loop]:
+                    del self._closed[loop]
+
+    def enter(self, active: ActiveRun, *, nested: bool) -> ActiveRun | None:
+        """Note that a run begins; returns the one that has its id, if there is one, and notes nothing.
+
+        Args:
+            nested: It is started inside of another run.
+
+        Raises:
+            ShutdownError: No new run begins on its loop.
+        """
+        with self._mutex:
+            if active.loop in self._closed and not nested:
+                raise ShutdownError(
+                    "kern.shutdown() is at work: no new run begins on this event loop until it has returned"
+                )
             other = self._trees.get(active.key)
             if other is not None and other.alive:
                 return other

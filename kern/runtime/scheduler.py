@@ -62,7 +62,7 @@ async def execute(
         if caller is not None and not caller.add(active):
             raise asyncio.CancelledError("the call that starts this run has been cut short")
         try:
-            while (other := active_runs.enter(active)) is not None:
+            while (other := active_runs.enter(active, nested=caller is not None)) is not None:
                 await wait_for(other, request, deadline)
             with active.driven():
                 return await _in_session(active, deadline, buffer, listen)
