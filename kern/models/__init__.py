@@ -2,6 +2,7 @@
 
 from kern.models._switch import allow_requests, forbid_requests
 from kern.models.base import (
+    CommentarySink,
     DeltaSink,
     Model,
     ModelRequest,
@@ -12,6 +13,7 @@ from kern.models.base import (
 from kern.models.resolve import default_model, resolve
 
 __all__ = [
+    "CommentarySink",
     "DeltaSink",
     "Model",
     "ModelRequest",

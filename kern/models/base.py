@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from kern.messages import Message, ToolCall
 from kern.usage import Usage
@@ -92,9 +92,6 @@ class DeltaSink(Protocol):
     def reasoning(self, text: str) -> None:
         """A piece of the reasoning."""
 
-    def commentary(self, text: str) -> None:
-        """A piece of what the model says about its work, marked by the provider as no part of the answer."""
-
     def retrying(self, error: Exception, attempt: int, delay: float) -> None:
         """Attempt number `attempt` failed with `error`; the next one starts in `delay` seconds."""
 
@@ -104,6 +101,14 @@ class DeltaSink(Protocol):
 
     async def drain(self) -> None:
         """Wait until the consumer has caught up."""
+
+
+@runtime_checkable
+class CommentarySink(DeltaSink, Protocol):
+    """A `DeltaSink` that also takes what is no part of the answer; one that does not is not told of it."""
+
+    def commentary(self, text: str) -> None:
+        """A piece of what the model says about its work, marked by the provider as no part of the answer."""
 
 
 class Model(ABC):

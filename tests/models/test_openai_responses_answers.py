@@ -240,6 +240,29 @@ async def test_commentary_that_nothing_follows_is_the_answer(
     assert sink.text() == ("Done." if stream else "")
 
 
+async def test_a_sink_that_takes_no_commentary_is_not_told_of_it(server: ReplayServer) -> None:
+    class Plain:
+        """A sink as it was before there was commentary."""
+
+        full = False
+
+        def __init__(self) -> None:
+            self.heard: list[str] = []
+
+        def content(self, text: str) -> None:
+            self.heard.append(text)
+
+        reasoning = content
+
+    items = [said("Looking.", phase="commentary"), said("Found.", phase="final_answer")]
+    for before in ([], [event for index, item in enumerate(items) for event in item_events(index, item)]):
+        server.replies = [reply(response(*items), stream=True, before=before)]
+        sink: Any = Plain()
+        message = (await model(server).respond(STREAMED, sink)).message
+        assert (message.content, message.commentary) == ("Found.", "Looking.")
+        assert "".join(sink.heard) == "Found."
+
+
 # Ends.
 
 

@@ -32,9 +32,6 @@ class Sink:
     def reasoning(self, text: str) -> None:
         self.thoughts.append(text)
 
-    def commentary(self, text: str) -> None:
-        raise AssertionError("nothing here is commentary")
-
     def retrying(self, error: Exception, attempt: int, delay: float) -> None:
         raise AssertionError("a played model never tries again")
 

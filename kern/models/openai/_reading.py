@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from kern.messages import Message, ToolCall
 from kern.models._failures import StreamFault
 from kern.models._sse import EventStream
-from kern.models.base import DeltaSink, ModelResponse
+from kern.models.base import CommentarySink, DeltaSink, ModelResponse
 from kern.models.openai._strand import Strand, mended
 from kern.usage import Usage
 
@@ -37,10 +37,11 @@ class AnswerReader(ABC):
         self._sink = sink
         self._events = EventStream() if streamed else None
         self._body: list[bytes] = []
-        live = sink if streamed else None  # a whole answer is shown once it is checked
-        self._content = Strand(live.content if live else None)
-        self._reasoning = Strand(live.reasoning if live else None)
-        self._commentary = Strand(live.commentary if live else None)
+        if not streamed:
+            sink = None  # a whole answer is shown once it is checked
+        self._content = Strand(None if sink is None else sink.content)
+        self._reasoning = Strand(None if sink is None else sink.reasoning)
+        self._commentary = Strand(sink.commentary if isinstance(sink, CommentarySink) else None)
         self._halved = False
 
     @property
@@ -70,7 +71,7 @@ class AnswerReader(ABC):
         if self._sink is not None:
             if message.reasoning_content and not self._reasoning.shown:
                 self._sink.reasoning(message.reasoning_content)
-            if message.commentary and not self._commentary.shown:
+            if message.commentary and not self._commentary.shown and isinstance(self._sink, CommentarySink):
                 self._sink.commentary(message.commentary)
             if message.content and not self._content.shown:
                 self._sink.content(message.content)
