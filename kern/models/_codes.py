@@ -123,6 +123,11 @@ def is_final(code: str | None) -> bool:
     return code is not None and (code in FINAL_CODES or _FINAL_WORDS.search(code) is not None)
 
 
+def tells(error: Any) -> bool:
+    """Whether an `error` says something: some gateways send an empty one with every answer."""
+    return any(error.values()) if isinstance(error, Mapping) else bool(error)
+
+
 def explain(data: Any) -> tuple[str, str | None, int | None]:
     """The message, the code and the HTTP status of an error object, or of an object that holds one."""
     if isinstance(data, list) and len(data) == 1 and isinstance(data[0], Mapping):  # as Google does

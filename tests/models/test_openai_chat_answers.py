@@ -94,6 +94,21 @@ async def test_an_error_inside_of_a_200_is_the_error_that_its_code_says(
     assert "Half" not in sink.text()
 
 
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("error", [None, "", {}, {"message": "", "type": "", "param": None, "code": None}])
+async def test_an_error_that_says_nothing_is_none(
+    server: ReplayServer, sink: Sink, error: Any, stream: bool
+) -> None:
+    body = {**chunk("stop", more={"error": error}, content="Hi"), "error": error}
+    if stream:
+        server.replies = [Reply([sse(body)])]
+    else:
+        text = json.dumps(body).replace('"delta"', '"message"').encode()
+        server.replies = [Reply([text], content_type="application/json")]
+    answer = await model(server).respond(STREAMED if stream else ASK, sink)
+    assert answer.message.content == "Hi"
+
+
 @pytest.mark.parametrize(
     "event",
     [

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from kern.errors import ModelBehaviorError
-from kern.models._codes import explain
+from kern.models._codes import explain, tells
 from kern.models._ends import Ends, is_refusal, says_calls
 from kern.models._failures import StreamFault
 from kern.models.base import DeltaSink, ModelResponse
@@ -44,7 +44,8 @@ class ChatReader(AnswerReader):
             self.done = True
             return
         chunk = self._parse(data)
-        if chunk.get("error") or name == b"error" or chunk.get("object") == "error":
+        error = chunk.get("error")
+        if (error and tells(error)) or name == b"error" or chunk.get("object") == "error":
             raise StreamFault(*explain(chunk))
         for choice in items_of(chunk.get("choices")):
             if choice.get("index"):  # a second answer, which nobody asked for
@@ -58,7 +59,7 @@ class ChatReader(AnswerReader):
             self._usage = usage.get("usage", usage) if isinstance(usage, dict) else usage
 
     def _read_whole(self, answer: dict[str, Any]) -> None:
-        if answer.get("error") or answer.get("object") == "error":
+        if tells(answer.get("error")) or answer.get("object") == "error":
             raise StreamFault(*explain(answer))
         choices = items_of(answer.get("choices"))
         if not choices:
@@ -70,7 +71,8 @@ class ChatReader(AnswerReader):
         self.done = True
 
     def _read_choice(self, choice: dict[str, Any], said: Any, *, whole: bool) -> None:
-        if choice.get("error"):
+        error = choice.get("error")
+        if error and tells(error):
             raise StreamFault(*explain(choice))
         if isinstance(said, dict):
             content = said.get("content")

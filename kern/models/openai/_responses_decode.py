@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kern.models._codes import explain
+from kern.models._codes import explain, tells
 from kern.models._ends import Ends, cut_reason
 from kern.models._failures import CutFault, StreamFault
 from kern.models.base import DeltaSink, ModelResponse
@@ -90,7 +90,7 @@ class ResponsesReader(AnswerReader):
         elif kind in _ENDS:
             self._read_whole(event.get("response"), _ENDS[kind])
             self.done = True
-        elif kind == "error" or name == b"error" or event.get("object") == "error" or event.get("error"):
+        elif "error" in (kind, event.get("object")) or name == b"error" or (not kind and event.get("error")):
             raise StreamFault(*explain(event))
 
     def _begin_message(self, event: dict[str, Any]) -> None:
@@ -137,7 +137,7 @@ class ResponsesReader(AnswerReader):
     def _read_whole(self, answer: Any, event: str | None = None) -> None:
         if not isinstance(answer, dict):
             raise StreamFault("the final event holds no response")
-        if answer.get("error"):
+        if tells(answer.get("error")):
             message, code, status = explain(answer)
             raise StreamFault(f"the response failed: {message}", code, status)
         self._check_status(answer, event)
