@@ -112,7 +112,8 @@ def _check_reasoning(items: Sequence[dict[str, Any]], index: int) -> None:
             "again with `store` set to true, or remove this item from your input."
         )
         raise Refused(404, text, param="input")
-    following = next((other for other in items[index + 1 :] if other.get("type") != "reasoning"), {})
+    later = (items[place] for place in range(index + 1, len(items)))
+    following = next((other for other in later if other.get("type") != "reasoning"), {})
     kind = following.get("type") or ("message" if "role" in following else "")
     if kind == "function_call_output" or not kind or (kind == "message" and following["role"] != "assistant"):
         text = f"Item '{item_id}' of type 'reasoning' was provided without its required following item."
