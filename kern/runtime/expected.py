@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import time
 from contextvars import ContextVar, Token
 
+from kern.runtime.debug import log
 from kern.runtime.stream import EventBuffer
 
 _LOOP_SECONDS = 0.2
@@ -15,11 +17,23 @@ inside: ContextVar[frozenset[Ending]] = ContextVar("kerninside", default=frozens
 """The ends of the runs that the running code belongs to."""
 
 
-class Ending:
-    """The end of a run that is still to come."""
+LEFT_SECONDS = 10.0
+"""How long others wait for a run whose consumer has walked away, and that ends in the background."""
 
-    def __init__(self, buffer: EventBuffer | None) -> None:
+
+class Ending:
+    """The end of a run that is still to come.
+
+    Args:
+        run_id: The run.
+        buffer: Its events; None if nobody listens.
+    """
+
+    def __init__(self, run_id: str, buffer: EventBuffer | None) -> None:
+        self.run_id = run_id
         self._buffer = buffer
+        self._left_at: float | None = None
+        self._told = False
         self.token: Token[frozenset[Ending]] | None = None
         self.exclusive = False
         """The run has the session to itself."""
@@ -31,8 +45,35 @@ class Ending:
         """The consumer of the run's events has walked away."""
         return self._buffer is not None and self._buffer.abandoned
 
+    @property
+    def overdue(self) -> bool:
+        """The consumer walked away a while ago, and the run has not ended: something does not hear that it is
+        cancelled.
+        """
+        if not self.abandoned or self.done.done():
+            return False
+        now = time.monotonic()
+        if self._left_at is None:
+            self._left_at = now
+        if now - self._left_at < LEFT_SECONDS:
+            return False
+        if not self._told:
+            self._told = True
+            log.error("run %s, %s", self.run_id, self.complaint)
+        return True
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with a run that is overdue."""
+        return (
+            f"whose stream was left, has not ended {LEFT_SECONDS:g} s after it was cancelled: a tool or a "
+            "model swallows the cancellation; other runs of the session wait for it no longer"
+        )
+
     async def passed(self) -> None:
-        """Wait until the run is committed, or its event loop stands still, on which it would end."""
+        """Wait until the run is committed, or its event loop stands still, on which it would end, or until it
+        is overdue.
+        """
         done = asyncio.wrap_future(self.done)
-        while not self.done.done() and self._loop.is_running():
+        while not self.done.done() and self._loop.is_running() and not self.overdue:
             await asyncio.wait([done], timeout=_LOOP_SECONDS)

@@ -178,7 +178,7 @@ async def turn(
     if not session.turn.try_acquire():
         if on_busy == "reject":
             raise SessionBusyError(session.session_id)
-        await session.turn.acquire()
+        await session.wait_for_turn()
     try:
         lease = _of_session(session, run_id)
         try:

@@ -76,7 +76,7 @@ async def _in_session(
     """The run, for which its session is in use."""
     request = active.request
     session = live_sessions.enter(request.db, request.session_id)
-    ending = session.expect(buffer)
+    ending = session.expect(request.run_id, buffer)
     try:
         outer = enclosing_call(session.key)
         if outer is not None and not outer.has_state():

@@ -4,6 +4,7 @@ it is in use, loaded by the first of them and let go by the last.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from typing import Any
 
 from kern._sync.fork import after_fork_in_child
 from kern.db.base import Db, RunRow, SessionRow
-from kern.errors import InvalidStateError, SessionOwnershipError, StoreError, UsageError
+from kern.errors import InvalidStateError, SessionBusyError, SessionOwnershipError, StoreError, UsageError
 from kern.runtime.expected import Ending, inside
 from kern.runtime.reconcile import change_of
 from kern.runtime.saving import Saved
@@ -32,6 +33,10 @@ ANY_USER: Any = object()
 """For accessors that are trusted code: no user is checked."""
 
 Key = Hashable
+
+
+TURN_SECONDS = 1.0
+"""How often one who waits for its turn looks whether the one who has it does not end."""
 
 
 class LiveSession(Saved):
@@ -174,9 +179,9 @@ class LiveSession(Saved):
                 f"{spec.version}: run it before the call that it is in touches session_state"
             )
 
-    def expect(self, buffer: EventBuffer | None) -> Ending:
+    def expect(self, run_id: str, buffer: EventBuffer | None) -> Ending:
         """A run begins, whose consumer may walk away; `ended` has to follow."""
-        ending = Ending(buffer)
+        ending = Ending(run_id, buffer)
         self._endings.append(ending)
         ending.token = inside.set(inside.get() | {ending})
         return ending
@@ -202,6 +207,27 @@ class LiveSession(Saved):
         for ending in others:
             if ending.abandoned:
                 await ending.passed()
+
+    async def wait_for_turn(self) -> None:
+        """Take `turn`, in the order of the asking.
+
+        Raises:
+            SessionBusyError: The run that has it was walked away from, and does not end.
+        """
+        acquiring = asyncio.ensure_future(self.turn.acquire())
+        try:
+            while not acquiring.done():
+                await asyncio.wait([acquiring], timeout=TURN_SECONDS)
+                for ending in self._endings:
+                    if ending.exclusive and ending.overdue and not acquiring.done():
+                        why = f"is held by run {ending.run_id!r}, {ending.complaint}"
+                        raise SessionBusyError(self.session_id, why)
+        except BaseException:
+            acquiring.cancel()
+            await asyncio.wait([acquiring])
+            if not acquiring.cancelled() and acquiring.exception() is None:
+                self.turn.release()
+            raise
 
     async def log(self, after: int = 0) -> tuple[Taken, list[Change]]:
         """The live state, and what led to it: the changes above revision `after`, oldest first."""
