@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from weakref import WeakKeyDictionary
 
+from kern._sync.executor import carry_context
 from kern._sync.fork import after_fork_in_child
 from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
@@ -41,6 +42,7 @@ class ActiveRun:
     def __init__(self, request: RunRequest) -> None:
         self.request = request
         self.loop = asyncio.get_running_loop()
+        carry_context(self.loop)  # to runs inside of this one that its tools make in threads
         self.fate = Fate(self.loop)
         self.tree: Tree | None = None
         """Its runs, once it has begun."""

@@ -178,7 +178,7 @@ async def turn(
     if not session.turn.try_acquire():
         if on_busy == "reject":
             raise SessionBusyError(session.session_id)
-        await session.wait_for_turn()
+        await session.wait_for_turn(run_id)
     try:
         lease = _of_session(session, run_id)
         try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import Any
 from kern._sync.fork import after_fork_in_child
 from kern.db.base import Db, RunRow, SessionRow
 from kern.errors import InvalidStateError, SessionBusyError, SessionOwnershipError, StoreError, UsageError
+from kern.runtime.debug import log
 from kern.runtime.expected import Ending, inside
 from kern.runtime.reconcile import change_of
 from kern.runtime.saving import Saved
@@ -37,6 +39,16 @@ Key = Hashable
 
 TURN_SECONDS = 1.0
 """How often one who waits for its turn looks whether the one who has it does not end."""
+
+
+LONG_SECONDS = 60.0
+"""After how long it is logged that a run still waits for its turn."""
+
+_WAITS_LONG = (
+    "run %s has waited for session %s for %g s, which run %s has. If a tool of that run has started this one "
+    "in a thread of its own, they wait for each other: start it by asyncio.to_thread, or by "
+    "contextvars.copy_context().run"
+)
 
 
 class LiveSession(Saved):
@@ -208,16 +220,21 @@ class LiveSession(Saved):
             if ending.abandoned:
                 await ending.passed()
 
-    async def wait_for_turn(self) -> None:
-        """Take `turn`, in the order of the asking.
+    async def wait_for_turn(self, run_id: str) -> None:
+        """Take `turn` for a run, in the order of the asking.
 
         Raises:
             SessionBusyError: The run that has it was walked away from, and does not end.
         """
         acquiring = asyncio.ensure_future(self.turn.acquire())
+        since, told = time.monotonic(), False
         try:
             while not acquiring.done():
                 await asyncio.wait([acquiring], timeout=TURN_SECONDS)
+                if not told and time.monotonic() - since > LONG_SECONDS:
+                    told = True
+                    holders = [ending.run_id for ending in self._endings if ending.exclusive]
+                    log.warning(_WAITS_LONG, run_id, self.session_id, LONG_SECONDS, ", ".join(holders))
                 for ending in self._endings:
                     if ending.exclusive and ending.overdue and not acquiring.done():
                         why = f"is held by run {ending.run_id!r}, {ending.complaint}"
