@@ -209,9 +209,13 @@ class _Handler(ResponseHandler):
         self._resting = self._heard = self._written = False
         self._asked_at = self._loop.time()
         super().set_response_params(**options)
-        if self.read_timeout:
+
+    def pause_writing(self) -> None:
+        """The other side takes the request more slowly than it is written: silence counts from here on."""
+        super().pause_writing()
+        if self.read_timeout and self._look_timer is None:
             self._leaving = -1
-            super().start_timeout()  # silence while the request is being sent is silence, too
+            super().start_timeout()
             self._look_timer = self._loop.call_later(self.read_timeout / _LOOKS, self._look)
 
     def start_timeout(self) -> None:
