@@ -56,15 +56,17 @@ def mask(text: str, secrets: Iterable[str]) -> str:
     piece of a dozen characters: texts are cut, by servers too. Capital letters or not is no difference.
     """
     low = text.translate(_LOWER)
-    hidden: list[tuple[int, int]] = []
+    pieces: dict[int, set[str]] = {}
     for secret in {part.translate(_LOWER) for whole in secrets for part in _parts(whole)}:
         size = min(_PIECE, len(secret))
-        for start in range(len(secret) - size + 1):
-            piece = secret[start : start + size]
-            at = low.find(piece)
-            while at >= 0:
-                hidden.append((at + len(piece) - len(piece.lstrip()), at + len(piece.rstrip())))
-                at = low.find(piece, at + 1)
+        starts = range(len(secret) - size + 1)
+        pieces.setdefault(size, set()).update(secret[start : start + size] for start in starts)
+    hidden = [
+        (at + size - len(low[at : at + size].lstrip()), at + len(low[at : at + size].rstrip()))
+        for size, known in pieces.items()
+        for at in range(len(low) - size + 1)
+        if low[at : at + size] in known
+    ]
     shown: list[str] = []
     end = 0
     for start, stop in sorted(hidden):

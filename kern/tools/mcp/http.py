@@ -87,7 +87,8 @@ class Answers:
         if hint := _HINTS.get(response.status_code):
             text += f": {hint}"
         kind = response.headers.get("content-type", "")
-        said = self.clean(body.decode(errors="replace").strip()) if "html" not in kind else ""
+        beginning = body[: 10 * _LONGEST_EXPLANATION].decode(errors="replace").strip()
+        said = "" if "html" in kind else self.clean(beginning)  # before it is cut
         return f"{text}. It says: {said[:_LONGEST_EXPLANATION]}" if said else text
 
 
