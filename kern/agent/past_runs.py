@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import dropwhile
 
 from kern.agent.recalled import Recalled, recalled
 from kern.messages import Message
@@ -132,10 +133,8 @@ class ReadHistoryTool:
 
 def _newest(messages: Sequence[Message], count: int) -> list[Message]:
     """The newest `count` messages or fewer: they begin with something that the user said."""
-    kept = list(messages[-count:]) if count > 0 else []
-    while kept and kept[0].role != "user":
-        kept.pop(0)
-    return kept
+    kept = messages[-count:] if count > 0 else []
+    return list(dropwhile(lambda message: message.role != "user", kept))
 
 
 def _fewer_tool_calls(messages: Sequence[Message], count: int) -> list[Message]:

@@ -103,8 +103,9 @@ class TaskList:
         """`create_task`."""
 
         def change(tasks: list[Task]) -> Task:
+            known = _by_id(tasks)
             for dependency in given.get("depends_on", ()):
-                _find(tasks, dependency)
+                _find(known, dependency)
             task = {
                 "id": max((task["id"] for task in tasks), default=0) + 1,
                 "title": given["title"],
@@ -122,7 +123,7 @@ class TaskList:
         """`assign_task`."""
 
         def change(tasks: list[Task]) -> Task:
-            task = _find(tasks, given["task_id"])
+            task = _find(_by_id(tasks), given["task_id"])
             task["assignee"] = self._member(given["member_id"])
             return task
 
@@ -132,7 +133,7 @@ class TaskList:
         """`complete_task`: the leader has done it itself, or it is not needed any more."""
 
         def change(tasks: list[Task]) -> Task:
-            task = _find(tasks, given["task_id"])
+            task = _find(_by_id(tasks), given["task_id"])
             task.update(status=DONE, result=given["result"])
             return task
 
@@ -150,10 +151,10 @@ class TaskList:
             children = [child for child in run.children if child.run_id in execution.child_run_ids]
         else:
             tasks = await self.edit(run, site, lambda tasks: self._start(tasks, ids, run))
-            children = []
+            children, everything = [], _by_id(self.read(run))
             for task in tasks:
                 spec = self.team.specs[task["assignee"]]
-                children.append(await self.team.begin(run, spec, _wording(task, self.read(run))))
+                children.append(await self.team.begin(run, spec, _wording(task, everything)))
             execution.child_run_ids = [child.run_id for child in children]
         async with asyncio.TaskGroup() as group:
             driven = [group.create_task(self._drive(run, child)) for child in children]
@@ -165,9 +166,10 @@ class TaskList:
         return ToolOutcome(_shown(done), media=media, media_told=True)
 
     def _start(self, tasks: list[Task], ids: list[int], run: Run) -> list[Task]:
-        chosen = [_find(tasks, task_id) for task_id in ids]
+        known = _by_id(tasks)
+        chosen = [_find(known, task_id) for task_id in ids]
         for task in chosen:
-            waits_for = [i for i in task["depends_on"] if _find(tasks, i)["status"] != DONE]
+            waits_for = [i for i in task["depends_on"] if _find(known, i)["status"] != DONE]
             if waits_for:
                 raise ToolError(f"task {task['id']} waits for {waits_for}; execute those first")
             if task["status"] not in (OPEN, FAILED):
@@ -318,26 +320,33 @@ _FIELDS: tuple[tuple[str, Callable[[Any], bool], Callable[[], Any]], ...] = (
 """What a task has beside its id and title: whether a value will do, and what is taken in place of another."""
 
 
-def _find(tasks: list[Task], task_id: int) -> Task:
+def _by_id(tasks: list[Task]) -> dict[int, Task]:
+    """The tasks in their order; of several with one id the first."""
+    known: dict[int, Task] = {}
     for task in tasks:
-        if task["id"] == task_id:
-            return task
-    raise ToolError(f"there is no task {task_id}; tasks: {[task['id'] for task in tasks]}")
+        known.setdefault(task["id"], task)
+    return known
+
+
+def _find(known: Mapping[int, Task], task_id: int) -> Task:
+    if task_id not in known:
+        raise ToolError(f"there is no task {task_id}; tasks: {list(known)}")
+    return known[task_id]
 
 
 def _finish(tasks: list[Task], ids: list[int], outcomes: list[ToolOutcome]) -> list[Task]:
-    done = [_find(tasks, task_id) for task_id in ids]
+    known = _by_id(tasks)
+    done = [_find(known, task_id) for task_id in ids]
     for task, outcome in zip(done, outcomes, strict=True):
         task.update(status=FAILED if outcome.error else DONE, result=outcome.content)
     return done
 
 
-def _wording(task: Task, tasks: list[Task]) -> str:
+def _wording(task: Task, known: Mapping[int, Task]) -> str:
     """The task as its member reads it, after the results that it depends on."""
     results = [
         f"Result of task {other['id']} ({other['title']}):\n{prompt_text(other.get('result'))}"
-        for other in tasks
-        if other["id"] in task["depends_on"]
+        for other in (known[task_id] for task_id in sorted(set(task["depends_on"])) if task_id in known)
     ]
     return "\n\n".join([*results, task["title"], *([task["description"]] if task["description"] else [])])
 

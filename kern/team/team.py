@@ -207,13 +207,14 @@ class Team(TerminalRunner[TeamRunOutput]):
         if not isinstance(members, Sequence) or isinstance(members, str):
             raise UsageError(f"{self!r}: members takes a list of agents and teams, not {members!r}")
         found: dict[str, Agent | Team] = {}
+        numbers: dict[str, int] = {}
         for member in members:
             if not isinstance(member, Agent | Team):
                 raise UsageError(f"{self!r}: a member is an Agent or a Team, not {type(member).__name__}")
             member_id = member.get_id()
             if member_id in found and member.id is not None and found[member_id].id is not None:
                 raise UsageError(f"{self!r}: two members have the id {member_id!r}")
-            found[_free(member_id, found)] = member
+            found[_free(member_id, found, numbers)] = member
         return found
 
     def check_shape(self, shape: Shape) -> None:
@@ -251,13 +252,13 @@ async def _loaded(member: Agent | Team) -> Sourced:
         return error
 
 
-def _free(member_id: str, taken: Mapping[str, object]) -> str:
-    if member_id not in taken:
-        return member_id
-    number = 2
-    while f"{member_id}-{number}" in taken:
-        number += 1
-    return f"{member_id}-{number}"
+def _free(member_id: str, taken: Mapping[str, object], numbers: dict[str, int]) -> str:
+    """`member_id`, with a number if it is taken; `numbers` is what each was given last."""
+    free = member_id
+    while free in taken:
+        numbers[member_id] = number = numbers.get(member_id, 1) + 1
+        free = f"{member_id}-{number}"
+    return free
 
 
 def _named(spec: RunnerSpec, member_id: str) -> RunnerSpec:
