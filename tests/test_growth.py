@@ -1,8 +1,8 @@
 """What depends on the size of a list, a text or a number of calls takes time in proportion to it.
 
-Time is not measured: a machine under load would fail. Each path is run at two sizes, and the lines of Python that
-it executes are counted; four times the input may take five times the lines. What is done in C does not show
-there: its seconds are printed (`pytest -s`), and asserted nowhere.
+Time is not measured: a machine under load would fail. Each path is run at two sizes, and the lines of Python
+that it executes are counted; four times the input may take five times the lines. What is done in C does not
+show there: its seconds are printed (`pytest -s`), and asserted nowhere.
 """
 
 from __future__ import annotations
@@ -418,15 +418,20 @@ def a_structured_stream(n: int) -> Callable[[], Awaitable[Any]]:
     return go
 
 
-RUNS = [many_calls, many_changes, a_structured_stream]
-for whole in RUNS:
-    PATHS[f"a run: {whole.__name__.replace('_', ' ')}"] = lambda n, whole=whole: (  # type: ignore[misc]
-        lambda work=whole(n): asyncio.run(_awaited(work))
-    )
+def run_of(make: Callable[[int], Callable[[], Awaitable[Any]]]) -> Path_:
+    def prepare(n: int) -> Callable[[], Any]:
+        work = make(n)
+
+        async def go() -> None:
+            await work()
+
+        return lambda: asyncio.run(go())
+
+    return prepare
 
 
-async def _awaited(work: Callable[[], Awaitable[Any]]) -> None:
-    await work()
+for whole in (many_calls, many_changes, a_structured_stream):
+    PATHS[f"a run: {whole.__name__.replace('_', ' ')}"] = run_of(whole)
 
 
 KERN = str(Path(__file__).resolve().parents[1] / "kern")
