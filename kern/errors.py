@@ -29,6 +29,7 @@
     │   ├── SessionBusyError         another run has it, and this one does not wait
     │   └── RunConflictError         a run of that id was faster: it goes on, or has ended
     ├── StoreError                   the database
+    │   └── StoreBusyError           others had it for too long
     ├── CheckError                   a check refused the run
     │   ├── InputCheckError
     │   └── OutputCheckError
@@ -313,6 +314,10 @@ class RunConflictError(SessionError):
 
 class StoreError(KernError):
     """The database could not do what was asked; what was to be saved is not saved."""
+
+
+class StoreBusyError(StoreError):
+    """Other writers have had the database for longer than its `busy_timeout`."""
 
 
 class CheckError(KernError):

@@ -18,7 +18,7 @@ from kern.db._sqlite_errors import Busy, Moved
 from kern.db._sqlite_idle import begin_use, end_use
 from kern.db._sqlite_open import OpenFile
 from kern.db._sqlite_thread import settled
-from kern.errors import StoreError
+from kern.errors import StoreBusyError
 from kern.state.lock import FairLock, LockTimeout
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class SqliteFile:
                 await connection.close()
             except (Busy, LockTimeout) as error:
                 if loop.time() >= deadline:
-                    raise StoreError(
+                    raise StoreBusyError(
                         f"{self.path}: the database is busy: other writers have had it for {wait:g} s; "
                         "end the program that holds it, or wait longer with SqliteDb(busy_timeout=...)"
                     ) from error

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from kern.db.base import Commit, Committed, Db, SessionRow
 from kern.errors import InvalidStateError, SessionDeletedError, SessionOwnershipError, StoreError
 from kern.runtime.attempt import Attempt, Doubt
+from kern.runtime.busy import BusyWatch
 from kern.runtime.debug import log
 from kern.runtime.reconcile import Reconciler, RowsWithConflicts
 from kern.state.large import off_loop
@@ -41,6 +42,7 @@ class Saved:
         """A new summary, to be written with the next commit."""
         self._spec = StateSpec()
         self._commit_lock = FairLock()
+        self._busy_commits = BusyWatch()
         self._doubt: Doubt | None = None
 
     async def commit(
@@ -65,6 +67,7 @@ class Saved:
             SessionDeletedError: There is no such session any more; nothing is written.
             InvalidStateError: It cannot be merged with what another process has written; nothing is.
         """
+        asked = time.monotonic()
         await self._commit_lock.acquire()
         try:
             attempt = None
@@ -72,7 +75,8 @@ class Saved:
                 if self._doubt is not None:
                     await self._clear_doubt(self._doubt)
                 attempt = self._attempt(rows, writer)
-                committed = await self._write(attempt)
+                with self._busy_commits.attempt(asked):
+                    committed = await self._write(attempt)
             except Exception as error:  # noqa: BLE001 - raised again, unless only the answer was lost
                 unsaved(self.state.text)
                 attempt = attempt or self._attempt(rows, writer)

@@ -16,6 +16,7 @@ from typing import Any
 from kern._sync.fork import after_fork_in_child
 from kern.db.base import Db, RunRow, SessionRow
 from kern.errors import InvalidStateError, SessionBusyError, SessionOwnershipError, StoreError, UsageError
+from kern.runtime.busy import BusyWatch
 from kern.runtime.debug import log
 from kern.runtime.expected import Ending, inside
 from kern.runtime.reconcile import change_of
@@ -71,6 +72,7 @@ class LiveSession(Saved):
         """How many of those who have it loaded make the session if there is none."""
         self._loaded = False
         self._load_lock = FairLock()
+        self._busy_loads = BusyWatch()
         self._endings: list[Ending] = []
         self.turn = FairLock()
         """For the runs of this process that want the session to themselves."""
@@ -110,6 +112,7 @@ class LiveSession(Saved):
         """
         found: RunRow | None = None
         claimed = False
+        asked = time.monotonic()
         with self._mutex:
             self._loaders += 1
         try:
@@ -118,7 +121,8 @@ class LiveSession(Saved):
                 # What a reader found, who makes nothing, says nothing of the session by now.
                 first = not self._loaded or not (self.stored or self._claims)
                 if first:
-                    found = await self._load(spec, run_id)
+                    with self._busy_loads.attempt(asked):
+                        found = await self._load(spec, run_id)
                     if creates and not self.stored:
                         self.row = replace(self.row, user_id=owner if user_id is ANY_USER else user_id)
                 exists = self.stored or self._claims or creates
