@@ -12,6 +12,7 @@ from kern.messages import Message
 from kern.run import CancelResult, RunContext, RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.shutdown import shutdown
 from kern.runtime.stream import RunStream
+from kern.state.threads import limit_threads
 from kern.team import Team
 from kern.tools import Toolkit, tool
 
@@ -31,6 +32,7 @@ __all__ = [
     "Toolkit",
     "UsageError",
     "__version__",
+    "limit_threads",
     "shutdown",
     "tool",
 ]

@@ -25,7 +25,7 @@ from kern.state.enclosing import enclosing_call
 from kern.state.history import HistoryEntry, entries, first_known, state_at, unknown_revision, version_at
 from kern.state.merge import policy_path
 from kern.state.scope import Change, Taken, Writer
-from kern.state.threads import threads
+from kern.state.threads import own_threads
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ class StateAccess(Definition):
         pointer = policy_path(path) if path else ""
         async with self._use(session_id, user_id) as session:
             taken, changes = await session.log()
-            return await threads.run(lambda: entries(decode(taken.text), changes, pointer))
+            return await own_threads.run(lambda: entries(decode(taken.text), changes, pointer))
 
     async def afork_session(
         self, session_id: str | None = None, revision: int | None = None, *, user_id: str | None = None
@@ -197,7 +197,7 @@ async def _past(session: LiveSession, revision: int) -> tuple[dict[str, Any], li
         taken, changes = await session.log()
         first = first_known(changes, taken.revision)
         raise unknown_revision(session.session_id, revision, first, taken.revision)
-    state = await threads.run(partial(_undone, taken, changes, revision))
+    state = await own_threads.run(partial(_undone, taken, changes, revision))
     return state, changes
 
 

@@ -20,7 +20,7 @@ from kern.run.events import BaseRunEvent, Event
 from kern.run.output import RunOutput, TeamRunOutput
 from kern.runtime.portal import portal
 from kern.runtime.stream import RunStream
-from kern.state.threads import threads
+from kern.state.threads import own_threads
 
 OutputT = TypeVar("OutputT", RunOutput, TeamRunOutput)
 
@@ -199,7 +199,7 @@ async def _shown(view: View, run: Coroutine[Any, Any, OutputT], *, after: Output
     except KernError as error:
         view.fail(error)
         raise
-    await threads.run(partial(view.finish, _rest(output, after)))
+    await own_threads.run(partial(view.finish, _rest(output, after)))
     return output
 
 
@@ -215,7 +215,7 @@ async def _streamed(
                 else:
                     output = item
                     if output.error is None:
-                        await threads.run(partial(view.finish, _rest(output, after)))
+                        await own_threads.run(partial(view.finish, _rest(output, after)))
     except KernError as error:
         view.fail(error)
         raise

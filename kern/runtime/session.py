@@ -30,7 +30,7 @@ from kern.state.scope import Change, LiveState, Taken, Writer
 from kern.state.shape import Shape
 from kern.state.spec import StateSpec
 from kern.state.stepping import OffTurn
-from kern.state.threads import threads
+from kern.state.threads import own_threads
 
 ANY_USER: Any = object()
 """For accessors that are trusted code: no user is checked."""
@@ -259,7 +259,7 @@ class LiveSession(Saved):
             self._commit_lock.release()
         rows = await self.db.load_changes(self.session_id, after=after)
         # What lies above the row is another process's, or ours by now: the live state counts on from the row.
-        stored = await threads.run(lambda: [change_of(r) for r in rows if r.revision <= row.revision])
+        stored = await own_threads.run(lambda: [change_of(r) for r in rows if r.revision <= row.revision])
         return taken, stored + [change for change in taken.changes if change.revision > after]
 
 

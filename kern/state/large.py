@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from kern.state.threads import threads
+from kern.state.threads import own_threads
 
 T = TypeVar("T")
 
@@ -18,7 +18,7 @@ async def off_loop(size: int, work: Callable[[], T]) -> T:
     """Do work on a state of `size` bytes; a cancellation is raised when it is done."""
     if size < LARGE:
         return work()
-    return await uninterrupted(threads.run(work))
+    return await uninterrupted(own_threads.run(work))
 
 
 async def uninterrupted(coroutine: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
