@@ -33,6 +33,9 @@ _USED_UP = (
 Listener = Callable[[Any], None]
 """Told of every piece of a generator, at once; called in whatever thread the generator runs."""
 
+Elsewhere = Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]]
+"""Runs a sync function in a thread, as a part of its call."""
+
 
 async def invoke(
     run: Run,
@@ -69,13 +72,16 @@ async def invoke(
         return await ended(value, listener) if goes_on(value) else value
     call = run.call_state(label, tool_call_id, slot)
     arguments = {**arguments, context_parameter: run.context(call)}
+    elsewhere = partial(thread_of, call)
     if on_the_loop:
-        value = function(**arguments)
-    else:
-        value = await in_thread(call, lambda: ended_here(function(**arguments), listener))
-        if not goes_on(value):
-            return value
-    return await on_loop(call, ended(value, listener, partial(thread_of, call)))
+        return await on_loop(call, called_and_ended(function, arguments, listener, elsewhere))
+    value = await in_thread(call, lambda: ended_here(function(**arguments), listener))
+    if not goes_on(value):
+        return value
+    try:
+        return await on_loop(call, ended(value, listener, elsewhere))
+    finally:
+        close_unused(value)
 
 
 # What a function returns says how it goes on, and not what it looks like: wrappers hide that.
@@ -98,7 +104,7 @@ def ended_here(value: Any, listener: Listener | None) -> Any:
 async def ended(
     value: Any,
     listener: Listener | None,
-    elsewhere: Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]] | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Any:
     """What a function comes to in the end that has returned `value`, whatever that is.
 
@@ -114,6 +120,22 @@ async def ended(
             rest = partial(collect, value, listener)
             value = await (threads.run(rest) if elsewhere is None else elsewhere(rest))
     return value
+
+
+async def called_and_ended(
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    listener: Listener | None,
+    elsewhere: Elsewhere,
+) -> Any:
+    """Call a function on the loop: what it comes to in the end. It is not called before this is begun."""
+    return await ended(function(**arguments), listener, elsewhere)
+
+
+def close_unused(value: Any) -> None:
+    """Close a coroutine that was handed out and not begun, since the call was given up: Python would warn."""
+    if inspect.iscoroutine(value) and inspect.getcoroutinestate(value) == inspect.CORO_CREATED:
+        value.close()
 
 
 def called_anew(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,7 +18,17 @@ from typing import Any, Protocol
 from kern._told import sole
 from kern.errors import AgentSignal, ToolError, UsageError
 from kern.run.context import RunContext
-from kern.runtime.invoke import Listener, called_anew, ended, ended_here, goes_on, in_thread, on_loop
+from kern.runtime.invoke import (
+    Listener,
+    called_and_ended,
+    called_anew,
+    close_unused,
+    ended,
+    ended_here,
+    goes_on,
+    in_thread,
+    on_loop,
+)
 from kern.runtime.run import Run
 from kern.runtime.spec import CallSite
 from kern.state.block import snapshot
@@ -96,10 +106,8 @@ class _Hooked:
     def call(self, chain: Chain, arguments: dict[str, Any], **more: Any) -> Any:
         """Call the hook."""
         available = {"function_name": self._name, "arguments": arguments, **more}
-        value = called_anew(self._hook)(
-            **call_kwargs(self._hook, {**available, "run_context": chain.context})
-        )
-        return chain.finished(value, None, here=self.is_async)
+        kwargs = call_kwargs(self._hook, {**available, "run_context": chain.context})
+        return chain.call(self._hook, kwargs, None, here=self.is_async)
 
 
 class _Round(_Hooked):
@@ -170,8 +178,7 @@ class _Itself:
         function = self._function
         if function.context_parameter is not None:
             arguments = {**arguments, function.context_parameter: chain.context}
-        value = called_anew(function.entrypoint)(**arguments)
-        return chain.finished(value, chain.listener, here=self.is_async)
+        return chain.call(function.entrypoint, arguments, chain.listener, here=self.is_async)
 
 
 class Chain:
@@ -284,12 +291,25 @@ class Chain:
             await self._give_up()
             raise
 
-    def finished(self, value: Any, listener: Listener | None, *, here: bool) -> Any:
-        """What a piece comes to that has returned `value`; of an async one (`here`) a coroutine for it."""
+    def call(
+        self,
+        function: Callable[..., Any],
+        arguments: Mapping[str, Any],
+        listener: Listener | None,
+        *,
+        here: bool,
+    ) -> Any:
+        """What a piece's function comes to in the end; for an async one (`here`) a coroutine for that."""
+        function = called_anew(function)
         if here:
-            return ended(value, listener, self._in_thread)
-        value = ended_here(value, listener)
-        return self.on_loop(lambda: ended(value, listener, self._in_thread)) if goes_on(value) else value
+            return called_and_ended(function, arguments, listener, self._in_thread)
+        value = ended_here(function(**arguments), listener)
+        if not goes_on(value):
+            return value
+        try:
+            return self.on_loop(lambda: ended(value, listener, self._in_thread))
+        finally:
+            close_unused(value)
 
     def on_loop(self, start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Run an async piece on the loop, for a sync one, whose thread waits."""
