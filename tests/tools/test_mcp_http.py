@@ -96,7 +96,7 @@ async def serving(answer: Answer) -> AsyncIterator[tuple[str, list[str]]]:
     [
         ("401 Unauthorized", "other credentials"),
         ("403 Forbidden", "do not allow"),
-        ("404 Not Found", "no MCP endpoint"),
+        ("404 Not Found", "older SSE transport"),
         ("405 Method Not Allowed", "older SSE transport"),
         ("500 Internal Server Error", ""),
         ("502 Bad Gateway", ""),

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 _LONGEST_EXPLANATION = 500
 _LONGEST_ERROR_BODY = 64 * 1024
+_NO_ENDPOINT = "this address takes no MCP messages; servers of the older SSE transport cannot be used"
 _HINTS = {
     401: "the server wants other credentials than the headers hold",
     403: "the credentials in the headers do not allow it",
-    404: "there is no MCP endpoint of the transport streamable-http at this address",
-    405: "this address takes no MCP messages; servers of the older SSE transport cannot be used",
+    404: _NO_ENDPOINT,
+    405: _NO_ENDPOINT,
 }
 
 
