@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 import httpx
@@ -23,6 +23,9 @@ from aiohttp.client_proto import ResponseHandler
 from kern.models._connect import readable, unsent
 from kern.models._inflate import ACCEPTED
 
+if TYPE_CHECKING:
+    from aiohttp.http_parser import RawResponseMessage
+
 _Timeouts = tuple[float, float, float, float]
 """Seconds, as httpx has them: connect, read, write, pool."""
 
@@ -31,6 +34,8 @@ _LARGE = 512 * 1024
 
 _LOOKS = 8
 """How often, in the time that may pass in silence, it is looked whether the request is still leaving."""
+
+_MOST_INTERIM = 10_000
 
 _STALE_SECONDS = 1.0
 """A kept connection that breaks off so soon was closed before the request came."""
@@ -191,6 +196,7 @@ class _Handler(ResponseHandler):
         self._resting = False
         self._heard = False
         self._written = False
+        self._interim = 0  # answers (1xx) before the answer itself
         self._asked_at = 0.0
         self._leaving = -1  # bytes of the request, when it was last looked
         self._look_timer: asyncio.TimerHandle | None = None
@@ -207,6 +213,7 @@ class _Handler(ResponseHandler):
     def set_response_params(self, **options: Any) -> None:
         """A request is about to be sent."""
         self._resting = self._heard = self._written = False
+        self._interim = 0
         self._asked_at = self._loop.time()
         super().set_response_params(**options)
 
@@ -232,6 +239,17 @@ class _Handler(ResponseHandler):
                 return
             self._heard = True
         super().data_received(data)
+
+    def feed_data(self, data: tuple[RawResponseMessage, aiohttp.StreamReader], size: int = 0) -> None:
+        """The head of an answer has come."""
+        if data[0].code < 200:
+            self._interim += 1
+            if self._interim > _MOST_INTERIM:
+                self.set_exception(
+                    aiohttp.ClientPayloadError("the server sends interim answers without an end")
+                )
+                return
+        super().feed_data(data, size)
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """The connection broke."""

@@ -107,6 +107,8 @@ class Pool:
         except BaseException:
             await self._release(key, line)
             raise
+        if line.network.stream is not None:
+            line.network.stream.answered()
         body = _Body(self, key, line, cast("AsyncIterable[bytes]", response.stream))
         return httpcore.Response(
             response.status, headers=response.headers, content=body, extensions=response.extensions

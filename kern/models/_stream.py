@@ -21,6 +21,9 @@ _LUMP = 64 * 1024
 _MOST_UNREAD = 256 * 1024
 """Bytes that may wait to be read before the other side is made to wait."""
 
+_MOST_BEFORE_HEAD = 2 * 1024 * 1024
+"""Bytes of interim answers (1xx) before the answer itself; what has been read ahead of it is counted, too."""
+
 _STALE_SECONDS = 1.0
 """A kept connection that breaks off so soon was closed before the request came."""
 
@@ -80,7 +83,8 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._resting = False  # nobody has asked for anything yet, since the last answer
-        self._heard = False
+        self._heard = 0  # bytes, since the last answer
+        self._head_due = True
         self._asked_at: float | None = None
         self._leaving: int | None = None  # bytes of the request, when it was last looked; None: all have left
         self._moved_at = 0.0
@@ -92,9 +96,14 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         connection. False if there are such bytes already.
         """
         self._resting = True
-        self._heard = False
+        self._heard = 0
+        self._head_due = True
         self._asked_at = None
         return not (self._unread or self._ended)
+
+    def answered(self) -> None:
+        """The head of the answer is there: what follows is counted by whoever reads it."""
+        self._head_due = False
 
     @property
     def stale(self) -> bool:
@@ -194,8 +203,13 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
             self._ended = True
             self._transport.abort()
             return
-        self._heard = True
+        self._heard += len(data)
         self._unread += data
+        if self._head_due and self._heard > _MOST_BEFORE_HEAD:
+            self._error = ConnectionError("the server sends interim answers without an end")
+            self._ended = True
+            self._unread.clear()
+            self._transport.abort()
         if len(self._unread) >= _MOST_UNREAD and not self._reading_paused:
             self._reading_paused = True
             self._transport.pause_reading()
@@ -209,7 +223,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is closed."""
         self._ended = True
-        self._error = exc
+        self._error = self._error or exc
         self._wake()
 
     def pause_writing(self) -> None:

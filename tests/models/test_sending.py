@@ -171,6 +171,17 @@ async def test_a_small_answer_that_swells_is_stopped(encoding: str, status: str)
             await ask(server, max_answer_bytes=8 * MEGABYTE)
 
 
+async def test_interim_answers_without_an_end_are_stopped() -> None:
+    async def answer(wire: Wire) -> None:
+        await wire.request()
+        while True:
+            await wire.send(b"HTTP/1.1 102 Processing\r\n\r\n" * 500)
+
+    async with raw_server(answer) as server:
+        with pytest.raises(ModelError, match="interim answers without an end"):
+            await ask(server)
+
+
 async def test_an_answer_of_many_megabytes_is_taken_in() -> None:
     text = "x" * 20 * MEGABYTE
     async with raw_server(lambda wire: once(wire, said(text))) as server:
