@@ -46,8 +46,12 @@ class Usage:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Usage:
-        """The reverse of `to_dict`."""
-        return cls(**{name: data.get(name, 0) for name in _COUNTS})
+        """The reverse of `to_dict`.
+
+        Raises:
+            ValueError: A value is no count.
+        """
+        return cls(**_counts(data))
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -163,10 +167,25 @@ class Metrics(Usage):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Metrics:
-        """The reverse of `to_dict`."""
+        """The reverse of `to_dict`.
+
+        Raises:
+            ValueError: A value is no count, or no time.
+        """
+        first, duration = data.get("time_to_first_token"), data.get("duration")
+        if not all(isinstance(seconds, int | float | None) for seconds in (first, duration)):
+            raise ValueError(f"metrics: times are in seconds, not {first!r:.50} and {duration!r:.50}")
         return cls(
-            **{name: data.get(name, 0) for name in _COUNTS},
-            time_to_first_token=data.get("time_to_first_token"),
-            duration=data.get("duration"),
+            **_counts(data),
+            time_to_first_token=first,
+            duration=duration,
             details={model: Usage.from_dict(usage) for model, usage in data.get("details", {}).items()},
         )
+
+
+def _counts(data: dict[str, Any]) -> dict[str, int]:
+    counts = {name: data.get(name, 0) for name in _COUNTS}
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 0:
+            raise ValueError(f"usage: {name} is a count, not {count!r:.100}")
+    return counts

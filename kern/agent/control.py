@@ -25,6 +25,7 @@ from kern.runtime.debug import show_debug_messages
 from kern.runtime.portal import portal
 from kern.runtime.scheduler import execute
 from kern.runtime.spec import Resume, RunInput, RunnerSpec, RunRequest
+from kern.runtime.stored import reading
 from kern.runtime.stream import EventBuffer, Listen, RunStream, iterate
 from kern.usage import UsageLimits
 
@@ -266,7 +267,8 @@ class RunControl(SessionAccess, Generic[OutputT]):
             debug_mode=call.debug_mode,
         )
         request = self.request(RunInput(value=None, messages=[]), options)
-        metadata = output_from_dict(from_json(row.data)).metadata
+        with reading(row):
+            metadata = output_from_dict(from_json(row.data)).metadata
         return replace(request, metadata=metadata, resume=Resume(answers), on_duplicate=None)
 
 

@@ -129,6 +129,7 @@ class Connection:
             raw = sqlite3.connect(
                 self._path, timeout=BUSY_SLICE, isolation_level=None, check_same_thread=False
             )
+            raw.text_factory = _text
             try:
                 wal = _configure(raw)
                 self._file = OpenFile(self._path, raw, wal=wal)
@@ -169,6 +170,11 @@ class Connection:
             self._file.forget()
         self._thread = self._file = self._opening = None
         self._at_work.release()
+
+
+def _text(data: bytes) -> str:
+    """Text as it is stored; what is damaged in it does not make the row unreadable."""
+    return data.decode("utf-8", "replace")
 
 
 def _configure(raw: sqlite3.Connection) -> bool:

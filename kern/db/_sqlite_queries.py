@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from kern.db._sqlite_errors import store_errors
+from kern.db._sqlite_rows import change_of, change_values, run_of, run_values, runs_of, session_of
 from kern.db._sqlite_schema import transaction
 from kern.db.base import (
     ChangeRow,
@@ -67,7 +68,7 @@ _SQL = {
     "put_media": """
         INSERT INTO {t}_media (session_id, sha256, data) VALUES (?, ?, ?)
         ON CONFLICT (session_id, sha256) DO NOTHING""",
-    "load_media": "SELECT data FROM {t}_media WHERE session_id = ? AND sha256 = ?",
+    "load_media": "SELECT CAST(data AS BLOB) FROM {t}_media WHERE session_id = ? AND sha256 = ?",
     "delete_media": "DELETE FROM {t}_media WHERE session_id = ?",
     "insert_change": """
         INSERT INTO {t}_changes
@@ -135,7 +136,7 @@ class Queries:
         """The session as it is stored, or None."""
         with store_errors(self._path):
             found = raw.execute(self._sql["load_session"], (session_id,)).fetchone()
-        return _session(found) if found else None
+        return session_of(found) if found else None
 
     def commit(self, raw: sqlite3.Connection, commit: Commit) -> Committed:
         """Write all of `commit`, or nothing. What `commit.resolve` raises is passed on as it is."""
@@ -149,11 +150,11 @@ class Queries:
             runs = commit.runs if write.runs is None else write.runs
             with store_errors(self._path):
                 self._put_session(raw, row, write, new=stored is None)
-                raw.executemany(self._sql["put_run"], map(_run_values, runs))
+                raw.executemany(self._sql["put_run"], map(run_values, runs))
                 media = [(row.session_id, *item) for run in runs for item in run.media.items()]
                 raw.executemany(self._sql["put_media"], media)
                 mark = None if runs else commit.id
-                changes = [(*_change_values(change), mark) for change in write.changes]
+                changes = [(*change_values(change), mark) for change in write.changes]
                 raw.executemany(self._sql["insert_change"], changes)
         return Committed(row)
 
@@ -174,13 +175,13 @@ class Queries:
         values.append(-1 if limit is None else limit)
         with store_errors(self._path):
             rows = raw.execute(self._sql[name], values).fetchall()
-        return [_run(row) for row in reversed(rows)]
+        return runs_of(reversed(rows))
 
     def load_run(self, raw: sqlite3.Connection, run_id: str) -> RunRow | None:
         """One run, or None."""
         with store_errors(self._path):
             found = raw.execute(self._sql["load_run"], (run_id,)).fetchone()
-        return _run(found) if found else None
+        return run_of(found) if found else None
 
     def load_media(self, raw: sqlite3.Connection, session_id: str, hashes: Sequence[str]) -> dict[str, bytes]:
         """The bytes of these hashes that are stored with the session."""
@@ -200,7 +201,7 @@ class Queries:
         """The log of state changes with a revision above `after`, oldest first."""
         with store_errors(self._path):
             rows = raw.execute(self._sql["load_changes"], (session_id, after)).fetchall()
-        return [_change(row) for row in rows]
+        return [change_of(row) for row in rows]
 
     def list_sessions(
         self, raw: sqlite3.Connection, user_id: str | None, limit: int, offset: int
@@ -211,7 +212,7 @@ class Queries:
                 rows = raw.execute(self._sql["list_sessions"], (limit, offset)).fetchall()
             else:
                 rows = raw.execute(self._sql["list_user_sessions"], (user_id, limit, offset)).fetchall()
-        return [_session(row) for row in rows]
+        return [session_of(row) for row in rows]
 
     def describe_session(
         self, raw: sqlite3.Connection, session_id: str, name: str | None, summary: str | None
@@ -294,82 +295,3 @@ class Queries:
             raw.execute(self._sql["touch_session"], (*told, row.session_id))
         else:
             raw.execute(self._sql["update_session"], (*told, *state, row.session_id))
-
-
-_Values = tuple[str | bytes | int | float | None, ...]
-
-
-def _session(
-    values: tuple[str, str | None, bytes, int, int, int, str | None, str | None, float, float, str],
-) -> SessionRow:
-    session_id, user_id, state, state_version, revision, version = values[:6]
-    name, summary, created_at, updated_at, generation = values[6:]
-    return SessionRow(
-        session_id=session_id,
-        user_id=user_id,
-        state=state,
-        state_version=state_version,
-        revision=revision,
-        version=version,
-        name=name,
-        summary=summary,
-        created_at=created_at,
-        updated_at=updated_at,
-        generation=generation,
-    )
-
-
-def _run(values: tuple[str, str, str, str | None, str, int, bytes, float]) -> RunRow:
-    run_id, session_id, runner_id, parent_run_id, status, generation, data, created_at = values
-    return RunRow(
-        run_id=run_id,
-        session_id=session_id,
-        runner_id=runner_id,
-        parent_run_id=parent_run_id,
-        status=status,
-        generation=generation,
-        data=data,
-        created_at=created_at,
-    )
-
-
-def _run_values(run: RunRow) -> _Values:
-    return (
-        run.run_id,
-        run.session_id,
-        run.runner_id,
-        run.parent_run_id,
-        run.status,
-        run.generation,
-        run.created_at,
-        run.data,
-    )
-
-
-def _change(
-    values: tuple[str, int, bytes, bytes, str | None, str | None, str | None, float],
-) -> ChangeRow:
-    session_id, revision, patch, agent_path, run_id, tool, tool_call_id, created_at = values
-    return ChangeRow(
-        session_id=session_id,
-        revision=revision,
-        patch=patch,
-        agent_path=agent_path,
-        run_id=run_id,
-        tool=tool,
-        tool_call_id=tool_call_id,
-        created_at=created_at,
-    )
-
-
-def _change_values(change: ChangeRow) -> _Values:
-    return (
-        change.session_id,
-        change.revision,
-        change.run_id,
-        change.tool,
-        change.tool_call_id,
-        change.agent_path,
-        change.created_at,
-        change.patch,
-    )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from kern._json import finite
 from kern.errors import UsageError
+from kern.messages import check_types
 
 Need = Literal["confirmation", "user_input", "external_execution"]
 
@@ -132,5 +133,22 @@ class RunRequirement:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunRequirement:
-        """The reverse of `to_dict`."""
+        """The reverse of `to_dict`.
+
+        Raises:
+            ValueError: A value is not of its type.
+        """
+        check_types(cls.__name__, data, _TYPES)
+        if data["kind"] not in get_args(Need):
+            raise ValueError(f"{cls.__name__}: kind is one of {', '.join(get_args(Need))}")
         return cls(**data)
+
+
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("kind", "run_id", "tool_call_id", "tool_name", "id"), str),
+    **dict.fromkeys(("note", "result"), (str, type(None))),
+    **dict.fromkeys(("user_input_schema", "user_input"), (dict, type(None))),
+    "agent_path": list,
+    "tool_args": dict,
+    "confirmed": (bool, type(None)),
+}

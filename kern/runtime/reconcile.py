@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import dropwhile
+from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from kern.db.base import ChangeRow, RunRow, SessionRow, StateWrite
+from kern.errors import StoreError
 from kern.state.codec import decode, encode
 from kern.state.merge import Conflict
 from kern.state.patch import apply, diff
@@ -106,6 +108,28 @@ def change_row(session_id: str, change: Change) -> ChangeRow:
 
 
 def change_of(row: ChangeRow) -> Change:
-    """The reverse of `change_row`."""
-    writer = Writer(row.run_id, tuple(from_json(row.agent_path)), row.tool, row.tool_call_id)
-    return Change(row.revision, from_json(row.patch), writer, row.created_at)
+    """The reverse of `change_row`.
+
+    Raises:
+        StoreError: The row cannot be read.
+    """
+    try:
+        path, patch = from_json(row.agent_path), from_json(row.patch)
+        if not all(isinstance(name, str) for name in path) or not all(map(_is_operation, patch)):
+            raise ValueError("agent_path is a list of names, patch one of operations with their values")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StoreError(
+            f"change {row.revision} of session {row.session_id!r} cannot be read, it is damaged or of a "
+            f"newer version: {error}"
+        ) from error
+    return Change(
+        row.revision, patch, Writer(row.run_id, tuple(path), row.tool, row.tool_call_id), row.created_at
+    )
+
+
+def _is_operation(step: dict[str, Any]) -> bool:
+    texts = step["path"], step.get("before", "")
+    return all(isinstance(text, str) for text in texts) and _OPERATIONS[step["op"]] <= step.keys()
+
+
+_OPERATIONS = {"add": {"value"}, "remove": {"old"}, "replace": {"value", "old"}}

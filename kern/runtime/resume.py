@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
 
 from pydantic_core import from_json
 
-from kern._json import json_bytes, jsonable
+from kern._json import json_bytes
 from kern.db.base import Db, RunRow
 from kern.errors import RunConflictError, UsageError
-from kern.messages import MEDIA, Message, Shelf, media_by_kind
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput, output_from_dict
 from kern.run.requirement import RunRequirement
 from kern.run.tool_execution import ToolExecution
 from kern.runtime.approval import check_input
-from kern.runtime.ending import open_results
 from kern.runtime.lease import Lease, lease_of_run
+from kern.runtime.paused import Paused, paused_of
 from kern.runtime.run import Run, Tree
 from kern.runtime.session import LiveSession
-from kern.runtime.spec import Answer, DelegatingTool, RunInput, RunRequest, ToolOutcome
-from kern.runtime.spoken import Spoken
-from kern.runtime.stored import fill_media, media_of
+from kern.runtime.spec import DelegatingTool, RunInput, RunRequest
+from kern.runtime.stored import fill_media, media_of, reading
 from kern.runtime.toolrun import FunctionTool
 from kern.usage import Metrics
 
@@ -32,36 +28,6 @@ CLAIM_SECONDS = 10.0
 """For how long a process that died while it continued a run keeps others from continuing it."""
 
 CLAIM_RENEW_SECONDS = 3.0
-
-_LATE_EVENTS = 1000
-"""Room in the numbers of events for those that come after a pause was stored, before the run goes on."""
-
-
-def row_extras(run: Run, shelf: Shelf) -> dict[str, Any]:
-    """What the row of a run holds beside its output: of a paused one, all that it takes to go on.
-
-    Args:
-        run: The run.
-        shelf: Takes the bytes of pictures and other media.
-    """
-    extras: dict[str, Any] = {}
-    if run.output.status is RunStatus.paused:
-        extras["paused"] = {
-            "input": [message.to_dict(shelf) for message in run.input.messages],
-            "messages": [message.to_dict(shelf) for message in run.messages],
-            "own": run.own.to_dict(),
-            "settled": {call_id: _outcome_to_dict(item, shelf) for call_id, item in run.settled.items()},
-            "spoken": run.spoken.to_list(),
-            "sent_back": dict(run.sent_back),
-            "requests": run.requests,
-            "seq": 0 if run.tree.buffer is None else run.tree.buffer.seq + _LATE_EVENTS,
-        }
-        # What is stored as the conversation is whole, so that other runs can be told of it meanwhile.
-        conversation = [*run.output.messages, *open_results(run)]
-        extras["messages"] = [message.to_dict(shelf) for message in conversation]
-    if run.spec.stores_children:
-        extras["member_responses"] = [child.output.to_dict(shelf) for child in run.children]
-    return extras
 
 
 @asynccontextmanager
@@ -136,13 +102,13 @@ async def restore(tree: Tree) -> Run:
         raise RunConflictError(
             f"run {request.run_id!r} does not wait for anybody: its status is {row.status}"
         )
-    output = output_from_dict(from_json(row.data))
-    _check_runner(request, row, output)
+    paused = paused_of(row)
+    _check_runner(request, row, paused.output)
     answers = {answer.id: answer for answer in request.resume.requirements}
-    run = Run(tree, request.spec, _input(row), row.run_id)
+    run = Run(tree, request.spec, paused.input, row.run_id)
     if tree.buffer is not None:
-        tree.buffer.seq = from_json(row.data)["paused"]["seq"]
-    await _restore(run, row, answers)
+        tree.buffer.seq = paused.seq
+    await _restore(run, row, paused, answers)
     if answers:
         unknown = ", ".join(answer.tool_name for answer in answers.values())
         raise UsageError(f"run {request.run_id!r} does not wait for an answer to: {unknown}")
@@ -162,30 +128,18 @@ def _check_runner(request: RunRequest, row: RunRow, output: RunOutput | TeamRunO
         )
 
 
-def _input(row: RunRow) -> RunInput:
-    data = from_json(row.data)
-    return RunInput(
-        value=data.get("input"), messages=[Message.from_dict(item) for item in data["paused"]["input"]]
-    )
-
-
-async def _restore(run: Run, row: RunRow, answers: dict[str, RunRequirement]) -> None:
+async def _restore(run: Run, row: RunRow, paused: Paused, answers: dict[str, RunRequirement]) -> None:
     """Bring a new run to where the stored one stopped, with the members' runs below it."""
-    data = from_json(row.data)
-    output, record = output_from_dict(data), data["paused"]
+    output = paused.output
     await run.expand()
     run.generation = row.generation + 1
-    run.messages = [Message.from_dict(message) for message in record["messages"]]
-    run.messages = run.call_ids.apply(run.messages)
+    run.messages = run.call_ids.apply(paused.messages)
     run.has_called = any(message.tool_calls for message in run.messages if not message.from_history)
-    run.own = Metrics.from_dict(record["own"])
-    run.requests = record.get("requests", run.own.requests)  # older rows do not count those that failed
-    run.settled = {call_id: _outcome_from_dict(item) for call_id, item in record["settled"].items()}
+    run.own, run.requests, run.settled = paused.own, paused.requests, paused.settled
     media = [media for message in (*run.messages, *run.input.messages) for media in message.media]
     media += [media for outcome in run.settled.values() for media in outcome.media]
     await fill_media(run.tree.request.db, row, [*media, *media_of(output)])
-    run.spoken = Spoken(record.get("spoken") or [[text, text] for text in record.get("shown_results", ())])
-    run.sent_back = Counter(record["sent_back"])
+    run.spoken, run.sent_back = paused.spoken, paused.sent_back
     for requirement in output.requirements:
         if requirement.run_id == run.run_id:
             if requirement.tool_name not in run.spec.tools:
@@ -224,16 +178,17 @@ async def _restore_children(run: Run, answers: dict[str, RunRequirement]) -> Non
                     f"{run.spec.label} has no member {row.runner_id!r} any more, whose run waits; continue "
                     "with the team as it was when the run was paused, and give members names or ids"
                 )
-            child = tool.child(
-                run, spec, _input(row), row.run_id, alone=len(run.messages[-1].tool_calls) == 1
-            )
+            paused = paused_of(row)
+            alone = len(run.messages[-1].tool_calls) == 1
+            child = tool.child(run, spec, paused.input, row.run_id, alone=alone)
             run.paused[row.run_id] = child
-            await _restore(child, row, answers)
+            await _restore(child, row, paused, answers)
 
 
 async def _ended(run: Run, row: RunRow) -> Run:
     """A member's run that was over before the pause: for the output, not to be driven or written again."""
-    output = output_from_dict(from_json(row.data))
+    with reading(row):
+        output = output_from_dict(from_json(row.data))
     team = isinstance(output, TeamRunOutput)
     name = output.team_name if isinstance(output, TeamRunOutput) else output.agent_name
     # Whoever it was: nobody of that id need be there any more.
@@ -285,41 +240,18 @@ async def give_up(session: LiveSession, run_id: str) -> bool:
 
 async def _given_up(db: Db, row: RunRow) -> list[RunRow]:
     """The rows of a paused run, and of the members' runs below it that wait, as cancelled ones."""
-    data = from_json(row.data)
-    data.pop("paused", None)
-    data.pop("requirements", None)
-    data["status"] = RunStatus.cancelled.value
+    with reading(row):
+        data = from_json(row.data)
+        data.pop("paused", None)
+        data.pop("requirements", None)
+        data["status"] = RunStatus.cancelled.value
+        tools = output_from_dict(data).tools
     rows = [
         replace(row, status=RunStatus.cancelled.value, generation=row.generation + 1, data=json_bytes(data))
     ]
-    for execution in output_from_dict(data).tools:
+    for execution in tools:
         for run_id in child_ids(execution):
             below = await db.load_run(run_id)
             if below is not None and below.status == RunStatus.paused.value:
                 rows += await _given_up(db, below)
     return rows
-
-
-_FLAGS = ("error", "stop", "unheard", "show", "streamed", "media_told")
-
-
-def _outcome_to_dict(outcome: ToolOutcome, shelf: Shelf) -> dict[str, Any]:
-    data: dict[str, Any] = {"content": outcome.content}
-    data.update({name: True for name in _FLAGS if getattr(outcome, name)})
-    if outcome.answer is not None:
-        content = jsonable(outcome.answer.content)
-        data["answer"] = {"content": content, "content_type": outcome.answer.content_type}
-        if outcome.answer.last_turn is not None:
-            data["answer"]["last_turn"] = outcome.answer.last_turn
-    for name, items in media_by_kind(outcome.media).items():
-        data[name] = [item.to_dict(shelf) for item in items]
-    return data
-
-
-def _outcome_from_dict(data: Mapping[str, Any]) -> ToolOutcome:
-    return ToolOutcome(
-        data["content"],
-        **{name: True for name in _FLAGS if name in data},
-        answer=Answer(**data["answer"]) if "answer" in data else None,
-        media=[kind.from_dict(item) for name, kind in MEDIA.items() for item in data.get(name, ())],
-    )

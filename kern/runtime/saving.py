@@ -29,7 +29,6 @@ class Saved:
     """The session as this process last saw it stored, or what it would be stored as."""
     stored: bool
     """There is such a session in the database, as far as this process knows."""
-    state: LiveState
     forget: Callable[[], None]
     """Called when the session turns out to be deleted."""
 
@@ -41,9 +40,21 @@ class Saved:
         self.summary: str | None = None
         """A new summary, to be written with the next commit."""
         self._spec = StateSpec()
+        self._state: LiveState | StoreError
         self._commit_lock = FairLock()
         self._busy_commits = BusyWatch()
         self._doubt: Doubt | None = None
+
+    @property
+    def state(self) -> LiveState:
+        """The live state.
+
+        Raises:
+            StoreError: What is stored is none; the rest of the session can be read, and all of it deleted.
+        """
+        if isinstance(self._state, StoreError):
+            raise self._state
+        return self._state
 
     async def commit(
         self,

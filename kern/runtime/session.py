@@ -131,7 +131,9 @@ class LiveSession(Saved):
                 with self._mutex:
                     self._claims += creates
                 claimed = creates
-                self.state.spec = self._spec = self._spec.joined(spec)
+                self._spec = self._spec.joined(spec)
+                if creates or not isinstance(self._state, StoreError):
+                    self.state.spec = self._spec
             finally:
                 self._load_lock.release()
             if run_id is not None and not first:
@@ -152,13 +154,12 @@ class LiveSession(Saved):
             row, run = await self.db.load_session_and_run(self.session_id, run_id)
         self.stored = row is not None
         if row is None:
-            state = LiveState(encode(dict(spec.default()))[0])
-            row = SessionRow(
-                session_id=self.session_id, user_id=None, state=state.text, state_version=spec.version
-            )
+            self._state = LiveState(encode(dict(spec.default()))[0])
+            text, version = self._state.text, spec.version
+            row = SessionRow(session_id=self.session_id, user_id=None, state=text, state_version=version)
         else:
-            state = await off_loop(len(row.state), partial(_live_state, row))
-        self.row, self.state, self.version, self._spec = row, state, row.state_version, spec
+            self._state = await off_loop(len(row.state), partial(_live_state, row))
+        self.row, self.version, self._spec = row, row.state_version, spec
         self._settled.clear()
         self._doubt = None
         self._loaded = True
@@ -263,11 +264,11 @@ class LiveSession(Saved):
         return taken, stored + [change for change in taken.changes if change.revision > after]
 
 
-def _live_state(row: SessionRow) -> LiveState:
+def _live_state(row: SessionRow) -> LiveState | StoreError:
     try:
         return LiveState(row.state, revision=row.revision)
     except (ValueError, InvalidStateError, RecursionError) as error:
-        raise StoreError(f"the stored state of session {row.session_id!r} cannot be read: {error}") from error
+        return StoreError(f"the stored state of session {row.session_id!r} cannot be read: {error}")
 
 
 class LiveSessions:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import PurePath
 
 from pydantic_core import from_json
@@ -29,19 +30,30 @@ _UNREADABLE = (
 Output = RunOutput | TeamRunOutput
 
 
+@contextmanager
+def reading(row: RunRow) -> Iterator[None]:
+    """Inside of the block a row is read, whose JSON may be anything.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise StoreError(
+            f"the stored run {row.run_id!r} cannot be read, it is damaged or of a newer version: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
 async def load_output(db: Db, row: RunRow) -> Output:
     """The output that a row holds.
 
     Raises:
         StoreError: The row cannot be read.
     """
-    try:
+    with reading(row):
         output = output_from_dict(from_json(row.data))
-    except _UNREADABLE as error:
-        raise StoreError(
-            f"the stored run {row.run_id!r} cannot be read, it is damaged or of a newer version: "
-            f"{type(error).__name__}: {error}"
-        ) from error
     await fill_media(db, row, media_of(output))
     return output
 

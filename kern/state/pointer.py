@@ -24,7 +24,8 @@ class Missing(Enum):
 MISSING: Final = Missing.MISSING
 """There is no value at this place. (None is a value.)"""
 
-_INDEX = re.compile(r"0|[1-9][0-9]*")
+# No list has more elements, and to read a number of thousands of digits Python refuses.
+_INDEX = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 def join(path: str, token: str | int) -> str:

@@ -1,0 +1,145 @@
+"""Rows of SQLite's, read and to be written. What is read is data from outside: it may be damaged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from kern.db.base import ChangeRow, RunRow, SessionRow
+from kern.errors import StoreError
+
+log = logging.getLogger("kern")
+
+_Values = tuple[str | bytes | int | float | None, ...]
+
+
+def session_of(values: tuple[Any, ...]) -> SessionRow:
+    """A session's row.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    session_id, user_id, state, state_version, revision, version = values[:6]
+    name, summary, created_at, updated_at, generation = values[6:]
+    what = f"session {session_id!r}"
+    _check(what, (session_id, state, generation), str, bytes)
+    _check(what, (user_id,), str, type(None))
+    _check(what, (state_version, revision, version), int)
+    return SessionRow(
+        session_id=session_id,
+        user_id=user_id,
+        state=state,
+        state_version=state_version,
+        revision=revision,
+        version=version,
+        name=_words(name),
+        summary=_words(summary),
+        created_at=_seconds(created_at),
+        updated_at=_seconds(updated_at),
+        generation=generation,
+    )
+
+
+def run_of(values: tuple[Any, ...]) -> RunRow:
+    """A run's row.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    run_id, session_id, runner_id, parent_run_id, status, generation, data, created_at = values
+    what = f"run {run_id!r}"
+    _check(what, (run_id, session_id, runner_id, status, data), str, bytes)
+    _check(what, (parent_run_id,), str, type(None))
+    _check(what, (generation,), int)
+    return RunRow(
+        run_id=run_id,
+        session_id=session_id,
+        runner_id=runner_id,
+        parent_run_id=parent_run_id,
+        status=status,
+        generation=generation,
+        data=data,
+        created_at=_seconds(created_at),
+    )
+
+
+def runs_of(rows: Iterable[tuple[Any, ...]]) -> list[RunRow]:
+    """The rows that can be read; the others are logged and left out."""
+    runs = []
+    for row in rows:
+        try:
+            runs.append(run_of(row))
+        except StoreError as error:
+            log.warning("%s; it is left out", error)
+    return runs
+
+
+def run_values(run: RunRow) -> _Values:
+    """What is written of a run."""
+    return (
+        run.run_id,
+        run.session_id,
+        run.runner_id,
+        run.parent_run_id,
+        run.status,
+        run.generation,
+        run.created_at,
+        run.data,
+    )
+
+
+def change_of(values: tuple[Any, ...]) -> ChangeRow:
+    """A change's row.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    session_id, revision, patch, agent_path, run_id, tool, tool_call_id, created_at = values
+    what = f"a change of session {session_id!r}"
+    _check(what, (session_id, patch, agent_path), str, bytes)
+    _check(what, (revision,), int)
+    return ChangeRow(
+        session_id=session_id,
+        revision=revision,
+        patch=patch,
+        agent_path=agent_path,
+        run_id=_words(run_id),
+        tool=_words(tool),
+        tool_call_id=_words(tool_call_id),
+        created_at=_seconds(created_at),
+    )
+
+
+def _check(what: str, values: Sequence[Any], *kinds: type) -> None:
+    """See that what stands in columns is of their types: SQLite takes any value in any column.
+
+    Raises:
+        StoreError: It is not.
+    """
+    for value in values:
+        if not isinstance(value, kinds):
+            raise StoreError(f"the row of {what} is damaged: a column holds {value!r:.100}")
+
+
+def _words(value: Any) -> str | None:
+    """What is told to people only, and stops nothing if it is damaged."""
+    return value if isinstance(value, str | None) else str(value)
+
+
+def _seconds(value: Any) -> float:
+    return value if isinstance(value, int | float) else 0.0
+
+
+def change_values(change: ChangeRow) -> _Values:
+    """What is written of a change."""
+    return (
+        change.session_id,
+        change.revision,
+        change.run_id,
+        change.tool,
+        change.tool_call_id,
+        change.agent_path,
+        change.created_at,
+        change.patch,
+    )
