@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass
 
+from kern._log import named
 from kern.errors import KernError
 from kern.messages import Message
 from kern.models.base import Model
 from kern.runtime.engine import ask
 from kern.runtime.run import Run
 
-log = logging.getLogger("kern")
+log = named("kern")
 
 _TASK = """\
 You keep the summary of a conversation. Write the new summary: what was in the old one and still matters, and

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from kern._log import named
 from kern._version import __version__
 from kern.cli._report import say
 from kern.cli.demo import add_demo_parser
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_demo_parser(commands)
     chosen = parser.parse_args(arguments)
-    logging.getLogger("kern").addHandler(logging.NullHandler())  # what matters is shown, or is the last line
+    named("kern").addHandler(logging.NullHandler())  # what matters is shown, or is the last line
     try:
         code: int = chosen.run(chosen)
         sys.stdout.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
 import threading
@@ -11,10 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
+from kern._log import named
 from kern.db._sqlite_errors import Moved, store_errors
 from kern.errors import StoreError
 
-log = logging.getLogger("kern")
+log = named("kern")
 
 Inode = tuple[int, int] | None
 

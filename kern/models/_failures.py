@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 
 from pydantic_core import from_json
 
+from kern._log import one_line
 from kern._secrets import mask
 from kern.errors import (
     KernError,
@@ -139,8 +140,8 @@ class Origin:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def clean(self, text: str, longest: int = _LONGEST_TEXT) -> str:
-        """`text` without secrets, and only then cut to a readable length."""
-        text = mask(text[: longest + _LONGEST_SECRET], self.secrets)
+        """`text` on one line without secrets, and only then cut to a readable length."""
+        text = one_line(mask(text[: longest + _LONGEST_SECRET], self.secrets))
         return text if len(text) <= longest else text[:longest] + " ..."
 
     def word(self, text: str | None) -> str | None:

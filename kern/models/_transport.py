@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
 
+from kern._log import named
 from kern.models._body import Bounds, Reader, is_stream, read_error
 from kern.models._body import read as read_body
 from kern.models._clients import clients_for
@@ -20,7 +20,7 @@ from kern.models._failures import Failure, Origin, StreamFault, of_exception, of
 from kern.models._switch import check_allowed
 from kern.models.base import DeltaSink, ModelResponse
 
-logger = logging.getLogger("kern.models")
+logger = named("kern.models")
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 600.0

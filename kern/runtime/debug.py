@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 
-log = logging.getLogger("kern")
+from kern._log import named, one_line
+
+log = named("kern")
 log.addHandler(logging.NullHandler())  # a library speaks only where it is listened to
 
 
@@ -13,7 +15,9 @@ class _StandardError(logging.Handler):
     """Writes to the standard error as it is right now: a live view in the terminal may stand in for it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")
+        # A traceback has lines of its own: indented, none of them can pass for a message.
+        lines = self.format(record).split("\n")
+        sys.stderr.write("\n    ".join(map(one_line, lines)) + "\n")
 
 
 def show_debug_messages() -> None:

@@ -7,12 +7,12 @@ team, nested or not, is all the same code.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from kern._log import named
 from kern._told import text_of, told
 from kern.errors import (
     KernError,
@@ -50,7 +50,7 @@ from kern.runtime.stream import Listen
 from kern.runtime.toolrun import run_calls, tool_message
 from kern.usage import Usage
 
-log = logging.getLogger("kern")
+log = named("kern")
 
 
 async def drive(run: Run) -> RunOutput | TeamRunOutput:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+from kern._log import named
 from kern.errors import ModelBehaviorError
 from kern.messages import Message
 from kern.run.context import RunContext
@@ -43,7 +43,7 @@ from kern.state.patch import wire
 from kern.state.scope import Change, Scope, Writer
 from kern.usage import Metrics, UsageLedger
 
-log = logging.getLogger("kern")
+log = named("kern")
 
 MOST_TRIES_AGAIN = 3
 """How often, in one run, each tool and the check of the answer may have the model try again."""

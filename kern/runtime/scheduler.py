@@ -5,12 +5,12 @@ end however it ends, and only then tell the consumer.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+from kern._log import named
 from kern._told import text_of
 from kern.db.base import RunRow
 from kern.errors import KernError, RunDeadlineExceeded, StoreError, UsageError
@@ -38,7 +38,7 @@ from kern.state.merge import Conflict
 from kern.state.scope import Writer
 from kern.state.stepping import OffTurn
 
-log = logging.getLogger("kern")
+log = named("kern")
 
 COMMIT_SECONDS = 10.0
 """How long a cancelled run waits for its commit."""

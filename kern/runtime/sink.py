@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
+from kern._log import named
 from kern.messages import Message
 from kern.run.events import ReasoningContentDeltaEvent, RunContentEvent, RunIntermediateContentEvent
 from kern.runtime.run import Run
 
-log = logging.getLogger("kern")
+log = named("kern")
 
 
 class RunSink:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
 
 from pydantic_core import from_json
 
+from kern._log import named
 from kern.db.base import Db, RunRow
 from kern.errors import StoreError, UsageError
 from kern.messages import Media
 from kern.run.output import RunOutput, TeamRunOutput, output_from_dict
 
-log = logging.getLogger("kern")
+log = named("kern")
 
 _UNREADABLE = (
     ValueError,

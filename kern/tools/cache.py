@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import getpass
 import hashlib
-import logging
 import os
 import stat
 import tempfile
@@ -19,12 +18,13 @@ from weakref import WeakKeyDictionary
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from kern._log import named
 from kern.tools.function import Function
 from kern.tools.result import result_of
 from kern.tools.signature import describe
 from kern.tools.toolkit import Toolkit
 
-log = logging.getLogger("kern")
+log = named("kern")
 
 _OF_TOOLKITS = frozenset({"name", "instructions", "functions"})
 

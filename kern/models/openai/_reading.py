@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from abc import ABC, abstractmethod
 from typing import Any
 
 from pydantic_core import from_json
 
+from kern._log import named
 from kern.messages import Message, ToolCall
 from kern.models._failures import StreamFault
 from kern.models._sse import EventStream
@@ -19,7 +19,7 @@ from kern.usage import Usage
 
 _MOST = 2**53  # more is no count, and no JSON parser of a browser holds it
 
-logger = logging.getLogger("kern.models")
+logger = named("kern.models")
 
 
 class AnswerReader(ABC):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
+from kern._log import named
 from kern.errors import ModelBadRequestError
 from kern.models._body import Reader
 from kern.models.base import DeltaSink, ModelRequest, ModelResponse
@@ -14,7 +14,7 @@ from kern.models.openai._model import OpenAIModel
 from kern.models.openai._responses_decode import ResponsesReader
 from kern.models.openai._responses_encode import encode
 
-log = logging.getLogger("kern.models")
+log = named("kern.models")
 
 _NO_REASONING = re.compile(r"(openai/|ft:)*(gpt-3|gpt-4|chatgpt-|gpt-5(\.\d+)?-chat)")
 """Models of OpenAI's that answer "Encrypted content is not supported with this model"."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
+from kern._log import named
 from kern._told import told
 from kern.errors import ToolError, ToolTimeoutError
 from kern.tools.mcp.server import Server, watched
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-log = logging.getLogger("kern")
+log = named("kern")
 
 CLOSE_SECONDS = 3.0
 """How long a server may take to hear that the connection is over. A process has some more seconds to end by
