@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from kern._log import named
 from kern.db.base import ChangeRow, RunRow, SessionRow
 from kern.errors import StoreError
 
-log = logging.getLogger("kern")
+log = named("kern")
 
 _Values = tuple[str | bytes | int | float | None, ...]
 
