@@ -168,5 +168,8 @@ def _line(path: str, complaint: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except ValueError:  # a whole number of so many digits that Python does not write it
+        return "a value that is too long to be shown"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -113,3 +113,9 @@ WILL_NOT: list[tuple[str, str]] = [
 def test_what_can_no_longer_fit_is_told_before_it_ends(text: str, complaint: str) -> None:
     value = from_json(text + ("1" if text.endswith(": ") else ""), allow_partial="trailing-strings")
     assert misfits(value, PERSON, unfinished=True) == [complaint]
+
+
+def test_a_number_too_long_to_be_written_is_a_misfit_like_others() -> None:
+    assert misfits(10**5000, {"type": "string"}) == [
+        "the whole: must be string, not a value that is too long to be shown"
+    ]
