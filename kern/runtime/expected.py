@@ -7,7 +7,9 @@ import concurrent.futures
 import time
 from contextvars import ContextVar, Token
 
+from kern._sync.waiting import contexts_of_waiters
 from kern.runtime.debug import log
+from kern.runtime.portal import calling_thread
 from kern.runtime.stream import EventBuffer
 
 _LOOP_SECONDS = 0.2
@@ -69,6 +71,17 @@ class Ending:
             f"whose stream was left, has not ended {LEFT_SECONDS:g} s after it was cancelled: a tool or a "
             "model swallows the cancellation; other runs of the session wait for it no longer"
         )
+
+    def why_not_to_wait(self) -> str | None:
+        """Why this run will not end, as long as the running code waits for that."""
+        if self.overdue:
+            return self.complaint
+        if any(self in context.get(inside, ()) for context in contexts_of_waiters(calling_thread())):
+            return (
+                "one of whose tools has started this run in a thread of its own, and waits for it; start it "
+                "by asyncio.to_thread or contextvars.copy_context().run, and it is a part of that run"
+            )
+        return None
 
     async def passed(self) -> None:
         """Wait until the run is committed, or its event loop stands still, on which it would end, or until it

@@ -12,6 +12,7 @@ import contextvars
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from kern._sync.fork import after_fork_in_child
@@ -23,6 +24,14 @@ T = TypeVar("T")
 
 _INTERRUPT_SECONDS = 12.0
 """How long Ctrl-C waits for the cancelled run's commit, which has a deadline of its own."""
+
+
+_calling: ContextVar[threading.Thread | None] = ContextVar("kern_calling", default=None)
+
+
+def calling_thread() -> threading.Thread:
+    """The thread that waits for what the running code does, if it does it for a sync call; else its own."""
+    return _calling.get() or threading.current_thread()
 
 
 class Portal:
@@ -108,6 +117,7 @@ class _Job:
     def __init__(self, function: Callable[[], Awaitable[Any]]) -> None:
         self._function = function
         self._context = contextvars.copy_context()
+        self._context.run(_calling.set, threading.current_thread())
         self._result: concurrent.futures.Future[Any] = concurrent.futures.Future()
         self._task: asyncio.Task[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -229,7 +229,8 @@ class LiveSession(Saved):
         """Take `turn` for a run, in the order of the asking.
 
         Raises:
-            SessionBusyError: The run that has it was walked away from, and does not end.
+            SessionBusyError: The run that has it was walked away from, and does not end; or a tool of it
+                waits for this one.
         """
         acquiring = asyncio.ensure_future(self.turn.acquire())
         since, told = time.monotonic(), False
@@ -240,10 +241,9 @@ class LiveSession(Saved):
                     told = True
                     holders = [ending.run_id for ending in self._endings if ending.exclusive]
                     log.warning(_WAITS_LONG, run_id, self.session_id, LONG_SECONDS, ", ".join(holders))
-                for ending in self._endings:
-                    if ending.exclusive and ending.overdue and not acquiring.done():
-                        why = f"is held by run {ending.run_id!r}, {ending.complaint}"
-                        raise SessionBusyError(self.session_id, why)
+                for ending in [ending for ending in self._endings if ending.exclusive]:
+                    if not acquiring.done() and (why := ending.why_not_to_wait()):
+                        raise SessionBusyError(self.session_id, f"is held by run {ending.run_id!r}, {why}")
         except BaseException:
             acquiring.cancel()
             await asyncio.wait([acquiring])

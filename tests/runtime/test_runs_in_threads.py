@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from kern import Agent
 from kern._sync.executor import ContextExecutor, carry_context
 from kern.db import InMemoryDb
+from kern.errors import SessionBusyError
+from kern.runtime import session
 from kern.runtime.control import active_runs
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 
@@ -86,3 +89,88 @@ def test_errors_and_keywords_pass_through() -> None:
         assert executor.submit(int, "ff", base=16).result() == 255
         with pytest.raises(ValueError, match="invalid literal"):
             executor.submit(int, "x").result()
+
+
+def in_a_pool(run: Any) -> Any:
+    def ask_helper() -> str:
+        with ThreadPoolExecutor(2) as pool:
+            return str(pool.submit(run).result())
+
+    return ask_helper
+
+
+def in_a_pool_by_map(run: Any) -> Any:
+    def ask_helper() -> str:
+        with ThreadPoolExecutor(2) as pool:
+            return str(list(pool.map(lambda _: run(), range(2))))
+
+    return ask_helper
+
+
+def in_a_thread(run: Any) -> Any:
+    def ask_helper() -> str:
+        said: list[str] = []
+        thread = threading.Thread(target=lambda: said.append(run()))
+        thread.start()
+        thread.join()
+        return said[0]
+
+    return ask_helper
+
+
+def in_a_pool_of_the_loop(run: Any) -> Any:
+    async def ask_helper() -> str:
+        pool = ThreadPoolExecutor(2)
+        return str(await asyncio.get_running_loop().run_in_executor(pool, run))
+
+    return ask_helper
+
+
+def wrapped(run: Any) -> Any:
+    async def ask_helper() -> str:
+        pool = ThreadPoolExecutor(2)
+        return str(await asyncio.wait_for(asyncio.wrap_future(pool.submit(run)), 20))
+
+    return ask_helper
+
+
+@pytest.mark.parametrize("sync", [True, False])
+@pytest.mark.parametrize("how", [in_a_pool, in_a_pool_by_map, in_a_thread, in_a_pool_of_the_loop, wrapped])
+async def test_one_in_a_thread_of_the_tool_s_own_is_told_that_it_waits_for_its_caller(
+    how: Any, sync: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "TURN_SECONDS", 0.05)
+    helper = Agent(model=FunctionModel(lambda r: "hi"), on_busy="queue", session_id="s")
+
+    def run() -> str:
+        try:
+            if sync:
+                return str(helper.run("plain").content)
+            return str(asyncio.run(helper.arun("plain")).content)
+        except SessionBusyError as error:
+            return str(error)
+
+    agent, helper.db = agents(how(run))
+    output = await asyncio.wait_for(agent.arun("go"), 10)
+    assert "one of whose tools has started this run in a thread of its own" in (output.tools[0].result or "")
+
+
+async def test_who_only_waits_in_a_thread_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests of other threads queue behind a run whose tool works in a pool of its own."""
+    monkeypatch.setattr(session, "TURN_SECONDS", 0.02)
+    began, go = threading.Event(), threading.Event()
+
+    def work() -> str:
+        began.set()
+        with ThreadPoolExecutor(2) as pool:
+            return str(list(pool.map(lambda _: go.wait(10), range(2))))
+
+    agent, _ = agents(work)
+    first = asyncio.create_task(agent.arun("go"))
+    await asyncio.to_thread(began.wait, 10)
+    with ThreadPoolExecutor(3) as requests:
+        others = [asyncio.wrap_future(requests.submit(lambda: agent.run("go").status)) for _ in range(3)]
+        await asyncio.sleep(0.2)
+        go.set()
+        assert [str(status) for status in await asyncio.gather(*others)] == ["COMPLETED"] * 3
+    await first
