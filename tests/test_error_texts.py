@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -84,7 +85,7 @@ async def test_so_is_the_application(function: Callable[..., Any], place: str) -
     async def awaited(run_context: RunContext) -> Any:
         return await function()
 
-    hook = awaited if asyncio.iscoroutinefunction(function) else with_context
+    hook = awaited if inspect.iscoroutinefunction(function) else with_context
     options: dict[str, Any] = {place: hook if place in ("instructions", "system_message") else [hook]}
     agent = Agent(model=ScriptedModel(["x"]), **options)
     events = []

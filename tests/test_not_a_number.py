@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +98,9 @@ async def test_a_tool_s_arguments_are_refused_and_told_as_null(word: str, tmp_pa
     assert output.tools[0].tool_call_error
     assert "/by" in (output.tools[0].result or "")
     assert output.tools[0].to_dict()["tool_args"] == {"by": None}
-    rows = sqlite3.connect(tmp_path / "a.db").execute("SELECT json_valid(data) FROM kern_sessions_runs")
-    assert rows.fetchall() == [(1,)]
+    with closing(sqlite3.connect(tmp_path / "a.db")) as file:
+        rows = file.execute("SELECT json_valid(data) FROM kern_sessions_runs").fetchall()
+    assert rows == [(1,)]
 
 
 @pytest.mark.parametrize(
