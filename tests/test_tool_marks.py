@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import json
 from pathlib import Path
 from typing import Any
 
@@ -132,14 +134,15 @@ async def test_the_completed_event_tells_state_and_metadata(store_events: bool) 
         model=ScriptedModel([tool_call("add"), "done"]),
         tools=[add],
         session_state={"n": 0},
-        metadata={"tenant": "a"},
+        metadata={"tenant": "a", "since": datetime.date(2026, 1, 2)},
         store_events=store_events,
     )
     items = [item async for item in agent.arun("x", stream=True, stream_events=True, yield_run_output=True)]
     completed, output = items[-2:]
     assert isinstance(completed, RunCompletedEvent)
     assert completed.session_state == output.session_state == {"n": 1}
-    assert completed.metadata == {"tenant": "a"}
+    assert completed.metadata == {"tenant": "a", "since": "2026-01-02"}
+    json.dumps(completed.to_dict())
     assert completed.to_dict()["session_state"] == {"n": 1}
     if store_events:
         assert output.events[-1].session_state == {"n": 1}

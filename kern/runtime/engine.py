@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from kern._json import jsonable
 from kern._log import named
 from kern._told import text_of, told
 from kern.errors import (
@@ -387,7 +388,7 @@ def terminal_event(
             output.content_type,
             output.metrics.to_dict(),
             output.session_state,
-            output.metadata or None,
+            jsonable(output.metadata) or None,
         )
     if output.status is RunStatus.paused and error is None:
         return RunPausedEvent(run.source, output.requirements)
