@@ -45,6 +45,28 @@ def pay(run_context: RunContext, amount: int) -> str:
     return f"paid {amount}"
 
 
+def draw() -> list[Any]:
+    """Draw a picture."""
+    return ["drawn", Image(content=PICTURE, name="drawn.png")]
+
+
+def painter(db: SqliteDb) -> Agent:
+    """An agent that draws a picture, and then has to ask a person; files from 0.2 on have its run."""
+
+    def paint(request: ModelRequest) -> Any:
+        told = [message for message in request.messages if message.role == "tool"]
+        return "painted" if len(told) == 2 else tool_call("pay", amount=7) if told else tool_call("draw")
+
+    return Agent(
+        name="Painter",
+        id="painter",
+        model=FunctionModel(paint),
+        tools=[draw, pay],
+        db=db,
+        session_id="pictures",
+    )
+
+
 def _told(request: ModelRequest) -> str | None:
     last = request.messages[-1]
     return last.content if last.role == "tool" else None
@@ -135,6 +157,9 @@ async def make(path: Path) -> None:
     paused = await shop(db).arun("Buy milk and pay for it")
     assert paused.status.value == "PAUSED"
     await _conflict(db, path)
+    sketch = Path("sketch.png")
+    sketch.write_bytes(PICTURE)  # noqa: ASYNC240
+    await painter(db).arun("Paint this", images=[Image(filepath=sketch)])
     await db.aclose()
 
 
