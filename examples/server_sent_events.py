@@ -12,12 +12,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from sse_starlette import EventSourceResponse
 
-from kern import Agent, KernError, RunContext, Team, shutdown
+from kern import Agent, KernError, RunContext, Team, UsageError, shutdown
 from kern.db.sqlite import SqliteDb
+from kern.errors import RunConflictError, SessionBusyError, SessionOwnershipError, ShutdownError
 
 
 def add_item(run_context: RunContext, item: str) -> str:
@@ -44,6 +46,22 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
+STATUS: dict[type[KernError], int] = {
+    SessionOwnershipError: 403,
+    SessionBusyError: 409,
+    RunConflictError: 409,
+    ShutdownError: 503,
+    UsageError: 400,
+}
+
+
+@app.exception_handler(KernError)
+async def refused(_: Request, error: Exception) -> JSONResponse:
+    """What refuses a run before its first event, as a status. The text is for the log: it names ids."""
+    status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
+    return JSONResponse({"error": type(error).__name__}, status)
+
+
 class Question(BaseModel):
     text: Annotated[str, Field(pattern=r"\S")]
 
@@ -58,6 +76,7 @@ async def ask(
     chat: str, question: Question, user: Annotated[str, Depends(current_user)]
 ) -> EventSourceResponse:
     run = team.arun(question.text, stream=True, stream_events=True, session_id=chat, user_id=user)
+    await run.open()  # until here a refusal is answered with its own status: afterwards it is always 200
 
     async def server_sent() -> AsyncIterator[dict[str, str]]:
         """The events; closed when the client goes away, and with it, by `async with`, the run."""

@@ -321,6 +321,22 @@ async def test_server_sent_events_end_with_the_client(
         assert refused.status_code == 422
 
 
+async def test_who_is_refused_is_told_so_by_the_status(
+    served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ModelServer(grocery) as models, serve(served["app"]) as address, httpx.AsyncClient() as client:
+        monkeypatch.setenv("OPENAI_BASE_URL", models.base_url)
+        mine = await client.post(f"{address}/chats/7/messages", json={"text": "Hi"}, timeout=20)
+        assert mine.status_code == 200
+        asked = len(models.requests)
+        served["app"].dependency_overrides[served["current_user"]] = lambda: "bob"
+        refused = await client.post(f"{address}/chats/7/messages", json={"text": "Hi"}, timeout=20)
+        assert refused.status_code == 403
+        assert refused.json() == {"error": "SessionOwnershipError"}
+        assert len(models.requests) == asked
+        served["app"].dependency_overrides.clear()
+
+
 async def cancelled_run(team: Any) -> Any:
     """The run of chat 1, once its end is in the database; the accessor waits for none."""
     with anyio.fail_after(10):

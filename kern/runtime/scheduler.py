@@ -95,6 +95,8 @@ async def _in_session(
             except (RunStopped, RunDeadlineExceeded) as error:
                 early = error
             else:
+                if buffer is not None:
+                    buffer.begin()
                 return await _run_and_commit(run, outer, leases, deadline)
         async with beginning.ended_early(early) as run:
             failure = None if isinstance(early, RunStopped) else early

@@ -61,7 +61,18 @@ class EventBuffer:
     `seq` is given and the event queued in one step.
     """
 
-    __slots__ = ("_closed", "_drained", "_loop", "_mutex", "_ready", "abandoned", "items", "record", "seq")
+    __slots__ = (
+        "_begun",
+        "_closed",
+        "_drained",
+        "_loop",
+        "_mutex",
+        "_ready",
+        "abandoned",
+        "items",
+        "record",
+        "seq",
+    )
 
     def __init__(self) -> None:
         self.items: deque[Event] = deque()
@@ -72,6 +83,7 @@ class EventBuffer:
         self.seq = 0
         """The number of the newest event."""
         self._closed = False
+        self._begun = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: asyncio.Future[None] | None = None
         self._drained: list[asyncio.Future[None]] = []
@@ -135,11 +147,20 @@ class EventBuffer:
             self._let_producers_go()
         return event
 
+    def begin(self) -> None:
+        """The run was not refused: its session is its own, and in use."""
+        self._begun.set()
+
+    async def begun(self) -> None:
+        """Wait until the run has begun, or has ended without."""
+        await self._begun.wait()
+
     def close(self) -> None:
         """No more events come; those that are queued stay."""
         with self._mutex:
             self._closed = True
             waiter = self._ready
+        self._begun.set()
         if waiter is not None:
             self._wake(waiter)
         self._let_producers_go()
@@ -158,8 +179,9 @@ def _resolve(future: asyncio.Future[None]) -> None:
 class RunStream(Generic[OutputT, ItemT_co]):
     """The events of a run, as they happen: `async for event in agent.arun(..., stream=True)`.
 
-    The run starts with the first event asked for. With `async with`, or after `aclose()`, or an error or a
-    cancellation inside `__anext__`, the run has ended and is committed when control comes back. A bare
+    The run starts with the first event asked for, or with `open()`, which raises what refuses the run. With
+    `async with`, or after `aclose()`, or an error or a cancellation inside `__anext__`, the run has ended and
+    is committed when control comes back. A bare
     `break` leaves Python no place to wait: the run is cancelled at once and committed in the background, and
     the next run or accessor of its session waits for that.
 
@@ -190,10 +212,7 @@ class RunStream(Generic[OutputT, ItemT_co]):
         if buffer.items:
             event: ItemT_co = buffer.pop()
             return event
-        if self._task is None:
-            # The task must not refer to this object, or `__del__` would never run.
-            self._task = asyncio.create_task(_drive(self._start, buffer))
-            self._task.add_done_callback(_observe)
+        task = self._begin()
         try:
             if await buffer.ready():
                 first: ItemT_co = buffer.pop()
@@ -201,8 +220,43 @@ class RunStream(Generic[OutputT, ItemT_co]):
         except BaseException:
             await self.aclose()
             raise
-        last: ItemT_co = await self._end(self._task)
+        last: ItemT_co = await self._end(task)
         return last
+
+    async def open(self) -> Self:
+        """Start the run, and return once it was not refused: before the model is asked.
+
+        A server can answer with the right status then, which it cannot once the answer has begun. The events
+        are read as always; a stream that is read without being opened starts by itself.
+
+        Raises:
+            SessionOwnershipError: The session is another user's.
+            SessionBusyError: Another run has the session, and `on_busy` says not to wait for it.
+            RunConflictError: The run's id is taken.
+            ShutdownError: The service ends.
+            UsageError: The call cannot work as it is written.
+        """
+        if self._finished:
+            return self
+        task = self._begin()
+        try:
+            await self._buffer.begun()
+            if self._buffer.closed and not self._buffer.items:
+                await asyncio.wait([task])
+        except BaseException:
+            await self.aclose()
+            raise
+        if task.done() and not self._buffer.items and (task.cancelled() or task.exception() is not None):
+            self._finished = True
+            task.result()
+        return self
+
+    def _begin(self) -> asyncio.Task[OutputT]:
+        if self._task is None:
+            # The task must not refer to this object, or `__del__` would never run.
+            self._task = asyncio.create_task(_drive(self._start, self._buffer))
+            self._task.add_done_callback(_observe)
+        return self._task
 
     def take(self) -> list[Event]:
         """The events that are there already, without waiting."""
