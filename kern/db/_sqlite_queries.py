@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from kern.db._sqlite_errors import store_errors
-from kern.db._sqlite_rows import change_of, change_values, run_of, run_values, runs_of, session_of
+from kern.db._sqlite_rows import change_of, change_values, readable, run_of, run_values, session_of
 from kern.db._sqlite_schema import transaction
 from kern.db.base import (
     ChangeRow,
@@ -175,7 +175,7 @@ class Queries:
         values.append(-1 if limit is None else limit)
         with store_errors(self._path):
             rows = raw.execute(self._sql[name], values).fetchall()
-        return runs_of(reversed(rows))
+        return readable(run_of, reversed(rows))
 
     def load_run(self, raw: sqlite3.Connection, run_id: str) -> RunRow | None:
         """One run, or None."""
@@ -212,7 +212,7 @@ class Queries:
                 rows = raw.execute(self._sql["list_sessions"], (limit, offset)).fetchall()
             else:
                 rows = raw.execute(self._sql["list_user_sessions"], (user_id, limit, offset)).fetchall()
-        return [session_of(row) for row in rows]
+        return readable(session_of, rows)
 
     def describe_session(
         self, raw: sqlite3.Connection, session_id: str, name: str | None, summary: str | None

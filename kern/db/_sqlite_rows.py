@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from kern._log import named
 from kern.db.base import ChangeRow, RunRow, SessionRow
 from kern.errors import StoreError
 
 log = named("kern")
+
+T = TypeVar("T")
 
 _Values = tuple[str | bytes | int | float | None, ...]
 
@@ -64,15 +66,15 @@ def run_of(values: tuple[Any, ...]) -> RunRow:
     )
 
 
-def runs_of(rows: Iterable[tuple[Any, ...]]) -> list[RunRow]:
+def readable(read: Callable[[tuple[Any, ...]], T], rows: Iterable[tuple[Any, ...]]) -> list[T]:
     """The rows that can be read; the others are logged and left out."""
-    runs = []
+    good = []
     for row in rows:
         try:
-            runs.append(run_of(row))
+            good.append(read(row))
         except StoreError as error:
             log.warning("%s; it is left out", error)
-    return runs
+    return good
 
 
 def run_values(run: RunRow) -> _Values:

@@ -106,3 +106,15 @@ async def test_a_state_that_is_none_is_a_store_error(tmp_path: Path, state: str)
     assert len(await agent_on(path).aget_chat_history()) == 2
     assert await agent_on(path).adelete_session()
     assert (await agent_on(path).arun("go")).session_state == {"items": [1]}
+
+
+async def test_a_damaged_session_does_not_hide_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await agent_on(path).arun("go")
+    await agent_on(path).arun("go", session_id="t")
+    with sqlite3.connect(path) as raw:
+        raw.execute("UPDATE kern_sessions SET revision = 'x' WHERE session_id = 's'")
+    raw.close()
+    assert [row.session_id for row in await SqliteDb(path).list_sessions()] == ["t"]
+    with pytest.raises(StoreError, match="session 's' is damaged"):
+        await agent_on(path).arun("go")
