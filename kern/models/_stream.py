@@ -273,7 +273,9 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         if self._leaving is not None:
             left = unsent(self._socket)
             if left != self._leaving:
-                self._moved_at = now if self._leaving >= 0 else self._moved_at
+                # The first look only tells how much there is; an event loop under load takes it late.
+                if self._leaving >= 0 or now - self._moved_at > seconds / 2:
+                    self._moved_at = now
                 self._leaving = left or None
         remaining = self._moved_at + seconds - now
         if remaining <= 0.001:

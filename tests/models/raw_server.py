@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -76,6 +77,8 @@ async def raw_server(answer: Callable[[Wire], Awaitable[None]]) -> AsyncIterator
         writer.close()
 
     listener = await asyncio.start_server(connected, "127.0.0.1", 0)
+    # What the kernel has taken and the server has not read looks like silence.
+    listener.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * 1024)
     server.port = listener.sockets[0].getsockname()[1]
     server.url = f"http://127.0.0.1:{server.port}/v1"
     try:

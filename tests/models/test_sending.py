@@ -52,11 +52,11 @@ async def test_a_request_that_leaves_slowly_is_not_silent() -> None:
         left = int(header.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
         while left:
             left -= len(await wire.reader.read(MEGABYTE // 2))
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.03)
         await wire.send(said("all read"))
 
     async with raw_server(answer) as server:
-        assert await ask(server, LONG, timeout=0.4) == "all read"  # which takes longer by far
+        assert await ask(server, LONG, timeout=1.0) == "all read"  # which takes longer by far
 
 
 async def test_an_answer_that_comes_before_the_request_has_left_is_heard() -> None:

@@ -92,6 +92,7 @@ async def serving(provider: Provider) -> AsyncIterator[int]:
             writer.transport.abort()
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context)
+    server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * 1024)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -165,8 +166,8 @@ async def test_a_stray_answer_over_tls_is_not_the_next_one() -> None:
 
 
 async def test_a_request_that_leaves_slowly_over_tls_is_not_silent_and_one_that_is_not_taken_is() -> None:
-    async with serving(Provider(pause=0.02)) as port:
-        assert await ask(f"https://localhost:{port}/v1", LONG, timeout=0.4) == "answer 0"
+    async with serving(Provider(pause=0.03)) as port:
+        assert await ask(f"https://localhost:{port}/v1", LONG, timeout=1.0) == "answer 0"
     async with serving(Provider(deaf=True)) as port:
         with pytest.raises(ModelTimeoutError, match="silent"):
             await ask(f"https://localhost:{port}/v1", LONG, timeout=0.4)
