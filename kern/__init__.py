@@ -1,5 +1,6 @@
 """Kern: an async-first agent runtime. Teams of agents on one event loop, sharing one session state."""
 
+from kern._sync.threads import limit_threads
 from kern._version import __version__
 from kern.agent import Agent
 from kern.errors import (
@@ -12,7 +13,6 @@ from kern.messages import Message
 from kern.run import CancelResult, RunContext, RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.shutdown import shutdown
 from kern.runtime.stream import RunStream
-from kern.state.threads import limit_threads
 from kern.team import Team
 from kern.tools import Toolkit, tool
 

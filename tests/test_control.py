@@ -243,8 +243,8 @@ async def test_eight_hundred_calls_of_one_turn_stay_within_the_bound() -> None:
 
 
 async def test_tools_that_wait_for_the_state_leave_room_for_the_one_that_has_it() -> None:
+    from kern._sync.threads import ThreadPool
     from kern.runtime import invoke
-    from kern.state.threads import ThreadPool
 
     def outer(run_context: RunContext) -> str:
         """Take the state, then run an agent that takes it too."""

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from kern import Agent, RunContext, RunStatus, Team, tool
+from kern._sync.lock import FairSemaphore
+from kern._sync.threads import threads
 from kern.messages import Image
 from kern.models.base import ModelRequest, ModelResponse
-from kern.state.lock import FairSemaphore
-from kern.state.threads import threads
 from kern.testing import FunctionModel, ScriptedModel, no_leaks, tool_call
 
 Hook = Callable[..., Any]

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from kern.state.lock import FairLock, LockTimeout, Ticket, WaitAborted
+from kern._sync.lock import FairLock, LockTimeout, Ticket, WaitAborted
 
 
 async def test_first_come_first_served() -> None:

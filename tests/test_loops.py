@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from kern._loops import LoopLocal
+from kern._sync.loops import LoopLocal
 
 
 def test_a_loop_has_its_own_resource_and_closes_it_when_it_shuts_down() -> None:

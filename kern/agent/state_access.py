@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, TypeVar
 
+from kern._sync.threads import own_threads
 from kern.agent.checks import check_id
 from kern.agent.definition import Definition
 from kern.db.base import Commit, StateWrite
@@ -25,7 +26,6 @@ from kern.state.enclosing import enclosing_call
 from kern.state.history import HistoryEntry, entries, first_known, state_at, unknown_revision, version_at
 from kern.state.merge import policy_path
 from kern.state.scope import Change, Taken, Writer
-from kern.state.threads import own_threads
 
 T = TypeVar("T")
 

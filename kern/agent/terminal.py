@@ -9,7 +9,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar, Unpack
 
-from kern._loops import in_event_loop
+from kern._sync.loops import in_event_loop
+from kern._sync.threads import own_threads
 from kern.agent.input_schema import Input
 from kern.agent.options import RunKeywords
 from kern.agent.running import Runner, as_text
@@ -20,7 +21,6 @@ from kern.run.events import BaseRunEvent, Event
 from kern.run.output import RunOutput, TeamRunOutput
 from kern.runtime.portal import portal
 from kern.runtime.stream import RunStream
-from kern.state.threads import own_threads
 
 OutputT = TypeVar("OutputT", RunOutput, TeamRunOutput)
 

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from kern._loops import LoopLocal
 from kern._sync.fork import after_fork_in_child
+from kern._sync.lock import FairLock, LockTimeout
+from kern._sync.loops import LoopLocal
 from kern.db._sqlite_connection import Connection
 from kern.db._sqlite_errors import Busy, Moved
 from kern.db._sqlite_idle import begin_use, end_use
 from kern.db._sqlite_open import OpenFile
 from kern.db._sqlite_thread import settled
 from kern.errors import StoreBusyError
-from kern.state.lock import FairLock, LockTimeout
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]

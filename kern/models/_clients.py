@@ -15,8 +15,8 @@ from urllib.request import getproxies
 
 import httpx
 
-from kern._loops import LoopLocal
 from kern._secrets import Masked
+from kern._sync.loops import LoopLocal
 from kern.errors import UsageError
 from kern.models._httpx import HttpxClient
 from kern.models._pool import KEPT_SECONDS

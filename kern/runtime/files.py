@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from kern._sync.threads import threads
 from kern.messages import Media, Message
-from kern.state.threads import threads
 
 T = TypeVar("T", Media, Message)
 

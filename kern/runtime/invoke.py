@@ -12,15 +12,15 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from functools import partial
 from typing import Any
 
+from kern._sync.threads import threads
 from kern._told import sole
 from kern.errors import AgentSignal, ToolError
 from kern.runtime.run import Run
 from kern.state.call import CallState
 from kern.state.enclosing import inside
-from kern.state.large import off_loop
+from kern.state.offload import off_loop
 from kern.state.order import TurnSlot
 from kern.state.stepping import step
-from kern.state.threads import threads
 from kern.tools.result import Pieces
 from kern.tools.signature import Kind, kind_of
 

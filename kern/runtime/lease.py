@@ -15,13 +15,13 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
+from kern._sync.shield import uninterrupted
 from kern.db.base import Db
 from kern.errors import SessionBusyError, SessionError, StoreError
 from kern.runtime.debug import log
 from kern.runtime.expected import Ending
 from kern.runtime.session import LiveSession
 from kern.runtime.spec import OnBusy
-from kern.state.large import uninterrupted
 
 LEASE_SECONDS = 30.0
 """For how long a holder that has died keeps others out."""

@@ -16,9 +16,9 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from kern._sync.fork import after_fork_in_child
+from kern._sync.threads import place_given_up
 from kern.errors import UsageError
 from kern.state.enclosing import active_calls
-from kern.state.threads import place_given_up
 
 T = TypeVar("T")
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from kern._sync.lock import FairLock
 from kern.db.base import Commit, Committed, Db, SessionRow
 from kern.errors import InvalidStateError, SessionDeletedError, SessionOwnershipError, StoreError
 from kern.runtime.attempt import Attempt, Doubt
 from kern.runtime.busy import BusyWatch
 from kern.runtime.debug import log
 from kern.runtime.reconcile import Reconciler, RowsWithConflicts
-from kern.state.large import off_loop
-from kern.state.lock import FairLock
 from kern.state.merge import Conflict
+from kern.state.offload import off_loop
 from kern.state.scope import LiveState, Writer
 from kern.state.spec import StateSpec
 

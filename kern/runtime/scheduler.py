@@ -33,8 +33,8 @@ from kern.state.block import Handle
 from kern.state.call import CallState
 from kern.state.codec import decode
 from kern.state.enclosing import enclosing_call
-from kern.state.large import off_loop
 from kern.state.merge import Conflict
+from kern.state.offload import off_loop
 from kern.state.scope import Writer
 from kern.state.stepping import OffTurn
 

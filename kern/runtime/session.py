@@ -14,6 +14,8 @@ from functools import partial
 from typing import Any
 
 from kern._sync.fork import after_fork_in_child
+from kern._sync.lock import FairLock
+from kern._sync.threads import own_threads
 from kern.db.base import Db, RunRow, SessionRow
 from kern.errors import InvalidStateError, SessionBusyError, SessionOwnershipError, StoreError, UsageError
 from kern.runtime.busy import BusyWatch
@@ -24,13 +26,11 @@ from kern.runtime.saving import Saved
 from kern.runtime.stream import EventBuffer
 from kern.state.call import CallState
 from kern.state.codec import decode, encode
-from kern.state.large import off_loop
-from kern.state.lock import FairLock
+from kern.state.offload import off_loop
 from kern.state.scope import Change, LiveState, Taken, Writer
 from kern.state.shape import Shape
 from kern.state.spec import StateSpec
 from kern.state.stepping import OffTurn
-from kern.state.threads import own_threads
 
 ANY_USER: Any = object()
 """For accessors that are trusted code: no user is checked."""

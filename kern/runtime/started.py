@@ -15,9 +15,9 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Protocol
 
+from kern._sync.shield import uninterrupted
 from kern.errors import AgentSignal
 from kern.runtime.debug import log
-from kern.state.large import uninterrupted
 
 GIVE_UP_SECONDS = 15.0
 """How long the end of a call waits for runs that it has started, once they are cancelled."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
+from kern._sync.threads import place_given_up, threads
 from kern._told import sole
 from kern.errors import AgentSignal, ToolError, UsageError
 from kern.run.context import RunContext
@@ -34,7 +35,6 @@ from kern.runtime.spec import CallSite
 from kern.state.block import snapshot
 from kern.state.call import CallState
 from kern.state.stepping import step
-from kern.state.threads import place_given_up, threads
 from kern.tools.cache import ResultCache
 from kern.tools.function import Function, Hook
 from kern.tools.inject import call_kwargs, context_parameter

@@ -10,11 +10,11 @@ from contextvars import Token
 from types import TracebackType
 from typing import Any
 
-from kern._loops import in_event_loop
+from kern._sync.loops import in_event_loop
 from kern._told import sole
 from kern.errors import AgentSignal, UsageError
 from kern.state.call import CallState
-from kern.state.large import off_loop
+from kern.state.offload import off_loop
 from kern.state.savepoint import Savepoint
 from kern.state.transaction import Transaction, current
 

@@ -17,14 +17,14 @@ from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from typing import Any
 
-from kern._loops import current_task
+from kern._sync.lock import LockTimeout, Ticket, WaitAborted
+from kern._sync.loops import current_task
+from kern._sync.threads import place_given_up
 from kern.errors import StateLockTimeout, UsageError
 from kern.state.dependents import Dependents
-from kern.state.lock import LockTimeout, Ticket, WaitAborted
 from kern.state.order import TurnSlot
 from kern.state.scope import EnclosedScope, Scope, Writer, ended
 from kern.state.shape import DICT, Shape
-from kern.state.threads import place_given_up
 from kern.state.transaction import Transaction, current
 
 DEFAULT_TIMEOUT = 60.0

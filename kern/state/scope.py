@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
+from kern._sync.lock import FairLock
 from kern.errors import UsageError
 from kern.state.codec import decode, encode, encode_edited
-from kern.state.lock import FairLock
 from kern.state.merge import Conflict, Merged, merge
 from kern.state.patch import Operation, apply, diff
 from kern.state.pointer import MISSING, lookup

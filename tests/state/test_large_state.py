@@ -11,9 +11,10 @@ import pytest
 from played import agent_with
 
 from kern import Agent, RunContext
+from kern._sync.shield import uninterrupted
 from kern.db.sqlite import SqliteDb
 from kern.runtime.session import live_sessions
-from kern.state.large import off_loop, uninterrupted
+from kern.state.offload import off_loop
 from kern.state.scope import Change, LiveState, Writer
 from kern.testing import no_leaks
 

@@ -10,9 +10,9 @@ import pytest
 
 import kern
 from kern import Agent, RunContext, UsageError
+from kern._sync import threads as module
+from kern._sync.threads import ThreadPool, place_given_up, threads
 from kern.errors import ToolError
-from kern.state import threads as module
-from kern.state.threads import ThreadPool, place_given_up, threads
 from kern.testing import FunctionModel, tool_call
 
 

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from kern._loops import LoopLocal
 from kern._secrets import Masked
+from kern._sync.loops import LoopLocal
 from kern.errors import MissingExtraError, UsageError
 from kern.messages import Media
 from kern.tools.function import Function

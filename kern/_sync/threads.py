@@ -23,8 +23,8 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from kern._sync.fork import after_fork_in_child
+from kern._sync.lock import FairSemaphore, Ticket, WaitAborted
 from kern.errors import ToolError, UsageError
-from kern.state.lock import FairSemaphore, Ticket, WaitAborted
 
 T = TypeVar("T")
 

@@ -1,24 +1,12 @@
-"""Work on large states is done in a thread: a state of 1 MB takes some 100 ms to check, write and compare."""
+"""Waiting in spite of cancellation, for the end of what must not be left half done."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from kern.state.threads import own_threads
-
 T = TypeVar("T")
-
-LARGE = 100_000
-"""Bytes of JSON text; below that the hop to a thread costs more than it spares the loop."""
-
-
-async def off_loop(size: int, work: Callable[[], T]) -> T:
-    """Do work on a state of `size` bytes; a cancellation is raised when it is done."""
-    if size < LARGE:
-        return work()
-    return await uninterrupted(own_threads.run(work))
 
 
 async def uninterrupted(coroutine: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
