@@ -22,7 +22,6 @@ import pytest
 from rich.console import Console
 
 from kern import Agent, Message, RunOutput, Team
-from kern.agent.past_runs import _fewer_tool_calls, _newest
 from kern.console import ViewOptions, open_view
 from kern.console._plain import PlainView
 from kern.console._text import clean, first_line
@@ -40,6 +39,7 @@ from kern.run.events import (
     ToolCallStartedEvent,
 )
 from kern.run.output import ToolExecution
+from kern.runner.past_runs import _fewer_tool_calls, _newest
 from kern.runtime.call_ids import CallIds
 from kern.runtime.stream import EventBuffer
 from kern.runtime.structured import json_form

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from kern.agent.checks import check_tool_choice
-from kern.agent.hooks import with_hooks
-from kern.agent.input_schema import with_input
-from kern.agent.options import RunOptions
-from kern.agent.prompt import Prompt
-from kern.agent.structured import with_output
-from kern.agent.terminal import TerminalRunner
 from kern.models.base import Model
 from kern.run.output import RunOutput
+from kern.runner.checks import check_tool_choice
+from kern.runner.hooks import with_hooks
+from kern.runner.input_schema import with_input
+from kern.runner.options import RunOptions
+from kern.runner.output_schema import with_output
+from kern.runner.prompt import Prompt
+from kern.runner.terminal import TerminalRunner
 from kern.runtime.run import Run
 from kern.runtime.spec import RunnableTool, RunnerSpec
 

@@ -11,12 +11,12 @@ from typing import Any
 from pydantic_core import from_json
 
 from kern._told import told
-from kern.agent.past_runs import team_history
-from kern.agent.recalled import recalled
 from kern.errors import KernError, ToolArgumentsError
 from kern.messages import MEDIA, Message, with_context
 from kern.models.base import ToolDefinition
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.runner.past_runs import team_history
+from kern.runner.recalled import recalled
 from kern.runtime.ending import deeds
 from kern.runtime.engine import drive_child
 from kern.runtime.run import Run

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from xml.sax.saxutils import escape, quoteattr
 
-from kern.agent.definition import Definition
 from kern.errors import ToolError
+from kern.runner.definition import Definition
 from kern.runtime.spec import RunnableTool, RunnerSpec
 from kern.team.mode import TeamMode
 

@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kern.agent.agent import Agent
-from kern.agent.checks import check_count, check_seconds, check_tool_choice
-from kern.agent.hooks import with_hooks
-from kern.agent.input_schema import with_input
-from kern.agent.options import NO_OPTIONS, RunOptions
-from kern.agent.prompt import Prompt, call_for_run
-from kern.agent.structured import with_output
-from kern.agent.terminal import TerminalRunner
 from kern.errors import ToolError, UsageError
 from kern.models.base import Model
 from kern.run.output import TeamRunOutput
+from kern.runner.checks import check_count, check_seconds, check_tool_choice
+from kern.runner.hooks import with_hooks
+from kern.runner.input_schema import with_input
+from kern.runner.options import NO_OPTIONS, RunOptions
+from kern.runner.output_schema import with_output
+from kern.runner.prompt import Prompt, call_for_run
+from kern.runner.running import Runner
+from kern.runner.terminal import TerminalRunner
 from kern.runtime.hooked import hooked
 from kern.runtime.run import Run
 from kern.runtime.spec import RunnableTool, RunnerSpec
@@ -30,7 +30,8 @@ from kern.team.mode import TeamMode, chosen_mode
 from kern.team.prompt import Sourced, roster, with_rules
 from kern.team.tasks import KEY, TaskList
 
-Members = Sequence["Agent | Team"]
+Member = Runner[Any]
+"""An agent or a team."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True)
@@ -65,7 +66,7 @@ class Team(TerminalRunner[TeamRunOutput]):
         stream_member_events: With `stream_events=True`: members' events are part of the team's.
     """
 
-    members: Members | Callable[..., Any] = field(kw_only=False)
+    members: Sequence[Member] | Callable[..., Any] = field(kw_only=False)
     mode: TeamMode | str | None = None
     respond_directly: bool = False
     delegate_to_all_members: bool = False
@@ -104,7 +105,7 @@ class Team(TerminalRunner[TeamRunOutput]):
 
         return replace(spec, expand=expand)
 
-    async def _members_for(self, run: Run) -> Mapping[str, Agent | Team]:
+    async def _members_for(self, run: Run) -> Mapping[str, Member]:
         if not callable(self.members):
             return self.members_by_id()
         members = self._by_id(await call_for_run(run, self.members, "members"))
@@ -112,7 +113,7 @@ class Team(TerminalRunner[TeamRunOutput]):
             member.check_shape(run.tree.request.state.shape)
         return members
 
-    async def _sourced_tools(self, members: Mapping[str, Agent | Team]) -> Mapping[str, Sourced]:
+    async def _sourced_tools(self, members: Mapping[str, Member]) -> Mapping[str, Sourced]:
         """The tools that members have from sources such as MCP servers, if the leader is to know of them."""
         asked = [key for key, member in members.items() if member.has_tool_sources]
         if not self.add_member_tools_to_context or not asked:
@@ -128,7 +129,7 @@ class Team(TerminalRunner[TeamRunOutput]):
         self,
         options: RunOptions,
         model: Model,
-        members: Mapping[str, Agent | Team],
+        members: Mapping[str, Member],
         functions: Mapping[str, RunnableTool],
         sourced: Mapping[str, Sourced],
     ) -> RunnerSpec:
@@ -195,7 +196,7 @@ class Team(TerminalRunner[TeamRunOutput]):
             delegate_to_all_members=self.delegate_to_all_members,
         )
 
-    def members_by_id(self) -> Mapping[str, Agent | Team]:
+    def members_by_id(self) -> Mapping[str, Member]:
         """The direct members under the ids that the leader uses; none where a function makes them.
 
         Raises:
@@ -203,13 +204,13 @@ class Team(TerminalRunner[TeamRunOutput]):
         """
         return {} if callable(self.members) else self._by_id(self.members)
 
-    def _by_id(self, members: Any) -> dict[str, Agent | Team]:
+    def _by_id(self, members: Any) -> dict[str, Member]:
         if not isinstance(members, Sequence) or isinstance(members, str):
             raise UsageError(f"{self!r}: members takes a list of agents and teams, not {members!r}")
-        found: dict[str, Agent | Team] = {}
+        found: dict[str, Member] = {}
         numbers: dict[str, int] = {}
         for member in members:
-            if not isinstance(member, Agent | Team):
+            if not isinstance(member, Runner):
                 raise UsageError(f"{self!r}: a member is an Agent or a Team, not {type(member).__name__}")
             member_id = member.get_id()
             if member_id in found and member.id is not None and found[member_id].id is not None:
@@ -244,7 +245,7 @@ class Team(TerminalRunner[TeamRunOutput]):
         return self.show_members_responses
 
 
-async def _loaded(member: Agent | Team) -> Sourced:
+async def _loaded(member: Member) -> Sourced:
     """A member's tools; or why they cannot be had, which is the member's trouble and not the team's."""
     try:
         return await member.loaded_tools()

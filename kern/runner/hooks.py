@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from kern._told import sole, told
-from kern.agent.definition import Definition
 from kern.errors import CheckError, HookError, UsageError
 from kern.run.events import (
     PostHookCompletedEvent,
@@ -16,6 +15,7 @@ from kern.run.events import (
     PreHookCompletedEvent,
     PreHookStartedEvent,
 )
+from kern.runner.definition import Definition
 from kern.runtime.invoke import invoke
 from kern.runtime.run import Run
 from kern.runtime.spec import RunnerSpec, Step

@@ -11,7 +11,6 @@ import pytest
 from pydantic import BaseModel
 
 from kern import Agent, Team, tool
-from kern.agent.recalled import recalled
 from kern.db.sqlite import SqliteDb
 from kern.errors import (
     CheckError,
@@ -25,6 +24,7 @@ from kern.errors import (
 from kern.messages import Image, Message, ToolCall
 from kern.models.base import ModelRequest, ModelResponse
 from kern.run import RunOutput
+from kern.runner.recalled import recalled
 from kern.runtime.ending import NOT_DECIDED
 from kern.runtime.spec import RunInput
 from kern.testing import FunctionModel, ScriptedModel, tool_call

@@ -13,12 +13,12 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from kern._told import sole, told
-from kern.agent.definition import Definition
-from kern.agent.options import RunOptions
-from kern.agent.past_runs import History, earlier_attempt, past_runs
-from kern.agent.summary import current_summary
 from kern.errors import AgentSignal, HookError, KernError, UsageError
 from kern.messages import Message, with_context
+from kern.runner.definition import Definition
+from kern.runner.options import RunOptions
+from kern.runner.past_runs import History, earlier_attempt, past_runs
+from kern.runner.summary import current_summary
 from kern.runtime.invoke import invoke
 from kern.runtime.run import Run
 from kern.state.templates import render

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import dropwhile
 
-from kern.agent.recalled import Recalled, recalled
 from kern.messages import Message
 from kern.models.base import ToolDefinition
+from kern.runner.recalled import Recalled, recalled
 from kern.runtime.call_ids import CallIds
 from kern.runtime.run import Run
 from kern.runtime.spec import CallSite, ToolOutcome, arguments_of

@@ -10,15 +10,15 @@ from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 import pydantic
 from pydantic_core import from_json
 
-from kern.agent.accessors import SessionAccess
-from kern.agent.checks import check_id, check_keywords, check_limits, check_seconds, needs_stream
-from kern.agent.options import ContinueKeywords, RunOptions
 from kern.errors import UsageError
 from kern.models.base import Model
 from kern.run.cancel import CancelResult
 from kern.run.events import Event
 from kern.run.output import RunOutput, TeamRunOutput, output_from_dict
 from kern.run.requirement import RunRequirement
+from kern.runner.checks import check_id, check_keywords, check_limits, check_seconds, needs_stream
+from kern.runner.options import ContinueKeywords, RunOptions
+from kern.runner.sessions import SessionAccess
 from kern.runtime.cancelling import cancel_elsewhere
 from kern.runtime.control import active_runs
 from kern.runtime.debug import show_debug_messages

@@ -11,14 +11,14 @@ from typing import Any, TypeAlias, TypeVar, Unpack
 
 from kern._sync.loops import in_event_loop
 from kern._sync.threads import own_threads
-from kern.agent.input_schema import Input
-from kern.agent.options import RunKeywords
-from kern.agent.running import Runner, as_text
 from kern.console import View, ViewOptions, open_view
 from kern.console.chat import chat
 from kern.errors import KernError
 from kern.run.events import BaseRunEvent, Event
 from kern.run.output import RunOutput, TeamRunOutput
+from kern.runner.input_schema import Input
+from kern.runner.options import RunKeywords
+from kern.runner.running import Runner, as_text
 from kern.runtime.portal import portal
 from kern.runtime.stream import RunStream
 

@@ -13,7 +13,6 @@ from typing import Any, Literal, Self, get_args
 
 import pydantic
 
-from kern.agent.checks import check_definition
 from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
 from kern.errors import UsageError
@@ -21,6 +20,7 @@ from kern.messages import Message, Role
 from kern.models.base import Model
 from kern.models.resolve import default_model, load, resolve
 from kern.run.events import RunEvent, TeamRunEvent
+from kern.runner.checks import check_definition
 from kern.runtime.spec import OnBusy, Retries, RunnableTool
 from kern.runtime.toolrun import FunctionTool
 from kern.state.merge import Policies, policy_path

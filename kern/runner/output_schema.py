@@ -7,12 +7,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
-from kern.agent.definition import Definition
-from kern.agent.options import RunOptions
 from kern.errors import ModelBehaviorError, UsageError
 from kern.messages import Message
 from kern.models import resolve
 from kern.models.base import Model
+from kern.runner.definition import Definition
+from kern.runner.options import RunOptions
 from kern.runtime.engine import ask
 from kern.runtime.run import Run
 from kern.runtime.spec import Again, Answer, Review, RunnerSpec, SinkFactory

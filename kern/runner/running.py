@@ -11,18 +11,18 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 import pydantic
 
 from kern._json import jsonable
-from kern.agent.checks import needs_stream
-from kern.agent.control import RunControl
-from kern.agent.input_schema import Input, checked_input
-from kern.agent.options import NO_OPTIONS, RunKeywords, RunOptions
-from kern.agent.past_runs import ReadHistoryTool
-from kern.agent.state_tool import state_tool
-from kern.agent.summary import Summarize
 from kern.errors import UsageError
 from kern.messages import MEDIA, ROLES, Message
 from kern.models import resolve
 from kern.run.events import Event
 from kern.run.output import RunOutput, TeamRunOutput
+from kern.runner.checks import needs_stream
+from kern.runner.control import RunControl
+from kern.runner.input_schema import Input, checked_input
+from kern.runner.options import NO_OPTIONS, RunKeywords, RunOptions
+from kern.runner.past_runs import ReadHistoryTool
+from kern.runner.state_tool import state_tool
+from kern.runner.summary import Summarize
 from kern.runtime.hooked import hooked
 from kern.runtime.portal import portal
 from kern.runtime.scheduler import execute

@@ -5,12 +5,12 @@ Each has a sync face and an `a` form; both are one line over one implementation.
 
 from __future__ import annotations
 
-from kern.agent.recalled import recalled
-from kern.agent.state_access import StateAccess, wait
 from kern.db.base import SessionRow
 from kern.errors import RunConflictError
 from kern.messages import Message
 from kern.run.output import RunOutput, TeamRunOutput
+from kern.runner.recalled import recalled
+from kern.runner.session_state import StateAccess, wait
 from kern.runtime.stored import load_output, load_outputs
 
 Output = RunOutput | TeamRunOutput

@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from kern._sync.threads import own_threads
-from kern.agent.checks import check_id
-from kern.agent.definition import Definition
 from kern.db.base import Commit, StateWrite
 from kern.errors import SessionOwnershipError, UsageError
+from kern.runner.checks import check_id
+from kern.runner.definition import Definition
 from kern.runtime.portal import portal
 from kern.runtime.session import ANY_USER, LiveSession, live_sessions
 from kern.state.block import Block

@@ -8,9 +8,9 @@ from typing import Any, TypedDict
 
 import pydantic
 
-from kern.agent.checks import check_keywords, check_run
 from kern.messages import Audio, File, Image, Video
 from kern.run.requirement import RunRequirement
+from kern.runner.checks import check_keywords, check_run
 from kern.runtime.spec import OnDuplicate
 from kern.usage import UsageLimits
 
