@@ -238,7 +238,7 @@ for name in ("fcntl", "termios", "tty", "pty", "pwd", "grp", "resource", "readli
 for name in (
     "register_at_fork", "fork", "forkpty", "getuid", "geteuid", "getgid", "getpgid", "setsid", "killpg",
     "uname", "O_NOFOLLOW", "O_DIRECTORY", "O_CLOEXEC", "O_NONBLOCK", "chown", "fchown", "lchown", "mkfifo",
-    "openpty", "sched_getaffinity", "sysconf", "posix_fadvise", "pread", "pwrite", "getloadavg", "statvfs",
+    "openpty", "sysconf", "posix_fadvise", "pread", "pwrite", "getloadavg", "statvfs",
 ):
     if hasattr(os, name):
         delattr(os, name)
