@@ -123,7 +123,6 @@ class ReadHistoryTool:
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Look it up."""
-        site.pass_on()
         count = (arguments_of(site.call) or {}).get("num_runs", 3)
         if not isinstance(count, int) or count < 1:
             return ToolOutcome("num_runs is a whole number, 1 or more.", error=True)

@@ -25,6 +25,7 @@ from kern.runtime.spec import (
     RunInput,
     RunnableTool,
     RunnerSpec,
+    StatefulTool,
     ToolOutcome,
     arguments_of,
 )
@@ -49,12 +50,13 @@ class _Paused(BaseException):
     """Through the hooks: the call waits for a person, and has no result yet."""
 
 
-class HookedTool:
+class HookedTool(StatefulTool):
     """A tool with hooks round it."""
 
     def __init__(self, tool: RunnableTool, hooks: Sequence[Hook]) -> None:
         self._tool = tool
         self._hooks = rounds_of(tool.definition.name, hooks)
+        super().__init__(touches_state=any(hook.takes_context for hook in self._hooks))
 
     @property
     def definition(self) -> ToolDefinition:
@@ -132,7 +134,9 @@ class _Inner(Piece):
         if self.outcome is not None:  # a hook that tries again
             site.execution.child_run_ids = None
         call = replace(site.call, arguments=json_bytes(arguments).decode())
-        running = self._tool.run(self._run, replace(site, call=call, hooked=True))
+        if site.slot is not None:  # what is called now may take long, and does not touch the state itself
+            site.slot.passed()
+        running = self._tool.run(self._run, replace(site, call=call, alone=False, slot=None))
         async with OffTurn():
             self.outcome = await asyncio.create_task(running, context=self._outside)
         if self.outcome.pending:

@@ -62,8 +62,6 @@ async def invoke(
     function = called_anew(function)
     on_the_loop = kind in ("async", "async_generator")
     if context_parameter is None:
-        if slot is not None:
-            slot.passed()
         value = (
             function(**arguments)
             if on_the_loop

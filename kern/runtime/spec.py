@@ -88,19 +88,15 @@ class CallSite:
     Args:
         call: As the model wrote it.
         execution: The record of it, which the tool may add to.
-        slot: Its place among the calls of its turn; None if it is the only one.
-        hooked: Hooks may still change what it comes to.
+        alone: It is the only call of its turn, and no hook can change what it comes to.
+        slot: The place in its turn of a call that may touch the session state; None if no other call of the
+            turn may.
     """
 
     call: ToolCall
     execution: ToolExecution
+    alone: bool = False
     slot: TurnSlot | None = None
-    hooked: bool = False
-
-    def pass_on(self) -> None:
-        """Tell the calls after this one that they need not wait for it to come to the state."""
-        if self.slot is not None:
-            self.slot.passed()
 
 
 def arguments_of(call: ToolCall) -> dict[str, Any] | None:
@@ -124,6 +120,19 @@ class RunnableTool(Protocol):
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Carry the call out for `run`; an error that is raised is told to the model as a text."""
+
+
+class StatefulTool:
+    """A tool whose functions may touch the session state: those calls of one turn do so in their order.
+
+    Args:
+        touches_state: One of its functions takes a `run_context`.
+    """
+
+    __slots__ = ("touches_state",)
+
+    def __init__(self, *, touches_state: bool) -> None:
+        self.touches_state = touches_state
 
 
 @runtime_checkable

@@ -252,7 +252,6 @@ class AnswerTool:
         Raises:
             RetryAgentRun: They do not fit.
         """
-        site.pass_on()
         try:
             answer = self._schema.read(site.call.arguments, enforced=True)
         except BadAnswer as error:

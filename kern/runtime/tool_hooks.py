@@ -197,8 +197,6 @@ class Chain:
         if any(piece.takes_context for piece in pieces):
             self._call = run.call_state(site.call.name, site.call.id, site.slot)
             self.context = run.context(self._call)
-        else:
-            site.pass_on()
         self._loop = asyncio.get_running_loop()
         self._mutex = threading.Lock()
         self._given_up = False

@@ -23,7 +23,7 @@ from kern.runtime.approval import check_before_asking, settle
 from kern.runtime.files import loaded
 from kern.runtime.invoke import Listener, invoke
 from kern.runtime.run import Run
-from kern.runtime.spec import CallSite, ToolOutcome, arguments_of
+from kern.runtime.spec import CallSite, StatefulTool, ToolOutcome, arguments_of
 from kern.runtime.started import Started, starting_call
 from kern.runtime.tool_hooks import Chain, pieces_of
 from kern.state.order import TurnOrder, TurnSlot
@@ -31,7 +31,7 @@ from kern.tools.function import Function, Hook
 from kern.tools.result import Pieces, result_of
 
 
-class FunctionTool:
+class FunctionTool(StatefulTool):
     """A function of the application's, as the engine calls it.
 
     Args:
@@ -43,6 +43,8 @@ class FunctionTool:
     def __init__(self, function: Function, hooks: Sequence[Hook] = ()) -> None:
         self.function = function
         self._pieces = pieces_of(function, hooks)
+        hooked = any(piece.takes_context for piece in self._pieces)
+        super().__init__(touches_state=hooked or function.context_parameter is not None)
         self.definition = ToolDefinition(
             function.name, function.description, function.parameters, function.strict
         )
@@ -100,7 +102,7 @@ class FunctionTool:
         """A generator's pieces are content as they come: nothing of another call or a hook can interfere."""
         generates = self.function.kind in ("generator", "async_generator")
         shown = self.function.show_result and not run.spec.structured
-        return bool(generates and shown and site.slot is None and not self._pieces)
+        return bool(generates and shown and site.alone and not self._pieces)
 
     def _listener(self, run: Run, site: CallSite) -> Listener | None:
         if not run.hears_content:
@@ -134,19 +136,32 @@ async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
     An error of a call's own is its outcome; what is raised here ends the run.
     """
     if len(calls) == 1:
-        return [await _run_call(run, calls[0], None)]
-    slots = TurnOrder(len(calls)).slots()
+        return [await _run_call(run, calls[0], alone=True)]
+    slots = _slots(run, calls)
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(_run_call(run, call, slot)) for call, slot in zip(calls, slots, strict=True)
-            ]
+            tasks = [group.create_task(_run_call(run, call, slots.get(call.id))) for call in calls]
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
 
 
-async def _run_call(run: Run, call: ToolCall, slot: TurnSlot | None) -> ToolOutcome:
+def _slots(run: Run, calls: list[ToolCall]) -> dict[str, TurnSlot]:
+    """The order of those calls that may touch the session state, by call id; other calls hold nobody up."""
+    stateful = [call.id for call in calls if call.id not in run.settled and _touches_state(run, call)]
+    if len(stateful) < 2:
+        return {}
+    return dict(zip(stateful, TurnOrder(len(stateful)).slots(), strict=True))
+
+
+def _touches_state(run: Run, call: ToolCall) -> bool:
+    tool: object = run.spec.tools.get(call.name)
+    return isinstance(tool, StatefulTool) and tool.touches_state
+
+
+async def _run_call(
+    run: Run, call: ToolCall, slot: TurnSlot | None = None, *, alone: bool = False
+) -> ToolOutcome:
     if (settled := run.settled.get(call.id)) is not None:  # before a pause; it is not made again
         return settled
     done = run.done.get(call.id)
@@ -159,9 +174,9 @@ async def _run_call(run: Run, call: ToolCall, slot: TurnSlot | None) -> ToolOutc
             run.emit(ToolCallStartedEvent(run.source, replace(execution)))
         run.debug("calls %s(%s)", call.name, call.arguments)
         started = time.perf_counter()
-        site = CallSite(call, execution, slot)
-        outcome = await _outcome(run, site)
-        site.pass_on()
+        outcome = await _outcome(run, CallSite(call, execution, alone, slot))
+        if slot is not None:
+            slot.passed()
         if outcome.pending:
             return outcome
         execution.duration = time.perf_counter() - started

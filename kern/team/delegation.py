@@ -183,7 +183,6 @@ class Delegation:
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Run the member on the task; its answer is the outcome."""
-        site.pass_on()
         child = run.paused.pop(site.execution.child_run_id or "", None)
         if child is None:
             names = ["member_id", *(["task"] if self._team.rules.own_wording else [])]
@@ -192,9 +191,7 @@ class Delegation:
             if found is None:
                 return self._team.unknown(member_id)
             spec = self._team.specs[found]
-            child = await self._team.begin(
-                run, spec, "".join(task), alone=site.slot is None and not site.hooked
-            )
+            child = await self._team.begin(run, spec, "".join(task), alone=site.alone)
             site.execution.child_run_id = child.run_id
         return await self._team.drive(child)
 
@@ -223,7 +220,6 @@ class Broadcast:
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Run every member on the task; the outcome holds all answers, in the order of the members."""
-        site.pass_on()
         execution = site.execution
         if execution.child_run_ids:
             children = [child for child in run.children if child.run_id in execution.child_run_ids]
@@ -264,7 +260,6 @@ class MemberInformation:
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """The roster."""
-        site.pass_on()
         return ToolOutcome(self._about)
 
 

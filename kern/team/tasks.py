@@ -228,7 +228,6 @@ class TaskTool:
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Carry it out."""
-        site.pass_on()
         given = arguments_of(site.call) or {}
         _check(given, self.definition)
         result = await self._act(self._tasks, run, site, given)

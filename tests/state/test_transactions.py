@@ -141,6 +141,40 @@ async def test_tools_without_a_run_context_never_wait_for_the_state() -> None:
     assert state_of(await run_once(holder, bystander)) == {"held": True}
 
 
+async def test_only_calls_that_may_touch_the_state_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kern.state.order.GRACE", HANG)
+    touched = threading.Event()
+
+    def bystander() -> None:
+        assert touched.wait(HANG / 2)
+
+    def touch(run_context: RunContext) -> None:
+        run_context.session_state["touched"] = True
+        touched.set()
+
+    assert state_of(await run_once(bystander, touch, bump_sync, state={"count": 0})) == {
+        "count": 1,
+        "touched": True,
+    }
+
+
+async def test_a_call_that_ended_before_a_pause_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    again, third = (
+        Function(bump_sync, name="again", requires_confirmation=True),
+        Function(bump_sync, name="third"),
+    )
+    agent = agent_with(
+        bump_sync, again, third.replace(requires_confirmation=True), session_state={"count": 0}
+    )
+    paused = await agent.arun("go")
+    for requirement in paused.requirements:
+        requirement.confirm()
+    monkeypatch.setattr("kern.state.order.GRACE", HANG)
+    started = time.monotonic()
+    assert state_of(await agent.acontinue_run(paused)) == {"count": 3}
+    assert time.monotonic() - started < HANG / 2
+
+
 async def test_readers_see_the_last_commit_and_never_half_an_edit() -> None:
     edited, seen = asyncio.Event(), asyncio.Event()
 
