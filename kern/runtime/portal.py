@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from kern._sync.fork import after_fork_in_child
+from kern._sync.shield import look_at, outlast
 from kern._sync.threads import place_given_up
 from kern.errors import UsageError
 from kern.state.enclosing import active_calls
@@ -150,15 +151,12 @@ class _Job:
 
     async def wait_in_task(self) -> Any:
         """The result, for a task of another loop."""
-        waiter = asyncio.ensure_future(asyncio.wrap_future(self._result))
-        try:
-            return await asyncio.shield(waiter)
-        except asyncio.CancelledError:
-            self.cancel()
-            await asyncio.wait([waiter], timeout=_INTERRUPT_SECONDS)
-            if waiter.done() and not waiter.cancelled():
-                waiter.exception()
-            raise
+        waiter = asyncio.wrap_future(self._result)
+        cancelled = await outlast(waiter, grace=_INTERRUPT_SECONDS, on_cancel=self.cancel)
+        if cancelled is not None:
+            look_at(waiter)
+            raise cancelled
+        return waiter.result()
 
     def wait(self) -> Any:
         """The result, once it is there."""

@@ -5,12 +5,12 @@ end however it ends, and only then tell the consumer.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 from kern._log import named
+from kern._sync.shield import outlast
 from kern._told import text_of
 from kern.db.base import RunRow
 from kern.errors import KernError, RunDeadlineExceeded, StoreError, UsageError
@@ -231,25 +231,21 @@ async def _end(tree: Tree, outer: CallState | None, failure: BaseException | Non
     def take_note(state: bytes) -> None:  # for who wants to save it by other means
         tree.top.output.session_state = decode(state)
 
-    commit = asyncio.create_task(tree.session.commit(rows, unsaved=take_note))
     cancelled = failure if isinstance(failure, asyncio.CancelledError) else None
-    deadline = time.monotonic() + COMMIT_SECONDS if cancelled is not None else None
-    while not commit.done() or commit.cancelled():
-        if commit.cancelled():  # by `asyncio.run`, which cancels every task at its end, this one too
-            commit = asyncio.create_task(tree.session.commit(rows, unsaved=take_note))
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
+    while True:
+        commit = asyncio.create_task(tree.session.commit(rows, unsaved=take_note))
+        patience = None if cancelled is None else COMMIT_SECONDS
+        cancelled = await outlast(commit, seconds=patience, grace=COMMIT_SECONDS) or cancelled
+        if not commit.done():
             commit.add_done_callback(_log_late_end)
             late = StoreError(
                 f"the end of the run was not committed within {COMMIT_SECONDS:g} s; the database is still at "
                 "work, so that it may be saved later"
             )
             raise _unsaved(tree.top, late, cancelled)
-        try:
-            await asyncio.wait([commit], timeout=left)
-        except asyncio.CancelledError as error:
-            cancelled = error
-            deadline = deadline or time.monotonic() + COMMIT_SECONDS
+        if not commit.cancelled():
+            break
+        # `asyncio.run` cancels every task at its end, this one and the commit too: write it again.
     if (unsaved := commit.exception()) is not None:
         raise _unsaved(tree.top, unsaved, cancelled or failure)
     for conflict in commit.result():

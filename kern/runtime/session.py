@@ -15,6 +15,7 @@ from typing import Any
 
 from kern._sync.fork import after_fork_in_child
 from kern._sync.lock import FairLock
+from kern._sync.shield import outlast
 from kern._sync.threads import own_threads
 from kern.db.base import Db, RunRow, SessionRow
 from kern.errors import InvalidStateError, SessionBusyError, SessionOwnershipError, StoreError, UsageError
@@ -246,7 +247,7 @@ class LiveSession(Saved):
                         raise SessionBusyError(self.session_id, f"is held by run {ending.run_id!r}, {why}")
         except BaseException:
             acquiring.cancel()
-            await asyncio.wait([acquiring])
+            await outlast(acquiring)
             if not acquiring.cancelled() and acquiring.exception() is None:
                 self.turn.release()
             raise

@@ -13,6 +13,7 @@ from typing import Any, Generic, Self
 
 from typing_extensions import TypeVar
 
+from kern._sync.shield import outlast
 from kern.errors import UsageError
 from kern.run.events import Event
 from kern.runtime.portal import portal
@@ -296,13 +297,7 @@ class RunStream(Generic[OutputT, ItemT_co]):
             return
         self._buffer.close()
         task.cancel()
-        interrupted: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                interrupted = error
-        if interrupted is not None:
+        if (interrupted := await outlast(task)) is not None:
             raise interrupted
 
     async def __aenter__(self) -> Self:

@@ -11,7 +11,6 @@ import pytest
 from played import agent_with
 
 from kern import Agent, RunContext
-from kern._sync.shield import uninterrupted
 from kern.db.sqlite import SqliteDb
 from kern.runtime.session import live_sessions
 from kern.state.offload import off_loop
@@ -84,22 +83,6 @@ async def test_what_is_done_in_a_thread_is_done_before_a_cancellation_is_raised(
         with pytest.raises(asyncio.CancelledError):
             await task
         assert done == ["done"]
-
-
-async def test_the_error_of_what_is_not_to_be_interrupted_is_raised() -> None:
-    async def fail() -> None:
-        raise LookupError("no")
-
-    with pytest.raises(LookupError):
-        await uninterrupted(fail())
-
-
-async def test_there_is_an_end_to_waiting() -> None:
-    end = asyncio.Event()
-    with pytest.raises(TimeoutError):
-        await uninterrupted(end.wait(), seconds=0.01)
-    end.set()
-    await asyncio.sleep(0)
 
 
 async def test_the_output_has_a_state_of_its_own() -> None:
