@@ -182,9 +182,11 @@ class RunStream(Generic[OutputT, ItemT_co]):
 
     The run starts with the first event asked for, or with `open()`, which raises what refuses the run. With
     `async with`, or after `aclose()`, or an error or a cancellation inside `__anext__`, the run has ended and
-    is committed when control comes back. A bare
-    `break` leaves Python no place to wait: the run is cancelled at once and committed in the background, and
-    the next run or accessor of its session waits for that.
+    is committed when control comes back. A bare `break` leaves Python no place to wait: the run is cancelled
+    at once and committed in the background, and the next run or accessor of its session waits for that.
+
+    One task reads a stream at a time. A read that is cancelled cancels the run: to wait with a timeout, keep
+    `anext(stream)` in a task, and wait for that with `asyncio.wait`.
 
     An iterator class and no async generator: one of those, with a task group inside, would cancel its
     consumer's task.
@@ -202,6 +204,9 @@ class RunStream(Generic[OutputT, ItemT_co]):
         self._yield_output = yield_output
         self._task: asyncio.Task[OutputT] | None = None
         self._finished = False
+        self._waiting = False
+        self._cut_off = False
+        """A read was cancelled, and the run with it."""
 
     def __aiter__(self) -> Self:
         return self
@@ -209,20 +214,39 @@ class RunStream(Generic[OutputT, ItemT_co]):
     async def __anext__(self) -> ItemT_co:
         buffer = self._buffer
         if self._finished:
+            self._check_cut_off()
             raise StopAsyncIteration
         if buffer.items:
             event: ItemT_co = buffer.pop()
             return event
+        if self._waiting:
+            raise UsageError("this stream is being read by another task; let one task read it, and pass on")
         task = self._begin()
+        self._waiting = True
         try:
             if await buffer.ready():
                 first: ItemT_co = buffer.pop()
                 return first
         except BaseException:
+            self._cut_off = True
             await self.aclose()
             raise
+        finally:
+            self._waiting = False
         last: ItemT_co = await self._end(task)
         return last
+
+    def _check_cut_off(self) -> None:
+        """See that nobody takes what was read of a run that was cut off for the whole of it.
+
+        Raises:
+            UsageError: A read was cancelled before, and somebody reads on.
+        """
+        if self._cut_off:
+            raise UsageError(
+                "the run was cancelled when a read of its stream was, as by asyncio.wait_for(anext(stream)); "
+                "to wait with a timeout, keep the read in a task: asyncio.wait({task}, timeout=...)"
+            )
 
     async def open(self) -> Self:
         """Start the run, and return once it was not refused: before the model is asked.
