@@ -13,14 +13,14 @@ from functools import partial
 from typing import Any
 
 from kern._sync.threads import threads
-from kern._told import sole
-from kern.errors import AgentSignal, ToolError
+from kern.errors import ToolError
 from kern.runtime.run import Run
 from kern.state.call import CallState
 from kern.state.enclosing import inside
 from kern.state.offload import off_loop
 from kern.state.order import TurnSlot
 from kern.state.stepping import step
+from kern.state.transaction import keeps_edits
 from kern.tools.result import Pieces
 from kern.tools.signature import Kind, kind_of
 
@@ -181,7 +181,7 @@ async def in_thread(call: CallState, function: Callable[[], Any]) -> Any:
             try:
                 value = function()
             except BaseException as error:
-                call.end(commit=isinstance(sole(error), AgentSignal))
+                call.end(commit=keeps_edits(error))
                 raise
             if not goes_on(value):
                 call.end(commit=True)
@@ -220,7 +220,7 @@ async def on_loop(call: CallState, coroutine: Coroutine[Any, Any, Any]) -> Any:
         with inside(call):
             value = await step(call, coroutine)
     except BaseException as error:
-        call.end(commit=isinstance(sole(error), AgentSignal))
+        call.end(commit=keeps_edits(error))
         raise
     await off_loop(call.size, lambda: call.end(commit=True))
     return value

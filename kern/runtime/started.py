@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Protocol
 
 from kern._sync.shield import uninterrupted
-from kern.errors import AgentSignal
 from kern.runtime.debug import log
+from kern.state.transaction import keeps_edits
 
 GIVE_UP_SECONDS = 15.0
 """How long the end of a call waits for runs that it has started, once they are cancelled."""
@@ -57,7 +57,7 @@ class Started:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _current.reset(self._token)
-        if error is None or isinstance(error, AgentSignal):
+        if keeps_edits(error):
             self.hand_over()
         else:
             await self.give_up()

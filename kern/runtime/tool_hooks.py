@@ -16,8 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from kern._sync.threads import place_given_up, threads
-from kern._told import sole
-from kern.errors import AgentSignal, ToolError, UsageError
+from kern.errors import ToolError, UsageError
 from kern.run.context import RunContext
 from kern.runtime.invoke import (
     Listener,
@@ -35,6 +34,7 @@ from kern.runtime.spec import CallSite
 from kern.state.block import snapshot
 from kern.state.call import CallState
 from kern.state.stepping import step
+from kern.state.transaction import keeps_edits
 from kern.tools.cache import ResultCache
 from kern.tools.function import Function, Hook
 from kern.tools.inject import call_kwargs, context_parameter
@@ -254,7 +254,7 @@ class Chain:
         try:
             yield
         except BaseException as error:
-            if call is not None and call.touched and not isinstance(sole(error), AgentSignal):
+            if call is not None and call.touched and not keeps_edits(error):
                 with suppress(UsageError):  # it was given up: all is undone
                     call.shape.restore(
                         call.read(), call.shape.load(call.scope.text) if before is None else before

@@ -11,12 +11,11 @@ from types import TracebackType
 from typing import Any
 
 from kern._sync.loops import in_event_loop
-from kern._told import sole
-from kern.errors import AgentSignal, UsageError
+from kern.errors import UsageError
 from kern.state.call import CallState
 from kern.state.offload import off_loop
 from kern.state.savepoint import Savepoint
-from kern.state.transaction import Transaction, current
+from kern.state.transaction import Transaction, current, keeps_edits
 
 
 class Handle:
@@ -103,14 +102,14 @@ class Block:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        failed = error is not None and not isinstance(sole(error), AgentSignal)
+        kept = keeps_edits(error)
         if self._savepoint is not None:
-            if failed:
+            if not kept:
                 self._savepoint.restore()
                 self._call.put_back(self._savepoint.root)
             return
         with self._closing() as done:
-            if not failed:
+            if kept:
                 self._commit(done)
 
     async def __aexit__(

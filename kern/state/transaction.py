@@ -5,11 +5,18 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
+from kern._told import sole
+from kern.errors import AgentSignal
 from kern.state.scope import EnclosedScope, Scope, Writer, ended
 from kern.state.shape import Shape
 
 current: ContextVar[Transaction | None] = ContextVar("kern_transaction", default=None)
 """The transaction of the `transaction()` block that the running code is in."""
+
+
+def keeps_edits(error: BaseException | None) -> bool:
+    """Whether what a function has edited stands: it has returned, or raised what only steers the model."""
+    return error is None or isinstance(sole(error), AgentSignal)
 
 
 class Transaction:
