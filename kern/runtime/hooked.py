@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,9 +22,8 @@ from kern.runtime.spec import (
     Answer,
     CallSite,
     DelegatingTool,
-    RunInput,
+    Roster,
     RunnableTool,
-    RunnerSpec,
     StatefulTool,
     ToolOutcome,
     arguments_of,
@@ -94,13 +93,9 @@ class HookedDelegation(HookedTool):
     _tool: DelegatingTool
 
     @property
-    def members(self) -> Mapping[str, RunnerSpec]:
-        """The members by id."""
-        return self._tool.members
-
-    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
-        """A member's run below `run`, heard as this tool's members are; hooks may change its answer."""
-        return self._tool.child(run, spec, input, run_id, alone=False)
+    def team(self) -> Roster:
+        """Who may do the work."""
+        return self._tool.team
 
 
 class _Inner(Piece):

@@ -15,6 +15,7 @@ from kern.run.output import RunOutput, RunStatus, TeamRunOutput, output_from_dic
 from kern.run.requirement import RunRequirement
 from kern.run.tool_execution import ToolExecution
 from kern.runtime.approval import check_input
+from kern.runtime.hooked import HookedTool
 from kern.runtime.lease import Lease, lease_of_run
 from kern.runtime.paused import Paused, paused_of
 from kern.runtime.run import Run, Tree
@@ -172,15 +173,15 @@ async def _restore_children(run: Run, answers: dict[str, RunRequirement]) -> Non
                 run.children.append(await _ended(run, row))
                 continue
             tool = run.spec.tools.get(execution.tool_name)
-            spec = tool.members.get(row.runner_id) if isinstance(tool, DelegatingTool) else None
+            spec = tool.team.specs.get(row.runner_id) if isinstance(tool, DelegatingTool) else None
             if spec is None or not isinstance(tool, DelegatingTool):
                 raise UsageError(
                     f"{run.spec.label} has no member {row.runner_id!r} any more, whose run waits; continue "
                     "with the team as it was when the run was paused, and give members names or ids"
                 )
             paused = paused_of(row)
-            alone = len(run.messages[-1].tool_calls) == 1
-            child = tool.child(run, spec, paused.input, row.run_id, alone=alone)
+            alone = len(run.messages[-1].tool_calls) == 1 and not isinstance(tool, HookedTool)
+            child = tool.team.child(run, spec, paused.input, row.run_id, alone=alone)
             run.paused[row.run_id] = child
             await _restore(child, row, paused, answers)
 

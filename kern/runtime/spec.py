@@ -140,14 +140,22 @@ class DelegatingTool(RunnableTool, Protocol):
     """A tool that has runs of other agents and teams do the work."""
 
     @property
-    def members(self) -> Mapping[str, RunnerSpec]:
-        """Who may do it, by id."""
+    def team(self) -> Roster:
+        """Who may do it."""
+
+
+class Roster(Protocol):
+    """Those whom a run may have do its work."""
+
+    @property
+    def specs(self) -> Mapping[str, RunnerSpec]:
+        """Who they are, by id."""
 
     def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
-        """A member's run below `run`, heard as this tool's members are.
+        """A member's run below `run`, heard as members are.
 
         Args:
-            alone: It is the work of the only call of its turn.
+            alone: As in `CallSite`.
         """
 
 

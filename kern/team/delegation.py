@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,9 +125,22 @@ class Members:
             return _failed(child, f"{label} did not answer within {self.rules.timeout:g} s.")
         except KernError as error:
             return _failed(child, f"{label} failed: {told(error)}")
-        return self.outcome(child)
+        return self._outcome(child)
 
-    def outcome(self, child: Run) -> ToolOutcome:
+    async def drive_all(self, run: Run, children: Sequence[Run]) -> list[ToolOutcome]:
+        """Drive members' runs below `run` at the same time, as far as they were not over before a pause."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._driven(run, child)) for child in children]
+        return [task.result() for task in tasks]
+
+    async def _driven(self, run: Run, child: Run) -> ToolOutcome:
+        if child.output.status is not RunStatus.running:
+            return self._outcome(child)
+        run.paused.pop(child.run_id, None)
+        async with run.member_slots:
+            return await self.drive(child)
+
+    def _outcome(self, child: Run) -> ToolOutcome:
         """What a member's run, which raised nothing, has come to."""
         output = child.output
         if output.status is RunStatus.paused:
@@ -158,10 +171,10 @@ class Members:
 class Delegation:
     """`delegate_task_to_member(member_id, task)`: one member, one task."""
 
-    __slots__ = ("_team", "definition")
+    __slots__ = ("definition", "team")
 
     def __init__(self, team: Members) -> None:
-        self._team = team
+        self.team = team
         properties: dict[str, Any] = {"member_id": {"type": "string", "description": "The id of the member."}}
         if team.rules.own_wording:
             properties["task"] = _TASK
@@ -172,51 +185,33 @@ class Delegation:
             _object(properties),
         )
 
-    @property
-    def members(self) -> Mapping[str, RunnerSpec]:
-        """The members by id."""
-        return self._team.specs
-
-    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
-        """A member's run below `run`, heard as members are."""
-        return self._team.child(run, spec, input, run_id, alone=alone)
-
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Run the member on the task; its answer is the outcome."""
         child = run.paused.pop(site.execution.child_run_id or "", None)
         if child is None:
-            names = ["member_id", *(["task"] if self._team.rules.own_wording else [])]
+            names = ["member_id", *(["task"] if self.team.rules.own_wording else [])]
             member_id, *task = _texts(site.call.arguments, ONE, names)
-            found = self._team.find(member_id)
+            found = self.team.find(member_id)
             if found is None:
-                return self._team.unknown(member_id)
-            spec = self._team.specs[found]
-            child = await self._team.begin(run, spec, "".join(task), alone=site.alone)
+                return self.team.unknown(member_id)
+            spec = self.team.specs[found]
+            child = await self.team.begin(run, spec, "".join(task), alone=site.alone)
             site.execution.child_run_id = child.run_id
-        return await self._team.drive(child)
+        return await self.team.drive(child)
 
 
 class Broadcast:
     """`delegate_task_to_members(task)`: all members at once, on one task."""
 
-    __slots__ = ("_team", "definition")
+    __slots__ = ("definition", "team")
 
     def __init__(self, team: Members) -> None:
-        self._team = team
+        self.team = team
         self.definition = ToolDefinition(
             ALL,
             "Hand one task to all members of your team, who work at the same time, and get their answers.",
             _object({"task": _TASK} if team.rules.own_wording else {}),
         )
-
-    @property
-    def members(self) -> Mapping[str, RunnerSpec]:
-        """The members by id."""
-        return self._team.specs
-
-    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
-        """A member's run below `run`, heard as members are."""
-        return self._team.child(run, spec, input, run_id, alone=alone)
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Run every member on the task; the outcome holds all answers, in the order of the members."""
@@ -224,12 +219,10 @@ class Broadcast:
         if execution.child_run_ids:
             children = [child for child in run.children if child.run_id in execution.child_run_ids]
         else:
-            [task] = _texts(site.call.arguments, ALL, ["task"]) if self._team.rules.own_wording else [""]
-            children = [await self._team.begin(run, spec, task) for spec in self._team.specs.values()]
+            [task] = _texts(site.call.arguments, ALL, ["task"]) if self.team.rules.own_wording else [""]
+            children = [await self.team.begin(run, spec, task) for spec in self.team.specs.values()]
             execution.child_run_ids = [child.run_id for child in children]
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._outcome(run, child)) for child in children]
-        outcomes = [task.result() for task in tasks]
+        outcomes = await self.team.drive_all(run, children)
         if any(outcome.pending for outcome in outcomes):
             return ToolOutcome("", pending=True)
         parts = [
@@ -238,13 +231,6 @@ class Broadcast:
         ]
         media = [item for outcome in outcomes for item in outcome.media]
         return ToolOutcome("\n\n".join(parts), media=media, media_told=True)
-
-    async def _outcome(self, run: Run, child: Run) -> ToolOutcome:
-        if child.output.status is not RunStatus.running:  # it was over before a pause
-            return self._team.outcome(child)
-        run.paused.pop(child.run_id, None)
-        async with run.member_slots:
-            return await self._team.drive(child)
 
 
 class MemberInformation:

@@ -5,7 +5,6 @@ The list is `session_state["team_tasks"][team_id]`: whoever shares the state see
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -14,11 +13,10 @@ from typing import Any, TypeVar
 from kern.errors import InvalidStateError, ToolError
 from kern.messages import Message
 from kern.models.base import ToolDefinition
-from kern.run.output import RunStatus
 from kern.runtime.control import active_runs
 from kern.runtime.run import Run
 from kern.runtime.sink import RunSink
-from kern.runtime.spec import Again, Answer, CallSite, RunInput, RunnerSpec, ToolOutcome, arguments_of
+from kern.runtime.spec import Again, Answer, CallSite, ToolOutcome, arguments_of
 from kern.runtime.structured import AsideSink
 from kern.state.block import Block
 from kern.state.call import CallState
@@ -156,9 +154,7 @@ class TaskList:
                 spec = self.team.specs[task["assignee"]]
                 children.append(await self.team.begin(run, spec, _wording(task, everything)))
             execution.child_run_ids = [child.run_id for child in children]
-        async with asyncio.TaskGroup() as group:
-            driven = [group.create_task(self._drive(run, child)) for child in children]
-        outcomes = [task.result() for task in driven]
+        outcomes = await self.team.drive_all(run, children)
         if any(outcome.pending for outcome in outcomes):
             return ToolOutcome("", pending=True)
         done = await self.edit(run, site, lambda tasks: _finish(tasks, ids, outcomes))
@@ -180,13 +176,6 @@ class TaskList:
         for task in chosen:
             task.update(status=RUNNING, run_id=run.tree.request.run_id)
         return chosen
-
-    async def _drive(self, run: Run, child: Run) -> ToolOutcome:
-        if child.output.status is not RunStatus.running:  # it was over before a pause
-            return self.team.outcome(child)
-        run.paused.pop(child.run_id, None)
-        async with run.member_slots:
-            return await self.team.drive(child)
 
     def _member(self, member_id: str | None) -> str | None:
         if member_id is None:
@@ -218,13 +207,9 @@ class TaskTool:
         self.definition = ToolDefinition(name, description, schema)
 
     @property
-    def members(self) -> Mapping[str, RunnerSpec]:
-        """The members by id."""
-        return self._tasks.team.specs
-
-    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
-        """A member's run below `run`, heard as members are."""
-        return self._tasks.team.child(run, spec, input, run_id, alone=alone)
+    def team(self) -> Members:
+        """Who may do the tasks."""
+        return self._tasks.team
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Carry it out."""
