@@ -7,13 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from kern.db._sqlite_errors import store_errors
-from kern.db._sqlite_rows import change_of, change_values, readable, run_of, run_values, session_of
+from kern.db._sqlite_rows import change_of, change_values, info_of, readable, run_of, run_values, session_of
 from kern.db._sqlite_schema import transaction
 from kern.db.base import (
     ChangeRow,
     Commit,
     Committed,
     RunRow,
+    SessionInfo,
     SessionRow,
     StateWrite,
     applied,
@@ -27,6 +28,7 @@ _PARTS = {
         "session_id, user_id, CAST(state AS BLOB), state_version, revision, version,"
         " name, summary, created_at, updated_at, generation"
     ),
+    "info": "session_id, user_id, name, summary, created_at, updated_at, used",
     "run": "run_id, session_id, runner_id, parent_run_id, status, generation, CAST(data AS BLOB), created_at",
     "change": (
         "session_id, revision, CAST(patch AS BLOB), CAST(agent_path AS BLOB),"
@@ -38,6 +40,9 @@ _PARTS = {
 
 _NEXT = "(SELECT coalesce(max(used), 0) + 1 FROM {t})"
 """The number of a commit, in the order of all commits to the sessions of the table."""
+
+_LAST = 2**63 - 1
+"""Comes after every position."""
 
 _KEEP_CANCELS = 7 * 86400.0
 """Seconds after which a request to cancel is forgotten: no run takes that long to look."""
@@ -90,10 +95,42 @@ _SQL = {
         ORDER BY seq DESC LIMIT ?""",
     "load_changes": """
         SELECT {change} FROM {t}_changes WHERE session_id = ? AND revision > ? ORDER BY revision, seq""",
-    "list_user_sessions": """
-        SELECT {session} FROM {t} WHERE user_id = ?
-        ORDER BY used DESC LIMIT ? OFFSET ?""",
-    "list_sessions": "SELECT {session} FROM {t} ORDER BY used DESC LIMIT ? OFFSET ?",
+    "list_sessions": "SELECT {info} FROM {t} WHERE used < ? ORDER BY used DESC LIMIT ?",
+    "list_sessions_of_user": """
+        SELECT {info} FROM {t} WHERE user_id = ? AND used < ? ORDER BY used DESC LIMIT ?""",
+    "find_place": "SELECT seq FROM {t}_runs WHERE run_id = ?",
+    "find_owner": "SELECT user_id FROM {t} WHERE session_id = ?",
+    "list_runs": """
+        SELECT {run} FROM {t}_runs
+        WHERE seq < :before AND parent_run_id IS NULL AND (:status IS NULL OR status = :status)
+        ORDER BY seq DESC LIMIT :limit""",
+    "list_runs_of_session": """
+        SELECT {run} FROM {t}_runs
+        WHERE session_id = :session_id AND seq < :before AND parent_run_id IS NULL
+            AND (:status IS NULL OR status = :status)
+        ORDER BY seq DESC LIMIT :limit""",
+    # All of the user's runs are put in order, in the index, and the rows of one page are read. The cost
+    # depends on what the user has, and not on what others have.
+    "list_runs_of_user": """
+        SELECT {run} FROM {t}_runs WHERE seq IN (
+            SELECT r.seq FROM {t} AS s CROSS JOIN {t}_runs AS r ON r.session_id = s.session_id
+            WHERE s.user_id = :user_id AND r.seq < :before AND r.parent_run_id IS NULL
+                AND (:status IS NULL OR r.status = :status)
+            ORDER BY r.seq DESC LIMIT :limit)
+        ORDER BY seq DESC""",
+    # As the partial index has it: runs that are not completed are few.
+    "list_runs_by_status": """
+        SELECT {run} FROM {t}_runs INDEXED BY {t}_runs_by_status
+        WHERE status = :status AND status <> 'COMPLETED' AND parent_run_id IS NULL AND seq < :before
+        ORDER BY seq DESC LIMIT :limit""",
+    "list_runs_by_status_of_user": """
+        SELECT {run} FROM {t}_runs WHERE seq IN (
+            SELECT r.seq FROM {t}_runs AS r INDEXED BY {t}_runs_by_status
+                CROSS JOIN {t} AS s ON s.session_id = r.session_id
+            WHERE r.status = :status AND r.status <> 'COMPLETED' AND r.parent_run_id IS NULL
+                AND r.seq < :before AND s.user_id = :user_id
+            ORDER BY r.seq DESC LIMIT :limit)
+        ORDER BY seq DESC""",
     "describe_session": """
         UPDATE {t} SET name = coalesce(?, name), summary = coalesce(?, summary) WHERE session_id = ?""",
     "delete_cancels": """
@@ -101,6 +138,8 @@ _SQL = {
     "delete_runs": "DELETE FROM {t}_runs WHERE session_id = ?",
     "delete_changes": "DELETE FROM {t}_changes WHERE session_id = ?",
     "delete_session": "DELETE FROM {t} WHERE session_id = ?",
+    "sessions_of_user": "SELECT session_id FROM {t} WHERE user_id = ?",
+    "forget_cancels_of_user": "DELETE FROM {t}_cancels WHERE user_id = ? AND NOT trusted",
     # One that has longer left than it was given for: the clock was set back. Its holder has time to renew it.
     "bound_lease": """
         UPDATE {t}_leases SET expires_at = {now} + seconds WHERE name = ? AND expires_at > {now} + seconds""",
@@ -204,15 +243,49 @@ class Queries:
         return [change_of(row) for row in rows]
 
     def list_sessions(
-        self, raw: sqlite3.Connection, user_id: str | None, limit: int, offset: int
-    ) -> list[SessionRow]:
-        """Sessions, the latest used first."""
+        self, raw: sqlite3.Connection, user_id: str | None, limit: int, before: int | None
+    ) -> list[SessionInfo]:
+        """Sessions, the one with the latest commit first."""
+        name = "list_sessions" if user_id is None else "list_sessions_of_user"
+        owner = () if user_id is None else (user_id,)
         with store_errors(self._path):
-            if user_id is None:
-                rows = raw.execute(self._sql["list_sessions"], (limit, offset)).fetchall()
-            else:
-                rows = raw.execute(self._sql["list_user_sessions"], (user_id, limit, offset)).fetchall()
-        return readable(session_of, rows)
+            values = (*owner, _LAST if before is None else before, limit)
+            rows = raw.execute(self._sql[name], values).fetchall()
+        return readable(info_of, rows)
+
+    def list_runs(
+        self,
+        raw: sqlite3.Connection,
+        session_id: str | None,
+        user_id: str | None,
+        status: str | None,
+        limit: int,
+        before: str | None,
+    ) -> list[RunRow]:
+        """Runs that the application started, the newest first."""
+        values: dict[str, str | int | None] = {"status": status, "limit": limit, "before": _LAST}
+        name = "list_runs" if status in (None, "COMPLETED") else "list_runs_by_status"
+        if session_id is not None:
+            name, values["session_id"] = "list_runs_of_session", session_id
+        elif user_id is not None:
+            name, values["user_id"] = f"{name}_of_user", user_id
+        with store_errors(self._path):
+            if before is not None:
+                place = raw.execute(self._sql["find_place"], (before,)).fetchone()
+                if place is None:
+                    return []
+                values["before"] = place[0]
+            if session_id is not None and not self._owns(raw, session_id, user_id):
+                return []
+            rows = raw.execute(self._sql[name], values).fetchall()
+        return readable(run_of, rows)
+
+    def _owns(self, raw: sqlite3.Connection, session_id: str, user_id: str | None) -> bool:
+        """True if the session is the user's; None is any user."""
+        if user_id is None:
+            return True
+        found: tuple[object] | None = raw.execute(self._sql["find_owner"], (session_id,)).fetchone()
+        return found == (user_id,)
 
     def describe_session(
         self, raw: sqlite3.Connection, session_id: str, name: str | None, summary: str | None
@@ -224,9 +297,14 @@ class Queries:
     def delete_session(self, raw: sqlite3.Connection, session_id: str) -> bool:
         """Delete the session with its runs, their media and its log; False if there is no such session."""
         with transaction(raw, self._path), store_errors(self._path):
-            for name in ("delete_cancels", "delete_runs", "delete_media", "delete_changes"):
-                raw.execute(self._sql[name], (session_id,))
-            return raw.execute(self._sql["delete_session"], (session_id,)).rowcount > 0
+            return self._delete(raw, session_id)
+
+    def delete_user(self, raw: sqlite3.Connection, user_id: str) -> int:
+        """Delete all sessions of the user."""
+        with transaction(raw, self._path), store_errors(self._path):
+            raw.execute(self._sql["forget_cancels_of_user"], (user_id,))
+            own = raw.execute(self._sql["sessions_of_user"], (user_id,)).fetchall()
+            return sum([self._delete(raw, session_id) for (session_id,) in own])
 
     def acquire_lease(self, raw: sqlite3.Connection, name: str, owner: str, seconds: float) -> bool:
         """Give `owner` the lease of that name for `seconds` from now."""
@@ -284,6 +362,11 @@ class Queries:
             if index == 0:
                 repeated = generation >= run.generation
         return repeated
+
+    def _delete(self, raw: sqlite3.Connection, session_id: str) -> bool:
+        for name in ("delete_cancels", "delete_runs", "delete_media", "delete_changes"):
+            raw.execute(self._sql[name], (session_id,))
+        return raw.execute(self._sql["delete_session"], (session_id,)).rowcount > 0
 
     def _put_session(self, raw: sqlite3.Connection, row: SessionRow, write: StateWrite, *, new: bool) -> None:
         told = (row.updated_at, row.revision, row.summary)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from kern._log import named
-from kern.db.base import ChangeRow, RunRow, SessionRow
+from kern.db.base import ChangeRow, RunRow, SessionInfo, SessionRow
 from kern.errors import StoreError
 
 log = named("kern")
@@ -40,6 +40,28 @@ def session_of(values: tuple[Any, ...]) -> SessionRow:
         created_at=_seconds(created_at),
         updated_at=_seconds(updated_at),
         generation=generation,
+    )
+
+
+def info_of(values: tuple[Any, ...]) -> SessionInfo:
+    """A session's row without its state.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    session_id, user_id, name, summary, created_at, updated_at, position = values
+    what = f"session {session_id!r}"
+    _check(what, (session_id,), str)
+    _check(what, (user_id,), str, type(None))
+    _check(what, (position,), int)
+    return SessionInfo(
+        session_id=session_id,
+        user_id=user_id,
+        name=_words(name),
+        summary=_words(summary),
+        created_at=_seconds(created_at),
+        updated_at=_seconds(updated_at),
+        position=position,
     )
 
 

@@ -126,6 +126,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (run_id, trusted, user_id)
         )""",
     ),
+    (
+        # Runs that wait for a person, and failed ones, among any number of completed ones. A completed run
+        # has no entry, so that its commit writes no page more.
+        """CREATE INDEX {t}_runs_by_status ON {t}_runs (status, seq, session_id)
+            WHERE parent_run_id IS NULL AND status <> 'COMPLETED'""",
+    ),
 )
 
 

@@ -44,6 +44,29 @@ class SessionRow:
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
+class SessionInfo:
+    """A session as a listing shows it: everything but its state, which may be large.
+
+    Args:
+        session_id: The session.
+        user_id: Its owner; None if it has none.
+        name: What a person calls it.
+        summary: What was said so far, in short.
+        created_at, updated_at: Seconds since the epoch, by the clock of the process that wrote; for people.
+        position: Its place in the order of last commits, which the next page is asked for with (`before=`).
+            It rises with every commit to the session. No two sessions have the same, whatever clocks say.
+    """
+
+    session_id: str
+    user_id: str | None = None
+    name: str | None = None
+    summary: str | None = None
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    position: int = 0
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
 class RunRow:
     """A run as it is stored.
 
@@ -218,9 +241,40 @@ class Db(ABC):
 
     @abstractmethod
     async def list_sessions(
-        self, *, user_id: str | None = None, limit: int = 100, offset: int = 0
-    ) -> list[SessionRow]:
-        """Sessions, the latest committed to first, whatever a clock said; with `user_id`, that user's."""
+        self, *, user_id: str | None = None, limit: int = 100, before: int | None = None
+    ) -> list[SessionInfo]:
+        """Sessions, the one with the latest commit first, whatever a clock said. Their states are not read.
+
+        Args:
+            user_id: Only this user's sessions; None for all users.
+            limit: At most so many.
+            before: Only sessions whose `position` is below this: the position of the last one of the page
+                before.
+        """
+
+    @abstractmethod
+    async def list_runs(
+        self,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        status: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[RunRow]:
+        """Runs of any session that the application started, the newest first. Members' runs are left out.
+
+        A run is as old as its first commit, whatever a clock said: one that is continued keeps its place.
+        The runs of one status other than COMPLETED have to be found without reading the completed ones.
+
+        Args:
+            session_id: Only this session's runs.
+            user_id: Only runs in this user's sessions; None for all users.
+            status: Only runs with this `RunStatus` value, such as "PAUSED".
+            limit: At most so many.
+            before: Only runs that are older than this one: the id of the last run of the page before. If
+                that run is not stored any more, nothing is listed.
+        """
 
     @abstractmethod
     async def describe_session(
@@ -233,6 +287,13 @@ class Db(ABC):
         """Delete the session with its runs, their media and its log; False if there is no such session.
 
         A new session of that id is another generation.
+        """
+
+    @abstractmethod
+    async def delete_user(self, user_id: str) -> int:
+        """Delete all sessions of the user, as `delete_session` does, in one transaction.
+
+        Returns how many there were. Requests to cancel in the user's name are deleted, too.
         """
 
     @abstractmethod

@@ -5,12 +5,24 @@ from __future__ import annotations
 import threading
 import time
 from bisect import insort
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import dropwhile, islice
 from operator import attrgetter
 from typing import Any, NoReturn, Self
 
-from kern.db.base import NOBODY, ChangeRow, Commit, Committed, Db, RunRow, SessionRow, applied, check_commit
+from kern.db.base import (
+    NOBODY,
+    ChangeRow,
+    Commit,
+    Committed,
+    Db,
+    RunRow,
+    SessionInfo,
+    SessionRow,
+    applied,
+    check_commit,
+)
 from kern.errors import StoreError, UsageError
 
 
@@ -30,6 +42,8 @@ class _Session:
     changes: list[ChangeRow] = field(default_factory=list)
     commits: set[str] = field(default_factory=set)
     """The ids of the commits without runs."""
+    position: int = 0
+    """Of its last commit, in the order of all commits."""
 
 
 class InMemoryDb(Db):
@@ -44,7 +58,9 @@ class InMemoryDb(Db):
         self._mutex = threading.Lock()
         self._sessions: dict[str, _Session] = {}
         """In the order of their last commits."""
+        self._commits = 0
         self._runs: dict[str, RunRow] = {}
+        """In the order of their first commits; a replaced row keeps its place."""
         self._leases: dict[str, _Lease] = {}
         self._cancels: dict[str, set[str | None]] = {}  # by run: in whose name; None is trusted code
 
@@ -88,6 +104,8 @@ class InMemoryDb(Db):
             session = self._sessions.pop(commit.session_id, None) or _Session(row)
             self._sessions[commit.session_id] = session  # as the last one
             session.row = row
+            self._commits += 1
+            session.position = self._commits
             if not commit.runs:
                 session.commits.add(commit.id)
             for run in commit.runs if write.runs is None else write.runs:
@@ -136,14 +154,41 @@ class InMemoryDb(Db):
             return [change for change in (session.changes if session else ()) if change.revision > after]
 
     async def list_sessions(
-        self, *, user_id: str | None = None, limit: int = 100, offset: int = 0
-    ) -> list[SessionRow]:
-        """Sessions, the latest committed to first; with `user_id`, only that user's."""
+        self, *, user_id: str | None = None, limit: int = 100, before: int | None = None
+    ) -> list[SessionInfo]:
+        """Sessions, the one with the latest commit first."""
         with self._mutex:
-            rows = [session.row for session in reversed(self._sessions.values())]
-        if user_id is not None:
-            rows = [row for row in rows if row.user_id == user_id]
-        return rows[offset : offset + limit]
+            chosen = (
+                _info(session)
+                for session in reversed(self._sessions.values())
+                if (user_id is None or session.row.user_id == user_id)
+                and (before is None or session.position < before)
+            )
+            return list(islice(chosen, limit))
+
+    async def list_runs(
+        self,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        status: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[RunRow]:
+        """Runs of any session that the application started, the newest first."""
+        with self._mutex:
+            rows: Iterator[RunRow] = reversed(self._runs.values())
+            if before is not None:
+                rows = islice(dropwhile(lambda run: run.run_id != before, rows), 1, None)
+            chosen = (
+                run
+                for run in rows
+                if run.parent_run_id is None
+                and (session_id is None or run.session_id == session_id)
+                and (status is None or run.status == status)
+                and (user_id is None or self._sessions[run.session_id].row.user_id == user_id)
+            )
+            return list(islice(chosen, limit))
 
     async def describe_session(
         self, session_id: str, *, name: str | None = None, summary: str | None = None
@@ -162,13 +207,15 @@ class InMemoryDb(Db):
     async def delete_session(self, session_id: str) -> bool:
         """Delete the session with its runs and its log; False if there is no such session."""
         with self._mutex:
-            session = self._sessions.pop(session_id, None)
-            if session is None:
-                return False
-            for run_id in session.runs:
-                del self._runs[run_id]
-                self._cancels.pop(run_id, None)
-            return True
+            return self._delete(session_id)
+
+    async def delete_user(self, user_id: str) -> int:
+        """Delete all sessions of the user."""
+        with self._mutex:
+            for names in self._cancels.values():
+                names.discard(user_id)
+            own = [name for name, session in self._sessions.items() if session.row.user_id == user_id]
+            return sum([self._delete(session_id) for session_id in own])
 
     async def acquire_lease(self, name: str, owner: str, seconds: float) -> bool:
         """Give `owner` the lease of that name for `seconds` from now."""
@@ -222,8 +269,30 @@ class InMemoryDb(Db):
         first = self._runs.get(commit.runs[0].run_id) if commit.runs else None
         return first is not None and first.generation >= commit.runs[0].generation
 
+    def _delete(self, session_id: str) -> bool:
+        session = self._sessions.pop(session_id, None)
+        if session is None:
+            return False
+        for run_id in session.runs:
+            del self._runs[run_id]
+            self._cancels.pop(run_id, None)
+        return True
+
     def _put_run(self, session: _Session, row: RunRow) -> None:
         known = self._runs.get(row.run_id)
         if known is None or known.generation < row.generation:
             session.media |= row.media
             self._runs[row.run_id] = session.runs[row.run_id] = replace(row, media={})
+
+
+def _info(session: _Session) -> SessionInfo:
+    row = session.row
+    return SessionInfo(
+        session_id=row.session_id,
+        user_id=row.user_id,
+        name=row.name,
+        summary=row.summary,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        position=session.position,
+    )

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from kern.db._sqlite_file import SqliteFile
 from kern.db._sqlite_queries import Queries
 from kern.db._sqlite_schema import migrate
-from kern.db.base import NOBODY, ChangeRow, Commit, Committed, Db, RunRow, SessionRow
+from kern.db.base import NOBODY, ChangeRow, Commit, Committed, Db, RunRow, SessionInfo, SessionRow
 from kern.errors import UsageError
 
 T = TypeVar("T")
@@ -122,11 +122,32 @@ class SqliteDb(Db):
         return await self._read(partial(self._queries.load_changes, session_id=session_id, after=after))
 
     async def list_sessions(
-        self, *, user_id: str | None = None, limit: int = 100, offset: int = 0
-    ) -> list[SessionRow]:
-        """Sessions, the latest committed to first; with `user_id`, only that user's."""
+        self, *, user_id: str | None = None, limit: int = 100, before: int | None = None
+    ) -> list[SessionInfo]:
+        """Sessions, the one with the latest commit first; with `user_id`, only that user's."""
         return await self._read(
-            partial(self._queries.list_sessions, user_id=user_id, limit=limit, offset=offset)
+            partial(self._queries.list_sessions, user_id=user_id, limit=limit, before=before)
+        )
+
+    async def list_runs(
+        self,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        status: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[RunRow]:
+        """Runs of any session that the application started, the newest first."""
+        return await self._read(
+            partial(
+                self._queries.list_runs,
+                session_id=session_id,
+                user_id=user_id,
+                status=status,
+                limit=limit,
+                before=before,
+            )
         )
 
     async def describe_session(
@@ -140,6 +161,10 @@ class SqliteDb(Db):
     async def delete_session(self, session_id: str) -> bool:
         """Delete the session with its runs, their media and its log; False if there is no such session."""
         return await self._write(partial(self._queries.delete_session, session_id=session_id))
+
+    async def delete_user(self, user_id: str) -> int:
+        """Delete all sessions of the user, in one transaction; how many there were."""
+        return await self._write(partial(self._queries.delete_user, user_id=user_id))
 
     async def acquire_lease(self, name: str, owner: str, seconds: float) -> bool:
         """Give `owner` the lease of that name for `seconds` from now, by the clock of the machine."""

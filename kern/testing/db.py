@@ -24,12 +24,13 @@ import json
 from kern.db.base import ChangeRow, Db, SessionRow
 from kern.errors import SessionOwnershipError
 from kern.testing._db_commits import CommitConformance
+from kern.testing._db_listings import ListingConformance
 from kern.testing._db_rows import change_row, counting_commit, raises, run_row, state_commit
 
 __all__ = ["DbConformance", "change_row", "counting_commit", "run_row", "state_commit"]
 
 
-class DbConformance(CommitConformance):
+class DbConformance(CommitConformance, ListingConformance):
     """What every database does. See the module's docstring."""
 
     # Sessions
@@ -97,28 +98,6 @@ class DbConformance(CommitConformance):
         assert one.state == b'{"a":1}'
         assert [run.run_id for run in await db.load_runs("two")] == ["2"]
 
-    async def test_sessions_are_listed_the_latest_used_first(self, db: Db) -> None:
-        for session_id, user_id, now in (("a", "ann", 1.0), ("b", "bob", 2.0), ("c", "ann", 3.0)):
-            await db.commit(state_commit(session_id=session_id, user_id=user_id, now=now))
-        await db.commit(state_commit(session_id="a", user_id="ann", now=4.0))
-
-        async def listed(user_id: str | None = None, limit: int = 100, offset: int = 0) -> list[str]:
-            rows = await db.list_sessions(user_id=user_id, limit=limit, offset=offset)
-            return [row.session_id for row in rows]
-
-        assert await listed() == ["a", "c", "b"]
-        assert await listed("ann") == ["a", "c"]
-        assert await listed("nobody") == []
-        assert await listed(limit=1, offset=1) == ["c"]
-        assert await listed("ann", limit=1, offset=1) == ["c"]
-        assert (await db.list_sessions())[0] == await db.load_session("a")
-
-    async def test_a_clock_that_is_set_back_does_not_change_the_order_of_sessions(self, db: Db) -> None:
-        for now, session_id in enumerate("abc"):
-            await db.commit(state_commit(session_id=session_id, now=10.0 - now))
-        await db.commit(state_commit(None, session_id="a", runs=[run_row("r", session_id="a")], now=1.0))
-        assert [row.session_id for row in await db.list_sessions()] == ["a", "c", "b"]
-
     async def test_a_description_changes_nothing_else(self, db: Db) -> None:
         before = (await db.commit(state_commit(b'{"a":1}'))).row
         assert await db.describe_session("s", name="Shopping")
@@ -133,20 +112,6 @@ class DbConformance(CommitConformance):
     async def test_an_unknown_session_cannot_be_described(self, db: Db) -> None:
         assert not await db.describe_session("s", name="Shopping")
         assert await db.load_session("s") is None
-
-    async def test_a_deleted_session_leaves_nothing(self, db: Db) -> None:
-        await db.commit(state_commit(runs=[run_row("r")], changes=[change_row(1)]))
-        await db.commit(state_commit(session_id="other", runs=[run_row("o", session_id="other")]))
-        assert await db.delete_session("s")
-        assert await db.load_session("s") is None
-        assert await db.load_runs("s", top_level=False) == []
-        assert await db.load_run("r") is None
-        assert await db.load_changes("s") == []
-        assert await db.load_run("o") is not None
-        assert not await db.delete_session("s")
-        again = await db.commit(state_commit(user_id="another", runs=[run_row("r")]))
-        assert not again.repeated
-        assert again.row.version == 1
 
     # Runs
 

@@ -113,7 +113,7 @@ async def test_a_damaged_session_does_not_hide_the_others(tmp_path: Path) -> Non
     await agent_on(path).arun("go")
     await agent_on(path).arun("go", session_id="t")
     with sqlite3.connect(path) as raw:
-        raw.execute("UPDATE kern_sessions SET revision = 'x' WHERE session_id = 's'")
+        raw.execute("UPDATE kern_sessions SET user_id = x'00' WHERE session_id = 's'")
     raw.close()
     assert [row.session_id for row in await SqliteDb(path).list_sessions()] == ["t"]
     with pytest.raises(StoreError, match="session 's' is damaged"):
