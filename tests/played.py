@@ -12,6 +12,7 @@ from kern.messages import ToolCall
 from kern.models.base import ModelRequest, ModelResponse
 from kern.run.output import RunOutput, TeamRunOutput
 from kern.run.tool_execution import ToolExecution
+from kern.runner.definition import id_of
 from kern.team import Team
 from kern.testing import FunctionModel, tool_call
 from kern.tools.function import Function
@@ -49,9 +50,7 @@ def agent_with(*tools: Tool, **options: Any) -> Agent:
 
 def team_of(members: Sequence[Agent], **options: Any) -> Team:
     """A team whose leader delegates to all of `members` in one turn."""
-    calls = [
-        tool_call("delegate_task_to_member", member_id=member.get_id(), task="work") for member in members
-    ]
+    calls = [tool_call("delegate_task_to_member", member_id=id_of(member), task="work") for member in members]
     return Team(members=list(members), model=calling(*calls), **options)
 
 

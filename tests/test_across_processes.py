@@ -22,6 +22,8 @@ from kern.db.sqlite import SqliteDb
 from kern.messages import Message
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.run import RunOutput
+from kern.runner.compile import function_tools
+from kern.runner.definition import default_session, id_of
 from kern.testing import Fault, ModelServer, ScriptedModel, tool_call
 from kern.tools import Function, Toolkit
 from kern.tools.mcp import MCPTools
@@ -168,8 +170,8 @@ async def test_a_copy_runs_whether_the_original_has_or_not(
         twin = way(original)
         output = await twin.arun("And then?")
     assert output.status == "COMPLETED"
-    assert twin.get_id() == original.get_id()
-    assert output.session_id == original.default_session_id(None)
+    assert id_of(twin) == id_of(original)
+    assert output.session_id == default_session(original, None)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -214,9 +216,9 @@ async def test_what_was_said_in_memory_does_not_go_along_with_a_pickled_agent() 
 def test_the_tools_of_a_copy_are_the_same(way: Callable[[Any], Any]) -> None:
     original = agent()
     twin = way(original)
-    assert twin.function_tools().keys() == {"look", "find", "write", "read"}
-    for name, made in twin.function_tools().items():
-        assert made.definition == original.function_tools()[name].definition
+    assert function_tools(twin).keys() == {"look", "find", "write", "read"}
+    for name, made in function_tools(twin).items():
+        assert made.definition == function_tools(original)[name].definition
     assert twin.tools[1] is find
 
 

@@ -19,6 +19,7 @@ from kern.messages import Message
 from kern.models.base import ModelRequest, ModelResponse
 from kern.models.openai import OpenAIChat
 from kern.run import BaseRunEvent, RunCompletedEvent
+from kern.runner.definition import database_of
 from kern.runtime.session import live_sessions
 from kern.testing import FunctionModel, ModelServer, ScriptedModel, tool_call
 from kern.usage import Usage, UsageLimits
@@ -91,7 +92,7 @@ def _runs() -> list:  # type: ignore[type-arg]
 async def test_another_process_cancels_through_the_database(tmp_path) -> None:  # type: ignore[no-untyped-def]
     agent = Agent(model=ScriptedModel([tool_call("slow")]), tools=[slow], db=SqliteDb(tmp_path / "a.db"))
     task, _ = await wait_for_tool(agent, "run-3")
-    await agent.database().request_cancel("run-3")  # what acancel_run does where the run is not driven
+    await database_of(agent).request_cancel("run-3")  # what acancel_run does where the run is not driven
     output = await asyncio.wait_for(task, 10)
     assert output.status is RunStatus.cancelled
 
@@ -261,7 +262,7 @@ async def test_tools_that_wait_for_the_state_leave_room_for_the_one_that_has_it(
     calls = [tool_call("outer") for _ in range(12)]
     agent = Agent(model=ScriptedModel([ModelResponse.of(None, *calls), "done"]), tools=[outer])
     agent.session_state = {"n": 0}
-    inner_agent.db = agent.database()
+    inner_agent.db = database_of(agent)
     before = invoke.threads
     invoke.threads = ThreadPool(places=2)
     try:

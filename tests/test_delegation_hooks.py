@@ -13,6 +13,7 @@ from kern._sync.lock import FairSemaphore
 from kern._sync.threads import threads
 from kern.messages import Image
 from kern.models.base import ModelRequest, ModelResponse
+from kern.runner.definition import id_of
 from kern.testing import FunctionModel, ScriptedModel, no_leaks, tool_call
 
 Hook = Callable[..., Any]
@@ -174,7 +175,7 @@ async def test_a_hook_has_the_state_before_and_after_but_members_do_not_wait_for
         return value
 
     members = [counting_member(f"m{number}") for number in range(8)]
-    model = ScriptedModel([calls(*(delegate(member.get_id()) for member in members)), results])
+    model = ScriptedModel([calls(*(delegate(id_of(member)) for member in members)), results])
     team = Team(
         members,
         model=model,
@@ -326,7 +327,7 @@ async def test_hooks_that_wait_for_members_leave_them_the_threads(monkeypatch: p
         return function_call(**arguments)
 
     members = [counting_member(f"m{number}") for number in range(4)]
-    model = ScriptedModel([calls(*(delegate(member.get_id()) for member in members)), "done"])
+    model = ScriptedModel([calls(*(delegate(id_of(member)) for member in members)), "done"])
     team = Team(members, model=model, tool_hooks=[note], session_state={"count": 0})
     output = await team.arun("go")
     assert output.session_state == {"count": 4}

@@ -14,6 +14,7 @@ from kern.errors import KernError, ModelError
 from kern.models.base import ModelResponse
 from kern.run import BaseRunEvent, RunOutput, TeamRunOutput, event_from_dict
 from kern.run.events import TERMINAL_EVENTS
+from kern.runner.definition import database_of
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 
 
@@ -268,7 +269,7 @@ def test_four_faces_of_one_run(mode: str) -> None:
     for face in faces:
         runner = team()
         output = face(runner)
-        rows = asyncio.run(runner.database().load_runs(output.session_id, top_level=False))
+        rows = asyncio.run(database_of(runner).load_runs(output.session_id, top_level=False))
         seen.append(
             (
                 essence(output),

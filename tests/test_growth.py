@@ -313,7 +313,7 @@ def personal_data(n: int) -> Callable[[], Any]:
 @path
 def members_of_one_name(n: int) -> Callable[[], Any]:
     team = Team([Agent(name="same") for _ in range(n)])
-    return lambda: len(team.members_by_id())
+    return lambda: len(team._known_members())
 
 
 @path

@@ -14,6 +14,7 @@ from kern import Agent, RunContext, RunStatus, Team, tool
 from kern.errors import RunConflictError, UsageError
 from kern.messages import ToolCall
 from kern.models.base import ModelRequest, ModelResponse
+from kern.runner.definition import database_of
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 
 DONE: list[str] = []
@@ -190,7 +191,7 @@ async def test_a_member_of_a_member_waits_and_its_siblings_do_not() -> None:
     ]
     assert len(output.member_responses) == 2
     assert output.metrics.requests == 2 + 2 + 2 + 2
-    rows = await team.database().load_runs(output.session_id, top_level=False)
+    rows = await database_of(team).load_runs(output.session_id, top_level=False)
     assert {row.status for row in rows} == {"COMPLETED"}
     assert len(rows) == 4
 

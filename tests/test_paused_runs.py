@@ -28,6 +28,7 @@ from kern.messages import File, Image, Message, ToolCall
 from kern.models.base import Model, ModelRequest, ModelResponse
 from kern.run import BaseRunEvent, RunOutput, TeamRunOutput
 from kern.run.requirement import RunRequirement
+from kern.runner.definition import database_of
 from kern.runtime import resume
 from kern.testing import FunctionModel, ScriptedModel, no_leaks, tool_call
 from kern.usage import UsageLimits
@@ -69,7 +70,7 @@ async def confirmed(runner: Agent | Team, paused: RunOutput | TeamRunOutput, **o
 
 
 async def rows_of(runner: Agent | Team, session_id: str) -> dict[str, str]:
-    rows = await runner.database().load_runs(session_id, top_level=False)
+    rows = await database_of(runner).load_runs(session_id, top_level=False)
     return {row.runner_id: row.status for row in rows}
 
 

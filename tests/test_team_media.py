@@ -10,6 +10,7 @@ from kern import Agent, Team
 from kern.messages import Audio, Image, Message
 from kern.models.base import ModelRequest, ModelResponse
 from kern.run import TeamRunOutput
+from kern.runner.definition import id_of
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 
 
@@ -53,7 +54,7 @@ async def test_what_a_member_made_is_in_the_team_s_output_and_the_leader_is_told
 async def test_a_routed_answer_comes_with_its_media_through_any_number_of_teams() -> None:
     team: Any = painter()
     for name in ("Inner", "Outer"):
-        team = Team([team], name=name, mode="route", model=ScriptedModel([delegate(team.get_id())]))
+        team = Team([team], name=name, mode="route", model=ScriptedModel([delegate(id_of(team))]))
     output = await team.arun("a picture")
     assert output.content == "here it is"
     assert media_of(output) == [("Image", b"png"), ("Audio", b"wav")]

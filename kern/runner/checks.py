@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from pydantic_core import to_json
 
+from kern.db.base import Db
 from kern.errors import UsageError
 from kern.messages import MEDIA, ROLES, Media, Message
 from kern.models.base import Model
@@ -83,6 +84,8 @@ def check_definition(definition: Any) -> None:
     """
     check_id("id", definition.id)
     _check_common(definition)
+    if definition.db is not None and not isinstance(definition.db, Db):
+        raise UsageError(f"db takes a database, such as SqliteDb('agents.db'), not {definition.db!r}")
     for given, (name, kinds, wanted) in zip(_kinds_of(definition), _KINDS, strict=True):
         if given is not None and (
             not isinstance(given, kinds) or (kinds is _LIST and isinstance(given, str))

@@ -1,4 +1,4 @@
-"""What an agent and a team have in common: the parameters, and how they become a spec for the engine."""
+"""What an agent and a team have in common: the parameters, copies, and the ids and database of their own."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from kern.db.in_memory import InMemoryDb
 from kern.errors import UsageError
 from kern.messages import Message, Role
 from kern.models.base import Model
-from kern.models.resolve import default_model, load, resolve
+from kern.models.resolve import load
 from kern.run.events import RunEvent, TeamRunEvent
 from kern.runner.checks import check_definition
-from kern.runtime.spec import OnBusy, Retries, RunnableTool
-from kern.runtime.toolrun import FunctionTool
+from kern.runner.options import RunOptions
+from kern.runtime.spec import OnBusy, RunnableTool, RunnerSpec
 from kern.state.merge import Policies, policy_path
-from kern.state.shape import Shape
-from kern.state.spec import Migration, StateSpec
-from kern.state.typed import ModelShape, initial_state, shape_of
-from kern.tools import Tool, ToolSource, collect, loaded, without_sources
+from kern.state.spec import Migration
+from kern.state.typed import initial_state
+from kern.tools import Tool
 from kern.tools.arguments import load_pydantic
 from kern.usage import UsageLimits
 
@@ -241,7 +240,7 @@ class Definition:
         return self._twin(lambda value: copy.deepcopy(value, memo), memo)
 
     def _twin(self, copied: Callable[[Any], Any], memo: dict[int, Any]) -> Self:
-        memory = self.database() if self.db is None else None
+        memory = database_of(self) if self.db is None else None
         memo[id(self)] = twin = object.__new__(type(self))
         for part in self._parts(memory=memory):
             for name, value in (part or {}).items():
@@ -254,18 +253,6 @@ class Definition:
         given: Any = object.__getstate__(self)
         return given[0], {**given[1], "_memory": memory, "_compiled": None}
 
-    def get_id(self) -> str:
-        """The id that runs are stored under: `id`, or the name as a slug, or a generated one."""
-        return self.id or self._own_id
-
-    def default_session_id(self, user_id: str | None) -> str:
-        """The session of runs that name none: one for each user."""
-        if self.session_id is not None:
-            return self.session_id
-        if user_id is None:
-            return self._session_of_its_own()
-        return str(uuid.uuid5(uuid.UUID(self._session_of_its_own()), user_id))
-
     def _session_of_its_own(self) -> str:
         """A random id, made when it is first asked for: it is a third of what making an agent costs."""
         with _mutex:
@@ -273,90 +260,42 @@ class Definition:
                 self._own_session = str(uuid.uuid4())
             return self._own_session
 
-    def database(self) -> Db:
-        """`db`, or the memory of this object."""
-        if self.db is not None:
-            if not isinstance(self.db, Db):
-                raise UsageError(f"db takes a database, such as SqliteDb('agents.db'), not {self.db!r}")
-            return self.db
-        with _mutex:
-            if self._memory is None:
-                self._memory = InMemoryDb()
-            return self._memory
+    # What agents and teams differ in, for `kern.runner.compile`.
 
-    def chosen_model(self, inherited: Model | None) -> Model:
-        """The model that answers: this one's own, the team's, or the default."""
-        if isinstance(self.model, Model):
-            return self.model
-        if isinstance(self.model, str):
-            return resolve(self.model)
-        return inherited or default_model()
+    def _spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
+        """What the engine is told of this agent or team for one run."""
+        raise NotImplementedError
 
-    def skipped_events(self) -> list[str] | None:
-        """Names of events that are not kept with a run; None: none are."""
-        return [str(name) for name in self.events_to_skip] if self.store_events else None
+    def _known_members(self) -> Mapping[str, Definition]:
+        """The members by id, as far as they are known before a run."""
+        return {}
 
-    def retry_policy(self) -> Retries:
-        """What a run does when a model request fails."""
-        fallbacks = [resolve(m) if isinstance(m, str) else m for m in self.fallback_models or ()]
-        return Retries(self.retries, self.delay_between_retries, self.exponential_backoff, fallbacks)
+    def _state_keys(self) -> Sequence[str]:
+        """The top-level keys of the session state that the runtime itself writes for it."""
+        return ()
 
-    @property
-    def has_tool_sources(self) -> bool:
-        """Not all tools are known before a run begins."""
-        return any(isinstance(tool, ToolSource) for tool in self.tools or ())
 
-    async def loaded_tools(self) -> dict[str, RunnableTool]:
-        """The tools by name, with those of the sources, which are asked."""
-        return self.function_tools(await loaded(self.tools or ()))
+def id_of(definition: Definition) -> str:
+    """The id that runs are stored under: `id`, or the name as a slug, or a generated one."""
+    return definition.id or definition._own_id
 
-    def function_tools(self, tools: Sequence[Tool] | None = None) -> dict[str, RunnableTool]:
-        """The tools by name, made ready once for as long as they and their hooks are the same objects.
 
-        Args:
-            tools: Instead of those of `tools` that are known without asking a source.
-        """
-        listed, hooks = without_sources(self.tools or ()) if tools is None else tools, self.tool_hooks
-        given = (*listed, *hooks)
-        compiled = self._compiled
-        if compiled is None or len(compiled[0]) != len(given) or any(map(_differ, compiled[0], given)):
-            made: dict[str, RunnableTool] = {
-                name: FunctionTool(function, hooks) for name, function in collect(listed).items()
-            }
-            self._compiled = compiled = (given, made)
-        return compiled[1]
+def default_session(definition: Definition, user_id: str | None) -> str:
+    """The session of runs that name none: one for each user."""
+    if definition.session_id is not None:
+        return definition.session_id
+    own = definition._session_of_its_own()
+    return own if user_id is None else str(uuid.uuid5(uuid.UUID(own), user_id))
 
-    def state_spec(self) -> StateSpec:
-        """What is declared of the state of sessions.
 
-        Raises:
-            UsageError: Members want to see the state as something else.
-        """
-        shape = shape_of(self.session_state)
-        self.check_shape(shape)
-        return StateSpec(
-            default=self.default_state,
-            shape=shape,
-            migrations=self.state_migrations,
-            policies=self.merge or {},
-        )
-
-    def check_shape(self, shape: Shape) -> None:
-        """See that a session whose state has this shape is one that the functions here can work with.
-
-        Raises:
-            UsageError: They are written for a model that the state is no instance of.
-        """
-        own = shape_of(self.session_state)
-        if isinstance(own, ModelShape) and not own.covers(shape):
-            raise UsageError(
-                f"{self!r} has session_state={own.model.__name__}, and is a member of a team that has not; a "
-                f"session has one state: give the team session_state={own.model.__name__}, or the member none"
-            )
-
-    def default_state(self) -> dict[str, Any]:
-        """What a new session starts from."""
-        return initial_state(self.session_state)
+def database_of(definition: Definition) -> Db:
+    """`db`, or the memory of this object."""
+    if definition.db is not None:
+        return definition.db
+    with _mutex:
+        if definition._memory is None:
+            definition._memory = InMemoryDb()
+        return definition._memory
 
 
 def _load(definition: Definition) -> None:
@@ -372,10 +311,6 @@ def _load(definition: Definition) -> None:
     for model in (*others, *(definition.fallback_models or ())):
         if isinstance(model, str):
             load(model)
-
-
-def _differ(one: Any, other: Any) -> bool:
-    return one is not other and one != other
 
 
 @lru_cache(maxsize=1024)

@@ -1,67 +1,36 @@
-"""The faces of a run: `arun` and `run`, for agents and teams alike."""
+"""Running an agent or a team: start a run, go on with one that was paused, cancel one."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import PurePath
-from typing import Any, Literal, TypeVar, Unpack, overload
+from collections.abc import Coroutine, Iterator
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
-import pydantic
-
-from kern._json import jsonable
 from kern.errors import UsageError
-from kern.messages import MEDIA, ROLES, Message
-from kern.models import resolve
+from kern.run.cancel import CancelResult
 from kern.run.events import Event
 from kern.run.output import RunOutput, TeamRunOutput
-from kern.runner.checks import needs_stream
-from kern.runner.control import RunControl
-from kern.runner.input_schema import Input, checked_input
-from kern.runner.options import NO_OPTIONS, RunKeywords, RunOptions
-from kern.runner.past_runs import ReadHistoryTool
-from kern.runner.state_tool import state_tool
-from kern.runner.summary import Summarize
-from kern.runtime.hooked import hooked
+from kern.runner.access import use
+from kern.runner.checks import check_id, check_keywords, needs_stream
+from kern.runner.compile import listens, request
+from kern.runner.continuing import Continuation, continuation
+from kern.runner.definition import Definition, database_of
+from kern.runner.input import run_input
+from kern.runner.input_schema import Input
+from kern.runner.options import NO_OPTIONS, ContinueKeywords, RunKeywords, RunOptions
+from kern.runtime.cancelling import cancel_elsewhere
+from kern.runtime.control import active_runs
 from kern.runtime.portal import portal
 from kern.runtime.scheduler import execute
-from kern.runtime.spec import RunInput, RunnableTool, Step
-from kern.runtime.stream import EventBuffer, RunStream, iterate
+from kern.runtime.stream import EventBuffer, Listen, RunStream, iterate
 
 OutputT = TypeVar("OutputT", RunOutput, TeamRunOutput)
 
 
-class Runner(RunControl[OutputT]):
-    """Runs an agent or a team."""
+class Running(Definition, Generic[OutputT]):
+    """Runs of an agent or a team."""
 
     __slots__ = ()
-
-    def with_context_tools(self, functions: Mapping[str, RunnableTool]) -> dict[str, RunnableTool]:
-        """The application's own tools, and those that parameters ask for.
-
-        Raises:
-            UsageError: One of each has the same name.
-        """
-        tools = dict(functions)
-        asked_for: list[tuple[str, RunnableTool]] = []
-        if self.enable_agentic_state:
-            asked_for.append(("enable_agentic_state", state_tool(self.tool_hooks)))
-        if self.read_chat_history:
-            asked_for.append(("read_chat_history", hooked(ReadHistoryTool(), self.tool_hooks)))
-        for parameter, tool in asked_for:
-            name = tool.definition.name
-            if name in tools:
-                raise UsageError(f"{self!r}: {parameter} brings a tool {name!r}, and there is one already")
-            tools[name] = tool
-        return tools
-
-    def steps_after(self) -> list[Step]:
-        """What is done once the answer is there."""
-        if not self.enable_session_summaries:
-            return []
-        writer = self.session_summary_model
-        return [Summarize(resolve(writer) if isinstance(writer, str) else writer)]
 
     @overload
     def arun(
@@ -111,14 +80,14 @@ class Runner(RunControl[OutputT]):
             UsageError: The call cannot work as it is written.
         """
         chosen = RunOptions.of(options) if options else NO_OPTIONS
-        request = self.request(_run_input(checked_input(self.input_schema, input), chosen), chosen)
+        asked = request(self, run_input(input, self.input_schema, chosen), chosen)
         if not stream:
             needs_stream(chosen.stream_events, yield_run_output)
-            return execute(request)
-        listen = self.listens(chosen.stream_events)
+            return execute(asked)
+        listen = listens(self, chosen.stream_events)
 
         def start(buffer: EventBuffer) -> Coroutine[Any, Any, Any]:
-            return execute(request, buffer, listen)
+            return execute(asked, buffer, listen)
 
         return RunStream(start, EventBuffer(), yield_output=yield_run_output)
 
@@ -170,71 +139,170 @@ class Runner(RunControl[OutputT]):
 
         return portal.call(once)
 
+    @overload
+    def acontinue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: Literal[False] = False,
+        **options: Unpack[ContinueKeywords],
+    ) -> Coroutine[Any, Any, OutputT]: ...
+    @overload
+    def acontinue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: Literal[True],
+        yield_run_output: Literal[False] = False,
+        **options: Unpack[ContinueKeywords],
+    ) -> RunStream[OutputT, Event]: ...
+    @overload
+    def acontinue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: Literal[True],
+        yield_run_output: bool,
+        **options: Unpack[ContinueKeywords],
+    ) -> RunStream[OutputT, Event | OutputT]: ...
+    @overload
+    def acontinue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: bool,
+        yield_run_output: bool = False,
+        **options: Unpack[ContinueKeywords],
+    ) -> Coroutine[Any, Any, OutputT] | RunStream[OutputT, Event | OutputT]: ...
+    def acontinue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: bool = False,
+        yield_run_output: bool = False,
+        **options: Unpack[ContinueKeywords],
+    ) -> Any:
+        """Go on with a run that was paused; what had already run is not run again.
 
-def _run_input(input: Input, options: RunOptions) -> RunInput:
-    messages = _messages(input)
-    last = messages[-1]
-    media: dict[str, Any] = {
-        name: [*getattr(last, name), *given] for name in MEDIA if (given := getattr(options, name))
-    }
-    if media:
-        messages[-1] = replace(last, **media)
-    if not any(message.content or any(getattr(message, name) for name in MEDIA) for message in messages):
-        raise UsageError("the input is empty; give the model something to answer")
-    return RunInput(value=_as_json(input), messages=messages)
+        Works from the output of the paused run, or, after a restart, from the database by `run_id`.
 
+        Args:
+            run_response: The paused run's output, its `requirements` resolved.
+            run_id: Instead of it, the run's id.
+            requirements: The resolved requirements; without them, those of `run_response`.
+            stream, stream_events, yield_run_output: As for `arun`.
+            user_id: Whose session it is; None: whose `run_response` is, else the constructor's.
+            dependencies, output_schema, usage_limits: What the run was given as its own; they are not stored.
+                What it used before the pause counts towards the limits.
+            timeout: Seconds that this part of the run may take.
 
-def _messages(input: Input) -> list[Message]:
-    if isinstance(input, Message):
-        return [input]
-    if isinstance(input, Sequence) and not isinstance(input, str) and input:
-        items: Sequence[Any] = input
-        if all(isinstance(item, Message) or _is_message(item) for item in items):
-            return [item if isinstance(item, Message) else Message.from_dict(item) for item in items]
-        if all(isinstance(item, str) for item in items):
-            return [Message("user", "\n".join(items))]
-    return [Message("user", as_text(input))]
+        Raises:
+            UsageError: There is no such run, or an answer is not for it.
+            RunConflictError: The run does not wait, or goes on already.
+        """
+        check_keywords("continue_run", options, Continuation)
+        call = Continuation(**options)
+        if not isinstance(run_response, RunOutput | TeamRunOutput | None):
+            raise UsageError(f"continue_run takes a run's output first, not {run_response!r}; or run_id=...")
+        run_id = call.run_id or (run_response.run_id if run_response is not None else None)
+        if run_id is None:
+            raise UsageError("continue_run takes the paused run's output, or its run_id")
+        answers = call.requirements
+        if answers is None:
+            answers = run_response.requirements if run_response is not None else ()
 
+        async def start(buffer: EventBuffer | None, listen: Listen) -> Any:
+            asked = await continuation(self, run_id, run_response, answers, call)
+            return await execute(asked, buffer, listen)
 
-def _is_message(item: Any) -> bool:
-    """A message as most of the field writes one: a dict of a role and a text."""
-    return (
-        isinstance(item, Mapping)
-        and item.get("role") in ROLES
-        and isinstance(item.get("content"), str)
-        and item.keys() <= {"role", "content", "name"}
-    )
+        if not stream:
+            needs_stream(call.stream_events, yield_run_output)
+            return start(None, Listen.nothing)
+        listen = listens(self, call.stream_events)
+        return RunStream(lambda buffer: start(buffer, listen), EventBuffer(), yield_output=yield_run_output)
 
+    @overload
+    def continue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: Literal[False] = False,
+        **options: Unpack[ContinueKeywords],
+    ) -> OutputT: ...
+    @overload
+    def continue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: Literal[True],
+        yield_run_output: Literal[False] = False,
+        **options: Unpack[ContinueKeywords],
+    ) -> Iterator[Event]: ...
+    @overload
+    def continue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: Literal[True],
+        yield_run_output: bool,
+        **options: Unpack[ContinueKeywords],
+    ) -> Iterator[Event | OutputT]: ...
+    @overload
+    def continue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: bool,
+        yield_run_output: bool = False,
+        **options: Unpack[ContinueKeywords],
+    ) -> OutputT | Iterator[Event | OutputT]: ...
+    def continue_run(
+        self,
+        run_response: OutputT | None = None,
+        *,
+        stream: bool = False,
+        yield_run_output: bool = False,
+        **options: Unpack[ContinueKeywords],
+    ) -> Any:
+        """See `acontinue_run`."""
+        if stream:
+            return iterate(
+                self.acontinue_run(run_response, stream=True, yield_run_output=yield_run_output, **options)
+            )
+        needs_stream(None, yield_run_output)
+        return portal.call(lambda: self.acontinue_run(run_response, **options))
 
-def as_text(input: Any) -> str:
-    """The input as the model and the person read it."""
-    if isinstance(input, str):
-        return input if input.strip() else ""
-    if isinstance(input, Message):
-        return input.content or ""
-    if isinstance(input, pydantic.BaseModel):
-        return input.model_dump_json()
-    if isinstance(input, Mapping | Sequence) and not isinstance(input, bytes | bytearray | memoryview):
-        if input and not isinstance(input, Mapping) and all(isinstance(item, str) for item in input):
-            return "\n".join(input)
-        return json.dumps(_as_json(input), ensure_ascii=False) if input else ""
-    raise UsageError(f"input takes str, list, dict, Message or BaseModel, not {type(input).__name__}")
+    async def acancel_run(self, run_id: str, *, user_id: str | None = None) -> CancelResult:
+        """Cancel a run of this database, a member's too: whoever awaits it gets its output, with status
+        CANCELLED. Does not wait for that.
 
+        A run that still waits for its session never begins. One that waits for a person is cancelled where it
+        is stored, and cannot be continued any more. If another process drives the run, the request is written
+        to the database, where that process finds it within about a second.
 
-def _as_json(input: Input) -> Any:
-    if isinstance(input, str):
-        return input
-    if isinstance(input, Message):
-        return _without_bytes(input)
-    if isinstance(input, Sequence) and any(isinstance(item, Message) for item in input):
-        return [_without_bytes(item) if isinstance(item, Message) else item for item in input]
-    return jsonable(input)
+        Args:
+            run_id: The run.
+            user_id: Who asks, and has to be the owner of the run's session; None is trusted code, unchecked.
 
+        Returns:
+            What has come of it; true only if the run is stopped and will be stored as CANCELLED.
 
-def _without_bytes(message: Message) -> dict[str, Any]:
-    """A message as JSON; what its media are called, and their hashes, in place of bytes and files."""
-    data = message.to_dict({})
-    for item in (item for name in MEDIA for item in data.get(name, ())):
-        if path := item.pop("filepath", None):
-            item.setdefault("name", PurePath(path).name)
-    return data
+        Raises:
+            SessionOwnershipError: The run is another user's.
+        """
+        check_id("run_id", run_id)
+        check_id("user_id", user_id)
+        db = database_of(self)
+        found = active_runs.cancel(db, run_id, user_id)
+        if found is not CancelResult.unknown:
+            return found
+        return await cancel_elsewhere(db, run_id, user_id, partial(use, self))
+
+    def cancel_run(self, run_id: str, *, user_id: str | None = None) -> CancelResult:
+        """See `acancel_run`; from any thread."""
+        check_id("run_id", run_id)
+        check_id("user_id", user_id)
+        found = active_runs.cancel(database_of(self), run_id, user_id)
+        if found is not CancelResult.unknown:
+            return found
+        return portal.call(lambda: self.acancel_run(run_id, user_id=user_id))

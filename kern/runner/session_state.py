@@ -7,27 +7,23 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from kern._sync.threads import own_threads
 from kern.db.base import Commit, StateWrite
-from kern.errors import SessionOwnershipError, UsageError
-from kern.runner.checks import check_id
+from kern.errors import UsageError
+from kern.runner.access import own_call, use, wait
+from kern.runner.compile import state_spec
 from kern.runner.definition import Definition
-from kern.runtime.portal import portal
-from kern.runtime.session import ANY_USER, LiveSession, live_sessions
+from kern.runtime.session import LiveSession
 from kern.state.block import Block
 from kern.state.call import CallState
 from kern.state.codec import decode, encode
-from kern.state.enclosing import enclosing_call
 from kern.state.history import HistoryEntry, entries, first_known, state_at, unknown_revision, version_at
 from kern.state.merge import policy_path
 from kern.state.scope import Change, Taken, Writer
-
-T = TypeVar("T")
 
 
 class StateAccess(Definition):
@@ -54,9 +50,9 @@ class StateAccess(Definition):
             UsageError: The session has no such revision; the message tells which ones it has.
             InvalidStateError: The stored state does not fit what is declared of it.
         """
-        async with self._use(session_id, user_id) as session:
+        async with use(self, session_id, user_id) as session:
             if revision is None:
-                return self.state_spec().upgraded(decode(session.state.text), session.version)
+                return state_spec(self).upgraded(decode(session.state.text), session.version)
             state, _ = await _past(session, revision)
             return state
 
@@ -70,11 +66,11 @@ class StateAccess(Definition):
         Raises:
             InvalidStateError: A value is not JSON, or does not fit a typed state; nothing is changed.
         """
-        call = self._own_call(session_id, user_id)
+        call = own_call(self, session_id, user_id)
         if call is not None:
             return _update_in_call(call, updates)
-        spec = self.state_spec()
-        async with self._use(session_id, user_id, create=True) as session:
+        spec = state_spec(self)
+        async with use(self, session_id, user_id, create=True) as session:
             await session.settle(spec)
             writer = Writer(tool="update_session_state")
             edit = CallState(session.state, writer, session=session.key, shape=spec.shape)
@@ -95,7 +91,7 @@ class StateAccess(Definition):
                 "" is the whole state, and so every change.
         """
         pointer = policy_path(path) if path else ""
-        async with self._use(session_id, user_id) as session:
+        async with use(self, session_id, user_id) as session:
             taken, changes = await session.log()
             return await own_threads.run(lambda: entries(decode(taken.text), changes, pointer))
 
@@ -112,7 +108,7 @@ class StateAccess(Definition):
         Raises:
             UsageError: There is no such session, or no such revision of it.
         """
-        async with self._use(session_id, user_id) as session:
+        async with use(self, session_id, user_id) as session:
             if not session.stored and not session.busy:
                 raise UsageError(f"there is no session {session.session_id!r} to fork")
             if revision is None:
@@ -143,7 +139,7 @@ class StateAccess(Definition):
         self, updates: Mapping[str, Any], session_id: str | None = None, *, user_id: str | None = None
     ) -> dict[str, Any]:
         """See `aupdate_session_state`."""
-        call = self._own_call(session_id, user_id)
+        call = own_call(self, session_id, user_id)
         if call is not None:  # in this thread, whose call it is
             return _update_in_call(call, updates)
         return wait(lambda: self.aupdate_session_state(updates, session_id, user_id=user_id))
@@ -159,35 +155,6 @@ class StateAccess(Definition):
     ) -> str:
         """See `afork_session`."""
         return wait(lambda: self.afork_session(session_id, revision, user_id=user_id))
-
-    # Below the faces.
-
-    def _use(
-        self, session_id: str | None, user_id: str | None, *, create: bool = False
-    ) -> AbstractAsyncContextManager[LiveSession]:
-        check_id("session_id", session_id)
-        check_id("user_id", user_id)
-        owner = user_id if user_id is not None else self.user_id
-        chosen = session_id or self.default_session_id(owner)
-        claimed = owner if create and user_id is None else user_id
-        return live_sessions.use(
-            self.database(),
-            chosen,
-            spec=self.state_spec(),
-            user_id=ANY_USER if user_id is None else user_id,
-            owner=claimed,
-            creates=create,
-        )
-
-    def _own_call(self, session_id: str | None, user_id: str | None) -> CallState | None:
-        """The call that this code belongs to, if it is one of the session's."""
-        check_id("session_id", session_id)
-        check_id("user_id", user_id)
-        chosen = session_id or self.default_session_id(user_id if user_id is not None else self.user_id)
-        call = enclosing_call((self.database().identity, chosen))
-        if call is not None and user_id is not None and user_id != call.owner.session.row.user_id:
-            raise SessionOwnershipError(chosen)
-        return call
 
 
 async def _past(session: LiveSession, revision: int) -> tuple[dict[str, Any], list[Change]]:
@@ -210,8 +177,3 @@ def _update_in_call(call: CallState, updates: Mapping[str, Any]) -> dict[str, An
     edits = call.take()
     call.shape.update(edits.copy, updates)
     return decode(encode(edits.edited())[0])
-
-
-def wait(function: Callable[[], Awaitable[T]]) -> T:
-    """Await `function()` for a sync face."""
-    return portal.call(function)

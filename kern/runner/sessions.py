@@ -9,14 +9,15 @@ from kern.db.base import SessionRow
 from kern.errors import RunConflictError
 from kern.messages import Message
 from kern.run.output import RunOutput, TeamRunOutput
+from kern.runner.access import use, wait
+from kern.runner.definition import Definition, database_of
 from kern.runner.recalled import recalled
-from kern.runner.session_state import StateAccess, wait
 from kern.runtime.stored import load_output, load_outputs
 
 Output = RunOutput | TeamRunOutput
 
 
-class SessionAccess(StateAccess):
+class SessionAccess(Definition):
     """The accessors of sessions and runs, for agents and teams alike; ids and users as in `StateAccess`."""
 
     __slots__ = ()
@@ -25,15 +26,15 @@ class SessionAccess(StateAccess):
         self, session_id: str | None = None, *, user_id: str | None = None
     ) -> SessionRow | None:
         """The session as it is stored, or None."""
-        async with self._use(session_id, user_id) as session:
+        async with use(self, session_id, user_id) as session:
             return await session.db.load_session(session.session_id)
 
     async def aget_run_output(self, run_id: str, *, user_id: str | None = None) -> Output | None:
         """A run as it is stored, a member's too, or None."""
-        row = await self.database().load_run(run_id)
+        row = await database_of(self).load_run(run_id)
         if row is None:
             return None
-        async with self._use(row.session_id, user_id) as session:  # whose runs that were left are over then
+        async with use(self, row.session_id, user_id) as session:  # whose runs that were left are over then
             row = await session.db.load_run(run_id) or row
             return await load_output(session.db, row)
 
@@ -41,7 +42,7 @@ class SessionAccess(StateAccess):
         self, session_id: str | None = None, *, user_id: str | None = None
     ) -> Output | None:
         """The newest run of the session that the application started, or None."""
-        async with self._use(session_id, user_id) as session:
+        async with use(self, session_id, user_id) as session:
             rows = await session.db.load_runs(session.session_id, limit=1)
             return await load_output(session.db, rows[0]) if rows else None
 
@@ -49,7 +50,7 @@ class SessionAccess(StateAccess):
         self, session_id: str | None = None, *, user_id: str | None = None, limit: int | None = None
     ) -> list[Message]:
         """What was said in the newest `limit` runs (None: all), oldest first, without system messages."""
-        async with self._use(session_id, user_id) as session:
+        async with use(self, session_id, user_id) as session:
             rows = await session.db.load_runs(session.session_id, limit=limit)
             outputs = await load_outputs(session.db, rows)
         return [message for output in outputs for message in recalled(output).messages()]
@@ -62,7 +63,7 @@ class SessionAccess(StateAccess):
         Each run has one message of the answer, its `content`, whoever gave it: the model, a member, a tool.
         Of a run that was cut short that is the text that was shown; what a check refused is left out.
         """
-        async with self._use(session_id, user_id) as session:
+        async with use(self, session_id, user_id) as session:
             rows = await session.db.load_runs(session.session_id)
             outputs = await load_outputs(session.db, rows)
         return [message for output in outputs for message in recalled(output).chat()]
@@ -73,7 +74,7 @@ class SessionAccess(StateAccess):
         Raises:
             RunConflictError: A run of the session is going on.
         """
-        async with self._use(session_id, user_id) as session:
+        async with use(self, session_id, user_id) as session:
             if session.busy:
                 raise RunConflictError(
                     f"session {session.session_id!r} has a run that goes on; cancel it first"
@@ -85,7 +86,7 @@ class SessionAccess(StateAccess):
         self, name: str, session_id: str | None = None, *, user_id: str | None = None
     ) -> bool:
         """Give the session a name for people; False if there is no such session."""
-        async with self._use(session_id, user_id) as session:
+        async with use(self, session_id, user_id) as session:
             return await session.db.describe_session(session.session_id, name=name)
 
     async def aget_session_name(

@@ -16,9 +16,10 @@ from kern.console.chat import chat
 from kern.errors import KernError
 from kern.run.events import BaseRunEvent, Event
 from kern.run.output import RunOutput, TeamRunOutput
+from kern.runner.input import as_text
 from kern.runner.input_schema import Input
 from kern.runner.options import RunKeywords
-from kern.runner.running import Runner, as_text
+from kern.runner.running import Running
 from kern.runtime.portal import portal
 from kern.runtime.stream import RunStream
 
@@ -29,7 +30,7 @@ AskedT = TypeVar("AskedT")
 _Answer: TypeAlias = Callable[[AskedT], Coroutine[Any, Any, OutputT]]
 
 
-class TerminalRunner(Runner[OutputT]):
+class Terminal(Running[OutputT]):
     """Runs an agent or a team, and shows the run to a person."""
 
     __slots__ = ()

@@ -48,17 +48,18 @@ You lead the team whose members are listed above, and keep a list of tasks for i
 
 def roster(
     members: Mapping[str, Definition],
-    subteams: Mapping[str, Mapping[str, Definition]],
     specs: Mapping[str, RunnerSpec],
     sourced: Mapping[str, Sourced],
+    *,
+    tools_too: bool,
 ) -> str:
     """The `<team_members>` block.
 
     Args:
         members: The direct members by id.
-        subteams: The members of those that are teams.
-        specs: The members' specs, to tell of their tools as well; empty if that is not wanted.
+        specs: The members' specs by id.
         sourced: The tools of members that have some from sources, or why they cannot be had.
+        tools_too: Tell of the members' tools as well.
     """
     lines = ["<team_members>"]
     for member_id, member in members.items():
@@ -69,10 +70,10 @@ def roster(
         if member.input_schema is not None:
             schema = json.dumps(member.input_schema.model_json_schema(), ensure_ascii=False)
             lines.append(f"Its task is JSON that follows this schema: {escape(schema)}")
-        if member_id in subteams:
-            names = ", ".join(escape(sub.name or sub_id) for sub_id, sub in subteams[member_id].items())
+        if specs[member_id].is_team:
+            names = ", ".join(escape(sub.name or key) for key, sub in member._known_members().items())
             lines.append(f"A team of its own, with: {names or 'no members'}")
-        tools = dict(specs[member_id].tools) if member_id in specs else {}
+        tools = dict(specs[member_id].tools) if tools_too else {}
         more = sourced.get(member_id, {})
         if isinstance(more, ToolError):
             lines.append(f"Some of its tools cannot be had now: {escape(str(more))}")

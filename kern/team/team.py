@@ -10,32 +10,33 @@ from typing import Any
 from kern.errors import ToolError, UsageError
 from kern.models.base import Model
 from kern.run.output import TeamRunOutput
-from kern.runner.checks import check_count, check_seconds, check_tool_choice
-from kern.runner.hooks import with_hooks
-from kern.runner.input_schema import with_input
+from kern.runner.checks import check_count, check_seconds
+from kern.runner.compile import (
+    check_shape,
+    function_tools,
+    has_sources,
+    loaded_tools,
+    model_of,
+    spec_of,
+    with_checks,
+)
+from kern.runner.definition import Definition, id_of
 from kern.runner.options import NO_OPTIONS, RunOptions
-from kern.runner.output_schema import with_output
-from kern.runner.prompt import Prompt, call_for_run
-from kern.runner.running import Runner
-from kern.runner.terminal import TerminalRunner
+from kern.runner.prompt import call_for_run
+from kern.runner.session_state import StateAccess
+from kern.runner.sessions import SessionAccess
+from kern.runner.terminal import Terminal
 from kern.runtime.hooked import hooked
 from kern.runtime.run import Run
 from kern.runtime.spec import RunnableTool, RunnerSpec
-from kern.state.resolve import fill
-from kern.state.shape import Shape
-from kern.state.typed import ModelShape
-from kern.team.delegation import ALL, ONE, Broadcast, Delegation, MemberInformation, Rules
-from kern.team.delegation import Members as TeamMembers
+from kern.team.delegation import ALL, ONE, Broadcast, Delegation, MemberInformation, Members, Rules
 from kern.team.mode import TeamMode, chosen_mode
 from kern.team.prompt import Sourced, roster, with_rules
 from kern.team.tasks import KEY, TaskList
 
-Member = Runner[Any]
-"""An agent or a team."""
-
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True)
-class Team(TerminalRunner[TeamRunOutput]):
+class Team(Terminal[TeamRunOutput], SessionAccess, StateAccess):
     """A leader that answers with the help of members, which are agents or teams.
 
         team = Team(members=[buyer, cook], session_state={"shopping_list": []})
@@ -66,7 +67,7 @@ class Team(TerminalRunner[TeamRunOutput]):
         stream_member_events: With `stream_events=True`: members' events are part of the team's.
     """
 
-    members: Sequence[Member] | Callable[..., Any] = field(kw_only=False)
+    members: Sequence[Definition] | Callable[..., Any] = field(kw_only=False)
     mode: TeamMode | str | None = None
     respond_directly: bool = False
     delegate_to_all_members: bool = False
@@ -83,39 +84,38 @@ class Team(TerminalRunner[TeamRunOutput]):
     stream_member_events: bool = True
 
     def __post_init__(self) -> None:
-        TerminalRunner.__post_init__(self)
+        Definition.__post_init__(self)
         check_seconds("member_timeout", self.member_timeout)
         check_count("num_team_history_runs", self.num_team_history_runs)
         check_count("max_iterations", self.max_iterations)
         self._chosen_mode()
 
-    def build_spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
-        """What the engine is told of this team for one run."""
-        model = self.chosen_model(inherited_model)
-        known = self.members_by_id()
-        spec = self._spec(options, model, known, self.function_tools(), {})
-        asks = self.add_member_tools_to_context and any(m.has_tool_sources for m in known.values())
-        if not callable(self.members) and not self.has_tool_sources and not asks:
+    def _spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
+        model = model_of(self, inherited_model)
+        known = self._known_members()
+        spec = self._spec_with(options, model, known, function_tools(self), {})
+        asks = self.add_member_tools_to_context and any(map(has_sources, known.values()))
+        if not callable(self.members) and not has_sources(self) and not asks:
             return spec
 
         async def expand(run: Run) -> RunnerSpec:
             members = await self._members_for(run)
             sourced = await self._sourced_tools(members)
-            return self._spec(options, model, members, await self.loaded_tools(), sourced)
+            return self._spec_with(options, model, members, await loaded_tools(self), sourced)
 
         return replace(spec, expand=expand)
 
-    async def _members_for(self, run: Run) -> Mapping[str, Member]:
+    async def _members_for(self, run: Run) -> Mapping[str, Definition]:
         if not callable(self.members):
-            return self.members_by_id()
+            return self._known_members()
         members = self._by_id(await call_for_run(run, self.members, "members"))
         for member in members.values():
-            member.check_shape(run.tree.request.state.shape)
+            check_shape(member, run.tree.request.state.shape, (self,))
         return members
 
-    async def _sourced_tools(self, members: Mapping[str, Member]) -> Mapping[str, Sourced]:
+    async def _sourced_tools(self, members: Mapping[str, Definition]) -> Mapping[str, Sourced]:
         """The tools that members have from sources such as MCP servers, if the leader is to know of them."""
-        asked = [key for key, member in members.items() if member.has_tool_sources]
+        asked = [key for key, member in members.items() if has_sources(member)]
         if not self.add_member_tools_to_context or not asked:
             return {}
         try:
@@ -125,45 +125,34 @@ class Team(TerminalRunner[TeamRunOutput]):
             raise errors.exceptions[0] from None
         return {key: task.result() for key, task in loading.items()}
 
-    def _spec(
+    def _spec_with(
         self,
         options: RunOptions,
         model: Model,
-        members: Mapping[str, Member],
+        members: Mapping[str, Definition],
         functions: Mapping[str, RunnableTool],
         sourced: Mapping[str, Sourced],
     ) -> RunnerSpec:
-        specs = {
-            member_id: _named(member.build_spec(NO_OPTIONS, model), member_id)
-            for member_id, member in members.items()
-        }
-        subteams = {
-            key: member.members_by_id() for key, member in members.items() if isinstance(member, Team)
-        }
-        about = roster(members, subteams, specs if self.add_member_tools_to_context else {}, sourced)
+        specs = {key: _named(member._spec(NO_OPTIONS, model), key) for key, member in members.items()}
+        about = roster(members, specs, sourced, tools_too=self.add_member_tools_to_context)
         mode = self._chosen_mode()
-        tasks = TaskList(self.get_id(), TeamMembers(specs, self._rules(mode)), self.max_iterations)
-        own = self._own_tools(mode, tasks, about) if specs else {}
-        tools = self.with_context_tools(functions)
-        if taken := own.keys() & tools.keys():
+        rules = with_rules(about, mode) if specs else None
+        spec = spec_of(self, options, model, functions, is_team=True, roster=rules)
+        spec = replace(spec, stores_children=self.store_member_responses)
+        if specs:
+            spec = self._with_members(spec, specs, mode, about)
+        return with_checks(spec, self, options)
+
+    def _with_members(
+        self, spec: RunnerSpec, specs: Mapping[str, RunnerSpec], mode: TeamMode, about: str
+    ) -> RunnerSpec:
+        """`spec`, with the tools by which the leader reaches its members."""
+        tasks = TaskList(spec.id, Members(specs, self._rules(mode)), self.max_iterations)
+        own = self._own_tools(mode, tasks, about)
+        if taken := own.keys() & spec.tools.keys():
             raise UsageError(f"{self!r}: a tool may not be named {', '.join(taken)}, which is the team's own")
-        spec = RunnerSpec(
-            id=self.get_id(),
-            name=self.name,
-            is_team=True,
-            model=model,
-            tools={**tools, **own},
-            prompt=Prompt.of(self, options, with_rules(about, mode) if specs else None),
-            review=tasks.review if mode is TeamMode.tasks and specs else None,
-            sink=tasks.sink if mode is TeamMode.tasks and specs else None,
-            after=self.steps_after(),
-            tool_choice=check_tool_choice(self.tool_choice),
-            tool_call_limit=self.tool_call_limit,
-            max_requests=self.max_requests,
-            retries=self.retry_policy(),
-            stores_children=self.store_member_responses,
-        )
-        return with_output(with_input(with_hooks(spec, self), self.input_schema), self, options)
+        spec = replace(spec, tools={**spec.tools, **own})
+        return replace(spec, review=tasks.review, sink=tasks.sink) if mode is TeamMode.tasks else spec
 
     def _own_tools(self, mode: TeamMode, tasks: TaskList, about: str) -> dict[str, RunnableTool]:
         """The tools by which the leader reaches its members."""
@@ -196,59 +185,34 @@ class Team(TerminalRunner[TeamRunOutput]):
             delegate_to_all_members=self.delegate_to_all_members,
         )
 
-    def members_by_id(self) -> Mapping[str, Member]:
-        """The direct members under the ids that the leader uses; none where a function makes them.
-
-        Raises:
-            UsageError: Two members have the same explicit id, or something is no agent or team.
-        """
+    def _known_members(self) -> Mapping[str, Definition]:
         return {} if callable(self.members) else self._by_id(self.members)
 
-    def _by_id(self, members: Any) -> dict[str, Member]:
+    def _by_id(self, members: Any) -> dict[str, Definition]:
         if not isinstance(members, Sequence) or isinstance(members, str):
             raise UsageError(f"{self!r}: members takes a list of agents and teams, not {members!r}")
-        found: dict[str, Member] = {}
+        found: dict[str, Definition] = {}
         numbers: dict[str, int] = {}
         for member in members:
-            if not isinstance(member, Runner):
+            if not isinstance(member, Definition):
                 raise UsageError(f"{self!r}: a member is an Agent or a Team, not {type(member).__name__}")
-            member_id = member.get_id()
+            member_id = id_of(member)
             if member_id in found and member.id is not None and found[member_id].id is not None:
                 raise UsageError(f"{self!r}: two members have the id {member_id!r}")
             found[_free(member_id, found, numbers)] = member
         return found
 
-    def check_shape(self, shape: Shape) -> None:
-        """See that all members can work with a state of this shape."""
-        TerminalRunner.check_shape(self, shape)
-        if self._chosen_mode() is TeamMode.tasks and isinstance(shape, ModelShape) and not shape.takes(KEY):
-            raise UsageError(
-                f"{self!r} keeps its task list in the session state: give {shape.model.__name__} a field "
-                f"`{KEY}: dict[str, Any] = {{}}`"
-            )
-        for member in self.members_by_id().values():
-            member.check_shape(shape)
-
-    def default_state(self) -> dict[str, Any]:
-        """What a new session starts from: the team's own state, and what members bring that it lacks.
-
-        A typed state has defaults of its own, and lacks nothing.
-        """
-        state = TerminalRunner.default_state(self)
-        if not isinstance(self.session_state, Mapping | None):
-            return state
-        for member in self.members_by_id().values():
-            state = fill(state, member.default_state())
-        return state
+    def _state_keys(self) -> Sequence[str]:
+        return (KEY,) if self._chosen_mode() is TeamMode.tasks else ()
 
     def _shows_members(self) -> bool:
         return self.show_members_responses
 
 
-async def _loaded(member: Member) -> Sourced:
+async def _loaded(member: Definition) -> Sourced:
     """A member's tools; or why they cannot be had, which is the member's trouble and not the team's."""
     try:
-        return await member.loaded_tools()
+        return await loaded_tools(member)
     except ToolError as error:
         return error
 

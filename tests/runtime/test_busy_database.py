@@ -15,6 +15,7 @@ import pytest
 from kern import Agent
 from kern.db import InMemoryDb, SqliteDb
 from kern.errors import StoreBusyError, StoreError
+from kern.runner.definition import database_of
 from kern.testing import FunctionModel
 
 
@@ -39,7 +40,7 @@ async def test_the_time_does_not_add_up_per_run_of_a_session(tmp_path: Path) -> 
     assert took < 12 * 0.5 / 2  # one wait, or two; twelve would be 6 s
     assert all(result.run_output.session_state == {} for result in results)  # type: ignore[union-attr]
     assert (await agent.arun("go")).content == "hi"
-    assert len(await agent.database().load_runs("s")) == 2
+    assert len(await database_of(agent).load_runs("s")) == 2
 
 
 class Counting(InMemoryDb):

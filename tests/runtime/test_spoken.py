@@ -26,6 +26,7 @@ from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
 from kern.models.openai import OpenAIChat
 from kern.run import RunOutput, TeamRunOutput
 from kern.run.events import BaseRunEvent, ModelRetryEvent, RunContentEvent, RunIntermediateContentEvent
+from kern.runner.definition import database_of
 from kern.testing import Answer, Fault, FunctionModel, ModelServer, ScriptedModel, tool_call
 
 
@@ -451,7 +452,7 @@ async def test_what_was_shown_before_a_run_was_cut_short_is_kept(
     assert output.content.startswith(seen)
     assert [m.content for m in await runner.aget_chat_history()] == ["go", output.content]
     model = ScriptedModel(["next"])
-    asker = Agent(model=model, db=runner.database(), session_id="s", add_history_to_context=True)
+    asker = Agent(model=model, db=database_of(runner), session_id="s", add_history_to_context=True)
     await asker.arun("And?")
     told = model.requests[0].messages
     assert [m.role for m in told] == ["user", "assistant", "tool", "assistant", "user"]

@@ -19,6 +19,7 @@ from kern.db.sqlite import SqliteDb
 from kern.errors import RetryAgentRun, StopAgentRun, UsageError
 from kern.run import RunContext
 from kern.run.output import RunOutput
+from kern.runner.definition import database_of
 from kern.runtime.session import live_sessions
 from kern.state.call import CallState
 from kern.tools.function import Function
@@ -567,7 +568,7 @@ async def test_a_wait_that_takes_too_long_names_the_waiter_and_the_holder(kind: 
 
     tool = {"sync": wait, "async": wait_async, "block": wait_in_block}[kind]
     hogging = agent_with(hog, name="Hog", session_id="one")
-    waiting = agent_with(tool, name="Waiter", session_id="one", db=hogging.database())
+    waiting = agent_with(tool, name="Waiter", session_id="one", db=database_of(hogging))
     run = asyncio.create_task(hogging.arun("go"))
     await until(lambda: _holder() is not None)
     output = await waiting.arun("go")
@@ -602,7 +603,7 @@ async def test_a_cancellation_that_arrives_at_the_gate_is_thrown_into_the_tool_a
         await pause_over.wait()
 
     waiting = agent_with(wait, name="Waiter", session_id="one")
-    hogging = agent_with(hog, name="Hog", session_id="one", db=waiting.database())
+    hogging = agent_with(hog, name="Hog", session_id="one", db=database_of(waiting))
     second = asyncio.create_task(waiting.arun("go"))
     await started.wait()
     first = asyncio.create_task(hogging.arun("go"))
@@ -630,7 +631,7 @@ async def test_a_timeout_that_passes_at_the_gate_ends_the_call() -> None:
         run_context.session_state["never"] = True
 
     hogging = agent_with(hog, session_id="one")
-    waiting = agent_with(Function(wait, timeout=0.05), session_id="one", db=hogging.database())
+    waiting = agent_with(Function(wait, timeout=0.05), session_id="one", db=database_of(hogging))
     first = asyncio.create_task(hogging.arun("go"))
     await until(lambda: _holder() is not None)
     output = await waiting.arun("go")
@@ -721,7 +722,7 @@ async def test_the_thread_of_a_cancelled_tool_that_waits_for_the_state_is_woken(
         woken.set()
 
     hogging = agent_with(hog, session_id="one")
-    waiting = agent_with(wait, session_id="one", db=hogging.database())
+    waiting = agent_with(wait, session_id="one", db=database_of(hogging))
     first = asyncio.create_task(hogging.arun("go"))
     await until(lambda: _holder() is not None)
     second = asyncio.create_task(waiting.arun("go"))
@@ -744,7 +745,7 @@ async def test_runs_on_several_loops_and_threads_share_one_session() -> None:
     agents = [agent_with(bump_async, bump_sync, session_id="one", session_state={"count": 0})]
     agents += [
         agent_with(
-            bump_sync, bump_async, session_id="one", db=agents[0].database(), session_state={"count": 0}
+            bump_sync, bump_async, session_id="one", db=database_of(agents[0]), session_state={"count": 0}
         )
         for _ in range(2)
     ]

@@ -20,6 +20,7 @@ from kern import Agent, RunContext, RunStatus, Team
 from kern.db.sqlite import SqliteDb
 from kern.errors import InvalidStateError, UsageError
 from kern.run import RunStartedEvent, SessionStateChangedEvent
+from kern.runner.definition import database_of
 from kern.state.typed import ModelShape, initial_state
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 
@@ -164,7 +165,7 @@ async def test_a_nested_run_edits_the_very_instance_of_its_caller() -> None:
         items.append(Item(name="last"))
         return "done"
 
-    caller = agent_with(outer, session_id="s", session_state=Cart, db=agent.database())
+    caller = agent_with(outer, session_id="s", session_state=Cart, db=database_of(agent))
     output = await caller.arun("go")
     assert output.session_state is not None
     assert [item["name"] for item in output.session_state["items"]] == ["first", "milk", "last"]
@@ -464,7 +465,7 @@ async def test_a_fork_from_before_a_migration_is_migrated_in_its_turn() -> None:
     agent = agent_with(look, session_id="s", session_state=Old)
     await agent.aupdate_session_state({"price": 6})
     newer = agent_with(
-        look, session_id="s", session_state=Old, state_migrations=[to_cents], db=agent.database()
+        look, session_id="s", session_state=Old, state_migrations=[to_cents], db=database_of(agent)
     )
     await newer.arun("go")
     assert await newer.aget_session_state(revision=1) == {"price": 6}
@@ -507,10 +508,10 @@ async def test_what_cannot_be_loaded_fails_loudly_and_keeps_the_row(
 async def test_a_state_of_a_newer_version_is_not_touched() -> None:
     newer = agent_with(look, session_id="s", session_state=New, state_migrations=[to_cents])
     await newer.arun("go")
-    older = agent_with(look, session_id="s", session_state=New, db=newer.database())
+    older = agent_with(look, session_id="s", session_state=New, db=database_of(newer))
     with pytest.raises(InvalidStateError, match="has version 1, written by a newer version"):
         await older.arun("go")
-    plain = agent_with(look, session_id="s", db=newer.database())
+    plain = agent_with(look, session_id="s", db=database_of(newer))
     await plain.arun("go", session_state={"price": 7})
     row = await newer.aget_session()
     assert row is not None
@@ -524,7 +525,7 @@ async def test_a_run_that_joins_a_live_session_with_a_newer_class_brings_it_up_t
         return str(execution_of(output, "look").result)
 
     older = agent_with(nested, session_id="s", session_state=Old)
-    newer = agent_with(look, session_id="s", session_state=New, db=older.database())
+    newer = agent_with(look, session_id="s", session_state=New, db=database_of(older))
     output = await older.arun("go")
     assert execution_of(output, "nested").result == "New(price=5, currency='EUR')"
 
@@ -537,7 +538,7 @@ async def test_a_migration_does_not_hide_in_a_call_that_may_be_undone() -> None:
 
     older = agent_with(nested, session_id="s", session_state=Old)
     newer = agent_with(
-        look, session_id="s", session_state=Old, state_migrations=[to_cents], db=older.database()
+        look, session_id="s", session_state=Old, state_migrations=[to_cents], db=database_of(older)
     )
     output = await older.arun("go")
     assert "UsageError: the state of session 's' has version 0" in str(execution_of(output, "nested").result)

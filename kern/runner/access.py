@@ -1,0 +1,61 @@
+"""The session that an accessor means, and its live state."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
+
+from kern.errors import SessionOwnershipError
+from kern.runner.checks import check_id
+from kern.runner.compile import state_spec
+from kern.runner.definition import Definition, database_of, default_session
+from kern.runtime.portal import portal
+from kern.runtime.session import ANY_USER, LiveSession, live_sessions
+from kern.state.call import CallState
+from kern.state.enclosing import enclosing_call
+
+T = TypeVar("T")
+
+
+def use(
+    definition: Definition, session_id: str | None, user_id: str | None, *, create: bool = False
+) -> AbstractAsyncContextManager[LiveSession]:
+    """The live session.
+
+    Args:
+        session_id: None is the default session, of `user_id` if that is given.
+        user_id: Has to be the owner; None is trusted code, unchecked.
+        create: Make the session if there is none.
+
+    Raises:
+        SessionOwnershipError: The session is another user's; raised on entry.
+    """
+    check_id("session_id", session_id)
+    check_id("user_id", user_id)
+    owner = user_id if user_id is not None else definition.user_id
+    return live_sessions.use(
+        database_of(definition),
+        session_id or default_session(definition, owner),
+        spec=state_spec(definition),
+        user_id=ANY_USER if user_id is None else user_id,
+        owner=owner if create and user_id is None else user_id,
+        creates=create,
+    )
+
+
+def own_call(definition: Definition, session_id: str | None, user_id: str | None) -> CallState | None:
+    """The call that this code belongs to, if it is one of the session's."""
+    check_id("session_id", session_id)
+    check_id("user_id", user_id)
+    owner = user_id if user_id is not None else definition.user_id
+    chosen = session_id or default_session(definition, owner)
+    call = enclosing_call((database_of(definition).identity, chosen))
+    if call is not None and user_id is not None and user_id != call.owner.session.row.user_id:
+        raise SessionOwnershipError(chosen)
+    return call
+
+
+def wait(function: Callable[[], Awaitable[T]]) -> T:
+    """Await `function()` for a sync face."""
+    return portal.call(function)

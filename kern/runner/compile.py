@@ -1,0 +1,243 @@
+"""What the engine needs of a definition: the model, the tools, the state's declaration, a run's request."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from kern.errors import UsageError
+from kern.models.base import Model
+from kern.models.resolve import default_model, resolve
+from kern.runner.checks import check_tool_choice
+from kern.runner.definition import Definition, database_of, default_session, id_of
+from kern.runner.hooks import with_hooks
+from kern.runner.input_schema import with_input
+from kern.runner.options import RunOptions
+from kern.runner.output_schema import with_output
+from kern.runner.past_runs import ReadHistoryTool
+from kern.runner.prompt import Prompt
+from kern.runner.state_tool import state_tool
+from kern.runner.summary import Summarize
+from kern.runtime.debug import show_debug_messages
+from kern.runtime.hooked import hooked
+from kern.runtime.spec import Retries, RunInput, RunnableTool, RunnerSpec, RunRequest, Step
+from kern.runtime.stream import Listen
+from kern.runtime.toolrun import FunctionTool
+from kern.state.resolve import fill
+from kern.state.shape import Shape
+from kern.state.spec import StateSpec
+from kern.state.typed import ModelShape, initial_state, shape_of
+from kern.tools import Tool, ToolSource, collect, loaded, without_sources
+
+
+def request(definition: Definition, input: RunInput, options: RunOptions) -> RunRequest:
+    """What the engine is asked for: a run on `input`, as the constructor and the call say."""
+    user_id = options.user_id if options.user_id is not None else definition.user_id
+    debug = definition.debug_mode if options.debug_mode is None else options.debug_mode
+    limits = definition.usage_limits if options.usage_limits is None else options.usage_limits
+    if debug:
+        show_debug_messages()
+    state = state_spec(definition)
+    return RunRequest(
+        spec=definition._spec(options),
+        input=input,
+        db=database_of(definition),
+        run_id=options.run_id or str(uuid.uuid4()),
+        session_id=options.session_id or default_session(definition, user_id),
+        user_id=user_id,
+        state=state,
+        session_state=options.session_state,
+        overwrite_state=definition.overwrite_db_session_state,
+        on_busy=definition.on_busy,
+        on_duplicate=None if options.run_id is None else options.on_duplicate,
+        dependencies={**(definition.dependencies or {}), **(options.dependencies or {})},
+        metadata={**(definition.metadata or {}), **(options.metadata or {})},
+        timeout=definition.timeout if options.timeout is None else options.timeout,
+        usage_limits=limits,
+        skip_events=_skipped_events(definition),
+        debug=definition.debug_level if debug else 0,
+    )
+
+
+def listens(definition: Definition, stream_events: bool | None) -> Listen:
+    """What a stream yields: what its run says, or the constructor."""
+    everything = definition.stream_events if stream_events is None else stream_events
+    return Listen.everything if everything else Listen.content
+
+
+def spec_of(
+    definition: Definition,
+    options: RunOptions,
+    model: Model,
+    functions: Mapping[str, RunnableTool],
+    *,
+    is_team: bool = False,
+    roster: str | None = None,
+) -> RunnerSpec:
+    """What agents and teams are for the engine alike; `with_checks` completes it.
+
+    Args:
+        functions: The application's own tools by name.
+        roster: What a team's leader is told of its members.
+    """
+    return RunnerSpec(
+        id=id_of(definition),
+        name=definition.name,
+        is_team=is_team,
+        model=model,
+        tools=_with_context_tools(definition, functions),
+        prompt=Prompt.of(definition, options, roster),
+        after=_steps_after(definition),
+        tool_choice=check_tool_choice(definition.tool_choice),
+        tool_call_limit=definition.tool_call_limit,
+        max_requests=definition.max_requests,
+        retries=_retries(definition),
+    )
+
+
+def with_checks(spec: RunnerSpec, definition: Definition, options: RunOptions) -> RunnerSpec:
+    """`spec`, with the hooks of `definition` and what it asks of input and answer."""
+    return with_output(with_input(with_hooks(spec, definition), definition.input_schema), definition, options)
+
+
+def model_of(definition: Definition, inherited: Model | None) -> Model:
+    """The model that answers: the definition's own, the team's, or the default."""
+    if isinstance(definition.model, Model):
+        return definition.model
+    if isinstance(definition.model, str):
+        return resolve(definition.model)
+    return inherited or default_model()
+
+
+def has_sources(definition: Definition) -> bool:
+    """Not all tools are known before a run begins."""
+    return any(isinstance(tool, ToolSource) for tool in definition.tools or ())
+
+
+async def loaded_tools(definition: Definition) -> dict[str, RunnableTool]:
+    """The tools by name, with those of the sources, which are asked."""
+    return function_tools(definition, await loaded(definition.tools or ()))
+
+
+def function_tools(definition: Definition, tools: Sequence[Tool] | None = None) -> dict[str, RunnableTool]:
+    """The tools by name, made ready once for as long as they and their hooks are the same objects.
+
+    Args:
+        tools: Instead of those of the definition that are known without asking a source.
+    """
+    hooks = definition.tool_hooks
+    listed = without_sources(definition.tools or ()) if tools is None else tools
+    given = (*listed, *hooks)
+    compiled = definition._compiled
+    if compiled is None or len(compiled[0]) != len(given) or any(map(_differ, compiled[0], given)):
+        made: dict[str, RunnableTool] = {
+            name: FunctionTool(function, hooks) for name, function in collect(listed).items()
+        }
+        definition._compiled = compiled = (given, made)
+    return compiled[1]
+
+
+def state_spec(definition: Definition) -> StateSpec:
+    """What is declared of the state of sessions.
+
+    Raises:
+        UsageError: Members want to see the state as something else.
+    """
+    shape = shape_of(definition.session_state)
+    check_shape(definition, shape)
+    return StateSpec(
+        default=partial(default_state, definition),
+        shape=shape,
+        migrations=definition.state_migrations,
+        policies=definition.merge or {},
+    )
+
+
+def check_shape(definition: Definition, shape: Shape, above: tuple[Definition, ...] = ()) -> None:
+    """See that a session whose state has this shape is one that the functions here can work with.
+
+    Args:
+        above: The teams of which it is a member.
+
+    Raises:
+        UsageError: They are written for a model that the state is not an instance of, or a team is a member
+            of itself.
+    """
+    if definition in above:
+        raise UsageError(f"members: {definition!r} contains itself")
+    own = shape_of(definition.session_state)
+    if isinstance(own, ModelShape) and not own.covers(shape):
+        raise UsageError(
+            f"{definition!r} has session_state={own.model.__name__}, and is a member of a team that has not; "
+            f"a session has one state: give the team session_state={own.model.__name__}, or the member none"
+        )
+    if isinstance(shape, ModelShape):
+        for key in definition._state_keys():
+            if not shape.takes(key):
+                raise UsageError(
+                    f"{definition!r} keeps its {key} in the session state: give {shape.model.__name__} "
+                    f"a field `{key}: dict[str, Any] = {{}}`"
+                )
+    for member in definition._known_members().values():
+        check_shape(member, shape, (*above, definition))
+
+
+def default_state(definition: Definition) -> dict[str, Any]:
+    """What a new session starts from: the definition's own state, and what members bring that it lacks.
+
+    A typed state has defaults of its own, and lacks nothing.
+    """
+    state = initial_state(definition.session_state)
+    if isinstance(definition.session_state, Mapping | None):
+        for member in definition._known_members().values():
+            state = fill(state, default_state(member))
+    return state
+
+
+def _with_context_tools(
+    definition: Definition, functions: Mapping[str, RunnableTool]
+) -> dict[str, RunnableTool]:
+    """The application's own tools, and those that parameters ask for.
+
+    Raises:
+        UsageError: One of each has the same name.
+    """
+    tools = dict(functions)
+    asked_for: list[tuple[str, RunnableTool]] = []
+    if definition.enable_agentic_state:
+        asked_for.append(("enable_agentic_state", state_tool(definition.tool_hooks)))
+    if definition.read_chat_history:
+        asked_for.append(("read_chat_history", hooked(ReadHistoryTool(), definition.tool_hooks)))
+    for parameter, tool in asked_for:
+        name = tool.definition.name
+        if name in tools:
+            raise UsageError(f"{definition!r}: {parameter} brings a tool {name!r}, and there is one already")
+        tools[name] = tool
+    return tools
+
+
+def _steps_after(definition: Definition) -> list[Step]:
+    """What is done once the answer is there."""
+    if not definition.enable_session_summaries:
+        return []
+    writer = definition.session_summary_model
+    return [Summarize(resolve(writer) if isinstance(writer, str) else writer)]
+
+
+def _skipped_events(definition: Definition) -> list[str] | None:
+    """Names of events that are not kept with a run; None: none are."""
+    return [str(name) for name in definition.events_to_skip] if definition.store_events else None
+
+
+def _retries(definition: Definition) -> Retries:
+    """What a run does when a model request fails."""
+    fallbacks = [resolve(m) if isinstance(m, str) else m for m in definition.fallback_models or ()]
+    return Retries(
+        definition.retries, definition.delay_between_retries, definition.exponential_backoff, fallbacks
+    )
+
+
+def _differ(one: Any, other: Any) -> bool:
+    return one is not other and one != other

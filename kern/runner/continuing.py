@@ -1,0 +1,77 @@
+"""Going on with a run that was paused: the keywords of `continue_run`, and what the engine is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pydantic
+from pydantic_core import from_json
+
+from kern.errors import UsageError
+from kern.run.output import RunOutput, TeamRunOutput, output_from_dict
+from kern.run.requirement import RunRequirement
+from kern.runner.checks import check_id, check_limits, check_seconds
+from kern.runner.compile import request
+from kern.runner.definition import Definition, database_of
+from kern.runner.options import RunOptions
+from kern.runtime.spec import Resume, RunInput, RunRequest
+from kern.runtime.stored import reading
+from kern.usage import UsageLimits
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Continuation:
+    """The keywords of one `continue_run`, checked."""
+
+    run_id: str | None = None
+    requirements: Sequence[RunRequirement] | None = None
+    stream_events: bool | None = None
+    user_id: str | None = None
+    dependencies: Mapping[str, Any] | None = None
+    output_schema: type[pydantic.BaseModel] | Mapping[str, Any] | None = None
+    timeout: float | None = None
+    usage_limits: UsageLimits | None = None
+    debug_mode: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_id("run_id", self.run_id)
+        check_id("user_id", self.user_id)
+        check_seconds("timeout", self.timeout)
+        check_limits(self.usage_limits)
+
+
+async def continuation(
+    definition: Definition,
+    run_id: str,
+    run_response: RunOutput | TeamRunOutput | None,
+    answers: Sequence[RunRequirement],
+    call: Continuation,
+) -> RunRequest:
+    """What the engine is asked for: to go on with the run.
+
+    Raises:
+        UsageError: There is no such run.
+    """
+    db = database_of(definition)
+    row = await db.load_run(run_id)
+    if row is None:
+        raise UsageError(f"no run {run_id!r} is stored here; a run is continued with the db it was made with")
+    user_id = call.user_id
+    if user_id is None and run_response is not None:
+        user_id = run_response.user_id
+    options = RunOptions(
+        run_id=run_id,
+        session_id=row.session_id,
+        user_id=user_id,
+        dependencies=call.dependencies,
+        output_schema=call.output_schema,
+        timeout=call.timeout,
+        usage_limits=call.usage_limits,
+        debug_mode=call.debug_mode,
+    )
+    asked = request(definition, RunInput(value=None, messages=[]), options)
+    with reading(row):
+        metadata = output_from_dict(from_json(row.data)).metadata
+    return replace(asked, metadata=metadata, resume=Resume(answers), on_duplicate=None)
