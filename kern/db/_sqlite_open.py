@@ -150,8 +150,9 @@ class OpenFile:
             "written without it: what was committed since the last checkpoint may be lost. Never delete "
             "files beside an open database"
         )
-        if hasattr(self.raw, "setconfig"):
-            self.raw.setconfig(_NO_CHECKPOINT_ON_CLOSE, True)
+        configure = getattr(self.raw, "setconfig", None)
+        if configure is not None:
+            configure(_NO_CHECKPOINT_ON_CLOSE, True)
             self._close()
             raise StoreError(told)
         # Python 3.11 can neither close it without the checkpoint, nor open the file beside it.

@@ -251,13 +251,16 @@ class _Handler(ResponseHandler):
                 return
         super().feed_data(data, size)
 
-    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+    def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
         """The connection broke."""
         soon = self._loop.time() - self._asked_at < _STALE_SECONDS
         broke = isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
         if broke and soon and self.kept and not self._heard:
             exc = _StaleError(str(exc))
-        super().set_exception(exc, *cause)
+        if exc_cause is None:
+            super().set_exception(exc)
+        else:
+            super().set_exception(exc, exc_cause)
 
     def close(self) -> None:
         """Close the connection at once: a server that takes nothing would not let it end in good order."""

@@ -29,15 +29,18 @@ class Reader(Protocol):
     @property
     def shown(self) -> bool:
         """A piece was put into the sink: the attempt cannot be repeated."""
+        ...
 
     done: bool
     """The answer is whole; what follows on the wire says nothing."""
 
     def feed(self, chunk: bytes) -> None:
         """Read on."""
+        ...
 
     def finish(self) -> ModelResponse:
         """The whole answer, after the last byte."""
+        ...
 
 
 @dataclass(slots=True, frozen=True)

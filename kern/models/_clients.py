@@ -28,13 +28,16 @@ class Client(Protocol):
 
     def stream(self, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[Any]:
         """Send a request; the response's body is read inside the `async with`."""
+        ...
 
     @property
     def is_closed(self) -> bool:
         """No request can be made any more."""
+        ...
 
     async def aclose(self) -> None:
         """Close all connections."""
+        ...
 
 
 @dataclass(slots=True, frozen=True)

@@ -16,9 +16,15 @@ try:
     from fcntl import ioctl
     from termios import TIOCOUTQ
 except ImportError:  # on Windows
-    _KNOWS_QUEUE = False
+
+    def _in_kernel(fd: int) -> int:
+        return 0
+
 else:
-    _KNOWS_QUEUE = True
+
+    def _in_kernel(fd: int) -> int:
+        return int(struct.unpack("i", ioctl(fd, TIOCOUTQ, bytes(4)))[0])
+
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -115,9 +121,9 @@ def unsent(transport: asyncio.WriteTransport) -> int:
     """
     size = transport.get_write_buffer_size()
     sock = transport.get_extra_info("socket")
-    if _KNOWS_QUEUE and sock is not None and sock.fileno() >= 0:
+    if sock is not None and sock.fileno() >= 0:
         with suppress(OSError):
-            size += struct.unpack("i", ioctl(sock.fileno(), TIOCOUTQ, bytes(4)))[0]
+            size += _in_kernel(sock.fileno())
     return size
 
 

@@ -33,6 +33,7 @@ class HttpClient(Protocol):
 
     def stream(self, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[Any]:
         """Send a request; the response's body is read inside the `async with`."""
+        ...
 
 
 @dataclass(slots=True, frozen=True)
@@ -90,8 +91,9 @@ async def _attempts(post: Post, read: Callable[[bool], Reader], sink: DeltaSink)
 async def _attempts_in_time(
     post: Post, read: Callable[[bool], Reader], sink: DeltaSink
 ) -> ModelResponse | Failure:
+    limit = asyncio.timeout(post.total_timeout)
     try:
-        async with asyncio.timeout(post.total_timeout) as limit:
+        async with limit:
             return await _attempts(post, read, sink)
     except TimeoutError:
         if not limit.expired():

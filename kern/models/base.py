@@ -98,6 +98,7 @@ class DeltaSink(Protocol):
     @property
     def full(self) -> bool:
         """The consumer is behind: `await drain()` before reading more from the wire."""
+        ...
 
     async def drain(self) -> None:
         """Wait until the consumer has caught up."""

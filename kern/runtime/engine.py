@@ -149,7 +149,8 @@ async def _turns(run: Run) -> Answer | None:
         # A model and tools that never wait would keep the loop: no timeout could fire, no other run go on.
         await asyncio.sleep(0)
         check(run)
-        calls = run.messages[-1].tool_calls
+        message = run.messages[-1]
+        calls = message.tool_calls
         if not calls:
             message = await ask(run, run.spec.model, run.messages)
             run.call_ids.name_calls(message)

@@ -117,9 +117,11 @@ class RunnableTool(Protocol):
     @property
     def definition(self) -> ToolDefinition:
         """The tool as the model is told of it."""
+        ...
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Carry the call out for `run`; an error that is raised is told to the model as a text."""
+        ...
 
 
 class StatefulTool:
@@ -142,6 +144,7 @@ class DelegatingTool(RunnableTool, Protocol):
     @property
     def team(self) -> Roster:
         """Who may do it."""
+        ...
 
 
 class Roster(Protocol):
@@ -150,6 +153,7 @@ class Roster(Protocol):
     @property
     def specs(self) -> Mapping[str, RunnerSpec]:
         """Who they are, by id."""
+        ...
 
     def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
         """A member's run below `run`, heard as members are.
@@ -157,6 +161,7 @@ class Roster(Protocol):
         Args:
             alone: As in `CallSite`.
         """
+        ...
 
 
 OnBusy = Literal["share", "queue", "reject"]

@@ -29,6 +29,7 @@ class StartedRun(Protocol):
     @property
     def done(self) -> concurrent.futures.Future[None]:
         """Done once the run has ended and is committed, or never will be."""
+        ...
 
     def cancel(self) -> None:
         """Cancel the task that drives it; from any thread."""

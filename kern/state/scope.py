@@ -86,6 +86,7 @@ class Scope(Protocol):
     @property
     def text(self) -> bytes:
         """The state as JSON text, as of the last commit."""
+        ...
 
     def commit(self, value: Any, writer: Writer, base: bytes) -> None:
         """Make `value` the state, which was edited from the text `base`. The caller has the lock.

@@ -46,6 +46,7 @@ class Shape(Protocol):
         Raises:
             UsageError: `given` is of a type that makes no sense here.
         """
+        ...
 
 
 class DictShape:

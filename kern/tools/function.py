@@ -360,7 +360,7 @@ def _checked(entrypoint: Callable[P, R]) -> Callable[P, R]:
 def _checked_name(name: str | None, function: Callable[..., Any]) -> str:
     if name is None:
         function = named(function)
-        name = getattr(function, "__name__", type(function).__name__)
+        name = str(getattr(function, "__name__", type(function).__name__))
     if _NAME.fullmatch(name) is None:
         raise UsageError(
             f"{name!r} is no name for a tool (letters, digits, _ and -, at most 64): "

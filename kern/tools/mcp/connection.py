@@ -239,15 +239,16 @@ class Connection:
         from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 
         self._hears_changes = False
+        changes: Subscription | None = None
         try:
-            with anyio.move_on_after(SUBSCRIBE_SECONDS) as scope:
+            with anyio.move_on_after(SUBSCRIBE_SECONDS):
                 changes = await stack.enter_async_context(client.listen(tools_list_changed=True))
         except ListenNotSupportedError:
             self._hears_changes = True  # unasked
             return
         except (MCPError, SubscriptionLost):
             return
-        if not scope.cancelled_caught:
+        if changes is not None:
             self._hears_changes = True
             group = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(group.cancel_scope.cancel)

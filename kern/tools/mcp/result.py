@@ -10,12 +10,14 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from typing_extensions import TypeIs
+
 from kern.errors import ToolError
 from kern.messages import Audio, File, Image, Media
 from kern.tools.result import result_of, result_text
 
 if TYPE_CHECKING:
-    from mcp.types import CallToolResult, ContentBlock
+    from mcp.types import BlobResourceContents, CallToolResult, ContentBlock, ResourceContents
 
 # Models are shown the pictures and files that a tool returns, and a request with one that they do not take is
 # refused. These all providers take.
@@ -39,7 +41,7 @@ def value_of(result: CallToolResult, tool: str) -> list[str | Media] | str:
     Raises:
         ToolError: It is an error's text.
     """
-    parts = [_part(block) for block in result.content]
+    parts: list[str | Media] = [_part(block) for block in result.content]
     if result.structured_content is not None and not any(map(_usable, parts, result.content)):
         parts = [result_text(result.structured_content)]
     texts = [part for part in parts if isinstance(part, str)]
@@ -67,9 +69,13 @@ def _part(block: ContentBlock) -> str | Media:
         about = f": {block.description}" if block.description else ""
         return f"[{block.title or block.name}]({block.uri}){about}"
     resource = block.resource
-    if hasattr(resource, "blob"):
+    if _is_blob(resource):
         return _media(resource.blob, resource.mime_type or "", resource.uri)
     return resource.text
+
+
+def _is_blob(resource: ResourceContents) -> TypeIs[BlobResourceContents]:
+    return hasattr(resource, "blob")
 
 
 def _media(data: str, mime_type: str, uri: str | None) -> str | Media:

@@ -28,16 +28,20 @@ class Server(Protocol):
     @property
     def name(self) -> str:
         """What errors call it."""
+        ...
 
     @property
     def calls_fail_alone(self) -> bool:
         """Each call has a connection of its own below: one that breaks off does not tell of the others."""
+        ...
 
     def clean(self, text: str) -> str:
         """`text` without the server's secrets, which it may have repeated."""
+        ...
 
     def open(self) -> AbstractAsyncContextManager[Streams]:
         """The streams, for as long as the context lasts; to be left in the task that has entered it."""
+        ...
 
 
 @dataclass(slots=True, frozen=True)
