@@ -5,15 +5,12 @@ it takes a `run_context`.
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
-import types
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from kern._sync.threads import threads
-from kern.errors import ToolError
+from kern.run.context import RunContext
+from kern.runtime.returned import Listener, called_anew, close_unused, ended, ended_here, goes_on
 from kern.runtime.run import Run
 from kern.state.call import CallState
 from kern.state.enclosing import inside
@@ -21,20 +18,115 @@ from kern.state.offload import off_loop
 from kern.state.order import TurnSlot
 from kern.state.stepping import step
 from kern.state.transaction import keeps_edits
-from kern.tools.result import Pieces
-from kern.tools.signature import Kind, kind_of
+from kern.tools.signature import Kind
 
-_CACHED = type(functools.cache(lambda: None))
-_USED_UP = (
-    "the function has returned a generator that is used up, as a cache round it does; keep "
-    "what it yields instead, or use cache_results=True"
-)
 
-Listener = Callable[[Any], None]
-"""Told of every piece of a generator, at once; called in whatever thread the generator runs."""
+class FunctionCall:
+    """One call of a function of the application's, alone or with hooks round it.
 
-Elsewhere = Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]]
-"""Runs a sync function in a thread, as a part of its call."""
+    Args:
+        run: The run that calls it.
+        label: The function's name, for provenance and errors.
+        takes_context: It takes a `RunContext`: the call is a transaction. One that takes none never waits for
+            the state.
+        tool_call_id: The id of the model's call.
+        slot: The call's place among those of its turn that may touch the state.
+        listener: Told of a generator's pieces as they come.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        label: str,
+        *,
+        takes_context: bool,
+        tool_call_id: str | None = None,
+        slot: TurnSlot | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.listener = listener
+        self.state: CallState | None = None
+        self.context: RunContext[Any] | None = None
+        if takes_context:
+            self.state = run.call_state(label, tool_call_id, slot)
+            self.context = run.context(self.state)
+
+    async def carry_out(self, function: Callable[[], Any], *, is_async: bool) -> Any:
+        """Call `function`, an async one on the loop; returns what it comes to, a generator as `Pieces`."""
+        if is_async:
+            return await self._to_the_end(self.called(function, self.listener))
+        value = await self._begun_in_thread(function)
+        if not goes_on(value):
+            return value
+        try:
+            return await self._to_the_end(ended(value, self.listener, self.in_thread))
+        finally:
+            close_unused(value)
+
+    async def called(self, function: Callable[[], Any], listener: Listener | None) -> Any:
+        """Call a function on the loop: what it comes to in the end. It is not called before this is begun."""
+        return await ended(function(), listener, self.in_thread)
+
+    async def _to_the_end(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run `coroutine` here as the whole of the call, or as its end."""
+        state = self.state
+        if state is None:
+            return await coroutine
+        try:
+            with inside(state):
+                value = await step(state, coroutine)
+        except BaseException as error:
+            state.end(commit=keeps_edits(error))
+            raise
+        await off_loop(state.size, lambda: state.end(commit=True))
+        return value
+
+    async def _begun_in_thread(self, function: Callable[[], Any]) -> Any:
+        """Run `function` in a thread as the whole of the call; with what `goes_on` it has not ended yet."""
+        state = self.state
+
+        def body() -> Any:
+            if state is None:
+                return ended_here(function(), self.listener)
+            with state.thread(), inside(state):
+                try:
+                    value = ended_here(function(), self.listener)
+                except BaseException as error:
+                    state.end(commit=keeps_edits(error))
+                    raise
+                if not goes_on(value):
+                    state.end(commit=True)
+                return value
+
+        return await self._unless_given_up(body)
+
+    async def in_thread(self, function: Callable[[], Any]) -> Any:
+        """Run a sync `function` in a thread as a part of the call, which goes on afterwards."""
+        state = self.state
+
+        def body() -> Any:
+            if state is None:
+                return function()
+            with state.thread():
+                return function()
+
+        return await self._unless_given_up(body)
+
+    async def _unless_given_up(self, body: Callable[[], Any]) -> Any:
+        try:
+            return await threads.run(body)
+        except asyncio.CancelledError:
+            await self.give_up()
+            raise
+
+    async def give_up(self) -> None:
+        """A thread of the call is waited for no longer. It cannot be stopped, but it loses the state."""
+        state = self.state
+        if state is None:
+            return
+        state.void()
+        while state.unfinished:  # noqa: ASYNC110  # a thread's, over in an instant, and part of the run's end
+            await asyncio.sleep(0.001)
 
 
 async def invoke(
@@ -49,178 +141,23 @@ async def invoke(
     slot: TurnSlot | None = None,
     listener: Listener | None = None,
 ) -> Any:
-    """Call `function` for `run` and return its value; the pieces of a generator come as `Pieces`.
+    """Call `function` for `run`, with nothing round it; returns what it comes to in the end.
 
     Args:
         kind: What it looks like; what it returns says what it is.
-        context_parameter: The name of the parameter that gets the `RunContext`; None: it takes none, has no
-            transaction, and never waits for the state.
-        label: The function's name, for provenance and errors.
-        slot: The call's place among those of its turn.
-        listener: Told of a generator's pieces as they come.
+        context_parameter: The name of the parameter that gets the `RunContext`, if there is one.
+        label, tool_call_id, slot, listener: As in `FunctionCall`.
     """
+    call = FunctionCall(
+        run,
+        label,
+        takes_context=context_parameter is not None,
+        tool_call_id=tool_call_id,
+        slot=slot,
+        listener=listener,
+    )
     function = called_anew(function)
-    on_the_loop = kind in ("async", "async_generator")
-    if context_parameter is None:
-        value = (
-            function(**arguments)
-            if on_the_loop
-            else await threads.run(lambda: ended_here(function(**arguments), listener))
-        )
-        return await ended(value, listener) if goes_on(value) else value
-    call = run.call_state(label, tool_call_id, slot)
-    arguments = {**arguments, context_parameter: run.context(call)}
-    elsewhere = partial(thread_of, call)
-    if on_the_loop:
-        return await on_loop(call, called_and_ended(function, arguments, listener, elsewhere))
-    value = await in_thread(call, lambda: ended_here(function(**arguments), listener))
-    if not goes_on(value):
-        return value
-    try:
-        return await on_loop(call, ended(value, listener, elsewhere))
-    finally:
-        close_unused(value)
-
-
-# What a function returns says how it goes on, and not what it looks like: wrappers hide that.
-
-
-def goes_on(value: Any) -> bool:
-    """The function has not ended with this: it is to be awaited, or to be iterated over."""
-    if value is None or isinstance(value, str | list | dict):
-        return False
-    return inspect.isawaitable(value) or isinstance(value, AsyncIterator | Iterator)
-
-
-def ended_here(value: Any, listener: Listener | None) -> Any:
-    """What a sync function has returned, in its thread: an iterator is run to its end."""
-    if isinstance(value, str | list | dict) or not isinstance(value, Iterator):
-        return value
-    return collect(value, listener)
-
-
-async def ended(
-    value: Any,
-    listener: Listener | None,
-    elsewhere: Elsewhere | None = None,
-) -> Any:
-    """What a function comes to in the end that has returned `value`, whatever that is.
-
-    Args:
-        elsewhere: Runs a sync function in a thread, as a part of the call.
-    """
-    while goes_on(value):
-        if inspect.isawaitable(value):
-            value = await value
-        elif isinstance(value, AsyncIterator):
-            value = await collect_async(value, listener)
-        else:
-            rest = partial(collect, value, listener)
-            value = await (threads.run(rest) if elsewhere is None else elsewhere(rest))
-    return value
-
-
-async def called_and_ended(
-    function: Callable[..., Any],
-    arguments: Mapping[str, Any],
-    listener: Listener | None,
-    elsewhere: Elsewhere,
-) -> Any:
-    """Call a function on the loop: what it comes to in the end. It is not called before this is begun."""
-    return await ended(function(**arguments), listener, elsewhere)
-
-
-def close_unused(value: Any) -> None:
-    """Close a coroutine that was handed out and not begun, since the call was given up: Python would warn."""
-    if inspect.iscoroutine(value) and inspect.getcoroutinestate(value) == inspect.CORO_CREATED:
-        value.close()
-
-
-def called_anew(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, without a cache of functools' that keeps what can be run only once."""
-    if isinstance(function, functools.partial):
-        inner = called_anew(function.func)
-        return function if inner is function.func else partial(inner, *function.args, **function.keywords)
-    if isinstance(function, types.MethodType):
-        below = called_anew(function.__func__)
-        return function if below is function.__func__ else types.MethodType(below, function.__self__)
-    if isinstance(function, _CACHED) and kind_of(function.__wrapped__) != "sync":
-        return function.__wrapped__
-    return function
-
-
-def collect(pieces: Iterable[Any], listener: Listener | None) -> Pieces:
-    """Run an iterator to its end."""
-    if inspect.isgenerator(pieces) and inspect.getgeneratorstate(pieces) == inspect.GEN_CLOSED:
-        raise ToolError(_USED_UP)
-    collected = Pieces()
-    for piece in pieces:
-        collected.append(piece)
-        if listener is not None:
-            listener(piece)
-    return collected
-
-
-async def collect_async(pieces: AsyncIterator[Any], listener: Listener | None) -> Pieces:
-    """Run an async iterator to its end."""
-    if inspect.isasyncgen(pieces) and pieces.ag_frame is None:
-        raise ToolError(_USED_UP)
-    collected = Pieces()
-    async for piece in pieces:
-        collected.append(piece)
-        if listener is not None:
-            listener(piece)
-    return collected
-
-
-async def in_thread(call: CallState, function: Callable[[], Any]) -> Any:
-    """Run `function` in a thread as the whole of `call`; with what `goes_on` it has not ended yet."""
-
-    def body() -> Any:
-        with call.thread(), inside(call):
-            try:
-                value = function()
-            except BaseException as error:
-                call.end(commit=keeps_edits(error))
-                raise
-            if not goes_on(value):
-                call.end(commit=True)
-            return value
-
-    try:
-        return await threads.run(body)
-    except asyncio.CancelledError:
-        await _give_up(call)
-        raise
-
-
-async def thread_of(call: CallState, function: Callable[[], Any]) -> Any:
-    """Run `function` in a thread as a part of `call`, which goes on afterwards."""
-
-    def body() -> Any:
-        with call.thread():
-            return function()
-
-    try:
-        return await threads.run(body)
-    except asyncio.CancelledError:
-        await _give_up(call)
-        raise
-
-
-async def _give_up(call: CallState) -> None:
-    call.void()  # the thread cannot be stopped, but it has the state no longer
-    while call.unfinished:  # noqa: ASYNC110  # a thread's, over in an instant, and part of the run's end
-        await asyncio.sleep(0.001)
-
-
-async def on_loop(call: CallState, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run `coroutine` here as the whole of `call`, or as its end."""
-    try:
-        with inside(call):
-            value = await step(call, coroutine)
-    except BaseException as error:
-        call.end(commit=keeps_edits(error))
-        raise
-    await off_loop(call.size, lambda: call.end(commit=True))
-    return value
+    if context_parameter is not None:
+        arguments = {**arguments, context_parameter: call.context}
+    is_async = kind in ("async", "async_generator")
+    return await call.carry_out(lambda: function(**arguments), is_async=is_async)

@@ -15,24 +15,13 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
-from kern._sync.threads import place_given_up, threads
+from kern._sync.threads import place_given_up
 from kern.errors import ToolError, UsageError
-from kern.run.context import RunContext
-from kern.runtime.invoke import (
-    Listener,
-    called_and_ended,
-    called_anew,
-    close_unused,
-    ended,
-    ended_here,
-    goes_on,
-    in_thread,
-    on_loop,
-)
+from kern.runtime.invoke import FunctionCall
+from kern.runtime.returned import Listener, called_anew, close_unused, ended, ended_here, goes_on
 from kern.runtime.run import Run
 from kern.runtime.spec import CallSite
 from kern.state.block import snapshot
-from kern.state.call import CallState
 from kern.state.stepping import step
 from kern.state.transaction import keeps_edits
 from kern.tools.cache import ResultCache
@@ -181,7 +170,7 @@ class _Itself:
         return chain.call(function.entrypoint, arguments, chain.listener, here=self.is_async)
 
 
-class Chain:
+class Chain(FunctionCall):
     """One call of a tool on its way through its pieces.
 
     Args:
@@ -190,13 +179,15 @@ class Chain:
     """
 
     def __init__(self, run: Run, site: CallSite, pieces: Sequence[Piece], listener: Listener | None) -> None:
-        self.listener = listener
-        self.context: RunContext[Any] | None = None
+        super().__init__(
+            run,
+            site.call.name,
+            takes_context=any(piece.takes_context for piece in pieces),
+            tool_call_id=site.call.id,
+            slot=site.slot,
+            listener=listener,
+        )
         self._pieces = pieces
-        self._call: CallState | None = None
-        if any(piece.takes_context for piece in pieces):
-            self._call = run.call_state(site.call.name, site.call.id, site.slot)
-            self.context = run.context(self._call)
         self._loop = asyncio.get_running_loop()
         self._mutex = threading.Lock()
         self._given_up = False
@@ -208,16 +199,12 @@ class Chain:
     @property
     def has_state(self) -> bool:
         """The running hook has the session state, for the call or in a block."""
-        return self._call is not None and self._call.has_state()
+        return self.state is not None and self.state.has_state()
 
     async def run(self, arguments: Mapping[str, Any]) -> Any:
         """Carry the call out; its value is what the outermost piece returns."""
-        first, call, given = self._pieces[0], self._call, dict(arguments)
-        if first.is_async:
-            coroutine = first(self, self._next(0), given)
-            value = await (coroutine if call is None else on_loop(call, coroutine))
-        else:
-            value = await self._in_thread(lambda: first(self, self._next(0), given), outermost=True)
+        first, given = self._pieces[0], dict(arguments)
+        value = await self.carry_out(lambda: first(self, self._next(0), given), is_async=first.is_async)
         if self._lost:
             raise ToolError("a hook gave up a function that still runs in its thread: what it did is undone")
         return value
@@ -235,7 +222,7 @@ class Chain:
             with self._one_call(index):
                 if callee.is_async:
                     return await self._here(start(arguments))
-                return await self._in_thread(lambda: start(arguments))
+                return await self.in_thread(lambda: start(arguments))
 
         def call_sync(**arguments: Any) -> Any:
             with self._one_call(index):
@@ -249,7 +236,7 @@ class Chain:
         if index in self._busy:
             raise UsageError("a hook calls function_call a second time while the first is going on")
         self._busy.add(index)
-        call = self._call
+        call = self.state
         before = snapshot(call) if call is not None and call.touched else None
         try:
             yield
@@ -265,28 +252,17 @@ class Chain:
 
     async def _here(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """An async piece for an async one: in the task that steps the call, or in a child task of it."""
-        if self._call is None or self._call.steps_current_task():
+        if self.state is None or self.state.steps_current_task():
             return await coroutine
-        return await step(self._call, coroutine)
+        return await step(self.state, coroutine)
 
-    async def _in_thread(self, function: Callable[[], Any], *, outermost: bool = False) -> Any:
+    async def in_thread(self, function: Callable[[], Any]) -> Any:
         """Run sync pieces in a thread."""
-        call = self._call
-        touched = call is not None and call.touched
-
-        def body() -> Any:
-            if call is None:
-                return function()
-            with call.thread():
-                return function()
-
+        touched = self.state is not None and self.state.touched
         try:
-            if call is not None and outermost:
-                return await in_thread(call, function)
-            return await threads.run(body)
+            return await super().in_thread(function)
         except asyncio.CancelledError:
             self._lost = touched
-            await self._give_up()
             raise
 
     def call(
@@ -300,18 +276,18 @@ class Chain:
         """What a piece's function comes to in the end; for an async one (`here`) a coroutine for that."""
         function = called_anew(function)
         if here:
-            return called_and_ended(function, arguments, listener, self._in_thread)
+            return self.called(lambda: function(**arguments), listener)
         value = ended_here(function(**arguments), listener)
         if not goes_on(value):
             return value
         try:
-            return self.on_loop(lambda: ended(value, listener, self._in_thread))
+            return self.on_loop(lambda: ended(value, listener, self.in_thread))
         finally:
             close_unused(value)
 
     def on_loop(self, start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Run an async piece on the loop, for a sync one, whose thread waits."""
-        call = self._call
+        call = self.state
         if call is not None and not call.touched and call.has_state():  # it would wait for its own block
             raise UsageError(
                 "a hook calls function_call inside of a run_context.transaction(), which has the session "
@@ -334,21 +310,22 @@ class Chain:
         assert task is not None
         self._tasks.add(task)
         try:
-            return await (start() if self._call is None else step(self._call, start()))
+            return await (start() if self.state is None else step(self.state, start()))
         finally:
             self._tasks.discard(task)
 
-    async def _give_up(self) -> None:
+    async def give_up(self) -> None:
         """A thread of the call is waited for no longer: it loses the state, and what it has on the loop."""
         with self._mutex:
             self._given_up = True
             futures, tasks = list(self._futures), list(self._tasks)
-        if self._call is not None:
-            self._call.void()
+        if self.state is not None:
+            self.state.void()
         for future in futures:
             future.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        await super().give_up()
 
 
 def _nothing(**arguments: Any) -> Any:

@@ -21,7 +21,8 @@ from kern.run.events import (
 from kern.run.tool_execution import ToolExecution
 from kern.runtime.approval import check_before_asking, settle
 from kern.runtime.files import loaded
-from kern.runtime.invoke import Listener, invoke
+from kern.runtime.invoke import invoke
+from kern.runtime.returned import Listener
 from kern.runtime.run import Run
 from kern.runtime.spec import CallSite, StatefulTool, ToolOutcome, arguments_of
 from kern.runtime.started import Started, starting_call

@@ -1,0 +1,97 @@
+"""What a function of the application's comes to in the end: what it returns says how it goes on, and not what
+it looks like, since wrappers hide that.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+from kern.errors import ToolError
+from kern.tools.result import Pieces
+from kern.tools.signature import kind_of
+
+_CACHED = type(functools.cache(lambda: None))
+_USED_UP = (
+    "the function has returned a generator that is used up, as a cache round it does; keep "
+    "what it yields instead, or use cache_results=True"
+)
+
+Listener = Callable[[Any], None]
+"""Told of every piece of a generator, at once; called in whatever thread the generator runs."""
+
+InThread = Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]]
+"""Runs a sync function in a thread, as a part of its call."""
+
+
+def goes_on(value: Any) -> bool:
+    """The function has not ended with this: it is to be awaited, or to be iterated over."""
+    if value is None or isinstance(value, str | list | dict):
+        return False
+    return inspect.isawaitable(value) or isinstance(value, AsyncIterator | Iterator)
+
+
+def ended_here(value: Any, listener: Listener | None) -> Any:
+    """What a sync function has returned, in its thread: an iterator is run to its end."""
+    if isinstance(value, str | list | dict) or not isinstance(value, Iterator):
+        return value
+    return collect(value, listener)
+
+
+async def ended(value: Any, listener: Listener | None, in_thread: InThread) -> Any:
+    """What a function comes to in the end that has returned `value`, whatever that is."""
+    while goes_on(value):
+        if inspect.isawaitable(value):
+            value = await value
+        elif isinstance(value, AsyncIterator):
+            value = await collect_async(value, listener)
+        else:
+            value = await in_thread(partial(collect, value, listener))
+    return value
+
+
+def close_unused(value: Any) -> None:
+    """Close a coroutine that was handed out and not begun, since the call was given up: Python would warn."""
+    if inspect.iscoroutine(value) and inspect.getcoroutinestate(value) == inspect.CORO_CREATED:
+        value.close()
+
+
+def called_anew(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, without a cache of functools' that keeps what can be run only once."""
+    if isinstance(function, functools.partial):
+        inner = called_anew(function.func)
+        return function if inner is function.func else partial(inner, *function.args, **function.keywords)
+    if isinstance(function, types.MethodType):
+        below = called_anew(function.__func__)
+        return function if below is function.__func__ else types.MethodType(below, function.__self__)
+    if isinstance(function, _CACHED) and kind_of(function.__wrapped__) != "sync":
+        return function.__wrapped__
+    return function
+
+
+def collect(pieces: Iterable[Any], listener: Listener | None) -> Pieces:
+    """Run an iterator to its end."""
+    if inspect.isgenerator(pieces) and inspect.getgeneratorstate(pieces) == inspect.GEN_CLOSED:
+        raise ToolError(_USED_UP)
+    collected = Pieces()
+    for piece in pieces:
+        collected.append(piece)
+        if listener is not None:
+            listener(piece)
+    return collected
+
+
+async def collect_async(pieces: AsyncIterator[Any], listener: Listener | None) -> Pieces:
+    """Run an async iterator to its end."""
+    if inspect.isasyncgen(pieces) and pieces.ag_frame is None:
+        raise ToolError(_USED_UP)
+    collected = Pieces()
+    async for piece in pieces:
+        collected.append(piece)
+        if listener is not None:
+            listener(piece)
+    return collected
