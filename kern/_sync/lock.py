@@ -35,8 +35,8 @@ class Ticket:
         self._loop = loop
         self._future: asyncio.Future[None] | None = loop.create_future() if loop is not None else None
         self._event = threading.Event() if loop is None else None
-        self.granted = False
-        self.aborted = False
+        self.granted: bool = False
+        self.aborted: bool = False
 
     @property
     def dead(self) -> bool:

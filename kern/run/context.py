@@ -151,15 +151,15 @@ class RunContext(Generic[StateT]):
     ) -> None:
         if state is not None and session_state is not None:
             raise UsageError("RunContext takes session_state or state, not both")
-        self.run_id = run_id
-        self.session_id = session_id
-        self.user_id = user_id
+        self.run_id: str = run_id
+        self.session_id: str = session_id
+        self.user_id: str | None = user_id
         self.dependencies: dict[str, Any] = {} if dependencies is None else dependencies
         self.metadata: dict[str, Any] = {} if metadata is None else metadata
-        self.agent_id = agent_id
-        self.team_id = team_id
-        self.tool_call_id = tool_call_id
-        self.parent_run_id = parent_run_id
+        self.agent_id: str | None = agent_id
+        self.team_id: str | None = team_id
+        self.tool_call_id: str | None = tool_call_id
+        self.parent_run_id: str | None = parent_run_id
         self._messages = messages
         self._state: StateHandle = state or _PlainState({} if session_state is None else session_state)
 

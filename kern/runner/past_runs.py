@@ -105,7 +105,7 @@ class ReadHistoryTool:
     __slots__ = ("definition",)
 
     def __init__(self) -> None:
-        self.definition = ToolDefinition(
+        self.definition: ToolDefinition = ToolDefinition(
             "read_chat_history",
             "Read what was said earlier in this conversation, oldest first.",
             {

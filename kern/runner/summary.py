@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from kern._log import named
 from kern.errors import KernError
@@ -12,7 +13,7 @@ from kern.models.base import Model
 from kern.runtime.engine import ask
 from kern.runtime.run import Run
 
-log = named("kern")
+log: Final = named("kern")
 
 _TASK = """\
 You keep the summary of a conversation. Write the new summary: what was in the old one and still matters, and

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from typing import Final
 from weakref import WeakKeyDictionary
 
 from kern._sync.executor import carry_context
@@ -41,9 +42,9 @@ class ActiveRun:
 
     def __init__(self, request: RunRequest) -> None:
         self.request = request
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         carry_context(self.loop)  # to runs inside of this one that its tools make in threads
-        self.fate = Fate(self.loop)
+        self.fate: Fate = Fate(self.loop)
         self.tree: Tree | None = None
         """Its runs, once it has begun."""
         self.done: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -225,4 +226,4 @@ class ActiveRuns:
             fates[run_id].stop()
 
 
-active_runs = ActiveRuns()
+active_runs: Final = ActiveRuns()

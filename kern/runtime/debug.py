@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Final
 
 from kern._log import named, one_line
 
-log = named("kern")
+log: Final = named("kern")
 log.addHandler(logging.NullHandler())  # a library speaks only where it is listened to
 
 

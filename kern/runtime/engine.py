@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from kern._json import jsonable
 from kern._log import named
@@ -51,7 +51,7 @@ from kern.runtime.stream import Listen
 from kern.runtime.toolrun import run_calls, tool_message
 from kern.usage import Usage
 
-log = named("kern")
+log: Final = named("kern")
 
 
 async def drive(run: Run) -> RunOutput | TeamRunOutput:

@@ -19,11 +19,11 @@ class Fate:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._mutex = threading.Lock()
-        self.sealed = False
+        self.sealed: bool = False
         """The run has ended, or its end is being written: it cannot be stopped any more."""
-        self.stopped = False
+        self.stopped: bool = False
         """The run is to end as a cancelled one, whatever else it comes to."""
-        self.cut_short = False
+        self.cut_short: bool = False
         """The call that has started the run is over, and the run's task is cancelled."""
         self._task: asyncio.Task[object] | None = None
         self._before = 0  # cancellations of the task that were there before the run

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from kern._sync.fork import after_fork_in_child
 from kern._sync.shield import look_at, outlast
@@ -186,4 +186,4 @@ async def _shut_down() -> None:
     await asyncio.get_running_loop().shutdown_asyncgens()
 
 
-portal = Portal()
+portal: Final = Portal()

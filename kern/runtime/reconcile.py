@@ -52,7 +52,7 @@ class Reconciler:
         self._known = known
         self._rows = rows
         self.conflicts: Sequence[Conflict] = known
-        self.text = taken.text
+        self.text: bytes = taken.text
         """What is stored, after the call."""
 
     def __call__(self, stored: SessionRow | None) -> StateWrite:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from kern._log import named
 from kern.errors import ModelBehaviorError
@@ -43,7 +43,7 @@ from kern.state.patch import wire
 from kern.state.scope import Change, Scope, Writer
 from kern.usage import Metrics, UsageLedger
 
-log = named("kern")
+log: Final = named("kern")
 
 MOST_TRIES_AGAIN = 3
 """How often, in one run, each tool and the check of the answer may have the model try again."""
@@ -74,15 +74,15 @@ class Tree:
         self.fate = fate
         self.session = session
         self.scope = scope
-        self.listen = listen if buffer is not None else Listen.nothing
+        self.listen: Listen = listen if buffer is not None else Listen.nothing
         self.record: EventRecord | None = None
         if request.skip_events is not None:
             self.record = EventRecord(request.skip_events)
             buffer = buffer or EventBuffer()
             buffer.record = self.record
         self.buffer = buffer
-        self.loop = asyncio.get_running_loop()
-        self.ledger = UsageLedger(request.usage_limits)
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.ledger: UsageLedger = UsageLedger(request.usage_limits)
         self.runs: list[Run] = []
         """Every run of the tree, in the order of their starts; the first is the top-level one."""
         self.enclosed: list[Tree] = []
@@ -155,14 +155,14 @@ class Run:
         self, tree: Tree, spec: RunnerSpec, input: RunInput, run_id: str, parent: Run | None = None
     ) -> None:
         self.tree = tree
-        self.fate = tree.fate if parent is None else Fate(tree.loop)
+        self.fate: Fate = tree.fate if parent is None else Fate(tree.loop)
         """Whether `cancel_run` or the run's own end came first."""
-        self.spec = spec
+        self.spec: RunnerSpec = spec
         self.input = input
         self.parent = parent
         self.messages: list[Message] = []
         self.children: list[Run] = []
-        self.own = Metrics()
+        self.own: Metrics = Metrics()
         """What this run has used itself, without the runs below it."""
         self.generation = 0
         """How many times the run was continued after a pause."""
@@ -176,32 +176,32 @@ class Run:
         """What calls of the last turn have come to, where others of that turn wait for a person."""
         self.paused: dict[str, Run] = {}
         """Members' runs that go on after a pause, by run id."""
-        self.started = time.perf_counter()
-        self.call_ids = CallIds()
+        self.started: float = time.perf_counter()
+        self.call_ids: CallIds = CallIds()
         """The ids of all tool calls in the prompt."""
         self.shown_text = False
         """Text of the current turn has been streamed."""
         self.declined = False
         """The model's last answer is a refusal."""
-        self.spoken = Spoken()
+        self.spoken: Spoken = Spoken()
         """The text that it has shown as its answer."""
         self.answered = False
         """Its output has the answer."""
-        self.led = False
+        self.led: bool = False
         """The break before the next text of the answer was shown already."""
         self.speaker: Run | None = None
         """The member whose answer is this run's, while it works on it."""
         self.sent_back: Counter[str] = Counter()
         """How often a tool, or the check of the answer, has had the model try again."""
-        self.turn_slots = asyncio.Semaphore(spec.parallel_calls)
-        self.member_slots = asyncio.Semaphore(spec.parallel_calls)
+        self.turn_slots: asyncio.Semaphore = asyncio.Semaphore(spec.parallel_calls)
+        self.member_slots: asyncio.Semaphore = asyncio.Semaphore(spec.parallel_calls)
         self.source = source_of(tree.request, spec, run_id, None if parent is None else parent.source)
-        self.voice = self.source
+        self.voice: EventSource = self.source
         """The source of content events: another run's, if this one speaks for it."""
         self.output = new_output(tree.request, spec, self.source, input)
-        self.hears_all = tree.listen is Listen.everything or tree.record is not None
+        self.hears_all: bool = tree.listen is Listen.everything or tree.record is not None
         """Somebody wants to hear of everything: the consumer, or the record."""
-        self.hears_content = tree.listen >= (Listen.content if parent is None else Listen.everything)
+        self.hears_content: bool = tree.listen >= (Listen.content if parent is None else Listen.everything)
         """The consumer wants to hear the answer as it comes."""
         tree.runs.append(self)
 

@@ -35,7 +35,7 @@ class Saved:
     def __init__(self, db: Db, session_id: str) -> None:
         self.db = db
         self.session_id = session_id
-        self.version = 0
+        self.version: int = 0
         """The version of the live state, in the count of the application's migrations."""
         self.summary: str | None = None
         """A new summary, to be written with the next commit."""

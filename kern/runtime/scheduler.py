@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Final
 
 from kern._log import named
 from kern._sync.shield import outlast
@@ -38,7 +38,7 @@ from kern.state.offload import off_loop
 from kern.state.scope import Writer
 from kern.state.stepping import OffTurn
 
-log = named("kern")
+log: Final = named("kern")
 
 COMMIT_SECONDS = 10.0
 """How long a cancelled run waits for its commit."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from kern._sync.fork import after_fork_in_child
 from kern._sync.lock import FairLock
@@ -61,6 +61,10 @@ class LiveSession(Saved):
         key: What identifies it in this process.
     """
 
+    row: SessionRow
+    stored: bool
+    version: int
+
     def __init__(self, db: Db, session_id: str, key: Key) -> None:
         super().__init__(db, session_id)
         self.key = key
@@ -75,7 +79,7 @@ class LiveSession(Saved):
         self._load_lock = FairLock()
         self._busy_loads = BusyWatch()
         self._endings: list[Ending] = []
-        self.turn = FairLock()
+        self.turn: FairLock = FairLock()
         """For the runs of this process that want the session to themselves."""
 
     @property
@@ -337,4 +341,4 @@ class LiveSessions:
             self.leave(session)
 
 
-live_sessions = LiveSessions()
+live_sessions: Final = LiveSessions()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 from kern._log import named
 from kern.messages import Message
 from kern.run.events import ReasoningContentDeltaEvent, RunContentEvent, RunIntermediateContentEvent
 from kern.runtime.run import Run
 
-log = named("kern")
+log: Final = named("kern")
 
 
 class RunSink:
@@ -33,7 +34,7 @@ class RunSink:
         self._held = ""
         self._buffer = run.tree.buffer
         self._source = run.voice
-        self.started = time.perf_counter()
+        self.started: float = time.perf_counter()
         self.first_token_after: float | None = None
 
     def content(self, text: str) -> None:

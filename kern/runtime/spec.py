@@ -134,7 +134,7 @@ class StatefulTool:
     __slots__ = ("touches_state",)
 
     def __init__(self, *, touches_state: bool) -> None:
-        self.touches_state = touches_state
+        self.touches_state: bool = touches_state
 
 
 @runtime_checkable

@@ -22,7 +22,7 @@ class Spoken:
         self._parts = [(part[0], part[1]) for part in parts]
         self._open: list[str] = []
         self._withdrawn = False
-        self.in_turn = False
+        self.in_turn: bool = False
         """The text of the current turn is a part."""
 
     def begin(self) -> list[str]:

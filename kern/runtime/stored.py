@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
+from typing import Final
 
 from pydantic_core import from_json
 
@@ -14,7 +15,7 @@ from kern.errors import StoreError, UsageError
 from kern.messages import Media
 from kern.run.output import RunOutput, TeamRunOutput, output_from_dict
 
-log = named("kern")
+log: Final = named("kern")
 
 _UNREADABLE = (
     ValueError,

@@ -78,10 +78,10 @@ class EventBuffer:
     def __init__(self) -> None:
         self.items: deque[Event] = deque()
         self.record: EventRecord | None = None
-        self.abandoned = False
+        self.abandoned: bool = False
         """The consumer has walked away without closing; the run ends in the background."""
         self._mutex = threading.Lock()
-        self.seq = 0
+        self.seq: int = 0
         """The number of the newest event."""
         self._closed = False
         self._begun = asyncio.Event()

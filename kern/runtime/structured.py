@@ -54,6 +54,8 @@ class JsonForm:
     __slots__ = ("_class", "_strict", "name", "schema", "type_name")
 
     def __init__(self, declared: type[pydantic.BaseModel] | Mapping[str, Any]) -> None:
+        self.name: str
+        self.type_name: str
         self._class: type[pydantic.BaseModel] | None = None
         if isinstance(declared, type) and issubclass(declared, pydantic.BaseModel):
             self._class, self.name, self.type_name = declared, declared.__name__, declared.__name__
@@ -244,7 +246,7 @@ class AnswerTool:
 
     def __init__(self, schema: JsonForm) -> None:
         self._schema = schema
-        self.definition = schema.tool_definition()
+        self.definition: ToolDefinition = schema.tool_definition()
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """End the run with the arguments as its answer.

@@ -42,11 +42,11 @@ class FunctionTool(StatefulTool):
     __slots__ = ("_pieces", "definition", "function")
 
     def __init__(self, function: Function, hooks: Sequence[Hook] = ()) -> None:
-        self.function = function
+        self.function: Function[..., Any] = function
         self._pieces = pieces_of(function, hooks)
         hooked = any(piece.takes_context for piece in self._pieces)
         super().__init__(touches_state=hooked or function.context_parameter is not None)
-        self.definition = ToolDefinition(
+        self.definition: ToolDefinition = ToolDefinition(
             function.name, function.description, function.parameters, function.strict
         )
 

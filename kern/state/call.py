@@ -82,25 +82,25 @@ class CallState:
         timeout: float = DEFAULT_TIMEOUT,
         slot: TurnSlot | None = None,
     ) -> None:
-        self.scope = scope
-        self.writer = writer
-        self.session = session
-        self.owner = owner
-        self.shape = shape
-        self.timeout = timeout
-        self.slot = slot
+        self.scope: Scope = scope
+        self.writer: Writer = writer
+        self.session: Hashable = session
+        self.owner: Any = owner
+        self.shape: Shape = shape
+        self.timeout: float = timeout
+        self.slot: TurnSlot | None = slot
         self.holder: Holder | Transaction = Holder.nobody
         """Who holds the scope's lock for this call: never more than one."""
         self.own: Transaction | None = None
         """The transaction of the call as a whole, from its first touch on."""
-        self.committing = False
-        self.off_turn = 0
+        self.committing: bool = False
+        self.off_turn: int = 0
         """How many awaits of Kern's own are open in which the function takes no turns; see `OffTurn`."""
         self._task: asyncio.Task[Any] | None = None
         self._thread: int | None = None
         self._ended = False
         self._end_mutex = threading.Lock()
-        self.dependents = Dependents()
+        self.dependents: Dependents = Dependents()
 
     # What the running code edits.
 

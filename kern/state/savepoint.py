@@ -21,7 +21,7 @@ class Savepoint:
     __slots__ = ("_steps", "root")
 
     def __init__(self, root: Any) -> None:
-        self.root = root
+        self.root: Any = root
         self._steps: list[Callable[[], None]] = []
         seen: dict[int, Any] = {}
         waiting = [root]

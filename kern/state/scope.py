@@ -109,15 +109,15 @@ class LiveState:
     """
 
     def __init__(self, text: bytes, *, revision: int = 0, spec: StateSpec | None = None) -> None:
-        self.lock = FairLock()
+        self.lock: FairLock = FairLock()
         self.holder = ""
         self.changes: list[Change] = []
         self.conflicts: list[Conflict] = []
-        self.spec = spec or StateSpec()
-        self.revision = revision
+        self.spec: StateSpec = spec or StateSpec()
+        self.revision: int = revision
         self._mutex = threading.Lock()
         self._subscribers: list[Callable[[Change], None]] = []
-        self.text = text
+        self.text: bytes = text
         self._tree: dict[str, Any] | None = decode(text)
 
     def commit(self, value: Any, writer: Writer, base: bytes) -> None:
@@ -283,7 +283,7 @@ class EnclosedScope:
     """
 
     def __init__(self, enclosing: EnclosingCall) -> None:
-        self.lock = FairLock()
+        self.lock: FairLock = FairLock()
         self.holder = ""
         self._enclosing = enclosing
 

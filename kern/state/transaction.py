@@ -38,8 +38,8 @@ class Transaction:
         self._base = scope.text
         self._inner: EnclosedScope | None = None
         self.copy: Any = shape.load(self._base)
-        self.of_step = of_step
-        self.open = True
+        self.of_step: bool = of_step
+        self.open: bool = True
         """It is neither committed nor dropped yet."""
 
     @property

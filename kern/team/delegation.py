@@ -174,11 +174,11 @@ class Delegation:
     __slots__ = ("definition", "team")
 
     def __init__(self, team: Members) -> None:
-        self.team = team
+        self.team: Members = team
         properties: dict[str, Any] = {"member_id": {"type": "string", "description": "The id of the member."}}
         if team.rules.own_wording:
             properties["task"] = _TASK
-        self.definition = ToolDefinition(
+        self.definition: ToolDefinition = ToolDefinition(
             ONE,
             "Hand a task to a member of your team and get the member's answer. Members that can work "
             "independently of each other can be called in the same turn; they then work at the same time.",
@@ -206,8 +206,8 @@ class Broadcast:
     __slots__ = ("definition", "team")
 
     def __init__(self, team: Members) -> None:
-        self.team = team
-        self.definition = ToolDefinition(
+        self.team: Members = team
+        self.definition: ToolDefinition = ToolDefinition(
             ALL,
             "Hand one task to all members of your team, who work at the same time, and get their answers.",
             _object({"task": _TASK} if team.rules.own_wording else {}),
@@ -240,7 +240,7 @@ class MemberInformation:
 
     def __init__(self, about: str) -> None:
         self._about = about
-        self.definition = ToolDefinition(
+        self.definition: ToolDefinition = ToolDefinition(
             "get_member_information", "Read who the members of your team are.", _object({})
         )
 

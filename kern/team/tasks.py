@@ -204,7 +204,7 @@ class TaskTool:
             "required": required,
             "additionalProperties": False,
         }
-        self.definition = ToolDefinition(name, description, schema)
+        self.definition: ToolDefinition = ToolDefinition(name, description, schema)
 
     @property
     def team(self) -> Members:

@@ -64,7 +64,7 @@ class Arguments:
     __slots__ = ("_docstring", "_model", "_owner", "_schema", "signature")
 
     def __init__(self, signature: Signature, owner: str) -> None:
-        self.signature = signature
+        self.signature: Signature = signature
         self._owner = owner
         self._docstring: Docstring | None = None
         self._model: type[pydantic.BaseModel] | None = None

@@ -13,7 +13,7 @@ import types
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -24,7 +24,7 @@ from kern.tools.result import result_of
 from kern.tools.signature import describe
 from kern.tools.toolkit import Toolkit
 
-log = named("kern")
+log: Final = named("kern")
 
 _OF_TOOLKITS = frozenset({"name", "instructions", "functions"})
 

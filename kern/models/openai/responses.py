@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from kern._log import named
 from kern.errors import ModelBadRequestError
@@ -14,7 +14,7 @@ from kern.models.openai._model import OpenAIModel
 from kern.models.openai._responses_decode import ResponsesReader
 from kern.models.openai._responses_encode import encode
 
-log = named("kern.models")
+log: Final = named("kern.models")
 
 _NO_REASONING = re.compile(r"(openai/|ft:)*(gpt-3|gpt-4|chatgpt-|gpt-5(\.\d+)?-chat)")
 """Models of OpenAI's that answer "Encrypted content is not supported with this model"."""

@@ -13,7 +13,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-log = named("kern")
+log: Final = named("kern")
 
 CLOSE_SECONDS = 3.0
 """How long a server may take to hear that the connection is over. A process has some more seconds to end by
@@ -100,7 +100,9 @@ class Connection:
         self._listing = asyncio.Lock()
         # It outlives the run that needs it first, and is to keep nothing of that run's context.
         context = contextvars.Context()
-        self.task = asyncio.create_task(self._own(), name=f"kern-mcp-{server.name}", context=context)
+        self.task: asyncio.Task[None] = asyncio.create_task(
+            self._own(), name=f"kern-mcp-{server.name}", context=context
+        )
         """The task that has entered it."""
 
     @property

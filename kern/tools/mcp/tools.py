@@ -106,7 +106,7 @@ class MCPTools(ToolSource):
             server = _endpoint(url, transport, env, headers, name, connect_timeout_seconds, max_answer_bytes)
         else:
             raise UsageError("MCPTools takes a command or a url, one of them")
-        self.name = server.name
+        self.name: str = server.name
         self.timeout_seconds = timeout_seconds
         self.tool_name_prefix = tool_name_prefix
         self._include = include_tools
