@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from kern import Agent, Message, RunContext, UsageError
 from kern.errors import InputCheckError, OutputCheckError
 from kern.guardrails import BaseGuardrail, PIIDetectionGuardrail, PromptLengthGuardrail
-from kern.runtime.spec import RunInput
+from kern.runtime.request import RunInput
 from kern.testing import ScriptedModel
 
 FOUND: list[tuple[str, str]] = [

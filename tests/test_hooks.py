@@ -19,7 +19,7 @@ from kern.run.events import (
     PreHookStartedEvent,
 )
 from kern.run.output import RunOutput
-from kern.runtime.spec import RunInput
+from kern.runtime.request import RunInput
 from kern.testing import ScriptedModel, tool_call
 
 # What hooks are given

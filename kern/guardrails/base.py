@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 
-from kern.runtime.spec import RunInput
+from kern.runtime.request import RunInput
 
 
 class BaseGuardrail(ABC):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from kern.errors import InputCheckError, OutputCheckError, UsageError
 from kern.guardrails.base import BaseGuardrail
 from kern.run.output import RunOutput, TeamRunOutput
-from kern.runtime.spec import RunInput
+from kern.runtime.request import RunInput
 
 _CREDIT_CARD = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])")
 _SSN = re.compile(r"(?<![\w-])(?!000|666|9\d\d)\d{3}([- ])(?!00)\d{2}\1(?!0000)\d{4}(?![\w-])")

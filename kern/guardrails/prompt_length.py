@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kern.errors import InputCheckError, UsageError
 from kern.guardrails.base import BaseGuardrail
-from kern.runtime.spec import RunInput
+from kern.runtime.request import RunInput
 
 
 class PromptLengthGuardrail(BaseGuardrail):

@@ -13,7 +13,7 @@ from kern.db.base import Db
 from kern.errors import UsageError
 from kern.messages import MEDIA, ROLES, Media, Message
 from kern.models.base import Model
-from kern.runtime.spec import OnDuplicate
+from kern.runtime.request import OnDuplicate
 from kern.usage import UsageLimits
 
 

@@ -22,7 +22,8 @@ from kern.runner.state_tool import state_tool
 from kern.runner.summary import Summarize
 from kern.runtime.debug import show_debug_messages
 from kern.runtime.hooked import hooked
-from kern.runtime.spec import Retries, RunInput, RunnableTool, RunnerSpec, RunRequest, Step
+from kern.runtime.request import Retries, RunInput
+from kern.runtime.spec import RunnableTool, RunnerSpec, RunRequest, Step
 from kern.runtime.stream import Listen
 from kern.runtime.toolrun import FunctionTool
 from kern.state.resolve import fill

@@ -16,7 +16,8 @@ from kern.runner.checks import check_id, check_limits, check_seconds
 from kern.runner.compile import request
 from kern.runner.definition import Definition, database_of
 from kern.runner.options import RunOptions
-from kern.runtime.spec import Resume, RunInput, RunRequest
+from kern.runtime.request import Resume, RunInput
+from kern.runtime.spec import RunRequest
 from kern.runtime.stored import reading
 from kern.usage import UsageLimits
 

@@ -22,7 +22,8 @@ from kern.models.resolve import load
 from kern.run.events import RunEvent, TeamRunEvent
 from kern.runner.checks import check_definition
 from kern.runner.options import RunOptions
-from kern.runtime.spec import OnBusy, RunnableTool, RunnerSpec
+from kern.runtime.request import OnBusy
+from kern.runtime.spec import RunnableTool, RunnerSpec
 from kern.state.merge import Policies, policy_path
 from kern.state.spec import Migration
 from kern.state.typed import initial_state

@@ -15,7 +15,7 @@ from kern.errors import UsageError
 from kern.messages import MEDIA, ROLES, Message
 from kern.runner.input_schema import Input, checked_input
 from kern.runner.options import RunOptions
-from kern.runtime.spec import RunInput
+from kern.runtime.request import RunInput
 
 
 def run_input(input: Input, schema: type[pydantic.BaseModel] | None, options: RunOptions) -> RunInput:

@@ -11,7 +11,7 @@ import pydantic
 from kern.messages import Audio, File, Image, Video
 from kern.run.requirement import RunRequirement
 from kern.runner.checks import check_keywords, check_run
-from kern.runtime.spec import OnDuplicate
+from kern.runtime.request import OnDuplicate
 from kern.usage import UsageLimits
 
 

@@ -14,8 +14,9 @@ from kern.models.base import Model
 from kern.runner.definition import Definition
 from kern.runner.options import RunOptions
 from kern.runtime.engine import ask
+from kern.runtime.outcome import Again, Answer
 from kern.runtime.run import Run
-from kern.runtime.spec import Again, Answer, Review, RunnerSpec, SinkFactory
+from kern.runtime.spec import Review, RunnerSpec, SinkFactory
 from kern.runtime.structured import (
     ANSWER_TOOL,
     CHECK,

@@ -14,8 +14,8 @@ from kern.messages import Message
 from kern.models.base import ToolDefinition
 from kern.runner.recalled import Recalled, recalled
 from kern.runtime.call_ids import CallIds
+from kern.runtime.outcome import CallSite, ToolOutcome, arguments_of
 from kern.runtime.run import Run
-from kern.runtime.spec import CallSite, ToolOutcome, arguments_of
 from kern.runtime.stored import load_outputs
 
 _AGAIN = "Try again to answer the request above. What has been done by calls already is not to be done again."

@@ -8,8 +8,8 @@ from typing import Any
 from kern.errors import ToolArgumentsError, UsageError
 from kern.messages import ToolCall
 from kern.run.requirement import Need, RunRequirement
+from kern.runtime.outcome import CallSite, ToolOutcome
 from kern.runtime.run import Run
-from kern.runtime.spec import CallSite, ToolOutcome
 from kern.tools.arguments import parsed
 from kern.tools.function import Function
 from kern.tools.json_check import misfits

@@ -42,10 +42,11 @@ from kern.run.events import (
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.ending import left_open
 from kern.runtime.files import loaded
+from kern.runtime.outcome import Again, Answer, ToolOutcome
 from kern.runtime.run import Run
 from kern.runtime.sealing import check, failure_of, seal
 from kern.runtime.sink import RunSink
-from kern.runtime.spec import Again, Answer, RunnableTool, SinkFactory, ToolOutcome
+from kern.runtime.spec import RunnableTool, SinkFactory
 from kern.runtime.started import Started, starting_call, starts
 from kern.runtime.stream import Listen
 from kern.runtime.toolrun import run_calls, tool_message

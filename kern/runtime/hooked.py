@@ -17,17 +17,9 @@ from kern._json import json_bytes
 from kern._told import sole
 from kern.errors import UsageError
 from kern.models.base import ToolDefinition
+from kern.runtime.outcome import Answer, CallSite, ToolOutcome, arguments_of
 from kern.runtime.run import Run
-from kern.runtime.spec import (
-    Answer,
-    CallSite,
-    DelegatingTool,
-    Roster,
-    RunnableTool,
-    StatefulTool,
-    ToolOutcome,
-    arguments_of,
-)
+from kern.runtime.spec import DelegatingTool, Roster, RunnableTool, StatefulTool
 from kern.runtime.tool_hooks import Chain, Piece, rounds_of
 from kern.state.stepping import OffTurn
 from kern.tools.function import Hook

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from kern.run.events import EventSource
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
-from kern.runtime.spec import RunInput, RunnerSpec, RunRequest
+from kern.runtime.request import RunInput
+from kern.runtime.spec import RunnerSpec, RunRequest
 
 
 def source_of(request: RunRequest, spec: RunnerSpec, run_id: str, above: EventSource | None) -> EventSource:

@@ -14,8 +14,9 @@ from kern.db.base import RunRow
 from kern.messages import MEDIA, Message, Shelf, check_types, media_by_kind
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput, output_from_dict
 from kern.runtime.ending import open_results
+from kern.runtime.outcome import Answer, ToolOutcome
+from kern.runtime.request import RunInput
 from kern.runtime.run import Run
-from kern.runtime.spec import Answer, RunInput, ToolOutcome
 from kern.runtime.spoken import Spoken
 from kern.runtime.stored import reading
 from kern.usage import Metrics

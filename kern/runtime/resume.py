@@ -18,9 +18,10 @@ from kern.runtime.approval import check_input
 from kern.runtime.hooked import HookedTool
 from kern.runtime.lease import Lease, lease_of_run
 from kern.runtime.paused import Paused, paused_of
+from kern.runtime.request import RunInput
 from kern.runtime.run import Run, Tree
 from kern.runtime.session import LiveSession
-from kern.runtime.spec import DelegatingTool, RunInput, RunRequest
+from kern.runtime.spec import DelegatingTool, RunRequest
 from kern.runtime.stored import fill_media, media_of, reading
 from kern.runtime.toolrun import FunctionTool
 from kern.usage import Metrics

@@ -30,8 +30,10 @@ from kern.runtime.deadline import Deadline
 from kern.runtime.debug import debug
 from kern.runtime.fate import Fate
 from kern.runtime.identity import new_output, source_of
+from kern.runtime.outcome import Answer, ToolOutcome
+from kern.runtime.request import RunInput
 from kern.runtime.session import LiveSession
-from kern.runtime.spec import Answer, RunInput, RunnerSpec, RunRequest, ToolOutcome
+from kern.runtime.spec import RunnerSpec, RunRequest
 from kern.runtime.spoken import BREAK, Spoken
 from kern.runtime.started import Started
 from kern.runtime.stream import EventBuffer, EventRecord, Listen

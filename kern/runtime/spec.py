@@ -6,109 +6,22 @@ The engine knows neither `Agent` nor `Team`. A team is a spec whose members are 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pydantic
-from pydantic_core import from_json
 
-from kern._json import finite
 from kern.db.base import Db
-from kern.messages import Media, Message, ToolCall
+from kern.messages import Message
 from kern.models.base import Model, ResponseFormat, ToolDefinition
-from kern.run.requirement import RunRequirement
-from kern.run.tool_execution import ToolExecution
-from kern.state.order import TurnSlot
+from kern.runtime.outcome import Again, Answer, CallSite, ToolOutcome
+from kern.runtime.request import OnBusy, OnDuplicate, Resume, Retries, RunInput
 from kern.state.spec import StateSpec
 from kern.usage import UsageLimits
 
 if TYPE_CHECKING:
     from kern.runtime.run import Run
     from kern.runtime.sink import RunSink
-
-
-@dataclass(slots=True, frozen=True)
-class Answer:
-    """What a run comes to: text, or a structured value with the name of its class.
-
-    Args:
-        last_turn: Of a member's text: what of it is more than words on the way to a call; None for all of it.
-    """
-
-    content: Any
-    content_type: str = "str"
-    last_turn: str | None = None
-
-    @property
-    def is_text(self) -> bool:
-        """It is words for a person."""
-        return self.content_type == "str" and isinstance(self.content, str)
-
-
-@dataclass(slots=True, frozen=True)
-class Again:
-    """The answer will not do; the model is told why, and asked again."""
-
-    message: str
-
-
-@dataclass(slots=True, frozen=True)
-class ToolOutcome:
-    """What a tool call came to.
-
-    Args:
-        content: The text for the model.
-        error: It is an error text.
-        stop: The run ends with this turn.
-        pending: It waits for a person; the run pauses once the other calls of the turn are done.
-        answer: The run ends with this turn, and this is its answer.
-        unheard: A consumer of the answer alone has not had it yet.
-        media: Pictures and other things that came with the text.
-        media_told: They are mentioned in the text, and the model is not sent them.
-        show: The text is part of the run's content.
-        streamed: The consumer has had that text already, piece by piece.
-    """
-
-    content: str
-    error: bool = False
-    stop: bool = False
-    pending: bool = False
-    answer: Answer | None = None
-    unheard: bool = False
-    media: Sequence[Media] = ()
-    media_told: bool = False
-    show: bool = False
-    streamed: bool = False
-
-
-@dataclass(slots=True, frozen=True)
-class CallSite:
-    """One call that the model asks for, on its way to an outcome.
-
-    Args:
-        call: As the model wrote it.
-        execution: The record of it, which the tool may add to.
-        alone: It is the only call of its turn, and no hook can change what it comes to.
-        slot: The place in its turn of a call that may touch the session state; None if no other call of the
-            turn may.
-    """
-
-    call: ToolCall
-    execution: ToolExecution
-    alone: bool = False
-    slot: TurnSlot | None = None
-
-
-def arguments_of(call: ToolCall) -> dict[str, Any] | None:
-    """The arguments of a call, parsed; None where they are no JSON object.
-
-    NaN and infinities are null here, for people are shown JSON; a function that is called refuses them.
-    """
-    try:
-        parsed = from_json(call.arguments or "{}")
-    except ValueError:
-        return None
-    return finite(parsed) if isinstance(parsed, dict) else None
 
 
 class RunnableTool(Protocol):
@@ -164,40 +77,9 @@ class Roster(Protocol):
         ...
 
 
-OnBusy = Literal["share", "queue", "reject"]
-"""What a run does when its session has one already: work beside it, wait for its end, or refuse."""
-
-OnDuplicate = Literal["raise", "return", "retry_failed"]
-"""What a run does whose id is taken: refuse, come to the stored output, or try a failed one again."""
-
 Step = Callable[["Run"], Awaitable[None]]
 Review = Callable[["Run", Message], Awaitable[Answer | Again]]
 SinkFactory = Callable[["Run"], "RunSink"]
-
-
-@dataclass(slots=True, frozen=True)
-class Retries:
-    """What a run does when a model request has failed for good, its own retries included.
-
-    What the run has done so far is kept: only the request is made again.
-
-    Args:
-        count: How often it is made again.
-        delay: Seconds before that.
-        exponential: Double the delay each time.
-        fallbacks: Models that are asked after that, in this order.
-    """
-
-    count: int = 0
-    delay: float = 1.0
-    exponential: bool = False
-    fallbacks: Sequence[Model] = ()
-
-    def wait(self, attempt: int) -> float:
-        """Seconds before attempt number `attempt` of one model; its first one (0) comes at once."""
-        if attempt == 0:
-            return 0.0
-        return self.delay * (2 ** (attempt - 1) if self.exponential else 1)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -248,43 +130,13 @@ class RunnerSpec:
     answer_tool: str | None = None
     max_requests: int | None = None
     parallel_calls: int = 16
-    retries: Retries = Retries()
+    retries: Retries = field(default_factory=Retries)
     stores_children: bool = False
 
     @property
     def label(self) -> str:
         """How people and paths call it."""
         return self.name or self.id
-
-
-@dataclass(slots=True, kw_only=True)
-class RunInput:
-    """What a run is asked; hooks before the run may change it.
-
-    Args:
-        value: The input as the output repeats it: text or JSON.
-        messages: The same as messages, usually one of role "user".
-    """
-
-    value: Any
-    messages: list[Message]
-
-    @property
-    def input_content(self) -> str:
-        """The text of the input; assign to replace it, in the run and in what is stored."""
-        return self.messages[-1].content or ""
-
-    @input_content.setter
-    def input_content(self, text: str) -> None:
-        self.messages[-1] = replace(self.messages[-1], content=text, said=None)
-        self.value = text
-
-
-@dataclass(slots=True, frozen=True)
-class Resume:
-    """The answers of people for a paused run."""
-
-    requirements: Sequence[RunRequirement]
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -20,9 +20,10 @@ from kern._json import non_finite
 from kern.errors import RetryAgentRun, UsageError
 from kern.messages import Message
 from kern.models.base import ResponseFormat, ToolDefinition
+from kern.runtime.outcome import Again, Answer, CallSite, ToolOutcome
 from kern.runtime.run import Run
 from kern.runtime.sink import RunSink
-from kern.runtime.spec import Again, Answer, CallSite, Review, ToolOutcome
+from kern.runtime.spec import Review
 from kern.tools.json_check import misfits
 from kern.tools.result import without_tags
 from kern.tools.schema import Schema, strict_schema, undo_strict

@@ -18,9 +18,9 @@ from typing import Any, Protocol
 from kern._sync.threads import place_given_up
 from kern.errors import ToolError, UsageError
 from kern.runtime.invoke import FunctionCall
+from kern.runtime.outcome import CallSite
 from kern.runtime.returned import Listener, called_anew, close_unused, ended, ended_here, goes_on
 from kern.runtime.run import Run
-from kern.runtime.spec import CallSite
 from kern.state.block import snapshot
 from kern.state.stepping import step
 from kern.state.transaction import keeps_edits

@@ -19,8 +19,10 @@ from kern.runner.past_runs import team_history
 from kern.runner.recalled import recalled
 from kern.runtime.ending import deeds
 from kern.runtime.engine import drive_child
+from kern.runtime.outcome import Answer, CallSite, ToolOutcome
+from kern.runtime.request import RunInput
 from kern.runtime.run import Run
-from kern.runtime.spec import Answer, CallSite, RunInput, RunnerSpec, ToolOutcome
+from kern.runtime.spec import RunnerSpec
 from kern.tools.result import mention, prompt_text
 
 ONE = "delegate_task_to_member"

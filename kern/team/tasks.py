@@ -14,9 +14,9 @@ from kern.errors import InvalidStateError, ToolError
 from kern.messages import Message
 from kern.models.base import ToolDefinition
 from kern.runtime.control import active_runs
+from kern.runtime.outcome import Again, Answer, CallSite, ToolOutcome, arguments_of
 from kern.runtime.run import Run
 from kern.runtime.sink import RunSink
-from kern.runtime.spec import Again, Answer, CallSite, ToolOutcome, arguments_of
 from kern.runtime.structured import AsideSink
 from kern.state.block import Block
 from kern.state.call import CallState

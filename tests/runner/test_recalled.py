@@ -26,7 +26,7 @@ from kern.models.base import ModelRequest, ModelResponse
 from kern.run import RunOutput
 from kern.runner.recalled import recalled
 from kern.runtime.ending import NOT_DECIDED
-from kern.runtime.spec import RunInput
+from kern.runtime.request import RunInput
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 
 

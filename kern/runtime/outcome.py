@@ -1,0 +1,98 @@
+"""One call of a tool and what it comes to; what a run comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import from_json
+
+from kern._json import finite
+from kern.messages import Media, ToolCall
+from kern.run.tool_execution import ToolExecution
+from kern.state.order import TurnSlot
+
+
+@dataclass(slots=True, frozen=True)
+class Answer:
+    """What a run comes to: text, or a structured value with the name of its class.
+
+    Args:
+        last_turn: Of a member's text: what of it is more than words on the way to a call; None for all of it.
+    """
+
+    content: Any
+    content_type: str = "str"
+    last_turn: str | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """It is words for a person."""
+        return self.content_type == "str" and isinstance(self.content, str)
+
+
+@dataclass(slots=True, frozen=True)
+class Again:
+    """The answer will not do; the model is told why, and asked again."""
+
+    message: str
+
+
+@dataclass(slots=True, frozen=True)
+class ToolOutcome:
+    """What a tool call came to.
+
+    Args:
+        content: The text for the model.
+        error: It is an error text.
+        stop: The run ends with this turn.
+        pending: It waits for a person; the run pauses once the other calls of the turn are done.
+        answer: The run ends with this turn, and this is its answer.
+        unheard: A consumer of the answer alone has not had it yet.
+        media: Pictures and other things that came with the text.
+        media_told: They are mentioned in the text, and the model is not sent them.
+        show: The text is part of the run's content.
+        streamed: The consumer has had that text already, piece by piece.
+    """
+
+    content: str
+    error: bool = False
+    stop: bool = False
+    pending: bool = False
+    answer: Answer | None = None
+    unheard: bool = False
+    media: Sequence[Media] = ()
+    media_told: bool = False
+    show: bool = False
+    streamed: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class CallSite:
+    """One call that the model asks for, on its way to an outcome.
+
+    Args:
+        call: As the model wrote it.
+        execution: The record of it, which the tool may add to.
+        alone: It is the only call of its turn, and no hook can change what it comes to.
+        slot: The place in its turn of a call that may touch the session state; None if no other call of the
+            turn may.
+    """
+
+    call: ToolCall
+    execution: ToolExecution
+    alone: bool = False
+    slot: TurnSlot | None = None
+
+
+def arguments_of(call: ToolCall) -> dict[str, Any] | None:
+    """The arguments of a call, parsed; None where they are no JSON object.
+
+    NaN and infinities are null here, for people are shown JSON; a function that is called refuses them.
+    """
+    try:
+        parsed = from_json(call.arguments or "{}")
+    except ValueError:
+        return None
+    return finite(parsed) if isinstance(parsed, dict) else None
