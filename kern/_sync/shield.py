@@ -70,6 +70,31 @@ async def uninterrupted(coroutine: Coroutine[Any, Any, T], seconds: float | None
     return task.result()
 
 
+async def in_own_task(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await what may swallow a cancellation; the caller is cancelled all the same.
+
+    Args:
+        coroutine: A function of the application's; it runs in a task of its own. In the caller's task nobody
+            could tell afterwards whether a cancellation had been swallowed: a task group whose task fails
+            leaves `Task.cancelling()` at 1 in Python 3.11.
+
+    Raises:
+        CancelledError: The caller was cancelled; the coroutine has ended.
+    """
+    task = asyncio.ensure_future(coroutine)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+            task.cancel()
+    if cancelled is not None:
+        look_at(task)
+        raise cancelled
+    return task.result()
+
+
 def look_at(work: asyncio.Future[Any]) -> None:
     """Retrieve the error of what has ended, so that asyncio does not report it as never retrieved."""
     if work.done() and not work.cancelled():

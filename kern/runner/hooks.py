@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from kern._sync.shield import in_own_task
 from kern._told import sole, told
 from kern.errors import CheckError, HookError, UsageError
 from kern.run.events import (
@@ -108,13 +109,15 @@ def _offered(run: Run) -> dict[str, Any]:
 async def _call(run: Run, hook: Hook, name: str, offered: dict[str, Any]) -> None:
     signature = signature_of(hook)
     try:
-        await invoke(
-            run,
-            hook,
-            signature.kind,
-            call_kwargs(hook, offered),
-            context_parameter=signature.context_parameter,
-            label=name,
+        await in_own_task(
+            invoke(
+                run,
+                hook,
+                signature.kind,
+                call_kwargs(hook, offered),
+                context_parameter=signature.context_parameter,
+                label=name,
+            )
         )
     except Exception as raised:
         error = sole(raised)

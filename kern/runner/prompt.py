@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from kern._sync.shield import in_own_task
 from kern._told import sole, told
 from kern.errors import AgentSignal, HookError, KernError, UsageError
 from kern.messages import Message, with_context
@@ -188,13 +189,15 @@ async def call_for_run(run: Run, function: Any, what: str) -> Any:
     signature = signature_of(function)
     label = getattr(function, "__name__", what)
     try:
-        return await invoke(
-            run,
-            function,
-            signature.kind,
-            call_kwargs(function, {"run_context": None}),
-            context_parameter=signature.context_parameter,
-            label=label,
+        return await in_own_task(
+            invoke(
+                run,
+                function,
+                signature.kind,
+                call_kwargs(function, {"run_context": None}),
+                context_parameter=signature.context_parameter,
+                label=label,
+            )
         )
     except Exception as raised:
         error = sole(raised)

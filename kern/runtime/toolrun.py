@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from kern._sync.shield import in_own_task
 from kern._told import is_failure, sole, told
 from kern.errors import RetryAgentRun, StopAgentRun, ToolTimeoutError
 from kern.messages import File, Image, Message, ToolCall
@@ -138,7 +139,7 @@ async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
     An error of a call's own is its outcome; what is raised here ends the run.
     """
     if len(calls) == 1:
-        return [await _run_call(run, calls[0], alone=True)]
+        return [await in_own_task(_run_call(run, calls[0], alone=True))]
     slots = _slots(run, calls)
     try:
         async with asyncio.TaskGroup() as group:
