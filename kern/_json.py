@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import from_json, to_json, to_jsonable_python
+
+T = TypeVar("T")
 
 
 def json_bytes(
@@ -33,14 +35,7 @@ def json_bytes(
     def write(given: Any) -> bytes:
         return to_json(given, by_alias=True, indent=indent, fallback=fallback, inf_nan_mode="null")
 
-    try:
-        text = write(value)
-    except ValueError as error:  # looked at only now, since it is rare and costs a walk
-        try:
-            mended = _mended(value)
-        except RecursionError:  # it contains itself
-            raise error from None
-        text = write(mended)
+    text = _tried(write, value)
     if b"NaN" in text or b"Infinity" in text:  # in a text, or bare: a pydantic model's own config may say so
         return to_json(from_json(text), indent=indent, inf_nan_mode="null")
     return text
@@ -54,7 +49,23 @@ def jsonable(value: Any) -> Any:
     """
     if value is None or isinstance(value, str | int):
         return value
-    return finite(to_jsonable_python(value, by_alias=True, inf_nan_mode="null"))
+    return finite(_tried(_to_jsonable, value))
+
+
+def _to_jsonable(value: Any) -> Any:
+    return to_jsonable_python(value, by_alias=True, inf_nan_mode="null")
+
+
+def _tried(write: Callable[[Any], T], value: Any) -> T:
+    """What `write` makes of the value; of the mended one, if it holds text that no encoding can write."""
+    try:
+        return write(value)
+    except ValueError as error:  # looked at only now, since it is rare and costs a walk
+        try:
+            mended = _mended(value)
+        except RecursionError:  # it contains itself
+            raise error from None
+        return write(mended)
 
 
 def finite(value: Any) -> Any:

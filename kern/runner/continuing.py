@@ -9,7 +9,7 @@ from typing import Any
 import pydantic
 from pydantic_core import from_json
 
-from kern.errors import UsageError
+from kern.errors import SessionOwnershipError, UsageError
 from kern.run.output import RunOutput, TeamRunOutput, output_from_dict
 from kern.run.requirement import RunRequirement
 from kern.runner.checks import check_id, check_limits, check_seconds
@@ -54,6 +54,7 @@ async def continuation(
 
     Raises:
         UsageError: There is no such run.
+        SessionOwnershipError: It is another user's.
     """
     db = database_of(definition)
     row = await db.load_run(run_id)
@@ -74,5 +75,9 @@ async def continuation(
     )
     asked = request(definition, RunInput(value=None, messages=[]), options)
     with reading(row):
-        metadata = output_from_dict(from_json(row.data)).metadata
-    return replace(asked, metadata=metadata, resume=Resume(answers), on_duplicate=None)
+        stored = output_from_dict(from_json(row.data))
+    if (
+        asked.user_id != stored.user_id
+    ):  # before the id is noted as one that goes on: it would hold the owner up
+        raise SessionOwnershipError(row.session_id)
+    return replace(asked, metadata=stored.metadata, resume=Resume(answers), on_duplicate=None)

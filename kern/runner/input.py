@@ -29,7 +29,10 @@ def run_input(input: Input, schema: type[pydantic.BaseModel] | None, options: Ru
         UsageError: It is nothing that a run takes, or empty.
     """
     input = checked_input(schema, input)
-    messages = _messages(input)
+    try:
+        messages, value = _messages(input), _as_json(input)
+    except (ValueError, RecursionError) as error:  # too deep, numbers too long, a list that contains itself
+        raise UsageError(f"the input cannot be written as JSON: {error}") from error
     last = messages[-1]
     media: dict[str, Any] = {
         name: [*getattr(last, name), *given] for name in MEDIA if (given := getattr(options, name))
@@ -38,7 +41,7 @@ def run_input(input: Input, schema: type[pydantic.BaseModel] | None, options: Ru
         messages[-1] = replace(last, **media)
     if not any(message.content or any(getattr(message, name) for name in MEDIA) for message in messages):
         raise UsageError("the input is empty; give the model something to answer")
-    return RunInput(value=_as_json(input), messages=messages)
+    return RunInput(value=value, messages=messages)
 
 
 def _messages(input: Input) -> list[Message]:
