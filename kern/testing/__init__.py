@@ -1,7 +1,8 @@
 """What tests of Kern, and of programs that use Kern, are made with: models that are played, and no network.
 
 `ScriptedModel` and `FunctionModel` answer in the process; `ModelServer` is a provider on the loopback
-interface, with faults; `no_leaks` checks that nothing is left running.
+interface, with faults; `no_leaks` checks that nothing is left running. Ports come with conformance suites:
+`kern.testing.db.DbConformance` for databases, `kern.testing.model.ModelConformance` for models.
 """
 
 from kern.testing.answers import (
