@@ -133,6 +133,10 @@ class FunctionTool(StatefulTool):
         return tell
 
 
+_AT_ONCE = 128
+"""Calls that begin in one step of the event loop: a model may make thousands, and others have to go on."""
+
+
 async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
     """Carry out all calls of one turn, together; the outcomes come in call order.
 
@@ -143,7 +147,11 @@ async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
     slots = _slots(run, calls)
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_run_call(run, call, slots.get(call.id))) for call in calls]
+            tasks = []
+            for call in calls:
+                tasks.append(group.create_task(_run_call(run, call, slots.get(call.id))))
+                if len(tasks) % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
