@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from kern.errors import UsageError
 from kern.messages import ToolCall
-from kern.models.base import CommentarySink, DeltaSink, Model, ModelRequest, ModelResponse
+from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse, commentary_of
 from kern.testing.answers import words
 
 ModelAnswer: TypeAlias = str | ToolCall | ModelResponse | Exception
@@ -145,9 +145,10 @@ def _as_response(answer: ModelAnswer) -> ModelResponse:
 async def _put(response: ModelResponse, sink: DeltaSink) -> None:
     """Stream the answer; the loop gets a turn after every word, as it would between two reads of a socket."""
     message = response.message
+    spoken: list[tuple[Callable[[str], None], str | None]]
     spoken = [(sink.reasoning, message.reasoning_content), (sink.content, message.content)]
-    if isinstance(sink, CommentarySink):
-        spoken.insert(1, (sink.commentary, message.commentary))
+    if (put_commentary := commentary_of(sink)) is not None:
+        spoken.insert(1, (put_commentary, message.commentary))
     for put, text in spoken:
         for word in words(text or ""):
             put(word)

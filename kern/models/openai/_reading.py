@@ -13,7 +13,7 @@ from kern._log import named
 from kern.messages import Message, ToolCall
 from kern.models._failures import StreamFault
 from kern.models._sse import EventStream
-from kern.models.base import CommentarySink, DeltaSink, ModelResponse
+from kern.models.base import DeltaSink, ModelResponse, commentary_of
 from kern.models.openai._strand import Strand, mended
 from kern.usage import Usage
 
@@ -41,7 +41,7 @@ class AnswerReader(ABC):
             sink = None  # a whole answer is shown once it is checked
         self._content = Strand(None if sink is None else sink.content)
         self._reasoning = Strand(None if sink is None else sink.reasoning)
-        self._commentary = Strand(sink.commentary if isinstance(sink, CommentarySink) else None)
+        self._commentary = Strand(commentary_of(sink))
         self._halved = False
 
     @property
@@ -71,8 +71,9 @@ class AnswerReader(ABC):
         if self._sink is not None:
             if message.reasoning_content and not self._reasoning.shown:
                 self._sink.reasoning(message.reasoning_content)
-            if message.commentary and not self._commentary.shown and isinstance(self._sink, CommentarySink):
-                self._sink.commentary(message.commentary)
+            put_commentary = commentary_of(self._sink)
+            if message.commentary and not self._commentary.shown and put_commentary is not None:
+                put_commentary(message.commentary)
             if message.content and not self._content.shown:
                 self._sink.content(message.content)
         return response
