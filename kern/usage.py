@@ -33,12 +33,18 @@ class Usage:
 
     def add(self, other: Usage) -> None:
         """Count `other` in; what is below zero, or NaN, is no count and takes nothing off a limit."""
-        self.input_tokens += max(0, other.input_tokens)
-        self.output_tokens += max(0, other.output_tokens)
-        self.total_tokens += max(0, other.total_tokens)
-        self.cached_tokens += max(0, other.cached_tokens)
-        self.reasoning_tokens += max(0, other.reasoning_tokens)
-        self.requests += max(0, other.requests)
+        if other.input_tokens > 0:
+            self.input_tokens += other.input_tokens
+        if other.output_tokens > 0:
+            self.output_tokens += other.output_tokens
+        if other.total_tokens > 0:
+            self.total_tokens += other.total_tokens
+        if other.cached_tokens > 0:
+            self.cached_tokens += other.cached_tokens
+        if other.reasoning_tokens > 0:
+            self.reasoning_tokens += other.reasoning_tokens
+        if other.requests > 0:
+            self.requests += other.requests
 
     def to_dict(self) -> dict[str, Any]:
         """The counts that are not zero."""

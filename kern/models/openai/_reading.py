@@ -140,6 +140,8 @@ def _parse_halves(data: bytes, error: ValueError) -> Any:
 def count(details: Any, name: str) -> int:
     """The number under `name`; 0 where a server leaves it, or all of `details`, out, or it is no count."""
     value = details.get(name) if isinstance(details, dict) else None
+    if value is None:
+        return 0
     if isinstance(value, float) and math.isfinite(value):
         value = int(value)
     return min(max(value, 0), _MOST) if isinstance(value, int) and not isinstance(value, bool) else 0
