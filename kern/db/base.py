@@ -357,9 +357,15 @@ def applied(stored: SessionRow | None, commit: Commit, write: StateWrite) -> Ses
         version=0,
         generation=commit.id,
     )
-    row = replace(row, updated_at=commit.now, revision=write.revision)
-    if commit.summary is not None:
-        row = replace(row, summary=commit.summary)
+    summary = row.summary if commit.summary is None else commit.summary
     if write.state is None:
-        return row
-    return replace(row, state=write.state, state_version=write.state_version, version=row.version + 1)
+        return replace(row, updated_at=commit.now, revision=write.revision, summary=summary)
+    return replace(
+        row,
+        updated_at=commit.now,
+        revision=write.revision,
+        summary=summary,
+        state=write.state,
+        state_version=write.state_version,
+        version=row.version + 1,
+    )

@@ -281,8 +281,10 @@ class InMemoryDb(Db):
     def _put_run(self, session: _Session, row: RunRow) -> None:
         known = self._runs.get(row.run_id)
         if known is None or known.generation < row.generation:
-            session.media |= row.media
-            self._runs[row.run_id] = session.runs[row.run_id] = replace(row, media={})
+            if row.media:
+                session.media |= row.media
+                row = replace(row, media={})
+            self._runs[row.run_id] = session.runs[row.run_id] = row
 
 
 def _info(session: _Session) -> SessionInfo:

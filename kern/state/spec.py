@@ -65,6 +65,8 @@ class StateSpec:
 
     def joined(self, other: StateSpec) -> StateSpec:
         """For a session that is in use under both: the stricter one, and all policies, `other`'s first."""
+        if other is self:
+            return self
         stricter = self if (other.takes_anything or other.version < self.version) else other
         return replace(stricter, policies={**self.policies, **other.policies})
 
