@@ -47,8 +47,10 @@ class Beginning:
         if outer is None:
             await session.settled(self.ending)
         on_busy = request.on_busy if outer is None else "share"
-        lease = await held.enter_async_context(turn(session, self.ending, on_busy, request.run_id))
-        leases = [lease] if lease is not None else []
+        leases: list[Lease] = []
+        if on_busy != "share" and not session.has_turn:
+            own = turn(session, self.ending, on_busy, request.run_id)
+            leases.append(await held.enter_async_context(own))
         attempt: Attempt | None = None
         if request.on_duplicate is None:
             await held.enter_async_context(session.loaded(request.state, request.user_id))

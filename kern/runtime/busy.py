@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from kern.errors import StoreBusyError
 
@@ -16,24 +15,31 @@ class BusyWatch:
     began have waited as long as it did: each would wait for the whole time again, one after the other.
     """
 
-    __slots__ = ("_began", "_failure")
+    __slots__ = ("_began", "_failure", "_start")
 
     def __init__(self) -> None:
-        self._began = 0.0
+        self._began = self._start = 0.0
         self._failure: StoreBusyError | None = None
 
-    @contextmanager
-    def attempt(self, asked: float) -> Iterator[None]:
+    def attempt(self, asked: float) -> BusyWatch:
         """Round one attempt, of somebody who has waited for it since `asked`, by `time.monotonic`.
+
+        There is one attempt at a time. The block is entered with the object itself, since every run comes
+        here twice.
 
         Raises:
             StoreBusyError: The database was busy, or is, as an attempt has found that began since.
         """
         if self._failure is not None and self._began >= asked:
             raise StoreBusyError(str(self._failure)) from self._failure
-        began, self._failure = time.monotonic(), None
-        try:
-            yield
-        except StoreBusyError as error:
-            self._began, self._failure = began, error
-            raise
+        self._start, self._failure = time.monotonic(), None
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, StoreBusyError):
+            self._began, self._failure = self._start, error

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -78,33 +79,47 @@ class ActiveRun:
             self.fate.cut_short = True
             self._task.cancel()
 
-    @contextmanager
-    def driven(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Round all that is done for it."""
-        token = _inside.set(_inside.get() | {self})
-        try:
-            yield
-        finally:
-            _inside.reset(token)
+        self._token = _inside.set(_inside.get() | {self})
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _inside.reset(self._token)
+
+    def waiting(self) -> Waiting:
         """Round the wait for the session.
 
         Raises:
             RunStopped: `cancel_run` came before the run has begun.
         """
-        self.fate.enter()
+        return Waiting(self.fate)
+
+
+class Waiting:
+    """See `ActiveRun.waiting`."""
+
+    __slots__ = ("_fate",)
+
+    def __init__(self, fate: Fate) -> None:
+        self._fate = fate
+
+    def __enter__(self) -> None:
+        self._fate.enter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        fate = self._fate
         try:
-            yield
-        except asyncio.CancelledError as error:
-            if self.fate.cancelled_from_outside or not self.fate.stopped:
-                raise
-            raise RunStopped from error
+            if isinstance(error, asyncio.CancelledError):
+                if not fate.cancelled_from_outside and fate.stopped:
+                    raise RunStopped from error
+            elif error is None and fate.stopped:
+                raise RunStopped
         finally:
-            self.fate.leave()
-        if self.fate.stopped:
-            raise RunStopped
+            fate.leave()
 
 
 _inside: ContextVar[frozenset[ActiveRun]] = ContextVar("kern_inside_of", default=frozenset())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from kern.errors import RunDeadlineExceeded
+
+_ANY_TIME = nullcontext()
 
 
 class Deadline:
@@ -28,13 +30,16 @@ class Deadline:
         """It has passed, and has cancelled what was inside of it."""
         return self._timeout is not None and self._timeout.expired()
 
-    @asynccontextmanager
-    async def inside(self) -> AsyncIterator[None]:
+    def inside(self) -> AbstractAsyncContextManager[None]:
         """Inside the block, the deadline cancels the task.
 
         Raises:
             RunDeadlineExceeded: It has passed.
         """
+        return _ANY_TIME if self._seconds is None else self._limited()
+
+    @asynccontextmanager
+    async def _limited(self) -> AsyncIterator[None]:
         self._timeout = timeout = asyncio.timeout_at(self._at)
         try:
             async with timeout:

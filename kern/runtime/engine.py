@@ -47,7 +47,7 @@ from kern.runtime.run import Run
 from kern.runtime.sealing import check, failure_of, seal
 from kern.runtime.sink import RunSink
 from kern.runtime.spec import RunnableTool, SinkFactory
-from kern.runtime.started import Started, starting_call, starts
+from kern.runtime.started import Started, starting_call
 from kern.runtime.stream import Listen
 from kern.runtime.toolrun import run_calls, tool_message
 from kern.usage import Usage
@@ -70,7 +70,7 @@ async def drive(run: Run) -> RunOutput | TeamRunOutput:
     run.fate.enter()
     failure: BaseException | None = None
     try:
-        with starts(run.starts):
+        with run.starts:
             await _answered(run)
     except BaseException as error:  # noqa: BLE001 - raised below
         failure = failure_of(run, error)

@@ -164,17 +164,12 @@ class Lease:
 
 
 @asynccontextmanager
-async def turn(
-    session: LiveSession, ending: Ending, on_busy: OnBusy, run_id: str
-) -> AsyncIterator[Lease | None]:
-    """The session is this run's alone, inside the block; None where nothing has to be held for that.
+async def turn(session: LiveSession, ending: Ending, on_busy: OnBusy, run_id: str) -> AsyncIterator[Lease]:
+    """The session is this run's alone, inside the block.
 
     Raises:
         SessionBusyError: It is another's, and `on_busy` is "reject".
     """
-    if on_busy == "share" or session.has_turn:
-        yield None
-        return
     if not session.turn.try_acquire():
         if on_busy == "reject":
             raise SessionBusyError(session.session_id)

@@ -64,7 +64,7 @@ async def execute(
         try:
             while (other := active_runs.enter(active, nested=caller is not None)) is not None:
                 await wait_for(other, request, deadline)
-            with active.driven():
+            with active:
                 return await _in_session(active, deadline, buffer, listen)
         finally:
             active_runs.leave(active)
@@ -124,9 +124,9 @@ async def _run_and_commit(
                 subscribed = True
             else:
                 announce(run)
-            async with AsyncExitStack() as guards:
-                for lease in leases:
-                    await guards.enter_async_context(lease.guard())
+            if leases:
+                await _drive_guarded(run, leases, deadline)
+            else:
                 await _drive_in_time(run, deadline)
         except BaseException as error:  # noqa: BLE001 - raised again below, once the end is committed
             _note(run, error)
@@ -159,6 +159,13 @@ async def _finish(run: Run, outer: CallState | None, failure: BaseException | No
             failure.run_output = run.output
         raise failure
     return run.output
+
+
+async def _drive_guarded(run: Run, leases: Sequence[Lease], deadline: Deadline) -> None:
+    async with AsyncExitStack() as guards:
+        for lease in leases:
+            await guards.enter_async_context(lease.guard())
+        await _drive_in_time(run, deadline)
 
 
 async def _drive_in_time(run: Run, deadline: Deadline) -> None:

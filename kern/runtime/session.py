@@ -129,7 +129,7 @@ class LiveSession(Saved):
                     with self._busy_loads.attempt(asked):
                         found = await self._load(spec, run_id)
                     if creates and not self.stored:
-                        self.row = replace(self.row, user_id=owner if user_id is ANY_USER else user_id)
+                        self._belongs_to(owner if user_id is ANY_USER else user_id)
                 exists = self.stored or self._claims or creates
                 if exists and user_id is not ANY_USER and user_id != self.row.user_id:
                     raise SessionOwnershipError(self.session_id)
@@ -150,6 +150,10 @@ class LiveSession(Saved):
                 self._loaders -= 1
                 if self._loaders == 0:
                     self._loaded = False
+
+    def _belongs_to(self, owner: str | None) -> None:
+        if owner != self.row.user_id:  # a copy is not for nothing
+            self.row = replace(self.row, user_id=owner)
 
     async def _load(self, spec: StateSpec, run_id: str | None) -> RunRow | None:
         run: RunRow | None = None

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Protocol
@@ -49,6 +47,15 @@ class Started:
         self._mutex = threading.Lock()
         self._runs: set[StartedRun] = set()
         self._handed_over = self._given_up = False
+
+    def __enter__(self) -> None:
+        """Round code of the application's: the runs that it starts are noted here."""
+        self._token = _current.set(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _current.reset(self._token)
 
     async def __aenter__(self) -> None:
         """Round a call of a function of the application's."""
@@ -114,13 +121,3 @@ _current: ContextVar[Started | None] = ContextVar("kern_started", default=None)
 def starting_call() -> Started | None:
     """The call, or the run, that the running code belongs to."""
     return _current.get()
-
-
-@contextmanager
-def starts(started: Started) -> Iterator[None]:
-    """Round code of the application's: the runs that it starts are noted there."""
-    token = _current.set(started)
-    try:
-        yield
-    finally:
-        _current.reset(token)
