@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,20 +108,19 @@ async def test_an_agent_among_the_tools_is_sent_to_the_members(what: Any) -> Non
 
 
 @pytest.mark.parametrize("name", ["update_session_state", "read_chat_history"])
-async def test_a_tool_named_like_one_that_a_parameter_brings_is_refused(name: str) -> None:
+def test_a_tool_named_like_one_that_a_parameter_brings_is_refused(name: str) -> None:
     def impostor() -> None:
         """Never called."""
 
     impostor.__name__ = name
-    for runner in (Agent, lambda **options: Team([], **options)):
-        agent: Any = runner(
-            model=ScriptedModel(["hello"]),
-            tools=[impostor],
-            enable_agentic_state=name == "update_session_state",
-            read_chat_history=name == "read_chat_history",
-        )
-        with pytest.raises(UsageError, match=f"brings a tool '{name}', and there is one already"):
-            await agent.arun("Hello")
+    for runner in (Agent, partial(Team, [])):
+        with pytest.raises(UsageError, match=f"'{name}' is the name of the tool that .* adds"):
+            runner(
+                model=ScriptedModel(["hello"]),
+                tools=[impostor],
+                enable_agentic_state=name == "update_session_state",
+                read_chat_history=name == "read_chat_history",
+            )
 
 
 @pytest.mark.parametrize("streamed", [False, True])

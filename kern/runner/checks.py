@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import tzinfo
 from operator import attrgetter
 from typing import Any, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic_core import to_json
 
@@ -17,20 +19,21 @@ from kern.runtime.request import OnDuplicate
 from kern.usage import UsageLimits
 
 
-def check_keywords(what: str, given: Iterable[str], options: Any) -> None:
-    """See that every keyword is a field of the dataclass `options`.
+def check_keywords(what: str, given: Iterable[str], known: Collection[str]) -> None:
+    """See that every keyword is a known one.
 
     Raises:
         TypeError: One is not.
     """
-    known = options.__dataclass_fields__
     for name in given:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
-            raise TypeError(f"{what} takes no keyword {name!r}{hint}")
+            there = f"there are: {', '.join(known)}" if len(known) < _MANY else f"see help({what})"
+            hint = f"did you mean {close[0]!r}?" if close else there
+            raise TypeError(f"{what} takes no keyword {name!r}; {hint}")
 
 
+_MANY = 30  # keywords, which nobody reads in an error
 _ON_DUPLICATE = get_args(OnDuplicate)
 _LIST = (list, tuple, Sequence)  # the first two are what it nearly always is, and quickly seen
 _KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
@@ -45,9 +48,13 @@ _COUNTS = (
     *("num_history_runs", "num_history_messages", "max_tool_calls_from_history"),
     *("tool_call_limit", "max_requests", "retries", "delay_between_retries"),
 )
+_USUAL_COUNTS = (3, None, None, None, 200, 0, 1.0)
 # All at once: agents are made by the thousand, and nearly every parameter of nearly all is as it should be.
 _kinds_of = attrgetter(*(name for name, _, _ in _KINDS))
 _counts_of = attrgetter(*_COUNTS)
+_seen_kinds: set[tuple[type, ...]] = set()
+"""What `_check_kinds` has let through: it goes by the types alone."""
+_MOST_KINDS = 1000
 
 
 def check_run(options: Any) -> None:
@@ -86,20 +93,59 @@ def check_definition(definition: Any) -> None:
     _check_common(definition)
     if definition.db is not None and not isinstance(definition.db, Db):
         raise UsageError(f"db takes a database, such as SqliteDb('agents.db'), not {definition.db!r}")
+    kinds = tuple(map(type, _kinds_of(definition)))
+    if kinds not in _seen_kinds:
+        _check_kinds(definition)
+        if len(_seen_kinds) < _MOST_KINDS:
+            _seen_kinds.add(kinds)
+    counts = _counts_of(definition)
+    if counts != _USUAL_COUNTS:
+        for given, name in zip(counts, _COUNTS, strict=True):
+            check_count(name, given)
+    role = definition.system_message_role
+    if role not in ROLES:
+        raise UsageError(f"system_message_role is one of {', '.join(ROLES)}, not {role!r}")
+    check_tool_choice(definition.tool_choice)
+    for model in definition.fallback_models or ():
+        if not isinstance(model, str | Model):
+            raise UsageError(f"fallback_models takes a list of Models or 'provider:id's, not {model!r} in it")
+    _check_texts(definition)
+    added = definition.additional_input
+    if added and not all(isinstance(item, str | Message) for item in added):
+        raise UsageError("additional_input takes a list of str and Message")
+
+
+def _check_texts(definition: Any) -> None:
+    told = definition.instructions
+    if not (told is None or isinstance(told, str) or callable(told)) and not (
+        isinstance(told, Sequence) and all(isinstance(line, str) for line in told)
+    ):
+        raise UsageError(f"instructions takes a str, a list of str, or a function, not {told!r}")
+    own = definition.system_message
+    if not (own is None or isinstance(own, str | Message) or callable(own)):
+        raise UsageError(f"system_message takes a str, a Message, or a function, not {own!r}")
+    if definition.timezone_identifier is not None:
+        timezone_of(definition.timezone_identifier)
+
+
+def timezone_of(identifier: str) -> tzinfo:
+    """The time zone of an IANA name.
+
+    Raises:
+        UsageError: None is known here by that name.
+    """
+    try:
+        return ZoneInfo(identifier)
+    except (ZoneInfoNotFoundError, ValueError, TypeError) as error:
+        raise UsageError(f"timezone_identifier: no timezone {identifier!r} is known here") from error
+
+
+def _check_kinds(definition: Any) -> None:
     for given, (name, kinds, wanted) in zip(_kinds_of(definition), _KINDS, strict=True):
         if given is not None and (
             not isinstance(given, kinds) or (kinds is _LIST and isinstance(given, str))
         ):
             raise UsageError(f"{name} takes {wanted}, not {given!r}")
-    for given, name in zip(_counts_of(definition), _COUNTS, strict=True):
-        check_count(name, given)
-    role = definition.system_message_role
-    if role not in ROLES:
-        raise UsageError(f"system_message_role is one of {', '.join(ROLES)}, not {role!r}")
-    check_tool_choice(definition.tool_choice)
-    added = definition.additional_input
-    if added and not all(isinstance(item, str | Message) for item in added):
-        raise UsageError("additional_input takes a list of str and Message")
 
 
 def check_tool_choice(given: Any) -> str | dict[str, Any] | None:

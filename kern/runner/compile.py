@@ -16,21 +16,21 @@ from kern.runner.hooks import with_hooks
 from kern.runner.input_schema import with_input
 from kern.runner.options import RunOptions
 from kern.runner.output_schema import with_output
-from kern.runner.past_runs import ReadHistoryTool
+from kern.runner.past_runs import HISTORY_TOOL, ReadHistoryTool
 from kern.runner.prompt import Prompt
-from kern.runner.state_tool import state_tool
+from kern.runner.state_tool import STATE_TOOL, state_tool
 from kern.runner.summary import Summarize
+from kern.runner.tools import check_names, compiled
 from kern.runtime.debug import show_debug_messages
 from kern.runtime.hooked import hooked
 from kern.runtime.request import Retries, RunInput
 from kern.runtime.spec import RunnableTool, RunnerSpec, RunRequest, Step
 from kern.runtime.stream import Listen
-from kern.runtime.toolrun import FunctionTool
 from kern.state.resolve import fill
 from kern.state.shape import Shape
 from kern.state.spec import StateSpec
 from kern.state.typed import ModelShape, initial_state, shape_of
-from kern.tools import Tool, ToolSource, collect, loaded, without_sources
+from kern.tools import Tool, ToolSource, loaded, without_sources
 
 
 def request(definition: Definition, input: RunInput, options: RunOptions) -> RunRequest:
@@ -128,16 +128,9 @@ def function_tools(definition: Definition, tools: Sequence[Tool] | None = None) 
     Args:
         tools: Instead of those of the definition that are known without asking a source.
     """
-    hooks = definition.tool_hooks
     listed = without_sources(definition.tools or ()) if tools is None else tools
-    given = (*listed, *hooks)
-    compiled = definition._compiled
-    if compiled is None or len(compiled[0]) != len(given) or any(map(_differ, compiled[0], given)):
-        made: dict[str, RunnableTool] = {
-            name: FunctionTool(function, hooks) for name, function in collect(listed).items()
-        }
-        definition._compiled = compiled = (given, made)
-    return compiled[1]
+    definition._compiled = made = compiled(listed, definition.tool_hooks, definition._compiled)
+    return made[1]
 
 
 def state_spec(definition: Definition) -> StateSpec:
@@ -200,22 +193,18 @@ def default_state(definition: Definition) -> dict[str, Any]:
 def _with_context_tools(
     definition: Definition, functions: Mapping[str, RunnableTool]
 ) -> dict[str, RunnableTool]:
-    """The application's own tools, and those that parameters ask for.
+    """The application's own tools, and those that parameters add.
 
     Raises:
         UsageError: One of each has the same name.
     """
     tools = dict(functions)
-    asked_for: list[tuple[str, RunnableTool]] = []
+    if definition.enable_agentic_state or definition.read_chat_history:
+        check_names(tools, definition._tool_names())  # those of sources are known only now
     if definition.enable_agentic_state:
-        asked_for.append(("enable_agentic_state", state_tool(definition.tool_hooks)))
+        tools[STATE_TOOL] = state_tool(definition.tool_hooks)
     if definition.read_chat_history:
-        asked_for.append(("read_chat_history", hooked(ReadHistoryTool(), definition.tool_hooks)))
-    for parameter, tool in asked_for:
-        name = tool.definition.name
-        if name in tools:
-            raise UsageError(f"{definition!r}: {parameter} brings a tool {name!r}, and there is one already")
-        tools[name] = tool
+        tools[HISTORY_TOOL] = hooked(ReadHistoryTool(), definition.tool_hooks)
     return tools
 
 
@@ -238,7 +227,3 @@ def _retries(definition: Definition) -> Retries:
     return Retries(
         definition.retries, definition.delay_between_retries, definition.exponential_backoff, fallbacks
     )
-
-
-def _differ(one: Any, other: Any) -> bool:
-    return one is not other and one != other

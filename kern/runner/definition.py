@@ -6,10 +6,10 @@ import copy
 import re
 import threading
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import pydantic
 
@@ -20,10 +20,16 @@ from kern.messages import Message, Role
 from kern.models.base import Model
 from kern.models.resolve import load
 from kern.run.events import RunEvent, TeamRunEvent
-from kern.runner.checks import check_definition
+from kern.runner.checks import check_definition, check_keywords
+from kern.runner.hook_parameters import AFTER, BEFORE, check_hooks
+from kern.runner.input_schema import check_input_schema
 from kern.runner.options import RunOptions
+from kern.runner.past_runs import HISTORY_TOOL
+from kern.runner.state_tool import STATE_TOOL
+from kern.runner.tools import Compiled, checked
 from kern.runtime.request import OnBusy
-from kern.runtime.spec import RunnableTool, RunnerSpec
+from kern.runtime.spec import RunnerSpec
+from kern.runtime.structured import json_form
 from kern.state.merge import Policies, policy_path
 from kern.state.spec import Migration
 from kern.state.typed import initial_state
@@ -39,96 +45,9 @@ _mutex = threading.Lock()
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True, weakref_slot=True)
 class Definition:
-    """An agent or a team as the application defines it. Read-only while it runs, however often at once.
+    """An agent or a team as the application defines it. Its runs do not change it.
 
-    Args:
-        name: What people and the team's leader call it.
-        id: What programs call it; the name as a slug if not given.
-        role: What it is for; a team's leader reads it.
-        description: What it is; opens the system message.
-        model: A model, or "provider:id". A member without one takes its team's; nobody has one:
-            what the variable KERN_MODEL says, or OpenAI's `gpt-5.2`.
-        db: Where sessions are kept; without one, in memory, for as long as this object lives.
-        user_id: Whose sessions they are, where a run does not say.
-        session_id: The default session.
-        metadata: Noted on every run.
-        session_state: What new sessions start from: a dict; or a pydantic model, a class (its defaults) or an
-            instance (its values), which functions then see as such.
-        state_migrations: Each turns the stored state, as a dict, into what the next version of the
-            application expects; a state's version is the number of those that have been applied to it.
-        merge: Rules for what two processes change at the same time, by key, dotted path or JSON Pointer:
-            `{"count": add}`, from `kern.state` or your own. Of a team's members none is used.
-        on_busy: What a run does when its session has one already, in this process or another: "share" the
-            state and work beside it, "queue" until that one has ended, or "reject" with a `SessionBusyError`.
-            Runs that share do not look whether others want the session to themselves.
-        add_session_state_to_context: Show the state to the model, as JSON in the system message.
-        enable_agentic_state: Give the model a tool that updates the state.
-        overwrite_db_session_state: A run's `session_state=` replaces the stored state, and is not merged in.
-        resolve_in_context: Replace `{key}` in the texts below by values of the state; not in what a function
-            has returned, which is final.
-        instructions: A text, several, or a function (of `run_context`, if it wants it) that returns such.
-        system_message: A system message of your own, instead of the one that is put together.
-        system_message_role: Its role, "system" if not given.
-        expected_output: What a good answer looks like.
-        additional_context: Closes the system message.
-        additional_input: Messages between the system message and the input, such as examples.
-        introduction: What the agent or team has said before a new session's first input.
-        markdown: Ask for Markdown, and render it in `print_response`.
-        use_instruction_tags: Put the instructions between tags.
-        add_datetime_to_context: Tell the model the time.
-        timezone_identifier: For that: an IANA name such as "Europe/Berlin"; UTC if not given.
-        add_name_to_context: Tell the model its name.
-        dependencies: Values for `{templates}` and for `run_context.dependencies`.
-        add_dependencies_to_context: Show them to the model with the input; later runs are not told of them.
-        add_history_to_context: Begin with what was said and done in earlier runs of the session.
-        num_history_runs: How many of them; a run that failed before any text or call does not count.
-        num_history_messages: Of those, the newest so many messages; None for all.
-        max_tool_calls_from_history: Of those, the newest so many tool calls; None for all.
-        read_chat_history: Give the model a tool that looks up what was said earlier.
-        enable_session_summaries: Keep a summary of the session, renewed after each run by one more request.
-            If that fails, the old one stays, which is logged.
-        add_session_summary_to_context: Show it to the model, in the system message.
-        session_summary_model: Who writes it; the run's own model if not given.
-        tools: Functions, `Function`s, `Toolkit`s and sources such as `MCPTools` that the model may call.
-        tool_hooks: Functions round every call of a tool, the first one outermost; see `Function`. An error
-            in one is that call's result, as an error of the tool's own is: the model is told, and the run
-            goes on. They go round a team's delegations too, which hold no state: there a hook may have it
-            before and after `function_call`, in a `run_context.transaction()`, but not during it; and after
-            a pause in a member's run it is called anew.
-        input_schema: A pydantic model class: the input is a dict, JSON text or an instance that fits it. A
-            team's leader is told the schema of a member's, and words its tasks as JSON.
-        output_schema: A pydantic model class or a JSON schema: what the answer has to look like. `content` is
-            then an instance of the class, or the JSON value. An answer that does not fit is sent back to the
-            model with the error, a few times, then `ModelBehaviorError`.
-        use_json_mode: Ask for the JSON in words, even of a model whose provider could enforce the schema.
-        parser_model: Makes the structured answer of the text that the model has written. Its requests count
-            and are made again as the model's own are, by the `fallback_models` if need be.
-        output_model: Writes the final answer, from the conversation that the model has led. Likewise.
-        pre_hooks: Functions before the run, with what they ask for by parameter names: run_input,
-            run_context, run_id, session_id, user_id, agent_id, team_id, metadata, dependencies, debug_mode.
-            They may change `run_input.input_content`. `InputCheckError` refuses the run; any other error is
-            a `HookError`. Either fails the run, unlike an error in `tool_hooks`.
-        post_hooks: The same once the answer is there, with run_output, whose content they may change.
-            `OutputCheckError` refuses it; an error fails the run here too.
-        tool_call_limit: How many tool calls a run may make. Then the model is asked once more, with
-            `tool_choice="none"`; if it calls a tool all the same, the run ends with `UsageLimitExceeded`.
-        tool_choice: "auto", "none", "required" or {"name": ...}. One that forces a call holds until the model
-            has called a tool, whatever came of the call; from then on it is "auto".
-        max_requests: How many requests to models a run may make, those that failed included; then
-            `UsageLimitExceeded`. A member's run counts its own. None for any number.
-        timeout: Seconds that a run may take; then `RunDeadlineExceeded`. As a member: see `member_timeout`.
-        usage_limits: What a run and all runs below it may use; then `UsageLimitExceeded`.
-        retries: How often a model request that has failed for good is made again. Tools that have run are not
-            run again.
-        delay_between_retries: Seconds before that.
-        exponential_backoff: Double the delay each time.
-        fallback_models: Asked in this order when the model has failed for good.
-        store_events: Keep a run's events with it, in its output and its row.
-        events_to_skip: But for these; by default those that are made per token.
-        stream: Whether `print_response` and `cli_app` stream.
-        stream_events: What `stream=True` yields where a run does not say: every event, or the answer's text.
-        debug_mode: Log prompts and tool calls, through the logger "kern".
-        debug_level: 2 logs also the tools that each request offers, and what it used.
+    The docstrings of `Agent` and `Team` describe the parameters, where `help()` and editors look for them.
     """
 
     name: str | None = None
@@ -210,7 +129,16 @@ class Definition:
     _own_id: str = field(init=False)
     _own_session: str | None = field(init=False)
     _memory: InMemoryDb | None = field(default=None, init=False)
-    _compiled: tuple[tuple[Any, ...], dict[str, RunnableTool]] | None = field(default=None, init=False)
+    _compiled: Compiled | None = field(default=None, init=False)
+
+    if not TYPE_CHECKING:  # which knows the keywords from __init__
+
+        def __new__(cls, *args: Any, **given: Any) -> Self:
+            """Refuse a keyword that there is not, before Python does, which suggests none before 3.13."""
+            known = _keywords(cls)
+            if known is not None and not given.keys() <= known:
+                check_keywords(cls.__name__, given, known)
+            return object.__new__(cls)
 
     def __post_init__(self) -> None:
         check_definition(self)
@@ -224,6 +152,15 @@ class Definition:
         for name in self.merge or ():
             policy_path(name)
         initial_state(self.session_state)
+        if self.tools or self.tool_hooks:
+            self._compiled = checked(self.tools or (), self.tool_hooks, self._tool_names())
+        if self.pre_hooks or self.post_hooks:
+            check_hooks("pre_hooks", self.pre_hooks, BEFORE)
+            check_hooks("post_hooks", self.post_hooks, AFTER)
+        if self.input_schema is not None:
+            check_input_schema(self.input_schema)
+        if self.output_schema is not None:
+            json_form(self.output_schema)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r}, id={self._own_id!r})"
@@ -271,6 +208,15 @@ class Definition:
         """The members by id, as far as they are known before a run."""
         return {}
 
+    def _tool_names(self) -> Mapping[str, str]:
+        """The names of tools that the runtime adds, with what adds each."""
+        names = {}
+        if self.enable_agentic_state:
+            names[STATE_TOOL] = "enable_agentic_state"
+        if self.read_chat_history:
+            names[HISTORY_TOOL] = "read_chat_history"
+        return names
+
     def _state_keys(self) -> Sequence[str]:
         """The top-level keys of the session state that the runtime itself writes for it."""
         return ()
@@ -312,6 +258,15 @@ def _load(definition: Definition) -> None:
     for model in (*others, *(definition.fallback_models or ())):
         if isinstance(model, str):
             load(model)
+
+
+@lru_cache(maxsize=128)
+def _keywords(kind: type[Definition]) -> Set[str] | None:
+    """The keywords of a constructor; None where the application has written one of its own."""
+    owner = next(base for base in kind.__mro__ if "__init__" in vars(base))
+    if "__dataclass_fields__" not in vars(owner):
+        return None
+    return dict.fromkeys(one.name for one in fields(owner) if one.init).keys()
 
 
 @lru_cache(maxsize=1024)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from kern._sync.shield import in_own_task
 from kern._told import sole, told
-from kern.errors import CheckError, HookError, UsageError
+from kern.errors import CheckError, HookError
 from kern.run.events import (
     PostHookCompletedEvent,
     PostHookStartedEvent,
@@ -21,41 +21,18 @@ from kern.runtime.invoke import invoke
 from kern.runtime.run import Run
 from kern.runtime.spec import RunnerSpec, Step
 from kern.tools.inject import call_kwargs
-from kern.tools.signature import describe, signature_of
+from kern.tools.signature import signature_of
 
 Hook = Callable[..., Any]
 
-_EVERY_HOOK = (
-    *("run_input", "run_context", "run_id", "session_id", "user_id", "agent_id", "team_id"),
-    *("metadata", "dependencies", "debug_mode"),
-)
-
 
 def with_hooks(spec: RunnerSpec, definition: Definition) -> RunnerSpec:
-    """`spec`, with the hooks of `definition` round its runs.
-
-    Raises:
-        UsageError: Something is no hook, or asks for what a hook cannot have.
-    """
-    before = _steps("pre_hooks", definition.pre_hooks, _before, _EVERY_HOOK)
-    after = _steps("post_hooks", definition.post_hooks, _after, (*_EVERY_HOOK, "run_output"))
+    """`spec`, with the hooks of `definition` before and after its runs."""
+    before: list[Step] = [partial(_before, hook) for hook in definition.pre_hooks]
+    after: list[Step] = [partial(_after, hook) for hook in definition.post_hooks]
     if not before and not after:
         return spec
     return replace(spec, before=(*spec.before, *before), after=(*after, *spec.after))
-
-
-def _steps(
-    parameter: str, hooks: Sequence[Hook], step: Callable[[Hook, Run], Any], offered: Sequence[str]
-) -> list[Step]:
-    if callable(hooks):
-        raise UsageError(f"{parameter} takes a list of functions, not a function alone")
-    for hook in hooks:
-        if not callable(hook):
-            raise UsageError(f"{parameter}: a hook is a function, not {hook!r}")
-        if signature_of(hook).kind not in ("sync", "async"):
-            raise UsageError(f"{parameter}: {describe(hook)} is a generator; let it return")
-        call_kwargs(hook, dict.fromkeys(offered))
-    return [partial(step, hook) for hook in hooks]
 
 
 async def _before(hook: Hook, run: Run) -> None:

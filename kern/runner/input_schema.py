@@ -48,20 +48,21 @@ def checked_input(schema: type[pydantic.BaseModel] | None, given: Input) -> Inpu
 
 
 def with_input(spec: RunnerSpec, schema: type[pydantic.BaseModel] | None) -> RunnerSpec:
-    """`spec`, which as a member takes no task that does not fit; the leader is told why.
-
-    Raises:
-        UsageError: `schema` is no pydantic model class.
-    """
+    """`spec`, which as a member takes no task that does not fit; the leader is told why."""
     if schema is None:
         return spec
-    if not _is_model_class(schema):
-        raise UsageError(f"input_schema takes a pydantic model class, not {schema!r}")
     return replace(spec, before=(partial(_check_task, json_form(schema)), *spec.before))
 
 
-def _is_model_class(schema: object) -> bool:
-    return isinstance(schema, type) and issubclass(schema, pydantic.BaseModel)
+def check_input_schema(schema: object) -> None:
+    """See that it is a pydantic model class that has a JSON schema.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if not (isinstance(schema, type) and issubclass(schema, pydantic.BaseModel)):
+        raise UsageError(f"input_schema takes a pydantic model class, not {schema!r}")
+    json_form(schema)
 
 
 async def _check_task(schema: JsonForm, run: Run) -> None:

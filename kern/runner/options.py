@@ -67,7 +67,7 @@ class RunOptions:
         images, audio, videos, files: Sent with the input.
         dependencies: For `{templates}` and for `run_context.dependencies`.
         metadata: Noted on the run.
-        output_schema: What this run's answer has to look like; see `Definition`.
+        output_schema: What this run's answer has to look like; see `Agent`.
         timeout: Seconds that the run may take; then `RunDeadlineExceeded`.
         usage_limits: What the run and all runs below it may use; then `UsageLimitExceeded`.
         debug_mode: Log prompts and tool calls of this run.
@@ -104,7 +104,7 @@ class RunOptions:
             TypeError: There is no such keyword.
             UsageError: A value cannot be what its keyword takes.
         """
-        check_keywords("a run", keywords, cls)
+        check_keywords("a run", keywords, cls.__dataclass_fields__)
         return cls(**keywords)
 
 

@@ -18,6 +18,7 @@ from kern.runtime.outcome import CallSite, ToolOutcome, arguments_of
 from kern.runtime.run import Run
 from kern.runtime.stored import load_outputs
 
+HISTORY_TOOL = "read_chat_history"
 _AGAIN = "Try again to answer the request above. What has been done by calls already is not to be done again."
 
 
@@ -106,7 +107,7 @@ class ReadHistoryTool:
 
     def __init__(self) -> None:
         self.definition: ToolDefinition = ToolDefinition(
-            "read_chat_history",
+            HISTORY_TOOL,
             "Read what was said earlier in this conversation, oldest first.",
             {
                 "type": "object",

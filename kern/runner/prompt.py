@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from kern._sync.shield import in_own_task
 from kern._told import sole, told
 from kern.errors import AgentSignal, HookError, KernError, UsageError
 from kern.messages import Message, with_context
+from kern.runner.checks import timezone_of
 from kern.runner.definition import Definition
 from kern.runner.options import RunOptions
 from kern.runner.past_runs import History, earlier_attempt, past_runs
@@ -140,7 +140,8 @@ class Prompt:
         if definition.markdown:
             lines.append("Use markdown to format your answers.")
         if definition.add_datetime_to_context:
-            now = datetime.now(_timezone(definition.timezone_identifier))
+            zone = definition.timezone_identifier
+            now = datetime.now(UTC if zone is None else timezone_of(zone))
             lines.append(f"The current time is {now.isoformat(timespec='seconds')}.")
         if definition.add_name_to_context and definition.name:
             lines.append(f"Your name is: {definition.name}.")
@@ -212,12 +213,3 @@ def _history(definition: Definition) -> History:
         definition.num_history_messages,
         definition.max_tool_calls_from_history,
     )
-
-
-def _timezone(identifier: str | None) -> Any:
-    if identifier is None:
-        return UTC
-    try:
-        return ZoneInfo(identifier)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise UsageError(f"timezone_identifier: no timezone {identifier!r} is known here") from error

@@ -200,7 +200,7 @@ class Running(Definition, Generic[OutputT]):
             UsageError: There is no such run, or an answer is not for it.
             RunConflictError: The run does not wait, or goes on already.
         """
-        check_keywords("continue_run", options, Continuation)
+        check_keywords("continue_run", options, Continuation.__dataclass_fields__)
         call = Continuation(**options)
         if not isinstance(run_response, RunOutput | TeamRunOutput | None):
             raise UsageError(f"continue_run takes a run's output first, not {run_response!r}; or run_id=...")

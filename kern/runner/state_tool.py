@@ -26,6 +26,9 @@ async def update_session_state(run_context: RunContext, session_state_updates: d
     return f"The session state is now: {text.decode()}"
 
 
+STATE_TOOL = update_session_state.__name__
+
+
 def state_tool(hooks: Sequence[Hook] = ()) -> FunctionTool:
     """The tool, with these `tool_hooks` round it."""
     return FunctionTool(_function(), hooks) if hooks else _plain()

@@ -27,6 +27,7 @@ from kern.tools.result import mention, prompt_text
 
 ONE = "delegate_task_to_member"
 ALL = "delegate_task_to_members"
+INFORMATION = "get_member_information"
 
 _TASK = {
     "type": "string",
@@ -243,7 +244,7 @@ class MemberInformation:
     def __init__(self, about: str) -> None:
         self._about = about
         self.definition: ToolDefinition = ToolDefinition(
-            "get_member_information", "Read who the members of your team are.", _object({})
+            INFORMATION, "Read who the members of your team are.", _object({})
         )
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:

@@ -250,6 +250,8 @@ _TOOLS: dict[str, tuple[Act, str, dict[str, Any]]] = {
     ),
     "list_tasks": (TaskList.show, "Look at the list.", {}),
 }
+TASK_TOOLS = tuple(_TOOLS)
+"""The names of the leader's tools."""
 
 _SENT_BACK = "There are tasks that are not completed. Work on them, or complete those that are not needed:"
 _TYPES: dict[str, type] = {"string": str, "integer": int, "array": list}

@@ -26,13 +26,31 @@ from kern.runner.prompt import call_for_run
 from kern.runner.session_state import StateAccess
 from kern.runner.sessions import SessionAccess
 from kern.runner.terminal import Terminal
+from kern.runner.tools import check_names
 from kern.runtime.hooked import hooked
 from kern.runtime.run import Run
 from kern.runtime.spec import RunnableTool, RunnerSpec
-from kern.team.delegation import ALL, ONE, Broadcast, Delegation, MemberInformation, Members, Rules
+from kern.team.delegation import (
+    ALL,
+    INFORMATION,
+    ONE,
+    Broadcast,
+    Delegation,
+    MemberInformation,
+    Members,
+    Rules,
+)
 from kern.team.mode import TeamMode, chosen_mode
 from kern.team.prompt import Sourced, roster, with_rules
-from kern.team.tasks import KEY, TaskList
+from kern.team.tasks import KEY, TASK_TOOLS, TaskList
+
+_ADDED = {
+    TeamMode.coordinate: (ONE,),
+    TeamMode.route: (ONE,),
+    TeamMode.broadcast: (ALL,),
+    TeamMode.tasks: TASK_TOOLS,
+}
+"""The tools that the leader works with its members by."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True)
@@ -42,29 +60,128 @@ class Team(Terminal[TeamRunOutput], SessionAccess, StateAccess):
         team = Team(members=[buyer, cook], session_state={"shopping_list": []})
         output = await team.arun("Plan a dinner for four")
 
-    Leader and members share one session state. The parameters are those of `Definition`, and:
+    Leader and members share one session state. A team is not changed by its runs: one object serves any
+    number of runs and users at the same time.
 
     Args:
-        members: Agents and teams, or a function (of `run_context`, if it wants it) that returns them. The
-            same one may be in several teams, and run alone, at the same time.
-        mode: How the leader works with them: a `TeamMode` or its name.
+        members: Agents and teams, or a function that returns them and may take `run_context`. One object may
+            be a member of several teams, and run alone, at the same time.
+        mode: How the leader works with the members: a `TeamMode` or its name. Default: "coordinate".
         respond_directly: The older spelling of `mode="route"`.
         delegate_to_all_members: The older spelling of `mode="broadcast"`.
-        determine_input_for_members: The leader words the task; otherwise members get the user's input itself.
-            Images and other media of the input go to members either way. Those that come with members'
-            answers are in the team's output, and its leader is told of them.
-        share_member_interactions: Tell a member what members did earlier in the run.
+        determine_input_for_members: The leader words the tasks; otherwise members get the user's input
+            itself. Images and other media of the input go to members either way. Media in members' answers
+            are part of the team's output, and the leader is told of them.
+        share_member_interactions: Tell a member what other members did earlier in the run.
         add_team_history_to_members: Tell a member what the team was asked and answered in its last runs.
         num_team_history_runs: How many of them.
-        get_member_information_tool: Give the leader a tool that tells of the members.
-        add_member_tools_to_context: Tell the leader which tools members have; those of MCP servers too, which
-            are asked when the run begins.
+        get_member_information_tool: Give the leader a tool that describes the members.
+        add_member_tools_to_context: Tell the leader which tools the members have. MCP servers of members are
+            asked when the run begins.
         member_timeout: Seconds that a member may take for one task.
         max_iterations: In the mode "tasks": how often the leader is sent back to tasks that are still open.
         show_members_responses: `print_response` shows what members did and answered.
-        store_member_responses: The team's row in the database holds its members' outputs too; each has a row
-            of its own in any case.
-        stream_member_events: With `stream_events=True`: members' events are part of the team's.
+        store_member_responses: The team's row in the database also holds the outputs of its members; each has
+            a row of its own in any case.
+        stream_member_events: With `stream_events=True`: the events of members are part of the team's.
+        name: Its name, for people and for a team's leader.
+        id: Its id in events and in the database. Default: the name in lower case with hyphens, or a random
+            id.
+        role: What it is responsible for; part of its system message, and read by a team's leader.
+        description: What it is; opens the system message.
+        model: A model, or a text "provider:id". A member without one uses its team's. Without any: what the
+            environment variable KERN_MODEL says, or else OpenAI's `gpt-5.2`.
+        db: The database that stores the sessions. Without one they are kept in memory, as long as this object
+            lives.
+        user_id: The owner of the sessions, for runs that pass no `user_id`.
+        session_id: The session of runs that pass no `session_id`. Default: a random one for this object and
+            each user.
+        metadata: A dict that is stored with every run.
+        session_state: The state of a new session: a dict; or a pydantic model, as a class (its defaults) or
+            an instance (its values). Functions then see the state as an instance of that model.
+        state_migrations: Functions that upgrade a stored state, a dict, by one version each. The version of a
+            state is the number of functions that have been applied to it.
+        merge: Rules for values that two processes change at the same time, by key, dotted path or JSON
+            Pointer: `{"count": add}`, from `kern.state` or your own. The rules of a team apply, not those of
+            its members.
+        on_busy: What a run does if its session has another run in progress, in this process or another:
+            "share" the state and run beside it, "queue" until it has ended, or "reject" with a
+            `SessionBusyError`. A run that shares does not check whether others want the session to
+            themselves.
+        add_session_state_to_context: Show the state to the model, as JSON in the system message.
+        enable_agentic_state: Give the model a tool that updates the state.
+        overwrite_db_session_state: A run's `session_state=` replaces the stored state instead of being merged
+            into it.
+        resolve_in_context: Replace `{key}` in the texts below by values of the state. A text that a function
+            returned is final and stays as it is.
+        instructions: A text, a list of texts, or a function that returns either; the function may take
+            `run_context`.
+        system_message: Your own system message, in place of the generated one.
+        system_message_role: The role of the system message.
+        expected_output: What a good answer looks like.
+        additional_context: A text at the end of the system message.
+        additional_input: Messages between the system message and the input, such as examples.
+        introduction: What it has said before the first input of a new session.
+        markdown: Ask for Markdown, and render it in `print_response`.
+        use_instruction_tags: Put the instructions between `<instructions>` tags.
+        add_datetime_to_context: Tell the model the current time.
+        timezone_identifier: The time zone of that time: an IANA name such as "Europe/Berlin". Default: UTC.
+        add_name_to_context: Tell the model its name.
+        dependencies: Values for `{key}` in the texts, and for `run_context.dependencies`.
+        add_dependencies_to_context: Show them to the model, with the input; they do not appear in the
+            history.
+        add_history_to_context: Begin the prompt with earlier runs of the session.
+        num_history_runs: How many of them. A run that failed before any text or tool call does not count.
+        num_history_messages: The most messages of them, the newest; None: all.
+        max_tool_calls_from_history: The most tool calls of them, the newest; None: all.
+        read_chat_history: Give the model a tool that reads earlier messages of the session.
+        enable_session_summaries: Keep a summary of the session, which one more request renews after each run.
+            If that request fails, the old summary stays and a warning is logged.
+        add_session_summary_to_context: Show the summary to the model, in the system message.
+        session_summary_model: The model that writes the summary. Default: the run's own model.
+        input_schema: A pydantic model class. The input is then a dict, JSON text or an instance that fits it.
+            The leader of a team is shown the schema of a member, and words the member's tasks as JSON.
+        output_schema: What the answer has to look like: a pydantic model class or a JSON schema. `content` is
+            then an instance of the class, or the JSON value. An answer that does not fit is sent back to the
+            model with the error, a few times; then the run fails with `ModelBehaviorError`.
+        use_json_mode: Describe the schema in the prompt, even if the provider could enforce it.
+        parser_model: A model that turns the text of the run's own model into the structured answer. Its
+            requests count, and are retried, like those of the run's own model, with the `fallback_models` if
+            need be.
+        output_model: A model that writes the final answer, from the whole conversation. Its requests count
+            and are retried likewise.
+        pre_hooks: Functions that are called before the run. Each asks by parameter name for what it needs:
+            run_input, run_context, run_id, session_id, user_id, agent_id, team_id, metadata, dependencies,
+            debug_mode. They may change `run_input.input_content`. `InputCheckError` refuses the run; any
+            other error becomes a `HookError`. Either fails the run, unlike an error in `tool_hooks`.
+        post_hooks: Functions that are called once the answer is there; they may also ask for run_output, and
+            change its content. `OutputCheckError` refuses the answer; any error fails the run.
+        tools: Functions, `Function`s, `Toolkit`s and sources such as `MCPTools` that the model may call.
+        tool_hooks: Functions around every tool call, the first one outermost; see `Function`. An error in a
+            hook counts as an error of the tool: the model is told, and the run goes on. In a team they also
+            go around delegations, which do not hold the state: such a hook may have it before and after
+            `function_call`, in a `run_context.transaction()`, but not during it; and after a pause in a
+            member's run it is called again.
+        tool_call_limit: The most tool calls of a run. Then the model is asked once more, with
+            `tool_choice="none"`; if it calls a tool even so, the run ends with `UsageLimitExceeded`.
+        max_requests: The most model requests of a run, failed ones included; then `UsageLimitExceeded`. A
+            member's run counts its own. None: no limit.
+        tool_choice: "auto", "none", "required" or {"name": ...}. A choice that forces a call holds until the
+            model has called a tool; from then on it is "auto".
+        timeout: Seconds that a run may take; then `RunDeadlineExceeded`. For a member see `member_timeout`.
+        usage_limits: What a run and all runs below it may use; then `UsageLimitExceeded`.
+        retries: How often a failed model request is repeated, after the retries of the model itself. Tools
+            that have run are not run again.
+        delay_between_retries: Seconds before each repetition.
+        exponential_backoff: Double the delay each time.
+        fallback_models: Models that are asked, in this order, when the model has failed for good.
+        store_events: Store the events of a run in its output and its row.
+        events_to_skip: Events that are not stored. Default: those that are made per token.
+        stream: Whether `print_response` and `cli_app` stream.
+        stream_events: What a run with `stream=True` yields if it does not say: every event, or the text of
+            the answer.
+        debug_mode: Log prompts and tool calls, to the logger "kern".
+        debug_level: 2 also logs the tools that each request offers, and the usage of each answer.
     """
 
     members: Sequence[Definition] | Callable[..., Any] = field(kw_only=False)
@@ -89,6 +206,7 @@ class Team(Terminal[TeamRunOutput], SessionAccess, StateAccess):
         check_count("num_team_history_runs", self.num_team_history_runs)
         check_count("max_iterations", self.max_iterations)
         self._chosen_mode()
+        self._known_members()
 
     def _spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
         model = model_of(self, inherited_model)
@@ -149,8 +267,7 @@ class Team(Terminal[TeamRunOutput], SessionAccess, StateAccess):
         """`spec`, with the tools by which the leader reaches its members."""
         tasks = TaskList(spec.id, Members(specs, self._rules(mode)), self.max_iterations)
         own = self._own_tools(mode, tasks, about)
-        if taken := own.keys() & spec.tools.keys():
-            raise UsageError(f"{self!r}: a tool may not be named {', '.join(taken)}, which is the team's own")
+        check_names(spec.tools, dict.fromkeys(own, "the team"))
         spec = replace(spec, tools={**spec.tools, **own})
         return replace(spec, review=tasks.review, sink=tasks.sink) if mode is TeamMode.tasks else spec
 
@@ -190,17 +307,24 @@ class Team(Terminal[TeamRunOutput], SessionAccess, StateAccess):
 
     def _by_id(self, members: Any) -> dict[str, Definition]:
         if not isinstance(members, Sequence) or isinstance(members, str):
-            raise UsageError(f"{self!r}: members takes a list of agents and teams, not {members!r}")
+            raise UsageError(f"members takes a list of agents and teams, not {members!r}")
         found: dict[str, Definition] = {}
         numbers: dict[str, int] = {}
         for member in members:
             if not isinstance(member, Definition):
-                raise UsageError(f"{self!r}: a member is an Agent or a Team, not {type(member).__name__}")
+                raise UsageError(f"members: a member is an Agent or a Team, not {member!r}")
             member_id = id_of(member)
             if member_id in found and member.id is not None and found[member_id].id is not None:
-                raise UsageError(f"{self!r}: two members have the id {member_id!r}")
+                raise UsageError(f"members: two of them have the id {member_id!r}")
             found[_free(member_id, found, numbers)] = member
         return found
+
+    def _tool_names(self) -> Mapping[str, str]:
+        mode = self._chosen_mode()
+        names = {**Definition._tool_names(self), **dict.fromkeys(_ADDED[mode], f"a team in the mode {mode}")}
+        if self.get_member_information_tool:
+            names[INFORMATION] = "get_member_information_tool"
+        return names
 
     def _state_keys(self) -> Sequence[str]:
         return (KEY,) if self._chosen_mode() is TeamMode.tasks else ()

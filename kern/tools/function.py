@@ -196,6 +196,11 @@ class Function(Generic[P, R]):
         return self._arguments.signature.context_parameter
 
     @property
+    def evaluated(self) -> bool:
+        """Every annotation is known; a name that is defined later is looked for at the first use."""
+        return self._arguments.signature.namespace is None
+
+    @property
     def parameters(self) -> Schema:
         """The JSON schema that the model is shown; computed on first use, not to be changed.
 

@@ -1,0 +1,40 @@
+"""What hooks may ask for by the names of their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from kern.errors import UsageError
+from kern.tools import call_kwargs
+from kern.tools.signature import describe, signature_of
+
+BEFORE = dict.fromkeys(
+    (
+        *("run_input", "run_context", "run_id", "session_id", "user_id", "agent_id", "team_id"),
+        *("metadata", "dependencies", "debug_mode"),
+    )
+)
+"""A hook before a run."""
+
+AFTER = {**BEFORE, "run_output": None}
+"""A hook after a run."""
+
+AROUND = dict.fromkeys(("function_name", "arguments", "run_context", "function_call"))
+"""A hook around the calls of tools."""
+
+
+def check_hooks(parameter: str, hooks: Sequence[Callable[..., Any]], offered: Mapping[str, Any]) -> None:
+    """See that hooks are functions that ask for nothing but what they are offered.
+
+    Raises:
+        UsageError: Something is not such a function.
+    """
+    if callable(hooks):
+        raise UsageError(f"{parameter} takes a list of functions, not a function alone")
+    for hook in hooks:
+        if not callable(hook):
+            raise UsageError(f"{parameter}: a hook is a function, not {hook!r}")
+        if signature_of(hook).kind not in ("sync", "async"):
+            raise UsageError(f"{parameter}: {describe(hook)} is a generator; let it return")
+        call_kwargs(hook, offered)
