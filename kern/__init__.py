@@ -3,6 +3,7 @@
 from kern._sync.threads import limit_threads
 from kern._version import __version__
 from kern.agent import Agent
+from kern.db.base import SessionInfo
 from kern.errors import (
     KernError,
     RetryAgentRun,
@@ -11,6 +12,7 @@ from kern.errors import (
 )
 from kern.messages import Message
 from kern.run import CancelResult, RunContext, RunOutput, RunStatus, TeamRunOutput
+from kern.runner.session_view import Session
 from kern.runtime.shutdown import shutdown
 from kern.runtime.stream import RunStream
 from kern.team import Team
@@ -26,6 +28,8 @@ __all__ = [
     "RunOutput",
     "RunStatus",
     "RunStream",
+    "Session",
+    "SessionInfo",
     "StopAgentRun",
     "Team",
     "TeamRunOutput",

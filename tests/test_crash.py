@@ -53,7 +53,7 @@ def check(path: Path, acknowledged: set[str]) -> None:
     if session is None:  # killed before its first commit
         assert not acknowledged
         return
-    state = json.loads(session.state)
+    state = session.state
     runs = rows_of(path)
     top = {run_id for run_id, parent, status in runs if parent is None and status == "COMPLETED"}
     members = {parent for _, parent, status in runs if parent is not None and status == "COMPLETED"}

@@ -36,7 +36,8 @@ class Agent(Terminal[RunOutput], SessionAccess, StateAccess):
             lives.
         user_id: The owner of the sessions, for runs that pass no `user_id`.
         session_id: The session of runs that pass no `session_id`. Default: a random one for this object and
-            each user.
+            user, so that each start of a program begins a new session, also with a `db`. The first run logs
+            its id (level info, logger "kern").
         metadata: A dict that is stored with every run.
         session_state: The state of a new session: a dict; or a pydantic model, as a class (its defaults) or
             an instance (its values). Functions then see the state as an instance of that model.

@@ -188,6 +188,19 @@ def check_seconds(name: str, given: Any) -> None:
         raise UsageError(f"{name} is a number of seconds above 0, not {given!r}")
 
 
+def check_page(limit: Any, before: Any, key: type) -> None:
+    """See that a page of a list can be asked for.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise UsageError(f"limit is a whole number, 1 or more, not {limit!r}")
+    if before is not None and (not isinstance(before, key) or isinstance(before, bool)):
+        what = "the position of the last session" if key is int else "the run_id of the last run"
+        raise UsageError(f"before takes {what} of the page before, not {before!r}")
+
+
 def _check_common(given: Any) -> None:
     """What a constructor and a run both take."""
     check_id("session_id", given.session_id)

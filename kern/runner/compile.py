@@ -11,7 +11,7 @@ from kern.errors import UsageError
 from kern.models.base import Model
 from kern.models.resolve import default_model, resolve
 from kern.runner.checks import check_tool_choice
-from kern.runner.definition import Definition, database_of, default_session, id_of
+from kern.runner.definition import Definition, database_of, default_session, id_of, log_session
 from kern.runner.hooks import with_hooks
 from kern.runner.input_schema import with_input
 from kern.runner.options import RunOptions
@@ -40,6 +40,8 @@ def request(definition: Definition, input: RunInput, options: RunOptions) -> Run
     limits = definition.usage_limits if options.usage_limits is None else options.usage_limits
     if debug:
         show_debug_messages()
+    if options.session_id is None and definition.session_id is None and definition.db is not None:
+        log_session(definition, user_id)
     state = state_spec(definition)
     return RunRequest(
         spec=definition._spec(options),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import pydantic
 
+from kern._log import named
 from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
 from kern.errors import UsageError
@@ -38,6 +39,8 @@ from kern.tools.arguments import load_pydantic
 from kern.usage import UsageLimits
 
 Instructions = str | Sequence[str] | Callable[..., Any]
+
+log = named("kern")
 
 _ON_BUSY = get_args(OnBusy)
 _mutex = threading.Lock()
@@ -128,6 +131,7 @@ class Definition:
 
     _own_id: str = field(init=False)
     _own_session: str | None = field(init=False)
+    _session_logged: bool = field(default=False, init=False)
     _memory: InMemoryDb | None = field(default=None, init=False)
     _compiled: Compiled | None = field(default=None, init=False)
 
@@ -233,6 +237,18 @@ def default_session(definition: Definition, user_id: str | None) -> str:
         return definition.session_id
     own = definition._session_of_its_own()
     return own if user_id is None else str(uuid.uuid5(uuid.UUID(own), user_id))
+
+
+def log_session(definition: Definition, user_id: str | None) -> None:
+    """Log the default session at its first run: after a restart it can be continued only by its id."""
+    if not definition._session_logged:
+        definition._session_logged = True
+        log.info(
+            "%r has a db and no session_id: it uses the new session %s; to continue that session after a "
+            "restart, pass its session_id",
+            definition,
+            default_session(definition, user_id),
+        )
 
 
 def database_of(definition: Definition) -> Db:

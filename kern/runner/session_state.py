@@ -18,6 +18,7 @@ from kern.runner.access import own_call, use, wait
 from kern.runner.compile import state_spec
 from kern.runner.definition import Definition
 from kern.runtime.session import LiveSession
+from kern.runtime.updating import SIGNED, StateFunction, update_by, update_in, update_in_thread
 from kern.state.block import Block
 from kern.state.call import CallState
 from kern.state.codec import decode, encode
@@ -57,22 +58,37 @@ class StateAccess(Definition):
             return state
 
     async def aupdate_session_state(
-        self, updates: Mapping[str, Any], session_id: str | None = None, *, user_id: str | None = None
+        self,
+        updates: Mapping[str, Any] | StateFunction,
+        session_id: str | None = None,
+        *,
+        user_id: str | None = None,
     ) -> dict[str, Any]:
-        """Set the keys of `updates`, write the session to the database, and return the new state.
+        """Change the session state, write the session to the database, and return the new state.
 
         Creates the session if there is none. Inside a tool of that session it works in its transaction.
+
+        Args:
+            updates: The top-level keys to set; or a function that gets the state, as a tool does, and changes
+                it in place. Nobody else changes the state until the function has returned. It may be async;
+                a sync one runs in a thread. An error in it undoes what it did, and is raised here.
 
         Raises:
             InvalidStateError: A value is not JSON, or does not fit a typed state; nothing is changed.
         """
         call = own_call(self, session_id, user_id)
         if call is not None:
+            if callable(updates):
+                await update_in(call, updates)
+                return _edited(call)
             return _update_in_call(call, updates)
         spec = state_spec(self)
         async with use(self, session_id, user_id, create=True) as session:
             await session.settle(spec)
-            writer = Writer(tool="update_session_state")
+            if callable(updates):
+                await update_by(session, spec.shape, updates)
+                return decode(session.state.text)
+            writer = Writer(tool=SIGNED)
             edit = CallState(session.state, writer, session=session.key, shape=spec.shape)
             async with Block(edit) as state:
                 spec.shape.update(state, updates)
@@ -136,13 +152,20 @@ class StateAccess(Definition):
         return wait(lambda: self.aget_session_state(session_id, revision=revision, user_id=user_id))
 
     def update_session_state(
-        self, updates: Mapping[str, Any], session_id: str | None = None, *, user_id: str | None = None
+        self,
+        updates: Mapping[str, Any] | StateFunction,
+        session_id: str | None = None,
+        *,
+        user_id: str | None = None,
     ) -> dict[str, Any]:
         """See `aupdate_session_state`."""
         call = own_call(self, session_id, user_id)
-        if call is not None:  # in this thread, whose call it is
-            return _update_in_call(call, updates)
-        return wait(lambda: self.aupdate_session_state(updates, session_id, user_id=user_id))
+        if call is None:
+            return wait(lambda: self.aupdate_session_state(updates, session_id, user_id=user_id))
+        if callable(updates):  # in this thread, whose call it is
+            update_in_thread(call, updates)
+            return _edited(call)
+        return _update_in_call(call, updates)
 
     def session_state_history(
         self, session_id: str | None = None, path: str = "", *, user_id: str | None = None
@@ -174,6 +197,9 @@ def _undone(taken: Taken, changes: list[Change], revision: int) -> dict[str, Any
 
 
 def _update_in_call(call: CallState, updates: Mapping[str, Any]) -> dict[str, Any]:
-    edits = call.take()
-    call.shape.update(edits.copy, updates)
-    return decode(encode(edits.edited())[0])
+    call.shape.update(call.take().copy, updates)
+    return _edited(call)
+
+
+def _edited(call: CallState) -> dict[str, Any]:
+    return decode(encode(call.take().edited())[0])

@@ -1,20 +1,36 @@
-"""What programs ask of a session beside its state and running it: runs, messages, name.
+"""What programs ask of sessions beside their state and running them: lists, runs, messages, names, an end.
 
 Each has a sync face and an `a` form; both are one line over one implementation.
 """
 
 from __future__ import annotations
 
-from kern.db.base import SessionRow
-from kern.errors import RunConflictError
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NoReturn
+
+from kern.db.base import SessionInfo, SessionRow
+from kern.errors import StoreError, UsageError
 from kern.messages import Message
-from kern.run.output import RunOutput, TeamRunOutput
+from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runner.access import use, wait
+from kern.runner.checks import check_id, check_page
+from kern.runner.compile import state_spec
 from kern.runner.definition import Definition, database_of
 from kern.runner.recalled import recalled
-from kern.runtime.stored import load_output, load_outputs
+from kern.runner.session_view import Session
+from kern.runtime.deleting import delete_session, delete_user
+from kern.runtime.session import LiveSession
+from kern.runtime.stored import load_metrics, load_output, load_outputs
+from kern.state.codec import decode
+from kern.state.spec import StateSpec
+from kern.usage import Metrics
 
 Output = RunOutput | TeamRunOutput
+
+_PAGE = 100
+"""How many runs are read at once where all runs of a session are looked at."""
 
 
 class SessionAccess(Definition):
@@ -24,10 +40,77 @@ class SessionAccess(Definition):
 
     async def aget_session(
         self, session_id: str | None = None, *, user_id: str | None = None
-    ) -> SessionRow | None:
-        """The session as it is stored, or None."""
+    ) -> Session[Any] | None:
+        """The session, or None if it is not stored. It is stored when its first run ends."""
         async with use(self, session_id, user_id) as session:
-            return await session.db.load_session(session.session_id)
+            row = await session.db.load_session(session.session_id)
+            if row is None:
+                return None
+            row, state = _with_state(row, session, state_spec(self))
+
+        async def runs(limit: int | None) -> list[Output]:
+            async with use(self, row.session_id, user_id) as session:
+                rows = await session.db.load_runs(session.session_id, limit=limit)
+                return await load_outputs(session.db, rows)
+
+        return Session(row, state, runs)
+
+    async def alist_sessions(
+        self, *, user_id: str | None = None, limit: int = 100, before: int | None = None
+    ) -> list[SessionInfo]:
+        """The sessions in this database, the last used one first, without their states.
+
+        They are in the order of their last commits, which no clock that is set back can change.
+
+        Args:
+            user_id: Only this user's sessions. None is trusted code: the sessions of all users.
+            limit: At most so many.
+            before: For the next page: `position` of the last session of the page before. A session that is
+                used meanwhile moves to the front, and is not listed twice.
+        """
+        check_id("user_id", user_id)
+        check_page(limit, before, int)
+        return await database_of(self).list_sessions(user_id=user_id, limit=limit, before=before)
+
+    async def alist_runs(
+        self,
+        *,
+        session_id: str | None = None,
+        status: RunStatus | str | None = None,
+        user_id: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[Output]:
+        """The stored runs that applications started, the newest first; members' runs are part of theirs.
+
+        `list_runs(status="PAUSED")` has all runs that wait for a person, with their `requirements`. A run is
+        stored when it ends or pauses, and keeps its place when it is continued.
+
+        Args:
+            session_id: Only runs of this session. None is all sessions, not the default one.
+            status: Only runs with this status.
+            user_id: Only runs in this user's sessions; with `session_id` it has to be the owner. None is
+                trusted code: the runs of all users.
+            limit: At most so many. Runs that cannot be read are logged and left out.
+            before: For the next page: `run_id` of the last run of the page before.
+
+        Raises:
+            SessionOwnershipError: The session is another user's.
+            UsageError: The run `before` is not stored any more.
+        """
+        check_id("session_id", session_id)
+        check_id("user_id", user_id)
+        check_page(limit, before, str)
+        db, wanted = database_of(self), _status(status)
+        if session_id is not None:
+            async with use(self, session_id, user_id):
+                pass  # it is the user's, and its runs that were left are over
+        rows = await db.list_runs(
+            session_id=session_id, user_id=user_id, status=wanted, limit=limit, before=before
+        )
+        if before is not None and not rows and await db.load_run(before) is None:
+            raise UsageError(f"list_runs cannot go on before run {before!r}: it is not stored any more")
+        return await load_outputs(db, rows)
 
     async def aget_run_output(self, run_id: str, *, user_id: str | None = None) -> Output | None:
         """A run as it is stored, a member's too, or None."""
@@ -68,19 +151,57 @@ class SessionAccess(Definition):
             outputs = await load_outputs(session.db, rows)
         return [message for output in outputs for message in recalled(output).chat()]
 
-    async def adelete_session(self, session_id: str | None = None, *, user_id: str | None = None) -> bool:
-        """Delete the session with all its runs; False if there is none.
+    async def aget_session_metrics(
+        self, session_id: str | None = None, *, user_id: str | None = None
+    ) -> Metrics:
+        """What all stored runs of the session used together, members' runs included.
+
+        `duration` is the sum of the runs' durations; `details` splits the counts by model.
+        """
+        total = Metrics()
+        async with use(self, session_id, user_id) as session:
+            before: str | None = None
+            while rows := await session.db.list_runs(
+                session_id=session.session_id, limit=_PAGE, before=before
+            ):
+                for metrics in load_metrics(rows):
+                    total.include(metrics)
+                    if metrics.duration is not None:
+                        total.duration = (total.duration or 0.0) + metrics.duration
+                before = rows[-1].run_id
+        return total
+
+    async def adelete_session(
+        self, session_id: str | None = None, *, user_id: str | None = None, cancel: bool = False
+    ) -> bool:
+        """Delete the session with all its runs, their pictures and its history; False if there is none.
+
+        A run of another process that ends afterwards is not saved: it fails with `SessionDeletedError`.
+
+        Args:
+            cancel: Cancel the runs of the session that go on in this process, and wait for their ends.
 
         Raises:
-            RunConflictError: A run of the session is going on.
+            RunConflictError: A run of the session is going on; nothing is deleted.
         """
         async with use(self, session_id, user_id) as session:
-            if session.busy:
-                raise RunConflictError(
-                    f"session {session.session_id!r} has a run that goes on; cancel it first"
-                )
-            session.forget()  # who comes from now on finds what is stored then; who has it learns it
-            return await session.db.delete_session(session.session_id)
+            return await delete_session(session, cancel=cancel)
+
+    async def adelete_user(self, user_id: str, *, cancel: bool = False) -> int:
+        """Delete all sessions of the user in this database, whichever agent or team they were made with.
+
+        All of them in one transaction, each as by `delete_session`. Returns how many there were.
+
+        Args:
+            cancel: Cancel the user's runs that go on in this process, and wait for their ends.
+
+        Raises:
+            RunConflictError: A run of the user is going on; nothing is deleted.
+        """
+        if user_id is None:
+            raise UsageError("delete_user takes the id of a user, not None")
+        check_id("user_id", user_id)
+        return await delete_user(database_of(self), user_id, cancel=cancel)
 
     async def aset_session_name(
         self, name: str, session_id: str | None = None, *, user_id: str | None = None
@@ -93,14 +214,39 @@ class SessionAccess(Definition):
         self, session_id: str | None = None, *, user_id: str | None = None
     ) -> str | None:
         """The session's name for people, or None."""
-        row = await self.aget_session(session_id, user_id=user_id)
-        return row.name if row is not None else None
+        async with use(self, session_id, user_id) as session:
+            row = await session.db.load_session(session.session_id)
+            return row.name if row is not None else None
 
     # The sync faces.
 
-    def get_session(self, session_id: str | None = None, *, user_id: str | None = None) -> SessionRow | None:
+    def get_session(
+        self, session_id: str | None = None, *, user_id: str | None = None
+    ) -> Session[Any] | None:
         """See `aget_session`."""
         return wait(lambda: self.aget_session(session_id, user_id=user_id))
+
+    def list_sessions(
+        self, *, user_id: str | None = None, limit: int = 100, before: int | None = None
+    ) -> list[SessionInfo]:
+        """See `alist_sessions`."""
+        return wait(lambda: self.alist_sessions(user_id=user_id, limit=limit, before=before))
+
+    def list_runs(
+        self,
+        *,
+        session_id: str | None = None,
+        status: RunStatus | str | None = None,
+        user_id: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[Output]:
+        """See `alist_runs`."""
+        return wait(
+            lambda: self.alist_runs(
+                session_id=session_id, status=status, user_id=user_id, limit=limit, before=before
+            )
+        )
 
     def get_run_output(self, run_id: str, *, user_id: str | None = None) -> Output | None:
         """See `aget_run_output`."""
@@ -122,9 +268,19 @@ class SessionAccess(Definition):
         """See `aget_chat_history`."""
         return wait(lambda: self.aget_chat_history(session_id, user_id=user_id))
 
-    def delete_session(self, session_id: str | None = None, *, user_id: str | None = None) -> bool:
+    def get_session_metrics(self, session_id: str | None = None, *, user_id: str | None = None) -> Metrics:
+        """See `aget_session_metrics`."""
+        return wait(lambda: self.aget_session_metrics(session_id, user_id=user_id))
+
+    def delete_session(
+        self, session_id: str | None = None, *, user_id: str | None = None, cancel: bool = False
+    ) -> bool:
         """See `adelete_session`."""
-        return wait(lambda: self.adelete_session(session_id, user_id=user_id))
+        return wait(lambda: self.adelete_session(session_id, user_id=user_id, cancel=cancel))
+
+    def delete_user(self, user_id: str, *, cancel: bool = False) -> int:
+        """See `adelete_user`."""
+        return wait(lambda: self.adelete_user(user_id, cancel=cancel))
 
     def set_session_name(
         self, name: str, session_id: str | None = None, *, user_id: str | None = None
@@ -135,3 +291,31 @@ class SessionAccess(Definition):
     def get_session_name(self, session_id: str | None = None, *, user_id: str | None = None) -> str | None:
         """See `aget_session_name`."""
         return wait(lambda: self.aget_session_name(session_id, user_id=user_id))
+
+
+def _with_state(
+    row: SessionRow, session: LiveSession, spec: StateSpec
+) -> tuple[SessionRow, Callable[[], Any]]:
+    """The row at the revision that the session has reached, and a function that makes the state of it."""
+    try:
+        text, version, revision = session.state.text, session.version, session.state.revision
+    except StoreError as error:
+        return row, partial(_fail, error)
+    return (
+        replace(row, revision=revision),
+        lambda: spec.shape.load_tree(spec.upgraded(decode(text), version)),
+    )
+
+
+def _fail(error: StoreError) -> NoReturn:
+    raise error
+
+
+def _status(status: RunStatus | str | None) -> str | None:
+    if status is None:
+        return None
+    try:
+        return RunStatus(status).value
+    except ValueError:
+        known = ", ".join(repr(known.value) for known in RunStatus)
+        raise UsageError(f"list_runs: status {status!r} is unknown; there are {known}") from None

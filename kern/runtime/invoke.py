@@ -121,12 +121,15 @@ class FunctionCall:
 
     async def give_up(self) -> None:
         """A thread of the call is waited for no longer. It cannot be stopped, but it loses the state."""
-        state = self.state
-        if state is None:
-            return
-        state.void()
-        while state.unfinished:  # noqa: ASYNC110  # a thread's, over in an instant, and part of the run's end
-            await asyncio.sleep(0.001)
+        if self.state is not None:
+            await give_up(self.state)
+
+
+async def give_up(state: CallState) -> None:
+    """Take the state from a call, one of whose threads is waited for no longer."""
+    state.void()
+    while state.unfinished:  # noqa: ASYNC110  # a thread's, over in an instant, and part of the run's end
+        await asyncio.sleep(0.001)
 
 
 async def invoke(

@@ -233,7 +233,7 @@ async def _end(tree: Tree, outer: CallState | None, failure: BaseException | Non
 
     def rows(conflicts: Sequence[Conflict]) -> list[RunRow]:
         tree.top.output.state_conflicts = [conflict.to_dict() for conflict in conflicts]
-        return _rows(tree)
+        return rows_of(tree)
 
     def take_note(state: bytes) -> None:  # for who wants to save it by other means
         tree.top.output.session_state = decode(state)
@@ -278,10 +278,11 @@ def _log_late_end(commit: asyncio.Task[Any]) -> None:
         log.error("a late commit failed: %s", text_of(error))
 
 
-def _rows(tree: Tree) -> list[RunRow]:
+def rows_of(tree: Tree) -> list[RunRow]:
+    """The rows of all runs of the tree, and of those nested in its calls."""
     rows = [_row(run) for run in tree.runs]
     for nested in tree.enclosed:
-        rows += _rows(nested)
+        rows += rows_of(nested)
     return rows
 
 

@@ -92,6 +92,10 @@ class LiveSession(Saved):
         """A run of the session is going on in this process."""
         return bool(self._endings)
 
+    def owner_is(self, user_id: str) -> bool:
+        """It is loaded, and belongs to the user."""
+        return self._loaded and self.row.user_id == user_id
+
     @asynccontextmanager
     async def loaded(
         self,
@@ -318,6 +322,16 @@ class LiveSessions:
         with self._mutex:
             if self._sessions.get(session.key) is session:
                 del self._sessions[session.key]
+
+    def of_user(self, db: Db, user_id: str) -> list[LiveSession]:
+        """The sessions in use that belong to the user, as far as they are loaded."""
+        with self._mutex:
+            sessions = list(self._sessions.values())
+        return [
+            session
+            for session in sessions
+            if session.db.identity == db.identity and session.owner_is(user_id)
+        ]
 
     @asynccontextmanager
     async def use(

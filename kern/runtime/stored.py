@@ -14,6 +14,7 @@ from kern.db.base import Db, RunRow
 from kern.errors import StoreError, UsageError
 from kern.messages import Media
 from kern.run.output import RunOutput, TeamRunOutput, output_from_dict
+from kern.usage import Metrics
 
 log: Final = named("kern")
 
@@ -57,6 +58,18 @@ async def load_output(db: Db, row: RunRow) -> Output:
         output = output_from_dict(from_json(row.data))
     await fill_media(db, row, media_of(output))
     return output
+
+
+def load_metrics(rows: Iterable[RunRow]) -> list[Metrics]:
+    """What the runs of those rows used that can be read; the others are logged and left out."""
+    found = []
+    for row in rows:
+        try:
+            with reading(row):
+                found.append(Metrics.from_dict(from_json(row.data).get("metrics", {})))
+        except StoreError as error:
+            log.warning("%s; it is not counted", error)
+    return found
 
 
 def media_of(output: Output) -> list[Media]:

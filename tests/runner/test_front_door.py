@@ -18,7 +18,8 @@ RUNS = {"run", "arun", "continue_run", "acontinue_run", "cancel_run", "acancel_r
 TERMINAL = {"print_response", "aprint_response", "cli_app", "acli_app"}
 SESSIONS = {
     *("get_session", "get_run_output", "get_last_run_output", "get_session_messages", "get_chat_history"),
-    *("delete_session", "set_session_name", "get_session_name"),
+    *("list_sessions", "list_runs", "get_session_metrics"),
+    *("delete_session", "delete_user", "set_session_name", "get_session_name"),
     *("get_session_state", "update_session_state", "session_state_history", "fork_session"),
 }
 PUBLIC = RUNS | TERMINAL | SESSIONS | {f"a{name}" for name in SESSIONS}

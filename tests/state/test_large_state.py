@@ -55,7 +55,7 @@ async def test_a_large_state_is_committed_in_a_thread(
     assert output.session_state is not None
     assert output.session_state["items"][-2:] == ["call", "block"]
     assert [thread is threading.current_thread() for thread in found] == [on_loop, on_loop]
-    row = await agent.aget_session()
+    row = await db.load_session("s")
     assert row is not None
     assert len(row.state) > 1_000_000 or on_loop
     assert await Agent(db=db, session_id="s").aget_session_state() == output.session_state

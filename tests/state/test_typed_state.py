@@ -423,12 +423,12 @@ async def test_defaults_fill_in_new_fields_and_are_stored_with_the_next_run(tmp_
     await agent_with(look, db=db, session_id="s", session_state=Old).arun("go")
     agent = agent_with(look, db=db, session_id="s", session_state=New)
     assert await agent.aget_session_state() == {"price": 5, "currency": "EUR"}
-    row = await agent.aget_session()
+    row = await database_of(agent).load_session("s")
     assert row is not None
     assert row.state == b'{"price":5}'
     output = await agent.arun("go")
     assert execution_of(output, "look").result == "New(price=5, currency='EUR')"
-    row = await agent.aget_session()
+    row = await database_of(agent).load_session("s")
     assert row is not None
     assert row.state == b'{"price":5,"currency":"EUR"}'
     history = await agent.asession_state_history()
@@ -445,7 +445,7 @@ async def test_migrations_are_applied_once_from_the_version_that_is_stored(tmp_p
     started = [event async for event in stream if isinstance(event, RunStartedEvent)]
     assert (started[0].session_state, started[0].revision) == ({"price": 500, "currency": "USD"}, 2)
     await agent.arun("go")
-    row = await agent.aget_session()
+    row = await database_of(agent).load_session("s")
     assert row is not None
     assert (json.loads(row.state), row.state_version) == ({"price": 500, "currency": "USD"}, 2)
     history = await agent.asession_state_history()
@@ -456,7 +456,7 @@ async def test_new_sessions_have_the_newest_version() -> None:
     agent = agent_with(look, session_id="s", session_state=New, state_migrations=[to_cents])
     output = await agent.arun("go")
     assert output.session_state == {"price": 5, "currency": "EUR"}
-    row = await agent.aget_session()
+    row = await database_of(agent).load_session("s")
     assert row is not None
     assert row.state_version == 1
 
@@ -490,7 +490,7 @@ async def test_what_cannot_be_loaded_fails_loudly_and_keeps_the_row(
     stored = {"price": "dear"} if "session_state" in options else {}
     before = Agent(db=db, session_id="s", session_state=stored)
     await before.aupdate_session_state({})
-    row = await before.aget_session()
+    row = await database_of(before).load_session("s")
     agent = agent_with(look, db=db, session_id="s", **options)
     for attempt in (
         lambda: agent.arun("go"),
@@ -499,8 +499,7 @@ async def test_what_cannot_be_loaded_fails_loudly_and_keeps_the_row(
     ):
         with pytest.raises(InvalidStateError, match=message):
             await attempt()
-    assert await before.aget_session() == row
-    assert await agent.aget_session() == row
+    assert await db.load_session("s") == row
     assert await agent.asession_state_history() == []
     assert await agent.adelete_session()
 
@@ -513,7 +512,7 @@ async def test_a_state_of_a_newer_version_is_not_touched() -> None:
         await older.arun("go")
     plain = agent_with(look, session_id="s", db=database_of(newer))
     await plain.arun("go", session_state={"price": 7})
-    row = await newer.aget_session()
+    row = await database_of(newer).load_session("s")
     assert row is not None
     assert row.state_version == 1
     assert (await newer.aget_session_state())["price"] == 7

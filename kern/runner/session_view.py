@@ -1,0 +1,92 @@
+"""A session as programs see it: what it is called, whose it is, its state, and its runs on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Generic
+
+from kern.db.base import SessionRow
+from kern.run.context import StateT
+from kern.run.output import RunOutput, TeamRunOutput
+from kern.runtime.portal import portal
+
+Output = RunOutput | TeamRunOutput
+
+
+class Session(Generic[StateT]):
+    """A session at the moment of asking. Changing it changes nothing that is stored.
+
+    Attributes:
+        session_id: The session's id.
+        user_id: Its owner; None if it has none.
+        name: What a person calls it (`set_session_name`).
+        summary: What was said so far, in short (`enable_session_summaries`).
+        revision: How many commits the state has seen; what `session_state_history` counts by.
+        created_at, updated_at: When it was first and last written to, in seconds since the epoch.
+    """
+
+    __slots__ = (
+        "_made",
+        "_make",
+        "_runs",
+        "created_at",
+        "name",
+        "revision",
+        "session_id",
+        "summary",
+        "updated_at",
+        "user_id",
+    )
+
+    session_id: str
+    user_id: str | None
+    name: str | None
+    summary: str | None
+    revision: int
+    created_at: float
+    updated_at: float
+
+    def __init__(
+        self,
+        row: SessionRow,
+        state: Callable[[], StateT],
+        runs: Callable[[int | None], Awaitable[list[Output]]],
+    ) -> None:
+        self.session_id = row.session_id
+        self.user_id = row.user_id
+        self.name = row.name
+        self.summary = row.summary
+        self.revision = row.revision
+        self.created_at = row.created_at
+        self.updated_at = row.updated_at
+        self._make = state
+        self._made: tuple[StateT] | None = None
+        self._runs = runs
+
+    @property
+    def state(self) -> StateT:
+        """The last committed state: a dict, or the model that `session_state` was declared as.
+
+        Raises:
+            StoreError: What is stored cannot be read.
+            InvalidStateError: It does not fit what is declared of it.
+        """
+        if self._made is None:
+            self._made = (self._make(),)
+        return self._made[0]
+
+    async def aruns(self, limit: int | None = None) -> list[Output]:
+        """The newest `limit` runs that the application started (None: all), the oldest of them first.
+
+        Read from the database at each call. Runs that cannot be read are logged and left out.
+        """
+        return await self._runs(limit)
+
+    def runs(self, limit: int | None = None) -> list[Output]:
+        """See `aruns`."""
+        return portal.call(lambda: self._runs(limit))
+
+    def __repr__(self) -> str:
+        shown = {"session_id": self.session_id, "user_id": self.user_id, "name": self.name}
+        told = ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None)
+        return f"Session({told})"

@@ -1,0 +1,96 @@
+"""Deleting sessions that runs may be using: the runs end first, so that they write nothing afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from kern.db.base import Db
+from kern.errors import RunConflictError
+from kern.runtime.control import ActiveRun, active_runs, inside_of
+from kern.runtime.session import LiveSession, live_sessions
+
+CANCEL_SECONDS = 10.0
+"""How long a deletion waits for the runs that it has cancelled."""
+
+
+async def delete_session(session: LiveSession, *, cancel: bool) -> bool:
+    """Delete the session with all its runs; False if it is not stored.
+
+    Args:
+        session: The session, which the caller has in use.
+        cancel: Cancel the runs of the session that go on, and wait for their ends.
+
+    Raises:
+        RunConflictError: A run of the session is going on; nothing is deleted.
+    """
+    db, session_id = session.db, session.session_id
+    if cancel:
+        await _end(_runs(db, session_id=session_id))
+    if session.busy:
+        raise RunConflictError(
+            f"session {session_id!r} has a run that goes on; cancel it first, or delete with cancel=True"
+        )
+    session.forget()  # who comes from now on finds what is stored then; who has it learns it
+    return await db.delete_session(session_id)
+
+
+async def delete_user(db: Db, user_id: str, *, cancel: bool) -> int:
+    """Delete all sessions of a user, in one transaction; returns how many there were.
+
+    Args:
+        cancel: Cancel the user's runs that go on, and wait for their ends.
+
+    Raises:
+        RunConflictError: A run of the user is going on; nothing is deleted.
+    """
+    if cancel:
+        await _end(_runs(db, user_id=user_id))
+    if going_on := _runs(db, user_id=user_id):
+        raise RunConflictError(
+            f"user {user_id!r} has runs that go on ({_names(going_on)}); cancel them first, or delete with "
+            "cancel=True"
+        )
+    for session in live_sessions.of_user(db, user_id):
+        session.forget()
+    return await db.delete_user(user_id)
+
+
+def _runs(db: Db, *, session_id: str | None = None, user_id: str | None = None) -> list[ActiveRun]:
+    """The runs of this process in a session, or of a user; those that wait for their session, too."""
+    identity = db.identity
+    return [
+        run
+        for run in active_runs
+        if run.alive
+        and run.request.db.identity == identity
+        and (session_id is None or run.request.session_id == session_id)
+        and (user_id is None or run.request.user_id == user_id)
+    ]
+
+
+async def _end(runs: Sequence[ActiveRun]) -> None:
+    """Cancel the runs and wait until their ends are committed.
+
+    Raises:
+        RunConflictError: One does not end, or this code is a part of it.
+    """
+    if own := [run for run in runs if inside_of(run)]:
+        raise RunConflictError(
+            f"run {own[0].request.run_id!r} deletes what it belongs to, and would wait for its own end; "
+            "delete after the run"
+        )
+    for run in runs:
+        run.fate.stop()
+    ends = [asyncio.wrap_future(run.done) for run in runs]
+    if ends:
+        await asyncio.wait(ends, timeout=CANCEL_SECONDS)
+    if left := [run for run in runs if run.alive]:
+        raise RunConflictError(
+            f"run {_names(left)} has not ended {CANCEL_SECONDS:g} s after it was cancelled: a tool or a "
+            "model swallows the cancellation; nothing is deleted"
+        )
+
+
+def _names(runs: Sequence[ActiveRun]) -> str:
+    return ", ".join(repr(run.request.run_id) for run in runs)

@@ -1,0 +1,118 @@
+"""A function of the application's that changes a session's state from outside of runs, as one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from kern._sync.threads import threads
+from kern.errors import UsageError
+from kern.runtime.invoke import give_up
+from kern.runtime.returned import close_unused
+from kern.runtime.run import Tree
+from kern.runtime.scheduler import rows_of
+from kern.runtime.session import LiveSession
+from kern.state.block import Block
+from kern.state.call import CallState
+from kern.state.enclosing import inside
+from kern.state.offload import off_loop
+from kern.state.scope import Writer
+from kern.state.shape import Shape
+from kern.state.stepping import step
+from kern.tools.signature import kind_of
+
+StateFunction = Callable[[Any], Awaitable[None] | None]
+"""Takes the session state (a dict, or the typed model), and changes it in place."""
+
+SIGNED = "update_session_state"
+"""Signs the changes in the session's history."""
+
+
+class _Update:
+    """Stands for a run in the function's call: a run that is nested in it finds its session here."""
+
+    def __init__(self, session: LiveSession) -> None:
+        self.session = session
+        self.enclosed: list[Tree] = []
+        """Runs on this session that the function has made: a part of the transaction."""
+
+
+async def update_by(session: LiveSession, shape: Shape, function: StateFunction) -> None:
+    """Call the function with the state, and commit what it has changed.
+
+    A sync function runs in a thread. The function has the state to itself until it returns.
+
+    Raises:
+        UsageError: It returns something.
+        Exception: What it raises; nothing is changed then.
+    """
+    update, writer = _Update(session), Writer(tool=SIGNED)
+    call = CallState(session.state, writer, session=session.key, owner=update, shape=shape)
+    try:
+        with inside(call):
+            await step(call, _called(call, function))
+    except BaseException:
+        call.end(commit=False)
+        raise
+    await off_loop(call.size, lambda: call.end(commit=True))
+    await session.commit(
+        lambda conflicts: [row for tree in update.enclosed for row in rows_of(tree)], writer=writer
+    )
+
+
+async def update_in(call: CallState, function: StateFunction) -> None:
+    """The same as a part of a call that is going on; an error undoes what the function did, and no more."""
+    call.take()
+    async with Block(call):
+        await _called(call, function)
+
+
+def update_in_thread(call: CallState, function: StateFunction) -> None:
+    """The same in the thread of the call.
+
+    Raises:
+        UsageError: The function is async.
+    """
+    call.take()
+    with Block(call) as state:
+        value = function(state)
+        if inspect.isawaitable(value):
+            close_unused(value)
+            raise UsageError(
+                "update_session_state takes a sync function inside of a sync tool; an async tool awaits "
+                "aupdate_session_state"
+            )
+        _check_none(value)
+
+
+async def _called(call: CallState, function: StateFunction) -> None:
+    state = call.read()
+    if kind_of(function) == "sync":
+        value = await _in_thread(call, lambda: function(state))
+    else:
+        value = function(state)
+    if inspect.isawaitable(value):
+        value = await value
+    _check_none(value)
+
+
+async def _in_thread(call: CallState, function: Callable[[], Any]) -> Any:
+    def body() -> Any:
+        with call.thread():
+            return function()
+
+    try:
+        return await threads.run(body)
+    except asyncio.CancelledError:
+        await give_up(call)
+        raise
+
+
+def _check_none(value: Any) -> None:
+    if value is not None:
+        raise UsageError(
+            "the function for update_session_state changes the state in place and returns None; it returned "
+            f"a {type(value).__name__}, and nothing is changed"
+        )
