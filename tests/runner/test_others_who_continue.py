@@ -1,4 +1,4 @@
-"""Another user who tries to continue a paused run is refused, and does not hold its owner up."""
+"""Another user who tries to continue a run, or to take its id, is refused, and does not hold its owner up."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from kern import Agent, CancelResult, RunStatus, tool
+from kern.db import InMemoryDb
 from kern.db.sqlite import SqliteDb
-from kern.errors import SessionOwnershipError
+from kern.errors import RunConflictError, SessionOwnershipError
 from kern.run import RunOutput
+from kern.runtime.request import OnDuplicate
 from kern.testing import ScriptedModel, tool_call
 
 
@@ -65,3 +67,49 @@ async def test_who_is_refused_cannot_cancel_the_run_by_having_asked_to_continue_
     with pytest.raises(SessionOwnershipError):
         await asking
     assert set(answers) <= {"refused"}
+
+
+@pytest.mark.parametrize("db", [None, "file"])
+@pytest.mark.parametrize("on_duplicate", ["raise", "return", "retry_failed"])
+async def test_the_owner_runs_under_an_id_that_another_user_tries_to_take(
+    tmp_path: Path, on_duplicate: OnDuplicate, db: str | None
+) -> None:
+    shared = InMemoryDb() if db is None else SqliteDb(tmp_path / "runs.db")
+    owner = Agent(model=ScriptedModel(["first", "second"]), db=shared)
+    other = Agent(model=ScriptedModel([]), db=shared)
+    await owner.arun("go", session_id="s", user_id="owner")
+    tried = 0
+
+    async def attack() -> None:
+        nonlocal tried
+        while True:
+            with pytest.raises(SessionOwnershipError):
+                await other.arun("x", session_id="s", run_id="r", user_id="other", on_duplicate=on_duplicate)
+            tried += 1
+            await asyncio.sleep(0)
+
+    attacks = [asyncio.create_task(attack()) for _ in range(3)]
+    while tried < 3:
+        await asyncio.sleep(0.001)
+    output = await owner.arun("go", session_id="s", run_id="r", user_id="owner", on_duplicate=on_duplicate)
+    for task in attacks:
+        task.cancel()
+    assert output.content == "second"
+
+
+async def test_two_users_cannot_have_runs_of_one_id_at_the_same_time() -> None:
+    entered, gate = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> str:
+        entered.set()
+        await gate.wait()
+        return "waited"
+
+    db = InMemoryDb()
+    first = Agent(model=ScriptedModel([tool_call("wait"), "Done."]), tools=[wait], db=db)
+    going = asyncio.create_task(first.arun("go", session_id="a", user_id="ann", run_id="r"))
+    await entered.wait()
+    with pytest.raises(RunConflictError, match="run id 'r' is taken by a run of another session"):
+        await Agent(model=ScriptedModel([]), db=db).arun("go", session_id="b", user_id="bob", run_id="r")
+    gate.set()
+    assert (await going).content == "Done."
