@@ -1,4 +1,4 @@
-"""The database port: sessions, runs, the log of state changes. About ten verbs, all of them async."""
+"""The database port: sessions, runs, the log of state changes. Seventeen verbs, all of them async."""
 
 from __future__ import annotations
 

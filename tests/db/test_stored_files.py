@@ -64,6 +64,26 @@ async def test_its_reasoning_items_and_media_go_back_to_the_provider(path: Path)
     assert asked.images[0].read() == PICTURE
 
 
+async def test_its_paused_runs_and_its_sessions_are_listed(path: Path) -> None:
+    agent = reader(path)
+    waiting = await agent.alist_runs(status="PAUSED")
+    assert {run.session_id for run in waiting} >= {"paused"}
+    assert {run.status for run in waiting} == {RunStatus.paused}
+    every = await agent.alist_runs()
+    assert {run.run_id for run in waiting} < {run.run_id for run in every}
+    anns = await agent.alist_sessions(user_id="ann")
+    assert {"conversation", "media"} <= {info.session_id for info in anns}
+    assert {run.session_id for run in await agent.alist_runs(user_id="ann")} <= {
+        info.session_id for info in anns
+    }
+    session = await agent.aget_session("conversation")
+    assert session is not None
+    assert session.state == {"items": ["bread", "bread"]}
+    assert (await agent.aget_session_metrics("conversation")).requests > 0
+    assert await agent.adelete_user("ann") == len(anns)
+    assert await agent.alist_runs(user_id="ann") == []
+
+
 async def test_its_paused_run_goes_on(path: Path) -> None:
     db = SqliteDb(path)
     (row,) = await db.load_runs("paused")

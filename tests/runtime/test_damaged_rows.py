@@ -189,7 +189,12 @@ async def try_out(path: Path, paused: str, *, all_calls: bool) -> bool:
             lambda: agent.asession_state_history(user_id="ann"),
             lambda: agent.aget_session_name(user_id="ann"),
             lambda: agent.afork_session(revision=1, user_id="ann"),
-            lambda: SqliteDb(path).list_sessions(),
+            lambda: agent.alist_sessions(user_id="ann"),
+            lambda: agent.alist_runs(status="PAUSED"),
+            lambda: agent.alist_runs(user_id="ann"),
+            lambda: agent.aget_session_metrics(user_id="ann"),
+            lambda: look_at(agent),
+            lambda: agent.aupdate_session_state(lambda state: None, user_id="ann"),
             lambda: go_on(agent, paused),
             lambda: agent.acancel_run(paused),
             lambda: agent.aupdate_session_state({"a": 1}, user_id="ann"),
@@ -197,6 +202,13 @@ async def try_out(path: Path, paused: str, *, all_calls: bool) -> bool:
             await outcome(call)
     await SqliteDb(path).aclose()
     return answered
+
+
+async def look_at(agent: Agent) -> None:
+    session = await agent.aget_session(user_id="ann")
+    if session is not None:
+        await session.aruns()
+        _ = session.state
 
 
 async def go_on(agent: Agent, paused: str) -> None:
