@@ -66,6 +66,20 @@ class Ends:
         """Whether the word says that the answer is whole."""
         return word.casefold() in self._good
 
+    def graver(self, said: Any, word: Any) -> Any:
+        """The one of two words of an answer that decides: a good one does not take a bad one back."""
+        return said if self._weight(said) > self._weight(word) else word
+
+    def _weight(self, word: Any) -> int:
+        folded = _folded(word)
+        if folded in self._good:
+            return 0
+        if folded in _CUT:
+            return 3
+        if folded in _DISTURBED:
+            return 2 if folded else 0
+        return int(folded == REFUSAL)  # others are no news: some servers write "null" until the end
+
     def check(self, word: Any, native: Any, content: str, usage: Usage) -> None:
         """Check that the answer is whole.
 

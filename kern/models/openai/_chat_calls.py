@@ -13,18 +13,41 @@ from kern.messages import ToolCall
 from kern.models.openai._chat_encode import PROVIDER
 from kern.models.openai._reading import text_of
 from kern.models.openai._responses_output import arguments_text
+from kern.models.openai._strand import mended
 
 _LONGEST_INDEX = 9  # digits
 
 
 class _Call:
-    __slots__ = ("extra", "id", "name", "pieces")
+    __slots__ = ("extra", "id", "name", "pieces", "whole")
 
     def __init__(self) -> None:
         self.id = ""
         self.name = ""
         self.extra: dict[str, Any] | None = None
         self.pieces: list[str] = []
+        self.whole = False
+        """It came in one piece, and not in deltas."""
+
+    def is_nothing(self, answered: bool) -> bool:
+        """No tool is named, and nothing is passed to one: some servers send such an entry with every text.
+
+        If nothing else was said (`answered`), one that has an id was meant as a call.
+        """
+        arguments = "".join(self.pieces)
+        if answered or not (self.id or arguments):
+            return not self.name and arguments_text(arguments) == "{}"
+        return False
+
+    def goes_on(self, arguments: str) -> bool:
+        """Arguments that are not whole yet are gone on with, and not begun."""
+        return (
+            bool(self.pieces and arguments) and not arguments.lstrip().startswith("{") and not self.complete()
+        )
+
+    def lacks(self) -> bool:
+        """What was streamed of the arguments cannot be all."""
+        return arguments_text("".join(self.pieces)) == "{}" or not self.complete()
 
     def is_repeated(self, identity: str, name: str, arguments: str) -> bool:
         """A delta holds all of this call once more, as some servers send it at a call's end."""
@@ -35,7 +58,7 @@ class _Call:
         if not self.pieces or not self.pieces[-1].rstrip().endswith(("}", "null")):
             return False
         try:
-            from_json("".join(self.pieces))
+            from_json(mended("".join(self.pieces)))
         except ValueError:
             return False
         return True
@@ -57,15 +80,26 @@ class Calls:
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
+        self._marked: tuple[int, int] | None = None
+
+    def mark(self) -> None:
+        """The calls are said to end here."""
+        self._marked = self._size()
+
+    @property
+    def went_on(self) -> bool:
+        """There was more after the mark."""
+        return self._marked is not None and self._marked != self._size()
+
+    def _size(self) -> tuple[int, int]:
+        return len(self._calls), sum(len(call.pieces) for call in self._calls)
 
     def add(self, entries: list[dict[str, Any]]) -> None:
         """Take the deltas of one chunk."""
         begun: set[_Call] = set()
         for entry in entries:
-            function = entry.get("function")
-            function = function if isinstance(function, dict) else {}
-            index, identity = _index(entry.get("index")), text_of(entry.get("id"))
-            name, arguments = text_of(function.get("name")), _piece(function.get("arguments"))
+            index = _index(entry.get("index"))
+            identity, name, arguments = _parts(entry)
             call = self._find(index, identity, name)
             if call is None or (name and self._another(call, identity, name, arguments, begun)):
                 if call is not None and identity and call.is_repeated(identity, name, arguments):
@@ -85,16 +119,48 @@ class Calls:
                 call.pieces.append(arguments)
 
     def add_whole(self, entries: list[dict[str, Any]]) -> None:
-        """Take the calls of an answer that is not streamed: every entry is one."""
-        for entry in entries:
+        """Take the calls of an answer that is not streamed: every entry is one.
+
+        If the answer was streamed before, its calls are there already, and are made once.
+        """
+        for entry in self._new(entries):
             self._by_index.clear()
             self._by_id.clear()
-            self._calls.append(_Call())
-            self._by_index[0] = self._calls[-1]
+            call = _Call()
+            call.whole = True
+            self._calls.append(call)
+            self._by_index[0] = call
             self.add([{**entry, "index": 0}])
 
-    def built(self, mend: Callable[[str], str]) -> list[ToolCall]:
-        """The calls; one without an id gets one."""
+    def _new(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The entries that are not, with other words perhaps, calls that were read before."""
+        if not self._calls:
+            return entries
+        read = list(self._calls)
+        for same in (_equal, _meant):
+            left = []
+            for entry in entries:
+                identity, name, arguments = _parts(entry)
+                call = next((call for call in read if same(call, identity, name, arguments)), None)
+                if call is None:
+                    left.append(entry)
+                    continue
+                read.remove(call)
+                if arguments and call.lacks():
+                    call.pieces = [arguments]
+                call.name = call.name or name
+                if isinstance(extra := entry.get("extra_content"), dict) and extra:
+                    call.extra = extra
+            entries = left
+        return entries
+
+    def built(self, mend: Callable[[str], str], *, answered: bool) -> list[ToolCall]:
+        """The calls; one without an id gets one.
+
+        Args:
+            mend: Puts the halves of characters together.
+            answered: The answer is a text, by its finish reason too, and needs no call.
+        """
         return [
             ToolCall(
                 call.id or f"call_{uuid4().hex}",
@@ -103,6 +169,7 @@ class Calls:
                 {PROVIDER: {"model": self._model, "extra_content": call.extra}} if call.extra else None,
             )
             for call in self._calls
+            if not call.is_nothing(answered)
         ]
 
     def _find(self, index: int | None, identity: str, name: str) -> _Call | None:
@@ -124,12 +191,42 @@ class Calls:
             return False
         if call in begun:
             return True
-        if identity and call.id and identity != call.id:
-            return True
         if name != call.name:
             return True
+        if identity and call.id and identity != call.id:  # or an id is made up for every delta
+            return not call.goes_on(arguments)
         # Or else id and name are repeated with every delta.
         return arguments.lstrip().startswith(("{", "null")) and call.complete()
+
+
+def _parts(entry: dict[str, Any]) -> tuple[str, str, str]:
+    """Id, name and arguments of an entry; some servers leave out the object around the last two."""
+    function = entry.get("function")
+    function = function if isinstance(function, dict) else entry
+    return text_of(entry.get("id")), text_of(function.get("name")), _piece(function.get("arguments"))
+
+
+def _equal(call: _Call, identity: str, name: str, arguments: str) -> bool:
+    """An entry repeats a call. Its id may be made up anew, if the call was streamed."""
+    if name != call.name or (call.whole and identity != call.id):
+        return False
+    return bool(_value("".join(call.pieces)) == _value(arguments))
+
+
+def _meant(call: _Call, identity: str, name: str, arguments: str) -> bool:
+    """An entry stands for a call, of which one of the two says less, or something else."""
+    if name != call.name and name and call.name:
+        return False
+    if identity and identity == call.id:
+        return True
+    return not call.whole and call.lacks() and arguments.startswith("".join(call.pieces))
+
+
+def _value(arguments: str) -> Any:
+    try:
+        return from_json(mended(arguments_text(arguments)))
+    except ValueError:
+        return arguments
 
 
 def _index(value: Any) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kern._json import json_bytes
 from kern.errors import ModelBehaviorError
 from kern.models._codes import explain, tells
 from kern.models._ends import Ends, is_refusal, says_calls
@@ -16,12 +17,31 @@ from kern.models.base import DeltaSink, ModelResponse
 from kern.models.openai._chat_calls import Calls
 from kern.models.openai._chat_encode import PROVIDER, REASONING_NAMES
 from kern.models.openai._kept import Kept
-from kern.models.openai._reading import AnswerReader, answer, count, items_of, logger, text_of
-from kern.models.openai._strand import mended_json
+from kern.models.openai._reading import (
+    AnswerReader,
+    answer,
+    count,
+    is_plain,
+    items_of,
+    logger,
+    merged,
+    text_in,
+    text_of,
+)
+from kern.models.openai._strand import Strand, mended_json
 from kern.usage import Usage
 
 _THINKING = ("thinking", "reasoning")
 _LONGEST_KIND = 80
+_SURELY_REPEATED = 20  # characters; a shorter last piece may well be what was said before, once more
+_FIELDS = frozenset(
+    {
+        *("role", "content", "refusal", "tool_calls", "function_call", "audio", "images", "annotations"),
+        *("name", "id", "type", "object", "index", "citations", "reasoning_details", "extra_content"),
+        *REASONING_NAMES,
+    }
+)
+"""What a message may hold that is read, or is known to be no answer."""
 
 
 class ChatReader(AnswerReader):
@@ -38,6 +58,10 @@ class ChatReader(AnswerReader):
         self._finish_reason: Any = None
         self._native_reason: Any = None
         self._usage: Any = None
+        self._message_read = False
+        self._whole_read = False
+        self._fields: set[str] = set()
+        self._words: tuple[str, str | None, int | None] | None = None
 
     def _read_event(self, name: bytes, data: bytes) -> None:
         if data == b"[DONE]":
@@ -47,16 +71,29 @@ class ChatReader(AnswerReader):
         error = chunk.get("error")
         if (error and tells(error)) or name == b"error" or chunk.get("object") == "error":
             raise StreamFault(*explain(chunk))
-        for choice in items_of(chunk.get("choices")):
+        choices = items_of(chunk.get("choices"))
+        for choice in choices:
             if choice.get("index"):  # a second answer, which nobody asked for
                 continue
             delta = choice.get("delta")
-            if isinstance(delta, dict):
+            if isinstance(delta, dict) and delta:
                 self._read_choice(choice, delta, whole=False)
-            else:  # the whole answer in one event, from a server that does not stream
-                self._read_choice(choice, choice.get("message"), whole=True)
+            else:
+                # The whole answer in one event: of a server that does not stream, or repeats at the end
+                # what it has streamed.
+                whole = choice.get("message") is not None
+                self._read_choice(choice, _said(choice), whole=whole)
         if usage := chunk.get("usage") or chunk.get("x_groq"):
-            self._usage = usage.get("usage", usage) if isinstance(usage, dict) else usage
+            self._cost(usage.get("usage", usage) if isinstance(usage, dict) else usage)
+        if not choices:
+            self._read_aside(chunk)
+
+    def _read_aside(self, chunk: dict[str, Any]) -> None:
+        """A chunk without choices: what the answer has cost, or a server's words about its failure."""
+        if chunk.get("usage"):
+            self._mark_end()
+        elif (words := explain(chunk))[0]:
+            self._words = words
 
     def _read_whole(self, answer: dict[str, Any]) -> None:
         if tells(answer.get("error")) or answer.get("object") == "error":
@@ -67,62 +104,107 @@ class ChatReader(AnswerReader):
             detail = f": {text}" if text else ""
             raise StreamFault(f"the answer is no chat completion: it has no choices{detail}", code, status)
         self._usage = answer.get("usage")
-        self._read_choice(choices[0], choices[0].get("message"), whole=True)
+        self._read_choice(choices[0], _said(choices[0]), whole=True)
         self.done = True
 
     def _read_choice(self, choice: dict[str, Any], said: Any, *, whole: bool) -> None:
         error = choice.get("error")
         if error and tells(error):
             raise StreamFault(*explain(choice))
+        reason = choice.get("finish_reason")
         if isinstance(said, dict):
             content = said.get("content")
             if isinstance(content, str):
+                if whole or reason:
+                    content = self._unsaid(self._content, content, whole=whole)
                 self._content.add(content)
-            elif content:
-                self._read_parts(content)
+            elif content is not None:
+                self._read_parts(content, whole=whole)
             if not content or len(said) > 1:  # the usual delta is text alone
                 self._read_rest(said, whole=whole)
+            self._whole_read = self._whole_read or whole
         if usage := choice.get("usage"):
-            self._usage = usage
-        if reason := choice.get("finish_reason"):
-            self._finish_reason = reason
+            self._cost(usage)
+        if reason:
+            if not whole and isinstance(message := choice.get("message"), dict):
+                self._read_choice({}, message, whole=True)
+            self._finish_reason = self._ends.graver(self._finish_reason, reason)
+            self._mark_end()
         if reason := choice.get("native_finish_reason"):
-            self._native_reason = reason
+            self._native_reason = self._ends.graver(self._native_reason, reason)
 
-    def _read_parts(self, content: Any) -> None:
-        """Content that is no text but typed parts, one of them or a list."""
-        for part in content if isinstance(content, list) else [content]:
+    def _cost(self, usage: Any) -> None:
+        self._usage = usage if self._usage is None else merged(self._usage, usage)
+
+    def _mark_end(self) -> None:
+        self._content.mark()
+        self._calls.mark()
+
+    def _unsaid(self, strand: Strand, text: str, *, whole: bool) -> str:
+        """Of a text that may repeat what was read the part that does not.
+
+        A whole message goes on where the pieces before it ended; one that says something else does not take
+        them back, since they were shown. The last piece may hold all of the others once more.
+        """
+        read = strand.whole()
+        if not read or not text:
+            return text
+        if not whole:
+            return "" if text == read and len(text) >= _SURELY_REPEATED else text
+        if text.startswith(read):
+            return text[len(read) :]
+        return text if self._whole_read else ""  # a server may call its pieces messages
+
+    def _read_parts(self, content: Any, *, whole: bool) -> None:
+        """Content that is no text but typed parts, one of them or a list; or an object that is the answer."""
+        texts, thoughts = [], []
+        parts = content if isinstance(content, list) else [content]
+        if is_plain(content):
+            texts.append(json_bytes(content).decode())
+            parts = []
+        for part in parts:
             if isinstance(part, str):
-                self._content.add(part)
+                texts.append(part)
                 continue
             if not isinstance(part, dict):
                 continue
             kind = text_of(part.get("type"))
             if kind in _THINKING:
-                self._reasoning.add(_text_in(part.get(kind) or part.get("text") or part.get("content")))
+                thoughts.append(text_in(part.get(kind) or part.get("text") or part.get("content")))
             elif kind == "refusal":
-                self._refuse(text_of(part.get("refusal")))
-            elif text := _text_in(part.get("text")):
-                self._content.add(text)
+                self._refused = True
+                texts.append(text_of(part.get("refusal")))
+            elif text := text_in(part.get("text")):
+                texts.append(text)
             elif kind not in ("", "text", "output_text", "reference"):
                 self._unknown.add(kind[:_LONGEST_KIND])
+        for strand, pieces in ((self._reasoning, thoughts), (self._content, texts)):
+            text = "".join(pieces)
+            strand.add(self._unsaid(strand, text, whole=True) if whole else text)
 
     def _read_rest(self, said: dict[str, Any], *, whole: bool) -> None:
+        self._message_read = True
+        reasoning = ""
         for name in REASONING_NAMES:
-            if text := _text_in(said.get(name)):
+            if reasoning := text_in(said.get(name)):
                 self._reasoning_name = name
-                self._reasoning.add(text)
+                self._reasoning.add(
+                    self._unsaid(self._reasoning, reasoning, whole=True) if whole else reasoning
+                )
                 break
-        self._kept.read(said)
+        self._kept.read(said, whole=whole)
         if refusal := text_of(said.get("refusal")):
-            self._refuse(refusal)
+            self._refuse(refusal, whole=whole)
         audio = said.get("audio")
         if isinstance(audio, dict):
-            self._content.add(text_of(audio.get("transcript")))
-        calls = items_of(said.get("tool_calls"))
+            self._say(text_of(audio.get("transcript")), whole=whole)
+        calls = _entries(said.get("tool_calls"))
         legacy = said.get("function_call")
         if isinstance(legacy, dict) and not calls:
             calls = [{"index": 0, "function": legacy}]
+        if not calls and not reasoning:
+            self._read_odd(said, whole=whole)
+            return
         known = [call for call in calls if _is_function(call)]
         self._unknown.update(
             text_of(call.get("type"))[:_LONGEST_KIND] or "custom" for call in calls if not _is_function(call)
@@ -130,15 +212,42 @@ class ChatReader(AnswerReader):
         if known:
             (self._calls.add_whole if whole else self._calls.add)(known)
 
-    def _refuse(self, text: str) -> None:
+    def _read_odd(self, said: dict[str, Any], *, whole: bool) -> None:
+        """What a message holds in other places than the known ones."""
+        if said.get("tool_calls"):
+            self._fields.add("tool_calls")
+        if said.keys() <= _FIELDS or "content" in said:
+            return
+        if text := text_of(said.get("text")):
+            self._say(text, whole=whole)
+            return
+        self._fields.update(
+            name[:_LONGEST_KIND]
+            for name, value in said.items()
+            if name not in _FIELDS and value and isinstance(value, str | list | dict)
+        )
+
+    def _refuse(self, text: str, *, whole: bool) -> None:
         self._refused = True
-        self._content.add(text)
+        self._say(text, whole=whole)
+
+    def _say(self, text: str, *, whole: bool) -> None:
+        self._content.add(self._unsaid(self._content, text, whole=True) if whole else text)
 
     def _respond(self) -> ModelResponse:
         content, reasoning = self._content.whole(), self._reasoning.whole()
         usage = _usage(self._usage)
+        if self._words is not None and not self._finish_reason and not (content and self._ends.good("")):
+            raise StreamFault(*self._words)
         self._ends.check(self._finish_reason, self._native_reason, content, usage)
-        calls = self._calls.built(self._whole_text)
+        if not self.done and (self._content.went_on or self._calls.went_on):
+            raise StreamFault(
+                f"the answer went on after its finish reason {self._finish_reason!r}, and broke off "
+                "without another one"
+            )
+        calls = self._calls.built(
+            self._whole_text, answered=bool(content) and not says_calls(self._finish_reason)
+        )
         if not content and not calls and not self._kept.images:
             self._check_not_lost()
         elif self._unknown:
@@ -146,7 +255,7 @@ class ChatReader(AnswerReader):
         refused = self._refused or is_refusal(self._finish_reason)
         response = answer(content, reasoning, calls, usage, "refusal" if refused else self._finish_reason)
         kept = self._kept.record
-        if reasoning and calls and self._reasoning_name:
+        if reasoning and self._reasoning_name:
             kept["reasoning"] = self._reasoning_name
         if self._halved:
             kept = mended_json(kept)
@@ -162,26 +271,36 @@ class ChatReader(AnswerReader):
                 "the answer has no text and no call of a function, only parts of these types: "
                 f"{', '.join(sorted(self._unknown))}; Kern does not act on them"
             )
+        if self._fields:
+            raise ModelBehaviorError(
+                "the answer has no text and no call of a function, only fields that Kern cannot read: "
+                f"{', '.join(sorted(self._fields))}"
+            )
         if says_calls(self._finish_reason):
             raise StreamFault(
                 f"the answer ended with the finish reason {self._finish_reason!r}, but holds no tool call"
             )
+        if not self._message_read:
+            raise StreamFault("the answer holds no message")
+
+
+def _said(choice: dict[str, Any]) -> dict[str, Any] | None:
+    """The message of a choice that is no usual delta: under another name, or as a text."""
+    for name in ("message", "delta", "text"):
+        said = choice.get(name)
+        if said is not None:
+            return said if isinstance(said, dict) else {"content": said}
+    return None
+
+
+def _entries(calls: Any) -> list[dict[str, Any]]:
+    """The entries of `tool_calls`, which a server may give as one object."""
+    return [calls] if isinstance(calls, dict) and calls else items_of(calls)
 
 
 def _is_function(call: dict[str, Any]) -> bool:
     """Whether a call, or a delta of one, is that of a function, and not of a tool that takes text, say."""
     return "function" in call or (call.get("type") in ("function", "", None) and "custom" not in call)
-
-
-def _text_in(value: Any) -> str:
-    """The text of a part, which may be wrapped in parts, or in an object, itself."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        return text_of(value.get("text") or value.get("value"))
-    if isinstance(value, list):
-        return "".join(item if isinstance(item, str) else _text_in(item) for item in value)
-    return ""
 
 
 def _usage(usage: Any) -> Usage:

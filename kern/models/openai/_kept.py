@@ -35,10 +35,11 @@ class Kept:
         kept = {"reasoning_details": details, "extra_content": self._extra}
         return {name: value for name, value in kept.items() if value}
 
-    def read(self, said: dict[str, Any]) -> None:
-        """Take what a message, or a delta of one, holds of it."""
-        for detail in _objects(said.get("reasoning_details")):
-            self._read_detail(dict(detail))
+    def read(self, said: dict[str, Any], *, whole: bool) -> None:
+        """Take what a message, or a delta of one, holds of it; a whole message may repeat what was read."""
+        if not (whole and self._details):
+            for detail in _objects(said.get("reasoning_details")):
+                self._read_detail(dict(detail))
         if isinstance(extra := said.get("extra_content"), dict):
             self._extra.update(extra)
         for part in _objects(said.get("images")):
@@ -61,7 +62,8 @@ class Kept:
     def _read_image(self, part: dict[str, Any]) -> None:
         place = part.get("image_url")
         url = place.get("url") if isinstance(place, dict) else None
-        if isinstance(url, str) and url and (image := image_of(url)) is not None:
+        image = image_of(url) if isinstance(url, str) and url else None
+        if image is not None and image not in self.images:  # some are told once more at the end
             self.images.append(image)
 
 

@@ -95,6 +95,8 @@ class AnswerReader(ABC):
         try:
             value = from_json(data)
         except ValueError as error:
+            if self._events is not None and not data.strip():
+                return {}  # an event without data, such as proxies keep a connection alive with
             value = _parse_halves(data, error)
             if not self._halved:
                 self._halved = True
@@ -137,6 +139,13 @@ def _parse_halves(data: bytes, error: ValueError) -> Any:
         raise StreamFault("malformed JSON in the answer", quoting=data) from error
 
 
+def merged(usage: Any, later: Any) -> Any:
+    """Two statements of what an answer has cost: a count that was said is not undone by 0, or by silence."""
+    if not isinstance(usage, dict) or not isinstance(later, dict):
+        return later or usage
+    return {**usage, **{name: merged(usage.get(name), value) for name, value in later.items()}}
+
+
 def count(details: Any, name: str) -> int:
     """The number under `name`; 0 where a server leaves it, or all of `details`, out, or it is no count."""
     value = details.get(name) if isinstance(details, dict) else None
@@ -155,3 +164,27 @@ def items_of(value: Any) -> list[dict[str, Any]]:
 def text_of(value: Any) -> str:
     """`value` if it is text, else nothing."""
     return value if isinstance(value, str) else ""
+
+
+def text_in(value: Any) -> str:
+    """The text of a part, which may be wrapped in parts, or in an object, itself."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return text_of(value.get("text") or value.get("value"))
+    if isinstance(value, list):
+        return "".join(item if isinstance(item, str) else text_in(item) for item in value)
+    return ""
+
+
+def is_plain(content: Any) -> bool:
+    """Whether content is neither text nor typed parts, but a value of its own, as in JSON mode."""
+    if isinstance(content, list):
+        return bool(content) and not any(isinstance(item, str) or _is_part(item) for item in content)
+    return not isinstance(content, str) and content != {} and not _is_part(content)
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, dict) and (
+        isinstance(value.get("type"), str) or bool(text_in(value.get("text")))
+    )

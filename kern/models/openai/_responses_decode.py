@@ -11,7 +11,14 @@ from kern.models._codes import explain, tells
 from kern.models._ends import Ends, cut_reason
 from kern.models._failures import CutFault, StreamFault
 from kern.models.base import DeltaSink, ModelResponse
-from kern.models.openai._reading import AnswerReader, answer, count, items_of, text_of
+from kern.models.openai._reading import AnswerReader, answer, count, text_of
+from kern.models.openai._responses_items import (
+    StreamedItem,
+    check_whole,
+    output_items,
+    together,
+    with_text,
+)
 from kern.models.openai._responses_output import Output
 from kern.models.openai._strand import mended_json
 from kern.usage import Usage
@@ -24,6 +31,7 @@ _REASONING = {
 }
 _ADDED, _DONE = "response.output_item.added", "response.output_item.done"
 _ARGUMENTS = "response.function_call_arguments.delta"
+_ALL_ARGUMENTS = "response.function_call_arguments.done"
 _ENDS = {
     "response.completed": "completed",
     "response.incomplete": "incomplete",
@@ -34,19 +42,9 @@ _ENDS = {
 
 # The other kinds repeat what these say, or say it in parts: they are passed over unparsed.
 _READ = frozenset(
-    kind.encode() for kind in (_TEXT, _REFUSAL, *_REASONING, _ADDED, _DONE, _ARGUMENTS, *_ENDS, "error")
+    kind.encode()
+    for kind in (_TEXT, _REFUSAL, *_REASONING, _ADDED, _DONE, _ARGUMENTS, _ALL_ARGUMENTS, *_ENDS, "error")
 )
-
-
-class _Item:
-    """An output item that is being streamed."""
-
-    __slots__ = ("arguments", "data", "whole")
-
-    def __init__(self, data: dict[str, Any]) -> None:
-        self.data = data
-        self.whole = False
-        self.arguments: list[str] = []
 
 
 class ResponsesReader(AnswerReader):
@@ -58,15 +56,17 @@ class ResponsesReader(AnswerReader):
         super().__init__(model, sink, streamed=streamed)
         self._ends = ends
         self._structured = structured
-        self._items: list[_Item] = []
-        self._by_index: dict[int, _Item] = {}
-        self._by_id: dict[str, _Item] = {}
+        self._items: list[StreamedItem] = []
+        self._by_index: dict[int, StreamedItem] = {}
+        self._by_id: dict[str, StreamedItem] = {}
+        self._texts = 0
         self._spoken: Any = None
         self._speaking = False
         self._voice = self._content
         self._reasoning_part: tuple[Any, Any] | None = None
         self._final: dict[str, Any] | None = None
         self._last = b""
+        self._words: tuple[str, str | None, int | None] | None = None
 
     def _read_event(self, name: bytes, data: bytes) -> None:
         if name:
@@ -76,7 +76,7 @@ class ResponsesReader(AnswerReader):
         if data == b"[DONE]":  # some servers end this protocol, too, with the mark of the other one
             return
         event = self._parse(data)
-        kind = text_of(event.get("type"))
+        kind = text_of(event.get("type")) or name.decode(errors="replace")
         if kind in (_TEXT, _REFUSAL):
             if event.get("output_index") != self._spoken or not self._speaking:
                 self._begin_message(event)
@@ -85,13 +85,17 @@ class ResponsesReader(AnswerReader):
             self._read_reasoning(event, _REASONING[kind])
         elif kind == _ARGUMENTS:
             self._item(event).arguments.append(text_of(event.get("delta")))
+        elif kind == _ALL_ARGUMENTS:
+            self._item(event).told = text_of(event.get("arguments"))
         elif kind in (_ADDED, _DONE):
             self._read_item(event, whole=kind == _DONE)
         elif kind in _ENDS:
-            self._read_whole(event.get("response"), _ENDS[kind])
+            self._read_whole(event.get("response", event if "output" in event else None), _ENDS[kind])
             self.done = True
         elif "error" in (kind, event.get("object")) or name == b"error" or (not kind and event.get("error")):
             raise StreamFault(*explain(event))
+        elif not kind and (words := explain(event))[0]:
+            self._words = words  # a server's about its failure, perhaps
 
     def _begin_message(self, event: dict[str, Any]) -> None:
         """Text of another message than the last: a paragraph by itself, of the answer or the commentary."""
@@ -99,6 +103,7 @@ class ResponsesReader(AnswerReader):
         commentary = self._item(event).data.get("phase") == "commentary"
         self._voice = self._commentary if commentary else self._content
         self._voice.part()
+        self._texts += 1
 
     def _read_reasoning(self, event: dict[str, Any], index: str) -> None:
         part = (event.get("output_index"), event.get(index))
@@ -107,13 +112,13 @@ class ResponsesReader(AnswerReader):
             self._reasoning.part()
         self._reasoning.add(text_of(event.get("delta")))
 
-    def _item(self, event: dict[str, Any]) -> _Item:
+    def _item(self, event: dict[str, Any]) -> StreamedItem:
         """The item that an event belongs to. Some servers count all items 0, some make up ids as they go."""
         item = self._by_id.get(text_of(event.get("item_id"))) or self._by_index.get(_index(event))
         return item or self._add_item(event, {})
 
-    def _add_item(self, event: dict[str, Any], data: dict[str, Any]) -> _Item:
-        item = _Item(data)
+    def _add_item(self, event: dict[str, Any], data: dict[str, Any]) -> StreamedItem:
+        item = StreamedItem(data)
         self._items.append(item)
         self._by_index[_index(event)] = item
         if identity := text_of(data.get("id")):
@@ -141,7 +146,7 @@ class ResponsesReader(AnswerReader):
             message, code, status = explain(answer)
             raise StreamFault(f"the response failed: {message}", code, status)
         self._check_status(answer, event)
-        if "output" not in answer and not self._items and not self._content.whole():
+        if not _has_output(answer) and not self._items and not self._content.whole():
             text, code, status = explain(answer)
             detail = f": {text}" if text else ""
             raise StreamFault(f"the answer is no response: it has no output{detail}", code, status)
@@ -153,9 +158,9 @@ class ResponsesReader(AnswerReader):
         status = text_of(said) or event or ("completed" if said is None else str(said))
         if event is not None and (event != "completed" or status in ("queued", "in_progress")):
             status = event  # some servers do not bring the status up to date
-        if status == "incomplete":
-            details = answer.get("incomplete_details")
-            word = details.get("reason") if isinstance(details, dict) else None
+        details = answer.get("incomplete_details")
+        word = details.get("reason") if isinstance(details, dict) else None
+        if status == "incomplete" or (word and status == "completed"):
             if reason := cut_reason(word):
                 raise CutFault(reason, _usage(answer.get("usage")), self._text_so_far(answer), word=word)
             raise StreamFault(f"the answer is incomplete: {word or 'unknown'}")
@@ -170,17 +175,21 @@ class ResponsesReader(AnswerReader):
 
     def _text_so_far(self, answer: dict[str, Any]) -> str:
         """What a response that was cut has said."""
-        messages = [item for item in items_of(answer.get("output")) if item.get("type") == "message"]
+        messages = [item for item in output_items(answer) if item.get("type") == "message"]
         return Output(messages, structured=self._structured).content or self._content.whole()
 
     def _respond(self) -> ModelResponse:
+        if self._final is None and self._words is not None:
+            raise StreamFault(*self._words)
         if self._final is None:
             last = f", after {self._last.decode(errors='replace')!r}" if self._last else ""
             waits = self._last == b"response.queued"  # a job, which another request would only double
             raise StreamFault(f"the stream ended before the answer was complete{last}", again=not waits)
-        items = [self._streamed_reasoning(item) for item in items_of(self._final.get("output"))]
-        if not items or len(items) < sum(item.whole for item in self._items):
-            items = self._streamed_output()  # the last event repeats nothing, or not all
+        final = [self._streamed_reasoning(item) for item in output_items(self._final)]
+        items = together(self._items, final)
+        if self._texts == 1:
+            items = with_text(items, self._content.whole() or self._commentary.whole())
+        check_whole(items)
         built = Output(mended_json(items) if self._halved else items, structured=self._structured)
         content, commentary = built.content, built.commentary
         if not content and not commentary:
@@ -206,15 +215,10 @@ class ResponsesReader(AnswerReader):
         own = streamed is not None and streamed.whole and streamed.data.get("encrypted_content")
         return streamed.data if streamed is not None and own else item
 
-    def _streamed_output(self) -> list[dict[str, Any]]:
-        """The items as the stream told them, for servers whose last event does not repeat them."""
-        return [
-            {**item.data, "arguments": "".join(item.arguments)}
-            if item.arguments and not item.whole
-            else item.data
-            for item in self._items
-            if item.data
-        ]
+
+def _has_output(answer: dict[str, Any]) -> bool:
+    output = answer.get("output", answer.get("output_text"))
+    return (output is None and "output" in answer) or isinstance(output, list | dict | str)
 
 
 def _index(event: dict[str, Any]) -> int:

@@ -10,7 +10,7 @@ from kern._json import json_bytes
 from kern.errors import ModelBehaviorError
 from kern.messages import Image, Message, ToolCall
 from kern.models.openai._kept import decoded
-from kern.models.openai._reading import items_of, logger, text_of
+from kern.models.openai._reading import is_plain, items_of, logger, text_in, text_of
 from kern.models.openai._replay import HOSTED, IMAGE_CALL, PROVIDER, is_whole
 
 _LONGEST_KIND = 80
@@ -43,9 +43,10 @@ class Output:
         self.notable = False
         self._namespaces: list[str] = []
         self._messages: list[tuple[dict[str, Any], str]] = []
+        self._unread: list[str] = []
         unknown: list[str] = []
-        for item in items:
-            kind = _kind(item)
+        for item in _without_nothing(items):
+            kind = kind_of(item)
             if kind == "message":
                 self._message(item)
             elif kind == "function_call":
@@ -59,8 +60,13 @@ class Output:
                 if kind not in _ANSWERS:
                     unknown.append(kind[:_LONGEST_KIND] or "(none)")
         self.content, self.commentary = self._arrange(structured)
+        if self._unread and not (self.content or self.commentary or self.calls or self.images):
+            raise ModelBehaviorError(
+                "the answer has no text and no tool call, only parts of these types: "
+                f"{', '.join(sorted(set(self._unread)))}; Kern does not act on them"
+            )
         if unknown:
-            known = bool(self._messages or self.calls or any(_kind(item) in _ANSWERS for item in items))
+            known = bool(self._messages or self.calls or any(kind_of(item) in _ANSWERS for item in items))
             _report(unknown, known)
 
     def put_record(self, message: Message, model: str) -> None:
@@ -84,12 +90,18 @@ class Output:
         place: dict[str, Any] = {"type": "message"}
         place |= {name: text for name in ("id", "phase") if (text := text_of(item.get(name)))}
         texts = []
-        for part in items_of(item.get("content")):
-            texts.append(text_of(part.get("text") or part.get("refusal")))
-            if part.get("type") == "refusal":
-                self.refused = place["refusal"] = True
-        if isinstance(item.get("content"), str):
-            texts.append(item["content"])
+        content = item.get("content")
+        if content is not None and is_plain(content):
+            content = json_bytes(content).decode()  # the answer itself, where JSON was asked for
+        for part in content if isinstance(content, list) else [content]:
+            if isinstance(part, str):
+                texts.append(part)
+            elif isinstance(part, dict):
+                texts.append(text := text_in(part.get("text")) or text_of(part.get("refusal")))
+                if part.get("type") == "refusal":
+                    self.refused = place["refusal"] = True
+                elif not text and (kind := text_of(part.get("type"))) not in ("", "text", "output_text"):
+                    self._unread.append(kind[:_LONGEST_KIND])
         self._messages.append((place, "".join(texts)))
         self.record.append(place)
         self.notable = self.notable or "phase" in place
@@ -134,9 +146,29 @@ class Output:
         self.notable = True
 
 
-def _kind(item: dict[str, Any]) -> str:
+def kind_of(item: dict[str, Any]) -> str:
     """The type of an item; some servers leave that of a message out."""
     return text_of(item.get("type")) or ("message" if item.get("role") == "assistant" else "")
+
+
+def _without_nothing(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The items without calls that name no tool and pass nothing to one, or are told twice."""
+    answered = any(kind_of(item) == "message" and item.get("content") for item in items)
+
+    def is_nothing(item: dict[str, Any]) -> bool:
+        if kind_of(item) != "function_call" or item.get("name"):
+            return False
+        bare = not (item.get("arguments") or item.get("call_id") or item.get("id"))
+        return bare or (answered and arguments_text(item.get("arguments")) == "{}")
+
+    kept: list[dict[str, Any]] = []
+    for item in items:
+        repeated = (
+            item in kept and kind_of(item) == "function_call" and item.get("id") and item.get("call_id")
+        )
+        if not repeated and not is_nothing(item):
+            kept.append(item)
+    return kept
 
 
 def arguments_text(value: Any) -> str:

@@ -69,13 +69,14 @@ class Strand:
         show: Where pieces go as they arrive; None if nobody wants them.
     """
 
-    __slots__ = ("_lead", "_pieces", "_seam", "_show", "shown")
+    __slots__ = ("_lead", "_marked", "_pieces", "_seam", "_show", "shown")
 
     def __init__(self, show: Callable[[str], None] | None) -> None:
         self._show = show
         self._pieces: list[str] = []
         self._seam: Seam | None = None
         self._lead = ""
+        self._marked: int | None = None
         self.shown = False
         """A piece was shown."""
 
@@ -100,11 +101,24 @@ class Strand:
     def end(self) -> None:
         """Nothing more comes."""
         if self._seam is not None and (rest := self._seam.end()):
+            held_back = self._marked == len(self._pieces)
             self._put(rest)
+            if held_back:
+                self.mark()
+
+    def mark(self) -> None:
+        """The text is said to end here."""
+        self._marked = len(self._pieces)
+
+    @property
+    def went_on(self) -> bool:
+        """There was more after the mark."""
+        return self._marked is not None and len(self._pieces) > self._marked
 
     def whole(self) -> str:
         """All text so far."""
         if len(self._pieces) > 1:
+            self._marked = 0 if self.went_on else None if self._marked is None else 1
             self._pieces = ["".join(self._pieces)]
         return self._pieces[0] if self._pieces else ""
 
