@@ -21,11 +21,11 @@ from kern.runner.prompt import Prompt
 from kern.runner.state_tool import STATE_TOOL, state_tool
 from kern.runner.summary import Summarize
 from kern.runner.tools import check_names, compiled
+from kern.runtime.audience import Listen
 from kern.runtime.debug import show_debug_messages
 from kern.runtime.hooked import hooked
 from kern.runtime.request import Retries, RunInput
 from kern.runtime.spec import RunnableTool, RunnerSpec, RunRequest, Step
-from kern.runtime.stream import Listen
 from kern.state.resolve import fill
 from kern.state.shape import Shape
 from kern.state.spec import StateSpec

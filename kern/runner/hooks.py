@@ -37,19 +37,19 @@ def with_hooks(spec: RunnerSpec, definition: Definition) -> RunnerSpec:
 
 async def _before(hook: Hook, run: Run) -> None:
     name = _name(hook)
-    run.emit(PreHookStartedEvent(run.source, name))
+    run.out.event(PreHookStartedEvent(run.source, name))
     await _call(run, hook, name, _offered(run))
-    run.emit(PreHookCompletedEvent(run.source, name))
+    run.out.event(PreHookCompletedEvent(run.source, name))
 
 
 async def _after(hook: Hook, run: Run) -> None:
     name, output = _name(hook), run.output
     content = output.content
-    run.emit(PostHookStartedEvent(run.source, name))
+    run.out.event(PostHookStartedEvent(run.source, name))
     await _call(run, hook, name, {**_offered(run), "run_output": output})
     if output.content is not content:
         _replaced(run, content)
-    run.emit(PostHookCompletedEvent(run.source, name))
+    run.out.event(PostHookCompletedEvent(run.source, name))
 
 
 def _replaced(run: Run, before: Any) -> None:

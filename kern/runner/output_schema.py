@@ -16,16 +16,15 @@ from kern.runner.options import RunOptions
 from kern.runtime.engine import ask
 from kern.runtime.outcome import Again, Answer
 from kern.runtime.run import Run
+from kern.runtime.sink import AnswerSink, AsideSink
 from kern.runtime.spec import Review, RunnerSpec, SinkFactory
 from kern.runtime.structured import (
     ANSWER_TOOL,
     CHECK,
     AnswerTool,
-    AsideSink,
     BadAnswer,
     GrowingSink,
     JsonForm,
-    ShownSink,
     json_form,
     reviewing,
 )
@@ -54,7 +53,7 @@ def with_output(spec: RunnerSpec, definition: Definition, options: RunOptions) -
         spec = replace(spec, structured=True, after=(partial(_settle, schema), *spec.after))
     if writer is not None or parser is not None:
         review = partial(_review_by_others, writer, parser, schema)
-        return replace(spec, streams_text=False, sink=AsideSink, review=_both(spec.review, review))
+        return replace(spec, sink=AsideSink, review=_both(spec.review, review))
     if schema is None:
         return spec
     models = [spec.model, *spec.retries.fallbacks]
@@ -76,7 +75,6 @@ def _structured(spec: RunnerSpec, schema: JsonForm, way: Way) -> RunnerSpec:
     """`spec`, with the model itself giving the structured answer."""
     spec = replace(
         spec,
-        streams_text=False,
         sink=lambda run: GrowingSink(run, schema),
         review=_both(spec.review, reviewing(schema, enforced=way == "native")),
     )
@@ -136,7 +134,7 @@ async def _settle(schema: JsonForm, run: Run) -> None:
     except BadAnswer as error:
         raise ModelBehaviorError(f"{run.spec.label} ended with what does not fit: {error}") from error
     output.content, output.content_type = answer.content, answer.content_type
-    run.show(answer.content, answer.content_type)
+    run.out.answer(answer)
 
 
 async def _review_by_others(
@@ -147,7 +145,7 @@ async def _review_by_others(
     if writer is not None:
         wanted = schema if parser is None else None
         asked = [*run.messages, Message("user", _instruction(run, _WRITE, writer, wanted))]
-        sink: SinkFactory = ShownSink if parser is None else AsideSink
+        sink: SinkFactory = AnswerSink if parser is None else AsideSink
         reply, answer = await _ask(run, writer, asked, wanted, sink)
         run.messages[-1] = reply
         if parser is None:
@@ -195,5 +193,4 @@ async def _ask(
             run.send_back(CHECK, str(error))
             messages = [*messages, reply, Message("user", f"{error}\nAnswer again, with the whole JSON.")]
             continue
-        run.show(answer.content, answer.content_type)
         return reply, answer

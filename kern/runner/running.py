@@ -18,11 +18,12 @@ from kern.runner.definition import Definition, database_of
 from kern.runner.input import run_input
 from kern.runner.input_schema import Input
 from kern.runner.options import NO_OPTIONS, ContinueKeywords, RunKeywords, RunOptions
+from kern.runtime.audience import Listen
 from kern.runtime.cancelling import cancel_elsewhere
 from kern.runtime.control import active_runs
 from kern.runtime.portal import portal
 from kern.runtime.scheduler import execute
-from kern.runtime.stream import EventBuffer, Listen, RunStream, iterate
+from kern.runtime.stream import EventBuffer, RunStream, iterate
 
 OutputT = TypeVar("OutputT", RunOutput, TeamRunOutput)
 

@@ -12,6 +12,7 @@ from kern.messages import Message
 from kern.models.base import Model
 from kern.runtime.engine import ask
 from kern.runtime.run import Run
+from kern.runtime.sink import SilentSink
 
 log: Final = named("kern")
 
@@ -46,7 +47,7 @@ class Summarize:
         ]
         failure: BaseException
         try:
-            answer = await ask(run, self.model or run.spec.model, messages, tools={}, shown=False)
+            answer = await ask(run, self.model or run.spec.model, messages, tools={}, sink=SilentSink)
         except KernError as error:
             failure = error
         except asyncio.CancelledError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from kern.db.in_memory import InMemoryDb
 from kern.errors import RunConflictError, RunDeadlineExceeded, UsageError
 from kern.run.output import RunOutput, TeamRunOutput
+from kern.runtime.audience import Audience, Listen
 from kern.runtime.control import ActiveRun, RunStopped, active_runs
 from kern.runtime.duplicates import Attempt, earlier_attempt, in_another_process
 from kern.runtime.expected import Ending
@@ -16,7 +17,7 @@ from kern.runtime.lease import Lease, turn
 from kern.runtime.resume import claimed, reserved, restore
 from kern.runtime.run import Run, Tree
 from kern.runtime.session import LiveSession
-from kern.runtime.stream import EventBuffer, Listen
+from kern.runtime.stream import EventBuffer
 from kern.state.call import CallState
 
 
@@ -124,4 +125,6 @@ class Beginning:
 
     def _tree(self) -> Tree:
         scope = self.session.state if self.outer is None else self.outer.enclosed_scope()
-        return Tree(self.active.request, self.session, scope, self.buffer, self.listen, self.active.fate)
+        request = self.active.request
+        audience = Audience(self.buffer, self.listen, request.skip_events)
+        return Tree(request, self.session, scope, audience, self.active.fate)

@@ -12,7 +12,7 @@ NOT_DECIDED = "[Not carried out: a person has not decided on it.]"
 
 def left_open(run: Run) -> list[Message]:
     """What the conversation of a run that is cut short still lacks."""
-    said = run.spoken.unfinished or (run.speaker.words if run.speaker is not None else "")
+    said = run.out.unfinished
     return [*open_results(run), *([Message("assistant", said)] if said else [])]
 
 

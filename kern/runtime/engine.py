@@ -45,10 +45,9 @@ from kern.runtime.files import loaded
 from kern.runtime.outcome import Again, Answer, ToolOutcome
 from kern.runtime.run import Run
 from kern.runtime.sealing import check, failure_of, seal
-from kern.runtime.sink import RunSink
+from kern.runtime.sink import AnswerSink, RunSink
 from kern.runtime.spec import RunnableTool, SinkFactory
 from kern.runtime.started import Started, starting_call
-from kern.runtime.stream import Listen
 from kern.runtime.toolrun import run_calls, tool_message
 from kern.usage import Usage
 
@@ -93,7 +92,7 @@ async def _answered(run: Run) -> None:
         output.status = RunStatus.paused
         return
     _answer(run, answer)
-    run.emit(RunContentCompletedEvent(run.source))
+    run.out.event(RunContentCompletedEvent(run.source))
     _note(run)
     for step in run.spec.after:
         await step(run)
@@ -111,12 +110,12 @@ def _note(run: Run) -> None:
 
 def _answer(run: Run, answer: Answer) -> None:
     """Put the answer into the output: of texts all that was shown, or the structured value."""
-    output, spoken = run.output, run.spoken
+    output, out = run.output, run.out
     output.content, output.content_type, output.last_turn = answer.content, answer.content_type, None
     if answer.is_text:
-        output.content = spoken.text or answer.content
-        if spoken.last_turn and spoken.last_turn != output.content:
-            output.last_turn = spoken.last_turn
+        output.content = out.said or answer.content
+        if out.last_turn and out.last_turn != output.content:
+            output.last_turn = out.last_turn
     run.answered = True
 
 
@@ -125,7 +124,7 @@ def _finish(run: Run) -> None:
     for child in run.paused.values():
         child.abandon()
     if not run.answered:
-        output.content = None if run.spec.structured else run.words or None
+        output.content = None if run.spec.structured else run.out.words or None
         if output.status is not RunStatus.paused:
             run.messages += left_open(run)
     _note(run)
@@ -162,7 +161,7 @@ async def _turns(run: Run) -> Answer | None:
             calls = message.tool_calls
         if calls:
             run.has_called = True
-            run.spoken.before_call()
+            run.out.calls_begin()
             outcomes = await run_calls(run, calls)
             if any(outcome.pending for outcome in outcomes):
                 ended = zip(calls, outcomes, strict=True)
@@ -171,16 +170,16 @@ async def _turns(run: Run) -> Answer | None:
             run.settled.clear()
             for call, outcome in zip(calls, outcomes, strict=True):
                 run.messages.append(tool_message(call, outcome))
-                run.keep(outcome)
+                run.output.add_media(outcome.media)
+                run.out.result(outcome)
             answer = _answer_of(outcomes)
-            run.heard_out(answer, heard=not any(outcome.unheard for outcome in outcomes))
+            run.out.calls_ended(answer, heard=not any(outcome.unheard for outcome in outcomes))
             if answer is not None:
                 return answer
             continue
         verdict = await _verdict(run, message)
         if isinstance(verdict, Answer):
-            if verdict.is_text and not run.spoken.in_turn:
-                run.say(verdict.content)
+            run.out.answer(verdict)
             return verdict
         run.messages.append(Message("user", verdict.message, said=""))
 
@@ -198,7 +197,7 @@ async def _begin(run: Run) -> None:
         await step(run)
     run.input.messages = await loaded(run.input.messages)
     run.messages = run.call_ids.apply(await loaded(await run.spec.prompt(run)))
-    await run.breathe()
+    await run.out.wait_for_consumer()
     for message in run.messages:
         if not message.from_history:
             run.debug("%s: %s", message.role, message.content)
@@ -233,7 +232,6 @@ async def ask(
     tools: Mapping[str, RunnableTool] | None = None,
     response_format: ResponseFormat | None = None,
     sink: SinkFactory | None = None,
-    shown: bool = True,
 ) -> Message:
     """Ask `model`, as often as the run's retries allow, then the run's fallback models; returns the answer.
 
@@ -241,7 +239,6 @@ async def ask(
 
     Args:
         tools, response_format, sink: Instead of the run's own; with tools goes the format.
-        shown: The text is the answer, or a part of it, which a consumer hears as it comes.
     """
     retries = run.spec.retries
     chosen = run.spec.tools if tools is None else tools
@@ -251,7 +248,7 @@ async def ask(
         for attempt in range(again + 1):
             if failure is not None:
                 await _before_another(run, failure, failed + 1, retries.wait(attempt))
-            deltas = (sink or run.spec.sink or RunSink)(run) if shown else RunSink(run, shown=False)
+            deltas = (sink or run.spec.sink or AnswerSink)(run)
             choice = _choice(run) if chosen else None
             offered = chosen if choice != "none" or asked.has_choice_none else {}
             request = ModelRequest(
@@ -259,7 +256,7 @@ async def ask(
                 tools=[tool.definition for tool in offered.values()],
                 tool_choice=choice if offered else None,
                 response_format=run.spec.response_format if tools is None else response_format,
-                stream=run.hears_content and shown,
+                stream=deltas.streams,
             )
             try:
                 return await _request(run, asked, request, deltas)
@@ -287,10 +284,9 @@ def _choice(run: Run) -> str | dict[str, Any] | None:
 
 async def _before_another(run: Run, failure: KernError, attempt: int, delay: float) -> None:
     """A request has failed and is made again: what was streamed of the turn is void."""
-    if run.shown_text and run.tree.listen is Listen.content:
-        raise failure  # a consumer of text alone could not be told
-    run.spoken.drop()
-    run.emit(ModelRetryEvent(run.source, text_of(failure), attempt, delay))
+    if not run.out.take_back():
+        raise failure
+    run.out.event(ModelRetryEvent(run.source, text_of(failure), attempt, delay))
     log.warning("run %s: %s; the request is made again in %g s", run.run_id, text_of(failure), delay)
     await asyncio.sleep(delay)
 
@@ -311,8 +307,8 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
         raise UsageLimitExceeded("requests of one run (max_requests)", run.spec.max_requests)
     run.tree.ledger.reserve_request()
     run.requests += 1
-    run.emit(ModelRequestStartedEvent(run.source, model.id, model.provider))
-    run.shown_text = run.spoken.in_turn = False
+    run.out.event(ModelRequestStartedEvent(run.source, model.id, model.provider))
+    run.out.begin_turn()
     run.debug("asks %s, with the tools %s", model, _offered(request), level=2)
     try:
         response = await model.respond(request, deltas)
@@ -337,15 +333,16 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     output.model, output.model_provider = model.id, model.provider
     if message.reasoning_content:
         output.reasoning_content = message.reasoning_content
-    if run.own.time_to_first_token is None and deltas.first_token_after is not None:
-        run.own.time_to_first_token = deltas.started - run.started + deltas.first_token_after
-    if run.hears_all:
-        run.emit(
+    out = run.out
+    if run.own.time_to_first_token is None and out.first_text_after is not None:
+        run.own.time_to_first_token = out.turn_began - run.started + out.first_text_after
+    if run.out.hears_events:
+        run.out.event(
             ModelRequestCompletedEvent(
-                run.source, model.id, model.provider, response.usage.to_dict(), deltas.first_token_after
+                run.source, model.id, model.provider, response.usage.to_dict(), out.first_text_after
             )
         )
-    await run.breathe()
+    await run.out.wait_for_consumer()
     return message
 
 
@@ -364,18 +361,18 @@ async def drive_child(run: Run) -> RunOutput | TeamRunOutput:
     try:
         output = await drive(run)
     except BaseException as error:
-        run.emit(terminal_event(run, error))
+        run.out.event(terminal_event(run, error))
         raise
-    run.emit(terminal_event(run, None))
+    run.out.event(terminal_event(run, None))
     return output
 
 
 def announce(run: Run, state: dict[str, object] | None = None, revision: int | None = None) -> None:
     """Tell that a run starts, or goes on after a pause."""
     if run.messages:
-        run.emit(RunContinuedEvent(run.source, state, revision))
+        run.out.event(RunContinuedEvent(run.source, state, revision))
         return
-    run.emit(RunStartedEvent(run.source, run.spec.model.id, run.spec.model.provider, state, revision))
+    run.out.event(RunStartedEvent(run.source, run.spec.model.id, run.spec.model.provider, state, revision))
 
 
 def terminal_event(

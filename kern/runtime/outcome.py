@@ -53,7 +53,6 @@ class ToolOutcome:
         media: Pictures and other things that came with the text.
         media_told: They are mentioned in the text, and the model is not sent them.
         show: The text is part of the run's content.
-        streamed: The consumer has had that text already, piece by piece.
     """
 
     content: str
@@ -65,7 +64,6 @@ class ToolOutcome:
     media: Sequence[Media] = ()
     media_told: bool = False
     show: bool = False
-    streamed: bool = False
 
 
 @dataclass(slots=True, frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from kern.runtime.ending import open_results
 from kern.runtime.outcome import Answer, ToolOutcome
 from kern.runtime.request import RunInput
 from kern.runtime.run import Run
-from kern.runtime.spoken import Spoken
 from kern.runtime.stored import reading
 from kern.usage import Metrics
 
@@ -39,10 +38,10 @@ def row_extras(run: Run, shelf: Shelf) -> dict[str, Any]:
             "messages": [message.to_dict(shelf) for message in run.messages],
             "own": run.own.to_dict(),
             "settled": {call_id: _outcome_to_dict(item, shelf) for call_id, item in run.settled.items()},
-            "spoken": run.spoken.to_list(),
+            "spoken": run.out.to_list(),
             "sent_back": dict(run.sent_back),
             "requests": run.requests,
-            "seq": 0 if run.tree.buffer is None else run.tree.buffer.seq + _LATE_EVENTS,
+            "seq": run.tree.audience.number_after(_LATE_EVENTS),
         }
         # What is stored as the conversation is whole, so that other runs can be told of it meanwhile.
         conversation = [*run.output.messages, *open_results(run)]
@@ -68,7 +67,7 @@ class Paused:
     own: Metrics
     requests: int
     settled: dict[str, ToolOutcome]
-    spoken: Spoken
+    spoken: Sequence[Sequence[str]]
     sent_back: Counter[str]
     seq: int
 
@@ -110,14 +109,14 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 }
 
 
-def _spoken(record: Mapping[str, Any]) -> Spoken:
-    parts = record.get("spoken") or [[text, text] for text in record.get("shown_results", ())]
+def _spoken(record: Mapping[str, Any]) -> list[list[str]]:
+    parts: list[Any] = record.get("spoken") or [[text, text] for text in record.get("shown_results", ())]
     if any(not isinstance(text, str) or not isinstance(kept, str) for text, kept in parts):
         raise ValueError("paused: spoken is a list of pairs of texts")
-    return Spoken(parts)
+    return [list(part) for part in parts]
 
 
-_FLAGS = ("error", "stop", "unheard", "show", "streamed", "media_told")
+_FLAGS = ("error", "stop", "unheard", "show", "media_told")
 
 
 def _outcome_to_dict(outcome: ToolOutcome, shelf: Shelf) -> dict[str, Any]:

@@ -108,8 +108,7 @@ async def restore(tree: Tree) -> Run:
     _check_runner(request, row, paused.output)
     answers = {answer.id: answer for answer in request.resume.requirements}
     run = Run(tree, request.spec, paused.input, row.run_id)
-    if tree.buffer is not None:
-        tree.buffer.seq = paused.seq
+    tree.audience.go_on_after(paused.seq)
     await _restore(run, row, paused, answers)
     if answers:
         unknown = ", ".join(answer.tool_name for answer in answers.values())
@@ -141,7 +140,8 @@ async def _restore(run: Run, row: RunRow, paused: Paused, answers: dict[str, Run
     media = [media for message in (*run.messages, *run.input.messages) for media in message.media]
     media += [media for outcome in run.settled.values() for media in outcome.media]
     await fill_media(run.tree.request.db, row, [*media, *media_of(output)])
-    run.spoken, run.sent_back = paused.spoken, paused.sent_back
+    run.out.go_on_after(paused.spoken)
+    run.sent_back = paused.sent_back
     for requirement in output.requirements:
         if requirement.run_id == run.run_id:
             if requirement.tool_name not in run.spec.tools:

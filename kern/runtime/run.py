@@ -13,30 +13,23 @@ from kern.errors import ModelBehaviorError
 from kern.messages import Message
 from kern.run.context import RunContext
 from kern.run.events import (
-    Event,
     EventSource,
-    RunCancelledEvent,
-    RunContentEvent,
-    RunErrorEvent,
-    RunIntermediateContentEvent,
-    RunPausedEvent,
     SessionStateChangedEvent,
 )
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.run.requirement import RunRequirement
 from kern.run.tool_execution import ToolExecution
+from kern.runtime.audience import Audience, Out
 from kern.runtime.call_ids import CallIds
 from kern.runtime.deadline import Deadline
 from kern.runtime.debug import debug
 from kern.runtime.fate import Fate
 from kern.runtime.identity import new_output, source_of
-from kern.runtime.outcome import Answer, ToolOutcome
+from kern.runtime.outcome import ToolOutcome
 from kern.runtime.request import RunInput
 from kern.runtime.session import LiveSession
 from kern.runtime.spec import RunnerSpec, RunRequest
-from kern.runtime.spoken import BREAK, Spoken
 from kern.runtime.started import Started
-from kern.runtime.stream import EventBuffer, EventRecord, Listen
 from kern.state.block import Handle
 from kern.state.call import CallState
 from kern.state.codec import decode
@@ -58,8 +51,7 @@ class Tree:
         request: What the application asked for.
         session: The session, in use for as long as the tree lives.
         scope: Where calls take turns on its state.
-        buffer: Where events go; None if nobody listens.
-        listen: How much of them somebody wants to hear.
+        audience: Who hears the runs.
         fate: Whether the top-level run is stopped.
     """
 
@@ -68,21 +60,14 @@ class Tree:
         request: RunRequest,
         session: LiveSession,
         scope: Scope,
-        buffer: EventBuffer | None,
-        listen: Listen,
+        audience: Audience,
         fate: Fate,
     ) -> None:
         self.request = request
         self.fate = fate
         self.session = session
         self.scope = scope
-        self.listen: Listen = listen if buffer is not None else Listen.nothing
-        self.record: EventRecord | None = None
-        if request.skip_events is not None:
-            self.record = EventRecord(request.skip_events)
-            buffer = buffer or EventBuffer()
-            buffer.record = self.record
-        self.buffer = buffer
+        self.audience = audience
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.ledger: UsageLedger = UsageLedger(request.usage_limits)
         self.runs: list[Run] = []
@@ -100,22 +85,10 @@ class Tree:
         state: dict[str, Any] = decode(self.scope.text)
         return state
 
-    def put(self, event: Event) -> None:
-        """Queue an event, if somebody listens; never waits; from any thread."""
-        if self.buffer is not None:
-            self.buffer.put(event, deliver=self._wanted(event))
-
-    def _wanted(self, event: Event) -> bool:
-        """The consumer wants to hear it; otherwise it is only recorded."""
-        if self.listen is Listen.content:
-            kinds = (RunContentEvent, RunPausedEvent, RunCancelledEvent, RunErrorEvent)
-            return event.source.nested_depth == 0 and isinstance(event, kinds)
-        return self.listen is Listen.everything
-
     def state_changed(self, change: Change) -> None:
         """Tell the consumer of a commit, whichever run of the session made it."""
         writer = change.writer
-        self.put(
+        self.audience.put(
             SessionStateChangedEvent(
                 self.top.source,
                 patch=wire(change.patch),
@@ -137,6 +110,8 @@ class Run:
         input: What it is asked.
         run_id: Its id.
         parent: The run that delegated to this one.
+        heard: The events of this run are part of those of its parent.
+        speaks_for_parent: The answer of this run is the answer of its parent.
     """
 
     source: EventSource
@@ -154,7 +129,15 @@ class Run:
     """A turn of the run has called a tool: a `tool_choice` that forces a call has had its effect."""
 
     def __init__(
-        self, tree: Tree, spec: RunnerSpec, input: RunInput, run_id: str, parent: Run | None = None
+        self,
+        tree: Tree,
+        spec: RunnerSpec,
+        input: RunInput,
+        run_id: str,
+        parent: Run | None = None,
+        *,
+        heard: bool = True,
+        speaks_for_parent: bool = False,
     ) -> None:
         self.tree = tree
         self.fate: Fate = tree.fate if parent is None else Fate(tree.loop)
@@ -181,30 +164,25 @@ class Run:
         self.started: float = time.perf_counter()
         self.call_ids: CallIds = CallIds()
         """The ids of all tool calls in the prompt."""
-        self.shown_text = False
-        """Text of the current turn has been streamed."""
         self.declined = False
         """The model's last answer is a refusal."""
-        self.spoken: Spoken = Spoken()
-        """The text that it has shown as its answer."""
         self.answered = False
         """Its output has the answer."""
-        self.led: bool = False
-        """The break before the next text of the answer was shown already."""
-        self.speaker: Run | None = None
-        """The member whose answer is this run's, while it works on it."""
         self.sent_back: Counter[str] = Counter()
         """How often a tool, or the check of the answer, has had the model try again."""
         self.turn_slots: asyncio.Semaphore = asyncio.Semaphore(spec.parallel_calls)
         self.member_slots: asyncio.Semaphore = asyncio.Semaphore(spec.parallel_calls)
         self.source = source_of(tree.request, spec, run_id, None if parent is None else parent.source)
-        self.voice: EventSource = self.source
-        """The source of content events: another run's, if this one speaks for it."""
+        self.out: Out = Out(
+            tree.audience,
+            self.source,
+            None if parent is None else parent.out,
+            heard=heard,
+            speaks_for_above=speaks_for_parent,
+            of_value=spec.structured,
+        )
+        """What it says to those who hear it."""
         self.output = new_output(tree.request, spec, self.source, input)
-        self.hears_all: bool = tree.listen is Listen.everything or tree.record is not None
-        """Somebody wants to hear of everything: the consumer, or the record."""
-        self.hears_content: bool = tree.listen >= (Listen.content if parent is None else Listen.everything)
-        """The consumer wants to hear the answer as it comes."""
         tree.runs.append(self)
 
     async def expand(self) -> None:
@@ -212,6 +190,7 @@ class Run:
         if self.spec.expand is not None:
             expanded = await self.spec.expand(self)
             self.spec = replace(expanded, id=self.spec.id)  # which a member may have from its team
+            self.out.of_value = self.spec.structured
 
     def abandon(self) -> None:
         """A run that was paused, and that does not go on, since the one above it has ended."""
@@ -245,81 +224,6 @@ class Run:
         """Seconds since the run began."""
         return time.perf_counter() - self.started
 
-    def emit(self, event: Event) -> None:
-        """Tell a consumer who wants to hear everything; never waits."""
-        if self.hears_all:
-            self.tree.put(event)
-
-    def show(self, content: Any, content_type: str | None = None) -> None:
-        """Tell a consumer of content what no model has streamed; never waits."""
-        if self.hears_content:
-            self.tree.put(RunContentEvent(self.voice, content, content_type))
-
-    def say(self, text: str, last_turn: str | None = None) -> None:
-        """Show text as a part of the answer that no model has streamed; never waits."""
-        if text:
-            self.show(self.lead() + text)
-            self.spoken.add(text, last_turn)
-
-    def heard_out(self, answer: Answer | None, *, heard: bool) -> None:
-        """The calls of a turn are over, with an answer or without: what was shown in them is a part of ours.
-
-        Args:
-            heard: The consumer has had the answer as it came.
-        """
-        speaker, self.speaker = self.speaker, None
-        self.spoken.close()  # the pieces of a generator that has failed
-        if answer is None:
-            if speaker is not None and speaker.voice is not speaker.source:
-                if speaker.output.refused:
-                    self.spoken.withdraw()
-                self.spoken.add(speaker.words, "")
-            return
-        self.led = False
-        if not answer.is_text:
-            if not heard:
-                self.show(answer.content, answer.content_type)
-        elif heard or self.spec.structured:  # of whose text a value is made
-            self.spoken.add(answer.content, answer.last_turn)
-        else:
-            self.say(answer.content, answer.last_turn)
-
-    def lead(self) -> str:
-        """What goes before the next text of the answer: a break, if any text was shown before it."""
-        if self.spoken.begun:
-            led, self.led = self.led, False
-            return "" if led else BREAK
-        parent = self.parent
-        if parent is None or parent.speaker is not self:
-            return ""
-        if self.voice is not self.source:
-            return parent.lead()
-        if self.hears_content and not parent.led and (lead := parent.lead()):
-            parent.show(lead)  # and the text comes under this run's own name
-            parent.led = True
-        return ""
-
-    @property
-    def words(self) -> str:
-        """What it has shown as its answer so far, what a member says for it included."""
-        if self.output.refused:
-            return ""
-        speaking = self.speaker.words if self.speaker is not None else ""
-        return BREAK.join(text for text in (self.spoken.text, speaking) if text)
-
-    def keep(self, outcome: ToolOutcome) -> None:
-        """Make what a tool call has come to part of the output, as far as it is meant to be."""
-        self.output.add_media(outcome.media)
-        if not (outcome.show or outcome.stop):
-            return
-        if outcome.streamed:
-            self.spoken.add(outcome.content)
-        elif self.spec.structured:  # the value that follows is the answer
-            self.emit(RunIntermediateContentEvent(self.source, outcome.content))
-            self.spoken.add(outcome.content)
-        else:
-            self.say(outcome.content)
-
     def send_back(self, who: str, complaint: str) -> None:
         """Count that `who` has the model try again.
 
@@ -333,12 +237,6 @@ class Run:
                 f"and still: {complaint}"
             )
 
-    async def breathe(self) -> None:
-        """Wait for a slow consumer. Only where the run does not have the session state."""
-        buffer = self.tree.buffer
-        if buffer is not None and buffer.full:
-            await buffer.drain()
-
     def child(
         self,
         spec: RunnerSpec,
@@ -348,20 +246,8 @@ class Run:
         heard: bool = True,
         speaks_for_parent: bool = False,
     ) -> Run:
-        """A run below this one, for a delegation.
-
-        Args:
-            heard: Its events are part of this run's.
-            speaks_for_parent: Its answer is this run's: a consumer of text alone hears it as such.
-        """
-        run = Run(self.tree, spec, input, run_id, self)
-        run.hears_all = self.hears_all and heard
-        run.hears_content = run.hears_content and heard
-        if speaks_for_parent and self.tree.listen is Listen.content:
-            run.hears_content = self.hears_content
-            run.voice = self.voice
-        if speaks_for_parent:
-            self.speaker = run
+        """A run below this one, for a delegation; see `Run`."""
+        run = Run(self.tree, spec, input, run_id, self, heard=heard, speaks_for_parent=speaks_for_parent)
         self.children.append(run)
         return run
 

@@ -16,6 +16,7 @@ from kern.db.base import RunRow
 from kern.errors import KernError, RunDeadlineExceeded, StoreError, UsageError
 from kern.run.events import RunCompletedEvent, SessionStateConflictEvent
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.runtime.audience import Listen
 from kern.runtime.beginning import Beginning
 from kern.runtime.control import ActiveRun, RunStopped, active_runs
 from kern.runtime.deadline import Deadline
@@ -28,7 +29,7 @@ from kern.runtime.sealing import seal
 from kern.runtime.session import live_sessions
 from kern.runtime.spec import RunRequest
 from kern.runtime.started import starting_call
-from kern.runtime.stream import EventBuffer, Listen
+from kern.runtime.stream import EventBuffer
 from kern.state.block import Handle
 from kern.state.call import CallState
 from kern.state.codec import decode
@@ -112,7 +113,7 @@ async def _run_and_commit(
 ) -> Output:
     tree = run.tree
     failure: BaseException | None = None
-    listening, subscribed = run.hears_all and outer is None, False
+    listening, subscribed = run.out.hears_events and outer is None, False
     run.fate.enter()
     try:
         try:
@@ -144,16 +145,16 @@ async def _finish(run: Run, outer: CallState | None, failure: BaseException | No
     """Write the end of the run, whatever it is, and only then tell it and raise it."""
     tree = run.tree
     failure = await seal(run, failure)
-    if tree.record is not None:
-        run.output.events += [*tree.record.events, terminal_event(run, failure)]
+    if tree.audience.recorded is not None:
+        run.output.events += [*tree.audience.recorded, terminal_event(run, failure)]
     try:
         await _end(tree, outer, failure)
     except BaseException as error:  # noqa: BLE001 - raised again below
         failure = error
     if run.output.events and isinstance(last := run.output.events[-1], RunCompletedEvent):
         last.session_state = run.output.session_state  # which is known once all is committed
-    if tree.listen is not Listen.nothing:
-        tree.put(terminal_event(run, failure))
+    if tree.audience.follows:
+        tree.audience.put(terminal_event(run, failure))
     if failure is not None:
         if isinstance(failure, KernError):
             failure.run_output = run.output
@@ -256,7 +257,7 @@ async def _end(tree: Tree, outer: CallState | None, failure: BaseException | Non
     if (unsaved := commit.exception()) is not None:
         raise _unsaved(tree.top, unsaved, cancelled or failure)
     for conflict in commit.result():
-        tree.top.emit(SessionStateConflictEvent(tree.top.source, **conflict.to_dict()))
+        tree.top.out.event(SessionStateConflictEvent(tree.top.source, **conflict.to_dict()))
     tree.top.output.session_state = await _last_state(tree)
     if cancelled is not None and cancelled is not failure:
         cancelled.__context__ = failure

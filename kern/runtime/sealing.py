@@ -18,7 +18,7 @@ def check(run: Run) -> None:
     """
     tree, stopped = run.tree, run
     late = tree.top.deadline is not None and tree.top.deadline.expired
-    left = tree.buffer is not None and tree.buffer.closed
+    left = tree.audience.gone
     while not stopped.fate.stopped and stopped.parent is not None:
         stopped = stopped.parent
     if stopped.fate.stopped or tree.fate.cut_short or late or left:
@@ -41,6 +41,7 @@ def failure_of(run: Run, error: BaseException) -> BaseException | None:
     output.error = text_of(failure)
     if isinstance(error, CheckError):
         output.refused = "output" if run.messages else "input"
+        run.out.refused = True
     output.error_type = type(failure).__name__
     return failure
 

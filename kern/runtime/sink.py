@@ -1,97 +1,40 @@
-"""Where a model's deltas go: they become events of the run."""
+"""Where a model's deltas go: sinks hand them to the run's `out`, which decides who hears them."""
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from kern._log import named
 from kern.messages import Message
-from kern.run.events import ReasoningContentDeltaEvent, RunContentEvent, RunIntermediateContentEvent
+from kern.run.events import ReasoningContentDeltaEvent
 from kern.runtime.run import Run
 
 log: Final = named("kern")
 
 
 class RunSink:
-    """Where a model puts the deltas of one request: they become events of the run.
+    """Where a model puts the deltas of one request."""
 
-    Args:
-        shown: The text is the answer, or a part of it; None means what the run's spec says.
-    """
+    __slots__ = ("_audience", "_out", "_run")
 
-    __slots__ = (
-        *("_begun", "_buffer", "_held", "_pieces", "_run", "_shown", "_source", "_spoken"),
-        *("first_token_after", "started"),
-    )
-
-    def __init__(self, run: Run, *, shown: bool | None = None) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self._spoken = run.spoken if (run.spec.streams_text if shown is None else shown) else None
-        self._shown = self._spoken is not None and run.hears_content
-        self._pieces: list[str] = []
-        self._begun = False
-        self._held = ""
-        self._buffer = run.tree.buffer
-        self._source = run.voice
-        self.started: float = time.perf_counter()
-        self.first_token_after: float | None = None
+        self._out = run.out
+        self._audience = run.tree.audience
+
+    @property
+    def streams(self) -> bool:
+        """The deltas are wanted, and not only the whole message."""
+        return self._out.streams
 
     def content(self, text: str) -> None:
-        """A piece of the answer."""
-        if not self._begun:
-            self._begin(text)
-        elif text:
-            self._pieces.append(text)
-            if self._shown and self._buffer is not None:
-                self._buffer.put(RunContentEvent(self._source, text))
-
-    def _begin(self, text: str) -> None:
-        """The first pieces: blanks are held back until there is a text that they belong to."""
-        if self.first_token_after is None:
-            self.first_token_after = time.perf_counter() - self.started
-        text = self._held + text
-        if not text or text.isspace():
-            self._held = text
-            return
-        self._begun = True
-        if self._spoken is None:
-            return
-        lead = self._run.lead()
-        self._pieces = self._spoken.begin()
-        self._pieces.append(text)
-        if self._shown and self._buffer is not None:
-            self._run.shown_text = True
-            self._buffer.put(RunContentEvent(self._source, lead + text))
+        """A piece of the text."""
 
     def ended(self, message: Message) -> None:
-        """The whole answer is here: what no delta has brought is shown now."""
-        spoken = self._spoken
-        if spoken is None:
-            return
-        text = message.content or ""
-        if not text.strip():
-            return
-        self._bring(text)
-        streamed = "".join(self._pieces)
-        # A model may return something else than what people have seen.
-        spoken.add(streamed if self._shown else text)
-        spoken.in_turn = True
+        """The whole message is here."""
 
     def cut(self, text: str) -> None:
-        """The answer was cut after `text`, which without a stream is brought by no delta."""
-        if self._spoken is not None and not self._shown:
-            self._bring(text)
-
-    def _bring(self, text: str) -> None:
-        """The rest of a text, of which deltas have brought the beginning."""
-        if not self._begun:
-            self._held = ""
-            self.content(text)
-            return
-        streamed = "".join(self._pieces)
-        if text.startswith(streamed):
-            self.content(text[len(streamed) :])
+        """The text breaks off after `text`."""
 
     def close(self) -> None:
         """The request has ended, one way or the other."""
@@ -99,12 +42,12 @@ class RunSink:
     def reasoning(self, text: str) -> None:
         """A piece of the reasoning."""
         if text:
-            self._run.emit(ReasoningContentDeltaEvent(self._run.source, text))
+            self._out.event(ReasoningContentDeltaEvent(self._out.source, text))
 
     def commentary(self, text: str) -> None:
         """A piece of what the model says beside its answer."""
         if text:
-            self._run.emit(RunIntermediateContentEvent(self._run.source, text))
+            self._out.aside(text)
 
     def retrying(self, error: Exception, attempt: int, delay: float) -> None:
         """The request is tried again; nothing of it was shown."""
@@ -115,9 +58,53 @@ class RunSink:
     @property
     def full(self) -> bool:
         """The consumer is behind."""
-        return self._buffer is not None and self._buffer.full
+        return self._audience.full
 
     async def drain(self) -> None:
         """Wait until the consumer has caught up."""
-        if self._buffer is not None:
-            await self._buffer.drain()
+        await self._audience.drain()
+
+
+class AnswerSink(RunSink):
+    """For a text that is the answer, or a part of it."""
+
+    __slots__ = ()
+
+    def content(self, text: str) -> None:
+        """A piece of the text."""
+        self._out.text(text)
+
+    def ended(self, message: Message) -> None:
+        """The whole message is here."""
+        self._out.text_ended(message.content or "")
+
+    def cut(self, text: str) -> None:
+        """The answer breaks off after `text`."""
+        self._out.text_cut(text)
+
+
+class SilentSink(RunSink):
+    """For a text that nobody hears: it is not for the user."""
+
+    __slots__ = ()
+
+    @property
+    def streams(self) -> bool:
+        """The whole message will do."""
+        return False
+
+
+class AsideSink(RunSink):
+    """For a text that is not the answer: another model makes it of that, or it is too early for one."""
+
+    __slots__ = ()
+
+    def content(self, text: str) -> None:
+        """A piece of the text."""
+        self._out.text_begins()
+        self.commentary(text)
+
+    def ended(self, message: Message) -> None:
+        """The whole message is here: its text is said now if no delta has brought it."""
+        if self._out.first_text_after is None and self._out.streams:
+            self.commentary(message.content or "")

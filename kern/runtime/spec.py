@@ -99,9 +99,8 @@ class RunnerSpec:
         review: Decides whether a message without tool calls is the answer; None: its text is.
         after: Steps once the answer is there, such as hooks that check it.
         response_format: The schema that the provider is to enforce.
-        streams_text: The model's text is the answer, to be shown as it comes.
         structured: The answer is a value that fits a schema; texts on the way to it are none of it.
-        sink: Where the model's text goes as it comes, if it is more than that.
+        sink: Where the model's text goes as it comes, if it is not the answer as it stands.
         tool_choice: As in `ModelRequest`.
         tool_call_limit: How many tool calls a run may make; None for any number.
         answer_tool: The tool that ends the run with its answer, if there is one; it counts towards no limit.
@@ -122,7 +121,6 @@ class RunnerSpec:
     review: Review | None = None
     after: Sequence[Step] = ()
     response_format: ResponseFormat | None = None
-    streams_text: bool = True
     structured: bool = False
     sink: SinkFactory | None = None
     tool_choice: str | dict[str, Any] | None = None

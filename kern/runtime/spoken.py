@@ -16,14 +16,12 @@ class Spoken:
             way to a call.
     """
 
-    __slots__ = ("_open", "_parts", "_withdrawn", "in_turn")
+    __slots__ = ("_open", "_parts", "_withdrawn")
 
     def __init__(self, parts: Sequence[Sequence[str]] = ()) -> None:
         self._parts = [(part[0], part[1]) for part in parts]
         self._open: list[str] = []
         self._withdrawn = False
-        self.in_turn: bool = False
-        """The text of the current turn is a part."""
 
     def begin(self) -> list[str]:
         """The pieces of a part that is about to be streamed, to be filled by whoever streams it."""
@@ -52,10 +50,9 @@ class Spoken:
         """What was shown is no part of the answer, since a check has refused it."""
         self._withdrawn = True
 
-    def before_call(self) -> None:
-        """The text of the current turn has led to a call."""
-        if self.in_turn:
-            self._parts[-1] = (self._parts[-1][0], "")
+    def leads_to_call(self) -> None:
+        """The newest part has led to a call."""
+        self._parts[-1] = (self._parts[-1][0], "")
 
     @property
     def begun(self) -> bool:

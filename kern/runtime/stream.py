@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
-from enum import IntEnum
 from types import TracebackType
 from typing import Any, Generic, Self
 
@@ -27,34 +26,6 @@ _HIGH_WATER = 256
 """Events that may wait for the consumer before the run waits for it."""
 
 
-class Listen(IntEnum):
-    """How much of a run its consumer wants to hear."""
-
-    nothing = 0
-    content = 1
-    """The top-level run's content, and its terminal event when that is no plain completion."""
-    everything = 2
-
-
-class EventRecord:
-    """Events that are kept with the run, for `store_events`.
-
-    Args:
-        skip: Names of events that are not.
-    """
-
-    __slots__ = ("_skip", "events")
-
-    def __init__(self, skip: Collection[str]) -> None:
-        self._skip = frozenset(skip)
-        self.events: list[Event] = []
-
-    def add(self, event: Event) -> None:
-        """Keep the event, unless it is to be skipped."""
-        if event.event not in self._skip:
-            self.events.append(event)
-
-
 class EventBuffer:
     """The queue between a run and its consumer, filled from any thread, emptied on one loop.
 
@@ -71,13 +42,14 @@ class EventBuffer:
         "_ready",
         "abandoned",
         "items",
-        "record",
+        "observers",
         "seq",
     )
 
     def __init__(self) -> None:
         self.items: deque[Event] = deque()
-        self.record: EventRecord | None = None
+        self.observers: Sequence[Callable[[Event], None]] = ()
+        """Told of every event, in order, in whatever thread it comes from: they must be quick."""
         self.abandoned: bool = False
         """The consumer has walked away without closing; the run ends in the background."""
         self._mutex = threading.Lock()
@@ -90,12 +62,13 @@ class EventBuffer:
         self._drained: list[asyncio.Future[None]] = []
 
     def put(self, event: Event, *, deliver: bool = True) -> None:
-        """Queue an event; with `deliver` False it is only recorded."""
+        """Queue an event; with `deliver` False only observers are told of it."""
         with self._mutex:
             self.seq += 1
             event.seq = self.seq
-            if self.record is not None:
-                self.record.add(event)
+            if self.observers:
+                for observer in self.observers:
+                    observer(event)
             if not deliver or self._closed:
                 return
             self.items.append(event)

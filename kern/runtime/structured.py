@@ -234,7 +234,6 @@ def reviewing(schema: JsonForm, *, enforced: bool) -> Review:
         except BadAnswer as error:
             run.send_back(CHECK, str(error))
             return Again(f"{error}\nAnswer again, with the whole JSON.")
-        run.show(answer.content, answer.content_type)
         return answer
 
     return review
@@ -259,36 +258,8 @@ class AnswerTool:
             answer = self._schema.read(site.call.arguments, enforced=True)
         except BadAnswer as error:
             raise RetryAgentRun(str(error)) from error
-        run.show(answer.content, answer.content_type)
+        run.out.answer(answer)
         return ToolOutcome("This is the answer.", answer=answer)
-
-
-class AsideSink(RunSink):
-    """For text that is not the answer: another model makes it of that, or it is too early for one."""
-
-    __slots__ = ()
-
-    def __init__(self, run: Run) -> None:
-        RunSink.__init__(self, run, shown=False)
-
-    def content(self, text: str) -> None:
-        """A piece of the text."""
-        RunSink.content(self, text)
-        self.commentary(text)
-
-    def ended(self, message: Message) -> None:
-        """The whole text is here: it is shown now if no delta has brought it."""
-        if self.first_token_after is None and self._run.hears_content:
-            self.commentary(message.content or "")
-
-
-class ShownSink(RunSink):
-    """For the text of a model whose word is the answer, where that of the run's own model is not."""
-
-    __slots__ = ()
-
-    def __init__(self, run: Run) -> None:
-        RunSink.__init__(self, run, shown=True)
 
 
 class GrowingSink(RunSink):
@@ -301,7 +272,7 @@ class GrowingSink(RunSink):
     __slots__ = ("_loop", "_next_at", "_parts", "_planned", "_schema", "_sent", "_size")
 
     def __init__(self, run: Run, schema: JsonForm) -> None:
-        RunSink.__init__(self, run, shown=False)
+        super().__init__(run)
         self._schema = schema
         self._parts: list[str] = []
         self._size = 0
@@ -312,8 +283,8 @@ class GrowingSink(RunSink):
 
     def content(self, text: str) -> None:
         """A piece of the JSON."""
-        RunSink.content(self, text)
-        if not self._run.hears_content:
+        self._out.text_begins()
+        if not self._out.streams:
             return
         self._parts.append(text)
         self._size += len(text)
@@ -322,7 +293,7 @@ class GrowingSink(RunSink):
 
     def ended(self, message: Message) -> None:
         """What the model says before it calls is no JSON of the answer's."""
-        if message.tool_calls and self._run.hears_content:
+        if message.tool_calls and self._out.streams:
             self.commentary(message.content or "")
 
     def close(self) -> None:
@@ -339,4 +310,4 @@ class GrowingSink(RunSink):
         value = self._schema.so_far(self._parts[0])
         if value is not None and value != self._sent:
             self._sent = value
-            self._run.show(value, "dict" if isinstance(value, dict) else type(value).__name__)
+            self._out.answer_so_far(value)

@@ -14,7 +14,6 @@ from kern.errors import RetryAgentRun, StopAgentRun, ToolTimeoutError
 from kern.messages import File, Image, Message, ToolCall
 from kern.models.base import ToolDefinition
 from kern.run.events import (
-    RunIntermediateContentEvent,
     ToolCallCompletedEvent,
     ToolCallErrorEvent,
     ToolCallStartedEvent,
@@ -81,7 +80,6 @@ class FunctionTool(StatefulTool):
             stop=function.stop_after_tool_call,
             media=result.media,
             show=bool(function.show_result),
-            streamed=self._streams_content(run, site),
         )
 
     async def _call(self, run: Run, site: CallSite, values: dict[str, Any]) -> Any:
@@ -108,29 +106,13 @@ class FunctionTool(StatefulTool):
         return bool(generates and shown and site.alone and not self._pieces)
 
     def _listener(self, run: Run, site: CallSite) -> Listener | None:
-        if not run.hears_content:
+        out = run.out
+        if not out.streams:
             return None
         if self._streams_content(run, site):
-            said: list[str] = []
-
-            def show(piece: Any) -> None:
-                nonlocal said
-                text = result_of(Pieces([piece])).text
-                if not text:
-                    return
-                lead = "" if said else run.lead()
-                if not said:
-                    said = run.spoken.begin()
-                said.append(text)
-                run.show(lead + text)
-
-            return show
-
-        def tell(piece: Any) -> None:
-            text = result_of(Pieces([piece])).text
-            run.emit(RunIntermediateContentEvent(run.source, text, site.call.id))
-
-        return tell
+            out.begin_result()
+            return lambda piece: out.text(result_of(Pieces([piece])).text)
+        return lambda piece: out.aside(result_of(Pieces([piece])).text, site.call.id)
 
 
 _AT_ONCE = 128
@@ -181,8 +163,8 @@ async def _run_call(
         execution = done or ToolExecution(call.id, call.name, arguments_of(call) or {})
         if done is None:
             run.output.tools.append(execution)
-        if run.hears_all:
-            run.emit(ToolCallStartedEvent(run.source, replace(execution)))
+        if run.out.hears_events:
+            run.out.event(ToolCallStartedEvent(run.source, replace(execution)))
         run.debug("calls %s(%s)", call.name, call.arguments)
         started = time.perf_counter()
         outcome = await _outcome(run, CallSite(call, execution, alone, slot))
@@ -195,11 +177,11 @@ async def _run_call(
         execution.tool_call_error = outcome.error
         execution.stop_after_tool_call = outcome.stop
         run.debug("%s returns %s", call.name, outcome.content)
-        if run.hears_all:
+        if run.out.hears_events:
             if outcome.error:
-                run.emit(ToolCallErrorEvent(run.source, replace(execution), outcome.content))
-            run.emit(ToolCallCompletedEvent(run.source, replace(execution), outcome.content))
-    await run.breathe()
+                run.out.event(ToolCallErrorEvent(run.source, replace(execution), outcome.content))
+            run.out.event(ToolCallCompletedEvent(run.source, replace(execution), outcome.content))
+    await run.out.wait_for_consumer()
     return outcome
 
 

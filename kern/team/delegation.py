@@ -158,7 +158,7 @@ class Members:
         media = output.media
         # The leader is told of media, and not sent them: its model may be one that takes none.
         text = "\n".join(filter(None, [_answer(output), *map(mention, media)]))
-        unheard = answer is not None and not child.hears_content
+        unheard = answer is not None and not child.out.streams
         return ToolOutcome(text, answer=answer, unheard=unheard, media=media, media_told=True)
 
     async def _context(self, run: Run) -> str:

@@ -16,8 +16,7 @@ from kern.models.base import ToolDefinition
 from kern.runtime.control import active_runs
 from kern.runtime.outcome import Again, Answer, CallSite, ToolOutcome, arguments_of
 from kern.runtime.run import Run
-from kern.runtime.sink import RunSink
-from kern.runtime.structured import AsideSink
+from kern.runtime.sink import AnswerSink, AsideSink, RunSink
 from kern.state.block import Block
 from kern.state.call import CallState
 from kern.state.scope import Writer
@@ -59,7 +58,7 @@ class TaskList:
 
     def sink(self, run: Run) -> RunSink:
         """Where the leader's text goes: while tasks are open it is no answer, which a consumer would hear."""
-        return AsideSink(run) if self._left(run) else RunSink(run)
+        return AsideSink(run) if self._left(run) else AnswerSink(run)
 
     def _left(self, run: Run) -> list[Task]:
         """The tasks for which an answer is sent back; none once that was done often enough."""

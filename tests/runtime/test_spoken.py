@@ -251,6 +251,20 @@ async def test_the_pieces_of_a_tool_that_then_fails_were_shown() -> None:
     assert text == output.content == "So:\n\n1, 2\n\nIt broke."
 
 
+@pytest.mark.parametrize("everything", [False, True])
+async def test_the_pieces_of_a_tool_that_then_ends_the_run_were_shown(everything: bool) -> None:
+    @tool(show_result=True)
+    def stop_short() -> Iterator[str]:
+        """Begin to count."""
+        yield "1, 2"
+        raise StopAgentRun("That will do.")
+
+    counter = Agent(model=ScriptedModel([saying("So:", tool_call("stop_short"))]), tools=[stop_short])
+    stream = counter.arun("go", stream=True, stream_events=everything)
+    text = "".join([event.content async for event in stream if isinstance(event, RunContentEvent)])
+    assert text == stream.output.content == "So:\n\n1, 2\n\nThat will do."
+
+
 async def test_a_routed_member_that_fails_has_said_what_it_said() -> None:
     broken = Puts()
     broken.respond = fail_after_words  # type: ignore[method-assign]
