@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from html.entities import html5
 from typing import Any
 from urllib.parse import quote
 
@@ -18,7 +20,16 @@ _SHORTEST = 8  # shorter ones ("none", "ollama") are words that a message may we
 _PIECE = 12
 """So many characters of a secret in a row are a part of it that must not be shown."""
 
-_LOWER = {ord("A") + place: ord("a") + place for place in range(26)}  # str.lower() can change the length
+_DEEPEST_ESCAPES = 3
+_LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
+_ESCAPE = re.compile(
+    r"\\u(?P<pair>d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})"
+    r"|\\u(?P<four>[0-9a-f]{4})|\\u\{(?P<any>[0-9a-f]{1,6})\}|\\x(?P<two>[0-9a-f]{2})"
+    r"|&\#x(?P<hex>[0-9a-f]{1,6});|%(?P<percent>[0-7][0-9a-f])"
+    r"|&\#(?P<decimal>[0-9]{1,7});|&(?P<name>[a-z]{2,31}[0-9]{0,2});|\\(?P<letter>[^ux])",
+    re.IGNORECASE | re.DOTALL,
+)
+_LOWER = {ord("A") + place: ord("a") + place for place in range(26)}
 
 
 class Masked(str):
@@ -49,31 +60,121 @@ class MaskedBytes(bytes):
         return item if isinstance(item, int) else MaskedBytes(item)
 
 
-def mask(text: str, secrets: Iterable[str]) -> str:
-    """`text` with *** in place of all that belongs to a secret.
+class Masker:
+    """Puts *** in place of all that belongs to one of some secrets; called with a text.
 
     That is a secret as a whole, what it is made of ("Bearer" and the key, a name and a password), and every
-    piece of a dozen characters: texts are cut, by servers too. Capital letters or not is no difference.
+    piece of a dozen characters: texts are cut, by servers too. Capital letters or not is no difference, nor
+    is how the characters are written: as escapes of JSON, of HTML or of addresses, or as escapes of escapes.
+
+    Args:
+        secrets: Those of fewer than 8 characters are not looked for.
     """
-    low = text.translate(_LOWER)
-    pieces: dict[int, set[str]] = {}
-    for secret in {part.translate(_LOWER) for whole in secrets for part in _parts(whole)}:
-        size = min(_PIECE, len(secret))
-        starts = range(len(secret) - size + 1)
-        pieces.setdefault(size, set()).update(secret[start : start + size] for start in starts)
-    hidden = [
-        (at + size - len(low[at : at + size].lstrip()), at + len(low[at : at + size].rstrip()))
-        for size, known in pieces.items()
-        for at in range(len(low) - size + 1)
-        if low[at : at + size] in known
-    ]
-    shown: list[str] = []
+
+    __slots__ = ("_blocks", "_pieces")
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._pieces: dict[int, set[str]] = {}
+        self._blocks: dict[str, int] = {}
+        """What each piece holds one of, and the size of those pieces: a text without has no piece either."""
+        for secret in {_low(part) for whole in secrets for part in _parts(whole)}:
+            size = min(_PIECE, len(secret))
+            step = size // 2 if size == _PIECE else size
+            starts = range(len(secret) - size + 1)
+            self._pieces.setdefault(size, set()).update(secret[start : start + size] for start in starts)
+            for start in range(0, len(secret) - step + 1, step):
+                block = secret[start : start + step]
+                self._blocks[block] = max(size, self._blocks.get(block, 0))
+
+    def __call__(self, text: str) -> str:
+        """`text` with *** in place of secrets; the same object if there are none."""
+        if len(text) < _SHORTEST:
+            return text
+        found = [level for level, view in enumerate(_views(text)) if self._seen(_low(view))]
+        if not found:
+            return text
+        view = text
+        places: Sequence[int] = range(len(text) + 1)
+        hidden: list[tuple[int, int]] = []
+        for level in range(found[-1] + 1):
+            if level:
+                view, places = _unescaped(view, places)
+            hidden += [(places[start], places[stop]) for start, stop in self._found(_low(view))]
+        shown: list[str] = []
+        end = 0
+        for start, stop in sorted(hidden):
+            if start > end or not shown:
+                shown += [text[end:start], HIDDEN]
+            end = max(end, stop)
+        return "".join((*shown, text[end:]))
+
+    def _seen(self, low: str) -> bool:
+        return any(block in low for block in self._blocks)
+
+    def _found(self, low: str) -> Iterator[tuple[int, int]]:
+        """Where a piece begins and ends."""
+        tried: set[tuple[int, int]] = set()
+        for block, largest in self._blocks.items():
+            at = low.find(block)
+            while at >= 0:
+                for size in self._pieces:
+                    if size <= largest or size == len(block):
+                        tried.update((max(at - back, 0), size) for back in range(size - len(block) + 1))
+                at = low.find(block, at + 1)
+        for at, size in tried:
+            piece = low[at : at + size]
+            if piece in self._pieces[size]:
+                yield at + size - len(piece.lstrip()), at + len(piece.rstrip())
+
+
+def mask(text: str, secrets: Iterable[str]) -> str:
+    """`text` with *** in place of all that belongs to a secret, as `Masker` finds it."""
+    return Masker(secrets)(text)
+
+
+def _low(text: str) -> str:
+    return text.lower() if text.isascii() else text.translate(_LOWER)  # str.lower() can change the length
+
+
+def _views(text: str) -> Iterator[str]:
+    """The text, what its escapes mean, what the escapes in that mean, and so on."""
+    yield text
+    for _ in range(_DEEPEST_ESCAPES):
+        if not any(mark in text for mark in "\\&%"):
+            return
+        meant = _ESCAPE.sub(_meant, text)
+        if meant == text:
+            return
+        yield (text := meant)
+
+
+def _unescaped(text: str, places: Sequence[int]) -> tuple[str, Sequence[int]]:
+    """The text with its escapes undone, and where each character, and the end, stands in the original."""
+    parts: list[str] = []
+    kept: list[int] = []
     end = 0
-    for start, stop in sorted(hidden):
-        if start > end or not shown:
-            shown += [text[end:start], HIDDEN]
-        end = max(end, stop)
-    return "".join((*shown, text[end:]))
+    for match in _ESCAPE.finditer(text):
+        meant = _meant(match)
+        parts += [text[end : match.start()], meant]
+        kept += places[end : match.start()]
+        kept += [places[match.start()]] * len(meant)
+        end = match.end()
+    return "".join((*parts, text[end:])), [*kept, *places[end:]]
+
+
+def _meant(match: re.Match[str]) -> str:
+    """What one escape stands for."""
+    kind = match.lastgroup or ""
+    digits = match[kind]
+    if kind == "letter":
+        return _LETTERS.get(digits, digits)
+    if kind == "name":
+        return html5.get(f"{digits};", match[0])
+    if kind == "pair":
+        high, low = int(digits[:4], 16), int(digits[6:], 16)
+        return chr(0x10000 + ((high & 0x3FF) << 10 | low & 0x3FF))
+    code = int(digits, 10 if kind == "decimal" else 16)
+    return chr(code) if code <= sys.maxunicode else match[0]
 
 
 def _parts(secret: str) -> set[str]:
@@ -87,4 +188,5 @@ def _parts(secret: str) -> set[str]:
             name_and_password = ""
         found |= {name_and_password, name_and_password.partition(":")[2]}
     found |= {quote(part, safe="") for part in found}
-    return {part for part in found if len(part) >= _SHORTEST}
+    # A backslash of the secret's own is undone as well, where the others in a text are.
+    return {view for part in found for view in _views(part) if len(view) >= _SHORTEST}

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import base64
 import copy
+import html
+import json
 import pickle
+from collections.abc import Callable
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -56,3 +60,36 @@ def test_the_parts_of_a_secret_are_secret(secret: str, shown: str) -> None:
 def test_a_text_without_secrets_stays_as_it_is() -> None:
     text = "Bearer of news, key=none, ollama, Basic English"
     assert mask(text, ["none", "ollama", "Bearer sk-123456789", ""]) == text
+
+
+def _json(key: str) -> str:
+    return json.dumps(key)[1:-1]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda key: _json(key).replace("/", "\\/"),  # as PHP does
+        lambda key: "".join(f"\\u{ord(letter):04X}" for letter in key),
+        lambda key: "".join(f"\\x{ord(letter):02x}" for letter in key),
+        lambda key: _json(_json(key).replace("/", "\\/")),
+        html.escape,
+        lambda key: html.escape(_json(key)),
+        lambda key: key.replace("+", "&#43;").replace("/", "&#x2F;"),
+        lambda key: quote(key, safe="/"),
+        lambda key: quote(quote(key, safe=""), safe=""),
+        lambda key: "".join(f"%{ord(letter):02x}" for letter in key),
+        lambda key: repr(key)[1:-1],
+        lambda key: _json(key)[:20],  # cut
+        lambda key: _json(key)[9:],
+    ],
+)
+def test_a_secret_is_hidden_in_whatever_escapes_it_is_written(written: Callable[[str], str]) -> None:
+    key = 'ab/cd+ef==/gh"ij<kl>mn&o\\pq/rs'
+    assert mask(f'{{"a": "{written(key)}" \\"', [key]) == f'{{"a": "{HIDDEN}" \\"'
+
+
+@given(st.text(alphabet='\\u0041&#amp;%2f/x{}"a', max_size=40))
+def test_escapes_that_are_none_do_no_harm(text: str) -> None:
+    assert mask(text, [KEY]) == text
+    assert mask(f"{text} {KEY}", [KEY]) == f"{text} {HIDDEN}"
