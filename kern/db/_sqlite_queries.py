@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from kern.db._sqlite_cancels import NOW, Cancels
 from kern.db._sqlite_errors import store_errors
 from kern.db._sqlite_rows import change_of, change_values, info_of, readable, run_of, run_values, session_of
 from kern.db._sqlite_schema import transaction
@@ -34,8 +35,7 @@ _PARTS = {
         "session_id, revision, CAST(patch AS BLOB), CAST(agent_path AS BLOB),"
         " run_id, tool, tool_call_id, created_at"
     ),
-    # Seconds since the epoch, by the database's clock; unixepoch('subsec') needs SQLite 3.42.
-    "now": "((julianday('now') - 2440587.5) * 86400.0)",
+    "now": NOW,
 }
 
 _NEXT = "(SELECT coalesce(max(used), 0) + 1 FROM {t})"
@@ -43,9 +43,6 @@ _NEXT = "(SELECT coalesce(max(used), 0) + 1 FROM {t})"
 
 _LAST = 2**63 - 1
 """Comes after every position."""
-
-_KEEP_CANCELS = 7 * 86400.0
-"""Seconds after which a request to cancel is forgotten: no run takes that long to look."""
 
 _SQL = {
     "load_session": "SELECT {session} FROM {t} WHERE session_id = ?",
@@ -133,13 +130,10 @@ _SQL = {
         ORDER BY seq DESC""",
     "describe_session": """
         UPDATE {t} SET name = coalesce(?, name), summary = coalesce(?, summary) WHERE session_id = ?""",
-    "delete_cancels": """
-        DELETE FROM {t}_cancels WHERE run_id IN (SELECT run_id FROM {t}_runs WHERE session_id = ?)""",
     "delete_runs": "DELETE FROM {t}_runs WHERE session_id = ?",
     "delete_changes": "DELETE FROM {t}_changes WHERE session_id = ?",
     "delete_session": "DELETE FROM {t} WHERE session_id = ?",
     "sessions_of_user": "SELECT session_id FROM {t} WHERE user_id = ?",
-    "forget_cancels_of_user": "DELETE FROM {t}_cancels WHERE user_id = ? AND NOT trusted",
     # One that has longer left than it was given for: the clock was set back. Its holder has time to renew it.
     "bound_lease": """
         UPDATE {t}_leases SET expires_at = {now} + seconds WHERE name = ? AND expires_at > {now} + seconds""",
@@ -149,12 +143,6 @@ _SQL = {
             owner = excluded.owner, seconds = excluded.seconds, expires_at = excluded.expires_at
         WHERE owner = excluded.owner OR expires_at <= {now}""",
     "release_lease": "DELETE FROM {t}_leases WHERE name = ? AND owner = ?",
-    "forget_cancels": "DELETE FROM {t}_cancels WHERE requested_at < {now} - ?",
-    "request_cancel": """
-        INSERT INTO {t}_cancels (run_id, trusted, user_id, requested_at) VALUES (?, ?, ?, {now})
-        ON CONFLICT (run_id, trusted, user_id) DO NOTHING""",
-    "cancel_requested": "SELECT 1 FROM {t}_cancels WHERE run_id = ? AND (trusted OR user_id = ?)",
-    "take_cancels": "DELETE FROM {t}_cancels WHERE run_id = ?",
 }
 
 
@@ -168,6 +156,7 @@ class Queries:
 
     def __init__(self, path: Path, table: str) -> None:
         self._path = path
+        self.cancels: Cancels = Cancels(path, table)
         parts = {**_PARTS, "t": table, "next": _NEXT.format(t=table)}
         self._sql = {name: text.format(**parts) for name, text in _SQL.items()}
 
@@ -190,6 +179,7 @@ class Queries:
             with store_errors(self._path):
                 self._put_session(raw, row, write, new=stored is None)
                 raw.executemany(self._sql["put_run"], map(run_values, runs))
+                self.cancels.runs_ended(raw, runs)
                 media = [(row.session_id, *item) for run in runs for item in run.media.items()]
                 raw.executemany(self._sql["put_media"], media)
                 mark = None if runs else commit.id
@@ -302,7 +292,7 @@ class Queries:
     def delete_user(self, raw: sqlite3.Connection, user_id: str) -> int:
         """Delete all sessions of the user."""
         with transaction(raw, self._path), store_errors(self._path):
-            raw.execute(self._sql["forget_cancels_of_user"], (user_id,))
+            self.cancels.user_deleted(raw, user_id)
             own = raw.execute(self._sql["sessions_of_user"], (user_id,)).fetchall()
             return sum([self._delete(raw, session_id) for (session_id,) in own])
 
@@ -316,28 +306,6 @@ class Queries:
         """Give the lease back, if it is `owner`'s."""
         with transaction(raw, self._path), store_errors(self._path):
             raw.execute(self._sql["release_lease"], (name, owner))
-
-    def request_cancel(self, raw: sqlite3.Connection, run_id: str, user_id: str | None) -> None:
-        """Ask whoever drives the run to cancel it."""
-        with transaction(raw, self._path), store_errors(self._path):
-            raw.execute(self._sql["forget_cancels"], (_KEEP_CANCELS,))
-            raw.execute(self._sql["request_cancel"], (run_id, user_id is None, user_id or ""))
-
-    def cancel_requested(
-        self, raw: sqlite3.Connection, run_ids: Sequence[str], owners: Mapping[str, str | None]
-    ) -> set[str]:
-        """Which of these runs were asked to be cancelled."""
-        with store_errors(self._path):
-            return {
-                run_id
-                for run_id in run_ids
-                if raw.execute(self._sql["cancel_requested"], (run_id, owners.get(run_id))).fetchone()
-            }
-
-    def take_cancels(self, raw: sqlite3.Connection, run_ids: Collection[str]) -> None:
-        """Forget the requests to cancel these runs."""
-        with transaction(raw, self._path), store_errors(self._path):
-            raw.executemany(self._sql["take_cancels"], [(run_id,) for run_id in run_ids])
 
     def _repeated(self, raw: sqlite3.Connection, commit: Commit) -> bool:
         """True if the commit was made before.
@@ -364,7 +332,8 @@ class Queries:
         return repeated
 
     def _delete(self, raw: sqlite3.Connection, session_id: str) -> bool:
-        for name in ("delete_cancels", "delete_runs", "delete_media", "delete_changes"):
+        self.cancels.session_deleted(raw, session_id)
+        for name in ("delete_runs", "delete_media", "delete_changes"):
             raw.execute(self._sql[name], (session_id,))
         return raw.execute(self._sql["delete_session"], (session_id,)).rowcount > 0
 

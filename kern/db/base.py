@@ -8,9 +8,13 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kern.errors import SessionDeletedError, SessionOwnershipError
+from kern.run.output import RunStatus
 
 NOBODY: Mapping[str, str | None] = {}
 """No owners are known."""
+
+ANY_TIME: Mapping[str, float] = {}
+"""A request to cancel counts, however old it is."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -93,6 +97,11 @@ class RunRow:
     data: bytes
     created_at: float
     media: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def ended(self) -> bool:
+        """It does not wait for a person."""
+        return self.status != RunStatus.paused.value
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -198,7 +207,8 @@ class Db(ABC):
 
         The stored row is read inside the transaction, `commit.resolve` called with it, and the session row
         inserted or updated as `applied` says, after `check_commit`. A commit that is made twice, such as by
-        a database that has lost the answer and asks again, is written once.
+        a database that has lost the answer and asks again, is written once. Runs that have ended take the
+        requests to cancel them along: what was meant for one attempt does not reach the next.
 
         Raises:
             SessionOwnershipError: The stored session belongs to another user; nothing is written.
@@ -312,6 +322,8 @@ class Db(ABC):
     async def request_cancel(self, run_id: str, *, user_id: str | None = None) -> None:
         """Ask the process that drives the run, whichever it is, to cancel it.
 
+        A request is kept for as long as a process may need to look, and no longer; nor without bound.
+
         Args:
             run_id: The run, which need not be stored.
             user_id: In whose name; None is trusted code. That process checks it.
@@ -319,14 +331,20 @@ class Db(ABC):
 
     @abstractmethod
     async def cancel_requested(
-        self, run_ids: Sequence[str], *, owners: Mapping[str, str | None] = NOBODY
+        self,
+        run_ids: Sequence[str],
+        *,
+        owners: Mapping[str, str | None] = NOBODY,
+        since: Mapping[str, float] = ANY_TIME,
     ) -> set[str]:
-        """Which of these runs were asked to be cancelled. The requests are forgotten: a run that is tried
-        again under its id is not cancelled by what was meant for the first try.
+        """Which of these runs were asked to be cancelled. The requests are forgotten, older ones too: a run
+        is not cancelled by what was meant for an earlier one of its id.
 
         Args:
             run_ids: Runs that the asking process drives.
             owners: Whose they are, by run id; a request in the name of another user does not count.
+            since: When a run was asked for, by run id, in `time.monotonic()` of this process; a request that
+                was made before, by the database's clock, does not count. Without it every request does.
         """
 
     @abstractmethod

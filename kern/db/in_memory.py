@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Any, NoReturn, Self
 
 from kern.db.base import (
+    ANY_TIME,
     NOBODY,
     ChangeRow,
     Commit,
@@ -24,6 +25,9 @@ from kern.db.base import (
     check_commit,
 )
 from kern.errors import StoreError, UsageError
+
+_MOST_CANCELS = 10_000
+"""Runs that requests to cancel are kept for; the oldest go first."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -62,7 +66,8 @@ class InMemoryDb(Db):
         self._runs: dict[str, RunRow] = {}
         """In the order of their first commits; a replaced row keeps its place."""
         self._leases: dict[str, _Lease] = {}
-        self._cancels: dict[str, set[str | None]] = {}  # by run: in whose name; None is trusted code
+        self._cancels: dict[str, dict[str | None, float]] = {}
+        """By run: in whose name, None being trusted code, and when."""
 
     def __copy__(self) -> Self:
         """The same object: a copied agent keeps its sessions where the original does."""
@@ -213,7 +218,7 @@ class InMemoryDb(Db):
         """Delete all sessions of the user."""
         with self._mutex:
             for names in self._cancels.values():
-                names.discard(user_id)
+                names.pop(user_id, None)
             own = [name for name, session in self._sessions.items() if session.row.user_id == user_id]
             return sum([self._delete(session_id) for session_id in own])
 
@@ -237,21 +242,27 @@ class InMemoryDb(Db):
     async def request_cancel(self, run_id: str, *, user_id: str | None = None) -> None:
         """Ask whoever drives the run to cancel it."""
         with self._mutex:
-            self._cancels.setdefault(run_id, set()).add(user_id)
+            self._cancels.setdefault(run_id, {})[user_id] = time.monotonic()
+            if len(self._cancels) > _MOST_CANCELS:
+                del self._cancels[next(iter(self._cancels))]
 
     async def cancel_requested(
-        self, run_ids: Sequence[str], *, owners: Mapping[str, str | None] = NOBODY
+        self,
+        run_ids: Sequence[str],
+        *,
+        owners: Mapping[str, str | None] = NOBODY,
+        since: Mapping[str, float] = ANY_TIME,
     ) -> set[str]:
-        """Which of these runs were asked to be cancelled; these requests are forgotten."""
+        """Which of these runs were asked to be cancelled; these requests, and older ones, are forgotten."""
         with self._mutex:
-            found = {
-                run_id
+            asked = {
+                run_id: [names.pop(name) for name in {None, owners.get(run_id)} if name in names]
                 for run_id in run_ids
-                if not self._cancels.get(run_id, set()).isdisjoint((None, owners.get(run_id)))
+                if (names := self._cancels.get(run_id))
             }
-            for run_id in found:
-                del self._cancels[run_id]
-            return found
+            return {
+                run_id for run_id, times in asked.items() if times and max(times) >= since.get(run_id, 0.0)
+            }
 
     async def aclose(self) -> None:
         """Nothing to let go of; what is stored stays."""
@@ -285,6 +296,8 @@ class InMemoryDb(Db):
                 session.media |= row.media
                 row = replace(row, media={})
             self._runs[row.run_id] = session.runs[row.run_id] = row
+            if row.ended:
+                self._cancels.pop(row.run_id, None)
 
 
 def _info(session: _Session) -> SessionInfo:

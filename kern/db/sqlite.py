@@ -13,7 +13,17 @@ from typing import Any, TypeVar
 from kern.db._sqlite_file import SqliteFile
 from kern.db._sqlite_queries import Queries
 from kern.db._sqlite_schema import migrate
-from kern.db.base import NOBODY, ChangeRow, Commit, Committed, Db, RunRow, SessionInfo, SessionRow
+from kern.db.base import (
+    ANY_TIME,
+    NOBODY,
+    ChangeRow,
+    Commit,
+    Committed,
+    Db,
+    RunRow,
+    SessionInfo,
+    SessionRow,
+)
 from kern.errors import UsageError
 
 T = TypeVar("T")
@@ -178,16 +188,19 @@ class SqliteDb(Db):
 
     async def request_cancel(self, run_id: str, *, user_id: str | None = None) -> None:
         """Ask the process that drives the run, whichever it is, to cancel it."""
-        await self._write(partial(self._queries.request_cancel, run_id=run_id, user_id=user_id))
+        await self._write(partial(self._queries.cancels.request, run_id=run_id, user_id=user_id))
 
     async def cancel_requested(
-        self, run_ids: Sequence[str], *, owners: Mapping[str, str | None] = NOBODY
+        self,
+        run_ids: Sequence[str],
+        *,
+        owners: Mapping[str, str | None] = NOBODY,
+        since: Mapping[str, float] = ANY_TIME,
     ) -> set[str]:
-        """Which of these runs were asked to be cancelled; these requests are forgotten."""
-        found = await self._read(partial(self._queries.cancel_requested, run_ids=run_ids, owners=owners))
-        if found:
-            await self._write(partial(self._queries.take_cancels, run_ids=found))
-        return found
+        """Which of these runs were asked to be cancelled; these requests, and older ones, are forgotten."""
+        asked = [(run_id, owners.get(run_id), since.get(run_id)) for run_id in run_ids]
+        found = await self._read(partial(self._queries.cancels.find, asked=asked))
+        return await self._write(partial(self._queries.cancels.take, asked=found)) if found else set()
 
     async def aclose(self) -> None:
         """Close the running loop's connection to the file, also for other objects on it.

@@ -69,6 +69,7 @@ class Beginning:
         if request.resume is None:
             return self._new(attempt), leases
         leases.append(await held.enter_async_context(claimed(request.db, request.run_id)))
+        await self.active.look()  # before anything that a person has confirmed is done
         tree = self._tree()
         run = await restore(tree)
         self.active.tree = tree

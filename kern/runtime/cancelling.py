@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
-from kern.db.base import Db
+from kern.db.base import Db, RunRow
 from kern.db.in_memory import InMemoryDb
 from kern.errors import SessionOwnershipError
 from kern.run.cancel import CancelResult
@@ -28,8 +28,7 @@ async def cancel_elsewhere(db: Db, run_id: str, user_id: str | None, use: Use) -
     if row is None:  # never heard of; or another process is at it, since rows are written at the end
         if alone:
             return CancelResult.unknown
-        await db.request_cancel(run_id, user_id=user_id)
-        return CancelResult.requested
+        return await _requested(db, run_id, user_id, use, row)
     if user_id is not None:
         session_row = await db.load_session(row.session_id)
         if session_row is None or session_row.user_id != user_id:
@@ -42,5 +41,16 @@ async def cancel_elsewhere(db: Db, run_id: str, user_id: str | None, use: Use) -
     again = row.status in (RunStatus.error.value, RunStatus.cancelled.value)
     if alone or not (paused or (again and await claimed_elsewhere(db, run_id))):
         return CancelResult.too_late
+    return await _requested(db, run_id, user_id, use, row)
+
+
+async def _requested(
+    db: Db, run_id: str, user_id: str | None, use: Use, before: RunRow | None
+) -> CancelResult:
+    """Ask the process that drives the run; one that has paused or ended meanwhile is looked at once more."""
     await db.request_cancel(run_id, user_id=user_id)
-    return CancelResult.requested
+    now = await db.load_run(run_id)
+    if now == before:
+        return CancelResult.requested
+    await db.cancel_requested([run_id], owners={run_id: user_id})  # not for the next attempt
+    return await cancel_elsewhere(db, run_id, user_id, use)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
+import time
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
@@ -48,6 +49,8 @@ class ActiveRun:
         self.fate: Fate = Fate(self.loop)
         self.tree: Tree | None = None
         """Its runs, once it has begun."""
+        self.since: float | None = None if request.resume is not None else time.monotonic()
+        """When it was asked for; a run that goes on is older than that."""
         self.done: concurrent.futures.Future[None] = concurrent.futures.Future()
         self.done.set_running_or_notify_cancel()  # so that no waiter's cancellation cancels it
         self._task = asyncio.current_task()
@@ -70,6 +73,15 @@ class ActiveRun:
         yield self.request.run_id, self.fate
         if self.tree is not None:
             yield from [(run.run_id, run.fate) for run in list(self.tree.runs)]
+
+    async def look(self) -> None:
+        """Stop the run if another process has asked for it, and those of the tree that it has asked for.
+
+        Raises:
+            StoreError: The database cannot say.
+        """
+        if not isinstance(self.request.db, InMemoryDb):  # which no other process can reach
+            await _look(self.request.db, [self])
 
     def cancel(self) -> None:
         """Cancel the task that drives it; from any thread."""
@@ -257,15 +269,25 @@ class ActiveRuns:
             task.add_done_callback(lambda _: self._watch(db, loop))
 
     async def _ask(self, db: Db, runs: list[ActiveRun]) -> None:
-        fates = {run_id: fate for run in runs for run_id, fate in run.fates() if not fate.sealed}
-        owners = {run_id: run.request.user_id for run in runs for run_id, _ in run.fates()}
         try:
-            wanted = await db.cancel_requested(list(fates), owners=owners)
+            await _look(db, runs)
         except StoreError as error:
             log.warning("could not ask for requests to cancel: %s", error)
-            return
-        for run_id in wanted:
-            fates[run_id].stop()
+
+
+async def _look(db: Db, runs: list[ActiveRun]) -> None:
+    """Stop what other processes want to be stopped."""
+    fates: dict[str, Fate] = {}
+    owners: dict[str, str | None] = {}
+    since: dict[str, float] = {}
+    for run in runs:
+        for run_id, fate in run.fates():
+            if not fate.sealed:
+                fates[run_id], owners[run_id] = fate, run.request.user_id
+                if run.since is not None:
+                    since[run_id] = run.since
+    for run_id in await db.cancel_requested(list(fates), owners=owners, since=since):
+        fates[run_id].stop()
 
 
 active_runs: Final = ActiveRuns()

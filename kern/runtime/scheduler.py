@@ -98,7 +98,7 @@ async def _in_session(
             else:
                 if buffer is not None:
                     buffer.begin()
-                return await _run_and_commit(run, outer, leases, deadline)
+                return await _run_and_commit(active, run, outer, leases, deadline)
         async with beginning.ended_early(early) as run:
             failure = None if isinstance(early, RunStopped) else early
             _note(run, asyncio.CancelledError() if failure is None else failure)
@@ -109,7 +109,7 @@ async def _in_session(
 
 
 async def _run_and_commit(
-    run: Run, outer: CallState | None, leases: Sequence[Lease], deadline: Deadline
+    active: ActiveRun, run: Run, outer: CallState | None, leases: Sequence[Lease], deadline: Deadline
 ) -> Output:
     tree = run.tree
     failure: BaseException | None = None
@@ -129,6 +129,8 @@ async def _run_and_commit(
                 await _drive_guarded(run, leases, deadline)
             else:
                 await _drive_in_time(run, deadline)
+            if run.output.status is RunStatus.paused:
+                await _look_before_pause(active)
         except BaseException as error:  # noqa: BLE001 - raised again below, once the end is committed
             _note(run, error)
             failure = error
@@ -160,6 +162,14 @@ async def _finish(run: Run, outer: CallState | None, failure: BaseException | No
             failure.run_output = run.output
         raise failure
     return run.output
+
+
+async def _look_before_pause(active: ActiveRun) -> None:
+    """What another process has asked to be cancelled does not wait for a person."""
+    try:
+        await active.look()
+    except StoreError as error:  # whoever continues the run looks again
+        log.warning("could not ask for requests to cancel: %s", error)
 
 
 async def _drive_guarded(run: Run, leases: Sequence[Lease], deadline: Deadline) -> None:

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from dataclasses import replace
 
 from kern.db.base import ChangeRow, Db, SessionRow
 from kern.errors import SessionOwnershipError
@@ -300,6 +302,23 @@ class DbConformance(CommitConformance, ListingConformance):
         assert await db.cancel_requested(["a", "b"]) == set()
         assert await db.cancel_requested(["a", "b"], owners={"a": "ann", "b": None}) == set()
         assert await db.cancel_requested(["a", "b"], owners={"a": "mallory", "b": ""}) == {"a", "b"}
+
+    async def test_a_request_to_cancel_that_is_older_than_the_run_is_dropped(self, db: Db) -> None:
+        began = time.monotonic()
+        await db.request_cancel("a")
+        await db.request_cancel("b")
+        await asyncio.sleep(0.02)
+        assert await db.cancel_requested(["a", "b"], since={"a": time.monotonic(), "b": began}) == {"b"}
+        assert await db.cancel_requested(["a", "b"]) == set()
+
+    async def test_a_run_that_has_ended_takes_the_requests_to_cancel_it_along(self, db: Db) -> None:
+        for name in ("ended", "waits"):
+            await db.request_cancel(name)
+            await db.request_cancel(name, user_id="mallory")
+        waits = replace(run_row("waits"), status="PAUSED")
+        await db.commit(state_commit(runs=[run_row("ended"), waits]))
+        assert await db.cancel_requested(["ended", "waits"]) == {"waits"}
+        assert await db.cancel_requested(["ended"], owners={"ended": "mallory"}) == set()
 
     async def test_a_session_and_a_run_are_loaded_together(self, db: Db) -> None:
         await db.commit(state_commit(b'{"a":1}', runs=[run_row("r")]))

@@ -1,0 +1,97 @@
+"""Requests to cancel runs, on one set of tables: they wait for the process that drives the run."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from kern.db._sqlite_errors import store_errors
+from kern.db._sqlite_schema import transaction
+from kern.db.base import RunRow
+
+NOW = "((julianday('now') - 2440587.5) * 86400.0)"
+"""Seconds since the epoch, by the database's clock; unixepoch('subsec') needs SQLite 3.42."""
+
+_MILLISECONDS = 0.002
+"""What times in the database are exact to."""
+
+_KEEP_SECONDS = 3600.0
+"""After them a request is forgotten: a run looks every second."""
+
+_MOST = 10_000
+"""Requests that are kept; the oldest go first."""
+
+Asked = Sequence[tuple[str, str | None, float | None]]
+"""Runs, each with its owner, and when it was asked for, by the monotonic clock; None is any time."""
+
+_SQL = {
+    "forget": """
+        DELETE FROM {t}_cancels
+        WHERE requested_at < {now} - ? OR rowid <= (SELECT max(rowid) FROM {t}_cancels) - ?""",
+    "request": """
+        INSERT INTO {t}_cancels (run_id, trusted, user_id, requested_at) VALUES (?, ?, ?, {now})
+        ON CONFLICT (run_id, trusted, user_id) DO UPDATE SET requested_at = excluded.requested_at""",
+    "find": """
+        SELECT max(requested_at) >= {now} - coalesce(?, {now}) FROM {t}_cancels
+        WHERE run_id = ? AND (trusted OR user_id = ?)""",
+    "take": "DELETE FROM {t}_cancels WHERE run_id = ? AND (trusted OR user_id = ?)",
+    "ended": "DELETE FROM {t}_cancels WHERE run_id = ?",
+    "session": "DELETE FROM {t}_cancels WHERE run_id IN (SELECT run_id FROM {t}_runs WHERE session_id = ?)",
+    "user": "DELETE FROM {t}_cancels WHERE user_id = ? AND NOT trusted",
+}
+
+
+class Cancels:
+    """The verbs on requests to cancel; those without a transaction of their own are part of another one.
+
+    Args:
+        path: The file, for error messages.
+        table: The name of the sessions' table, checked by the caller.
+    """
+
+    def __init__(self, path: Path, table: str) -> None:
+        self._path = path
+        self._sql = {name: text.format(t=table, now=NOW) for name, text in _SQL.items()}
+
+    def request(self, raw: sqlite3.Connection, run_id: str, user_id: str | None) -> None:
+        """Ask whoever drives the run to cancel it."""
+        with transaction(raw, self._path), store_errors(self._path):
+            raw.execute(self._sql["forget"], (_KEEP_SECONDS, _MOST))
+            raw.execute(self._sql["request"], (run_id, user_id is None, user_id or ""))
+
+    def find(self, raw: sqlite3.Connection, asked: Asked) -> Asked:
+        """Those of the runs that there are requests for, however old."""
+        with store_errors(self._path):
+            return [run for run in asked if self._counts(raw, *run) is not None]
+
+    def take(self, raw: sqlite3.Connection, asked: Asked) -> set[str]:
+        """Forget the requests for these runs; those of the runs that one counts for."""
+        wanted: set[str] = set()
+        with transaction(raw, self._path), store_errors(self._path):
+            for run_id, owner, since in asked:
+                if self._counts(raw, run_id, owner, since):
+                    wanted.add(run_id)
+                raw.execute(self._sql["take"], (run_id, owner))
+        return wanted
+
+    def runs_ended(self, raw: sqlite3.Connection, runs: Sequence[RunRow]) -> None:
+        """Those of the runs that do not wait take what was asked of them along."""
+        raw.executemany(self._sql["ended"], [(run.run_id,) for run in runs if run.ended])
+
+    def session_deleted(self, raw: sqlite3.Connection, session_id: str) -> None:
+        """Forget the requests for the runs of a session, which are still there."""
+        raw.execute(self._sql["session"], (session_id,))
+
+    def user_deleted(self, raw: sqlite3.Connection, user_id: str) -> None:
+        """Forget the requests in the user's name."""
+        raw.execute(self._sql["user"], (user_id,))
+
+    def _counts(
+        self, raw: sqlite3.Connection, run_id: str, owner: str | None, since: float | None
+    ) -> int | None:
+        """Whether a request for the run counts; None if there is none."""
+        age = None if since is None else time.monotonic() - since + _MILLISECONDS
+        found: tuple[int | None] = raw.execute(self._sql["find"], (age, run_id, owner)).fetchone()
+        return found[0]

@@ -1,0 +1,172 @@
+"""Requests to cancel that wait in the database: each is for one attempt of one run, and reaches no other."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from kern import Agent, CancelResult, RunStatus, tool
+from kern.db import SqliteDb
+from kern.db.base import RunRow
+from kern.errors import ModelError, RunConflictError
+from kern.models.base import ModelRequest, ModelResponse
+from kern.run import RunCancelledEvent
+from kern.testing import FunctionModel, ScriptedModel, tool_call
+
+LOOKED = 1.3
+"""Seconds after which the database has been asked for requests."""
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[SqliteDb]:
+    db = SqliteDb(tmp_path / "a.db")
+    yield db
+    await db.aclose()
+
+
+def requests(db: SqliteDb) -> int:
+    with closing(sqlite3.connect(str(db.identity[1]))) as raw:  # type: ignore[index]
+        count: int = raw.execute("SELECT count(*) FROM kern_sessions_cancels").fetchone()[0]
+        return count
+
+
+class Played:
+    """An agent whose model is asked, waits, and then fails or answers; and whose tool needs a person."""
+
+    def __init__(self, db: SqliteDb, *, fails: bool = False, pauses: bool = False) -> None:
+        self.fails, self.pauses = fails, pauses
+        self.wiped = 0
+        self.asked = asyncio.Event()
+        self.go = asyncio.Event()
+        self.agent = Agent(
+            model=FunctionModel(self.play), tools=[tool(self.wipe, requires_confirmation=True)], db=db
+        )
+
+    def wipe(self) -> str:
+        self.wiped += 1
+        return "wiped"
+
+    async def play(self, request: ModelRequest) -> ModelResponse:
+        self.asked.set()
+        await self.go.wait()
+        if self.fails:
+            raise ModelError("dead")
+        if self.pauses and request.messages[-1].role != "tool":
+            return ModelResponse.of(None, tool_call("wipe"))
+        return ModelResponse.of("done")
+
+
+async def test_the_end_of_an_attempt_takes_its_requests_along(db: SqliteDb) -> None:
+    played = Played(db, fails=True)
+    run = asyncio.create_task(played.agent.arun("x", run_id="R", user_id="ann"))
+    await played.asked.wait()
+    await db.request_cancel("R", user_id="ann")  # as another process does
+    await db.request_cancel("R", user_id="mallory")
+    played.go.set()
+    with pytest.raises(ModelError):
+        await run
+    assert requests(db) == 0
+    played.fails, played.go = False, asyncio.Event()
+    again = asyncio.create_task(
+        played.agent.arun("x", run_id="R", user_id="ann", on_duplicate="retry_failed")
+    )
+    await asyncio.sleep(LOOKED)
+    played.go.set()
+    assert (await again).status is RunStatus.completed
+
+
+async def test_a_request_for_an_id_that_starts_later_does_not_reach_that_run(db: SqliteDb) -> None:
+    played = Played(db, pauses=True)
+    assert await played.agent.acancel_run("R") is CancelResult.requested  # nobody knows that id
+    await asyncio.sleep(0.02)
+    run = asyncio.create_task(played.agent.arun("x", run_id="R"))
+    await asyncio.sleep(LOOKED)
+    assert not run.done()
+    await db.request_cancel("other")
+    played.go.set()
+    output = await run
+    assert output.status is RunStatus.paused
+    output.requirements[0].confirm()
+    assert (await played.agent.acontinue_run(output)).status is RunStatus.completed
+    assert played.wiped == 1
+
+
+async def test_a_run_that_was_to_be_cancelled_does_not_wait_for_a_person(db: SqliteDb) -> None:
+    played = Played(db, pauses=True)
+    run = played.agent.arun("x", run_id="R", stream=True, stream_events=True)
+    kinds = []
+
+    async def listen() -> None:
+        kinds.extend([type(event) async for event in run])
+
+    heard = asyncio.create_task(listen())
+    await played.asked.wait()
+    await db.request_cancel("R")
+    played.go.set()
+    await heard
+    assert kinds[-1] is RunCancelledEvent
+    output = await played.agent.aget_run_output("R")
+    assert output is not None
+    assert output.status is RunStatus.cancelled
+    assert output.requirements == []
+    with pytest.raises(RunConflictError):
+        await played.agent.acontinue_run(output)
+    assert requests(db) == 0
+
+
+async def test_a_run_that_goes_on_looks_before_it_acts(db: SqliteDb) -> None:
+    played = Played(db, pauses=True)
+    played.go.set()
+    output = await played.agent.arun("x", run_id="R")
+    await db.request_cancel("R")  # by a process that has not seen the pause
+    output.requirements[0].confirm()
+    assert (await played.agent.acontinue_run(output)).status is RunStatus.cancelled
+    assert played.wiped == 0
+    stored = await played.agent.aget_run_output("R")
+    assert stored is not None
+    assert stored.status is RunStatus.cancelled
+    assert requests(db) == 0
+
+
+class Late(SqliteDb):
+    """A database in which a row comes to be seen just after it was asked for."""
+
+    blind = 1
+
+    async def load_run(self, run_id: str) -> RunRow | None:
+        self.blind -= 1
+        return None if self.blind >= 0 else await super().load_run(run_id)
+
+
+async def test_a_run_that_pauses_or_ends_while_it_is_asked_for_is_told_as_what_it_is(db: SqliteDb) -> None:
+    path = str(db.identity[1])  # type: ignore[index]
+    played = Played(db, pauses=True)
+    played.go.set()
+    await played.agent.arun("x", run_id="R")
+    assert await Agent(model=ScriptedModel([]), db=Late(path)).acancel_run("R") is CancelResult.cancelled
+    played.pauses = False
+    await played.agent.arun("x", run_id="Q")
+    assert await Agent(model=ScriptedModel([]), db=Late(path)).acancel_run("Q") is CancelResult.too_late
+    assert requests(db) == 0
+
+
+async def test_requests_for_ids_that_nobody_knows_do_not_pile_up(db: SqliteDb) -> None:
+    await db.request_cancel("first")
+    with closing(sqlite3.connect(str(db.identity[1]))) as raw, raw:  # type: ignore[index]
+        raw.executemany(
+            "INSERT INTO kern_sessions_cancels"
+            " SELECT ?, 1, '', requested_at FROM kern_sessions_cancels LIMIT 1",
+            [(f"guess {n}",) for n in range(12_000)],
+        )
+    await db.request_cancel("last")
+    assert requests(db) == 10_001
+    assert await db.cancel_requested(["first", "last"]) == {"last"}
+    with closing(sqlite3.connect(str(db.identity[1]))) as raw, raw:  # type: ignore[index]
+        raw.execute("UPDATE kern_sessions_cancels SET requested_at = requested_at - 4000")
+    await db.request_cancel("one")
+    assert requests(db) == 1
