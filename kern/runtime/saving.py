@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 
 from kern._sync.lock import FairLock
 from kern.db.base import Commit, Committed, Db, SessionRow
+from kern.db.in_memory import InMemoryDb
 from kern.errors import InvalidStateError, SessionDeletedError, SessionOwnershipError, StoreError
 from kern.runtime.attempt import Attempt, Doubt
 from kern.runtime.busy import BusyWatch
 from kern.runtime.debug import log
 from kern.runtime.reconcile import Reconciler, RowsWithConflicts
 from kern.state.merge import Conflict
-from kern.state.offload import off_loop
+from kern.state.offload import LARGE, off_loop
 from kern.state.scope import LiveState, Writer
 from kern.state.spec import StateSpec
 
@@ -55,6 +56,12 @@ class Saved:
         if isinstance(self._state, StoreError):
             raise self._state
         return self._state
+
+    @property
+    def commits_at_once(self) -> bool:
+        """A commit waits for nothing: a dict is written, and no other commit is on its way."""
+        small = isinstance(self._state, LiveState) and len(self._state.text) < LARGE
+        return small and type(self.db) is InMemoryDb and not self._commit_lock.held
 
     async def commit(
         self,

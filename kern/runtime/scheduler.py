@@ -5,7 +5,7 @@ end however it ends, and only then tell the consumer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -24,9 +24,10 @@ from kern.runtime.duplicates import RunStored, wait_for
 from kern.runtime.engine import announce, drive, terminal_event
 from kern.runtime.lease import Lease
 from kern.runtime.paused import row_extras
+from kern.runtime.reconcile import RowsWithConflicts
 from kern.runtime.run import Run, Tree
 from kern.runtime.sealing import seal
-from kern.runtime.session import live_sessions
+from kern.runtime.session import LiveSession, live_sessions
 from kern.runtime.spec import RunRequest
 from kern.runtime.started import starting_call
 from kern.runtime.stream import EventBuffer
@@ -232,7 +233,7 @@ async def _seed(tree: Tree, run: Run) -> None:
 
 
 async def _end(tree: Tree, outer: CallState | None, failure: BaseException | None) -> None:
-    """Write the end of the run, in a task of its own that no cancellation of this one reaches."""
+    """Write the end of the run, so that no cancellation of this task reaches the commit."""
     if outer is not None:
         outer.owner.enclosed.append(tree)
         try:
@@ -251,7 +252,11 @@ async def _end(tree: Tree, outer: CallState | None, failure: BaseException | Non
 
     cancelled = failure if isinstance(failure, asyncio.CancelledError) else None
     while True:
-        commit = asyncio.create_task(tree.session.commit(rows, unsaved=take_note))
+        try:
+            commit = await _committing(tree.session, rows, take_note)
+        except asyncio.CancelledError as error:
+            cancelled = error
+            commit = asyncio.create_task(tree.session.commit(rows, unsaved=take_note))
         patience = None if cancelled is None else COMMIT_SECONDS
         cancelled = await outlast(commit, seconds=patience, grace=COMMIT_SECONDS) or cancelled
         if not commit.done():
@@ -274,6 +279,25 @@ async def _end(tree: Tree, outer: CallState | None, failure: BaseException | Non
         raise cancelled
 
 
+async def _committing(
+    session: LiveSession, rows: RowsWithConflicts, unsaved: Callable[[bytes], None]
+) -> asyncio.Future[Sequence[Conflict]]:
+    """The commit: it has ended already where it waits for nothing, and is else a task of its own.
+
+    Raises:
+        CancelledError: It had to wait after all, since another thread was quicker; nothing is written.
+    """
+    commit = session.commit(rows, unsaved=unsaved)
+    if not session.commits_at_once:
+        return asyncio.create_task(commit)
+    ended: asyncio.Future[Sequence[Conflict]] = asyncio.get_running_loop().create_future()
+    try:
+        ended.set_result(await commit)
+    except Exception as error:  # noqa: BLE001 - told by the future, as a task would
+        ended.set_exception(error)
+    return ended
+
+
 async def _last_state(tree: Tree) -> dict[str, Any]:
     """The session state for the output: as a rule this run was the last one to use the session."""
     session = tree.session
@@ -281,7 +305,7 @@ async def _last_state(tree: Tree) -> dict[str, Any]:
     return await off_loop(len(session.state.text), tree.state) if state is None else state
 
 
-def _log_late_end(commit: asyncio.Task[Any]) -> None:
+def _log_late_end(commit: asyncio.Future[Any]) -> None:
     if commit.cancelled():
         return
     error = commit.exception()
