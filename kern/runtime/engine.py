@@ -44,7 +44,7 @@ from kern.runtime.ending import left_open
 from kern.runtime.files import loaded
 from kern.runtime.outcome import Again, Answer, ToolOutcome
 from kern.runtime.run import Run
-from kern.runtime.sealing import check, failure_of, seal
+from kern.runtime.sealing import check, failure_of, give_way, seal
 from kern.runtime.sink import AnswerSink, RunSink
 from kern.runtime.spec import RunnableTool, SinkFactory
 from kern.runtime.started import Started, starting_call
@@ -146,15 +146,15 @@ async def _turns(run: Run) -> Answer | None:
     if not run.messages:
         await _begin(run)
     while True:
-        # A model and tools that never wait would keep the loop: no timeout could fire, no other run go on.
-        await asyncio.sleep(0)
+        await give_way(run)
         check(run)
         message = run.messages[-1]
         calls = message.tool_calls
         if not calls:
             message = await ask(run, run.spec.model, run.messages)
             run.call_ids.name_calls(message)
-            run.output.add_media([*message.images, *message.audio])
+            if message.images or message.audio:
+                run.output.add_media([*message.images, *message.audio])
             run.messages.append(message)
             _check_limit(run, message)
             run.debug("assistant: %s %s", message.content or "", message.tool_calls or "")
@@ -309,7 +309,9 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     run.requests += 1
     run.out.event(ModelRequestStartedEvent(run.source, model.id, model.provider))
     run.out.begin_turn()
-    run.debug("asks %s, with the tools %s", model, _offered(request), level=2)
+    if verbose := run.tree.request.debug > 1:  # what is to be shown costs something
+        offered = {tool.name: tool.parameters for tool in request.tools}
+        run.debug("asks %s, with the tools %s", model, offered, level=2)
     try:
         response = await model.respond(request, deltas)
     except ModelIncompleteError as error:
@@ -327,7 +329,8 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     deltas.ended(message)
     _count(run, model, response.usage)
     run.declined = response.finish_reason == "refusal"
-    run.debug("used %s", response.usage.to_dict(), level=2)
+    if verbose:
+        run.debug("used %s", response.usage.to_dict(), level=2)
     message.usage = response.usage
     message.created_at = int(time.time())
     output.model, output.model_provider = model.id, model.provider
@@ -344,10 +347,6 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
         )
     await run.out.wait_for_consumer()
     return message
-
-
-def _offered(request: ModelRequest) -> dict[str, Any]:
-    return {tool.name: tool.parameters for tool in request.tools}
 
 
 def _count(run: Run, model: Model, usage: Usage) -> None:

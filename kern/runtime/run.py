@@ -162,6 +162,8 @@ class Run:
         self.paused: dict[str, Run] = {}
         """Members' runs that go on after a pause, by run id."""
         self.started: float = time.perf_counter()
+        self.kept_since: float = self.started
+        """When the run has last let others have a turn of the event loop."""
         self.call_ids: CallIds = CallIds()
         """The ids of all tool calls in the prompt."""
         self.declined = False

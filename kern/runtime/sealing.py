@@ -1,13 +1,27 @@
-"""How a run ends: by an answer, an error, a cancellation; or by `cancel_run`, if that came first."""
+"""How a run goes on from turn to turn, and ends: by an answer, an error, a cancellation or `cancel_run`."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 
 from kern._told import is_failure, text_of, told
 from kern.errors import CheckError, KernError
 from kern.run.output import RunStatus
 from kern.runtime.run import Run, log
+
+KEEPS_SECONDS = 0.005
+"""How long a run may keep the event loop, if none of its turns takes longer."""
+
+
+async def give_way(run: Run) -> None:
+    """Let others have a turn of the event loop, between two of the run's, if it was long ago.
+
+    A model and tools that never wait would keep the loop: no timeout could fire, and no other run go on.
+    """
+    if time.perf_counter() - run.kept_since > KEEPS_SECONDS:
+        await asyncio.sleep(0)
+        run.kept_since = time.perf_counter()
 
 
 def check(run: Run) -> None:

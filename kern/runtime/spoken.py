@@ -67,11 +67,15 @@ class Spoken:
     @property
     def text(self) -> str:
         """All of it."""
+        if len(self._parts) == 1 and not self._open:
+            return self._parts[0][0]
         return BREAK.join([*(text for text, _ in self._parts), *([self.unfinished] if self._open else [])])
 
     @property
     def last_turn(self) -> str:
         """The same without what was said on the way to a call."""
+        if len(self._parts) == 1:
+            return self._parts[0][1]
         return BREAK.join([kept for _, kept in self._parts if kept])
 
     def to_list(self) -> list[list[str]]:
