@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, assert_type
 
-from kern import Agent, RunContext, RunOutput, RunStream, Team, TeamRunOutput, tool
+from kern import (
+    Agent,
+    RunContext,
+    RunOutput,
+    RunStream,
+    Session,
+    SessionInfo,
+    Team,
+    TeamRunOutput,
+    tool,
+)
 from kern.errors import KernError
 from kern.run import (
     Event,
@@ -93,3 +103,33 @@ def plain(x: int) -> str:
 
 assert_type(plain(1), str)
 tools: list[Function[..., Any]] = [plain]
+
+
+async def sessions() -> None:
+    session = await agent.aget_session("s")
+    assert_type(session, Session[Any] | None)
+    typed: Session[Cart] | None = team.get_session("s")
+    if typed is not None:
+        assert_type(typed.state, Cart)
+        assert_type(typed.name, str | None)
+        assert_type(typed.runs(), list[RunOutput | TeamRunOutput])
+    for info in await agent.alist_sessions(user_id="ann"):
+        assert_type(info, SessionInfo)
+        assert_type(info.position, int)
+    assert_type(agent.list_runs(status="PAUSED"), list[RunOutput | TeamRunOutput])
+    assert_type(await agent.adelete_user("ann", cancel=True), int)
+
+
+def sell(cart: Cart) -> None:
+    cart.items.append("sold")
+
+
+async def sell_later(state: dict[str, Any]) -> None:
+    state["stock"] -= 1
+
+
+async def updates() -> None:
+    assert_type(agent.update_session_state(sell), dict[str, Any])
+    assert_type(await agent.aupdate_session_state(sell_later), dict[str, Any])
+    assert_type(agent.update_session_state(lambda state: state.update(n=1)), dict[str, Any])
+    assert_type(agent.update_session_state({"n": 1}), dict[str, Any])
