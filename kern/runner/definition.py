@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 import pydantic
 
@@ -40,7 +40,7 @@ from kern.usage import UsageLimits
 
 Instructions = str | Sequence[str] | Callable[..., Any]
 
-log = named("kern")
+log: Final = named("kern")
 
 _ON_BUSY = get_args(OnBusy)
 _mutex = threading.Lock()
