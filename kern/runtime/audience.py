@@ -57,7 +57,7 @@ class Audience:
             buffer = buffer or EventBuffer()
             buffer.observers = (record,)
         self._buffer = buffer
-        self.hears_events = self._listen is Listen.everything or bool(buffer and buffer.observers)
+        self.hears_events: bool = self._listen is Listen.everything or bool(buffer and buffer.observers)
         """Somebody hears every event: the consumer or an observer."""
 
     @property
@@ -150,7 +150,7 @@ class Out:
         self._name = source
         """Under whose name the consumer hears the answer."""
         self.of_value = of_value
-        self.hears_events = audience.hears_events
+        self.hears_events: bool = audience.hears_events
         """Somebody hears every event of this run."""
         self._queue = audience.queue
         """Where the answer goes as it comes; None if the consumer does not hear it."""
