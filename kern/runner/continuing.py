@@ -10,7 +10,7 @@ import pydantic
 from pydantic_core import from_json
 
 from kern.errors import SessionOwnershipError, UsageError
-from kern.run.output import RunOutput, TeamRunOutput, output_from_dict
+from kern.run.output import RunOutput, TeamRunOutput
 from kern.run.requirement import RunRequirement
 from kern.runner.checks import check_id, check_limits, check_seconds
 from kern.runner.compile import request
@@ -75,9 +75,7 @@ async def continuation(
     )
     asked = request(definition, RunInput(value=None, messages=[]), options)
     with reading(row):
-        stored = output_from_dict(from_json(row.data))
-    if (
-        asked.user_id != stored.user_id
-    ):  # before the id is noted as one that goes on: it would hold the owner up
+        owner = from_json(row.data).get("user_id")
+    if asked.user_id != owner:  # before the id is noted as one that goes on: it would hold the owner up
         raise SessionOwnershipError(row.session_id)
-    return replace(asked, metadata=stored.metadata, resume=Resume(answers), on_duplicate=None)
+    return replace(asked, resume=Resume(answers), on_duplicate=None)

@@ -66,7 +66,7 @@ def settle(run: Run, function: Function, site: CallSite) -> Go | ToolOutcome:
     need = need_of(function)
     if need is None:
         return Go()
-    requirement = run.resolved.pop(site.call.id, None)  # it holds for this one call
+    requirement = run.progress.answers.pop(site.call.id, None)  # it holds for this one call
     if requirement is None or not requirement.is_resolved:
         if requirement is None:
             requirement = _requirement(run, function, site, need)

@@ -128,10 +128,11 @@ def _finish(run: Run) -> None:
         if output.status is not RunStatus.paused:
             run.messages += left_open(run)
     _note(run)
-    run.own.duration = (run.own.duration or 0.0) + run.elapsed
-    output.metrics = run.own
+    own = run.progress.own
+    own.duration = (own.duration or 0.0) + run.elapsed
+    output.metrics = own
     if run.children:  # a copy: the next part of a paused run counts on from its own
-        output.metrics = replace(run.own, details={k: replace(v) for k, v in run.own.details.items()})
+        output.metrics = replace(own, details={k: replace(v) for k, v in own.details.items()})
         for child in run.children:
             output.metrics.include(child.output.metrics)
     output.requirements = [
@@ -160,14 +161,14 @@ async def _turns(run: Run) -> Answer | None:
             run.debug("assistant: %s %s", message.content or "", message.tool_calls or "")
             calls = message.tool_calls
         if calls:
-            run.has_called = True
+            run.progress.has_called = True
             run.out.calls_begin()
             outcomes = await run_calls(run, calls)
             if any(outcome.pending for outcome in outcomes):
                 ended = zip(calls, outcomes, strict=True)
-                run.settled = {call.id: outcome for call, outcome in ended if not outcome.pending}
+                run.progress.ended = {call.id: outcome for call, outcome in ended if not outcome.pending}
                 return None
-            run.settled.clear()
+            run.progress.ended.clear()
             for call, outcome in zip(calls, outcomes, strict=True):
                 run.messages.append(tool_message(call, outcome))
                 run.output.add_media(outcome.media)
@@ -277,7 +278,7 @@ def _choice(run: Run) -> str | dict[str, Any] | None:
     spec = run.spec
     if run.calls_used_up:
         return "none" if spec.answer_tool is None else {"name": spec.answer_tool}
-    if run.has_called and spec.tool_choice not in (None, "none"):
+    if run.progress.has_called and spec.tool_choice not in (None, "none"):
         return "auto"
     return spec.tool_choice
 
@@ -303,10 +304,10 @@ def _may_pass(error: KernError) -> bool:
 async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSink) -> Message:
     """One request to a model, counted and told; returns its message."""
     output = run.output
-    if run.spec.max_requests is not None and run.requests >= run.spec.max_requests:
+    if run.spec.max_requests is not None and run.progress.requests >= run.spec.max_requests:
         raise UsageLimitExceeded("requests of one run (max_requests)", run.spec.max_requests)
     run.tree.ledger.reserve_request()
-    run.requests += 1
+    run.progress.requests += 1
     run.out.event(ModelRequestStartedEvent(run.source, model.id, model.provider))
     run.out.begin_turn()
     if verbose := run.tree.request.debug > 1:  # what is to be shown costs something
@@ -337,8 +338,8 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     if message.reasoning_content:
         output.reasoning_content = message.reasoning_content
     out = run.out
-    if run.own.time_to_first_token is None and out.first_text_after is not None:
-        run.own.time_to_first_token = out.turn_began - run.started + out.first_text_after
+    if run.progress.own.time_to_first_token is None and out.first_text_after is not None:
+        run.progress.own.time_to_first_token = out.turn_began - run.started + out.first_text_after
     if run.out.hears_events:
         run.out.event(
             ModelRequestCompletedEvent(
@@ -351,7 +352,7 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
 
 def _count(run: Run, model: Model, usage: Usage) -> None:
     run.tree.ledger.count(usage)
-    run.own.count(f"{model.provider}/{model.id}", usage)
+    run.progress.own.count(f"{model.provider}/{model.id}", usage)
 
 
 async def drive_child(run: Run) -> RunOutput | TeamRunOutput:

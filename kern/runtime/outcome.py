@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 from pydantic_core import from_json
 
-from kern._json import finite
-from kern.messages import Media, ToolCall
+from kern._json import finite, jsonable
+from kern.messages import MEDIA, Media, Shelf, ToolCall, media_by_kind
 from kern.run.tool_execution import ToolExecution
 from kern.state.order import TurnSlot
 
@@ -64,6 +64,34 @@ class ToolOutcome:
     media: Sequence[Media] = ()
     media_told: bool = False
     show: bool = False
+
+    def to_dict(self, shelf: Shelf) -> dict[str, Any]:
+        """The outcome as JSON; its media are on the shelf."""
+        data: dict[str, Any] = {"content": self.content}
+        data.update({name: True for name in _FLAGS if getattr(self, name)})
+        if self.answer is not None:
+            data["answer"] = {
+                "content": jsonable(self.answer.content),
+                "content_type": self.answer.content_type,
+            }
+            if self.answer.last_turn is not None:
+                data["answer"]["last_turn"] = self.answer.last_turn
+        for name, items in media_by_kind(self.media).items():
+            data[name] = [item.to_dict(shelf) for item in items]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The reverse of `to_dict`."""
+        return cls(
+            data["content"],
+            **{name: True for name in _FLAGS if name in data},
+            answer=Answer(**data["answer"]) if "answer" in data else None,
+            media=[kind.from_dict(item) for name, kind in MEDIA.items() for item in data.get(name, ())],
+        )
+
+
+_FLAGS = tuple(flag.name for flag in fields(ToolOutcome) if flag.default is False)
 
 
 @dataclass(slots=True, frozen=True)

@@ -17,12 +17,12 @@ from kern.run.tool_execution import ToolExecution
 from kern.runtime.approval import check_input
 from kern.runtime.hooked import HookedTool
 from kern.runtime.lease import Lease, lease_of_run
-from kern.runtime.paused import Paused, paused_of
+from kern.runtime.pause import Pause
 from kern.runtime.request import RunInput
 from kern.runtime.run import Run, Tree
 from kern.runtime.session import LiveSession
 from kern.runtime.spec import DelegatingTool, RunRequest
-from kern.runtime.stored import fill_media, media_of, reading
+from kern.runtime.stored import fill_media, reading
 from kern.runtime.toolrun import FunctionTool
 from kern.usage import Metrics
 
@@ -104,12 +104,13 @@ async def restore(tree: Tree) -> Run:
         raise RunConflictError(
             f"run {request.run_id!r} does not wait for anybody: its status is {row.status}"
         )
-    paused = paused_of(row)
-    _check_runner(request, row, paused.output)
+    pause = Pause.from_row(row)
+    _check_runner(request, row, pause.output)
     answers = {answer.id: answer for answer in request.resume.requirements}
-    run = Run(tree, request.spec, paused.input, row.run_id)
-    tree.audience.go_on_after(paused.seq)
-    await _restore(run, row, paused, answers)
+    tree.request = replace(request, metadata=pause.output.metadata)
+    run = Run(tree, request.spec, _input(pause), row.run_id)
+    tree.audience.go_on_after(pause.seq)
+    await _restore(run, row, pause, answers)
     if answers:
         unknown = ", ".join(answer.tool_name for answer in answers.values())
         raise UsageError(f"run {request.run_id!r} does not wait for an answer to: {unknown}")
@@ -129,19 +130,19 @@ def _check_runner(request: RunRequest, row: RunRow, output: RunOutput | TeamRunO
         )
 
 
-async def _restore(run: Run, row: RunRow, paused: Paused, answers: dict[str, RunRequirement]) -> None:
+def _input(pause: Pause) -> RunInput:
+    return RunInput(value=pause.output.input, messages=pause.input)
+
+
+async def _restore(run: Run, row: RunRow, pause: Pause, answers: dict[str, RunRequirement]) -> None:
     """Bring a new run to where the stored one stopped, with the members' runs below it."""
-    output = paused.output
+    output = pause.output
     await run.expand()
     run.generation = row.generation + 1
-    run.messages = run.call_ids.apply(paused.messages)
-    run.has_called = any(message.tool_calls for message in run.messages if not message.from_history)
-    run.own, run.requests, run.settled = paused.own, paused.requests, paused.settled
-    media = [media for message in (*run.messages, *run.input.messages) for media in message.media]
-    media += [media for outcome in run.settled.values() for media in outcome.media]
-    await fill_media(run.tree.request.db, row, [*media, *media_of(output)])
-    run.out.go_on_after(paused.spoken)
-    run.sent_back = paused.sent_back
+    run.messages = run.call_ids.apply(pause.messages)
+    run.progress = pause.progress
+    run.out.go_on_after(pause.spoken)
+    await fill_media(run.tree.request.db, row, pause.media)
     for requirement in output.requirements:
         if requirement.run_id == run.run_id:
             if requirement.tool_name not in run.spec.tools:
@@ -153,14 +154,11 @@ async def _restore(run: Run, row: RunRow, paused: Paused, answers: dict[str, Run
             if answer is not None:
                 requirement.take_answer(answer)
                 _check_input(run, requirement)
-            run.resolved[requirement.tool_call_id] = requirement
+            run.progress.answers[requirement.tool_call_id] = requirement
     output.status = RunStatus.running
     output.requirements = []
     run.output = output
-    open_calls = {call.id for call in run.messages[-1].tool_calls}
-    run.done = {tool.tool_call_id: tool for tool in output.tools if tool.tool_call_id in open_calls}
-    run.tool_calls = sum(tool.result is not None for tool in output.tools)
-    run.tree.ledger.resume(run.own, run.tool_calls)
+    run.tree.ledger.resume(run.progress.own, run.progress.tool_calls)
     await _restore_children(run, answers)
 
 
@@ -180,11 +178,11 @@ async def _restore_children(run: Run, answers: dict[str, RunRequirement]) -> Non
                     f"{run.spec.label} has no member {row.runner_id!r} any more, whose run waits; continue "
                     "with the team as it was when the run was paused, and give members names or ids"
                 )
-            paused = paused_of(row)
+            pause = Pause.from_row(row)
             alone = len(run.messages[-1].tool_calls) == 1 and not isinstance(tool, HookedTool)
-            child = tool.team.child(run, spec, paused.input, row.run_id, alone=alone)
+            child = tool.team.child(run, spec, _input(pause), row.run_id, alone=alone)
             run.paused[row.run_id] = child
-            await _restore(child, row, paused, answers)
+            await _restore(child, row, pause, answers)
 
 
 async def _ended(run: Run, row: RunRow) -> Run:

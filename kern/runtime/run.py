@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,14 +17,13 @@ from kern.run.events import (
 )
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.run.requirement import RunRequirement
-from kern.run.tool_execution import ToolExecution
 from kern.runtime.audience import Audience, Out
 from kern.runtime.call_ids import CallIds
 from kern.runtime.deadline import Deadline
 from kern.runtime.debug import debug
 from kern.runtime.fate import Fate
 from kern.runtime.identity import new_output, source_of
-from kern.runtime.outcome import ToolOutcome
+from kern.runtime.progress import Progress
 from kern.runtime.request import RunInput
 from kern.runtime.session import LiveSession
 from kern.runtime.spec import RunnerSpec, RunRequest
@@ -36,7 +34,7 @@ from kern.state.codec import decode
 from kern.state.order import TurnSlot
 from kern.state.patch import wire
 from kern.state.scope import Change, Scope, Writer
-from kern.usage import Metrics, UsageLedger
+from kern.usage import UsageLedger
 
 log: Final = named("kern")
 
@@ -122,11 +120,6 @@ class Run:
     """What an attempt under the same id has come to, which failed."""
     deadline: Deadline | None = None
     """When the run has to have ended; None for a member's."""
-    tool_calls = 0
-    requests = 0
-    """Requests to models, those that failed included."""
-    has_called = False
-    """A turn of the run has called a tool: a `tool_choice` that forces a call has had its effect."""
 
     def __init__(
         self,
@@ -147,18 +140,12 @@ class Run:
         self.parent = parent
         self.messages: list[Message] = []
         self.children: list[Run] = []
-        self.own: Metrics = Metrics()
-        """What this run has used itself, without the runs below it."""
+        self.progress: Progress = Progress()
+        """What it has used, and what has become of the calls of its last turn."""
         self.generation = 0
         """How many times the run was continued after a pause."""
         self.requirements: list[RunRequirement] = []
         """What calls of this run wait for."""
-        self.resolved: dict[str, RunRequirement] = {}
-        """Answers of people, by tool call id."""
-        self.done: dict[str, ToolExecution] = {}
-        """Calls of the last turn that were begun before a pause."""
-        self.settled: dict[str, ToolOutcome] = {}
-        """What calls of the last turn have come to, where others of that turn wait for a person."""
         self.paused: dict[str, Run] = {}
         """Members' runs that go on after a pause, by run id."""
         self.started: float = time.perf_counter()
@@ -170,8 +157,6 @@ class Run:
         """The model's last answer is a refusal."""
         self.answered = False
         """Its output has the answer."""
-        self.sent_back: Counter[str] = Counter()
-        """How often a tool, or the check of the answer, has had the model try again."""
         self.turn_slots: asyncio.Semaphore = asyncio.Semaphore(spec.parallel_calls)
         self.member_slots: asyncio.Semaphore = asyncio.Semaphore(spec.parallel_calls)
         self.source = source_of(tree.request, spec, run_id, None if parent is None else parent.source)
@@ -208,7 +193,7 @@ class Run:
     def calls_used_up(self) -> bool:
         """`tool_call_limit` allows no further tool call."""
         limit = self.spec.tool_call_limit
-        return limit is not None and self.tool_calls >= limit
+        return limit is not None and self.progress.tool_calls >= limit
 
     @property
     def out_of_time(self) -> bool:
@@ -232,8 +217,9 @@ class Run:
         Raises:
             ModelBehaviorError: It has been tried often enough.
         """
-        self.sent_back[who] += 1
-        if self.sent_back[who] > MOST_TRIES_AGAIN:
+        sent_back = self.progress.sent_back
+        sent_back[who] += 1
+        if sent_back[who] > MOST_TRIES_AGAIN:
             raise ModelBehaviorError(
                 f"{self.spec.label}: {who} has sent the model back {MOST_TRIES_AGAIN} times, "
                 f"and still: {complaint}"

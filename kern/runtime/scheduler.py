@@ -23,7 +23,7 @@ from kern.runtime.deadline import Deadline
 from kern.runtime.duplicates import RunStored, wait_for
 from kern.runtime.engine import announce, drive, terminal_event
 from kern.runtime.lease import Lease
-from kern.runtime.paused import row_extras
+from kern.runtime.pause import row_extras
 from kern.runtime.reconcile import RowsWithConflicts
 from kern.runtime.run import Run, Tree
 from kern.runtime.sealing import seal

@@ -141,7 +141,7 @@ async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
 
 def _slots(run: Run, calls: list[ToolCall]) -> dict[str, TurnSlot]:
     """The order of those calls that may touch the session state, by call id; other calls hold nobody up."""
-    stateful = [call.id for call in calls if call.id not in run.settled and _touches_state(run, call)]
+    stateful = [call.id for call in calls if call.id not in run.progress.ended and _touches_state(run, call)]
     if len(stateful) < 2:
         return {}
     return dict(zip(stateful, TurnOrder(len(stateful)).slots(), strict=True))
@@ -155,9 +155,9 @@ def _touches_state(run: Run, call: ToolCall) -> bool:
 async def _run_call(
     run: Run, call: ToolCall, slot: TurnSlot | None = None, *, alone: bool = False
 ) -> ToolOutcome:
-    if (settled := run.settled.get(call.id)) is not None:  # before a pause; it is not made again
+    if (settled := run.progress.ended.get(call.id)) is not None:  # before a pause; it is not made again
         return settled
-    done = run.done.get(call.id)
+    done = run.progress.begun.get(call.id)
     async with run.turn_slots:
         # For people and the record: empty where they are no JSON object.
         execution = done or ToolExecution(call.id, call.name, arguments_of(call) or {})
@@ -191,8 +191,8 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
     limit = run.spec.tool_call_limit
     run.tree.ledger.reserve_tool_call()
     if call.name != run.spec.answer_tool:
-        run.tool_calls += 1
-        if limit is not None and run.tool_calls > limit:
+        run.progress.tool_calls += 1
+        if limit is not None and run.progress.tool_calls > limit:
             return ToolOutcome(f"Not called: the limit of {limit} tool calls is used up.", error=True)
     if tool is None:
         known = ", ".join(run.spec.tools) or "none"
