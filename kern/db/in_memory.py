@@ -182,7 +182,12 @@ class InMemoryDb(Db):
     ) -> list[RunRow]:
         """Runs of any session that the application started, the newest first."""
         with self._mutex:
-            rows: Iterator[RunRow] = reversed(self._runs.values())
+            session = None if session_id is None else self._sessions.get(session_id)
+            if session is not None and (before is None or before in session.runs):
+                known = session.runs  # whatever other sessions have
+            else:
+                known = self._runs
+            rows: Iterator[RunRow] = reversed(known.values())
             if before is not None:
                 rows = islice(dropwhile(lambda run: run.run_id != before, rows), 1, None)
             chosen = (

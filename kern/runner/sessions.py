@@ -58,13 +58,13 @@ class SessionAccess(Definition):
     async def alist_sessions(
         self, *, user_id: str | None = None, limit: int = 100, before: int | None = None
     ) -> list[SessionInfo]:
-        """The sessions in this database, the last used one first, without their states.
+        """The sessions in this database without their states, the one with the latest commit first.
 
-        They are in the order of their last commits, which no clock that is set back can change.
+        The order counts commits, so that clocks do not matter.
 
         Args:
             user_id: Only this user's sessions. None is trusted code: the sessions of all users.
-            limit: At most so many.
+            limit: The largest number of sessions to return.
             before: For the next page: `position` of the last session of the page before. A session that is
                 used meanwhile moves to the front, and is not listed twice.
         """
@@ -81,17 +81,17 @@ class SessionAccess(Definition):
         limit: int = 100,
         before: str | None = None,
     ) -> list[Output]:
-        """The stored runs that applications started, the newest first; members' runs are part of theirs.
+        """The stored runs of agents and teams, the newest first. Members' runs are not listed.
 
-        `list_runs(status="PAUSED")` has all runs that wait for a person, with their `requirements`. A run is
-        stored when it ends or pauses, and keeps its place when it is continued.
+        `list_runs(status="PAUSED")` returns all runs that wait for a person, with their `requirements`. A run
+        is stored when it ends or pauses, and keeps its place when it is continued.
 
         Args:
             session_id: Only runs of this session. None is all sessions, not the default one.
             status: Only runs with this status.
             user_id: Only runs in this user's sessions; with `session_id` it has to be the owner. None is
                 trusted code: the runs of all users.
-            limit: At most so many. Runs that cannot be read are logged and left out.
+            limit: The largest number of runs to return. Runs that cannot be read are logged and left out.
             before: For the next page: `run_id` of the last run of the page before.
 
         Raises:

@@ -109,6 +109,12 @@ class ListingConformance:
             assert await run_pages(db, limit, session_id="anns") == ["r4", "r2", "r0"]
             assert await run_pages(db, limit, user_id="ann") == ["r5", "r4", "r2", "r0"]
 
+    async def test_a_page_may_begin_at_a_run_that_the_list_itself_leaves_out(self, db: Db) -> None:
+        await put_runs(db)
+        assert ids(await db.list_runs(session_id="anns", before="r3")) == ["r2", "r0"]
+        assert ids(await db.list_runs(user_id="ann", before="r3")) == ["r2", "r0"]
+        assert ids(await db.list_runs(status="COMPLETED", before="m2")) == ["r0"]
+
     async def test_a_run_that_goes_on_keeps_its_place_in_a_list_and_changes_its_status(self, db: Db) -> None:
         await put_runs(db)
         continued = run_row("r1", session_id="nobodys", generation=1)
