@@ -164,13 +164,13 @@ async def test_a_recursive_class_and_a_wrapped_schema() -> None:
     assert model.requests[0].response_format.name == "film"
 
 
-async def test_nulls_of_the_strict_dialect_stand_for_defaults() -> None:
+async def test_nulls_of_the_strict_dialect_stand_for_defaults_where_null_is_no_value() -> None:
     class Options(BaseModel):
         size: int = 5
         note: str | None = "none given"
 
     model = OneWay("native", ['{"size": null, "note": null}'])
-    assert (await Agent(model=model, output_schema=Options).arun("x")).content == Options()
+    assert (await Agent(model=model, output_schema=Options).arun("x")).content == Options(note=None)
     in_words = OneWay("none", ['{"size": 1, "note": null}'])
     assert (await Agent(model=in_words, output_schema=Options).arun("x")).content == Options(
         size=1, note=None

@@ -16,6 +16,7 @@ from kern.run.tool_execution import ToolExecution
 from kern.runtime.ending import NOT_DECIDED
 
 _NOT_BEGUN = "[This call was not carried out.]"
+_EMPTY = "[The answer was empty.]"  # many servers want those who speak to take turns, and say something
 _NO_RESULT = "[The run ended before this call did; it may have acted all the same.]"
 _FOLLOWS = "[This is the answer, which follows.]"
 _LEFT_OUT = "[A request whose answer was refused by a check is left out here.]"
@@ -59,8 +60,13 @@ class Recalled:
 
     def prompt(self) -> list[Message]:
         """The same for a model, which is told also how the run ended."""
-        if not self.stands or self.ending is None:
-            return self.messages()
+        if not self.stands:
+            return []
+        if self.ending is None:
+            closing = self.closing
+            if closing is None or not (closing.content or closing.commentary or closing.media):
+                closing = Message("assistant", _EMPTY)
+            return [*self.opening, *self.question, *self.steps, closing]
         question = [Message("user", _LEFT_OUT)] if self.refused else self.question
         said = self.closing.content if self.closing is not None else None
         closing = Message("assistant", f"{said}\n\n{self.ending}" if said else self.ending)
@@ -141,7 +147,7 @@ def _last(own: Sequence[Message]) -> Message | None:
     last = own[-1] if own else None
     if last is None or last.role != "assistant" or last.tool_calls:
         return None
-    return last if last.content or last.commentary or last.provider_data else None
+    return last if last.content or last.commentary or last.provider_data or last.media else None
 
 
 def _steps(own: Sequence[Message], output: RunOutput | TeamRunOutput) -> Iterator[Message]:

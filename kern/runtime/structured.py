@@ -101,16 +101,26 @@ class JsonForm:
             enforced: The provider was given `response_format` or `tool_definition`.
 
         Raises:
-            BadAnswer: There is none.
+            BadAnswer: There is none, or there are several that differ.
         """
         failure: BadAnswer | None = None
+        fitting: list[Answer] = []
         for value in _values(text):
             try:
                 if (found := non_finite(value)) is not None:
                     raise BadAnswer(f"That is no JSON: {found} is no JSON number.")
-                return self.validate(undo_strict(value, self.schema) if enforced and self._strict else value)
+                answer = self.validate(
+                    undo_strict(value, self.schema) if enforced and self._strict else value
+                )
             except BadAnswer as error:
                 failure = failure or error
+            else:
+                if all(answer.content != other.content for other in fitting):
+                    fitting.append(answer)
+        if len(fitting) > 1:  # a draft, an example, a second thought: nobody can tell which is the answer
+            raise BadAnswer(f"That holds {len(fitting)} different JSON values that fit the schema.")
+        if fitting:
+            return fitting[0]
         raise failure or BadAnswer("That is no JSON.")
 
     def validate(self, value: Any) -> Answer:
@@ -189,18 +199,28 @@ def _unwrapped(declared: Mapping[str, Any]) -> tuple[str, Schema]:
 
 
 def _values(text: str) -> Iterator[Any]:
-    """The JSON values in a text, the likeliest first: of several the last, since a draft comes before."""
+    """The different JSON values in a text, the last one first: what is wrong with that is told."""
     try:
         yield from_json(text.strip())
         return
     except ValueError:
         pass
-    for match in reversed(list(_FENCED.finditer(text))):
+    _, thought, said = text.rpartition("</think>")
+    found = _found(said)
+    if not found and thought:
+        found = _found(text)
+    yield from reversed(found.values())
+
+
+def _found(text: str) -> dict[str, Any]:
+    """The values in code fences, and then all that begin with a bracket, by how they are written."""
+    values = []
+    for match in _FENCED.finditer(text):
         try:
-            yield from_json(match[1].strip())
+            values.append(from_json(match[1].strip()))
         except ValueError:
             continue
-    yield from reversed(list(_amid_words(text)))
+    return {json.dumps(value, sort_keys=True): value for value in (*_amid_words(text), *values)}
 
 
 def _amid_words(text: str) -> Iterator[Any]:

@@ -78,7 +78,8 @@ def _all_required(schema: Schema) -> Schema:
 def undo_strict(value: Any, schema: Schema) -> Any:
     """The value without the nulls that only the strict dialect asked for.
 
-    A property that `schema` does not require and that is null is taken out, so that its default applies.
+    A property that `schema` does not require and that is null is taken out, so that its default applies; but
+    a null that is one of the property's own values was meant, and stays.
 
     Args:
         value: A JSON value that follows `strict_schema(schema)`.
@@ -229,9 +230,31 @@ def _undone(value: Any, schema: Any, root: Schema) -> Any:
         return {
             name: _undone(item, properties.get(name), root)
             for name, item in value.items()
-            if item is not None or name in required or name not in properties
+            if item is not None or name in required or _is_meant(properties.get(name), root)
         }
     return value
+
+
+def _is_meant(part: Any, root: Schema) -> bool:
+    """Whether a null is one of the property's own values, and another one than its default."""
+    if not isinstance(part, dict):
+        return True
+    return part.get("default", ...) is not None and _takes_null(part, root)
+
+
+def _takes_null(part: Any, root: Schema) -> bool:
+    if not isinstance(part, dict):
+        return part is not False
+    if "$ref" in part and not _takes_null(resolved(part["$ref"], root), root):
+        return False
+    for keyword in ("anyOf", "oneOf"):
+        if keyword in part and not any(_takes_null(other, root) for other in part[keyword]):
+            return False
+    if not all(_takes_null(other, root) for other in part.get("allOf", ())):
+        return False
+    kinds = part.get("type", "null")
+    allowed = "null" in (kinds if isinstance(kinds, list) else [kinds])
+    return allowed and None in part.get("enum", [None]) and part.get("const") is None
 
 
 def _fitting(value: Any, schemas: list[Schema], root: Schema) -> Schema | None:

@@ -152,7 +152,7 @@ async def test_an_error_inside_the_stream_is_an_error(server: ReplayServer, sink
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
-async def test_reasoning_is_shown_and_goes_back_until_the_turn_is_over(
+async def test_reasoning_is_shown_and_goes_back_with_the_calls_of_its_turn(
     server: ReplayServer, sink: Sink, name: str
 ) -> None:
     calls = [call(0, "call_a", "add", "{}")]
@@ -166,7 +166,7 @@ async def test_reasoning_is_shown_and_goes_back_until_the_turn_is_over(
     await model(server).respond(ModelRequest(said), sink)
     assert server.asked[1].body["messages"][2][name] == "Hmm."
     await model(server).respond(ModelRequest([*said, Message("user", "And?")]), sink)
-    assert name not in server.asked[2].body["messages"][2]
+    assert server.asked[2].body["messages"][2][name] == "Hmm."
 
 
 async def test_a_second_choice_is_left_alone(server: ReplayServer, sink: Sink) -> None:

@@ -6,13 +6,13 @@ The format: https://platform.openai.com/docs/api-reference/chat/create
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kern.errors import UsageError
 from kern.messages import Audio, File, Image, Media, Message, ToolCall
 from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
-from kern.models.openai._history import call_id, record_of, shown_media, sound_arguments
+from kern.models.openai._history import call_id, call_name, record_of, shown_media, sound_arguments
 from kern.models.openai._media import (
     audio_format,
     data_url,
@@ -36,11 +36,25 @@ REPLAYED: dict[str, type] = {"reasoning_details": list, "extra_content": dict}
 what Gemini wants to see again."""
 
 _ID = 40  # characters of a call's id that OpenAI takes here
+_NO_REASONING = " "
+"""For a message without reasoning, where a server wants one in each: Kimi and DeepSeek refuse "" there."""
 
 
-def encode(request: ModelRequest, model: str, *, official: bool) -> dict[str, Any]:
-    """The parts of the body that the request decides."""
-    body: dict[str, Any] = {"model": model, "messages": list(_messages(request, model, official))}
+def encode(
+    request: ModelRequest, model: str, *, official: bool, wants_reasoning: bool = False
+) -> dict[str, Any]:
+    """The parts of the body that the request decides.
+
+    Args:
+        request: The request.
+        model: The model that is asked.
+        official: OpenAI itself is asked, or Azure.
+        wants_reasoning: The server has refused assistants' messages without `reasoning_content`.
+    """
+    messages = list(_messages(request, model, official))
+    if wants_reasoning:
+        _add_reasoning(messages, request)
+    body: dict[str, Any] = {"model": model, "messages": messages}
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
         if request.tool_choice is not None:
@@ -53,7 +67,7 @@ def encode(request: ModelRequest, model: str, *, official: bool) -> dict[str, An
 
 
 def _messages(request: ModelRequest, model: str, official: bool) -> Iterator[dict[str, Any]]:
-    last_user = max((i for i, m in enumerate(request.messages) if m.role == "user"), default=-1)
+    called = _turns_with_calls(request.messages)
     attached: dict[str, list[dict[str, Any]]] = {}
     for index, message in enumerate(request.messages):
         if attached and message.role != "tool":
@@ -64,13 +78,33 @@ def _messages(request: ModelRequest, model: str, official: bool) -> Iterator[dic
             yield {"role": "tool", "tool_call_id": call_id(message.tool_call_id, _ID), "content": text}
         elif message.role == "assistant":
             spoken = "\n\n".join(filter(None, (message.commentary, text)))
-            yield _assistant(message, spoken, model, in_turn=index > last_user)
+            yield _assistant(message, spoken, model, called=called[index])
         else:
             yield _said(message, text, parts, official)
             continue
         if parts:
             attached.setdefault(message.role, []).extend(parts)
     yield from _attachments(attached)
+
+
+def _turns_with_calls(messages: Sequence[Message]) -> list[bool]:
+    """For each message whether a call was made between the users' messages before and after it."""
+    called: list[bool] = []
+    turn: list[Message] = []
+    for message in messages:
+        if message.role == "user":
+            called += [any(said.tool_calls for said in turn)] * len(turn)
+            turn = []
+        turn.append(message)
+    return called + [any(said.tool_calls for said in turn)] * len(turn)
+
+
+def _add_reasoning(encoded: list[dict[str, Any]], request: ModelRequest) -> None:
+    """Put reasoning into all messages of assistants: their own, whichever model's, or none to speak of."""
+    said = iter([message for message in request.messages if message.role == "assistant"])
+    for data in encoded:
+        if data["role"] == "assistant":
+            data.setdefault(REASONING_NAMES[0], next(said).reasoning_content or _NO_REASONING)
 
 
 def _said(message: Message, text: str, parts: list[dict[str, Any]], official: bool) -> dict[str, Any]:
@@ -95,7 +129,7 @@ def _attachments(attached: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str
             yield {"role": "user", "content": [{"type": "text", "text": words}, *parts]}
 
 
-def _assistant(message: Message, text: str, model: str, *, in_turn: bool) -> dict[str, Any]:
+def _assistant(message: Message, text: str, model: str, *, called: bool) -> dict[str, Any]:
     # Text is never null: llama-cpp-python fails on null beside tool calls.
     said: dict[str, Any] = {"role": "assistant", "content": text}
     if message.tool_calls:
@@ -106,16 +140,17 @@ def _assistant(message: Message, text: str, model: str, *, in_turn: bool) -> dic
     for name, kind in REPLAYED.items():
         if isinstance(value := record.get(name), kind) and value:
             said[name] = value
-    # Servers with thinking models (DeepSeek, Kimi) want their reasoning back until the turn is over,
-    # under the name that they gave it, and only then.
+    # Servers with thinking models (DeepSeek, Kimi) want their reasoning back, under the name that they gave
+    # it, if the turn has calls: in all later requests, too, or they refuse them
+    # (https://api-docs.deepseek.com/guides/thinking_mode). Reasoning of other turns they would pass over.
     told = record.get("reasoning")
-    if in_turn and message.tool_calls and told in REASONING_NAMES and "reasoning_details" not in said:
+    if called and message.reasoning_content and told in REASONING_NAMES and "reasoning_details" not in said:
         said[told] = message.reasoning_content
     return said
 
 
 def _call(call: ToolCall, model: str) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": sound_arguments(call)}
+    function = {"name": call_name(call.name), "arguments": sound_arguments(call)}
     data: dict[str, Any] = {"id": call_id(call.id, _ID), "type": "function", "function": function}
     record = record_of(call.provider_data, PROVIDER, model)
     if record is not None and isinstance(extra := record.get("extra_content"), Mapping):

@@ -6,6 +6,7 @@ Earlier messages come out of rows, which are data from outside: what does not fi
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -45,12 +46,28 @@ def sound_arguments(call: ToolCall) -> str:
     return "{}" if value is None else to_json({BROKEN_ARGUMENTS: text}).decode()
 
 
+_FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST_NAME = 64
+
+
+def call_name(given: str) -> str:
+    """The name of an earlier call as providers take it: OpenAI and others refuse a prompt with any other.
+
+    A model may have made one up. The result of the call tells it that there is no such tool.
+    """
+    return shortened(_FOREIGN.sub("_", given), given, _LONGEST_NAME) or "unnamed"
+
+
 def call_id(given: str | None, longest: int) -> str:
     """The id of a call, cut to what OpenAI takes; another provider's may be longer."""
-    given = given or ""
-    if len(given) <= longest:
-        return given
-    return f"{given[: longest - 9]}-{hashlib.sha256(given.encode(errors='replace')).hexdigest()[:8]}"
+    return shortened(given or "", given or "", longest)
+
+
+def shortened(text: str, given: str, longest: int) -> str:
+    """`text`, cut if it is too long, and then told from others by a hash of what was given."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest - 9]}-{hashlib.sha256(given.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def shown_media(

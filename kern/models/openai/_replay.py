@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kern.messages import Message, ToolCall
-from kern.models.openai._history import call_id, record_of, sound_arguments
+from kern.models.openai._history import call_id, call_name, record_of, sound_arguments
 
 PROVIDER = "openai"
 """The key under which `Message.provider_data` holds what this protocol wants to see again."""
@@ -161,7 +161,7 @@ def called(call: ToolCall, model: str) -> dict[str, Any]:
     item = {
         "type": "function_call",
         "call_id": call_id(call.id, LONGEST_ID),
-        "name": call.name,
+        "name": call_name(call.name),
         "arguments": sound_arguments(call),
     }
     record = record_of(call.provider_data, PROVIDER, model)

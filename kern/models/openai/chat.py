@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from kern._log import named
+from kern.errors import ModelBadRequestError
 from kern.models._body import Reader
-from kern.models.base import DeltaSink, ModelRequest
+from kern.models.base import DeltaSink, ModelRequest, ModelResponse
 from kern.models.openai._chat_decode import ChatReader
 from kern.models.openai._chat_encode import encode
 from kern.models.openai._model import OpenAIModel
+
+log = named("kern.models")
+
+# "The `reasoning_content` in the thinking mode must be passed back to the API" (DeepSeek), "thinking is
+# enabled but reasoning_content is missing in assistant tool call message at index 2" (Kimi), and their like.
+_LACKS_REASONING = re.compile(
+    r"reasoning_content\b.*\b(passed back|missing|required)\b|\b(requires?|include) `?reasoning_content",
+    re.DOTALL,
+)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -66,9 +78,21 @@ class OpenAIChat(OpenAIModel):
     stop: str | Sequence[str] | None = None
 
     _path = "/chat/completions"
+    _wants_reasoning: bool = field(default=False, init=False)
+
+    async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
+        """Answer one request; see `Model.respond`."""
+        try:
+            return await super().respond(request, sink)
+        except ModelBadRequestError as error:
+            if self._wants_reasoning or not _LACKS_REASONING.search(str(error)):
+                raise
+            self._wants_reasoning = True
+            log.warning("%r: %s; asked again with reasoning in each message", self, error)
+        return await super().respond(request, sink)
 
     def _body(self, request: ModelRequest, *, official: bool) -> dict[str, Any]:
-        body = encode(request, self.id, official=official)
+        body = encode(request, self.id, official=official, wants_reasoning=self._wants_reasoning)
         body.update(self._sampling())
         if self.max_output_tokens is not None:
             body["max_completion_tokens" if official else "max_tokens"] = self.max_output_tokens
