@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -32,6 +32,7 @@ ANSWER_TOOL = "final_answer"
 CHECK = "the check of the answer"
 
 _FENCED = re.compile(r"```[\w-]*[ \t]*\n(.*?)```", re.DOTALL)
+_BRACKET = re.compile(r"[{\[]")
 _MOST_STARTS = 50
 _MOST_ERRORS = 8
 _STEP = 16
@@ -105,7 +106,8 @@ class JsonForm:
         """
         failure: BadAnswer | None = None
         fitting: list[Answer] = []
-        for value in _values(text):
+        values, drafts = _values(text)
+        for value in values:
             try:
                 if (found := non_finite(value)) is not None:
                     raise BadAnswer(f"That is no JSON: {found} is no JSON number.")
@@ -115,9 +117,11 @@ class JsonForm:
             except BadAnswer as error:
                 failure = failure or error
             else:
+                if drafts:
+                    return answer
                 if all(answer.content != other.content for other in fitting):
                     fitting.append(answer)
-        if len(fitting) > 1:  # a draft, an example, a second thought: nobody can tell which is the answer
+        if len(fitting) > 1:  # nobody can tell the answer from an example, say
             raise BadAnswer(f"That holds {len(fitting)} different JSON values that fit the schema.")
         if fitting:
             return fitting[0]
@@ -198,18 +202,22 @@ def _unwrapped(declared: Mapping[str, Any]) -> tuple[str, Schema]:
     return re.sub(r"[^\w-]", "_", str(declared.get("title", "answer"))), dict(declared)
 
 
-def _values(text: str) -> Iterator[Any]:
-    """The different JSON values in a text, the last one first: what is wrong with that is told."""
+def _values(text: str) -> tuple[list[Any], bool]:
+    """The different JSON values in a text, the last one first; and whether there is nothing else in it: then
+    each is the draft of the one that follows.
+    """
     try:
-        yield from_json(text.strip())
-        return
+        return [from_json(text.strip())], True
     except ValueError:
         pass
+    values, rest = _amid_words(text)
+    if values and not rest.strip():
+        return values[::-1], True
     _, thought, said = text.rpartition("</think>")
     found = _found(said)
     if not found and thought:
         found = _found(text)
-    yield from reversed(found.values())
+    return list(found.values())[::-1], False
 
 
 def _found(text: str) -> dict[str, Any]:
@@ -220,21 +228,27 @@ def _found(text: str) -> dict[str, Any]:
             values.append(from_json(match[1].strip()))
         except ValueError:
             continue
-    return {json.dumps(value, sort_keys=True): value for value in (*_amid_words(text), *values)}
+    return {json.dumps(value, sort_keys=True): value for value in (*_amid_words(text)[0], *values)}
 
 
-def _amid_words(text: str) -> Iterator[Any]:
+def _amid_words(text: str) -> tuple[list[Any], str]:
+    """The values that begin with a bracket, and the words around them."""
     decoder, at = json.JSONDecoder(), 0
+    values: list[Any] = []
+    words = ""
     for _ in range(_MOST_STARTS):
-        found = re.compile(r"[{\[]").search(text, at)
+        found = _BRACKET.search(text, at)
         if found is None:
-            return
+            break
+        words += text[at : found.start()]
         try:
             value, at = decoder.raw_decode(text, found.start())
         except (ValueError, RecursionError):
             at = found.start() + 1
+            words += found[0]
             continue
-        yield value
+        values.append(value)
+    return values, words + text[at:]
 
 
 def _line(detail: Mapping[str, Any]) -> str:

@@ -123,6 +123,8 @@ async def test_of_two_values_that_fit_neither_is_taken(text: str, json_mode: boo
     [
         TWO,
         f"{TWO}{TWO}",
+        f"{ONE}\n\n{TWO}",
+        f'{ONE}{TWO}{{"other": 1}}',
         f"{TWO}\n\nThat is: ```json\n{TWO}\n```",
         f'Not {{"amount": 1}}, but {TWO}, for {{"nobody": 3}}.',
         f"<think>Perhaps {ONE}?</think>{TWO}",
