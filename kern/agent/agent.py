@@ -11,8 +11,7 @@ from kern.runner.options import RunOptions
 from kern.runner.session_state import StateAccess
 from kern.runner.sessions import SessionAccess
 from kern.runner.terminal import Terminal
-from kern.runtime.run import Run
-from kern.runtime.spec import RunnerSpec
+from kern.runtime.run import Run, RunnerSpec
 
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True)

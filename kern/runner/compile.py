@@ -25,7 +25,7 @@ from kern.runtime.audience import Listen
 from kern.runtime.debug import show_debug_messages
 from kern.runtime.hooked import hooked
 from kern.runtime.request import Retries, RunInput
-from kern.runtime.spec import RunnableTool, RunnerSpec, RunRequest, Step
+from kern.runtime.run import RunnableTool, RunnerSpec, RunRequest, Step
 from kern.state.resolve import fill
 from kern.state.shape import Shape
 from kern.state.spec import StateSpec

@@ -17,7 +17,7 @@ from kern.runner.compile import request
 from kern.runner.definition import Definition, database_of
 from kern.runner.options import RunOptions
 from kern.runtime.request import Resume, RunInput
-from kern.runtime.spec import RunRequest
+from kern.runtime.run import RunRequest
 from kern.runtime.stored import reading
 from kern.usage import UsageLimits
 

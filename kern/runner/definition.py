@@ -29,7 +29,7 @@ from kern.runner.past_runs import HISTORY_TOOL
 from kern.runner.state_tool import STATE_TOOL
 from kern.runner.tools import Compiled, checked
 from kern.runtime.request import OnBusy
-from kern.runtime.spec import RunnerSpec
+from kern.runtime.run import RunnerSpec
 from kern.runtime.structured import json_form
 from kern.state.merge import Policies, policy_path
 from kern.state.spec import Migration

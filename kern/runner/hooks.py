@@ -18,8 +18,7 @@ from kern.run.events import (
 )
 from kern.runner.definition import Definition
 from kern.runtime.invoke import invoke
-from kern.runtime.run import Run
-from kern.runtime.spec import RunnerSpec, Step
+from kern.runtime.run import Run, RunnerSpec, Step
 from kern.tools.inject import call_kwargs
 from kern.tools.signature import signature_of
 

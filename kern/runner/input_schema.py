@@ -12,8 +12,7 @@ from pydantic import ValidationError
 
 from kern.errors import InputCheckError, UsageError
 from kern.messages import Message
-from kern.runtime.run import Run
-from kern.runtime.spec import RunnerSpec
+from kern.runtime.run import Run, RunnerSpec
 from kern.runtime.structured import BadAnswer, JsonForm, json_form
 
 Input: TypeAlias = "str | Sequence[Any] | Mapping[str, Any] | Message | pydantic.BaseModel"

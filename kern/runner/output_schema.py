@@ -15,9 +15,8 @@ from kern.runner.definition import Definition
 from kern.runner.options import RunOptions
 from kern.runtime.engine import ask
 from kern.runtime.outcome import Again, Answer
-from kern.runtime.run import Run
-from kern.runtime.sink import AnswerSink, AsideSink
-from kern.runtime.spec import Review, RunnerSpec, SinkFactory
+from kern.runtime.run import Review, Run, RunnerSpec, SinkFactory
+from kern.runtime.sink import AnswerSink, AsideSink, RunSink
 from kern.runtime.structured import (
     ANSWER_TOOL,
     CHECK,
@@ -34,6 +33,15 @@ _PARSE = (
     "Turn the text that you are given into structured data. Take all of it from the text; invent nothing."
 )
 _CALL = f"When you have all that you need, answer by calling the tool `{ANSWER_TOOL}`, and not in words."
+
+
+def _aside(run: Run) -> RunSink:
+    return AsideSink(run.out)
+
+
+def _words(run: Run) -> RunSink:
+    return AnswerSink(run.out)
+
 
 Prompt = Callable[[Run], Awaitable[list[Message]]]
 
@@ -53,7 +61,7 @@ def with_output(spec: RunnerSpec, definition: Definition, options: RunOptions) -
         spec = replace(spec, structured=True, after=(partial(_settle, schema), *spec.after))
     if writer is not None or parser is not None:
         review = partial(_review_by_others, writer, parser, schema)
-        return replace(spec, sink=AsideSink, review=_both(spec.review, review))
+        return replace(spec, sink=_aside, review=_both(spec.review, review))
     if schema is None:
         return spec
     models = [spec.model, *spec.retries.fallbacks]
@@ -75,7 +83,7 @@ def _structured(spec: RunnerSpec, schema: JsonForm, way: Way) -> RunnerSpec:
     """`spec`, with the model itself giving the structured answer."""
     spec = replace(
         spec,
-        sink=lambda run: GrowingSink(run, schema),
+        sink=lambda run: GrowingSink(run.out, schema),
         review=_both(spec.review, reviewing(schema, enforced=way == "native")),
     )
     if way == "native":
@@ -145,7 +153,7 @@ async def _review_by_others(
     if writer is not None:
         wanted = schema if parser is None else None
         asked = [*run.messages, Message("user", _instruction(run, _WRITE, writer, wanted))]
-        sink: SinkFactory = AnswerSink if parser is None else AsideSink
+        sink: SinkFactory = _words if parser is None else _aside
         reply, answer = await _ask(run, writer, asked, wanted, sink)
         run.messages[-1] = reply
         if parser is None:
@@ -171,7 +179,7 @@ async def _ask(
     model: Model,
     messages: Sequence[Message],
     schema: JsonForm | None,
-    sink: SinkFactory = AsideSink,
+    sink: SinkFactory = _aside,
 ) -> tuple[Message, Answer]:
     """What another model than the run's own answers: a text, sent to `sink`, or what fits the schema."""
     if schema is None:
@@ -185,7 +193,7 @@ async def _ask(
             messages,
             tools={},
             response_format=schema.response_format() if enforced else None,
-            sink=lambda run: GrowingSink(run, schema),
+            sink=lambda run: GrowingSink(run.out, schema),
         )
         try:
             answer = schema.read(reply.content or "", enforced=enforced)

@@ -47,7 +47,9 @@ class Summarize:
         ]
         failure: BaseException
         try:
-            answer = await ask(run, self.model or run.spec.model, messages, tools={}, sink=SilentSink)
+            answer = await ask(
+                run, self.model or run.spec.model, messages, tools={}, sink=lambda run: SilentSink(run.out)
+            )
         except KernError as error:
             failure = error
         except asyncio.CancelledError as error:

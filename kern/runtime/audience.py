@@ -144,7 +144,7 @@ class Out:
         speaks_for_above: bool = False,
         of_value: bool = False,
     ) -> None:
-        self._audience = audience
+        self.audience = audience
         self._above = above
         self.source = source
         self._name = source
@@ -183,12 +183,12 @@ class Out:
     def event(self, event: Event) -> None:
         """Tell those who hear every event; never waits."""
         if self.hears_events:
-            self._audience.put(event)
+            self.audience.put(event)
 
     def aside(self, text: str, tool_call_id: str | None = None) -> None:
         """Say a text that is no part of the answer."""
         if self.hears_events:
-            self._audience.put(RunIntermediateContentEvent(self.source, text, tool_call_id))
+            self.audience.put(RunIntermediateContentEvent(self.source, text, tool_call_id))
 
     @property
     def streams(self) -> bool:
@@ -197,8 +197,8 @@ class Out:
 
     async def wait_for_consumer(self) -> None:
         """Wait for a slow consumer. Only where the run does not have the session state."""
-        if self._audience.full:
-            await self._audience.drain()
+        if self.audience.full:
+            await self.audience.drain()
 
     # The text of a turn, or of a tool, as it comes.
 
@@ -270,7 +270,7 @@ class Out:
 
     def take_back(self) -> bool:
         """The text of the turn is void: it is made again. False if the consumer cannot be told of that."""
-        if self._shown and self._audience.reads_text:
+        if self._shown and self.audience.reads_text:
             return False
         self._spoken.drop()
         return True

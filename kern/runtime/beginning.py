@@ -71,7 +71,7 @@ class Beginning:
         leases.append(await held.enter_async_context(claimed(request.db, request.run_id)))
         await self.active.look()  # before anything that a person has confirmed is done
         tree = self._tree()
-        run = await restore(tree)
+        run = await restore(tree, request.spec)
         self.active.tree = tree
         return run, leases
 
@@ -90,7 +90,7 @@ class Beginning:
                 yield self._new()
                 return
             async with claimed(request.db, request.run_id):
-                yield await restore(self._tree())
+                yield await restore(self._tree(), request.spec)
 
     async def _looked_up(self, held: AsyncExitStack, leases: list[Lease]) -> Attempt | None:
         """Have the session, and see that nothing else bears the id that the caller has given."""

@@ -24,8 +24,7 @@ from kern.db.in_memory import InMemoryDb
 from kern.errors import SessionOwnershipError, ShutdownError, StoreError
 from kern.run.cancel import CancelResult
 from kern.runtime.fate import Fate
-from kern.runtime.run import Tree, log
-from kern.runtime.spec import RunRequest
+from kern.runtime.run import RunRequest, Tree, log
 
 POLL_SECONDS = 1.0
 """How often the database is asked whether another process wants a run to be cancelled."""

@@ -10,7 +10,7 @@ from kern.errors import RunConflictError, SessionBusyError, SessionError
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.control import ActiveRun, inside_of
 from kern.runtime.deadline import Deadline
-from kern.runtime.spec import RunRequest
+from kern.runtime.run import RunRequest
 from kern.runtime.stored import load_output
 
 _FAILED = (RunStatus.error.value, RunStatus.cancelled.value)

@@ -43,10 +43,9 @@ from kern.run.output import RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.ending import left_open
 from kern.runtime.files import loaded
 from kern.runtime.outcome import Again, Answer, ToolOutcome
-from kern.runtime.run import Run
+from kern.runtime.run import Run, RunnableTool, SinkFactory
 from kern.runtime.sealing import check, failure_of, give_way, seal
 from kern.runtime.sink import AnswerSink, RunSink
-from kern.runtime.spec import RunnableTool, SinkFactory
 from kern.runtime.started import Started, starting_call
 from kern.runtime.toolrun import run_calls, tool_message
 from kern.usage import Usage
@@ -249,7 +248,9 @@ async def ask(
         for attempt in range(again + 1):
             if failure is not None:
                 await _before_another(run, failure, failed + 1, retries.wait(attempt))
-            deltas = (sink or run.spec.sink or AnswerSink)(run)
+            made = sink or run.spec.sink
+            deltas = AnswerSink(run.out) if made is None else made(run)
+            deltas.model = asked
             choice = _choice(run) if chosen else None
             offered = chosen if choice != "none" or asked.has_choice_none else {}
             request = ModelRequest(

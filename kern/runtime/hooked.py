@@ -18,8 +18,7 @@ from kern._told import sole
 from kern.errors import UsageError
 from kern.models.base import ToolDefinition
 from kern.runtime.outcome import Answer, CallSite, ToolOutcome, arguments_of
-from kern.runtime.run import Run
-from kern.runtime.spec import DelegatingTool, Roster, RunnableTool, StatefulTool
+from kern.runtime.run import DelegatingTool, Roster, Run, RunnableTool, StatefulTool
 from kern.runtime.tool_hooks import Chain, Piece, rounds_of
 from kern.state.stepping import OffTurn
 from kern.tools.function import Hook

@@ -2,49 +2,75 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from kern.models.base import Model
 from kern.run.events import EventSource
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
-from kern.runtime.request import RunInput
-from kern.runtime.spec import RunnerSpec, RunRequest
+from kern.runtime.request import RunInput, RunTerms
 
 
-def source_of(request: RunRequest, spec: RunnerSpec, run_id: str, above: EventSource | None) -> EventSource:
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Named:
+    """An agent or a team, as events name it.
+
+    Args:
+        id: Its id.
+        name: Its name, for people.
+        is_team: Its events are a team's.
+    """
+
+    id: str
+    name: str | None
+    is_team: bool
+
+    @property
+    def label(self) -> str:
+        """How people and paths call it."""
+        return self.name or self.id
+
+
+def source_of(terms: RunTerms, runner: Named, run_id: str, above: EventSource | None) -> EventSource:
     """What the events of a run say of it.
 
     Args:
+        terms: What all runs of the request have in common.
+        runner: Who runs.
+        run_id: The run.
         above: The source of the run that delegated to it.
     """
     return EventSource(
         run_id=run_id,
-        session_id=request.session_id,
+        session_id=terms.session_id,
         parent_run_id=None if above is None else above.run_id,
-        agent_id=None if spec.is_team else spec.id,
-        agent_name=None if spec.is_team else spec.name,
-        team_id=spec.id if spec.is_team else None,
-        team_name=spec.name if spec.is_team else None,
-        is_team=spec.is_team,
+        agent_id=None if runner.is_team else runner.id,
+        agent_name=None if runner.is_team else runner.name,
+        team_id=runner.id if runner.is_team else None,
+        team_name=runner.name if runner.is_team else None,
+        is_team=runner.is_team,
         nested_depth=0 if above is None else above.nested_depth + 1,
-        path=(*(() if above is None else above.path), spec.label),
+        path=(*(() if above is None else above.path), runner.label),
     )
 
 
 def new_output(
-    request: RunRequest, spec: RunnerSpec, source: EventSource, input: RunInput
+    terms: RunTerms, source: EventSource, model: Model, input: RunInput
 ) -> RunOutput | TeamRunOutput:
     """The output of a run that begins."""
     output: RunOutput | TeamRunOutput
-    if spec.is_team:
+    run_id, session_id = source.run_id, terms.session_id
+    if source.is_team:
         output = TeamRunOutput(
-            run_id=source.run_id, session_id=request.session_id, team_id=spec.id, team_name=spec.name
+            run_id=run_id, session_id=session_id, team_id=source.team_id, team_name=source.team_name
         )
     else:
         output = RunOutput(
-            run_id=source.run_id, session_id=request.session_id, agent_id=spec.id, agent_name=spec.name
+            run_id=run_id, session_id=session_id, agent_id=source.agent_id, agent_name=source.agent_name
         )
     output.parent_run_id = source.parent_run_id
-    output.user_id = request.user_id
+    output.user_id = terms.user_id
     output.input = input.value
-    output.model, output.model_provider = spec.model.id, spec.model.provider
-    output.metadata = request.metadata
+    output.model, output.model_provider = model.id, model.provider
+    output.metadata = terms.metadata
     output.status = RunStatus.running
     return output

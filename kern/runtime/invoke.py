@@ -12,10 +12,12 @@ from kern._sync.threads import threads
 from kern.run.context import RunContext
 from kern.runtime.returned import Listener, called_anew, close_unused, ended, ended_here, goes_on
 from kern.runtime.run import Run
+from kern.state.block import Handle
 from kern.state.call import CallState
 from kern.state.enclosing import inside
 from kern.state.offload import off_loop
 from kern.state.order import TurnSlot
+from kern.state.scope import Writer
 from kern.state.stepping import step
 from kern.state.transaction import keeps_edits
 from kern.tools.signature import Kind
@@ -48,8 +50,8 @@ class FunctionCall:
         self.state: CallState | None = None
         self.context: RunContext[Any] | None = None
         if takes_context:
-            self.state = run.call_state(label, tool_call_id, slot)
-            self.context = run.context(self.state)
+            self.state = _state(run, label, tool_call_id, slot)
+            self.context = _context(run, self.state)
 
     async def carry_out(self, function: Callable[[], Any], *, is_async: bool) -> Any:
         """Call `function`, an async one on the loop; returns what it comes to, a generator as `Pieces`."""
@@ -164,3 +166,30 @@ async def invoke(
         arguments = {**arguments, context_parameter: call.context}
     is_async = kind in ("async", "async_generator")
     return await call.carry_out(lambda: function(**arguments), is_async=is_async)
+
+
+def _state(run: Run, function: str, tool_call_id: str | None, slot: TurnSlot | None) -> CallState:
+    """The transaction for one call."""
+    writer = Writer(run.run_id, run.source.path, function, tool_call_id)
+    tree = run.tree
+    shape = tree.request.state.shape
+    return CallState(tree.scope, writer, session=tree.session.key, owner=tree, shape=shape, slot=slot)
+
+
+def _context(run: Run, call: CallState) -> RunContext[Any]:
+    """What the function is told of the run."""
+    source, request = run.source, run.tree.request
+    above = run.parent.spec.id if run.parent is not None else None
+    return RunContext(
+        run_id=run.run_id,
+        session_id=request.session_id,
+        user_id=request.user_id,
+        dependencies=request.dependencies,
+        metadata=request.metadata,
+        agent_id=None if run.spec.is_team else run.spec.id,
+        team_id=run.spec.id if run.spec.is_team else above,
+        tool_call_id=call.writer.tool_call_id,
+        parent_run_id=source.parent_run_id,
+        messages=lambda: run.messages,
+        state=Handle(call),
+    )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import pydantic
+
+from kern.db.base import Db
 from kern.messages import Message
 from kern.models.base import Model
 from kern.run.requirement import RunRequirement
+from kern.state.spec import StateSpec
+from kern.usage import UsageLimits
 
 OnBusy = Literal["share", "queue", "reject"]
 """What a run does when its session has one already: work beside it, wait for its end, or refuse."""
@@ -70,3 +75,40 @@ class Retries:
         if attempt == 0:
             return 0.0
         return self.delay * (2 ** (attempt - 1) if self.exponential else 1)
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class RunTerms:
+    """The terms of a run that the application asks for: all but who runs, and on what.
+
+    Args:
+        db: Where the session is kept.
+        state: What is declared of the session's state.
+        session_state: The run's own `session_state=`, or None.
+        overwrite_state: Drop what is stored before that is merged in.
+        on_busy: What to do when the session has a run already.
+        on_duplicate: What to do when a run of that id is stored, or goes on; None for an id that was made for
+            this run, which is not looked up.
+        timeout: Seconds that the run may take, from now on.
+        usage_limits: What the run and all below it may use.
+        resume: Go on with a paused run instead of beginning one.
+        skip_events: Keep the run's events with it, but for those of these names; None: keep none.
+        debug: How much is logged of the run: the `debug_level`, or 0.
+    """
+
+    db: Db
+    run_id: str
+    session_id: str
+    user_id: str | None = None
+    state: StateSpec = field(default_factory=StateSpec)
+    session_state: Mapping[str, Any] | pydantic.BaseModel | None = None
+    overwrite_state: bool = False
+    on_busy: OnBusy = "share"
+    on_duplicate: OnDuplicate | None = None
+    dependencies: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+    usage_limits: UsageLimits | None = None
+    resume: Resume | None = None
+    skip_events: Collection[str] | None = None
+    debug: int = 0

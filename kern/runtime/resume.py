@@ -19,9 +19,8 @@ from kern.runtime.hooked import HookedTool
 from kern.runtime.lease import Lease, lease_of_run
 from kern.runtime.pause import Pause
 from kern.runtime.request import RunInput
-from kern.runtime.run import Run, Tree
+from kern.runtime.run import DelegatingTool, Run, RunnerSpec, Tree
 from kern.runtime.session import LiveSession
-from kern.runtime.spec import DelegatingTool, RunRequest
 from kern.runtime.stored import fill_media, reading
 from kern.runtime.toolrun import FunctionTool
 from kern.usage import Metrics
@@ -88,7 +87,7 @@ def _claim(db: Db, run_id: str, untouched: Callable[[], Awaitable[bool]] | None 
     )
 
 
-async def restore(tree: Tree) -> Run:
+async def restore(tree: Tree, spec: RunnerSpec) -> Run:
     """The top-level run of a request to go on, with the members' runs below it.
 
     Raises:
@@ -105,10 +104,10 @@ async def restore(tree: Tree) -> Run:
             f"run {request.run_id!r} does not wait for anybody: its status is {row.status}"
         )
     pause = Pause.from_row(row)
-    _check_runner(request, row, pause.output)
+    _check_runner(spec, row, pause.output)
     answers = {answer.id: answer for answer in request.resume.requirements}
     tree.request = replace(request, metadata=pause.output.metadata)
-    run = Run(tree, request.spec, _input(pause), row.run_id)
+    run = Run(tree, spec, _input(pause), row.run_id)
     tree.audience.go_on_after(pause.seq)
     await _restore(run, row, pause, answers)
     if answers:
@@ -117,16 +116,16 @@ async def restore(tree: Tree) -> Run:
     return run
 
 
-def _check_runner(request: RunRequest, row: RunRow, output: RunOutput | TeamRunOutput) -> None:
+def _check_runner(spec: RunnerSpec, row: RunRow, output: RunOutput | TeamRunOutput) -> None:
     if row.parent_run_id is not None:
         raise UsageError(
             f"run {row.run_id!r} is a member's; continue the run that it is part of "
             f"(its parent is {row.parent_run_id!r})"
         )
-    if isinstance(output, TeamRunOutput) != request.spec.is_team:
+    if isinstance(output, TeamRunOutput) != spec.is_team:
         kind = "a team's" if isinstance(output, TeamRunOutput) else "an agent's"
         raise UsageError(
-            f"run {row.run_id!r} is {kind}, of {row.runner_id!r}: {request.spec.label!r} cannot continue it"
+            f"run {row.run_id!r} is {kind}, of {row.runner_id!r}: {spec.label!r} cannot continue it"
         )
 
 

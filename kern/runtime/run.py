@@ -1,16 +1,20 @@
-"""A run in progress, and the tree of runs that one request of the application's grows into."""
+"""A run: the spec of an agent or a team that can run, and the tree of runs that one request grows into.
+
+The engine knows neither `Agent` nor `Team`. A team is a spec whose members are tools.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol, runtime_checkable
 
 from kern._log import named
 from kern.errors import ModelBehaviorError
 from kern.messages import Message
-from kern.run.context import RunContext
+from kern.models.base import Model, ResponseFormat, ToolDefinition
 from kern.run.events import (
     EventSource,
     SessionStateChangedEvent,
@@ -22,24 +26,132 @@ from kern.runtime.call_ids import CallIds
 from kern.runtime.deadline import Deadline
 from kern.runtime.debug import debug
 from kern.runtime.fate import Fate
-from kern.runtime.identity import new_output, source_of
+from kern.runtime.identity import Named, new_output, source_of
+from kern.runtime.outcome import Again, Answer, CallSite, ToolOutcome
 from kern.runtime.progress import Progress
-from kern.runtime.request import RunInput
+from kern.runtime.request import Retries, RunInput, RunTerms
 from kern.runtime.session import LiveSession
-from kern.runtime.spec import RunnerSpec, RunRequest
+from kern.runtime.sink import RunSink
 from kern.runtime.started import Started
-from kern.state.block import Handle
-from kern.state.call import CallState
 from kern.state.codec import decode
-from kern.state.order import TurnSlot
 from kern.state.patch import wire
-from kern.state.scope import Change, Scope, Writer
+from kern.state.scope import Change, Scope
 from kern.usage import UsageLedger
 
 log: Final = named("kern")
 
 MOST_TRIES_AGAIN = 3
 """How often, in one run, each tool and the check of the answer may have the model try again."""
+
+
+class RunnableTool(Protocol):
+    """What the engine can call for the model: a function of the application's, or a delegation."""
+
+    @property
+    def definition(self) -> ToolDefinition:
+        """The tool as the model is told of it."""
+        ...
+
+    async def run(self, run: Run, site: CallSite) -> ToolOutcome:
+        """Carry the call out for `run`; an error that is raised is told to the model as a text."""
+        ...
+
+
+class StatefulTool:
+    """A tool whose functions may touch the session state: those calls of one turn do so in their order.
+
+    Args:
+        touches_state: One of its functions takes a `run_context`.
+    """
+
+    __slots__ = ("touches_state",)
+
+    def __init__(self, *, touches_state: bool) -> None:
+        self.touches_state: bool = touches_state
+
+
+@runtime_checkable
+class DelegatingTool(RunnableTool, Protocol):
+    """A tool that has runs of other agents and teams do the work."""
+
+    @property
+    def team(self) -> Roster:
+        """Who may do it."""
+        ...
+
+
+class Roster(Protocol):
+    """Those whom a run may have do its work."""
+
+    @property
+    def specs(self) -> Mapping[str, RunnerSpec]:
+        """Who they are, by id."""
+        ...
+
+    def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
+        """A member's run below `run`, heard as members are.
+
+        Args:
+            alone: As in `CallSite`.
+        """
+        ...
+
+
+Step = Callable[["Run"], Awaitable[None]]
+Review = Callable[["Run", Message], Awaitable[Answer | Again]]
+SinkFactory = Callable[["Run"], "RunSink"]
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class RunnerSpec(Named):
+    """An agent or a team, ready to run.
+
+    Args:
+        model: Who answers.
+        tools: What the model may call, by name.
+        prompt: Makes the conversation up to the first request: system message, history, input.
+        expand: Makes the spec that is really meant, at the beginning of a run: where members or tools are
+            known only then.
+        before: Steps before the prompt is made, such as hooks that check the input.
+        review: Decides whether a message without tool calls is the answer; None: its text is.
+        after: Steps once the answer is there, such as hooks that check it.
+        response_format: The schema that the provider is to enforce.
+        structured: The answer is a value that fits a schema; texts on the way to it are none of it.
+        sink: Where the model's text goes as it comes, if it is not the answer as it stands.
+        tool_choice: As in `ModelRequest`.
+        tool_call_limit: How many tool calls a run may make; None for any number.
+        answer_tool: The tool that ends the run with its answer, if there is one; it counts towards no limit.
+        max_requests: How many requests to models a run may make; None for any number.
+        parallel_calls: How many calls of one turn run at once.
+        retries: What to do when a model request fails.
+        stores_children: The run's row repeats the outputs of the runs below it.
+    """
+
+    model: Model
+    tools: Mapping[str, RunnableTool]
+    prompt: Callable[[Run], Awaitable[list[Message]]]
+    expand: Callable[[Run], Awaitable[RunnerSpec]] | None = None
+    before: Sequence[Step] = ()
+    review: Review | None = None
+    after: Sequence[Step] = ()
+    response_format: ResponseFormat | None = None
+    structured: bool = False
+    sink: SinkFactory | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    tool_call_limit: int | None = None
+    answer_tool: str | None = None
+    max_requests: int | None = None
+    parallel_calls: int = 16
+    retries: Retries = field(default_factory=Retries)
+    stores_children: bool = False
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class RunRequest(RunTerms):
+    """A run that the application asks for."""
+
+    spec: RunnerSpec
+    input: RunInput
 
 
 class Tree:
@@ -55,7 +167,7 @@ class Tree:
 
     def __init__(
         self,
-        request: RunRequest,
+        request: RunTerms,
         session: LiveSession,
         scope: Scope,
         audience: Audience,
@@ -169,7 +281,7 @@ class Run:
             of_value=spec.structured,
         )
         """What it says to those who hear it."""
-        self.output = new_output(tree.request, spec, self.source, input)
+        self.output = new_output(tree.request, self.source, spec.model, input)
         tree.runs.append(self)
 
     async def expand(self) -> None:
@@ -238,33 +350,6 @@ class Run:
         run = Run(self.tree, spec, input, run_id, self, heard=heard, speaks_for_parent=speaks_for_parent)
         self.children.append(run)
         return run
-
-    def call_state(
-        self, function: str, tool_call_id: str | None = None, slot: TurnSlot | None = None
-    ) -> CallState:
-        """The transaction for one call of a function of the application's."""
-        writer = Writer(self.run_id, self.source.path, function, tool_call_id)
-        tree = self.tree
-        shape = tree.request.state.shape
-        return CallState(tree.scope, writer, session=tree.session.key, owner=tree, shape=shape, slot=slot)
-
-    def context(self, call: CallState) -> RunContext[Any]:
-        """What that function is told of the run."""
-        team = self.spec.id if self.spec.is_team else self.parent.spec.id if self.parent is not None else None
-        request = self.tree.request
-        return RunContext(
-            run_id=self.run_id,
-            session_id=request.session_id,
-            user_id=request.user_id,
-            dependencies=request.dependencies,
-            metadata=request.metadata,
-            agent_id=None if self.spec.is_team else self.spec.id,
-            team_id=team,
-            tool_call_id=call.writer.tool_call_id,
-            parent_run_id=self.source.parent_run_id,
-            messages=lambda: self.messages,
-            state=Handle(call),
-        )
 
     def debug(self, message: str, *args: object, level: int = 1) -> None:
         """Log for `debug_mode`, from that `debug_level` on, under the run's path."""

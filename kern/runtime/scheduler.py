@@ -25,10 +25,9 @@ from kern.runtime.engine import announce, drive, terminal_event
 from kern.runtime.lease import Lease
 from kern.runtime.pause import row_extras
 from kern.runtime.reconcile import RowsWithConflicts
-from kern.runtime.run import Run, Tree
+from kern.runtime.run import Run, RunRequest, Tree
 from kern.runtime.sealing import seal
 from kern.runtime.session import LiveSession, live_sessions
-from kern.runtime.spec import RunRequest
 from kern.runtime.started import starting_call
 from kern.runtime.stream import EventBuffer
 from kern.state.block import Handle

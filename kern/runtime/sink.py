@@ -6,21 +6,28 @@ from typing import Final
 
 from kern._log import named
 from kern.messages import Message
+from kern.models.base import Model
 from kern.run.events import ReasoningContentDeltaEvent
-from kern.runtime.run import Run
+from kern.runtime.audience import Out
 
 log: Final = named("kern")
 
 
 class RunSink:
-    """Where a model puts the deltas of one request."""
+    """Where a model puts the deltas of one request.
 
-    __slots__ = ("_audience", "_out", "_run")
+    Args:
+        out: The run's.
+    """
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._out = run.out
-        self._audience = run.tree.audience
+    __slots__ = ("_out", "model")
+
+    model: Model | None
+    """Who is asked."""
+
+    def __init__(self, out: Out) -> None:
+        self._out = out
+        self.model = None
 
     @property
     def streams(self) -> bool:
@@ -51,18 +58,16 @@ class RunSink:
 
     def retrying(self, error: Exception, attempt: int, delay: float) -> None:
         """The request is tried again; nothing of it was shown."""
-        log.warning(
-            "%s: attempt %d failed, the next one in %.1f s: %s", self._run.spec.model, attempt, delay, error
-        )
+        log.warning("%s: attempt %d failed, the next one in %.1f s: %s", self.model, attempt, delay, error)
 
     @property
     def full(self) -> bool:
         """The consumer is behind."""
-        return self._audience.full
+        return self._out.audience.full
 
     async def drain(self) -> None:
         """Wait until the consumer has caught up."""
-        await self._audience.drain()
+        await self._out.audience.drain()
 
 
 class AnswerSink(RunSink):

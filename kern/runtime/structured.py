@@ -20,10 +20,10 @@ from kern._json import non_finite
 from kern.errors import RetryAgentRun, UsageError
 from kern.messages import Message
 from kern.models.base import ResponseFormat, ToolDefinition
+from kern.runtime.audience import Out
 from kern.runtime.outcome import Again, Answer, CallSite, ToolOutcome
-from kern.runtime.run import Run
+from kern.runtime.run import Review, Run
 from kern.runtime.sink import RunSink
-from kern.runtime.spec import Review
 from kern.tools.json_check import misfits
 from kern.tools.result import without_tags
 from kern.tools.schema import Schema, strict_schema, undo_strict
@@ -305,8 +305,8 @@ class GrowingSink(RunSink):
 
     __slots__ = ("_loop", "_next_at", "_parts", "_planned", "_schema", "_sent", "_size")
 
-    def __init__(self, run: Run, schema: JsonForm) -> None:
-        super().__init__(run)
+    def __init__(self, out: Out, schema: JsonForm) -> None:
+        super().__init__(out)
         self._schema = schema
         self._parts: list[str] = []
         self._size = 0

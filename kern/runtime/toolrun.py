@@ -24,8 +24,7 @@ from kern.runtime.files import loaded
 from kern.runtime.invoke import invoke
 from kern.runtime.outcome import CallSite, ToolOutcome, arguments_of
 from kern.runtime.returned import Listener
-from kern.runtime.run import Run
-from kern.runtime.spec import StatefulTool
+from kern.runtime.run import Run, StatefulTool
 from kern.runtime.started import Started, starting_call
 from kern.runtime.tool_hooks import Chain, pieces_of
 from kern.state.order import TurnOrder, TurnSlot

@@ -21,8 +21,7 @@ from kern.runtime.ending import deeds
 from kern.runtime.engine import drive_child
 from kern.runtime.outcome import Answer, CallSite, ToolOutcome
 from kern.runtime.request import RunInput
-from kern.runtime.run import Run
-from kern.runtime.spec import RunnerSpec
+from kern.runtime.run import Run, RunnerSpec
 from kern.tools.result import mention, prompt_text
 
 ONE = "delegate_task_to_member"

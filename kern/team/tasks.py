@@ -58,7 +58,7 @@ class TaskList:
 
     def sink(self, run: Run) -> RunSink:
         """Where the leader's text goes: while tasks are open it is no answer, which a consumer would hear."""
-        return AsideSink(run) if self._left(run) else AnswerSink(run)
+        return (AsideSink if self._left(run) else AnswerSink)(run.out)
 
     def _left(self, run: Run) -> list[Task]:
         """The tasks for which an answer is sent back; none once that was done often enough."""

@@ -28,8 +28,7 @@ from kern.runner.sessions import SessionAccess
 from kern.runner.terminal import Terminal
 from kern.runner.tools import check_names
 from kern.runtime.hooked import hooked
-from kern.runtime.run import Run
-from kern.runtime.spec import RunnableTool, RunnerSpec
+from kern.runtime.run import Run, RunnableTool, RunnerSpec
 from kern.team.delegation import (
     ALL,
     INFORMATION,
