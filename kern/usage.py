@@ -65,7 +65,8 @@ class UsageLimits:
     """What a run and all runs below it may use together; None means any amount.
 
     Requests and tool calls are counted before they are made, so that members in parallel cannot pass a limit
-    together. Tokens are known only after a request: the one that passes the limit is the last.
+    together; the calls of one turn are made all or none. Tokens are known only after a request: the one that
+    passes the limit is the last.
 
     Args:
         requests: Requests to models.
@@ -105,15 +106,16 @@ class UsageLedger:
             _check(name.replace("_", " "), getattr(self._used, name), getattr(limits, name))
         self._requests += 1
 
-    def reserve_tool_call(self) -> None:
-        """Count a tool call that is about to be made.
+    def reserve_tool_calls(self, count: int) -> None:
+        """Count the tool calls of a turn, which are about to be made.
 
         Raises:
-            UsageLimitExceeded: It would pass the limit; it is not counted.
+            UsageLimitExceeded: They would pass the limit; none of them is counted.
         """
         if self._limits is not None:
-            _check("tool calls", self._tool_calls, self._limits.tool_calls)
-            self._tool_calls += 1
+            if count:
+                _check("tool calls", self._tool_calls + count - 1, self._limits.tool_calls)
+            self._tool_calls += count
 
     def count(self, usage: Usage) -> None:
         """Count the tokens of a request that was made; a total that is less than its parts is their sum."""

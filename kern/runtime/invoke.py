@@ -10,6 +10,7 @@ from typing import Any
 
 from kern._sync.threads import threads
 from kern.run.context import RunContext
+from kern.runtime.outcome import Start
 from kern.runtime.returned import Listener, called_anew, close_unused, ended, ended_here, goes_on
 from kern.runtime.run import Run
 from kern.state.block import Handle
@@ -34,6 +35,7 @@ class FunctionCall:
         tool_call_id: The id of the model's call.
         slot: The call's place among those of its turn that may touch the state.
         listener: Told of a generator's pieces as they come.
+        start: Told when it begins.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class FunctionCall:
         tool_call_id: str | None = None,
         slot: TurnSlot | None = None,
         listener: Listener | None = None,
+        start: Start | None = None,
     ) -> None:
         self.listener = listener
+        self._start = start
         self.state: CallState | None = None
         self.context: RunContext[Any] | None = None
         if takes_context:
@@ -55,9 +59,15 @@ class FunctionCall:
 
     async def carry_out(self, function: Callable[[], Any], *, is_async: bool) -> Any:
         """Call `function`, an async one on the loop; returns what it comes to, a generator as `Pieces`."""
+
+        def begun() -> Any:
+            if self._start is not None:
+                self._start.begin()
+            return function()
+
         if is_async:
-            return await self._to_the_end(self.called(function, self.listener))
-        value = await self._begun_in_thread(function)
+            return await self._to_the_end(self.called(begun, self.listener))
+        value = await self._begun_in_thread(begun)
         if not goes_on(value):
             return value
         try:
@@ -145,13 +155,14 @@ async def invoke(
     tool_call_id: str | None = None,
     slot: TurnSlot | None = None,
     listener: Listener | None = None,
+    start: Start | None = None,
 ) -> Any:
     """Call `function` for `run`, with nothing round it; returns what it comes to in the end.
 
     Args:
         kind: What it looks like; what it returns says what it is.
         context_parameter: The name of the parameter that gets the `RunContext`, if there is one.
-        label, tool_call_id, slot, listener: As in `FunctionCall`.
+        label, tool_call_id, slot, listener, start: As in `FunctionCall`.
     """
     call = FunctionCall(
         run,
@@ -160,6 +171,7 @@ async def invoke(
         tool_call_id=tool_call_id,
         slot=slot,
         listener=listener,
+        start=start,
     )
     function = called_anew(function)
     if context_parameter is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from pydantic_core import from_json
 
 from kern._json import finite, jsonable
+from kern.errors import ToolError
 from kern.messages import MEDIA, Media, Shelf, ToolCall, media_by_kind
 from kern.run.tool_execution import ToolExecution
 from kern.state.order import TurnSlot
@@ -94,6 +95,36 @@ class ToolOutcome:
 _FLAGS = tuple(flag.name for flag in fields(ToolOutcome) if flag.default is False)
 
 
+class Start:
+    """Whether the application's part of a call has begun: decided once, whichever thread comes first."""
+
+    __slots__ = ("_begun", "_open")
+
+    def __init__(self) -> None:
+        self._open = [True]  # popping is one step for all threads
+        self._begun = False
+
+    def begin(self) -> None:
+        """It begins now, if it has not yet.
+
+        Raises:
+            ToolError: The run has ended meanwhile, and has noted that the call was not made.
+        """
+        if self._begun:
+            return
+        try:
+            self._begun = self._open.pop()
+        except IndexError:
+            raise ToolError("the run ended before the call began") from None
+
+    def never(self) -> bool:
+        """It has not begun, and cannot any more."""
+        try:
+            return self._open.pop()
+        except IndexError:
+            return False
+
+
 @dataclass(slots=True, frozen=True)
 class CallSite:
     """One call that the model asks for, on its way to an outcome.
@@ -104,12 +135,14 @@ class CallSite:
         alone: It is the only call of its turn, and no hook can change what it comes to.
         slot: The place in its turn of a call that may touch the session state; None if no other call of the
             turn may.
+        start: Says to a run that is cut short whether the call was made.
     """
 
     call: ToolCall
     execution: ToolExecution
     alone: bool = False
     slot: TurnSlot | None = None
+    start: Start = field(default_factory=Start)
 
 
 def arguments_of(call: ToolCall) -> dict[str, Any] | None:

@@ -186,6 +186,7 @@ class Chain(FunctionCall):
             tool_call_id=site.call.id,
             slot=site.slot,
             listener=listener,
+            start=site.start,
         )
         self._pieces = pieces
         self._loop = asyncio.get_running_loop()

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from kern._sync.shield import in_own_task
-from kern._told import is_failure, sole, told
-from kern.errors import RetryAgentRun, StopAgentRun, ToolTimeoutError
+from kern._told import is_failure, sole, text_of, told
+from kern.errors import RetryAgentRun, StopAgentRun, ToolTimeoutError, UsageLimitExceeded
 from kern.messages import File, Image, Message, ToolCall
 from kern.models.base import ToolDefinition
 from kern.run.events import (
@@ -96,6 +96,7 @@ class FunctionTool(StatefulTool):
             tool_call_id=site.call.id,
             slot=site.slot,
             listener=listener,
+            start=site.start,
         )
 
     def _streams_content(self, run: Run, site: CallSite) -> bool:
@@ -121,8 +122,10 @@ _AT_ONCE = 128
 async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
     """Carry out all calls of one turn, together; the outcomes come in call order.
 
-    An error of a call's own is its outcome; what is raised here ends the run.
+    An error of a call's own is its outcome; what is raised here ends the run. A turn that would pass a limit
+    is not begun: none of its calls is cut off half way.
     """
+    _reserve(run, [call for call in calls if call.id not in run.progress.ended])
     if len(calls) == 1:
         return [await in_own_task(_run_call(run, calls[0], alone=True))]
     slots = _slots(run, calls)
@@ -136,6 +139,25 @@ async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
+
+
+def _reserve(run: Run, calls: Sequence[ToolCall]) -> None:
+    try:
+        run.tree.ledger.reserve_tool_calls(len(calls))
+    except UsageLimitExceeded as error:
+        for call in calls:
+            _note_not_made(_record(run, call), error)
+        raise
+
+
+def _record(run: Run, call: ToolCall) -> ToolExecution:
+    """The call in the output: that from before a pause, or a new one."""
+    execution = run.progress.begun.get(call.id)
+    if execution is None:
+        # For people and the record: empty where they are no JSON object.
+        execution = ToolExecution(call.id, call.name, arguments_of(call) or {})
+        run.output.tools.append(execution)
+    return execution
 
 
 def _slots(run: Run, calls: list[ToolCall]) -> dict[str, TurnSlot]:
@@ -156,17 +178,19 @@ async def _run_call(
 ) -> ToolOutcome:
     if (settled := run.progress.ended.get(call.id)) is not None:  # before a pause; it is not made again
         return settled
-    done = run.progress.begun.get(call.id)
     async with run.turn_slots:
-        # For people and the record: empty where they are no JSON object.
-        execution = done or ToolExecution(call.id, call.name, arguments_of(call) or {})
-        if done is None:
-            run.output.tools.append(execution)
+        execution = _record(run, call)
         if run.out.hears_events:
             run.out.event(ToolCallStartedEvent(run.source, replace(execution)))
         run.debug("calls %s(%s)", call.name, call.arguments)
         started = time.perf_counter()
-        outcome = await _outcome(run, CallSite(call, execution, alone, slot))
+        site = CallSite(call, execution, alone, slot)
+        try:
+            outcome = await _outcome(run, site)
+        except BaseException as error:
+            if site.start.never():
+                _note_not_made(execution, error)
+            raise
         if slot is not None:
             slot.passed()
         if outcome.pending:
@@ -184,11 +208,16 @@ async def _run_call(
     return outcome
 
 
+def _note_not_made(execution: ToolExecution, error: BaseException) -> None:
+    """The end of the run has kept the call from being made: nobody is to take it for made."""
+    why = text_of(error) if isinstance(error, UsageLimitExceeded) else "the run ended before"
+    execution.result, execution.tool_call_error = f"Not called: {why}.", True
+
+
 async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
     call = site.call
     tool = run.spec.tools.get(call.name)
     limit = run.spec.tool_call_limit
-    run.tree.ledger.reserve_tool_call()
     if call.name != run.spec.answer_tool:
         run.progress.tool_calls += 1
         if limit is not None and run.progress.tool_calls > limit:
@@ -198,6 +227,8 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
         return ToolOutcome(f"There is no tool named {call.name!r}. Tools: {known}.", error=True)
     try:
         async with Started(starting_call()):
+            if not isinstance(tool, FunctionTool):  # which knows it better
+                site.start.begin()
             outcome = await tool.run(run, site)
         return replace(outcome, media=await loaded(outcome.media)) if outcome.media else outcome
     except BaseException as raised:
