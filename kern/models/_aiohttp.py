@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import io
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
@@ -20,7 +20,7 @@ import httpx
 import yarl
 from aiohttp.client_proto import ResponseHandler
 
-from kern.models._connect import readable, unsent
+from kern.models._connect import poll_of, unsent
 from kern.models._inflate import ACCEPTED
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class AiohttpClient:
         connect, read, _, pool = timeout
         options = {
             "data": content if len(content) < _LARGE else io.BytesIO(content),
-            "headers": {"accept-encoding": ACCEPTED, **headers},
+            "headers": headers if "accept-encoding" in headers else {"accept-encoding": ACCEPTED, **headers},
             "allow_redirects": follow_redirects,
             "timeout": aiohttp.ClientTimeout(connect=pool, sock_connect=connect, sock_read=read),
         }
@@ -200,6 +200,7 @@ class _Handler(ResponseHandler):
         self._asked_at = 0.0
         self._leaving = -1  # bytes of the request, when it was last looked
         self._look_timer: asyncio.TimerHandle | None = None
+        self._poll: Callable[[int], object] | None = None
 
     def rest(self) -> None:
         """The request is over: bytes that come before the next one end the connection."""
@@ -208,7 +209,11 @@ class _Handler(ResponseHandler):
 
     def is_quiet(self) -> bool:
         """Nothing has come since the last answer, not even the end."""
-        return not self.should_close and self.transport is not None and not readable(self.transport)
+        if self.should_close or self.transport is None:
+            return False
+        if self._poll is None:
+            self._poll = poll_of(self.transport)
+        return self._poll is not None and not self._poll(0)
 
     def set_response_params(self, **options: Any) -> None:
         """A request is about to be sent."""

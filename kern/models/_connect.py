@@ -129,11 +129,17 @@ def unsent(transport: asyncio.WriteTransport) -> int:
 
 def readable(transport: asyncio.BaseTransport) -> bool:
     """Something has arrived that the event loop has not seen yet, such as the end."""
+    poll = poll_of(transport)
+    return poll is None or bool(poll(0))
+
+
+def poll_of(transport: asyncio.BaseTransport) -> Callable[[int], object] | None:
+    """Tells, within so many milliseconds, what has arrived by now; for as long as the connection is open."""
     sock = transport.get_extra_info("socket")
     if sock is None or sock.fileno() < 0:
-        return True
+        return None
     if not hasattr(select, "poll"):  # on Windows
-        return bool(select.select([sock], [], [], 0)[0])
+        return lambda wait: select.select([sock], [], [], wait / 1000)[0]
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+    return poll.poll

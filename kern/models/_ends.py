@@ -94,6 +94,8 @@ class Ends:
             CutFault: The answer was cut at a limit, or by a content filter.
             StreamFault: It has ended otherwise, or not at all.
         """
+        if native is None and isinstance(word, str) and word in self._good:
+            return
         said = _folded(word)
         for reason in (_folded(native), said):
             if reason in _CUT and reason not in self._good:

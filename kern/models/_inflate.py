@@ -82,5 +82,7 @@ class Inflated:
 
 def encodings(header: str) -> list[str]:
     """The names in a `content-encoding`, without those that change nothing."""
+    if not header:
+        return []
     names = [name.strip().lower() for name in header.split(",")]
     return [{"x-gzip": "gzip"}.get(name, name) for name in names if name not in ("", "identity")]

@@ -28,6 +28,8 @@ class Kept:
     @property
     def record(self) -> dict[str, Any]:
         """What has to go back with the message, by its name on the wire."""
+        if not self._details and not self._extra:
+            return {}
         details = [
             detail | {name: "".join(texts) for name, texts in pieces.items()}
             for detail, pieces in self._details

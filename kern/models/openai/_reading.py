@@ -63,8 +63,9 @@ class AnswerReader(ABC):
         """The whole answer, after the last byte."""
         if self._events is None:
             self._read_whole(self._parse(b"".join(self._body)))
-        for strand in (self._reasoning, self._commentary, self._content):
-            strand.end()
+        if self._halved:
+            for strand in (self._reasoning, self._commentary, self._content):
+                strand.end()
         response = self._respond()
         message = response.message
         # Servers that answer in one piece though asked for a stream, or stream the text in no deltas.
