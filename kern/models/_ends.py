@@ -68,6 +68,8 @@ class Ends:
 
     def graver(self, said: Any, word: Any) -> Any:
         """The one of two words of an answer that decides: a good one does not take a bad one back."""
+        if said is None:
+            return word
         return said if self._weight(said) > self._weight(word) else word
 
     def _weight(self, word: Any) -> int:

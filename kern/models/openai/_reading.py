@@ -150,6 +150,8 @@ def merged(usage: Any, later: Any) -> Any:
 def count(details: Any, name: str) -> int:
     """The number under `name`; 0 where a server leaves it, or all of `details`, out, or it is no count."""
     value = details.get(name) if isinstance(details, dict) else None
+    if type(value) is int and 0 <= value <= _MOST:  # as nearly always
+        return value
     if value is None:
         return 0
     if isinstance(value, float) and math.isfinite(value):
