@@ -62,3 +62,7 @@ class FailedRun(Protocol):
     def session_state(self) -> dict[str, Any] | None:
         """The session state at the end of the run."""
         ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        ...

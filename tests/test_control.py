@@ -243,9 +243,10 @@ async def test_eight_hundred_calls_of_one_turn_stay_within_the_bound() -> None:
     assert most == 16
 
 
-async def test_tools_that_wait_for_the_state_leave_room_for_the_one_that_has_it() -> None:
+async def test_tools_that_wait_for_the_state_leave_room_for_the_one_that_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from kern._sync.threads import ThreadPool
-    from kern.runtime import invoke
 
     def outer(run_context: RunContext) -> str:
         """Take the state, then run an agent that takes it too."""
@@ -263,11 +264,7 @@ async def test_tools_that_wait_for_the_state_leave_room_for_the_one_that_has_it(
     agent = Agent(model=ScriptedModel([ModelResponse.of(None, *calls), "done"]), tools=[outer])
     agent.session_state = {"n": 0}
     inner_agent.db = database_of(agent)
-    before = invoke.threads
-    invoke.threads = ThreadPool(places=2)
-    try:
-        output = await agent.arun("go")
-    finally:
-        invoke.threads = before
+    monkeypatch.setattr("kern.runtime.invoke.threads", ThreadPool(places=2))
+    output = await agent.arun("go")
     assert not any(tool.tool_call_error for tool in output.tools)
     assert output.session_state == {"n": 24}

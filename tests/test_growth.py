@@ -38,7 +38,7 @@ from kern.run.events import (
     ToolCallCompletedEvent,
     ToolCallStartedEvent,
 )
-from kern.run.output import ToolExecution
+from kern.run.tool_execution import ToolExecution
 from kern.runner.past_runs import _fewer_tool_calls, _newest
 from kern.runtime.call_ids import CallIds
 from kern.runtime.stream import EventBuffer
@@ -112,7 +112,7 @@ def diff_of_an_object(n: int) -> Callable[[], Any]:
 
 @path
 def a_patch_applied_and_undone(n: int) -> Callable[[], Any]:
-    old = {"keys": {f"k{x}": x for x in range(n)}, "list": list(range(n))}
+    old: dict[str, Any] = {"keys": {f"k{x}": x for x in range(n)}, "list": list(range(n))}
     new = {"keys": {k: v for k, v in old["keys"].items() if v % 3}, "list": list(range(1, n, 2))}
     operations = patch.diff(old, new)
 

@@ -263,7 +263,7 @@ async def test_pictures_that_a_provider_makes_are_in_the_output_and_not_sent_aga
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
         bodies.append((await reader.readexactly(length)).decode())
-        said = {"type": "message", "id": "msg_1", "role": "assistant"}
+        said: dict[str, Any] = {"type": "message", "id": "msg_1", "role": "assistant"}
         said["content"] = [{"type": "output_text", "text": "Here."}]
         items = [thought, made, said] if len(bodies) == 1 else [said]
         data = json.dumps({"status": "completed", "output": items}).encode()

@@ -86,7 +86,7 @@ async def _aiohttp() -> None:
 
 async def _standard_library() -> None:
     assert asyncio._get_running_loop() is asyncio.get_running_loop()
-    assert http.HTTPStatus._value2member_map_[404].phrase == "Not Found"
+    assert vars(http.HTTPStatus._value2member_map_[404])["phrase"] == "Not Found"
     assert argparse._SubParsersAction
     assert type(zlib.decompressobj()).__name__ == "Decompress"  # `zlib._Decompress` is typeshed's name for it
     task = asyncio.create_task(asyncio.sleep(0))

@@ -170,7 +170,7 @@ async def test_a_consumer_that_is_cancelled_again_while_it_waits_still_waits(sce
         await slow.wait()
         return await commit(*arguments)
 
-    scene.db.commit = slow_commit  # type: ignore[method-assign]
+    scene.db.commit = slow_commit  # type: ignore[method-assign, assignment]
 
     async def consume() -> None:
         async for _ in scene.stream():

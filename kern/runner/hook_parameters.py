@@ -9,7 +9,7 @@ from kern.errors import UsageError
 from kern.tools import call_kwargs
 from kern.tools.signature import describe, signature_of
 
-BEFORE = dict.fromkeys(
+BEFORE: dict[str, None] = dict.fromkeys(
     (
         *("run_input", "run_context", "run_id", "session_id", "user_id", "agent_id", "team_id"),
         *("metadata", "dependencies", "debug_mode"),
@@ -17,10 +17,10 @@ BEFORE = dict.fromkeys(
 )
 """A hook before a run."""
 
-AFTER = {**BEFORE, "run_output": None}
+AFTER: dict[str, None] = {**BEFORE, "run_output": None}
 """A hook after a run."""
 
-AROUND = dict.fromkeys(("function_name", "arguments", "run_context", "function_call"))
+AROUND: dict[str, None] = dict.fromkeys(("function_name", "arguments", "run_context", "function_call"))
 """A hook around the calls of tools."""
 
 

@@ -84,7 +84,7 @@ def _differ(one: Any, other: Any) -> bool:
 
 def _is_plain(tool: Tool) -> TypeIs[types.FunctionType | types.MethodType]:
     return type(tool) is types.FunctionType or (
-        type(tool) is types.MethodType and type(tool.__func__) is types.FunctionType
+        isinstance(tool, types.MethodType) and type(tool.__func__) is types.FunctionType
     )
 
 

@@ -24,7 +24,8 @@ STORED = sorted((Path(__file__).parent / "stored").glob("*.db"))
 @pytest.fixture(params=STORED, ids=lambda path: path.stem)
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A copy of a stored file."""
-    copy: Path = shutil.copy(request.param, tmp_path / "agents.db")
+    copy = tmp_path / "agents.db"
+    shutil.copy(request.param, copy)
     return copy
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
@@ -19,6 +20,7 @@ from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.testing import Answer, Fault, ModelServer, split_randomly, tool_call
 
 MODELS = [OpenAIResponses, OpenAIChat]
+Make = Callable[..., Model]
 SCHEMA = {"type": "object", "properties": {"item": {"type": "string"}}, "required": ["item"]}
 ADD = ToolDefinition("add_item", "Adds an item.", SCHEMA)
 
@@ -36,7 +38,7 @@ def respond(model: Model, sink: Sink, *messages: Message, stream: bool = True, *
 
 @pytest.mark.parametrize("make", MODELS)
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_turn_with_calls_and_its_results(make: type[Model], stream: bool, sink: Sink) -> None:
+async def test_a_turn_with_calls_and_its_results(make: Make, stream: bool, sink: Sink) -> None:
     calls = [tool_call("add_item", item="milk"), tool_call("add_item", item="Käse\u2028😀")]
     first = Answer(
         "Adding both.", tool_calls=calls, reasoning="Two items.", interleave=True, split=split_randomly(3)
@@ -59,7 +61,7 @@ async def test_a_turn_with_calls_and_its_results(make: type[Model], stream: bool
 
 
 @pytest.mark.parametrize("make", MODELS)
-async def test_strict_tools_and_structured_answers_are_accepted(make: type[Model], sink: Sink) -> None:
+async def test_strict_tools_and_structured_answers_are_accepted(make: Make, sink: Sink) -> None:
     strict = ToolDefinition("box", "Boxes.", Box.model_json_schema(), strict=True)
     async with ModelServer(['{"item": "milk", "count": 2}']) as server:
         answer = await respond(
@@ -90,7 +92,7 @@ async def test_strict_tools_and_structured_answers_are_accepted(make: type[Model
     ids=lambda fault: fault.kind,
 )
 async def test_a_fault_before_anything_was_shown_is_overcome(
-    make: type[Model], stream: bool, fault: Fault, sink: Sink
+    make: Make, stream: bool, fault: Fault, sink: Sink
 ) -> None:
     async with ModelServer([Answer("Lost words.", fault=fault), "ok"]) as server:
         answer = await respond(
@@ -102,9 +104,7 @@ async def test_a_fault_before_anything_was_shown_is_overcome(
 
 @pytest.mark.parametrize("make", MODELS)
 @pytest.mark.parametrize("fault", [Fault.cut(2), Fault.malformed(2), Fault.failed(2), Fault.incomplete(2)])
-async def test_a_fault_after_something_was_shown_is_final(
-    make: type[Model], fault: Fault, sink: Sink
-) -> None:
+async def test_a_fault_after_something_was_shown_is_final(make: Make, fault: Fault, sink: Sink) -> None:
     async with ModelServer([Answer("One two three four.", fault=fault)]) as server:
         with pytest.raises(ModelStreamError):
             await respond(make("m", base_url=server.base_url), sink, Message("user", "Hi"))
@@ -118,7 +118,7 @@ async def test_a_fault_after_something_was_shown_is_final(
     ("reason", "way_out"), [("max_output_tokens", "raise max_output_tokens"), ("content_filter", "change")]
 )
 async def test_an_answer_that_the_provider_has_cut_is_not_paid_for_again(
-    make: type[Model],
+    make: Make,
     stream: bool,
     reason: Literal["max_output_tokens", "content_filter"],
     way_out: str,
@@ -135,7 +135,7 @@ async def test_an_answer_that_the_provider_has_cut_is_not_paid_for_again(
 
 
 @pytest.mark.parametrize("make", MODELS)
-async def test_a_wrong_key_and_an_unknown_model_are_told_apart(make: type[Model], sink: Sink) -> None:
+async def test_a_wrong_key_and_an_unknown_model_are_told_apart(make: Make, sink: Sink) -> None:
     async with ModelServer([], api_key="right", models=["known"]) as server:
         with pytest.raises(ModelAuthError) as refused:
             await respond(
@@ -162,7 +162,7 @@ def consume(value: Any) -> None:
     ("make", "params"),
     [(OpenAIResponses, ResponseCreateParamsStreaming), (OpenAIChat, CompletionCreateParamsStreaming)],
 )
-async def test_the_requests_fit_the_official_types(make: type[Model], params: Any, sink: Sink) -> None:
+async def test_the_requests_fit_the_official_types(make: Make, params: Any, sink: Sink) -> None:
     """A value outside of the types, a key missing: pydantic says so (a key too many, it does not)."""
     adapter = TypeAdapter(params)
     calls = [tool_call("add_item", item="milk")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -64,7 +65,9 @@ def test_a_part_is_a_paragraph_of_its_own() -> None:
 
 
 def chat(pieces: list[str]) -> bytes:
-    deltas = [{"reasoning_content": piece} for piece in pieces] + [{"content": piece} for piece in pieces]
+    deltas: list[dict[str, Any]] = [{"reasoning_content": piece} for piece in pieces] + [
+        {"content": piece} for piece in pieces
+    ]
     call = [{"index": 0, "id": "1", "function": {"name": "f", "arguments": '{"x": "'}}]
     rest = [[{"index": 0, "function": {"arguments": piece}}] for piece in [*pieces, '"}']]
     deltas += [{"tool_calls": entries} for entries in (call, *rest)]

@@ -247,6 +247,6 @@ async def cancelled_at(events: range, team: Team, db: Db, server: ModelServer, w
             seen = await way(team, session_id, last)
             state = await team.aget_session_state(session_id)
         ends.add(await check_end(db, session_id, state, seen))
-        assert not active_runs._trees
+        assert not list(active_runs)
     assert len(live_sessions) == 0
     return ends

@@ -146,7 +146,7 @@ async def cancelled_in_the_nest(step: int, db: SqliteDb, way: Way) -> None:
             "COMPLETED",
             "CANCELLED",
         }
-        assert not active_runs._trees, "a run lives on"
+        assert not list(active_runs), "a run lives on"
         assert len(live_sessions) == 0
 
 
@@ -177,7 +177,7 @@ def test_a_sync_program_that_breaks_at_any_event_finds_the_end_stored(tmp_path: 
             ):
                 if count == last:
                     break
-            assert not active_runs._trees
+            assert not list(active_runs)
             assert len(live_sessions) == 0
             row = asyncio.run(db.load_session(session_id))
             assert row is not None

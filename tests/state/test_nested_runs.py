@@ -32,7 +32,8 @@ def nothing_left() -> Any:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A deadlock is an error within the time of a test."""
-    defaults: dict[str, Any] = CallState.__init__.__kwdefaults__
+    defaults = CallState.__init__.__kwdefaults__
+    assert defaults is not None
     monkeypatch.setitem(defaults, "timeout", 5.0)
 
 

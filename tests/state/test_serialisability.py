@@ -177,7 +177,9 @@ async def drive(runner: Agent | Team, plan: RunPlan, number: int, seen: Seen, re
             task.cancel()
     await asyncio.wait([task])
     if not task.cancelled():
-        seen.ended[number] = (await task).session_state
+        state = (await task).session_state
+        assert state is not None
+        seen.ended[number] = state
 
 
 def decoded(text: bytes) -> State:

@@ -540,7 +540,8 @@ async def test_a_generator_tool_has_the_state_from_its_touch_until_it_is_exhaust
 
 @pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    defaults: dict[str, Any] = CallState.__init__.__kwdefaults__
+    defaults = CallState.__init__.__kwdefaults__
+    assert defaults is not None
     monkeypatch.setitem(defaults, "timeout", 0.05)
 
 

@@ -340,8 +340,10 @@ class Color(Enum):
 
 class Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    number: int = Field(0, alias="partNumber")
-    when: datetime | None = Field(None, validation_alias=AliasChoices("w", "when!"), serialization_alias="zz")
+    number: int = Field(default=0, alias="partNumber")
+    when: datetime | None = Field(
+        default=None, validation_alias=AliasChoices("w", "when!"), serialization_alias="zz"
+    )
 
 
 class Everything(BaseModel):

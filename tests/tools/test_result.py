@@ -22,7 +22,7 @@ class Colour(enum.Enum):
 
 class Item(BaseModel):
     name: str
-    count: int = Field(1, serialization_alias="n")
+    count: int = Field(default=1, serialization_alias="n")
 
 
 @dataclasses.dataclass

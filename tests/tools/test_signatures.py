@@ -39,7 +39,7 @@ class Item(BaseModel):
     """A thing to buy."""
 
     name: str
-    quantity: int = Field(1, ge=1)
+    quantity: int = Field(default=1, ge=1)
 
 
 @dataclasses.dataclass

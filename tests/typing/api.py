@@ -133,3 +133,14 @@ async def updates() -> None:
     assert_type(await agent.aupdate_session_state(sell_later), dict[str, Any])
     assert_type(agent.update_session_state(lambda state: state.update(n=1)), dict[str, Any])
     assert_type(agent.update_session_state({"n": 1}), dict[str, Any])
+
+
+def give(name: str) -> str:
+    """Give it a name."""
+    return name
+
+
+def tools_with_options() -> None:
+    confirmed = tool(give, requires_confirmation=True)
+    assert_type(confirmed("x"), str)
+    tool(give, requires_confirmatoin=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
