@@ -1,9 +1,11 @@
-"""Who runs, as the events and the output of a run say it."""
+"""Who runs, as the events and the output of a run say it; how an output begins and ends."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
+from kern._told import text_of
 from kern.models.base import Model
 from kern.run.events import EventSource
 from kern.run.output import RunOutput, RunStatus, TeamRunOutput
@@ -74,3 +76,11 @@ def new_output(
     output.metadata = terms.metadata
     output.status = RunStatus.running
     return output
+
+
+def end_output(output: RunOutput | TeamRunOutput, error: BaseException) -> None:
+    """Have an output say that its run has ended by `error`: was cancelled, or has failed."""
+    if isinstance(error, asyncio.CancelledError):
+        output.status, output.error, output.error_type = RunStatus.cancelled, None, None
+    else:
+        output.status, output.error, output.error_type = RunStatus.error, text_of(error), type(error).__name__

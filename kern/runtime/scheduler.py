@@ -22,6 +22,7 @@ from kern.runtime.control import ActiveRun, RunStopped, active_runs
 from kern.runtime.deadline import Deadline
 from kern.runtime.duplicates import RunStored, wait_for
 from kern.runtime.engine import announce, drive, terminal_event
+from kern.runtime.identity import end_output
 from kern.runtime.lease import Lease
 from kern.runtime.pause import row_extras
 from kern.runtime.reconcile import RowsWithConflicts
@@ -185,8 +186,7 @@ async def _drive_in_time(run: Run, deadline: Deadline) -> None:
             run.deadline = deadline
             await drive(run)
     except RunDeadlineExceeded as error:
-        run.output.status = RunStatus.error
-        run.output.error, run.output.error_type = text_of(error), type(error).__name__
+        end_output(run.output, error)
         raise
 
 
@@ -196,9 +196,7 @@ def _note(run: Run, error: BaseException) -> None:
     lost = output.status is RunStatus.cancelled and isinstance(error, KernError)
     if output.status is not RunStatus.running and not lost:
         return
-    output.status = RunStatus.cancelled if isinstance(error, asyncio.CancelledError) else RunStatus.error
-    if output.status is RunStatus.error:
-        output.error, output.error_type = text_of(error), type(error).__name__
+    end_output(output, error)
 
 
 def _unsaved(run: Run, error: BaseException, failure: BaseException | None) -> BaseException:
@@ -209,8 +207,7 @@ def _unsaved(run: Run, error: BaseException, failure: BaseException | None) -> B
     if isinstance(failure, asyncio.CancelledError):
         failure.__context__ = error
         return failure
-    run.output.status = RunStatus.error
-    run.output.error, run.output.error_type = text_of(error), type(error).__name__
+    end_output(run.output, error)
     if failure is not None:
         error.__context__ = failure
     return error

@@ -8,6 +8,7 @@ import time
 from kern._told import is_failure, text_of, told
 from kern.errors import CheckError, KernError
 from kern.run.output import RunStatus
+from kern.runtime.identity import end_output
 from kern.runtime.run import Run, log
 
 KEEPS_SECONDS = 0.005
@@ -42,21 +43,18 @@ def check(run: Run) -> None:
 
 def failure_of(run: Run, error: BaseException) -> BaseException | None:
     """What has ended the run, as it is raised, and as its output says it; None for a stop of its own."""
-    output = run.output
     if isinstance(error, asyncio.CancelledError):
-        output.status = RunStatus.cancelled
+        end_output(run.output, error)
         return error if run.fate.cancelled_from_outside or not run.fate.stopped else None
     if not is_failure(error):
         return error
     failure = error if isinstance(error, KernError) else KernError(told(error))
     if failure is not error:
         failure.__cause__ = error
-    output.status = RunStatus.error
-    output.error = text_of(failure)
+    end_output(run.output, failure)
     if isinstance(error, CheckError):
-        output.refused = "output" if run.messages else "input"
+        run.output.refused = "output" if run.messages else "input"
         run.out.refused = True
-    output.error_type = type(failure).__name__
     return failure
 
 
@@ -73,7 +71,7 @@ async def seal(run: Run, failure: BaseException | None) -> BaseException | None:
         if output.status is not RunStatus.cancelled:
             run.abandon()
             run.requirements.clear()
-        output.error = output.error_type = None
+        end_output(output, asyncio.CancelledError())
         failure = None
     if run.starts is None:
         return failure
@@ -83,6 +81,6 @@ async def seal(run: Run, failure: BaseException | None) -> BaseException | None:
     try:
         await run.starts.give_up()
     except asyncio.CancelledError as error:
-        output.status = RunStatus.cancelled
+        end_output(output, error)
         return error
     return failure
