@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import tzinfo
 from operator import attrgetter
@@ -137,7 +138,10 @@ def timezone_of(identifier: str) -> tzinfo:
     try:
         return ZoneInfo(identifier)
     except (ZoneInfoNotFoundError, ValueError, TypeError) as error:
-        raise UsageError(f"timezone_identifier: no timezone {identifier!r} is known here") from error
+        hint = (
+            "; on Windows, which has none of its own, install the package tzdata" if os.name == "nt" else ""
+        )
+        raise UsageError(f"timezone_identifier: no timezone {identifier!r} is known here{hint}") from error
 
 
 def _check_kinds(definition: Any) -> None:
