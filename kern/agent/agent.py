@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import UnionType
+from typing import Any, Generic
 
 from kern.models.base import Model
-from kern.run.output import RunOutput
+from kern.run.output import ContentT, RunOutput
 from kern.runner.compile import function_tools, has_sources, loaded_tools, model_of, spec_of, with_checks
 from kern.runner.options import RunOptions
 from kern.runner.session_state import StateAccess
@@ -15,7 +18,7 @@ from kern.runtime.run import Run, RunnerSpec
 
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True)
-class Agent(Terminal[RunOutput], SessionAccess, StateAccess):
+class Agent(Terminal[RunOutput[ContentT]], SessionAccess, StateAccess, Generic[ContentT]):
     """A model with instructions, tools and a session.
 
         agent = Agent(model=OpenAIResponses(id="gpt-5.2"), tools=[add_item], session_state={"items": []})
@@ -82,9 +85,12 @@ class Agent(Terminal[RunOutput], SessionAccess, StateAccess):
         session_summary_model: The model that writes the summary. Default: the run's own model.
         input_schema: A pydantic model class. The input is then a dict, JSON text or an instance that fits it.
             The leader of a team is shown the schema of a member, and words the member's tasks as JSON.
-        output_schema: What the answer has to look like: a pydantic model class or a JSON schema. `content` is
-            then an instance of the class, or the JSON value. An answer that does not fit is sent back to the
-            model with the error, a few times; then the run fails with `ModelBehaviorError`.
+        output_schema: What the answer has to look like: a JSON schema, or a type that pydantic knows (a model
+            class, a dataclass, a TypedDict, `list[A]`, `A | B`, `Literal["a", "b"]`, int...). `content` is
+            then a value of that type, and None unless the run was completed with one. An answer that does not
+            fit is sent back to the model with the error, a few times; then the run fails with
+            `ModelBehaviorError`. Type checkers know the type of `content` from that of the schema; tell them
+            that of a JSON schema or a union: `Agent[dict[str, Any]](output_schema={...})`.
         use_json_mode: Describe the schema in the prompt, even if the provider could enforce it.
         parser_model: A model that turns the text of the run's own model into the structured answer. Its
             requests count, and are retried, like those of the run's own model, with the `fallback_models` if
@@ -124,6 +130,8 @@ class Agent(Terminal[RunOutput], SessionAccess, StateAccess):
         debug_mode: Log prompts and tool calls, to the logger "kern".
         debug_level: 2 also logs the tools that each request offers, and the usage of each answer.
     """
+
+    output_schema: type[ContentT] | Mapping[str, Any] | UnionType | None = None
 
     def _spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
         model = model_of(self, inherited_model)

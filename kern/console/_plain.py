@@ -28,7 +28,7 @@ from kern.run.events import (
     RunContentEvent,
     ToolCallCompletedEvent,
 )
-from kern.run.output import RunOutput, TeamRunOutput
+from kern.run.output import AnyRunOutput
 from kern.run.tool_execution import ToolExecution
 
 
@@ -91,7 +91,7 @@ class PlainView(View):
             case _:
                 self._progress.apply(event)
 
-    def finish(self, output: RunOutput | TeamRunOutput) -> None:
+    def finish(self, output: AnyRunOutput) -> None:
         """Write what was not streamed."""
         self._done = True
         top = self._progress.top
@@ -112,7 +112,7 @@ class PlainView(View):
             self._show(error_block(error))
         mark_shown(error)
 
-    def _settle(self, top: RunProgress, output: RunOutput | TeamRunOutput) -> None:
+    def _settle(self, top: RunProgress, output: AnyRunOutput) -> None:
         written = top.answer.text
         top.settle(output)
         as_text = top.structured is None

@@ -23,7 +23,7 @@ from kern.run.events import (
     ToolCallCompletedEvent,
     ToolCallStartedEvent,
 )
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput
 from kern.run.requirement import RunRequirement
 from kern.run.tool_execution import ToolExecution
 
@@ -144,13 +144,14 @@ class RunProgress:
             self.duration = max(0.0, (time.time() if at is None else at) - self.started)
         self.running.clear()
 
-    def settle(self, output: RunOutput | TeamRunOutput) -> None:
+    def settle(self, output: AnyRunOutput) -> None:
         """Take over what the final output says; it knows better than the pieces that were streamed."""
-        if output.content is not None:
-            if not isinstance(output.content, str):
-                self.structured = output.content
-            elif not _holds(self.answer.text, output.content):
-                self.answer = Pieces(output.content)
+        content = output.last_turn if output.content is None else output.content
+        if content is not None:
+            if not isinstance(content, str):
+                self.structured = content
+            elif not _holds(self.answer.text, content):
+                self.answer = Pieces(content)
         if output.reasoning_content and not self.reasoning:
             self.reasoning.append(output.reasoning_content)
         if output.tools:
@@ -234,7 +235,7 @@ def _name(source: EventSource) -> str:
     return source.agent_name or source.team_name or source.agent_id or source.team_id or "Run"
 
 
-def progress_of(output: RunOutput | TeamRunOutput, above: tuple[str, ...] = ()) -> Iterator[RunProgress]:
+def progress_of(output: AnyRunOutput, above: tuple[str, ...] = ()) -> Iterator[RunProgress]:
     """The runs of a finished tree, members before their leader, in the order of the delegations."""
     own = _output_name(output)
     if isinstance(output, TeamRunOutput):
@@ -246,7 +247,7 @@ def progress_of(output: RunOutput | TeamRunOutput, above: tuple[str, ...] = ()) 
     yield run
 
 
-def _output_name(output: RunOutput | TeamRunOutput) -> str:
+def _output_name(output: AnyRunOutput) -> str:
     if isinstance(output, TeamRunOutput):
         return output.team_name or output.team_id or "Team"
     return output.agent_name or output.agent_id or "Agent"

@@ -35,7 +35,7 @@ from kern.run.events import (
     RunContentEvent,
     ToolCallStartedEvent,
 )
-from kern.run.output import RunOutput, TeamRunOutput
+from kern.run.output import AnyRunOutput
 
 _PAUSE = 1 / 12
 """Seconds between two repaints."""
@@ -102,7 +102,7 @@ class RichView(View):
         with self._lock, self._writing():
             self._print(self._take(event))
 
-    def finish(self, output: RunOutput | TeamRunOutput) -> None:
+    def finish(self, output: AnyRunOutput) -> None:
         """Show the end in place of the live region."""
         self._close(lambda: self._finished(output))
 
@@ -192,7 +192,7 @@ class RichView(View):
         block = reasoning_block(run.reasoning.text[shown:])
         return [block] if block else []
 
-    def _finished(self, output: RunOutput | TeamRunOutput) -> list[Block]:
+    def _finished(self, output: AnyRunOutput) -> list[Block]:
         top = self._progress.top
         if top is not None:
             top.settle(output)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from kern.run.events import BaseRunEvent
-from kern.run.output import RunOutput, TeamRunOutput
+from kern.run.output import AnyRunOutput
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class View(ABC):
         """Take in one event of the tree of runs."""
 
     @abstractmethod
-    def finish(self, output: RunOutput | TeamRunOutput) -> None:
+    def finish(self, output: AnyRunOutput) -> None:
         """Show the end of the run; the view takes no more events."""
 
     @abstractmethod

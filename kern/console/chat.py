@@ -16,10 +16,10 @@ from kern.console._input import is_interactive, read_line
 from kern.console._open import open_view
 from kern.console._text import clean, encodable
 from kern.console._view import ViewOptions, was_shown
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.run.output import AnyRunOutput, RunStatus
 
 T = TypeVar("T")
-OutputT = TypeVar("OutputT", bound=RunOutput | TeamRunOutput)
+OutputT = TypeVar("OutputT", bound=AnyRunOutput)
 
 
 async def chat(

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from kern.errors import InputCheckError, OutputCheckError, UsageError
 from kern.guardrails.base import BaseGuardrail
-from kern.run.output import RunOutput, TeamRunOutput
+from kern.run.output import AnyRunOutput
 from kern.runtime.request import RunInput
 
 _CREDIT_CARD = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])")
@@ -77,7 +77,7 @@ class PIIDetectionGuardrail(BaseGuardrail):
             except re.error as error:
                 raise UsageError(f"custom_patterns: {name} is no regular expression: {error}") from error
 
-    def __call__(self, run_input: RunInput, run_output: RunOutput | TeamRunOutput | None = None) -> None:
+    def __call__(self, run_input: RunInput, run_output: AnyRunOutput | None = None) -> None:
         """Check the input, or the output once there is one."""
         if run_output is None:
             self._check_input(run_input)
@@ -105,7 +105,7 @@ class PIIDetectionGuardrail(BaseGuardrail):
                 run_input.messages[at] = replace(run_input.messages[at], content=text)
         run_input.input_content = results[-1][0]
 
-    def _check_output(self, output: RunOutput | TeamRunOutput) -> None:
+    def _check_output(self, output: AnyRunOutput) -> None:
         text, found = self.masked(output.get_content_as_string())
         if not found:
             return

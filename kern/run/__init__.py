@@ -32,11 +32,12 @@ from kern.run.events import (
     ToolCallStartedEvent,
     event_from_dict,
 )
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.run.output import AnyRunOutput, RunOutput, RunStatus, TeamRunOutput
 from kern.run.requirement import RunRequirement
 from kern.run.tool_execution import ToolExecution
 
 __all__ = [
+    "AnyRunOutput",
     "BaseRunEvent",
     "CancelResult",
     "Event",

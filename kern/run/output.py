@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Any, Generic, Literal, Self, TypeAlias
+
+from typing_extensions import TypeVar
 
 from kern._json import json_bytes, jsonable
 from kern.messages import (
@@ -25,6 +27,9 @@ from kern.run.events import Event, event_from_dict
 from kern.run.requirement import RunRequirement
 from kern.run.tool_execution import ToolExecution
 from kern.usage import Metrics
+
+ContentT = TypeVar("ContentT", default=str)
+"""What a completed run answers with: text, or the type of its `output_schema`."""
 
 
 class RunStatus(StrEnum):
@@ -63,14 +68,16 @@ _OUTPUT_TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 
 @dataclass(slots=True, kw_only=True, repr=False)
-class BaseRunOutput:
+class BaseRunOutput(Generic[ContentT]):
     """What the outputs of agents and teams have in common.
 
     Args:
         input: What the run was asked, as text or JSON.
-        content: The answer: all text that the run showed as such, its turns joined by a blank line; or the
-            validated structured value. Of a run that was cut short: the text that was shown.
-        last_turn: The text of the last turn alone, where `content` has more than that.
+        content: The answer: all text that the run showed as such, its turns joined by a blank line. Of a run
+            that was cut short: the text that was shown. With an `output_schema`: the validated value; None
+            unless the run was completed with one. What was shown meanwhile stands in `messages`.
+        last_turn: The text of the last turn alone, where `content` has more than that, or is None because the
+            model has declined to give the structured value.
         content_type: "str", or the name of the structured value's class.
         messages: This run's own messages, system message first; history is not repeated here.
         tools: Its tool calls, in call order.
@@ -90,7 +97,7 @@ class BaseRunOutput:
     parent_run_id: str | None = None
     user_id: str | None = None
     input: Any = None
-    content: Any = None
+    content: ContentT | None = None
     content_type: str = "str"
     last_turn: str | None = None
     reasoning_content: str | None = None
@@ -116,16 +123,18 @@ class BaseRunOutput:
 
     def __repr__(self) -> str:
         """What a person looks for first; `to_dict()` has everything."""
-        told = {"status": self.status.value, "content": self.content, "error": self.error}
+        told: dict[str, Any] = {"status": self.status.value, "content": self.content, "error": self.error}
         told |= {"run_id": self.run_id, "session_id": self.session_id, "user_id": self.user_id}
         told["tools"] = [call.tool_name for call in self.tools]
         shown = ", ".join(f"{name}={value!r}" for name, value in told.items() if value not in (None, []))
         return f"{type(self).__name__}({shown})"
 
     def get_content_as_string(self) -> str:
-        """The answer as text; structured values as JSON."""
-        if self.content is None or isinstance(self.content, str):
-            return self.content or ""
+        """The answer as text; structured values as JSON; of a model that has declined, what it says."""
+        if self.content is None:
+            return self.last_turn or ""
+        if isinstance(self.content, str):
+            return self.content
         return json_bytes(self.content).decode()
 
     @property
@@ -201,7 +210,7 @@ class BaseRunOutput:
 
 
 @dataclass(slots=True, kw_only=True, repr=False)
-class RunOutput(BaseRunOutput):
+class RunOutput(BaseRunOutput[ContentT]):
     """What a run of an agent leaves behind."""
 
     agent_id: str | None = None
@@ -209,7 +218,7 @@ class RunOutput(BaseRunOutput):
 
     def to_dict(self, shelf: Shelf | None = None) -> dict[str, Any]:
         """The output as JSON, without what is empty; bytes as `Media.to_dict` writes them."""
-        data = BaseRunOutput.to_dict(self, shelf)
+        data = super(RunOutput, self).to_dict(shelf)
         data["agent_id"] = self.agent_id
         if self.agent_name is not None:
             data["agent_name"] = self.agent_name
@@ -217,7 +226,7 @@ class RunOutput(BaseRunOutput):
 
 
 @dataclass(slots=True, kw_only=True, repr=False)
-class TeamRunOutput(BaseRunOutput):
+class TeamRunOutput(BaseRunOutput[ContentT]):
     """What a run of a team leaves behind.
 
     Args:
@@ -226,11 +235,11 @@ class TeamRunOutput(BaseRunOutput):
 
     team_id: str | None = None
     team_name: str | None = None
-    member_responses: list[RunOutput | TeamRunOutput] = field(default_factory=list)
+    member_responses: list[AnyRunOutput] = field(default_factory=list)
 
     def to_dict(self, shelf: Shelf | None = None) -> dict[str, Any]:
         """The output as JSON, without what is empty; bytes as `Media.to_dict` writes them."""
-        data = BaseRunOutput.to_dict(self, shelf)
+        data = super(TeamRunOutput, self).to_dict(shelf)
         data["team_id"] = self.team_id
         if self.team_name is not None:
             data["team_name"] = self.team_name
@@ -248,6 +257,10 @@ class TeamRunOutput(BaseRunOutput):
         return output
 
 
-def output_from_dict(data: Mapping[str, Any]) -> RunOutput | TeamRunOutput:
+AnyRunOutput: TypeAlias = RunOutput[Any] | TeamRunOutput[Any]
+"""The output of an agent's or a team's run."""
+
+
+def output_from_dict(data: Mapping[str, Any]) -> AnyRunOutput:
     """The output that `to_dict` wrote, an agent's or a team's."""
     return TeamRunOutput.from_dict(data) if "team_id" in data else RunOutput.from_dict(data)

@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pydantic
 from pydantic_core import from_json
 
 from kern.errors import SessionOwnershipError, UsageError
-from kern.run.output import RunOutput, TeamRunOutput
+from kern.run.output import AnyRunOutput
 from kern.run.requirement import RunRequirement
 from kern.runner.checks import check_id, check_limits, check_seconds
 from kern.runner.compile import request
 from kern.runner.definition import Definition, database_of
-from kern.runner.options import RunOptions
+from kern.runner.options import OutputSchema, RunOptions
 from kern.runtime.request import Resume, RunInput
 from kern.runtime.run import RunRequest
 from kern.runtime.stored import reading
@@ -31,7 +30,7 @@ class Continuation:
     stream_events: bool | None = None
     user_id: str | None = None
     dependencies: Mapping[str, Any] | None = None
-    output_schema: type[pydantic.BaseModel] | Mapping[str, Any] | None = None
+    output_schema: OutputSchema | None = None
     timeout: float | None = None
     usage_limits: UsageLimits | None = None
     debug_mode: bool | None = None
@@ -46,7 +45,7 @@ class Continuation:
 async def continuation(
     definition: Definition,
     run_id: str,
-    run_response: RunOutput | TeamRunOutput | None,
+    run_response: AnyRunOutput | None,
     answers: Sequence[RunRequirement],
     call: Continuation,
 ) -> RunRequest:

@@ -28,9 +28,9 @@ from kern.runner.options import RunOptions
 from kern.runner.past_runs import HISTORY_TOOL
 from kern.runner.state_tool import STATE_TOOL
 from kern.runner.tools import Compiled, checked
+from kern.runtime.json_form import json_form
 from kern.runtime.request import OnBusy
 from kern.runtime.run import RunnerSpec
-from kern.runtime.structured import json_form
 from kern.state.merge import Policies, policy_path
 from kern.state.spec import Migration
 from kern.state.typed import initial_state
@@ -97,7 +97,7 @@ class Definition:
     session_summary_model: Model | str | None = None
 
     input_schema: type[pydantic.BaseModel] | None = None
-    output_schema: type[pydantic.BaseModel] | Mapping[str, Any] | None = None
+    output_schema: Any = None  # Agent and Team say more
     use_json_mode: bool = False
     parser_model: Model | str | None = None
     output_model: Model | str | None = None

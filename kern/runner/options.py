@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from types import UnionType
+from typing import Any, TypeAlias, TypedDict
 
 import pydantic
 
@@ -14,6 +15,9 @@ from kern.runner.checks import check_keywords, check_run
 from kern.runtime.request import OnDuplicate
 from kern.usage import UsageLimits
 
+OutputSchema: TypeAlias = type[Any] | Mapping[str, Any] | UnionType
+"""What a structured answer may be declared as; see `Agent`."""
+
 
 class AnyRunKeywords(TypedDict, total=False):
     """The keywords of new and of continued runs, for type checkers; `RunOptions` says what they mean."""
@@ -22,7 +26,7 @@ class AnyRunKeywords(TypedDict, total=False):
     user_id: str | None
     run_id: str | None
     dependencies: Mapping[str, Any] | None
-    output_schema: type[pydantic.BaseModel] | Mapping[str, Any] | None
+    output_schema: OutputSchema | None
     timeout: float | None
     usage_limits: UsageLimits | None
     debug_mode: bool | None
@@ -88,7 +92,7 @@ class RunOptions:
     add_dependencies_to_context: bool | None = None
     dependencies: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] | None = None
-    output_schema: type[pydantic.BaseModel] | Mapping[str, Any] | None = None
+    output_schema: OutputSchema | None = None
     timeout: float | None = None
     usage_limits: UsageLimits | None = None
     debug_mode: bool | None = None

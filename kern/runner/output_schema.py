@@ -14,19 +14,11 @@ from kern.models.base import Model
 from kern.runner.definition import Definition
 from kern.runner.options import RunOptions
 from kern.runtime.engine import ask
+from kern.runtime.json_form import ANSWER_TOOL, BadAnswer, JsonForm, json_form
 from kern.runtime.outcome import Again, Answer
 from kern.runtime.run import Review, Run, RunnerSpec, SinkFactory
 from kern.runtime.sink import AnswerSink, AsideSink, RunSink
-from kern.runtime.structured import (
-    ANSWER_TOOL,
-    CHECK,
-    AnswerTool,
-    BadAnswer,
-    GrowingSink,
-    JsonForm,
-    json_form,
-    reviewing,
-)
+from kern.runtime.structured import CHECK, AnswerTool, GrowingSink, reviewing
 
 _WRITE = "Now write the final answer for the user, on the ground of this whole conversation."
 _PARSE = (
@@ -53,7 +45,7 @@ def with_output(spec: RunnerSpec, definition: Definition, options: RunOptions) -
         UsageError: The parameters contradict each other.
     """
     declared = definition.output_schema if options.output_schema is None else options.output_schema
-    schema = None if declared is None else json_form(declared)
+    schema = None if declared is None or declared is str else json_form(declared)
     writer, parser = _model(definition.output_model), _model(definition.parser_model)
     if parser is not None and schema is None:
         raise UsageError(f"{definition!r}: parser_model needs an output_schema to parse for")
@@ -74,7 +66,7 @@ Way = Literal["native", "tool", "words"]
 def _way(models: Sequence[Model], schema: JsonForm) -> Way:
     """How all of the models can be brought to answer as the schema says."""
     means = {model.structured_output for model in models}
-    if "none" in means or not schema.is_object:
+    if "none" in means:
         return "words"
     return "tool" if "tool" in means else "native"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kern.messages import MEDIA, Message, ToolCall
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.run.output import AnyRunOutput, RunStatus
 from kern.run.tool_execution import ToolExecution
 from kern.runtime.ending import NOT_DECIDED
 
@@ -104,7 +104,7 @@ class Recalled:
         return "\n\n".join(text for text in (self.content, self.ending) if text)
 
 
-def recalled(output: RunOutput | TeamRunOutput) -> Recalled:
+def recalled(output: AnyRunOutput) -> Recalled:
     """What the run of `output` stands for."""
     said = [m for m in output.messages if m.role not in ("system", "developer") and not m.from_history]
     # What follows the last words of a person is the run's own; corrections are nobody's words.
@@ -124,7 +124,7 @@ def recalled(output: RunOutput | TeamRunOutput) -> Recalled:
 
 
 def _completed(
-    output: RunOutput | TeamRunOutput,
+    output: AnyRunOutput,
     opening: list[Message],
     question: list[Message],
     steps: list[Message],
@@ -150,7 +150,7 @@ def _last(own: Sequence[Message]) -> Message | None:
     return last if last.content or last.commentary or last.provider_data or last.media else None
 
 
-def _steps(own: Sequence[Message], output: RunOutput | TeamRunOutput) -> Iterator[Message]:
+def _steps(own: Sequence[Message], output: AnyRunOutput) -> Iterator[Message]:
     """The calls, each turn with its results behind it; without texts that were sent back to the model."""
     results = {m.tool_call_id: m for m in own if m.role == "tool"}
     made = {execution.tool_call_id: execution for execution in output.tools}
@@ -182,18 +182,18 @@ def _pointing(message: Message, answer: str) -> Message:
     return replace(message, content=_FOLLOWS) if is_answer else message
 
 
-def _media(output: RunOutput | TeamRunOutput) -> dict[str, Any]:
+def _media(output: AnyRunOutput) -> dict[str, Any]:
     return {name: items for name in MEDIA if (items := getattr(output, name))}
 
 
-def _refused(output: RunOutput | TeamRunOutput) -> str | None:
+def _refused(output: AnyRunOutput) -> str | None:
     """What a check refused; rows of version 0.1 tell it by the error alone."""
     return output.refused or {"InputCheckError": "input", "OutputCheckError": "output"}.get(
         output.error_type or ""
     )
 
 
-def _ending(output: RunOutput | TeamRunOutput) -> str:
+def _ending(output: AnyRunOutput) -> str:
     if _refused(output):
         return "[The answer was refused by a check.]"
     if output.status is RunStatus.paused:

@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 from kern.errors import UsageError
 from kern.run.cancel import CancelResult
 from kern.run.events import Event
-from kern.run.output import RunOutput, TeamRunOutput
+from kern.run.output import AnyRunOutput, RunOutput, TeamRunOutput
 from kern.runner.access import use
 from kern.runner.checks import check_id, check_keywords, needs_stream
 from kern.runner.compile import listens, request
@@ -25,7 +25,7 @@ from kern.runtime.portal import portal
 from kern.runtime.scheduler import execute
 from kern.runtime.stream import EventBuffer, RunStream, iterate
 
-OutputT = TypeVar("OutputT", RunOutput, TeamRunOutput)
+OutputT = TypeVar("OutputT", bound=AnyRunOutput)
 
 
 class Running(Definition, Generic[OutputT]):

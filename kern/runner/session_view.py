@@ -7,10 +7,10 @@ from typing import Generic
 
 from kern.db.base import SessionRow
 from kern.run.context import StateT
-from kern.run.output import RunOutput, TeamRunOutput
+from kern.run.output import AnyRunOutput
 from kern.runtime.portal import portal
 
-Output = RunOutput | TeamRunOutput
+Output = AnyRunOutput
 
 
 class Session(Generic[StateT]):

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from kern.db.base import SessionInfo, SessionRow
 from kern.errors import StoreError, UsageError
 from kern.messages import Message
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.run.output import AnyRunOutput, RunStatus
 from kern.runner.access import use, wait
 from kern.runner.checks import check_id, check_page
 from kern.runner.compile import state_spec
@@ -27,7 +27,7 @@ from kern.state.codec import decode
 from kern.state.spec import StateSpec
 from kern.usage import Metrics
 
-Output = RunOutput | TeamRunOutput
+Output = AnyRunOutput
 
 _PAGE = 100
 """How many runs are read at once where all runs of a session are looked at."""

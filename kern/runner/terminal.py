@@ -15,7 +15,7 @@ from kern.console import View, ViewOptions, open_view
 from kern.console.chat import chat
 from kern.errors import KernError
 from kern.run.events import BaseRunEvent, Event
-from kern.run.output import RunOutput, TeamRunOutput
+from kern.run.output import AnyRunOutput
 from kern.runner.input import as_text
 from kern.runner.input_schema import Input
 from kern.runner.options import RunKeywords
@@ -23,7 +23,7 @@ from kern.runner.running import Running
 from kern.runtime.portal import portal
 from kern.runtime.stream import RunStream
 
-OutputT = TypeVar("OutputT", RunOutput, TeamRunOutput)
+OutputT = TypeVar("OutputT", bound=AnyRunOutput)
 
 
 AskedT = TypeVar("AskedT")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kern.db.in_memory import InMemoryDb
 from kern.errors import RunConflictError, RunDeadlineExceeded, UsageError
-from kern.run.output import RunOutput, TeamRunOutput
+from kern.run.output import AnyRunOutput
 from kern.runtime.audience import Audience, Listen
 from kern.runtime.control import ActiveRun, RunStopped, active_runs
 from kern.runtime.duplicates import Attempt, earlier_attempt, in_another_process
@@ -108,7 +108,7 @@ class Beginning:
             row = await request.db.load_run(request.run_id)  # another process may have ended it meanwhile
         return await earlier_attempt(request, row)
 
-    def ended_before(self, output: RunOutput | TeamRunOutput) -> Run:
+    def ended_before(self, output: AnyRunOutput) -> Run:
         """The run as it is stored; nothing is done."""
         run = self._new()
         run.output = output

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kern.db.base import RunRow
 from kern.errors import RunConflictError, SessionBusyError, SessionError
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput
 from kern.runtime.control import ActiveRun, inside_of
 from kern.runtime.deadline import Deadline
 from kern.runtime.run import RunRequest
@@ -24,7 +24,7 @@ class RunStored(Exception):
         output: That output.
     """
 
-    def __init__(self, output: RunOutput | TeamRunOutput) -> None:
+    def __init__(self, output: AnyRunOutput) -> None:
         super().__init__(output.run_id)
         self.output = output
 
@@ -59,7 +59,7 @@ async def wait_for(other: ActiveRun, request: RunRequest, deadline: Deadline) ->
 class Attempt(NamedTuple):
     """A run that has failed, and that is tried again under its id."""
 
-    output: RunOutput | TeamRunOutput
+    output: AnyRunOutput
     generation: int
 
 

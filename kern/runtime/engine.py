@@ -39,12 +39,12 @@ from kern.run.events import (
     RunPausedEvent,
     RunStartedEvent,
 )
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput
 from kern.runtime.ending import left_open
 from kern.runtime.files import loaded
 from kern.runtime.outcome import Again, Answer, ToolOutcome
 from kern.runtime.run import Run, RunnableTool, SinkFactory
-from kern.runtime.sealing import check, failure_of, give_way, seal
+from kern.runtime.sealing import check, failure_of, give_way, only_what_fits, seal
 from kern.runtime.sink import AnswerSink, RunSink
 from kern.runtime.started import Started, starting_call
 from kern.runtime.toolrun import run_calls, tool_message
@@ -53,7 +53,7 @@ from kern.usage import Usage
 log: Final = named("kern")
 
 
-async def drive(run: Run) -> RunOutput | TeamRunOutput:
+async def drive(run: Run) -> AnyRunOutput:
     """Drive a run to its end, or to where it waits for a person.
 
     `run.output` is filled in however it ends; the terminal event is the caller's. A run whose messages are
@@ -126,6 +126,8 @@ def _finish(run: Run) -> None:
         output.content = None if run.spec.structured else run.out.words or None
         if output.status is not RunStatus.paused:
             run.messages += left_open(run)
+    elif run.spec.structured:
+        only_what_fits(run)
     _note(run)
     own = run.progress.own
     own.duration = (own.duration or 0.0) + run.elapsed
@@ -356,7 +358,7 @@ def _count(run: Run, model: Model, usage: Usage) -> None:
     run.progress.own.count(f"{model.provider}/{model.id}", usage)
 
 
-async def drive_child(run: Run) -> RunOutput | TeamRunOutput:
+async def drive_child(run: Run) -> AnyRunOutput:
     """Drive a member's run, with its start and its terminal event."""
     announce(run)
     try:

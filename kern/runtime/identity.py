@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kern._told import text_of
 from kern.models.base import Model
 from kern.run.events import EventSource
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.run.output import AnyRunOutput, RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.request import RunInput, RunTerms
 
 
@@ -55,11 +55,9 @@ def source_of(terms: RunTerms, runner: Named, run_id: str, above: EventSource | 
     )
 
 
-def new_output(
-    terms: RunTerms, source: EventSource, model: Model, input: RunInput
-) -> RunOutput | TeamRunOutput:
+def new_output(terms: RunTerms, source: EventSource, model: Model, input: RunInput) -> AnyRunOutput:
     """The output of a run that begins."""
-    output: RunOutput | TeamRunOutput
+    output: AnyRunOutput
     run_id, session_id = source.run_id, terms.session_id
     if source.is_team:
         output = TeamRunOutput(

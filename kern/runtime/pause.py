@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from kern.db.base import RunRow
 from kern.messages import Media, Message, Shelf, check_types
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput, output_from_dict
+from kern.run.output import AnyRunOutput, RunStatus, output_from_dict
 from kern.runtime.ending import open_results
 from kern.runtime.progress import Progress
 from kern.runtime.run import Run
@@ -38,7 +38,7 @@ class Pause:
         seq: The number of its newest event.
     """
 
-    output: RunOutput | TeamRunOutput
+    output: AnyRunOutput
     input: list[Message]
     messages: list[Message]
     progress: Progress
@@ -79,7 +79,7 @@ class Pause:
             return cls.from_dict(data["paused"], output_from_dict(data))
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], output: RunOutput | TeamRunOutput) -> Self:
+    def from_dict(cls, data: Mapping[str, Any], output: AnyRunOutput) -> Self:
         """The reverse of `to_dict`.
 
         Raises:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from kern.messages import Message, Shelf, check_types
-from kern.run.output import RunOutput, TeamRunOutput
+from kern.run.output import AnyRunOutput
 from kern.run.requirement import RunRequirement
 from kern.run.tool_execution import ToolExecution
 from kern.runtime.outcome import ToolOutcome
@@ -51,9 +51,7 @@ class Progress:
         }
 
     @classmethod
-    def from_dict(
-        cls, data: Mapping[str, Any], output: RunOutput | TeamRunOutput, messages: Sequence[Message]
-    ) -> Self:
+    def from_dict(cls, data: Mapping[str, Any], output: AnyRunOutput, messages: Sequence[Message]) -> Self:
         """The reverse of `to_dict`, with what the output and the conversation tell.
 
         Raises:

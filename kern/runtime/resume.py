@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from kern._json import json_bytes
 from kern.db.base import Db, RunRow
 from kern.errors import RunConflictError, UsageError
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput, output_from_dict
+from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput, output_from_dict
 from kern.run.requirement import RunRequirement
 from kern.run.tool_execution import ToolExecution
 from kern.runtime.approval import check_input
@@ -116,7 +116,7 @@ async def restore(tree: Tree, spec: RunnerSpec) -> Run:
     return run
 
 
-def _check_runner(spec: RunnerSpec, row: RunRow, output: RunOutput | TeamRunOutput) -> None:
+def _check_runner(spec: RunnerSpec, row: RunRow, output: AnyRunOutput) -> None:
     if row.parent_run_id is not None:
         raise UsageError(
             f"run {row.run_id!r} is a member's; continue the run that it is part of "

@@ -19,7 +19,7 @@ from kern.run.events import (
     EventSource,
     SessionStateChangedEvent,
 )
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.run.output import AnyRunOutput, RunStatus
 from kern.run.requirement import RunRequirement
 from kern.runtime.audience import Audience, Out
 from kern.runtime.call_ids import CallIds
@@ -225,10 +225,10 @@ class Run:
     """
 
     source: EventSource
-    output: RunOutput | TeamRunOutput
+    output: AnyRunOutput
     starts: Started | None = None
     """The runs that its tools and hooks have started; None until it is driven."""
-    earlier: RunOutput | TeamRunOutput | None = None
+    earlier: AnyRunOutput | None = None
     """What an attempt under the same id has come to, which failed."""
     deadline: Deadline | None = None
     """When the run has to have ended; None for a member's."""

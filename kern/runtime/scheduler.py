@@ -15,7 +15,7 @@ from kern._told import text_of
 from kern.db.base import RunRow
 from kern.errors import KernError, RunDeadlineExceeded, StoreError, UsageError
 from kern.run.events import RunCompletedEvent, SessionStateConflictEvent
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.run.output import AnyRunOutput, RunStatus
 from kern.runtime.audience import Listen
 from kern.runtime.beginning import Beginning
 from kern.runtime.control import ActiveRun, RunStopped, active_runs
@@ -45,7 +45,7 @@ log: Final = named("kern")
 COMMIT_SECONDS = 10.0
 """How long a cancelled run waits for its commit."""
 
-Output = RunOutput | TeamRunOutput
+Output = AnyRunOutput
 
 
 async def execute(

@@ -84,3 +84,12 @@ async def seal(run: Run, failure: BaseException | None) -> BaseException | None:
         end_output(output, error)
         return error
     return failure
+
+
+def only_what_fits(run: Run) -> None:
+    """With a schema the content is a value that fits, of a run that is completed; or nothing."""
+    output = run.output
+    declined = run.declined and isinstance(output.content, str)
+    if declined or output.status is not RunStatus.completed:
+        output.last_turn = output.content if declined else None
+        output.content, output.content_type = None, "str"

@@ -13,7 +13,7 @@ from kern._log import named
 from kern.db.base import Db, RunRow
 from kern.errors import StoreError, UsageError
 from kern.messages import Media
-from kern.run.output import RunOutput, TeamRunOutput, output_from_dict
+from kern.run.output import AnyRunOutput, TeamRunOutput, output_from_dict
 from kern.usage import Metrics
 
 log: Final = named("kern")
@@ -29,7 +29,7 @@ _UNREADABLE = (
 )
 """What reading JSON that is not what it should be ends in."""
 
-Output = RunOutput | TeamRunOutput
+Output = AnyRunOutput
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from kern._told import told
 from kern.errors import KernError, ToolArgumentsError
 from kern.messages import MEDIA, Message, with_context
 from kern.models.base import ToolDefinition
-from kern.run.output import RunOutput, RunStatus, TeamRunOutput
+from kern.run.output import AnyRunOutput, RunStatus
 from kern.runner.past_runs import team_history
 from kern.runner.recalled import recalled
 from kern.runtime.ending import deeds
@@ -153,7 +153,8 @@ class Members:
             return _failed(child, f"{child.spec.label} was cancelled.")
         answer = None
         if self.rules.answers_directly:
-            answer = Answer(output.content, output.content_type, output.last_turn)
+            content = output.last_turn if output.content is None else output.content
+            answer = Answer(content, output.content_type, output.last_turn)
         media = output.media
         # The leader is told of media, and not sent them: its model may be one that takes none.
         text = "\n".join(filter(None, [_answer(output), *map(mention, media)]))
@@ -270,7 +271,7 @@ def _failed(child: Run, why: str) -> ToolOutcome:
     return ToolOutcome("\n\n".join(filter(None, [why, deeds(child)])), error=True)
 
 
-def _answer(output: RunOutput | TeamRunOutput) -> str:
+def _answer(output: AnyRunOutput) -> str:
     """What others read of a member's answer: its last turn, not what it said on the way."""
     if not isinstance(output.content, str | None):
         return prompt_text(output.content)

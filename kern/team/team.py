@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import UnionType
+from typing import Any, Generic
 
 from kern.errors import ToolError, UsageError
 from kern.models.base import Model
-from kern.run.output import TeamRunOutput
+from kern.run.output import ContentT, TeamRunOutput
 from kern.runner.checks import check_count, check_seconds
 from kern.runner.compile import (
     check_shape,
@@ -53,7 +54,7 @@ _ADDED = {
 
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True)
-class Team(Terminal[TeamRunOutput], SessionAccess, StateAccess):
+class Team(Terminal[TeamRunOutput[ContentT]], SessionAccess, StateAccess, Generic[ContentT]):
     """A leader that answers with the help of members, which are agents or teams.
 
         team = Team(members=[buyer, cook], session_state={"shopping_list": []})
@@ -141,9 +142,12 @@ class Team(Terminal[TeamRunOutput], SessionAccess, StateAccess):
         session_summary_model: The model that writes the summary. Default: the run's own model.
         input_schema: A pydantic model class. The input is then a dict, JSON text or an instance that fits it.
             The leader of a team is shown the schema of a member, and words the member's tasks as JSON.
-        output_schema: What the answer has to look like: a pydantic model class or a JSON schema. `content` is
-            then an instance of the class, or the JSON value. An answer that does not fit is sent back to the
-            model with the error, a few times; then the run fails with `ModelBehaviorError`.
+        output_schema: What the answer has to look like: a JSON schema, or a type that pydantic knows (a model
+            class, a dataclass, a TypedDict, `list[A]`, `A | B`, `Literal["a", "b"]`, int...). `content` is
+            then a value of that type, and None unless the run was completed with one. An answer that does not
+            fit is sent back to the model with the error, a few times; then the run fails with
+            `ModelBehaviorError`. Type checkers know the type of `content` from that of the schema; tell them
+            that of a JSON schema or a union: `Agent[dict[str, Any]](output_schema={...})`.
         use_json_mode: Describe the schema in the prompt, even if the provider could enforce it.
         parser_model: A model that turns the text of the run's own model into the structured answer. Its
             requests count, and are retried, like those of the run's own model, with the `fallback_models` if
@@ -199,6 +203,7 @@ class Team(Terminal[TeamRunOutput], SessionAccess, StateAccess):
     show_members_responses: bool = False
     store_member_responses: bool = False
     stream_member_events: bool = True
+    output_schema: type[ContentT] | Mapping[str, Any] | UnionType | None = None
 
     def __post_init__(self) -> None:
         Definition.__post_init__(self)

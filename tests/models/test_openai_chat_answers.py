@@ -429,7 +429,8 @@ async def test_a_refusal_is_an_answer_and_is_asked_for_once(
             assert "".join(event.content for event in pieces) == "I will not."
         else:
             output = await agent.arun("Hi")
-        assert (output.status.value, output.content) == ("COMPLETED", "I will not.")
+        assert (output.status.value, output.content) == ("COMPLETED", None if options else "I will not.")
+        assert output.get_content_as_string() == "I will not."
         assert len(server.asked) == 1
 
 

@@ -359,5 +359,10 @@ async def test_a_refusal_is_an_answer_and_is_asked_for_once(
         assert "".join(event.content for event in pieces) == "No."
     else:
         output = await agent.arun("Hi")
-    assert (output.status.value, output.content, output.content_type) == ("COMPLETED", "No.", "str")
+    assert (output.status.value, output.content, output.content_type) == (
+        "COMPLETED",
+        None if schema else "No.",
+        "str",
+    )
+    assert output.get_content_as_string() == "No."
     assert len(server.asked) == 1

@@ -143,7 +143,7 @@ class Order(BaseModel):
         ({"timezone_identifier": "Mars/Base"}, "timezone_identifier: no timezone 'Mars/Base'"),
         ({"input_schema": {"type": "object"}}, "input_schema takes a pydantic model class"),
         ({"input_schema": Order(dish="soup")}, "input_schema takes a pydantic model class"),
-        ({"output_schema": 5}, "output_schema takes a pydantic model class or a JSON schema"),
+        ({"output_schema": 5}, "output_schema takes a type, .* or a JSON schema as a dict, not 5"),
     ],
 )
 @pytest.mark.parametrize("kind", [Agent, Team])

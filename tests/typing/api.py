@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, assert_type
 
+from pydantic import BaseModel
+
 from kern import (
     Agent,
     RunContext,
@@ -18,6 +20,7 @@ from kern import (
 )
 from kern.errors import KernError
 from kern.run import (
+    AnyRunOutput,
     Event,
     RunPausedEvent,
     RunRequirement,
@@ -36,6 +39,34 @@ async def outputs() -> None:
     assert_type(await team.arun("Hello"), TeamRunOutput)
     assert_type(agent.run("Hello"), RunOutput)
     assert_type(team.run("Hello"), TeamRunOutput)
+
+
+class Report(BaseModel):
+    title: str
+
+
+class Other(BaseModel):
+    pages: int
+
+
+async def contents(dynamic: Agent[Any], run_output: RunOutput) -> None:
+    assert_type(run_output.content, str | None)
+    assert_type((await agent.arun("Hello")).content, str | None)
+    assert_type(team.run("Hello").content, str | None)
+    reporter = Agent(output_schema=Report)
+    assert_type(reporter, Agent[Report])
+    assert_type((await reporter.arun("Hello")).content, Report | None)
+    assert_type(reporter.arun("Hello", stream=True).output, RunOutput[Report])
+    assert_type(Team([reporter], output_schema=Report).run("Hello").content, Report | None)
+    assert_type(Agent(output_schema=list[Report]).run("Hello").content, list[Report] | None)
+    assert_type(Agent(output_schema=int).run("Hello").content, int | None)
+    either = Agent[Report | Other](output_schema=Report | Other)
+    assert_type(either.run("Hello").content, Report | Other | None)
+    loose = Agent[dict[str, Any]](output_schema={"type": "object"})
+    assert_type(loose.run("Hello").content, dict[str, Any] | None)
+    assert_type((await dynamic.arun("Hello", output_schema=Report)).content, Any | None)
+    several: list[Agent[Any]] = [agent, reporter, either]
+    Team(several)
 
 
 async def events() -> None:
@@ -112,11 +143,11 @@ async def sessions() -> None:
     if typed is not None:
         assert_type(typed.state, Cart)
         assert_type(typed.name, str | None)
-        assert_type(typed.runs(), list[RunOutput | TeamRunOutput])
+        assert_type(typed.runs(), list[AnyRunOutput])
     for info in await agent.alist_sessions(user_id="ann"):
         assert_type(info, SessionInfo)
         assert_type(info.position, int)
-    assert_type(agent.list_runs(status="PAUSED"), list[RunOutput | TeamRunOutput])
+    assert_type(agent.list_runs(status="PAUSED"), list[AnyRunOutput])
     assert_type(await agent.adelete_user("ann", cancel=True), int)
 
 

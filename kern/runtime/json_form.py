@@ -1,0 +1,322 @@
+"""The form of a structured answer: what one has to look like, and how it is read from what a model wrote."""
+
+from __future__ import annotations
+
+import json
+import re
+import typing
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
+from typing import Any, NewType
+from weakref import WeakKeyDictionary
+
+import pydantic
+from pydantic import ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic_core import from_json, to_json
+from typing_extensions import TypeAliasType, is_typeddict
+
+from kern._json import non_finite
+from kern.errors import UsageError
+from kern.models.base import ResponseFormat, ToolDefinition
+from kern.runtime.outcome import Answer
+from kern.tools.json_check import misfits
+from kern.tools.result import without_tags
+from kern.tools.schema import Schema, strict_schema, undo_strict
+
+ANSWER_TOOL = "final_answer"
+
+_KEY = "value"
+_DEFINITIONS = ("$defs", "definitions")
+_FENCED = re.compile(r"```[\w-]*[ \t]*\n(.*?)```", re.DOTALL)
+_TYPES: tuple[Any, ...] = (type, TypeAliasType, NewType)
+_BRACKET = re.compile(r"[{\[]")
+_MOST_STARTS = 50
+_MOST_ERRORS = 8
+
+
+class BadAnswer(ValueError):
+    """What a model wrote is not the JSON that was asked for; the text tells it why."""
+
+
+class JsonForm:
+    """What an answer, or a task, has to look like.
+
+    A value that is not a JSON object stands in one, `{"value": ...}`: providers and tools take objects only.
+
+    Args:
+        declared: A JSON schema: bare, or wrapped as OpenAI's `response_format`; or a type for pydantic's
+            `TypeAdapter`: a model class, a dataclass, a TypedDict, `list[A]`, `A | B`, `Literal["a"]`, int...
+
+    Raises:
+        UsageError: It is neither.
+    """
+
+    __slots__ = ("_adapter", "_class", "_shown", "_strict", "_wrapped", "name", "schema", "type_name")
+
+    def __init__(self, declared: Any) -> None:
+        self.name: str
+        self.type_name: str
+        self.schema: Schema
+        self._class: type | None = None
+        self._adapter: pydantic.TypeAdapter[Any] | None = None
+        if isinstance(declared, Mapping):
+            self.name, self.schema = _unwrapped(declared)
+            self.type_name = "dict"
+        else:
+            self.type_name = _called(declared)
+            self.name = re.sub(r"[^\w-]+", "_", self.type_name).strip("_")[:64]
+            self._adapter, self.schema = _adapted(declared, self.type_name)
+            if isinstance(declared, type) and not is_typeddict(declared):
+                self._class = declared
+        self._shown: Schema = self.schema
+        self._strict: Schema | None = _in_strict(self.schema)
+        self._wrapped = self._strict is None and self.schema.get("type") != "object"
+        if self._wrapped:
+            self._shown = _in_object(self.schema)
+            self._strict = _in_strict(self._shown)
+
+    def response_format(self) -> ResponseFormat:
+        """The schema for a provider that enforces one: to the letter, where the strict dialect can say it."""
+        return ResponseFormat(self.name, self._strict or self._shown, strict=self._strict is not None)
+
+    def tool_definition(self) -> ToolDefinition:
+        """The schema as a tool that gives the answer."""
+        return ToolDefinition(
+            ANSWER_TOOL,
+            "Give the final answer. Call it once, by itself, when you have all that you need for it.",
+            self._strict or self._shown,
+            strict=self._strict is not None,
+        )
+
+    def read(self, text: str, *, enforced: bool = False) -> Answer:
+        """The answer in what a model wrote: JSON, alone, in a code fence, or amid other words.
+
+        Args:
+            enforced: The provider was given `response_format` or `tool_definition`.
+
+        Raises:
+            BadAnswer: There is none, or there are several that differ.
+        """
+        failure: BadAnswer | None = None
+        fitting: list[Answer] = []
+        values, drafts = _values(text)
+        for value in values:
+            try:
+                if (found := non_finite(value)) is not None:
+                    raise BadAnswer(f"That is no JSON: {found} is no JSON number.")
+                if enforced and self._strict:
+                    value = undo_strict(value, self._shown)
+                answer = self._fitting(value)
+            except BadAnswer as error:
+                failure = failure or error
+            else:
+                if drafts:
+                    return answer
+                if all(answer.content != other.content for other in fitting):
+                    fitting.append(answer)
+        if len(fitting) > 1:  # nobody can tell the answer from an example, say
+            raise BadAnswer(f"That holds {len(fitting)} different JSON values that fit the schema.")
+        if fitting:
+            return fitting[0]
+        raise failure or BadAnswer("That is no JSON.")
+
+    def _fitting(self, value: Any) -> Answer:
+        """The answer that a JSON value is: in the object that was asked for, or without it."""
+        if self._wrapped and isinstance(value, dict) and value.keys() == {_KEY}:
+            return self.validate(value[_KEY])
+        return self.validate(value)
+
+    def validate(self, value: Any) -> Answer:
+        """The answer that a JSON value, or an instance, is.
+
+        Raises:
+            BadAnswer: It does not fit.
+        """
+        if self._adapter is None:
+            lines = misfits(value, self.schema)
+            if not lines:
+                return Answer(value, self.type_name)
+        elif self._class is not None and isinstance(value, self._class):
+            return Answer(value, self.type_name)
+        else:
+            try:
+                text = to_json(value, by_alias=True, inf_nan_mode="constants")
+                return Answer(self._adapter.validate_json(text), self.type_name)
+            except ValidationError as error:
+                lines = [_line(detail) for detail in error.errors(include_url=False)]
+            except ValueError as error:
+                lines = [str(error)]
+        if len(lines) > _MOST_ERRORS:
+            lines = [*lines[:_MOST_ERRORS], f"and {len(lines) - _MOST_ERRORS} more"]
+        raise BadAnswer("That does not fit the schema:\n" + "\n".join(f"- {line}" for line in lines))
+
+    def made(self, value: Any) -> bool:
+        """Whether a value that bears this form's name is the validated one, and not its JSON out of a row."""
+        if self._adapter is None:
+            return True
+        if self._class is not None:
+            return isinstance(value, self._class)
+        try:
+            self._adapter.validate_python(value, strict=True)
+        except ValidationError:
+            return False
+        return True
+
+    def so_far(self, text: str) -> Any:
+        """What is there of an answer that is still being written; None if that does not fit."""
+        start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
+        if start < 0:
+            return None
+        try:
+            value = from_json(text[start:].removesuffix("```"), allow_partial="trailing-strings")
+        except ValueError:
+            return None
+        if self._wrapped and isinstance(value, dict) and value.keys() <= {_KEY}:
+            value = value.get(_KEY)
+        return value if value and not misfits(value, self.schema, unfinished=True) else None
+
+    def in_words(self) -> str:
+        """The schema for a system message."""
+        return (
+            "<output_schema>\nAnswer with one JSON value that follows this JSON schema, and nothing else: "
+            "no words before or after it, no code fence.\n"
+            f"{without_tags(json.dumps(self._shown, ensure_ascii=False))}\n</output_schema>"
+        )
+
+
+_known: WeakKeyDictionary[Any, JsonForm] = WeakKeyDictionary()
+
+
+def json_form(declared: Any) -> JsonForm:
+    """The form that a parameter declares, computed once per type.
+
+    Raises:
+        UsageError: It declares none.
+    """
+    if isinstance(declared, Mapping) or not _is_type(declared):
+        return JsonForm(declared)
+    try:
+        known = _known.get(declared)
+    except TypeError:  # of a union no weak reference can be had
+        return _form_of_union(declared) if isinstance(declared, Hashable) else JsonForm(declared)
+    if known is None:
+        known = _known[declared] = JsonForm(declared)
+    return known
+
+
+@lru_cache(maxsize=64)
+def _form_of_union(declared: Any) -> JsonForm:
+    return JsonForm(declared)
+
+
+def _adapted(declared: Any, name: str) -> tuple[pydantic.TypeAdapter[Any], Schema]:
+    if not _is_type(declared):
+        raise UsageError(
+            "output_schema takes a type, such as a pydantic model class, or a JSON schema as a dict, "
+            f"not {declared!r}"
+        )
+    try:
+        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(declared)
+        return adapter, adapter.json_schema()
+    except (PydanticUserError, NameError) as error:
+        raise UsageError(f"output_schema: {name} has no JSON schema: {error}") from error
+
+
+def _is_type(declared: Any) -> bool:
+    return isinstance(declared, _TYPES) or typing.get_origin(declared) is not None
+
+
+def _called(declared: Any) -> str:
+    """A type as people write it, without modules."""
+    if isinstance(declared, type) and typing.get_origin(declared) is None:
+        return declared.__name__
+    return re.sub(r"(?:[\w<>]+\.)+", "", repr(declared))
+
+
+def _in_strict(schema: Schema) -> Schema | None:
+    try:
+        return strict_schema(schema)
+    except UsageError:  # an open object, say
+        return None
+
+
+def _in_object(schema: Schema) -> Schema:
+    """The schema of an object whose one property is the value."""
+    inner = {key: value for key, value in schema.items() if key not in _DEFINITIONS}
+    outer = {key: schema[key] for key in _DEFINITIONS if key in schema}
+    return {
+        "type": "object",
+        "properties": {_KEY: inner},
+        "required": [_KEY],
+        "additionalProperties": False,
+        **outer,
+    }
+
+
+def _unwrapped(declared: Mapping[str, Any]) -> tuple[str, Schema]:
+    """Name and schema. The wrapping is that of OpenAI's `response_format`:
+    https://platform.openai.com/docs/api-reference/chat/create#chat-create-response_format
+    """
+    if declared.get("type") == "json_schema":
+        inner = declared.get("json_schema", declared)
+        if not isinstance(inner, Mapping) or not isinstance(inner.get("schema"), Mapping):
+            raise UsageError("output_schema: a 'json_schema' holds the JSON schema under 'schema'")
+        return str(inner.get("name", "answer")), dict(inner["schema"])
+    if not declared.keys() & {"type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"}:
+        raise UsageError("output_schema: this dict is no JSON schema; it needs 'type' and 'properties'")
+    return re.sub(r"[^\w-]", "_", str(declared.get("title", "answer"))), dict(declared)
+
+
+def _values(text: str) -> tuple[list[Any], bool]:
+    """The different JSON values in a text, the last one first; and whether there is nothing else in it: then
+    each is the draft of the one that follows.
+    """
+    try:
+        return [from_json(text.strip())], True
+    except ValueError:
+        pass
+    values, rest = _amid_words(text)
+    if values and not rest.strip():
+        return values[::-1], True
+    _, thought, said = text.rpartition("</think>")
+    found = _found(said)
+    if not found and thought:
+        found = _found(text)
+    return list(found.values())[::-1], False
+
+
+def _found(text: str) -> dict[str, Any]:
+    """The values in code fences, and then all that begin with a bracket, by how they are written."""
+    values = []
+    for match in _FENCED.finditer(text):
+        try:
+            values.append(from_json(match[1].strip()))
+        except ValueError:
+            continue
+    return {json.dumps(value, sort_keys=True): value for value in (*_amid_words(text)[0], *values)}
+
+
+def _amid_words(text: str) -> tuple[list[Any], str]:
+    """The values that begin with a bracket, and the words around them."""
+    decoder, at = json.JSONDecoder(), 0
+    values: list[Any] = []
+    words = ""
+    for _ in range(_MOST_STARTS):
+        found = _BRACKET.search(text, at)
+        if found is None:
+            break
+        words += text[at : found.start()]
+        try:
+            value, at = decoder.raw_decode(text, found.start())
+        except (ValueError, RecursionError):
+            at = found.start() + 1
+            words += found[0]
+            continue
+        values.append(value)
+    return values, words + text[at:]
+
+
+def _line(detail: Mapping[str, Any]) -> str:
+    where = "/".join(str(part) for part in detail["loc"])
+    return f"/{where}: {detail['msg']}"
