@@ -120,6 +120,14 @@ async def test_equal_calls_of_one_message_are_two(server: ReplayServer, sink: Si
     assert made(answer) == [("roll", {})] * 2
 
 
+async def test_arguments_that_a_last_delta_repeats_are_told_once(server: ReplayServer, sink: Sink) -> None:
+    again = {"index": 0, "function": {"arguments": ARGUMENTS}}
+    pieces = [chunk(tool_calls=[call(ARGUMENTS[:5])]), chunk(tool_calls=[call(ARGUMENTS[5:], name="")])]
+    for head in (pieces, [chunk(tool_calls=[call(ARGUMENTS)])]):
+        answer = await chat(server, sink, *head, chunk("tool_calls", tool_calls=[again]))
+        assert made(answer) == [("pay", {"amount": 100})]
+
+
 async def test_an_id_that_is_made_up_for_each_delta_begins_no_call(server: ReplayServer, sink: Sink) -> None:
     pieces = [
         chunk(tool_calls=[call(part, 0, f"a{at}")]) for at, part in enumerate(('{"amount"', ": 1", "00}"))
@@ -165,7 +173,7 @@ async def respond(server: ReplayServer, sink: Sink, *events: Any) -> ModelRespon
 async def test_streamed_arguments_are_those_of_the_call(
     server: ReplayServer, sink: Sink, told: str | None, item_done: bool
 ) -> None:
-    last = {**ITEM, "arguments": told}
+    last = {**ITEM, "arguments": told, "name": "pay" if told else ""}
     pieces = [added(ITEM), delta(ARGUMENTS[:6]), delta(ARGUMENTS[6:])]
     end = [done(last)] if item_done else []
     for final in (completed(last), completed(), completed({**last, "id": "new", "call_id": "c"})):

@@ -39,6 +39,12 @@ class _Call:
             return not self.name and arguments_text(arguments) == "{}"
         return False
 
+    def has_said(self, arguments: str) -> bool:
+        """A delta holds all arguments once more."""
+        if arguments[:1] != "{" or arguments[-1] != "}" or not self.pieces:
+            return False
+        return arguments == "".join(self.pieces) and self.complete()
+
     def goes_on(self, arguments: str) -> bool:
         """Arguments that are not whole yet are gone on with, and not begun."""
         return (
@@ -115,7 +121,7 @@ class Calls:
             call.name = call.name or name
             if isinstance(extra := entry.get("extra_content"), dict) and extra:
                 call.extra = extra
-            if arguments:
+            if arguments and not call.has_said(arguments):
                 call.pieces.append(arguments)
 
     def add_whole(self, entries: list[dict[str, Any]]) -> None:

@@ -122,7 +122,8 @@ class ChatReader(AnswerReader):
                 self._read_parts(content, whole=whole)
             if not content or len(said) > 1:  # the usual delta is text alone
                 self._read_rest(said, whole=whole)
-            self._whole_read = self._whole_read or whole
+            if whole:
+                self._whole_read = True
         if usage := choice.get("usage"):
             self._cost(usage)
         if reason:

@@ -136,6 +136,8 @@ class ResponsesReader(AnswerReader):
                 item = self._add_item(event, data)
         if not whole and data.get("type") == "message":
             self._speaking = False  # even under the index of the message before
+        if whole and item.data.get("name") and not data.get("name"):
+            data = {**data, "name": item.data["name"]}
         item.data = data
         item.whole = whole
 

@@ -135,9 +135,9 @@ def _same_kind(item: _Item, own: _Item) -> bool:
 def _merged(own: _Item, streamed: _Item) -> _Item:
     """An item of the last event, with the arguments or the text that only the stream has."""
     if kind_of(own) == "function_call":
-        arguments = streamed.get("arguments")
-        if arguments != own.get("arguments") and not _lacks(arguments):
-            return {**own, "arguments": arguments}
+        own = {**own, "name": own.get("name") or streamed.get("name")}
+        if not _lacks(arguments := streamed.get("arguments")):
+            own["arguments"] = arguments
     elif kind_of(own) == "message" and not _text(own) and _text(streamed):
         return {**own, "content": streamed.get("content")}
     return own
