@@ -221,6 +221,7 @@ USAGE = {
         {"prompt_tokens": 0, "completion_tokens": 5},
         {"completion_tokens": 5, "prompt_tokens_details": None},
         {"prompt_tokens_details": {"cached_tokens": 0}},
+        {"prompt_tokens": -1, "completion_tokens": "5", "total_tokens": None, "prompt_tokens_details": 0},
         {},
     ],
 )

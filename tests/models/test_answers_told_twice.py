@@ -228,6 +228,7 @@ async def test_a_last_event_with_a_piece_of_the_text_does_not_cut_it(
 async def test_an_item_that_is_told_twice_is_one(server: ReplayServer, sink: Sink) -> None:
     item = {**ITEM, "arguments": ARGUMENTS}
     assert made(await respond(server, sink, completed(item, item))) == [("pay", {"amount": 100})]
+    assert (await respond(server, sink, completed(said("Hi"), said("Hi")))).message.content == "Hi"
     other = {**item, "id": "fc2", "call_id": "c2"}
     assert len(made(await respond(server, sink, completed(item, other)))) == 2
 

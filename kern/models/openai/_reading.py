@@ -143,7 +143,9 @@ def _parse_halves(data: bytes, error: ValueError) -> Any:
 def merged(usage: Any, later: Any) -> Any:
     """Two statements of what an answer has cost: a count that was said is not undone by 0, or by silence."""
     if not isinstance(usage, dict) or not isinstance(later, dict):
-        return later or usage
+        stands = isinstance(usage, dict | int | float) and not isinstance(usage, bool)
+        is_count = isinstance(later, int | float) and not isinstance(usage, dict) and later > 0
+        return usage if stands and not is_count else later
     return {**usage, **{name: merged(usage.get(name), value) for name, value in later.items()}}
 
 

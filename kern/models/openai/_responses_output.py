@@ -163,10 +163,8 @@ def _without_nothing(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     kept: list[dict[str, Any]] = []
     for item in items:
-        repeated = (
-            item in kept and kind_of(item) == "function_call" and item.get("id") and item.get("call_id")
-        )
-        if not repeated and not is_nothing(item):
+        named = item.get("id") and (kind_of(item) != "function_call" or item.get("call_id"))
+        if not is_nothing(item) and not (named and item in kept):
             kept.append(item)
     return kept
 
