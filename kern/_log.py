@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -55,3 +58,55 @@ def named(name: str) -> logging.Logger:
     logger = logging.getLogger(name)
     logger.addFilter(_harmless)
     return logger
+
+
+class _Cleaned(logging.Filter):
+    """Takes secrets out of what a library logs, which quotes what servers send it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ways: list[tuple[tuple[str, ...], Callable[[str], str]]] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Clean the record. Its traceback becomes text: the frames hold what the text does not show."""
+        if not any(record.pathname.startswith(folders) for folders, _ in self.ways):
+            return True
+        if not logging.getLogger(record.name).hasHandlers():
+            return False  # without any logging set up, Python would write it to stderr
+        record.msg, record.args = self._clean(record.getMessage()), None
+        if record.exc_info and record.exc_info[1] is not None:
+            record.exc_text = self._clean("".join(traceback.format_exception(record.exc_info[1])).rstrip())
+            record.exc_info = None
+        return True
+
+    def _clean(self, text: str) -> str:
+        for _, clean in tuple(self.ways):
+            text = clean(text)
+        return text
+
+
+_cleaned = _Cleaned()
+
+
+@contextmanager
+def cleaned_logs(
+    libraries: Sequence[str], others: Sequence[str], clean: Callable[[str], str]
+) -> Iterator[None]:
+    """Meanwhile, what these libraries log goes through `clean`; without logging set up, it is not shown.
+
+    Args:
+        libraries: Packages that are imported, whose loggers have the names of their modules.
+        others: Names of loggers that they use besides; what others write to them stays as it is.
+        clean: Takes out what nobody may see.
+    """
+    folders = tuple(folder for library in libraries for folder in sys.modules[library].__path__)
+    below = tuple(f"{library}." for library in libraries)
+    names = [name for name in tuple(logging.root.manager.loggerDict) if name.startswith(below)]
+    for name in (*libraries, *others, *names):
+        logging.getLogger(name).addFilter(_cleaned)
+    way = (folders, clean)
+    _cleaned.ways.append(way)
+    try:
+        yield
+    finally:
+        _cleaned.ways.remove(way)

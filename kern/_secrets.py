@@ -16,6 +16,34 @@ from urllib.parse import quote
 
 HIDDEN = "***"
 
+HARMLESS_HEADERS = frozenset(
+    {
+        "accept",
+        "accept-charset",
+        "accept-encoding",
+        "accept-language",
+        "anthropic-beta",
+        "anthropic-version",
+        "cache-control",
+        "connection",
+        "content-encoding",
+        "content-language",
+        "content-length",
+        "content-type",
+        "host",
+        "http-referer",
+        "openai-beta",
+        "openai-organization",
+        "openai-project",
+        "origin",
+        "referer",
+        "traceparent",
+        "user-agent",
+        "x-title",
+    }
+)
+"""Headers that a user may set and that are no secrets; every other could be one, whatever its name is."""
+
 _SHORTEST = 8  # shorter ones ("none", "ollama") are words that a message may well hold
 _PIECE = 12
 """So many characters of a secret in a row are a part of it that must not be shown."""

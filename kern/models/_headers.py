@@ -7,36 +7,9 @@ from collections.abc import Mapping
 
 import httpx
 
-from kern._secrets import Masked
+from kern._secrets import HARMLESS_HEADERS, Masked
 from kern.errors import UsageError
 
-# What a user may set that is no secret; everything else could be one, whatever its name is.
-_KNOWN = frozenset(
-    {
-        "accept",
-        "accept-charset",
-        "accept-encoding",
-        "accept-language",
-        "anthropic-beta",
-        "anthropic-version",
-        "cache-control",
-        "connection",
-        "content-encoding",
-        "content-language",
-        "content-length",
-        "content-type",
-        "host",
-        "http-referer",
-        "openai-beta",
-        "openai-organization",
-        "openai-project",
-        "origin",
-        "referer",
-        "traceparent",
-        "user-agent",
-        "x-title",
-    }
-)
 _SECRET_PARAMETER = re.compile("key|token|secret|sig|auth|pass|cred", re.IGNORECASE)
 
 
@@ -51,7 +24,8 @@ def user_headers(given: Mapping[str, str] | None) -> dict[str, str]:
     for name in given:
         if not isinstance(given[name], str):
             raise UsageError(f"the header {name!r} is no text, but of type {type(given[name]).__name__}")
-    return {name.lower(): value if name.lower() in _KNOWN else Masked(value) for name, value in given.items()}
+    named = {name.lower(): value for name, value in given.items()}
+    return {name: value if name in HARMLESS_HEADERS else Masked(value) for name, value in named.items()}
 
 
 def secrets_of(headers: Mapping[str, str], url: httpx.URL) -> tuple[str, ...]:

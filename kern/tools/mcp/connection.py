@@ -16,11 +16,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
+from pydantic import ValidationError
 
-from kern._log import named
+from kern._log import cleaned_logs, named
 from kern._told import told
 from kern.errors import ToolError, ToolTimeoutError
-from kern.tools.mcp.server import Server, watched
+from kern.tools.mcp.http import SESSION_LOST
+from kern.tools.mcp.incoming import Mender, mending
+from kern.tools.mcp.server import Server
 
 if TYPE_CHECKING:
     from mcp import Client, MCPError
@@ -40,6 +43,18 @@ SUBSCRIBE_SECONDS = 5.0
 """How long a server may take to confirm that it will tell of changes."""
 
 _MOST_PAGES = 1000
+_MOST_FAULTS = 3
+
+
+_PARTING_SECONDS = 0.5
+"""How long a call that is given up may take to tell the server. One that takes longer ends the connection."""
+
+_LIBRARIES = ("mcp", "httpx2", "httpcore2")
+_LOGGERS = ("client",)  # that of `mcp.client.session`
+
+
+class SessionLostError(ToolError):
+    """The server has forgotten the session, and refuses unread what is asked in it."""
 
 
 class Connections:
@@ -68,6 +83,17 @@ class Connections:
             self._open = {other for other in self._open if not other.task.done()} | {connection}
         await connection.opened()
         return connection
+
+    async def ask(self, what: Callable[[Connection], Awaitable[T]]) -> T:
+        """Ask something of the connection, and of a new one where the server has forgotten the first.
+
+        Raises:
+            ToolError: The server cannot be used, or refuses.
+        """
+        try:
+            return await what(await self.get())
+        except SessionLostError:  # it was refused unread: nothing is done twice
+            return await what(await self.get())
 
     async def aclose(self) -> None:
         """Leave what is open, and wait until it is left."""
@@ -131,7 +157,7 @@ class Connection:
             if self._tools_changed or not self._hears_changes:
                 self._tools_changed = False  # before it is asked: what changes while it answers counts
                 try:
-                    tools = await self._request(_list_tools, seconds, "tools/list")
+                    tools = await self._request(self._listed, seconds, "tools/list")
                 except BaseException:
                     self._tools_changed = True
                     raise
@@ -156,28 +182,56 @@ class Connection:
         await asyncio.wait([self.task])
 
     async def _request(self, make: Callable[[Client], Awaitable[T]], seconds: float, what: str) -> T:
+        client = self._client
+        if client is None:
+            raise ToolError(f"the connection to the MCP server {self._server.name} is closed", tool=what)
+        # In a task of its own: the package waits for a server to take the news that a call is given up.
+        request = asyncio.ensure_future(self._asked(make, client))
+        try:
+            done, _ = await asyncio.wait([request], timeout=seconds)
+        except BaseException:
+            await self._give_up(request)
+            raise
+        if not done:
+            await self._give_up(request)
+            text = f"{what}, at the MCP server {self._server.name}, took longer than {seconds:g} s"
+            raise ToolTimeoutError(text, tool=what)
+        if request.cancelled():
+            raise asyncio.CancelledError
+        failure = request.exception()
+        if failure is None:
+            return request.result()
+        # A new error, without the frames of the other, in which a reporter would see what is masked in this.
+        raise self._failed(failure, what)
+
+    async def _asked(self, make: Callable[[Client], Awaitable[T]], client: Client) -> T:
+        with self._in_use():
+            return await make(client)
+
+    async def _give_up(self, request: asyncio.Future[Any]) -> None:
+        request.cancel()
+        request.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        _, late = await asyncio.wait([request], timeout=_PARTING_SECONDS)
+        if late:
+            self._leave.set()
+
+    def _failed(self, failure: BaseException, what: str) -> BaseException:
+        """What to raise for a request's failure."""
         from mcp import MCPError
 
-        name, client = self._server.name, self._client
-        if client is None:
-            raise ToolError(f"the connection to the MCP server {name} is closed", tool=what)
-        deadline = asyncio.timeout(seconds)  # not the client's: its error could be the server's as well
-        with self._in_use():
-            try:
-                async with deadline:
-                    return await make(client)
-            except TimeoutError as error:
-                if not deadline.expired():
-                    raise
-                raise ToolTimeoutError(
-                    f"{what}, at the MCP server {name}, took longer than {seconds:g} s", tool=what
-                ) from error
-            except MCPError as error:
-                if self._server.calls_fail_alone and _may_be_the_sessions(error):
-                    self._retired = True  # the next call has another; this one ends with its last request
-                said = self._server.clean(error.message)
-        # Outside, since the other error is not masked.
-        raise ToolError(f"the MCP server {name}: {said}", tool=what)
+        name = self._server.name
+        if isinstance(failure, ToolError) or not isinstance(failure, Exception):
+            return failure
+        if not isinstance(failure, MCPError):
+            text = f"the MCP server {name} sent what cannot be read: {self._server.clean(_told(failure))}"
+            return ToolError(text, tool=what)
+        lost = failure.error.data == SESSION_LOST
+        if lost or (self._server.calls_fail_alone and _may_be_the_sessions(failure)):
+            self._retired = True  # the next call has another; this one ends with its last request
+            if not self._requests:
+                self._leave.set()
+        kind = SessionLostError if lost else ToolError
+        return kind(f"the MCP server {name}: {self._server.clean(failure.message)}", tool=what)
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -217,16 +271,39 @@ class Connection:
 
     async def _enter(self, stack: AsyncExitStack) -> Client:
         await asyncio.to_thread(_import_packages)
+        stack.enter_context(cleaned_logs(_LIBRARIES, _LOGGERS, self._server.clean))
         from mcp import Client
 
-        streams = watched(self._server.open(), self._leave.set)
+        mender = Mender(self._server.name, self._server.clean, self._server.clean_result)
+        streams = mending(self._server.open(), mender, self._leave.set)
         client = Client(streams, cache=None, message_handler=self._hear)
         await stack.enter_async_context(client)
         capability = client.server_capabilities.tools
         if capability is not None and capability.list_changed:
             await self._subscribe(stack, client)
-        self._tools = await _list_tools(client)
+        self._tools = await self._listed(client)
         return client
+
+    async def _listed(self, client: Client) -> list[Tool]:
+        """All tools, each name once."""
+        tools: dict[str, Tool] = {}
+        cursors: set[str | None] = set()
+        cursor: str | None = None
+        while cursor not in cursors:
+            cursors.add(cursor)
+            page = await client.list_tools(cursor=cursor)
+            for tool in page.tools:
+                if tool.name in tools:
+                    twice = f"a second tool of the name {tool.name!r}"
+                    log.warning("of the MCP server %s, this is left out: %s", self._server.name, twice)
+                tools.setdefault(tool.name, tool)
+            cursor = page.next_cursor
+            if cursor is None:
+                return list(tools.values())
+            if len(cursors) >= _MOST_PAGES:
+                break
+        why = f"has more than {_MOST_PAGES:,} pages" if cursor not in cursors else f"comes back to {cursor!r}"
+        raise ToolError(f"the MCP server {self._server.name}: its list of tools has no end: nextCursor {why}")
 
     async def _hear(self, message: IncomingMessage) -> None:
         """What servers tell unasked, up to the protocol of 2025."""
@@ -267,20 +344,8 @@ class Connection:
 
 def _import_packages() -> None:
     """In a thread, because it takes a second; `mcp` itself imports the other one during the first call."""
-    for package in ("mcp", "jsonschema"):
+    for package in ("mcp", "jsonschema", "mcp.client.stdio", "mcp.client.streamable_http", "httpcore2"):
         import_module(package)
-
-
-async def _list_tools(client: Client) -> list[Tool]:
-    tools: list[Tool] = []
-    cursor: str | None = None
-    for _ in range(_MOST_PAGES):
-        page = await client.list_tools(cursor=cursor)
-        tools += page.tools
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return tools
 
 
 def _may_be_the_sessions(error: MCPError) -> bool:
@@ -295,4 +360,7 @@ def _may_be_the_sessions(error: MCPError) -> bool:
 
 def _told(failure: BaseException | None) -> str:
     """A failure in one line."""
+    if isinstance(failure, ValidationError):  # without the values, which are long
+        found = failure.errors(include_url=False, include_context=False, include_input=False)
+        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:_MOST_FAULTS])
     return "the connection is closed" if failure is None else told(failure)

@@ -7,16 +7,27 @@ says the status: the package itself says the same of all of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
+
+from kern.tools.mcp.incoming import NO_MESSAGE, Clean, read_message
 
 if TYPE_CHECKING:
     import httpx2
 
 _LONGEST_EXPLANATION = 500
 _LONGEST_ERROR_BODY = 64 * 1024
+_NO_SESSION = re.compile(
+    rb"(?:no valid|invalid|unknown|expired) session|session (?:id )?(?:not found|expired)", re.IGNORECASE
+)
+SESSION_LOST = token_hex()
+"""The data of the error that stands for a message which was refused unread, since its session is gone. No
+server knows it."""
+
 _NO_ENDPOINT = "this address takes no MCP messages; servers of the older SSE transport cannot be used"
 _HINTS = {
     401: "the server wants other credentials than the headers hold",
@@ -63,7 +74,7 @@ class Answers:
     """
 
     longest: int | None
-    clean: Callable[[str], str] = field(repr=False)
+    clean: Clean = field(repr=False)
 
     async def read(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
         """The answer to a message; an event stream is left to be read."""
@@ -79,6 +90,13 @@ class Answers:
             return _error(request, response, f"the answer is longer than {limit:,} bytes (max_answer_bytes)")
         if failed and not _is_message(body):
             return _error(request, response, self._explained(response, body or b""))
+        if failed and _is_refused_session(request, response, body or b""):
+            said = json.loads(body or b"")["error"].get("message")
+            return _error(request, response, self.clean(str(said or "the session is gone")))
+        if not failed:
+            body = read_message(body or b"")
+            if body is None:
+                return _error(request, response, NO_MESSAGE)
         sent = ("content-encoding", "content-length", "transfer-encoding")  # how it was sent
         headers = [item for item in response.headers.multi_items() if item[0].lower() not in sent]
         return type(response)(response.status_code, headers=headers, content=body, request=request)
@@ -112,16 +130,25 @@ def _is_message(body: bytes | None) -> bool:
     return isinstance(message, dict) and isinstance(message.get("error"), dict) and "jsonrpc" in message
 
 
+def _is_refused_session(request: httpx2.Request, response: httpx2.Response, said: bytes) -> bool:
+    """The session is unknown to the server, which has not read the message; many say so with 400."""
+    if "mcp-session-id" not in request.headers:
+        return False
+    return response.status_code == 404 or (response.status_code == 400 and bool(_NO_SESSION.search(said)))
+
+
 def _error(request: httpx2.Request, response: httpx2.Response, text: str) -> httpx2.Response:
     """The same as an error of the protocol, under the code that the package gives to this status."""
     from mcp.types import INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND
 
-    code = INTERNAL_ERROR
-    if response.status_code == 404:
-        code = INVALID_REQUEST if "mcp-session-id" in request.headers else METHOD_NOT_FOUND
+    code, data = INTERNAL_ERROR, None
+    if _is_refused_session(request, response, text.encode()):
+        code, data = INVALID_REQUEST, SESSION_LOST
+    elif response.status_code == 404:
+        code = METHOD_NOT_FOUND
     try:
         message_id = json.loads(request.content).get("id")
     except (ValueError, AttributeError):
         message_id = None
-    error = {"jsonrpc": "2.0", "id": message_id, "error": {"code": code, "message": text}}
+    error = {"jsonrpc": "2.0", "id": message_id, "error": {"code": code, "message": text, "data": data}}
     return type(response)(response.status_code, json=error, request=request)

@@ -80,11 +80,15 @@ def _is_blob(resource: ResourceContents) -> TypeIs[BlobResourceContents]:
 
 def _media(data: str, mime_type: str, uri: str | None) -> str | Media:
     """Bytes in base64 as media, or a text that mentions them."""
+    try:
+        content = b64decode(data)
+    except ValueError:
+        return f"[{mime_type}, which cannot be read: it is no base64]"
     name = None if uri is None else PurePosixPath(urlsplit(uri).path).name or None
     if mime_type in _PICTURES:
-        return Image(content=b64decode(data), mime_type=mime_type, name=name)
+        return Image(content=content, mime_type=mime_type, name=name)
     if mime_type.startswith("audio/"):
-        return Audio(content=b64decode(data), mime_type=mime_type, name=name)
+        return Audio(content=content, mime_type=mime_type, name=name)
     if mime_type in _FILES:
-        return File(content=b64decode(data), mime_type=mime_type, name=name)
+        return File(content=content, mime_type=mime_type, name=name)
     return f"[{mime_type or 'data'}: {uri}]" if uri else f"[{mime_type}]"

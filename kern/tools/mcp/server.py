@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from os.path import isabs
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
-from kern._secrets import Masked, mask
+from kern._secrets import HARMLESS_HEADERS, Masked, Masker
 from kern.tools.mcp.http import Answers, make_client
+from kern.tools.mcp.incoming import Clean, Streams
 
 if TYPE_CHECKING:
     import httpx2
 
-Streams = tuple[Any, Any]
-"""What is read from the server and what is written to it, as `mcp.client.Transport` has them."""
+_SECRET_NAME = re.compile(
+    r"key|token|secret|passw|pwd|auth|cred|cookie|session|sig|private|dsn|bearer|jwt|\bpat\b|_pat\b|_url\b",
+    re.IGNORECASE,
+)
+_RANDOM = re.compile(r"[A-Za-z0-9+/_.~-]{16,}")
+_MANY_DIGITS = 3
 
 
 class Server(Protocol):
@@ -35,8 +41,14 @@ class Server(Protocol):
         """Each call has a connection of its own below: one that breaks off does not tell of the others."""
         ...
 
-    def clean(self, text: str) -> str:
-        """`text` without the server's secrets, which it may have repeated."""
+    @property
+    def clean(self) -> Clean:
+        """Takes the server's secrets, which it may have repeated, out of an error or a log."""
+        ...
+
+    @property
+    def clean_result(self) -> Clean:
+        """Takes out of what a model works with what is a secret by its name or its looks."""
         ...
 
     def open(self) -> AbstractAsyncContextManager[Streams]:
@@ -44,7 +56,7 @@ class Server(Protocol):
         ...
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class Program:
     """A server that is started as a process, and spoken to over its standard input and output.
 
@@ -60,9 +72,18 @@ class Program:
 
     calls_fail_alone = False
 
-    def clean(self, text: str) -> str:
-        """`text` without what the environment hides from others. A path is no secret."""
-        return mask(text, [value for value in self.env.values() if not isabs(value)])
+    @cached_property
+    def clean(self) -> Clean:
+        """Takes out what the environment and the arguments may hide from others. A path is no secret."""
+        given = [argument for argument in self.command[1:] if not argument.startswith("-")]
+        given += [argument.partition("=")[2] for argument in self.command[1:] if argument.startswith("-")]
+        return Masker(value for value in (*self.env.values(), *given) if not _is_path(value))
+
+    @cached_property
+    def clean_result(self) -> Clean:
+        """Likewise, but no more than the secrets."""
+        named = [value for name, value in self.env.items() if is_secret(name, value)]
+        return Masker([*named, *_secret_arguments(self.command[1:])])
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Streams]:
@@ -73,14 +94,17 @@ class Program:
         program, *arguments = self.command
         # Not checked, since that would make plain texts of masked ones: these are local variables below.
         parameters = StdioServerParameters.model_construct(
-            command=program, args=[Masked(argument) for argument in arguments], env=dict(self.env)
+            command=program,
+            args=[Masked(argument) for argument in arguments],
+            env=dict(self.env),
+            encoding_error_handler="replace",  # a line that is no UTF-8 would end the reading for good
         )
         # Not sys.stderr, which in a notebook or a test is no file that a process could have.
         async with stdio_client(parameters, sys.__stderr__) as streams:  # type: ignore[arg-type]  # or None
             yield streams
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class Endpoint:
     """A server that is reached over HTTP, by the transport that is called streamable HTTP.
 
@@ -100,11 +124,17 @@ class Endpoint:
 
     calls_fail_alone = True
 
-    def clean(self, text: str) -> str:
-        """`text` without what the headers and the address hide from others."""
-        return mask(
-            text, [*self.headers.values(), *(part for _, part in parse_qsl(urlsplit(self.url).query))]
-        )
+    @cached_property
+    def clean(self) -> Clean:
+        """Takes out what the headers and the address hide from others."""
+        named = [value for name, value in self.headers.items() if name.lower() not in HARMLESS_HEADERS]
+        address = urlsplit(self.url)
+        return Masker([*named, *(part for _, part in parse_qsl(address.query)), address.password or ""])
+
+    @property
+    def clean_result(self) -> Clean:
+        """Likewise."""
+        return self.clean
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Streams]:
@@ -125,45 +155,28 @@ class Endpoint:
         return make_client(self.headers, self.connect_seconds, Answers(self.max_answer_bytes, self.clean))
 
 
-@asynccontextmanager
-async def watched(
-    streams: AbstractAsyncContextManager[Streams], ended: Callable[[], None]
-) -> AsyncIterator[Streams]:
-    """The same streams; `ended` is called as soon as nothing more will come from the server."""
-    async with streams as (incoming, outgoing):
-        yield _Watched(incoming, ended), outgoing
+def _secret_arguments(arguments: Sequence[str]) -> Iterator[str]:
+    """Those that are secrets by the name of their option (`--token x`, `--token=x`), or by their looks."""
+    before = ""
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if equals and name.startswith("-"):
+            if is_secret(name, value):
+                yield value
+        elif is_secret(before if before.startswith("-") else "", argument):
+            yield argument
+        before = argument
 
 
-class _Watched:
-    """A stream of messages that tells when its reader leaves it, which is at its end."""
+def is_secret(name: str, value: str) -> bool:
+    """A variable or an argument of this name and value is one that a model has no use for either."""
+    if _is_path(value):
+        return False
+    if _SECRET_NAME.search(name) and not value.startswith("-"):
+        return True
+    words = re.split(r"[\s;,:=&?@]+", value)
+    return any(_RANDOM.fullmatch(word) and sum(map(str.isdigit, word)) >= _MANY_DIGITS for word in words)
 
-    def __init__(self, stream: Any, ended: Callable[[], None]) -> None:
-        self._stream = stream
-        self._ended = ended
 
-    @property
-    def last_context(self) -> Any:
-        """In which context the last message was put in; transports that have none lack it."""
-        return getattr(self._stream, "last_context", None)
-
-    async def receive(self) -> Any:
-        return await self._stream.receive()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    def __aiter__(self) -> _Watched:
-        return self
-
-    async def __anext__(self) -> Any:
-        return await self._stream.__anext__()
-
-    async def __aenter__(self) -> _Watched:
-        await self._stream.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended()
-        await self._stream.__aexit__(kind, error, trace)
+def _is_path(value: str) -> bool:
+    return isabs(value) or value.startswith(("./", "../", "~/"))

@@ -147,8 +147,7 @@ class MCPTools(ToolSource):
             ToolError: The server cannot be used.
             UsageError: A tool that was named is none of its tools.
         """
-        connection = await self._connections.get().get()
-        tools = await connection.tools(self.timeout_seconds)
+        tools = await self._connections.get().ask(lambda connection: connection.tools(self.timeout_seconds))
         if self._known is None or (self._known[0] is not tools and self._known[0] != tools):
             self._known = (tools, self._toolkit(tools))
         return self._known[1]
@@ -205,8 +204,8 @@ def _calling(
     """The function that calls a server's tool; its arguments are the server's to check."""
 
     async def call(**arguments: Any) -> list[str | Media] | str:
-        connection = await connections.get().get()
-        return value_of(await connection.call(tool, arguments, seconds), tool)
+        result = await connections.get().ask(lambda connection: connection.call(tool, arguments, seconds))
+        return value_of(result, tool)
 
     call.__name__ = call.__qualname__ = tool
     return call

@@ -1,0 +1,280 @@
+"""What comes from a server, before the package `mcp` reads it: mended where it can be, and without secrets.
+
+Servers write what they like. One odd tool, or one odd part of a result, would have the package refuse all of
+it, with an error that quotes what it holds. A secret that is masked here is seen nowhere later on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from kern._json import json_bytes
+from kern._log import named
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from mcp.shared.message import SessionMessage
+
+Streams = tuple[Any, Any]
+"""What is read from the server and what is written to it, as `mcp.client.Transport` has them."""
+
+Clean = Callable[[str], str]
+
+log: Final = named("kern")
+
+NO_MESSAGE = "the answer is no message of the protocol"
+
+_LARGE = 128 * 1024
+"""Messages of so many bytes are looked through in a thread, while the event loop goes on."""
+
+_MOST_PARTS = 1000
+_MOST_TOOLS = 10_000
+
+
+@dataclass(slots=True, frozen=True)
+class Mender:
+    """Mends a server's messages.
+
+    Args:
+        server: What warnings call it.
+        clean: Takes the server's secrets out of what people read.
+        clean_result: Takes them out of what a model works with, where not all that looks like one is one.
+    """
+
+    server: str
+    clean: Clean = field(repr=False)
+    clean_result: Clean = field(repr=False)
+
+    async def mended(self, item: SessionMessage | Exception) -> SessionMessage | Exception:
+        """The message to go on with."""
+        if isinstance(item, Exception):
+            return self._unreadable(item)
+        message = item.message
+        held = getattr(message, "result", None) or getattr(message, "params", None)
+        if held is not None and len(json_bytes(held)) >= _LARGE:
+            await asyncio.to_thread(self._mend, message)
+        else:
+            self._mend(message)
+        return item
+
+    def _mend(self, message: Any) -> None:
+        from mcp.types import PARSE_ERROR, ErrorData
+
+        if hasattr(message, "error"):
+            error = message.error
+            said = NO_MESSAGE if _is_the_packages(error, PARSE_ERROR) else self.clean(error.message)
+            message.error = ErrorData(code=error.code, message=said, data=_without(error.data, self.clean))
+        elif hasattr(message, "result"):
+            result = message.result
+            clean = self.clean if result.get("isError") is True else self.clean_result
+            result = _without(result, clean)
+            if isinstance(result.get("tools"), list):
+                result = {**result, "tools": self._tools(result["tools"])}
+            elif isinstance(result.get("content"), list):
+                result = {**result, "content": _parts(result["content"])}
+            message.result = result
+        elif message.params is not None:
+            message.params = _without(message.params, self.clean)
+
+    def _tools(self, listed: list[Any]) -> list[dict[str, Any]]:
+        """Those that can be used."""
+        from mcp.types import Tool
+
+        tools = []
+        for tool in listed[:_MOST_TOOLS]:
+            name = tool.get("name") if isinstance(tool, dict) else None
+            if not isinstance(name, str) or not name.strip():
+                self._warn("a tool without a name")
+                continue
+            schema = tool.get("inputSchema")
+            schema = {**schema, "type": "object"} if isinstance(schema, dict) else {"type": "object"}
+            whole = {**tool, "inputSchema": schema}
+            least = {key: whole[key] for key in ("name", "inputSchema")}
+            if isinstance(tool.get("description"), str):
+                least["description"] = tool["description"]
+            for form in (whole, least):
+                try:
+                    Tool.model_validate(form, by_name=False)
+                except ValidationError:
+                    continue
+                tools.append(form)
+                break
+            else:
+                self._warn(f"the tool {tool['name']!r}, whose description is no valid one")
+        if len(listed) > _MOST_TOOLS:
+            self._warn(f"the tools after the first {_MOST_TOOLS:,}")
+        return tools
+
+    def _warn(self, what: str) -> None:
+        log.warning("of the MCP server %s, this is left out: %s", self.server, what)
+
+    def _unreadable(self, failure: Exception) -> SessionMessage | Exception:
+        """A line that the package could not read: mended, or the failure of the request that it answers."""
+        if not isinstance(failure, ValidationError):
+            return failure
+        from mcp.shared.message import SessionMessage
+        from mcp.types import PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
+
+        given = [error["input"] for error in failure.errors(include_url=False, include_context=False)]
+        message = next((value for value in map(_json_of, given) if isinstance(value, dict)), None)
+        if message is None:
+            return ValueError("a line that is no message of the protocol")
+        try:
+            whole = SessionMessage(jsonrpc_message_adapter.validate_python(message, by_name=False))
+        except ValidationError:
+            request = message.get("id")
+            if "method" in message or not isinstance(request, str | int) or isinstance(request, bool):
+                return ValueError("a line that is no message of the protocol")
+            error = ErrorData(code=PARSE_ERROR, message=NO_MESSAGE)
+            return SessionMessage(JSONRPCError(jsonrpc="2.0", id=request, error=error))
+        self._mend(whole.message)
+        return whole
+
+
+@asynccontextmanager
+async def mending(
+    streams: AbstractAsyncContextManager[Streams], mender: Mender, ended: Callable[[], None]
+) -> AsyncIterator[Streams]:
+    """The same streams, of mended messages; `ended` is called as soon as nothing more will come."""
+    async with streams as (incoming, outgoing):
+        yield _Incoming(incoming, mender, ended), outgoing
+
+
+class _Incoming:
+    """A stream of messages that tells when its reader leaves it, which is at its end."""
+
+    def __init__(self, stream: Any, mender: Mender, ended: Callable[[], None]) -> None:
+        self._stream = stream
+        self._mender = mender
+        self._ended = ended
+
+    @property
+    def last_context(self) -> Any:
+        """In which context the last message was put in; transports that have none lack it."""
+        return getattr(self._stream, "last_context", None)
+
+    async def receive(self) -> Any:
+        return await self._mender.mended(await self._stream.receive())
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def __aiter__(self) -> _Incoming:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await self._mender.mended(await self._stream.__anext__())
+
+    async def __aenter__(self) -> _Incoming:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended()
+        await self._stream.__aexit__(kind, error, trace)
+
+
+def read_message(body: bytes) -> bytes | None:
+    """A body that is a message, whatever was wrong with its characters; None: it is none."""
+    from mcp.types import jsonrpc_message_adapter
+
+    try:
+        jsonrpc_message_adapter.validate_json(body, by_name=False)
+    except ValidationError:
+        message = _json_of(body.decode(errors="replace"))
+        try:
+            jsonrpc_message_adapter.validate_python(message, by_name=False)
+        except ValidationError:
+            return None
+        return json_bytes(message)
+    return body
+
+
+def _json_of(given: Any) -> Any:
+    """JSON whose halves of surrogate pairs are replaced; what is no text is what JSON was read as already."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return from_json(json_bytes(json.loads(given)))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_the_packages(error: Any, code: int) -> bool:
+    """Not the server has said so, but the package, which quotes what it could not read."""
+    return bool(error.code == code and error.message.startswith("Failed to parse "))
+
+
+def _without(value: Any, clean: Clean) -> Any:
+    """JSON data without secrets, be they in values or in names; the same object if there are none."""
+    if value is None:
+        return None
+    written = json_bytes(value).decode()
+    return value if clean(written) is written else _cleaned(value, clean)
+
+
+def _cleaned(value: Any, clean: Clean) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {clean(name): _cleaned(item, clean) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(item, clean) for item in value]
+    return value
+
+
+def _parts(content: list[Any]) -> list[dict[str, Any]]:
+    """The parts of a result; one that nobody can read is a text that says so."""
+    adapter = _adapter()
+    many = len(content) > _MOST_PARTS
+    parts: list[dict[str, Any]] = []
+    texts: list[str] = []
+    for block in content:
+        text = _text_of(block, adapter)
+        if text is None or not many:
+            if texts:
+                parts.append({"type": "text", "text": "\n".join(texts)})
+                texts = []
+            parts.append(block if text is None else {"type": "text", "text": text})
+        else:
+            texts.append(text)  # one text instead of thousands, which the package reads one by one
+    if texts:
+        parts.append({"type": "text", "text": "\n".join(texts)})
+    if len(parts) > _MOST_PARTS:
+        left = f"[{len(parts) - _MOST_PARTS:,} more parts are left out]"
+        parts[_MOST_PARTS:] = [{"type": "text", "text": left}]
+    return parts
+
+
+@cache
+def _adapter() -> TypeAdapter[Any]:
+    from mcp.types import ContentBlock
+
+    return TypeAdapter(ContentBlock)
+
+
+def _text_of(block: Any, adapter: TypeAdapter[Any]) -> str | None:
+    """The text of a part that is one, or cannot be read; None for every other."""
+    if not isinstance(block, dict):
+        return block if isinstance(block, str) else f"[a part that cannot be read: {type(block).__name__}]"
+    if block.get("type") == "text" and isinstance(block.get("text"), str):
+        return str(block["text"])
+    try:
+        adapter.validate_python(block, by_name=False)
+    except ValidationError:
+        kind = str(block.get("type"))[:100]
+        return f"[a part of the type {kind!r}, which cannot be read]"
+    return None

@@ -1,0 +1,164 @@
+"""Servers that send what the protocol does not know, over both transports: what can be used is used."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp_running import HERE, results, run_with
+from test_mcp_http import reply, serving
+
+from kern.errors import ToolError
+from kern.testing import tool_call
+from kern.tools.mcp import MCPTools
+
+LOOK = {"name": "look", "inputSchema": {"type": "object", "properties": {}}}
+INFO = {
+    "protocolVersion": "2025-06-18",
+    "capabilities": {"tools": {}},
+    "serverInfo": {"name": "odd", "version": "1"},
+}
+
+
+@asynccontextmanager
+async def over_stdio(folder: Path, raw: dict[str, bytes]) -> AsyncIterator[MCPTools]:
+    for method, data in raw.items():
+        (folder / method.replace("/", "_")).write_bytes(data)
+    command = [sys.executable, str(HERE / "mcp_odd_server.py"), str(folder)]
+    async with MCPTools(command, name="odd", timeout_seconds=20) as tools:
+        yield tools
+
+
+@asynccontextmanager
+async def over_http(raw: dict[str, bytes]) -> AsyncIterator[MCPTools]:
+    usual: dict[str, Any] = {"initialize": INFO, "tools/list": {"tools": [LOOK]}}
+
+    def answer(message: dict[str, Any]) -> bytes:
+        method, request = message.get("method", ""), message.get("id")
+        if request is None:
+            return reply("", "202 Accepted")
+        if method in raw:
+            return reply(raw[method].replace(b"@ID@", json.dumps(request).encode()))
+        if method in usual:
+            return reply({"jsonrpc": "2.0", "id": request, "result": usual[method]})
+        return reply({"jsonrpc": "2.0", "id": request, "error": {"code": -32601, "message": "no"}})
+
+    async with serving(answer) as (url, _), MCPTools(url=url, name="odd", timeout_seconds=20) as tools:
+        yield tools
+
+
+def answered(result: object) -> bytes:
+    return b'{"jsonrpc": "2.0", "id": @ID@, "result": ' + json.dumps(result).encode() + b"}"
+
+
+def texts(*parts: object) -> bytes:
+    return answered({"content": list(parts)})
+
+
+CALLS = {
+    "no UTF-8": (
+        answered({"content": [{"type": "text", "text": "caf#"}]}).replace(b"#", b"\xe9"),
+        "caf\ufffd",
+    ),
+    "half a surrogate": (texts({"type": "text", "text": "a\ud83db"}), "a\ufffdb"),
+    "unknown part": (
+        texts({"type": "hologram", "x": 1}, {"type": "text", "text": "and text"}),
+        "[a part of the type 'hologram', which cannot be read]\nand text",
+    ),
+    "odd parts": (
+        texts(7, {"type": "image"}, {"type": "text", "text": "t", "annotations": 5}),
+        "[a part that cannot be read: int]\n[a part of the type 'image', which cannot be read]\nt",
+    ),
+    "no base64": (
+        texts({"type": "image", "data": "abc", "mimeType": "image/png"}),
+        "[image/png, which cannot be read: it is no base64]",
+    ),
+}
+BAD_CALLS = {
+    "text": (answered("just text"), "no message of the protocol"),
+    "no content": (answered({}), "cannot be read: content: Field required"),
+    "content is a text": (answered({"content": "t"}), "cannot be read: content"),
+    "a message that is none": (b'{"jsonrpc": "2.0", "id": @ID@, "error": 5}', "no message of the protocol"),
+}
+
+
+@pytest.mark.parametrize(("call", "shown"), CALLS.values(), ids=CALLS)
+async def test_what_can_be_used_of_a_result_is_used(call: bytes, shown: str, tmp_path: Path) -> None:
+    async with over_stdio(tmp_path, {"tools/call": call}) as tools:
+        assert results(await run_with(tools, tool_call("look"), tool_call("look"))) == [shown, shown]
+    async with over_http({"tools/call": call}) as tools:
+        assert results(await run_with(tools, tool_call("look"), tool_call("look"))) == [shown, shown]
+
+
+@pytest.mark.parametrize(("call", "why"), BAD_CALLS.values(), ids=BAD_CALLS)
+async def test_a_result_that_is_none_is_an_error_that_names_the_server(
+    call: bytes, why: str, tmp_path: Path
+) -> None:
+    for server in (over_stdio(tmp_path, {"tools/call": call}), over_http({"tools/call": call})):
+        async with server as tools:
+            first, second = results(await run_with(tools, tool_call("look"), tool_call("look")))
+        assert first == second
+        assert first is not None
+        assert first.startswith("ToolError: the MCP server odd")
+        assert why in first
+        assert "input_value" not in first
+
+
+async def test_lines_that_are_no_messages_are_passed_over(tmp_path: Path) -> None:
+    lines = b'\xff\xfe\n[1]\n"\\ud83d"\n{"a": "\xe9"}\n' + texts({"type": "text", "text": "after"})
+    async with over_stdio(tmp_path, {"tools/call": lines}) as tools:
+        assert results(await run_with(tools, tool_call("look"))) == ["after"]
+
+
+async def test_tools_that_cannot_be_used_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    listed = answered(
+        {
+            "tools": [
+                {"name": "bare", "description": "No schema."},
+                {"name": "null", "inputSchema": None},
+                {"name": "odd", "inputSchema": {"properties": {}}, "annotations": 5, "outputSchema": "x"},
+                {"name": "", "inputSchema": {"type": "object"}},
+                {"description": "no name"},
+                7,
+                LOOK,
+                {**LOOK, "description": "once more"},
+            ]
+        }
+    )
+    for server in (over_stdio(tmp_path, {"tools/list": listed}), over_http({"tools/list": listed})):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "kern"):
+            async with server as tools:
+                assert list((await tools.load()).functions) == ["bare", "null", "odd", "look"]
+                output = await run_with(tools, tool_call("look"), tool_call("bare"))
+        assert results(output) == ["fine", "fine"] or "no" in str(results(output))
+        said = [record.getMessage() for record in caplog.records]
+        assert [line.partition(": ")[2] for line in said] == [
+            "a tool without a name",
+            "a tool without a name",
+            "a tool without a name",
+            "a second tool of the name 'look'",
+        ]
+        assert all("the MCP server odd" in line for line in said)
+
+
+async def test_a_list_of_tools_without_an_end_says_so(tmp_path: Path) -> None:
+    listed = answered({"tools": [LOOK], "nextCursor": "same"})
+    for server in (over_stdio(tmp_path, {"tools/list": listed}), over_http({"tools/list": listed})):
+        with pytest.raises(ToolError, match=r"the MCP server odd.* nextCursor comes back to 'same'"):
+            async with server:
+                pass
+
+
+async def test_thousands_of_parts_are_one_text(tmp_path: Path) -> None:
+    call = texts(*[{"type": "text", "text": "x"}] * 50_000)
+    async with over_stdio(tmp_path, {"tools/call": call}) as tools:
+        assert results(await run_with(tools, tool_call("look"))) == ["\n".join("x" * 50_000)]
