@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -168,7 +168,7 @@ class Commit:
     runs: Sequence[RunRow] = field(default=())
     summary: str | None = None
     known: SessionRow | None = None
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    id: str = field(default_factory=lambda: os.urandom(16).hex())
     now: float
 
 

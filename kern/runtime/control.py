@@ -45,6 +45,8 @@ class ActiveRun:
         self.request = request
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         carry_context(self.loop)  # to runs inside of this one that its tools make in threads
+        self.key: tuple[Hashable, str] = (request.db.identity, request.run_id)
+        """The database, and the id there; of each user one run may bear it until owners are checked."""
         self.fate: Fate = Fate(self.loop)
         self.tree: Tree | None = None
         """Its runs, once it has begun."""
@@ -56,11 +58,6 @@ class ActiveRun:
 
         self.claimed = False
         """Its owner has been checked, and the id that the caller gave is its own."""
-
-    @property
-    def key(self) -> tuple[Hashable, str]:
-        """The database, and the id there; of each user one run may bear it until owners are checked."""
-        return self.request.db.identity, self.request.run_id
 
     @property
     def alive(self) -> bool:

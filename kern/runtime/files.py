@@ -17,9 +17,11 @@ async def loaded(items: Sequence[T]) -> list[T]:
     Raises:
         UsageError: A file cannot be read.
     """
-    if all(media.filepath is None for item in items for media in _media(item)):
-        return list(items)
-    return await threads.run(lambda: [item.loaded() for item in items])
+    for item in items:
+        for media in _media(item):
+            if media.filepath is not None:
+                return await threads.run(lambda: [item.loaded() for item in items])
+    return list(items)
 
 
 def _media(item: Media | Message) -> Sequence[Media]:
