@@ -6,7 +6,6 @@ They can be cancelled by their id: in this process at once, from another one thr
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import threading
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from types import TracebackType
 from typing import Final
 from weakref import WeakKeyDictionary
 
+from kern._sync.end import End
 from kern._sync.executor import carry_context
 from kern._sync.fork import after_fork_in_child
 from kern.db.base import Db
@@ -52,8 +52,7 @@ class ActiveRun:
         """Its runs, once it has begun."""
         self.since: float | None = None if request.resume is not None else time.monotonic()
         """When it was asked for; a run that goes on is older than that."""
-        self.done: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self.done.set_running_or_notify_cancel()  # so that no waiter's cancellation cancels it
+        self.done = End()
         self._task = asyncio.current_task()
 
         self.claimed = False
@@ -204,7 +203,7 @@ class ActiveRuns:
                 del users[active.request.user_id]
                 if not users:
                     del self._runs[active.key]
-        active.done.set_result(None)
+        active.done.reached()
 
     def claim(self, active: ActiveRun) -> bool:
         """Have the id, once the owner of the session was checked; False if another user's run has it."""

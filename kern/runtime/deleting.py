@@ -82,7 +82,7 @@ async def _end(runs: Sequence[ActiveRun]) -> None:
         )
     for run in runs:
         run.fate.stop()
-    ends = [asyncio.wrap_future(run.done) for run in runs]
+    ends = [asyncio.wrap_future(run.done.future) for run in runs]
     if ends:
         await asyncio.wait(ends, timeout=CANCEL_SECONDS)
     if left := [run for run in runs if run.alive]:

@@ -46,7 +46,7 @@ async def wait_for(other: ActiveRun, request: RunRequest, deadline: Deadline) ->
         raise RunConflictError(f"run {run_id!r} goes on already; on_duplicate='return' waits for its output")
     if inside_of(other):
         raise RunConflictError(f"run {run_id!r} would wait for itself: it is asked for inside of that run")
-    done = asyncio.wrap_future(other.done)
+    done = asyncio.wrap_future(other.done.future)
     async with deadline.inside():
         while other.alive:
             if not other.loop.is_running():

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import time
 from contextvars import ContextVar, Token
 
+from kern._sync.end import End
 from kern._sync.waiting import contexts_of_waiters
 from kern.runtime.debug import log
 from kern.runtime.portal import calling_thread
@@ -39,7 +39,7 @@ class Ending:
         self.token: Token[frozenset[Ending]] | None = None
         self.exclusive = False
         """The run has the session to itself."""
-        self.done: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self.done = End()
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -87,6 +87,6 @@ class Ending:
         """Wait until the run is committed, or its event loop stands still, on which it would end, or until it
         is overdue.
         """
-        done = asyncio.wrap_future(self.done)
+        done = asyncio.wrap_future(self.done.future)
         while not self.done.done() and self._loop.is_running() and not self.overdue:
             await asyncio.wait([done], timeout=_LOOP_SECONDS)

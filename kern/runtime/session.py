@@ -221,7 +221,7 @@ class LiveSession(Saved):
         if ending.token is not None:
             inside.reset(ending.token)
         self._endings.remove(ending)
-        ending.done.set_result(None)
+        ending.done.reached()
 
     async def settled(self, own: Ending | None = None) -> None:
         """Wait for the runs that were walked away from: they end, and are committed, in the background.

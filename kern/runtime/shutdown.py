@@ -65,6 +65,6 @@ async def _ended(
         pause = LOOK_SECONDS if left is None else min(left, LOOK_SECONDS)
         for run in alive:
             if run not in waiting:
-                waiting[run] = asyncio.wrap_future(run.done)
+                waiting[run] = asyncio.wrap_future(run.done.future)
         futures = [waiting[run] for run in alive]
         await asyncio.wait(futures, timeout=pause, return_when=asyncio.FIRST_COMPLETED)

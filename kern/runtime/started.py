@@ -7,12 +7,12 @@ thread, by a stream, with or without a `run_context`.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import threading
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Protocol
 
+from kern._sync.end import End
 from kern._sync.shield import uninterrupted
 from kern.runtime.debug import log
 from kern.state.transaction import keeps_edits
@@ -25,7 +25,7 @@ class StartedRun(Protocol):
     """A run that goes on, as the one who started it sees it."""
 
     @property
-    def done(self) -> concurrent.futures.Future[None]:
+    def done(self) -> End:
         """Done once the run has ended and is committed, or never will be."""
         ...
 
@@ -77,7 +77,7 @@ class Started:
                 return False
             if not self._handed_over:
                 self._runs.add(run)
-                run.done.add_done_callback(lambda _: self._runs.discard(run))
+                run.done.future.add_done_callback(lambda _: self._runs.discard(run))
                 return True
         return self._above is None or self._above.add(run)
 
@@ -112,7 +112,7 @@ class Started:
 
 
 async def _ended(runs: list[StartedRun]) -> None:
-    await asyncio.wait([asyncio.wrap_future(run.done) for run in runs])
+    await asyncio.wait([asyncio.wrap_future(run.done.future) for run in runs])
 
 
 _current: ContextVar[Started | None] = ContextVar("kern_started", default=None)
