@@ -8,7 +8,7 @@ from typing import Any
 
 from kern.console._files import say
 from kern.console._text import clean, format_call
-from kern.run.requirement import RunRequirement
+from kern.run.requirement import RunRequirement, UserInputError
 from kern.tools.json_check import misfits
 
 Read = Callable[[str], Awaitable[str | None]]
@@ -20,7 +20,11 @@ _YES = ("y", "yes")
 _NO = ("", "n", "no")
 
 
-async def ask(requirements: Sequence[RunRequirement], read: Read) -> bool:
+Kept = Mapping[str, Mapping[str, Any]]
+"""What was put in already, and fits, by tool call."""
+
+
+async def ask(requirements: Sequence[RunRequirement], read: Read, kept: Kept | None = None) -> bool:
     """Have the person answer each requirement that has no answer yet; False if they leave instead."""
     for need in requirements:
         while not need.is_resolved:
@@ -30,12 +34,22 @@ async def ask(requirements: Sequence[RunRequirement], read: Read) -> bool:
                 case "confirmation":
                     answered = await _confirm(need, read)
                 case "user_input":
-                    answered = await _fill_in(need, read)
+                    answered = await _fill_in(need, read, (kept or {}).get(need.tool_call_id, {}))
                 case "external_execution":
                     answered = await _take_result(need, read)
             if not answered:
                 return False
     return True
+
+
+def take_back(requirements: Sequence[RunRequirement], misfit: UserInputError) -> Kept:
+    """Have what does not fit asked for again; returns what does."""
+    kept = {}
+    for need in requirements:
+        if need.tool_call_id == misfit.tool_call_id and need.user_input is not None:
+            given, need.user_input = need.user_input, None
+            kept[need.tool_call_id] = {k: v for k, v in given.items() if k not in misfit.fields}
+    return kept
 
 
 async def _confirm(need: RunRequirement, read: Read) -> bool:
@@ -57,10 +71,12 @@ async def _take_result(need: RunRequirement, read: Read) -> bool:
     return line is not None
 
 
-async def _fill_in(need: RunRequirement, read: Read) -> bool:
+async def _fill_in(need: RunRequirement, read: Read, kept: Mapping[str, Any]) -> bool:
     schema = need.user_input_schema or {}
-    values: dict[str, Any] = {}
+    values = dict(kept)
     for name, field in schema.get("properties", {}).items():
+        if name in kept:
+            continue
         required = name in schema.get("required", ())
         suggested = need.tool_args.get(name, field.get("default"))
         while True:
@@ -75,16 +91,32 @@ async def _fill_in(need: RunRequirement, read: Read) -> bool:
                 continue
             elif required:
                 values[name] = ""
+            if name in values and (lines := misfits({name: values[name]}, {**schema, "required": []})):
+                say(f"That does not fit: {'; '.join(lines)}")
+                del values[name]
+                continue
             break
-    if lines := misfits(values, schema):
-        say(f"That does not fit: {'; '.join(lines)}")
-    else:
-        need.provide_user_input(values)
+    need.provide_user_input(values)
     return True
 
 
+_FORMATS = {
+    "date": "such as 2026-12-31",
+    "date-time": "such as 2026-12-31T23:59:00+01:00",
+    "time": "such as 23:59:00",
+    "duration": "such as P1DT2H30M",
+}
+
+
 def _field_prompt(name: str, field: Mapping[str, Any], suggested: Any) -> str:
-    about = [str(field[key]) for key in ("type", "description") if field.get(key)]
+    kinds = [str(part["type"]) for part in (field, *field.get("anyOf", ())) if part.get("type")]
+    about = [" or ".join(kinds)] if kinds else []
+    formats = [part["format"] for part in (field, *field.get("anyOf", ())) if part.get("format")]
+    about += [_FORMATS.get(name, str(name)) for name in formats]
+    if not {"array", "object"}.isdisjoint(kinds):
+        about.append("as JSON")
+    if field.get("description"):
+        about.append(str(field["description"]))
     if choices := field.get("enum"):
         about.append("one of " + ", ".join(map(str, choices)))
     told = f" ({'; '.join(about)})" if about else ""

@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from kern.console._approvals import ask
+from kern.console._approvals import Kept, ask, take_back
 from kern.console._files import encoding_of, say
 from kern.console._input import is_interactive, read_line
 from kern.console._open import open_view
 from kern.console._text import clean, encodable
 from kern.console._view import ViewOptions, was_shown
 from kern.run.output import AnyRunOutput, RunStatus
+from kern.run.requirement import UserInputError
 
 T = TypeVar("T")
 OutputT = TypeVar("OutputT", bound=AnyRunOutput)
@@ -96,12 +97,17 @@ class _Talk(Generic[OutputT]):
 
     async def answer(self, text: Any) -> bool:
         """Answer one line, with all that its run asks of the person; False if they leave the chat."""
+        kept: Kept = {}
         output = await self._shown(self._respond(text))
         while output is not None and self._proceed is not None and output.status is RunStatus.paused:
-            if not await ask(output.requirements, self._put):
+            if not await ask(output.requirements, self._put, kept):
                 say(f"The run stays paused; its id is {output.run_id}")
                 return not self._left
-            output = await self._shown(self._proceed(output))
+            kept, waiting = {}, output
+            try:
+                output = await self._shown(self._proceed(waiting))
+            except UserInputError as misfit:  # which was shown
+                kept = take_back(waiting.requirements, misfit)
         return True
 
     async def _put(self, question: str) -> str | None:
@@ -120,10 +126,12 @@ class _Talk(Generic[OutputT]):
             return None
         except BrokenPipeError:
             raise
-        except Exception as error:  # noqa: BLE001 -- the person sees it, and may ask again
+        except Exception as error:
             if not was_shown(error):
                 with open_view("", ViewOptions(show_message=False), stream=False) as view:
                     view.fail(error)
+            if isinstance(error, UserInputError):
+                raise
             return None
 
 

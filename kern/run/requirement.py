@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from kern._json import finite
+from pydantic_core import from_json
+
+from kern._json import finite, json_bytes
 from kern.errors import UsageError
 from kern.messages import check_types
 
 Need = Literal["confirmation", "user_input", "external_execution"]
+
+
+class UserInputError(UsageError):
+    """What a person has put in does not fit the tool. The run waits on: the person can be asked again.
+
+    Args:
+        message: What does not fit, and why.
+        tool_call_id: The call that it was put in for.
+        fields: The names of the values that do not fit.
+    """
+
+    def __init__(self, message: str, *, tool_call_id: str, fields: Sequence[str]) -> None:
+        super().__init__(message)
+        self.tool_call_id = tool_call_id
+        self.fields = list(fields)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,7 +42,8 @@ class RunRequirement:
         agent_path: The names from the top-level run down to that one.
         tool_call_id: The model's id of the call.
         tool_name: The tool.
-        tool_args: The arguments that the model chose.
+        tool_args: The arguments that the model chose. They are for people to read: whoever wants others
+            rejects the call with a note that says so.
         user_input_schema: For "user_input": the JSON schema of the values that are asked for.
         confirmed: For "confirmation": the answer; None as long as there is none.
         note: What the model is told of a rejection.
@@ -84,9 +102,11 @@ class RunRequirement:
         """Give the values that the model may not choose.
 
         Raises:
-            UsageError: It waits for something else, or a value is asked for and not given, or not asked for.
+            UsageError: It waits for something else, or a value is asked for and not given, or not asked for,
+                or is no JSON. Whether the values fit the tool, `continue_run` sees.
         """
         self._expect("user_input", "provide_user_input")
+        values = self._as_json(dict(values))
         schema = self.user_input_schema or {}
         asked = schema.get("properties", {})
         unknown = [name for name in values if asked and name not in asked]
@@ -112,8 +132,13 @@ class RunRequirement:
         """Answer this requirement as a copy of it was answered; nothing but the answer is taken over.
 
         Raises:
-            UsageError: The answer is not of the kind that this one waits for.
+            UsageError: The answer is not of the kind that this one waits for, or to another call.
         """
+        if other.confirmed is not False and self._as_json(other.tool_args) != self._as_json(self.tool_args):
+            raise UsageError(
+                f"{self.tool_name}: the requirement's tool_args were changed, and the call is made with what "
+                "the model chose: reject it with a note that says what they should be, and it calls again"
+            )
         if other.confirmed is False:
             self.reject(other.note)
         elif other.confirmed:
@@ -122,6 +147,13 @@ class RunRequirement:
             self.provide_user_input(other.user_input)
         if other.result is not None:
             self.set_external_execution_result(other.result)
+
+    def _as_json(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            plain: dict[str, Any] = from_json(json_bytes(values))
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{self.tool_name}: values that cannot be written as JSON: {error}") from None
+        return plain
 
     def _expect(self, kind: Need, verb: str) -> None:
         if self.kind != kind:

@@ -40,6 +40,12 @@ class Continuation:
         check_id("user_id", self.user_id)
         check_seconds("timeout", self.timeout)
         check_limits(self.usage_limits)
+        for answer in self.requirements or ():
+            if not isinstance(answer, RunRequirement):
+                raise UsageError(
+                    f"requirements holds {answer!r}, and takes RunRequirement objects; of JSON: "
+                    "RunRequirement.from_dict(...)"
+                )
 
 
 async def continuation(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kern.errors import ToolArgumentsError, UsageError
+from kern._told import told
+from kern.errors import ToolArgumentsError
 from kern.messages import ToolCall
-from kern.run.requirement import Need, RunRequirement
+from kern.run.requirement import Need, RunRequirement, UserInputError
 from kern.runtime.outcome import CallSite, ToolOutcome
 from kern.runtime.run import Run
-from kern.tools.arguments import parsed
+from kern.tools.arguments import misfits_of, parsed
 from kern.tools.function import Function
 from kern.tools.json_check import misfits
 
@@ -49,16 +50,29 @@ def check_input(function: Function, call: ToolCall, requirement: RunRequirement)
     """See that what a person has put in will do: it is the person who can put it right, and not the model.
 
     Raises:
-        UsageError: It does not fit.
+        UserInputError: It does not fit.
     """
-    given, schema = requirement.user_input, requirement.user_input_schema
-    if given is None or schema is None:
+    given = requirement.user_input
+    if given is None or requirement.confirmed is False:
         return
     try:
         function.validate(call.arguments, user_input=given)
-    except ToolArgumentsError:
-        if lines := misfits(given, schema):  # otherwise it is the model's own part
-            raise UsageError(f"{function.name}: what was put in does not fit: {'; '.join(lines)}") from None
+    except ToolArgumentsError as error:
+        found = misfits_of(error)
+        own = {name: line for name, line in found.items() if name in given}
+        lines = misfits(given, requirement.user_input_schema or {}) or [*own.values()]
+        fields = [*own] or list(given)
+        if not lines:  # it is the model's own part
+            return
+    except Exception as error:  # noqa: BLE001 - a validator's own
+        lines, fields = [told(error)], list(given)
+    else:
+        return
+    raise UserInputError(
+        f"{function.name}: what was put in does not fit: {'; '.join(lines)}",
+        tool_call_id=call.id,
+        fields=fields,
+    )
 
 
 def settle(run: Run, function: Function, site: CallSite) -> Go | ToolOutcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -105,7 +105,7 @@ async def restore(tree: Tree, spec: RunnerSpec) -> Run:
         )
     pause = Pause.from_row(row)
     _check_runner(spec, row, pause.output)
-    answers = {answer.id: answer for answer in request.resume.requirements}
+    answers = _answers(request.resume.requirements)
     tree.request = replace(request, metadata=pause.output.metadata)
     run = Run(tree, spec, _input(pause), row.run_id)
     tree.audience.go_on_after(pause.seq)
@@ -114,6 +114,26 @@ async def restore(tree: Tree, spec: RunnerSpec) -> Run:
         unknown = ", ".join(answer.tool_name for answer in answers.values())
         raise UsageError(f"run {request.run_id!r} does not wait for an answer to: {unknown}")
     return run
+
+
+def _answers(given: Sequence[RunRequirement]) -> dict[str, RunRequirement]:
+    """The answers by requirement.
+
+    Raises:
+        UsageError: Two of them contradict each other.
+    """
+    answers: dict[str, RunRequirement] = {}
+    for answer in given:
+        other = answers.setdefault(answer.id, answer)
+        if _said(other) != _said(answer):
+            raise UsageError(
+                f"{answer.tool_name}: two different answers to one requirement ({answer.id}); give one"
+            )
+    return answers
+
+
+def _said(answer: RunRequirement) -> tuple[object, ...]:
+    return answer.confirmed, answer.note, answer.user_input, answer.result
 
 
 def _check_runner(spec: RunnerSpec, row: RunRow, output: AnyRunOutput) -> None:
@@ -153,6 +173,7 @@ async def _restore(run: Run, row: RunRow, pause: Pause, answers: dict[str, RunRe
             if answer is not None:
                 requirement.take_answer(answer)
                 _check_input(run, requirement)
+                _note_input(output, requirement)
             run.progress.answers[requirement.tool_call_id] = requirement
     output.status = RunStatus.running
     output.requirements = []
@@ -213,6 +234,15 @@ def _check_input(run: Run, requirement: RunRequirement) -> None:
     for call in run.messages[-1].tool_calls:
         if isinstance(tool, FunctionTool) and call.id == requirement.tool_call_id:
             check_input(tool.function, call, requirement)
+
+
+def _note_input(output: AnyRunOutput, requirement: RunRequirement) -> None:
+    """What a person has put in belongs to what the call was made with."""
+    if requirement.user_input is None or requirement.confirmed is False:
+        return
+    for execution in output.tools:
+        if execution.tool_call_id == requirement.tool_call_id:
+            execution.tool_args = {**execution.tool_args, **requirement.user_input}
 
 
 def child_ids(execution: ToolExecution) -> list[str]:

@@ -249,6 +249,15 @@ def parsed(text: str | bytes, tool: str) -> dict[str, Any]:
     return value
 
 
+def misfits_of(error: ToolArgumentsError) -> dict[str, str]:
+    """What of the arguments does not fit, by name: a line each. Empty where they are no JSON object."""
+    cause = error.__cause__
+    if not isinstance(cause, ValidationError):
+        return {}
+    details = cause.errors(include_url=False, include_context=False)
+    return {str(detail["loc"][0]): _line(detail, "")[2:] for detail in reversed(details) if detail["loc"]}
+
+
 def _line(detail: ErrorDetails, known: str) -> str:
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(
         "."

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:De
 
 CODE = """
 import sys
+from datetime import date
 from kern import Agent, Team, tool
 from kern.models.base import ModelResponse
 from kern.testing import FunctionModel, ScriptedModel, tool_call
@@ -34,6 +35,11 @@ def book(day: str, seats: int, name: str, window: bool = False) -> str:
     '''
     return f"booked {day} {seats} {name} {window}"
 
+@tool(user_input_fields=["day", "topics"])
+def meet(day: date, topics: list[str]) -> str:
+    "Meet."
+    return f"met {day} {topics}"
+
 @tool(external_execution=True)
 def weigh(thing: str) -> str:
     "Weigh something."
@@ -48,11 +54,13 @@ def play(request):
         return ModelResponse.of("I will see.", tool_call("delete", path=path))
     if "book" in last.content:
         return tool_call("book", day="Monday")
+    if "meet" in last.content:
+        return tool_call("meet")
     if "weigh" in last.content:
         return tool_call("weigh", thing="stone")
     return f"echo: {last.content}"
 
-agent = Agent(name="Clerk", model=FunctionModel(play), tools=[delete, book, weigh])
+agent = Agent(name="Clerk", model=FunctionModel(play), tools=[delete, book, meet, weigh])
 if sys.argv[2:] == ["team"]:
     agent = Team([agent], name="Office", model=FunctionModel(
         lambda request: "All done." if request.messages[-1].role == "tool"
@@ -95,9 +103,20 @@ def test_a_person_confirms_refuses_or_says_why_not(how: str) -> None:
 
 def test_fields_are_filled_in_and_asked_for_again_where_they_do_not_fit() -> None:
     terminal = Terminal(CODE, "stream", rows=60)
-    talk(terminal, "User: ", "book", "seats (integer; How many.): ", "many", "name (string): ", "Ann")
-    talk(terminal, "window (boolean) [false]: ", "y", "That does not fit: ", "3", "name", "Ann", "window", "")
+    talk(terminal, "User: ", "book", "seats (integer; How many.): ", "many", "That does not fit: ", "3")
+    talk(terminal, "name (string): ", "Ann", "window (boolean) [false]: ", "")
     terminal.child.expect_exact("booked Monday 3 Ann False")
+    talk(terminal, "User: ", "meet", "day (string; such as 2026-12-31): ", "2026-13-02")
+    talk(
+        terminal,
+        "topics (array; as JSON): ",
+        "x",
+        "That does not fit: ",
+        '["a"]',
+        "does not fit: day: ",
+        "2026-12-02",
+    )
+    terminal.child.expect_exact("met 2026-12-02 ['a']")
     talk(
         terminal, "User: ", "weigh", "Its result: ", "two pounds", "It says: two pounds", "", "User: ", "bye"
     )
