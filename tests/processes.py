@@ -8,12 +8,12 @@ import sys
 import textwrap
 from pathlib import Path
 
-TESTS = str(Path(__file__).parent)
+ROOT = str(Path(__file__).resolve().parents[1])
 
 
 def start(program: str, *arguments: object) -> subprocess.Popen[str]:
-    """Start `program`, Python source that may import `played`; its output is a pipe, its input too."""
-    path = os.pathsep.join(filter(None, [TESTS, os.environ.get("PYTHONPATH")]))
+    """Start `program`, Python source that may import `tests.played`; its output is a pipe, its input too."""
+    path = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program), *map(str, arguments)],
         stdin=subprocess.PIPE,

@@ -20,7 +20,7 @@ SMALL = {
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_case_measures_kern_beside_its_floor(name: str, tmp_path: Path) -> None:
-    case = replace({case.name: case for case in CASES}[name], rounds=1, **SMALL[name])  # type: ignore[arg-type]
+    case = replace({case.name: case for case in CASES}[name], rounds=1, **SMALL[name])
     with model_server() as base_url:
         measured = run_case(case, base_url, with_peers=False, tell=lambda text: None)
     assert peer_notes({name: measured}) == []

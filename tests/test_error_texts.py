@@ -22,7 +22,7 @@ CAUSE = "the warehouse does not answer"
 
 class Mute(Exception):
     def __str__(self) -> str:
-        return self.reason  # type: ignore[attr-defined,no-any-return]  # which nobody has set
+        return self.reason  # type: ignore[attr-defined]  # which nobody has set
 
 
 class Odd(Exception):

@@ -121,7 +121,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_what_is_said_of_dependencies_is_what_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    core = {re.match(r"[\w-]+", entry)[0] for entry in project["dependencies"]}  # type: ignore[index]
+    core = {re.match(r"[\w-]+", entry)[0] for entry in project["dependencies"]}
     (said,) = re.findall(r"The core needs ([^;]+);", README)
     assert set(re.findall(r"[\w-]+", said)) - {"and", "on", "Windows"} == core
     (extras,) = re.findall(r"the extras are\s+([^.]+)\.", README)

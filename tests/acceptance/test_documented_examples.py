@@ -120,8 +120,7 @@ def test_state_in_instructions(tmp_path: Path) -> None:
 def test_change_state_on_run(tmp_path: Path) -> None:
     _, requests = run_example("change_state_on_run.py", lambda request: "As you say.", tmp_path)
     seen = [
-        re.search(r"Users name is (\w+) and age is (\w+)", r.system_text or "").groups()  # type: ignore[union-attr]
-        for r in requests
+        re.search(r"Users name is (\w+) and age is (\w+)", r.system_text or "").groups() for r in requests
     ]
     assert seen == [("John", "30"), ("John", "30"), ("Jane", "25"), ("Jane", "25")]
 

@@ -76,7 +76,7 @@ def test_demo_needs_no_key_and_no_network(tmp_path: Path, closed_port: int) -> N
     assert "6 edits by 2 members at the same time; the state has counted 6." in done.stdout
     assert done.stdout.count("\nGrocer Response") == done.stdout.count("\nHousekeeper Response") == 2
     (found,) = facts(done.stdout, "Found")
-    assert sorted(found["shopping_list"]) == sorted(LEFT["shopping_list"])  # type: ignore[call-overload]
+    assert sorted(found["shopping_list"]) == sorted(LEFT["shopping_list"])
     assert re.search(r"On your list: (\w| |,)+\.\s*$", done.stdout)
     assert list(tmp_path.iterdir()) == []
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pexpect
 import pyte
 
-HERE = str(Path(__file__).parent)
+ROOT = str(Path(__file__).resolve().parents[2])
 
 
 class Terminal:
@@ -20,7 +20,7 @@ class Terminal:
         self, code: str, *arguments: str, rows: int = 24, columns: int = 80, **environment: str
     ) -> None:
         env = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS", "LINES")}
-        env |= {"PYTHONPATH": HERE, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"} | environment
+        env |= {"PYTHONPATH": ROOT, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"} | environment
         self.screen = pyte.HistoryScreen(columns, rows, history=10_000)
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""

@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from console_pty import Terminal
 
 from kern import Agent, RunOutput, RunStatus, Team, tool
 from kern.models.base import ModelRequest, ModelResponse
 from kern.testing import FunctionModel, ScriptedModel, tool_call
+from tests.console.console_pty import Terminal
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 

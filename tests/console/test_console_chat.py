@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from console_pty import Terminal
+
+from tests.console.console_pty import Terminal
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
@@ -153,7 +154,8 @@ def test_a_terminal_without_unicode_gets_a_plain_prompt() -> None:
 
 
 def piped(data: bytes, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "PYTHONIOENCODING": "utf-8"}
+    root = str(Path(__file__).resolve().parents[2])
+    environment = os.environ | {"PYTHONPATH": root, "PYTHONIOENCODING": "utf-8"}
     return subprocess.run(
         [sys.executable, "-c", CODE, *(arguments or ("{}",))],
         input=data,

@@ -6,22 +6,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from console_events import (
-    LEADER,
-    SOLO,
-    agent_output,
-    call,
-    end,
-    feed,
-    member,
-    team_output,
-    team_run,
-    tool,
-    turn,
-)
 
 from kern import Agent
 from kern.console import ViewOptions, open_view
@@ -42,6 +30,19 @@ from kern.run import (
 )
 from kern.run.requirement import RunRequirement
 from kern.testing import ScriptedModel, tool_call
+from tests.console.console_events import (
+    LEADER,
+    SOLO,
+    agent_output,
+    call,
+    end,
+    feed,
+    member,
+    team_output,
+    team_run,
+    tool,
+    turn,
+)
 
 
 def shown(
@@ -278,7 +279,7 @@ import sys
 if sys.argv[1] == "no-rich":
     sys.modules["rich"] = None
 from kern.console import ViewOptions, open_view
-from console_events import SOLO, agent_output, feed, turn
+from tests.console.console_events import SOLO, agent_output, feed, turn
 with open_view("Hi", ViewOptions(markdown=True), stream=True) as view:
     feed(view, turn(SOLO, "**bold**"))
     view.finish(agent_output("**bold**"))
@@ -287,7 +288,7 @@ with open_view("Hi", ViewOptions(markdown=True), stream=True) as view:
 
 @pytest.mark.parametrize("rich", ["rich", "no-rich"])
 def test_a_pipe_gets_plain_text_with_and_without_rich(rich: str) -> None:
-    environment = os.environ | {"PYTHONPATH": os.path.dirname(__file__), "FORCE_COLOR": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "FORCE_COLOR": "1"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, rich], env=environment, capture_output=True, text=True, check=True
     )

@@ -8,19 +8,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from console_events import (
-    LEADER,
-    SOLO,
-    agent_output,
-    call,
-    end,
-    feed,
-    member,
-    team_output,
-    team_run,
-    tool,
-    turn,
-)
 from rich.console import Console
 from rich.text import Text
 
@@ -38,6 +25,19 @@ from kern.run import (
     RunStartedEvent,
     RunStatus,
     ToolCallStartedEvent,
+)
+from tests.console.console_events import (
+    LEADER,
+    SOLO,
+    agent_output,
+    call,
+    end,
+    feed,
+    member,
+    team_output,
+    team_run,
+    tool,
+    turn,
 )
 
 

@@ -6,7 +6,8 @@ import time
 
 import pexpect
 import pytest
-from console_pty import Terminal
+
+from tests.console.console_pty import Terminal
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from console_pty import Terminal
+
+from tests.console.console_pty import Terminal
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 PREAMBLE = """
 import asyncio, sys, threading, time
-from console_events import *
+from tests.console.console_events import *
 from kern.console import ViewOptions, open_view
 from kern.run import *
 TEXT = "\\n\\n".join(f"Paragraph {i}: " + "some words of text " * 6 for i in range(40))

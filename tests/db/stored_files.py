@@ -1,9 +1,9 @@
 """What the files in `stored/` hold, and how each was made: one more after every change of what rows hold.
 
-    python tests/db/stored_files.py tests/db/stored/NAME.db
+    python -m tests.db.stored_files tests/db/stored/NAME.db
 
-run with the Kern whose rows are to be kept (a work tree of that commit) and `tests` in PYTHONPATH. The agents
-are made with what every version has, since the tests go on with them where the file stopped.
+run in a work tree of the Kern whose rows are to be kept. The agents are made with what every version has,
+since the tests go on with them where the file stopped.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import processes
-
 from kern import Agent, RunContext, Team, tool
 from kern.db.sqlite import SqliteDb
 from kern.messages import File, Image
@@ -28,6 +26,7 @@ from kern.models.base import ModelRequest, ModelResponse
 from kern.models.openai import OpenAIResponses
 from kern.run.output import RunOutput, TeamRunOutput
 from kern.testing import FunctionModel, tool_call
+from tests import processes
 
 PICTURE = bytes.fromhex("89504e470d0a1a0a") + bytes(range(256))
 

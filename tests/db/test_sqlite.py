@@ -89,7 +89,7 @@ def test_other_tables_are_another_database(tmp_path: Path) -> None:
 )
 def test_misuse_is_refused_at_construction(arguments: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        SqliteDb(**arguments)  # type: ignore[arg-type]
+        SqliteDb(**arguments)
 
 
 async def test_two_objects_on_one_file_see_each_other(path: Path) -> None:

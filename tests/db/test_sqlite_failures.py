@@ -9,20 +9,20 @@ import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import processes
 import pytest
-from played import agent_with
 
 from kern.agent import Agent
 from kern.db import SqliteDb
 from kern.errors import StoreError
 from kern.run import RunContext
 from kern.runtime.session import live_sessions
+from tests import processes
+from tests.played import agent_with
 
 PRELUDE = """
     import asyncio, os, resource, signal, sqlite3, sys
     from pathlib import Path
-    from played import agent_with
+    from tests.played import agent_with
     from kern.db import SqliteDb
     from kern.errors import StoreError
 

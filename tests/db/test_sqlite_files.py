@@ -15,7 +15,6 @@ import textwrap
 import threading
 from pathlib import Path
 
-import processes
 import pytest
 
 from kern import Agent
@@ -23,6 +22,7 @@ from kern.db import SqliteDb, _sqlite_idle
 from kern.errors import StoreError
 from kern.testing import FunctionModel
 from kern.testing.db import counting_commit, run_row, state_commit
+from tests import processes
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="modes and open files are POSIX's")
 

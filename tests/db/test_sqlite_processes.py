@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from counted_commits import counted
+
+from tests.db.counted_commits import counted
 
 
 def start(script: str, *arguments: object) -> subprocess.Popen[str]:

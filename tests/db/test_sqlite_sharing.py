@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from counted_commits import counted
 
 from kern.db import SqliteDb
 from kern.db.base import SessionRow
 from kern.errors import StoreError
 from kern.testing.db import counting_commit, run_row, state_commit
+from tests.db.counted_commits import counted
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from stored_files import PICTURE, painter, provider, shop, talker
 
 from kern import Agent, RunStatus
 from kern.db._sqlite_schema import MIGRATIONS
@@ -17,6 +16,7 @@ from kern.db.sqlite import SqliteDb
 from kern.errors import StoreError
 from kern.run.output import TeamRunOutput
 from kern.testing import FunctionModel
+from tests.db.stored_files import PICTURE, painter, provider, shop, talker
 
 STORED = sorted((Path(__file__).parent / "stored").glob("*.db"))
 

@@ -7,10 +7,10 @@ import functools
 from collections.abc import AsyncIterator
 
 import pytest
-from replay import ReplayServer, Sink
 
 from kern.models import _body, _clients, _transport
 from kern.models._clients import close_clients
+from tests.models.replay import ReplayServer, Sink
 
 
 @pytest.fixture(params=["httpx", "aiohttp"])

@@ -91,7 +91,7 @@ def test_the_error_for_an_unknown_provider_lists_those_that_packages_add() -> No
 )
 def test_a_wrong_model_is_told_when_the_agent_is_made(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="provider:id"):
-        Agent(**wrong)  # type: ignore[arg-type]
+        Agent(**wrong)
 
 
 def test_the_environment_is_not_judged_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from replay import ReplayServer, Reply, Sink, sse
 
 from kern.errors import (
     ModelBehaviorError,
@@ -17,6 +16,7 @@ from kern.errors import (
 from kern.messages import Message
 from kern.models.base import ModelRequest, ModelResponse
 from kern.models.openai import OpenAIChat, OpenAIResponses
+from tests.models.replay import ReplayServer, Reply, Sink, sse
 
 BOTH = pytest.mark.parametrize("stream", [True, False], ids=["events", "body"])
 NOTE = {"id": "1", "type": "function", "function": {"name": "note", "arguments": "{}"}}

@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from replay import ReplayServer, Reply, Sink, sse
 
 from kern.errors import ModelIncompleteError, ModelStreamError
 from kern.messages import Message
 from kern.models.base import ModelRequest, ModelResponse
 from kern.models.openai import OpenAIChat, OpenAIResponses
+from tests.models.replay import ReplayServer, Reply, Sink, sse
 
 STREAMED = ModelRequest([Message("user", "Hi")], stream=True)
 ARGUMENTS = '{"amount": 100}'

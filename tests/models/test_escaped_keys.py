@@ -9,11 +9,11 @@ import traceback
 from pathlib import Path
 
 import pytest
-from raw_server import head, raw_server
 
 from kern import Agent, KernError
 from kern.db.sqlite import SqliteDb
 from kern.models.openai import OpenAIChat
+from tests.models.raw_server import head, raw_server
 
 KEY = 'ab/cd+ef==/ghij/"kl<mno>&pq'
 WRITTEN = {

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from replay import Sink
 
 from kern._json import json_bytes
 from kern.errors import KernError, UsageError
@@ -21,6 +20,7 @@ from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.models.openai._chat_decode import ChatReader
 from kern.models.openai._reading import AnswerReader
 from kern.models.openai._responses_decode import ResponsesReader
+from tests.models.replay import Sink
 
 ODD: list[Any] = [
     None,

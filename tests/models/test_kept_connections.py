@@ -10,14 +10,14 @@ from contextlib import suppress
 
 import httpx
 import pytest
-from raw_server import RawServer, Wire, raw_server, said
-from replay import Sink
 
 from kern.errors import ModelConnectionError, ModelError
 from kern.messages import Message
 from kern.models._clients import proxy_for
 from kern.models.base import ModelRequest
 from kern.models.openai import OpenAIChat
+from tests.models.raw_server import RawServer, Wire, raw_server, said
+from tests.models.replay import Sink
 
 ASK = ModelRequest([Message("user", "Hi")])
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("client")
 
 async def ask(server: RawServer, sink: Sink | None = None, **settings: object) -> str | None:
     settings = {"max_retries": 0, "api_key": "sk-some-tenant-0000", "base_url": server.url, **settings}
-    model = OpenAIChat("m", **settings)  # type: ignore[arg-type]
+    model = OpenAIChat("m", **settings)
     return (await model.respond(ASK, sink or Sink())).message.content
 
 

@@ -8,13 +8,13 @@ from contextlib import suppress
 from types import TracebackType
 
 import pytest
-from raw_server import Wire, head, raw_server, said
-from replay import Sink
 
 from kern import Agent
 from kern.messages import Message
 from kern.models.base import ModelRequest
 from kern.models.openai import OpenAIChat, OpenAIResponses
+from tests.models.raw_server import Wire, head, raw_server, said
+from tests.models.replay import Sink
 
 KEY = "sk-proj-THISISTHESECRETKEY0123456789"
 OTHER = "ANOTHERSECRETHEADERVALUE987654"
@@ -63,7 +63,7 @@ def check(error: BaseException) -> None:
 
 def model(url: str, **settings: object) -> OpenAIChat:
     settings = {"max_retries": 1, "timeout": 0.2, "api_key": KEY, **settings}
-    return OpenAIChat("m", base_url=url, default_headers={"x-goog-api-key": OTHER}, **settings)  # type: ignore[arg-type]
+    return OpenAIChat("m", base_url=url, default_headers={"x-goog-api-key": OTHER}, **settings)
 
 
 async def silent(wire: Wire) -> None:
@@ -202,7 +202,7 @@ async def once(wire: Wire, data: bytes) -> None:
 @pytest.mark.parametrize("bad", [f"{KEY}\n{OTHER}", f"{KEY}é"])
 async def test_a_key_or_header_that_cannot_be_sent(kind: type[OpenAIChat], bad: str) -> None:
     for settings in ({"api_key": bad}, {"default_headers": {"x-key": bad}}):
-        made = kind("m", base_url="http://127.0.0.1:1/v1", **settings)  # type: ignore[arg-type]
+        made = kind("m", base_url="http://127.0.0.1:1/v1", **settings)
         with pytest.raises(Exception, match="header") as caught:
             await made.respond(ASK, Sink())
         check(caught.value)
@@ -227,5 +227,5 @@ def test_this_test_sees_what_a_reporter_sees() -> None:
     namespace: dict[str, object] = {}
     exec(compile("def fails(key):\n raise ValueError", "elsewhere.py", "exec"), namespace)
     with pytest.raises(ValueError) as caught:
-        namespace["fails"]({"key": [KEY]})  # type: ignore[operator]
+        namespace["fails"]({"key": [KEY]})
     assert KEY in reported(caught.value)

@@ -77,7 +77,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 async def post(
     client: HttpxClient, url: httpx.URL, body: bytes = b"{}", limits: tuple[float, ...] = LIMITS
 ) -> bytes:
-    async with client.stream("POST", url, content=body, headers={}, timeout=limits) as response:  # type: ignore[arg-type]
+    async with client.stream("POST", url, content=body, headers={}, timeout=limits) as response:
         return b"".join([chunk async for chunk in response.aiter_raw()])
 
 

@@ -6,13 +6,13 @@ import asyncio
 import threading
 
 import pytest
-from replay import ReplayServer, Reply, Sink, sse
 
 from kern.errors import MissingKeyError, UsageError
 from kern.messages import Message
 from kern.models import ModelRequest, allow_requests, default_model, forbid_requests, resolve
 from kern.models._switch import is_loopback
 from kern.models.openai import OpenAIChat, OpenAIResponses
+from tests.models.replay import ReplayServer, Reply, Sink, sse
 
 ASK = ModelRequest([Message("user", "Hi")])
 

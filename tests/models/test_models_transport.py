@@ -14,7 +14,6 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from replay import ReplayServer, Reply, Sink, sse
 
 from kern.errors import (
     ModelAuthError,
@@ -35,6 +34,7 @@ from kern.models._clients import Client, _of_loop, close_clients
 from kern.models._failures import Origin, of_exception, of_status, parse_retry_after
 from kern.models._pool import KEPT_SECONDS
 from kern.models.openai import OpenAIChat
+from tests.models.replay import ReplayServer, Reply, Sink, sse
 
 KEY = "sk-very-secret-0123456789"
 ASK = ModelRequest([Message("user", "Hi")], stream=True)

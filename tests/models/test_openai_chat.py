@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from replay import ReplayServer, Reply, Sink, sse
 
 from kern.errors import MissingKeyError, ModelStreamError, UsageError
 from kern.messages import Audio, File, Image, Message, ToolCall
 from kern.models import ModelRequest, ResponseFormat, ToolDefinition
 from kern.models.openai import OpenAIChat
+from tests.models.replay import ReplayServer, Reply, Sink, sse
 
 ASK = ModelRequest([Message("system", "Be brief."), Message("user", "Hi")], stream=True)
 

@@ -7,11 +7,11 @@ import json
 from typing import Any
 
 import pytest
-from replay import ReplayServer, Reply, Sink, sse
 
 from kern.messages import Image, Message
 from kern.models.base import ModelRequest, ModelResponse
 from kern.models.openai import OpenAIChat
+from tests.models.replay import ReplayServer, Reply, Sink, sse
 
 PNG = base64.b64encode(b"png").decode()
 CALL = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}

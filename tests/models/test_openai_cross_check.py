@@ -10,7 +10,6 @@ import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 from openai.types.responses.response_create_params import ResponseCreateParamsStreaming
 from pydantic import BaseModel, TypeAdapter
-from replay import Sink
 
 from kern.errors import ModelAuthError, ModelIncompleteError, ModelNotFoundError, ModelStreamError
 from kern.messages import File, Image, Message
@@ -18,6 +17,7 @@ from kern.models import ModelRequest, ResponseFormat, ToolDefinition
 from kern.models.base import Model
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.testing import Answer, Fault, ModelServer, split_randomly, tool_call
+from tests.models.replay import Sink
 
 MODELS = [OpenAIResponses, OpenAIChat]
 Make = Callable[..., Model]

@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from replay import ReplayServer, Reply, Sink
 
 from kern.errors import ModelBadRequestError, UsageError
 from kern.messages import Message
 from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
 from kern.models.openai import OpenAIChat, OpenAIResponses
+from tests.models.replay import ReplayServer, Reply, Sink
 
 MODELS = (OpenAIChat, OpenAIResponses)
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {}}

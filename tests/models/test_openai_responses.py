@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from replay import ReplayServer, Reply, Sink, sse
 
 from kern.errors import MissingKeyError, ModelStreamError, UsageError
 from kern.messages import Audio, File, Image, Message, ToolCall, Video
 from kern.models import ModelRequest, ResponseFormat, ToolDefinition
 from kern.models.openai import OpenAIResponses
+from tests.models.replay import ReplayServer, Reply, Sink, sse
 
 ASK = ModelRequest([Message("system", "Be brief."), Message("user", "Hi")], stream=True)
 USAGE = {
@@ -489,7 +489,7 @@ def test_a_setting_that_cannot_work_is_refused() -> None:
     with pytest.raises(TypeError):
         OpenAIResponses(temprature=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
-        OpenAIResponses("gpt-5.2", "sk-positional")  # type: ignore[misc]
+        OpenAIResponses("gpt-5.2", "sk-positional")
     for settings in (
         {"id": ""},
         {"timeout": 0},
@@ -499,5 +499,5 @@ def test_a_setting_that_cannot_work_is_refused() -> None:
         {"extra_body": {"stream": False}},
     ):
         with pytest.raises(UsageError) as caught:
-            OpenAIResponses(**settings)  # type: ignore[arg-type]
+            OpenAIResponses(**settings)
         assert "secret" not in str(caught.value)

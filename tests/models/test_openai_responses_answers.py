@@ -7,7 +7,6 @@ import logging
 from typing import Any
 
 import pytest
-from replay import ReplayServer, Reply, Sink, sse
 
 from kern import Agent
 from kern.errors import (
@@ -24,6 +23,7 @@ from kern.models.base import ModelRequest, ModelResponse
 from kern.models.openai import OpenAIResponses
 from kern.run.events import RunIntermediateContentEvent
 from kern.testing import ScriptedModel
+from tests.models.replay import ReplayServer, Reply, Sink, sse
 
 ASK = ModelRequest([Message("user", "Hi")])
 STREAMED = ModelRequest([Message("user", "Hi")], stream=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from replay import ReplayServer, Reply, Sink
 
 from kern.errors import KernError
 from kern.messages import Message
 from kern.models.base import ModelRequest
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.testing import ModelServer
+from tests.models.replay import ReplayServer, Reply, Sink
 
 KINDS = {"/chat/completions": OpenAIChat, "/responses": OpenAIResponses}
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from replay import ReplayServer, Reply, Sink
 
 from kern.errors import (
     ModelBadRequestError,
@@ -25,6 +24,7 @@ from kern.errors import (
 from kern.messages import Message
 from kern.models.base import ModelRequest, ResponseFormat
 from kern.models.openai import OpenAIChat, OpenAIResponses
+from tests.models.replay import ReplayServer, Reply, Sink
 
 HOW_MANY = 56
 PATHS = {"/chat/completions": OpenAIChat, "/responses": OpenAIResponses}
@@ -110,7 +110,7 @@ def usage_of(usage: dict[str, Any] | None, spent: str, said: str) -> dict[str, i
 
 
 def arguments_of(text: str | None) -> str:
-    return "{}" if text in (None, "", "null") else text  # type: ignore[return-value]
+    return "{}" if text in (None, "", "null") else text
 
 
 def chat(body: str, content_type: str) -> Said:

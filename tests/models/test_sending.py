@@ -8,14 +8,14 @@ import zlib
 
 import httpx
 import pytest
-from raw_server import RawServer, Wire, head, raw_server, said
-from replay import Sink
 
 from kern.errors import ModelError, ModelServerError, ModelStreamError, ModelTimeoutError, UsageError
 from kern.messages import Message
 from kern.models._inflate import Inflate
 from kern.models.base import ModelRequest
 from kern.models.openai import OpenAIChat, OpenAIResponses
+from tests.models.raw_server import RawServer, Wire, head, raw_server, said
+from tests.models.replay import Sink
 
 MEGABYTE = 1024 * 1024
 SHORT = ModelRequest([Message("user", "Hi")])
@@ -29,7 +29,7 @@ async def ask(
     server: RawServer, request: ModelRequest = SHORT, sink: Sink | None = None, **settings: object
 ) -> str | None:
     settings = {"max_retries": 0, "base_url": server.url, **settings}
-    model = OpenAIChat("m", **settings)  # type: ignore[arg-type]
+    model = OpenAIChat("m", **settings)
     return (await model.respond(request, sink or Sink())).message.content
 
 

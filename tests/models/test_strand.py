@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from replay import ReplayServer, Reply, Sink, sse
 
 from kern.messages import Message
 from kern.models.base import ModelRequest
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.models.openai._strand import Seam, Strand, mended, mended_json
+from tests.models.replay import ReplayServer, Reply, Sink, sse
 
 ASK = ModelRequest([Message("user", "Hi")], stream=True)
 WORDS = "Hi \U0001f600é\U0001f468‍\U0001f469!"

@@ -10,8 +10,6 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trustme
-from raw_server import said
-from replay import Sink
 
 from kern.errors import ModelConnectionError, ModelTimeoutError
 from kern.messages import Message
@@ -20,6 +18,8 @@ from kern.models._clients import close_clients
 from kern.models._connect import _first_of
 from kern.models.base import ModelRequest
 from kern.models.openai import OpenAIChat
+from tests.models.raw_server import said
+from tests.models.replay import Sink
 
 AUTHORITY = trustme.CA()
 KEY = "sk-proj-THISISTHESECRETKEY0123456789"
@@ -146,7 +146,7 @@ async def tunnelling(port: int, *, refuse: bool = False) -> AsyncIterator[tuple[
 
 async def ask(url: str, request: ModelRequest = ASK, **settings: object) -> str | None:
     settings = {"api_key": KEY, "max_retries": 0, **settings}
-    model = OpenAIChat("m", base_url=url, **settings)  # type: ignore[arg-type]
+    model = OpenAIChat("m", base_url=url, **settings)
     return (await model.respond(request, Sink())).message.content
 
 

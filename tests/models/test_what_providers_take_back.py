@@ -7,7 +7,6 @@ import re
 from typing import Any
 
 import pytest
-from replay import ReplayServer, Reply, Sink
 
 from kern import Agent
 from kern.errors import ModelBadRequestError
@@ -16,6 +15,7 @@ from kern.models.base import ModelRequest
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.models.openai._history import call_name
 from kern.testing import ModelServer, ScriptedModel, tool_call
+from tests.models.replay import ReplayServer, Reply, Sink
 
 NAMES = ["", "browser.tabs.open", "$lookup", "n" * 100, "functions.note x", "größe", "工具", "a/b", "a b\n"]
 SOUND = re.compile(r"[A-Za-z0-9_-]{1,64}")

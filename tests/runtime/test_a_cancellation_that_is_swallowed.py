@@ -90,7 +90,7 @@ def play(first: str, **arguments: object) -> FunctionModel:
         done = sum(message.role == "tool" for message in request.messages)
         return [tool_call(first, **arguments), tool_call("pay"), "Done."][min(done, 2)]
 
-    return FunctionModel(answer)  # type: ignore[arg-type]
+    return FunctionModel(answer)
 
 
 def of_tool(tool: Callable[..., Any]) -> Agent:
@@ -164,7 +164,7 @@ async def test_nothing_is_asked_or_done_after_it(
     case: str, way: Callable[[Callable[[], Awaitable[RunOutput]]], Awaitable[None]]
 ) -> None:
     runner = RUNNERS[case]()
-    await way(lambda: runner.arun("go", run_id="r"))  # type: ignore[arg-type, return-value]
+    await way(lambda: runner.arun("go", run_id="r"))
     assert paid == []
     stored = await runner.aget_run_output("r")
     assert stored is not None

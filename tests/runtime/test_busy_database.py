@@ -38,7 +38,7 @@ async def test_the_time_does_not_add_up_per_run_of_a_session(tmp_path: Path) -> 
         took = time.monotonic() - began
     assert all(isinstance(result, StoreBusyError) for result in results)
     assert took < 12 * 0.5 / 2  # one wait, or two; twelve would be 6 s
-    assert all(result.run_output.session_state == {} for result in results)  # type: ignore[union-attr]
+    assert all(result.run_output.session_state == {} for result in results)
     assert (await agent.arun("go")).content == "hi"
     assert len(await database_of(agent).load_runs("s")) == 2
 

@@ -30,7 +30,7 @@ async def db(tmp_path: Path) -> AsyncIterator[SqliteDb]:
 
 
 def requests(db: SqliteDb) -> int:
-    with closing(sqlite3.connect(str(db.identity[1]))) as raw:  # type: ignore[index]
+    with closing(sqlite3.connect(str(db.identity[1]))) as raw:
         count: int = raw.execute("SELECT count(*) FROM kern_sessions_cancels").fetchone()[0]
         return count
 
@@ -144,7 +144,7 @@ class Late(SqliteDb):
 
 
 async def test_a_run_that_pauses_or_ends_while_it_is_asked_for_is_told_as_what_it_is(db: SqliteDb) -> None:
-    path = str(db.identity[1])  # type: ignore[index]
+    path = str(db.identity[1])
     played = Played(db, pauses=True)
     played.go.set()
     await played.agent.arun("x", run_id="R")
@@ -157,7 +157,7 @@ async def test_a_run_that_pauses_or_ends_while_it_is_asked_for_is_told_as_what_i
 
 async def test_requests_for_ids_that_nobody_knows_do_not_pile_up(db: SqliteDb) -> None:
     await db.request_cancel("first")
-    with closing(sqlite3.connect(str(db.identity[1]))) as raw, raw:  # type: ignore[index]
+    with closing(sqlite3.connect(str(db.identity[1]))) as raw, raw:
         raw.executemany(
             "INSERT INTO kern_sessions_cancels"
             " SELECT ?, 1, '', requested_at FROM kern_sessions_cancels LIMIT 1",
@@ -166,7 +166,7 @@ async def test_requests_for_ids_that_nobody_knows_do_not_pile_up(db: SqliteDb) -
     await db.request_cancel("last")
     assert requests(db) == 10_001
     assert await db.cancel_requested(["first", "last"]) == {"last"}
-    with closing(sqlite3.connect(str(db.identity[1]))) as raw, raw:  # type: ignore[index]
+    with closing(sqlite3.connect(str(db.identity[1]))) as raw, raw:
         raw.execute("UPDATE kern_sessions_cancels SET requested_at = requested_at - 4000")
     await db.request_cancel("one")
     assert requests(db) == 1

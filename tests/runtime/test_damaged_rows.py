@@ -69,7 +69,7 @@ async def make(path: Path) -> str:
     paused = await agent.arun("pay")
     await agent.arun("plain")
     await agent.aset_session_name("Name")
-    await agent.db.aclose()  # type: ignore[union-attr]
+    await agent.db.aclose()
     return paused.run_id
 
 

@@ -226,7 +226,7 @@ async def test_a_later_run_knows_what_all_attempts_have_done(db: Db) -> None:
     shop.fails = True
     for how in ("raise", "retry_failed"):
         with pytest.raises(KernError, match="down"):
-            await shop.agent.arun("Charge my card", run_id="R", on_duplicate=how)  # type: ignore[arg-type]
+            await shop.agent.arun("Charge my card", run_id="R", on_duplicate=how)
     shop.fails = False
     await shop.agent.arun("Charge my card", run_id="R", on_duplicate="retry_failed")
     await shop.agent.arun("What did you do?")
@@ -265,7 +265,7 @@ async def test_nothing_is_looked_up_for_an_id_of_kern_s_own(db: Db, monkeypatch:
 def test_a_wrong_word_and_a_missing_id_are_refused() -> None:
     agent = Agent(model=ScriptedModel([]))
     with pytest.raises(UsageError, match="on_duplicate is one of raise, return, retry_failed, not 'again'"):
-        agent.run("x", run_id="R", on_duplicate="again")  # type: ignore[arg-type]
+        agent.run("x", run_id="R", on_duplicate="again")
     with pytest.raises(UsageError, match="needs a run_id of your own"):
         agent.run("x", on_duplicate="return")
 

@@ -23,7 +23,7 @@ def model() -> FunctionModel:
     def play(request: ModelRequest) -> object:
         return "done" if request.messages[-1].role == "tool" else tool_call("wipe")
 
-    return FunctionModel(play)  # type: ignore[arg-type]
+    return FunctionModel(play)
 
 
 @pytest.mark.parametrize("owner", [None, "", "alice"])

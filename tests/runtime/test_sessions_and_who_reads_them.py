@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import processes
 import pytest
 
 from kern import Agent, RunContext
@@ -18,6 +17,7 @@ from kern.errors import SessionDeletedError, SessionOwnershipError
 from kern.runtime.session import ANY_USER, live_sessions
 from kern.state.spec import StateSpec
 from kern.testing import FunctionModel, tool_call
+from tests import processes
 
 
 class Gate:

@@ -29,19 +29,19 @@ class Failing:
     async def commit(self, commit: Commit) -> Committed:
         if self.fail:
             raise StoreError("the disk is full")
-        done = await super().commit(commit)  # type: ignore[misc]
+        done = await super().commit(commit)
         if self.lose:
             raise StoreError("the connection broke")
-        return await super().commit(commit) if self.retry else done  # type: ignore[misc]
+        return await super().commit(commit) if self.retry else done
 
     async def load_run(self, run_id: str) -> RunRow | None:
         self._ask()
-        row: RunRow | None = await super().load_run(run_id)  # type: ignore[misc]
+        row: RunRow | None = await super().load_run(run_id)
         return row
 
     async def load_changes(self, session_id: str, *, after: int = 0) -> list[ChangeRow]:
         self._ask()
-        rows: list[ChangeRow] = await super().load_changes(session_id, after=after)  # type: ignore[misc]
+        rows: list[ChangeRow] = await super().load_changes(session_id, after=after)
         return rows
 
     def _ask(self) -> None:

@@ -110,9 +110,9 @@ async def test_two_different_answers_to_one_requirement_are_refused() -> None:
         with pytest.raises(UsageError, match="two different answers"):
             await agent.acontinue_run(run_id=output.run_id, requirements=answers)
     with pytest.raises(UsageError, match="requirements holds None"):
-        await agent.acontinue_run(run_id=output.run_id, requirements=[None])  # type: ignore[list-item]
+        await agent.acontinue_run(run_id=output.run_id, requirements=[None])
     with pytest.raises(UsageError, match=r"RunRequirement\.from_dict"):
-        await agent.acontinue_run(run_id=output.run_id, requirements=[yes.to_dict()])  # type: ignore[list-item]
+        await agent.acontinue_run(run_id=output.run_id, requirements=[yes.to_dict()])
     done = await agent.acontinue_run(run_id=output.run_id, requirements=[yes, copy.copy(yes)])
     assert done.tools[0].result == "1 ann"
 

@@ -50,7 +50,7 @@ _DELEGATION = Answer(
     ],
 )
 _SCRIPTS: dict[str, list[Answer | str]] = {
-    "leader": [_DELEGATION, tool_call("write_sync", item="l1"), "All is written."],  # type: ignore[list-item]
+    "leader": [_DELEGATION, tool_call("write_sync", item="l1"), "All is written."],
     "ann": [
         Answer(tool_calls=[tool_call("write_async", item="a1"), tool_call("write_sync", item="a2")]),
         "Ann is done.",

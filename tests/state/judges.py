@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from typing import Any
 
-from programs import COMMITTING, Call, Program, Recorder, State, result_of
-
 from kern.db.base import Db
 from kern.run.events import BaseRunEvent, RunStartedEvent, SessionStateChangedEvent
 from kern.state.patch import apply
+from tests.state.programs import COMMITTING, Call, Program, Recorder, State, result_of
 
 START: State = {"a": 1, "b": 2}
 

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cancelling import (
+
+from kern.db.sqlite import SqliteDb
+from kern.models.openai import OpenAIChat
+from kern.run import RunContext
+from kern.run.events import BaseRunEvent
+from kern.runtime.session import live_sessions
+from kern.team import Team
+from kern.testing import ModelServer, ReceivedRequest, no_leaks
+from tests.played import turns
+from tests.state.cancelling import (
     WAYS,
     Way,
     cancelled_at,
@@ -23,15 +32,6 @@ from cancelling import (
     write_sync,
     writers,
 )
-from played import turns
-
-from kern.db.sqlite import SqliteDb
-from kern.models.openai import OpenAIChat
-from kern.run import RunContext
-from kern.run.events import BaseRunEvent
-from kern.runtime.session import live_sessions
-from kern.team import Team
-from kern.testing import ModelServer, ReceivedRequest, no_leaks
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ async def test_a_member_that_is_cancelled_by_its_id_leaves_its_siblings_alone(
 
 async def test_a_cancellation_while_another_run_has_the_state_does_not_wait_for_it(db: SqliteDb) -> None:
     """The tool is in its I/O when the cancellation comes, and could go on only when the state is free."""
-    from played import agent_with, until
+    from tests.played import agent_with, until
 
     over, reading = asyncio.Event(), asyncio.Event()
 

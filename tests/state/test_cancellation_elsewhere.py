@@ -15,18 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cancelling import (
-    WAYS,
-    Way,
-    by_a_cancel_inside_anext,
-    by_break,
-    by_cancel_run,
-    cancelled_at,
-    number_of_events,
-    play,
-    writers,
-)
-from played import agent_with, calling, team_of
 
 from kern.db.base import Commit, Committed
 from kern.db.sqlite import SqliteDb
@@ -38,6 +26,18 @@ from kern.runtime.control import active_runs
 from kern.runtime.session import live_sessions
 from kern.team import Team
 from kern.testing import ModelServer, no_leaks, tool_call
+from tests.played import agent_with, calling, team_of
+from tests.state.cancelling import (
+    WAYS,
+    Way,
+    by_a_cancel_inside_anext,
+    by_break,
+    by_cancel_run,
+    cancelled_at,
+    number_of_events,
+    play,
+    writers,
+)
 
 START: dict[str, Any] = {"items": [], "whole": []}
 

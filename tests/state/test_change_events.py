@@ -8,7 +8,6 @@ from typing import Any
 
 import jsonpatch
 import pytest
-from played import agent_with, team_of
 
 from kern.agent import Agent
 from kern.db.in_memory import InMemoryDb
@@ -16,6 +15,7 @@ from kern.run import RunContext
 from kern.run.events import BaseRunEvent, RunStartedEvent, SessionStateChangedEvent
 from kern.runtime.session import live_sessions
 from kern.team import Team
+from tests.played import agent_with, team_of
 
 SESSION = "one"
 KEYS = ("a", "b", "c/d", "e~f", "")

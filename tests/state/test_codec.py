@@ -20,11 +20,11 @@ import pydantic_core
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from json_documents import near_states, scalars, states, text
 
 from kern.errors import InvalidStateError
 from kern.state import codec
 from kern.state.codec import MAX_DEPTH, copy, decode, encode, encode_edited, same
+from tests.state.json_documents import near_states, scalars, states, text
 
 
 class Model(pydantic.BaseModel):

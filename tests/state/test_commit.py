@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from played import agent_with, turns, until
 
 from kern.agent import Agent
 from kern.db.base import Commit, Committed
@@ -21,6 +20,7 @@ from kern.runtime import scheduler
 from kern.runtime.session import live_sessions
 from kern.state.scope import LiveState
 from kern.testing import FunctionModel
+from tests.played import agent_with, turns, until
 
 
 class SlowDb(InMemoryDb):

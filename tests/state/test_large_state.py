@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from played import agent_with
 
 from kern import Agent, RunContext
 from kern.db.sqlite import SqliteDb
@@ -16,6 +15,7 @@ from kern.runtime.session import live_sessions
 from kern.state.offload import off_loop
 from kern.state.scope import Change, LiveState, Writer
 from kern.testing import no_leaks
+from tests.played import agent_with
 
 LARGE = {"items": [{"number": number, "text": "x" * 80} for number in range(10_000)]}
 

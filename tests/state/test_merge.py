@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from json_documents import few_values, near_states, text, trees
 
 from kern.errors import InvalidStateError, UsageError
 from kern.state.codec import encode
 from kern.state.merge import Conflict, merge, policy_path
 from kern.state.pointer import MISSING
 from kern.state.policies import MergePolicy, add, maximum, minimum, ours, theirs, union
+from tests.state.json_documents import few_values, near_states, text, trees
 
 properties = settings(deadline=None, max_examples=150)
 

@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from json_documents import near_states, text
 from jsonpatch import JsonPatch
 from pydantic import BaseModel, model_validator
 
@@ -40,6 +39,7 @@ from kern.state.scope import Change, Writer
 from kern.state.spec import StateSpec
 from kern.state.typed import ModelShape, initial_state
 from kern.testing import ScriptedModel, tool_call
+from tests.state.json_documents import near_states, text
 
 SESSION = "s"
 

@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from played import agent_with, execution_of, team_of, tool_results, turns, until
 
 from kern.agent import Agent
 from kern.db.in_memory import InMemoryDb
@@ -19,6 +18,7 @@ from kern.run import RunContext
 from kern.runtime.session import live_sessions
 from kern.state.call import CallState
 from kern.testing import FunctionModel
+from tests.played import agent_with, execution_of, team_of, tool_results, turns, until
 
 SESSION = "one"
 

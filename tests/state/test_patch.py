@@ -11,11 +11,11 @@ import jsonpatch
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from json_documents import near_states, states, text
 
 from kern.errors import InvalidStateError, UsageError
 from kern.state.patch import Operation, _Draft, apply, diff, invert, touches, values_at, wire
 from kern.state.pointer import MISSING, join, lookup, split
+from tests.state.json_documents import near_states, states, text
 
 properties = settings(deadline=None, max_examples=150)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from json_documents import near_states, text
 
 from kern.errors import InvalidStateError
 from kern.state.resolve import deep_merge, fill
+from tests.state.json_documents import near_states, text
 
 properties = settings(deadline=None, max_examples=150)
 

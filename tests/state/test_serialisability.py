@@ -16,9 +16,6 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from judges import START, Judge, Seen, committed_states, executions
-from played import agent_with, calling, team_of, until
-from programs import Program, Recorder, RunPlan, State, Update, programs
 
 from kern.agent import Agent
 from kern.db.base import Db
@@ -29,6 +26,9 @@ from kern.runtime import run as run_module
 from kern.runtime.session import live_sessions
 from kern.team import Team
 from kern.testing import tool_call
+from tests.played import agent_with, calling, team_of, until
+from tests.state.judges import START, Judge, Seen, committed_states, executions
+from tests.state.programs import Program, Recorder, RunPlan, State, Update, programs
 
 tried: Counter[str] = Counter()
 

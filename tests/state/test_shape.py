@@ -7,10 +7,10 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from json_documents import near_states, text
 from pydantic import BaseModel
 
 from kern.state.shape import DICT, put_back
+from tests.state.json_documents import near_states, text
 
 
 @settings(deadline=None)

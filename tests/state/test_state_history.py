@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from json_documents import near_states, text
-from played import agent_with, execution_of, team_of
 
 from kern import Agent, RunContext
 from kern.db.in_memory import InMemoryDb
@@ -25,6 +23,8 @@ from kern.state.patch import diff
 from kern.state.pointer import lookup
 from kern.state.scope import Change, Writer
 from kern.testing import FunctionModel
+from tests.played import agent_with, execution_of, team_of
+from tests.state.json_documents import near_states, text
 
 
 def add_milk(run_context: RunContext) -> str:

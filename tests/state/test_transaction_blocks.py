@@ -8,11 +8,11 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from played import agent_with, tool_results, turns
 
 from kern.errors import InvalidStateError, RetryAgentRun, StopAgentRun, UsageError
 from kern.run import RunContext
 from kern.runtime.session import live_sessions
+from tests.played import agent_with, tool_results, turns
 
 HANG = 20.0
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from played import agent_with, execution_of, team_of, tool_results, turns, until
 
 from kern.agent import Agent
 from kern.db.sqlite import SqliteDb
@@ -23,6 +22,7 @@ from kern.runner.definition import database_of
 from kern.runtime.session import live_sessions
 from kern.state.call import CallState
 from kern.tools.function import Function
+from tests.played import agent_with, execution_of, team_of, tool_results, turns, until
 
 HANG = 20.0
 """Seconds after which a thread gives up waiting, so that a lost wake-up fails and does not hang."""

@@ -13,7 +13,6 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from played import agent_with, execution_of
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, computed_field, model_validator
 
 from kern import Agent, RunContext, RunStatus, Team
@@ -23,6 +22,7 @@ from kern.run import RunStartedEvent, SessionStateChangedEvent
 from kern.runner.definition import database_of
 from kern.state.typed import ModelShape, initial_state
 from kern.testing import FunctionModel, ScriptedModel, tool_call
+from tests.played import agent_with, execution_of
 
 
 class Item(BaseModel):
@@ -77,7 +77,7 @@ async def test_members_and_hooks_of_a_team_see_the_team_s_model() -> None:
     assert seen == [Cart(owner="Ann")]
     assert output.session_state is not None
     assert output.session_state["items"] == [{"name": "milk", "quantity": 1}]
-    request = buyer.model.requests[0]  # type: ignore[union-attr]
+    request = buyer.model.requests[0]
     assert request.messages[0].content == "Shop for Ann."
 
 
@@ -106,7 +106,7 @@ async def test_what_does_not_validate_is_refused_and_told_to_the_model() -> None
 
 async def test_what_cannot_be_written_at_all_names_its_field() -> None:
     def spoil(run_context: RunContext[Cart]) -> str:
-        run_context.session_state.limits = {"a": object()}  # type: ignore[dict-item]
+        run_context.session_state.limits = {"a": object()}
         return "spoilt"
 
     output = await agent_with(spoil, session_state=Cart).arun("go")
@@ -115,7 +115,7 @@ async def test_what_cannot_be_written_at_all_names_its_field() -> None:
 
 async def test_edits_that_pydantic_converts_are_committed_converted() -> None:
     def loose(run_context: RunContext[Cart]) -> str:
-        run_context.session_state.items = [{"name": "tea", "quantity": "3"}]  # type: ignore[list-item]
+        run_context.session_state.items = [{"name": "tea", "quantity": "3"}]
         return "set"
 
     output = await agent_with(loose, session_state=Cart).arun("go")
@@ -360,7 +360,7 @@ class Everything(BaseModel):
     by_day: dict[date, int] = {}
     ratio: float = 0.0
 
-    @computed_field  # type: ignore[prop-decorator]
+    @computed_field
     @property
     def count(self) -> int:
         return len(self.parts)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from played import agent_with, tool_results
 from pydantic import BaseModel
 
 from kern import Agent, RunContext
@@ -18,6 +17,7 @@ from kern.db.in_memory import InMemoryDb
 from kern.db.sqlite import SqliteDb
 from kern.errors import InvalidStateError, SessionOwnershipError, UsageError
 from kern.testing import FunctionModel
+from tests.played import agent_with, tool_results
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -84,7 +84,7 @@ async def test_the_blocks_own_error_is_not_hidden_by_a_failure() -> None:
 
 async def test_what_is_no_answer_is_a_failure_that_says_so() -> None:
     with pytest.raises(TypeError, match="not int"):
-        async with ModelServer([7]) as server, httpx.AsyncClient() as client:  # type: ignore[list-item]
+        async with ModelServer([7]) as server, httpx.AsyncClient() as client:
             await ask(client, server)
 
 

@@ -124,7 +124,7 @@ async def test_a_function_plays_sync_or_async_and_concurrently() -> None:
 
 async def test_what_is_no_answer_is_named() -> None:
     with pytest.raises(UsageError, match="not NoneType"):
-        await FunctionModel(lambda asked: None).respond(request(), Sink())  # type: ignore[arg-type,return-value]
+        await FunctionModel(lambda asked: None).respond(request(), Sink())
 
 
 def test_one_text_is_no_script() -> None:

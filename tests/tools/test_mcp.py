@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp_running import SERVER, over_stdio, results, run_with, says, serving, until
 
 from kern.agent import Agent
 from kern.errors import MissingExtraError, UsageError
@@ -18,6 +17,7 @@ from kern.models.base import ModelResponse
 from kern.run.output import RunStatus
 from kern.testing import ScriptedModel, tool_call
 from kern.tools.mcp import MCPTools
+from tests.tools.mcp_running import SERVER, over_stdio, results, run_with, says, serving, until
 
 
 @pytest.fixture(scope="module", params=["stdio", "streamable-http"])

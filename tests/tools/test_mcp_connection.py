@@ -13,12 +13,12 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from mcp_running import OLD_SERVER, gone, over_stdio, results, run_with, says, serving, until
 
 from kern.agent import Agent
 from kern.errors import ToolError, UsageError
 from kern.testing import ScriptedModel, no_leaks, tool_call
 from kern.tools.mcp import MCPTools
+from tests.tools.mcp_running import OLD_SERVER, gone, over_stdio, results, run_with, says, serving, until
 
 ROOT = Path(__file__).resolve().parents[2]
 

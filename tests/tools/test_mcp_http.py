@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-from mcp_running import results, run_with
 
 from kern.errors import ToolError
 from kern.testing import tool_call
 from kern.tools.mcp import MCPTools
+from tests.tools.mcp_running import results, run_with
 
 SECRET = "SECRET-TOKEN-OF-THE-SERVER-12345"
 INFO = {

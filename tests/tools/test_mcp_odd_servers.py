@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp_running import HERE, results, run_with
-from test_mcp_http import reply, serving
 
 from kern.errors import ToolError
 from kern.testing import tool_call
 from kern.tools.mcp import MCPTools
+from tests.tools.mcp_running import HERE, results, run_with
+from tests.tools.test_mcp_http import reply, serving
 
 LOOK = {"name": "look", "inputSchema": {"type": "object", "properties": {}}}
 INFO = {

@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp_running import HERE
-from test_mcp_http import reply, serving
-from test_mcp_odd_servers import INFO, LOOK
 
 from kern import Agent, KernError
 from kern.db.sqlite import SqliteDb
@@ -23,6 +20,9 @@ from kern.models.base import ModelRequest
 from kern.testing import FunctionModel, tool_call
 from kern.tools.mcp import MCPTools
 from kern.tools.mcp.server import is_secret
+from tests.tools.mcp_running import HERE
+from tests.tools.test_mcp_http import reply, serving
+from tests.tools.test_mcp_odd_servers import INFO, LOOK
 
 TOKEN = "tok-abcdefgh/12345678+ijkl"
 OTHER = "other-98765432-secret"
@@ -153,8 +153,8 @@ def test_without_any_logging_set_up_nothing_of_it_is_written(tmp_path: Path) -> 
     program = f"""
 import asyncio, sys
 sys.path.insert(0, {str(HERE)!r})
-from test_mcp_secrets import CALLS, over_http
-from mcp_running import run_with
+from tests.tools.test_mcp_secrets import CALLS, over_http
+from tests.tools.mcp_running import run_with
 from kern.testing import tool_call
 async def main():
     for data in CALLS.values():

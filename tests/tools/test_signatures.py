@@ -26,7 +26,7 @@ from kern.tools import Function
 if TYPE_CHECKING:
     from somewhere import Unknown  # type: ignore[import-not-found]
 
-    from kern.agent import Agent  # type: ignore[attr-defined]  # only its name matters here
+    from kern.agent import Agent  # only its name matters here
     from kern.run import RunContext as Hidden
 
 

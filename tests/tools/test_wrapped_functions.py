@@ -195,7 +195,7 @@ def test_any_keyword_stays_any_keyword() -> None:
 
 
 def test_a_key_that_is_another_parameter_is_refused() -> None:
-    def twice(limit: int, **options: typing.Unpack[Options]) -> str:  # type: ignore[misc]
+    def twice(limit: int, **options: typing.Unpack[Options]) -> str:
         return ""
 
     with pytest.raises(UsageError, match="has the key 'limit'"):

@@ -174,4 +174,4 @@ def give(name: str) -> str:
 def tools_with_options() -> None:
     confirmed = tool(give, requires_confirmation=True)
     assert_type(confirmed("x"), str)
-    tool(give, requires_confirmatoin=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    tool(give, requires_confirmatoin=True)  # pyright: ignore[reportCallIssue]

@@ -7,18 +7,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import processes
 import pytest
 
 from kern.db.base import ChangeRow, RunRow, SessionRow
 from kern.db.sqlite import SqliteDb
 from kern.state.patch import apply
+from tests import processes
 
 START: dict[str, Any] = {"items": [], "count": 0, "own": {}}
 
 WORKER = """
     import sys
-    from played import agent_with
+    from tests.played import agent_with
     from kern.db.sqlite import SqliteDb
     from kern.run import RunContext
     from kern.state.policies import add

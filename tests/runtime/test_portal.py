@@ -10,9 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import processes
 import pytest
-from played import agent_with, execution_of, tool_results
 
 from kern.agent import Agent
 from kern.db.in_memory import InMemoryDb
@@ -22,6 +20,8 @@ from kern.run import RunContext
 from kern.runtime.portal import portal
 from kern.runtime.session import live_sessions
 from kern.testing import FunctionModel
+from tests import processes
+from tests.played import agent_with, execution_of, tool_results
 
 
 async def add(run_context: RunContext) -> None:
@@ -184,7 +184,7 @@ def test_a_program_ends_at_once_without_closing_anything(tmp_path: Any) -> None:
     output = processes.run(
         """
         import sys
-        from played import agent_with
+        from tests.played import agent_with
         from kern.db.sqlite import SqliteDb
 
         def note(run_context):
@@ -205,7 +205,7 @@ def test_a_program_does_not_wait_for_a_tool_that_never_returns() -> None:
     output = processes.run(
         """
         import threading
-        from played import agent_with
+        from tests.played import agent_with
         from kern.tools.function import Function
 
         def stuck():
@@ -221,7 +221,7 @@ def test_a_program_that_ends_in_the_middle_of_a_run_leaves_it_cancelled_and_comm
     output = processes.run(
         """
         import asyncio, concurrent.futures, contextlib, sys, threading
-        from played import agent_with
+        from tests.played import agent_with
         from kern.db.sqlite import SqliteDb
 
         inside = threading.Event()
@@ -265,7 +265,7 @@ def test_inside_a_running_loop_such_as_a_notebook_s() -> None:
     output = processes.run(
         """
         import asyncio
-        from played import agent_with
+        from tests.played import agent_with
 
         async def add(run_context):
             count = run_context.session_state.get("count", 0)
@@ -293,7 +293,7 @@ def test_a_forked_child_has_a_portal_of_its_own(tmp_path: Any) -> None:
     output = processes.run(
         """
         import os, sys, threading, warnings
-        from played import agent_with
+        from tests.played import agent_with
         from kern.db.sqlite import SqliteDb
 
         warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads: that is the point
@@ -331,7 +331,7 @@ def test_a_forked_child_has_a_portal_of_its_own(tmp_path: Any) -> None:
 
 INTERRUPTED = """
     import asyncio, sys, threading
-    from played import agent_with
+    from tests.played import agent_with
     from kern.db.sqlite import SqliteDb
 
     async def work(run_context):

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import processes
 import pytest
 from pydantic import BaseModel
 
@@ -32,6 +31,7 @@ from kern.runner.definition import database_of
 from kern.runtime import resume
 from kern.testing import FunctionModel, ScriptedModel, no_leaks, tool_call
 from kern.usage import UsageLimits
+from tests import processes
 
 
 @tool(requires_confirmation=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from played import agent_with, team_of
-
 from kern.db.sqlite import SqliteDb
 from kern.run import RunContext
+from tests.played import agent_with, team_of
 
 
 def write(run_context: RunContext) -> None:

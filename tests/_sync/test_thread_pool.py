@@ -180,7 +180,7 @@ async def test_stuck_tools_hold_up_nothing_of_the_process(
     def agent(tool: object, **options: object) -> Agent:
         name = tool.__name__  # type: ignore[attr-defined]
         model = FunctionModel(lambda r: "done" if r.messages[-1].role == "tool" else tool_call(name))
-        return Agent(model=model, tools=[tool], **options)  # type: ignore[list-item,arg-type]
+        return Agent(model=model, tools=[tool], **options)
 
     stuck = [asyncio.create_task(agent(forever).arun("x")) for _ in range(200)]
     while len(threads._working) < 128:

@@ -54,7 +54,7 @@ class Later:
     def __await__(self) -> Iterator[Any]:
         yield from asyncio.sleep(0).__await__()
         RAN.append("awaitable")
-        return self.value  # type: ignore[return-value]
+        return self.value
 
 
 class Counting:
@@ -259,7 +259,7 @@ async def test_the_body_of_a_hook_runs(
     if place in ("pre_hooks", "post_hooks"):
         await Agent(model=model, tools=[plain], **{place: [hook]}).arun("x")
     else:
-        tool = Function(plain, **{place: hook})  # type: ignore[arg-type]
+        tool = Function(plain, **{place: hook})
         output = await Agent(model=model, tools=[tool]).arun("x")
         assert output.tools[0].result == "ab"
     assert set(RAN) - {"plain"}

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from played import agent_with, execution_of
 
 from kern import Agent, RunContext, RunStatus, Team
 from kern.db.base import Db
@@ -25,6 +24,7 @@ from kern.models.base import ModelRequest
 from kern.runtime import lease
 from kern.runtime.session import live_sessions
 from kern.testing import FunctionModel, ScriptedModel, no_leaks, tool_call
+from tests.played import agent_with, execution_of
 
 
 class Room:
@@ -363,7 +363,7 @@ async def test_a_renewed_lease_lives_as_long_as_its_run(monkeypatch: pytest.Monk
 
 def test_an_unknown_word_is_refused() -> None:
     with pytest.raises(UsageError, match="on_busy is one of share, queue, reject, not 'wait'"):
-        Agent(on_busy="wait")  # type: ignore[arg-type]
+        Agent(on_busy="wait")
 
 
 # Real processes.

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from played import agent_with
 
 from kern.agent import Agent
 from kern.db.in_memory import InMemoryDb
@@ -20,6 +19,7 @@ from kern.runtime.portal import portal
 from kern.runtime.session import live_sessions
 from kern.team import Team
 from kern.testing import FunctionModel, tool_call
+from tests.played import agent_with
 
 # A thousand at once.
 

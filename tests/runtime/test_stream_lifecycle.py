@@ -7,9 +7,7 @@ import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
-import processes
 import pytest
-from played import agent_with, turns, until
 
 from kern.agent import Agent
 from kern.db.in_memory import InMemoryDb
@@ -17,6 +15,8 @@ from kern.models.base import ModelRequest, ModelResponse
 from kern.run import RunContext
 from kern.runtime.session import live_sessions
 from kern.testing import FunctionModel, no_leaks
+from tests import processes
+from tests.played import agent_with, turns, until
 
 
 class Scene:
@@ -281,7 +281,7 @@ def test_a_stream_that_is_left_on_a_loop_that_stands_still_keeps_nobody_waiting(
         return scene.agent, scene.db
 
     async def rest() -> None:
-        await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})  # type: ignore[arg-type]
+        await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
 
     with asyncio.Runner() as runner:
         agent, db = runner.run(start())
@@ -296,7 +296,7 @@ def test_a_stream_that_is_left_on_a_loop_that_is_closed_keeps_nobody_waiting() -
     told = processes.run(
         """
         import asyncio, os
-        from played import agent_with
+        from tests.played import agent_with
 
         async def work(run_context):
             await asyncio.Event().wait()

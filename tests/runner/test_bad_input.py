@@ -228,7 +228,7 @@ async def test_an_unknown_keyword_runs_nothing(make: Make, db: SqliteDb) -> None
         runner = make(model=model_of(server), db=db)
         async with no_leaks(server):
             with pytest.raises(TypeError, match="sesion_id"):
-                await runner.arun("Hello", sesion_id="1")  # type: ignore[call-overload]
+                await runner.arun("Hello", sesion_id="1")
     assert await runner.aget_session() is None
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from played import agent_with
 
 from kern import Agent, Message, RunStatus, Team, UsageError
 from kern.db.sqlite import SqliteDb
@@ -17,6 +16,7 @@ from kern.models.base import ModelResponse
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.testing import ModelServer, ScriptedModel, no_leaks, tool_call
 from kern.usage import Usage
+from tests.played import agent_with
 
 HALF = "half \ud83d of a pair"
 MENDED = "half \ufffd of a pair"

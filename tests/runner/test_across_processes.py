@@ -37,7 +37,7 @@ MADE: dict[str, Callable[[], BaseException]] = {
     "StateLockTimeout": lambda: errors.StateLockTimeout(waiter="a", holder="b", seconds=3),
     "SessionOwnershipError": lambda: errors.SessionOwnershipError("s"),
     "SessionBusyError": lambda: errors.SessionBusyError("s"),
-    "SessionDeletedError": lambda: errors.SessionDeletedError("s"),  # type: ignore[attr-defined]
+    "SessionDeletedError": lambda: errors.SessionDeletedError("s"),
     "UsageLimitExceeded": lambda: errors.UsageLimitExceeded("requests", 3),
     "HookError": lambda: errors.HookError("oh", hook="check"),
 }

@@ -108,7 +108,7 @@ async def test_user_input_and_external_results() -> None:
     paused = await agent.arun("go")
     ask, shell = paused.requirements
     assert ask.needs_user_input
-    assert list(ask.user_input_schema["properties"]) == ["address"]  # type: ignore[index]
+    assert list(ask.user_input_schema["properties"]) == ["address"]
     with pytest.raises(UsageError, match="address"):
         ask.provide_user_input({"adress": "x"})
     with pytest.raises(UsageError, match="does not apply"):
@@ -211,16 +211,17 @@ async def test_only_one_continuation_at_a_time() -> None:
 
 PROGRAM = """
 import asyncio, sys
-sys.path[:0] = [{tests!r}]
+sys.path[:0] = [{root!r}]
 from kern.db.sqlite import SqliteDb
-from test_human_in_the_loop import DONE, nested_team
+from tests.runtime.test_human_in_the_loop import DONE, nested_team
 team = nested_team(SqliteDb({file!r}))
 {body}
 """
 
 
 def run_program(file: Path, body: str) -> str:
-    program = PROGRAM.format(tests=str(Path(__file__).parent), file=str(file), body=textwrap.dedent(body))
+    root = str(Path(__file__).resolve().parents[2])
+    program = PROGRAM.format(root=root, file=str(file), body=textwrap.dedent(body))
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=25, check=False
     )

@@ -10,13 +10,14 @@ import sqlite3
 import time
 from pathlib import Path
 
-import processes
 import pytest
-from victim import team_on
+
+from tests import processes
+from tests.runtime.victim import team_on
 
 NURSERY = """
     import json, os, random, signal, sys, time
-    from victim import team_on
+    from tests.runtime.victim import team_on
 
     path, dice = sys.argv[1], random.Random(int(sys.argv[2]))
 
