@@ -11,7 +11,7 @@ import io
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -59,6 +59,11 @@ _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
 _CAUGHT = tuple(kind for kind, _ in _ERRORS)
 
 
+@lru_cache(maxsize=64)
+def _timeouts(connect: float, read: float, pool: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(connect=pool, sock_connect=connect, sock_read=read)
+
+
 class AiohttpClient:
     """Sends requests as `httpx.AsyncClient.stream` does; belongs to the event loop that it is made on.
 
@@ -68,6 +73,7 @@ class AiohttpClient:
     """
 
     def __init__(self, context: ssl.SSLContext | None, *, keep: float) -> None:
+        self._asked: tuple[httpx.URL | None, yarl.URL] = (None, yarl.URL())
         connector = _Connector(limit=0, ssl=context or True, keepalive_timeout=keep)
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -92,9 +98,15 @@ class AiohttpClient:
             "data": content if len(content) < _LARGE else io.BytesIO(content),
             "headers": headers if "accept-encoding" in headers else {"accept-encoding": ACCEPTED, **headers},
             "allow_redirects": follow_redirects,
-            "timeout": aiohttp.ClientTimeout(connect=pool, sock_connect=connect, sock_read=read),
+            "timeout": _timeouts(connect, read, pool),
         }
-        return AiohttpRequest(self._session, method, url, options)
+        return AiohttpRequest(self, method, url, options)
+
+    async def send(self, method: str, url: httpx.URL, options: dict[str, Any]) -> aiohttp.ClientResponse:
+        """The response, whose body is still to be read."""
+        if url is not self._asked[0]:  # it nearly always is the last one
+            self._asked = url, yarl.URL(str(url), encoded=True)
+        return await self._session.request(method, self._asked[1], **options)
 
     @property
     def is_closed(self) -> bool:
@@ -116,35 +128,32 @@ class AiohttpClient:
 class AiohttpRequest:
     """A request on its way, and its response inside of `async with`."""
 
-    __slots__ = ("_method", "_options", "_response", "_session", "_url")
+    __slots__ = ("_client", "_method", "_options", "_response", "_url")
 
     _response: aiohttp.ClientResponse
 
-    def __init__(
-        self, session: aiohttp.ClientSession, method: str, url: httpx.URL, options: dict[str, Any]
-    ) -> None:
-        self._session = session
+    def __init__(self, client: AiohttpClient, method: str, url: httpx.URL, options: dict[str, Any]) -> None:
+        self._client = client
         self._method = method
         self._url = url
         self._options = options
 
     async def __aenter__(self) -> AiohttpResponse:
         try:
-            self._response = await self._send()
+            try:
+                self._response = await self._client.send(self._method, self._url, self._options)
+            except _StaleError:
+                self._response = await self._send_again()
         except _CAUGHT as error:
             raise mapped_error(error) from error
         return AiohttpResponse(self._response)
 
-    async def _send(self) -> aiohttp.ClientResponse:
-        url = yarl.URL(str(self._url), encoded=True)
+    async def _send_again(self) -> aiohttp.ClientResponse:
+        token = _new_only.set(True)
         try:
-            return await self._session.request(self._method, url, **self._options)
-        except _StaleError:
-            token = _new_only.set(True)
-            try:
-                return await self._session.request(self._method, url, **self._options)
-            finally:
-                _new_only.reset(token)
+            return await self._client.send(self._method, self._url, self._options)
+        finally:
+            _new_only.reset(token)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

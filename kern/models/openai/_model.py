@@ -147,18 +147,19 @@ class OpenAIModel(Model):
         }
         if stream:
             headers["accept-encoding"] = "identity"  # a compressed stream comes in lumps
+        given: dict[str, str] = {}
         if key := self._key():
-            headers["authorization"] = Masked(f"Bearer {key}")
+            given["authorization"] = Masked(f"Bearer {key}")
         if self.organization:
-            headers["openai-organization"] = self.organization
-        headers |= user_headers(self.default_headers)
-        if "authorization" not in headers and _is_openai(base_url.host):
+            given["openai-organization"] = self.organization
+        given |= user_headers(self.default_headers)
+        if "authorization" not in given and _is_openai(base_url.host):
             raise MissingKeyError(
                 f"{self!r} has no API key: set the environment variable OPENAI_API_KEY, or pass api_key=..."
             )
-        for name, value in headers.items():
+        for name, value in given.items():
             check_header(name, value)
-        return headers, (key, *secrets_of(headers, base_url))
+        return headers | given, (key, *secrets_of(given, base_url))
 
     def _key(self) -> Masked:
         if self._api_key is not None:
