@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import mimetypes
+import os
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -18,6 +19,17 @@ Shelf: TypeAlias = MutableMapping[str, bytes]
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = get_args(Role)
+
+
+def _short(value: object) -> str:
+    return f"{repr(value)[:60]} ({type(value).__name__})"
+
+
+_GIVEN_AS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
+    "content": (bytes, "bytes (of base64 text: base64.b64decode(text))"),
+    "filepath": ((str, os.PathLike), "a path, a str or a pathlib.Path"),
+    **dict.fromkeys(("url", "mime_type", "name", "id", "sha256"), (str, "a str")),
+}
 
 
 @dataclass(slots=True, kw_only=True, repr=False)
@@ -45,6 +57,13 @@ class Media:
     sha256: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        content: object = self.content
+        if isinstance(content, bytearray | memoryview):
+            self.content = bytes(content)
+        for name, (kinds, hint) in _GIVEN_AS.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kinds):
+                raise UsageError(f"{type(self).__name__}({name}=...) takes {hint}, not {_short(value)}")
         given = [name for name in ("url", "content", "filepath") if getattr(self, name) is not None]
         if len(given) != 1 and self.id is None and self.sha256 is None:
             raise UsageError(
@@ -69,7 +88,7 @@ class Media:
             raise UsageError(f"this {type(self).__name__} has no bytes, and no file to read them from")
         try:
             return Path(self.filepath).read_bytes()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise UsageError(f"cannot read the file of a message: {error}") from error
 
     def loaded(self) -> Self:

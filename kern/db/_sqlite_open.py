@@ -195,6 +195,8 @@ def make_private(path: Path) -> None:
     SQLite gives the files that it makes beside it the same mode.
     """
     _make_folder(path.parent)
+    if path.is_dir():
+        raise IsADirectoryError("it is a folder: db_file names a file in it")
     # One that is there is never opened here: to close it would give up the locks that this process has on it.
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -204,7 +206,11 @@ def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     _make_folder(folder.parent)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        if not folder.is_dir():  # else somebody was faster
+            raise NotADirectoryError(f"{folder} is a file, and no folder: choose another db_file") from None
 
 
 def _inode(path: Path | str) -> Inode:

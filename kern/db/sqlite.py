@@ -64,7 +64,7 @@ class SqliteDb(Db):
             raise UsageError("SqliteDb takes db_file or db_url, one of them: SqliteDb('tmp/agents.db')")
         if re.fullmatch(r"(?!sqlite_)[A-Za-z_][A-Za-z0-9_]*", session_table) is None:
             raise UsageError(f"session_table takes letters, digits and _, not {session_table!r}")
-        self._path = _real_path(os.fspath(db_file) if db_file is not None else _path_of(db_url or ""))
+        self._path = _real_path(_path_of(db_url or "") if db_file is None else db_file)
         self._table = session_table
         self._busy_timeout = busy_timeout
         self._file = SqliteFile.at(self._path)
@@ -238,8 +238,17 @@ def _path_of(url: str) -> str:
     return match["path"] or ""
 
 
-def _real_path(path: str) -> Path:
-    """`path`, absolute and free of symbolic links: what two objects on one file have in common."""
+def _real_path(given: object) -> Path:
+    """The path, absolute and free of symbolic links: what two objects on one file have in common."""
+    path = os.fspath(given) if isinstance(given, str | os.PathLike) else given
+    if not isinstance(path, str):
+        raise UsageError(f"db_file is a path, a str or a pathlib.Path, not {given!r}")
+    try:
+        unusable = b"\0" in os.fsencode(path)
+    except UnicodeEncodeError:
+        unusable = True
+    if unusable:
+        raise UsageError(f"no file can have the name {path!r}; give db_file another one")
     if path in ("", ":memory:"):
         raise UsageError(f"SqliteDb needs a file, not {path!r}; to keep sessions in memory, use InMemoryDb()")
     return Path(os.path.realpath(os.path.expanduser(path)))
