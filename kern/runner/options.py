@@ -71,7 +71,7 @@ class RunOptions:
         images, audio, videos, files: Sent with the input.
         dependencies: For `{templates}` and for `run_context.dependencies`.
         metadata: Noted on the run.
-        output_schema: What this run's answer has to look like; see `Agent`.
+        output_schema: What the run's answer has to look like, in place of the constructor's; see `Agent`.
         timeout: Seconds that the run may take; then `RunDeadlineExceeded`.
         usage_limits: What the run and all runs below it may use; then `UsageLimitExceeded`.
         debug_mode: Log prompts and tool calls of this run.

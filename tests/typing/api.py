@@ -60,9 +60,9 @@ async def contents(dynamic: Agent[Any], run_output: RunOutput) -> None:
     assert_type(Team([reporter], output_schema=Report).run("Hello").content, Report | None)
     assert_type(Agent(output_schema=list[Report]).run("Hello").content, list[Report] | None)
     assert_type(Agent(output_schema=int).run("Hello").content, int | None)
-    either = Agent[Report | Other](output_schema=Report | Other)
+    either: Agent[Report | Other] = Agent(output_schema=Report | Other)
     assert_type(either.run("Hello").content, Report | Other | None)
-    loose = Agent[dict[str, Any]](output_schema={"type": "object"})
+    loose: Agent[dict[str, Any]] = Agent(output_schema={"type": "object"})
     assert_type(loose.run("Hello").content, dict[str, Any] | None)
     assert_type((await dynamic.arun("Hello", output_schema=Report)).content, Any | None)
     several: list[Agent[Any]] = [agent, reporter, either]
