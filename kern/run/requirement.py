@@ -28,7 +28,7 @@ class UserInputError(UsageError):
     def __init__(self, message: str, *, tool_call_id: str, fields: Sequence[str]) -> None:
         super().__init__(message)
         self.tool_call_id = tool_call_id
-        self.fields = list(fields)
+        self.fields: list[str] = list(fields)
 
 
 @dataclass(slots=True, kw_only=True)

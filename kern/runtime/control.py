@@ -52,7 +52,7 @@ class ActiveRun:
         """Its runs, once it has begun."""
         self.since: float | None = None if request.resume is not None else time.monotonic()
         """When it was asked for; a run that goes on is older than that."""
-        self.done = End()
+        self.done: End = End()
         self._task = asyncio.current_task()
 
         self.claimed = False

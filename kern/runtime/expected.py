@@ -39,7 +39,7 @@ class Ending:
         self.token: Token[frozenset[Ending]] | None = None
         self.exclusive = False
         """The run has the session to itself."""
-        self.done = End()
+        self.done: End = End()
         self._loop = asyncio.get_running_loop()
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from kern._log import named
 from kern.errors import ModelBadRequestError
@@ -15,7 +15,7 @@ from kern.models.openai._chat_decode import ChatReader
 from kern.models.openai._chat_encode import encode
 from kern.models.openai._model import OpenAIModel
 
-log = named("kern.models")
+log: Final = named("kern.models")
 
 # "The `reasoning_content` in the thinking mode must be passed back to the API" (DeepSeek), "thinking is
 # enabled but reasoning_content is missing in assistant tool call message at index 2" (Kimi), and their like.
