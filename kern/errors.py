@@ -42,7 +42,8 @@
     ├── RetryAgentRun
     └── StopAgentRun
 
-Every error that ends a run carries that run's output as `run_output` (status ERROR, already committed).
+Every error that ends a run carries that run's output as `run_output` (status ERROR, already committed); a
+`StoreError` or `SessionDeletedError` of its commit is the exception: nothing is committed then.
 """
 
 from __future__ import annotations

@@ -78,8 +78,14 @@ def calls_block(run: RunProgress, name: str = "") -> Block | None:
 
 
 def describe_call(call: ToolExecution) -> str:
-    """A call on one line, with its duration; for a failed one also the first line of the error."""
+    """A call on one line, with its duration; for a failed one also the first line of the error.
+
+    One that the person has refused was not made, and took no time.
+    """
     line = format_call(call.tool_name, call.tool_args)
+    if call.confirmed is False:
+        line += f" refused{f': {first_line(call.confirmation_note, 200)}' if call.confirmation_note else ''}"
+        return clean(line.replace("\n", " "))
     if call.duration is not None:
         line += f" ({format_seconds(call.duration)})"
     if call.tool_call_error:

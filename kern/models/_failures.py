@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ from kern.usage import Usage
 
 MAX_RETRY_AFTER = 60.0
 """Seconds. A provider that asks for a longer wait gets no retry: the caller decides, with `retry_after`."""
+
+_REPR = re.compile(r": <\w+: \d+, message=.*>$", re.DOTALL)
+"""What aiohttp adds to a cut answer: an object's repr, with a status that nobody sent."""
 
 _LONGEST_TEXT = 2_000
 _LONGEST_WORD = 200
@@ -228,7 +232,8 @@ def of_exception(error: Exception, origin: Origin, *, reading: bool) -> Failure 
     """
     names = {kind.__name__ for kind in type(error).__mro__}
     host = origin.host
-    detail = f": {error}" if str(error) else ""
+    text = _REPR.sub("", str(error))
+    detail = f": {text}" if text else ""
     if "ConnectTimeout" in names:
         return Failure(origin.timeout(f"no connection to {host} in time"), error)
     if "PoolTimeout" in names:

@@ -225,7 +225,9 @@ class RunStream(Generic[OutputT, ItemT_co]):
         """Start the run, and return once it was not refused: before the model is asked.
 
         A server can answer with the right status then, which it cannot once the answer has begun. The events
-        are read as always; a stream that is read without being opened starts by itself.
+        are read as always; a stream that is read without being opened starts by itself. Checks of the
+        application's (`pre_hooks`) are a part of the run: what they refuse comes as its last event, and is
+        raised there.
 
         Raises:
             SessionOwnershipError: The session is another user's.

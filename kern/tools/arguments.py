@@ -15,6 +15,7 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import ErrorDetails, from_json, to_json
 
 from kern._json import non_finite
+from kern._told import text_of
 from kern.errors import ToolArgumentsError, UsageError
 from kern.tools.docstring import Docstring, parse_docstring
 from kern.tools.schema import Schema, undo_strict, without_titles
@@ -199,7 +200,10 @@ class Arguments:
                         "name at run time, not only for type checkers, and define it at the top of a module"
                     )
                 else:
-                    hint = f"pydantic can make no JSON schema of its annotation {parameter.annotation!r}"
+                    hint = (
+                        f"pydantic can make no JSON schema of its annotation {parameter.annotation!r}: "
+                        f"{text_of(own).splitlines()[0]}"
+                    )
                 return UsageError(
                     f"{self._owner}: the parameter {parameter.name!r} cannot be a tool's: {hint}"
                 )

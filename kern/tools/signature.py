@@ -182,7 +182,9 @@ def describe(function: Callable[..., Any]) -> str:
     function = _unpartial(function)
     if not hasattr(function, "__qualname__"):
         function = type(function)
-    return f"{function.__module__}.{function.__qualname__}"
+    # A method of a built-in class has no module of its own.
+    owner = getattr(function, "__objclass__", type(function))
+    return f"{getattr(function, '__module__', None) or owner.__module__}.{function.__qualname__}"
 
 
 def _unpartial(function: Callable[..., Any]) -> Callable[..., Any]:
