@@ -20,7 +20,7 @@ import httpx
 import yarl
 from aiohttp.client_proto import ResponseHandler
 
-from kern.models._connect import poll_of, unsent
+from kern.models._connect import WRAPPING, is_wrapping, poll_of, unsent
 from kern.models._inflate import ACCEPTED
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class _Handler(ResponseHandler):
         super().__init__(loop)
         self.kept = False
         self._resting = False
-        self._heard = False
+        self._heard = 0  # bytes, since the last request
         self._written = False
         self._interim = 0  # answers (1xx) before the answer itself
         self._asked_at = 0.0
@@ -226,8 +226,8 @@ class _Handler(ResponseHandler):
 
     def set_response_params(self, **options: Any) -> None:
         """A request is about to be sent."""
-        self._resting = self._heard = self._written = False
-        self._interim = 0
+        self._resting = self._written = False
+        self._interim = self._heard = 0
         self._asked_at = self._loop.time()
         super().set_response_params(**options)
 
@@ -251,8 +251,14 @@ class _Handler(ResponseHandler):
                 self.force_close()
                 self.abort()
                 return
-            self._heard = True
+            self._heard += len(data)
         super().data_received(data)
+        body = self._payload
+        if body is not None and is_wrapping(self._heard, body.total_bytes):
+            fault = aiohttp.ClientPayloadError(WRAPPING)
+            self.set_exception(fault)
+            body.set_exception(fault)
+            self.abort()
 
     def feed_data(self, data: tuple[RawResponseMessage, aiohttp.StreamReader], size: int = 0) -> None:
         """The head of an answer has come."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kern.models._failures import Origin, StreamFault, of_exception
-from kern.models._inflate import Inflated, encodings
+from kern.models._inflate import CutError, Inflated, encodings
 from kern.models.base import DeltaSink, ModelResponse
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -114,6 +114,8 @@ async def read(response: Any, reader: Reader, sink: DeltaSink, bounds: Bounds, *
             if reader.done:
                 await _read_tail(chunks)
                 return
+    except CutError as error:
+        raise StreamFault("the answer broke off: the end of its compressed body is missing") from error
     except zlib.error as error:
         raise StreamFault("the answer cannot be decompressed") from error
 

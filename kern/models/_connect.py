@@ -26,6 +26,19 @@ else:
         return int(struct.unpack("i", ioctl(fd, TIOCOUTQ, bytes(4)))[0])
 
 
+WRAPPING = "the server sends hardly anything but what its answer is wrapped in (chunk extensions, trailers)"
+_MOST_WRAPPING = 2 * 1024 * 1024
+_WRAPPING_PER_BYTE = 16
+
+
+def is_wrapping(heard: int, taken: int) -> bool:
+    """So many bytes have come of an answer, and so few of them are its body, that it is a flood.
+
+    A body that comes byte by byte is wrapped in five more each; heads and what is not yet read count, too.
+    """
+    return heard - taken > _MOST_WRAPPING + _WRAPPING_PER_BYTE * taken
+
+
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 _EYEBALLS_DELAY = 0.25

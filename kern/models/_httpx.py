@@ -13,9 +13,10 @@ import httpx
 
 from kern._secrets import Masked, MaskedBytes
 from kern.errors import UsageError
+from kern.models._connect import WRAPPING, is_wrapping
 from kern.models._inflate import ACCEPTED
 from kern.models._pool import Line, Pool
-from kern.models._stream import Network
+from kern.models._stream import Network, Stream
 
 _TIMEOUTS = ("connect", "read", "write", "pool")
 
@@ -192,7 +193,8 @@ class _Body(httpx.AsyncByteStream):
         self._response = response
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return _Chunks(aiter(self._response.stream))  # type: ignore[arg-type]
+        stream = self._response.extensions.get("network_stream")
+        return _Chunks(aiter(self._response.stream), stream if isinstance(stream, Stream) else None)  # type: ignore[arg-type]
 
     async def aclose(self) -> None:
         try:
@@ -202,19 +204,25 @@ class _Body(httpx.AsyncByteStream):
 
 
 class _Chunks:
-    __slots__ = ("_chunks",)
+    __slots__ = ("_chunks", "_stream", "_taken")
 
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], stream: Stream | None) -> None:
         self._chunks = chunks
+        self._stream = stream
+        self._taken = 0
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
         try:
-            return await anext(self._chunks)
+            chunk = await anext(self._chunks)
         except CAUGHT as error:
             raise mapped_error(error) from error
+        self._taken += len(chunk)
+        if self._stream is not None and is_wrapping(self._stream.heard, self._taken):
+            raise httpx.RemoteProtocolError(WRAPPING)
+        return chunk
 
 
 def mapped_error(error: Exception) -> httpx.TransportError:

@@ -14,6 +14,10 @@ _PIECE = 1024 * 1024
 _GZIP = b"\x1f\x8b"
 
 
+class CutError(zlib.error):
+    """The compressed bytes have no end."""
+
+
 class Inflate:
     """Feed it compressed bytes, take out pieces of at most a megabyte.
 
@@ -26,6 +30,16 @@ class Inflate:
         self._head = b""
         self._inflate: zlib._Decompress | None = None
         self._over = False
+        self._whole = True
+
+    def finish(self) -> None:
+        """All bytes were fed.
+
+        Raises:
+            CutError: There ought to be more of them.
+        """
+        if not self._whole:
+            raise CutError("the end of the compressed answer is missing")
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """What `chunk` becomes.
@@ -33,6 +47,7 @@ class Inflate:
         Raises:
             zlib.error: It is not compressed that way.
         """
+        self._whole = self._whole and (self._over or not chunk)
         if self._inflate is None:
             self._head = chunk = self._head + chunk
             if len(chunk) < 2:
@@ -46,6 +61,7 @@ class Inflate:
             if self._inflate.eof:  # a gzip file may have further members; what else follows is no part of it
                 chunk = self._inflate.unused_data
                 self._over = bool(chunk) and not chunk.startswith(_GZIP[:1])
+                self._whole = self._over or not chunk
                 self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
             if piece:
                 yield piece
@@ -77,7 +93,12 @@ class Inflated:
                 if len(piece) == _PIECE:
                     await asyncio.sleep(0)
                 return piece
-            self._pieces = self._inflate.feed(await anext(self._chunks))
+            try:
+                chunk = await anext(self._chunks)
+            except StopAsyncIteration:
+                self._inflate.finish()
+                raise
+            self._pieces = self._inflate.feed(chunk)
 
 
 def encodings(header: str) -> list[str]:

@@ -106,6 +106,11 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._head_due = False
 
     @property
+    def heard(self) -> int:
+        """Bytes that have come since the last answer."""
+        return self._heard
+
+    @property
     def stale(self) -> bool:
         """The other side closed the connection before the request came: no byte of an answer has arrived, and
         it broke off at once.
