@@ -8,11 +8,11 @@ import zlib
 from collections.abc import Awaitable, Callable
 
 import pytest
-from raw_server import Wire, head, raw_server
 
 from kern import Agent, KernError, RunStatus
 from kern.models.openai import OpenAIChat
 from kern.run.output import RunOutput
+from tests.models.raw_server import Wire, head, raw_server
 
 BODY = json.dumps(
     {"choices": [{"message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}]}

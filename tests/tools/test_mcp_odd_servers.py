@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,51 @@ async def test_thousands_of_parts_are_one_text(tmp_path: Path) -> None:
     call = texts(*[{"type": "text", "text": "x"}] * 50_000)
     async with over_stdio(tmp_path, {"tools/call": call}) as tools:
         assert results(await run_with(tools, tool_call("look"))) == ["\n".join("x" * 50_000)]
+
+
+@pytest.mark.parametrize("method", ["ping", "sampling/createMessage"])
+async def test_a_server_that_floods_its_client_does_not_hold_up_the_end_of_a_call(method: str) -> None:
+    """The next call finds a new connection."""
+    calls = 0
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        with suppress(asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+                body = await reader.readexactly(
+                    int(head.partition("content-length: ")[2].split("\r")[0] or 0)
+                )
+                message = json.loads(body) if body else {}
+                if message.get("method") == "tools/call" and (calls := calls + 1) == 1:
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+                    while True:
+                        asked = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {}}
+                        writer.write(b"data: " + json.dumps(asked).encode() + b"\n\n")
+                        await writer.drain()
+                        await asyncio.sleep(0)
+                usual = {"initialize": INFO, "tools/list": {"tools": [LOOK]}, "tools/call": {"content": []}}
+                result = usual.get(message.get("method"))
+                if result is None:
+                    writer.write(reply("", "202 Accepted"))
+                else:
+                    writer.write(reply({"jsonrpc": "2.0", "id": message["id"], "result": result}))
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
+    async with MCPTools(url=url, name="odd", timeout_seconds=0.5) as tools:
+        output = await run_with(tools, tool_call("look"), tool_call("look"))
+    server.close()
+    assert results(output) == ["ToolTimeoutError: look, at the MCP server odd, took longer than 0.5 s", ""]
+
+
+async def test_an_error_with_an_odd_code_does_not_repeat_a_call(tmp_path: Path) -> None:
+    said = (
+        b'{"jsonrpc": "2.0", "id": @ID@, "error": {"code": 404, "message": "Session not found", "data": 404}}'
+    )
+    async with over_http({"tools/call": said}) as tools:
+        assert results(await run_with(tools, tool_call("look"))) == [
+            "ToolError: the MCP server odd: Session not found"
+        ]

@@ -94,7 +94,7 @@ class Answers:
             said = json.loads(body or b"")["error"].get("message")
             return _error(request, response, self.clean(str(said or "the session is gone")))
         if not failed:
-            body = read_message(body or b"")
+            body = await read_message(body or b"")
             if body is None:
                 return _error(request, response, NO_MESSAGE)
         sent = ("content-encoding", "content-length", "transfer-encoding")  # how it was sent

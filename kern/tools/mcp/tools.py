@@ -41,7 +41,11 @@ class MCPTools(ToolSource):
     yourself, and to hear of a server that is not there before any run: `async with MCPTools(...) as tools:`.
 
     A run that is cancelled cancels its call at the server; the connection stays. If it is lost, the calls on
-    their way fail, and the next one connects anew. Calls run concurrently.
+    their way fail, and the next one connects anew; a call that a server over HTTP refuses unread, because it
+    has forgotten the session, is made again. Calls run concurrently.
+
+    A tool that cannot be used (without a name, of a name that another has, after the first 2,000) is left out
+    with a warning; a part of a result that cannot be read is a text that says so.
 
     A process gets a few harmless variables of the environment (PATH, HOME, ...) and `env`; what it writes to
     its standard error goes to that of this process.
