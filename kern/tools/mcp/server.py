@@ -72,16 +72,24 @@ class Program:
 
     calls_fail_alone = False
 
-    @cached_property
+    @property
     def clean(self) -> Clean:
         """Takes out what the environment and the arguments may hide from others. A path is no secret."""
+        return self._clean
+
+    @cached_property
+    def _clean(self) -> Clean:
         given = [argument for argument in self.command[1:] if not argument.startswith("-")]
         given += [argument.partition("=")[2] for argument in self.command[1:] if argument.startswith("-")]
         return Masker(value for value in (*self.env.values(), *given) if not _is_path(value))
 
-    @cached_property
+    @property
     def clean_result(self) -> Clean:
         """Likewise, but no more than the secrets."""
+        return self._clean_result
+
+    @cached_property
+    def _clean_result(self) -> Clean:
         named = [value for name, value in self.env.items() if is_secret(name, value)]
         return Masker([*named, *_secret_arguments(self.command[1:])])
 
@@ -124,9 +132,13 @@ class Endpoint:
 
     calls_fail_alone = True
 
-    @cached_property
+    @property
     def clean(self) -> Clean:
         """Takes out what the headers and the address hide from others."""
+        return self._clean
+
+    @cached_property
+    def _clean(self) -> Clean:
         named = [value for name, value in self.headers.items() if name.lower() not in HARMLESS_HEADERS]
         address = urlsplit(self.url)
         return Masker([*named, *(part for _, part in parse_qsl(address.query)), address.password or ""])
