@@ -16,6 +16,7 @@ from kern.db.base import Db
 from kern.errors import UsageError
 from kern.messages import MEDIA, ROLES, Media, Message
 from kern.models.base import Model
+from kern.run.events import RunEvent, TeamRunEvent
 from kern.runtime.request import OnDuplicate
 from kern.usage import UsageLimits
 
@@ -107,6 +108,10 @@ def check_definition(definition: Any) -> None:
     if role not in ROLES:
         raise UsageError(f"system_message_role is one of {', '.join(ROLES)}, not {role!r}")
     check_tool_choice(definition.tool_choice)
+    if unknown := [str(name) for name in definition.events_to_skip if name not in _EVENTS]:
+        near = difflib.get_close_matches(unknown[0], _EVENTS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ", such as 'RunContent'"
+        raise UsageError(f"events_to_skip takes names of events, not {unknown[0]!r}{hint}")
     for model in definition.fallback_models or ():
         if not isinstance(model, str | Model):
             raise UsageError(f"fallback_models takes a list of Models or 'provider:id's, not {model!r} in it")
@@ -150,6 +155,9 @@ def _check_kinds(definition: Any) -> None:
             not isinstance(given, kinds) or (kinds is _LIST and isinstance(given, str))
         ):
             raise UsageError(f"{name} takes {wanted}, not {given!r}")
+
+
+_EVENTS = frozenset(str(event) for event in (*RunEvent, *TeamRunEvent))
 
 
 def check_tool_choice(given: Any) -> str | dict[str, Any] | None:

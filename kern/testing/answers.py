@@ -135,7 +135,7 @@ class Answer:
         commentary: What it says about its work before text and calls: in Responses a message of its own with
             the phase "commentary", in Chat Completions, which has no such thing, the beginning of the text.
         finish_reason: The word for its end, instead of the usual one: `finish_reason` in Chat Completions,
-            `status` in Responses.
+            `status` in Responses, whose way to say "length" is `Fault.incomplete`.
         usage: What is reported as used; None counts roughly (a delta is a token).
         pieces: How the text is cut into deltas; None cuts it into words.
         latency: Seconds before the first byte.
