@@ -81,6 +81,7 @@ async def _aiohttp() -> None:
     connector = aiohttp.TCPConnector()
     assert len(connector._acquired) == 0
     assert list(connector._conns.values()) == []
+    assert aiohttp.client_proto.ResponseHandler(asyncio.get_running_loop())._payload is None
     await connector.close()
 
 
@@ -98,7 +99,7 @@ async def _standard_library() -> None:
 PRIVATE_PARTS: dict[str, tuple[set[str], Callable[[], Any]]] = {
     "aiosqlite": ({"_STOP_RUNNING_SENTINEL", "_tx", "_thread"}, _aiosqlite),
     "httpx": ({"_transport", "_mounts", "_pool"}, _httpx),
-    "aiohttp": ({"_acquired", "_conns"}, _aiohttp),
+    "aiohttp": ({"_acquired", "_conns", "_payload"}, _aiohttp),
     "the standard library": (
         {"_get_running_loop", "_value2member_map_", "_SubParsersAction", "_callbacks", "_Decompress"},
         _standard_library,
