@@ -178,7 +178,7 @@ async def by_member_timeout(scene: Scene, way: Any) -> None:
     lead = FunctionModel(lambda r: "told" if r.messages[-1].role == "tool" else delegation)
     member = scene.caller(way)
     member.name, member.id = "m", "m"
-    assert (await Team([member], model=lead, member_timeout=0.1).arun("go")).content == "told"
+    assert (await Team([member], model=lead, member_timeout=0.5).arun("go")).content == "told"
 
 
 ENDS: list[Callable[[Scene, Any], Awaitable[None]]] = [
