@@ -29,6 +29,7 @@ from kern.agent import Agent
 from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
 from kern.db.sqlite import SqliteDb
+from kern.errors import SessionDeletedError
 from kern.models._clients import close_clients
 from kern.models.openai import OpenAIChat
 from kern.run import RunContext
@@ -114,7 +115,10 @@ class Soak:
             where, number = self.dice.randrange(len(self.dbs)), self.dice.randrange(KEPT)
             db, session_id = self.dbs[where], f"session-{number}"
             way = self.dice.choice(ways)
-            await way(self.team(db, session_id))
+            try:
+                await way(self.team(db, session_id))
+            except SessionDeletedError:  # another worker has deleted it meanwhile, and this run learns it
+                self.done["told of a deletion"] += 1
             self.done[way.__name__] += 1
             self.runs_of[where, number] += 1
             if self.runs_of[where, number] % 10 == 0:
