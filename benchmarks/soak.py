@@ -284,7 +284,7 @@ async def settle(server: ModelServer) -> list[str]:
     left: list[str] = []
     for _ in range(500):
         left = [f"live session {session.session_id}" for session in live_sessions._sessions.values()]
-        left += [f"run {run_id}" for run_id in active_runs._trees]
+        left += [f"run {run.request.run_id}" for run in active_runs]
         left += [f"task {task.get_name()}" for task in asyncio.all_tasks() - {asyncio.current_task()}]
         left += ["an open request"] * server.open_requests
         if not left:

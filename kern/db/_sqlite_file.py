@@ -16,7 +16,7 @@ from kern._sync.lock import FairLock, LockTimeout
 from kern._sync.loops import LoopLocal
 from kern.db._sqlite_connection import Connection
 from kern.db._sqlite_errors import Busy, Moved
-from kern.db._sqlite_idle import begin_use, end_use
+from kern.db._sqlite_idle import begin_use, close, end_use
 from kern.db._sqlite_open import OpenFile
 from kern.db._sqlite_thread import settled
 from kern.errors import StoreBusyError
@@ -109,7 +109,7 @@ class SqliteFile:
 
     def _start_afresh(self) -> None:
         self._lock = FairLock()
-        self._connections = LoopLocal(partial(Connection, self.path, self), Connection.close)
+        self._connections = LoopLocal(partial(Connection, self.path, self), close)
 
     def _after_fork_in_child(self) -> None:
         # Kept: to drop it would make the loop, which may be the parent's own, close connections.

@@ -33,6 +33,15 @@ class _Idle:
     def discard(self, connection: Connection) -> None:
         self._since.pop(connection, None)
 
+    def stop(self) -> bool:
+        """Let the timer go, which refers to the loop, if no connection is left; says whether none is."""
+        if self._since:
+            return False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return True
+
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         due = loop.time() - IDLE_SECONDS
@@ -45,6 +54,7 @@ class _Idle:
 
 
 _idle: WeakKeyDictionary[asyncio.AbstractEventLoop, _Idle] = WeakKeyDictionary()
+"""An entry refers to its loop, by its connections and its timer: `close` takes it out with the last of them."""
 
 
 def begin_use(connection: Connection) -> None:
@@ -65,3 +75,13 @@ def end_use(connection: Connection) -> None:
         if idle is None:
             idle = _idle[loop] = _Idle()
         idle.add(connection, loop)
+
+
+async def close(connection: Connection) -> None:
+    """Close a connection with its loop: nothing of it stays here, which would keep the loop."""
+    idle = _idle.get(connection.loop)
+    if idle is not None:
+        idle.discard(connection)
+        if idle.stop():
+            del _idle[connection.loop]
+    await connection.close()

@@ -125,7 +125,7 @@ async def refused(path: Path) -> str:
 
 
 async def test_a_folder_in_place_of_the_file(tmp_path: Path) -> None:
-    assert "cannot be opened" in await refused(tmp_path)
+    assert "it is a folder: db_file names a file in it" in await refused(tmp_path)
 
 
 async def test_a_file_in_place_of_a_folder(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import stat
 import sys
 import textwrap
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -313,3 +315,17 @@ LOOK = """
     print(raw.execute("SELECT state FROM kern_sessions").fetchone()[0])
     raw.close()
 """
+
+
+def test_an_event_loop_that_has_ended_is_not_kept_by_its_connections(tmp_path: Path) -> None:
+    db = SqliteDb(tmp_path / "agents.db")
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def once() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await db.load_session("s")
+
+    for _ in range(5):
+        asyncio.run(once())
+    gc.collect()
+    assert [loop() for loop in loops] == [None] * 5
