@@ -54,7 +54,7 @@ class _Idle:
 
 
 _idle: WeakKeyDictionary[asyncio.AbstractEventLoop, _Idle] = WeakKeyDictionary()
-"""An entry refers to its loop, by its connections and its timer: `close` takes it out with the last of them."""
+"""An entry refers to its loop, by its connections and its timer: `close` takes it out with the last one."""
 
 
 def begin_use(connection: Connection) -> None:
