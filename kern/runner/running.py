@@ -143,7 +143,7 @@ class Running(Definition, Generic[OutputT]):
     @overload
     def acontinue_run(
         self,
-        run_response: OutputT | None = None,
+        run_response: AnyRunOutput | None = None,
         *,
         stream: Literal[False] = False,
         **options: Unpack[ContinueKeywords],
@@ -151,7 +151,7 @@ class Running(Definition, Generic[OutputT]):
     @overload
     def acontinue_run(
         self,
-        run_response: OutputT | None = None,
+        run_response: AnyRunOutput | None = None,
         *,
         stream: Literal[True],
         yield_run_output: Literal[False] = False,
@@ -160,7 +160,7 @@ class Running(Definition, Generic[OutputT]):
     @overload
     def acontinue_run(
         self,
-        run_response: OutputT | None = None,
+        run_response: AnyRunOutput | None = None,
         *,
         stream: Literal[True],
         yield_run_output: bool,
@@ -169,7 +169,7 @@ class Running(Definition, Generic[OutputT]):
     @overload
     def acontinue_run(
         self,
-        run_response: OutputT | None = None,
+        run_response: AnyRunOutput | None = None,
         *,
         stream: bool,
         yield_run_output: bool = False,
@@ -177,7 +177,7 @@ class Running(Definition, Generic[OutputT]):
     ) -> Coroutine[Any, Any, OutputT] | RunStream[OutputT, Event | OutputT]: ...
     def acontinue_run(
         self,
-        run_response: OutputT | None = None,
+        run_response: AnyRunOutput | None = None,
         *,
         stream: bool = False,
         yield_run_output: bool = False,
@@ -225,7 +225,7 @@ class Running(Definition, Generic[OutputT]):
     @overload
     def continue_run(
         self,
-        run_response: OutputT | None = None,
+        run_response: AnyRunOutput | None = None,
         *,
         stream: Literal[False] = False,
         **options: Unpack[ContinueKeywords],
@@ -233,7 +233,7 @@ class Running(Definition, Generic[OutputT]):
     @overload
     def continue_run(
         self,
-        run_response: OutputT | None = None,
+        run_response: AnyRunOutput | None = None,
         *,
         stream: Literal[True],
         yield_run_output: Literal[False] = False,
@@ -242,7 +242,7 @@ class Running(Definition, Generic[OutputT]):
     @overload
     def continue_run(
         self,
-        run_response: OutputT | None = None,
+        run_response: AnyRunOutput | None = None,
         *,
         stream: Literal[True],
         yield_run_output: bool,
@@ -251,7 +251,7 @@ class Running(Definition, Generic[OutputT]):
     @overload
     def continue_run(
         self,
-        run_response: OutputT | None = None,
+        run_response: AnyRunOutput | None = None,
         *,
         stream: bool,
         yield_run_output: bool = False,
@@ -259,7 +259,7 @@ class Running(Definition, Generic[OutputT]):
     ) -> OutputT | Iterator[Event | OutputT]: ...
     def continue_run(
         self,
-        run_response: OutputT | None = None,
+        run_response: AnyRunOutput | None = None,
         *,
         stream: bool = False,
         yield_run_output: bool = False,

@@ -175,3 +175,8 @@ def tools_with_options() -> None:
     confirmed = tool(give, requires_confirmation=True)
     assert_type(confirmed("x"), str)
     tool(give, requires_confirmatoin=True)  # pyright: ignore[reportCallIssue]
+
+
+async def continued(run_id: str) -> None:
+    stored = await team.aget_run_output(run_id)
+    assert_type(await team.acontinue_run(stored), TeamRunOutput)
