@@ -86,7 +86,7 @@ async def test_the_owner_runs_under_an_id_that_another_user_tries_to_take(
             with pytest.raises(SessionOwnershipError):
                 await other.arun("x", session_id="s", run_id="r", user_id="other", on_duplicate=on_duplicate)
             tried += 1
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)  # a loop that never rests keeps SQLite's thread from the interpreter
 
     attacks = [asyncio.create_task(attack()) for _ in range(3)]
     while tried < 3:
