@@ -33,7 +33,7 @@ from kern.errors import SessionDeletedError
 from kern.models._clients import close_clients
 from kern.models.openai import OpenAIChat
 from kern.run import RunContext
-from kern.runtime.control import active_runs
+from kern.runtime.active_runs import active_runs
 from kern.runtime.portal import portal
 from kern.runtime.session import live_sessions
 from kern.team import Team

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kern import Agent, KernError, RunContext, Team
-from kern._told import told
+from kern._error_text import told
 from kern.errors import HookError, InputCheckError, RetryAgentRun, StopAgentRun
 from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
 from kern.run import RunErrorEvent, RunStatus

@@ -40,8 +40,8 @@ from kern.run.events import (
 )
 from kern.run.tool_execution import ToolExecution
 from kern.runner.past_runs import _fewer_tool_calls, _newest
+from kern.runtime.answer_schema import json_form
 from kern.runtime.call_ids import CallIds
-from kern.runtime.json_form import json_form
 from kern.runtime.stream import EventBuffer
 from kern.state import codec, patch
 from kern.state.merge import merge

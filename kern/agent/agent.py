@@ -14,7 +14,7 @@ from kern.runner.options import RunOptions
 from kern.runner.session_state import StateAccess
 from kern.runner.sessions import SessionAccess
 from kern.runner.terminal import Terminal
-from kern.runtime.run import Run, RunnerSpec
+from kern.runtime.run_tree import Run, RunnerSpec
 
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kern._told import text_of, told
+from kern._error_text import text_of, told
 from kern.console._progress import RunProgress
 from kern.console._text import (
     clean,

@@ -12,8 +12,8 @@ from kern.runner.compile import state_spec
 from kern.runner.definition import Definition, database_of, default_session
 from kern.runtime.portal import portal
 from kern.runtime.session import ANY_USER, LiveSession, live_sessions
-from kern.state.call import CallState
-from kern.state.enclosing import enclosing_call
+from kern.state.call_state import CallState
+from kern.state.enclosing_calls import enclosing_call
 
 T = TypeVar("T")
 

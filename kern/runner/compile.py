@@ -23,13 +23,13 @@ from kern.runner.summary import Summarize
 from kern.runner.tools import check_names, compiled
 from kern.runtime.audience import Listen
 from kern.runtime.debug import show_debug_messages
-from kern.runtime.hooked import hooked
+from kern.runtime.hooked_tool import hooked
 from kern.runtime.request import Retries, RunInput
-from kern.runtime.run import RunnableTool, RunnerSpec, RunRequest, Step
-from kern.state.resolve import fill
-from kern.state.shape import Shape
-from kern.state.spec import StateSpec
-from kern.state.typed import ModelShape, initial_state, shape_of
+from kern.runtime.run_tree import RunnableTool, RunnerSpec, RunRequest, Step
+from kern.state.model_state import ModelShape, initial_state, shape_of
+from kern.state.overlay import fill
+from kern.state.state_spec import StateSpec
+from kern.state.state_type import Shape
 from kern.tools import Tool, ToolSource, loaded, without_sources
 
 

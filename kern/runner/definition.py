@@ -28,12 +28,12 @@ from kern.runner.options import RunOptions
 from kern.runner.past_runs import HISTORY_TOOL
 from kern.runner.state_tool import STATE_TOOL
 from kern.runner.tools import Compiled, checked
-from kern.runtime.json_form import json_form
+from kern.runtime.answer_schema import json_form
 from kern.runtime.request import OnBusy
-from kern.runtime.run import RunnerSpec
+from kern.runtime.run_tree import RunnerSpec
 from kern.state.merge import Policies, policy_path
-from kern.state.spec import Migration
-from kern.state.typed import initial_state
+from kern.state.model_state import initial_state
+from kern.state.state_spec import Migration
 from kern.tools import Tool
 from kern.tools.arguments import load_pydantic
 from kern.usage import UsageLimits

@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from kern._error_text import sole, told
 from kern._sync.shield import in_own_task
-from kern._told import sole, told
 from kern.errors import CheckError, HookError
 from kern.run.events import (
     PostHookCompletedEvent,
@@ -18,7 +18,7 @@ from kern.run.events import (
 )
 from kern.runner.definition import Definition
 from kern.runtime.invoke import invoke
-from kern.runtime.run import Run, RunnerSpec, Step
+from kern.runtime.run_tree import Run, RunnerSpec, Step
 from kern.tools.inject import call_kwargs
 from kern.tools.signature import signature_of
 

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from kern.errors import InputCheckError, UsageError
 from kern.messages import Message
-from kern.runtime.json_form import BadAnswer, JsonForm, json_form
-from kern.runtime.run import Run, RunnerSpec
+from kern.runtime.answer_schema import BadAnswer, JsonForm, json_form
+from kern.runtime.run_tree import Run, RunnerSpec
 
 Input: TypeAlias = "str | Sequence[Any] | Mapping[str, Any] | Message | pydantic.BaseModel"
 

@@ -13,12 +13,12 @@ from kern.models import resolve
 from kern.models.base import Model
 from kern.runner.definition import Definition
 from kern.runner.options import RunOptions
+from kern.runtime.answer_schema import ANSWER_TOOL, BadAnswer, JsonForm, json_form
 from kern.runtime.engine import ask
-from kern.runtime.json_form import ANSWER_TOOL, BadAnswer, JsonForm, json_form
 from kern.runtime.outcome import Again, Answer
-from kern.runtime.run import Review, Run, RunnerSpec, SinkFactory
+from kern.runtime.run_tree import Review, Run, RunnerSpec, SinkFactory
 from kern.runtime.sink import AnswerSink, AsideSink, RunSink
-from kern.runtime.structured import CHECK, AnswerTool, GrowingSink, reviewing
+from kern.runtime.structured_answer import CHECK, AnswerTool, GrowingSink, reviewing
 
 _WRITE = "Now write the final answer for the user, on the ground of this whole conversation."
 _PARSE = (

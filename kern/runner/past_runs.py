@@ -12,11 +12,11 @@ from itertools import dropwhile
 
 from kern.messages import Message
 from kern.models.base import ToolDefinition
-from kern.runner.recalled import Recalled, recalled
+from kern.runner.transcript import Recalled, recalled
 from kern.runtime.call_ids import CallIds
 from kern.runtime.outcome import CallSite, ToolOutcome, arguments_of
-from kern.runtime.run import Run
-from kern.runtime.stored import load_outputs
+from kern.runtime.run_tree import Run
+from kern.runtime.stored_runs import load_outputs
 
 HISTORY_TOOL = "read_chat_history"
 _AGAIN = "Try again to answer the request above. What has been done by calls already is not to be done again."

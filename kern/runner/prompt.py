@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from kern._error_text import sole, told
 from kern._sync.shield import in_own_task
-from kern._told import sole, told
 from kern.errors import AgentSignal, HookError, KernError, UsageError
 from kern.messages import Message, with_context
 from kern.runner.checks import timezone_of
@@ -21,7 +21,7 @@ from kern.runner.options import RunOptions
 from kern.runner.past_runs import History, earlier_attempt, past_runs
 from kern.runner.summary import current_summary
 from kern.runtime.invoke import invoke
-from kern.runtime.run import Run
+from kern.runtime.run_tree import Run
 from kern.state.templates import render
 from kern.tools import call_kwargs, instructions_of, without_sources
 from kern.tools.result import Pieces, prompt_text, result_of, without_tags

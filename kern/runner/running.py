@@ -13,16 +13,16 @@ from kern.run.output import AnyRunOutput, RunOutput, TeamRunOutput
 from kern.runner.access import use
 from kern.runner.checks import check_id, check_keywords, needs_stream
 from kern.runner.compile import listens, request
-from kern.runner.continuing import Continuation, continuation
+from kern.runner.continuation import Continuation, continuation
 from kern.runner.definition import Definition, database_of
 from kern.runner.input import run_input
 from kern.runner.input_schema import Input
 from kern.runner.options import NO_OPTIONS, ContinueKeywords, RunKeywords, RunOptions
+from kern.runtime.active_runs import active_runs
 from kern.runtime.audience import Listen
-from kern.runtime.cancelling import cancel_elsewhere
-from kern.runtime.control import active_runs
+from kern.runtime.cancel_elsewhere import cancel_elsewhere
+from kern.runtime.lifecycle import execute
 from kern.runtime.portal import portal
-from kern.runtime.scheduler import execute
 from kern.runtime.stream import EventBuffer, RunStream, iterate
 
 OutputT = TypeVar("OutputT", bound=AnyRunOutput)

@@ -18,13 +18,13 @@ from kern.runner.access import own_call, use, wait
 from kern.runner.compile import state_spec
 from kern.runner.definition import Definition
 from kern.runtime.session import LiveSession
-from kern.runtime.updating import SIGNED, StateFunction, update_by, update_in, update_in_thread
-from kern.state.block import Block
-from kern.state.call import CallState
+from kern.runtime.update_state import SIGNED, StateFunction, update_by, update_in, update_in_thread
+from kern.state.call_state import CallState
 from kern.state.codec import decode, encode
 from kern.state.history import HistoryEntry, entries, first_known, state_at, unknown_revision, version_at
 from kern.state.merge import policy_path
-from kern.state.scope import Change, Taken, Writer
+from kern.state.shared_state import Change, Taken, Writer
+from kern.state.transaction_block import Block
 
 
 class StateAccess(Definition):

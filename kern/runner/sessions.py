@@ -18,13 +18,13 @@ from kern.runner.access import use, wait
 from kern.runner.checks import check_id, check_page
 from kern.runner.compile import state_spec
 from kern.runner.definition import Definition, database_of
-from kern.runner.recalled import recalled
 from kern.runner.session_view import Session
+from kern.runner.transcript import recalled
 from kern.runtime.deleting import delete_session, delete_user
 from kern.runtime.session import LiveSession
-from kern.runtime.stored import load_metrics, load_output, load_outputs
+from kern.runtime.stored_runs import load_metrics, load_output, load_outputs
 from kern.state.codec import decode
-from kern.state.spec import StateSpec
+from kern.state.state_spec import StateSpec
 from kern.usage import Metrics
 
 Output = AnyRunOutput

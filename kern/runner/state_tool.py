@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any
 
 from kern.run.context import RunContext
-from kern.runtime.toolrun import FunctionTool
+from kern.runtime.tool_calls import FunctionTool
 from kern.state.codec import encode
-from kern.state.typed import shape_of
+from kern.state.model_state import shape_of
 from kern.tools.function import Function, Hook
 
 

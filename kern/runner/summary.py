@@ -11,7 +11,7 @@ from kern.errors import KernError
 from kern.messages import Message
 from kern.models.base import Model
 from kern.runtime.engine import ask
-from kern.runtime.run import Run
+from kern.runtime.run_tree import Run
 from kern.runtime.sink import SilentSink
 
 log: Final = named("kern")

@@ -10,8 +10,8 @@ from typing_extensions import TypeIs
 
 from kern.errors import UsageError
 from kern.runner.hook_parameters import AROUND, check_hooks
-from kern.runtime.run import RunnableTool
-from kern.runtime.toolrun import FunctionTool
+from kern.runtime.run_tree import RunnableTool
+from kern.runtime.tool_calls import FunctionTool
 from kern.tools import Function, Tool, collect, without_sources
 from kern.tools.signature import PerFunction
 

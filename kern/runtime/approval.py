@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kern._told import told
+from kern._error_text import told
 from kern.errors import ToolArgumentsError
 from kern.messages import ToolCall
 from kern.run.requirement import Need, RunRequirement, UserInputError
 from kern.runtime.outcome import CallSite, ToolOutcome
-from kern.runtime.run import Run
+from kern.runtime.run_tree import Run
 from kern.tools.arguments import misfits_of, parsed
 from kern.tools.function import Function
 from kern.tools.json_check import misfits

@@ -21,8 +21,8 @@ from kern.run.events import (
     RunIntermediateContentEvent,
     RunPausedEvent,
 )
+from kern.runtime.answer_text import BREAK, Spoken
 from kern.runtime.outcome import Answer, ToolOutcome
-from kern.runtime.spoken import BREAK, Spoken
 from kern.runtime.stream import EventBuffer
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from kern.db.base import Db
 from kern.errors import RunConflictError
-from kern.runtime.control import ActiveRun, active_runs, inside_of
+from kern.runtime.active_runs import ActiveRun, active_runs, inside_of
 from kern.runtime.session import LiveSession, live_sessions
 
 CANCEL_SECONDS = 10.0

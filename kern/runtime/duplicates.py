@@ -8,10 +8,10 @@ from typing import NamedTuple
 from kern.db.base import RunRow
 from kern.errors import RunConflictError, SessionBusyError, SessionError
 from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput
-from kern.runtime.control import ActiveRun, inside_of
+from kern.runtime.active_runs import ActiveRun, inside_of
 from kern.runtime.deadline import Deadline
-from kern.runtime.run import RunRequest
-from kern.runtime.stored import load_output
+from kern.runtime.run_tree import RunRequest
+from kern.runtime.stored_runs import load_output
 
 _FAILED = (RunStatus.error.value, RunStatus.cancelled.value)
 _LOOP_SECONDS = 0.2

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from kern._error_text import text_of, told
 from kern._json import jsonable
 from kern._log import named
-from kern._told import text_of, told
 from kern.errors import (
     KernError,
     ModelBehaviorError,
@@ -40,14 +40,14 @@ from kern.run.events import (
     RunStartedEvent,
 )
 from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput
-from kern.runtime.ending import left_open
 from kern.runtime.files import loaded
+from kern.runtime.interrupted import left_open
 from kern.runtime.outcome import Again, Answer, ToolOutcome
-from kern.runtime.run import Run, RunnableTool, SinkFactory
-from kern.runtime.sealing import check, failure_of, give_way, only_what_fits, seal
+from kern.runtime.run_end import check, failure_of, give_way, only_what_fits, seal
+from kern.runtime.run_tree import Run, RunnableTool, SinkFactory
 from kern.runtime.sink import AnswerSink, RunSink
-from kern.runtime.started import Started, starting_call
-from kern.runtime.toolrun import run_calls, tool_message
+from kern.runtime.started_runs import Started, starting_call
+from kern.runtime.tool_calls import run_calls, tool_message
 from kern.usage import Usage
 
 log: Final = named("kern")

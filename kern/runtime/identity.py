@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from kern._told import text_of
+from kern._error_text import text_of
 from kern.models.base import Model
 from kern.run.events import EventSource
 from kern.run.output import AnyRunOutput, RunOutput, RunStatus, TeamRunOutput

@@ -11,16 +11,16 @@ from typing import Any
 from kern._sync.threads import threads
 from kern.run.context import RunContext
 from kern.runtime.outcome import Start
-from kern.runtime.returned import Listener, called_anew, close_unused, ended, ended_here, goes_on
-from kern.runtime.run import Run
-from kern.state.block import Handle
-from kern.state.call import CallState
-from kern.state.enclosing import inside
+from kern.runtime.return_values import Listener, called_anew, close_unused, ended, ended_here, goes_on
+from kern.runtime.run_tree import Run
+from kern.state.call_state import CallState
+from kern.state.enclosing_calls import inside
 from kern.state.offload import off_loop
-from kern.state.order import TurnSlot
-from kern.state.scope import Writer
+from kern.state.shared_state import Writer
 from kern.state.stepping import step
 from kern.state.transaction import keeps_edits
+from kern.state.transaction_block import Handle
+from kern.state.turn_order import TurnSlot
 from kern.tools.signature import Kind
 
 

@@ -19,9 +19,9 @@ from kern._sync.shield import uninterrupted
 from kern.db.base import Db
 from kern.errors import SessionBusyError, SessionError, StoreError
 from kern.runtime.debug import log
-from kern.runtime.expected import Ending
 from kern.runtime.request import OnBusy
 from kern.runtime.session import LiveSession
+from kern.runtime.session_run import Ending
 
 LEASE_SECONDS = 30.0
 """For how long a holder that has died keeps others out."""

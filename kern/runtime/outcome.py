@@ -12,7 +12,7 @@ from kern._json import finite, jsonable
 from kern.errors import ToolError
 from kern.messages import MEDIA, Media, Shelf, ToolCall, media_by_kind
 from kern.run.tool_execution import ToolExecution
-from kern.state.order import TurnSlot
+from kern.state.turn_order import TurnSlot
 
 
 @dataclass(slots=True, frozen=True)

@@ -11,10 +11,10 @@ from pydantic_core import from_json
 from kern.db.base import RunRow
 from kern.messages import Media, Message, Shelf, check_types
 from kern.run.output import AnyRunOutput, RunStatus, output_from_dict
-from kern.runtime.ending import open_results
+from kern.runtime.interrupted import open_results
 from kern.runtime.progress import Progress
-from kern.runtime.run import Run
-from kern.runtime.stored import media_of, reading
+from kern.runtime.run_tree import Run
+from kern.runtime.stored_runs import media_of, reading
 
 _LATE_EVENTS = 1000
 """Room in the numbers of events for those that come after a pause was stored, before the run goes on."""

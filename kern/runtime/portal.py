@@ -19,7 +19,7 @@ from kern._sync.fork import after_fork_in_child
 from kern._sync.shield import look_at, outlast
 from kern._sync.threads import place_given_up
 from kern.errors import UsageError
-from kern.state.enclosing import active_calls
+from kern.state.enclosing_calls import active_calls
 
 T = TypeVar("T")
 

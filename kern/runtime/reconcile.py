@@ -13,8 +13,8 @@ from kern.errors import StoreError
 from kern.state.codec import decode, encode
 from kern.state.merge import Conflict
 from kern.state.patch import apply, diff
-from kern.state.scope import Change, Taken, Writer, numbered, replayed
-from kern.state.spec import StateSpec
+from kern.state.shared_state import Change, Taken, Writer, numbered, replayed
+from kern.state.state_spec import StateSpec
 
 RowsWithConflicts = Callable[[Sequence[Conflict]], Sequence[RunRow]]
 """Makes the rows of a commit, once it is known where another process had changed the same values."""

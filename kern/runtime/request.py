@@ -12,7 +12,7 @@ from kern.db.base import Db
 from kern.messages import Message
 from kern.models.base import Model
 from kern.run.requirement import RunRequirement
-from kern.state.spec import StateSpec
+from kern.state.state_spec import StateSpec
 from kern.usage import UsageLimits
 
 OnBusy = Literal["share", "queue", "reject"]

@@ -15,14 +15,14 @@ from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput, output_from_
 from kern.run.requirement import RunRequirement
 from kern.run.tool_execution import ToolExecution
 from kern.runtime.approval import check_input
-from kern.runtime.hooked import HookedTool
+from kern.runtime.hooked_tool import HookedTool
 from kern.runtime.lease import Lease, lease_of_run
 from kern.runtime.pause import Pause
 from kern.runtime.request import RunInput
-from kern.runtime.run import DelegatingTool, Run, RunnerSpec, Tree
+from kern.runtime.run_tree import DelegatingTool, Run, RunnerSpec, Tree
 from kern.runtime.session import LiveSession
-from kern.runtime.stored import fill_media, reading
-from kern.runtime.toolrun import FunctionTool
+from kern.runtime.stored_runs import fill_media, reading
+from kern.runtime.tool_calls import FunctionTool
 from kern.usage import Metrics
 
 CLAIM_SECONDS = 10.0

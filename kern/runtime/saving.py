@@ -9,14 +9,14 @@ from kern._sync.lock import FairLock
 from kern.db.base import Commit, Committed, Db, SessionRow
 from kern.db.in_memory import InMemoryDb
 from kern.errors import InvalidStateError, SessionDeletedError, SessionOwnershipError, StoreError
-from kern.runtime.attempt import Attempt, Doubt
-from kern.runtime.busy import BusyWatch
+from kern.runtime.busy_watch import BusyWatch
+from kern.runtime.commit_attempt import Attempt, Doubt
 from kern.runtime.debug import log
 from kern.runtime.reconcile import Reconciler, RowsWithConflicts
 from kern.state.merge import Conflict
 from kern.state.offload import LARGE, off_loop
-from kern.state.scope import LiveState, Writer
-from kern.state.spec import StateSpec
+from kern.state.shared_state import LiveState, Writer
+from kern.state.state_spec import StateSpec
 
 
 class Saved:

@@ -19,18 +19,18 @@ from kern._sync.shield import outlast
 from kern._sync.threads import own_threads
 from kern.db.base import Db, RunRow, SessionRow
 from kern.errors import InvalidStateError, SessionBusyError, SessionOwnershipError, StoreError, UsageError
-from kern.runtime.busy import BusyWatch
+from kern.runtime.busy_watch import BusyWatch
 from kern.runtime.debug import log
-from kern.runtime.expected import Ending, inside
 from kern.runtime.reconcile import change_of
 from kern.runtime.saving import Saved
+from kern.runtime.session_run import Ending, inside
 from kern.runtime.stream import EventBuffer
-from kern.state.call import CallState
+from kern.state.call_state import CallState
 from kern.state.codec import decode, encode
 from kern.state.offload import off_loop
-from kern.state.scope import Change, LiveState, Taken, Writer
-from kern.state.shape import Shape
-from kern.state.spec import StateSpec
+from kern.state.shared_state import Change, LiveState, Taken, Writer
+from kern.state.state_spec import StateSpec
+from kern.state.state_type import Shape
 from kern.state.stepping import OffTurn
 
 ANY_USER: Any = object()

@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 
 from kern.errors import UsageError
-from kern.runtime.control import ActiveRun, active_runs
+from kern.runtime.active_runs import ActiveRun, active_runs
 from kern.runtime.debug import log
-from kern.runtime.started import starting_call
+from kern.runtime.started_runs import starting_call
 
 SHUTDOWN_SECONDS = 10.0
 END_SECONDS = 30.0

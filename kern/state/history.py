@@ -10,8 +10,8 @@ from kern.errors import UsageError
 from kern.state.codec import copy, same
 from kern.state.patch import apply, invert, touches
 from kern.state.pointer import MISSING, lookup
-from kern.state.scope import Change
-from kern.state.spec import migration_index
+from kern.state.shared_state import Change
+from kern.state.state_spec import migration_index
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -21,10 +21,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from kern._told import text_of
+from kern._error_text import text_of
 from kern.errors import InvalidStateError, UsageError
-from kern.state.align import changed_blocks
 from kern.state.codec import copy, same
+from kern.state.list_changes import changed_blocks
 from kern.state.pointer import MISSING, join
 from kern.state.policies import MergePolicy
 

@@ -14,8 +14,8 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from kern.errors import InvalidStateError, UsageError
-from kern.state.align import changed_blocks
 from kern.state.codec import same
+from kern.state.list_changes import changed_blocks
 from kern.state.pointer import index, join, lookup, split, step
 
 Operation = dict[str, Any]

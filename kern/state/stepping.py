@@ -14,8 +14,8 @@ from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, TypeVar
 
-from kern.state.call import CallState, Holder
-from kern.state.enclosing import active_calls
+from kern.state.call_state import CallState, Holder
+from kern.state.enclosing_calls import active_calls
 
 T = TypeVar("T")
 

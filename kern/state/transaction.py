@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
-from kern._told import sole
+from kern._error_text import sole
 from kern.errors import AgentSignal
-from kern.state.scope import EnclosedScope, Scope, Writer, ended
-from kern.state.shape import Shape
+from kern.state.shared_state import EnclosedScope, Scope, Writer, ended
+from kern.state.state_type import Shape
 
 current: ContextVar[Transaction | None] = ContextVar("kern_transaction", default=None)
 """The transaction of the `transaction()` block that the running code is in."""

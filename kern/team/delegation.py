@@ -10,18 +10,18 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from kern._told import told
+from kern._error_text import told
 from kern.errors import KernError, ToolArgumentsError
 from kern.messages import MEDIA, Message, with_context
 from kern.models.base import ToolDefinition
 from kern.run.output import AnyRunOutput, RunStatus
 from kern.runner.past_runs import team_history
-from kern.runner.recalled import recalled
-from kern.runtime.ending import deeds
+from kern.runner.transcript import recalled
 from kern.runtime.engine import drive_child
+from kern.runtime.interrupted import deeds
 from kern.runtime.outcome import Answer, CallSite, ToolOutcome
 from kern.runtime.request import RunInput
-from kern.runtime.run import Run, RunnerSpec
+from kern.runtime.run_tree import Run, RunnerSpec
 from kern.tools.result import mention, prompt_text
 
 ONE = "delegate_task_to_member"

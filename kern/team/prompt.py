@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from kern.errors import ToolError
 from kern.runner.definition import Definition
-from kern.runtime.run import RunnableTool, RunnerSpec
+from kern.runtime.run_tree import RunnableTool, RunnerSpec
 from kern.team.mode import TeamMode
 
 Sourced = Mapping[str, RunnableTool] | ToolError

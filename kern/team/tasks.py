@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 from kern.errors import InvalidStateError, ToolError
 from kern.messages import Message
 from kern.models.base import ToolDefinition
-from kern.runtime.control import active_runs
+from kern.runtime.active_runs import active_runs
 from kern.runtime.outcome import Again, Answer, CallSite, ToolOutcome, arguments_of
-from kern.runtime.run import Run
+from kern.runtime.run_tree import Run
 from kern.runtime.sink import AnswerSink, AsideSink, RunSink
-from kern.state.block import Block
-from kern.state.call import CallState
-from kern.state.scope import Writer
+from kern.state.call_state import CallState
+from kern.state.shared_state import Writer
+from kern.state.transaction_block import Block
 from kern.team.delegation import Members
 from kern.tools.result import prompt_text
 

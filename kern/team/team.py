@@ -28,8 +28,8 @@ from kern.runner.session_state import StateAccess
 from kern.runner.sessions import SessionAccess
 from kern.runner.terminal import Terminal
 from kern.runner.tools import check_names
-from kern.runtime.hooked import hooked
-from kern.runtime.run import Run, RunnableTool, RunnerSpec
+from kern.runtime.hooked_tool import hooked
+from kern.runtime.run_tree import Run, RunnableTool, RunnerSpec
 from kern.team.delegation import (
     ALL,
     INFORMATION,

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import ErrorDetails, from_json, to_json
 
+from kern._error_text import text_of
 from kern._json import non_finite
-from kern._told import text_of
 from kern.errors import ToolArgumentsError, UsageError
 from kern.tools.docstring import Docstring, parse_docstring
 from kern.tools.schema import Schema, undo_strict, without_titles

@@ -15,7 +15,7 @@ from kern._sync.executor import ContextExecutor, carry_context
 from kern.db import InMemoryDb
 from kern.errors import SessionBusyError
 from kern.runtime import session
-from kern.runtime.control import active_runs
+from kern.runtime.active_runs import active_runs
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 
 

@@ -15,7 +15,7 @@ from kern.db.in_memory import InMemoryDb
 from kern.db.sqlite import SqliteDb
 from kern.errors import SessionDeletedError, SessionOwnershipError
 from kern.runtime.session import ANY_USER, live_sessions
-from kern.state.spec import StateSpec
+from kern.state.state_spec import StateSpec
 from kern.testing import FunctionModel, tool_call
 from tests import processes
 

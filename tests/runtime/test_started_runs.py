@@ -16,7 +16,7 @@ from kern import Agent, RunContext, RunStatus, Team, tool
 from kern.db import InMemoryDb
 from kern.errors import KernError, RunDeadlineExceeded
 from kern.models.base import ModelRequest, ModelResponse
-from kern.runtime.control import active_runs
+from kern.runtime.active_runs import active_runs
 from kern.testing import FunctionModel, no_leaks, tool_call
 
 
@@ -312,9 +312,9 @@ async def test_a_run_started_by_a_hook_ends_with_the_run() -> None:
 async def test_a_run_that_swallows_its_cancellation_is_not_waited_for_for_ever(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from kern.runtime import started
+    from kern.runtime import started_runs
 
-    monkeypatch.setattr(started, "GIVE_UP_SECONDS", 0.1)
+    monkeypatch.setattr(started_runs, "GIVE_UP_SECONDS", 0.1)
     release, began = asyncio.Event(), asyncio.Event()
 
     async def deaf() -> str:

@@ -15,7 +15,7 @@ from kern.db.base import Db
 from kern.models.base import Model
 from kern.run import RunContext
 from kern.run.events import BaseRunEvent, SessionStateChangedEvent
-from kern.runtime.control import active_runs
+from kern.runtime.active_runs import active_runs
 from kern.runtime.session import live_sessions
 from kern.state.patch import apply
 from kern.team import Team

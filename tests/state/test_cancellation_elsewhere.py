@@ -22,7 +22,7 @@ from kern.models import _clients
 from kern.models._clients import close_clients
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.run import RunContext
-from kern.runtime.control import active_runs
+from kern.runtime.active_runs import active_runs
 from kern.runtime.session import live_sessions
 from kern.team import Team
 from kern.testing import ModelServer, no_leaks, tool_call

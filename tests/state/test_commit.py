@@ -16,9 +16,9 @@ from kern.db.base import Commit, Committed
 from kern.db.in_memory import InMemoryDb
 from kern.errors import ModelError, StoreError
 from kern.run import RunContext
-from kern.runtime import scheduler
+from kern.runtime import lifecycle
 from kern.runtime.session import live_sessions
-from kern.state.scope import LiveState
+from kern.state.shared_state import LiveState
 from kern.testing import FunctionModel
 from tests.played import agent_with, turns, until
 
@@ -125,7 +125,7 @@ async def test_a_cancellation_is_not_lost_to_a_commit_that_fails(db: SlowDb, age
 async def test_a_cancellation_is_not_lost_to_a_commit_that_hangs(
     db: SlowDb, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "COMMIT_SECONDS", 0.05)
+    monkeypatch.setattr(lifecycle, "COMMIT_SECONDS", 0.05)
     run = asyncio.create_task(agent.arun("go"))
     await db.writing.wait()
     run.cancel()

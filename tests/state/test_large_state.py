@@ -13,7 +13,7 @@ from kern import Agent, RunContext
 from kern.db.sqlite import SqliteDb
 from kern.runtime.session import live_sessions
 from kern.state.offload import off_loop
-from kern.state.scope import Change, LiveState, Writer
+from kern.state.shared_state import Change, LiveState, Writer
 from kern.testing import no_leaks
 from tests.played import agent_with
 

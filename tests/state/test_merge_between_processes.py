@@ -31,13 +31,13 @@ from kern.run import SessionStateConflictEvent
 from kern.runtime.reconcile import change_of
 from kern.runtime.session import ANY_USER, LiveSession, LiveSessions
 from kern.state import add, union
-from kern.state.block import Block
-from kern.state.call import CallState
+from kern.state.call_state import CallState
 from kern.state.codec import decode, encode
+from kern.state.model_state import ModelShape, initial_state
 from kern.state.patch import apply, invert, wire
-from kern.state.scope import Change, Writer
-from kern.state.spec import StateSpec
-from kern.state.typed import ModelShape, initial_state
+from kern.state.shared_state import Change, Writer
+from kern.state.state_spec import StateSpec
+from kern.state.transaction_block import Block
 from kern.testing import ScriptedModel, tool_call
 from tests.state.json_documents import near_states, text
 

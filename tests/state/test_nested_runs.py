@@ -16,7 +16,7 @@ from kern.db.in_memory import InMemoryDb
 from kern.errors import UsageError
 from kern.run import RunContext
 from kern.runtime.session import live_sessions
-from kern.state.call import CallState
+from kern.state.call_state import CallState
 from kern.testing import FunctionModel
 from tests.played import agent_with, execution_of, team_of, tool_results, turns, until
 

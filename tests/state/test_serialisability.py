@@ -22,7 +22,7 @@ from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
 from kern.db.sqlite import SqliteDb
 from kern.run import RunContext
-from kern.runtime import run as run_module
+from kern.runtime import run_tree
 from kern.runtime.session import live_sessions
 from kern.team import Team
 from kern.testing import tool_call
@@ -36,7 +36,7 @@ tried: Counter[str] = Counter()
 @pytest.fixture(autouse=True)
 def patient_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any number of calls may send the model back."""
-    monkeypatch.setattr(run_module, "MOST_TRIES_AGAIN", 1000)
+    monkeypatch.setattr(run_tree, "MOST_TRIES_AGAIN", 1000)
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from kern.state import MISSING, HistoryEntry
 from kern.state.history import entries, first_known, state_at, version_at
 from kern.state.patch import diff
 from kern.state.pointer import lookup
-from kern.state.scope import Change, Writer
+from kern.state.shared_state import Change, Writer
 from kern.testing import FunctionModel
 from tests.played import agent_with, execution_of, team_of
 from tests.state.json_documents import near_states, text

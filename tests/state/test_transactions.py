@@ -20,7 +20,7 @@ from kern.run import RunContext
 from kern.run.output import RunOutput
 from kern.runner.definition import database_of
 from kern.runtime.session import live_sessions
-from kern.state.call import CallState
+from kern.state.call_state import CallState
 from kern.tools.function import Function
 from tests.played import agent_with, execution_of, team_of, tool_results, turns, until
 
@@ -143,7 +143,7 @@ async def test_tools_without_a_run_context_never_wait_for_the_state() -> None:
 
 
 async def test_only_calls_that_may_touch_the_state_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kern.state.order.GRACE", HANG)
+    monkeypatch.setattr("kern.state.turn_order.GRACE", HANG)
     touched = threading.Event()
 
     def bystander() -> None:
@@ -170,7 +170,7 @@ async def test_a_call_that_ended_before_a_pause_holds_nobody_up(monkeypatch: pyt
     paused = await agent.arun("go")
     for requirement in paused.requirements:
         requirement.confirm()
-    monkeypatch.setattr("kern.state.order.GRACE", HANG)
+    monkeypatch.setattr("kern.state.turn_order.GRACE", HANG)
     started = time.monotonic()
     assert state_of(await agent.acontinue_run(paused)) == {"count": 3}
     assert time.monotonic() - started < HANG / 2

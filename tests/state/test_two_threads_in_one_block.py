@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from kern.state.block import Block
-from kern.state.call import CallState
-from kern.state.scope import LiveState, Writer
+from kern.state.call_state import CallState
+from kern.state.shared_state import LiveState, Writer
+from kern.state.transaction_block import Block
 
 
 @pytest.fixture(autouse=True)

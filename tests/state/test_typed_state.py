@@ -20,7 +20,7 @@ from kern.db.sqlite import SqliteDb
 from kern.errors import InvalidStateError, UsageError
 from kern.run import RunStartedEvent, SessionStateChangedEvent
 from kern.runner.definition import database_of
-from kern.state.typed import ModelShape, initial_state
+from kern.state.model_state import ModelShape, initial_state
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 from tests.played import agent_with, execution_of
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import anyio
 from pydantic import ValidationError
 
+from kern._error_text import told
 from kern._log import cleaned_logs, named
-from kern._told import told
 from kern.errors import ToolError, ToolTimeoutError
 from kern.tools.mcp.http import SESSION_LOST
 from kern.tools.mcp.incoming import Mender, mending

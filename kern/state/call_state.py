@@ -22,10 +22,10 @@ from kern._sync.loops import current_task
 from kern._sync.threads import place_given_up
 from kern.errors import StateLockTimeout, UsageError
 from kern.state.dependents import Dependents
-from kern.state.order import TurnSlot
-from kern.state.scope import EnclosedScope, Scope, Writer, ended
-from kern.state.shape import DICT, Shape
+from kern.state.shared_state import EnclosedScope, Scope, Writer, ended
+from kern.state.state_type import DICT, Shape
 from kern.state.transaction import Transaction, current
+from kern.state.turn_order import TurnSlot
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds that a call waits for the state before `StateLockTimeout`."""

@@ -23,19 +23,19 @@ from kern.run.output import AnyRunOutput, RunStatus
 from kern.run.requirement import RunRequirement
 from kern.runtime.audience import Audience, Out
 from kern.runtime.call_ids import CallIds
+from kern.runtime.cancel_token import Fate
 from kern.runtime.deadline import Deadline
 from kern.runtime.debug import debug
-from kern.runtime.fate import Fate
 from kern.runtime.identity import Named, new_output, source_of
 from kern.runtime.outcome import Again, Answer, CallSite, ToolOutcome
 from kern.runtime.progress import Progress
 from kern.runtime.request import Retries, RunInput, RunTerms
 from kern.runtime.session import LiveSession
 from kern.runtime.sink import RunSink
-from kern.runtime.started import Started
+from kern.runtime.started_runs import Started
 from kern.state.codec import decode
 from kern.state.patch import wire
-from kern.state.scope import Change, Scope
+from kern.state.shared_state import Change, Scope
 from kern.usage import UsageLedger
 
 log: Final = named("kern")

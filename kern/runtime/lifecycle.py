@@ -9,16 +9,15 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
+from kern._error_text import text_of
 from kern._log import named
 from kern._sync.shield import outlast
-from kern._told import text_of
 from kern.db.base import RunRow
 from kern.errors import KernError, RunDeadlineExceeded, StoreError, UsageError
 from kern.run.events import RunCompletedEvent, SessionStateConflictEvent
 from kern.run.output import AnyRunOutput, RunStatus
+from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
 from kern.runtime.audience import Listen
-from kern.runtime.beginning import Beginning
-from kern.runtime.control import ActiveRun, RunStopped, active_runs
 from kern.runtime.deadline import Deadline
 from kern.runtime.duplicates import RunStored, wait_for
 from kern.runtime.engine import announce, drive, terminal_event
@@ -26,19 +25,20 @@ from kern.runtime.identity import end_output
 from kern.runtime.lease import Lease
 from kern.runtime.pause import row_extras
 from kern.runtime.reconcile import RowsWithConflicts
-from kern.runtime.run import Run, RunRequest, Tree
-from kern.runtime.sealing import seal
+from kern.runtime.run_end import seal
+from kern.runtime.run_start import Beginning
+from kern.runtime.run_tree import Run, RunRequest, Tree
 from kern.runtime.session import LiveSession, live_sessions
-from kern.runtime.started import starting_call
+from kern.runtime.started_runs import starting_call
 from kern.runtime.stream import EventBuffer
-from kern.state.block import Handle
-from kern.state.call import CallState
+from kern.state.call_state import CallState
 from kern.state.codec import decode
-from kern.state.enclosing import enclosing_call
+from kern.state.enclosing_calls import enclosing_call
 from kern.state.merge import Conflict
 from kern.state.offload import off_loop
-from kern.state.scope import Writer
+from kern.state.shared_state import Writer
 from kern.state.stepping import OffTurn
+from kern.state.transaction_block import Handle
 
 log: Final = named("kern")
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from kern.db.in_memory import InMemoryDb
 from kern.errors import RunConflictError, RunDeadlineExceeded, UsageError
 from kern.run.output import AnyRunOutput
+from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
 from kern.runtime.audience import Audience, Listen
-from kern.runtime.control import ActiveRun, RunStopped, active_runs
 from kern.runtime.duplicates import Attempt, earlier_attempt, in_another_process
-from kern.runtime.expected import Ending
 from kern.runtime.lease import Lease, turn
 from kern.runtime.resume import claimed, reserved, restore
-from kern.runtime.run import Run, Tree
+from kern.runtime.run_tree import Run, Tree
 from kern.runtime.session import LiveSession
+from kern.runtime.session_run import Ending
 from kern.runtime.stream import EventBuffer
-from kern.state.call import CallState
+from kern.state.call_state import CallState
 
 
 @dataclass(slots=True, frozen=True)

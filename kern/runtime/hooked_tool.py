@@ -13,13 +13,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
+from kern._error_text import sole
 from kern._json import json_bytes
-from kern._told import sole
 from kern.errors import UsageError
 from kern.models.base import ToolDefinition
+from kern.runtime.hook_chain import Chain, Piece, rounds_of
 from kern.runtime.outcome import Answer, CallSite, ToolOutcome, arguments_of
-from kern.runtime.run import DelegatingTool, Roster, Run, RunnableTool, StatefulTool
-from kern.runtime.tool_hooks import Chain, Piece, rounds_of
+from kern.runtime.run_tree import DelegatingTool, Roster, Run, RunnableTool, StatefulTool
 from kern.state.stepping import OffTurn
 from kern.tools.function import Hook
 from kern.tools.result import result_of

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from kern._error_text import is_failure, sole, text_of, told
 from kern._sync.shield import in_own_task
-from kern._told import is_failure, sole, text_of, told
 from kern.errors import RetryAgentRun, StopAgentRun, ToolTimeoutError, UsageLimitExceeded
 from kern.messages import File, Image, Message, ToolCall
 from kern.models.base import ToolDefinition
@@ -21,13 +21,13 @@ from kern.run.events import (
 from kern.run.tool_execution import ToolExecution
 from kern.runtime.approval import check_before_asking, settle
 from kern.runtime.files import loaded
+from kern.runtime.hook_chain import Chain, pieces_of
 from kern.runtime.invoke import invoke
 from kern.runtime.outcome import CallSite, ToolOutcome, arguments_of
-from kern.runtime.returned import Listener
-from kern.runtime.run import Run, StatefulTool
-from kern.runtime.started import Started, starting_call
-from kern.runtime.tool_hooks import Chain, pieces_of
-from kern.state.order import TurnOrder, TurnSlot
+from kern.runtime.return_values import Listener
+from kern.runtime.run_tree import Run, StatefulTool
+from kern.runtime.started_runs import Started, starting_call
+from kern.state.turn_order import TurnOrder, TurnSlot
 from kern.tools.function import Function, Hook
 from kern.tools.result import Pieces, result_of
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from kern.state.shape import DICT, put_back
+from kern.state.state_type import DICT, put_back
 from tests.state.json_documents import near_states, text
 
 

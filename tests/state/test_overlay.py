@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from kern.errors import InvalidStateError
-from kern.state.resolve import deep_merge, fill
+from kern.state.overlay import deep_merge, fill
 from tests.state.json_documents import near_states, text
 
 properties = settings(deadline=None, max_examples=150)

@@ -84,7 +84,7 @@ async def test_a_cancelled_member_is_told_to_the_leader() -> None:
 
 
 def _runs() -> list:  # type: ignore[type-arg]
-    from kern.runtime.control import active_runs
+    from kern.runtime.active_runs import active_runs
 
     return [run for active in active_runs if active.tree is not None for run in active.tree.runs]
 

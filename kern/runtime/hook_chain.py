@@ -19,11 +19,11 @@ from kern._sync.threads import place_given_up
 from kern.errors import ToolError, UsageError
 from kern.runtime.invoke import FunctionCall
 from kern.runtime.outcome import CallSite
-from kern.runtime.returned import Listener, called_anew, close_unused, ended, ended_here, goes_on
-from kern.runtime.run import Run
-from kern.state.block import snapshot
+from kern.runtime.return_values import Listener, called_anew, close_unused, ended, ended_here, goes_on
+from kern.runtime.run_tree import Run
 from kern.state.stepping import step
 from kern.state.transaction import keeps_edits
+from kern.state.transaction_block import snapshot
 from kern.tools.cache import ResultCache
 from kern.tools.function import Function, Hook
 from kern.tools.inject import call_kwargs, context_parameter

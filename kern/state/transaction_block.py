@@ -12,7 +12,7 @@ from typing import Any
 
 from kern._sync.loops import in_event_loop
 from kern.errors import UsageError
-from kern.state.call import CallState
+from kern.state.call_state import CallState
 from kern.state.offload import off_loop
 from kern.state.savepoint import Savepoint
 from kern.state.transaction import Transaction, current, keeps_edits

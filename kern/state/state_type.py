@@ -9,7 +9,7 @@ import pydantic
 
 from kern.errors import UsageError
 from kern.state.codec import decode
-from kern.state.resolve import deep_merge
+from kern.state.overlay import deep_merge
 
 
 class Shape(Protocol):

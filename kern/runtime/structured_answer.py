@@ -10,10 +10,10 @@ from typing import Any
 from kern.errors import RetryAgentRun
 from kern.messages import Message
 from kern.models.base import ToolDefinition
+from kern.runtime.answer_schema import BadAnswer, JsonForm
 from kern.runtime.audience import Out
-from kern.runtime.json_form import BadAnswer, JsonForm
 from kern.runtime.outcome import Again, Answer, CallSite, ToolOutcome
-from kern.runtime.run import Review, Run
+from kern.runtime.run_tree import Review, Run
 from kern.runtime.sink import RunSink
 
 CHECK = "the check of the answer"

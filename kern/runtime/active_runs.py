@@ -23,8 +23,8 @@ from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
 from kern.errors import SessionOwnershipError, ShutdownError, StoreError
 from kern.run.cancel import CancelResult
-from kern.runtime.fate import Fate
-from kern.runtime.run import RunRequest, Tree, log
+from kern.runtime.cancel_token import Fate
+from kern.runtime.run_tree import RunRequest, Tree, log
 
 POLL_SECONDS = 1.0
 """How often the database is asked whether another process wants a run to be cancelled."""

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kern.state.call import CallState
+    from kern.state.call_state import CallState
 
 _NO_CALLS: Mapping[Hashable, CallState] = {}
 _enclosing: ContextVar[Mapping[Hashable, CallState]] = ContextVar("kern_calls", default=_NO_CALLS)

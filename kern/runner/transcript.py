@@ -13,7 +13,7 @@ from typing import Any
 from kern.messages import MEDIA, Message, ToolCall
 from kern.run.output import AnyRunOutput, RunStatus
 from kern.run.tool_execution import ToolExecution
-from kern.runtime.ending import NOT_DECIDED
+from kern.runtime.interrupted import NOT_DECIDED
 
 _NOT_BEGUN = "[This call was not carried out.]"
 _EMPTY = "[The answer was empty.]"  # many servers want those who speak to take turns, and say something

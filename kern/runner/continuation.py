@@ -16,8 +16,8 @@ from kern.runner.compile import request
 from kern.runner.definition import Definition, database_of
 from kern.runner.options import OutputSchema, RunOptions
 from kern.runtime.request import Resume, RunInput
-from kern.runtime.run import RunRequest
-from kern.runtime.stored import reading
+from kern.runtime.run_tree import RunRequest
+from kern.runtime.stored_runs import reading
 from kern.usage import UsageLimits
 
 

@@ -12,7 +12,7 @@ from kern.db.base import Commit, Db, RunRow, SessionRow
 from kern.runtime.reconcile import Reconciler
 from kern.state.codec import decode, encode
 from kern.state.patch import apply
-from kern.state.scope import Change, Taken, Writer
+from kern.state.shared_state import Change, Taken, Writer
 
 _Mark = tuple[float, str | None, str | None, str | None]
 """What a change is known by in the log."""

@@ -18,9 +18,9 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from kern.errors import InvalidStateError, UsageError
 from kern.state.codec import same
+from kern.state.overlay import deep_merge
 from kern.state.pointer import join
-from kern.state.resolve import deep_merge
-from kern.state.shape import DICT, Shape, check_updates, put_back
+from kern.state.state_type import DICT, Shape, check_updates, put_back
 
 _LONGEST_SHOWN = 80
 _MOST_SHOWN = 5

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 
-from kern._told import is_failure, text_of, told
+from kern._error_text import is_failure, text_of, told
 from kern.errors import CheckError, KernError
 from kern.run.output import RunStatus
 from kern.runtime.identity import end_output
-from kern.runtime.run import Run, log
+from kern.runtime.run_tree import Run, log
 
 KEEPS_SECONDS = 0.005
 """How long a run may keep the event loop, if none of its turns takes longer."""

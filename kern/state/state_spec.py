@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from kern._told import told
+from kern._error_text import told
 from kern.errors import InvalidStateError
 from kern.state.codec import copy, same
 from kern.state.merge import Conflict, Merged, Policies, merge
-from kern.state.shape import DICT, Shape
+from kern.state.state_type import DICT, Shape
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 """Takes the state as one version of the application wrote it; returns it as the next version wants it."""

@@ -19,7 +19,7 @@ from kern.state.codec import decode, encode, encode_edited
 from kern.state.merge import Conflict, Merged, merge
 from kern.state.patch import Operation, apply, diff
 from kern.state.pointer import MISSING, lookup
-from kern.state.spec import StateSpec, Upgrade
+from kern.state.state_spec import StateSpec, Upgrade
 
 
 @dataclass(slots=True, frozen=True)

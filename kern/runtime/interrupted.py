@@ -5,7 +5,7 @@ from __future__ import annotations
 from kern.messages import Message
 from kern.run.output import RunStatus
 from kern.run.tool_execution import ToolExecution
-from kern.runtime.run import Run
+from kern.runtime.run_tree import Run
 
 NOT_DECIDED = "[Not carried out: a person has not decided on it.]"
 

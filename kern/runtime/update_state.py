@@ -10,17 +10,17 @@ from typing import Any
 from kern._sync.threads import threads
 from kern.errors import UsageError
 from kern.runtime.invoke import give_up
-from kern.runtime.returned import close_unused
-from kern.runtime.run import Tree
-from kern.runtime.scheduler import rows_of
+from kern.runtime.lifecycle import rows_of
+from kern.runtime.return_values import close_unused
+from kern.runtime.run_tree import Tree
 from kern.runtime.session import LiveSession
-from kern.state.block import Block
-from kern.state.call import CallState
-from kern.state.enclosing import inside
+from kern.state.call_state import CallState
+from kern.state.enclosing_calls import inside
 from kern.state.offload import off_loop
-from kern.state.scope import Writer
-from kern.state.shape import Shape
+from kern.state.shared_state import Writer
+from kern.state.state_type import Shape
 from kern.state.stepping import step
+from kern.state.transaction_block import Block
 from kern.tools.signature import kind_of
 
 StateFunction = Callable[[Any], Awaitable[None] | None]

@@ -24,8 +24,8 @@ from kern.errors import (
 from kern.messages import Image, Message, ToolCall
 from kern.models.base import ModelRequest, ModelResponse
 from kern.run import RunOutput
-from kern.runner.recalled import recalled
-from kern.runtime.ending import NOT_DECIDED
+from kern.runner.transcript import recalled
+from kern.runtime.interrupted import NOT_DECIDED
 from kern.runtime.request import RunInput
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 
