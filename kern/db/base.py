@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from kern.errors import SessionDeletedError, SessionOwnershipError
 from kern.run.output import RunStatus
@@ -191,6 +192,9 @@ class Db(ABC):
     Any number of event loops and threads of a process may use one object at once. Every verb raises
     `StoreError` when the database cannot do it, with the original error as the cause.
     """
+
+    shared: ClassVar[bool] = True
+    """Other processes may reach the same sessions. False spares the questions that only they could answer."""
 
     @property
     @abstractmethod

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import dropwhile, islice
 from operator import attrgetter
-from typing import Any, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 from kern.db.base import (
     ANY_TIME,
@@ -56,6 +56,8 @@ class InMemoryDb(Db):
     It has the semantics of the real ones, transactions and ownership included, and is gone with the
     object. Rows are immutable, so nobody can change what is stored.
     """
+
+    shared: ClassVar[bool] = False
 
     def __init__(self) -> None:
         # Held for single steps and for the resolver of a commit, never across an await.

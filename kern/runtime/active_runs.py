@@ -20,7 +20,6 @@ from kern._sync.end import End
 from kern._sync.executor import carry_context
 from kern._sync.fork import after_fork_in_child
 from kern.db.base import Db
-from kern.db.in_memory import InMemoryDb
 from kern.errors import SessionOwnershipError, ShutdownError, StoreError
 from kern.run.cancel import CancelResult
 from kern.runtime.cancel_token import Fate
@@ -75,7 +74,7 @@ class ActiveRun:
         Raises:
             StoreError: The database cannot say.
         """
-        if not isinstance(self.request.db, InMemoryDb):  # which no other process can reach
+        if self.request.db.shared:
             await _look(self.request.db, [self])
 
     def cancel(self) -> None:
@@ -248,8 +247,8 @@ class ActiveRuns:
 
     def _watch(self, db: Db, loop: asyncio.AbstractEventLoop) -> None:
         """See that the database is asked, as long as runs of it go on."""
-        if isinstance(db, InMemoryDb):
-            return  # no other process can reach it
+        if not db.shared:
+            return
         with self._mutex:
             watched = self._watching.setdefault(loop, set())
         if db.identity not in watched:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from kern.db.base import Db, RunRow
-from kern.db.in_memory import InMemoryDb
 from kern.errors import SessionOwnershipError
 from kern.run.cancel import CancelResult
 from kern.run.output import RunStatus
@@ -23,10 +22,9 @@ async def cancel_elsewhere(db: Db, run_id: str, user_id: str | None, use: Use) -
     Raises:
         SessionOwnershipError: The run is another user's.
     """
-    alone = isinstance(db, InMemoryDb)  # no other process can reach it
     row = await db.load_run(run_id)
     if row is None:  # never heard of; or another process is at it, since rows are written at the end
-        if alone:
+        if not db.shared:
             return CancelResult.unknown
         return await _requested(db, run_id, user_id, use, row)
     if user_id is not None:
@@ -39,7 +37,7 @@ async def cancel_elsewhere(db: Db, run_id: str, user_id: str | None, use: Use) -
             if await give_up(session, run_id):
                 return CancelResult.cancelled
     again = row.status in (RunStatus.error.value, RunStatus.cancelled.value)
-    if alone or not (paused or (again and await claimed_elsewhere(db, run_id))):
+    if not db.shared or not (paused or (again and await claimed_elsewhere(db, run_id))):
         return CancelResult.too_late
     return await _requested(db, run_id, user_id, use, row)
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from kern.db.in_memory import InMemoryDb
 from kern.errors import RunConflictError, RunDeadlineExceeded, UsageError
 from kern.run.output import AnyRunOutput
 from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
@@ -100,7 +99,7 @@ class Beginning:
         # The owner is checked by now: whoever may not have the session cannot hold the id against its owner.
         if not active_runs.claim(self.active):
             raise RunConflictError(f"run id {request.run_id!r} is taken by a run of another session")
-        if not isinstance(request.db, InMemoryDb):  # which no other process can reach
+        if request.db.shared:
             lease = await held.enter_async_context(reserved(request.db, request.run_id))
             if lease is None:
                 raise in_another_process(request)
