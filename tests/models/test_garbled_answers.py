@@ -15,10 +15,10 @@ from kern.errors import KernError, UsageError
 from kern.messages import Message
 from kern.models._ends import Ends
 from kern.models._failures import Origin, StreamFault, of_fault
+from kern.models._reading import AnswerReader
 from kern.models.base import ModelRequest
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.models.openai._chat_decode import ChatReader
-from kern.models.openai._reading import AnswerReader
 from kern.models.openai._responses_decode import ResponsesReader
 from tests.models.replay import Sink
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kern.messages import Message
+from kern.models._strand import Seam, Strand, mended, mended_json
 from kern.models.base import ModelRequest
 from kern.models.openai import OpenAIChat, OpenAIResponses
-from kern.models.openai._strand import Seam, Strand, mended, mended_json
 from tests.models.replay import ReplayServer, Reply, Sink, sse
 
 ASK = ModelRequest([Message("user", "Hi")], stream=True)

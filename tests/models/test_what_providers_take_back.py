@@ -11,9 +11,9 @@ import pytest
 from kern import Agent
 from kern.errors import ModelBadRequestError
 from kern.messages import Message, ToolCall
+from kern.models._history import call_name
 from kern.models.base import ModelRequest
 from kern.models.openai import OpenAIChat, OpenAIResponses
-from kern.models.openai._history import call_name
 from kern.testing import ModelServer, ScriptedModel, tool_call
 from tests.models.replay import ReplayServer, Reply, Sink
 

@@ -13,11 +13,7 @@ from kern.errors import ModelBehaviorError
 from kern.models._codes import explain, tells
 from kern.models._ends import Ends, is_refusal, says_calls
 from kern.models._failures import StreamFault
-from kern.models.base import DeltaSink, ModelResponse
-from kern.models.openai._chat_calls import Calls
-from kern.models.openai._chat_encode import PROVIDER, REASONING_NAMES
-from kern.models.openai._kept import Kept
-from kern.models.openai._reading import (
+from kern.models._reading import (
     AnswerReader,
     answer,
     count,
@@ -28,7 +24,11 @@ from kern.models.openai._reading import (
     text_in,
     text_of,
 )
-from kern.models.openai._strand import Strand, mended_json
+from kern.models._strand import Strand, mended_json
+from kern.models.base import DeltaSink, ModelResponse
+from kern.models.openai._chat_calls import Calls
+from kern.models.openai._chat_encode import PROVIDER, REASONING_NAMES
+from kern.models.openai._kept import Kept
 from kern.usage import Usage
 
 _THINKING = ("thinking", "reasoning")

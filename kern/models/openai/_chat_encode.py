@@ -11,8 +11,8 @@ from typing import Any
 
 from kern.errors import UsageError
 from kern.messages import Audio, File, Image, Media, Message, ToolCall
+from kern.models._history import call_id, call_name, record_of, shown_media, sound_arguments
 from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
-from kern.models.openai._history import call_id, call_name, record_of, shown_media, sound_arguments
 from kern.models.openai._media import (
     audio_format,
     data_url,

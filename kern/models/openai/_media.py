@@ -9,11 +9,6 @@ from kern.errors import UsageError
 from kern.messages import Media, Message
 
 
-def has_media(message: Message) -> bool:
-    """Whether the message has anything that may have to be read from a file, or be put in base64."""
-    return bool(message.images or message.audio or message.files or message.videos)
-
-
 def data_url(media: Media, default_type: str) -> str:
     """The media's bytes as a `data:` URL. Reads its file: blocking."""
     return f"data:{media.guess_mime_type(default_type)};base64,{encoded(media)}"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kern.messages import Message, ToolCall
-from kern.models.openai._history import call_id, call_name, record_of, sound_arguments
+from kern.models._history import call_id, call_name, record_of, sound_arguments
 
 PROVIDER = "openai"
 """The key under which `Message.provider_data` holds what this protocol wants to see again."""

@@ -10,8 +10,9 @@ from typing import Any
 from kern.models._codes import explain, tells
 from kern.models._ends import Ends, cut_reason
 from kern.models._failures import CutFault, StreamFault
+from kern.models._reading import AnswerReader, answer, count, text_of
+from kern.models._strand import mended_json
 from kern.models.base import DeltaSink, ModelResponse
-from kern.models.openai._reading import AnswerReader, answer, count, text_of
 from kern.models.openai._responses_items import (
     StreamedItem,
     check_whole,
@@ -20,7 +21,6 @@ from kern.models.openai._responses_items import (
     with_text,
 )
 from kern.models.openai._responses_output import Output
-from kern.models.openai._strand import mended_json
 from kern.usage import Usage
 
 _TEXT = "response.output_text.delta"

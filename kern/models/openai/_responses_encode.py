@@ -10,13 +10,12 @@ from typing import Any
 
 from kern.errors import UsageError
 from kern.messages import Audio, File, Image, Media, Message
+from kern.models._history import call_id, has_media, shown_media
 from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
-from kern.models.openai._history import call_id, shown_media
 from kern.models.openai._media import (
     data_url,
     file_name,
     has_bytes,
-    has_media,
     no_bytes,
     no_video,
     refuse_unless_user,

@@ -12,9 +12,9 @@ from typing import Any
 from pydantic_core import from_json
 
 from kern.models._failures import StreamFault
-from kern.models.openai._reading import items_of, text_in, text_of
+from kern.models._reading import items_of, text_in, text_of
+from kern.models._strand import mended
 from kern.models.openai._responses_output import arguments_text, kind_of
-from kern.models.openai._strand import mended
 
 _Item = dict[str, Any]
 _Same = Callable[[_Item, _Item], bool]

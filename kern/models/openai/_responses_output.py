@@ -9,8 +9,8 @@ from uuid import uuid4
 from kern._json import json_bytes
 from kern.errors import ModelBehaviorError
 from kern.messages import Image, Message, ToolCall
+from kern.models._reading import is_plain, items_of, logger, text_in, text_of
 from kern.models.openai._kept import decoded
-from kern.models.openai._reading import is_plain, items_of, logger, text_in, text_of
 from kern.models.openai._replay import HOSTED, IMAGE_CALL, PROVIDER, is_whole
 
 _LONGEST_KIND = 80

@@ -13,8 +13,8 @@ from kern._log import named
 from kern.messages import Message, ToolCall
 from kern.models._failures import StreamFault
 from kern.models._sse import EventStream
+from kern.models._strand import Strand, mended
 from kern.models.base import DeltaSink, ModelResponse, commentary_of
-from kern.models.openai._strand import Strand, mended
 from kern.usage import Usage
 
 _MOST = 2**53  # more is no count, and no JSON parser of a browser holds it

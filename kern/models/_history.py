@@ -1,4 +1,4 @@
-"""What both protocols need of earlier messages: what the model wants to see again, as servers take it.
+"""What all protocols need of earlier messages: what the model wants to see again, as servers take it.
 
 Earlier messages come out of rows, which are data from outside: what does not fit is left out.
 """
@@ -68,6 +68,11 @@ def shortened(text: str, given: str, longest: int) -> str:
     if len(text) <= longest:
         return text
     return f"{text[: longest - 9]}-{hashlib.sha256(given.encode(errors='replace')).hexdigest()[:8]}"
+
+
+def has_media(message: Message) -> bool:
+    """Whether the message has anything that may have to be read from a file, or be put in base64."""
+    return bool(message.images or message.audio or message.files or message.videos)
 
 
 def shown_media(

@@ -1,0 +1,204 @@
+"""What every model that asks a provider over HTTP has: settings, address, key, and the request itself."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import os
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Self
+
+import httpx
+from pydantic import SecretStr
+
+from kern._json import json_bytes
+from kern._secrets import Masked
+from kern._version import __version__
+from kern.errors import MissingKeyError, UsageError
+from kern.models._body import MAX_ANSWER_BYTES, MAX_LINE_BYTES, Bounds, Reader
+from kern.models._ends import Ends
+from kern.models._failures import Origin
+from kern.models._headers import check_header, secrets_of, user_headers
+from kern.models._history import has_media
+from kern.models._transport import HttpClient, Post, send
+from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
+
+
+@dataclass(eq=False, repr=False)
+class HttpModel(Model):
+    """The common part of all models that are asked over HTTP; their own docstrings list the settings.
+
+    A subclass says how its requests and answers look (`_endpoint`, `_payload`, `_reader`), where they go, and
+    how the key is sent.
+    """
+
+    id: str
+    _: KW_ONLY
+    api_key: InitVar[str | None] = None
+    base_url: str | None = None
+    timeout: float | None = None
+    total_timeout: float | None = None
+    max_retries: int = 2
+    default_headers: Mapping[str, str] | None = None
+    max_line_bytes: int | None = MAX_LINE_BYTES
+    max_answer_bytes: int | None = MAX_ANSWER_BYTES
+    http_client: HttpClient | None = None
+    extra_body: Mapping[str, Any] | None = None
+    good_ends: Sequence[str] = ()
+
+    example_id: ClassVar[str]
+    """A model of this provider, for the words of errors."""
+    default_base_url: ClassVar[str]
+    base_url_variable: ClassVar[str]
+    """The environment variable that holds the base URL, where none is given."""
+    key_variables: ClassVar[tuple[str, ...]]
+    """The environment variables that may hold the key; the first that is set counts."""
+    needs_key: ClassVar[str]
+    """The domain whose hosts are never asked without a key; other servers may need none."""
+
+    def __post_init__(self, api_key: str | None) -> None:
+        if not self.id:
+            raise UsageError(f"a model's id is a text such as {self.example_id!r}")
+        if self.max_retries < 0:
+            raise UsageError("max_retries is 0 or more")
+        for name in ("timeout", "total_timeout", "max_line_bytes", "max_answer_bytes"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                unit = "seconds" if "timeout" in name else "bytes"
+                raise UsageError(f"{name} is in {unit}, and more than 0, unlike {value!r}")
+        if self.extra_body:
+            self._check_extra(self.extra_body)
+        if self.base_url is not None:
+            _parse_base_url(self.base_url)
+        self._ends = Ends(self.good_ends)
+        self._api_key = None if api_key is None else SecretStr(api_key)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The copy uses the same `http_client`, whose connections are no part of the definition."""
+        memo[id(self)] = twin = copy.copy(self)
+        for name, value in vars(self).items():
+            if name != "http_client":
+                setattr(twin, name, copy.deepcopy(value, memo))
+        return twin
+
+    async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
+        """Answer one request; see `Model.respond`."""
+        base_url = self._resolve_base_url()
+        headers, secrets = self._headers(base_url, request)
+        if any(has_media(message) for message in request.messages):
+            body = await asyncio.to_thread(self._encode, request, base_url)
+        else:
+            body = self._encode(request, base_url)
+        port = f":{base_url.port}" if base_url.port else ""
+        post = Post(
+            url=self._endpoint(base_url, request),
+            headers=headers,
+            body=body,
+            origin=Origin(self.provider, self.id, base_url.host + port, secrets),
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+            client=self.http_client,
+            total_timeout=self.total_timeout,
+            bounds=Bounds(self.max_line_bytes, self.max_answer_bytes),
+        )
+        pieces = sink if request.stream else None
+        return await send(post, lambda streamed: self._reader(request, pieces, streamed=streamed), sink)
+
+    @abstractmethod
+    def _endpoint(self, base_url: httpx.URL, request: ModelRequest) -> httpx.URL:
+        """Where the request goes; see `endpoint`."""
+
+    @abstractmethod
+    def _payload(self, request: ModelRequest, base_url: httpx.URL) -> dict[str, Any]:
+        """The request on the wire, without `extra_body`. May read files."""
+
+    @abstractmethod
+    def _reader(self, request: ModelRequest, sink: DeltaSink | None, *, streamed: bool) -> Reader:
+        """The reader of one answer."""
+
+    @abstractmethod
+    def _authorization(self, key: Masked) -> dict[str, str]:
+        """The header that carries the key."""
+
+    def _own_headers(self, request: ModelRequest) -> dict[str, str]:
+        """Further headers of the provider's; the application's `default_headers` go before them."""
+        return {}
+
+    @abstractmethod
+    def _check_extra(self, extra: Mapping[str, Any]) -> None:
+        """Raise `UsageError` for what `extra_body` cannot set."""
+
+    @abstractmethod
+    def _add_extra(self, body: dict[str, Any], extra: Mapping[str, Any]) -> None:
+        """Put `extra_body` into a request's body."""
+
+    def _encode(self, request: ModelRequest, base_url: httpx.URL) -> bytes:
+        body = self._payload(request, base_url)
+        if self.extra_body:
+            self._add_extra(body, self.extra_body)
+        try:
+            return json_bytes(body)
+        except ValueError as error:
+            raise UsageError(f"the request cannot be written as JSON: {error}") from error
+
+    def _resolve_base_url(self) -> httpx.URL:
+        given = self.base_url or os.environ.get(self.base_url_variable)
+        return _parse_base_url(given or self.default_base_url)
+
+    def _headers(self, base_url: httpx.URL, request: ModelRequest) -> tuple[dict[str, str], tuple[str, ...]]:
+        """The request's headers, and what of them must never be shown."""
+        headers = {
+            "content-type": "application/json",
+            "accept": "text/event-stream" if request.stream else "application/json",
+            "user-agent": f"kern/{__version__}",
+        }
+        if request.stream:
+            headers["accept-encoding"] = "identity"  # a compressed stream comes in lumps
+        given: dict[str, str] = {}
+        key = self._key()
+        authorization = self._authorization(key)
+        if key:
+            given |= authorization
+        given |= self._own_headers(request)
+        given |= user_headers(self.default_headers)
+        if authorization.keys().isdisjoint(given) and is_host_of(self.needs_key, base_url.host):
+            raise MissingKeyError(
+                f"{self!r} has no API key: set the environment variable {self.key_variables[0]}, "
+                "or pass api_key=..."
+            )
+        for name, value in given.items():
+            check_header(name, value)
+        return headers | given, (key, *secrets_of(given, base_url))
+
+    def _key(self) -> Masked:
+        if self._api_key is not None:
+            return Masked(self._api_key.get_secret_value().strip())
+        keys = (os.environ.get(name, "").strip() for name in self.key_variables)
+        return Masked(next(filter(None, keys), ""))
+
+
+@lru_cache(maxsize=64)
+def endpoint(base_url: httpx.URL, path: str) -> httpx.URL:
+    """The address `path` below a base URL."""
+    return base_url.copy_with(path=base_url.path.rstrip("/") + path)
+
+
+def is_host_of(domain: str, host: str) -> bool:
+    """Whether `host` is `domain`, or lies below it."""
+    return host == domain or host.endswith(f".{domain}")
+
+
+@lru_cache(maxsize=64)
+def _parse_base_url(text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        raise UsageError("base_url is no valid URL") from None
+    if url.userinfo:
+        raise UsageError("base_url holds a user name or password, which logs would show: use default_headers")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise UsageError(f"base_url starts with https:// or http:// and a host, unlike {text!r}")
+    return url
