@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
+from kern.db._rows import change_of, change_values, info_of, readable, run_of, run_values, session_of
 from kern.db._sqlite_cancels import NOW, Cancels
 from kern.db._sqlite_errors import store_errors
-from kern.db._sqlite_rows import change_of, change_values, info_of, readable, run_of, run_values, session_of
 from kern.db._sqlite_schema import transaction
 from kern.db.base import (
     ChangeRow,

@@ -33,6 +33,8 @@ class SessionRow:
             Nothing is ordered by them, since a clock may be set back.
         generation: Tells the session from an earlier one of the same id that was deleted; set by the first
             commit.
+        position: The session's place in the order of last commits, if the database knows a row again by it;
+            else 0.
     """
 
     session_id: str
@@ -46,6 +48,7 @@ class SessionRow:
     created_at: float = 0.0
     updated_at: float = 0.0
     generation: str = field(default="", compare=False)
+    position: int = field(default=0, compare=False)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -146,8 +149,9 @@ class StateWrite:
 
 
 StateResolver = Callable[[SessionRow | None], StateWrite]
-"""Pure; called with the session as it is stored right then, on the event loop or in a thread. A database that
-tries a commit again calls it again."""
+"""Pure; called on the event loop or in a thread, with the session as it is stored right then. A database that
+tries a commit again calls it again: what the last call says is written. The first call may be with what the
+caller knows (`Commit.known`), if nothing is written unless that is what is stored."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+from kern._sync.offload import off_loop
 from kern._sync.threads import threads
 from kern.run.context import RunContext
 from kern.runtime.outcome import Start
@@ -15,7 +16,6 @@ from kern.runtime.return_values import Listener, called_anew, close_unused, ende
 from kern.runtime.run_tree import Run
 from kern.state.call_state import CallState
 from kern.state.enclosing_calls import inside
-from kern.state.offload import off_loop
 from kern.state.shared_state import Writer
 from kern.state.stepping import step
 from kern.state.transaction import keeps_edits

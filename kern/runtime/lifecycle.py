@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from kern._error_text import text_of
 from kern._log import named
+from kern._sync.offload import off_loop
 from kern._sync.shield import outlast
 from kern.db.base import RunRow
 from kern.errors import KernError, RunDeadlineExceeded, StoreError, UsageError
@@ -35,7 +36,6 @@ from kern.state.call_state import CallState
 from kern.state.codec import decode
 from kern.state.enclosing_calls import enclosing_call
 from kern.state.merge import Conflict
-from kern.state.offload import off_loop
 from kern.state.shared_state import Writer
 from kern.state.stepping import OffTurn
 from kern.state.transaction_block import Handle

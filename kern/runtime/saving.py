@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from kern._sync.lock import FairLock
+from kern._sync.offload import LARGE, off_loop
 from kern.db.base import Commit, Committed, Db, SessionRow
 from kern.db.in_memory import InMemoryDb
 from kern.errors import InvalidStateError, SessionDeletedError, SessionOwnershipError, StoreError
@@ -14,7 +15,6 @@ from kern.runtime.commit_attempt import Attempt, Doubt
 from kern.runtime.debug import log
 from kern.runtime.reconcile import Reconciler, RowsWithConflicts
 from kern.state.merge import Conflict
-from kern.state.offload import LARGE, off_loop
 from kern.state.shared_state import LiveState, Writer
 from kern.state.state_spec import StateSpec
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from kern._sync.fork import after_fork_in_child
 from kern._sync.lock import FairLock
+from kern._sync.offload import off_loop
 from kern._sync.shield import outlast
 from kern._sync.threads import own_threads
 from kern.db.base import Db, RunRow, SessionRow
@@ -27,7 +28,6 @@ from kern.runtime.session_run import Ending, inside
 from kern.runtime.stream import EventBuffer
 from kern.state.call_state import CallState
 from kern.state.codec import decode, encode
-from kern.state.offload import off_loop
 from kern.state.shared_state import Change, LiveState, Taken, Writer
 from kern.state.state_spec import StateSpec
 from kern.state.state_type import Shape

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from kern._sync.offload import off_loop
 from kern._sync.threads import threads
 from kern.errors import UsageError
 from kern.runtime.invoke import give_up
@@ -16,7 +17,6 @@ from kern.runtime.run_tree import Tree
 from kern.runtime.session import LiveSession
 from kern.state.call_state import CallState
 from kern.state.enclosing_calls import inside
-from kern.state.offload import off_loop
 from kern.state.shared_state import Writer
 from kern.state.state_type import Shape
 from kern.state.stepping import step

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any
 
 from kern._sync.loops import in_event_loop
+from kern._sync.offload import off_loop
 from kern.errors import UsageError
 from kern.state.call_state import CallState
-from kern.state.offload import off_loop
 from kern.state.savepoint import Savepoint
 from kern.state.transaction import Transaction, current, keeps_edits
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from kern import Agent, RunContext
+from kern._sync.offload import off_loop
 from kern.db.sqlite import SqliteDb
 from kern.runtime.session import live_sessions
-from kern.state.offload import off_loop
 from kern.state.shared_state import Change, LiveState, Writer
 from kern.testing import no_leaks
 from tests.played import agent_with

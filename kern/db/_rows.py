@@ -1,4 +1,4 @@
-"""Rows of SQLite's, read and to be written. What is read is data from outside: it may be damaged."""
+"""Rows as databases give them, read and to be written. They come from outside, and may be damaged."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ def session_of(values: tuple[Any, ...]) -> SessionRow:
         StoreError: It cannot be read.
     """
     session_id, user_id, state, state_version, revision, version = values[:6]
-    name, summary, created_at, updated_at, generation = values[6:]
+    name, summary, created_at, updated_at, generation, *more = values[6:]
+    position = more[0] if more else 0
     what = f"session {session_id!r}"
     _check(what, (session_id, state, generation), str, bytes)
     _check(what, (user_id,), str, type(None))
-    _check(what, (state_version, revision, version), int)
+    _check(what, (state_version, revision, version, position), int)
     return SessionRow(
         session_id=session_id,
         user_id=user_id,
@@ -40,6 +41,7 @@ def session_of(values: tuple[Any, ...]) -> SessionRow:
         created_at=_seconds(created_at),
         updated_at=_seconds(updated_at),
         generation=generation,
+        position=position,
     )
 
 
