@@ -1,0 +1,103 @@
+"""Which provider can what, and which test shows it: the data of the table in docs/models.md.
+
+A cell names a test, and what feeds it: a file of shared/recorded ("recorded:openai-chat/citations"), or the
+page of the documentation that a transcript was written from. What no test shows has no cell.
+
+`python -m tests.models.feature_table` writes the table into the page.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
+BEGIN, END = "<!-- features: written by tests/models/feature_table.py -->", "<!-- end of features -->"
+
+FEATURES = (
+    "text",
+    "stream",
+    "tools",
+    "parallel tools",
+    "structured",
+    "reasoning carried on",
+    "images",
+    "files",
+    "citations",
+    "server tools",
+    "caching",
+    "usage",
+    "cost",
+    "errors",
+)
+
+
+class Cell(NamedTuple):
+    """One proof.
+
+    Args:
+        test: "file.py::test_name", below tests/models.
+        source: "recorded:folder/name", or the URL of a page.
+    """
+
+    test: str
+    source: str
+
+
+Row = dict[str, Cell]
+
+DECODED = "test_recorded_traffic.py::test_what_a_provider_has_sent_is_decoded_as_the_body_says"
+GOES_BACK = "test_recorded_replies.py::test_an_answer_goes_back_as_the_recorded_next_request_has_it"
+
+
+def decoded(name: str) -> Cell:
+    """A recorded answer is read as its body says."""
+    return Cell(DECODED, f"recorded:{name}")
+
+
+def goes_back(name: str) -> Cell:
+    """A recorded answer goes back as the recorded next request has it."""
+    return Cell(GOES_BACK, f"recorded:{name}")
+
+
+_RESPONSES = "https://platform.openai.com/docs/api-reference/responses"
+
+ROWS: dict[str, Row] = {
+    "OpenAI, Responses": {
+        "text": Cell("test_openai_responses.py::test_without_stream_one_json_answer_is_read", _RESPONSES),
+        "stream": decoded("openai-responses/reasoning-summary-stream"),
+        "tools": decoded("openai-responses/reasoning-tool-session-1"),
+        "parallel tools": decoded("openai-responses/stream-parallel-calls"),
+        "structured": decoded("openai-responses/two-messages-same-json"),
+        "reasoning carried on": goes_back("openai-responses/reasoning-tool-session-1"),
+        "images": Cell("test_openai_responses.py::test_media_are_sent_as_urls_bytes_and_ids", _RESPONSES),
+        "files": Cell("test_openai_responses.py::test_media_are_sent_as_urls_bytes_and_ids", _RESPONSES),
+        "usage": decoded("openai-responses/reasoning-tool-session-1"),
+        "errors": decoded("openai-responses/error-event"),
+    },
+}
+
+
+def table() -> str:
+    """The table as Markdown: a mark links to the file of its test, whose name and source it bears."""
+    lines = [f"| | {' | '.join(FEATURES)} |", f"|---|{'---|' * len(FEATURES)}"]
+    for title, row in ROWS.items():
+        marks = [_mark(row[feature]) if feature in row else "" for feature in FEATURES]
+        lines.append(f"| {title} | {' | '.join(marks)} |")
+    return "\n".join(lines)
+
+
+def _mark(cell: Cell) -> str:
+    file, _, name = cell.test.partition("::")
+    source = cell.source.removeprefix("recorded:")
+    return f'[✓](../tests/models/{file} "{name}: {source}")'
+
+
+def written(page: str) -> str:
+    """`page`, with the table as it is now."""
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n{table()}\n{END}{rest.partition(END)[2]}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
