@@ -94,7 +94,7 @@ def test_a_constructor_refuses_unknown_keywords(make: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "runner", [Agent(model=ScriptedModel([])), Team([], model=ScriptedModel([]))], ids=repr
+    "runner", [Agent(model=ScriptedModel([])), Team([], model=ScriptedModel([]))], ids=["agent", "team"]
 )
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_run_refuses_unknown_keywords(runner: Any, stream: bool) -> None:
@@ -105,7 +105,7 @@ async def test_a_run_refuses_unknown_keywords(runner: Any, stream: bool) -> None
 
 
 @pytest.mark.parametrize(
-    "runner", [Agent(model=ScriptedModel([])), Team([], model=ScriptedModel([]))], ids=repr
+    "runner", [Agent(model=ScriptedModel([])), Team([], model=ScriptedModel([]))], ids=["agent", "team"]
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_sync_run_refuses_unknown_keywords(runner: Any, stream: bool) -> None:

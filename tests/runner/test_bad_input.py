@@ -175,7 +175,7 @@ async def test_a_database_that_cannot_be_written(make: Make, tmp_path: Path, nam
         (float("nan"), "/bad"),
         ([{"deep": {1: 2}}], "/bad/0/deep"),
     ],
-    ids=repr,
+    ids=["object", "set", "bytes", "nan", "int-key"],
 )
 async def test_a_state_that_is_not_json(make: Make, db: SqliteDb, value: Any, path: str) -> None:
     async with ModelServer([]) as server:
