@@ -66,7 +66,7 @@ sys.meta_path.insert(0, Absent())
 import importlib, pkgutil
 import kern
 
-DRAWN_WITH_RICH = {f"kern.console.{name}" for name in ("_rich", "_panels", "_live", "_screen")}
+DRAWN_WITH_RICH = {f"kern.console.{name}" for name in ("_rich", "_panels", "_live", "_screen", "_bar")}
 
 for module in pkgutil.walk_packages(kern.__path__, "kern."):
     if module.name not in DRAWN_WITH_RICH:

@@ -9,6 +9,7 @@ from typing import Any, Generic
 
 from kern.models.base import Model
 from kern.run.output import ContentT, RunOutput
+from kern.runner.batch import Batches
 from kern.runner.compile import function_tools, has_sources, loaded_tools, model_of, spec_of, with_checks
 from kern.runner.options import RunOptions
 from kern.runner.session_state import StateAccess
@@ -18,7 +19,9 @@ from kern.runtime.run_tree import Run, RunnerSpec
 
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True)
-class Agent(Terminal[RunOutput[ContentT]], SessionAccess, StateAccess, Generic[ContentT]):
+class Agent(
+    Terminal[RunOutput[ContentT]], Batches[RunOutput[ContentT]], SessionAccess, StateAccess, Generic[ContentT]
+):
     """A model with instructions, tools and a session.
 
         agent = Agent(model=OpenAIResponses(id="gpt-5.2"), tools=[add_item], session_state={"items": []})

@@ -3,8 +3,9 @@
 Views consume events and outputs, and know neither Agent nor Team nor the engine.
 """
 
+from kern.console._batch import Progress, open_progress
 from kern.console._open import open_view
 from kern.console._view import View, ViewOptions, was_shown
 from kern.console.chat import chat
 
-__all__ = ["View", "ViewOptions", "chat", "open_view", "was_shown"]
+__all__ = ["Progress", "View", "ViewOptions", "chat", "open_progress", "open_view", "was_shown"]

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 
 import pydantic
 
@@ -21,6 +21,7 @@ from kern.messages import Message, Role
 from kern.models.base import Model
 from kern.models.resolve import load
 from kern.run.events import RunEvent, TeamRunEvent
+from kern.run.output import AnyRunOutput, RunOutput
 from kern.runner.checks import check_definition, check_keywords
 from kern.runner.hook_parameters import AFTER, BEFORE, check_hooks
 from kern.runner.input_schema import check_input_schema
@@ -211,6 +212,9 @@ class Definition:
     def _known_members(self) -> Mapping[str, Definition]:
         """The members by id, as far as they are known before a run."""
         return {}
+
+    _output_type: ClassVar[type[AnyRunOutput]] = RunOutput
+    """What its runs leave behind."""
 
     def _tool_names(self) -> Mapping[str, str]:
         """The names of tools that the runtime adds, with what adds each."""

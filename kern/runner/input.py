@@ -30,7 +30,7 @@ def run_input(input: Input, schema: type[pydantic.BaseModel] | None, options: Ru
     """
     input = checked_input(schema, input)
     try:
-        messages, value = _messages(input), _as_json(input)
+        messages, value = _messages(input), as_json(input)
     except (ValueError, RecursionError) as error:  # too deep, numbers too long, a list that contains itself
         raise UsageError(f"the input cannot be written as JSON: {error}") from error
     last = messages[-1]
@@ -77,11 +77,12 @@ def as_text(input: Any) -> str:
     if isinstance(input, Mapping | Sequence) and not isinstance(input, bytes | bytearray | memoryview):
         if input and not isinstance(input, Mapping) and all(isinstance(item, str) for item in input):
             return "\n".join(input)
-        return json.dumps(_as_json(input), ensure_ascii=False) if input else ""
+        return json.dumps(as_json(input), ensure_ascii=False) if input else ""
     raise UsageError(f"input takes str, list, dict, Message or BaseModel, not {type(input).__name__}")
 
 
-def _as_json(input: Input) -> Any:
+def as_json(input: Input) -> Any:
+    """The input as JSON, as the run's output holds it."""
     if isinstance(input, str):
         return input
     if isinstance(input, Message):

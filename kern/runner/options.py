@@ -19,12 +19,10 @@ OutputSchema: TypeAlias = type[Any] | Mapping[str, Any] | UnionType
 """What a structured answer may be declared as; see `Agent`."""
 
 
-class AnyRunKeywords(TypedDict, total=False):
-    """The keywords of new and of continued runs, for type checkers; `RunOptions` says what they mean."""
+class _Keywords(TypedDict, total=False):
+    """The keywords of all runs, for type checkers; `RunOptions` says what they mean."""
 
-    stream_events: bool | None
     user_id: str | None
-    run_id: str | None
     dependencies: Mapping[str, Any] | None
     output_schema: OutputSchema | None
     timeout: float | None
@@ -32,12 +30,17 @@ class AnyRunKeywords(TypedDict, total=False):
     debug_mode: bool | None
 
 
-class RunKeywords(AnyRunKeywords, total=False):
-    """The keywords of a new run."""
+class AnyRunKeywords(_Keywords, total=False):
+    """The keywords of new and of continued runs."""
 
-    session_id: str | None
+    stream_events: bool | None
+    run_id: str | None
+
+
+class MapKeywords(_Keywords, total=False):
+    """The keywords of many runs at once."""
+
     session_state: Mapping[str, Any] | pydantic.BaseModel | None
-    on_duplicate: OnDuplicate
     images: Sequence[Image] | None
     audio: Sequence[Audio] | None
     videos: Sequence[Video] | None
@@ -46,6 +49,13 @@ class RunKeywords(AnyRunKeywords, total=False):
     add_session_state_to_context: bool | None
     add_dependencies_to_context: bool | None
     metadata: Mapping[str, Any] | None
+
+
+class RunKeywords(AnyRunKeywords, MapKeywords, total=False):
+    """The keywords of a new run."""
+
+    session_id: str | None
+    on_duplicate: OnDuplicate
 
 
 class ContinueKeywords(AnyRunKeywords, total=False):

@@ -50,7 +50,9 @@ def with_output(spec: RunnerSpec, definition: Definition, options: RunOptions) -
     if parser is not None and schema is None:
         raise UsageError(f"{definition!r}: parser_model needs an output_schema to parse for")
     if schema is not None:
-        spec = replace(spec, structured=True, after=(partial(_settle, schema), *spec.after))
+        spec = replace(
+            spec, structured=True, typed=schema.validate, after=(partial(_settle, schema), *spec.after)
+        )
     if writer is not None or parser is not None:
         review = partial(_review_by_others, writer, parser, schema)
         return replace(spec, sink=_aside, review=_both(spec.review, review))

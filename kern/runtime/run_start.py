@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from kern.errors import RunConflictError, RunDeadlineExceeded, UsageError
-from kern.run.output import AnyRunOutput
+from kern.errors import RunConflictError, RunDeadlineExceeded, StoreError, UsageError
+from kern.run.output import AnyRunOutput, RunStatus
 from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
 from kern.runtime.audience import Audience, Listen
 from kern.runtime.duplicates import Attempt, earlier_attempt, in_another_process
@@ -108,8 +108,20 @@ class Beginning:
         return await earlier_attempt(request, row)
 
     def ended_before(self, output: AnyRunOutput) -> Run:
-        """The run as it is stored; nothing is done."""
+        """The run as it is stored; nothing is done.
+
+        Raises:
+            StoreError: Its answer does not fit the schema that the run is now to have.
+        """
         run = self._new()
+        typed = run.spec.typed
+        if typed is not None and output.status is RunStatus.completed and output.content is not None:
+            try:
+                output.content = typed(output.content).content
+            except ValueError as error:
+                raise StoreError(
+                    f"the stored run {output.run_id!r} has an answer that does not fit output_schema: {error}"
+                ) from error
         run.output = output
         output.session_state = run.tree.state()
         return run

@@ -117,6 +117,7 @@ class RunnerSpec(Named):
         after: Steps once the answer is there, such as hooks that check it.
         response_format: The schema that the provider is to enforce.
         structured: The answer is a value that fits a schema; texts on the way to it are none of it.
+        typed: Makes that value of its JSON, as a row holds it.
         sink: Where the model's text goes as it comes, if it is not the answer as it stands.
         tool_choice: As in `ModelRequest`.
         tool_call_limit: How many tool calls a run may make; None for any number.
@@ -136,6 +137,7 @@ class RunnerSpec(Named):
     after: Sequence[Step] = ()
     response_format: ResponseFormat | None = None
     structured: bool = False
+    typed: Callable[[Any], Answer] | None = None
     sink: SinkFactory | None = None
     tool_choice: str | dict[str, Any] | None = None
     tool_call_limit: int | None = None

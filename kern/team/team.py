@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import UnionType
-from typing import Any, Generic
+from typing import Any, ClassVar, Generic
 
 from kern.errors import ToolError, UsageError
 from kern.models.base import Model
-from kern.run.output import ContentT, TeamRunOutput
+from kern.run.output import AnyRunOutput, ContentT, TeamRunOutput
+from kern.runner.batch import Batches
 from kern.runner.checks import check_count, check_seconds
 from kern.runner.compile import (
     check_shape,
@@ -54,7 +55,13 @@ _ADDED = {
 
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True)
-class Team(Terminal[TeamRunOutput[ContentT]], SessionAccess, StateAccess, Generic[ContentT]):
+class Team(
+    Terminal[TeamRunOutput[ContentT]],
+    Batches[TeamRunOutput[ContentT]],
+    SessionAccess,
+    StateAccess,
+    Generic[ContentT],
+):
     """A leader that answers with the help of members, which are agents or teams.
 
         team = Team(members=[buyer, cook], session_state={"shopping_list": []})
@@ -212,6 +219,8 @@ class Team(Terminal[TeamRunOutput[ContentT]], SessionAccess, StateAccess, Generi
         check_count("max_iterations", self.max_iterations)
         self._chosen_mode()
         self._known_members()
+
+    _output_type: ClassVar[type[AnyRunOutput]] = TeamRunOutput
 
     def _spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
         model = model_of(self, inherited_model)

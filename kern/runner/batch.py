@@ -1,0 +1,218 @@
+"""Many inputs at once: `amap` and `map`."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, Unpack, cast, get_args
+
+from kern._error_text import text_of
+from kern._json import json_bytes
+from kern.console import Progress, open_progress
+from kern.errors import KernError, UsageError
+from kern.run.output import AnyRunOutput, RunStatus
+from kern.runner.checks import check_count, check_keywords
+from kern.runner.definition import Definition, database_of, id_of
+from kern.runner.input import as_json
+from kern.runner.input_schema import Input
+from kern.runner.options import MapKeywords
+from kern.runner.running import Running
+from kern.runtime.portal import portal
+from kern.runtime.stored_runs import load_output
+
+OutputT = TypeVar("OutputT", bound=AnyRunOutput)
+
+OnError = Literal["collect", "raise"]
+
+_RUNS = uuid.UUID("6f0d8bde-6f4c-5f0e-9a54-0c3e2f6f6a01")
+_SESSIONS = uuid.UUID("6f0d8bde-6f4c-5f0e-9a54-0c3e2f6f6a02")
+"""The name spaces of the ids that follow from a batch: with others no batch would find its runs again."""
+
+
+@dataclass(slots=True, frozen=True)
+class _Item:
+    """One input, and the ids that its run has."""
+
+    input: Input
+    run_id: str
+    session_id: str
+
+
+class Batches(Running[OutputT]):
+    """Runs an agent or a team on many inputs."""
+
+    __slots__ = ()
+
+    async def amap(
+        self,
+        inputs: Iterable[Input],
+        *,
+        batch: str | None = None,
+        key: Callable[[Any], str] | None = None,
+        concurrency: int = 40,
+        on_error: OnError = "collect",
+        progress: bool | None = None,
+        **options: Unpack[MapKeywords],
+    ) -> list[OutputT]:
+        """Run on each of `inputs`, many at a time, each in a session of its own.
+
+            outputs = await agent.amap(reviews, batch="reviews-2026-11", key=lambda review: review["id"])
+
+        With a `batch`, each item's run id and session id follow from the id of this agent or team, the batch
+        and the item's key. So a second start of the same batch, after a crash or with more inputs, makes only
+        those runs that are not stored yet or have failed; it returns the stored outputs of the others. This
+        needs a `db` that outlives the process, and an `id` or a `name`.
+
+        Args:
+            inputs: What the model is asked, as for `arun`.
+            batch: The name of the batch. Without one, all ids are random and every item is run.
+            key: What tells an item of the batch from the others, such as the id of a record. Default: the
+                input itself; two equal inputs are then an error.
+            concurrency: How many runs are in progress at the same time, at most.
+            on_error: What a failed item does: "collect" puts its output, with status ERROR, among the others;
+                "raise" cancels the items that are in progress, and raises.
+            progress: Show a bar on the terminal. Default: if standard error is one.
+            options: See `RunOptions`; they are the same for every item.
+
+        Returns:
+            The outputs, in the order of the inputs.
+
+        Raises:
+            UsageError: The call cannot work as it is written; nothing was run.
+            KernError: An item has failed, with `on_error="raise"`.
+        """
+        check_keywords("amap", options, MapKeywords.__optional_keys__)
+        if on_error not in get_args(OnError):
+            raise UsageError(f"on_error is 'collect' or 'raise', not {on_error!r}")
+        check_count("concurrency", concurrency)
+        if not concurrency:
+            raise UsageError("concurrency is 1 or more: with 0 nothing would ever run")
+        items = _items(self, inputs, batch, key, options)
+        todo = iter(enumerate(items))
+        outputs: dict[int, OutputT] = {}
+
+        async def work(shown: Progress) -> None:
+            for at, item in todo:
+                output = outputs[at] = await self._one(item, batch is not None, on_error, options)
+                shown.advance(failed=output.status is RunStatus.error)
+
+        with open_progress(id_of(self), len(items), progress) as shown:
+            await _together([work(shown) for _ in range(min(concurrency, len(items)))])
+        return [outputs[at] for at in range(len(items))]
+
+    def map(
+        self,
+        inputs: Iterable[Input],
+        *,
+        batch: str | None = None,
+        key: Callable[[Any], str] | None = None,
+        concurrency: int = 40,
+        on_error: OnError = "collect",
+        progress: bool | None = None,
+        **options: Unpack[MapKeywords],
+    ) -> list[OutputT]:
+        """`amap` for sync code. Ctrl-C cancels the runs in progress, waits for their end, and is raised."""
+        return portal.call(
+            lambda: self.amap(
+                inputs,
+                batch=batch,
+                key=key,
+                concurrency=concurrency,
+                on_error=on_error,
+                progress=progress,
+                **options,
+            )
+        )
+
+    async def _one(self, item: _Item, stored: bool, on_error: OnError, options: MapKeywords) -> OutputT:
+        """The output of an item, stored or new."""
+        db = database_of(self)
+        try:
+            row = await db.load_run(item.run_id) if stored else None
+            if row is not None and row.status == RunStatus.paused.value:
+                return cast("OutputT", await load_output(db, row))
+            done = row is not None and row.status == RunStatus.completed.value
+            return await self.arun(
+                item.input,
+                run_id=item.run_id,
+                session_id=item.session_id,
+                on_duplicate="return" if done else "retry_failed",
+                **options,
+            )
+        except KernError as error:
+            if on_error == "raise":
+                raise
+            return cast("OutputT", error.run_output or self._failed(item, error))
+
+    def _failed(self, item: _Item, error: KernError) -> AnyRunOutput:
+        """The output of an item whose run could not even begin."""
+        return self._output_type(
+            run_id=item.run_id,
+            session_id=item.session_id,
+            input=as_json(item.input),
+            status=RunStatus.error,
+            error=text_of(error),
+            error_type=type(error).__name__,
+        )
+
+
+def _items(
+    definition: Definition,
+    inputs: Iterable[Input],
+    batch: str | None,
+    key: Callable[[Any], str] | None,
+    options: MapKeywords,
+) -> list[_Item]:
+    """The inputs with their ids.
+
+    Raises:
+        UsageError: They cannot be told apart, now or at the next start.
+    """
+    if isinstance(inputs, str | dict) or not isinstance(inputs, Iterable):
+        raise UsageError(f"amap takes a list of inputs, not one {type(inputs).__name__}: arun runs on one")
+    if batch is None:
+        if key is not None:
+            raise UsageError("key tells the items of a batch apart: pass batch= too, the name of the batch")
+        return [_Item(item, str(uuid.uuid4()), str(uuid.uuid4())) for item in inputs]
+    if definition.id is None and definition.name is None:
+        raise UsageError(
+            "a batch needs an id or a name of the agent or team, by which a second start knows its runs"
+        )
+    user_id = options.get("user_id") or definition.user_id
+    base = json_bytes([id_of(definition), user_id, batch])
+    items: list[_Item] = []
+    seen: dict[str, int] = {}
+    for at, item in enumerate(inputs):
+        told = _key_of(item, key)
+        if (other := seen.setdefault(told, at)) != at:
+            raise UsageError(
+                f"the inputs {other} and {at} of the batch {batch!r} have the same key, {told[:80]!r}: "
+                "pass a key= that differs for each item"
+            )
+        name = hashlib.sha256(json_bytes([base.decode(), told])).hexdigest()
+        items.append(_Item(item, str(uuid.uuid5(_RUNS, name)), str(uuid.uuid5(_SESSIONS, name))))
+    return items
+
+
+def _key_of(item: Input, key: Callable[[Any], str] | None) -> str:
+    if key is None:
+        return json_bytes(as_json(item)).decode()
+    told: object = key(item)
+    if isinstance(told, int | uuid.UUID) and not isinstance(told, bool):
+        return str(told)
+    if not isinstance(told, str) or not told:
+        raise UsageError(f"key returned {told!r} for an input; it has to be a text that is not empty")
+    return told
+
+
+async def _together(jobs: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Await all of them; the first error cancels the others, and is raised once they have ended."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(job)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
