@@ -38,12 +38,14 @@ _BY_CODE: dict[str, tuple[str, str]] = {
 
 
 class Refused(Exception):
-    """A request is answered with an error status.
+    """A request is answered with an error status, in the words of the protocol that it came in.
 
     Args:
         status: The HTTP status.
-        message: The error's text.
+        message: The error's text; None: what the real service says with this status.
+        code: The error's code.
         param: The part of the request that is wrong.
+        model: The model that was asked for.
     """
 
     def __init__(
@@ -56,13 +58,16 @@ class Refused(Exception):
         model: str = "",
     ) -> None:
         self.status = status
+        self.message = message
+        self.code = code
+        self.model = model
         self.error = error_object(status, message, code=code, param=param, model=model)
         super().__init__(self.error["message"])
 
-    @property
-    def body(self) -> bytes:
-        """The JSON body."""
-        return to_json({"error": self.error}, indent=2)
+
+def error_body(refusal: Refused) -> bytes:
+    """The JSON body of an error, as OpenAI writes it."""
+    return to_json({"error": refusal.error}, indent=2)
 
 
 def error_object(
@@ -85,9 +90,13 @@ def error_object(
     return {"message": message, "type": kind, "param": param, "code": code}
 
 
-def check_key(headers: Mapping[str, str], api_key: str) -> None:
+def bearer_key(headers: Mapping[str, str]) -> str:
+    """The key that a request carries, as OpenAI and many others take it."""
+    return headers.get("authorization", "").removeprefix("Bearer ").strip()
+
+
+def check_key(given: str, api_key: str) -> None:
     """Refuse a request that does not carry `api_key`."""
-    given = headers.get("authorization", "").removeprefix("Bearer ").strip()
     if not given:
         raise Refused(
             401,

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from kern.testing._events import Event, strike_index
 from kern.testing._http import HttpConnection, HttpRequest
-from kern.testing._refusal import Refused
+from kern.testing._refusal import Refused, bearer_key, error_body
 from kern.testing.answers import Answer, Fault
 from kern.testing.request import ReceivedRequest
 
@@ -18,13 +18,36 @@ _BATCH = 65_536
 """Bytes after which a stream looks whether the client keeps up."""
 
 
+def openai_headers() -> Mapping[str, str]:
+    """The headers of every answer of OpenAI's."""
+    return {
+        "openai-version": "2020-10-01",
+        "openai-processing-ms": "1",
+        "x-request-id": f"req_{uuid4().hex}",
+    }
+
+
 @dataclass(slots=True, frozen=True)
 class WireProtocol:
-    """A protocol: from HTTP to a request, from an answer to events or to one body."""
+    """A protocol: from HTTP to a request, from an answer to events or to one body.
 
+    Args:
+        matches: Whether a path, without what stands before it in every address, is this protocol's.
+        decode: Reads a request; raises `Refused` for what the real service refuses.
+        stream: The answer as server-sent events.
+        whole: The answer as one JSON body.
+        key: The key that a request carries; empty, if there is none.
+        refusal: The body of an error.
+        headers: The headers of every answer.
+    """
+
+    matches: Callable[[str], bool]
     decode: Callable[[HttpRequest], ReceivedRequest]
     stream: Callable[[ReceivedRequest, Answer], list[Event]]
     whole: Callable[[ReceivedRequest, Answer], bytes]
+    key: Callable[[Mapping[str, str]], str] = bearer_key
+    refusal: Callable[[Refused], bytes] = error_body
+    headers: Callable[[], Mapping[str, str]] = openai_headers
 
 
 async def send_answer(
@@ -39,34 +62,40 @@ async def send_answer(
         await asyncio.sleep(answer.latency)
     fault = answer.fault
     if fault is not None and fault.kind == "status":
-        _send_status(out, fault, request, answer.headers)
+        _send_status(out, protocol, fault, request, answer.headers)
     elif fault is not None and fault.kind == "disconnect":
         out.close()
     elif fault is not None and fault.kind == "hang":
         await _forever()
     elif request.stream:
-        await _send_stream(out, protocol.stream(request, answer), answer)
+        await _send_stream(out, protocol, protocol.stream(request, answer), answer)
     else:
-        await _send_body(out, protocol.whole(request, answer), answer)
+        await _send_body(out, protocol, protocol.whole(request, answer), answer)
 
 
 def _send_status(
-    out: HttpConnection, fault: Fault, request: ReceivedRequest, headers: Mapping[str, str]
+    out: HttpConnection,
+    protocol: WireProtocol,
+    fault: Fault,
+    request: ReceivedRequest,
+    headers: Mapping[str, str],
 ) -> None:
     body = fault.body
     if body is None:
-        body = Refused(fault.http_status, fault.message, code=fault.code, model=request.model).body
-    send_whole(out, fault.http_status, body, {**headers, **fault.headers})
+        body = protocol.refusal(
+            Refused(fault.http_status, fault.message, code=fault.code, model=request.model)
+        )
+    send_whole(out, fault.http_status, body, {**protocol.headers(), **headers, **fault.headers})
 
 
 def send_whole(out: HttpConnection, status: int, body: bytes, headers: Mapping[str, str]) -> None:
     """Send a JSON body."""
-    out.start(status, _headers("application/json", headers), length=len(body))
+    out.start(status, {"content-type": "application/json", **headers}, length=len(body))
     out.send(body)
     out.finish()
 
 
-async def _send_body(out: HttpConnection, body: bytes, answer: Answer) -> None:
+async def _send_body(out: HttpConnection, protocol: WireProtocol, body: bytes, answer: Answer) -> None:
     """One JSON body; a fault that counts deltas strikes in its middle."""
     fault = answer.fault
     length = len(body)
@@ -76,19 +105,22 @@ async def _send_body(out: HttpConnection, body: bytes, answer: Answer) -> None:
             length = len(body)
     out.start(
         200,
-        _headers("application/json", answer.headers),
+        {"content-type": "application/json", **protocol.headers(), **answer.headers},
         length=None if answer.split is not None else length,
     )
     await _send_pieces(out, answer.split(body) if answer.split is not None else (body,), answer.pace)
     await _end(out, fault)
 
 
-async def _send_stream(out: HttpConnection, events: list[Event], answer: Answer) -> None:
+async def _send_stream(
+    out: HttpConnection, protocol: WireProtocol, events: list[Event], answer: Answer
+) -> None:
     """Server-sent events, each in a chunk of its own, or as `split` cuts them."""
     fault = answer.fault
     if fault is not None and fault.at_byte is None:
         events = _struck(events, fault)
-    out.start(200, _headers("text/event-stream; charset=utf-8", answer.headers), length=None)
+    kind = {"content-type": "text/event-stream; charset=utf-8"}
+    out.start(200, {**kind, **protocol.headers(), **answer.headers}, length=None)
     at_byte = fault.at_byte if fault is not None else None
     if answer.split is not None or at_byte is not None:
         body = b"".join([event.data for event in events])[:at_byte]
@@ -146,13 +178,3 @@ async def _forever() -> NoReturn:
     """Wait until the client goes away, which cancels this."""
     await asyncio.get_running_loop().create_future()
     raise AssertionError("nobody resolves this future")
-
-
-def _headers(content_type: str, more: Mapping[str, str]) -> dict[str, str]:
-    return {
-        "content-type": content_type,
-        "openai-version": "2020-10-01",
-        "openai-processing-ms": "1",
-        "x-request-id": f"req_{uuid4().hex}",
-        **more,
-    }

@@ -17,8 +17,8 @@ from kern.errors import UsageError
 from kern.testing import _chat, _responses
 from kern.testing._decode import decode_chat, decode_responses
 from kern.testing._http import HttpConnection, HttpRequest
-from kern.testing._refusal import Refused, check_key
-from kern.testing._send import WireProtocol, send_answer, send_whole
+from kern.testing._refusal import Refused, bearer_key, check_key, error_body
+from kern.testing._send import WireProtocol, openai_headers, send_answer, send_whole
 from kern.testing.answers import Answer, Reply, as_answer
 from kern.testing.request import ReceivedRequest
 
@@ -28,10 +28,10 @@ Respond: TypeAlias = Callable[[ReceivedRequest], Reply | Awaitable[Reply]]
 _HOST = "127.0.0.1"
 
 
-_PROTOCOLS = {
-    "/responses": WireProtocol(decode_responses, _responses.stream, _responses.whole),
-    "/chat/completions": WireProtocol(decode_chat, _chat.stream, _chat.whole),
-}
+_PROTOCOLS = (
+    WireProtocol("/responses".__eq__, decode_responses, _responses.stream, _responses.whole),
+    WireProtocol("/chat/completions".__eq__, decode_chat, _chat.stream, _chat.whole),
+)
 
 
 class ModelServer:
@@ -166,20 +166,28 @@ class ModelServer:
             raise self.failures[0]
 
     async def _handle(self, http: HttpRequest, out: HttpConnection) -> None:
-        try:
-            await self._route(http, out)
-        except Refused as refusal:
-            send_whole(out, refusal.status, refusal.body, {})
-
-    async def _route(self, http: HttpRequest, out: HttpConnection) -> None:
-        if self._api_key is not None:
-            check_key(http.headers, self._api_key)
         route = http.path.partition("?")[0].removeprefix(self._path)
+        protocol = next((protocol for protocol in _PROTOCOLS if protocol.matches(route)), None)
+        try:
+            await self._route(http, out, route, protocol)
+        except Refused as refusal:
+            body, headers = (
+                (error_body(refusal), openai_headers())
+                if protocol is None
+                else (protocol.refusal(refusal), protocol.headers())
+            )
+            send_whole(out, refusal.status, body, headers)
+
+    async def _route(
+        self, http: HttpRequest, out: HttpConnection, route: str, protocol: WireProtocol | None
+    ) -> None:
+        if self._api_key is not None:
+            key = bearer_key if protocol is None else protocol.key
+            check_key(key(http.headers), self._api_key)
         if http.method == "GET" and route == "/models":
             rows = [{"id": m, "object": "model", "created": 0, "owned_by": "kern"} for m in self._models]
-            send_whole(out, 200, to_json({"object": "list", "data": rows}), {})
+            send_whole(out, 200, to_json({"object": "list", "data": rows}), openai_headers())
             return
-        protocol = _PROTOCOLS.get(route)
         if protocol is None or http.method != "POST" or not http.path.startswith(self._path):
             raise Refused(404, f"Invalid URL ({http.method} {http.path})")
         try:
