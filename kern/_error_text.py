@@ -8,22 +8,22 @@ _MOST = 8
 _GENERIC = "unhandled errors in a TaskGroup"  # what asyncio and anyio call every group of theirs
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """The error's class and its text; of a group, those of the errors in it, however deep."""
     if isinstance(error, BaseExceptionGroup):
-        return text_of(error)
-    text = text_of(error)
+        return message_of(error)
+    text = message_of(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def text_of(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """The error's text: never raises, as a `__str__` of the application's may."""
     if not isinstance(error, BaseExceptionGroup):
         try:
             return str(error)
         except Exception as failure:  # noqa: BLE001 - whatever it raises
             return f"(its __str__ raises {type(failure).__name__})"
-    leaves = list(dict.fromkeys(told(leaf) for leaf in leaves_of(error)))
+    leaves = list(dict.fromkeys(error_text(leaf) for leaf in leaf_errors(error)))
     shown = "; ".join(leaves[:_MOST])
     if len(leaves) > _MOST:
         shown += f"; and {len(leaves) - _MOST} more"
@@ -31,7 +31,7 @@ def text_of(error: BaseException) -> str:
     return shown if not message or message.startswith(_GENERIC) else f"{message}: {shown}"
 
 
-def leaves_of(error: BaseException) -> Iterator[BaseException]:
+def leaf_errors(error: BaseException) -> Iterator[BaseException]:
     """The errors in a group, and in the groups in it, in order; an error that is no group is its own."""
     waiting = [error]
     while waiting:
@@ -42,12 +42,12 @@ def leaves_of(error: BaseException) -> Iterator[BaseException]:
             yield one
 
 
-def sole(error: BaseException) -> BaseException:
+def only_error(error: BaseException) -> BaseException:
     """The one error in a group, however deep: a task group puts one round whatever its tasks raise."""
-    leaves = list(leaves_of(error))
+    leaves = list(leaf_errors(error))
     return leaves[0] if len(leaves) == 1 else error
 
 
 def is_failure(error: BaseException) -> bool:
     """A function of the application's has failed, even by `sys.exit`: no Ctrl-C, and no cancellation."""
-    return all(isinstance(leaf, Exception | SystemExit) for leaf in leaves_of(error))
+    return all(isinstance(leaf, Exception | SystemExit) for leaf in leaf_errors(error))

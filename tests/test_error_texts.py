@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kern import Agent, KernError, RunContext, Team
-from kern._error_text import told
+from kern._error_text import error_text
 from kern.errors import HookError, InputCheckError, RetryAgentRun, StopAgentRun
 from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
 from kern.run import RunErrorEvent, RunStatus
@@ -193,8 +193,8 @@ async def test_an_interrupt_in_a_group_is_no_tool_s_error() -> None:
 
 def test_a_text_of_very_many_errors_is_short_and_very_deep_ones_are_found() -> None:
     many = ExceptionGroup("many", [ValueError(str(n)) for n in range(1000)])
-    assert told(many).endswith("ValueError: 7; and 992 more")
+    assert error_text(many).endswith("ValueError: 7; and 992 more")
     deep: Exception = ValueError("at the bottom")
     for _ in range(5000):
         deep = ExceptionGroup("unhandled errors in a TaskGroup (1 sub-exception)", [deep])
-    assert told(deep) == "ValueError: at the bottom"
+    assert error_text(deep) == "ValueError: at the bottom"

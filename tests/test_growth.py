@@ -40,7 +40,7 @@ from kern.run.events import (
 )
 from kern.run.tool_execution import ToolExecution
 from kern.runner.past_runs import _fewer_tool_calls, _newest
-from kern.runtime.answer_schema import json_form
+from kern.runtime.answer_schema import answer_schema
 from kern.runtime.call_ids import CallIds
 from kern.runtime.stream import EventBuffer
 from kern.state import codec, patch
@@ -249,7 +249,7 @@ def call_ids(n: int) -> Callable[[], Any]:
 
 @path
 def an_answer_s_json_amid_words(n: int) -> Callable[[], Any]:
-    form = json_form({"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]})
+    form = answer_schema({"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]})
 
     def look() -> None:
         for text in ('words {"y": 1} ' * n + '{"x": 1}', "[" * n, "{" * n, '```json\n{"x": 1}\n```\n' * n):

@@ -1,8 +1,8 @@
-"""Waiting in spite of cancellation, for the end of what must not be left half done.
+"""Waiting in spite of cancellation, for the end of work that must not be left half done.
 
-`asyncio.shield` protects the work, but its caller stops waiting; a shielded scope of anyio holds
-back only the cancellations of anyio's own scopes. Here the caller stays until the work has ended, and is
-handed the cancellation afterwards.
+`asyncio.shield` protects the work, but its caller stops waiting. A shielded scope of anyio holds back only
+the cancellations of anyio's own scopes. Here the caller waits until the work has ended, and gets the
+cancellation afterwards.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def outlast(
+async def wait_until_done(
     work: asyncio.Future[Any],
     *,
     seconds: float | None = None,
     grace: float | None = None,
     on_cancel: Callable[[], object] | None = None,
 ) -> asyncio.CancelledError | None:
-    """Wait until `work` is done, also if the waiting task is cancelled meanwhile; the work is not cancelled.
+    """Wait until `work` is done, even if the waiting task is cancelled meanwhile; the work is not cancelled.
 
     Args:
         seconds: Wait no longer than this.
         grace: Wait no longer than this after the first cancellation, if `seconds` is not given.
-        on_cancel: Called at the first cancellation.
+        on_cancel: Called at each cancellation.
 
     Returns:
         The last cancellation that came, which the caller has to raise. `work.done()` says whether the time
@@ -42,11 +42,11 @@ async def outlast(
         try:
             await asyncio.wait([work], timeout=left)
         except asyncio.CancelledError as error:
-            if cancelled is None and on_cancel is not None:
+            cancelled = error
+            if on_cancel is not None:
                 on_cancel()
             if deadline is None and grace is not None:
                 deadline = loop.time() + grace
-            cancelled = error
     return cancelled
 
 
@@ -61,41 +61,35 @@ async def uninterrupted(coroutine: Coroutine[Any, Any, T], seconds: float | None
         TimeoutError: The time is up.
     """
     task = asyncio.ensure_future(coroutine)
-    cancelled = await outlast(task, seconds=seconds)
-    if cancelled is not None:
-        look_at(task)
-        raise cancelled
-    if not task.done():
+    cancelled = await wait_until_done(task, seconds=seconds)
+    if not task.done() and cancelled is None:
         raise TimeoutError
-    return task.result()
+    return _result(task, cancelled)
 
 
-async def in_own_task(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Await what may swallow a cancellation; the caller is cancelled all the same.
+async def run_in_child_task(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await code that may swallow a cancellation; the caller is cancelled all the same.
 
     Args:
-        coroutine: A function of the application's; it runs in a task of its own. In the caller's task nobody
-            could tell afterwards whether a cancellation had been swallowed: a task group whose task fails
-            leaves `Task.cancelling()` at 1 in Python 3.11.
+        coroutine: The application's code. It runs in a task of its own, since in the caller's task nobody
+            could tell afterwards whether a cancellation was swallowed: a task group whose task fails leaves
+            `Task.cancelling()` at 1 in Python 3.11.
 
     Raises:
-        CancelledError: The caller was cancelled; the coroutine has ended.
+        CancelledError: The caller was cancelled; the coroutine was cancelled too, and has ended.
     """
     task = asyncio.ensure_future(coroutine)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-            task.cancel()
+    return _result(task, await wait_until_done(task, on_cancel=task.cancel))
+
+
+def _result(task: asyncio.Future[T], cancelled: asyncio.CancelledError | None) -> T:
     if cancelled is not None:
-        look_at(task)
+        retrieve_error(task)
         raise cancelled
     return task.result()
 
 
-def look_at(work: asyncio.Future[Any]) -> None:
-    """Retrieve the error of what has ended, so that asyncio does not report it as never retrieved."""
+def retrieve_error(work: asyncio.Future[Any]) -> None:
+    """Retrieve the error of finished work, so that asyncio does not report it as never retrieved."""
     if work.done() and not work.cancelled():
         work.exception()

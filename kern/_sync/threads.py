@@ -99,7 +99,7 @@ _here = threading.local()
 
 
 @contextmanager
-def place_given_up() -> Iterator[None]:
+def thread_place_released() -> Iterator[None]:
     """Round a wait in a thread of a pool: others may work meanwhile. Elsewhere it does nothing."""
     place: _Place | None = getattr(_here, "place", None)
     if place is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kern._error_text import text_of, told
+from kern._error_text import error_text, message_of
 from kern.console._progress import RunProgress
 from kern.console._text import (
     clean,
@@ -142,9 +142,9 @@ def closing_blocks(run: RunProgress, options: ViewOptions) -> Iterator[Block]:
 
 def error_block(error: BaseException) -> Block:
     """An error that ended the run. Kern's own errors speak for themselves; others are named."""
-    text = text_of(error).strip()
+    text = message_of(error).strip()
     if not isinstance(error, KernError) or not text:
-        text = told(error)
+        text = error_text(error)
     return Block("error", "Error", clean(text))
 
 

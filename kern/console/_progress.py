@@ -28,7 +28,7 @@ from kern.run.requirement import RunRequirement
 from kern.run.tool_execution import ToolExecution
 
 
-class Pieces:
+class StreamedText:
     """Text that arrives in pieces, and is joined only when somebody looks.
 
     A paragraph's gap stands between the texts of two turns: an answer's pieces bring it, the reasoning's do
@@ -94,9 +94,9 @@ class RunProgress:
     name: str
     is_team: bool
     parent_run_id: str | None = None
-    answer: Pieces = field(default_factory=Pieces)
+    answer: StreamedText = field(default_factory=StreamedText)
     structured: Any = None
-    reasoning: Pieces = field(default_factory=Pieces)
+    reasoning: StreamedText = field(default_factory=StreamedText)
     calls: list[ToolExecution] = field(default_factory=list)
     running: dict[str, ToolExecution] = field(default_factory=dict)
     requirements: list[RunRequirement] = field(default_factory=list)
@@ -151,7 +151,7 @@ class RunProgress:
             if not isinstance(content, str):
                 self.structured = content
             elif not _holds(self.answer.text, content):
-                self.answer = Pieces(content)
+                self.answer = StreamedText(content)
         if output.reasoning_content and not self.reasoning:
             self.reasoning.append(output.reasoning_content)
         if output.tools:

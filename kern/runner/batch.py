@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Unpack, cast, get_args
 
-from kern._error_text import text_of
+from kern._error_text import message_of
 from kern._json import json_bytes
 from kern.console import Progress, open_progress
 from kern.errors import KernError, UsageError
@@ -154,7 +154,7 @@ class Batches(Running[OutputT]):
             session_id=item.session_id,
             input=as_json(item.input),
             status=RunStatus.error,
-            error=text_of(error),
+            error=message_of(error),
             error_type=type(error).__name__,
         )
 

@@ -26,10 +26,10 @@ from kern.runtime.debug import show_debug_messages
 from kern.runtime.hooked_tool import hooked
 from kern.runtime.request import Retries, RunInput
 from kern.runtime.run_tree import RunnableTool, RunnerSpec, RunRequest, Step
-from kern.state.model_state import ModelShape, initial_state, shape_of
+from kern.state.model_state import ModelStateType, initial_state, state_type_of
 from kern.state.overlay import fill
 from kern.state.state_spec import StateSpec
-from kern.state.state_type import Shape
+from kern.state.state_type import StateType
 from kern.tools import Tool, ToolSource, loaded, without_sources
 
 
@@ -141,18 +141,20 @@ def state_spec(definition: Definition) -> StateSpec:
     Raises:
         UsageError: Members want to see the state as something else.
     """
-    shape = shape_of(definition.session_state)
-    check_shape(definition, shape)
+    state_type = state_type_of(definition.session_state)
+    check_state_type(definition, state_type)
     return StateSpec(
         default=partial(default_state, definition),
-        shape=shape,
+        state_type=state_type,
         migrations=definition.state_migrations,
         policies=definition.merge or {},
     )
 
 
-def check_shape(definition: Definition, shape: Shape, above: tuple[Definition, ...] = ()) -> None:
-    """See that a session whose state has this shape is one that the functions here can work with.
+def check_state_type(
+    definition: Definition, state_type: StateType, above: tuple[Definition, ...] = ()
+) -> None:
+    """See that a session whose state has this type is one that the functions here can work with.
 
     Args:
         above: The teams of which it is a member.
@@ -163,21 +165,21 @@ def check_shape(definition: Definition, shape: Shape, above: tuple[Definition, .
     """
     if definition in above:
         raise UsageError(f"members: {definition!r} contains itself")
-    own = shape_of(definition.session_state)
-    if isinstance(own, ModelShape) and not own.covers(shape):
+    own = state_type_of(definition.session_state)
+    if isinstance(own, ModelStateType) and not own.covers(state_type):
         raise UsageError(
             f"{definition!r} has session_state={own.model.__name__}, and is a member of a team that has not; "
             f"a session has one state: give the team session_state={own.model.__name__}, or the member none"
         )
-    if isinstance(shape, ModelShape):
+    if isinstance(state_type, ModelStateType):
         for key in definition._state_keys():
-            if not shape.takes(key):
+            if not state_type.takes(key):
                 raise UsageError(
-                    f"{definition!r} keeps its {key} in the session state: give {shape.model.__name__} "
+                    f"{definition!r} keeps its {key} in the session state: give {state_type.model.__name__} "
                     f"a field `{key}: dict[str, Any] = {{}}`"
                 )
     for member in definition._known_members().values():
-        check_shape(member, shape, (*above, definition))
+        check_state_type(member, state_type, (*above, definition))
 
 
 def default_state(definition: Definition) -> dict[str, Any]:

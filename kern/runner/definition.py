@@ -29,7 +29,7 @@ from kern.runner.options import RunOptions
 from kern.runner.past_runs import HISTORY_TOOL
 from kern.runner.state_tool import STATE_TOOL
 from kern.runner.tools import Compiled, checked
-from kern.runtime.answer_schema import json_form
+from kern.runtime.answer_schema import answer_schema
 from kern.runtime.request import OnBusy
 from kern.runtime.run_tree import RunnerSpec
 from kern.state.merge import Policies, policy_path
@@ -165,7 +165,7 @@ class Definition:
         if self.input_schema is not None:
             check_input_schema(self.input_schema)
         if self.output_schema is not None:
-            json_form(self.output_schema)
+            answer_schema(self.output_schema)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r}, id={self._own_id!r})"

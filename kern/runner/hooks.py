@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from kern._error_text import sole, told
-from kern._sync.shield import in_own_task
+from kern._error_text import error_text, only_error
+from kern._sync.shield import run_in_child_task
 from kern.errors import CheckError, HookError
 from kern.run.events import (
     PostHookCompletedEvent,
@@ -85,7 +85,7 @@ def _offered(run: Run) -> dict[str, Any]:
 async def _call(run: Run, hook: Hook, name: str, offered: dict[str, Any]) -> None:
     signature = signature_of(hook)
     try:
-        await in_own_task(
+        await run_in_child_task(
             invoke(
                 run,
                 hook,
@@ -96,10 +96,10 @@ async def _call(run: Run, hook: Hook, name: str, offered: dict[str, Any]) -> Non
             )
         )
     except Exception as raised:
-        error = sole(raised)
+        error = only_error(raised)
         if isinstance(error, CheckError):
             raise error from error.__cause__
-        raise HookError(f"the hook {name}: {told(error)}", hook=name) from raised
+        raise HookError(f"the hook {name}: {error_text(error)}", hook=name) from raised
 
 
 def _name(hook: Hook) -> str:

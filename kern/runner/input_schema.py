@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from kern.errors import InputCheckError, UsageError
 from kern.messages import Message
-from kern.runtime.answer_schema import BadAnswer, JsonForm, json_form
+from kern.runtime.answer_schema import AnswerSchema, BadAnswer, answer_schema
 from kern.runtime.run_tree import Run, RunnerSpec
 
 Input: TypeAlias = "str | Sequence[Any] | Mapping[str, Any] | Message | pydantic.BaseModel"
@@ -50,7 +50,7 @@ def with_input(spec: RunnerSpec, schema: type[pydantic.BaseModel] | None) -> Run
     """`spec`, which as a member takes no task that does not fit; the leader is told why."""
     if schema is None:
         return spec
-    return replace(spec, before=(partial(_check_task, json_form(schema)), *spec.before))
+    return replace(spec, before=(partial(_check_task, answer_schema(schema)), *spec.before))
 
 
 def check_input_schema(schema: object) -> None:
@@ -61,10 +61,10 @@ def check_input_schema(schema: object) -> None:
     """
     if not (isinstance(schema, type) and issubclass(schema, pydantic.BaseModel)):
         raise UsageError(f"input_schema takes a pydantic model class, not {schema!r}")
-    json_form(schema)
+    answer_schema(schema)
 
 
-async def _check_task(schema: JsonForm, run: Run) -> None:
+async def _check_task(schema: AnswerSchema, run: Run) -> None:
     if run.parent is None:
         return  # checked already
     try:

@@ -13,9 +13,9 @@ from kern.models import resolve
 from kern.models.base import Model
 from kern.runner.definition import Definition
 from kern.runner.options import RunOptions
-from kern.runtime.answer_schema import ANSWER_TOOL, BadAnswer, JsonForm, json_form
+from kern.runtime.answer_schema import ANSWER_TOOL, AnswerSchema, BadAnswer, answer_schema
 from kern.runtime.engine import ask
-from kern.runtime.outcome import Again, Answer
+from kern.runtime.outcome import Answer, RetryAnswer
 from kern.runtime.run_tree import Review, Run, RunnerSpec, SinkFactory
 from kern.runtime.sink import AnswerSink, AsideSink, RunSink
 from kern.runtime.structured_answer import CHECK, AnswerTool, GrowingSink, reviewing
@@ -45,7 +45,7 @@ def with_output(spec: RunnerSpec, definition: Definition, options: RunOptions) -
         UsageError: The parameters contradict each other.
     """
     declared = definition.output_schema if options.output_schema is None else options.output_schema
-    schema = None if declared is None or declared is str else json_form(declared)
+    schema = None if declared is None or declared is str else answer_schema(declared)
     writer, parser = _model(definition.output_model), _model(definition.parser_model)
     if parser is not None and schema is None:
         raise UsageError(f"{definition!r}: parser_model needs an output_schema to parse for")
@@ -65,7 +65,7 @@ def with_output(spec: RunnerSpec, definition: Definition, options: RunOptions) -
 Way = Literal["native", "tool", "words"]
 
 
-def _way(models: Sequence[Model], schema: JsonForm) -> Way:
+def _way(models: Sequence[Model], schema: AnswerSchema) -> Way:
     """How all of the models can be brought to answer as the schema says."""
     means = {model.structured_output for model in models}
     if "none" in means:
@@ -73,7 +73,7 @@ def _way(models: Sequence[Model], schema: JsonForm) -> Way:
     return "tool" if "tool" in means else "native"
 
 
-def _structured(spec: RunnerSpec, schema: JsonForm, way: Way) -> RunnerSpec:
+def _structured(spec: RunnerSpec, schema: AnswerSchema, way: Way) -> RunnerSpec:
     """`spec`, with the model itself giving the structured answer."""
     spec = replace(
         spec,
@@ -104,9 +104,9 @@ def _both(first: Review | None, second: Review) -> Review:
         return second
     earlier = first
 
-    async def review(run: Run, message: Message) -> Answer | Again:
+    async def review(run: Run, message: Message) -> Answer | RetryAnswer:
         verdict = await earlier(run, message)
-        return verdict if isinstance(verdict, Again) else await second(run, message)
+        return verdict if isinstance(verdict, RetryAnswer) else await second(run, message)
 
     return review
 
@@ -125,10 +125,10 @@ def _with_rules(prompt: Prompt, rules: str) -> Prompt:
     return with_rules
 
 
-async def _settle(schema: JsonForm, run: Run) -> None:
+async def _settle(schema: AnswerSchema, run: Run) -> None:
     """An answer that did not come from a review, such as a tool's result, has to fit as well."""
     output = run.output
-    if run.declined or (output.content_type == schema.type_name and schema.made(output.content)):
+    if run.model_refused or (output.content_type == schema.type_name and schema.made(output.content)):
         return
     try:
         content = output.content
@@ -140,7 +140,7 @@ async def _settle(schema: JsonForm, run: Run) -> None:
 
 
 async def _review_by_others(
-    writer: Model | None, parser: Model | None, schema: JsonForm | None, run: Run, message: Message
+    writer: Model | None, parser: Model | None, schema: AnswerSchema | None, run: Run, message: Message
 ) -> Answer:
     """The answer that `output_model` and `parser_model` make of what the run's own model said."""
     text = message.content or ""
@@ -159,11 +159,11 @@ async def _review_by_others(
     return answer
 
 
-def _instruction(run: Run, task: str, model: Model, schema: JsonForm | None) -> str:
+def _instruction(run: Run, task: str, model: Model, schema: AnswerSchema | None) -> str:
     return task if schema is None or _native(run, model, schema) else f"{task}\n\n{schema.in_words()}"
 
 
-def _native(run: Run, model: Model, schema: JsonForm) -> bool:
+def _native(run: Run, model: Model, schema: AnswerSchema) -> bool:
     """Whether `model`, and every model that may have to take its place, enforces the schema."""
     return _way([model, *run.spec.retries.fallbacks], schema) == "native"
 
@@ -172,7 +172,7 @@ async def _ask(
     run: Run,
     model: Model,
     messages: Sequence[Message],
-    schema: JsonForm | None,
+    schema: AnswerSchema | None,
     sink: SinkFactory = _aside,
 ) -> tuple[Message, Answer]:
     """What another model than the run's own answers: a text, sent to `sink`, or what fits the schema."""

@@ -12,7 +12,7 @@ from itertools import dropwhile
 
 from kern.messages import Message
 from kern.models.base import ToolDefinition
-from kern.runner.transcript import Recalled, recalled
+from kern.runner.transcript import RunTranscript, recalled
 from kern.runtime.call_ids import CallIds
 from kern.runtime.outcome import CallSite, ToolOutcome, arguments_of
 from kern.runtime.run_tree import Run
@@ -51,7 +51,7 @@ class History:
         return said
 
 
-async def past_runs(run: Run, count: int) -> list[Recalled]:
+async def past_runs(run: Run, count: int) -> list[RunTranscript]:
     """The newest `count` runs before `run` that have left anything, oldest first.
 
     For a member's run those of the member. Otherwise the session's, whoever was asked: an agent without a
@@ -59,7 +59,7 @@ async def past_runs(run: Run, count: int) -> list[Recalled]:
     """
     member = run.parent is not None
     db, limit = run.tree.request.db, count
-    read: dict[str, list[Recalled]] = {}
+    read: dict[str, list[RunTranscript]] = {}
     while count > 0:
         rows = await db.load_runs(
             run.tree.request.session_id,

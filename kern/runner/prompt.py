@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from kern._error_text import sole, told
-from kern._sync.shield import in_own_task
+from kern._error_text import error_text, only_error
+from kern._sync.shield import run_in_child_task
 from kern.errors import AgentSignal, HookError, KernError, UsageError
 from kern.messages import Message, with_context
 from kern.runner.checks import timezone_of
@@ -24,7 +24,7 @@ from kern.runtime.invoke import invoke
 from kern.runtime.run_tree import Run
 from kern.state.templates import render
 from kern.tools import call_kwargs, instructions_of, without_sources
-from kern.tools.result import Pieces, prompt_text, result_of, without_tags
+from kern.tools.result import Chunks, prompt_text, result_of, without_tags
 from kern.tools.signature import signature_of
 
 
@@ -171,7 +171,7 @@ class _Texts:
     async def of(self, given: Any, what: str) -> str:
         """The text of a parameter that takes one, or a function that makes one."""
         text = await call_for_run(self._run, given, what) if callable(given) else given
-        if isinstance(text, Pieces):
+        if isinstance(text, Chunks):
             text = result_of(text).text
         if not isinstance(text, str):
             raise UsageError(f"{what} is a str, not {type(text).__name__}")
@@ -190,7 +190,7 @@ async def call_for_run(run: Run, function: Any, what: str) -> Any:
     signature = signature_of(function)
     label = getattr(function, "__name__", what)
     try:
-        return await in_own_task(
+        return await run_in_child_task(
             invoke(
                 run,
                 function,
@@ -201,10 +201,10 @@ async def call_for_run(run: Run, function: Any, what: str) -> Any:
             )
         )
     except Exception as raised:
-        error = sole(raised)
+        error = only_error(raised)
         if isinstance(error, KernError | AgentSignal):
             raise error from error.__cause__
-        raise HookError(f"{what} {label}: {told(error)}", hook=label) from raised
+        raise HookError(f"{what} {label}: {error_text(error)}", hook=label) from raised
 
 
 def _history(definition: Definition) -> History:

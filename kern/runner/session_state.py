@@ -23,8 +23,8 @@ from kern.state.call_state import CallState
 from kern.state.codec import decode, encode
 from kern.state.history import HistoryEntry, entries, first_known, state_at, unknown_revision, version_at
 from kern.state.merge import policy_path
-from kern.state.shared_state import Change, Taken, Writer
-from kern.state.transaction_block import Block
+from kern.state.shared_state import Author, Change, Snapshot
+from kern.state.transaction_block import TransactionBlock
 
 
 class StateAccess(Definition):
@@ -84,15 +84,15 @@ class StateAccess(Definition):
             return _update_in_call(call, updates)
         spec = state_spec(self)
         async with use(self, session_id, user_id, create=True) as session:
-            await session.settle(spec)
+            await session.migrate(spec)
             if callable(updates):
-                await update_by(session, spec.shape, updates)
+                await update_by(session, spec.state_type, updates)
                 return decode(session.state.text)
-            writer = Writer(tool=SIGNED)
-            edit = CallState(session.state, writer, session=session.key, shape=spec.shape)
-            async with Block(edit) as state:
-                spec.shape.update(state, updates)
-            await session.commit(lambda conflicts: [], writer=writer)
+            author = Author(tool=SIGNED)
+            edit = CallState(session.state, author, session=session.key, state_type=spec.state_type)
+            async with TransactionBlock(edit) as state:
+                spec.state_type.update(state, updates)
+            await session.commit(lambda conflicts: [], author=author)
             return decode(session.state.text)
 
     async def asession_state_history(
@@ -108,8 +108,8 @@ class StateAccess(Definition):
         """
         pointer = policy_path(path) if path else ""
         async with use(self, session_id, user_id) as session:
-            taken, changes = await session.log()
-            return await own_threads.run(lambda: entries(decode(taken.text), changes, pointer))
+            snapshot, changes = await session.log()
+            return await own_threads.run(lambda: entries(decode(snapshot.text), changes, pointer))
 
     async def afork_session(
         self, session_id: str | None = None, revision: int | None = None, *, user_id: str | None = None
@@ -182,22 +182,22 @@ class StateAccess(Definition):
 
 async def _past(session: LiveSession, revision: int) -> tuple[dict[str, Any], list[Change]]:
     """The state at a revision, and the changes since."""
-    taken, changes = await session.log(after=revision)
-    if not first_known(changes, taken.revision) <= revision <= taken.revision:
-        taken, changes = await session.log()
-        first = first_known(changes, taken.revision)
-        raise unknown_revision(session.session_id, revision, first, taken.revision)
-    state = await own_threads.run(partial(_undone, taken, changes, revision))
+    snapshot, changes = await session.log(after=revision)
+    if not first_known(changes, snapshot.revision) <= revision <= snapshot.revision:
+        snapshot, changes = await session.log()
+        first = first_known(changes, snapshot.revision)
+        raise unknown_revision(session.session_id, revision, first, snapshot.revision)
+    state = await own_threads.run(partial(_undone, snapshot, changes, revision))
     return state, changes
 
 
-def _undone(taken: Taken, changes: list[Change], revision: int) -> dict[str, Any]:
-    state: dict[str, Any] = state_at(decode(taken.text), changes, revision)
+def _undone(snapshot: Snapshot, changes: list[Change], revision: int) -> dict[str, Any]:
+    state: dict[str, Any] = state_at(decode(snapshot.text), changes, revision)
     return decode(encode(state)[0])
 
 
 def _update_in_call(call: CallState, updates: Mapping[str, Any]) -> dict[str, Any]:
-    call.shape.update(call.take().copy, updates)
+    call.state_type.update(call.take().copy, updates)
     return _edited(call)
 
 

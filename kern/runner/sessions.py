@@ -303,7 +303,7 @@ def _with_state(
         return row, partial(_fail, error)
     return (
         replace(row, revision=revision),
-        lambda: spec.shape.load_tree(spec.upgraded(decode(text), version)),
+        lambda: spec.state_type.load_tree(spec.upgraded(decode(text), version)),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from kern.run.context import RunContext
 from kern.runtime.tool_calls import FunctionTool
 from kern.state.codec import encode
-from kern.state.model_state import shape_of
+from kern.state.model_state import state_type_of
 from kern.tools.function import Function, Hook
 
 
@@ -20,9 +20,9 @@ async def update_session_state(run_context: RunContext, session_state_updates: d
         session_state_updates: The keys to set, with their complete new values. Keys that are not given stay.
     """
     state = run_context.session_state
-    shape = shape_of(state)
-    shape.update(state, session_state_updates)
-    text, _ = encode(shape.dump(state))
+    state_type = state_type_of(state)
+    state_type.update(state, session_state_updates)
+    text, _ = encode(state_type.dump(state))
     return f"The session state is now: {text.decode()}"
 
 

@@ -23,7 +23,7 @@ _LEFT_OUT = "[A request whose answer was refused by a check is left out here.]"
 
 
 @dataclass(slots=True, frozen=True)
-class Recalled:
+class RunTranscript:
     """One run as a part of the history.
 
     Args:
@@ -104,7 +104,7 @@ class Recalled:
         return "\n\n".join(text for text in (self.content, self.ending) if text)
 
 
-def recalled(output: AnyRunOutput) -> Recalled:
+def recalled(output: AnyRunOutput) -> RunTranscript:
     """What the run of `output` stands for."""
     said = [m for m in output.messages if m.role not in ("system", "developer") and not m.from_history]
     # What follows the last words of a person is the run's own; corrections are nobody's words.
@@ -117,10 +117,10 @@ def recalled(output: AnyRunOutput) -> Recalled:
         return _completed(output, opening, question, steps, own)
     refused = _refused(output)
     if refused is not None:
-        return Recalled(opening, steps=steps, ending=_ending(output), refused=True)
+        return RunTranscript(opening, steps=steps, ending=_ending(output), refused=True)
     content = output.get_content_as_string()
     closing = _last(own) if content else None
-    return Recalled(opening, question, steps, closing, content, _media(output), _ending(output))
+    return RunTranscript(opening, question, steps, closing, content, _media(output), _ending(output))
 
 
 def _completed(
@@ -129,13 +129,13 @@ def _completed(
     question: list[Message],
     steps: list[Message],
     own: list[Message],
-) -> Recalled:
+) -> RunTranscript:
     content, closing = output.get_content_as_string(), _last(own)
     if closing is None:  # a tool's result, a member or a hook has answered
         text = output.last_turn or content
         closing = Message("assistant", text) if text else None
         steps = [_pointing(message, text) for message in steps]
-    return Recalled(opening, question, steps, closing, content, _media(output))
+    return RunTranscript(opening, question, steps, closing, content, _media(output))
 
 
 def _words(message: Message) -> Message:

@@ -9,7 +9,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import TracebackType
@@ -22,8 +22,8 @@ from kern._sync.fork import after_fork_in_child
 from kern.db.base import Db
 from kern.errors import SessionOwnershipError, ShutdownError, StoreError
 from kern.run.cancel import CancelResult
-from kern.runtime.cancel_token import Fate
-from kern.runtime.run_tree import RunRequest, Tree, log
+from kern.runtime.cancel_token import CancelToken
+from kern.runtime.run_tree import RunRequest, RunTree, log
 
 POLL_SECONDS = 1.0
 """How often the database is asked whether another process wants a run to be cancelled."""
@@ -46,8 +46,8 @@ class ActiveRun:
         carry_context(self.loop)  # to runs inside of this one that its tools make in threads
         self.key: tuple[Hashable, str] = (request.db.identity, request.run_id)
         """The database, and the id there; of each user one run may bear it until owners are checked."""
-        self.fate: Fate = Fate(self.loop)
-        self.tree: Tree | None = None
+        self.cancel_token: CancelToken = CancelToken(self.loop)
+        self.tree: RunTree | None = None
         """Its runs, once it has begun."""
         self.since: float | None = None if request.resume is not None else time.monotonic()
         """When it was asked for; a run that goes on is older than that."""
@@ -62,11 +62,11 @@ class ActiveRun:
         """Its event loop is not closed, so that it may end yet."""
         return not self.done.done() and not self.loop.is_closed()
 
-    def fates(self) -> Iterator[tuple[str, Fate]]:
+    def cancel_tokens(self) -> Iterator[tuple[str, CancelToken]]:
         """The id of every run of the tree, members' too, and whether it is stopped."""
-        yield self.request.run_id, self.fate
+        yield self.request.run_id, self.cancel_token
         if self.tree is not None:
-            yield from [(run.run_id, run.fate) for run in list(self.tree.runs)]
+            yield from [(run.run_id, run.cancel_token) for run in list(self.tree.runs)]
 
     async def look(self) -> None:
         """Stop the run if another process has asked for it, and those of the tree that it has asked for.
@@ -85,7 +85,7 @@ class ActiveRun:
 
     def _cancel(self) -> None:
         if self._task is not None and not self.done.done():  # the task may do other things by now
-            self.fate.cut_short = True
+            self.cancel_token.cut_short = True
             self._task.cancel()
 
     def __enter__(self) -> None:
@@ -103,7 +103,7 @@ class ActiveRun:
         Raises:
             RunStopped: `cancel_run` came before the run has begun.
         """
-        return Waiting(self.fate)
+        return Waiting(self.cancel_token)
 
 
 class Waiting:
@@ -111,8 +111,8 @@ class Waiting:
 
     __slots__ = ("_fate",)
 
-    def __init__(self, fate: Fate) -> None:
-        self._fate = fate
+    def __init__(self, cancel_token: CancelToken) -> None:
+        self._fate = cancel_token
 
     def __enter__(self) -> None:
         self._fate.enter()
@@ -120,15 +120,15 @@ class Waiting:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        fate = self._fate
+        cancel_token = self._fate
         try:
             if isinstance(error, asyncio.CancelledError):
-                if not fate.cancelled_from_outside and fate.stopped:
+                if not cancel_token.cancelled_from_outside and cancel_token.stopped:
                     raise RunStopped from error
-            elif error is None and fate.stopped:
+            elif error is None and cancel_token.stopped:
                 raise RunStopped
         finally:
-            fate.leave()
+            cancel_token.leave()
 
 
 _inside: ContextVar[frozenset[ActiveRun]] = ContextVar("kern_inside_of", default=frozenset())
@@ -219,31 +219,25 @@ class ActiveRuns:
             return (db.identity, run_id) in self._runs
 
     def cancel(self, db: Db, run_id: str, user_id: str | None) -> CancelResult:
-        """Cancel a run of that database, a member's too; from any thread. Never waits.
+        """Cancel a run of that database, or a member's run; from any thread. Never waits.
 
         Raises:
             SessionOwnershipError: It is another user's.
         """
-        identity = db.identity
-        with self._mutex:
-            bearing = list(self._runs.get((identity, run_id), {}).values())
-            others = (
-                []
-                if bearing
-                else [run for key, of in self._runs.items() if key[0] == identity for run in of.values()]
-            )
-        # That which has begun is the run; of the others it is not known yet whether they may be.
-        for active in sorted(bearing, key=lambda run: run.tree is None) or others:
-            for known, fate in active.fates():
-                if known == run_id and active.alive:
-                    if user_id is not None and user_id != active.request.user_id:
-                        if active.tree is None:
-                            continue
-                        raise SessionOwnershipError(active.request.session_id)
-                    return CancelResult.cancelled if fate.stop() else CancelResult.too_late
-        if bearing and user_id is not None and any(run.alive for run in bearing):
-            raise SessionOwnershipError(bearing[0].request.session_id)
+        bearing = self._top_level(db, run_id)
+        if bearing:
+            return _cancel_top_level(bearing, user_id)
+        for active in self:
+            if active.key[0] == db.identity and active.alive:
+                for known, cancel_token in active.cancel_tokens():
+                    if known == run_id:
+                        return _cancel(active, cancel_token, user_id)
         return CancelResult.unknown
+
+    def _top_level(self, db: Db, run_id: str) -> list[ActiveRun]:
+        """The top-level runs of that id: several while it is unknown which of them owns the session."""
+        with self._mutex:
+            return [run for run in self._runs.get((db.identity, run_id), {}).values() if run.alive]
 
     def _watch(self, db: Db, loop: asyncio.AbstractEventLoop) -> None:
         """See that the database is asked, as long as runs of it go on."""
@@ -269,19 +263,34 @@ class ActiveRuns:
             log.warning("could not ask for requests to cancel: %s", error)
 
 
+def _cancel_top_level(bearing: Sequence[ActiveRun], user_id: str | None) -> CancelResult:
+    """Cancel the one of the runs that has begun; before that, the user's own one."""
+    begun = [run for run in bearing if run.tree is not None]
+    allowed = [run for run in bearing if user_id is None or run.request.user_id == user_id]
+    for run in begun or allowed:
+        return _cancel(run, run.cancel_token, user_id)
+    raise SessionOwnershipError(bearing[0].request.session_id)
+
+
+def _cancel(active: ActiveRun, cancel_token: CancelToken, user_id: str | None) -> CancelResult:
+    if user_id is not None and user_id != active.request.user_id:
+        raise SessionOwnershipError(active.request.session_id)
+    return CancelResult.cancelled if cancel_token.stop() else CancelResult.too_late
+
+
 async def _look(db: Db, runs: list[ActiveRun]) -> None:
     """Stop what other processes want to be stopped."""
-    fates: dict[str, Fate] = {}
+    cancel_tokens: dict[str, CancelToken] = {}
     owners: dict[str, str | None] = {}
     since: dict[str, float] = {}
     for run in runs:
-        for run_id, fate in run.fates():
-            if not fate.sealed:
-                fates[run_id], owners[run_id] = fate, run.request.user_id
+        for run_id, cancel_token in run.cancel_tokens():
+            if not cancel_token.sealed:
+                cancel_tokens[run_id], owners[run_id] = cancel_token, run.request.user_id
                 if run.since is not None:
                     since[run_id] = run.since
-    for run_id in await db.cancel_requested(list(fates), owners=owners, since=since):
-        fates[run_id].stop()
+    for run_id in await db.cancel_requested(list(cancel_tokens), owners=owners, since=since):
+        cancel_tokens[run_id].stop()
 
 
 active_runs: Final = ActiveRuns()

@@ -39,7 +39,7 @@ class BadAnswer(ValueError):
     """What a model wrote is not the JSON that was asked for; the text tells it why."""
 
 
-class JsonForm:
+class AnswerSchema:
     """What an answer, or a task, has to look like.
 
     A value that is not a JSON object stands in one, `{"value": ...}`: providers and tools take objects only.
@@ -185,29 +185,29 @@ class JsonForm:
         )
 
 
-_known: WeakKeyDictionary[Any, JsonForm] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Any, AnswerSchema] = WeakKeyDictionary()
 
 
-def json_form(declared: Any) -> JsonForm:
+def answer_schema(declared: Any) -> AnswerSchema:
     """The form that a parameter declares, computed once per type.
 
     Raises:
         UsageError: It declares none.
     """
     if isinstance(declared, Mapping) or not _is_type(declared):
-        return JsonForm(declared)
+        return AnswerSchema(declared)
     try:
         known = _known.get(declared)
     except TypeError:  # of a union no weak reference can be had
-        return _form_of_union(declared) if isinstance(declared, Hashable) else JsonForm(declared)
+        return _form_of_union(declared) if isinstance(declared, Hashable) else AnswerSchema(declared)
     if known is None:
-        known = _known[declared] = JsonForm(declared)
+        known = _known[declared] = AnswerSchema(declared)
     return known
 
 
 @lru_cache(maxsize=64)
-def _form_of_union(declared: Any) -> JsonForm:
-    return JsonForm(declared)
+def _form_of_union(declared: Any) -> AnswerSchema:
+    return AnswerSchema(declared)
 
 
 def _adapted(declared: Any, name: str) -> tuple[pydantic.TypeAdapter[Any], Schema]:

@@ -8,7 +8,7 @@ BREAK = "\n\n"
 """Stands between what two turns say, streamed or not."""
 
 
-class Spoken:
+class AnswerText:
     """What a run has shown as its answer: texts of turns, results of tools, what a member says for it.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kern._error_text import told
+from kern._error_text import error_text
 from kern.errors import ToolArgumentsError
 from kern.messages import ToolCall
 from kern.run.requirement import Need, RunRequirement, UserInputError
@@ -17,7 +17,7 @@ from kern.tools.json_check import misfits
 
 
 @dataclass(slots=True, frozen=True)
-class Go:
+class Proceed:
     """The call may be made, with what the person has put in."""
 
     user_input: dict[str, Any] | None = None
@@ -65,7 +65,7 @@ def check_input(function: Function, call: ToolCall, requirement: RunRequirement)
         if not lines:  # it is the model's own part
             return
     except Exception as error:  # noqa: BLE001 - a validator's own
-        lines, fields = [told(error)], list(given)
+        lines, fields = [error_text(error)], list(given)
     else:
         return
     raise UserInputError(
@@ -75,11 +75,11 @@ def check_input(function: Function, call: ToolCall, requirement: RunRequirement)
     )
 
 
-def settle(run: Run, function: Function, site: CallSite) -> Go | ToolOutcome:
+def decide(run: Run, function: Function, site: CallSite) -> Proceed | ToolOutcome:
     """Whether the call goes on, has its outcome already, or has to wait."""
     need = need_of(function)
     if need is None:
-        return Go()
+        return Proceed()
     requirement = run.progress.answers.pop(site.call.id, None)  # it holds for this one call
     if requirement is None or not requirement.is_resolved:
         if requirement is None:
@@ -92,7 +92,7 @@ def settle(run: Run, function: Function, site: CallSite) -> Go | ToolOutcome:
         return ToolOutcome(f"The user has rejected this call{note}. Do not repeat it as it is.")
     if requirement.result is not None:
         return ToolOutcome(requirement.result)
-    return Go(requirement.user_input)
+    return Proceed(requirement.user_input)
 
 
 def _requirement(run: Run, function: Function, site: CallSite, need: Need) -> RunRequirement:

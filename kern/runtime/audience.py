@@ -21,7 +21,7 @@ from kern.run.events import (
     RunIntermediateContentEvent,
     RunPausedEvent,
 )
-from kern.runtime.answer_text import BREAK, Spoken
+from kern.runtime.answer_text import BREAK, AnswerText
 from kern.runtime.outcome import Answer, ToolOutcome
 from kern.runtime.stream import EventBuffer
 
@@ -168,7 +168,7 @@ class Out:
         """When the model was asked."""
         self.first_text_after: float | None = None
         """Seconds until the first piece of its text came; None if none has come."""
-        self._spoken = Spoken()
+        self._spoken = AnswerText()
         self._pieces: list[str] = []  # of the text that is coming
         self._begun = False  # it has begun: more than blanks have come
         self._held = ""  # the blanks before that
@@ -387,4 +387,4 @@ class Out:
 
     def go_on_after(self, said: Sequence[Sequence[str]]) -> None:
         """Go on after what was said before a pause."""
-        self._spoken = Spoken(said)
+        self._spoken = AnswerText(said)

@@ -31,7 +31,7 @@ class CallIds:
         self._used.add(chosen)
         return chosen
 
-    def name_calls(self, message: Message) -> None:
+    def ensure_unique_ids(self, message: Message) -> None:
         """Give the calls of a new answer their ids."""
         for index, call in enumerate(message.tool_calls):
             if (call_id := self.take(call.id)) != call.id:
@@ -47,7 +47,7 @@ class CallIds:
         for message in messages:
             if message.tool_calls:
                 named = replace(message, tool_calls=list(message.tool_calls))
-                self.name_calls(named)
+                self.ensure_unique_ids(named)
                 open_calls = {}
                 for call, new in zip(message.tool_calls, named.tool_calls, strict=True):
                     open_calls.setdefault(call.id, deque()).append(new.id)

@@ -7,7 +7,7 @@ import threading
 from contextlib import suppress
 
 
-class Fate:
+class CancelToken:
     """How one run ends: by itself, or by `cancel_run`; whichever comes first.
 
     Args:

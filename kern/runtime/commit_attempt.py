@@ -12,58 +12,58 @@ from kern.db.base import Commit, Db, RunRow, SessionRow
 from kern.runtime.reconcile import Reconciler
 from kern.state.codec import decode, encode
 from kern.state.patch import apply
-from kern.state.shared_state import Change, Taken, Writer
+from kern.state.shared_state import Author, Change, Snapshot
 
 _Mark = tuple[float, str | None, str | None, str | None]
 """What a change is known by in the log."""
 
 
 @dataclass(slots=True, frozen=True, eq=False)
-class Attempt:
+class CommitAttempt:
     """A commit that is made, or was, without an answer.
 
     Args:
         base: The session as it was known.
-        taken: The live state that it writes.
-        writer: Who made the changes, if no run did.
+        snapshot: The live state that it writes.
+        author: Who made the changes, if no run did.
         conflicts: How many conflicts were known before.
     """
 
     commit: Commit
     base: SessionRow
-    taken: Taken
+    snapshot: Snapshot
     reconciler: Reconciler
-    writer: Writer | None
+    author: Author | None
     conflicts: int
 
     @property
-    def anybodys(self) -> bool:
-        """Somebody is told whether it is saved: the caller of a run, or the writer."""
-        return self.writer is not None or bool(self.commit.runs)
+    def has_author(self) -> bool:
+        """Somebody is told whether it is saved: the caller of a run, or the author."""
+        return self.author is not None or bool(self.commit.runs)
 
-    def made(self, change: Change) -> bool:
-        """The change is of the runs that the commit is the end of, or of its writer."""
+    def owns(self, change: Change) -> bool:
+        """The change is of the runs that the commit is the end of, or of its author."""
         runs = {row.run_id for row in self.commit.runs}
-        return change.writer is self.writer or change.writer.run_id in runs
+        return change.author is self.author or change.author.run_id in runs
 
     async def is_stored(self, db: Db) -> bool:
         """Whether the database has it: the run with this very end, or the changes in the log."""
         if self.commit.runs:
             stored = await db.load_run(self.commit.runs[0].run_id)
             return stored is not None and _same_end(stored, self.commit.runs[0])
-        own = {_mark(change) for change in self.taken.changes if not change.automatic}
+        own = {_mark(change) for change in self.snapshot.changes if not change.automatic}
         return bool(own) and not own.isdisjoint(await self._logged(db))
 
-    async def stored_part(self, db: Db) -> Taken:
+    async def stored_part(self, db: Db) -> Snapshot:
         """Of the live state, what the database has: all, or the changes up to those that came later."""
-        taken, logged = self.taken, await self._logged(db)
-        part = list(takewhile(lambda change: change.automatic or _mark(change) in logged, taken.changes))
-        if len(part) == len(taken.changes):
-            return taken
+        snapshot, logged = self.snapshot, await self._logged(db)
+        part = list(takewhile(lambda change: change.automatic or _mark(change) in logged, snapshot.changes))
+        if len(part) == len(snapshot.changes):
+            return snapshot
         tree = decode(self.base.state)
         for change in part:
             tree = apply(tree, change.patch)
-        return Taken(encode(tree)[0], taken.revision, part)
+        return Snapshot(encode(tree)[0], snapshot.revision, part)
 
     async def _logged(self, db: Db) -> set[_Mark]:
         known = self.commit.known
@@ -80,13 +80,13 @@ class Doubt:
             for the one in doubt if that was written.
     """
 
-    attempt: Attempt
-    since: list[Attempt] = field(default_factory=list)
+    attempt: CommitAttempt
+    since: list[CommitAttempt] = field(default_factory=list)
 
 
 def _mark(change: Change) -> _Mark:
-    writer = change.writer
-    return change.created_at, writer.run_id, writer.tool, writer.tool_call_id
+    author = change.author
+    return change.created_at, author.run_id, author.tool, author.tool_call_id
 
 
 def _same_end(stored: RunRow, row: RunRow) -> bool:

@@ -81,7 +81,7 @@ async def _end(runs: Sequence[ActiveRun]) -> None:
             "delete after the run"
         )
     for run in runs:
-        run.fate.stop()
+        run.cancel_token.stop()
     ends = [asyncio.wrap_future(run.done.future) for run in runs]
     if ends:
         await asyncio.wait(ends, timeout=CANCEL_SECONDS)

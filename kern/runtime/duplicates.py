@@ -56,7 +56,7 @@ async def wait_for(other: ActiveRun, request: RunRequest, deadline: Deadline) ->
             await asyncio.wait([done], timeout=_LOOP_SECONDS)
 
 
-class Attempt(NamedTuple):
+class EarlierAttempt(NamedTuple):
     """A run that has failed, and that is tried again under its id."""
 
     output: AnyRunOutput
@@ -70,7 +70,7 @@ def in_another_process(request: RunRequest) -> SessionError:
     return RunConflictError(f"run {request.run_id!r} goes on already, in another process")
 
 
-async def earlier_attempt(request: RunRequest, row: RunRow | None) -> Attempt | None:
+async def earlier_attempt(request: RunRequest, row: RunRow | None) -> EarlierAttempt | None:
     """The failed attempt that the run is to be another one of, if there is one.
 
     Args:
@@ -105,4 +105,4 @@ async def earlier_attempt(request: RunRequest, row: RunRow | None) -> Attempt | 
             f"run {row.run_id!r} has ended with status {row.status}: only one that failed or was cancelled "
             "is tried again"
         )
-    return Attempt(output, row.generation)
+    return EarlierAttempt(output, row.generation)

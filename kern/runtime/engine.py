@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from kern._error_text import text_of, told
+from kern._error_text import error_text, message_of
 from kern._json import jsonable
 from kern._log import named
 from kern.errors import (
@@ -41,12 +41,12 @@ from kern.run.events import (
 )
 from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput
 from kern.runtime.files import loaded
-from kern.runtime.interrupted import left_open
-from kern.runtime.outcome import Again, Answer, ToolOutcome
-from kern.runtime.run_end import check, failure_of, give_way, only_what_fits, seal
+from kern.runtime.interrupted import closing_messages
+from kern.runtime.outcome import Answer, RetryAnswer, ToolOutcome
+from kern.runtime.run_end import check_may_go_on, drop_unfit_content, end_run, failure_of, yield_to_loop
 from kern.runtime.run_tree import Run, RunnableTool, SinkFactory
 from kern.runtime.sink import AnswerSink, RunSink
-from kern.runtime.started_runs import Started, starting_call
+from kern.runtime.started_runs import StartedRuns, current_started_runs
 from kern.runtime.tool_calls import run_calls, tool_message
 from kern.usage import Usage
 
@@ -64,19 +64,19 @@ async def drive(run: Run) -> AnyRunOutput:
         KernError: The run has failed; the output has status ERROR.
         CancelledError: It was cancelled; the output has status CANCELLED.
     """
-    run.starts = Started(starting_call())
-    run.fate.enter()
+    run.started_runs = StartedRuns(current_started_runs())
+    run.cancel_token.enter()
     failure: BaseException | None = None
     try:
-        with run.starts:
+        with run.started_runs:
             await _answered(run)
     except BaseException as error:  # noqa: BLE001 - raised below
         failure = failure_of(run, error)
     finally:
         # From here on the task is the caller's again. A run that was stopped ends as such, even so.
-        run.fate.leave()
+        run.cancel_token.leave()
         if run.parent is not None:
-            failure = await seal(run, failure)
+            failure = await end_run(run, failure)
         _finish(run)
     if failure is not None:
         raise failure
@@ -125,11 +125,11 @@ def _finish(run: Run) -> None:
     if not run.answered:
         output.content = None if run.spec.structured else run.out.words or None
         if output.status is not RunStatus.paused:
-            run.messages += left_open(run)
+            run.messages += closing_messages(run)
     elif run.spec.structured:
-        only_what_fits(run)
+        drop_unfit_content(run)
     _note(run)
-    own = run.progress.own
+    own = run.progress.own_metrics
     own.duration = (own.duration or 0.0) + run.elapsed
     output.metrics = own
     if run.children:  # a copy: the next part of a paused run counts on from its own
@@ -144,17 +144,17 @@ def _finish(run: Run) -> None:
 
 async def _turns(run: Run) -> Answer | None:
     """Turn after turn until there is an answer; None if the run waits for a person."""
-    check(run)  # before anything is done
+    check_may_go_on(run)  # before anything is done
     if not run.messages:
         await _begin(run)
     while True:
-        await give_way(run)
-        check(run)
+        await yield_to_loop(run)
+        check_may_go_on(run)
         message = run.messages[-1]
         calls = message.tool_calls
         if not calls:
             message = await ask(run, run.spec.model, run.messages)
-            run.call_ids.name_calls(message)
+            run.call_ids.ensure_unique_ids(message)
             if message.images or message.audio:
                 run.output.add_media([*message.images, *message.audio])
             run.messages.append(message)
@@ -167,15 +167,15 @@ async def _turns(run: Run) -> Answer | None:
             outcomes = await run_calls(run, calls)
             if any(outcome.pending for outcome in outcomes):
                 ended = zip(calls, outcomes, strict=True)
-                run.progress.ended = {call.id: outcome for call, outcome in ended if not outcome.pending}
+                run.progress.finished_calls = {c.id: done for c, done in ended if not done.pending}
                 return None
-            run.progress.ended.clear()
+            run.progress.finished_calls.clear()
             for call, outcome in zip(calls, outcomes, strict=True):
                 run.messages.append(tool_message(call, outcome))
                 run.output.add_media(outcome.media)
                 run.out.result(outcome)
             answer = _answer_of(outcomes)
-            run.out.calls_ended(answer, heard=not any(outcome.unheard for outcome in outcomes))
+            run.out.calls_ended(answer, heard=not any(outcome.not_streamed for outcome in outcomes))
             if answer is not None:
                 return answer
             continue
@@ -186,9 +186,9 @@ async def _turns(run: Run) -> Answer | None:
         run.messages.append(Message("user", verdict.message, said=""))
 
 
-async def _verdict(run: Run, message: Message) -> Answer | Again:
+async def _verdict(run: Run, message: Message) -> Answer | RetryAnswer:
     """Whether the model's text is the answer. A refusal is: it would only be repeated, and paid for again."""
-    if run.spec.review is None or run.declined:
+    if run.spec.review is None or run.model_refused:
         return Answer(message.content or "")
     return await run.spec.review(run, message)
 
@@ -290,8 +290,8 @@ async def _before_another(run: Run, failure: KernError, attempt: int, delay: flo
     """A request has failed and is made again: what was streamed of the turn is void."""
     if not run.out.take_back():
         raise failure
-    run.out.event(ModelRetryEvent(run.source, text_of(failure), attempt, delay))
-    log.warning("run %s: %s; the request is made again in %g s", run.run_id, text_of(failure), delay)
+    run.out.event(ModelRetryEvent(run.source, message_of(failure), attempt, delay))
+    log.warning("run %s: %s; the request is made again in %g s", run.run_id, message_of(failure), delay)
     await asyncio.sleep(delay)
 
 
@@ -326,13 +326,13 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     except KernError:
         raise
     except Exception as error:
-        raise ModelError(told(error), provider=model.provider, model=model.id) from error
+        raise ModelError(error_text(error), provider=model.provider, model=model.id) from error
     finally:
         deltas.close()
     message = response.message
     deltas.ended(message)
     _count(run, model, response.usage)
-    run.declined = response.finish_reason == "refusal"
+    run.model_refused = response.finish_reason == "refusal"
     if verbose:
         run.debug("used %s", response.usage.to_dict(), level=2)
     message.usage = response.usage
@@ -341,8 +341,8 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     if message.reasoning_content:
         output.reasoning_content = message.reasoning_content
     out = run.out
-    if run.progress.own.time_to_first_token is None and out.first_text_after is not None:
-        run.progress.own.time_to_first_token = out.turn_began - run.started + out.first_text_after
+    if run.progress.own_metrics.time_to_first_token is None and out.first_text_after is not None:
+        run.progress.own_metrics.time_to_first_token = out.turn_began - run.started + out.first_text_after
     if run.out.hears_events:
         run.out.event(
             ModelRequestCompletedEvent(
@@ -355,7 +355,7 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
 
 def _count(run: Run, model: Model, usage: Usage) -> None:
     run.tree.ledger.count(usage)
-    run.progress.own.count(f"{model.provider}/{model.id}", usage)
+    run.progress.own_metrics.count(f"{model.provider}/{model.id}", usage)
 
 
 async def drive_child(run: Run) -> AnyRunOutput:
@@ -395,6 +395,6 @@ def terminal_event(
     if output.status is RunStatus.paused and error is None:
         return RunPausedEvent(run.source, output.requirements)
     if output.status is RunStatus.cancelled:
-        return RunCancelledEvent(run.source, "by cancel_run" if run.fate.stopped else None)
-    text = output.error or ("" if error is None else text_of(error))
+        return RunCancelledEvent(run.source, "by cancel_run" if run.cancel_token.stopped else None)
+    text = output.error or ("" if error is None else message_of(error))
     return RunErrorEvent(run.source, text, output.error_type or type(error).__name__)

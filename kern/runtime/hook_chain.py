@@ -1,9 +1,9 @@
-"""A tool with hooks round it: pieces, sync and async in any mixture, that are one call and one transaction.
+"""A tool with hooks around it: a chain of sync and async links that is one call and one transaction.
 
-The hooks are middleware: each is given `function_call`, which calls the next piece, and returns the result.
-Each piece runs where its colour belongs, sync ones in a thread, async ones on the loop; `function_call`
+The hooks are middleware: each is given `function_call`, which calls the next link, and returns the result.
+Each link runs where its colour belongs, sync ones in a thread, async ones on the loop; `function_call`
 crosses over where two neighbours differ, so that a sync hook just calls it and an async one awaits it. All
-pieces share one `CallState`, which always is with the one that runs.
+links share one `CallState`, which always is with the one that runs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
-from kern._sync.threads import place_given_up
+from kern._sync.threads import thread_place_released
 from kern.errors import ToolError, UsageError
 from kern.runtime.invoke import FunctionCall
 from kern.runtime.outcome import CallSite
@@ -32,10 +32,10 @@ from kern.tools.signature import describe, signature_of
 Next = Callable[..., Any]
 
 
-class Piece(Protocol):
+class Link(Protocol):
     """A hook, or the function itself.
 
-    Called with the chain, with what calls the next piece, and with the function's arguments; an async piece
+    Called with the chain, with what calls the next link, and with the function's arguments; an async link
     returns a coroutine.
     """
 
@@ -43,10 +43,10 @@ class Piece(Protocol):
     takes_context: bool
 
     def __call__(self, chain: Chain, function_call: Next, arguments: dict[str, Any]) -> Any:
-        """Carry the piece out."""
+        """Carry the link out."""
 
 
-def pieces_of(function: Function, hooks: Sequence[Hook]) -> tuple[Piece, ...]:
+def links_of(function: Function, hooks: Sequence[Hook]) -> tuple[Link, ...]:
     """What a call of `function` runs through, outermost first; empty where it is the function alone.
 
     Args:
@@ -55,24 +55,24 @@ def pieces_of(function: Function, hooks: Sequence[Hook]) -> tuple[Piece, ...]:
     Raises:
         UsageError: Something is no hook.
     """
-    pieces: list[Piece] = []
+    links: list[Link] = []
     if function.pre_hook is not None:
-        pieces.append(_Before(function.name, function.pre_hook))
+        links.append(_PreHook(function.name, function.pre_hook))
     if function.post_hook is not None:
-        pieces.append(_After(function.name, function.post_hook))
-    pieces += rounds_of(function.name, (*hooks, *function.tool_hooks))
+        links.append(_PostHook(function.name, function.post_hook))
+    links += around_hooks(function.name, (*hooks, *function.tool_hooks))
     if function.cache_results:
-        pieces.append(_Cached(ResultCache(function)))
-    return (*pieces, _Itself(function)) if pieces else ()
+        links.append(_CacheLink(ResultCache(function)))
+    return (*links, _FunctionLink(function)) if links else ()
 
 
-def rounds_of(name: str, hooks: Sequence[Hook]) -> list[Piece]:
+def around_hooks(name: str, hooks: Sequence[Hook]) -> list[Link]:
     """Hooks round calls of the tool `name`, outermost first.
 
     Raises:
         UsageError: Something is no hook.
     """
-    return [_Round(name, hook) for hook in hooks]
+    return [_AroundHook(name, hook) for hook in hooks]
 
 
 class _Hooked:
@@ -99,7 +99,7 @@ class _Hooked:
         return chain.call(self._hook, kwargs, None, here=self.is_async)
 
 
-class _Round(_Hooked):
+class _AroundHook(_Hooked):
     """A hook round the call: it calls `function_call(**arguments)` itself, or does not."""
 
     offered = ("function_call",)
@@ -108,7 +108,7 @@ class _Round(_Hooked):
         return self.call(chain, arguments, function_call=function_call)
 
 
-class _Before(_Hooked):
+class _PreHook(_Hooked):
     """A hook before the call, which may change `arguments` in place."""
 
     offered = ()
@@ -120,7 +120,7 @@ class _Before(_Hooked):
         return function_call(**arguments)
 
 
-class _After(_Hooked):
+class _PostHook(_Hooked):
     """A hook after the call, which is told the `result`."""
 
     offered = ("result",)
@@ -142,7 +142,7 @@ async def _then(first: Coroutine[Any, Any, Any], go_on: Callable[[Any], Coroutin
     return await go_on(await first)
 
 
-class _Cached:
+class _CacheLink:
     """The results that are kept. It reads and writes files, and so is sync whatever the function is."""
 
     is_async = False
@@ -155,7 +155,7 @@ class _Cached:
         return self._cache.get_or_make(arguments, lambda: function_call(**arguments))
 
 
-class _Itself:
+class _FunctionLink:
     """The function."""
 
     def __init__(self, function: Function) -> None:
@@ -171,24 +171,24 @@ class _Itself:
 
 
 class Chain(FunctionCall):
-    """One call of a tool on its way through its pieces.
+    """One call of a tool on its way through its links.
 
     Args:
-        pieces: Outermost first; the last is the function itself.
-        listener: Told of a generator's pieces as they come.
+        links: Outermost first; the last is the function itself.
+        listener: Told of a generator's links as they come.
     """
 
-    def __init__(self, run: Run, site: CallSite, pieces: Sequence[Piece], listener: Listener | None) -> None:
+    def __init__(self, run: Run, site: CallSite, links: Sequence[Link], listener: Listener | None) -> None:
         super().__init__(
             run,
             site.call.name,
-            takes_context=any(piece.takes_context for piece in pieces),
+            takes_context=any(link.takes_context for link in links),
             tool_call_id=site.call.id,
             slot=site.slot,
             listener=listener,
             start=site.start,
         )
-        self._pieces = pieces
+        self._links = links
         self._loop = asyncio.get_running_loop()
         self._mutex = threading.Lock()
         self._given_up = False
@@ -203,18 +203,18 @@ class Chain(FunctionCall):
         return self.state is not None and self.state.has_state()
 
     async def run(self, arguments: Mapping[str, Any]) -> Any:
-        """Carry the call out; its value is what the outermost piece returns."""
-        first, given = self._pieces[0], dict(arguments)
+        """Carry the call out; its value is what the outermost link returns."""
+        first, given = self._links[0], dict(arguments)
         value = await self.carry_out(lambda: first(self, self._next(0), given), is_async=first.is_async)
         if self._lost:
             raise ToolError("a hook gave up a function that still runs in its thread: what it did is undone")
         return value
 
     def _next(self, index: int) -> Next:
-        """What piece number `index` calls the next one with: a sync or an async function, as it is itself."""
-        if index + 1 == len(self._pieces):
+        """What link number `index` calls the next one with: a sync or an async function, as it is itself."""
+        if index + 1 == len(self._links):
             return _nothing
-        caller, callee = self._pieces[index], self._pieces[index + 1]
+        caller, callee = self._links[index], self._links[index + 1]
 
         def start(arguments: dict[str, Any]) -> Any:
             return callee(self, self._next(index + 1), arguments)
@@ -244,21 +244,22 @@ class Chain(FunctionCall):
         except BaseException as error:
             if call is not None and call.touched and not keeps_edits(error):
                 with suppress(UsageError):  # it was given up: all is undone
-                    call.shape.restore(
-                        call.read(), call.shape.load(call.scope.text) if before is None else before
+                    call.state_type.restore(
+                        call.read(),
+                        call.state_type.load(call.shared_state.text) if before is None else before,
                     )
             raise
         finally:
             self._busy.discard(index)
 
     async def _here(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """An async piece for an async one: in the task that steps the call, or in a child task of it."""
+        """An async link for an async one: in the task that steps the call, or in a child task of it."""
         if self.state is None or self.state.steps_current_task():
             return await coroutine
         return await step(self.state, coroutine)
 
     async def in_thread(self, function: Callable[[], Any]) -> Any:
-        """Run sync pieces in a thread."""
+        """Run sync links in a thread."""
         touched = self.state is not None and self.state.touched
         try:
             return await super().in_thread(function)
@@ -274,7 +275,7 @@ class Chain(FunctionCall):
         *,
         here: bool,
     ) -> Any:
-        """What a piece's function comes to in the end; for an async one (`here`) a coroutine for that."""
+        """What a link's function comes to in the end; for an async one (`here`) a coroutine for that."""
         function = called_anew(function)
         if here:
             return self.called(lambda: function(**arguments), listener)
@@ -287,7 +288,7 @@ class Chain(FunctionCall):
             close_unused(value)
 
     def on_loop(self, start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """Run an async piece on the loop, for a sync one, whose thread waits."""
+        """Run an async link on the loop, for a sync one, whose thread waits."""
         call = self.state
         if call is not None and not call.touched and call.has_state():  # it would wait for its own block
             raise UsageError(
@@ -300,7 +301,7 @@ class Chain(FunctionCall):
             future = asyncio.run_coroutine_threadsafe(self._for_thread(start), self._loop)
             self._futures.add(future)
         try:
-            with place_given_up():  # what it waits for may need a thread itself
+            with thread_place_released():  # what it waits for may need a thread itself
                 return future.result()
         finally:
             with self._mutex:

@@ -13,14 +13,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kern._error_text import sole
+from kern._error_text import only_error
 from kern._json import json_bytes
 from kern.errors import UsageError
 from kern.models.base import ToolDefinition
-from kern.runtime.hook_chain import Chain, Piece, rounds_of
+from kern.runtime.hook_chain import Chain, Link, around_hooks
 from kern.runtime.outcome import Answer, CallSite, ToolOutcome, arguments_of
 from kern.runtime.run_tree import DelegatingTool, Roster, Run, RunnableTool, StatefulTool
-from kern.state.stepping import OffTurn
+from kern.state.stepping import Ungated
 from kern.tools.function import Hook
 from kern.tools.result import result_of
 
@@ -45,7 +45,7 @@ class HookedTool(StatefulTool):
 
     def __init__(self, tool: RunnableTool, hooks: Sequence[Hook]) -> None:
         self._tool = tool
-        self._hooks = rounds_of(tool.definition.name, hooks)
+        self._hooks = around_hooks(tool.definition.name, hooks)
         super().__init__(touches_state=any(hook.takes_context for hook in self._hooks))
 
     @property
@@ -62,7 +62,7 @@ class HookedTool(StatefulTool):
         try:
             value = await Chain(run, site, (*self._hooks, inner), None).run(given)
         except BaseException as error:
-            if not isinstance(sole(error), _Paused):
+            if not isinstance(only_error(error), _Paused):
                 raise
             return ToolOutcome("", pending=True)
         outcome = inner.outcome
@@ -75,7 +75,9 @@ class HookedTool(StatefulTool):
             return ToolOutcome(result.text, media=result.media)
         answer = None if outcome.answer is None else Answer(result.text)
         media = [*outcome.media, *result.media]
-        return replace(outcome, content=result.text, answer=answer, unheard=answer is not None, media=media)
+        return replace(
+            outcome, content=result.text, answer=answer, not_streamed=answer is not None, media=media
+        )
 
 
 class HookedDelegation(HookedTool):
@@ -89,7 +91,7 @@ class HookedDelegation(HookedTool):
         return self._tool.team
 
 
-class _Inner(Piece):
+class _Inner(Link):
     """The tool itself, at the end of a chain of hooks."""
 
     is_async = True
@@ -123,7 +125,7 @@ class _Inner(Piece):
         if site.slot is not None:  # what is called now may take long, and does not touch the state itself
             site.slot.passed()
         running = self._tool.run(self._run, replace(site, call=call, alone=False, slot=None))
-        async with OffTurn():
+        async with Ungated():
             self.outcome = await asyncio.create_task(running, context=self._outside)
         if self.outcome.pending:
             raise _Paused

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from kern._error_text import text_of
+from kern._error_text import message_of
 from kern.models.base import Model
 from kern.run.events import EventSource
 from kern.run.output import AnyRunOutput, RunOutput, RunStatus, TeamRunOutput
@@ -81,4 +81,8 @@ def end_output(output: RunOutput | TeamRunOutput, error: BaseException) -> None:
     if isinstance(error, asyncio.CancelledError):
         output.status, output.error, output.error_type = RunStatus.cancelled, None, None
     else:
-        output.status, output.error, output.error_type = RunStatus.error, text_of(error), type(error).__name__
+        output.status, output.error, output.error_type = (
+            RunStatus.error,
+            message_of(error),
+            type(error).__name__,
+        )

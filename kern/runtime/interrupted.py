@@ -10,13 +10,13 @@ from kern.runtime.run_tree import Run
 NOT_DECIDED = "[Not carried out: a person has not decided on it.]"
 
 
-def left_open(run: Run) -> list[Message]:
+def closing_messages(run: Run) -> list[Message]:
     """What the conversation of a run that is cut short still lacks."""
     said = run.out.unfinished
-    return [*open_results(run), *([Message("assistant", said)] if said else [])]
+    return [*results_of_open_calls(run), *([Message("assistant", said)] if said else [])]
 
 
-def open_results(run: Run) -> list[Message]:
+def results_of_open_calls(run: Run) -> list[Message]:
     """What is known of delegations that have not come to a result, and of calls that wait for a person."""
     waiting = {requirement.tool_call_id for requirement in run.requirements}
     results = []
@@ -43,11 +43,11 @@ def _outcome(child: Run) -> str:
         return f"{label}: {output.last_turn or output.get_content_as_string()}"
     waits = output.status is RunStatus.paused
     how = "waits for a person and has not answered." if waits else "had not answered when the run ended."
-    done = deeds(child, "no result; it may have acted all the same")
+    done = summary_of_calls(child, "no result; it may have acted all the same")
     return "\n".join([f"{label} {how}", *([done] if done else [])])
 
 
-def deeds(run: Run, of_unfinished: str = "") -> str:
+def summary_of_calls(run: Run, of_unfinished: str = "") -> str:
     """What a run that has not answered had done by its calls: nobody is to do it again unknowingly.
 
     Args:
@@ -61,7 +61,7 @@ def deeds(run: Run, of_unfinished: str = "") -> str:
         if execution.result is not None:
             lines.append(f"- {execution.tool_name}: {execution.result}")
         elif children:
-            lines += [deeds(child, of_unfinished) for child in children]
+            lines += [summary_of_calls(child, of_unfinished) for child in children]
         elif of_unfinished and execution.tool_call_id not in waiting:
             lines.append(f"- {execution.tool_name}: {of_unfinished}")
     done = "\n".join(line for line in lines if line)

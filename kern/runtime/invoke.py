@@ -16,10 +16,10 @@ from kern.runtime.return_values import Listener, called_anew, close_unused, ende
 from kern.runtime.run_tree import Run
 from kern.state.call_state import CallState
 from kern.state.enclosing_calls import inside
-from kern.state.shared_state import Writer
+from kern.state.shared_state import Author
 from kern.state.stepping import step
 from kern.state.transaction import keeps_edits
-from kern.state.transaction_block import Handle
+from kern.state.transaction_block import CallStateHandle
 from kern.state.turn_order import TurnSlot
 from kern.tools.signature import Kind
 
@@ -58,7 +58,7 @@ class FunctionCall:
             self.context = _context(run, self.state)
 
     async def carry_out(self, function: Callable[[], Any], *, is_async: bool) -> Any:
-        """Call `function`, an async one on the loop; returns what it comes to, a generator as `Pieces`."""
+        """Call `function`, an async one on the loop; returns what it comes to, a generator as `Chunks`."""
 
         def begun() -> Any:
             if self._start is not None:
@@ -182,10 +182,12 @@ async def invoke(
 
 def _state(run: Run, function: str, tool_call_id: str | None, slot: TurnSlot | None) -> CallState:
     """The transaction for one call."""
-    writer = Writer(run.run_id, run.source.path, function, tool_call_id)
+    author = Author(run.run_id, run.source.path, function, tool_call_id)
     tree = run.tree
-    shape = tree.request.state.shape
-    return CallState(tree.scope, writer, session=tree.session.key, owner=tree, shape=shape, slot=slot)
+    state_type = tree.request.state.state_type
+    return CallState(
+        tree.shared_state, author, session=tree.session.key, owner=tree, state_type=state_type, slot=slot
+    )
 
 
 def _context(run: Run, call: CallState) -> RunContext[Any]:
@@ -200,8 +202,8 @@ def _context(run: Run, call: CallState) -> RunContext[Any]:
         metadata=request.metadata,
         agent_id=None if run.spec.is_team else run.spec.id,
         team_id=run.spec.id if run.spec.is_team else above,
-        tool_call_id=call.writer.tool_call_id,
+        tool_call_id=call.author.tool_call_id,
         parent_run_id=source.parent_run_id,
         messages=lambda: run.messages,
-        state=Handle(call),
+        state=CallStateHandle(call),
     )

@@ -21,7 +21,7 @@ from kern.errors import SessionBusyError, SessionError, StoreError
 from kern.runtime.debug import log
 from kern.runtime.request import OnBusy
 from kern.runtime.session import LiveSession
-from kern.runtime.session_run import Ending
+from kern.runtime.session_run import SessionRun
 
 LEASE_SECONDS = 30.0
 """For how long a holder that has died keeps others out."""
@@ -164,7 +164,9 @@ class Lease:
 
 
 @asynccontextmanager
-async def turn(session: LiveSession, ending: Ending, on_busy: OnBusy, run_id: str) -> AsyncIterator[Lease]:
+async def turn(
+    session: LiveSession, session_run: SessionRun, on_busy: OnBusy, run_id: str
+) -> AsyncIterator[Lease]:
     """The session is this run's alone, inside the block.
 
     Raises:
@@ -179,10 +181,10 @@ async def turn(session: LiveSession, ending: Ending, on_busy: OnBusy, run_id: st
         try:
             if not await lease.acquire(wait=on_busy == "queue"):
                 raise SessionBusyError(session.session_id)
-            ending.exclusive = True
+            session_run.exclusive = True
             yield lease
         finally:
-            ending.exclusive = False
+            session_run.exclusive = False
             await lease.released()
     finally:
         session.turn.release()

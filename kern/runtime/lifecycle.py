@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
-from kern._error_text import text_of
+from kern._error_text import message_of
 from kern._log import named
 from kern._sync.offload import off_loop
-from kern._sync.shield import outlast
+from kern._sync.shield import wait_until_done
 from kern.db.base import RunRow
 from kern.errors import KernError, RunDeadlineExceeded, StoreError, UsageError
 from kern.run.events import RunCompletedEvent, SessionStateConflictEvent
@@ -26,19 +26,19 @@ from kern.runtime.identity import end_output
 from kern.runtime.lease import Lease
 from kern.runtime.pause import row_extras
 from kern.runtime.reconcile import RowsWithConflicts
-from kern.runtime.run_end import seal
-from kern.runtime.run_start import Beginning
-from kern.runtime.run_tree import Run, RunRequest, Tree
+from kern.runtime.run_end import end_run
+from kern.runtime.run_start import RunStart
+from kern.runtime.run_tree import Run, RunRequest, RunTree
 from kern.runtime.session import LiveSession, live_sessions
-from kern.runtime.started_runs import starting_call
+from kern.runtime.started_runs import current_started_runs
 from kern.runtime.stream import EventBuffer
 from kern.state.call_state import CallState
 from kern.state.codec import decode
 from kern.state.enclosing_calls import enclosing_call
 from kern.state.merge import Conflict
-from kern.state.shared_state import Writer
-from kern.state.stepping import OffTurn
-from kern.state.transaction_block import Handle
+from kern.state.shared_state import Author
+from kern.state.stepping import Ungated
+from kern.state.transaction_block import CallStateHandle
 
 log: Final = named("kern")
 
@@ -58,9 +58,9 @@ async def execute(
         StoreError: The end could not be committed.
         CancelledError: The calling task was cancelled; the end is committed.
     """
-    async with OffTurn():  # a tool that runs this must not make it wait for the tool's own turns
+    async with Ungated():  # a tool that runs this must not make it wait for the tool's own turns
         deadline = Deadline(request.timeout)
-        active, caller = ActiveRun(request), starting_call()
+        active, caller = ActiveRun(request), current_started_runs()
         if caller is not None and not caller.add(active):
             raise asyncio.CancelledError("the call that starts this run has been cut short")
         try:
@@ -78,19 +78,19 @@ async def _in_session(
     """The run, for which its session is in use."""
     request = active.request
     session = live_sessions.enter(request.db, request.session_id)
-    ending = session.expect(request.run_id, buffer)
+    session_run = session.register_run(request.run_id, buffer)
     try:
         outer = enclosing_call(session.key)
         if outer is not None and not outer.has_state():
             outer = None
-        beginning = Beginning(active, session, ending, outer, buffer, listen)
+        start = RunStart(active, session, session_run, outer, buffer, listen)
         async with AsyncExitStack() as held:
             try:
                 with active.waiting():
                     async with deadline.inside():
-                        run, leases = await beginning.begun(held)
+                        run, leases = await start.begin(held)
             except RunStored as stored:
-                run = beginning.ended_before(stored.output)
+                run = start.already_ended(stored.output)
                 if buffer is not None:  # whatever else its consumer wants to hear
                     buffer.put(terminal_event(run, None))
                 return run.output
@@ -100,12 +100,12 @@ async def _in_session(
                 if buffer is not None:
                     buffer.begin()
                 return await _run_and_commit(active, run, outer, leases, deadline)
-        async with beginning.ended_early(early) as run:
+        async with start.ended_early(early) as run:
             failure = None if isinstance(early, RunStopped) else early
             _note(run, asyncio.CancelledError() if failure is None else failure)
             return await _finish(run, outer, failure)
     finally:
-        session.ended(ending)
+        session.unregister_run(session_run)
         live_sessions.leave(session)
 
 
@@ -115,7 +115,7 @@ async def _run_and_commit(
     tree = run.tree
     failure: BaseException | None = None
     listening, subscribed = run.out.hears_events and outer is None, False
-    run.fate.enter()
+    run.cancel_token.enter()
     try:
         try:
             await _seed(tree, run)
@@ -135,9 +135,13 @@ async def _run_and_commit(
         except BaseException as error:  # noqa: BLE001 - raised again below, once the end is committed
             _note(run, error)
             failure = error
-            if isinstance(error, asyncio.CancelledError) and run.fate.entered and run.fate.stopped:
-                failure = error if run.fate.cancelled_from_outside else None
-        run.fate.leave()
+            if (
+                isinstance(error, asyncio.CancelledError)
+                and run.cancel_token.entered
+                and run.cancel_token.stopped
+            ):
+                failure = error if run.cancel_token.cancelled_from_outside else None
+        run.cancel_token.leave()
         return await _finish(run, outer, failure)
     finally:
         if subscribed:
@@ -147,7 +151,7 @@ async def _run_and_commit(
 async def _finish(run: Run, outer: CallState | None, failure: BaseException | None) -> Output:
     """Write the end of the run, whatever it is, and only then tell it and raise it."""
     tree = run.tree
-    failure = await seal(run, failure)
+    failure = await end_run(run, failure)
     if tree.audience.recorded is not None:
         run.output.events += [*tree.audience.recorded, terminal_event(run, failure)]
     try:
@@ -201,7 +205,7 @@ def _note(run: Run, error: BaseException) -> None:
 
 def _unsaved(run: Run, error: BaseException, failure: BaseException | None) -> BaseException:
     """What to raise for a run whose end is not in the database."""
-    log.error("the end of run %s is not saved: %s", run.run_id, text_of(error))
+    log.error("the end of run %s is not saved: %s", run.run_id, message_of(error))
     if run.output.session_state is None:
         run.output.session_state = run.tree.state()
     if isinstance(failure, asyncio.CancelledError):
@@ -213,22 +217,22 @@ def _unsaved(run: Run, error: BaseException, failure: BaseException | None) -> B
     return error
 
 
-async def _seed(tree: Tree, run: Run) -> None:
+async def _seed(tree: RunTree, run: Run) -> None:
     """Merge the run's own `session_state=` into the session, as a transaction."""
     request = tree.request
     given = request.session_state
     if given is None:
         return
-    writer = Writer(run.run_id, run.source.path, "session_state")
-    call = CallState(tree.scope, writer, session=tree.session.key, owner=tree)
-    handle = Handle(call)
+    author = Author(run.run_id, run.source.path, "session_state")
+    call = CallState(tree.shared_state, author, session=tree.session.key, owner=tree)
+    handle = CallStateHandle(call)
     async with handle.transaction() as state:
         base = request.state.default() if request.overwrite_state else state
-        handle.assign(request.state.shape.lay_over(base, given))
+        handle.assign(request.state.state_type.lay_over(base, given))
     call.end(commit=False)
 
 
-async def _end(tree: Tree, outer: CallState | None, failure: BaseException | None) -> None:
+async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | None) -> None:
     """Write the end of the run, so that no cancellation of this task reaches the commit."""
     if outer is not None:
         outer.owner.enclosed.append(tree)
@@ -254,7 +258,7 @@ async def _end(tree: Tree, outer: CallState | None, failure: BaseException | Non
             cancelled = error
             commit = asyncio.create_task(tree.session.commit(rows, unsaved=take_note))
         patience = None if cancelled is None else COMMIT_SECONDS
-        cancelled = await outlast(commit, seconds=patience, grace=COMMIT_SECONDS) or cancelled
+        cancelled = await wait_until_done(commit, seconds=patience, grace=COMMIT_SECONDS) or cancelled
         if not commit.done():
             commit.add_done_callback(_log_late_end)
             late = StoreError(
@@ -294,10 +298,10 @@ async def _committing(
     return ended
 
 
-async def _last_state(tree: Tree) -> dict[str, Any]:
+async def _last_state(tree: RunTree) -> dict[str, Any]:
     """The session state for the output: as a rule this run was the last one to use the session."""
     session = tree.session
-    state = session.state.given_away() if session.users == 1 else None
+    state = session.state.take_tree() if session.users == 1 else None
     return await off_loop(len(session.state.text), tree.state) if state is None else state
 
 
@@ -306,10 +310,10 @@ def _log_late_end(commit: asyncio.Future[Any]) -> None:
         return
     error = commit.exception()
     if error is not None:
-        log.error("a late commit failed: %s", text_of(error))
+        log.error("a late commit failed: %s", message_of(error))
 
 
-def rows_of(tree: Tree) -> list[RunRow]:
+def rows_of(tree: RunTree) -> list[RunRow]:
     """The rows of all runs of the tree, and of those nested in its calls."""
     rows = [_row(run) for run in tree.runs]
     for nested in tree.enclosed:

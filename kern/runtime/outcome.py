@@ -34,7 +34,7 @@ class Answer:
 
 
 @dataclass(slots=True, frozen=True)
-class Again:
+class RetryAnswer:
     """The answer will not do; the model is told why, and asked again."""
 
     message: str
@@ -50,9 +50,9 @@ class ToolOutcome:
         stop: The run ends with this turn.
         pending: It waits for a person; the run pauses once the other calls of the turn are done.
         answer: The run ends with this turn, and this is its answer.
-        unheard: A consumer of the answer alone has not had it yet.
+        not_streamed: A consumer of the answer alone has not had it yet.
         media: Pictures and other things that came with the text.
-        media_told: They are mentioned in the text, and the model is not sent them.
+        media_in_text: They are mentioned in the text, and the model is not sent them.
         show: The text is part of the run's content.
     """
 
@@ -61,15 +61,15 @@ class ToolOutcome:
     stop: bool = False
     pending: bool = False
     answer: Answer | None = None
-    unheard: bool = False
+    not_streamed: bool = False
     media: Sequence[Media] = ()
-    media_told: bool = False
+    media_in_text: bool = False
     show: bool = False
 
     def to_dict(self, shelf: Shelf) -> dict[str, Any]:
         """The outcome as JSON; its media are on the shelf."""
         data: dict[str, Any] = {"content": self.content}
-        data.update({name: True for name in _FLAGS if getattr(self, name)})
+        data.update({key: True for key, name in _FLAGS.items() if getattr(self, name)})
         if self.answer is not None:
             data["answer"] = {
                 "content": jsonable(self.answer.content),
@@ -86,13 +86,18 @@ class ToolOutcome:
         """The reverse of `to_dict`."""
         return cls(
             data["content"],
-            **{name: True for name in _FLAGS if name in data},
+            **{name: True for key, name in _FLAGS.items() if key in data},
             answer=Answer(**data["answer"]) if "answer" in data else None,
             media=[kind.from_dict(item) for name, kind in MEDIA.items() for item in data.get(name, ())],
         )
 
 
-_FLAGS = tuple(flag.name for flag in fields(ToolOutcome) if flag.default is False)
+_STORED_AS = {"not_streamed": "not_streamed", "media_in_text": "media_in_text"}
+"""Flags whose key in a stored row differs from their name: rows of version 0.2 must stay readable."""
+
+_FLAGS = {
+    _STORED_AS.get(flag.name, flag.name): flag.name for flag in fields(ToolOutcome) if flag.default is False
+}
 
 
 class Start:
@@ -117,7 +122,7 @@ class Start:
         except IndexError:
             raise ToolError("the run ended before the call began") from None
 
-    def never(self) -> bool:
+    def prevent(self) -> bool:
         """It has not begun, and cannot any more."""
         try:
             return self._open.pop()

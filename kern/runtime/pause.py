@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from kern.db.base import RunRow
 from kern.messages import Media, Message, Shelf, check_types
 from kern.run.output import AnyRunOutput, RunStatus, output_from_dict
-from kern.runtime.interrupted import open_results
+from kern.runtime.interrupted import results_of_open_calls
 from kern.runtime.progress import Progress
 from kern.runtime.run_tree import Run
 from kern.runtime.stored_runs import media_of, reading
@@ -102,7 +102,7 @@ class Pause:
     def media(self) -> list[Media]:
         """All media in it."""
         of_messages = [media for message in (*self.messages, *self.input) for media in message.media]
-        of_calls = [media for outcome in self.progress.ended.values() for media in outcome.media]
+        of_calls = [media for outcome in self.progress.finished_calls.values() for media in outcome.media]
         return [*of_messages, *of_calls, *media_of(self.output)]
 
 
@@ -124,7 +124,7 @@ def row_extras(run: Run, shelf: Shelf) -> dict[str, Any]:
     if run.output.status is RunStatus.paused:
         extras["paused"] = Pause.of(run).to_dict(shelf)
         # What is stored as the conversation is whole, so that other runs can be told of it meanwhile.
-        conversation = [*run.output.messages, *open_results(run)]
+        conversation = [*run.output.messages, *results_of_open_calls(run)]
         extras["messages"] = [message.to_dict(shelf) for message in conversation]
     if run.spec.stores_children:
         extras["member_responses"] = [child.output.to_dict(shelf) for child in run.children]

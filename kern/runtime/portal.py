@@ -16,8 +16,8 @@ from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
 from kern._sync.fork import after_fork_in_child
-from kern._sync.shield import look_at, outlast
-from kern._sync.threads import place_given_up
+from kern._sync.shield import retrieve_error, wait_until_done
+from kern._sync.threads import thread_place_released
 from kern.errors import UsageError
 from kern.state.enclosing_calls import active_calls
 
@@ -71,7 +71,7 @@ class Portal:
                 "method instead (arun, aprint_response, aget_session_state, ...)"
             )
         job = _Job(function)
-        with place_given_up(), ExitStack() as given_up:
+        with thread_place_released(), ExitStack() as given_up:
             for call in active_calls():  # a call whose run is cancelled takes what it waits for with it
                 given_up.enter_context(call.dependents.cancelled_by(job.cancel))
             self._running_loop().call_soon_threadsafe(job.start)
@@ -152,9 +152,9 @@ class _Job:
     async def wait_in_task(self) -> Any:
         """The result, for a task of another loop."""
         waiter = asyncio.wrap_future(self._result)
-        cancelled = await outlast(waiter, grace=_INTERRUPT_SECONDS, on_cancel=self.cancel)
+        cancelled = await wait_until_done(waiter, grace=_INTERRUPT_SECONDS, on_cancel=self.cancel)
         if cancelled is not None:
-            look_at(waiter)
+            retrieve_error(waiter)
             raise cancelled
         return waiter.result()
 

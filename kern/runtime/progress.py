@@ -22,30 +22,30 @@ class Progress:
     """How far a run has come, beside its conversation and what it has said; a pause does not end it.
 
     Args:
-        own: What the run has used itself, without the runs below it.
+        own_metrics: What the run has used itself, without the runs below it.
         requests: Requests to models, those that failed included.
         tool_calls: Calls that count towards its limit.
         has_called: A turn has called a tool: a `tool_choice` that forces a call has had its effect.
         sent_back: How often a tool, or the check of the answer, has had the model try again.
-        ended: What calls of the last turn have come to, where others of that turn wait for a person.
-        begun: The calls of the last turn that were begun before a pause.
+        finished_calls: What calls of the last turn have come to, where others of that turn wait for a person.
+        begun_calls: The calls of the last turn that were begun before a pause.
         answers: Answers of people, by tool call id.
     """
 
-    own: Metrics = field(default_factory=Metrics)
+    own_metrics: Metrics = field(default_factory=Metrics)
     requests: int = 0
     tool_calls: int = 0
     has_called: bool = False
     sent_back: Counter[str] = field(default_factory=Counter)
-    ended: dict[str, ToolOutcome] = field(default_factory=dict)
-    begun: dict[str, ToolExecution] = field(default_factory=dict)
+    finished_calls: dict[str, ToolOutcome] = field(default_factory=dict)
+    begun_calls: dict[str, ToolExecution] = field(default_factory=dict)
     answers: dict[str, RunRequirement] = field(default_factory=dict)
 
     def to_dict(self, shelf: Shelf) -> dict[str, Any]:
         """What of it the output and the conversation do not tell, as JSON."""
         return {
-            "own": self.own.to_dict(),
-            "settled": {call_id: outcome.to_dict(shelf) for call_id, outcome in self.ended.items()},
+            "own": self.own_metrics.to_dict(),
+            "settled": {call_id: outcome.to_dict(shelf) for call_id, outcome in self.finished_calls.items()},
             "sent_back": dict(self.sent_back),
             "requests": self.requests,
         }
@@ -61,11 +61,13 @@ class Progress:
         own = Metrics.from_dict(data["own"])
         open_calls = {call.id for call in messages[-1].tool_calls}
         return cls(
-            own=own,
+            own_metrics=own,
             requests=data.get("requests", own.requests),  # older rows do not count those that failed
             tool_calls=sum(tool.result is not None for tool in output.tools),
             has_called=any(message.tool_calls for message in messages if not message.from_history),
             sent_back=Counter({str(who): int(times) for who, times in data["sent_back"].items()}),
-            ended={call_id: ToolOutcome.from_dict(item) for call_id, item in data["settled"].items()},
-            begun={tool.tool_call_id: tool for tool in output.tools if tool.tool_call_id in open_calls},
+            finished_calls={
+                call_id: ToolOutcome.from_dict(item) for call_id, item in data["settled"].items()
+            },
+            begun_calls={tool.tool_call_id: tool for tool in output.tools if tool.tool_call_id in open_calls},
         )

@@ -13,7 +13,7 @@ from kern.errors import StoreError
 from kern.state.codec import decode, encode
 from kern.state.merge import Conflict
 from kern.state.patch import apply, diff
-from kern.state.shared_state import Change, Taken, Writer, numbered, replayed
+from kern.state.shared_state import Author, Change, Snapshot, numbered, replayed
 from kern.state.state_spec import StateSpec
 
 RowsWithConflicts = Callable[[Sequence[Conflict]], Sequence[RunRow]]
@@ -29,7 +29,7 @@ class Reconciler:
 
     Args:
         base: The session as this process last saw it stored; version 0 if it was not.
-        taken: The live state.
+        snapshot: The live state.
         version: The state's version.
         spec: What is declared of the state.
         known: Conflicts that were met before.
@@ -39,27 +39,27 @@ class Reconciler:
     def __init__(
         self,
         base: SessionRow,
-        taken: Taken,
+        snapshot: Snapshot,
         version: int,
         spec: StateSpec,
         known: Sequence[Conflict],
         rows: RowsWithConflicts,
     ) -> None:
         self._base = base
-        self._taken = taken
+        self._taken = snapshot
         self._version = version
         self._spec = spec
         self._known = known
         self._rows = rows
         self.conflicts: Sequence[Conflict] = known
-        self.text: bytes = taken.text
+        self.text: bytes = snapshot.text
         """What is stored, after the call."""
 
     def __call__(self, stored: SessionRow | None) -> StateWrite:
         """The resolver of the commit; the database may call it again."""
-        base, taken = self._base, self._taken
-        self.text, self.conflicts = taken.text, self._known
-        changes, version = taken.changes, self._version
+        base, snapshot = self._base, self._taken
+        self.text, self.conflicts = snapshot.text, self._known
+        changes, version = snapshot.changes, self._version
         if stored is not None and (stored.state, stored.state_version) != (base.state, base.state_version):
             changes = self._merge(stored)
             version = max(version, stored.state_version)
@@ -75,16 +75,16 @@ class Reconciler:
         )
 
     def _merge(self, stored: SessionRow) -> list[Change]:
-        spec, taken = self._spec, self._taken
-        start, theirs, ours = decode(self._base.state), decode(stored.state), decode(taken.text)
+        spec, snapshot = self._spec, self._taken
+        start, theirs, ours = decode(self._base.state), decode(stored.state), decode(snapshot.text)
         # Bringing the state up to date is no work of ours that could be merged: it is done to theirs as well.
-        own = list(dropwhile(lambda change: change.automatic, taken.changes))
-        for change in taken.changes[: len(taken.changes) - len(own)]:
+        own = list(dropwhile(lambda change: change.automatic, snapshot.changes))
+        for change in snapshot.changes[: len(snapshot.changes) - len(own)]:
             start = apply(start, change.patch)
         upgrades = []
         for step in spec.upgrades(theirs, stored.state_version):
             patch = diff(theirs, step.tree)
-            upgrades.append(Change(0, patch, Writer(tool=step.name), automatic=True))
+            upgrades.append(Change(0, patch, Author(tool=step.name), automatic=True))
             theirs = step.tree
         result = spec.merge(start, theirs, ours)
         self.text, merged = encode(result.value)
@@ -94,15 +94,15 @@ class Reconciler:
 
 def change_row(session_id: str, change: Change) -> ChangeRow:
     """A change as the log keeps it."""
-    writer = change.writer
+    author = change.author
     return ChangeRow(
         session_id=session_id,
         revision=change.revision,
         patch=to_json(change.patch),
-        agent_path=to_json(writer.agent_path),
-        run_id=writer.run_id,
-        tool=writer.tool,
-        tool_call_id=writer.tool_call_id,
+        agent_path=to_json(author.agent_path),
+        run_id=author.run_id,
+        tool=author.tool,
+        tool_call_id=author.tool_call_id,
         created_at=change.created_at,
     )
 
@@ -123,7 +123,7 @@ def change_of(row: ChangeRow) -> Change:
             f"newer version: {error}"
         ) from error
     return Change(
-        row.revision, patch, Writer(row.run_id, tuple(path), row.tool, row.tool_call_id), row.created_at
+        row.revision, patch, Author(row.run_id, tuple(path), row.tool, row.tool_call_id), row.created_at
     )
 
 

@@ -19,7 +19,7 @@ from kern.runtime.hooked_tool import HookedTool
 from kern.runtime.lease import Lease, lease_of_run
 from kern.runtime.pause import Pause
 from kern.runtime.request import RunInput
-from kern.runtime.run_tree import DelegatingTool, Run, RunnerSpec, Tree
+from kern.runtime.run_tree import DelegatingTool, Run, RunnerSpec, RunTree
 from kern.runtime.session import LiveSession
 from kern.runtime.stored_runs import fill_media, reading
 from kern.runtime.tool_calls import FunctionTool
@@ -87,7 +87,7 @@ def _claim(db: Db, run_id: str, untouched: Callable[[], Awaitable[bool]] | None 
     )
 
 
-async def restore(tree: Tree, spec: RunnerSpec) -> Run:
+async def restore(tree: RunTree, spec: RunnerSpec) -> Run:
     """The top-level run of a request to go on, with the members' runs below it.
 
     Raises:
@@ -178,7 +178,7 @@ async def _restore(run: Run, row: RunRow, pause: Pause, answers: dict[str, RunRe
     output.status = RunStatus.running
     output.requirements = []
     run.output = output
-    run.tree.ledger.resume(run.progress.own, run.progress.tool_calls)
+    run.tree.ledger.resume(run.progress.own_metrics, run.progress.tool_calls)
     await _restore_children(run, answers)
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from kern.errors import ToolError
-from kern.tools.result import Pieces
+from kern.tools.result import Chunks
 from kern.tools.signature import kind_of
 
 _CACHED = type(functools.cache(lambda: None))
@@ -73,11 +73,11 @@ def called_anew(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def collect(pieces: Iterable[Any], listener: Listener | None) -> Pieces:
+def collect(pieces: Iterable[Any], listener: Listener | None) -> Chunks:
     """Run an iterator to its end."""
     if inspect.isgenerator(pieces) and inspect.getgeneratorstate(pieces) == inspect.GEN_CLOSED:
         raise ToolError(_USED_UP)
-    collected = Pieces()
+    collected = Chunks()
     for piece in pieces:
         collected.append(piece)
         if listener is not None:
@@ -85,11 +85,11 @@ def collect(pieces: Iterable[Any], listener: Listener | None) -> Pieces:
     return collected
 
 
-async def collect_async(pieces: AsyncIterator[Any], listener: Listener | None) -> Pieces:
+async def collect_async(pieces: AsyncIterator[Any], listener: Listener | None) -> Chunks:
     """Run an async iterator to its end."""
     if inspect.isasyncgen(pieces) and pieces.ag_frame is None:
         raise ToolError(_USED_UP)
-    collected = Pieces()
+    collected = Chunks()
     async for piece in pieces:
         collected.append(piece)
         if listener is not None:

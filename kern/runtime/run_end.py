@@ -5,27 +5,27 @@ from __future__ import annotations
 import asyncio
 import time
 
-from kern._error_text import is_failure, text_of, told
+from kern._error_text import error_text, is_failure, message_of
 from kern.errors import CheckError, KernError
 from kern.run.output import RunStatus
 from kern.runtime.identity import end_output
 from kern.runtime.run_tree import Run, log
 
-KEEPS_SECONDS = 0.005
+YIELD_SECONDS = 0.005
 """How long a run may keep the event loop, if none of its turns takes longer."""
 
 
-async def give_way(run: Run) -> None:
+async def yield_to_loop(run: Run) -> None:
     """Let others have a turn of the event loop, between two of the run's, if it was long ago.
 
     A model and tools that never wait would keep the loop: no timeout could fire, and no other run go on.
     """
-    if time.perf_counter() - run.kept_since > KEEPS_SECONDS:
+    if time.perf_counter() - run.last_yield > YIELD_SECONDS:
         await asyncio.sleep(0)
-        run.kept_since = time.perf_counter()
+        run.last_yield = time.perf_counter()
 
 
-def check(run: Run) -> None:
+def check_may_go_on(run: Run) -> None:
     """See that the run may go on, between two turns.
 
     Raises:
@@ -34,21 +34,21 @@ def check(run: Run) -> None:
     tree, stopped = run.tree, run
     late = tree.top.deadline is not None and tree.top.deadline.expired
     left = tree.audience.gone
-    while not stopped.fate.stopped and stopped.parent is not None:
+    while not stopped.cancel_token.stopped and stopped.parent is not None:
         stopped = stopped.parent
-    if stopped.fate.stopped or tree.fate.cut_short or late or left:
+    if stopped.cancel_token.stopped or tree.cancel_token.cut_short or late or left:
         raise asyncio.CancelledError
-    run.fate.go_on()
+    run.cancel_token.go_on()
 
 
 def failure_of(run: Run, error: BaseException) -> BaseException | None:
     """What has ended the run, as it is raised, and as its output says it; None for a stop of its own."""
     if isinstance(error, asyncio.CancelledError):
         end_output(run.output, error)
-        return error if run.fate.cancelled_from_outside or not run.fate.stopped else None
+        return error if run.cancel_token.cancelled_from_outside or not run.cancel_token.stopped else None
     if not is_failure(error):
         return error
-    failure = error if isinstance(error, KernError) else KernError(told(error))
+    failure = error if isinstance(error, KernError) else KernError(error_text(error))
     if failure is not error:
         failure.__cause__ = error
     end_output(run.output, failure)
@@ -58,38 +58,38 @@ def failure_of(run: Run, error: BaseException) -> BaseException | None:
     return failure
 
 
-async def seal(run: Run, failure: BaseException | None) -> BaseException | None:
+async def end_run(run: Run, failure: BaseException | None) -> BaseException | None:
     """The run ends, and cannot be stopped any more; returns what is raised.
 
     One that was stopped before ends as a cancelled one, whatever else it has come to: `cancel_run` has said
     so. What its tools have started goes on only after an end that is none of these.
     """
     output = run.output
-    if run.fate.seal() and not isinstance(failure, asyncio.CancelledError):
+    if run.cancel_token.seal() and not isinstance(failure, asyncio.CancelledError):
         if failure is not None:
-            log.warning("run %s was cancelled, and failed at its end: %s", run.run_id, text_of(failure))
+            log.warning("run %s was cancelled, and failed at its end: %s", run.run_id, message_of(failure))
         if output.status is not RunStatus.cancelled:
             run.abandon()
             run.requirements.clear()
         end_output(output, asyncio.CancelledError())
         failure = None
-    if run.starts is None:
+    if run.started_runs is None:
         return failure
     if output.status in (RunStatus.completed, RunStatus.paused):
-        run.starts.hand_over()
+        run.started_runs.hand_over()
         return failure
     try:
-        await run.starts.give_up()
+        await run.started_runs.give_up()
     except asyncio.CancelledError as error:
         end_output(output, error)
         return error
     return failure
 
 
-def only_what_fits(run: Run) -> None:
+def drop_unfit_content(run: Run) -> None:
     """With a schema the content is a value that fits, of a run that is completed; or nothing."""
     output = run.output
-    declined = run.declined and isinstance(output.content, str)
+    declined = run.model_refused and isinstance(output.content, str)
     if declined or output.status is not RunStatus.completed:
         output.last_turn = output.content if declined else None
         output.content, output.content_type = None, "str"

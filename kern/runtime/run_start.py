@@ -10,61 +10,61 @@ from kern.errors import RunConflictError, RunDeadlineExceeded, StoreError, Usage
 from kern.run.output import AnyRunOutput, RunStatus
 from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
 from kern.runtime.audience import Audience, Listen
-from kern.runtime.duplicates import Attempt, earlier_attempt, in_another_process
+from kern.runtime.duplicates import EarlierAttempt, earlier_attempt, in_another_process
 from kern.runtime.lease import Lease, turn
 from kern.runtime.resume import claimed, reserved, restore
-from kern.runtime.run_tree import Run, Tree
+from kern.runtime.run_tree import Run, RunTree
 from kern.runtime.session import LiveSession
-from kern.runtime.session_run import Ending
+from kern.runtime.session_run import SessionRun
 from kern.runtime.stream import EventBuffer
 from kern.state.call_state import CallState
 
 
 @dataclass(slots=True, frozen=True)
-class Beginning:
+class RunStart:
     """What a run begins with.
 
     Args:
         active: The run as it was asked for.
         session: Its session, in use.
-        ending: Its end, which others may wait for.
+        session_run: Its end, which others may wait for.
         outer: The call whose copy of the state it works on, if it is started inside of one.
         buffer, listen: Who hears its events.
     """
 
     active: ActiveRun
     session: LiveSession
-    ending: Ending
+    session_run: SessionRun
     outer: CallState | None
     buffer: EventBuffer | None
     listen: Listen
 
-    async def begun(self, held: AsyncExitStack) -> tuple[Run, list[Lease]]:
+    async def begin(self, held: AsyncExitStack) -> tuple[Run, list[Lease]]:
         """Wait for the session; the run, ready to be driven, and what it has to itself as long as `held` is
         open.
         """
         request, session, outer = self.active.request, self.session, self.outer
         if outer is None:
-            await session.settled(self.ending)
+            await session.wait_for_abandoned_runs(self.session_run)
         on_busy = request.on_busy if outer is None else "share"
         leases: list[Lease] = []
         if on_busy != "share" and not session.has_turn:
-            own = turn(session, self.ending, on_busy, request.run_id)
+            own = turn(session, self.session_run, on_busy, request.run_id)
             leases.append(await held.enter_async_context(own))
-        attempt: Attempt | None = None
+        attempt: EarlierAttempt | None = None
         if request.on_duplicate is None:
             await held.enter_async_context(session.loaded(request.state, request.user_id))
         else:
             attempt = await self._looked_up(held, leases)
         if outer is None:
-            await session.settle(request.state)
+            await session.migrate(request.state)
         elif request.resume is not None:  # its rows would say that it waits until that call's run ends
             raise UsageError(
                 f"run {request.run_id!r} is of the session whose state the calling function has: "
                 "continue it before the function touches session_state, or outside of it"
             )
         else:
-            session.check_settled(request.state)
+            session.check_migrated(request.state)
         if request.resume is None:
             return self._new(attempt), leases
         leases.append(await held.enter_async_context(claimed(request.db, request.run_id)))
@@ -91,7 +91,7 @@ class Beginning:
             async with claimed(request.db, request.run_id):
                 yield await restore(self._tree(), request.spec)
 
-    async def _looked_up(self, held: AsyncExitStack, leases: list[Lease]) -> Attempt | None:
+    async def _looked_up(self, held: AsyncExitStack, leases: list[Lease]) -> EarlierAttempt | None:
         """Have the session, and see that nothing else bears the id that the caller has given."""
         request, session = self.active.request, self.session
         loaded = session.loaded(request.state, request.user_id, run_id=request.run_id)
@@ -107,7 +107,7 @@ class Beginning:
             row = await request.db.load_run(request.run_id)  # another process may have ended it meanwhile
         return await earlier_attempt(request, row)
 
-    def ended_before(self, output: AnyRunOutput) -> Run:
+    def already_ended(self, output: AnyRunOutput) -> Run:
         """The run as it is stored; nothing is done.
 
         Raises:
@@ -126,7 +126,7 @@ class Beginning:
         output.session_state = run.tree.state()
         return run
 
-    def _new(self, attempt: Attempt | None = None) -> Run:
+    def _new(self, attempt: EarlierAttempt | None = None) -> Run:
         request = self.active.request
         self.active.tree = tree = self._tree()
         run = Run(tree, request.spec, request.input, request.run_id)
@@ -135,8 +135,8 @@ class Beginning:
             run.output.tools += attempt.output.tools
         return run
 
-    def _tree(self) -> Tree:
-        scope = self.session.state if self.outer is None else self.outer.enclosed_scope()
+    def _tree(self) -> RunTree:
+        shared_state = self.session.state if self.outer is None else self.outer.nested_state()
         request = self.active.request
         audience = Audience(self.buffer, self.listen, request.skip_events)
-        return Tree(request, self.session, scope, audience, self.active.fate)
+        return RunTree(request, self.session, shared_state, audience, self.active.cancel_token)

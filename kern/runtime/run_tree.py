@@ -23,24 +23,24 @@ from kern.run.output import AnyRunOutput, RunStatus
 from kern.run.requirement import RunRequirement
 from kern.runtime.audience import Audience, Out
 from kern.runtime.call_ids import CallIds
-from kern.runtime.cancel_token import Fate
+from kern.runtime.cancel_token import CancelToken
 from kern.runtime.deadline import Deadline
 from kern.runtime.debug import debug
 from kern.runtime.identity import Named, new_output, source_of
-from kern.runtime.outcome import Again, Answer, CallSite, ToolOutcome
+from kern.runtime.outcome import Answer, CallSite, RetryAnswer, ToolOutcome
 from kern.runtime.progress import Progress
 from kern.runtime.request import Retries, RunInput, RunTerms
 from kern.runtime.session import LiveSession
 from kern.runtime.sink import RunSink
-from kern.runtime.started_runs import Started
+from kern.runtime.started_runs import StartedRuns
 from kern.state.codec import decode
 from kern.state.patch import wire
-from kern.state.shared_state import Change, Scope
+from kern.state.shared_state import Change, SharedState
 from kern.usage import UsageLedger
 
 log: Final = named("kern")
 
-MOST_TRIES_AGAIN = 3
+MAX_RETRIES_OF_ONE_KIND = 3
 """How often, in one run, each tool and the check of the answer may have the model try again."""
 
 
@@ -98,7 +98,7 @@ class Roster(Protocol):
 
 
 Step = Callable[["Run"], Awaitable[None]]
-Review = Callable[["Run", Message], Awaitable[Answer | Again]]
+Review = Callable[["Run", Message], Awaitable[Answer | RetryAnswer]]
 SinkFactory = Callable[["Run"], "RunSink"]
 
 
@@ -156,35 +156,35 @@ class RunRequest(RunTerms):
     input: RunInput
 
 
-class Tree:
+class RunTree:
     """What all runs of one request share.
 
     Args:
         request: What the application asked for.
         session: The session, in use for as long as the tree lives.
-        scope: Where calls take turns on its state.
+        shared_state: Where calls take turns on its state.
         audience: Who hears the runs.
-        fate: Whether the top-level run is stopped.
+        cancel_token: Whether the top-level run is stopped.
     """
 
     def __init__(
         self,
         request: RunTerms,
         session: LiveSession,
-        scope: Scope,
+        shared_state: SharedState,
         audience: Audience,
-        fate: Fate,
+        cancel_token: CancelToken,
     ) -> None:
         self.request = request
-        self.fate = fate
+        self.cancel_token = cancel_token
         self.session = session
-        self.scope = scope
+        self.shared_state = shared_state
         self.audience = audience
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.ledger: UsageLedger = UsageLedger(request.usage_limits)
         self.runs: list[Run] = []
         """Every run of the tree, in the order of their starts; the first is the top-level one."""
-        self.enclosed: list[Tree] = []
+        self.enclosed: list[RunTree] = []
         """Trees of nested runs that a call encloses; their rows are written with this tree's."""
 
     @property
@@ -194,21 +194,21 @@ class Tree:
 
     def state(self) -> dict[str, Any]:
         """A copy of the last committed state."""
-        state: dict[str, Any] = decode(self.scope.text)
+        state: dict[str, Any] = decode(self.shared_state.text)
         return state
 
     def state_changed(self, change: Change) -> None:
         """Tell the consumer of a commit, whichever run of the session made it."""
-        writer = change.writer
+        author = change.author
         self.audience.put(
             SessionStateChangedEvent(
                 self.top.source,
                 patch=wire(change.patch),
                 revision=change.revision,
-                agent_path=list(writer.agent_path),
-                tool=writer.tool,
-                tool_call_id=writer.tool_call_id,
-                writer_run_id=writer.run_id,
+                agent_path=list(author.agent_path),
+                tool=author.tool,
+                tool_call_id=author.tool_call_id,
+                writer_run_id=author.run_id,
             )
         )
 
@@ -228,7 +228,7 @@ class Run:
 
     source: EventSource
     output: AnyRunOutput
-    starts: Started | None = None
+    started_runs: StartedRuns | None = None
     """The runs that its tools and hooks have started; None until it is driven."""
     earlier: AnyRunOutput | None = None
     """What an attempt under the same id has come to, which failed."""
@@ -237,7 +237,7 @@ class Run:
 
     def __init__(
         self,
-        tree: Tree,
+        tree: RunTree,
         spec: RunnerSpec,
         input: RunInput,
         run_id: str,
@@ -247,7 +247,7 @@ class Run:
         speaks_for_parent: bool = False,
     ) -> None:
         self.tree = tree
-        self.fate: Fate = tree.fate if parent is None else Fate(tree.loop)
+        self.cancel_token: CancelToken = tree.cancel_token if parent is None else CancelToken(tree.loop)
         """Whether `cancel_run` or the run's own end came first."""
         self.spec: RunnerSpec = spec
         self.input = input
@@ -263,11 +263,11 @@ class Run:
         self.paused: dict[str, Run] = {}
         """Members' runs that go on after a pause, by run id."""
         self.started: float = time.perf_counter()
-        self.kept_since: float = self.started
+        self.last_yield: float = self.started
         """When the run has last let others have a turn of the event loop."""
         self.call_ids: CallIds = CallIds()
         """The ids of all tool calls in the prompt."""
-        self.declined = False
+        self.model_refused = False
         """The model's last answer is a refusal."""
         self.answered = False
         """Its output has the answer."""
@@ -313,7 +313,7 @@ class Run:
     def out_of_time(self) -> bool:
         """A cancellation that has just arrived in the run's task is that of its deadline, and no other."""
         late = self.deadline is not None and self.deadline.expired
-        return late and not self.fate.stopped and self.fate.cancelled_once
+        return late and not self.cancel_token.stopped and self.cancel_token.cancelled_once
 
     @property
     def run_id(self) -> str:
@@ -333,9 +333,9 @@ class Run:
         """
         sent_back = self.progress.sent_back
         sent_back[who] += 1
-        if sent_back[who] > MOST_TRIES_AGAIN:
+        if sent_back[who] > MAX_RETRIES_OF_ONE_KIND:
             raise ModelBehaviorError(
-                f"{self.spec.label}: {who} has sent the model back {MOST_TRIES_AGAIN} times, "
+                f"{self.spec.label}: {who} has sent the model back {MAX_RETRIES_OF_ONE_KIND} times, "
                 f"and still: {complaint}"
             )
 

@@ -11,11 +11,11 @@ from kern.db.base import Commit, Committed, Db, SessionRow
 from kern.db.in_memory import InMemoryDb
 from kern.errors import InvalidStateError, SessionDeletedError, SessionOwnershipError, StoreError
 from kern.runtime.busy_watch import BusyWatch
-from kern.runtime.commit_attempt import Attempt, Doubt
+from kern.runtime.commit_attempt import CommitAttempt, Doubt
 from kern.runtime.debug import log
 from kern.runtime.reconcile import Reconciler, RowsWithConflicts
 from kern.state.merge import Conflict
-from kern.state.shared_state import LiveState, Writer
+from kern.state.shared_state import Author, LiveState
 from kern.state.state_spec import StateSpec
 
 
@@ -67,7 +67,7 @@ class Saved:
         self,
         rows: RowsWithConflicts,
         *,
-        writer: Writer | None = None,
+        author: Author | None = None,
         unsaved: Callable[[bytes], None] = lambda text: None,
     ) -> Sequence[Conflict]:
         """Write the live state as it is now, and the runs' rows, in one transaction.
@@ -77,7 +77,7 @@ class Saved:
 
         Args:
             rows: Makes the runs' rows.
-            writer: Who made the changes, if no run did.
+            author: Who made the changes, if no run did.
             unsaved: Called with the state as it was, before the changes are taken back.
 
         Raises:
@@ -92,12 +92,12 @@ class Saved:
             try:
                 if self._doubt is not None:
                     await self._clear_doubt(self._doubt)
-                attempt = self._attempt(rows, writer)
+                attempt = self._attempt(rows, author)
                 with self._busy_commits.attempt(asked):
                     committed = await self._write(attempt)
             except Exception as error:  # noqa: BLE001 - raised again, unless only the answer was lost
                 unsaved(self.state.text)
-                attempt = attempt or self._attempt(rows, writer)
+                attempt = attempt or self._attempt(rows, author)
                 committed = await self._after_failure(attempt, error)
             except BaseException:  # `asyncio.run` cancels all at its end; a run's end is then written again
                 if self._doubt is None and attempt is not None:
@@ -111,9 +111,9 @@ class Saved:
             log.warning("session %s: conflict at %s, ours kept", self.session_id, conflict.path or "the root")
         return conflicts
 
-    def _attempt(self, rows: RowsWithConflicts, writer: Writer | None) -> Attempt:
-        taken, known = self.state.taken(), list(self.state.conflicts)
-        reconciler = Reconciler(self.row, taken, self.version, self._spec, known, rows)
+    def _attempt(self, rows: RowsWithConflicts, author: Author | None) -> CommitAttempt:
+        snapshot, known = self.state.snapshot(), list(self.state.conflicts)
+        reconciler = Reconciler(self.row, snapshot, self.version, self._spec, known, rows)
         commit = Commit(
             session_id=self.session_id,
             user_id=self.row.user_id,
@@ -123,9 +123,9 @@ class Saved:
             known=self.row if self.stored else None,
             now=time.time(),
         )
-        return Attempt(commit, self.row, taken, reconciler, writer, len(known))
+        return CommitAttempt(commit, self.row, snapshot, reconciler, author, len(known))
 
-    async def _write(self, attempt: Attempt) -> Committed:
+    async def _write(self, attempt: CommitAttempt) -> Committed:
         committed = await self.db.commit(attempt.commit)
         if committed.repeated and attempt.commit.runs and not await attempt.is_stored(self.db):
             raise StoreError(
@@ -134,7 +134,7 @@ class Saved:
             )
         return committed
 
-    async def _after_failure(self, attempt: Attempt, error: Exception) -> Committed:
+    async def _after_failure(self, attempt: CommitAttempt, error: Exception) -> Committed:
         """What was written all the same, since only the answer was lost; else the changes are taken back.
 
         Raises:
@@ -145,7 +145,7 @@ class Saved:
             self.forget()
         elif doubt is not None:  # the database does not say what became of a commit before this one
             doubt.since.append(attempt)
-        elif not attempt.anybodys:
+        elif not attempt.has_author:
             self._doubt = Doubt(attempt)
         elif not isinstance(error, SessionOwnershipError | InvalidStateError):
             try:
@@ -174,19 +174,19 @@ class Saved:
         for attempt in gone:
             await self._take_back(attempt)
 
-    async def _take_back(self, attempt: Attempt) -> None:
+    async def _take_back(self, attempt: CommitAttempt) -> None:
         row, size = self.row, len(self.state.text)
-        await off_loop(size, lambda: self.state.take_back(row.state, row.revision, attempt.made))
+        await off_loop(size, lambda: self.state.take_back(row.state, row.revision, attempt.owns))
 
-    async def _note(self, attempt: Attempt, committed: Committed) -> None:
+    async def _note(self, attempt: CommitAttempt, committed: Committed) -> None:
         """The database has the changes of the attempt, and maybe more by now."""
         row = committed.row
-        taken, text = attempt.taken, attempt.reconciler.text
+        snapshot, text = attempt.snapshot, attempt.reconciler.text
         if committed.repeated:
-            taken, text = await attempt.stored_part(self.db), row.state
+            snapshot, text = await attempt.stored_part(self.db), row.state
         self.row, self.version, self.stored = row, row.state_version, True
         if self.summary == row.summary:
             self.summary = None
-        size = 0 if text == taken.text else len(text)
-        await off_loop(size, lambda: self.state.stored(taken, text, row.revision))
+        size = 0 if text == snapshot.text else len(text)
+        await off_loop(size, lambda: self.state.mark_stored(snapshot, text, row.revision))
         del self.state.conflicts[: attempt.conflicts]

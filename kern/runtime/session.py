@@ -16,7 +16,7 @@ from typing import Any, Final
 from kern._sync.fork import after_fork_in_child
 from kern._sync.lock import FairLock
 from kern._sync.offload import off_loop
-from kern._sync.shield import outlast
+from kern._sync.shield import wait_until_done
 from kern._sync.threads import own_threads
 from kern.db.base import Db, RunRow, SessionRow
 from kern.errors import InvalidStateError, SessionBusyError, SessionOwnershipError, StoreError, UsageError
@@ -24,14 +24,14 @@ from kern.runtime.busy_watch import BusyWatch
 from kern.runtime.debug import log
 from kern.runtime.reconcile import change_of
 from kern.runtime.saving import Saved
-from kern.runtime.session_run import Ending, inside
+from kern.runtime.session_run import SessionRun, current_session_runs
 from kern.runtime.stream import EventBuffer
 from kern.state.call_state import CallState
 from kern.state.codec import decode, encode
-from kern.state.shared_state import Change, LiveState, Taken, Writer
+from kern.state.shared_state import Author, Change, LiveState, Snapshot
 from kern.state.state_spec import StateSpec
-from kern.state.state_type import Shape
-from kern.state.stepping import OffTurn
+from kern.state.state_type import StateType
+from kern.state.stepping import Ungated
 
 ANY_USER: Any = object()
 """For accessors that are trusted code: no user is checked."""
@@ -70,7 +70,7 @@ class LiveSession(Saved):
         self.key = key
         self.users = 0
         """How many runs and accessors have it in use, or wait for it."""
-        self._settled: set[tuple[Shape, int]] = set()
+        self._migrated: set[tuple[StateType, int]] = set()
         self._mutex = threading.Lock()
         self._loaders = 0
         self._claims = 0
@@ -78,19 +78,21 @@ class LiveSession(Saved):
         self._loaded = False
         self._load_lock = FairLock()
         self._busy_loads = BusyWatch()
-        self._endings: list[Ending] = []
+        self._runs: list[SessionRun] = []
         self.turn: FairLock = FairLock()
         """For the runs of this process that want the session to themselves."""
 
     @property
     def has_turn(self) -> bool:
         """The running code belongs to a run that has the session to itself."""
-        return any(ending.exclusive for ending in self._endings if ending in inside.get())
+        return any(
+            session_run.exclusive for session_run in self._runs if session_run in current_session_runs.get()
+        )
 
     @property
     def busy(self) -> bool:
         """A run of the session is going on in this process."""
-        return bool(self._endings)
+        return bool(self._runs)
 
     def owner_is(self, user_id: str) -> bool:
         """It is loaded, and belongs to the user."""
@@ -173,31 +175,31 @@ class LiveSession(Saved):
         else:
             self._state = await off_loop(len(row.state), partial(_live_state, row))
         self.row, self.version, self._spec = row, row.state_version, spec
-        self._settled.clear()
+        self._migrated.clear()
         self._doubt = None
         self._loaded = True
         return run
 
-    async def settle(self, spec: StateSpec) -> None:
+    async def migrate(self, spec: StateSpec) -> None:
         """Bring the state up to date with `spec`, for a run that is about to use it.
 
         Raises:
             InvalidStateError: It cannot be; nothing is changed.
         """
-        key = (spec.shape, spec.version)
-        if spec.takes_anything or key in self._settled:
+        key = (spec.state_type, spec.version)
+        if spec.takes_anything or key in self._migrated:
             return
-        call = CallState(self.state, Writer(tool="state_migrations"), session=self.key)
+        call = CallState(self.state, Author(tool="state_migrations"), session=self.key)
         await call.wait_in_task()
         try:
             for step in spec.upgrades(decode(self.state.text), self.version):
                 self.state.upgrade(step)
                 self.version = step.version
-            self._settled.add(key)
+            self._migrated.add(key)
         finally:
             self.state.lock.release()
 
-    def check_settled(self, spec: StateSpec) -> None:
+    def check_migrated(self, spec: StateSpec) -> None:
         """See that a run inside of a call that has the state need not bring it up to date.
 
         Raises:
@@ -209,21 +211,21 @@ class LiveSession(Saved):
                 f"{spec.version}: run it before the call that it is in touches session_state"
             )
 
-    def expect(self, run_id: str, buffer: EventBuffer | None) -> Ending:
-        """A run begins, whose consumer may walk away; `ended` has to follow."""
-        ending = Ending(run_id, buffer)
-        self._endings.append(ending)
-        ending.token = inside.set(inside.get() | {ending})
-        return ending
+    def register_run(self, run_id: str, buffer: EventBuffer | None) -> SessionRun:
+        """A run begins, whose consumer may walk away; `unregister_run` has to follow."""
+        session_run = SessionRun(run_id, buffer)
+        self._runs.append(session_run)
+        session_run.token = current_session_runs.set(current_session_runs.get() | {session_run})
+        return session_run
 
-    def ended(self, ending: Ending) -> None:
+    def unregister_run(self, session_run: SessionRun) -> None:
         """The run has ended and is committed, or never will be."""
-        if ending.token is not None:
-            inside.reset(ending.token)
-        self._endings.remove(ending)
-        ending.done.reached()
+        if session_run.token is not None:
+            current_session_runs.reset(session_run.token)
+        self._runs.remove(session_run)
+        session_run.done.reached()
 
-    async def settled(self, own: Ending | None = None) -> None:
+    async def wait_for_abandoned_runs(self, own: SessionRun | None = None) -> None:
         """Wait for the runs that were walked away from: they end, and are committed, in the background.
 
         Not inside a run of the session, such as in a tool that cleans up: that would be a wait for itself.
@@ -231,12 +233,12 @@ class LiveSession(Saved):
         Args:
             own: The end of the run that asks.
         """
-        others = [ending for ending in self._endings if ending is not own]
-        if not inside.get().isdisjoint(others):
+        others = [session_run for session_run in self._runs if session_run is not own]
+        if not current_session_runs.get().isdisjoint(others):
             return
-        for ending in others:
-            if ending.abandoned:
-                await ending.passed()
+        for session_run in others:
+            if session_run.abandoned:
+                await session_run.passed()
 
     async def wait_for_turn(self, run_id: str) -> None:
         """Take `turn` for a run, in the order of the asking.
@@ -252,29 +254,31 @@ class LiveSession(Saved):
                 await asyncio.wait([acquiring], timeout=TURN_SECONDS)
                 if not told and time.monotonic() - since > LONG_SECONDS:
                     told = True
-                    holders = [ending.run_id for ending in self._endings if ending.exclusive]
+                    holders = [session_run.run_id for session_run in self._runs if session_run.exclusive]
                     log.warning(_WAITS_LONG, run_id, self.session_id, LONG_SECONDS, ", ".join(holders))
-                for ending in [ending for ending in self._endings if ending.exclusive]:
-                    if not acquiring.done() and (why := ending.why_not_to_wait()):
-                        raise SessionBusyError(self.session_id, f"is held by run {ending.run_id!r}, {why}")
+                for session_run in [session_run for session_run in self._runs if session_run.exclusive]:
+                    if not acquiring.done() and (why := session_run.why_not_to_wait()):
+                        raise SessionBusyError(
+                            self.session_id, f"is held by run {session_run.run_id!r}, {why}"
+                        )
         except BaseException:
             acquiring.cancel()
-            await outlast(acquiring)
+            await wait_until_done(acquiring)
             if not acquiring.cancelled() and acquiring.exception() is None:
                 self.turn.release()
             raise
 
-    async def log(self, after: int = 0) -> tuple[Taken, list[Change]]:
+    async def log(self, after: int = 0) -> tuple[Snapshot, list[Change]]:
         """The live state, and what led to it: the changes above revision `after`, oldest first."""
         await self._commit_lock.acquire()
         try:
-            row, taken = self.row, self.state.taken()
+            row, snapshot = self.row, self.state.snapshot()
         finally:
             self._commit_lock.release()
         rows = await self.db.load_changes(self.session_id, after=after)
         # What lies above the row is another process's, or ours by now: the live state counts on from the row.
         stored = await own_threads.run(lambda: [change_of(r) for r in rows if r.revision <= row.revision])
-        return taken, stored + [change for change in taken.changes if change.revision > after]
+        return snapshot, stored + [change for change in snapshot.changes if change.revision > after]
 
 
 def _live_state(row: SessionRow) -> LiveState | StoreError:
@@ -351,8 +355,8 @@ class LiveSessions:
         """
         session = self.enter(db, session_id)
         try:
-            async with OffTurn():
-                await session.settled()
+            async with Ungated():
+                await session.wait_for_abandoned_runs()
                 async with session.loaded(spec, user_id, owner, creates=creates):
                     yield session
         finally:

@@ -15,7 +15,7 @@ from kern.runtime.stream import EventBuffer
 _LOOP_SECONDS = 0.2
 """How often one who waits for another loop's run looks whether that loop runs."""
 
-inside: ContextVar[frozenset[Ending]] = ContextVar("kerninside", default=frozenset())
+current_session_runs: ContextVar[frozenset[SessionRun]] = ContextVar("kerninside", default=frozenset())
 """The ends of the runs that the running code belongs to."""
 
 
@@ -23,7 +23,7 @@ LEFT_SECONDS = 10.0
 """How long others wait for a run whose consumer has walked away, and that ends in the background."""
 
 
-class Ending:
+class SessionRun:
     """The end of a run that is still to come.
 
     Args:
@@ -36,7 +36,7 @@ class Ending:
         self._buffer = buffer
         self._left_at: float | None = None
         self._told = False
-        self.token: Token[frozenset[Ending]] | None = None
+        self.token: Token[frozenset[SessionRun]] | None = None
         self.exclusive = False
         """The run has the session to itself."""
         self.done: End = End()
@@ -76,7 +76,9 @@ class Ending:
         """Why this run will not end, as long as the running code waits for that."""
         if self.overdue:
             return self.complaint
-        if any(self in context.get(inside, ()) for context in contexts_of_waiters(calling_thread())):
+        if any(
+            self in context.get(current_session_runs, ()) for context in contexts_of_waiters(calling_thread())
+        ):
             return (
                 "one of whose tools has started this run in a thread of its own, and waits for it; start it "
                 "by asyncio.to_thread or contextvars.copy_context().run, and it is a part of that run"

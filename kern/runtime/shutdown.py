@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from kern.errors import UsageError
 from kern.runtime.active_runs import ActiveRun, active_runs
 from kern.runtime.debug import log
-from kern.runtime.started_runs import starting_call
+from kern.runtime.started_runs import current_started_runs
 
 SHUTDOWN_SECONDS = 10.0
 END_SECONDS = 30.0
@@ -34,14 +34,14 @@ async def shutdown(timeout: float | None = SHUTDOWN_SECONDS) -> None:
     Raises:
         UsageError: Called inside of a run, which would wait for itself.
     """
-    if starting_call() is not None:
+    if current_started_runs() is not None:
         raise UsageError("kern.shutdown() waits for all runs to end, and was called inside of one")
     waiting: dict[ActiveRun, asyncio.Future[None]] = {}
     with active_runs.closed(asyncio.get_running_loop()):
         await _ended(waiting, None if timeout is None else time.monotonic() + timeout)
         runs = [run for run in active_runs if run.alive]
         for run in runs:
-            run.fate.stop()
+            run.cancel_token.stop()
         await _ended(waiting, time.monotonic() + END_SECONDS, runs)
     for run in runs:
         if run.alive:

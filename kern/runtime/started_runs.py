@@ -33,7 +33,7 @@ class StartedRun(Protocol):
         """Cancel the task that drives it; from any thread."""
 
 
-class Started:
+class StartedRuns:
     """The runs that one call, or one run, has started and that have not ended.
 
     Args:
@@ -42,7 +42,7 @@ class Started:
 
     __slots__ = ("_above", "_given_up", "_handed_over", "_mutex", "_runs", "_token")
 
-    def __init__(self, above: Started | None) -> None:
+    def __init__(self, above: StartedRuns | None) -> None:
         self._above = above
         self._mutex = threading.Lock()
         self._runs: set[StartedRun] = set()
@@ -115,9 +115,9 @@ async def _ended(runs: list[StartedRun]) -> None:
     await asyncio.wait([asyncio.wrap_future(run.done.future) for run in runs])
 
 
-_current: ContextVar[Started | None] = ContextVar("kern_started", default=None)
+_current: ContextVar[StartedRuns | None] = ContextVar("kern_started", default=None)
 
 
-def starting_call() -> Started | None:
+def current_started_runs() -> StartedRuns | None:
     """The call, or the run, that the running code belongs to."""
     return _current.get()

@@ -12,7 +12,7 @@ from typing import Any, Generic, Self
 
 from typing_extensions import TypeVar
 
-from kern._sync.shield import outlast
+from kern._sync.shield import wait_until_done
 from kern.errors import UsageError
 from kern.run.events import Event
 from kern.runtime.portal import portal
@@ -296,7 +296,7 @@ class RunStream(Generic[OutputT, ItemT_co]):
             return
         self._buffer.close()
         task.cancel()
-        if (interrupted := await outlast(task)) is not None:
+        if (interrupted := await wait_until_done(task)) is not None:
             raise interrupted
 
     async def __aenter__(self) -> Self:

@@ -10,9 +10,9 @@ from typing import Any
 from kern.errors import RetryAgentRun
 from kern.messages import Message
 from kern.models.base import ToolDefinition
-from kern.runtime.answer_schema import BadAnswer, JsonForm
+from kern.runtime.answer_schema import AnswerSchema, BadAnswer
 from kern.runtime.audience import Out
-from kern.runtime.outcome import Again, Answer, CallSite, ToolOutcome
+from kern.runtime.outcome import Answer, CallSite, RetryAnswer, ToolOutcome
 from kern.runtime.run_tree import Review, Run
 from kern.runtime.sink import RunSink
 
@@ -22,15 +22,15 @@ _STEP = 16
 _GROWTH = 1.05
 
 
-def reviewing(schema: JsonForm, *, enforced: bool) -> Review:
+def reviewing(schema: AnswerSchema, *, enforced: bool) -> Review:
     """A review that takes nothing but a fitting answer, and tells the model why others are none."""
 
-    async def review(run: Run, message: Message) -> Answer | Again:
+    async def review(run: Run, message: Message) -> Answer | RetryAnswer:
         try:
             answer = schema.read(message.content or "", enforced=enforced)
         except BadAnswer as error:
             run.send_back(CHECK, str(error))
-            return Again(f"{error}\nAnswer again, with the whole JSON.")
+            return RetryAnswer(f"{error}\nAnswer again, with the whole JSON.")
         return answer
 
     return review
@@ -41,7 +41,7 @@ class AnswerTool:
 
     __slots__ = ("_schema", "definition")
 
-    def __init__(self, schema: JsonForm) -> None:
+    def __init__(self, schema: AnswerSchema) -> None:
         self._schema = schema
         self.definition: ToolDefinition = schema.tool_definition()
 
@@ -68,7 +68,7 @@ class GrowingSink(RunSink):
 
     __slots__ = ("_loop", "_next_at", "_parts", "_planned", "_schema", "_sent", "_size")
 
-    def __init__(self, out: Out, schema: JsonForm) -> None:
+    def __init__(self, out: Out, schema: AnswerSchema) -> None:
         super().__init__(out)
         self._schema = schema
         self._parts: list[str] = []

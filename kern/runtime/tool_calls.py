@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from kern._error_text import is_failure, sole, text_of, told
-from kern._sync.shield import in_own_task
+from kern._error_text import error_text, is_failure, message_of, only_error
+from kern._sync.shield import run_in_child_task
 from kern.errors import RetryAgentRun, StopAgentRun, ToolTimeoutError, UsageLimitExceeded
 from kern.messages import File, Image, Message, ToolCall
 from kern.models.base import ToolDefinition
@@ -19,32 +19,32 @@ from kern.run.events import (
     ToolCallStartedEvent,
 )
 from kern.run.tool_execution import ToolExecution
-from kern.runtime.approval import check_before_asking, settle
+from kern.runtime.approval import check_before_asking, decide
 from kern.runtime.files import loaded
-from kern.runtime.hook_chain import Chain, pieces_of
+from kern.runtime.hook_chain import Chain, links_of
 from kern.runtime.invoke import invoke
 from kern.runtime.outcome import CallSite, ToolOutcome, arguments_of
 from kern.runtime.return_values import Listener
 from kern.runtime.run_tree import Run, StatefulTool
-from kern.runtime.started_runs import Started, starting_call
+from kern.runtime.started_runs import StartedRuns, current_started_runs
 from kern.state.turn_order import TurnOrder, TurnSlot
 from kern.tools.function import Function, Hook
-from kern.tools.result import Pieces, result_of
+from kern.tools.result import Chunks, result_of
 
 
 class FunctionTool(StatefulTool):
     """A function of the application's, as the engine calls it.
 
     Args:
-        hooks: The `tool_hooks` of the agent or team; see `pieces_of`.
+        hooks: The `tool_hooks` of the agent or team; see `links_of`.
     """
 
-    __slots__ = ("_pieces", "definition", "function")
+    __slots__ = ("_links", "definition", "function")
 
     def __init__(self, function: Function, hooks: Sequence[Hook] = ()) -> None:
         self.function: Function[..., Any] = function
-        self._pieces = pieces_of(function, hooks)
-        hooked = any(piece.takes_context for piece in self._pieces)
+        self._links = links_of(function, hooks)
+        hooked = any(piece.takes_context for piece in self._links)
         super().__init__(touches_state=hooked or function.context_parameter is not None)
         self.definition: ToolDefinition = ToolDefinition(
             function.name, function.description, function.parameters, function.strict
@@ -58,7 +58,7 @@ class FunctionTool(StatefulTool):
             check_before_asking(function, site.call)
         else:
             values = function.validate(site.call.arguments)
-        verdict = settle(run, function, site)
+        verdict = decide(run, function, site)
         if isinstance(verdict, ToolOutcome):
             return verdict
         if verdict.user_input is not None:
@@ -84,8 +84,8 @@ class FunctionTool(StatefulTool):
     async def _call(self, run: Run, site: CallSite, values: dict[str, Any]) -> Any:
         function = self.function
         listener = self._listener(run, site)
-        if self._pieces:
-            return await Chain(run, site, self._pieces, listener).run(values)
+        if self._links:
+            return await Chain(run, site, self._links, listener).run(values)
         return await invoke(
             run,
             function.entrypoint,
@@ -103,7 +103,7 @@ class FunctionTool(StatefulTool):
         """A generator's pieces are content as they come: nothing of another call or a hook can interfere."""
         generates = self.function.kind in ("generator", "async_generator")
         shown = self.function.show_result and not run.spec.structured
-        return bool(generates and shown and site.alone and not self._pieces)
+        return bool(generates and shown and site.alone and not self._links)
 
     def _listener(self, run: Run, site: CallSite) -> Listener | None:
         out = run.out
@@ -111,8 +111,8 @@ class FunctionTool(StatefulTool):
             return None
         if self._streams_content(run, site):
             out.begin_result()
-            return lambda piece: out.text(result_of(Pieces([piece])).text)
-        return lambda piece: out.aside(result_of(Pieces([piece])).text, site.call.id)
+            return lambda piece: out.text(result_of(Chunks([piece])).text)
+        return lambda piece: out.aside(result_of(Chunks([piece])).text, site.call.id)
 
 
 _AT_ONCE = 128
@@ -125,9 +125,9 @@ async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
     An error of a call's own is its outcome; what is raised here ends the run. A turn that would pass a limit
     is not begun: none of its calls is cut off half way.
     """
-    _reserve(run, [call for call in calls if call.id not in run.progress.ended])
+    _reserve(run, [call for call in calls if call.id not in run.progress.finished_calls])
     if len(calls) == 1:
-        return [await in_own_task(_run_call(run, calls[0], alone=True))]
+        return [await run_in_child_task(_run_call(run, calls[0], alone=True))]
     slots = _slots(run, calls)
     try:
         async with asyncio.TaskGroup() as group:
@@ -152,7 +152,7 @@ def _reserve(run: Run, calls: Sequence[ToolCall]) -> None:
 
 def _record(run: Run, call: ToolCall) -> ToolExecution:
     """The call in the output: that from before a pause, or a new one."""
-    execution = run.progress.begun.get(call.id)
+    execution = run.progress.begun_calls.get(call.id)
     if execution is None:
         # For people and the record: empty where they are no JSON object.
         execution = ToolExecution(call.id, call.name, arguments_of(call) or {})
@@ -162,7 +162,9 @@ def _record(run: Run, call: ToolCall) -> ToolExecution:
 
 def _slots(run: Run, calls: list[ToolCall]) -> dict[str, TurnSlot]:
     """The order of those calls that may touch the session state, by call id; other calls hold nobody up."""
-    stateful = [call.id for call in calls if call.id not in run.progress.ended and _touches_state(run, call)]
+    stateful = [
+        call.id for call in calls if call.id not in run.progress.finished_calls and _touches_state(run, call)
+    ]
     if len(stateful) < 2:
         return {}
     return dict(zip(stateful, TurnOrder(len(stateful)).slots(), strict=True))
@@ -176,7 +178,9 @@ def _touches_state(run: Run, call: ToolCall) -> bool:
 async def _run_call(
     run: Run, call: ToolCall, slot: TurnSlot | None = None, *, alone: bool = False
 ) -> ToolOutcome:
-    if (settled := run.progress.ended.get(call.id)) is not None:  # before a pause; it is not made again
+    if (
+        settled := run.progress.finished_calls.get(call.id)
+    ) is not None:  # before a pause; it is not made again
         return settled
     async with run.turn_slots:
         execution = _record(run, call)
@@ -188,7 +192,7 @@ async def _run_call(
         try:
             outcome = await _outcome(run, site)
         except BaseException as error:
-            if site.start.never():
+            if site.start.prevent():
                 _note_not_made(execution, error)
             raise
         if slot is not None:
@@ -210,7 +214,7 @@ async def _run_call(
 
 def _note_not_made(execution: ToolExecution, error: BaseException) -> None:
     """The end of the run has kept the call from being made: nobody is to take it for made."""
-    why = text_of(error) if isinstance(error, UsageLimitExceeded) else "the run ended before"
+    why = message_of(error) if isinstance(error, UsageLimitExceeded) else "the run ended before"
     execution.result, execution.tool_call_error = f"Not called: {why}.", True
 
 
@@ -226,13 +230,13 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
         known = ", ".join(run.spec.tools) or "none"
         return ToolOutcome(f"There is no tool named {call.name!r}. Tools: {known}.", error=True)
     try:
-        async with Started(starting_call()):
+        async with StartedRuns(current_started_runs()):
             if not isinstance(tool, FunctionTool):  # which knows it better
                 site.start.begin()
             outcome = await tool.run(run, site)
         return replace(outcome, media=await loaded(outcome.media)) if outcome.media else outcome
     except BaseException as raised:
-        error = sole(raised)
+        error = only_error(raised)
         if isinstance(error, RetryAgentRun):
             run.send_back(call.name, error.message)
             return ToolOutcome(error.message)
@@ -243,12 +247,12 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
             return ToolOutcome(f"{call.name} was cancelled.", error=True)
         if not is_failure(error):
             raise
-        return ToolOutcome(told(error), error=True)  # whatever a tool raises is told to the model
+        return ToolOutcome(error_text(error), error=True)  # whatever a tool raises is told to the model
 
 
 def tool_message(call: ToolCall, outcome: ToolOutcome) -> Message:
     """What the model is told of a call."""
-    sent = () if outcome.media_told else outcome.media
+    sent = () if outcome.media_in_text else outcome.media
     return Message(
         "tool",
         outcome.content,

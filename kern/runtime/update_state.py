@@ -13,14 +13,14 @@ from kern.errors import UsageError
 from kern.runtime.invoke import give_up
 from kern.runtime.lifecycle import rows_of
 from kern.runtime.return_values import close_unused
-from kern.runtime.run_tree import Tree
+from kern.runtime.run_tree import RunTree
 from kern.runtime.session import LiveSession
 from kern.state.call_state import CallState
 from kern.state.enclosing_calls import inside
-from kern.state.shared_state import Writer
-from kern.state.state_type import Shape
+from kern.state.shared_state import Author
+from kern.state.state_type import StateType
 from kern.state.stepping import step
-from kern.state.transaction_block import Block
+from kern.state.transaction_block import TransactionBlock
 from kern.tools.signature import kind_of
 
 StateFunction = Callable[[Any], Awaitable[None] | None]
@@ -35,11 +35,11 @@ class _Update:
 
     def __init__(self, session: LiveSession) -> None:
         self.session = session
-        self.enclosed: list[Tree] = []
+        self.enclosed: list[RunTree] = []
         """Runs on this session that the function has made: a part of the transaction."""
 
 
-async def update_by(session: LiveSession, shape: Shape, function: StateFunction) -> None:
+async def update_by(session: LiveSession, state_type: StateType, function: StateFunction) -> None:
     """Call the function with the state, and commit what it has changed.
 
     A sync function runs in a thread. The function has the state to itself until it returns.
@@ -48,8 +48,8 @@ async def update_by(session: LiveSession, shape: Shape, function: StateFunction)
         UsageError: It returns something.
         Exception: What it raises; nothing is changed then.
     """
-    update, writer = _Update(session), Writer(tool=SIGNED)
-    call = CallState(session.state, writer, session=session.key, owner=update, shape=shape)
+    update, author = _Update(session), Author(tool=SIGNED)
+    call = CallState(session.state, author, session=session.key, owner=update, state_type=state_type)
     try:
         with inside(call):
             await step(call, _called(call, function))
@@ -58,14 +58,14 @@ async def update_by(session: LiveSession, shape: Shape, function: StateFunction)
         raise
     await off_loop(call.size, lambda: call.end(commit=True))
     await session.commit(
-        lambda conflicts: [row for tree in update.enclosed for row in rows_of(tree)], writer=writer
+        lambda conflicts: [row for tree in update.enclosed for row in rows_of(tree)], author=author
     )
 
 
 async def update_in(call: CallState, function: StateFunction) -> None:
     """The same as a part of a call that is going on; an error undoes what the function did, and no more."""
     call.take()
-    async with Block(call):
+    async with TransactionBlock(call):
         await _called(call, function)
 
 
@@ -76,7 +76,7 @@ def update_in_thread(call: CallState, function: StateFunction) -> None:
         UsageError: The function is async.
     """
     call.take()
-    with Block(call) as state:
+    with TransactionBlock(call) as state:
         value = function(state)
         if inspect.isawaitable(value):
             close_unused(value)

@@ -1,7 +1,7 @@
 """One call of a function of the application's, as a transaction on the session state.
 
 From its first touch of `session_state` until it returns, a call has the state to itself. A `CallState` takes
-the scope's lock at the first touch, edits a private copy, and commits or drops it when the call ends.
+the state's lock at the first touch, edits a private copy, and commits or drops it when the call ends.
 
 Who may touch first depends on where the function runs. In a worker thread (`thread()`) the touch waits right
 there. A coroutine that is stepped by hand (`kern.state.stepping`) has the lock for the length of each step,
@@ -19,11 +19,11 @@ from typing import Any
 
 from kern._sync.lock import LockTimeout, Ticket, WaitAborted
 from kern._sync.loops import current_task
-from kern._sync.threads import place_given_up
+from kern._sync.threads import thread_place_released
 from kern.errors import StateLockTimeout, UsageError
 from kern.state.dependents import Dependents
-from kern.state.shared_state import EnclosedScope, Scope, Writer, ended
-from kern.state.state_type import DICT, Shape
+from kern.state.shared_state import Author, NestedState, SharedState, ended
+from kern.state.state_type import DICT, StateType
 from kern.state.transaction import Transaction, current
 from kern.state.turn_order import TurnSlot
 
@@ -32,7 +32,7 @@ DEFAULT_TIMEOUT = 60.0
 
 
 class Holder(Enum):
-    """Who holds the scope's lock for a call while no transaction does."""
+    """Who holds the state's lock for a call while no transaction does."""
 
     nobody = 0
     step = 1
@@ -43,11 +43,11 @@ class CallState:
     """One call's view of the session state.
 
     Args:
-        scope: Where the call takes its turn.
-        writer: What its commit is signed with.
+        shared_state: Where the call takes its turn.
+        author: What its commit is signed with.
         session: Identifies the session, so that nested runs on it find this call.
         owner: The run that calls, for the runtime to find from a nested run.
-        shape: What the state looks like to the function.
+        state_type: What the state looks like to the function.
         timeout: Seconds to wait for the state.
         slot: The call's place among those of its turn.
     """
@@ -57,45 +57,45 @@ class CallState:
         "_ended",
         "_task",
         "_thread",
+        "author",
         "committing",
         "dependents",
         "holder",
-        "off_turn",
         "own",
         "owner",
-        "scope",
         "session",
-        "shape",
+        "shared_state",
         "slot",
+        "state_type",
         "timeout",
-        "writer",
+        "ungated",
     )
 
     def __init__(
         self,
-        scope: Scope,
-        writer: Writer,
+        shared_state: SharedState,
+        author: Author,
         *,
         session: Hashable,
         owner: Any = None,
-        shape: Shape = DICT,
+        state_type: StateType = DICT,
         timeout: float = DEFAULT_TIMEOUT,
         slot: TurnSlot | None = None,
     ) -> None:
-        self.scope: Scope = scope
-        self.writer: Writer = writer
+        self.shared_state: SharedState = shared_state
+        self.author: Author = author
         self.session: Hashable = session
         self.owner: Any = owner
-        self.shape: Shape = shape
+        self.state_type: StateType = state_type
         self.timeout: float = timeout
         self.slot: TurnSlot | None = slot
         self.holder: Holder | Transaction = Holder.nobody
-        """Who holds the scope's lock for this call: never more than one."""
+        """Who holds the state's lock for this call: never more than one."""
         self.own: Transaction | None = None
         """The transaction of the call as a whole, from its first touch on."""
         self.committing: bool = False
-        self.off_turn: int = 0
-        """How many awaits of Kern's own are open in which the function takes no turns; see `OffTurn`."""
+        self.ungated: int = 0
+        """How many awaits of Kern's own are open in which the function takes no turns; see `Ungated`."""
         self._task: asyncio.Task[Any] | None = None
         self._thread: int | None = None
         self._ended = False
@@ -120,7 +120,7 @@ class CallState:
         """The same; the first touch takes the state."""
         edits = self.edits() or self._touch()
         if self._ended:
-            raise ended(self.writer)
+            raise ended(self.author)
         return edits
 
     def read(self) -> Any:
@@ -131,11 +131,11 @@ class CallState:
         """The running code edits a copy already."""
         return self.edits() is not None
 
-    def enclosed_scope(self) -> EnclosedScope:
+    def nested_state(self) -> NestedState:
         """The scope for nested runs of this call, which has the state: as a whole, or in an open block."""
         edits = self.take()
         with self._end_mutex:
-            return edits.enclosed_scope()
+            return edits.nested_state()
 
     def put_back(self, value: Any) -> None:
         """Make `value`, which was the running code's copy before, its copy again."""
@@ -147,7 +147,7 @@ class CallState:
 
     def _touch(self) -> Transaction:
         if self._ended:
-            raise ended(self.writer)
+            raise ended(self.author)
         if self._thread is not None:
             if threading.get_ident() != self._thread:
                 raise self._foreign()
@@ -165,14 +165,14 @@ class CallState:
         """Begin a transaction with the lock that the running code has got."""
         in_step = self.in_step()
         try:
-            opened = Transaction(self.scope, self.shape, self.writer, of_step=in_step)
+            opened = Transaction(self.shared_state, self.state_type, self.author, of_step=in_step)
             with self._end_mutex:
                 if self._ended:  # made void while the lock was on its way to this thread
-                    raise ended(self.writer)
+                    raise ended(self.author)
                 self.holder = opened
         except BaseException:
             if not in_step:
-                self.scope.lock.release()
+                self.shared_state.lock.release()
             raise
         return opened
 
@@ -186,60 +186,62 @@ class CallState:
                 self.holder = Holder.step
                 return
             self.holder = Holder.nobody
-        self.scope.lock.release()
+        self.shared_state.lock.release()
 
     def _take_out_of_turn(self) -> None:
         """The function was cancelled while waiting for the lock: it may take the state only if it is free."""
-        if not self.steps_current_task() or self.off_turn:
+        if not self.steps_current_task() or self.ungated:
             raise self._foreign()
         if not self.try_lock():
             raise UsageError(
-                f"{self.writer}: cut short by a cancellation or timeout while {self.scope.holder} has the "
-                "session state; to wait for it, use `async with run_context.transaction()`"
+                f"{self.author}: cut short by a cancellation or timeout while {self.shared_state.holder} has "
+                "the session state; to wait for it, use `async with run_context.transaction()`"
             )
 
     def _foreign(self) -> UsageError:
         return UsageError(
-            f"{self.writer}: a child task or thread touches session_state before its call has; touch it in "
+            f"{self.author}: a child task or thread touches session_state before its call has; touch it in "
             "the call itself before starting others, or use `async with run_context.transaction()` there"
         )
 
     def wait_in_thread(self) -> None:
-        """Take the scope's lock from a worker thread; `void` ends the wait."""
-        slot, lock, ticket = self.slot, self.scope.lock, Ticket(None)
+        """Take the state's lock from a worker thread; `void` ends the wait."""
+        slot, lock, ticket = self.slot, self.shared_state.lock, Ticket(None)
         if slot is not None:
             slot.wait()
         try:
-            with place_given_up(), self.dependents.cancelled_by(lambda: lock.abort(ticket)):
+            with thread_place_released(), self.dependents.cancelled_by(lambda: lock.abort(ticket)):
                 if self._ended:
-                    raise ended(self.writer)
+                    raise ended(self.author)
                 lock.acquire_blocking(self.timeout, ticket, None if slot is None else slot.passed)
         except LockTimeout:
             raise self.lock_timeout() from None
         except WaitAborted:
-            raise ended(self.writer) from None
-        self.scope.holder = str(self.writer)
+            raise ended(self.author) from None
+        self.shared_state.holder = str(self.author)
 
     async def wait_in_task(self) -> None:
-        """Take the scope's lock from a task."""
+        """Take the state's lock from a task."""
         if self.try_lock():
             return
         try:
-            await self.scope.lock.acquire(self.timeout)
+            await self.shared_state.lock.acquire(self.timeout)
         except LockTimeout:
             raise self.lock_timeout() from None
-        self.scope.holder = str(self.writer)
+        self.shared_state.holder = str(self.author)
 
     def try_lock(self) -> bool:
-        """Take the scope's lock if it is free."""
-        free = self.scope.lock.try_acquire()
+        """Take the state's lock if it is free."""
+        free = self.shared_state.lock.try_acquire()
         if free:
-            self.scope.holder = str(self.writer)
+            self.shared_state.holder = str(self.author)
         return free
 
     def lock_timeout(self) -> StateLockTimeout:
         """The error for a wait that took too long."""
-        return StateLockTimeout(waiter=str(self.writer), holder=self.scope.holder, seconds=self.timeout)
+        return StateLockTimeout(
+            waiter=str(self.author), holder=self.shared_state.holder, seconds=self.timeout
+        )
 
     # The call's life, as the runtime drives it.
 
@@ -299,7 +301,7 @@ class CallState:
         """Round the commit of a block, which the end of the call then leaves alone."""
         with self._end_mutex:
             if self.holder is not block:
-                raise ended(self.writer)
+                raise ended(self.author)
             self.committing = True
         try:
             yield
@@ -329,7 +331,7 @@ class CallState:
 
     def may_step(self) -> bool:
         """The next step can run as it is: the call holds the lock, or the step cannot touch the state."""
-        if self.keeps_lock() or self.holder is Holder.step or self.off_turn > 0:
+        if self.keeps_lock() or self.holder is Holder.step or self.ungated > 0:
             return True
         # A step that may not touch needs no turn: another piece of the call is at work, or it has ended.
         return self._ended or self._thread is not None or self._task is not current_task()

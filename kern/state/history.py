@@ -85,7 +85,7 @@ def state_at(tree: Any, changes: Sequence[Change], revision: int) -> Any:
 def version_at(version: int, changes: Sequence[Change]) -> int:
     """The version of a state before the changes that made it one of `version`."""
     for change in changes:
-        index = migration_index(change.writer.tool)
+        index = migration_index(change.author.tool)
         if index is not None:
             return index
     return version
@@ -106,14 +106,14 @@ def unknown_revision(session_id: str, revision: int, first: int, last: int) -> U
 
 
 def _entry(change: Change, old: Any, new: Any) -> HistoryEntry:
-    writer = change.writer
+    author = change.author
     return HistoryEntry(
         revision=change.revision,
         time=change.created_at,
-        agent_path=writer.agent_path,
-        tool=writer.tool,
-        tool_call_id=writer.tool_call_id,
-        run_id=writer.run_id,
+        agent_path=author.agent_path,
+        tool=author.tool,
+        tool_call_id=author.tool_call_id,
+        run_id=author.run_id,
         old=old if old is MISSING else copy(old),
         new=new if new is MISSING else copy(new),
     )

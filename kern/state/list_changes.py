@@ -17,7 +17,7 @@ _SMALL_GAP = 64 * 64
 """The same for each gap between two elements that stay, in a longer list."""
 
 
-class Block(NamedTuple):
+class ListChange(NamedTuple):
     """`old[old_from:old_to]` became `new[new_from:new_to]`; either may be empty."""
 
     old_from: int
@@ -26,7 +26,7 @@ class Block(NamedTuple):
     new_to: int
 
 
-def changed_blocks(old: list[Any], new: list[Any], key: Callable[[Any], Hashable]) -> list[Block]:
+def list_changes(old: list[Any], new: list[Any], key: Callable[[Any], Hashable]) -> list[ListChange]:
     """The places where `new` differs from `old`, in order; what lies between them is equal.
 
     Args:
@@ -38,31 +38,31 @@ def changed_blocks(old: list[Any], new: list[Any], key: Callable[[Any], Hashable
     old_end, new_end = len(old) - end, len(new) - end
     if start == old_end and start == new_end:
         return []
-    whole = Block(start, old_end, start, new_end)
+    whole = ListChange(start, old_end, start, new_end)
     if start in (old_end, new_end):
         return [whole]
     old_keys = [key(value) for value in old[start:old_end]]
     new_keys = [key(value) for value in new[start:new_end]]
     if len(old_keys) * len(new_keys) <= _SMALL:
         return _searched(old_keys, new_keys, start, start)
-    blocks: list[Block] = []
+    blocks: list[ListChange] = []
     old_at = new_at = 0
     for old_kept, new_kept in [*_kept(old_keys, new_keys), (len(old_keys), len(new_keys))]:
         old_gap, new_gap = old_keys[old_at:old_kept], new_keys[new_at:new_kept]
         if old_gap and new_gap and len(old_gap) * len(new_gap) <= _SMALL_GAP:
             blocks += _searched(old_gap, new_gap, start + old_at, start + new_at)
         elif old_gap or new_gap:
-            blocks.append(Block(start + old_at, start + old_kept, start + new_at, start + new_kept))
+            blocks.append(ListChange(start + old_at, start + old_kept, start + new_at, start + new_kept))
         old_at, new_at = old_kept + 1, new_kept + 1
     return blocks
 
 
 def _searched(
     old_keys: list[Hashable], new_keys: list[Hashable], old_start: int, new_start: int
-) -> list[Block]:
+) -> list[ListChange]:
     opcodes = SequenceMatcher(None, old_keys, new_keys, autojunk=False).get_opcodes()
     return [
-        Block(i1 + old_start, i2 + old_start, j1 + new_start, j2 + new_start)
+        ListChange(i1 + old_start, i2 + old_start, j1 + new_start, j2 + new_start)
         for tag, i1, i2, j1, j2 in opcodes
         if tag != "equal"
     ]

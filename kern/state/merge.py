@@ -21,10 +21,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from kern._error_text import text_of
+from kern._error_text import message_of
 from kern.errors import InvalidStateError, UsageError
 from kern.state.codec import copy, same
-from kern.state.list_changes import changed_blocks
+from kern.state.list_changes import list_changes
 from kern.state.pointer import MISSING, join
 from kern.state.policies import MergePolicy
 
@@ -172,7 +172,7 @@ class _Side:
         self._gaps: list[list[Any]] = [[] for _ in range(len(base) + 1)]
         taken: list[Any] = []
         done = 0
-        for block in changed_blocks(base, new, _text):
+        for block in list_changes(base, new, _text):
             old_at, new_at, old_to, new_to = block.old_from, block.new_from, block.old_to, block.new_to
             self.elements += new[done:new_at]
             # An object in the place of an object is the same element, changed.
@@ -206,7 +206,7 @@ def _decide(policy: MergePolicy, base: Any, theirs: Any, ours: Any, path: str) -
     try:
         decided = policy(*values)
     except Exception as error:
-        raise InvalidStateError(f"the merge policy {name} failed: {text_of(error)}", path=path) from error
+        raise InvalidStateError(f"the merge policy {name} failed: {message_of(error)}", path=path) from error
     return decided if decided is MISSING else copy(decided, path)
 
 

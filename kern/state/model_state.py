@@ -20,13 +20,13 @@ from kern.errors import InvalidStateError, UsageError
 from kern.state.codec import same
 from kern.state.overlay import deep_merge
 from kern.state.pointer import join
-from kern.state.state_type import DICT, Shape, check_updates, put_back
+from kern.state.state_type import DICT, StateType, check_updates, put_back
 
 _LONGEST_SHOWN = 80
 _MOST_SHOWN = 5
 
 
-class ModelShape:
+class ModelStateType:
     """The state as an instance of a pydantic model.
 
     Args:
@@ -37,9 +37,9 @@ class ModelShape:
         self.model = model
         self._has_sets = _has_sets(model)
 
-    def covers(self, other: Shape) -> bool:
-        """Whether an instance of the other shape is one of this."""
-        return isinstance(other, ModelShape) and issubclass(other.model, self.model)
+    def covers(self, other: StateType) -> bool:
+        """Whether an instance of the other type is one of this."""
+        return isinstance(other, ModelStateType) and issubclass(other.model, self.model)
 
     def takes(self, name: str) -> bool:
         """Whether the top-level key `name` can stand in the state."""
@@ -128,8 +128,8 @@ class ModelShape:
         return InvalidStateError(f"{'; '.join(texts)} (of {self.model.__name__})", path=path)
 
 
-def shape_of(state: Any) -> Shape:
-    """The shape of a definition's `session_state`, or of an object that a call edits.
+def state_type_of(state: Any) -> StateType:
+    """The `StateType` of a definition's `session_state`, or of an object that a call edits.
 
     Args:
         state: A dict, a pydantic model class or instance, or None for a dict.
@@ -140,9 +140,9 @@ def shape_of(state: Any) -> Shape:
     if state is None or isinstance(state, Mapping):
         return DICT
     if isinstance(state, pydantic.BaseModel):
-        return _model_shape(type(state))
+        return _model_state_type(type(state))
     if isinstance(state, type) and issubclass(state, pydantic.BaseModel):
-        return _model_shape(state)
+        return _model_state_type(state)
     raise UsageError(
         "session_state takes a dict, a pydantic model class or an instance of one, "
         f"not {type(state).__name__}"
@@ -156,24 +156,24 @@ def initial_state(state: Any) -> dict[str, Any]:
         UsageError: The class has required fields, or the values do not survive being written as JSON.
         InvalidStateError: The values are not JSON, or do not fit the class.
     """
-    shape = shape_of(state)
-    if not isinstance(shape, ModelShape):
+    state_type = state_type_of(state)
+    if not isinstance(state_type, ModelStateType):
         return dict(state or {})
-    value = state if isinstance(state, pydantic.BaseModel) else _defaults(shape.model)
-    tree: dict[str, Any] = shape.dump(value)
-    again = shape.load_tree(tree)
-    for name, declared in shape.model.model_fields.items():
+    value = state if isinstance(state, pydantic.BaseModel) else _defaults(state_type.model)
+    tree: dict[str, Any] = state_type.dump(value)
+    again = state_type.load_tree(tree)
+    for name, declared in state_type.model.model_fields.items():
         if not declared.exclude and getattr(again, name) != getattr(value, name):
             raise UsageError(
-                f"{shape.model.__name__}.{name} does not survive being written as JSON: "
+                f"{state_type.model.__name__}.{name} does not survive being written as JSON: "
                 f"{getattr(value, name)!r} comes back as {getattr(again, name)!r}"
             )
     return tree
 
 
 @lru_cache(maxsize=256)
-def _model_shape(model: type[pydantic.BaseModel]) -> ModelShape:
-    return ModelShape(model)
+def _model_state_type(model: type[pydantic.BaseModel]) -> ModelStateType:
+    return ModelStateType(model)
 
 
 def _defaults(model: type[pydantic.BaseModel]) -> pydantic.BaseModel:

@@ -15,7 +15,7 @@ from pydantic_core import from_json, to_json
 
 from kern.errors import InvalidStateError, UsageError
 from kern.state.codec import same
-from kern.state.list_changes import changed_blocks
+from kern.state.list_changes import list_changes
 from kern.state.pointer import index, join, lookup, split, step
 
 Operation = dict[str, Any]
@@ -133,7 +133,7 @@ def _kept_keys(old: dict[str, Any], new: dict[str, Any]) -> dict[str, None]:
 
 def _diff_lists(old: list[Any], new: list[Any], path: str, operations: list[Operation]) -> bool:
     """False if it is simpler to replace the whole list."""
-    blocks = changed_blocks(old, new, to_json)
+    blocks = list_changes(old, new, to_json)
     nothing_stays = bool(old) and blocks == [(0, len(old), 0, len(new))] and len(old) + len(new) > 2
     if nothing_stays and not any(type(a) is type(b) in (dict, list) for a, b in zip(old, new, strict=False)):
         return False

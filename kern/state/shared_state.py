@@ -23,7 +23,7 @@ from kern.state.state_spec import StateSpec, Upgrade
 
 
 @dataclass(slots=True, frozen=True)
-class Writer:
+class Author:
     """Who a call works for: what a commit is signed with.
 
     Args:
@@ -41,12 +41,12 @@ class Writer:
         return f"{self.tool or 'the application'} of {where}" if where else self.tool or "the application"
 
 
-MERGE = Writer(tool="merge")
-"""The writer of what other processes had committed."""
+MERGE = Author(tool="merge")
+"""The author of what other processes had committed."""
 
 
-TAKEN_BACK = Writer(tool="not_saved")
-"""The writer of a state without the changes that could not be saved."""
+TAKEN_BACK = Author(tool="not_saved")
+"""The author of a state without the changes that could not be saved."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -59,12 +59,12 @@ class Change:
 
     revision: int
     patch: list[Operation]
-    writer: Writer
+    author: Author
     created_at: float = field(default_factory=time.time)
     automatic: bool = False
 
 
-class Taken(NamedTuple):
+class Snapshot(NamedTuple):
     """A live state at one moment.
 
     Args:
@@ -76,7 +76,7 @@ class Taken(NamedTuple):
     changes: list[Change]
 
 
-class Scope(Protocol):
+class SharedState(Protocol):
     """Where a call takes its turn."""
 
     lock: FairLock
@@ -88,7 +88,7 @@ class Scope(Protocol):
         """The state as JSON text, as of the last commit."""
         ...
 
-    def commit(self, value: Any, writer: Writer, base: bytes) -> None:
+    def commit(self, value: Any, author: Author, base: bytes) -> None:
         """Make `value` the state, which was edited from the text `base`. The caller has the lock.
 
         Raises:
@@ -120,7 +120,7 @@ class LiveState:
         self.text: bytes = text
         self._tree: dict[str, Any] | None = decode(text)
 
-    def commit(self, value: Any, writer: Writer, base: bytes) -> None:
+    def commit(self, value: Any, author: Author, base: bytes) -> None:
         """Make `value`, which was edited from `base`, the state, and tell the subscribers.
 
         No change is no commit. Where another process's commit was merged in meanwhile, so is `value`.
@@ -133,20 +133,20 @@ class LiveState:
                 return
             if base != self.text:
                 text, tree = self._merged(decode(base), self._parsed(), tree)
-            self._advance(text, tree, writer)
+            self._advance(text, tree, author)
 
     def upgrade(self, step: Upgrade) -> None:
         """Make `step` the state; a commit of nobody's, recorded even if it changes nothing."""
         text, tree = encode(step.tree)
         with self._mutex:
-            self._advance(text, tree, Writer(tool=step.name), automatic=True)
+            self._advance(text, tree, Author(tool=step.name), automatic=True)
 
-    def taken(self) -> Taken:
+    def snapshot(self) -> Snapshot:
         """The text, its revision and the changes that led there, all of one moment."""
         with self._mutex:
-            return Taken(self.text, self.revision, list(self.changes))
+            return Snapshot(self.text, self.revision, list(self.changes))
 
-    def given_away(self) -> dict[str, Any] | None:
+    def take_tree(self) -> dict[str, Any] | None:
         """The state as a tree that is the caller's own from now on; None if others still refer to it.
 
         For the end of a run, which usually is the end of this object as well, and needs no copy then.
@@ -157,19 +157,19 @@ class LiveState:
             tree, self._tree = self._tree, None
             return tree
 
-    def stored(self, taken: Taken, text: bytes, revision: int) -> None:
-        """The database has the changes of `taken`, and holds `text` under `revision`.
+    def mark_stored(self, snapshot: Snapshot, text: bytes, revision: int) -> None:
+        """The database has the changes of `snapshot`, and holds `text` under `revision`.
 
-        If that is not the text of `taken`, another process has committed too: it is merged in, and the calls
-        that have committed since `taken` are counted, and their changes made, from there.
+        If `text` differs from the snapshot's, another process has committed too: its changes are merged in,
+        and the changes made here since the snapshot are replayed and numbered from there.
         """
         with self._mutex:
-            since = self.changes[len(taken.changes) :]
+            since = self.changes[len(snapshot.changes) :]
             self.revision = revision + len(since)
-            if text == taken.text:
+            if text == snapshot.text:
                 self.changes = numbered(since, revision)
                 return
-            start, theirs = decode(taken.text), decode(text)
+            start, theirs = decode(snapshot.text), decode(text)
             merged, tree = (text, theirs) if not since else self._merged(start, theirs, self._parsed())
             self.changes = numbered(replayed(since, start, theirs, tree, self.spec), revision)
             self._publish(merged, tree, MERGE)
@@ -221,13 +221,13 @@ class LiveState:
         self.conflicts += merged.conflicts
         return encode(merged.value)
 
-    def _advance(self, text: bytes, tree: Any, writer: Writer, *, automatic: bool = False) -> None:
+    def _advance(self, text: bytes, tree: Any, author: Author, *, automatic: bool = False) -> None:
         self.revision += 1
-        self.changes.append(self._publish(text, tree, writer, automatic=automatic))
+        self.changes.append(self._publish(text, tree, author, automatic=automatic))
 
-    def _publish(self, text: bytes, tree: Any, writer: Writer, *, automatic: bool = False) -> Change:
+    def _publish(self, text: bytes, tree: Any, author: Author, *, automatic: bool = False) -> Change:
         """Let readers and subscribers see the new text, under the present revision."""
-        change = Change(self.revision, diff(self._parsed(), tree), writer, automatic=automatic)
+        change = Change(self.revision, diff(self._parsed(), tree), author, automatic=automatic)
         self.text, self._tree = text, tree
         for subscriber in self._subscribers:
             subscriber(change)
@@ -275,7 +275,7 @@ def _built_on_nothing(conflict: Conflict) -> Any:
     return MISSING
 
 
-class EnclosedScope:
+class NestedState:
     """The copy of a call that has touched the state and runs an agent or team on the same session.
 
     The nested run's calls take turns on that copy; what they commit is committed for good when the
@@ -292,7 +292,7 @@ class EnclosedScope:
         """The enclosing call's copy as it is now."""
         return encode(self._enclosing.edited())[0]
 
-    def commit(self, value: Any, writer: Writer, base: bytes) -> None:
+    def commit(self, value: Any, author: Author, base: bytes) -> None:
         """Put `value` into the enclosing call's copy, in place.
 
         Where the caller has edited the copy itself meanwhile, beside the nested run, its edits stay.
@@ -305,7 +305,7 @@ class EnclosedScope:
 
 
 class EnclosingCall(Protocol):
-    """What an `EnclosedScope` needs of the call round it."""
+    """What a `NestedState` needs from the call around it."""
 
     def edited(self) -> Any:
         """The call's copy, as plain JSON data."""
@@ -314,9 +314,9 @@ class EnclosingCall(Protocol):
         """Make `tree` the content of the call's copy; objects that the call keeps of it stay valid."""
 
 
-def ended(writer: Writer) -> UsageError:
+def ended(author: Author) -> UsageError:
     """The error for a touch that comes too late."""
     return UsageError(
-        f"the call of {writer} has ended, and its session_state with it; "
+        f"the call of {author} has ended, and its session_state with it; "
         "touch the state before the function returns, and do not keep run_context"
     )

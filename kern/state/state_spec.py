@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from kern._error_text import told
+from kern._error_text import error_text
 from kern.errors import InvalidStateError
 from kern.state.codec import copy, same
 from kern.state.merge import Conflict, Merged, Policies, merge
-from kern.state.state_type import DICT, Shape
+from kern.state.state_type import DICT, StateType
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 """Takes the state as one version of the application wrote it; returns it as the next version wants it."""
@@ -43,13 +43,13 @@ class StateSpec:
 
     Args:
         default: Makes what a new session starts from.
-        shape: What the state looks like to the application's functions.
+        state_type: What the state looks like to the application's functions.
         migrations: One for each step of the state's version, which is counted from 0.
         policies: Rules for single places where two processes have changed the same value.
     """
 
     default: Callable[[], Mapping[str, Any]] = dict
-    shape: Shape = DICT
+    state_type: StateType = DICT
     migrations: Sequence[Migration] = ()
     policies: Policies = field(default_factory=dict)
 
@@ -61,7 +61,7 @@ class StateSpec:
     @property
     def takes_anything(self) -> bool:
         """Nothing is declared that a stored state could fail to be."""
-        return self.shape is DICT and not self.migrations
+        return self.state_type is DICT and not self.migrations
 
     def joined(self, other: StateSpec) -> StateSpec:
         """For a session that is in use under both: the stricter one, and all policies, `other`'s first."""
@@ -87,7 +87,7 @@ class StateSpec:
         for index in range(version, self.version):
             tree = _migrated(self.migrations[index], tree, index)
             steps.append(Upgrade(migration_name(index), tree, index + 1))
-        fitting = self.shape.fit(tree)
+        fitting = self.state_type.fit(tree)
         if not same(fitting, tree):
             steps.append(Upgrade(DEFAULTS, fitting, self.version))
         return steps
@@ -104,10 +104,10 @@ class StateSpec:
         session must never hold a state that cannot be loaded.
         """
         merged = merge(base, theirs, ours, self.policies)
-        if self.shape is DICT:
+        if self.state_type is DICT:
             return merged
         try:
-            return Merged(self.shape.fit(merged.value), merged.conflicts)
+            return Merged(self.state_type.fit(merged.value), merged.conflicts)
         except InvalidStateError:
             return Merged(ours, [*merged.conflicts, Conflict("", base, theirs, ours)])
 
@@ -128,7 +128,7 @@ def _migrated(migration: Migration, tree: dict[str, Any], index: int) -> dict[st
     try:
         migrated = migration(copy(tree))
     except Exception as error:
-        raise InvalidStateError(f"{name} failed: {told(error)}") from error
+        raise InvalidStateError(f"{name} failed: {error_text(error)}") from error
     if not isinstance(migrated, dict):
         raise InvalidStateError(f"{name} returned a {type(migrated).__name__}; it has to return the new dict")
     checked: dict[str, Any] = copy(migrated)

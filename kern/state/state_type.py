@@ -12,7 +12,7 @@ from kern.state.codec import decode
 from kern.state.overlay import deep_merge
 
 
-class Shape(Protocol):
+class StateType(Protocol):
     """Between the JSON text of the state and the object that a call edits."""
 
     def load(self, text: bytes) -> Any:
@@ -25,10 +25,10 @@ class Shape(Protocol):
         """The object as plain JSON data, for the commit."""
 
     def fit(self, tree: Any) -> Any:
-        """A state as this shape writes it, `tree` itself if it is that already.
+        """A state as this type writes it, `tree` itself if it is that already.
 
         Raises:
-            InvalidStateError: It cannot be had in this shape.
+            InvalidStateError: It does not fit this type.
         """
 
     def accept(self, value: Any) -> None:
@@ -49,7 +49,7 @@ class Shape(Protocol):
         ...
 
 
-class DictShape:
+class DictStateType:
     """The state as a dict."""
 
     def load(self, text: bytes) -> Any:
@@ -91,7 +91,7 @@ class DictShape:
         return deep_merge(base, given)
 
 
-DICT = DictShape()
+DICT = DictStateType()
 
 
 def put_back(target: Any, source: Any) -> Any:

@@ -1,6 +1,6 @@
 """A coroutine stepped by hand, so that no other call comes between its first touch of the state and its end.
 
-Before the first touch, a step is taken only while this call has the scope's lock; a step that ends untouched
+Before the first touch, a step is taken only while this call has the state's lock; a step that ends untouched
 lets the lock go again, so that I/O before the touch runs beside other calls. A step that touched keeps it
 until the call ends. A cancellation or timeout never waits for the lock: it is thrown into the coroutine at
 once, which then runs without its turn, and may touch the state only if nobody has it.
@@ -33,7 +33,7 @@ async def step(call: CallState, coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def _stepped(call: CallState, coroutine: Coroutine[Any, Any, T]) -> T:
-    lock = call.scope.lock
+    lock = call.shared_state.lock
     resume: Callable[[Any], Any] = coroutine.send
     value: Any = None
     while True:
@@ -64,7 +64,7 @@ async def _stepped(call: CallState, coroutine: Coroutine[Any, Any, T]) -> T:
             resume, value = coroutine.throw, error
 
 
-class OffTurn:
+class Ungated:
     """Round what a function of the application's awaits of Kern itself: a nested run, an accessor.
 
     While an untouched function takes its turns, whatever it awaits goes on only when nobody has the state.
@@ -76,15 +76,15 @@ class OffTurn:
     async def __aenter__(self) -> None:
         self._calls = [call for call in active_calls() if call.steps_current_task() and not call.keeps_lock()]
         for call in self._calls:
-            call.off_turn += 1
+            call.ungated += 1
             if call.holder is Holder.step:
                 call.holder = Holder.nobody
-                call.scope.lock.release()
+                call.shared_state.lock.release()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for call in self._calls:
-            call.off_turn -= 1
+            call.ungated -= 1
         if self._calls and (error is None or isinstance(error, Exception)):
             await asyncio.sleep(0)  # back to the stepper's gate

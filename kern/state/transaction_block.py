@@ -18,7 +18,7 @@ from kern.state.savepoint import Savepoint
 from kern.state.transaction import Transaction, current, keeps_edits
 
 
-class Handle:
+class CallStateHandle:
     """What a `RunContext` asks of its call (`StateHandle`)."""
 
     __slots__ = ("_call",)
@@ -32,16 +32,16 @@ class Handle:
 
     def assign(self, value: Any) -> None:
         """Make `value` the state that the running code edits."""
-        self._call.shape.accept(value)
+        self._call.state_type.accept(value)
         self._call.take().copy = value
 
     def snapshot(self) -> Any:
         """A deep copy of the running code's own view if it has one, else of the last commit."""
         return snapshot(self._call)
 
-    def transaction(self) -> Block:
+    def transaction(self) -> TransactionBlock:
         """A part of the call that is committed, or undone, by itself."""
-        return Block(self._call)
+        return TransactionBlock(self._call)
 
 
 def snapshot(call: CallState) -> Any:
@@ -49,10 +49,10 @@ def snapshot(call: CallState) -> Any:
     edits = call.edits()
     if edits is not None and edits.open:
         return copy.deepcopy(edits.copy)
-    return call.shape.load(call.scope.text)
+    return call.state_type.load(call.shared_state.text)
 
 
-class Block:
+class TransactionBlock:
     """`run_context.transaction()`: a part of a call that takes, commits and lets go by itself.
 
     Inside, `run_context.session_state` is the block's copy, for the task that opened it and those it starts.

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from kern._error_text import told
+from kern._error_text import error_text
 from kern.errors import KernError, ToolArgumentsError
 from kern.messages import MEDIA, Message, with_context
 from kern.models.base import ToolDefinition
@@ -18,7 +18,7 @@ from kern.run.output import AnyRunOutput, RunStatus
 from kern.runner.past_runs import team_history
 from kern.runner.transcript import recalled
 from kern.runtime.engine import drive_child
-from kern.runtime.interrupted import deeds
+from kern.runtime.interrupted import summary_of_calls
 from kern.runtime.outcome import Answer, CallSite, ToolOutcome
 from kern.runtime.request import RunInput
 from kern.runtime.run_tree import Run, RunnerSpec
@@ -56,7 +56,7 @@ class Rules:
 
 
 @dataclass(slots=True, frozen=True)
-class Members:
+class TeamRoster:
     """A team's direct members, and how a task reaches one.
 
     Args:
@@ -126,7 +126,7 @@ class Members:
                 raise
             return _failed(child, f"{label} did not answer within {self.rules.timeout:g} s.")
         except KernError as error:
-            return _failed(child, f"{label} failed: {told(error)}")
+            return _failed(child, f"{label} failed: {error_text(error)}")
         return self._outcome(child)
 
     async def drive_all(self, run: Run, children: Sequence[Run]) -> list[ToolOutcome]:
@@ -158,8 +158,8 @@ class Members:
         media = output.media
         # The leader is told of media, and not sent them: its model may be one that takes none.
         text = "\n".join(filter(None, [_answer(output), *map(mention, media)]))
-        unheard = answer is not None and not child.out.streams
-        return ToolOutcome(text, answer=answer, unheard=unheard, media=media, media_told=True)
+        not_streamed = answer is not None and not child.out.streams
+        return ToolOutcome(text, answer=answer, not_streamed=not_streamed, media=media, media_in_text=True)
 
     async def _context(self, run: Run) -> str:
         """What comes before a task."""
@@ -176,8 +176,8 @@ class Delegation:
 
     __slots__ = ("definition", "team")
 
-    def __init__(self, team: Members) -> None:
-        self.team: Members = team
+    def __init__(self, team: TeamRoster) -> None:
+        self.team: TeamRoster = team
         properties: dict[str, Any] = {"member_id": {"type": "string", "description": "The id of the member."}}
         if team.rules.own_wording:
             properties["task"] = _TASK
@@ -208,8 +208,8 @@ class Broadcast:
 
     __slots__ = ("definition", "team")
 
-    def __init__(self, team: Members) -> None:
-        self.team: Members = team
+    def __init__(self, team: TeamRoster) -> None:
+        self.team: TeamRoster = team
         self.definition: ToolDefinition = ToolDefinition(
             ALL,
             "Hand one task to all members of your team, who work at the same time, and get their answers.",
@@ -233,7 +233,7 @@ class Broadcast:
             for child, outcome in zip(children, outcomes, strict=True)
         ]
         media = [item for outcome in outcomes for item in outcome.media]
-        return ToolOutcome("\n\n".join(parts), media=media, media_told=True)
+        return ToolOutcome("\n\n".join(parts), media=media, media_in_text=True)
 
 
 class MemberInformation:
@@ -268,7 +268,7 @@ def _interactions(run: Run) -> str:
 
 def _failed(child: Run, why: str) -> ToolOutcome:
     """What a member did before it failed is told too: its leader would have it done again."""
-    return ToolOutcome("\n\n".join(filter(None, [why, deeds(child)])), error=True)
+    return ToolOutcome("\n\n".join(filter(None, [why, summary_of_calls(child)])), error=True)
 
 
 def _answer(output: AnyRunOutput) -> str:

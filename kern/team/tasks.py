@@ -14,13 +14,13 @@ from kern.errors import InvalidStateError, ToolError
 from kern.messages import Message
 from kern.models.base import ToolDefinition
 from kern.runtime.active_runs import active_runs
-from kern.runtime.outcome import Again, Answer, CallSite, ToolOutcome, arguments_of
+from kern.runtime.outcome import Answer, CallSite, RetryAnswer, ToolOutcome, arguments_of
 from kern.runtime.run_tree import Run
 from kern.runtime.sink import AnswerSink, AsideSink, RunSink
 from kern.state.call_state import CallState
-from kern.state.shared_state import Writer
-from kern.state.transaction_block import Block
-from kern.team.delegation import Members
+from kern.state.shared_state import Author
+from kern.state.transaction_block import TransactionBlock
+from kern.team.delegation import TeamRoster
 from kern.tools.result import prompt_text
 
 KEY = "team_tasks"
@@ -42,18 +42,18 @@ class TaskList:
     """
 
     team_id: str
-    team: Members
+    team: TeamRoster
     max_iterations: int
 
     def tools(self) -> dict[str, TaskTool]:
         """The leader's tools, by name."""
         return {name: TaskTool(self, name, *rest) for name, rest in _TOOLS.items()}
 
-    async def review(self, run: Run, message: Message) -> Answer | Again:
+    async def review(self, run: Run, message: Message) -> Answer | RetryAnswer:
         """The leader's answer counts once no task is open."""
         left = self._left(run)
         if left:
-            return Again(f"{_SENT_BACK} {_shown(left)}")
+            return RetryAnswer(f"{_SENT_BACK} {_shown(left)}")
         return Answer(message.content or "")
 
     def sink(self, run: Run) -> RunSink:
@@ -86,9 +86,9 @@ class TaskList:
 
     async def edit(self, run: Run, site: CallSite, change: Callable[[list[Task]], T]) -> T:
         """Change the tasks, as a transaction of its own; what `change` appends is a new task."""
-        writer = Writer(run.run_id, run.source.path, site.call.name, site.call.id)
-        call = CallState(run.tree.scope, writer, session=run.tree.session.key, owner=run.tree)
-        async with Block(call) as state:
+        author = Author(run.run_id, run.source.path, site.call.name, site.call.id)
+        call = CallState(run.tree.shared_state, author, session=run.tree.session.key, owner=run.tree)
+        async with TransactionBlock(call) as state:
             stored = self._list(state)
             tasks = _tasks_in(stored, run)
             known = len(tasks)
@@ -158,7 +158,7 @@ class TaskList:
             return ToolOutcome("", pending=True)
         done = await self.edit(run, site, lambda tasks: _finish(tasks, ids, outcomes))
         media = [item for outcome in outcomes for item in outcome.media]
-        return ToolOutcome(_shown(done), media=media, media_told=True)
+        return ToolOutcome(_shown(done), media=media, media_in_text=True)
 
     def _start(self, tasks: list[Task], ids: list[int], run: Run) -> list[Task]:
         known = _by_id(tasks)
@@ -206,7 +206,7 @@ class TaskTool:
         self.definition: ToolDefinition = ToolDefinition(name, description, schema)
 
     @property
-    def team(self) -> Members:
+    def team(self) -> TeamRoster:
         """Who may do the tasks."""
         return self._tasks.team
 

@@ -14,7 +14,7 @@ from kern.run.output import AnyRunOutput, ContentT, TeamRunOutput
 from kern.runner.batch import Batches
 from kern.runner.checks import check_count, check_seconds
 from kern.runner.compile import (
-    check_shape,
+    check_state_type,
     function_tools,
     has_sources,
     loaded_tools,
@@ -38,8 +38,8 @@ from kern.team.delegation import (
     Broadcast,
     Delegation,
     MemberInformation,
-    Members,
     Rules,
+    TeamRoster,
 )
 from kern.team.mode import TeamMode, chosen_mode
 from kern.team.prompt import Sourced, roster, with_rules
@@ -242,7 +242,7 @@ class Team(
             return self._known_members()
         members = self._by_id(await call_for_run(run, self.members, "members"))
         for member in members.values():
-            check_shape(member, run.tree.request.state.shape, (self,))
+            check_state_type(member, run.tree.request.state.state_type, (self,))
         return members
 
     async def _sourced_tools(self, members: Mapping[str, Definition]) -> Mapping[str, Sourced]:
@@ -279,7 +279,7 @@ class Team(
         self, spec: RunnerSpec, specs: Mapping[str, RunnerSpec], mode: TeamMode, about: str
     ) -> RunnerSpec:
         """`spec`, with the tools by which the leader reaches its members."""
-        tasks = TaskList(spec.id, Members(specs, self._rules(mode)), self.max_iterations)
+        tasks = TaskList(spec.id, TeamRoster(specs, self._rules(mode)), self.max_iterations)
         own = self._own_tools(mode, tasks, about)
         check_names(spec.tools, dict.fromkeys(own, "the team"))
         spec = replace(spec, tools={**spec.tools, **own})

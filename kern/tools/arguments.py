@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import ErrorDetails, from_json, to_json
 
-from kern._error_text import text_of
+from kern._error_text import message_of
 from kern._json import non_finite
 from kern.errors import ToolArgumentsError, UsageError
 from kern.tools.docstring import Docstring, parse_docstring
@@ -202,7 +202,7 @@ class Arguments:
                 else:
                     hint = (
                         f"pydantic can make no JSON schema of its annotation {parameter.annotation!r}: "
-                        f"{text_of(own).splitlines()[0]}"
+                        f"{message_of(own).splitlines()[0]}"
                     )
                 return UsageError(
                     f"{self._owner}: the parameter {parameter.name!r} cannot be a tool's: {hint}"

@@ -16,7 +16,7 @@ from kern.messages import Media
 _JSON = (Mapping, list, tuple, set, frozenset)
 
 
-class Pieces(list[Any]):
+class Chunks(list[Any]):
     """What a generator has yielded."""
 
 
@@ -41,7 +41,7 @@ def result_of(value: Any) -> Result:
     """
     if isinstance(value, Media):
         return Result(mention(value), (value,))
-    generated = isinstance(value, Pieces)
+    generated = isinstance(value, Chunks)
     if not generated and not (
         isinstance(value, list | tuple) and any(isinstance(item, Media) for item in value)
     ):

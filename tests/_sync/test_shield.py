@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from kern._sync.shield import outlast, uninterrupted
+from kern._sync.shield import uninterrupted, wait_until_done
 
 
 async def test_every_cancellation_is_outlasted_and_handed_back() -> None:
@@ -14,7 +14,7 @@ async def test_every_cancellation_is_outlasted_and_handed_back() -> None:
     asked: list[str] = []
 
     async def wait() -> str:
-        cancelled = await outlast(work, on_cancel=lambda: asked.append("end"))
+        cancelled = await wait_until_done(work, on_cancel=lambda: asked.append("end"))
         return f"cancelled: {cancelled}"
 
     task = asyncio.create_task(wait())
@@ -25,18 +25,18 @@ async def test_every_cancellation_is_outlasted_and_handed_back() -> None:
         assert not task.done()
     work.set_result(None)
     assert await task == "cancelled: second"
-    assert asked == ["end"]
+    assert asked == ["end", "end"]
 
 
 async def test_work_that_is_cancelled_itself_cancels_nobody_who_waits() -> None:
     work = asyncio.get_running_loop().create_future()
     work.cancel()
-    assert await outlast(work) is None
+    assert await wait_until_done(work) is None
 
 
 async def test_a_grace_begins_with_the_first_cancellation() -> None:
     work = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(outlast(work, grace=0.02))
+    task = asyncio.create_task(wait_until_done(work, grace=0.02))
     await asyncio.sleep(0.04)
     assert not task.done()
     task.cancel()

@@ -11,7 +11,7 @@ import pytest
 import kern
 from kern import Agent, RunContext, UsageError
 from kern._sync import threads as module
-from kern._sync.threads import ThreadPool, place_given_up, threads
+from kern._sync.threads import ThreadPool, thread_place_released, threads
 from kern.errors import ToolError
 from kern.testing import FunctionModel, tool_call
 
@@ -91,7 +91,7 @@ async def test_one_that_waits_for_something_is_not_at_work(end: threading.Event)
     pool = ThreadPool(places=2, most=4)
 
     def waits() -> bool:
-        with place_given_up():
+        with thread_place_released():
             return end.wait()
 
     waiting = [asyncio.create_task(pool.run(waits)) for _ in range(20)]
@@ -106,7 +106,7 @@ async def test_who_comes_back_from_a_wait_goes_on_without_a_place_at_the_bound(e
     back, may_come = threading.Event(), threading.Event()
 
     def waits() -> str:
-        with place_given_up():
+        with thread_place_released():
             may_come.wait()
         back.set()
         return "back"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from kern.console._progress import Pieces
+from kern.console._progress import StreamedText
 from kern.console._tail import MarkdownTail
 from kern.console._text import clean, content_text, encodable, format_call, format_seconds
 
@@ -71,7 +71,7 @@ def test_structured_content_is_indented_json() -> None:
 
 
 def test_a_voided_turn_leaves_the_turns_before_it() -> None:
-    pieces = Pieces()
+    pieces = StreamedText()
     pieces.start_turn()
     pieces.append("one")
     pieces.start_turn()

@@ -112,8 +112,8 @@ def test_a_call_begins_or_is_noted_as_not_made_never_both() -> None:
     start = Start()
     start.begin()
     start.begin()  # of a hook, and of what it is round
-    assert not start.never()
+    assert not start.prevent()
     start = Start()
-    assert start.never()
+    assert start.prevent()
     with pytest.raises(ToolError, match="before the call began"):
         start.begin()

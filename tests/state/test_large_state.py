@@ -13,7 +13,7 @@ from kern import Agent, RunContext
 from kern._sync.offload import off_loop
 from kern.db.sqlite import SqliteDb
 from kern.runtime.session import live_sessions
-from kern.state.shared_state import Change, LiveState, Writer
+from kern.state.shared_state import Author, Change, LiveState
 from kern.testing import no_leaks
 from tests.played import agent_with
 
@@ -103,14 +103,14 @@ async def test_the_output_has_a_state_of_its_own() -> None:
 
 def test_a_state_is_not_given_away_while_patches_refer_to_it() -> None:
     state = LiveState(b'{"items":[{"n":1}],"n":0}')
-    state.commit({"items": [{"n": 1}, {"n": 2}], "n": 0}, Writer(), state.text)
-    assert state.given_away() is None
-    taken = state.taken()
-    state.stored(taken, taken.text, taken.revision)
-    given = state.given_away()
+    state.commit({"items": [{"n": 1}, {"n": 2}], "n": 0}, Author(), state.text)
+    assert state.take_tree() is None
+    taken = state.snapshot()
+    state.mark_stored(taken, taken.text, taken.revision)
+    given = state.take_tree()
     assert given == {"items": [{"n": 1}, {"n": 2}], "n": 0}
     given["items"][0]["n"] = "spoilt"
-    state.commit({"items": [{"n": 1}], "n": 0}, Writer(), state.text)
+    state.commit({"items": [{"n": 1}], "n": 0}, Author(), state.text)
     assert [change.patch for change in state.changes] == [
         [{"op": "remove", "path": "/items/1", "old": {"n": 2}}]
     ]

@@ -33,11 +33,11 @@ from kern.runtime.session import ANY_USER, LiveSession, LiveSessions
 from kern.state import add, union
 from kern.state.call_state import CallState
 from kern.state.codec import decode, encode
-from kern.state.model_state import ModelShape, initial_state
+from kern.state.model_state import ModelStateType, initial_state
 from kern.state.patch import apply, invert, wire
-from kern.state.shared_state import Change, Writer
+from kern.state.shared_state import Author, Change
 from kern.state.state_spec import StateSpec
-from kern.state.transaction_block import Block
+from kern.state.transaction_block import TransactionBlock
 from kern.testing import ScriptedModel, tool_call
 from tests.state.json_documents import near_states, text
 
@@ -73,7 +73,7 @@ class Process:
         self.session = await self._stack.enter_async_context(
             self.sessions.use(self.db, SESSION, spec=self.spec, user_id=ANY_USER)
         )
-        await self.session.settle(self.spec)
+        await self.session.migrate(self.spec)
         self.session.state.subscribe(self._hear, self._open)
 
     async def stop(self) -> None:
@@ -90,8 +90,8 @@ class Process:
 
     async def edit(self, change: Callable[[dict[str, Any]], object], tool: str = "edit") -> None:
         session = self.session
-        call = CallState(session.state, Writer(tool=tool), session=session.key)
-        async with Block(call) as state:
+        call = CallState(session.state, Author(tool=tool), session=session.key)
+        async with TransactionBlock(call) as state:
             change(state)
         assert text(self.seen).encode() == session.state.text
 
@@ -409,7 +409,7 @@ class Purse(BaseModel):
 
 
 async def test_a_merge_whose_parts_do_not_fit_together_takes_ours_whole() -> None:
-    spec = StateSpec(default=lambda: initial_state(Purse), shape=ModelShape(Purse))
+    spec = StateSpec(default=lambda: initial_state(Purse), state_type=ModelStateType(Purse))
     async with two(spec) as (a, b):
         await a.edit(lambda s: (s["parts"].append(5), s.update(coins=5)))
         await b.edit(lambda s: (s["parts"].append(7), s.update(coins=7)))

@@ -36,7 +36,7 @@ tried: Counter[str] = Counter()
 @pytest.fixture(autouse=True)
 def patient_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any number of calls may send the model back."""
-    monkeypatch.setattr(run_tree, "MOST_TRIES_AGAIN", 1000)
+    monkeypatch.setattr(run_tree, "MAX_RETRIES_OF_ONE_KIND", 1000)
 
 
 @pytest.fixture(autouse=True)

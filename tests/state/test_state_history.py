@@ -21,7 +21,7 @@ from kern.state import MISSING, HistoryEntry
 from kern.state.history import entries, first_known, state_at, version_at
 from kern.state.patch import diff
 from kern.state.pointer import lookup
-from kern.state.shared_state import Change, Writer
+from kern.state.shared_state import Author, Change
 from kern.testing import FunctionModel
 from tests.played import agent_with, execution_of, team_of
 from tests.state.json_documents import near_states, text
@@ -205,9 +205,9 @@ async def test_a_run_costs_the_same_however_long_the_history_is() -> None:
 
 
 def log_of(states: list[Any]) -> list[Change]:
-    writer = Writer(tool="t")
+    author = Author(tool="t")
     return [
-        Change(revision, diff(before, after), writer, float(revision))
+        Change(revision, diff(before, after), author, float(revision))
         for revision, (before, after) in enumerate(itertools.pairwise(states), 1)
     ]
 
@@ -242,6 +242,6 @@ def test_a_log_with_a_gap_is_known_from_behind_it() -> None:
 
 def test_the_version_before_a_migration_is_its_index() -> None:
     change = log_of([{}, {"a": 1}])[0]
-    migrations = [Change(n, [], Writer(tool=f"state_migrations[{n}]")) for n in (1, 2)]
+    migrations = [Change(n, [], Author(tool=f"state_migrations[{n}]")) for n in (1, 2)]
     assert version_at(3, [change]) == 3
     assert version_at(3, [change, *migrations]) == 1

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from kern.state.call_state import CallState
-from kern.state.shared_state import LiveState, Writer
-from kern.state.transaction_block import Block
+from kern.state.shared_state import Author, LiveState
+from kern.state.transaction_block import TransactionBlock
 
 
 @pytest.fixture(autouse=True)
@@ -24,14 +24,14 @@ def _frequent_switches() -> Iterator[None]:
 
 def test_threads_that_ask_at_once_get_the_same_scope() -> None:
     for _ in range(4000):
-        call = CallState(LiveState(b"{}"), Writer(tool="test"), session="s")
-        with call.thread(), Block(call):
+        call = CallState(LiveState(b"{}"), Author(tool="test"), session="s")
+        with call.thread(), TransactionBlock(call):
             start = threading.Barrier(2)
             scopes: list[object] = []
 
             def ask(start: threading.Barrier, scopes: list[object], call: CallState) -> None:
                 start.wait()
-                scopes.append(call.enclosed_scope())
+                scopes.append(call.nested_state())
 
             # A thread finds the open block in the context of the function that starts it.
             threads = [

@@ -20,7 +20,7 @@ from kern.db.sqlite import SqliteDb
 from kern.errors import InvalidStateError, UsageError
 from kern.run import RunStartedEvent, SessionStateChangedEvent
 from kern.runner.definition import database_of
-from kern.state.model_state import ModelShape, initial_state
+from kern.state.model_state import ModelStateType, initial_state
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 from tests.played import agent_with, execution_of
 
@@ -385,12 +385,12 @@ everything = st.builds(
 @settings(deadline=None)
 @given(everything)
 def test_what_is_written_reads_back_the_same(value: Everything) -> None:
-    shape = ModelShape(Everything)
-    tree = shape.dump(value)
-    again = shape.load(json.dumps(tree).encode())
+    state_type = ModelStateType(Everything)
+    tree = state_type.dump(value)
+    again = state_type.load(json.dumps(tree).encode())
     assert again == value
-    assert shape.dump(again) == tree
-    assert shape.fit(tree) is tree
+    assert state_type.dump(again) == tree
+    assert state_type.fit(tree) is tree
 
 
 def test_the_text_goes_by_the_names_of_the_fields_whatever_aliases_there_are() -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import anyio
 from pydantic import ValidationError
 
-from kern._error_text import told
+from kern._error_text import error_text
 from kern._log import cleaned_logs, named
 from kern.errors import ToolError, ToolTimeoutError
 from kern.tools.mcp.http import SESSION_LOST
@@ -363,4 +363,4 @@ def _told(failure: BaseException | None) -> str:
     if isinstance(failure, ValidationError):  # without the values, which are long
         found = failure.errors(include_url=False, include_context=False, include_input=False)
         return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:_MOST_FAULTS])
-    return "the connection is closed" if failure is None else told(failure)
+    return "the connection is closed" if failure is None else error_text(failure)
