@@ -51,12 +51,13 @@ _SQL = {
             (session_id, user_id, generation, created_at, used,
             updated_at, revision, summary, version, state_version, state)
         VALUES (?, ?, ?, ?, {next}, ?, ?, ?, ?, ?, CAST(? AS TEXT))""",
-    "touch_session": """
-        UPDATE {t} SET used = {next}, updated_at = ?, revision = ?, summary = ? WHERE session_id = ?""",
+    "touch_session": "UPDATE {t} SET updated_at = ?, revision = ?, summary = ? WHERE session_id = ?",
     "update_session": """
-        UPDATE {t} SET used = {next}, updated_at = ?, revision = ?, summary = ?,
+        UPDATE {t} SET updated_at = ?, revision = ?, summary = ?,
             version = ?, state_version = ?, state = CAST(? AS TEXT)
         WHERE session_id = ?""",
+    # The one that comes last already stays where it is, and so do the pages of the indexes.
+    "to_the_end": "UPDATE {t} SET used = {next} WHERE session_id = ? AND used < (SELECT max(used) FROM {t})",
     "find_run": "SELECT session_id, generation FROM {t}_runs WHERE run_id = ?",
     "put_run": """
         INSERT INTO {t}_runs
@@ -74,8 +75,9 @@ _SQL = {
     "delete_media": "DELETE FROM {t}_media WHERE session_id = ?",
     "insert_change": """
         INSERT INTO {t}_changes
-            (session_id, revision, run_id, tool, tool_call_id, agent_path, created_at, patch, commit_id)
-        VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), ?, CAST(? AS TEXT), ?)""",
+            (session_id, revision, run_id, tool, tool_call_id, agent_path, created_at, patch, commit_id, seq)
+        SELECT ?1, ?2, ?3, ?4, ?5, CAST(?6 AS TEXT), ?7, CAST(?8 AS TEXT), ?9, coalesce(max(seq), 0) + 1
+        FROM {t}_changes WHERE session_id = ?1 AND revision = ?2""",
     "find_commit": "SELECT 1 FROM {t}_changes WHERE session_id = ? AND revision > ? AND commit_id = ?",
     "load_run": "SELECT {run} FROM {t}_runs WHERE run_id = ?",
     "load_all_runs": """
@@ -343,7 +345,9 @@ class Queries:
         if new:
             values = (row.session_id, row.user_id, row.generation, row.created_at, *told, *state)
             raw.execute(self._sql["insert_session"], values)
-        elif write.state is None:
+            return
+        if write.state is None:
             raw.execute(self._sql["touch_session"], (*told, row.session_id))
         else:
             raw.execute(self._sql["update_session"], (*told, *state, row.session_id))
+        raw.execute(self._sql["to_the_end"], (row.session_id,))

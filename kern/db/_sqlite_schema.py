@@ -132,6 +132,31 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE INDEX {t}_runs_by_status ON {t}_runs (status, seq, session_id)
             WHERE parent_run_id IS NULL AND status <> 'COMPLETED'""",
     ),
+    (
+        # A commit writes whole pages, so a row is in as few trees as can be: the log is its own index, and a
+        # session of nobody's has no entry among those of users.
+        "ALTER TABLE {t}_changes RENAME TO {t}_changes_before",
+        """CREATE TABLE {t}_changes (
+            session_id TEXT NOT NULL,
+            revision INTEGER NOT NULL,
+            seq INTEGER NOT NULL,
+            run_id TEXT,
+            tool TEXT,
+            tool_call_id TEXT,
+            agent_path TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            patch TEXT NOT NULL,
+            commit_id TEXT,
+            PRIMARY KEY (session_id, revision, seq)
+        ) WITHOUT ROWID""",
+        """INSERT INTO {t}_changes
+            SELECT session_id, revision, seq, run_id, tool, tool_call_id, agent_path, created_at, patch,
+                commit_id
+            FROM {t}_changes_before ORDER BY session_id, revision, seq""",
+        "DROP TABLE {t}_changes_before",
+        "DROP INDEX {t}_by_user",
+        "CREATE INDEX {t}_by_user ON {t} (user_id, used) WHERE user_id IS NOT NULL",
+    ),
 )
 
 

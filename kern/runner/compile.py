@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from kern._ids import new_id
 from kern.errors import UsageError
 from kern.models.base import Model
 from kern.models.resolve import default_model, resolve
@@ -47,7 +47,7 @@ def request(definition: Definition, input: RunInput, options: RunOptions) -> Run
         spec=definition._spec(options),
         input=input,
         db=database_of(definition),
-        run_id=options.run_id or str(uuid.uuid4()),
+        run_id=options.run_id or new_id(),
         session_id=options.session_id or default_session(definition, user_id),
         user_id=user_id,
         state=state,

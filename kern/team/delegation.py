@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from kern._error_text import error_text
+from kern._ids import new_id
 from kern.errors import KernError, ToolArgumentsError
 from kern.messages import MEDIA, Message, with_context
 from kern.models.base import ToolDefinition
@@ -100,7 +100,7 @@ class TeamRoster:
         messages = with_context(given, before=await self._context(run))
         value = messages[-1].content if self.rules.own_wording else run.input.value
         run_input = RunInput(value=value, messages=messages)
-        return self.child(run, spec, run_input, str(uuid.uuid4()), alone=alone)
+        return self.child(run, spec, run_input, new_id(), alone=alone)
 
     def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
         """A member's run below `run`; of one that works alone the answer may be heard as the team's."""
