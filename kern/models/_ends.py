@@ -7,6 +7,7 @@ from typing import Any
 
 from kern.errors import UsageError
 from kern.models._failures import CutFault, StreamFault
+from kern.models.base import FinishReason
 from kern.usage import Usage
 
 GOOD_ENDS = frozenset({"stop", "eos", "end_turn", "stop_sequence", "tool_calls", "tool_use", "function_call"})
@@ -42,6 +43,7 @@ _DISTURBED = frozenset(
         "timeout",
     }
 )
+_FINISHED: dict[str, FinishReason] = {REFUSAL: "refusal", "pause_turn": "paused"}
 _CALLING = ("tool_calls", "tool_use", "function_call")
 
 
@@ -125,6 +127,23 @@ def is_refusal(word: Any) -> bool:
 def says_calls(word: Any) -> bool:
     """Whether the word says that the answer asks for tool calls."""
     return _folded(word) in _CALLING
+
+
+def finish_reason_of(word: Any, *, calls: bool = False) -> FinishReason:
+    """What the word for the end of an answer comes to; one that a model's `good_ends` add is a stop.
+
+    Args:
+        word: The provider's word.
+        calls: The answer asks for tool calls, which not all servers say by their word.
+    """
+    folded = _folded(word)
+    if folded in _FINISHED:
+        return _FINISHED[folded]
+    if reason := _CUT.get(folded):
+        return "content_filter" if reason == "content_filter" else "length"
+    if folded and folded in _DISTURBED:
+        return "error"
+    return "tool_calls" if calls or folded in _CALLING else "stop"
 
 
 def cut_reason(word: Any) -> str | None:

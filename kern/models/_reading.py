@@ -11,6 +11,7 @@ from pydantic_core import from_json
 
 from kern._log import named
 from kern.messages import Message, ToolCall
+from kern.models._ends import finish_reason_of
 from kern.models._failures import StreamFault
 from kern.models._sse import EventStream
 from kern.models._strand import Strand, mended
@@ -129,7 +130,8 @@ def answer(
         tool_calls=calls,
         usage=usage,
     )
-    return ModelResponse(message, usage, finish_reason)
+    finish = finish_reason_of(finish_reason, calls=bool(calls))
+    return ModelResponse(message, usage, finish, finish_reason)
 
 
 def _parse_halves(data: bytes, error: ValueError) -> Any:

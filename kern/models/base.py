@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from kern.messages import Message, ToolCall
+from kern.messages import CacheMark, Citation, Message, ProviderCall, ToolCall
 from kern.usage import Usage
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "paused", "error"]
+"""Why an answer ended. "paused": the provider wants to be asked again, to go on where it stopped."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -20,12 +23,14 @@ class ToolDefinition:
         description: When and how to use it.
         parameters: A JSON schema of type object.
         strict: Ask the provider to follow the schema to the letter, where it can.
+        cache: The provider may cache the prompt up to the end of this definition.
     """
 
     name: str
     description: str
     parameters: dict[str, Any]
     strict: bool = False
+    cache: CacheMark | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -63,12 +68,18 @@ class ModelResponse:
     Args:
         message: The assistant's message, `tool_calls` and `provider_data` included.
         usage: What the request used; it counts as one request, whether `requests` says so or not.
-        finish_reason: The provider's own word.
+        finish_reason: Why it ended.
+        provider_finish_reason: The provider's own word for it.
+        response_id: The provider's id of the answer.
+        model: The model that really answered, as the provider names it.
     """
 
     message: Message
     usage: Usage = field(default_factory=lambda: Usage(requests=1))
-    finish_reason: str | None = None
+    finish_reason: FinishReason | None = None
+    provider_finish_reason: str | None = None
+    response_id: str | None = None
+    model: str | None = None
 
     def __post_init__(self) -> None:
         if not self.usage.requests:
@@ -112,9 +123,38 @@ class CommentarySink(DeltaSink, Protocol):
         """A piece of what the model says about its work, marked by the provider as no part of the answer."""
 
 
+@runtime_checkable
+class PartSink(CommentarySink, Protocol):
+    """A `DeltaSink` that takes all that a model streams. One that lacks a method is not told of that."""
+
+    def tool_arguments(self, call_id: str, name: str, delta: str) -> None:
+        """A piece of the arguments of a call that the model is asking for."""
+
+    def provider_call(self, call: ProviderCall) -> None:
+        """The provider carries out a call itself: told when it begins ("running"), and when it has ended."""
+
+    def citation(self, citation: Citation) -> None:
+        """The model says where words of its come from."""
+
+
 def commentary_of(sink: DeltaSink | None) -> Callable[[str], None] | None:
     """Where `sink` takes commentary; None if it takes none. Costs less than an isinstance of the protocol."""
     return getattr(sink, "commentary", None)
+
+
+def tool_arguments_of(sink: DeltaSink | None) -> Callable[[str, str, str], None] | None:
+    """Where `sink` takes pieces of a call's arguments; None if it takes none."""
+    return getattr(sink, "tool_arguments", None)
+
+
+def provider_call_of(sink: DeltaSink | None) -> Callable[[ProviderCall], None] | None:
+    """Where `sink` is told of the calls that the provider carries out; None if nowhere."""
+    return getattr(sink, "provider_call", None)
+
+
+def citation_of(sink: DeltaSink | None) -> Callable[[Citation], None] | None:
+    """Where `sink` takes citations; None if it takes none."""
+    return getattr(sink, "citation", None)
 
 
 class Model(ABC):

@@ -363,7 +363,7 @@ async def test_calls_that_are_said_to_be_there_and_are_not_are_an_error(
 async def test_a_known_good_end_is_an_end(server: ReplayServer, sink: Sink, word: str, stream: bool) -> None:
     server.replies = [Reply([sse(chunk(content="Hi"), chunk(word))]) if stream else whole(word, content="Hi")]
     answer = await model(server).respond(STREAMED if stream else ASK, sink)
-    assert (answer.message.content, answer.finish_reason) == ("Hi", word)
+    assert (answer.message.content, answer.provider_finish_reason) == ("Hi", word)
 
 
 @pytest.mark.parametrize("word", ["abort", "error", "done", "unknown", "", None, "OTHER"])
@@ -459,6 +459,6 @@ async def test_usage_is_found_where_groq_and_moonshot_put_it(server: ReplayServe
         "input_tokens": 3,
         "output_tokens": 4,
         "total_tokens": 7,
-        "cached_tokens": 2,
+        "cache_read_tokens": 2,
         "requests": 1,
     }

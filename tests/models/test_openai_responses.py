@@ -131,10 +131,10 @@ async def test_text_is_streamed_piece_by_piece_and_returned_whole(server: Replay
     assert sink.pieces == [("content", "Hel"), ("content", "lo\u2028"), ("content", "wörld 😀")]
     assert answer.message.content == "Hello\u2028wörld 😀"
     assert answer.message.provider_data is None
-    assert answer.finish_reason == "completed"
+    assert answer.finish_reason == "stop"
     usage = answer.usage
     assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (30, 12, 42)
-    assert (usage.cached_tokens, usage.reasoning_tokens, usage.requests) == (10, 5, 1)
+    assert (usage.cache_read_tokens, usage.reasoning_tokens, usage.requests) == (10, 5, 1)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64])

@@ -95,7 +95,7 @@ def error_text(error: Any) -> str:
 def usage_of(usage: dict[str, Any] | None, spent: str, said: str) -> dict[str, int]:
     usage = usage or {}
     details = {
-        "cached_tokens": (usage.get(f"{spent}_details") or {}).get("cached_tokens")
+        "cache_read_tokens": (usage.get(f"{spent}_details") or {}).get("cached_tokens")
         or usage.get("cached_tokens")
         or usage.get("num_cached_tokens"),
         "reasoning_tokens": (usage.get(f"{said}_details") or {}).get("reasoning_tokens"),

@@ -312,7 +312,7 @@ def _usage(usage: Any) -> Usage:
         input_tokens=spent,
         output_tokens=said,
         total_tokens=max(count(usage, "total_tokens"), spent + said),
-        cached_tokens=cached or count(usage, "cached_tokens") or count(usage, "num_cached_tokens"),
+        cache_read_tokens=cached or count(usage, "cached_tokens") or count(usage, "num_cached_tokens"),
         reasoning_tokens=count(details.get("completion_tokens_details"), "reasoning_tokens"),
         requests=1,
     )

@@ -1,0 +1,42 @@
+"""A conversation's messages and their parts: plain data, the same for every provider."""
+
+from kern.messages._checks import check_types
+from kern.messages._views import BREAK
+from kern.messages.media import MEDIA, Audio, File, Image, Media, Shelf, Video, media_by_kind
+from kern.messages.message import ROLES, Message, Role, with_context
+from kern.messages.origin import CacheMark, Origin
+from kern.messages.parts import (
+    CallStatus,
+    Citation,
+    Part,
+    ProviderCall,
+    ReasoningPart,
+    TextPart,
+    ToolCall,
+)
+
+__all__ = [
+    "BREAK",
+    "MEDIA",
+    "ROLES",
+    "Audio",
+    "CacheMark",
+    "CallStatus",
+    "Citation",
+    "File",
+    "Image",
+    "Media",
+    "Message",
+    "Origin",
+    "Part",
+    "ProviderCall",
+    "ReasoningPart",
+    "Role",
+    "Shelf",
+    "TextPart",
+    "ToolCall",
+    "Video",
+    "check_types",
+    "media_by_kind",
+    "with_context",
+]

@@ -1,0 +1,179 @@
+"""A message's ordered parts seen as one text, or as the list of one kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Self, SupportsIndex, TypeVar, cast
+
+from kern.messages.media import Media
+from kern.messages.parts import Part, ProviderCall, ReasoningPart, TextPart, ToolCall
+
+P = TypeVar("P", bound=Part)
+BREAK = "\n\n"
+"""What separates paragraphs in the views that are texts."""
+
+_RANKS: tuple[tuple[type, int], ...] = ((ReasoningPart, 0), (TextPart, 2), (Media, 3), (ToolCall, 4))
+
+
+def rank(part: Part) -> int:
+    """The place of a part among those that are put into a message without a place."""
+    if isinstance(part, TextPart):
+        return 1 if part.commentary else 2
+    return next((place for kind, place in _RANKS if isinstance(part, kind)), 3)
+
+
+def text_of(parts: Sequence[Part], *, commentary: bool) -> str | None:
+    """The texts that are commentary, or those that are not, as one; None if there are none."""
+    text: str | None = None
+    for part in parts:
+        if isinstance(part, TextPart) and part.commentary is commentary:
+            if text:
+                text += BREAK + part.text if part.paragraph and part.text else part.text
+            else:
+                text = part.text
+    return text
+
+
+def reasoning_of(parts: Sequence[Part]) -> str | None:
+    """What is shown of the reasoning, each step a paragraph; None if nothing is."""
+    texts = [part.text for part in parts if isinstance(part, ReasoningPart) and part.text]
+    return BREAK.join(texts) if texts else None
+
+
+def put_text(parts: list[Part], text: str | None, *, commentary: bool) -> None:
+    """Put one text in the place of all of its kind, or none if it is None."""
+    if text == text_of(parts, commentary=commentary):
+        return
+    new: list[Part] = [] if text is None else [TextPart(text, commentary=commentary)]
+    put(parts, lambda part: isinstance(part, TextPart) and part.commentary is commentary, new)
+
+
+def put_reasoning(parts: list[Part], text: str | None) -> None:
+    """Put one reasoning in the place of all, or none if it is None."""
+    if text != reasoning_of(parts):
+        put(
+            parts, lambda part: isinstance(part, ReasoningPart), [] if text is None else [ReasoningPart(text)]
+        )
+
+
+def put(parts: list[Part], wanted: Callable[[Part], bool], new: Sequence[Part]) -> None:
+    """Put `new` in the places of the wanted parts; of more, the rest follows the last of them.
+
+    Where there were none, they stand where a message that is made of its views has them.
+    """
+    left = list(new)
+    kept: list[Part] = []
+    last = -1
+    for part in parts:
+        if not wanted(part):
+            kept.append(part)
+        elif left:
+            kept.append(left.pop(0))
+            last = len(kept)
+    if left:
+        if last < 0:
+            wish = rank(left[0])
+            last = next((at for at, part in enumerate(kept) if rank(part) > wish), len(kept))
+        kept[last:last] = left
+    parts[:] = kept
+
+
+def media_of(parts: Sequence[Part]) -> list[Media]:
+    """All media, in order, those that a provider's call has made included."""
+    media: list[Media] = []
+    for part in parts:
+        if isinstance(part, Media):
+            media.append(part)
+        elif isinstance(part, ProviderCall):
+            media += part.media
+    return media
+
+
+def plain(part: Part) -> Part | None:
+    """The part without what its provider wants to see again; None if nothing is left that can be said."""
+    match part:
+        case TextPart():
+            return replace(part, provider_data=None, origin=None)
+        case ReasoningPart():
+            return ReasoningPart(part.text) if part.text else None
+        case ProviderCall():
+            return None
+    return replace(part, provider_data=None, origin=None)
+
+
+class PartsView(list[P]):
+    """The parts of one kind, as a list: what is changed in it is changed in the message.
+
+    Args:
+        parts: The parts of the message.
+        kind: Which of them the view shows.
+    """
+
+    __slots__ = ("_kind", "_parts")
+
+    def __init__(self, parts: list[Part], kind: type[P]) -> None:
+        super().__init__([part for part in parts if isinstance(part, kind)])
+        self._parts = parts
+        self._kind = kind
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        """A copy is a plain list: it shows no message."""
+        return list, (list(self),)
+
+    def _write(self) -> None:
+        kind = self._kind
+        put(self._parts, lambda part: isinstance(part, kind), cast("list[Part]", self))
+
+    def append(self, item: P, /) -> None:
+        """Add a part behind the last of its kind."""
+        super().append(item)
+        self._write()
+
+    def extend(self, items: Iterable[P], /) -> None:
+        """Add parts behind the last of their kind."""
+        super().extend(items)
+        self._write()
+
+    def insert(self, at: SupportsIndex, item: P, /) -> None:
+        """Add a part before another of its kind."""
+        super().insert(at, item)
+        self._write()
+
+    def pop(self, at: SupportsIndex = -1, /) -> P:
+        """Take a part out."""
+        item = super().pop(at)
+        self._write()
+        return item
+
+    def remove(self, item: P, /) -> None:
+        """Take the first part out that equals this one."""
+        super().remove(item)
+        self._write()
+
+    def clear(self) -> None:
+        """Take all of this kind out."""
+        super().clear()
+        self._write()
+
+    def reverse(self) -> None:
+        """Turn their order round."""
+        super().reverse()
+        self._write()
+
+    def sort(self, **options: Any) -> None:
+        """Sort them, in the places that they have."""
+        super().sort(**options)
+        self._write()
+
+    def __setitem__(self, at: Any, item: Any, /) -> None:
+        super().__setitem__(at, item)
+        self._write()
+
+    def __delitem__(self, at: Any, /) -> None:
+        super().__delitem__(at)
+        self._write()
+
+    def __iadd__(self, items: Iterable[P], /) -> Self:  # type: ignore[override, misc]  # as in list
+        self.extend(items)
+        return self

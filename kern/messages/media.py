@@ -1,0 +1,200 @@
+"""Pictures, sound, videos and files: parts of messages, and of what tools and runs give out."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import mimetypes
+import os
+from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias
+
+from kern.errors import UsageError
+from kern.messages._checks import RECORD, TEXT, Types, check_types
+from kern.messages.origin import CacheMark, Origin, cache_in, origin_in
+
+Shelf: TypeAlias = MutableMapping[str, bytes]
+"""Where bytes are put that JSON names by their SHA-256."""
+
+
+def _short(value: object) -> str:
+    return f"{repr(value)[:60]} ({type(value).__name__})"
+
+
+_GIVEN_AS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
+    "content": (bytes, "bytes (of base64 text: base64.b64decode(text))"),
+    "filepath": ((str, os.PathLike), "a path, a str or a pathlib.Path"),
+    **dict.fromkeys(("url", "mime_type", "name", "id", "sha256"), (str, "a str")),
+}
+
+
+@dataclass(slots=True, kw_only=True, repr=False)
+class Media:
+    """A picture, sound, video or file: exactly one of `url`, `content` and `filepath`.
+
+    Args:
+        url: Where the provider fetches it.
+        content: The bytes themselves.
+        filepath: A file, read once, when the run that is given it begins: what is written to it later does
+            not change what was said.
+        mime_type: Such as "image/png"; guessed from the file's name if not given.
+        name: The file's name, as the model is told.
+        id: An id of the application's, or of the provider's.
+        sha256: Set by Kern where the bytes lie in a database, with the session, under this hash. Read back,
+            they are in `content`; without them, they are not stored there any more.
+        cache: The provider may cache the prompt up to here.
+        provider_data: What the provider that made it needs to see again with it.
+        origin: Who made it; None: the application.
+    """
+
+    url: str | None = None
+    content: bytes | None = None
+    filepath: str | Path | None = None
+    mime_type: str | None = None
+    name: str | None = None
+    id: str | None = None
+    sha256: str | None = field(default=None, compare=False)
+    cache: CacheMark | None = None
+    provider_data: dict[str, Any] | None = None
+    origin: Origin | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        content: object = self.content
+        if isinstance(content, bytearray | memoryview):
+            self.content = bytes(content)
+        for name, (kinds, hint) in _GIVEN_AS.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kinds):
+                raise UsageError(f"{type(self).__name__}({name}=...) takes {hint}, not {_short(value)}")
+        given = [name for name in ("url", "content", "filepath") if getattr(self, name) is not None]
+        if len(given) != 1 and self.id is None and self.sha256 is None:
+            raise UsageError(
+                f"{type(self).__name__} takes exactly one of url, content and filepath; "
+                f"given: {', '.join(given) or 'none'}"
+            )
+
+    def __repr__(self) -> str:
+        """What is set; of bytes how many, since a picture has millions."""
+        values = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        shown = (
+            f"{name}=<{len(value)} bytes>" if isinstance(value, bytes) else f"{name}={value!r}"
+            for name, value in values.items()
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def read(self) -> bytes:
+        """The bytes: `content`, or the file's (blocking)."""
+        if self.content is not None:
+            return self.content
+        if self.filepath is None:
+            raise UsageError(f"this {type(self).__name__} has no bytes, and no file to read them from")
+        try:
+            return Path(self.filepath).read_bytes()
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot read the file of a message: {error}") from error
+
+    def loaded(self) -> Self:
+        """The same with the bytes of its file (blocking); itself, if it names none.
+
+        Raises:
+            UsageError: The file cannot be read.
+        """
+        if self.filepath is None:
+            return self
+        return replace(self, content=self.read(), filepath=None, name=self.name or Path(self.filepath).name)
+
+    def guess_mime_type(self, default: str) -> str:
+        """`mime_type`, or what the name of the file or url tells, or `default`."""
+        name = self.name or (str(self.filepath) if self.filepath else self.url) or ""
+        return self.mime_type or mimetypes.guess_type(name)[0] or default
+
+    def to_dict(self, shelf: Shelf | None = None) -> dict[str, Any]:
+        """As JSON; bytes in base64, or, where there is a shelf for them, by their hash."""
+        data: dict[str, Any] = {
+            name: value
+            for name in ("url", "mime_type", "name", "id")
+            if (value := getattr(self, name)) is not None
+        }
+        if self.content is None and self.sha256 is not None:
+            data["sha256"] = self.sha256
+        elif self.content is not None and shelf is not None:
+            data["sha256"] = hashlib.sha256(self.content).hexdigest()
+            shelf[data["sha256"]] = self.content
+        elif self.content is not None:
+            data["content"] = base64.b64encode(self.content).decode()
+        if self.filepath is not None:
+            data["filepath"] = str(self.filepath)
+        if self.cache is not None:
+            data["cache"] = self.cache
+        if self.provider_data is not None:
+            data["provider_data"] = self.provider_data
+        if self.origin is not None:
+            data["origin"] = list(self.origin)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The reverse of `to_dict`.
+
+        Raises:
+            ValueError: A value is not of its type.
+        """
+        values = dict(data)
+        check_types(cls.__name__, values, _MEDIA_TYPES)
+        if values.get("content") is not None:
+            values["content"] = base64.b64decode(values["content"], validate=True)
+        if "cache" in values:
+            values["cache"] = cache_in(values)
+        if "origin" in values:
+            values["origin"] = origin_in(values)
+        return cls(**values)
+
+
+@dataclass(slots=True, kw_only=True, repr=False)
+class Image(Media):
+    """A picture for the model, or made by it."""
+
+    detail: Literal["low", "high", "auto"] | None = None
+
+    def to_dict(self, shelf: Shelf | None = None) -> dict[str, Any]:
+        """As JSON; bytes in base64, or, where there is a shelf for them, by their hash."""
+        data = Media.to_dict(self, shelf)
+        if self.detail is not None:
+            data["detail"] = self.detail
+        return data
+
+
+@dataclass(slots=True, kw_only=True, repr=False)
+class Audio(Media):
+    """Sound for the model, or made by it."""
+
+
+@dataclass(slots=True, kw_only=True, repr=False)
+class Video(Media):
+    """A video for the model, or made by it."""
+
+
+@dataclass(slots=True, kw_only=True, repr=False)
+class File(Media):
+    """A document for the model."""
+
+
+_MEDIA_TYPES: Types = {
+    **dict.fromkeys(("url", "content", "filepath", "mime_type", "name", "id", "sha256", "detail"), TEXT),
+    "provider_data": RECORD,
+}
+
+MEDIA: dict[str, type[Media]] = {"images": Image, "audio": Audio, "videos": Video, "files": File}
+"""The kinds of media, by the name under which messages, outputs and rows hold them."""
+
+
+def media_by_kind(items: Iterable[Media]) -> dict[str, list[Any]]:
+    """Media sorted by kind, under the names of `MEDIA`; kinds of which there are none are left out."""
+    sorted_by: dict[str, list[Any]] = {}
+    for item in items:
+        for name, kind in MEDIA.items():
+            if isinstance(item, kind):
+                sorted_by.setdefault(name, []).append(item)
+    return sorted_by
