@@ -58,12 +58,12 @@ def _replaced(run: Run, before: Any) -> None:
     output.last_turn = None
     last = run.messages[-1]
     if last.role == "assistant":
-        run.messages[-1] = replace(last, content=output.get_content_as_string(), provider_data=None)
+        run.messages[-1] = replace(last.plain(), content=output.get_content_as_string())
     if not isinstance(before, str):
         return
     for at, message in enumerate(run.messages):  # what was said before a call was a part of it
         if message.tool_calls and message.content and not message.from_history:
-            run.messages[at] = replace(message, content=None, provider_data=None)
+            run.messages[at] = replace(message.plain(), content=None)
 
 
 def _offered(run: Run) -> dict[str, Any]:

@@ -150,6 +150,6 @@ def _fewer_tool_calls(messages: Sequence[Message], count: int) -> list[Message]:
             if not calls and not message.content:
                 continue
             # What the provider wants to see again belongs to the message as it was.
-            message = replace(message, tool_calls=calls, provider_data=None)
+            message = replace(message.plain(), tool_calls=calls)
         kept.append(message)
     return kept

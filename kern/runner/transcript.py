@@ -79,8 +79,8 @@ class RunTranscript:
         given = (*self.opening, *self.question)
         said = [m for m in given if m.role == "user" or (m.role == "assistant" and m.content)]
         if self.content or self.media:
-            answer = replace(self.closing or Message("assistant"), content=self.content or None)
-            said.append(replace(answer, commentary=None, provider_data=None, **self.media))
+            closing = (self.closing or Message("assistant")).plain()
+            said.append(replace(closing, content=self.content or None, commentary=None, **self.media))
         return said
 
     def lines(self) -> list[dict[str, str]]:

@@ -42,7 +42,8 @@ def test_a_message_made_of_its_views_has_them_in_the_order_in_which_models_say_t
         call,
     ]
     assert (message.content, message.commentary, message.reasoning_content) == ("Hi", "I begin.", "Hm")
-    assert message.tool_calls == [call] and message.images == [image] and message.media == [image]
+    assert message.tool_calls == [call]
+    assert message.images == message.media == [image]
 
 
 def test_the_views_join_what_stands_apart() -> None:
@@ -64,9 +65,8 @@ def test_the_views_join_what_stands_apart() -> None:
 
 
 def test_what_is_changed_in_a_view_is_changed_in_the_parts() -> None:
-    message = Message(
-        "assistant", parts=[TextPart("a"), ToolCall("1", "x"), TextPart("b"), ToolCall("2", "y")]
-    )
+    one, two = ToolCall("1", "x"), ToolCall("2", "y")
+    message = Message("assistant", parts=[TextPart("a"), one, TextPart("b"), two])
     message.tool_calls[1] = ToolCall("3", "y")
     message.tool_calls.append(ToolCall("4", "z"))
     assert message.parts == [
@@ -134,6 +134,7 @@ MESSAGES = [
     Message("assistant"),
     Message("assistant", "Hi", commentary="First.", reasoning_content="Hm", tool_calls=[ToolCall("1", "x")]),
     Message("user", "Hi", images=[Image(content=b"png", cache="5m")], cache="1h"),
+    Message("assistant", parts=[Image(url="https://x", origin=OPENAI), TextPart("a", origin=OPENAI)]),
     Message(
         "assistant", parts=[ReasoningPart("Hm", signature="s", origin=OPENAI), TextPart("a", origin=OPENAI)]
     ),
