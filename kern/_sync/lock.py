@@ -168,7 +168,7 @@ class FairSemaphore:
             queued()
         if not ticket.granted:
             ticket.wait_blocking(timeout)
-        granted, aborted = self._settle(ticket)
+        granted, aborted = self._end_wait(ticket)
         if aborted:
             if granted:
                 self.release()
@@ -217,7 +217,7 @@ class FairSemaphore:
             self._free -= 1
             ticket.granted = True
 
-    def _settle(self, ticket: Ticket) -> tuple[bool, bool]:
+    def _end_wait(self, ticket: Ticket) -> tuple[bool, bool]:
         """How a thread's wait has ended: (granted, aborted); one that timed out leaves the queue."""
         with self._mutex:
             if not ticket.granted and not ticket.aborted:

@@ -300,10 +300,10 @@ def _end_wait(limit: asyncio.Timeout) -> None:
         limit.reschedule(asyncio.get_running_loop().time())
 
 
-def _deliver(loop: asyncio.AbstractEventLoop, settle: Callable[..., None], *args: Any) -> None:
+def _deliver(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: Any) -> None:
     if not loop.is_closed():
         try:
-            loop.call_soon_threadsafe(settle, *args)
+            loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:
             return  # closed in this instant: nobody waits any more
 

@@ -44,7 +44,7 @@ async def read_line(prompt: str) -> str | None:
     def read() -> None:
         outcome = _outcome(lambda: input(prompt) if person else _next_line())
         with suppress(RuntimeError):  # the loop is closed: nobody waits for the line any more
-            loop.call_soon_threadsafe(_settle, line, outcome)
+            loop.call_soon_threadsafe(_resolve, line, outcome)
 
     with _saved_terminal() as restore:
         reader = threading.Thread(target=read, name="kern-input", daemon=True)
@@ -74,7 +74,7 @@ def _outcome(read: Callable[[], str]) -> str | BaseException | None:
         return error
 
 
-def _settle(line: asyncio.Future[str | None], outcome: str | BaseException | None) -> None:
+def _resolve(line: asyncio.Future[str | None], outcome: str | BaseException | None) -> None:
     if line.done():
         return
     if isinstance(outcome, BaseException):

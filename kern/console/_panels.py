@@ -16,7 +16,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from kern.console._blocks import Block, Format
+from kern.console._sections import Format, Section
 from kern.console._text import clean, encodable
 
 BORDERS = {
@@ -93,9 +93,9 @@ def framed(content: RenderableType, title: str, border: str) -> Panel:
     )
 
 
-def panel_of(block: Block) -> Harmless:
-    """A block as it is printed."""
-    return Harmless(framed(body_of(block.body, block.format), block.title, BORDERS[block.kind]))
+def panel_of(section: Section) -> Harmless:
+    """A section as it is printed."""
+    return Harmless(framed(body_of(section.body, section.format), section.title, BORDERS[section.kind]))
 
 
 # Markdown as rich renders it, except that no text is lost: in tables, in HTML, in what is nested deeply.

@@ -6,18 +6,18 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self, TextIO
 
-from kern.console._blocks import (
-    Block,
-    answer_block,
-    closing_blocks,
-    describe_call,
-    ending_block,
-    error_block,
-    member_blocks,
-    message_block,
-)
 from kern.console._files import write_text
 from kern.console._progress import Progress, RunProgress, progress_of
+from kern.console._sections import (
+    Section,
+    answer_section,
+    closing_sections,
+    describe_call,
+    ending_section,
+    error_section,
+    member_sections,
+    message_section,
+)
 from kern.console._text import clean, first_line, same_json
 from kern.console._view import View, ViewOptions, mark_shown
 from kern.run.events import (
@@ -55,7 +55,7 @@ class PlainView(View):
 
     def __enter__(self) -> Self:
         if self._options.show_message:
-            self._show(message_block(self._message))
+            self._show(message_section(self._message))
         return self
 
     def __exit__(
@@ -75,7 +75,7 @@ class PlainView(View):
         if run is not self._progress.top:
             self._progress.apply(event)
             if isinstance(event, TERMINAL_EVENTS) and self._options.show_member_responses:
-                self._show(*member_blocks(run, self._options))
+                self._show(*member_sections(run, self._options))
             return
         match event:
             case RunContentEvent(content=str(piece)):
@@ -99,27 +99,27 @@ class PlainView(View):
             *members, top = progress_of(output)
             if self._options.show_member_responses:
                 for member in members:
-                    self._show(*member_blocks(member, self._options))
-            self._show(*closing_blocks(top, self._options))
+                    self._show(*member_sections(member, self._options))
+            self._show(*closing_sections(top, self._options))
         else:
-            self._settle(top, output)
+            self._finish_run(top, output)
         self._end_line()
 
     def fail(self, error: BaseException) -> None:
         """Write the error."""
         self._done = True
         with suppress(OSError):  # the run's error is the one to see
-            self._show(error_block(error))
+            self._show(error_section(error))
         mark_shown(error)
 
-    def _settle(self, top: RunProgress, output: AnyRunOutput) -> None:
+    def _finish_run(self, top: RunProgress, output: AnyRunOutput) -> None:
         written = top.answer.text
-        top.settle(output)
+        top.finish(output)
         as_text = top.structured is None
         shown = top.answer.text == written if as_text else same_json(written, top.structured)
         if not shown:
-            self._show(answer_block(top, self._options))
-        self._show(ending_block(top))
+            self._show(answer_section(top, self._options))
+        self._show(ending_section(top))
 
     def _retry(self, run: RunProgress, event: ModelRetryEvent) -> None:
         before = len(run.answer.text) + len(run.reasoning.text)
@@ -131,15 +131,15 @@ class PlainView(View):
 
     def _close(self) -> None:
         if not self._done and self._progress.top is not None:
-            self._show(ending_block(self._progress.top))
+            self._show(ending_section(self._progress.top))
         self._done = True
         self._end_line()
 
-    def _show(self, *blocks: Block | None) -> None:
-        for block in blocks:
-            if block is not None:
-                self._heading(block.title)
-                self._write(block.body.rstrip("\n") + "\n")
+    def _show(self, *sections: Section | None) -> None:
+        for section in sections:
+            if section is not None:
+                self._heading(section.title)
+                self._write(section.body.rstrip("\n") + "\n")
 
     def _add(self, section: str, piece: str) -> None:
         if section != self._section:

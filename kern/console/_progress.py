@@ -144,7 +144,7 @@ class RunProgress:
             self.duration = max(0.0, (time.time() if at is None else at) - self.started)
         self.running.clear()
 
-    def settle(self, output: AnyRunOutput) -> None:
+    def finish(self, output: AnyRunOutput) -> None:
         """Take over what the final output says; it knows better than the pieces that were streamed."""
         content = output.last_turn if output.content is None else output.content
         if content is not None:
@@ -243,7 +243,7 @@ def progress_of(output: AnyRunOutput, above: tuple[str, ...] = ()) -> Iterator[R
             yield from progress_of(member, (*above, own))
     name = " › ".join((*above[1:], own)) if above else own
     run = RunProgress(output.run_id, name, isinstance(output, TeamRunOutput))
-    run.settle(output)
+    run.finish(output)
     yield run
 
 

@@ -12,21 +12,21 @@ from typing import Self
 
 from rich.console import Console
 
-from kern.console._blocks import (
-    Block,
-    answer_block,
-    calls_block,
-    closing_blocks,
-    ending_block,
-    error_block,
-    member_blocks,
-    message_block,
-    reasoning_block,
-)
 from kern.console._live import LiveRegion
 from kern.console._panels import Harmless, panel_of
 from kern.console._progress import Progress, RunProgress, progress_of
 from kern.console._screen import Screen
+from kern.console._sections import (
+    Section,
+    answer_section,
+    calls_section,
+    closing_sections,
+    ending_section,
+    error_section,
+    member_sections,
+    message_section,
+    reasoning_section,
+)
 from kern.console._view import View, ViewOptions, mark_shown
 from kern.run.events import (
     TERMINAL_EVENTS,
@@ -75,7 +75,7 @@ class RichView(View):
     def __enter__(self) -> Self:
         with self._lock, self._writing():
             if self._options.show_message:
-                self._print([block for block in (message_block(self._message),) if block])
+                self._print([section for section in (message_section(self._message),) if section])
             if self._console.is_interactive:
                 self._region = LiveRegion.claim(self._console)
         if self._region is not None:
@@ -109,7 +109,7 @@ class RichView(View):
     def fail(self, error: BaseException) -> None:
         """Show what there was, and the error."""
         with suppress(OSError):  # the run's error is the one to see
-            self._close(lambda: [*self._left_over(ending=False), error_block(error)])
+            self._close(lambda: [*self._left_over(ending=False), error_section(error)])
         mark_shown(error)
 
     def _keep_painting(self) -> None:
@@ -129,7 +129,7 @@ class RichView(View):
     def _paint(self) -> None:
         assert self._region is not None
         with self._writing():
-            panels = [panel_of(block) for block in self._waiting()]
+            panels = [panel_of(section) for section in self._waiting()]
             self._region.paint(self._screen.lines(), panels)
 
     def _give_up(self, error: Exception) -> None:
@@ -144,8 +144,8 @@ class RichView(View):
         if error is not None:
             raise error
 
-    def _close(self, last: Callable[[], Iterable[Block]]) -> None:
-        """Show what waits, then the `last` blocks, and give the terminal back; once."""
+    def _close(self, last: Callable[[], Iterable[Section]]) -> None:
+        """Show what waits, then the `last` sections, and give the terminal back; once."""
         self._raise_failure()
         with self._lock:
             if self._closed:
@@ -159,66 +159,66 @@ class RichView(View):
                     return
                 panels: list[Harmless] = []
                 try:
-                    panels += [panel_of(block) for block in (*self._waiting(), *last())]
+                    panels += [panel_of(section) for section in (*self._waiting(), *last())]
                 finally:
                     region.stop(panels)
 
-    def _print(self, blocks: Sequence[Block]) -> None:
-        panels = [panel_of(block) for block in blocks]
+    def _print(self, sections: Sequence[Section]) -> None:
+        panels = [panel_of(section) for section in sections]
         if panels and not LiveRegion.print_above(self._console, panels):
             self._console.print(*panels)
 
-    def _waiting(self) -> list[Block]:
-        """Take in the events that wait; returns the blocks that are whole with them."""
-        blocks: list[Block] = []
+    def _waiting(self) -> list[Section]:
+        """Take in the events that wait; returns the sections that are whole with them."""
+        sections: list[Section] = []
         while self._events:
-            blocks += self._take(self._events.popleft())
-        return blocks
+            sections += self._take(self._events.popleft())
+        return sections
 
-    def _take(self, event: BaseRunEvent) -> list[Block]:
+    def _take(self, event: BaseRunEvent) -> list[Section]:
         run = self._progress.apply(event)
         if run is not self._progress.top:
             if self._options.show_member_responses and isinstance(event, TERMINAL_EVENTS):
-                return list(member_blocks(run, self._options))
+                return list(member_sections(run, self._options))
             return []
         return self._reasoning(run) if isinstance(event, _ENDS_REASONING) else []
 
-    def _reasoning(self, run: RunProgress) -> list[Block]:
+    def _reasoning(self, run: RunProgress) -> list[Section]:
         """The reasoning that is whole and was not shown yet."""
         shown = min(self._reasoned, len(run.reasoning.text))
         self._reasoned = len(run.reasoning.text)
         if not self._options.show_reasoning:
             return []
-        block = reasoning_block(run.reasoning.text[shown:])
-        return [block] if block else []
+        section = reasoning_section(run.reasoning.text[shown:])
+        return [section] if section else []
 
-    def _finished(self, output: AnyRunOutput) -> list[Block]:
+    def _finished(self, output: AnyRunOutput) -> list[Section]:
         top = self._progress.top
         if top is not None:
-            top.settle(output)
+            top.finish(output)
             return self._left_over()
         *members, top = progress_of(output)
-        blocks: list[Block] = []
+        sections: list[Section] = []
         if self._options.show_member_responses:
             for member in members:
-                blocks += member_blocks(member, self._options)
-        return [*blocks, *closing_blocks(top, self._options)]
+                sections += member_sections(member, self._options)
+        return [*sections, *closing_sections(top, self._options)]
 
-    def _left_over(self, *, ending: bool = True) -> list[Block]:
+    def _left_over(self, *, ending: bool = True) -> list[Section]:
         """What the events have told and no panel has shown."""
         top = self._progress.top
         if top is None:
             return []
-        blocks: list[Block | None] = []
+        sections: list[Section | None] = []
         if self._options.show_member_responses:
             for member in self._progress.members():
                 if not member.ended:
-                    blocks += member_blocks(member, self._options)
-        blocks += self._reasoning(top)
-        blocks += [calls_block(top), answer_block(top, self._options)]
+                    sections += member_sections(member, self._options)
+        sections += self._reasoning(top)
+        sections += [calls_section(top), answer_section(top, self._options)]
         if ending:
-            blocks.append(ending_block(top))
-        return [block for block in blocks if block is not None]
+            sections.append(ending_section(top))
+        return [section for section in sections if section is not None]
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

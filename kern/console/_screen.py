@@ -8,9 +8,9 @@ from rich.console import Console, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from kern.console._blocks import describe_call
 from kern.console._panels import Harmless, Lines, body_of, framed
 from kern.console._progress import Progress, RunProgress
+from kern.console._sections import describe_call
 from kern.console._tail import MarkdownTail
 from kern.console._text import clean, first_line, format_call, format_seconds
 from kern.console._view import ViewOptions

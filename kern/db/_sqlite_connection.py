@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from kern._sync.fork import around_fork
 from kern.db._sqlite_open import OpenFile, make_private, opening
-from kern.db._sqlite_thread import SqliteThread, Uncancellable, settled
+from kern.db._sqlite_thread import SqliteThread, Uncancellable, result_when_done
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class Connection:
                 await self._wait_for(*self._opening)
         closing = self.let_go()
         if closing is not None:
-            await settled(closing)
+            await result_when_done(closing)
 
     def let_go(self) -> Uncancellable[None] | None:
         """Close, after the jobs that are submitted already; the next one opens the file again.
@@ -120,7 +120,7 @@ class Connection:
     async def _wait_for(self, thread: SqliteThread, opening: Uncancellable[None]) -> None:
         """Wait until the thread has opened the file, or failed; the first to know takes note of it."""
         try:
-            await settled(opening)
+            await result_when_done(opening)
         finally:
             if self._opening == (thread, opening) and opening.done():
                 self._opening = None

@@ -18,7 +18,7 @@ from kern.db._sqlite_connection import Connection
 from kern.db._sqlite_errors import Busy, Moved
 from kern.db._sqlite_idle import begin_use, close, end_use
 from kern.db._sqlite_open import OpenFile
-from kern.db._sqlite_thread import settled
+from kern.db._sqlite_thread import result_when_done
 from kern.errors import StoreBusyError
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ class SqliteFile:
                 future = connection.submit(
                     partial(_run, job, schema, prepare, write), self._lock.release if alone else None
                 )
-                return await settled(future)
+                return await result_when_done(future)
             except Moved:
                 await connection.close()
             except (Busy, LockTimeout) as error:

@@ -30,7 +30,7 @@ class Uncancellable(asyncio.Future[T]):
         return False
 
 
-async def settled(future: Uncancellable[T]) -> T:
+async def result_when_done(future: Uncancellable[T]) -> T:
     """The future's result; a cancellation of the caller is raised after the future has come to its end."""
     try:
         return await future

@@ -14,7 +14,7 @@ from kern.messages import Message, ToolCall
 from kern.models._ends import finish_reason_of
 from kern.models._failures import StreamFault
 from kern.models._sse import EventStream
-from kern.models._strand import Strand, mended
+from kern.models._strand import TextStream, mended
 from kern.models.base import DeltaSink, ModelResponse, commentary_of
 from kern.usage import Usage
 
@@ -40,9 +40,9 @@ class AnswerReader(ABC):
         self._body: list[bytes] = []
         if not streamed:
             sink = None  # a whole answer is shown once it is checked
-        self._content = Strand(None if sink is None else sink.content)
-        self._reasoning = Strand(None if sink is None else sink.reasoning)
-        self._commentary = Strand(commentary_of(sink))
+        self._content = TextStream(None if sink is None else sink.content)
+        self._reasoning = TextStream(None if sink is None else sink.reasoning)
+        self._commentary = TextStream(commentary_of(sink))
         self._halved = False
 
     @property
@@ -135,7 +135,7 @@ def answer(
 
 
 def _parse_halves(data: bytes, error: ValueError) -> Any:
-    """JSON in which characters are cut in two, which the usual parser refuses: see `Seam`."""
+    """JSON in which characters are cut in two, which the usual parser refuses: see `CharacterJoiner`."""
     try:
         return json.loads(data.decode(errors="surrogateescape"))
     except (ValueError, RecursionError):

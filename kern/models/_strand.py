@@ -11,7 +11,7 @@ _HALF = re.compile(r"[\ud800-\udbff]\Z")
 _STRAY = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
 
 
-class Seam:
+class CharacterJoiner:
     """Joins characters that were cut in two: halves of a surrogate pair, and bytes of one character.
 
     A piece holds them as `json.loads` gives them out: a lone surrogate for half a pair, and for a byte that
@@ -49,7 +49,7 @@ def mended(text: str) -> str:
     """`text` with every surrogate joined to its other half, or replaced."""
     if text.isascii():
         return text
-    seam = Seam()
+    seam = CharacterJoiner()
     return seam.feed(text) + seam.end()
 
 
@@ -62,19 +62,19 @@ def mended_json(value: Any) -> Any:
     return [mended_json(item) for item in value] if isinstance(value, list) else value
 
 
-class Strand:
+class TextStream:
     """One kind of text of an answer: the answer itself, its reasoning, or its commentary.
 
     Args:
         show: Where pieces go as they arrive; None if nobody wants them.
     """
 
-    __slots__ = ("_lead", "_marked", "_pieces", "_seam", "_show", "shown")
+    __slots__ = ("_joiner", "_lead", "_marked", "_pieces", "_show", "shown")
 
     def __init__(self, show: Callable[[str], None] | None) -> None:
         self._show = show
         self._pieces: list[str] = []
-        self._seam: Seam | None = None
+        self._joiner: CharacterJoiner | None = None
         self._lead = ""
         self._marked: int | None = None
         self.shown = False
@@ -82,8 +82,8 @@ class Strand:
 
     def add(self, text: str) -> None:
         """Take a piece."""
-        if self._seam is not None:
-            text = self._seam.feed(text)
+        if self._joiner is not None:
+            text = self._joiner.feed(text)
         if text:
             self._put(text)
 
@@ -95,12 +95,12 @@ class Strand:
 
     def watch(self) -> None:
         """Pieces may from now on begin or end within a character."""
-        if self._seam is None:
-            self._seam = Seam()
+        if self._joiner is None:
+            self._joiner = CharacterJoiner()
 
     def end(self) -> None:
         """Nothing more comes."""
-        if self._seam is not None and (rest := self._seam.end()):
+        if self._joiner is not None and (rest := self._joiner.end()):
             held_back = self._marked == len(self._pieces)
             self._put(rest)
             if held_back:

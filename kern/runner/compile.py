@@ -30,7 +30,8 @@ from kern.state.model_state import ModelStateType, initial_state, state_type_of
 from kern.state.overlay import fill
 from kern.state.state_spec import StateSpec
 from kern.state.state_type import StateType
-from kern.tools import Tool, ToolSource, loaded, without_sources
+from kern.tools import Tool, ToolSource
+from kern.tools.toolkit import loaded, without_sources
 
 
 def request(definition: Definition, input: RunInput, options: RunOptions) -> RunRequest:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kern.errors import UsageError
-from kern.tools import call_kwargs
+from kern.tools.inject import call_kwargs
 from kern.tools.signature import describe, signature_of
 
 BEFORE: dict[str, None] = dict.fromkeys(

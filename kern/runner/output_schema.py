@@ -51,7 +51,7 @@ def with_output(spec: RunnerSpec, definition: Definition, options: RunOptions) -
         raise UsageError(f"{definition!r}: parser_model needs an output_schema to parse for")
     if schema is not None:
         spec = replace(
-            spec, structured=True, typed=schema.validate, after=(partial(_settle, schema), *spec.after)
+            spec, structured=True, typed=schema.validate, after=(partial(_coerce_answer, schema), *spec.after)
         )
     if writer is not None or parser is not None:
         review = partial(_review_by_others, writer, parser, schema)
@@ -125,7 +125,7 @@ def _with_rules(prompt: Prompt, rules: str) -> Prompt:
     return with_rules
 
 
-async def _settle(schema: AnswerSchema, run: Run) -> None:
+async def _coerce_answer(schema: AnswerSchema, run: Run) -> None:
     """An answer that did not come from a review, such as a tool's result, has to fit as well."""
     output = run.output
     if run.model_refused or (output.content_type == schema.type_name and schema.made(output.content)):

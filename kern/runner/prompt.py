@@ -23,9 +23,10 @@ from kern.runner.summary import current_summary
 from kern.runtime.invoke import invoke
 from kern.runtime.run_tree import Run
 from kern.state.templates import render
-from kern.tools import call_kwargs, instructions_of, without_sources
+from kern.tools.inject import call_kwargs
 from kern.tools.result import Chunks, prompt_text, result_of, without_tags
 from kern.tools.signature import signature_of
+from kern.tools.toolkit import instructions_of, without_sources
 
 
 @dataclass(slots=True, frozen=True)

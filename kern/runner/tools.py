@@ -12,8 +12,9 @@ from kern.errors import UsageError
 from kern.runner.hook_parameters import AROUND, check_hooks
 from kern.runtime.run_tree import RunnableTool
 from kern.runtime.tool_calls import FunctionTool
-from kern.tools import Function, Tool, collect, without_sources
+from kern.tools import Function, Tool
 from kern.tools.signature import PerFunction
+from kern.tools.toolkit import collect, without_sources
 
 Compiled = tuple[tuple[Any, ...], dict[str, RunnableTool]]
 """The tools and hooks that were made ready, and what came of them, by name."""

@@ -128,11 +128,13 @@ class _PostHook(_Hooked):
     def __call__(self, chain: Chain, function_call: Next, arguments: dict[str, Any]) -> Any:
         result = function_call(**arguments)
         if self.is_async:
-            return self._told(chain, arguments, result)
+            return self._call_async(chain, arguments, result)
         self.call(chain, arguments, result=result)
         return result
 
-    async def _told(self, chain: Chain, arguments: dict[str, Any], pending: Coroutine[Any, Any, Any]) -> Any:
+    async def _call_async(
+        self, chain: Chain, arguments: dict[str, Any], pending: Coroutine[Any, Any, Any]
+    ) -> Any:
         result = await pending
         await self.call(chain, arguments, result=result)
         return result

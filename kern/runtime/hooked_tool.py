@@ -123,7 +123,7 @@ class _Inner(Link):
             site.execution.child_run_ids = None
         call = replace(site.call, arguments=json_bytes(arguments).decode())
         if site.slot is not None:  # what is called now may take long, and does not touch the state itself
-            site.slot.passed()
+            site.slot.mark_passed()
         running = self._tool.run(self._run, replace(site, call=call, alone=False, slot=None))
         async with Ungated():
             self.outcome = await asyncio.create_task(running, context=self._outside)

@@ -15,7 +15,7 @@ from kern.runtime.outcome import Start
 from kern.runtime.return_values import Listener, called_anew, close_unused, ended, ended_here, goes_on
 from kern.runtime.run_tree import Run
 from kern.state.call_state import CallState
-from kern.state.enclosing_calls import inside
+from kern.state.enclosing_calls import inside_call
 from kern.state.shared_state import Author
 from kern.state.stepping import step
 from kern.state.transaction import keeps_edits
@@ -85,7 +85,7 @@ class FunctionCall:
         if state is None:
             return await coroutine
         try:
-            with inside(state):
+            with inside_call(state):
                 value = await step(state, coroutine)
         except BaseException as error:
             state.end(commit=keeps_edits(error))
@@ -100,7 +100,7 @@ class FunctionCall:
         def body() -> Any:
             if state is None:
                 return ended_here(function(), self.listener)
-            with state.thread(), inside(state):
+            with state.thread(), inside_call(state):
                 try:
                     value = ended_here(function(), self.listener)
                 except BaseException as error:

@@ -164,7 +164,7 @@ class Lease:
 
 
 @asynccontextmanager
-async def turn(
+async def exclusive_session(
     session: LiveSession, session_run: SessionRun, on_busy: OnBusy, run_id: str
 ) -> AsyncIterator[Lease]:
     """The session is this run's alone, inside the block.
@@ -172,10 +172,10 @@ async def turn(
     Raises:
         SessionBusyError: It is another's, and `on_busy` is "reject".
     """
-    if not session.turn.try_acquire():
+    if not session.exclusive_lock.try_acquire():
         if on_busy == "reject":
             raise SessionBusyError(session.session_id)
-        await session.wait_for_turn(run_id)
+        await session.wait_for_exclusive_use(run_id)
     try:
         lease = _of_session(session, run_id)
         try:
@@ -187,7 +187,7 @@ async def turn(
             session_run.exclusive = False
             await lease.released()
     finally:
-        session.turn.release()
+        session.exclusive_lock.release()
 
 
 def _of_session(session: LiveSession, run_id: str) -> Lease:

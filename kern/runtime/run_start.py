@@ -11,7 +11,7 @@ from kern.run.output import AnyRunOutput, RunStatus
 from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
 from kern.runtime.audience import Audience, Listen
 from kern.runtime.duplicates import EarlierAttempt, earlier_attempt, in_another_process
-from kern.runtime.lease import Lease, turn
+from kern.runtime.lease import Lease, exclusive_session
 from kern.runtime.resume import claimed, reserved, restore
 from kern.runtime.run_tree import Run, RunTree
 from kern.runtime.session import LiveSession
@@ -48,8 +48,8 @@ class RunStart:
             await session.wait_for_abandoned_runs(self.session_run)
         on_busy = request.on_busy if outer is None else "share"
         leases: list[Lease] = []
-        if on_busy != "share" and not session.has_turn:
-            own = turn(session, self.session_run, on_busy, request.run_id)
+        if on_busy != "share" and not session.has_exclusive_use:
+            own = exclusive_session(session, self.session_run, on_busy, request.run_id)
             leases.append(await held.enter_async_context(own))
         attempt: EarlierAttempt | None = None
         if request.on_duplicate is None:

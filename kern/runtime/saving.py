@@ -19,7 +19,7 @@ from kern.state.shared_state import Author, LiveState
 from kern.state.state_spec import StateSpec
 
 
-class Saved:
+class SavedSession:
     """A session's live state, and the session as it is stored.
 
     Args:

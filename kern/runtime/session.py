@@ -23,7 +23,7 @@ from kern.errors import InvalidStateError, SessionBusyError, SessionOwnershipErr
 from kern.runtime.busy_watch import BusyWatch
 from kern.runtime.debug import log
 from kern.runtime.reconcile import change_of
-from kern.runtime.saving import Saved
+from kern.runtime.saving import SavedSession
 from kern.runtime.session_run import SessionRun, current_session_runs
 from kern.runtime.stream import EventBuffer
 from kern.state.call_state import CallState
@@ -39,7 +39,7 @@ ANY_USER: Any = object()
 Key = Hashable
 
 
-TURN_SECONDS = 1.0
+EXCLUSIVE_POLL_SECONDS = 1.0
 """How often one who waits for its turn looks whether the one who has it does not end."""
 
 
@@ -53,7 +53,7 @@ _WAITS_LONG = (
 )
 
 
-class LiveSession(Saved):
+class LiveSession(SavedSession):
     """A session that is in use in this process.
 
     Args:
@@ -79,11 +79,11 @@ class LiveSession(Saved):
         self._load_lock = FairLock()
         self._busy_loads = BusyWatch()
         self._runs: list[SessionRun] = []
-        self.turn: FairLock = FairLock()
+        self.exclusive_lock: FairLock = FairLock()
         """For the runs of this process that want the session to themselves."""
 
     @property
-    def has_turn(self) -> bool:
+    def has_exclusive_use(self) -> bool:
         """The running code belongs to a run that has the session to itself."""
         return any(
             session_run.exclusive for session_run in self._runs if session_run in current_session_runs.get()
@@ -238,20 +238,20 @@ class LiveSession(Saved):
             return
         for session_run in others:
             if session_run.abandoned:
-                await session_run.passed()
+                await session_run.wait_until_over()
 
-    async def wait_for_turn(self, run_id: str) -> None:
-        """Take `turn` for a run, in the order of the asking.
+    async def wait_for_exclusive_use(self, run_id: str) -> None:
+        """Take `exclusive_lock` for a run, in the order of the asking.
 
         Raises:
             SessionBusyError: The run that has it was walked away from, and does not end; or a tool of it
                 waits for this one.
         """
-        acquiring = asyncio.ensure_future(self.turn.acquire())
+        acquiring = asyncio.ensure_future(self.exclusive_lock.acquire())
         since, told = time.monotonic(), False
         try:
             while not acquiring.done():
-                await asyncio.wait([acquiring], timeout=TURN_SECONDS)
+                await asyncio.wait([acquiring], timeout=EXCLUSIVE_POLL_SECONDS)
                 if not told and time.monotonic() - since > LONG_SECONDS:
                     told = True
                     holders = [session_run.run_id for session_run in self._runs if session_run.exclusive]
@@ -265,7 +265,7 @@ class LiveSession(Saved):
             acquiring.cancel()
             await wait_until_done(acquiring)
             if not acquiring.cancelled() and acquiring.exception() is None:
-                self.turn.release()
+                self.exclusive_lock.release()
             raise
 
     async def log(self, after: int = 0) -> tuple[Snapshot, list[Change]]:

@@ -35,7 +35,7 @@ class SessionRun:
         self.run_id = run_id
         self._buffer = buffer
         self._left_at: float | None = None
-        self._told = False
+        self._logged = False
         self.token: Token[frozenset[SessionRun]] | None = None
         self.exclusive = False
         """The run has the session to itself."""
@@ -59,8 +59,8 @@ class SessionRun:
             self._left_at = now
         if now - self._left_at < LEFT_SECONDS:
             return False
-        if not self._told:
-            self._told = True
+        if not self._logged:
+            self._logged = True
             log.error("run %s, %s", self.run_id, self.complaint)
         return True
 
@@ -85,7 +85,7 @@ class SessionRun:
             )
         return None
 
-    async def passed(self) -> None:
+    async def wait_until_over(self) -> None:
         """Wait until the run is committed, or its event loop stands still, on which it would end, or until it
         is overdue.
         """

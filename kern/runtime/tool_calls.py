@@ -196,7 +196,7 @@ async def _run_call(
                 _note_not_made(execution, error)
             raise
         if slot is not None:
-            slot.passed()
+            slot.mark_passed()
         if outcome.pending:
             return outcome
         execution.duration = time.perf_counter() - started

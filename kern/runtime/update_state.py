@@ -16,7 +16,7 @@ from kern.runtime.return_values import close_unused
 from kern.runtime.run_tree import RunTree
 from kern.runtime.session import LiveSession
 from kern.state.call_state import CallState
-from kern.state.enclosing_calls import inside
+from kern.state.enclosing_calls import inside_call
 from kern.state.shared_state import Author
 from kern.state.state_type import StateType
 from kern.state.stepping import step
@@ -51,7 +51,7 @@ async def update_by(session: LiveSession, state_type: StateType, function: State
     update, author = _Update(session), Author(tool=SIGNED)
     call = CallState(session.state, author, session=session.key, owner=update, state_type=state_type)
     try:
-        with inside(call):
+        with inside_call(call):
             await step(call, _called(call, function))
     except BaseException:
         call.end(commit=False)

@@ -213,7 +213,7 @@ class CallState:
             with thread_place_released(), self.dependents.cancelled_by(lambda: lock.abort(ticket)):
                 if self._ended:
                     raise ended(self.author)
-                lock.acquire_blocking(self.timeout, ticket, None if slot is None else slot.passed)
+                lock.acquire_blocking(self.timeout, ticket, None if slot is None else slot.mark_passed)
         except LockTimeout:
             raise self.lock_timeout() from None
         except WaitAborted:
@@ -279,7 +279,7 @@ class CallState:
                 return
             self._ended = True
             if self.slot is not None:
-                self.slot.passed()
+                self.slot.mark_passed()
             held = self.holder
             if not isinstance(held, Transaction) or self.committing:  # a block at its commit ends by itself
                 return

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from kern.state.call_state import CallState
+from kern.state.call_state import CallState
 
 _NO_CALLS: Mapping[Hashable, CallState] = {}
 _enclosing: ContextVar[Mapping[Hashable, CallState]] = ContextVar("kern_calls", default=_NO_CALLS)
@@ -25,7 +23,7 @@ def active_calls() -> Iterable[CallState]:
 
 
 @contextmanager
-def inside(call: CallState) -> Iterator[None]:
+def inside_call(call: CallState) -> Iterator[None]:
     """Round the function of a call: what runs inside finds it by its session."""
     token = _enclosing.set({**_enclosing.get(), call.session: call})
     try:

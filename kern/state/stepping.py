@@ -56,7 +56,7 @@ async def _stepped(call: CallState, coroutine: Coroutine[Any, Any, T]) -> T:
                 call.holder = Holder.nobody
                 lock.release()
             if call.slot is not None:
-                call.slot.passed()
+                call.slot.mark_passed()
         try:
             value = await _suspend(awaited)
             resume = coroutine.send

@@ -33,7 +33,7 @@ class TurnOrder:
                 lambda: all(self._passed[:index]), max(0.0, self._deadline - time.monotonic())
             )
 
-    def passed(self, index: int) -> None:
+    def mark_passed(self, index: int) -> None:
         """The call has the state, queues for it, or has ended without."""
         with self._condition:
             if not self._passed[index]:
@@ -54,6 +54,6 @@ class TurnSlot:
         """Let the calls before this one go first; in a thread."""
         self._order.wait(self._index)
 
-    def passed(self) -> None:
+    def mark_passed(self) -> None:
         """Let the calls after this one go on."""
-        self._order.passed(self._index)
+        self._order.mark_passed(self._index)

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from kern import Agent
-from kern.console._blocks import Block
 from kern.console._panels import panel_of
+from kern.console._sections import Section
 from kern.testing import ScriptedModel, tool_call
 
 # Markdown
@@ -22,7 +22,7 @@ from kern.testing import ScriptedModel, tool_call
 
 def rendered(text: str, width: int, form: Any = "markdown") -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(panel_of(Block("response", "Response", text, form)))
+    console.print(panel_of(Section("response", "Response", text, form)))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 

@@ -47,7 +47,7 @@ class Deaf:
 @pytest.fixture
 async def deaf(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Deaf]:
     monkeypatch.setattr(session_run, "LEFT_SECONDS", 0.3)
-    monkeypatch.setattr(session, "TURN_SECONDS", 0.05)
+    monkeypatch.setattr(session, "EXCLUSIVE_POLL_SECONDS", 0.05)
     deaf = Deaf(getattr(request, "param", "share"))
     yield deaf
     deaf.release.set()

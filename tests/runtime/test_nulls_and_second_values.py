@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from kern import Agent, tool
 from kern.models.openai import OpenAIChat
 from kern.testing import ModelServer, tool_call
-from kern.tools import strict_schema, undo_strict
+from kern.tools import strict_schema
+from kern.tools.schema import undo_strict
 
 
 class Place(BaseModel):

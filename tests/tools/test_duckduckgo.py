@@ -10,8 +10,8 @@ import pytest
 from ddgs.exceptions import DDGSException
 
 from kern.errors import MissingExtraError, ToolArgumentsError, ToolError, UsageError
-from kern.tools import collect
 from kern.tools.duckduckgo import DuckDuckGoTools
+from kern.tools.toolkit import collect
 
 
 class Engine:

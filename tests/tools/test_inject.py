@@ -8,7 +8,7 @@ import pytest
 
 from kern.errors import UsageError
 from kern.run import RunContext
-from kern.tools import call_kwargs, context_parameter
+from kern.tools.inject import call_kwargs, context_parameter
 
 CONTEXT = RunContext()
 AVAILABLE = {"run_context": CONTEXT, "function_name": "add", "arguments": {"a": 1}, "agent": "An agent"}

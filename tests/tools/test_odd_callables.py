@@ -8,7 +8,7 @@ from typing import TypedDict
 import pytest
 
 from kern import Agent
-from kern.console._blocks import describe_call
+from kern.console._sections import describe_call
 from kern.errors import KernError, UsageError
 from kern.models._failures import _REPR
 from kern.run.tool_execution import ToolExecution

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from kern.tools import result_text
+from kern.tools.result import result_text
 
 
 class Colour(enum.Enum):

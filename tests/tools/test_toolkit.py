@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from kern.errors import UsageError
-from kern.tools import Function, Toolkit, collect, instructions_of, tool
+from kern.tools import Function, Toolkit, tool
+from kern.tools.toolkit import collect, instructions_of
 
 
 class Notes(Toolkit):

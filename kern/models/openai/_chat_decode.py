@@ -24,7 +24,7 @@ from kern.models._reading import (
     text_in,
     text_of,
 )
-from kern.models._strand import Strand, mended_json
+from kern.models._strand import TextStream, mended_json
 from kern.models.base import DeltaSink, ModelResponse
 from kern.models.openai._chat_calls import Calls
 from kern.models.openai._chat_encode import PROVIDER, REASONING_NAMES
@@ -141,13 +141,13 @@ class ChatReader(AnswerReader):
         self._content.mark()
         self._calls.mark()
 
-    def _unsaid(self, strand: Strand, text: str, *, whole: bool) -> str:
+    def _unsaid(self, stream: TextStream, text: str, *, whole: bool) -> str:
         """Of a text that may repeat what was read the part that does not.
 
         A whole message goes on where the pieces before it ended; one that says something else does not take
         them back, since they were shown. The last piece may hold all of the others once more.
         """
-        read = strand.whole()
+        read = stream.whole()
         if not read or not text:
             return text
         if not whole:
@@ -179,9 +179,9 @@ class ChatReader(AnswerReader):
                 texts.append(text)
             elif kind not in ("", "text", "output_text", "reference"):
                 self._unknown.add(kind[:_LONGEST_KIND])
-        for strand, pieces in ((self._reasoning, thoughts), (self._content, texts)):
+        for stream, pieces in ((self._reasoning, thoughts), (self._content, texts)):
             text = "".join(pieces)
-            strand.add(self._unsaid(strand, text, whole=True) if whole else text)
+            stream.add(self._unsaid(stream, text, whole=True) if whole else text)
 
     def _read_rest(self, said: dict[str, Any], *, whole: bool) -> None:
         self._message_read = True

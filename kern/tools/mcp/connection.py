@@ -144,7 +144,7 @@ class Connection:
         """
         await self._opened.wait()
         if self._client is None:
-            why = self._server.clean(_told(self._failure))
+            why = self._server.clean(_reason(self._failure))
             raise ToolError(f"the MCP server {self._server.name} cannot be used: {why}")
 
     async def tools(self, seconds: float) -> Sequence[Tool]:
@@ -223,7 +223,7 @@ class Connection:
         if isinstance(failure, ToolError) or not isinstance(failure, Exception):
             return failure
         if not isinstance(failure, MCPError):
-            text = f"the MCP server {name} sent what cannot be read: {self._server.clean(_told(failure))}"
+            text = f"the MCP server {name} sent what cannot be read: {self._server.clean(_reason(failure))}"
             return ToolError(text, tool=what)
         lost = failure.error.data == SESSION_LOST
         if lost or (self._server.calls_fail_alone and _may_be_the_sessions(failure)):
@@ -264,7 +264,7 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - whatever it is: those who wait for the connection are told
             self._failure = error
             if self._opened.is_set():
-                why = self._server.clean(_told(error))
+                why = self._server.clean(_reason(error))
                 log.debug("the connection to the MCP server %s broke: %s", self._server.name, why)
         finally:
             self._opened.set()
@@ -358,7 +358,7 @@ def _may_be_the_sessions(error: MCPError) -> bool:
     return error.code in (CONNECTION_CLOSED, INVALID_REQUEST, REQUEST_TIMEOUT)
 
 
-def _told(failure: BaseException | None) -> str:
+def _reason(failure: BaseException | None) -> str:
     """A failure in one line."""
     if isinstance(failure, ValidationError):  # without the values, which are long
         found = failure.errors(include_url=False, include_context=False, include_input=False)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kern.messages import Message
-from kern.models._strand import Seam, Strand, mended, mended_json
+from kern.models._strand import CharacterJoiner, TextStream, mended, mended_json
 from kern.models.base import ModelRequest
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from tests.models.replay import ReplayServer, Reply, Sink, sse
@@ -27,41 +27,41 @@ def units(text: str) -> list[str]:
 
 @given(st.text(), st.randoms(use_true_random=False))
 def test_halves_that_meet_are_one_character(text: str, dice: object) -> None:
-    seam = Seam()
-    joined = "".join(seam.feed(unit) for unit in units(text)) + seam.end()
+    joiner = CharacterJoiner()
+    joined = "".join(joiner.feed(unit) for unit in units(text)) + joiner.end()
     assert joined == text
     assert mended("".join(units(text))) == text
 
 
 @given(st.text())
 def test_bytes_that_meet_are_one_character(text: str) -> None:
-    seam = Seam()
+    joiner = CharacterJoiner()
     pieces = [bytes([byte]).decode(errors="surrogateescape") for byte in text.encode()]
-    assert "".join(map(seam.feed, pieces)) + seam.end() == text
+    assert "".join(map(joiner.feed, pieces)) + joiner.end() == text
 
 
 @given(st.lists(st.text(st.characters(categories=["Cs", "L"]))))
 def test_whatever_comes_can_be_written(pieces: list[str]) -> None:
     shown: list[str] = []
-    strand = Strand(shown.append)
-    strand.watch()
+    stream = TextStream(shown.append)
+    stream.watch()
     for piece in pieces:
-        strand.add(piece)
-    strand.end()
-    strand.whole().encode()
-    assert "".join(shown) == strand.whole()
+        stream.add(piece)
+    stream.end()
+    stream.whole().encode()
+    assert "".join(shown) == stream.whole()
     json.dumps(mended_json({"a": pieces}), ensure_ascii=False).encode()
 
 
 def test_a_part_is_a_paragraph_of_its_own() -> None:
-    strand = Strand(None)
-    strand.part()
-    strand.add("a")
-    strand.part()
-    strand.part()
-    strand.add("")
-    strand.add("b")
-    assert strand.whole() == "a\n\nb"
+    stream = TextStream(None)
+    stream.part()
+    stream.add("a")
+    stream.part()
+    stream.part()
+    stream.add("")
+    stream.add("b")
+    assert stream.whole() == "a\n\nb"
 
 
 def chat(pieces: list[str]) -> bytes:

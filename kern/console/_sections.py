@@ -1,4 +1,4 @@
-"""What there is to show, as titled blocks of text: the same for panels and for plain text."""
+"""What there is to show, as titled sections of text: the same for panels and for plain text."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LONGEST_CALLS = 100
 
 
 @dataclass(slots=True, frozen=True)
-class Block:
+class Section:
     """A piece of the view that is whole: it is printed once and never changed.
 
     Args:
@@ -50,23 +50,23 @@ class Block:
     format: Format = "text"
 
 
-def message_block(message: str) -> Block | None:
+def message_section(message: str) -> Section | None:
     """What the user said; a very long message is cut."""
     text = clean(message).strip("\n")
     if not text.strip():
         return None
     if len(text) > _LONGEST_MESSAGE:
         text = f"{text[:_LONGEST_MESSAGE]}\n… ({len(text):,} characters)"
-    return Block("message", "Message", text)
+    return Section("message", "Message", text)
 
 
-def reasoning_block(text: str, name: str = "") -> Block | None:
+def reasoning_section(text: str, name: str = "") -> Section | None:
     """The model's reasoning; `name` is the member's whose it is."""
     body = clean(text).strip()
-    return Block("reasoning", _title(name, "Reasoning"), body) if body else None
+    return Section("reasoning", _title(name, "Reasoning"), body) if body else None
 
 
-def calls_block(run: RunProgress, name: str = "") -> Block | None:
+def calls_section(run: RunProgress, name: str = "") -> Section | None:
     """All tool calls of a run; `name` is the member's that made them."""
     if not run.calls:
         return None
@@ -74,7 +74,7 @@ def calls_block(run: RunProgress, name: str = "") -> Block | None:
     lines = [f"• {describe_call(call)}" for call in run.calls[:_LONGEST_CALLS]]
     if (more := len(run.calls) - _LONGEST_CALLS) > 0:
         lines.append(f"… and {more} more")
-    return Block("calls", title, "\n".join(lines), "list")
+    return Section("calls", title, "\n".join(lines), "list")
 
 
 def describe_call(call: ToolExecution) -> str:
@@ -93,20 +93,20 @@ def describe_call(call: ToolExecution) -> str:
     return clean(line.replace("\n", " "))
 
 
-def member_blocks(run: RunProgress, options: ViewOptions) -> Iterator[Block]:
+def member_sections(run: RunProgress, options: ViewOptions) -> Iterator[Section]:
     """What a member did and said."""
-    if options.show_reasoning and (reasoning := reasoning_block(run.reasoning.text, run.name)):
+    if options.show_reasoning and (reasoning := reasoning_section(run.reasoning.text, run.name)):
         yield reasoning
-    if calls := calls_block(run, run.name):
+    if calls := calls_section(run, run.name):
         yield calls
     if run.status is RunStatus.error:
-        yield Block("error", clean(f"{run.name} Error"), clean(run.error))
+        yield Section("error", clean(f"{run.name} Error"), clean(run.error))
         return
-    if answer := answer_block(run, options, run.name):
+    if answer := answer_section(run, options, run.name):
         yield answer
 
 
-def answer_block(run: RunProgress, options: ViewOptions, name: str = "") -> Block | None:
+def answer_section(run: RunProgress, options: ViewOptions, name: str = "") -> Section | None:
     """The run's answer, as far as there is one; `name` is the member's who gives it."""
     text, is_json = content_text(run.content)
     body = clean(text).strip("\n")
@@ -115,37 +115,37 @@ def answer_block(run: RunProgress, options: ViewOptions, name: str = "") -> Bloc
     whole = run.status is RunStatus.completed
     note = format_seconds(run.elapsed) if whole else "unfinished"
     form: Format = "json" if is_json else "markdown" if options.markdown else "text"
-    return Block("member" if name else "response", f"{_title(name, 'Response')} ({note})", body, form)
+    return Section("member" if name else "response", f"{_title(name, 'Response')} ({note})", body, form)
 
 
-def ending_block(run: RunProgress) -> Block | None:
+def ending_section(run: RunProgress) -> Section | None:
     """Why the run has not come to an answer; None for a completed one."""
     match run.status:
         case RunStatus.paused:
-            return Block("paused", "Paused", _waiting_for(run.requirements))
+            return Section("paused", "Paused", _waiting_for(run.requirements))
         case RunStatus.cancelled:
-            return Block("cancelled", "Cancelled", clean(run.error) or "The run was cancelled.")
+            return Section("cancelled", "Cancelled", clean(run.error) or "The run was cancelled.")
         case RunStatus.error:
-            return Block("error", "Error", clean(run.error) or "The run has failed.")
+            return Section("error", "Error", clean(run.error) or "The run has failed.")
         case _:
             return None
 
 
-def closing_blocks(run: RunProgress, options: ViewOptions) -> Iterator[Block]:
+def closing_sections(run: RunProgress, options: ViewOptions) -> Iterator[Section]:
     """All that a top-level run leaves to show."""
-    if options.show_reasoning and (reasoning := reasoning_block(run.reasoning.text)):
+    if options.show_reasoning and (reasoning := reasoning_section(run.reasoning.text)):
         yield reasoning
-    for block in (calls_block(run), answer_block(run, options), ending_block(run)):
-        if block is not None:
-            yield block
+    for section in (calls_section(run), answer_section(run, options), ending_section(run)):
+        if section is not None:
+            yield section
 
 
-def error_block(error: BaseException) -> Block:
+def error_section(error: BaseException) -> Section:
     """An error that ended the run. Kern's own errors speak for themselves; others are named."""
     text = message_of(error).strip()
     if not isinstance(error, KernError) or not text:
         text = error_text(error)
-    return Block("error", "Error", clean(text))
+    return Section("error", "Error", clean(text))
 
 
 def _title(name: str, what: str) -> str:
