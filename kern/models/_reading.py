@@ -14,7 +14,7 @@ from kern.messages import Message, ToolCall
 from kern.models._ends import finish_reason_of
 from kern.models._failures import StreamFault
 from kern.models._sse import EventStream
-from kern.models._strand import TextStream, mended
+from kern.models._text_stream import TextStream, mended
 from kern.models.base import DeltaSink, ModelResponse, commentary_of
 from kern.usage import Usage
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kern.messages import Message
-from kern.models._strand import CharacterJoiner, TextStream, mended, mended_json
+from kern.models._text_stream import CharacterJoiner, TextStream, mended, mended_json
 from kern.models.base import ModelRequest
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from tests.models.replay import ReplayServer, Reply, Sink, sse

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from kern._json import json_bytes
 from kern.messages import ToolCall
 from kern.models._reading import text_of
-from kern.models._strand import mended
+from kern.models._text_stream import mended
 from kern.models.openai._chat_encode import PROVIDER
 from kern.models.openai._responses_output import arguments_text
 

@@ -24,7 +24,7 @@ from kern.models._reading import (
     text_in,
     text_of,
 )
-from kern.models._strand import TextStream, mended_json
+from kern.models._text_stream import TextStream, mended_json
 from kern.models.base import DeltaSink, ModelResponse
 from kern.models.openai._chat_calls import Calls
 from kern.models.openai._chat_encode import PROVIDER, REASONING_NAMES

@@ -11,7 +11,7 @@ from kern.models._codes import explain, tells
 from kern.models._ends import Ends, cut_reason
 from kern.models._failures import CutFault, StreamFault
 from kern.models._reading import AnswerReader, answer, count, text_of
-from kern.models._strand import mended_json
+from kern.models._text_stream import mended_json
 from kern.models.base import DeltaSink, ModelResponse
 from kern.models.openai._responses_items import (
     StreamedItem,

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from kern.models._failures import StreamFault
 from kern.models._reading import items_of, text_in, text_of
-from kern.models._strand import mended
+from kern.models._text_stream import mended
 from kern.models.openai._responses_output import arguments_text, kind_of
 
 _Item = dict[str, Any]

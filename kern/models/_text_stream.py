@@ -49,8 +49,8 @@ def mended(text: str) -> str:
     """`text` with every surrogate joined to its other half, or replaced."""
     if text.isascii():
         return text
-    seam = CharacterJoiner()
-    return seam.feed(text) + seam.end()
+    joiner = CharacterJoiner()
+    return joiner.feed(text) + joiner.end()
 
 
 def mended_json(value: Any) -> Any:
