@@ -20,16 +20,18 @@ def add_db_parser(commands: Parsers) -> None:
     migration = verbs.add_parser(
         "migrate",
         help="make the tables, or bring them up to date",
-        description="Makes the tables of a PostgresDb, or brings them up to this version of Kern's. Of several "
+        description="Makes the tables of a PostgresDb, or brings them up to date with this Kern. Of several "
         "that do it at once, one does it. For applications whose role may make no tables: "
         "PostgresDb(..., create_tables=False).",
     )
     migration.add_argument(
         "url",
         metavar="URL",
-        help="such as postgresql://admin@host:5432/database; a password may come from PGPASSWORD or ~/.pgpass",
+        help="such as postgresql://admin@host:5432/database; the password may be in PGPASSWORD or ~/.pgpass",
     )
-    migration.add_argument("--session-table", metavar="NAME", default="kern_sessions", help="as in PostgresDb")
+    migration.add_argument(
+        "--session-table", metavar="NAME", default="kern_sessions", help="as in PostgresDb"
+    )
     migration.add_argument("--schema", metavar="NAME", help="as in PostgresDb; it is made if it is not there")
     migration.set_defaults(run=migrate)
 
