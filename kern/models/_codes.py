@@ -145,7 +145,10 @@ def explain(data: Any) -> tuple[str, str | None, int | None]:
 
 
 def _code(data: Mapping[str, Any]) -> str | None:
-    code = data.get("code") or data.get("type")
+    code, status = data.get("code"), data.get("status")
+    if isinstance(code, int) and isinstance(status, str):
+        code = status  # Google's word for the status that stands beside it
+    code = code or data.get("type")
     return str(code) if code and code != "error" else None
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from pydantic_core import from_json
 
@@ -15,6 +16,7 @@ from kern._log import one_line
 from kern._secrets import mask
 from kern.errors import (
     KernError,
+    ModelAuthError,
     ModelConnectionError,
     ModelIncompleteError,
     ModelRateLimitError,
@@ -33,6 +35,7 @@ from kern.models._codes import (
     kind_inside,
     kind_of_status,
 )
+from kern.models._rpc_status import is_for_the_day, is_wrong_key, retry_delay
 from kern.usage import Usage
 
 MAX_RETRY_AFTER = 60.0
@@ -262,11 +265,14 @@ def of_exception(error: Exception, origin: Origin, *, reading: bool) -> Failure 
 
 def of_status(status: int, headers: Mapping[str, str], body: bytes, origin: Origin) -> Failure:
     """An answer whose status is not 2xx."""
-    message, code, _ = _explain(body)
+    data = _read(body)
+    message, code, _ = explain(data)
     if 300 <= status < 400:
         message = f"a redirect, which is not followed; look at base_url. {message}".strip()
     retry_after = parse_retry_after(headers)
-    kind = kind_of_status(status)
+    if retry_after is None:
+        retry_after = retry_delay(data)
+    kind = ModelAuthError if is_wrong_key(data) else kind_of_status(status)
     error = kind(
         origin.clean(message or "no explanation"),
         status=status,
@@ -281,18 +287,18 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, origin: Orig
     asked = headers.get("x-should-retry")
     if asked in ("true", "false"):
         again = asked == "true"
-    if code in FINAL_CODES or (retry_after is not None and retry_after > MAX_RETRY_AFTER):
+    late = retry_after is not None and retry_after > MAX_RETRY_AFTER
+    if code in FINAL_CODES or late or is_for_the_day(data):
         again = False
     return Failure(error, again=again, delay=retry_after)
 
 
-def _explain(body: bytes) -> tuple[str, str | None, int | None]:
-    """The message and the code of an error body, in the shapes that providers and local servers use."""
+def _read(body: bytes) -> Any:
+    """The JSON of an error body, or its text where it is none."""
     try:
-        data = from_json(body)
+        return from_json(body)
     except ValueError:
-        return body.decode(errors="replace").strip(), None, None
-    return explain(data)
+        return body.decode(errors="replace").strip()
 
 
 def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
