@@ -171,6 +171,10 @@ class Model(ABC):
     """How a structured answer is had: the provider enforces a `ResponseFormat`, or the model calls tools
     reliably, or neither: it is asked for JSON in words."""
 
+    structured_beside_tools: bool = True
+    """The provider enforces a `ResponseFormat` also in a request that has tools. Where it does not, an agent
+    with tools gets its structured answer by a call of one."""
+
     has_choice_none: bool = True
     """The provider heeds `tool_choice="none"`. Where it does not, a request in which nothing may be called
     goes out without tools."""

@@ -17,6 +17,7 @@ from kern.errors import UsageError
 from kern.models.base import Model
 
 _PROVIDERS = {
+    "google": ("kern.models.google", "Gemini"),
     "openai": ("kern.models.openai", "OpenAIResponses"),
     "openai-chat": ("kern.models.openai", "OpenAIChat"),
 }

@@ -59,17 +59,21 @@ def with_output(spec: RunnerSpec, definition: Definition, options: RunOptions) -
     if schema is None:
         return spec
     models = [spec.model, *spec.retries.fallbacks]
-    return _structured(spec, schema, "words" if definition.use_json_mode else _way(models, schema))
+    return _structured(
+        spec, schema, "words" if definition.use_json_mode else _way(models, has_tools=bool(spec.tools))
+    )
 
 
 Way = Literal["native", "tool", "words"]
 
 
-def _way(models: Sequence[Model], schema: AnswerSchema) -> Way:
+def _way(models: Sequence[Model], *, has_tools: bool) -> Way:
     """How all of the models can be brought to answer as the schema says."""
     means = {model.structured_output for model in models}
     if "none" in means:
         return "words"
+    if has_tools and not all(model.structured_beside_tools for model in models):
+        return "tool"
     return "tool" if "tool" in means else "native"
 
 
@@ -165,7 +169,7 @@ def _instruction(run: Run, task: str, model: Model, schema: AnswerSchema | None)
 
 def _native(run: Run, model: Model, schema: AnswerSchema) -> bool:
     """Whether `model`, and every model that may have to take its place, enforces the schema."""
-    return _way([model, *run.spec.retries.fallbacks], schema) == "native"
+    return _way([model, *run.spec.retries.fallbacks], has_tools=False) == "native"
 
 
 async def _ask(

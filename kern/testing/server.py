@@ -14,7 +14,7 @@ from typing import NoReturn, Self, TypeAlias
 from pydantic_core import to_json
 
 from kern.errors import UsageError
-from kern.testing import _chat, _responses
+from kern.testing import _chat, _gemini, _gemini_decode, _responses
 from kern.testing._decode import decode_chat, decode_responses
 from kern.testing._http import HttpConnection, HttpRequest
 from kern.testing._refusal import Refused, bearer_key, check_key, error_body
@@ -31,11 +31,21 @@ _HOST = "127.0.0.1"
 _PROTOCOLS = (
     WireProtocol("/responses".__eq__, decode_responses, _responses.stream, _responses.whole),
     WireProtocol("/chat/completions".__eq__, decode_chat, _chat.stream, _chat.whole),
+    WireProtocol(
+        _gemini_decode.matches,
+        _gemini_decode.decode,
+        _gemini.stream,
+        _gemini.whole,
+        key=_gemini.given_key,
+        refusal=_gemini.refusal,
+        headers=_gemini.google_headers,
+    ),
 )
 
 
 class ModelServer:
-    """A real HTTP server on 127.0.0.1 that speaks OpenAI's Responses and Chat Completions protocols.
+    """A real HTTP server on 127.0.0.1 that speaks OpenAI's Responses and Chat Completions protocols, and
+    Google's Gemini API.
 
     It is driven by a script, whose answers are given in order, or by a function of the request:
 

@@ -1,0 +1,136 @@
+"""The answer of `generateContent`, whole, or of `streamGenerateContent` as server-sent events: no I/O.
+
+Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kern.errors import ModelBehaviorError
+from kern.messages import Message, Origin
+from kern.models._codes import explain, tells
+from kern.models._ends import Ends
+from kern.models._failures import StreamFault
+from kern.models._reading import AnswerReader, count, items_of, logger, merged, text_of
+from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
+from kern.models.google._ends import blocked_prompt, check_end, graver
+from kern.models.google._grounding import Grounding
+from kern.models.google._parts import AnswerParts
+from kern.usage import Usage
+
+
+class GeminiReader(AnswerReader):
+    """Reads one answer. A stream has no mark of its end, and may have several finish reasons."""
+
+    def __init__(self, origin: Origin, sink: DeltaSink | None, *, streamed: bool, ends: Ends) -> None:
+        super().__init__(origin.model, sink, streamed=streamed)
+        told = sink if streamed else None
+        self._answer = AnswerParts(
+            origin,
+            self._content,
+            self._reasoning,
+            tool_arguments_of(told),
+            provider_call_of(told),
+        )
+        self._told_citation = citation_of(sink)
+        self._ends = ends
+        self._grounding = Grounding()
+        self._word = ""
+        self._detail = ""
+        self._went_on = False
+        self._blocked: dict[str, Any] = {}
+        self._usage: Any = None
+        self._version: str | None = None
+        self._response_id: str | None = None
+        self._is_answer = False
+
+    def _read_event(self, name: bytes, data: bytes) -> None:
+        self._read_whole(self._parse(data))
+
+    def _read_whole(self, answer: dict[str, Any]) -> None:
+        if tells(answer.get("error")):
+            raise StreamFault(*explain(answer))
+        if (usage := answer.get("usageMetadata")) is not None:
+            self._usage = usage if self._usage is None else merged(self._usage, usage)
+        self._version = text_of(answer.get("modelVersion")) or self._version
+        self._response_id = text_of(answer.get("responseId")) or self._response_id
+        feedback = answer.get("promptFeedback")
+        if isinstance(feedback, dict) and feedback.get("blockReason"):
+            self._blocked = feedback
+        for candidate in items_of(answer.get("candidates")):
+            if not candidate.get("index"):  # others nobody asked for
+                self._is_answer = True
+                self._read_candidate(candidate)
+
+    def _read_candidate(self, candidate: dict[str, Any]) -> None:
+        content = candidate.get("content")
+        parts = items_of(content.get("parts")) if isinstance(content, dict) else []
+        for part in parts:
+            self._answer.add(part)
+        self._went_on = self._went_on or (bool(parts) and bool(self._word))
+        self._grounding.read(candidate)
+        if word := text_of(candidate.get("finishReason")):
+            decides = graver(self._word, word)
+            if decides == word:
+                self._detail = text_of(candidate.get("finishMessage"))
+            self._word = decides
+            self._went_on = False
+
+    def _respond(self) -> ModelResponse:
+        self._answer.end(halved=self._halved)
+        usage = _usage(self._usage)
+        content = self._content.whole()
+        if not self._is_answer:
+            self._check_blocked(usage)
+        calls = self._answer.calls
+        check_end(self._word, self._detail, self._ends, usage=usage, content=content, calls=bool(calls))
+        if self._went_on:
+            raise StreamFault(
+                f"the answer went on after its finish reason {self._word!r}, and broke off without another"
+            )
+        if self._answer.running:
+            raise StreamFault("the answer broke off: what the provider itself has called has no result")
+        self._check_known()
+        self._grounding.into(self._answer, self._told_citation)
+        message = Message("assistant", parts=self._answer.parts, usage=usage)
+        return ModelResponse(
+            message,
+            usage,
+            "tool_calls" if calls else "stop",
+            provider_finish_reason=self._word,
+            response_id=self._response_id,
+            model=self._version,
+        )
+
+    def _check_blocked(self, usage: Usage) -> None:
+        if self._blocked:
+            reason = text_of(self._blocked.get("blockReason"))
+            raise blocked_prompt(reason, text_of(self._blocked.get("blockReasonMessage")), usage)
+        raise StreamFault("the answer holds no candidate")
+
+    def _check_known(self) -> None:
+        """An empty answer is one only if nothing was there that could not be read."""
+        unknown = ", ".join(sorted(self._answer.unknown))
+        if unknown and not self._answer.parts:
+            raise ModelBehaviorError(
+                f"the answer has no text and no call of a function, only parts of these kinds: {unknown}; "
+                "Kern does not act on them"
+            )
+        if unknown:
+            logger.warning("parts of an answer that Kern does not act on: %s", unknown)
+
+
+def _usage(usage: Any) -> Usage:
+    """What the answer has cost: thoughts are part of what was made, results of tools of what was read."""
+    thoughts = count(usage, "thoughtsTokenCount")
+    spent = count(usage, "promptTokenCount") + count(usage, "toolUsePromptTokenCount")
+    said = count(usage, "candidatesTokenCount") + thoughts
+    return Usage(
+        input_tokens=spent,
+        output_tokens=said,
+        total_tokens=max(count(usage, "totalTokenCount"), spent + said),
+        cache_read_tokens=count(usage, "cachedContentTokenCount"),
+        reasoning_tokens=thoughts,
+        requests=1,
+    )

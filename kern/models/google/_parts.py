@@ -1,0 +1,249 @@
+"""The parts of an answer: Google's, as they arrive, as Kern's."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+from pydantic_core import to_json
+
+from kern.messages import (
+    Audio,
+    File,
+    Image,
+    Media,
+    Origin,
+    Part,
+    ProviderCall,
+    ReasoningPart,
+    TextPart,
+    ToolCall,
+    Video,
+)
+from kern.models._reading import text_of
+from kern.models._strand import Strand, mended, mended_json
+
+SIGNATURE = "thoughtSignature"
+CALLED, ANSWERED = "call", "result"
+"""The keys of a `ProviderCall`'s `provider_data` that hold the two parts as Google sent them."""
+_CODE = "code_execution"
+_LONGEST_KIND = 80
+_BESIDE = frozenset({SIGNATURE, "thought", "partMetadata", "videoMetadata", "mediaResolution"})
+_KINDS: tuple[tuple[str, type[Media]], ...] = (("image/", Image), ("audio/", Audio), ("video/", Video))
+
+
+class AnswerParts:
+    """Puts the parts of one answer together.
+
+    Args:
+        origin: Who makes them.
+        content, reasoning: Where texts are shown as they come.
+        told_arguments: Told of the arguments of a call of a function; None if nobody wants to know.
+        told_call: Told of a call that the provider carries out.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        content: Strand,
+        reasoning: Strand,
+        told_arguments: Callable[[str, str, str], None] | None,
+        told_call: Callable[[ProviderCall], None] | None,
+    ) -> None:
+        self.parts: list[Part] = []
+        self.unknown: set[str] = set()
+        self._origin = origin
+        self._content = content
+        self._reasoning = reasoning
+        self._told_arguments = told_arguments
+        self._told_call = told_call
+        self._pieces: list[str] = []
+        self._open: TextPart | ReasoningPart | None = None
+        self._ids: set[str] = set()
+
+    def add(self, raw: dict[str, Any]) -> None:
+        """Take a part."""
+        if isinstance(text := raw.get("text"), str):
+            self._add_text(text, thought=raw.get("thought") is True, signature=raw.get(SIGNATURE))
+            return
+        kinds = [name for name, value in raw.items() if name not in _BESIDE and isinstance(value, dict)]
+        if not kinds and text_of(raw.get(SIGNATURE)):
+            self._add_text("", thought=raw.get("thought") is True, signature=raw[SIGNATURE])
+            return
+        self._close()
+        for kind in kinds:
+            take = _TAKEN.get(kind)
+            if take is None:
+                self.unknown.add(kind[:_LONGEST_KIND])
+            else:
+                take(self, raw[kind], raw)
+
+    def end(self, *, halved: bool) -> None:
+        """Nothing more comes. `halved`: texts may hold halves of characters."""
+        self._close()
+        if not halved:
+            return
+        for part in self.parts:
+            if isinstance(part, TextPart | ReasoningPart):
+                part.text = mended(part.text)
+            elif isinstance(part, ToolCall | ProviderCall):
+                part.arguments = mended(part.arguments)
+            if isinstance(part, ProviderCall):
+                part.result = mended_json(part.result)
+            part.provider_data = mended_json(part.provider_data)
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        """The calls of functions."""
+        return [part for part in self.parts if isinstance(part, ToolCall)]
+
+    @property
+    def texts(self) -> list[TextPart]:
+        """The texts of the answer."""
+        return [part for part in self.parts if isinstance(part, TextPart)]
+
+    @property
+    def running(self) -> bool:
+        """A call that the provider carries out has no result yet."""
+        return any(isinstance(part, ProviderCall) and part.status == "running" for part in self.parts)
+
+    def put_call(self, call: ProviderCall) -> None:
+        """A call of the provider's that it tells of beside the answer: it was made before the text."""
+        call.origin = self._origin
+        at = next((at for at, part in enumerate(self.parts) if isinstance(part, TextPart)), len(self.parts))
+        self.parts.insert(at, call)
+        self._tell(call)
+
+    def new_id(self) -> str:
+        """An id for what the provider gives none."""
+        return f"call_{uuid4().hex}"
+
+    def _add_text(self, text: str, *, thought: bool, signature: Any) -> None:
+        kind: type[TextPart] | type[ReasoningPart] = ReasoningPart if thought else TextPart
+        signed = text_of(signature)
+        if type(self._open) is not kind or signed:
+            if not text and not signed:
+                return
+            self._close()
+            if thought and text:
+                self._reasoning.part()  # as `Message.reasoning_content` joins the steps
+            self._open = kind(text="", origin=self._origin)
+            self.parts.append(self._open)
+        self._pieces.append(text)
+        (self._reasoning if thought else self._content).add(text)
+        if signed:
+            if isinstance(self._open, ReasoningPart):
+                self._open.signature = signed
+            elif self._open is not None:
+                self._open.provider_data = {SIGNATURE: signed}
+            self._close()  # a part with a signature is not joined with one without
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._open.text = "".join(self._pieces)
+            self._open = None
+            self._pieces = []
+
+    def _add_call(self, call: dict[str, Any], raw: dict[str, Any]) -> None:
+        given = text_of(call.get("id"))
+        made = given if given and given not in self._ids else self.new_id()
+        self._ids.add(made)
+        kept = {"id": given} if given else {}
+        arguments = call.get("args")
+        text = to_json(arguments).decode() if isinstance(arguments, dict) and arguments else "{}"
+        name = text_of(call.get("name"))
+        data = _signed(kept, raw) or None
+        self.parts.append(ToolCall(made, name, text, data, origin=self._origin))
+        if self._told_arguments is not None:
+            self._told_arguments(made, name, text)
+
+    def _add_code(self, code: dict[str, Any], raw: dict[str, Any]) -> None:
+        arguments = {name: text_of(code.get(name)) for name in ("language", "code") if code.get(name)}
+        self._start(_CODE, text_of(code.get("id")), arguments, raw)
+
+    def _add_output(self, output: dict[str, Any], raw: dict[str, Any]) -> None:
+        result = {name: output[name] for name in ("outcome", "output") if name in output}
+        failed = output.get("outcome") != "OUTCOME_OK"
+        self._finish(_CODE, text_of(output.get("id")), result, raw, failed=failed)
+
+    def _add_tool_call(self, call: dict[str, Any], raw: dict[str, Any]) -> None:
+        self._start(_tool_name(call), text_of(call.get("id")), call.get("args") or {}, raw)
+
+    def _add_tool_response(self, answer: dict[str, Any], raw: dict[str, Any]) -> None:
+        result = answer.get("response")
+        self._finish(_tool_name(answer), text_of(answer.get("id")), result, raw, failed=False)
+
+    def _start(self, name: str, given: str, arguments: Any, raw: dict[str, Any]) -> None:
+        call = ProviderCall(
+            given or self.new_id(),
+            name,
+            to_json(arguments).decode(),
+            status="running",
+            provider_data={CALLED: raw},
+            origin=self._origin,
+        )
+        self.parts.append(call)
+        self._tell(call)
+
+    def _finish(self, name: str, given: str, result: Any, raw: dict[str, Any], *, failed: bool) -> None:
+        open_calls = [
+            part
+            for part in self.parts
+            if isinstance(part, ProviderCall) and part.status == "running" and part.name == name
+        ]
+        call = next((part for part in open_calls if part.id == given), None) or next(iter(open_calls), None)
+        if call is None:
+            call = ProviderCall(given or self.new_id(), name, origin=self._origin, provider_data={})
+            self.parts.append(call)
+        call.result = result
+        call.status = "failed" if failed else "completed"
+        call.provider_data = {**(call.provider_data or {}), ANSWERED: raw}
+        self._tell(call)
+
+    def _add_bytes(self, blob: dict[str, Any], raw: dict[str, Any]) -> None:
+        if raw.get("thought") is True and not raw.get(SIGNATURE):
+            return  # a draft
+        kind = text_of(blob.get("mimeType"))
+        try:
+            content = base64.b64decode(text_of(blob.get("data")), validate=True)
+        except (binascii.Error, ValueError):
+            self.unknown.add("inlineData that is no base64")
+            return
+        self._add_media(kind, raw, content=content)
+
+    def _add_file(self, file: dict[str, Any], raw: dict[str, Any]) -> None:
+        if url := text_of(file.get("fileUri")):
+            self._add_media(text_of(file.get("mimeType")), raw, url=url)
+
+    def _add_media(self, kind: str, raw: dict[str, Any], **where: Any) -> None:
+        media = next((media for start, media in _KINDS if kind.startswith(start)), File)
+        data = _signed({}, raw) or None
+        self.parts.append(media(mime_type=kind or None, provider_data=data, origin=self._origin, **where))
+
+    def _tell(self, call: ProviderCall) -> None:
+        if self._told_call is not None:
+            self._told_call(replace(call))  # it changes when its result is there
+
+
+def _signed(data: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
+    signature = text_of(raw.get(SIGNATURE))
+    return {**data, SIGNATURE: signature} if signature else data
+
+
+def _tool_name(call: dict[str, Any]) -> str:
+    return text_of(call.get("toolType")).lower()[:_LONGEST_KIND] or "tool"
+
+
+_TAKEN: dict[str, Callable[[AnswerParts, dict[str, Any], dict[str, Any]], None]] = {
+    "functionCall": AnswerParts._add_call,
+    "executableCode": AnswerParts._add_code,
+    "codeExecutionResult": AnswerParts._add_output,
+    "toolCall": AnswerParts._add_tool_call,
+    "toolResponse": AnswerParts._add_tool_response,
+    "inlineData": AnswerParts._add_bytes,
+    "fileData": AnswerParts._add_file,
+}
