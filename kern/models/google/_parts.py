@@ -25,7 +25,7 @@ from kern.messages import (
     Video,
 )
 from kern.models._reading import text_of
-from kern.models._strand import Strand, mended, mended_json
+from kern.models._text_stream import TextStream, mended, mended_json
 
 SIGNATURE = "thoughtSignature"
 CALLED, ANSWERED = "call", "result"
@@ -49,8 +49,8 @@ class AnswerParts:
     def __init__(
         self,
         origin: Origin,
-        content: Strand,
-        reasoning: Strand,
+        content: TextStream,
+        reasoning: TextStream,
         told_arguments: Callable[[str, str, str], None] | None,
         told_call: Callable[[ProviderCall], None] | None,
     ) -> None:
