@@ -15,7 +15,7 @@ from uuid import uuid4
 from pydantic_core import from_json, to_json
 
 from kern.messages import ToolCall
-from kern.models.google._generation import wants_signatures
+from kern.models.google.generation import wants_signatures
 from kern.testing._events import Deltas, Event, deltas_of, strike_index, usage_of
 from kern.testing._refusal import Refused
 from kern.testing.answers import Answer

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kern.models.base import ToolDefinition
-from kern.models.google._generation import wants_signatures
+from kern.models.google.generation import wants_signatures
 from kern.testing._gemini import SEAL
 from kern.testing._refusal import Refused
 

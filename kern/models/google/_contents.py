@@ -15,9 +15,9 @@ from pydantic_core import from_json
 from kern.errors import UsageError
 from kern.messages import Media, Message, Origin, ProviderCall, ReasoningPart, TextPart, ToolCall
 from kern.models._history import call_name, sound_arguments
-from kern.models.google._generation import wants_signatures
 from kern.models.google._media import media_part
 from kern.models.google._parts import ANSWERED, CALLED, SIGNATURE
+from kern.models.google.generation import wants_signatures
 from kern.tools.result import mention
 
 PROVIDER = "google"

@@ -12,8 +12,8 @@ from kern.errors import UsageError
 from kern.messages import Message
 from kern.models.base import ModelRequest, ToolDefinition
 from kern.models.google._contents import contents_of
-from kern.models.google._generation import takes_json_schemas
 from kern.models.google._schema import json_dialect, openapi_dialect
+from kern.models.google.generation import takes_json_schemas
 
 _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 

@@ -22,7 +22,7 @@ from kern.models.google._contents import PROVIDER
 from kern.models.google._decode import GeminiReader
 from kern.models.google._encode import encode
 from kern.models.google._extra import add_extra, check_extra
-from kern.models.google._generation import wants_signatures
+from kern.models.google.generation import wants_signatures
 
 AccessToken = str | Callable[[], str | Awaitable[str]]
 """A token of Google Cloud, or a function, sync or async, that gives the one that is valid now."""
