@@ -80,7 +80,6 @@ EXTRAS = [
     "sse_starlette",
     "uvicorn",
     "ddgs",
-    "asyncpg",
     "mcp",
     "httpx2",
     "click",

@@ -182,7 +182,6 @@ DISTRIBUTIONS = {
 }
 EXTRA_OF = {
     "kern/console/": "console",
-    "kern/db/_postgres_": "postgres",
     "kern/tools/duckduckgo.py": "duckduckgo",
     "kern/tools/mcp/": "mcp",
     "kern/models/_aiohttp.py": "fast",

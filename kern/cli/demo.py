@@ -43,13 +43,13 @@ def add_demo_parser(commands: Parsers) -> None:
         "demo",
         help="watch a team share one shopping list",
         description="A leader and two members keep one shopping list, in an SQLite file. Without a key and "
-        "a network: a stand-in made of a few rules plays the model. With OPENAI_API_KEY set, or --model or "
-        "--base-url, the same team asks a real model.",
+        "a network: a stand-in made of a few rules plays the model. With --model or --base-url the same team "
+        "asks a real model.",
     )
     parser.add_argument(
         "--model",
         metavar="PROVIDER:ID",
-        help=f'such as openai:gpt-5.2 or openai-chat:llama3.2; "{_STAND_IN}" is the stand-in, key or not',
+        help=f'such as openai:gpt-5.2 or openai-chat:llama3.2; default: "{_STAND_IN}", which needs no key',
     )
     parser.add_argument("--base-url", metavar="URL", help="such as http://localhost:11434/v1")
     parser.add_argument(
@@ -134,8 +134,7 @@ def _second_process(options: argparse.Namespace, path: Path) -> int:
 @contextmanager
 def _playing(options: argparse.Namespace) -> Iterator[_Played]:
     """The real model, if there is a word of one, else the stand-in behind its server."""
-    real = options.model or options.base_url or os.environ.get("OPENAI_API_KEY")
-    if real and options.model != _STAND_IN:
+    if (options.model or options.base_url) and options.model != _STAND_IN:
         model = resolve(options.model) if options.model else default_model()
         where = f" at {options.base_url}" if options.base_url else ""
         yield _Played(model, f"a real one, {model.provider}/{model.id}{where}: its requests may cost money")
@@ -144,7 +143,7 @@ def _playing(options: argparse.Namespace) -> Iterator[_Played]:
         yield _Played(
             OpenAIResponses(_STAND_IN, base_url=server.base_url, api_key="none"),
             "none that is real: a stand-in made of a few rules, behind an HTTP server on this machine. With "
-            "OPENAI_API_KEY set, or --model, the same team asks a real model",
+            "--model the same team asks a real one",
         )
 
 

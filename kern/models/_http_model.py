@@ -164,14 +164,30 @@ class HttpModel(Model):
             given |= authorization
         given |= self._own_headers(request)
         given |= user_headers(self.default_headers)
-        if authorization.keys().isdisjoint(given) and is_host_of(self.needs_key, base_url.host):
+        if authorization.keys().isdisjoint(given):
+            self._need_no_key(base_url)
+        for name, value in given.items():
+            check_header(name, value)
+        return headers | given, (key, *secrets_of(given, base_url))
+
+    def check_key(self) -> None:
+        """See `Model.check_key`."""
+        if self._api_key is None and not self._key():
+            given = {name.lower() for name in self.default_headers or ()}
+            if self._authorization(Masked("")).keys().isdisjoint(given):
+                self._need_no_key(self._resolve_base_url())
+
+    def _need_no_key(self, base_url: httpx.URL) -> None:
+        """See that a request may go out without a key: `http_client` may add one, and many servers want none.
+
+        Raises:
+            MissingKeyError: It may not.
+        """
+        if self.http_client is None and is_host_of(self.needs_key, base_url.host):
             raise MissingKeyError(
                 f"{self!r} has no API key: set the environment variable {self.key_variables[0]}, "
                 "or pass api_key=..."
             )
-        for name, value in given.items():
-            check_header(name, value)
-        return headers | given, (key, *secrets_of(given, base_url))
 
     def _key(self) -> Masked:
         if self._api_key is not None:

@@ -179,6 +179,13 @@ class Model(ABC):
     """The provider heeds `tool_choice="none"`. Where it does not, a request in which nothing may be called
     goes out without tools."""
 
+    def check_key(self) -> None:  # noqa: B027 - most models need none
+        """See that the model has the key that its server wants; looked at before a run does anything.
+
+        Raises:
+            MissingKeyError: It has none.
+        """
+
     @abstractmethod
     async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
         """Answer one request.

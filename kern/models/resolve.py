@@ -13,6 +13,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
+from kern._habits import provider_of
 from kern.errors import UsageError
 from kern.models.base import Model
 
@@ -73,8 +74,11 @@ def _looked_up(name: str) -> tuple[Callable[[str], Model], str]:
     provider, _, model_id = name.partition(":")
     make = _maker(provider) if provider and model_id else None
     if make is None:
-        known = ", ".join(f'"{known}:..."' for known in [*_PROVIDERS, *_added()])
-        raise UsageError(f'no model {name!r}: it is written "provider:id"; known: {known}')
+        providers = [*_PROVIDERS, *_added()]
+        guessed = provider_of(name)
+        hint = f', such as "{guessed}:{name}"' if guessed in providers else ""
+        known = ", ".join(f'"{provider}:..."' for provider in providers)
+        raise UsageError(f'no model {name!r}: it is written "provider:id"{hint}; known: {known}')
     return make, model_id
 
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
+from kern._traceback import ShortTraceback
 from kern.errors import SessionOwnershipError
 from kern.runner.checks import check_id
 from kern.runner.compile import state_spec
@@ -58,4 +59,5 @@ def own_call(definition: Definition, session_id: str | None, user_id: str | None
 
 def wait(function: Callable[[], Awaitable[T]]) -> T:
     """Await `function()` for a sync face."""
-    return portal.call(function)
+    with ShortTraceback():
+        return portal.call(function)

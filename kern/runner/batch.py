@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, Unpack, cast, get_args
 
 from kern._error_text import message_of
 from kern._json import json_bytes
+from kern._traceback import ShortTraceback
 from kern.console import Progress, open_progress
 from kern.errors import KernError, UsageError
 from kern.run.output import AnyRunOutput, RunStatus
@@ -115,17 +116,18 @@ class Batches(Running[OutputT]):
         **options: Unpack[MapKeywords],
     ) -> list[OutputT]:
         """`amap` for sync code. Ctrl-C cancels the runs in progress, waits for their end, and is raised."""
-        return portal.call(
-            lambda: self.amap(
-                inputs,
-                batch=batch,
-                key=key,
-                concurrency=concurrency,
-                on_error=on_error,
-                progress=progress,
-                **options,
+        with ShortTraceback(whole=self._debugs(options)):
+            return portal.call(
+                lambda: self.amap(
+                    inputs,
+                    batch=batch,
+                    key=key,
+                    concurrency=concurrency,
+                    on_error=on_error,
+                    progress=progress,
+                    **options,
+                )
             )
-        )
 
     async def _one(self, item: _Item, stored: bool, on_error: OnError, options: MapKeywords) -> OutputT:
         """The output of an item, stored or new."""

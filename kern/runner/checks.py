@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic_core import to_json
 
+from kern._habits import KEYWORDS
 from kern.db.base import Db
 from kern.errors import UsageError
 from kern.messages import MEDIA, ROLES, Media, Message
@@ -29,6 +30,8 @@ def check_keywords(what: str, given: Iterable[str], known: Collection[str]) -> N
     """
     for name in given:
         if name not in known:
+            if (instead := KEYWORDS.get(name)) is not None:
+                raise TypeError(f"{what} takes no keyword {name!r}: {instead}")
             close = difflib.get_close_matches(name, known, 1)
             there = f"there are: {', '.join(known)}" if len(known) < _MANY else f"see help({what})"
             hint = f"did you mean {close[0]!r}?" if close else there

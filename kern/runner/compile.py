@@ -90,6 +90,7 @@ def spec_of(
         id=id_of(definition),
         name=definition.name,
         is_team=is_team,
+        unnamed=definition.name is None and definition.id is None,
         model=model,
         tools=_with_context_tools(definition, functions),
         prompt=Prompt.of(definition, options, roster),
@@ -107,12 +108,21 @@ def with_checks(spec: RunnerSpec, definition: Definition, options: RunOptions) -
 
 
 def model_of(definition: Definition, inherited: Model | None) -> Model:
-    """The model that answers: the definition's own, the team's, or the default."""
+    """The model that answers: the definition's own, the team's, or the default.
+
+    Raises:
+        MissingKeyError: It has no key.
+    """
     if isinstance(definition.model, Model):
-        return definition.model
-    if isinstance(definition.model, str):
-        return resolve(definition.model)
-    return inherited or default_model()
+        model = definition.model
+    elif isinstance(definition.model, str):
+        model = resolve(definition.model)
+    elif inherited is not None:
+        return inherited
+    else:
+        model = default_model()
+    model.check_key()
+    return model
 
 
 def has_sources(definition: Definition) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import reprlib
 import threading
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
@@ -168,7 +169,12 @@ class Definition:
             answer_schema(self.output_schema)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(name={self.name!r}, id={self._own_id!r})"
+        """What tells it from others: its name and id; of one that has neither, how its instructions begin."""
+        told: dict[str, Any] = {"name": self.name, "id": self.id}
+        if self.name is None and self.id is None:
+            told = {"role": self.role, "instructions": self.instructions}
+        shown = [f"{name}={reprlib.repr(value)}" for name, value in told.items() if value]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __getstate__(self) -> Any:
         """For pickle: all but what is made of it as it runs. Sessions kept in its own memory stay here."""

@@ -19,7 +19,7 @@ OutputSchema: TypeAlias = type[Any] | Mapping[str, Any] | UnionType
 """What a structured answer may be declared as; see `Agent`."""
 
 
-class _Keywords(TypedDict, total=False):
+class Keywords(TypedDict, total=False):
     """The keywords of all runs, for type checkers; `RunOptions` says what they mean."""
 
     user_id: str | None
@@ -30,14 +30,14 @@ class _Keywords(TypedDict, total=False):
     debug_mode: bool | None
 
 
-class AnyRunKeywords(_Keywords, total=False):
+class AnyRunKeywords(Keywords, total=False):
     """The keywords of new and of continued runs."""
 
     stream_events: bool | None
     run_id: str | None
 
 
-class MapKeywords(_Keywords, total=False):
+class MapKeywords(Keywords, total=False):
     """The keywords of many runs at once."""
 
     session_state: Mapping[str, Any] | pydantic.BaseModel | None

@@ -89,7 +89,7 @@ def _structured(spec: RunnerSpec, schema: AnswerSchema, way: Way) -> RunnerSpec:
     if way == "words":
         return replace(spec, prompt=_with_rules(spec.prompt, schema.in_words()))
     if ANSWER_TOOL in spec.tools:
-        raise UsageError(f"{spec.label}: a tool may not be named {ANSWER_TOOL!r}, which output_schema adds")
+        raise UsageError(f"{spec.title}: a tool may not be named {ANSWER_TOOL!r}, which output_schema adds")
     return replace(
         spec,
         tools={**spec.tools, ANSWER_TOOL: AnswerTool(schema)},
@@ -138,7 +138,7 @@ async def _coerce_answer(schema: AnswerSchema, run: Run) -> None:
         content = output.content
         answer = schema.read(content) if isinstance(content, str) else schema.validate(content)
     except BadAnswer as error:
-        raise ModelBehaviorError(f"{run.spec.label} ended with what does not fit: {error}") from error
+        raise ModelBehaviorError(f"{run.spec.title} ended with what does not fit: {error}") from error
     output.content, output.content_type = answer.content, answer.content_type
     run.out.answer(answer)
 

@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Iterator
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
+from kern._traceback import ShortTraceback
 from kern.errors import UsageError
 from kern.run.cancel import CancelResult
 from kern.run.events import Event
@@ -17,7 +18,7 @@ from kern.runner.continuation import Continuation, continuation
 from kern.runner.definition import Definition, database_of
 from kern.runner.input import run_input
 from kern.runner.input_schema import Input
-from kern.runner.options import NO_OPTIONS, ContinueKeywords, RunKeywords, RunOptions
+from kern.runner.options import NO_OPTIONS, ContinueKeywords, Keywords, RunKeywords, RunOptions
 from kern.runtime.active_runs import active_runs
 from kern.runtime.audience import Listen
 from kern.runtime.cancel_elsewhere import cancel_elsewhere
@@ -132,13 +133,16 @@ class Running(Definition, Generic[OutputT]):
         the run, waits for its commit, and is raised.
         """
         if stream:
-            return iterate(self.arun(input, stream=True, yield_run_output=yield_run_output, **options))
+            with ShortTraceback(whole=self._debugs(options)):
+                started = self.arun(input, stream=True, yield_run_output=yield_run_output, **options)
+                return iterate(started, whole=self._debugs(options))
 
         async def once() -> Any:
             needs_stream(None, yield_run_output)
             return await self.arun(input, **options)
 
-        return portal.call(once)
+        with ShortTraceback(whole=self._debugs(options)):
+            return portal.call(once)
 
     @overload
     def acontinue_run(
@@ -266,12 +270,18 @@ class Running(Definition, Generic[OutputT]):
         **options: Unpack[ContinueKeywords],
     ) -> Any:
         """See `acontinue_run`."""
-        if stream:
-            return iterate(
-                self.acontinue_run(run_response, stream=True, yield_run_output=yield_run_output, **options)
-            )
-        needs_stream(None, yield_run_output)
-        return portal.call(lambda: self.acontinue_run(run_response, **options))
+        with ShortTraceback(whole=self._debugs(options)):
+            if stream:
+                started = self.acontinue_run(
+                    run_response, stream=True, yield_run_output=yield_run_output, **options
+                )
+                return iterate(started, whole=self._debugs(options))
+            needs_stream(None, yield_run_output)
+            return portal.call(lambda: self.acontinue_run(run_response, **options))
+
+    def _debugs(self, options: Keywords) -> bool:
+        """Whether a run is looked at closely: then its errors have their whole traceback."""
+        return bool(options.get("debug_mode") or self.debug_mode)
 
     async def acancel_run(self, run_id: str, *, user_id: str | None = None) -> CancelResult:
         """Cancel a run of this database, a member's too: whoever awaits it gets its output, with status
@@ -306,4 +316,5 @@ class Running(Definition, Generic[OutputT]):
         found = active_runs.cancel(database_of(self), run_id, user_id)
         if found is not CancelResult.unknown:
             return found
-        return portal.call(lambda: self.acancel_run(run_id, user_id=user_id))
+        with ShortTraceback(whole=self.debug_mode):
+            return portal.call(lambda: self.acancel_run(run_id, user_id=user_id))

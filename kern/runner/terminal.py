@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar, Unpack
 
 from kern._sync.loops import in_event_loop
 from kern._sync.threads import own_threads
+from kern._traceback import ShortTraceback
 from kern.console import View, ViewOptions, open_view
 from kern.console.chat import chat
 from kern.errors import KernError
@@ -69,7 +70,7 @@ class Terminal(Running[OutputT]):
         )
         with open_view(as_text(input), view_options, stream=streaming, console=console) as view:
             if not streaming:
-                return await _shown(view, self.arun(input, **options))
+                return await _shown(view, lambda: self.arun(input, **options))
             options["stream_events"] = True
             return await _streamed(
                 view, lambda: self.arun(input, stream=True, yield_run_output=True, **options)
@@ -88,18 +89,19 @@ class Terminal(Running[OutputT]):
         **options: Unpack[RunKeywords],
     ) -> OutputT:
         """See `aprint_response`."""
-        return portal.call(
-            lambda: self.aprint_response(
-                input,
-                stream=stream,
-                markdown=markdown,
-                show_message=show_message,
-                show_reasoning=show_reasoning,
-                show_member_responses=show_member_responses,
-                console=console,
-                **options,
+        with ShortTraceback(whole=self._debugs(options)):
+            return portal.call(
+                lambda: self.aprint_response(
+                    input,
+                    stream=stream,
+                    markdown=markdown,
+                    show_message=show_message,
+                    show_reasoning=show_reasoning,
+                    show_member_responses=show_member_responses,
+                    console=console,
+                    **options,
+                )
             )
-        )
 
     async def acli_app(
         self,
@@ -179,7 +181,7 @@ class Terminal(Running[OutputT]):
             )
             with open_view("", view_options, stream=streaming) as view:
                 if not streaming:
-                    return await _shown(view, self.acontinue_run(output), after=output)
+                    return await _shown(view, lambda: self.acontinue_run(output), after=output)
                 return await _streamed(
                     view,
                     lambda: self.acontinue_run(
@@ -194,9 +196,11 @@ class Terminal(Running[OutputT]):
         return False
 
 
-async def _shown(view: View, run: Coroutine[Any, Any, OutputT], *, after: OutputT | None = None) -> OutputT:
+async def _shown(
+    view: View, start: Callable[[], Coroutine[Any, Any, OutputT]], *, after: OutputT | None = None
+) -> OutputT:
     try:
-        output = await run
+        output = await start()
     except KernError as error:
         view.fail(error)
         raise

@@ -20,16 +20,25 @@ class Named:
         id: Its id.
         name: Its name, for people.
         is_team: Its events are a team's.
+        unnamed: Its id is a random one, which tells a person nothing.
     """
 
     id: str
     name: str | None
     is_team: bool
+    unnamed: bool = False
 
     @property
     def label(self) -> str:
         """How people and paths call it."""
         return self.name or self.id
+
+    @property
+    def title(self) -> str:
+        """How errors call it."""
+        if self.unnamed:
+            return "the team" if self.is_team else "the agent"
+        return self.label
 
 
 def source_of(terms: RunTerms, runner: Named, run_id: str, above: EventSource | None) -> EventSource:

@@ -145,7 +145,7 @@ def _check_runner(spec: RunnerSpec, row: RunRow, output: AnyRunOutput) -> None:
     if isinstance(output, TeamRunOutput) != spec.is_team:
         kind = "a team's" if isinstance(output, TeamRunOutput) else "an agent's"
         raise UsageError(
-            f"run {row.run_id!r} is {kind}, of {row.runner_id!r}: {spec.label!r} cannot continue it"
+            f"run {row.run_id!r} is {kind}, of {row.runner_id!r}: {spec.title!r} cannot continue it"
         )
 
 
@@ -166,7 +166,7 @@ async def _restore(run: Run, row: RunRow, pause: Pause, answers: dict[str, RunRe
         if requirement.run_id == run.run_id:
             if requirement.tool_name not in run.spec.tools:
                 raise UsageError(
-                    f"{run.spec.label} has no tool {requirement.tool_name!r} any more, and a call of it "
+                    f"{run.spec.title} has no tool {requirement.tool_name!r} any more, and a call of it "
                     "waits; continue with the tools as they were when the run was paused"
                 )
             answer = answers.pop(requirement.id, None)
@@ -195,7 +195,7 @@ async def _restore_children(run: Run, answers: dict[str, RunRequirement]) -> Non
             spec = tool.team.specs.get(row.runner_id) if isinstance(tool, DelegatingTool) else None
             if spec is None or not isinstance(tool, DelegatingTool):
                 raise UsageError(
-                    f"{run.spec.label} has no member {row.runner_id!r} any more, whose run waits; continue "
+                    f"{run.spec.title} has no member {row.runner_id!r} any more, whose run waits; continue "
                     "with the team as it was when the run was paused, and give members names or ids"
                 )
             pause = Pause.from_row(row)

@@ -335,7 +335,7 @@ class Run:
         sent_back[who] += 1
         if sent_back[who] > MAX_RETRIES_OF_ONE_KIND:
             raise ModelBehaviorError(
-                f"{self.spec.label}: {who} has sent the model back {MAX_RETRIES_OF_ONE_KIND} times, "
+                f"{self.spec.title}: {who} has sent the model back {MAX_RETRIES_OF_ONE_KIND} times, "
                 f"and still: {complaint}"
             )
 

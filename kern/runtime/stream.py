@@ -13,6 +13,7 @@ from typing import Any, Generic, Self
 from typing_extensions import TypeVar
 
 from kern._sync.shield import wait_until_done
+from kern._traceback import ShortTraceback
 from kern.errors import UsageError
 from kern.run.events import Event
 from kern.runtime.portal import portal
@@ -341,8 +342,12 @@ async def _drive(start: Start[OutputT], buffer: EventBuffer) -> OutputT:
         buffer.close()
 
 
-def iterate(stream: RunStream[Any, T]) -> Iterator[T]:
-    """A run's events for sync code: fetched from the portal's loop in batches, closed on `break`."""
+def iterate(stream: RunStream[Any, T], *, whole: bool) -> Iterator[T]:
+    """A run's events for sync code: fetched from the portal's loop in batches, closed on `break`.
+
+    Args:
+        whole: An error has its whole traceback; see `ShortTraceback`.
+    """
 
     async def batch() -> list[Any]:
         try:
@@ -352,7 +357,11 @@ def iterate(stream: RunStream[Any, T]) -> Iterator[T]:
         return [first, *stream.take()]
 
     try:
-        while items := portal.call(batch):
+        while True:
+            with ShortTraceback(whole=whole):
+                items = portal.call(batch)
+            if not items:
+                return
             yield from items
     finally:
         _let_go(stream)

@@ -89,7 +89,16 @@ def test_demo_keeps_its_list_in_a_file(tmp_path: Path) -> None:
     assert state["edits"] == 2
 
 
-def test_demo_asks_a_real_model_where_there_is_a_key(tmp_path: Path) -> None:
+def test_demo_asks_no_real_model_because_a_key_happens_to_be_exported(
+    tmp_path: Path, closed_port: int
+) -> None:
+    where = f"http://127.0.0.1:{closed_port}/v1"
+    done = kern(tmp_path, "demo", OPENAI_API_KEY="sk-of-somebody", OPENAI_BASE_URL=where)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "none that is real: a stand-in" in done.stdout
+
+
+def test_demo_asks_a_real_model_where_it_is_told_to(tmp_path: Path) -> None:
     with ModelServer(StandIn(), api_key="sk-of-the-test") as server:
         done = kern(tmp_path, "demo", "--base-url", server.base_url, OPENAI_API_KEY="sk-of-the-test")
     assert done.returncode == 0, done.stdout + done.stderr

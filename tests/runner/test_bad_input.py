@@ -18,6 +18,7 @@ from kern.db.sqlite import SqliteDb
 from kern.errors import (
     InvalidStateError,
     MissingKeyError,
+    ModelAuthError,
     ModelConnectionError,
     ModelNotFoundError,
     ModelStreamError,
@@ -97,9 +98,9 @@ async def test_no_key(make: Make, protocol: Any, db: SqliteDb, monkeypatch: pyte
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     runner = make(model=protocol(id="gpt-5.2"), db=db)
     async with no_leaks():
-        with pytest.raises(MissingKeyError, match="OPENAI_API_KEY") as caught:
-            await runner.arun("Hello")
-    await check_failed_run(runner, caught.value)
+        with pytest.raises(MissingKeyError, match="OPENAI_API_KEY"):
+            await runner.arun("Hello", session_id="new")
+    assert await runner.aget_session("new") is None
 
 
 async def test_an_unknown_model(make: Make, protocol: Any, db: SqliteDb) -> None:
@@ -303,19 +304,17 @@ async def test_an_error_in_a_member_is_told_to_the_leader(db: SqliteDb) -> None:
 
 @pytest.mark.parametrize("streamed_events", [False, True])
 async def test_who_prints_the_content_of_a_stream_is_told_the_error(
-    make: Make, streamed_events: bool, monkeypatch: pytest.MonkeyPatch
+    make: Make, streamed_events: bool
 ) -> None:
-    """The README's loop, without a key: the event before the error has a `content` that prints nothing."""
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    """The README's loop, with a wrong key: the event before the error has a `content` that prints nothing."""
     last = ""
-    with pytest.raises(MissingKeyError):
-        async for event in make(model="openai:gpt-5.2").arun(
-            "Hello", stream=True, stream_events=streamed_events
-        ):
-            last = event.event
-            if not streamed_events or isinstance(event, RunErrorEvent):
-                assert event.content == ""
+    async with ModelServer([], api_key="sk-the-right-one") as server:
+        model = OpenAIResponses(id="gpt-5.2", base_url=server.base_url, api_key="sk-the-wrong-one")
+        with pytest.raises(ModelAuthError):
+            async for event in make(model=model).arun("Hello", stream=True, stream_events=streamed_events):
+                last = event.event
+                if not streamed_events or isinstance(event, RunErrorEvent):
+                    assert event.content == ""
     assert last.endswith("RunError")
 
 

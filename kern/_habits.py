@@ -1,0 +1,114 @@
+"""What people type from habit, and what it is called here: the one table of such names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Final
+
+KEYWORDS: Final[dict[str, str]] = {
+    "system_prompt": "write instructions=, or system_message= for a system message of your own",
+    "prompt": "write instructions=; what the user asks goes to run(...)",
+    "system": "write instructions=, or system_message= for a system message of your own",
+    "llm": 'write model=, such as model="openai:gpt-5.2"',
+    "model_id": 'write model="provider:id", such as model="openai:gpt-5.2"',
+    "api_key": "the model takes it: model=OpenAIResponses(id=..., api_key=...), or its environment variable",
+    "temperature": "the model takes it: model=OpenAIResponses(id=..., temperature=...)",
+    "functions": "write tools=",
+    "agents": "a team's members come first: Team([agent, ...])",
+    "handoffs": "a Team sends tasks to its members: Team([agent, ...])",
+    "output_type": "write output_schema=",
+    "result_type": "write output_schema=",
+    "response_model": "write output_schema=",
+    "response_format": "write output_schema=",
+    "deps_type": "write dependencies=, a dict",
+    "deps": "write dependencies=, a dict",
+    "context": "write dependencies=, or session_state= for what functions change",
+    "memory": "sessions are kept by db=; add_history_to_context=True shows earlier runs to the model",
+    "memory_manager": "there is none: keep what is to be remembered in session_state=, stored by db=",
+    "enable_user_memories": "there are none: keep what is to be remembered in session_state=, stored by db=",
+    "enable_agentic_memory": "write enable_agentic_state=True",
+    "storage": "write db=, such as db=SqliteDb('agents.db')",
+    "session": "write session_id=",
+    "checkpointer": "write db=, such as db=SqliteDb('agents.db')",
+    "knowledge": "there is none: give the agent a tool that searches your documents",
+    "knowledge_base": "there is none: give the agent a tool that searches your documents",
+    "search_knowledge": "there is none: give the agent a tool that searches your documents",
+    "telemetry": "Kern sends none; leave it out",
+    "monitoring": "Kern sends none; leave it out",
+    "show_tool_calls": "print_response shows them; leave it out",
+    "guardrails": "write pre_hooks= and post_hooks=",
+    "input_guardrails": "write pre_hooks=",
+    "output_guardrails": "write post_hooks=",
+    "max_turns": "write max_requests=",
+    "max_iterations": "write max_requests=",
+    "max_steps": "write max_requests=",
+    "add_history_to_messages": "write add_history_to_context=",
+    "num_history_responses": "write num_history_runs=",
+    "thread_id": "write session_id=",
+    "conversation_id": "write session_id=",
+}
+"""Keywords of constructors and runs, with what to do instead."""
+
+MODULES: Final[dict[str, str]] = {
+    "kern.memory": "there is no such module: keep what is to be remembered in session_state=, stored by db=",
+    "kern.knowledge": "there is no such module: give the agent a tool that searches your documents",
+    "kern.storage": "the databases are in kern.db: from kern.db.sqlite import SqliteDb",
+    "kern.exceptions": "the errors are in kern.errors",
+    "kern.media": "Image, Audio, Video and File are in kern.messages",
+    "kern.models.message": "Message is in kern.messages",
+    "kern.models.response": "ModelResponse is in kern.models",
+    "kern.run.response": "RunOutput and the events are in kern.run",
+    "kern.run.base": "RunOutput, RunContext and RunStatus are in kern.run",
+    "kern.workflow": "there is no such module: a workflow is your own async function that awaits agents",
+    "kern.workflows": "there is no such module: a workflow is your own async function that awaits agents",
+    "kern.vectordb": "there is no such module: give the agent a tool that searches your documents",
+    "kern.embedder": "there is no such module: give the agent a tool that searches your documents",
+    "kern.playground": "there is no such module: cli_app() is a chat in the terminal",
+    "kern.os": "there is no such module: an agent runs inside of any FastAPI handler",
+    "kern.app": "there is no such module: an agent runs inside of any FastAPI handler",
+    "kern.eval": "there is no such module: kern.testing has models and servers for tests",
+    "kern.session": "Session is in kern: from kern import Session",
+    "kern.function": "tool and Toolkit are in kern; Function is in kern.tools",
+}
+"""Modules that there are not, with where their contents are."""
+
+_PROVIDERS: Final[dict[str, str]] = {
+    **dict.fromkeys(("gpt-", "chatgpt", "o1", "o3", "o4"), "openai"),
+    "claude": "anthropic",
+    "gemini": "google",
+    **dict.fromkeys(("mistral", "magistral", "codestral"), "mistral"),
+    "deepseek": "deepseek",
+    "grok": "xai",
+    "sonar": "perplexity",
+    **dict.fromkeys(("llama", "qwen", "gemma", "phi"), "ollama"),
+}
+"""Whose a model is, by how its id begins."""
+
+
+def provider_of(model_id: str) -> str | None:
+    """The provider that a model's id without one most likely means."""
+    known = model_id.lower()
+    return next((provider for start, provider in _PROVIDERS.items() if known.startswith(start)), None)
+
+
+class _ModulesFromHabit:
+    """The last finder of modules: explains a module of Kern that no other finder has found."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """See `importlib.abc.MetaPathFinder`.
+
+        Raises:
+            ModuleNotFoundError: It is one of `MODULES`.
+        """
+        if (hint := MODULES.get(name)) is not None:
+            raise ModuleNotFoundError(f"No module named {name!r}: {hint}", name=name)
+        return None
+
+
+sys.meta_path.append(_ModulesFromHabit)

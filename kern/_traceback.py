@@ -1,0 +1,75 @@
+"""Tracebacks that show the caller's own lines: what a `KernError` looks like when it leaves a sync method."""
+
+from __future__ import annotations
+
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from kern.errors import KernError
+
+_KERN: Final = str(Path(__file__).parent)
+_PATHS: Final = sysconfig.get_paths()
+_LIBRARIES: Final = ("<frozen", *(_PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")))
+
+
+class ShortTraceback:
+    """Use around the body of a sync method: a `KernError` leaves it without the frames of Kern.
+
+    The frame of the method itself goes too: a `with` block raises anew what its exit has changed, and the
+    interpreter adds no frame for that. Frames of the application stay, such as those of a hook that failed,
+    with the libraries that it has called. The causes of the error are shortened likewise.
+
+    Args:
+        whole: Leave everything as it is, for somebody who looks for the fault in Kern.
+    """
+
+    __slots__ = ("_whole",)
+
+    def __init__(self, *, whole: bool = False) -> None:
+        self._whole = whole
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, KernError) and not self._whole:
+            for one in _chain(error):
+                one.__traceback__ = _shortened(one.__traceback__)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, and all that it came from."""
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        left += (one.__cause__, one.__context__)
+        if isinstance(one, BaseExceptionGroup):
+            left += one.exceptions
+
+
+def _shortened(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback without Kern's frames, and without those of libraries that Kern has called."""
+    kept: list[TracebackType] = []
+    own = False  # the frame before was the application's, or of a library that the application has called
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file.startswith(_KERN):
+            own = False
+        elif own or not file.startswith(_LIBRARIES):
+            own = True
+            kept.append(trace)
+        trace = trace.tb_next
+    made: TracebackType | None = None
+    for one in reversed(kept):
+        made = TracebackType(made, one.tb_frame, one.tb_lasti, one.tb_lineno)
+    return made

@@ -1,0 +1,67 @@
+"""Names that people type from habit are answered with one line that says what to write instead."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+import kern
+from kern import Agent, Team, UsageError
+from kern._habits import KEYWORDS, MODULES, provider_of
+from kern.runner.definition import Definition
+
+
+@pytest.mark.parametrize("name", KEYWORDS)
+def test_a_keyword_from_habit_says_what_to_write(name: str) -> None:
+    assert name not in Definition.__dataclass_fields__
+    with pytest.raises(TypeError, match=f"Agent takes no keyword '{name}': ") as caught:
+        Agent(**{name: "x"})
+    assert KEYWORDS[name] in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [Agent, lambda **options: Team([], **options)], ids=["agent", "team"])
+def test_an_agent_and_a_team_say_it(make: Callable[..., object]) -> None:
+    with pytest.raises(TypeError, match=r"takes no keyword 'llm': write model="):
+        make(llm="gpt-5")
+
+
+async def test_a_run_says_it() -> None:
+    with pytest.raises(TypeError, match="a run takes no keyword 'thread_id': write session_id="):
+        await Agent().arun("x", thread_id="1")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_from_habit_says_where_its_contents_are(name: str) -> None:
+    with pytest.raises(ModuleNotFoundError) as caught:
+        importlib.import_module(name)
+    assert caught.value.name == name
+    assert MODULES[name] in str(caught.value)
+
+
+def test_an_import_statement_says_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import kern\nfrom kern.memory import Memory"], capture_output=True, text=True
+    )
+    assert done.stderr.splitlines()[-1].startswith("ModuleNotFoundError: No module named 'kern.memory': ")
+
+
+def test_such_modules_are_in_no_list_of_modules() -> None:
+    there = {module.name for module in pkgutil.walk_packages(kern.__path__, "kern.")}
+    assert there.isdisjoint(MODULES)
+
+
+def test_a_module_that_is_nobodys_habit_fails_as_ever() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'kern.nothing'$"):
+        importlib.import_module("kern.nothing")
+
+
+def test_a_model_without_a_provider_is_told_the_likely_one() -> None:
+    with pytest.raises(UsageError, match='such as "openai:gpt-5";'):
+        Agent(model="gpt-5")
+    assert provider_of("Claude-sonnet-5") == "anthropic"
+    assert provider_of("something") is None
