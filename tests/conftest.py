@@ -10,6 +10,7 @@ from blockbuster import BlockBuster, blockbuster_ctx
 
 from kern.models.resolve import load
 from kern.tools.arguments import load_pydantic
+from tests.postgres import NONE, Postgres, binaries, server
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and what they start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -32,4 +33,22 @@ def blockbuster() -> Iterator[BlockBuster]:
             # A database's file is told from others by its real path, once, when the object is made.
             if name in bb.functions:
                 bb.functions[name].can_block_in("kern/db/sqlite.py", {"_real_path"})
+        for function in bb.functions.values():  # the driver looks for files of certificates and passwords
+            function.can_block_in("asyncpg/connect_utils.py", {"_parse_connect_dsn_and_args"})
         yield bb
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A Postgres server for all tests of this process; each makes tables of its own (`new_tables`)."""
+    if binaries() is None:
+        pytest.skip(NONE)
+    with server() as made:
+        yield made
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [report for report in terminalreporter.getreports("skipped") if NONE in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_line(f"{len(skipped)} tests were not run: {NONE}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -27,8 +28,15 @@ def test_there_are_programs() -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_program_prints_what_its_comments_say(program: str, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+def test_a_program_prints_what_its_comments_say(
+    program: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    env = dict(os.environ)
+    if "DATABASE_URL" in program:
+        env["DATABASE_URL"] = request.getfixturevalue("postgres").url
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, env=env
+    )
     assert done.returncode == 0, done.stderr
     for said in re.findall(r"^print\(.*\)  # (.+)$", program, re.MULTILINE):
         assert said in done.stdout.splitlines()

@@ -80,6 +80,7 @@ EXTRAS = [
     "sse_starlette",
     "uvicorn",
     "ddgs",
+    "asyncpg",
     "mcp",
     "httpx2",
     "click",

@@ -182,6 +182,7 @@ DISTRIBUTIONS = {
 }
 EXTRA_OF = {
     "kern/console/": "console",
+    "kern/db/_postgres_": "postgres",
     "kern/tools/duckduckgo.py": "duckduckgo",
     "kern/tools/mcp/": "mcp",
     "kern/models/_aiohttp.py": "fast",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from kern._log import named
 from kern._version import __version__
 from kern.cli._report import say
+from kern.cli.db import add_db_parser
 from kern.cli.demo import add_demo_parser
 from kern.console import was_shown
 from kern.errors import KernError
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"kern {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_demo_parser(commands)
+    add_db_parser(commands)
     chosen = parser.parse_args(arguments)
     named("kern").addHandler(logging.NullHandler())  # what matters is shown, or is the last line
     try:

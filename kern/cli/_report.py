@@ -38,6 +38,11 @@ def state_fact(label: str, state: Mapping[str, Any]) -> None:
     fact(label, json.dumps(state, ensure_ascii=False))
 
 
+def told(text: str) -> None:
+    """What a command has done, in a line."""
+    _print(text)
+
+
 def say(text: str) -> None:
     """The one line that a failed command ends with."""
     print(f"kern: {' '.join(text.split())}", file=sys.stderr)

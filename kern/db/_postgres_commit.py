@@ -1,0 +1,191 @@
+"""A commit to Postgres: one statement, which writes if the session still is what it was resolved with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic_core import from_json
+
+from kern._sync.offload import off_loop
+from kern.db._postgres_pool import Link, Pool, Row
+from kern.db._rows import session_of
+from kern.db.base import Commit, Committed, RunRow, SessionRow, StateWrite, applied, check_commit
+from kern.errors import StoreError
+
+_MOST_TRIES = 5
+"""So often others may be quicker; then the session is locked, so that whoever merges long gets its turn."""
+
+_NOT_NULL = "23502"
+"""not_null_violation: what the statement does when another session has taken a run's id in this instant."""
+
+
+@dataclass(slots=True, frozen=True)
+class _Found:
+    """What is stored when a commit is looked at.
+
+    Args:
+        repeated: The commit was made before.
+    """
+
+    session: SessionRow | None
+    repeated: bool
+
+
+class Committer:
+    """Makes commits to one set of tables.
+
+    Args:
+        sql: The statements.
+        wait: Seconds that one may take.
+    """
+
+    def __init__(self, pool: Pool, sql: Mapping[str, str], wait: float) -> None:
+        self._pool = pool
+        self._sql = sql
+        self._wait = wait
+
+    async def commit(self, commit: Commit) -> Committed:
+        """Write all of `commit`, or nothing. What `commit.resolve` raises is passed on as it is.
+
+        Raises:
+            SessionOwnershipError: The stored session belongs to another user.
+            SessionDeletedError: The session that the caller knows was deleted.
+            StoreError: It could not be written.
+        """
+        known = commit.known
+        if known is None or (known.user_id == commit.user_id and known.position):
+            done = await self._write(commit, known, commit.resolve(known))
+            if done is not None:
+                return done
+        for _ in range(_MOST_TRIES):
+            done = await self._look_and_write(commit)
+            if done is not None:
+                return done
+        return await self._pool.transaction(lambda link: self._take_turn(commit, link), wait=self._wait)
+
+    async def _take_turn(self, commit: Commit, link: Link) -> Committed:
+        """Keep the others out until it is done."""
+        await link.fetch(self._sql["lock_session"], commit.session_id)
+        done = await self._look_and_write(commit, link)
+        if done is None:  # made anew after it was deleted, in this instant
+            raise StoreError(f"session {commit.session_id!r} is written without end by others")
+        return done
+
+    async def _look_and_write(self, commit: Commit, link: Link | None = None) -> Committed | None:
+        found = await self._look(commit, link)
+        stored = found.session
+        if found.repeated and stored is not None:
+            return Committed(stored, repeated=True)
+        size = 0 if stored is None else len(stored.state)
+        write = await off_loop(size, lambda: commit.resolve(stored))
+        return await self._write(commit, stored, write, link)
+
+    async def _look(self, commit: Commit, link: Link | None) -> _Found:
+        runs = [run.run_id for run in commit.runs]
+        after = 0 if commit.known is None else commit.known.revision
+        row = (await self._ask("read_for_commit", link, commit.session_id, runs, after, commit.id))[0]
+        *session, known_runs, logged = row
+        stored = None if session[0] is None else session_of(tuple(session))
+        check_commit(stored, commit)
+        repeated = logged or (stored is not None and stored.generation == commit.id)
+        return _Found(stored, _runs_are_known(commit.runs, known_runs) if runs else repeated)
+
+    async def _write(
+        self, commit: Commit, stored: SessionRow | None, write: StateWrite, link: Link | None = None
+    ) -> Committed | None:
+        """What was written on top of `stored`; None, and nothing is, if that is not what is there."""
+        row = applied(stored, commit, write)
+        runs = _once_each(commit.runs if write.runs is None else write.runs)
+        media = {name: data for run in runs for name, data in run.media.items()}
+        values = _values(commit, row, stored, write, runs)
+        name = "update"
+        if stored is None:
+            name = "insert"
+            values += [row.user_id, row.generation, row.created_at]
+        if media:
+            name += "_with_media"
+            values += [list(media), list(media.values())]
+        try:
+            rows = await self._ask(name, link, *values)
+        except StoreError as error:
+            if getattr(error.__cause__, "sqlstate", None) == _NOT_NULL and link is None:
+                return None
+            raise
+        if not rows:
+            return None
+        position, described, summary = rows[0]
+        return Committed(replace(row, position=position, name=described, summary=summary))
+
+    async def _ask(self, name: str, link: Link | None, *values: object) -> Sequence[Row]:
+        if link is not None:
+            return await link.fetch(self._sql[name], *values)
+        return await self._pool.fetch(self._sql[name], *values, wait=self._wait)
+
+
+def _values(
+    commit: Commit, row: SessionRow, stored: SessionRow | None, write: StateWrite, runs: Sequence[RunRow]
+) -> list[Any]:
+    """The values of the statement, as far as a new session and one that is there have the same."""
+    first = commit.runs[0] if commit.runs else None
+    changes = write.changes
+    return [
+        row.session_id,
+        None if stored is None else stored.position,
+        row.updated_at,
+        row.revision,
+        row.version,
+        row.state_version,
+        shown(commit.summary),
+        write.state,
+        [run.run_id for run in runs],
+        None if first is None else first.run_id,
+        None if first is None else first.generation,
+        [run.runner_id for run in runs],
+        [run.parent_run_id for run in runs],
+        [run.status for run in runs],
+        [run.generation for run in runs],
+        [run.created_at for run in runs],
+        [run.data for run in runs],
+        [run.run_id for run in runs if run.ended],
+        [change.revision for change in changes],
+        [change.run_id for change in changes],
+        [shown(change.tool) for change in changes],
+        [shown(change.tool_call_id) for change in changes],
+        [change.agent_path for change in changes],
+        [change.created_at for change in changes],
+        [change.patch for change in changes],
+        None if runs else commit.id,
+    ]
+
+
+def shown(text: str | None) -> str | None:
+    """A text for people as Postgres can store it: without the character NUL."""
+    return text if text is None or "\0" not in text else text.replace("\0", "\ufffd")
+
+
+def _once_each(runs: Iterable[RunRow]) -> Sequence[RunRow]:
+    """Of each run the row of the latest generation: one statement writes a row once."""
+    latest: dict[str, RunRow] = {}
+    for run in runs:
+        known = latest.get(run.run_id)
+        if known is None or known.generation < run.generation:
+            latest[run.run_id] = run
+    return list(latest.values())
+
+
+def _runs_are_known(runs: Sequence[RunRow], stored: bytes | None) -> bool:
+    """True if the first of the runs is stored with its generation or a later one.
+
+    Raises:
+        StoreError: A run's id is taken by a run of another session.
+    """
+    known = {
+        run_id: (session_id, generation) for run_id, session_id, generation in from_json(stored or b"[]")
+    }
+    for run in runs:
+        if run.run_id in known and known[run.run_id][0] != run.session_id:
+            raise StoreError(f"run id {run.run_id!r} is taken by a run of another session")
+    first = known.get(runs[0].run_id)
+    return first is not None and bool(first[1] >= runs[0].generation)

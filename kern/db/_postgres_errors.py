@@ -1,0 +1,116 @@
+"""What Postgres, its driver and the network say, as errors of Kern's that name the server and no password."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from kern.db._postgres_server import Server
+from kern.errors import MissingExtraError, StoreError
+
+_MAY_PASS = {
+    "25006",  # read_only_sql_transaction: what was the primary is not any more
+    "25P03",  # idle_in_transaction_session_timeout
+    "40001",  # serialization_failure
+    "40P01",  # deadlock_detected
+    "53300",  # too_many_connections
+    "55P03",  # lock_not_available
+    "57P01",  # admin_shutdown
+    "57P02",  # crash_shutdown
+    "57P03",  # cannot_connect_now
+    "57P05",  # idle_session_timeout
+}
+_CONNECTION = "08"
+"""The class of errors of the connection."""
+
+_KEEP = {"40001", "40P01", "55P03"}
+"""After these the connection is as good as before."""
+
+_POOLER = (
+    "a pooler such as PgBouncer in transaction mode gives every statement another connection: "
+    "pass statement_cache_size=0"
+)
+_HINTS = {
+    "26000": _POOLER,
+    "42P05": _POOLER,
+    "28000": "the server does not let this user in; look at db_url and at the server's pg_hba.conf",
+    "28P01": "the server does not take this user's password; look at db_url",
+    "3D000": "there is no such database; make it with `createdb`, or name another one in db_url",
+    "42501": "the role may not do this; let another role make the tables with `kern db migrate`, and grant "
+    "this one SELECT, INSERT, UPDATE and DELETE on them, and USAGE on their sequences",
+    "42P01": "the tables are not there any more; the next call makes them, or `kern db migrate` does",
+    "53100": "the server's disk is full; make room",
+    "57014": "the server has ended the statement; look at its statement_timeout",
+}
+_VALUE = ("22", "54")
+"""The classes of values that cannot be stored, and of limits of the server's."""
+
+
+_SILENT: dict[type[Exception], str] = {
+    TimeoutError: "there was no answer, or no connection was free, in time"
+}
+"""What errors without a text say."""
+
+
+class MayPassError(StoreError):
+    """It could not be done right now; the same statement may be sent again."""
+
+    reusable = False
+    """The connection that it came from can be used again."""
+
+
+def asyncpg() -> Any:
+    """The driver.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import asyncpg as driver
+    except ImportError:
+        raise MissingExtraError("asyncpg", "postgres") from None
+    return driver
+
+
+def kinds() -> tuple[type[Exception], ...]:
+    """All that the driver raises."""
+    driver = asyncpg()
+    return (
+        driver.PostgresError,
+        driver.InterfaceError,
+        driver.InternalClientError,
+        OSError,
+        TimeoutError,
+        UnicodeError,
+        OverflowError,
+    )
+
+
+def store_error(error: Exception, server: Server) -> StoreError:
+    """What to raise for an error of the driver's."""
+    driver = asyncpg()
+    code: str = getattr(error, "sqlstate", None) or ""
+    text = server.mask(str(error)) or _SILENT.get(type(error), type(error).__name__)
+    misconfigured = isinstance(error, driver.exceptions.ClientConfigurationError)
+    if code[:2] in _VALUE or (isinstance(error, ValueError | OverflowError) and not misconfigured):
+        return StoreError(f"{server.shown}: a value cannot be stored: {text:.300}")
+    hint = _HINTS.get(code)
+    told = f"{server.shown}: {hint} ({text})" if hint else f"{server.shown}: {text}"
+    if not _may_pass(error, code, driver):
+        return StoreError(told)
+    passing = MayPassError(told)
+    passing.reusable = code in _KEEP
+    return passing
+
+
+def _may_pass(error: Exception, code: str, driver: Any) -> bool:
+    if code:
+        return code in _MAY_PASS or code.startswith(_CONNECTION)
+    if isinstance(error, driver.InterfaceError):
+        refused = (
+            driver.exceptions.ClientConfigurationError,
+            driver.exceptions.UnsupportedClientFeatureError,
+            driver.exceptions.UnsupportedServerFeatureError,
+        )
+        return not isinstance(error, refused)
+    return not isinstance(error, ssl.SSLCertVerificationError | PermissionError)

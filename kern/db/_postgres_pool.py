@@ -1,0 +1,264 @@
+"""The connections of this process to a Postgres database: a pool per event loop, and what is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+from kern._log import named
+from kern._sync.fork import after_fork_in_child
+from kern._sync.loops import LoopLocal
+from kern.db._postgres_errors import MayPassError, asyncpg, kinds, store_error
+from kern.db._postgres_server import Server
+from kern.errors import StoreBusyError, StoreError
+
+log = named("kern")
+
+T = TypeVar("T")
+Row = Sequence[Any]
+"""The columns of a row, in their order."""
+
+_SHORTEST_PAUSE = 0.01
+_LONGEST_PAUSE = 0.5
+_CONNECT_SECONDS = 10.0
+"""How long one attempt to connect may take."""
+
+_CLOSE_SECONDS = 2.0
+"""How long the end of a loop waits for the connections to say goodbye."""
+
+_RELEASE_SECONDS = 5.0
+"""How long a connection may take to stop a statement that nobody waits for any more."""
+
+_WARN_SECONDS = 1.0
+"""After so long it is logged that the server cannot be reached, and is tried again."""
+
+_BEGIN = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '5s'"
+"""A process that stands still in a transaction holds its locks no longer than this."""
+
+
+class Link:
+    """One connection, for one job.
+
+    Args:
+        raw: The driver's connection.
+        deadline: When the job has to be done, by the monotonic clock.
+    """
+
+    def __init__(self, raw: Any, server: Server, deadline: float) -> None:
+        self._raw = raw
+        self._server = server
+        self._deadline = deadline
+
+    async def fetch(self, sql: str, *values: object) -> list[Row]:
+        """The rows that one statement gives.
+
+        Raises:
+            StoreError: The server refuses it; or, a `MayPassError`, may do it another time.
+        """
+        return await self._told(self._raw.fetch(sql, *values, timeout=self._left()))
+
+    async def execute(self, sql: str) -> None:
+        """Run statements without values, in one question.
+
+        Raises:
+            StoreError: As `fetch` does.
+        """
+        await self._told(self._raw.execute(sql, timeout=self._left()))
+
+    def terminate(self) -> None:
+        """Never use the connection again."""
+        self._raw.terminate()
+
+    def _left(self) -> float:
+        return max(self._deadline - time.monotonic(), 0.001)
+
+    async def _told(self, answer: Awaitable[T]) -> T:
+        try:
+            return await answer
+        except kinds() as error:
+            told = store_error(error, self._server)
+            if isinstance(told, MayPassError) and not told.reusable:
+                self.terminate()  # a broken connection that goes back to the pool is handed out again
+            raise told from error
+
+
+class _LoopPool:
+    """The pool of one event loop: the driver's, made by the first who needs it."""
+
+    def __init__(self, make: Callable[[], Awaitable[Any]]) -> None:
+        self._make = make
+        self._pool: Any = None
+        self._lock = asyncio.Lock()  # two tasks may not wait for one pool of the driver's that is being made
+
+    async def get(self) -> Any:
+        if self._pool is None:
+            async with self._lock:
+                if self._pool is None:
+                    self._pool = await self._make()
+        return self._pool
+
+    async def close(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            await asyncio.wait_for(pool.close(), _CLOSE_SECONDS)
+        except kinds():
+            pool.terminate()
+
+
+class Pool:
+    """The connections to one database: one object for all of this process who reach it alike (`Pool.at`).
+
+    Args:
+        size: The most connections of one event loop.
+        cache: How many prepared statements a connection keeps.
+    """
+
+    def __init__(self, server: Server, size: int, cache: int) -> None:
+        self._server = server
+        self._size = size
+        self._cache = cache
+        self._start_afresh()
+
+    @classmethod
+    def at(cls, server: Server, size: int, cache: int) -> Pool:
+        """The pool for these settings."""
+        key = (server.url, server.password, size, cache)
+        with _pools_mutex:
+            pool = _pools.get(key)
+            if pool is None:
+                pool = _pools[key] = cls(server, size, cache)
+            return pool
+
+    async def fetch(self, sql: str, *values: object, wait: float) -> list[Row]:
+        """The rows that one statement gives, which is sent again after a failure that may pass.
+
+        Args:
+            sql: A statement that may be sent twice, where the answer to the first was lost.
+            wait: Seconds until the last attempt.
+
+        Raises:
+            StoreError: The server refuses it, or could not be reached for all of `wait`.
+            StoreBusyError: The server, or every connection to it, was busy for all of `wait`.
+        """
+        return await self.run(lambda link: link.fetch(sql, *values), wait=wait)
+
+    async def transaction(self, job: Callable[[Link], Awaitable[T]], *, wait: float) -> T:
+        """Run `job` in a transaction; again, from its beginning, after a failure that may pass.
+
+        Whoever stands still inside, in a process that is frozen, holds what it has locked until the server
+        ends it, some seconds later: what can be one statement is better one.
+
+        Raises:
+            StoreError: As for `fetch`.
+        """
+
+        async def in_transaction(link: Link) -> T:
+            await link.execute(_BEGIN)
+            try:
+                result = await job(link)
+                await link.execute("COMMIT")
+                return result
+            except Exception as error:
+                if not isinstance(error, MayPassError) or error.reusable:
+                    await link.execute("ROLLBACK")
+                raise
+            except BaseException:
+                link.terminate()  # which undoes it, and waits for nothing
+                raise
+
+        return await self.run(in_transaction, wait=wait)
+
+    async def run(self, job: Callable[[Link], Awaitable[T]], *, wait: float) -> T:
+        """Run `job` on a connection; again, on another one, after a failure that may pass.
+
+        Raises:
+            StoreError: As for `fetch`.
+        """
+        began = time.monotonic()
+        deadline, pause, warned = began + wait, _SHORTEST_PAUSE, False
+        while True:
+            try:
+                return await self._once(job, deadline)
+            except MayPassError as error:
+                now = time.monotonic()
+                if now + pause >= deadline:
+                    kind = StoreBusyError if isinstance(error.__cause__, TimeoutError) else StoreError
+                    raise kind(
+                        f"{error}; this was tried for {now - began:.1f} s (busy_timeout)"
+                    ) from error.__cause__
+                if now - began > _WARN_SECONDS and not warned:
+                    warned = True
+                    log.warning("%s; it is tried again for up to %g s", error, deadline - now)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret hangs on it
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def aclose(self) -> None:
+        """Close the connections of the running loop; the next job opens others."""
+        await self._pools.aclose()
+
+    async def _once(self, job: Callable[[Link], Awaitable[T]], deadline: float) -> T:
+        raw = pool = None
+        try:
+            pool = await self._pools.get().get()
+            raw = await pool.acquire(timeout=max(deadline - time.monotonic(), 0.001))
+        except kinds() as error:
+            raise store_error(error, self._server) from error
+        try:
+            return await job(Link(raw, self._server, deadline))
+        finally:
+            try:
+                await pool.release(raw, timeout=_RELEASE_SECONDS)
+            except kinds() as error:  # the driver has let the connection go
+                log.debug("%s: a connection could not be kept: %s", self._server.shown, type(error).__name__)
+
+    async def _make(self) -> Any:
+        driver = asyncpg()
+        return await driver.create_pool(
+            self._server.url,
+            password=self._server.password,
+            min_size=0,
+            max_size=self._size,
+            statement_cache_size=self._cache,
+            timeout=_CONNECT_SECONDS,
+            init=_prepare,
+            reset=_leave_as_it_is,
+        )
+
+    def _start_afresh(self) -> None:
+        self._pools = LoopLocal(lambda: _LoopPool(self._make), _LoopPool.close)
+
+    def _after_fork_in_child(self) -> None:
+        # Kept: to drop it would end the parent's connections, whose sockets the child has, too.
+        _of_parent.append(self._pools)
+        self._start_afresh()
+
+
+async def _prepare(raw: Any) -> None:
+    """JSON goes in and comes out as the bytes that it is."""
+    await raw.set_type_codec("json", schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary")
+
+
+async def _leave_as_it_is(raw: Any) -> None:
+    """In place of the driver's question at the end of every job, which would double their number."""
+
+
+_pools: WeakValueDictionary[Hashable, Pool] = WeakValueDictionary()
+_pools_mutex = threading.Lock()
+_of_parent: list[LoopLocal[_LoopPool]] = []
+
+
+def _after_fork_in_child() -> None:
+    global _pools_mutex
+    _pools_mutex = threading.Lock()
+    for pool in list(_pools.values()):
+        pool._after_fork_in_child()
+
+
+after_fork_in_child(_after_fork_in_child)

@@ -1,0 +1,173 @@
+"""The tables of a `PostgresDb`, as a list of migrations: their version is how many of them they have seen.
+
+`{t}` is the sessions' table; the names of all others begin with its name. JSON is stored as `json`, which
+keeps every byte, and which a person reads with psql. A released migration is never changed; add another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kern.db._postgres_pool import Link, Pool
+from kern.errors import StoreError
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        # Sessions are in the order of their last commits, whatever clocks say: by numbers of this sequence.
+        "CREATE SEQUENCE {order}",
+        """CREATE TABLE {t} (
+            session_id text PRIMARY KEY,
+            user_id text,
+            name text,
+            summary text,
+            generation text NOT NULL,
+            used bigint NOT NULL,
+            created_at float8 NOT NULL,
+            updated_at float8 NOT NULL,
+            revision bigint NOT NULL,
+            version bigint NOT NULL,
+            state_version bigint NOT NULL,
+            state json NOT NULL
+        )""",
+        "CREATE INDEX ON {t} (user_id, used)",
+        "CREATE INDEX ON {t} (used)",
+        # Runs are in the order of their first commits.
+        """CREATE TABLE {runs} (
+            seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            run_id text NOT NULL UNIQUE,
+            session_id text NOT NULL,
+            runner_id text NOT NULL,
+            parent_run_id text,
+            status text NOT NULL,
+            generation bigint NOT NULL,
+            created_at float8 NOT NULL,
+            data json NOT NULL
+        )""",
+        "CREATE INDEX ON {runs} (session_id, seq, parent_run_id, runner_id)",
+        # Runs that wait for a person, and failed ones, among any number of completed ones.
+        "CREATE INDEX ON {runs} (status, seq) WHERE parent_run_id IS NULL AND status <> 'COMPLETED'",
+        """CREATE TABLE {changes} (
+            session_id text NOT NULL,
+            revision bigint NOT NULL,
+            seq bigint GENERATED ALWAYS AS IDENTITY,
+            run_id text,
+            tool text,
+            tool_call_id text,
+            agent_path json NOT NULL,
+            created_at float8 NOT NULL,
+            patch json NOT NULL,
+            commit_id text,
+            PRIMARY KEY (session_id, revision, seq)
+        )""",
+        """CREATE TABLE {media} (
+            session_id text NOT NULL,
+            sha256 text NOT NULL,
+            data bytea NOT NULL,
+            PRIMARY KEY (session_id, sha256)
+        )""",
+        "ALTER TABLE {media} ALTER COLUMN data SET STORAGE EXTERNAL",  # pictures do not get smaller
+        """CREATE TABLE {leases} (
+            name text PRIMARY KEY,
+            owner text NOT NULL,
+            seconds float8 NOT NULL,
+            expires_at timestamptz NOT NULL
+        ) WITH (fillfactor = 50)""",
+        """CREATE TABLE {cancels} (
+            run_id text NOT NULL,
+            trusted boolean NOT NULL,
+            user_id text NOT NULL,
+            seq bigint GENERATED ALWAYS AS IDENTITY,
+            requested_at timestamptz NOT NULL,
+            PRIMARY KEY (run_id, trusted, user_id)
+        )""",
+    ),
+)
+
+_TABLES = ("runs", "changes", "media", "leases", "cancels", "order", "schema")
+
+
+def names_of(table: str, schema: str | None) -> dict[str, str]:
+    """The tables' names by what statements call them, quoted; "t" is the sessions' table.
+
+    Args:
+        table: The name of the sessions' table, checked by the caller.
+        schema: The schema that they are in, checked too; None leaves it to the server's search path.
+    """
+    prefix = f'"{schema}".' if schema else ""
+    names = {name: f'{prefix}"{table}_{name}"' for name in _TABLES}
+    return {**names, "t": f'{prefix}"{table}"'}
+
+
+async def check(pool: Pool, names: Mapping[str, str], told: str, wait: float) -> None:
+    """See that the tables are there and have this version.
+
+    Raises:
+        StoreError: They are not, or have another.
+    """
+    done = await pool.run(lambda link: _version(link, names), wait=wait)
+    _refuse_newer(done, names, told)
+    if done < len(MIGRATIONS):
+        raise StoreError(
+            f"{told}: the tables of {names['t']} have version {done}, and this Kern needs "
+            f"{len(MIGRATIONS)}: bring them up to date with `kern db migrate URL`, or leave "
+            "create_tables=False away"
+        )
+
+
+async def migrate(
+    pool: Pool, names: Mapping[str, str], told: str, wait: float, schema: str | None = None
+) -> tuple[int, int]:
+    """Bring the tables up to the newest version; of all processes that try it at once, one does it.
+
+    Returns the version before, and the one after.
+
+    Raises:
+        StoreError: They cannot be made, or a newer Kern has made them.
+    """
+    done = await pool.run(lambda link: _version(link, names), wait=wait)
+    _refuse_newer(done, names, told)
+    if done == len(MIGRATIONS):
+        return done, done
+
+    async def job(link: Link) -> int:
+        await link.fetch("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", names["t"])
+        done = await _version(link, names)  # another process may have been quicker
+        _refuse_newer(done, names, told)
+        if schema is not None and not await _exists(link, _NAMESPACE, f'"{schema}"'):
+            await link.execute(f'CREATE SCHEMA "{schema}"')
+        if done == 0:
+            await link.execute(_SCHEMA.format_map(names))
+        for version, statements in enumerate(MIGRATIONS[done:], done + 1):
+            for statement in statements:
+                await link.execute(statement.format_map(names))
+            await link.fetch(_RECORD.format_map(names), version)
+        return done
+
+    return await pool.transaction(job, wait=wait), len(MIGRATIONS)
+
+
+_SCHEMA = "CREATE TABLE {schema} (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+_RECORD = "INSERT INTO {schema} (version) VALUES ($1)"
+# To read a table is to hear what others have made meanwhile, which the functions do not by themselves.
+_TABLE = "SELECT to_regclass($1) IS NOT NULL FROM pg_catalog.pg_class LIMIT 1"
+_NAMESPACE = "SELECT to_regnamespace($1) IS NOT NULL FROM pg_catalog.pg_class LIMIT 1"
+_VERSION = "SELECT coalesce(max(version), 0) FROM {schema}"
+
+
+async def _version(link: Link, names: Mapping[str, str]) -> int:
+    if not await _exists(link, _TABLE, names["schema"]):
+        return 0
+    version: int = (await link.fetch(_VERSION.format_map(names)))[0][0]
+    return version
+
+
+async def _exists(link: Link, question: str, name: str) -> bool:
+    return (await link.fetch(question, name))[0][0] is True
+
+
+def _refuse_newer(done: int, names: Mapping[str, str], told: str) -> None:
+    if done > len(MIGRATIONS):
+        raise StoreError(
+            f"{told}: the tables of {names['t']} have version {done}, written by a newer Kern; this one "
+            f"knows versions up to {len(MIGRATIONS)}: update it, or choose another session_table"
+        )

@@ -1,0 +1,87 @@
+"""A Postgres server as its URL names it: where it is, and what may be shown of that."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import NoReturn
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+from kern._secrets import Masked, Masker
+from kern.errors import UsageError
+
+_SECRET_OPTIONS = {"password", "sslpassword"}
+_EXAMPLE = "postgresql://user:password@host:5432/database"
+
+
+@dataclass(slots=True, frozen=True)
+class Server:
+    """A database on a server.
+
+    Args:
+        url: The URL without its password.
+        password: The password; None if the URL has none.
+        shown: What errors and `repr` say of it: user, hosts and database.
+        place: Equal for URLs that lead to one database.
+    """
+
+    url: str
+    password: Masked | None = field(repr=False)
+    shown: str
+    place: Hashable
+    mask: Masker = field(repr=False, compare=False)
+    """Takes the password out of a text."""
+
+    @classmethod
+    def of(cls, url: object) -> Server:
+        """The server that a URL names.
+
+        Raises:
+            UsageError: It is no URL of Postgres. The message shows nothing of it: it may hold a password.
+        """
+        if not isinstance(url, str):
+            raise UsageError(f"db_url is a text such as {_EXAMPLE!r}, not a {type(url).__name__}")
+        if re.match(r"postgres(ql)?(\+\w+)?://", url) is None:
+            raise UsageError(f"db_url is no URL of Postgres; write {_EXAMPLE!r}")
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # its text may hold the password
+            _refuse()
+        if parts.fragment or parts.netloc.count("@") > 1 or "@" in parts.path:
+            _refuse()
+        login, _, hosts = parts.netloc.rpartition("@")
+        user, _, password = login.partition(":")
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        secret = options.get("password") or unquote(password)
+        kept = {name: value for name, value in options.items() if name != "password"}
+        where: dict[str, str] = {name: options[name] for name in ("host", "port") if name in options}
+        netloc = f"{user}@{hosts}" if user else hosts
+        shown = f"postgresql://{netloc}{parts.path}" + (f"?{urlencode(where, safe='/,')}" if where else "")
+        database = options.get("dbname") or options.get("database") or unquote(parts.path[1:])
+        name = unquote(user) or options.get("user")
+        return cls(
+            url=f"postgresql://{netloc}{parts.path}" + (f"?{urlencode(kept)}" if kept else ""),
+            password=Masked(secret) if secret else None,
+            shown=shown,
+            place=(_hosts(options.get("host") or hosts, options.get("port")), database or name),
+            mask=Masker([secret, *(value for key, value in options.items() if key in _SECRET_OPTIONS)]),
+        )
+
+
+def _hosts(hosts: str, port: str | None) -> str:
+    """The hosts in one way of writing them: Postgres' own port is named."""
+    ports = (port or "").split(",")
+    named = []
+    for place, host in enumerate(unquote(hosts).lower().split(",")):
+        own = ports[place] if place < len(ports) else ports[0]
+        has_port = re.search(r"[^:/]:\d+$|\]:\d+$", host) is not None
+        named.append(host if has_port else f"{host}:{own or 5432}")
+    return ",".join(named)
+
+
+def _refuse() -> NoReturn:
+    raise UsageError(
+        "db_url cannot be taken apart; in user and password write %40 for @, %2F for /, %23 for #, %3F for ? "
+        "and %3A for : (urllib.parse.quote(password, safe='') does it)"
+    ) from None

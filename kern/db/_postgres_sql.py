@@ -1,0 +1,181 @@
+"""The statements of a `PostgresDb`. A commit is one of them, so that no process holds a lock while it does
+anything else: one that is frozen holds nobody up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_PARTS = {
+    "session": (
+        "s.session_id, s.user_id, s.state, s.state_version, s.revision, s.version,"
+        " s.name, s.summary, s.created_at, s.updated_at, s.generation, s.used"
+    ),
+    "info": "session_id, user_id, name, summary, created_at, updated_at, used",
+    "run": (
+        "r.run_id, r.session_id, r.runner_id, r.parent_run_id, r.status, r.generation, r.data, r.created_at"
+    ),
+    "change": "session_id, revision, patch, agent_path, run_id, tool, tool_call_id, created_at",
+    "now": "clock_timestamp()",
+    # Of a lease: when it was asked for, and whether it is to be had.
+    "asked": "(excluded.expires_at - make_interval(secs => excluded.seconds))",
+    "free": "(l.owner = excluded.owner OR l.expires_at <= "
+    "excluded.expires_at - make_interval(secs => excluded.seconds))",
+    # Where a page begins; after a run that is not stored comes nothing.
+    "before": "CASE WHEN $2::text IS NULL THEN 9223372036854775807 "
+    "ELSE (SELECT seq FROM {runs} WHERE run_id = $2) END",
+}
+
+_UNKNOWN_RUNS = """NOT EXISTS (
+            SELECT FROM {runs} WHERE run_id = ANY($9::text[])
+            AND (session_id <> $1 OR (run_id = $10::text AND generation >= $11::bigint)))"""
+"""The commit was not made before, and its runs' ids are not another session's."""
+
+_INSERT = """
+    INSERT INTO {t} AS x (session_id, user_id, generation, created_at, used,
+        updated_at, revision, version, state_version, summary, state)
+    SELECT $1::text, $27::text, $28::text, $29::float8, nextval('{order}'),
+        $3::float8, $4::bigint, $5::bigint, $6::bigint, $7::text, coalesce($8::json, '{{}}')
+    WHERE $2::bigint IS NULL AND {unknown_runs}
+    ON CONFLICT (session_id) DO NOTHING RETURNING x.used, x.name, x.summary"""
+_UPDATE = """
+    UPDATE {t} AS x SET used = nextval('{order}'), updated_at = $3::float8, revision = $4::bigint,
+        version = $5::bigint, state_version = $6::bigint, summary = coalesce($7::text, x.summary),
+        state = coalesce($8::json, x.state)
+    WHERE x.session_id = $1::text AND x.used = $2::bigint AND {unknown_runs}
+    RETURNING x.used, x.name, x.summary"""
+
+# A run whose id another session took in this instant: NULL is refused, and the commit is looked at again.
+_REST = """
+), runs AS (
+    INSERT INTO {runs} AS r
+        (run_id, session_id, runner_id, parent_run_id, status, generation, created_at, data)
+    SELECT u.run_id, $1, u.runner_id, u.parent_run_id, u.status, u.generation, u.created_at, u.data
+    FROM unnest($9::text[], $12::text[], $13::text[], $14::text[], $15::bigint[], $16::float8[], $17::json[])
+        AS u (run_id, runner_id, parent_run_id, status, generation, created_at, data)
+    WHERE EXISTS (SELECT FROM session)
+    ON CONFLICT (run_id) DO UPDATE SET
+        session_id = CASE WHEN r.session_id = excluded.session_id THEN r.session_id END,
+        runner_id = excluded.runner_id, parent_run_id = excluded.parent_run_id, status = excluded.status,
+        generation = excluded.generation, created_at = excluded.created_at, data = excluded.data
+    WHERE excluded.generation > r.generation OR excluded.session_id <> r.session_id
+), cancels AS (
+    DELETE FROM {cancels} WHERE run_id = ANY($18::text[]) AND EXISTS (SELECT FROM session)
+), changes AS (
+    INSERT INTO {changes}
+        (session_id, revision, run_id, tool, tool_call_id, agent_path, created_at, patch, commit_id)
+    SELECT $1, u.*, $26::text
+    FROM unnest(
+        $19::bigint[], $20::text[], $21::text[], $22::text[], $23::json[], $24::float8[], $25::json[]) AS u
+    WHERE EXISTS (SELECT FROM session)
+){more}
+SELECT used, name, summary FROM session"""
+
+_MEDIA = """, media AS (
+    INSERT INTO {media} (session_id, sha256, data)
+    SELECT $1, u.* FROM unnest({hashes}::text[], {bytes}::bytea[]) AS u
+    WHERE EXISTS (SELECT FROM session)
+    ON CONFLICT DO NOTHING
+)"""
+
+_SQL = {
+    "load_session": "SELECT {session} FROM {t} AS s WHERE session_id = $1",
+    "load_session_and_run": """
+        SELECT {session}, {run} FROM (VALUES (1)) AS one
+        LEFT JOIN {t} AS s ON s.session_id = $1 LEFT JOIN {runs} AS r ON r.run_id = $2""",
+    "read_for_commit": """
+        SELECT {session},
+            (SELECT json_agg(json_build_array(run_id, session_id, generation))
+                FROM {runs} WHERE run_id = ANY($2::text[])),
+            EXISTS (SELECT FROM {changes} WHERE session_id = $1 AND revision > $3 AND commit_id = $4)
+        FROM (VALUES (1)) AS one LEFT JOIN {t} AS s ON s.session_id = $1""",
+    "lock_session": "SELECT 1 FROM {t} WHERE session_id = $1 FOR UPDATE",
+    "load_run": "SELECT {run} FROM {runs} AS r WHERE run_id = $1",
+    "load_runs": """
+        SELECT {run} FROM {runs} AS r
+        WHERE session_id = $1 AND ($2::text IS NULL OR runner_id = $2) AND (NOT $3 OR parent_run_id IS NULL)
+        ORDER BY seq DESC LIMIT $4""",
+    "load_media": "SELECT sha256, data FROM {media} WHERE session_id = $1 AND sha256 = ANY($2::text[])",
+    "load_changes": """
+        SELECT {change} FROM {changes} WHERE session_id = $1 AND revision > $2 ORDER BY revision, seq""",
+    "list_sessions": "SELECT {info} FROM {t} WHERE used < $1 ORDER BY used DESC LIMIT $2",
+    "list_sessions_of_user": """
+        SELECT {info} FROM {t} WHERE user_id = $3 AND used < $1 ORDER BY used DESC LIMIT $2""",
+    "list_runs": """
+        SELECT {run} FROM {runs} AS r
+        WHERE seq < {before} AND parent_run_id IS NULL AND ($1::text IS NULL OR status = $1)
+        ORDER BY seq DESC LIMIT $3""",
+    "list_runs_of_session": """
+        SELECT {run} FROM {runs} AS r
+        WHERE session_id = $4 AND seq < {before} AND parent_run_id IS NULL
+            AND ($1::text IS NULL OR status = $1)
+            AND ($5::text IS NULL OR EXISTS (SELECT FROM {t} WHERE session_id = $4 AND user_id = $5))
+        ORDER BY seq DESC LIMIT $3""",
+    "list_runs_of_user": """
+        SELECT {run} FROM {t} AS s JOIN {runs} AS r ON r.session_id = s.session_id
+        WHERE s.user_id = $4 AND r.seq < {before} AND r.parent_run_id IS NULL
+            AND ($1::text IS NULL OR r.status = $1)
+        ORDER BY r.seq DESC LIMIT $3""",
+    # As the partial index has it: runs that are not completed are few.
+    "list_runs_by_status": """
+        SELECT {run} FROM {runs} AS r
+        WHERE status = $1 AND status <> 'COMPLETED' AND parent_run_id IS NULL AND seq < {before}
+        ORDER BY seq DESC LIMIT $3""",
+    "list_runs_by_status_of_user": """
+        SELECT {run} FROM {runs} AS r JOIN {t} AS s ON s.session_id = r.session_id
+        WHERE r.status = $1 AND r.status <> 'COMPLETED' AND r.parent_run_id IS NULL AND r.seq < {before}
+            AND s.user_id = $4
+        ORDER BY r.seq DESC LIMIT $3""",
+    "describe_session": """
+        UPDATE {t} SET name = coalesce($2, name), summary = coalesce($3, summary) WHERE session_id = $1
+        RETURNING 1""",
+    "lock_sessions_of_user": """
+        SELECT session_id FROM {t} WHERE user_id = $1 ORDER BY session_id FOR UPDATE""",
+    "delete_sessions": """
+        WITH runs AS (DELETE FROM {runs} WHERE session_id = ANY($1::text[]) RETURNING run_id),
+            changes AS (DELETE FROM {changes} WHERE session_id = ANY($1::text[])),
+            media AS (DELETE FROM {media} WHERE session_id = ANY($1::text[])),
+            cancels AS (DELETE FROM {cancels} WHERE run_id IN (SELECT run_id FROM runs))
+        DELETE FROM {t} WHERE session_id = ANY($1::text[])""",
+    "delete_cancels_of_user": "DELETE FROM {cancels} WHERE user_id = $1 AND NOT trusted",
+    # One that has longer left than it was given for: the clock was set back. Its holder has time to renew it.
+    "acquire_lease": """
+        INSERT INTO {leases} AS l (name, owner, seconds, expires_at)
+        VALUES ($1, $2, $3::float8, {now} + make_interval(secs => $3::float8))
+        ON CONFLICT (name) DO UPDATE SET
+            owner = CASE WHEN {free} THEN excluded.owner ELSE l.owner END,
+            seconds = CASE WHEN {free} THEN excluded.seconds ELSE l.seconds END,
+            expires_at = CASE WHEN {free} THEN excluded.expires_at
+                ELSE {asked} + make_interval(secs => l.seconds) END
+        WHERE {free} OR l.expires_at > {asked} + make_interval(secs => l.seconds)
+        RETURNING l.owner = $2""",
+    "release_lease": "DELETE FROM {leases} WHERE name = $1 AND owner = $2",
+    "request_cancel": """
+        WITH forgotten AS (
+            DELETE FROM {cancels} WHERE requested_at < {now} - make_interval(secs => $4)
+            OR seq <= (SELECT max(seq) FROM {cancels}) - $5::bigint)
+        INSERT INTO {cancels} (run_id, trusted, user_id, requested_at) VALUES ($1, $2, $3, {now})
+        ON CONFLICT (run_id, trusted, user_id) DO UPDATE SET requested_at = excluded.requested_at""",
+    "find_cancels": """
+        SELECT c.run_id, c.trusted, c.user_id, c.requested_at,
+            extract(epoch FROM {now} - c.requested_at)::float8
+        FROM unnest($1::text[], $2::text[]) AS a (run_id, owner)
+        JOIN {cancels} AS c ON c.run_id = a.run_id AND (c.trusted OR c.user_id = a.owner)""",
+    "take_cancels": """
+        DELETE FROM {cancels} AS c
+        USING unnest($1::text[], $2::boolean[], $3::text[], $4::timestamptz[])
+            AS a (run_id, trusted, user_id, requested_at)
+        WHERE (c.run_id, c.trusted, c.user_id, c.requested_at) =
+            (a.run_id, a.trusted, a.user_id, a.requested_at)""",
+}
+
+
+def statements(names: Mapping[str, str]) -> dict[str, str]:
+    """All statements, by their names, for these tables."""
+    made = {name: text.format_map({**_PARTS, **names}).format_map(names) for name, text in _SQL.items()}
+    for name, head, last in (("insert", _INSERT, 29), ("update", _UPDATE, 26)):
+        media = _MEDIA.format_map({**names, "hashes": f"${last + 1}", "bytes": f"${last + 2}"})
+        whole = f"WITH session AS ({head}{_REST}".replace("{unknown_runs}", _UNKNOWN_RUNS)
+        made[name] = whole.format_map({**names, "more": ""})
+        made[f"{name}_with_media"] = whole.format_map({**names, "more": media})
+    return made

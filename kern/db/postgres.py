@@ -1,0 +1,298 @@
+"""Sessions in a Postgres database, for any number of processes on any number of machines."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from kern.db._postgres_commit import Committer, shown
+from kern.db._postgres_errors import asyncpg
+from kern.db._postgres_pool import Link, Pool, Row
+from kern.db._postgres_schema import check, migrate, names_of
+from kern.db._postgres_server import Server
+from kern.db._postgres_sql import statements
+from kern.db._rows import change_of, info_of, readable, run_of, session_of
+from kern.db.base import (
+    ANY_TIME,
+    NOBODY,
+    ChangeRow,
+    Commit,
+    Committed,
+    Db,
+    RunRow,
+    SessionInfo,
+    SessionRow,
+)
+from kern.errors import StoreError, UsageError
+
+_LAST = 2**63 - 1
+"""Comes after every position."""
+
+_LONGEST_NAME = 40
+"""Of a table or schema: the names that Postgres makes of it have 63 letters at most."""
+
+_KEEP_SECONDS = 3600.0
+"""After them a request to cancel is forgotten: a run looks every second."""
+
+_MOST_CANCELS = 10_000
+"""Requests to cancel that are kept; the oldest go first."""
+
+_SESSION_COLUMNS = 12
+
+
+class PostgresDb(Db):
+    """A database on a Postgres server, version 14 or newer.
+
+    A run asks the server two questions, one at its beginning and one at its end, however many members a team
+    has; a third if it reads the history. Each is a single statement, so that no process holds a lock while it
+    does anything else. What may pass, such as a connection that breaks, a server that starts again or another
+    one that takes over, is tried again for `busy_timeout`; a commit that is sent twice counts once.
+
+    The tables are made on first use. Any number of objects, event loops, threads and processes may use one
+    database at once; the objects of a process share one pool of connections per event loop, which the loop
+    closes when it ends.
+
+    Args:
+        db_url: "postgresql://user:password@host:5432/database". Options of libpq may follow after "?", such
+            as "sslmode=verify-full", or several hosts and "target_session_attrs=read-write".
+        session_table: The table of the sessions. The other tables' names begin with it.
+        schema: The schema that the tables are in; None leaves it to the server's search path.
+        pool_size: The most connections of one event loop.
+        statement_cache_size: How many statements a connection keeps prepared. 0 behind PgBouncer before 1.21
+            in transaction mode, and behind other poolers that give each statement another connection.
+        create_tables: False if the role may not make tables: `kern db migrate` does it then, with another.
+        busy_timeout: Seconds that a call waits for the server, before it fails with a `StoreError`.
+
+    Raises:
+        UsageError: A value is of no use; or the extra `postgres` is not installed.
+    """
+
+    def __init__(
+        self,
+        db_url: str,
+        *,
+        session_table: str = "kern_sessions",
+        schema: str | None = None,
+        pool_size: int = 8,
+        statement_cache_size: int = 100,
+        create_tables: bool = True,
+        busy_timeout: float = 30.0,
+    ) -> None:
+        asyncpg()  # says at once what is missing
+        for option, name in (("session_table", session_table), ("schema", schema)):
+            if name is not None and re.fullmatch(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]*", name) is None:
+                raise UsageError(f"{option} takes letters, digits and _, not {name!r}")
+            if name is not None and len(name) > _LONGEST_NAME:
+                raise UsageError(f"{option} takes {_LONGEST_NAME} letters at most, {name!r} has {len(name)}")
+        if pool_size < 1 or statement_cache_size < 0:
+            raise UsageError(
+                f"pool_size is at least 1 and statement_cache_size at least 0, not {pool_size!r} and "
+                f"{statement_cache_size!r}"
+            )
+        self._server = Server.of(db_url)
+        self._url = db_url
+        self._schema = schema
+        self._busy_timeout = busy_timeout
+        self._create_tables = create_tables
+        self._options: dict[str, Any] = {
+            "session_table": session_table,
+            "schema": schema,
+            "pool_size": pool_size,
+            "statement_cache_size": statement_cache_size,
+            "create_tables": create_tables,
+            "busy_timeout": busy_timeout,
+        }
+        self._names = names_of(session_table, schema)
+        self._pool = Pool.at(self._server, pool_size, statement_cache_size)
+        self._sql = statements(self._names)
+        self._committer = Committer(self._pool, self._sql, busy_timeout)
+        self._ready = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, also in another process, is another object on the same database."""
+        return partial(type(self), **self._options), (self._url,)
+
+    @property
+    def identity(self) -> Hashable:
+        """The hosts, the database and the tables."""
+        return ("postgres", self._server.place, self._names["t"])
+
+    async def migrate(self) -> tuple[int, int]:
+        """Bring the tables up to this version of Kern's; the versions before and after.
+
+        Nobody has to call it: the first use does it, unless `create_tables` is False.
+
+        Raises:
+            StoreError: They cannot be made, or are of a newer Kern.
+        """
+        return await migrate(self._pool, self._names, self._server.shown, self._busy_timeout, self._schema)
+
+    async def load_session(self, session_id: str) -> SessionRow | None:
+        """The session as it is stored, or None."""
+        rows = await self._fetch("load_session", session_id)
+        return session_of(tuple(rows[0])) if rows else None
+
+    async def commit(self, commit: Commit) -> Committed:
+        """Write all of `commit` in one statement, or nothing.
+
+        The statement is first made from what the caller knows, and made again from what is stored if that is
+        something else.
+        """
+        await self._prepared()
+        return await self._committer.commit(commit)
+
+    async def load_runs(
+        self,
+        session_id: str,
+        *,
+        limit: int | None = None,
+        runner_id: str | None = None,
+        top_level: bool = True,
+    ) -> list[RunRow]:
+        """The session's newest `limit` runs, the oldest of them first; None means all."""
+        rows = await self._fetch("load_runs", session_id, runner_id, top_level, limit)
+        return readable(run_of, (tuple(row) for row in reversed(rows)))
+
+    async def load_run(self, run_id: str) -> RunRow | None:
+        """One run, or None."""
+        rows = await self._fetch("load_run", run_id)
+        return run_of(tuple(rows[0])) if rows else None
+
+    async def load_session_and_run(
+        self, session_id: str, run_id: str
+    ) -> tuple[SessionRow | None, RunRow | None]:
+        """Both of them, in one question."""
+        row = tuple((await self._fetch("load_session_and_run", session_id, run_id))[0])
+        session, run = row[:_SESSION_COLUMNS], row[_SESSION_COLUMNS:]
+        return None if session[0] is None else session_of(session), None if run[0] is None else run_of(run)
+
+    async def load_media(self, session_id: str, hashes: Sequence[str]) -> dict[str, bytes]:
+        """The bytes of these hashes that are stored with the session; the others are left out."""
+        if not hashes:
+            return {}
+        return {row[0]: row[1] for row in await self._fetch("load_media", session_id, list(hashes))}
+
+    async def load_changes(self, session_id: str, *, after: int = 0) -> list[ChangeRow]:
+        """The log of state changes with a revision above `after`, oldest first."""
+        return [change_of(tuple(row)) for row in await self._fetch("load_changes", session_id, after)]
+
+    async def list_sessions(
+        self, *, user_id: str | None = None, limit: int = 100, before: int | None = None
+    ) -> list[SessionInfo]:
+        """Sessions, the one with the latest commit first; with `user_id`, only that user's."""
+        name, owner = ("list_sessions", ()) if user_id is None else ("list_sessions_of_user", (user_id,))
+        rows = await self._fetch(name, _LAST if before is None else before, limit, *owner)
+        return readable(info_of, map(tuple, rows))
+
+    async def list_runs(
+        self,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        status: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[RunRow]:
+        """Runs of any session that the application started, the newest first."""
+        name = "list_runs" if status in (None, "COMPLETED") else "list_runs_by_status"
+        chosen: list[str | None] = []
+        if session_id is not None:
+            name, chosen = "list_runs_of_session", [session_id, user_id]
+        elif user_id is not None:
+            name, chosen = f"{name}_of_user", [user_id]
+        rows = await self._fetch(name, status, before, limit, *chosen)
+        return readable(run_of, map(tuple, rows))
+
+    async def describe_session(
+        self, session_id: str, *, name: str | None = None, summary: str | None = None
+    ) -> bool:
+        """Set what is not None; False if there is no such session."""
+        return bool(await self._fetch("describe_session", session_id, shown(name), shown(summary)))
+
+    async def delete_session(self, session_id: str) -> bool:
+        """Delete the session with its runs, their media and its log; False if there is no such session."""
+        return await self._delete("lock_session", session_id, [session_id]) > 0
+
+    async def delete_user(self, user_id: str) -> int:
+        """Delete all sessions of the user, in one transaction; how many there were."""
+        return await self._delete("lock_sessions_of_user", user_id, None)
+
+    async def acquire_lease(self, name: str, owner: str, seconds: float) -> bool:
+        """Give `owner` the lease of that name for `seconds` from now, by the server's clock."""
+        rows = await self._fetch("acquire_lease", name, owner, seconds)
+        return bool(rows) and rows[0][0] is True
+
+    async def release_lease(self, name: str, owner: str) -> None:
+        """Give the lease back, if it is `owner`'s."""
+        await self._fetch("release_lease", name, owner)
+
+    async def request_cancel(self, run_id: str, *, user_id: str | None = None) -> None:
+        """Ask the process that drives the run, whichever it is, to cancel it."""
+        trusted, name = user_id is None, user_id or ""
+        await self._fetch("request_cancel", run_id, trusted, name, _KEEP_SECONDS, _MOST_CANCELS)
+
+    async def cancel_requested(
+        self,
+        run_ids: Sequence[str],
+        *,
+        owners: Mapping[str, str | None] = NOBODY,
+        since: Mapping[str, float] = ANY_TIME,
+    ) -> set[str]:
+        """Which of these runs were asked to be cancelled; these requests, and older ones, are forgotten."""
+        if not run_ids:
+            return set()
+        named = [owners.get(run_id) for run_id in run_ids]
+        found = await self._fetch("find_cancels", list(run_ids), named)
+        now = time.monotonic()
+        if found:  # found first, and deleted then: an answer that is lost is asked for again
+            await self._fetch("take_cancels", *map(list, zip(*(row[:4] for row in found), strict=True)))
+        return {run_id for run_id, _, _, _, age in found if now - age >= since.get(run_id, -math.inf)}
+
+    async def aclose(self) -> None:
+        """Close the running loop's connections, also those of other objects on the same database.
+
+        The next call opens others.
+        """
+        await self._pool.aclose()
+
+    async def _fetch(self, name: str, *values: object) -> list[Row]:
+        await self._prepared()
+        try:
+            return await self._pool.fetch(self._sql[name], *values, wait=self._busy_timeout)
+        except StoreError as error:
+            if getattr(error.__cause__, "sqlstate", None) == "42P01":  # somebody has dropped the tables
+                self._ready = False
+            raise
+
+    async def _delete(self, lock: str, whose: str, sessions: list[str] | None) -> int:
+        """Delete sessions that are locked first, so that what is committed to them meanwhile is gone, too."""
+        await self._prepared()
+        there = 0
+
+        async def job(link: Link) -> None:
+            nonlocal there
+            locked = await link.fetch(self._sql[lock], whose)
+            there = max(there, len(locked))  # also if an earlier attempt has deleted them, unheard
+            if sessions is None:
+                await link.fetch(self._sql["delete_cancels_of_user"], whose)
+            own = [row[0] for row in locked] if sessions is None else sessions
+            await link.fetch(self._sql["delete_sessions"], own)
+
+        await self._pool.transaction(job, wait=self._busy_timeout)
+        return there
+
+    async def _prepared(self) -> None:
+        if self._ready:
+            return
+        if self._create_tables:
+            await self.migrate()
+        else:
+            await check(self._pool, self._names, self._server.shown, self._busy_timeout)
+        self._ready = True
+
+    def __repr__(self) -> str:
+        return f"PostgresDb({self._server.shown!r})"

@@ -1,0 +1,137 @@
+"""A Postgres of the tests' own: Debian's programs, or those in `$KERN_POSTGRES_BIN`, on a Unix socket.
+
+Postgres refuses to run as root; then it runs as `nobody`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+NONE = "there is no Postgres here: apt-get install postgresql, or name its bin folder in KERN_POSTGRES_BIN"
+USER = "postgres"
+PORT = 5432
+_UNSAFE_AND_QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@cache
+def binaries() -> Path | None:
+    """Where `initdb` and `postgres` are, the newest version first; None if nowhere."""
+    named = os.environ.get("KERN_POSTGRES_BIN")
+    places = [Path(named)] if named else sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((place for place in places if (place / "initdb").exists()), None)
+
+
+def as_nobody() -> dict[str, Any]:
+    """What `subprocess` takes to start a program without root's rights."""
+    return {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+def give_to_nobody(path: Path) -> None:
+    """Let the program that `as_nobody` starts write there."""
+    if os.geteuid() == 0:
+        shutil.chown(path, "nobody", "nogroup")
+
+
+class Postgres:
+    """A server that runs.
+
+    Args:
+        folder: Where its socket and its data are.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+        self.folder = folder
+        self._settings = {**_UNSAFE_AND_QUICK, **settings}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{USER}@/postgres?host={self.folder}&port={PORT}"
+
+    def init(self) -> None:
+        cluster = ("-D", self.folder / "data", "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C")
+        self._run("initdb", *cluster, "--no-sync")
+
+    def start(self) -> None:
+        """Start the server, and wait until it answers."""
+        options = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.folder),
+            "port": str(PORT),
+            "max_connections": "200",
+            "logging_collector": "off",
+            **self._settings,
+        }
+        program = [str(_bin() / "postgres"), "-D", str(self.folder / "data")]
+        for key, value in options.items():
+            program += ["-c", f"{key}={value}"]
+        with open(self.folder / "log", "ab") as log:
+            self._process = subprocess.Popen(program, stdout=log, stderr=log, cwd=self.folder, **as_nobody())
+        deadline = time.monotonic() + 20
+        ready = [_bin() / "pg_isready", "-q", "-h", self.folder, "-p", str(PORT)]
+        while subprocess.run(ready, check=False).returncode != 0:
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                raise RuntimeError((self.folder / "log").read_text())
+            time.sleep(0.02)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop it; SIGQUIT is a crash."""
+        assert self._process is not None
+        self._process.send_signal(how)
+        self._process.wait(20)
+
+    def psql(self, sql: str) -> str:
+        """What somebody else is told; columns are parted by "|"."""
+        where = ("-h", self.folder, "-p", PORT, "-U", USER, "-d", "postgres")
+        return self._run("psql", *where, "-qAt", "-c", sql)
+
+    def _run(self, program: str, *arguments: object) -> str:
+        done = subprocess.run(
+            [_bin() / program, *map(str, arguments)],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            **as_nobody(),
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
+def new_tables() -> str:
+    """A name for the tables of one test."""
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+def _bin() -> Path:
+    found = binaries()
+    assert found is not None
+    return found
+
+
+@contextmanager
+def server(settings: Mapping[str, str] = {}) -> Iterator[Postgres]:
+    """A server of one's own, new and empty."""
+    folder = Path(tempfile.mkdtemp(prefix="kern-pg-"))
+    try:
+        give_to_nobody(folder)
+        made = Postgres(folder, settings)
+        made.init()
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
