@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from kern.messages import CacheMark, Citation, Message, ProviderCall, ToolCall
+from kern.tools.server_tool import ServerTool
 from kern.usage import Usage
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "paused", "error"]
@@ -49,6 +50,7 @@ class ModelRequest:
     Args:
         messages: The whole conversation, the system message first.
         tools: What the model may call.
+        server_tools: What the provider itself runs for the model.
         tool_choice: "auto", "none", "required", or {"name": ...}; None leaves it to the provider.
         response_format: The schema of a structured answer.
         stream: Deltas are wanted: stream over the wire. Otherwise one plain answer is cheaper.
@@ -59,6 +61,7 @@ class ModelRequest:
     tool_choice: str | dict[str, Any] | None = None
     response_format: ResponseFormat | None = None
     stream: bool = False
+    server_tools: Sequence[ServerTool] = ()
 
 
 @dataclass(slots=True)
@@ -178,6 +181,10 @@ class Model(ABC):
     has_choice_none: bool = True
     """The provider heeds `tool_choice="none"`. Where it does not, a request in which nothing may be called
     goes out without tools."""
+
+    server_tool_api: str | None = None
+    """The API whose `ServerTool`s its provider runs, such as "openai-responses"; None: it runs none. A model
+    that names one puts `request.server_tools` into its requests; Kern gives it no others."""
 
     def check_key(self) -> None:  # noqa: B027 - most models need none
         """See that the model has the key that its server wants; looked at before a run does anything.

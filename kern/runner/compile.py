@@ -31,6 +31,7 @@ from kern.state.overlay import fill
 from kern.state.state_spec import StateSpec
 from kern.state.state_type import StateType
 from kern.tools import Tool, ToolSource
+from kern.tools.server_tool import server_tools
 from kern.tools.toolkit import loaded, without_sources
 
 
@@ -93,6 +94,7 @@ def spec_of(
         unnamed=definition.name is None and definition.id is None,
         model=model,
         tools=_with_context_tools(definition, functions),
+        server_tools=server_tools(definition.tools or ()),
         prompt=Prompt.of(definition, options, roster),
         after=_steps_after(definition),
         tool_choice=check_tool_choice(definition.tool_choice),

@@ -10,7 +10,7 @@ from kern._log import named
 from kern.errors import KernError
 from kern.messages import Message
 from kern.models.base import Model
-from kern.runtime.engine import ask
+from kern.runtime.model_request import ask
 from kern.runtime.run_tree import Run
 from kern.runtime.sink import SilentSink
 

@@ -12,7 +12,8 @@ from kern.errors import UsageError
 from kern.runner.hook_parameters import AROUND, check_hooks
 from kern.runtime.run_tree import RunnableTool
 from kern.runtime.tool_calls import FunctionTool
-from kern.tools import Function, Tool
+from kern.tools import Function, ServerTool, Tool
+from kern.tools.server_tool import server_tools
 from kern.tools.signature import PerFunction
 from kern.tools.toolkit import collect, without_sources
 
@@ -51,6 +52,9 @@ def checked(
     Raises:
         UsageError: Two different tools have one name, or something is not a tool or not a hook.
     """
+    if by_provider := server_tools(tools):
+        taken = {**taken, **{tool.name: f"the provider ({tool!r})" for tool in by_provider}}
+        tools = [tool for tool in tools if not isinstance(tool, ServerTool)]
     if hooks:
         check_hooks("tool_hooks", hooks, AROUND)
     else:

@@ -6,31 +6,17 @@ team, nested or not, is all the same code.
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
-from kern._error_text import error_text, message_of
+from kern._error_text import message_of
 from kern._json import jsonable
 from kern._log import named
 from kern.errors import (
-    KernError,
-    ModelBehaviorError,
-    ModelError,
-    ModelIncompleteError,
-    ModelRateLimitError,
-    ModelServerError,
-    ModelStatusError,
     UsageLimitExceeded,
 )
 from kern.messages import Message
-from kern.models.base import Model, ModelRequest, ResponseFormat
 from kern.run.events import (
-    ModelRequestCompletedEvent,
-    ModelRequestStartedEvent,
-    ModelRetryEvent,
     RunCancelledEvent,
     RunCompletedEvent,
     RunContentCompletedEvent,
@@ -42,13 +28,12 @@ from kern.run.events import (
 from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput
 from kern.runtime.files import loaded
 from kern.runtime.interrupted import closing_messages
+from kern.runtime.model_request import ask
 from kern.runtime.outcome import Answer, RetryAnswer, ToolOutcome
 from kern.runtime.run_end import check_may_go_on, drop_unfit_content, end_run, failure_of, yield_to_loop
-from kern.runtime.run_tree import Run, RunnableTool, SinkFactory
-from kern.runtime.sink import AnswerSink, RunSink
+from kern.runtime.run_tree import Run
 from kern.runtime.started_runs import StartedRuns, current_started_runs
 from kern.runtime.tool_calls import run_calls, tool_message
-from kern.usage import Usage
 
 log: Final = named("kern")
 
@@ -224,138 +209,6 @@ def _answer_of(outcomes: list[ToolOutcome]) -> Answer | None:
     if answers:
         return Answer("\n\n".join(outcome.content for outcome in outcomes if outcome.answer is not None))
     return Answer("") if any(outcome.stop for outcome in outcomes) else None  # their results are content
-
-
-async def ask(
-    run: Run,
-    model: Model,
-    messages: Sequence[Message],
-    *,
-    tools: Mapping[str, RunnableTool] | None = None,
-    response_format: ResponseFormat | None = None,
-    sink: SinkFactory | None = None,
-) -> Message:
-    """Ask `model`, as often as the run's retries allow, then the run's fallback models; returns the answer.
-
-    Every request is counted and told.
-
-    Args:
-        tools, response_format, sink: Instead of the run's own; with tools goes the format.
-    """
-    retries = run.spec.retries
-    chosen = run.spec.tools if tools is None else tools
-    failure: ModelError | ModelBehaviorError | None = None
-    failed = 0
-    for asked, again in [(model, retries.count), *((other, 0) for other in retries.fallbacks)]:
-        for attempt in range(again + 1):
-            if failure is not None:
-                await _before_another(run, failure, failed + 1, retries.wait(attempt))
-            made = sink or run.spec.sink
-            deltas = AnswerSink(run.out) if made is None else made(run)
-            deltas.model = asked
-            choice = _choice(run) if chosen else None
-            offered = chosen if choice != "none" or asked.has_choice_none else {}
-            request = ModelRequest(
-                messages=messages,
-                tools=[tool.definition for tool in offered.values()],
-                tool_choice=choice if offered else None,
-                response_format=run.spec.response_format if tools is None else response_format,
-                stream=deltas.streams,
-            )
-            try:
-                return await _request(run, asked, request, deltas)
-            except (ModelError, ModelBehaviorError) as error:
-                failure = error
-                failed += 1
-                if not _may_pass(error):
-                    break
-    raise failure or AssertionError("unreachable")
-
-
-def _choice(run: Run) -> str | dict[str, Any] | None:
-    """The `tool_choice` of the next request.
-
-    A choice that forces a call holds for the first turn that calls, or the run would never answer; and once
-    `tool_call_limit` is used up nothing more may be called, or the model would try for ever.
-    """
-    spec = run.spec
-    if run.calls_used_up:
-        return "none" if spec.answer_tool is None else {"name": spec.answer_tool}
-    if run.progress.has_called and spec.tool_choice not in (None, "none"):
-        return "auto"
-    return spec.tool_choice
-
-
-async def _before_another(run: Run, failure: KernError, attempt: int, delay: float) -> None:
-    """A request has failed and is made again: what was streamed of the turn is void."""
-    if not run.out.take_back():
-        raise failure
-    run.out.event(ModelRetryEvent(run.source, message_of(failure), attempt, delay))
-    log.warning("run %s: %s; the request is made again in %g s", run.run_id, message_of(failure), delay)
-    await asyncio.sleep(delay)
-
-
-def _may_pass(error: KernError) -> bool:
-    """The same request may succeed later."""
-    if isinstance(error, ModelIncompleteError | ModelBehaviorError):
-        return False
-    return not isinstance(error, ModelStatusError) or isinstance(
-        error, ModelRateLimitError | ModelServerError
-    )
-
-
-async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSink) -> Message:
-    """One request to a model, counted and told; returns its message."""
-    output = run.output
-    if run.spec.max_requests is not None and run.progress.requests >= run.spec.max_requests:
-        raise UsageLimitExceeded("requests of one run (max_requests)", run.spec.max_requests)
-    run.tree.ledger.reserve_request()
-    run.progress.requests += 1
-    run.out.event(ModelRequestStartedEvent(run.source, model.id, model.provider))
-    run.out.begin_turn()
-    if verbose := run.tree.request.debug > 1:  # what is to be shown costs something
-        offered = {tool.name: tool.parameters for tool in request.tools}
-        run.debug("asks %s, with the tools %s", model, offered, level=2)
-    try:
-        response = await model.respond(request, deltas)
-    except ModelIncompleteError as error:
-        if error.usage is not None:
-            _count(run, model, error.usage)
-        deltas.cut(error.content)
-        raise
-    except KernError:
-        raise
-    except Exception as error:
-        raise ModelError(error_text(error), provider=model.provider, model=model.id) from error
-    finally:
-        deltas.close()
-    message = response.message
-    deltas.ended(message)
-    _count(run, model, response.usage)
-    run.model_refused = response.finish_reason == "refusal"
-    if verbose:
-        run.debug("used %s", response.usage.to_dict(), level=2)
-    message.usage = response.usage
-    message.created_at = int(time.time())
-    output.model, output.model_provider = model.id, model.provider
-    if message.reasoning_content:
-        output.reasoning_content = message.reasoning_content
-    out = run.out
-    if run.progress.own_metrics.time_to_first_token is None and out.first_text_after is not None:
-        run.progress.own_metrics.time_to_first_token = out.turn_began - run.started + out.first_text_after
-    if run.out.hears_events:
-        run.out.event(
-            ModelRequestCompletedEvent(
-                run.source, model.id, model.provider, response.usage.to_dict(), out.first_text_after
-            )
-        )
-    await run.out.wait_for_consumer()
-    return message
-
-
-def _count(run: Run, model: Model, usage: Usage) -> None:
-    run.tree.ledger.count(usage)
-    run.progress.own_metrics.count(f"{model.provider}/{model.id}", usage)
 
 
 async def drive_child(run: Run) -> AnyRunOutput:

@@ -36,6 +36,7 @@ from kern.runtime.started_runs import StartedRuns
 from kern.state.codec import decode
 from kern.state.patch import wire
 from kern.state.shared_state import Change, SharedState
+from kern.tools import ServerTool
 from kern.usage import UsageLedger
 
 log: Final = named("kern")
@@ -109,6 +110,7 @@ class RunnerSpec(Named):
     Args:
         model: Who answers.
         tools: What the model may call, by name.
+        server_tools: What the model's provider runs for it.
         prompt: Makes the conversation up to the first request: system message, history, input.
         expand: Makes the spec that is really meant, at the beginning of a run: where members or tools are
             known only then.
@@ -131,6 +133,7 @@ class RunnerSpec(Named):
     model: Model
     tools: Mapping[str, RunnableTool]
     prompt: Callable[[Run], Awaitable[list[Message]]]
+    server_tools: Sequence[ServerTool] = ()
     expand: Callable[[Run], Awaitable[RunnerSpec]] | None = None
     before: Sequence[Step] = ()
     review: Review | None = None

@@ -47,7 +47,7 @@ class FunctionTool(StatefulTool):
         hooked = any(piece.takes_context for piece in self._links)
         super().__init__(touches_state=hooked or function.context_parameter is not None)
         self.definition: ToolDefinition = ToolDefinition(
-            function.name, function.description, function.parameters, function.strict
+            function.name, function.description, function.parameters, function.strict, function.cache
         )
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:

@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, cast
 from typing_extensions import ParamSpec, TypedDict, TypeVar, Unpack
 
 from kern.errors import UsageError
+from kern.messages import CacheMark
 from kern.tools.arguments import Arguments, arguments_of
 from kern.tools.by_keyword import ByKeyword, without_keywords
 from kern.tools.portable import found_at, place_of, portable, restored
@@ -48,6 +49,7 @@ class ToolOptions(TypedDict, total=False):
     cache_ttl: float
     cache_dir: str | Path | None
     timeout: float | None
+    cache: CacheMark | None
 
 
 class _Doc:
@@ -94,6 +96,7 @@ class Function(Generic[P, R]):
         cache_ttl: How long a kept result holds, in seconds.
         cache_dir: Where results are kept; None: the system's folder for temporary files.
         timeout: How long a call may take, in seconds.
+        cache: The provider may cache the prompt up to the end of this tool's definition, for so long.
 
     Raises:
         UsageError: The callable cannot be a tool, or the options contradict each other.
@@ -105,6 +108,7 @@ class Function(Generic[P, R]):
         "_given_parameters",
         "_parameters",
         "_static",
+        "cache",
         "cache_dir",
         "cache_results",
         "cache_ttl",
@@ -147,6 +151,7 @@ class Function(Generic[P, R]):
         cache_ttl: float = 3600,
         cache_dir: str | Path | None = None,
         timeout: float | None = None,
+        cache: CacheMark | None = None,
     ) -> None:
         self._static = isinstance(entrypoint, staticmethod)
         plain: Callable[P, R] = _checked(entrypoint)
@@ -170,6 +175,7 @@ class Function(Generic[P, R]):
         self.cache_ttl: float = cache_ttl
         self.cache_dir: str | Path | None = cache_dir
         self.timeout: float | None = timeout
+        self.cache: CacheMark | None = cache
         self._given_parameters = parameters
         self._parameters: Schema | None = None
         self._check()
@@ -299,6 +305,7 @@ class Function(Generic[P, R]):
             cache_ttl=self.cache_ttl,
             cache_dir=self.cache_dir,
             timeout=self.timeout,
+            cache=self.cache,
         )
 
     def _copy(self, entrypoint: Callable[..., R], changes: ToolOptions) -> Function[..., R]:

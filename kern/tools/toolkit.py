@@ -11,6 +11,7 @@ from typing import Any
 
 from kern.errors import UsageError
 from kern.tools.function import Function, ToolOptions
+from kern.tools.server_tool import ServerTool
 from kern.tools.signature import describe
 
 
@@ -111,12 +112,12 @@ class ToolSource(ABC):
         """
 
 
-Tool = Callable[..., Any] | Function | Toolkit | ToolSource
+Tool = Callable[..., Any] | Function | Toolkit | ToolSource | ServerTool
 """What a `tools` list may hold."""
 
 
 async def loaded(tools: Sequence[Tool]) -> list[Tool]:
-    """A `tools` list with each source replaced by its toolkit; all are asked at the same time.
+    """The tools that Kern runs, each source replaced by its toolkit; all are asked at the same time.
 
     Raises:
         ToolError: A source cannot say.
@@ -127,12 +128,16 @@ async def loaded(tools: Sequence[Tool]) -> list[Tool]:
             loading = {id(source): group.create_task(source.load()) for source in sources}
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
-    return [loading[id(tool)].result() if isinstance(tool, ToolSource) else tool for tool in tools]
+    return [
+        loading[id(tool)].result() if isinstance(tool, ToolSource) else tool
+        for tool in tools
+        if not isinstance(tool, ServerTool)
+    ]
 
 
 def without_sources(tools: Sequence[Tool]) -> list[Tool]:
-    """A `tools` list as far as it is known without asking anybody."""
-    return [tool for tool in tools if not isinstance(tool, ToolSource)]
+    """The tools that Kern runs, as far as they are known without asking anybody."""
+    return [tool for tool in tools if not isinstance(tool, ToolSource | ServerTool)]
 
 
 def collect(tools: Iterable[Tool]) -> dict[str, Function]:
@@ -174,7 +179,7 @@ def _functions(tool: Tool) -> Iterable[Function]:
             kind = type(tool).__name__
             raise UsageError(f"{kind}.__init__ does not call super().__init__(name=..., tools=[...])")
         return tool.functions.values()
-    if isinstance(tool, ToolSource):
+    if isinstance(tool, ToolSource | ServerTool):
         raise UsageError(f"{tool!r} belongs into the tools of an agent or a team itself, not into a toolkit")
     if isinstance(tool, types.MethodType) and isinstance(tool.__func__, Function):
         return (tool.__func__.__get__(tool.__self__),)  # @classmethod over @tool, from Python 3.13 on

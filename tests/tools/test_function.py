@@ -191,6 +191,7 @@ def test_the_decorator_takes_every_option() -> None:
         cache_ttl=60,
         cache_dir="cache",
         timeout=2.5,
+        cache="1h",
     )
     def work(a: int) -> int:
         return a
@@ -215,6 +216,7 @@ def test_the_decorator_takes_every_option() -> None:
         "cache_ttl": 60,
         "cache_dir": "cache",
         "timeout": 2.5,
+        "cache": "1h",
     }
     assert work.replace(timeout=1).options() == {**options, "timeout": 1}
     assert work(3) == 3
