@@ -279,7 +279,7 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, origin: Orig
         provider=origin.provider,
         model=origin.model,
         code=origin.word(code),
-        request_id=origin.word(headers.get("x-request-id")),
+        request_id=origin.word(request_id_of(headers)),
         retry_after=retry_after,
     )
     again = kind in (ModelRateLimitError, ModelServerError)
@@ -291,6 +291,11 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, origin: Orig
     if code in FINAL_CODES or late or is_for_the_day(data):
         again = False
     return Failure(error, again=again, delay=retry_after)
+
+
+def request_id_of(headers: Mapping[str, str]) -> str | None:
+    """The provider's id of a request, by which its support finds it."""
+    return headers.get("x-request-id") or headers.get("request-id")
 
 
 def _read(body: bytes) -> Any:

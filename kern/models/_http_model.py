@@ -20,6 +20,7 @@ from kern._version import __version__
 from kern.errors import MissingKeyError, UsageError
 from kern.models._body import MAX_ANSWER_BYTES, MAX_LINE_BYTES, Bounds, Reader
 from kern.models._ends import Ends
+from kern.models._extra import Extras
 from kern.models._failures import Origin
 from kern.models._headers import check_header, secrets_of, user_headers
 from kern.models._history import has_media
@@ -58,6 +59,8 @@ class HttpModel(Model):
     """The environment variables that may hold the key; the first that is set counts."""
     needs_key: ClassVar[str]
     """The domain whose hosts are never asked without a key; other servers may need none."""
+    extras: ClassVar[Extras]
+    """What the protocol makes of `extra_body`."""
 
     def __post_init__(self, api_key: str | None) -> None:
         if not self.id:
@@ -70,7 +73,7 @@ class HttpModel(Model):
                 unit = "seconds" if "timeout" in name else "bytes"
                 raise UsageError(f"{name} is in {unit}, and more than 0, unlike {value!r}")
         if self.extra_body:
-            self._check_extra(self.extra_body)
+            self.extras.check(self.extra_body)
         if self.base_url is not None:
             _parse_base_url(self.base_url)
         self._ends = Ends(self.good_ends)
@@ -127,18 +130,10 @@ class HttpModel(Model):
         """Further headers of the provider's; the application's `default_headers` go before them."""
         return {}
 
-    @abstractmethod
-    def _check_extra(self, extra: Mapping[str, Any]) -> None:
-        """Raise `UsageError` for what `extra_body` cannot set."""
-
-    @abstractmethod
-    def _add_extra(self, body: dict[str, Any], extra: Mapping[str, Any]) -> None:
-        """Put `extra_body` into a request's body."""
-
     def _encode(self, request: ModelRequest, base_url: httpx.URL) -> bytes:
         body = self._payload(request, base_url)
         if self.extra_body:
-            self._add_extra(body, self.extra_body)
+            self.extras.add(body, self.extra_body)
         try:
             return json_bytes(body)
         except ValueError as error:

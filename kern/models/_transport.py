@@ -16,7 +16,15 @@ from kern._log import named
 from kern.models._body import Bounds, Reader, is_stream, read_error
 from kern.models._body import read as read_body
 from kern.models._clients import clients_for
-from kern.models._failures import Failure, Origin, StreamFault, of_exception, of_fault, of_status
+from kern.models._failures import (
+    Failure,
+    Origin,
+    StreamFault,
+    of_exception,
+    of_fault,
+    of_status,
+    request_id_of,
+)
 from kern.models._switch import check_allowed
 from kern.models.base import DeltaSink, ModelResponse
 
@@ -162,7 +170,7 @@ async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) 
             await read_body(response, reader, sink, post.bounds, own=post.client is None)
             return reader.finish()
     except StreamFault as fault:
-        request_id = response.headers.get("x-request-id") if response is not None else None
+        request_id = request_id_of(response.headers) if response is not None else None
         failure: Failure | None = of_fault(fault, post.origin, request_id)
     except Exception as error:
         failure = of_exception(error, post.origin, reading=response is not None)

@@ -21,6 +21,7 @@ _PROVIDERS = {
     "google": ("kern.models.google", "Gemini"),
     "openai": ("kern.models.openai", "OpenAIResponses"),
     "openai-chat": ("kern.models.openai", "OpenAIChat"),
+    "anthropic": ("kern.models.anthropic", "AnthropicMessages"),
 }
 """Module and class; only the providers that an application uses are loaded."""
 

@@ -16,12 +16,12 @@ from kern._secrets import Masked
 from kern.errors import UsageError
 from kern.messages import Origin
 from kern.models._body import Reader
+from kern.models._extra import SAID, SYSTEM, Extras
 from kern.models._http_model import HttpModel, endpoint
 from kern.models.base import DeltaSink, ModelRequest, ModelResponse
 from kern.models.google._contents import PROVIDER
 from kern.models.google._decode import GeminiReader
 from kern.models.google._encode import encode
-from kern.models.google._extra import add_extra, check_extra
 from kern.models.google.generation import wants_signatures
 
 AccessToken = str | Callable[[], str | Awaitable[str]]
@@ -100,6 +100,9 @@ class Gemini(HttpModel):
     base_url_variable = "GOOGLE_GEMINI_BASE_URL"
     key_variables = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
     needs_key = "googleapis.com"
+    extras = Extras(
+        {"contents": SAID, "systemInstruction": SYSTEM}, ("tools",), ("generationConfig", "toolConfig")
+    )
 
     def __post_init__(self, api_key: str | None, access_token: AccessToken | None) -> None:
         super().__post_init__(api_key)
@@ -163,12 +166,6 @@ class Gemini(HttpModel):
             name.lower() == "authorization" for name in self.default_headers or ()
         )
         return {"authorization": Masked(f"Bearer {key}")} if by_token else {"x-goog-api-key": key}
-
-    def _check_extra(self, extra: Mapping[str, Any]) -> None:
-        check_extra(extra)
-
-    def _add_extra(self, body: dict[str, Any], extra: Mapping[str, Any]) -> None:
-        add_extra(body, extra)
 
 
 async def _token_of(fresh: Callable[[], str | Awaitable[str]]) -> Masked:

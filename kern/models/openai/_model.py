@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
 import httpx
 
 from kern._secrets import Masked
+from kern.models._extra import SYSTEM, Extras
 from kern.models._http_model import HttpModel, endpoint, is_host_of
 from kern.models.base import ModelRequest
-from kern.models.openai._extra import add_extra, check_extra
 
 
 @dataclass(eq=False, repr=False)
@@ -37,6 +36,7 @@ class OpenAIModel(HttpModel):
     base_url_variable = "OPENAI_BASE_URL"
     key_variables = ("OPENAI_API_KEY",)
     needs_key = "openai.com"
+    extras = Extras({"instructions": SYSTEM}, ("tools", "include"), ("text", "reasoning", "stream_options"))
     _path: ClassVar[str]
 
     @abstractmethod
@@ -60,12 +60,6 @@ class OpenAIModel(HttpModel):
 
     def _own_headers(self, request: ModelRequest) -> dict[str, str]:
         return {"openai-organization": self.organization} if self.organization else {}
-
-    def _check_extra(self, extra: Mapping[str, Any]) -> None:
-        check_extra(extra)
-
-    def _add_extra(self, body: dict[str, Any], extra: Mapping[str, Any]) -> None:
-        add_extra(body, extra)
 
     def _sampling(self) -> dict[str, Any]:
         """The settings that both protocols have under the same names."""

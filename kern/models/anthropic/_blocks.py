@@ -1,0 +1,239 @@
+"""The content blocks of an answer, put together of their deltas, as parts of a message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from pydantic_core import from_json
+
+from kern._json import json_bytes
+from kern.messages import (
+    CallStatus,
+    Citation,
+    File,
+    Media,
+    Origin,
+    Part,
+    ProviderCall,
+    ReasoningPart,
+    TextPart,
+    ToolCall,
+)
+from kern.models._reading import items_of, text_of
+from kern.models._text_stream import mended, mended_json
+
+PROVIDER = "anthropic"
+"""The provider's name, in origins and as the key of a message's `provider_data`."""
+
+PAUSED = "pause_turn"
+"""The stop reason of an answer that goes on when it is sent back."""
+
+CALLS = ("server_tool_use", "mcp_tool_use")
+RESULT = "_tool_result"
+"""The end of the type of a block that holds the result of a call that the provider has carried out."""
+
+_DIRECT = {"type": "direct"}
+_KNOWN = ("text", "thinking", "redacted_thinking", "tool_use", *CALLS)
+
+
+class Block:
+    """One content block.
+
+    Args:
+        data: The block as its start has it; of an answer that is not streamed, all of it.
+        origin: Who made it.
+    """
+
+    __slots__ = ("_origin", "citations", "data", "kind", "paragraph", "pieces", "result", "signature")
+
+    def __init__(self, data: dict[str, Any], origin: Origin) -> None:
+        self.data = data
+        self.kind = text_of(data.get("type"))
+        self.pieces: list[str] = []
+        """Text, thinking, or the arguments of a call."""
+        self.signature = ""
+        self.citations: list[dict[str, Any]] = []
+        self.paragraph = False
+        self.result: Block | None = None
+        """The block with the result of the call that this one is."""
+        self._origin = origin
+
+    @property
+    def id(self) -> str:
+        """The id of the call that the block is, or answers."""
+        return text_of(self.data.get("tool_use_id" if self.is_result else "id"))
+
+    @property
+    def is_call(self) -> bool:
+        """A call that the provider carries out."""
+        return self.kind in CALLS
+
+    @property
+    def is_result(self) -> bool:
+        """The result of such a call."""
+        return self.kind.endswith(RESULT)
+
+    @property
+    def is_unknown(self) -> bool:
+        """A block of a type that Kern does not know; it goes back as it came."""
+        return self.kind not in _KNOWN and not self.is_result
+
+    def is_answered_by(self, result: Block) -> bool:
+        """Whether the result may be that of this call, whatever its id says, which proxies change."""
+        if not self.is_call or self.result is not None:
+            return False
+        tool = result.kind.removesuffix(RESULT)
+        return self.kind.startswith(tool) or text_of(self.data.get("name")).startswith(tool)
+
+    def extend(self, delta: dict[str, Any]) -> None:
+        """A delta of a type that Kern does not know: its texts go on where those of the block end."""
+        for name, value in delta.items():
+            if name != "type":
+                before = self.data.get(name)
+                joined = isinstance(before, str) and isinstance(value, str)
+                self.data[name] = before + value if joined else value
+
+    def part(self) -> Part:
+        """The block as a part of the message."""
+        match self.kind:
+            case "text":
+                return self.text_part()
+            case "thinking":
+                signature = mended(self.signature) or None
+                return ReasoningPart(self._text(), signature=signature, origin=self._origin)
+            case "redacted_thinking":
+                return ReasoningPart(redacted=text_of(self.data.get("data")), origin=self._origin)
+            case "tool_use":
+                return self._tool_call()
+        return self.provider_call()
+
+    def text_part(self) -> TextPart:
+        """The text with its citations."""
+        text = self._text()
+        cited = [_citation(citation, len(text)) for citation in self.citations]
+        return TextPart(text, citations=cited, paragraph=self.paragraph, origin=self._origin)
+
+    def provider_call(self) -> ProviderCall:
+        """The call that the provider carries out, with its result if that is there."""
+        result = self if self.is_result else self.result
+        outcome: Any = None
+        kept: dict[str, Any] = {}
+        status: CallStatus = "running"
+        made: list[Media] = []
+        if result is not None:
+            result_data = mended_json(result.data)
+            outcome = result_data.get("content")
+            kept = {"result": result_data}
+            status = "failed" if _is_failure(result_data) else "completed"
+            made += [File(id=file_id) for file_id in _files(outcome)]
+        if self.is_call:
+            call = {**mended_json(self.data), "input": _object(self._arguments())}
+            return ProviderCall(
+                self.id,
+                text_of(self.data.get("name")),
+                self._arguments(),
+                result=outcome,
+                status=status,
+                media=made,
+                provider_data={"call": call, **kept},
+                origin=self._origin,
+            )
+        if self.is_result:  # of a call in an earlier answer
+            name = self.kind.removesuffix(RESULT)
+            return ProviderCall(
+                self.id,
+                name,
+                result=outcome,
+                status=status,
+                media=made,
+                provider_data=kept,
+                origin=self._origin,
+            )
+        data = {"block": mended_json(self.data)}
+        return ProviderCall(self.id, self.kind, provider_data=data, origin=self._origin)
+
+    def _tool_call(self) -> ToolCall:
+        caller = self.data.get("caller")
+        told = isinstance(caller, dict) and caller != _DIRECT
+        return ToolCall(
+            self.id or f"toolu_{uuid4().hex[:24]}",
+            text_of(self.data.get("name")),
+            self._arguments(),
+            {"caller": mended_json(caller)} if told else None,
+            origin=self._origin,
+        )
+
+    def _text(self) -> str:
+        return mended("".join(self.pieces))
+
+    def _arguments(self) -> str:
+        """What the model wrote; a block without deltas holds it as a value."""
+        if self.pieces:
+            return self._text()
+        given = self.data.get("input")
+        return json_bytes(mended_json(given)).decode() if given else "{}"
+
+
+def built(blocks: Sequence[Block]) -> list[Part]:
+    """The parts of a message. The results of the provider's calls are joined to their calls; "after" counts
+    the parts that stood between the two.
+    """
+    parts: list[Part] = []
+    places: dict[int, tuple[int, ProviderCall]] = {}
+    for block in blocks:
+        if (call := places.get(id(block))) is not None:
+            at, part = call
+            if (between := len(parts) - at - 1) and part.provider_data is not None:
+                part.provider_data["after"] = between
+            continue
+        if block.kind == "text" and not block.pieces:  # which the service itself refuses to see again
+            continue
+        made = block.part()
+        if block.result is not None and isinstance(made, ProviderCall):
+            places[id(block.result)] = (len(parts), made)
+        parts.append(made)
+    return parts
+
+
+def paired(result: Block, blocks: Sequence[Block]) -> Block | None:
+    """The call that a result belongs to; None if it is in an earlier answer."""
+    calls = [block for block in blocks if block.is_call and block.result is None]
+    call = next((call for call in calls if call.id == result.id), None)
+    return call or next((call for call in calls if call.is_answered_by(result)), None)
+
+
+def _citation(given: dict[str, Any], length: int) -> Citation:
+    document = given.get("document_index")
+    return Citation(
+        url=text_of(given.get("url")) or text_of(given.get("source")) or None,
+        title=text_of(given.get("title")) or text_of(given.get("document_title")) or None,
+        text=text_of(given.get("cited_text")) or None,
+        start=0,
+        end=length,
+        file_id=text_of(given.get("file_id")) or None,
+        document=document if type(document) is int and document >= 0 else None,
+        provider_data=mended_json(given),
+    )
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = from_json(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _is_failure(result: dict[str, Any]) -> bool:
+    content = result.get("content")
+    return bool(result.get("is_error")) or (
+        isinstance(content, dict) and text_of(content.get("type")).endswith("_error")
+    )
+
+
+def _files(outcome: Any) -> list[str]:
+    """The ids of the files that code has made."""
+    made = items_of(outcome.get("content")) if isinstance(outcome, dict) else []
+    return [file_id for item in made if (file_id := text_of(item.get("file_id")))]

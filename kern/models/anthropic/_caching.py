@@ -1,0 +1,53 @@
+"""Cache marks: up to where the service may keep a prompt. https://platform.claude.com/docs/en/build-with-claude/prompt-caching"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kern.messages import CacheMark
+
+MOST_MARKS = 4
+"""So many marks does the service take in one request."""
+
+_MARK = "cache_control"
+_UNMARKABLE = ("thinking", "redacted_thinking")
+
+
+def put_mark(blocks: list[dict[str, Any]], mark: CacheMark) -> None:
+    """Mark the last of the blocks that can bear a mark: that is, all up to there."""
+    for block in reversed(blocks):
+        if block.get("type") not in _UNMARKABLE and not block.get("defer_loading"):
+            block.setdefault(_MARK, {"type": "ephemeral", "ttl": mark})
+            return
+
+
+def settle_marks(body: dict[str, Any], automatic: CacheMark | None) -> None:
+    """Add the automatic marks, and see that there are not more than the service takes, in an order it takes.
+
+    One mark stands behind the tools and the system text, which are the same in all requests of an agent, and
+    one at the end of the conversation, up to where the next request will be the same.
+    """
+    if automatic is not None:
+        put_mark(body.get("system") or body.get("tools") or [], automatic)
+        if body["messages"]:
+            put_mark(body["messages"][-1]["content"], automatic)
+    marked = list(_marked(body))
+    for block in marked[:-MOST_MARKS]:  # the last ones hold the longest prompts
+        del block[_MARK]
+    long = False
+    for block in reversed(marked[-MOST_MARKS:]):  # one for an hour may not follow one for five minutes
+        long = long or block[_MARK]["ttl"] == "1h"
+        if long:
+            block[_MARK]["ttl"] = "1h"
+
+
+def _marked(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The blocks that bear a mark, in the order of the prompt."""
+    for block in (*body.get("tools", ()), *body.get("system", ())):
+        if _MARK in block:
+            yield block
+    for message in body["messages"]:
+        for block in message["content"]:
+            if _MARK in block:
+                yield block

@@ -1,0 +1,244 @@
+"""Kern's messages as the turns of the Messages API: pure, but for files that media name.
+
+The rules: https://platform.claude.com/docs/en/api/messages. Turns alternate; the results of all calls of a
+turn stand at the beginning of the next; no text is blank; ids are unique and of few characters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_core import from_json
+
+from kern.errors import UsageError
+from kern.messages import Media, Message, Part, ProviderCall, ReasoningPart, TextPart, ToolCall
+from kern.models._history import BROKEN_ARGUMENTS, call_name, shortened
+from kern.models.anthropic._blocks import PROVIDER
+from kern.models.anthropic._caching import put_mark
+from kern.models.anthropic._media import media_block
+from kern.models.anthropic._replayed import Replay
+from kern.tools.result import mention
+
+Blocks = list[dict[str, Any]]
+
+THINKING = ("thinking", "redacted_thinking")
+_FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST_ID = 64
+_NO_RESULT = "This call was not carried out."
+_NO_TEXT = "(no text)"
+
+
+@dataclass(slots=True)
+class Conversation:
+    """A conversation on its way to Anthropic.
+
+    Args:
+        citations: Documents may be cited.
+        offered: The names of the tools that this request offers.
+        mcp: An MCP server is connected in this request.
+    """
+
+    citations: bool = False
+    offered: Collection[str] = ()
+    mcp: bool = False
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    called: dict[str, None] = field(default_factory=dict)
+    """The names of all tools that were called."""
+    _used: set[str] = field(default_factory=set)
+
+    def read(self, messages: Sequence[Message]) -> None:
+        """Take in all messages but the system's."""
+        replay = Replay(messages, offered=self.offered, mcp=self.mcp)
+        for answer, following in _segments(messages):
+            ids: dict[str, str] = {}
+            attached: Blocks = []
+            if answer is not None:
+                blocks = list(self._answer(answer, replay, ids))
+                self._mark(answer, blocks)
+                self._add("assistant", blocks)
+                attached = self._attached(answer)
+            self._add("user", [*self._results(ids, following), *attached, *self._said(following, ids)])
+        self._finish()
+
+    def _add(self, role: str, blocks: Blocks) -> None:
+        if not blocks:
+            return
+        if self.turns and self.turns[-1]["role"] == role:
+            self.turns[-1]["content"] += blocks
+        else:
+            self.turns.append({"role": role, "content": blocks})
+
+    def _finish(self) -> None:
+        """See to the rules for the first and the last turn, and for the end of each answer."""
+        turns, self.turns = self.turns, []
+        for turn in turns:
+            blocks = turn["content"]
+            while turn["role"] == "assistant" and blocks and blocks[-1]["type"] in THINKING:
+                blocks.pop()  # the service takes no answer that ends with thinking
+            self._add(turn["role"], blocks)
+        if not self.turns or self.turns[0]["role"] != "user":
+            self.turns.insert(0, {"role": "user", "content": [{"type": "text", "text": _NO_TEXT}]})
+        last = self.turns[-1]["content"][-1]
+        if self.turns[-1]["role"] == "assistant" and last["type"] == "text":
+            last["text"] = last["text"].rstrip()
+
+    def _answer(self, message: Message, replay: Replay, ids: dict[str, str]) -> Iterator[dict[str, Any]]:
+        """The blocks of an assistant's message."""
+        for at, part in enumerate(message.parts):
+            own = part.origin is not None and part.origin.provider == PROVIDER
+            match part:
+                case TextPart():
+                    yield from _text(part, own=own)
+                case ReasoningPart() if own:
+                    yield from _thinking(part)
+                case ToolCall():
+                    yield self._call(part, ids, replay, own=own)
+                case ProviderCall() if own:
+                    yield from replay.call(message, at, part)
+            yield from replay.due(at)
+        yield from replay.due(None)
+
+    def _call(self, call: ToolCall, ids: dict[str, str], replay: Replay, *, own: bool) -> dict[str, Any]:
+        ids[call.id] = new = self._fresh(call.id)
+        name = call_name(call.name)
+        self.called[name] = None
+        block = {"type": "tool_use", "id": new, "name": name, "input": _input(call.arguments)}
+        caller = call.provider_data.get("caller") if own and isinstance(call.provider_data, Mapping) else None
+        if isinstance(caller, Mapping) and caller.get("tool_id") in replay.sent:
+            block["caller"] = dict(caller)
+        return block
+
+    def _fresh(self, given: str) -> str:
+        """The id of a call as Anthropic takes it, and no other call of the conversation has it."""
+        base = shortened(_FOREIGN.sub("_", given), given, _LONGEST_ID) or "call"
+        new, number = base, 1
+        while new in self._used:
+            number += 1
+            new = f"{base[: _LONGEST_ID - 8]}-{number}"
+        self._used.add(new)
+        return new
+
+    def _results(self, ids: Mapping[str, str], following: Sequence[Message]) -> Blocks:
+        """The results of all calls of an answer; a call without one is said to have failed."""
+        told = {message.tool_call_id or "": message for message in following if message.role == "tool"}
+        blocks: Blocks = []
+        for given, new in ids.items():
+            block: dict[str, Any] = {"type": "tool_result", "tool_use_id": new}
+            message = told.get(given)
+            if message is None:
+                block |= {"content": _NO_RESULT, "is_error": True}
+            else:
+                if content := self._content(message):
+                    only_text = len(content) == 1 and content[0]["type"] == "text"
+                    block["content"] = content[0]["text"] if only_text else content
+                if message.tool_call_error:
+                    block["is_error"] = True
+                self._mark(message, [block])
+            blocks.append(block)
+        return blocks
+
+    def _said(self, following: Sequence[Message], ids: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """What the user says, and results of calls that are not in the conversation, in words."""
+        for message in following:
+            if message.role == "tool" and message.tool_call_id in ids:
+                continue
+            blocks = self._content(message)
+            if message.role == "tool" and blocks:
+                blocks.insert(0, {"type": "text", "text": f"(result of the tool {message.tool_name})"})
+            self._mark(message, blocks)
+            yield from blocks
+
+    def _content(self, message: Message) -> Blocks:
+        """Texts and media of a user, or of a tool."""
+        blocks: Blocks = []
+        for part in message.parts:
+            if isinstance(part, TextPart):
+                blocks += _text(part, own=False)
+            elif isinstance(part, Media):
+                blocks.append(self._media(part, message))
+        return blocks
+
+    def _attached(self, message: Message) -> Blocks:
+        """What an answer shows, as the user's: the service takes pictures from the user only."""
+        media = [self._media(part, message) for part in message.parts if isinstance(part, Media)]
+        return [{"type": "text", "text": "(attached by the assistant)"}, *media] if media else []
+
+    def _media(self, media: Media, message: Message) -> dict[str, Any]:
+        try:
+            block = media_block(media, citations=self.citations)
+        except UsageError:
+            if message.role == "user" and not message.from_history:
+                raise
+            return {"type": "text", "text": mention(media)}
+        if media.cache is not None:
+            put_mark([block], media.cache)
+        return block
+
+    def _mark(self, message: Message, blocks: Blocks) -> None:
+        if message.cache is not None:
+            put_mark(blocks, message.cache)
+
+
+def lacks_thinking(turns: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the results of calls go to an answer that does not begin with thinking.
+
+    Such an answer is another provider's, or was given while thinking was off. With thinking on, the service
+    would refuse it: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
+    """
+    if len(turns) < 2 or turns[-1]["content"][0]["type"] != "tool_result":
+        return False
+    return turns[-2]["content"][0]["type"] not in THINKING
+
+
+def _segments(messages: Sequence[Message]) -> Iterator[tuple[Message | None, list[Message]]]:
+    """Each answer with what follows it, up to the next."""
+    answer: Message | None = None
+    following: list[Message] = []
+    for message in messages:
+        if message.role == "assistant":
+            if answer is not None or following:
+                yield answer, following
+            answer, following = message, []
+        elif message.role in ("user", "tool"):
+            following.append(message)
+    yield answer, following
+
+
+def _text(part: TextPart, *, own: bool) -> Iterator[dict[str, Any]]:
+    if not part.text.strip():  # which the service refuses
+        return
+    block: dict[str, Any] = {"type": "text", "text": part.text}
+    cited = [dict(c.provider_data) for c in part.citations if own and c.provider_data]
+    for citation in cited:
+        citation.pop("file_id", None)  # the service tells it, and takes it from nobody
+    if cited:
+        block["citations"] = cited
+    yield block
+
+
+def _thinking(part: ReasoningPart) -> Iterator[dict[str, Any]]:
+    if part.redacted:
+        yield {"type": "redacted_thinking", "data": part.redacted}
+    elif part.signature:
+        yield {"type": "thinking", "thinking": part.text, "signature": part.signature}
+
+
+def _input(arguments: str) -> dict[str, Any]:
+    """The arguments of an earlier call; what is no JSON object goes back as a text."""
+    if not arguments.strip():
+        return {}
+    try:
+        value = from_json(arguments, allow_inf_nan=False)
+    except ValueError:
+        value = arguments
+    if isinstance(value, dict):
+        return value
+    return {} if value is None else {BROKEN_ARGUMENTS: arguments}
+
+
+def text_of_parts(parts: Sequence[Part]) -> str:
+    """All text of a message, each part a paragraph."""
+    return "\n\n".join(part.text for part in parts if isinstance(part, TextPart) and part.text.strip())

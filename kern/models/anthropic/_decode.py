@@ -1,0 +1,267 @@
+"""The answer of `POST /v1/messages`, streamed or whole, as a `ModelResponse`: no I/O.
+
+The events: https://platform.claude.com/docs/en/build-with-claude/streaming
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kern.errors import ModelBehaviorError
+from kern.messages import Message, Origin, Part, ProviderCall, TextPart, ToolCall
+from kern.models._codes import explain, tells
+from kern.models._ends import Ends, finish_reason_of, is_refusal
+from kern.models._failures import StreamFault
+from kern.models._reading import AnswerReader, count, items_of, logger, merged, text_of
+from kern.models._text_stream import mended_json
+from kern.models.anthropic._blocks import PAUSED, PROVIDER, Block, built, paired
+from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
+from kern.usage import Usage
+
+_NO_STOP = "the answer went on after its stop reason {!r}, and broke off without another one"
+
+
+class MessagesReader(AnswerReader):
+    """Reads one answer of the Messages API."""
+
+    def __init__(self, model: str, sink: DeltaSink | None, *, streamed: bool, ends: Ends) -> None:
+        super().__init__(model, sink, streamed=streamed)
+        self._ends = ends
+        self._origin = Origin(PROVIDER, model)
+        self._blocks: list[Block] = []
+        self._by_index: dict[Any, Block] = {}
+        self._message: dict[str, Any] = {}
+        self._end: dict[str, Any] = {}
+        self._usage: Any = None
+        self._gap = False
+        self._told = False
+        self._went_on = False
+        shown = sink if streamed else None
+        self._put_arguments = tool_arguments_of(shown)
+        self._put_call = provider_call_of(shown)
+        self._put_citation = citation_of(shown)
+
+    @property
+    def shown(self) -> bool:
+        """A piece was put into the sink."""
+        return self._told or super().shown
+
+    def finish(self) -> ModelResponse:
+        """The whole answer, after the last byte."""
+        response = super().finish()
+        if self._sink is not None and self._events is None:  # a server that does not stream
+            self._put_call = provider_call_of(self._sink)
+            self._put_citation = citation_of(self._sink)
+            for part in response.message.parts:
+                self._tell(part)
+        return response
+
+    def _read_event(self, name: bytes, data: bytes) -> None:
+        if name == b"ping":
+            return
+        event = self._parse(data)
+        kind = text_of(event.get("type")) or name.decode(errors="replace")
+        if kind == "content_block_delta":
+            self._read_delta(event)
+        elif kind == "content_block_start":
+            self._start(event.get("index"), event.get("content_block"))
+        elif kind == "content_block_stop":
+            self._stop(event.get("index"))
+        elif kind == "message_start":
+            self._read_message(event.get("message"))
+        elif kind == "message_delta":
+            self._read_end(event)
+        elif kind == "message_stop":
+            self.done = True
+        elif kind == "error" or tells(event.get("error")):
+            raise StreamFault(*explain(event))
+
+    def _read_whole(self, answer: dict[str, Any]) -> None:
+        if answer.get("type") == "error" or tells(answer.get("error")):
+            raise StreamFault(*explain(answer))
+        if not isinstance(answer.get("content"), list):
+            text, code, status = explain(answer)
+            detail = f": {text}" if text else ""
+            raise StreamFault(f"the answer is no message: it has no content{detail}", code, status)
+        self._read_message(answer)
+        self._end = answer
+        self.done = True
+
+    def _read_message(self, message: Any) -> None:
+        """The message's head; of an answer that is not streamed, all of it."""
+        if not isinstance(message, dict):
+            return
+        self._message = message
+        self._count(message.get("usage"))
+        for index, block in enumerate(items_of(message.get("content"))):
+            self._start(index, block)
+            self._stop(index)
+
+    def _read_end(self, event: dict[str, Any]) -> None:
+        delta = event.get("delta")
+        if isinstance(delta, dict):
+            self._end = {**self._end, **{name: value for name, value in delta.items() if value is not None}}
+        self._count(event.get("usage"))
+
+    def _count(self, usage: Any) -> None:
+        if usage is not None:
+            self._usage = usage if self._usage is None else merged(self._usage, usage)
+
+    def _start(self, index: Any, data: Any) -> Block:
+        block = Block(data if isinstance(data, dict) else {}, self._origin)
+        self._blocks.append(block)
+        self._by_index[index if isinstance(index, int) else None] = block
+        if block.kind == "text":
+            self._say(block, text_of(block.data.get("text")))
+            block.citations += items_of(block.data.get("citations"))
+        elif block.kind == "thinking":
+            self._reasoning.part()
+            self._think(block, text_of(block.data.get("thinking")))
+            block.signature = text_of(block.data.get("signature"))
+        if block.kind != "text":
+            self._content.end()
+            self._gap = True
+        self._went_on = self._went_on or bool(self._end.get("stop_reason"))
+        return block
+
+    def _read_delta(self, event: dict[str, Any]) -> None:
+        delta = event.get("delta")
+        if not isinstance(delta, dict):
+            return
+        index = event.get("index")
+        block = self._by_index.get(index if isinstance(index, int) else None)
+        kind = delta.get("type")
+        if block is None:  # a server that does not say where a block begins
+            block = self._start(index, {"type": "thinking" if kind == "thinking_delta" else "text"})
+        if kind == "text_delta":
+            self._say(block, text_of(delta.get("text")))
+        elif kind == "input_json_delta":
+            self._add_arguments(block, text_of(delta.get("partial_json")))
+        elif kind == "thinking_delta":
+            self._think(block, text_of(delta.get("thinking")))
+        elif kind == "signature_delta":
+            block.signature += text_of(delta.get("signature"))
+        elif kind == "citations_delta":
+            block.citations += items_of([delta.get("citation")])
+        else:
+            block.extend(delta)
+
+    def _say(self, block: Block, text: str) -> None:
+        if not text:
+            return
+        if self._gap:  # something else stood between this text and the one before
+            self._gap = False
+            self._content.part()
+            block.paragraph = True
+        block.pieces.append(text)
+        self._content.add(text)
+
+    def _think(self, block: Block, text: str) -> None:
+        if text:
+            block.pieces.append(text)
+            self._reasoning.add(text)
+
+    def _add_arguments(self, block: Block, text: str) -> None:
+        if not text:
+            return
+        block.pieces.append(text)
+        if self._put_arguments is not None and block.kind == "tool_use":
+            self._told = True
+            self._put_arguments(text_of(block.data.get("id")), text_of(block.data.get("name")), text)
+
+    def _stop(self, index: Any) -> None:
+        block = self._by_index.get(index if isinstance(index, int) else None)
+        if block is None:
+            return
+        if block.is_call:
+            self._tell(block.provider_call())
+        elif block.is_result:
+            call = paired(block, self._blocks)
+            if call is not None:
+                call.result = block
+            self._tell((call or block).provider_call())
+        elif block.kind == "text":
+            self._tell(block.text_part())
+
+    def _tell(self, part: Part) -> None:
+        """Tell the sink of what is neither text nor reasoning."""
+        if isinstance(part, ProviderCall) and self._put_call is not None:
+            self._told = True
+            self._put_call(part)
+        elif isinstance(part, TextPart) and self._put_citation is not None:
+            for citation in part.citations:
+                self._told = True
+                self._put_citation(citation)
+
+    def _respond(self) -> ModelResponse:
+        word = self._end.get("stop_reason")
+        usage = _usage(self._usage)
+        if word != PAUSED:
+            self._ends.check(word, None, self._content.whole(), usage)
+        if self._went_on and not self.done:
+            raise StreamFault(_NO_STOP.format(word))
+        parts = built(self._blocks)
+        calls = any(isinstance(part, ToolCall) for part in parts)
+        if is_refusal(word):
+            parts += self._refusal()
+        elif not parts and word != PAUSED:
+            parts.append(TextPart("", origin=self._origin))
+        self._check_not_lost(parts)
+        message = Message("assistant", parts=parts, usage=usage, provider_data=self._record())
+        return ModelResponse(
+            message,
+            usage,
+            finish_reason_of(word, calls=calls),
+            word if isinstance(word, str) else None,
+            text_of(self._message.get("id")) or None,
+            text_of(self._message.get("model")) or None,
+        )
+
+    def _refusal(self) -> list[Part]:
+        """The provider's words about a refusal, as the end of the answer."""
+        details = self._end.get("stop_details")
+        text = text_of(details.get("explanation")) if isinstance(details, dict) else ""
+        if not text:
+            return [] if self._content.whole() else [TextPart("", origin=self._origin)]
+        paragraph = bool(self._content.whole())
+        if paragraph:
+            self._content.part()
+        self._content.add(text)
+        return [TextPart(text, paragraph=paragraph, origin=self._origin)]
+
+    def _record(self) -> dict[str, Any] | None:
+        """What of the message as a whole has to be known for the next request."""
+        kept = {
+            name: value
+            for name in ("container", "stop_details")
+            if isinstance(value := self._end.get(name) or self._message.get(name), dict)
+        }
+        return {PROVIDER: mended_json(kept) if self._halved else kept} if kept else None
+
+    def _check_not_lost(self, parts: list[Part]) -> None:
+        """An empty answer is one only if nothing was there that could not be read."""
+        unknown = sorted({block.kind[:80] for block in self._blocks if block.is_unknown})
+        if not unknown:
+            return
+        if all(isinstance(part, ProviderCall) for part in parts):
+            raise ModelBehaviorError(
+                f"the answer has no text and no call of a tool, only blocks of these types: "
+                f"{', '.join(unknown)}; Kern does not act on them"
+            )
+        logger.warning("parts of an answer that Kern does not act on: %s", ", ".join(unknown))
+
+
+def _usage(usage: Any) -> Usage:
+    """What the answer has cost, by Kern's rule: Anthropic counts what is cached beside `input_tokens`."""
+    read, written = count(usage, "cache_read_input_tokens"), count(usage, "cache_creation_input_tokens")
+    sent, said = count(usage, "input_tokens") + read + written, count(usage, "output_tokens")
+    details = usage.get("output_tokens_details") if isinstance(usage, dict) else None
+    return Usage(
+        input_tokens=sent,
+        output_tokens=said,
+        total_tokens=sent + said,
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=min(count(details, "thinking_tokens"), said),
+        requests=1,
+    )

@@ -1,0 +1,139 @@
+"""Kern's request as the body of `POST /v1/messages`: pure, but for files that media name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kern._json import json_bytes
+from kern.errors import UsageError
+from kern.messages import CacheMark, Media, Message
+from kern.models.anthropic._caching import put_mark, settle_marks
+from kern.models.anthropic._conversation import Blocks, Conversation, lacks_thinking, text_of_parts
+from kern.models.anthropic._schema import StrictBudget
+from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
+
+_SYSTEM = ("system", "developer")
+_UNIONS = ("oneOf", "allOf", "anyOf")
+_FORCED = {"required": "any", "auto": "auto", "none": "none"}
+
+
+@dataclass(slots=True, frozen=True)
+class Options:
+    """What of a model's settings the encoding of a request depends on.
+
+    Args:
+        cache: The automatic cache marks; None: none.
+        citations: Documents may be cited.
+        thinking: As the service takes it; None: not said.
+        parallel: Whether several calls may be made in a turn; None: not said.
+        strict: Strict schemas are enforced; False once the service has refused them.
+    """
+
+    cache: CacheMark | None = "5m"
+    citations: bool = False
+    thinking: Mapping[str, Any] | None = None
+    parallel: bool | None = None
+    strict: bool = True
+
+
+def encode(request: ModelRequest, options: Options) -> dict[str, Any]:
+    """The parts of the body that the request decides."""
+    strict = StrictBudget() if options.strict else None
+    answer, words = _format(request.response_format, strict)
+    conversation = Conversation(
+        citations=options.citations and request.response_format is None,  # which exclude each other
+        offered=[tool.name for tool in request.tools],
+    )
+    conversation.read(request.messages)
+    body: dict[str, Any] = {"messages": conversation.turns}
+    if system := _system(request.messages, words):
+        body["system"] = system
+    thinking = options.thinking
+    if thinking is not None and thinking.get("type") == "enabled" and lacks_thinking(conversation.turns):
+        thinking = None
+    if thinking is not None:
+        body["thinking"] = dict(thinking)
+    if request.tools:
+        body["tools"] = [_tool(tool, strict) for tool in request.tools]
+        if choice := _choice(request.tool_choice, options.parallel, thinking):
+            body["tool_choice"] = choice
+    elif conversation.called:  # a conversation with calls is taken with tools only
+        body["tools"] = [{"name": name, "input_schema": {"type": "object"}} for name in conversation.called]
+        body["tool_choice"] = {"type": "none"}
+    if answer is not None:
+        body["output_config"] = {"format": {"type": "json_schema", "schema": answer}}
+    settle_marks(body, options.cache)
+    return body
+
+
+def _system(messages: Sequence[Message], words: str | None) -> Blocks:
+    blocks: Blocks = []
+    for message in messages:
+        if message.role not in _SYSTEM:
+            continue
+        if any(isinstance(part, Media) for part in message.parts):
+            raise UsageError(
+                f"Claude models take images and files from the user, not in a {message.role} message"
+            )
+        if text := text_of_parts(message.parts):
+            blocks.append({"type": "text", "text": text})
+            if message.cache is not None:
+                put_mark(blocks, message.cache)
+    if words is not None:
+        blocks.append({"type": "text", "text": words})
+    return blocks
+
+
+def _format(
+    wanted: ResponseFormat | None, strict: StrictBudget | None
+) -> tuple[dict[str, Any] | None, str | None]:
+    """The schema of the answer that is enforced, or words that ask for it where it cannot be."""
+    if wanted is None:
+        return None, None
+    schema = strict.answer(wanted.schema) if strict is not None else None
+    if schema is not None:
+        return schema, None
+    told = json_bytes(wanted.schema).decode()
+    return None, f"Answer with one JSON value that follows this JSON schema, and with nothing else:\n{told}"
+
+
+def _tool(tool: ToolDefinition, strict: StrictBudget | None) -> dict[str, Any]:
+    data: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        data["description"] = tool.description
+    schema = strict.tool(tool.parameters) if tool.strict and strict is not None else None
+    data["input_schema"] = schema or _plain_schema(tool.parameters)
+    if schema is not None:
+        data["strict"] = True
+    if tool.cache is not None:
+        put_mark([data], tool.cache)
+    return data
+
+
+def _plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema that need not be followed to the letter: its root is an object, and no choice of several."""
+    if schema.get("type") == "object" and not any(keyword in schema for keyword in _UNIONS):
+        return dict(schema)
+    return {**{name: value for name, value in schema.items() if name not in _UNIONS}, "type": "object"}
+
+
+def _choice(
+    wanted: str | Mapping[str, Any] | None, parallel: bool | None, thinking: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    choice: dict[str, Any]
+    if wanted is None:
+        if parallel is None:
+            return None
+        choice = {"type": "auto"}
+    elif isinstance(wanted, str):
+        choice = {"type": _FORCED.get(wanted, "auto")}
+    else:
+        choice = {"type": "tool", "name": wanted["name"]}
+    thinks = thinking is not None and thinking.get("type") != "disabled"
+    if thinks and choice["type"] in ("any", "tool"):  # the service lets no model think that has to call
+        choice = {"type": "auto"}
+    if parallel is not None and choice["type"] != "none":
+        choice["disable_parallel_tool_use"] = not parallel
+    return choice

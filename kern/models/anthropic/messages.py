@@ -1,0 +1,219 @@
+"""Anthropic's Messages API."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, Final, Literal
+
+import httpx
+
+from kern._log import named
+from kern._secrets import Masked
+from kern.errors import ModelBadRequestError, UsageError
+from kern.messages import CacheMark, Message, ReasoningPart
+from kern.models._body import Reader
+from kern.models._extra import SYSTEM, Extras
+from kern.models._http_model import HttpModel, endpoint
+from kern.models.anthropic._blocks import PROVIDER
+from kern.models.anthropic._decode import MessagesReader
+from kern.models.anthropic._encode import Options, encode
+from kern.models.base import DeltaSink, ModelRequest, ModelResponse
+
+log: Final = named("kern.models")
+
+VERSION = "2023-06-01"
+"""The version of the API, of which there has been no other since."""
+
+_LEAST_BUDGET = 1024
+_ANSWER_TOKENS = 16_384
+# Older models, whose longest answer is shorter.
+_SHORT_ANSWERS = (
+    (re.compile(r"claude-(3-(opus|sonnet|haiku)|2|instant)"), 4096),
+    (re.compile(r"claude-3-5"), 8192),
+)
+# Models that enforce no schema: https://platform.claude.com/docs/en/build-with-claude/structured-outputs
+_UNSTRUCTURED = re.compile(r"claude-(2|3|instant|(opus|sonnet)-4(-0|[-@]20\d{6})?(?![-.]?\d))")
+# "Schemas contains too many parameters with union types", "The compiled grammar is too large", and the like.
+_SCHEMA_REFUSED = re.compile(
+    r"grammar|too many (strict|optional|parameters)|schemas? (contains?|is) too", re.IGNORECASE
+)
+_SIGNATURE_REFUSED = re.compile(r"invalid `?signature|`?(redacted_)?thinking`? blocks?", re.IGNORECASE)
+
+
+@dataclass(eq=False, repr=False)
+class AnthropicMessages(HttpModel):
+    """A Claude model behind Anthropic's Messages API, or behind a server that speaks it.
+
+    Args:
+        id: The model's name, such as "claude-sonnet-4-6".
+        api_key: None: the environment variable ANTHROPIC_API_KEY, read at each request. A server other than
+            Anthropic's own is asked without a key if there is none.
+        base_url: None: the variable ANTHROPIC_BASE_URL, or Anthropic itself. With or without "/v1".
+        timeout: Seconds of silence after which a request is given up, while it is sent and while its answer
+            is waited for; None: 600. Connecting gets 10.
+        total_timeout: Seconds that a request may take as a whole, its repetitions and the pauses between them
+            included, however much comes in that time; None: any.
+        max_retries: How often a failed request is repeated, where that makes sense: an overloaded service
+            (529) and a stream that breaks off are, an answer that was cut at max_output_tokens is not.
+        default_headers: Further headers, such as "anthropic-beta"; they go before Kern's own. Those that are
+            not known to be harmless are as secret as the key.
+        max_line_bytes, max_answer_bytes: The longest line of a streamed answer, and the longest answer, that
+            is taken in, after decompression; None: any.
+        http_client: An `httpx.AsyncClient`, or one with its interface, used as it is and never closed. None:
+            clients that all models of an event loop share.
+        max_output_tokens: The longest answer, thinking included; the service wants one in every request.
+            None: 16,384 tokens beside those of a thinking budget, or what an older model can.
+        temperature, top_p, top_k: Sampling, for models that take it.
+        stop: Texts that end the answer.
+        thinking: "adaptive": the model decides when to think; a number: tokens that it may think, at least
+            1,024; "disabled"; None leaves it to the service. A model that thinks cannot be made to call a
+            tool: a `tool_choice` that forces a call is "auto" for it.
+        show_thinking: Whether thinking is told in words, or only signed; None leaves it to the service.
+        reasoning_effort: "low", "medium", "high", "xhigh" or "max", as the model allows.
+        parallel_tool_calls: False: at most one call per turn.
+        cache: How long the service keeps the beginning of a prompt that the next request repeats: marks
+            behind the tools and the system text, and at the end of the conversation. "5m", "1h", or None: no
+            marks but those of messages, tools and files (`cache=...`). Of all marks, the last four count.
+        citations: Answers may cite the documents of the prompt. Not together with an `output_schema`.
+        structured_output: "native": the model enforces a schema; one that is known by its name to enforce
+            none gives the answer by a "tool". Schemas that the service cannot enforce are asked for in words;
+            tools that it cannot be strict with are not strict.
+        service_tier: "auto" or "standard_only".
+        extra_body: Added to the request's body. The list "tools" is added to that of the request;
+            "output_config", "thinking" and "metadata" are merged into its own; other keys go before what the
+            settings say.
+        good_ends: Further stop reasons that say that an answer is whole.
+
+    Raises:
+        UsageError: A setting that cannot work.
+    """
+
+    id: str = "claude-sonnet-4-6"
+    _: KW_ONLY
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop: str | Sequence[str] | None = None
+    thinking: Literal["adaptive", "disabled"] | int | None = None
+    show_thinking: bool | None = None
+    reasoning_effort: str | None = None
+    parallel_tool_calls: bool | None = None
+    cache: CacheMark | None = "5m"
+    citations: bool = False
+    structured_output: Literal["native", "tool", "none"] = "native"
+    service_tier: Literal["auto", "standard_only"] | None = None
+
+    provider = PROVIDER
+    example_id = "claude-sonnet-4-6"
+    default_base_url = "https://api.anthropic.com/v1"
+    base_url_variable = "ANTHROPIC_BASE_URL"
+    key_variables = ("ANTHROPIC_API_KEY",)
+    needs_key = "anthropic.com"
+    extras = Extras({"system": SYSTEM}, ("tools",), ("output_config", "thinking", "metadata"))
+
+    _strict: bool = field(default=True, init=False)
+
+    def __post_init__(self, api_key: str | None) -> None:
+        super().__post_init__(api_key)
+        if self.structured_output == "native" and _UNSTRUCTURED.search(self.id):
+            self.structured_output = "tool"
+        budget = self.thinking
+        if isinstance(budget, bool) or (isinstance(budget, int) and budget < _LEAST_BUDGET):
+            raise UsageError(f"a thinking budget is {_LEAST_BUDGET} tokens or more, not {budget!r}")
+        if isinstance(budget, str) and budget not in ("adaptive", "disabled"):
+            raise UsageError(f"thinking is 'adaptive', 'disabled' or a number of tokens, not {budget!r}")
+        longest = self.max_output_tokens
+        if isinstance(budget, int) and longest is not None and longest <= budget:
+            raise UsageError(
+                f"max_output_tokens ({longest}) includes thinking, and is more than its budget ({budget})"
+            )
+        if self.cache not in (None, "5m", "1h"):
+            raise UsageError(f"cache is '5m', '1h' or None, not {self.cache!r}")
+
+    async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
+        """Answer one request; see `Model.respond`."""
+        for _ in range(2):
+            try:
+                return await super().respond(request, sink)
+            except ModelBadRequestError as error:
+                plainer = self._plainer(request, error)
+                if plainer is None:
+                    raise
+                request = plainer
+        return await super().respond(request, sink)
+
+    def _plainer(self, request: ModelRequest, error: ModelBadRequestError) -> ModelRequest | None:
+        """The request without what was refused; None if that is none of what can be left out."""
+        text = str(error)
+        wants_schema = request.response_format is not None or any(tool.strict for tool in request.tools)
+        if self._strict and wants_schema and _SCHEMA_REFUSED.search(text):
+            self._strict = False
+            log.warning("%r: %s; asked again without strict schemas", self, error)
+            return request
+        # Of another account, say, or of a conversation whose beginning has changed since.
+        if _SIGNATURE_REFUSED.search(text):
+            messages = [_without_reasoning(message) for message in request.messages]
+            if messages != list(request.messages):
+                log.warning("%r: %s; asked again without earlier thinking", self, error)
+                return replace(request, messages=messages)
+        return None
+
+    def _payload(self, request: ModelRequest, base_url: httpx.URL) -> dict[str, Any]:
+        options = Options(
+            cache=self.cache,
+            citations=self.citations,
+            thinking=self._thinking(),
+            parallel=self.parallel_tool_calls,
+            strict=self._strict,
+        )
+        body = {"model": self.id, "max_tokens": self._longest_answer(), **encode(request, options)}
+        for name in ("temperature", "top_p", "top_k", "service_tier"):
+            if (value := getattr(self, name)) is not None:
+                body[name] = value
+        if self.stop is not None:
+            body["stop_sequences"] = [self.stop] if isinstance(self.stop, str) else list(self.stop)
+        if self.reasoning_effort is not None:
+            body.setdefault("output_config", {})["effort"] = self.reasoning_effort
+        if request.stream:
+            body["stream"] = True
+        return body
+
+    def _thinking(self) -> dict[str, Any] | None:
+        wanted = self.thinking
+        if wanted is None or wanted == "disabled":
+            return None if wanted is None else {"type": "disabled"}
+        said: dict[str, Any] = {"type": "adaptive"}
+        if isinstance(wanted, int):
+            said = {"type": "enabled", "budget_tokens": wanted}
+        if self.show_thinking is not None:
+            said["display"] = "summarized" if self.show_thinking else "omitted"
+        return said
+
+    def _longest_answer(self) -> int:
+        if self.max_output_tokens is not None:
+            return self.max_output_tokens
+        most = next((most for names, most in _SHORT_ANSWERS if names.search(self.id)), _ANSWER_TOKENS)
+        return most + (self.thinking if isinstance(self.thinking, int) else 0)
+
+    def _reader(self, request: ModelRequest, sink: DeltaSink | None, *, streamed: bool) -> Reader:
+        return MessagesReader(self.id, sink, streamed=streamed, ends=self._ends)
+
+    def _endpoint(self, base_url: httpx.URL, request: ModelRequest) -> httpx.URL:
+        return endpoint(
+            base_url, "/messages" if base_url.path.rstrip("/").endswith("/v1") else "/v1/messages"
+        )
+
+    def _authorization(self, key: Masked) -> dict[str, str]:
+        return {"x-api-key": key}
+
+    def _own_headers(self, request: ModelRequest) -> dict[str, str]:
+        return {"anthropic-version": VERSION}
+
+
+def _without_reasoning(message: Message) -> Message:
+    if not any(isinstance(part, ReasoningPart) for part in message.parts):
+        return message
+    return replace(message, parts=[part for part in message.parts if not isinstance(part, ReasoningPart)])
