@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, fields, replace
 from enum import Enum
 from typing import Any, ClassVar, Final, Literal, TypeVar, get_args
@@ -25,8 +25,11 @@ class _Unset(Enum):
 
 _UNSET: Final[Any] = _Unset.UNSET
 C = TypeVar("C")
-# Under another name, so that type checkers let `dataclasses.replace` set the views, too, as it can.
-_record: Callable[[type[C]], type[C]] = dataclass(slots=True, init=False, repr=False)
+
+
+def _record(cls: type[C]) -> type[C]:
+    """A dataclass, under another name: type checkers then let `dataclasses.replace` set the views, too."""
+    return dataclass(slots=True, init=False, repr=False)(cls)
 
 
 @_record
