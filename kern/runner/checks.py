@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import tzinfo
 from operator import attrgetter
 from typing import Any, get_args
@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from kern._habits import KEYWORDS
 from kern.db.base import Db
 from kern.errors import UsageError
-from kern.messages import MEDIA, ROLES, Media, Message
+from kern.messages import MEDIA, ROLES, Message
 from kern.models.base import Model
 from kern.run.events import RunEvent, TeamRunEvent
 from kern.runtime.request import OnDuplicate
@@ -62,20 +62,20 @@ _seen_kinds: set[tuple[type, ...]] = set()
 _MOST_KINDS = 1000
 
 
-def check_run(options: Any) -> None:
-    """See that what a run is told is what it has to be.
+def check_run(given: Mapping[str, Any]) -> None:
+    """See that what a run is told, by keyword, is what it has to be.
 
     Raises:
         UsageError: Something is not.
     """
-    check_id("run_id", options.run_id)
-    if options.on_duplicate not in _ON_DUPLICATE:
-        raise UsageError(f"on_duplicate is one of {', '.join(_ON_DUPLICATE)}, not {options.on_duplicate!r}")
-    if options.run_id is None and options.on_duplicate != "raise":
-        raise UsageError(f"on_duplicate={options.on_duplicate!r} needs a run_id of your own")
-    _check_common(options)
-    for name, kind in MEDIA.items():
-        _check_media(name, kind, getattr(options, name))
+    for name, value in given.items():
+        if value is not None and name in _RUN_CHECKS:
+            _RUN_CHECKS[name](name, value)
+    on_duplicate = given.get("on_duplicate", "raise")
+    if on_duplicate not in _ON_DUPLICATE:
+        raise UsageError(f"on_duplicate is one of {', '.join(_ON_DUPLICATE)}, not {on_duplicate!r}")
+    if on_duplicate != "raise" and given.get("run_id") is None:
+        raise UsageError(f"on_duplicate={on_duplicate!r} needs a run_id of your own")
 
 
 def needs_stream(stream_events: bool | None, yield_run_output: bool) -> None:
@@ -95,7 +95,11 @@ def check_definition(definition: Any) -> None:
         UsageError: One is not; said here, since what comes of it later names no parameter.
     """
     check_id("id", definition.id)
-    _check_common(definition)
+    own = _own_of(definition)
+    if tuple(map(type, own)) != _NOTHING_OF_ITS_OWN:
+        for given, (name, check) in zip(own, _OWN_CHECKS.items(), strict=True):
+            if given is not None:
+                check(name, given)
     if definition.db is not None and not isinstance(definition.db, Db):
         raise UsageError(f"db takes a database, such as SqliteDb('agents.db'), not {definition.db!r}")
     kinds = tuple(map(type, _kinds_of(definition)))
@@ -216,26 +220,14 @@ def check_page(limit: Any, before: Any, key: type) -> None:
         raise UsageError(f"before takes {what} of the page before, not {before!r}")
 
 
-def _check_common(given: Any) -> None:
-    """What a constructor and a run both take."""
-    check_id("session_id", given.session_id)
-    check_id("user_id", given.user_id)
-    check_seconds("timeout", given.timeout)
-    check_limits(given.usage_limits)
-    if given.dependencies is not None and not isinstance(given.dependencies, Mapping):
-        raise UsageError(f"dependencies takes a dict, not {type(given.dependencies).__name__}")
-    if given.metadata is not None:
-        _check_metadata(given.metadata)
-
-
-def check_limits(limits: Any) -> None:
+def check_limits(name: str, limits: Any) -> None:
     """See that limits are None, or `UsageLimits`.
 
     Raises:
         UsageError: They are neither.
     """
     if limits is not None and not isinstance(limits, UsageLimits):
-        raise UsageError(f"usage_limits takes UsageLimits(requests=..., ...), not {type(limits).__name__}")
+        raise UsageError(f"{name} takes UsageLimits(requests=..., ...), not {type(limits).__name__}")
 
 
 def check_id(name: str, value: Any) -> None:
@@ -256,17 +248,40 @@ def check_id(name: str, value: Any) -> None:
         raise UsageError(f"{name} holds half a surrogate pair, which no database can store") from None
 
 
-def _check_metadata(metadata: Any) -> None:
-    if not isinstance(metadata, Mapping):
-        raise UsageError(f"metadata takes a dict, not {type(metadata).__name__}")
+def _check_dependencies(name: str, given: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise UsageError(f"{name} takes a dict, not {type(given).__name__}")
+
+
+def _check_metadata(name: str, given: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise UsageError(f"{name} takes a dict, not {type(given).__name__}")
     try:
-        to_json(dict(metadata))
+        to_json(dict(given))
     except ValueError as error:
-        raise UsageError(f"metadata is kept with the run, as JSON: {error}") from error
+        raise UsageError(f"{name} is kept with the run, as JSON: {error}") from error
 
 
-def _check_media(name: str, kind: type[Media], given: Any) -> None:
-    if given is None:
-        return
+def _check_media(name: str, given: Any) -> None:
+    kind = MEDIA[name]
     if not isinstance(given, Sequence) or not all(isinstance(item, kind) for item in given):
         raise UsageError(f"{name} takes a list of {kind.__name__}(url=... | content=... | filepath=...)")
+
+
+_OWN_CHECKS: Mapping[str, Callable[[str, Any], None]] = {
+    "session_id": check_id,
+    "user_id": check_id,
+    "timeout": check_seconds,
+    "usage_limits": check_limits,
+    "dependencies": _check_dependencies,
+    "metadata": _check_metadata,
+}
+"""What a constructor and a run both take."""
+
+_RUN_CHECKS: Mapping[str, Callable[[str, Any], None]] = {
+    **_OWN_CHECKS,
+    "run_id": check_id,
+    **dict.fromkeys(MEDIA, _check_media),
+}
+_own_of = attrgetter(*_OWN_CHECKS)
+_NOTHING_OF_ITS_OWN = (type(None),) * len(_OWN_CHECKS)

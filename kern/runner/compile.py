@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import is_
 from typing import Any
 
 from kern._ids import new_id
@@ -154,14 +155,21 @@ def state_spec(definition: Definition) -> StateSpec:
     Raises:
         UsageError: Members want to see the state as something else.
     """
+    given = (definition.session_state, definition.state_migrations, definition.merge)
+    known = definition._kept_state
+    if known is not None and all(map(is_, given, known[0])):
+        return known[1]
     state_type = state_type_of(definition.session_state)
     check_state_type(definition, state_type)
-    return StateSpec(
+    made = StateSpec(
         default=partial(default_state, definition),
         state_type=state_type,
         migrations=definition.state_migrations,
         policies=definition.merge or {},
     )
+    if definition._kept is not None and not definition._has_members:  # whose states may change, unseen
+        definition._kept_state = given, made
+    return made
 
 
 def check_state_type(

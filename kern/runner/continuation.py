@@ -39,7 +39,7 @@ class Continuation:
         check_id("run_id", self.run_id)
         check_id("user_id", self.user_id)
         check_seconds("timeout", self.timeout)
-        check_limits(self.usage_limits)
+        check_limits("usage_limits", self.usage_limits)
         for answer in self.requirements or ():
             if not isinstance(answer, RunRequirement):
                 raise UsageError(
@@ -68,15 +68,17 @@ async def continuation(
     user_id = call.user_id
     if user_id is None and run_response is not None:
         user_id = run_response.user_id
-    options = RunOptions(
-        run_id=run_id,
-        session_id=row.session_id,
-        user_id=user_id,
-        dependencies=call.dependencies,
-        output_schema=call.output_schema,
-        timeout=call.timeout,
-        usage_limits=call.usage_limits,
-        debug_mode=call.debug_mode,
+    options = RunOptions.of(
+        {
+            "run_id": run_id,
+            "session_id": row.session_id,
+            "user_id": user_id,
+            "dependencies": call.dependencies,
+            "output_schema": call.output_schema,
+            "timeout": call.timeout,
+            "usage_limits": call.usage_limits,
+            "debug_mode": call.debug_mode,
+        }
     )
     asked = request(definition, RunInput(value=None, messages=[]), options)
     with reading(row):

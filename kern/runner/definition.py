@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 
 import pydantic
@@ -35,7 +36,7 @@ from kern.runtime.request import OnBusy
 from kern.runtime.run_tree import RunnerSpec
 from kern.state.merge import Policies, policy_path
 from kern.state.model_state import initial_state
-from kern.state.state_spec import Migration
+from kern.state.state_spec import Migration, StateSpec
 from kern.tools import Tool
 from kern.tools.arguments import load_pydantic
 from kern.usage import UsageLimits
@@ -46,6 +47,55 @@ log: Final = named("kern")
 
 _ON_BUSY = get_args(OnBusy)
 _mutex = threading.Lock()
+
+_parts_of = attrgetter(
+    *("id", "name", "model", "tools", "tool_hooks", "pre_hooks", "post_hooks", "tool_choice"),
+    *("tool_call_limit", "max_requests", "retries", "delay_between_retries", "exponential_backoff"),
+    *("fallback_models", "add_history_to_context", "num_history_runs", "num_history_messages"),
+    *("max_tool_calls_from_history", "add_session_state_to_context", "add_dependencies_to_context"),
+    *("enable_session_summaries", "session_summary_model", "enable_agentic_state", "read_chat_history"),
+    *("input_schema", "output_schema", "use_json_mode", "parser_model", "output_model"),
+)
+"""What a spec is made of. What a run looks up itself, such as `instructions`, is not among it."""
+
+
+class KeptSpec:
+    """What was made of an agent for a run, for its next ones, as long as nothing that it was made of changes.
+
+    Args:
+        definition: The agent.
+        inherited: The model that it was given.
+        spec: What was made.
+    """
+
+    __slots__ = ("_inherited", "_lists", "_parts", "spec")
+
+    def __init__(self, definition: Definition, inherited: Model | None, spec: RunnerSpec) -> None:
+        self.spec = spec
+        self._inherited = inherited
+        self._parts = _parts_of(definition)
+        self._lists = [(part, [*part]) for part in self._parts if isinstance(part, list)]
+
+    @classmethod
+    def of(cls, definition: Definition, inherited: Model | None, spec: RunnerSpec) -> KeptSpec | None:
+        """None where a part may come to mean something else, unseen: a name that the environment explains, or
+        what is changed in its inside.
+        """
+        models = (definition.session_summary_model, definition.parser_model, definition.output_model)
+        named = (definition.model or inherited, *models, *(definition.fallback_models or ()))
+        insides = (definition.tool_choice, definition.output_schema)
+        if named[0] is None or any(isinstance(one, str) for one in named):
+            return None
+        return None if any(isinstance(one, Mapping) for one in insides) else cls(definition, inherited, spec)
+
+    def fits(self, definition: Definition, inherited: Model | None) -> bool:
+        """Nothing has changed: the parts are the same objects, and the lists hold the same ones."""
+        if inherited is not self._inherited or not all(map(is_, _parts_of(definition), self._parts)):
+            return False
+        for part, held in self._lists:
+            if len(part) != len(held) or not all(map(is_, part, held)):
+                return False
+        return True
 
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True, weakref_slot=True)
@@ -136,6 +186,8 @@ class Definition:
     _session_logged: bool = field(default=False, init=False)
     _memory: InMemoryDb | None = field(default=None, init=False)
     _compiled: Compiled | None = field(default=None, init=False)
+    _kept: KeptSpec | Literal["soon"] | None = field(default=None, init=False)
+    _kept_state: tuple[tuple[Any, ...], StateSpec] | None = field(default=None, init=False)
 
     if not TYPE_CHECKING:  # which knows the keywords from __init__
 
@@ -200,7 +252,13 @@ class Definition:
         """The attributes of a copy: those of a subclass of the application's, and those that are slots."""
         self._session_of_its_own()
         given: Any = object.__getstate__(self)
-        return given[0], {**given[1], "_memory": memory, "_compiled": None}
+        return given[0], {
+            **given[1],
+            "_memory": memory,
+            "_compiled": None,
+            "_kept": None,
+            "_kept_state": None,
+        }
 
     def _session_of_its_own(self) -> str:
         """A random id, made when it is first asked for: it is a third of what making an agent costs."""
@@ -214,6 +272,8 @@ class Definition:
     def _spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
         """What the engine is told of this agent or team for one run."""
         raise NotImplementedError
+
+    _has_members: ClassVar[bool] = False
 
     def _known_members(self) -> Mapping[str, Definition]:
         """The members by id, as far as they are known before a run."""

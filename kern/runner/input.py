@@ -28,6 +28,9 @@ def run_input(input: Input, schema: type[pydantic.BaseModel] | None, options: Ru
         InputCheckError: It does not fit.
         UsageError: It is nothing that a run takes, or empty.
     """
+    media_given = options.images or options.audio or options.videos or options.files
+    if type(input) is str and schema is None and not media_given and input.strip():
+        return RunInput(value=input, messages=[Message("user", input)])
     input = checked_input(schema, input)
     try:
         messages, value = _messages(input), as_json(input)

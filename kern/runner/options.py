@@ -107,8 +107,15 @@ class RunOptions:
     usage_limits: UsageLimits | None = None
     debug_mode: bool | None = None
 
-    def __post_init__(self) -> None:
-        check_run(self)
+    @property
+    def leaves_the_spec(self) -> bool:
+        """They say nothing of who runs, only on which terms."""
+        return (
+            self.output_schema is None
+            and self.add_history_to_context is None
+            and self.add_session_state_to_context is None
+            and self.add_dependencies_to_context is None
+        )
 
     @classmethod
     def of(cls, keywords: RunKeywords) -> RunOptions:
@@ -118,8 +125,12 @@ class RunOptions:
             TypeError: There is no such keyword.
             UsageError: A value cannot be what its keyword takes.
         """
-        check_keywords("a run", keywords, cls.__dataclass_fields__)
+        if not keywords.keys() <= _NAMES:
+            check_keywords("a run", keywords, _NAMES)
+        check_run(keywords)
         return cls(**keywords)
 
+
+_NAMES = RunOptions.__dataclass_fields__.keys()
 
 NO_OPTIONS = RunOptions()

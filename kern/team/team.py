@@ -221,6 +221,7 @@ class Team(
         self._known_members()
 
     _output_type: ClassVar[type[AnyRunOutput]] = TeamRunOutput
+    _has_members: ClassVar[bool] = True
 
     def _spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
         model = model_of(self, inherited_model)
