@@ -85,7 +85,7 @@ def check_body(body: Mapping[str, Any], model: str) -> None:
         if field in config:
             if not as_json:
                 raise Refused(400, "Unable to submit request because controlled generation needs a mime type")
-            _check_schema(config[field], field, f"generation_config.{field}")
+            check_schema(config[field], field, f"generation_config.{field}")
 
 
 def _check_thinking(config: Mapping[str, Any], model: str) -> None:
@@ -124,36 +124,62 @@ def functions_of(body: Mapping[str, Any]) -> list[ToolDefinition]:
                 raise Refused(400, f"{path}: only one of parameters and parameters_json_schema can be set.")
             schema = declared[given[0]] if given else {}
             if given:
-                _check_schema(schema, given[0], f"{path}.{given[0]}")
+                check_schema(schema, given[0], f"{path}.{given[0]}")
             found[name] = ToolDefinition(name, declared.get("description") or "", schema)
     return list(found.values())
 
 
-def _check_schema(schema: Any, field: str, path: str) -> None:
+def check_schema(schema: Any, field: str, path: str) -> None:
+    """Refuse a schema with unknown keywords, or one that recurses through what is required."""
+    _check_keywords(schema, field, path)
+    definitions = schema.get("$defs") if isinstance(schema, dict) else None
+    for name, part in (definitions or {}).items():
+        if _leads_to(part, name, definitions or {}, frozenset()):
+            raise Refused(400, f"{path}: the schema is recursive through required properties.")
+
+
+def _leads_to(schema: Any, name: str, definitions: Mapping[str, Any], seen: frozenset[str]) -> bool:
+    """Whether what is required in a schema leads to the definition `name`."""
+    if not isinstance(schema, dict):
+        return False
+    if isinstance(reference := schema.get("$ref"), str):
+        target = reference.rpartition("/")[2]
+        if target == name:
+            return True
+        return target not in seen and _leads_to(definitions.get(target), name, definitions, seen | {target})
+    properties = schema.get("properties") or {}
+    ahead = [properties.get(key) for key in schema.get("required") or ()]
+    ahead += [schema.get("items"), *(schema.get("anyOf") or ()), *(schema.get("prefixItems") or ())]
+    return any(_leads_to(part, name, definitions, seen) for part in ahead)
+
+
+def _check_keywords(schema: Any, field: str, path: str) -> None:
     by_json = field.endswith("JsonSchema")
     known = _JSON_SCHEMA if by_json else _OPENAPI
     if not isinstance(schema, dict):
         return
     for name in schema:
         if name not in known:
-            text = f"Invalid JSON payload received. Unknown name \"{name}\" at '{path}': Cannot find field."
-            raise Refused(400, text)
+            raise _unknown(name, path)
     if "$ref" in schema and any(not name.startswith("$") for name in schema):
         raise Refused(400, f"{path}: if $ref is set, no other properties may be set.")
     if not by_json and isinstance(schema.get("type"), list):
-        raise Refused(
-            400,
-            f"Invalid JSON payload received. Unknown name \"type\" at '{path}': Proto field is "
-            "not repeating, cannot start list.",
-        )
+        text = f"Invalid JSON payload received. Unknown name \"type\" at '{path}': "
+        raise Refused(400, f"{text}Proto field is not repeating, cannot start list.")
     for group in ("properties", "$defs"):
         for name, part in (schema.get(group) or {}).items():
-            _check_schema(part, field, f"{path}.{group}[{name}]")
+            _check_keywords(part, field, f"{path}.{group}[{name}]")
     for group in ("anyOf", "oneOf", "prefixItems"):
         for at, part in enumerate(schema.get(group) or ()):
-            _check_schema(part, field, f"{path}.{group}[{at}]")
+            _check_keywords(part, field, f"{path}.{group}[{at}]")
     for group in ("items", "additionalProperties"):
-        _check_schema(schema.get(group), field, f"{path}.{group}")
+        _check_keywords(schema.get(group), field, f"{path}.{group}")
+
+
+def _unknown(name: str, path: str) -> Refused:
+    return Refused(
+        400, f"Invalid JSON payload received. Unknown name \"{name}\" at '{path}': Cannot find field."
+    )
 
 
 def check_turns(contents: list[dict[str, Any]], model: str) -> None:
@@ -179,8 +205,7 @@ def check_turns(contents: list[dict[str, Any]], model: str) -> None:
 def _check_part(part: dict[str, Any], path: str) -> None:
     for name in part:
         if name not in _PART:
-            text = f"Invalid JSON payload received. Unknown name \"{name}\" at '{path}': Cannot find field."
-            raise Refused(400, text)
+            raise _unknown(name, path)
     data = [name for name in part if name in (*_DATA, *_DATA_OF_TOOLS)]
     if len(data) != 1:
         text = "required oneof field 'data' must have one initialized field\n"

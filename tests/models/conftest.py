@@ -49,7 +49,10 @@ def sink() -> Sink:
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """No key and no address of the machine's own; retries follow at once."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "KERN_MODEL"):
+    for name in (
+        *("OPENAI_API_KEY", "OPENAI_BASE_URL", "KERN_MODEL", "GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        "GOOGLE_GEMINI_BASE_URL",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(_transport, "FIRST_DELAY", 0.0)
     monkeypatch.setattr(_body, "_TAIL_TICK", 0.01)
