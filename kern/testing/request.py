@@ -9,7 +9,7 @@ from typing import Any, Literal
 from kern.messages import Message
 from kern.models.base import ToolDefinition
 
-ProtocolName = Literal["responses", "chat", "gemini"]
+ProtocolName = Literal["responses", "chat", "anthropic", "gemini"]
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -17,8 +17,8 @@ class ReceivedRequest:
     """One request for an answer.
 
     Args:
-        protocol: "responses" (`POST /responses`), "chat" (`POST /chat/completions`) or "gemini"
-            (`POST /models/ID:generateContent` and `:streamGenerateContent`).
+        protocol: "responses" (`POST /responses`), "chat" (`POST /chat/completions`), "anthropic"
+            (`POST /messages`) or "gemini" (`POST /models/ID:generateContent` and `:streamGenerateContent`).
         path: The path as it was asked for.
         headers: The headers, their names in lower case.
         body: The JSON body as it came.

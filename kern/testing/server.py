@@ -14,7 +14,7 @@ from typing import NoReturn, Self, TypeAlias
 from pydantic_core import to_json
 
 from kern.errors import UsageError
-from kern.testing import _chat, _gemini, _gemini_decode, _responses
+from kern.testing import _anthropic, _anthropic_decode, _chat, _gemini, _gemini_decode, _responses
 from kern.testing._decode import decode_chat, decode_responses
 from kern.testing._http import HttpConnection, HttpRequest
 from kern.testing._refusal import Refused, bearer_key, check_key, error_body
@@ -40,12 +40,21 @@ _PROTOCOLS = (
         refusal=_gemini.refusal,
         headers=_gemini.google_headers,
     ),
+    WireProtocol(
+        "/messages".__eq__,
+        _anthropic_decode.decode,
+        _anthropic.stream,
+        _anthropic.whole,
+        key=_anthropic.given_key,
+        refusal=_anthropic.refusal,
+        headers=_anthropic.anthropic_headers,
+    ),
 )
 
 
 class ModelServer:
-    """A real HTTP server on 127.0.0.1 that speaks OpenAI's Responses and Chat Completions protocols, and
-    Google's Gemini API.
+    """A real HTTP server on 127.0.0.1 that speaks OpenAI's Responses and Chat Completions protocols,
+    Anthropic's Messages API and Google's Gemini API.
 
     It is driven by a script, whose answers are given in order, or by a function of the request:
 

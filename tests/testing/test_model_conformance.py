@@ -11,6 +11,7 @@ import pytest
 
 from kern.messages import Message
 from kern.models import DeltaSink, Model, ModelRequest, ModelResponse, _transport
+from kern.models.anthropic import AnthropicMessages
 from kern.models.google import Gemini
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.testing import FunctionModel, ModelServer, Reply, ScriptedModel
@@ -63,6 +64,19 @@ class TestGemini2(GeminiConformance):
 
 class TestGemini3(GeminiConformance):
     id = "gemini-3-pro"
+
+
+class TestAnthropicMessages(ProviderConformance):
+    @pytest.fixture
+    async def play(self, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Play]:
+        monkeypatch.setattr(_transport, "FIRST_DELAY", 0.0)
+        async with AsyncExitStack() as stack:
+
+            async def play(*answers: Reply) -> Model:
+                server = await stack.enter_async_context(ModelServer(answers))
+                return AnthropicMessages("m", base_url=server.base_url, api_key=self.api_key)
+
+            yield play
 
 
 async def hang(_: ModelRequest) -> NoReturn:

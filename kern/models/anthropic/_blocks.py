@@ -92,8 +92,9 @@ class Block:
         for name, value in delta.items():
             if name != "type":
                 before = self.data.get(name)
-                joined = isinstance(before, str) and isinstance(value, str)
-                self.data[name] = before + value if joined else value
+                if isinstance(before, str) and isinstance(value, str):
+                    value = before + value
+                self.data[name] = value
 
     def part(self) -> Part:
         """The block as a part of the message."""

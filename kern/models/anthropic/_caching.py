@@ -10,7 +10,7 @@ from kern.messages import CacheMark
 MOST_MARKS = 4
 """So many marks does the service take in one request."""
 
-_MARK = "cache_control"
+MARK = "cache_control"
 _UNMARKABLE = ("thinking", "redacted_thinking")
 
 
@@ -18,7 +18,7 @@ def put_mark(blocks: list[dict[str, Any]], mark: CacheMark) -> None:
     """Mark the last of the blocks that can bear a mark: that is, all up to there."""
     for block in reversed(blocks):
         if block.get("type") not in _UNMARKABLE and not block.get("defer_loading"):
-            block.setdefault(_MARK, {"type": "ephemeral", "ttl": mark})
+            block.setdefault(MARK, {"type": "ephemeral", "ttl": mark})
             return
 
 
@@ -34,20 +34,20 @@ def settle_marks(body: dict[str, Any], automatic: CacheMark | None) -> None:
             put_mark(body["messages"][-1]["content"], automatic)
     marked = list(_marked(body))
     for block in marked[:-MOST_MARKS]:  # the last ones hold the longest prompts
-        del block[_MARK]
+        del block[MARK]
     long = False
     for block in reversed(marked[-MOST_MARKS:]):  # one for an hour may not follow one for five minutes
-        long = long or block[_MARK]["ttl"] == "1h"
+        long = long or block[MARK]["ttl"] == "1h"
         if long:
-            block[_MARK]["ttl"] = "1h"
+            block[MARK]["ttl"] = "1h"
 
 
 def _marked(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The blocks that bear a mark, in the order of the prompt."""
     for block in (*body.get("tools", ()), *body.get("system", ())):
-        if _MARK in block:
+        if MARK in block:
             yield block
     for message in body["messages"]:
         for block in message["content"]:
-            if _MARK in block:
+            if MARK in block:
                 yield block

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from kern._json import json_bytes
 from kern.errors import UsageError
 from kern.messages import CacheMark, Media, Message
-from kern.models.anthropic._caching import put_mark, settle_marks
+from kern.models.anthropic._blocks import PROVIDER
+from kern.models.anthropic._caching import MARK, put_mark, settle_marks
 from kern.models.anthropic._conversation import Blocks, Conversation, lacks_thinking, text_of_parts
 from kern.models.anthropic._schema import StrictBudget
+from kern.models.anthropic.tools import CodeExecution, MCPServer, ToolSearch
 from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
 
 _SYSTEM = ("system", "developer")
@@ -45,6 +48,7 @@ def encode(request: ModelRequest, options: Options) -> dict[str, Any]:
     conversation = Conversation(
         citations=options.citations and request.response_format is None,  # which exclude each other
         offered=[tool.name for tool in request.tools],
+        mcp=any(isinstance(tool, MCPServer) for tool in request.server_tools),
     )
     conversation.read(request.messages)
     body: dict[str, Any] = {"messages": conversation.turns}
@@ -55,8 +59,8 @@ def encode(request: ModelRequest, options: Options) -> dict[str, Any]:
         thinking = None
     if thinking is not None:
         body["thinking"] = dict(thinking)
-    if request.tools:
-        body["tools"] = [_tool(tool, strict) for tool in request.tools]
+    if request.tools or request.server_tools:
+        _put_tools(body, request, strict)
         if choice := _choice(request.tool_choice, options.parallel, thinking):
             body["tool_choice"] = choice
     elif conversation.called:  # a conversation with calls is taken with tools only
@@ -97,6 +101,40 @@ def _format(
         return schema, None
     told = json_bytes(wanted.schema).decode()
     return None, f"Answer with one JSON value that follows this JSON schema, and with nothing else:\n{told}"
+
+
+def _put_tools(body: dict[str, Any], request: ModelRequest, strict: StrictBudget | None) -> None:
+    """The agent's tools and the service's, and what belongs to them."""
+    tools = [_tool(tool, strict) for tool in request.tools]
+    for search in request.server_tools:
+        if isinstance(search, ToolSearch):
+            for tool in tools:
+                if tool["name"] not in search.loaded:
+                    tool.pop(MARK, None)  # the two exclude each other
+                    tool["defer_loading"] = True
+    body["tools"] = [*tools, *(tool.definition() for tool in request.server_tools)]
+    if servers := [tool.server() for tool in request.server_tools if isinstance(tool, MCPServer)]:
+        body["mcp_servers"] = servers
+    if any(isinstance(tool, CodeExecution) for tool in request.server_tools):
+        container = _container(request.messages)
+        if container is not None:
+            body["container"] = container
+
+
+def _container(messages: Sequence[Message]) -> str | None:
+    """The id of the container in which the service has run code last; None if there is none any more."""
+    for message in reversed(messages):
+        kept = (message.provider_data or {}).get(PROVIDER)
+        container = kept.get("container") if isinstance(kept, Mapping) else None
+        if not isinstance(container, Mapping) or not isinstance(identity := container.get("id"), str):
+            continue
+        try:
+            expires = datetime.fromisoformat(str(container.get("expires_at")))
+        except ValueError:
+            return identity
+        gone = expires.tzinfo is None or expires <= datetime.now(UTC)
+        return None if gone else identity
+    return None
 
 
 def _tool(tool: ToolDefinition, strict: StrictBudget | None) -> dict[str, Any]:

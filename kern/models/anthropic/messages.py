@@ -12,13 +12,14 @@ import httpx
 from kern._log import named
 from kern._secrets import Masked
 from kern.errors import ModelBadRequestError, UsageError
-from kern.messages import CacheMark, Message, ReasoningPart
+from kern.messages import CacheMark, Media, Message, ReasoningPart
 from kern.models._body import Reader
 from kern.models._extra import SYSTEM, Extras
 from kern.models._http_model import HttpModel, endpoint
 from kern.models.anthropic._blocks import PROVIDER
 from kern.models.anthropic._decode import MessagesReader
 from kern.models.anthropic._encode import Options, encode
+from kern.models.anthropic.tools import API, AnthropicTool, MCPServer
 from kern.models.base import DeltaSink, ModelRequest, ModelResponse
 
 log: Final = named("kern.models")
@@ -26,6 +27,8 @@ log: Final = named("kern.models")
 VERSION = "2023-06-01"
 """The version of the API, of which there has been no other since."""
 
+_BETA = "anthropic-beta"
+_FILES_BETA = "files-api-2025-04-14"
 _LEAST_BUDGET = 1024
 _ANSWER_TOKENS = 16_384
 # Older models, whose longest answer is shorter.
@@ -107,6 +110,7 @@ class AnthropicMessages(HttpModel):
     service_tier: Literal["auto", "standard_only"] | None = None
 
     provider = PROVIDER
+    server_tool_api = API
     example_id = "claude-sonnet-4-6"
     default_base_url = "https://api.anthropic.com/v1"
     base_url_variable = "ANTHROPIC_BASE_URL"
@@ -198,6 +202,17 @@ class AnthropicMessages(HttpModel):
         most = next((most for names, most in _SHORT_ANSWERS if names.search(self.id)), _ANSWER_TOKENS)
         return most + (self.thinking if isinstance(self.thinking, int) else 0)
 
+    def _headers(self, base_url: httpx.URL, request: ModelRequest) -> tuple[dict[str, str], tuple[str, ...]]:
+        headers, secrets = super()._headers(base_url, request)
+        betas = [tool.beta for tool in request.server_tools if isinstance(tool, AnthropicTool) and tool.beta]
+        if any(_is_uploaded(media) for message in request.messages for media in message.media):
+            betas.append(_FILES_BETA)
+        if betas:
+            given = headers.get(_BETA, "").split(",")
+            headers[_BETA] = ",".join(dict.fromkeys(filter(None, (*given, *betas))))
+        tokens = [tool.token for tool in request.server_tools if isinstance(tool, MCPServer) and tool.token]
+        return headers, (*secrets, *tokens)
+
     def _reader(self, request: ModelRequest, sink: DeltaSink | None, *, streamed: bool) -> Reader:
         return MessagesReader(self.id, sink, streamed=streamed, ends=self._ends)
 
@@ -211,6 +226,11 @@ class AnthropicMessages(HttpModel):
 
     def _own_headers(self, request: ModelRequest) -> dict[str, str]:
         return {"anthropic-version": VERSION}
+
+
+def _is_uploaded(media: Media) -> bool:
+    """Whether a file is named by the id that Anthropic has given it."""
+    return media.id is not None and media.url is None and media.content is None and media.filepath is None
 
 
 def _without_reasoning(message: Message) -> Message:
