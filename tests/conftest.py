@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
 from kern.models.resolve import load
 from kern.tools.arguments import load_pydantic
+from tests.databases import SHARED, place_of
 from tests.postgres import NONE, Postgres, binaries, server
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and what they start would inherit that.
@@ -52,3 +54,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = [report for report in terminalreporter.getreports("skipped") if NONE in str(report.longrepr)]
     if skipped:
         terminalreporter.write_line(f"{len(skipped)} tests were not run: {NONE}")
+
+
+@pytest.fixture(params=SHARED)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database that several processes can use, for `tests.databases.opened`."""
+    return place_of(request.param, tmp_path, request)

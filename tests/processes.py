@@ -11,16 +11,21 @@ from pathlib import Path
 ROOT = str(Path(__file__).resolve().parents[1])
 
 
+def environment() -> dict[str, str]:
+    """This process's, in which programs can import the tests."""
+    path = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
 def start(program: str, *arguments: object) -> subprocess.Popen[str]:
     """Start `program`, Python source that may import `tests.played`; its output is a pipe, its input too."""
-    path = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program), *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path},
+        env=environment(),
     )
 
 

@@ -10,17 +10,16 @@ import pytest
 
 from kern import Agent, RunContext, RunStatus
 from kern.db.base import Db
-from kern.db.in_memory import InMemoryDb
-from kern.db.sqlite import SqliteDb
 from kern.errors import RunConflictError, SessionDeletedError, UsageError
 from kern.messages import Image
 from kern.runtime import deleting
 from kern.testing import FunctionModel, tool_call
+from tests.databases import KINDS, opener
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=KINDS)
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Db:
-    return InMemoryDb() if request.param == "memory" else SqliteDb(tmp_path / "a.db")
+    return opener(request, tmp_path)()
 
 
 class Gate:

@@ -18,11 +18,12 @@ from kern.db.sqlite import SqliteDb
 from kern.errors import InvalidStateError, SessionOwnershipError, StoreError, UsageError
 from kern.run.output import RunOutput
 from kern.testing import FunctionModel, ScriptedModel, tool_call
+from tests.databases import KINDS, opener
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=KINDS)
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Db:
-    return InMemoryDb() if request.param == "memory" else SqliteDb(tmp_path / "a.db")
+    return opener(request, tmp_path)()
 
 
 class Cart(BaseModel):

@@ -1,27 +1,26 @@
-"""Several processes at work on one session of one SQLite file: nothing is lost."""
+"""Several processes at work on one session of one database: nothing is lost."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kern.db.base import ChangeRow, RunRow, SessionRow
-from kern.db.sqlite import SqliteDb
 from kern.state.patch import apply
 from tests import processes
+from tests.databases import opened
 
 START: dict[str, Any] = {"items": [], "count": 0, "own": {}}
 
 WORKER = """
     import sys
     from tests.played import agent_with
-    from kern.db.sqlite import SqliteDb
     from kern.run import RunContext
     from kern.state.policies import add
+    from tests.databases import opened
 
     path, name, runs = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
@@ -34,7 +33,7 @@ WORKER = """
 
     agent = agent_with(
         work,
-        db=SqliteDb(db_file=path),
+        db=opened(path),
         session_id="one",
         session_state={"items": [], "count": 0, "own": {}},
         merge={"count": add},
@@ -50,15 +49,15 @@ WORKER = """
 """
 
 
-async def stored(path: Path) -> tuple[SessionRow, list[ChangeRow], list[RunRow]]:
-    db = await asyncio.to_thread(SqliteDb, db_file=str(path))
+async def stored(place: str) -> tuple[SessionRow, list[ChangeRow], list[RunRow]]:
+    db = opened(place)
     row = await db.load_session("one")
     assert row is not None
     return row, await db.load_changes("one"), await db.load_runs("one")
 
 
-def work_together(path: Path, number: int, runs: int) -> None:
-    workers = [processes.start(WORKER, path, f"p{n}", runs) for n in range(number)]
+def work_together(place: str, number: int, runs: int) -> None:
+    workers = [processes.start(WORKER, place, f"p{n}", runs) for n in range(number)]
     for worker in workers:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "ready\n"
@@ -68,7 +67,7 @@ def work_together(path: Path, number: int, runs: int) -> None:
         worker.stdin.flush()
     for worker in workers:
         processes.finish(worker, seconds=30 + runs)
-    row, changes, run_rows = asyncio.run(stored(path))
+    row, changes, run_rows = asyncio.run(stored(place))
     state = json.loads(row.state)
     names = [f"p{n}" for n in range(number)]
     assert state["own"] == dict.fromkeys(names, runs)
@@ -86,12 +85,12 @@ def work_together(path: Path, number: int, runs: int) -> None:
     assert replayed == state
 
 
-def test_two_processes_at_once_lose_nothing(tmp_path: Path) -> None:
-    work_together(tmp_path / "agents.db", 2, 25)
+def test_two_processes_at_once_lose_nothing(place: str) -> None:
+    work_together(place, 2, 25)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", [2, 4])
-def test_processes_at_once_for_a_hundred_runs_each_lose_nothing(tmp_path: Path, number: int) -> None:
-    work_together(tmp_path / "agents.db", number, 100)
+def test_processes_at_once_for_a_hundred_runs_each_lose_nothing(place: str, number: int) -> None:
+    work_together(place, number, 100)

@@ -5,14 +5,19 @@ What it has acknowledged is there, and what it has not is there whole or not at 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kern.db.base import RunRow
+from kern.runner.session_view import Session
 from tests import processes
+from tests.databases import opened
 from tests.runtime.victim import team_on
 
 NURSERY = """
@@ -45,38 +50,37 @@ NURSERY = """
 """
 
 
-def check(path: Path, acknowledged: set[str]) -> None:
+async def stored(place: str) -> tuple[Session[Any] | None, list[RunRow]]:
+    """What there is at one moment: a server may still be at the last statement of a killed process."""
+    db = opened(place)
+    row = None
+    while True:
+        before, runs, row = row, await db.load_runs("one", top_level=False), await db.load_session("one")
+        if row == before:
+            return await team_on(place).aget_session(), runs
+
+
+def check(place: str, acknowledged: set[str]) -> None:
     """The file is sound; every run in it is whole; no acknowledged one is missing."""
-    with sqlite3.connect(path) as raw:
-        assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    raw.close()
-    session = team_on(path).get_session()
+    if Path(place).exists():
+        with sqlite3.connect(place) as raw:
+            assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        raw.close()
+    session, runs = asyncio.run(stored(place))
     if session is None:  # killed before its first commit
         assert not acknowledged
         return
     state = session.state
-    runs = rows_of(path)
-    top = {run_id for run_id, parent, status in runs if parent is None and status == "COMPLETED"}
-    members = {parent for _, parent, status in runs if parent is not None and status == "COMPLETED"}
+    assert {run.status for run in runs} == {"COMPLETED"}
+    top = {run.run_id for run in runs if run.parent_run_id is None}
+    members = {run.parent_run_id for run in runs if run.parent_run_id is not None}
     assert acknowledged <= top
     assert top == members == set(state["runs"])
     assert state["count"] == len(top) == session.revision
 
 
-def rows_of(path: Path) -> list[tuple[str, str | None, str]]:
-    with sqlite3.connect(path) as raw:
-        (table,) = [
-            name
-            for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            if "run" in name
-        ]
-        rows = raw.execute(f"SELECT run_id, parent_run_id, status FROM {table}").fetchall()
-    raw.close()
-    return rows
-
-
-def survive(path: Path, kills: int) -> None:
-    nursery = processes.start(NURSERY, path, time.time_ns())
+def survive(place: str, kills: int) -> None:
+    nursery = processes.start(NURSERY, place, time.time_ns())
     acknowledged: set[str] = set()
     for _ in range(kills):
         assert nursery.stdin is not None
@@ -86,20 +90,19 @@ def survive(path: Path, kills: int) -> None:
         line = nursery.stdout.readline()
         assert line, nursery.communicate()[1]
         acknowledged.update(json.loads(line))
-        if path.exists():
-            check(path, acknowledged)
+        check(place, acknowledged)
     processes.finish(nursery)
     assert len(acknowledged) >= kills
-    output = team_on(path).run("go")
-    check(path, acknowledged | {output.run_id})
+    output = team_on(place).run("go")
+    check(place, acknowledged | {output.run_id})
 
 
 @pytest.mark.timeout(120)  # of work that takes a few seconds on an idle machine
-def test_a_process_killed_at_random_points_loses_no_acknowledged_run(tmp_path: Path) -> None:
-    survive(tmp_path / "agents.db", kills=20)
+def test_a_process_killed_at_random_points_loses_no_acknowledged_run(place: str) -> None:
+    survive(place, kills=20)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_process_killed_a_hundred_times_loses_no_acknowledged_run(tmp_path: Path) -> None:
-    survive(tmp_path / "agents.db", kills=100)
+def test_a_process_killed_a_hundred_times_loses_no_acknowledged_run(place: str) -> None:
+    survive(place, kills=100)

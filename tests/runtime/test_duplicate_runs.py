@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kern import Agent, RunContext, RunStatus, Team, tool
-from kern.db import InMemoryDb, SqliteDb
+from kern.db import SqliteDb
 from kern.db.base import Db
 from kern.errors import (
     KernError,
@@ -26,11 +26,13 @@ from kern.models.base import ModelRequest, ModelResponse
 from kern.run import RunCompletedEvent, RunErrorEvent
 from kern.runtime.lease import lease_of_run
 from kern.testing import FunctionModel, ScriptedModel, no_leaks, tool_call
+from tests import processes
+from tests.databases import KINDS, opener
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=KINDS)
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Db:
-    return InMemoryDb() if request.param == "memory" else SqliteDb(tmp_path / "a.db")
+    return opener(request, tmp_path)()
 
 
 class Shop:
@@ -273,9 +275,9 @@ def test_a_wrong_word_and_a_missing_id_are_refused() -> None:
 PROCESS = """
     import asyncio, sys
     from kern import Agent
-    from kern.db import SqliteDb
     from kern.errors import KernError
     from kern.testing import FunctionModel, tool_call
+    from tests.databases import opened
 
     async def charge() -> str:
         with open(sys.argv[2], "a") as file:
@@ -284,7 +286,7 @@ PROCESS = """
         return "charged"
 
     model = FunctionModel(lambda r: "done" if r.messages[-1].role == "tool" else tool_call("charge"))
-    agent = Agent(model=model, tools=[charge], db=SqliteDb(sys.argv[1]), session_id="s")
+    agent = Agent(model=model, tools=[charge], db=opened(sys.argv[1]), session_id="s")
     try:
         agent.run("x", run_id="R")
         print("COMPLETED")
@@ -293,15 +295,16 @@ PROCESS = """
 """
 
 
-def test_several_processes_with_one_id_act_once(tmp_path: Path) -> None:
+def test_several_processes_with_one_id_act_once(place: str, tmp_path: Path) -> None:
     arguments = [
         sys.executable,
         "-c",
         textwrap.dedent(PROCESS),
-        str(tmp_path / "a.db"),
+        place,
         str(tmp_path / "charged"),
     ]
-    processes = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    said = sorted(process.communicate()[0].strip() for process in processes)
+    env = processes.environment()
+    three = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=env) for _ in range(3)]
+    said = sorted(process.communicate()[0].strip() for process in three)
     assert said == ["COMPLETED", "RunConflictError", "RunConflictError"]
     assert (tmp_path / "charged").read_text() == "charged\n"

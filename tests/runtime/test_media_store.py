@@ -25,6 +25,7 @@ from kern.messages import Audio, File, Image, Media
 from kern.models.base import ModelRequest, ModelResponse
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.testing import FunctionModel, ModelServer, ScriptedModel, tool_call
+from tests.databases import KINDS, opener
 
 PNG = b"\x89PNG first"
 HASH = hashlib.sha256(PNG).hexdigest()
@@ -37,13 +38,10 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=KINDS)
 def reopened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Db]:
     """The database, as another object each time where that is possible."""
-    if request.param == "memory":
-        db = InMemoryDb()
-        return lambda: db
-    return lambda: SqliteDb(db_file=str(tmp_path / "kern.db"))
+    return opener(request, tmp_path)
 
 
 def talking(db: Db, model: Any, **options: Any) -> Agent:

@@ -18,12 +18,13 @@ import pytest
 from kern import Agent, RunContext, RunStatus, Team
 from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
-from kern.db.sqlite import SqliteDb
 from kern.errors import SessionBusyError, SessionError, StoreError, UsageError
 from kern.models.base import ModelRequest
 from kern.runtime import lease
 from kern.runtime.session import live_sessions
 from kern.testing import FunctionModel, ScriptedModel, no_leaks, tool_call
+from tests import processes
+from tests.databases import KINDS, opened, opener
 from tests.played import agent_with, execution_of
 
 
@@ -55,9 +56,9 @@ class Room:
         return Agent(model=self.model(), db=db, session_id="s", on_busy=on_busy, **options)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=KINDS)
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Db:
-    return InMemoryDb() if request.param == "memory" else SqliteDb(tmp_path / "a.db")
+    return opener(request, tmp_path)()
 
 
 async def turns(count: int = 20) -> None:
@@ -371,11 +372,11 @@ def test_an_unknown_word_is_refused() -> None:
 WORKER = """
     import asyncio, os, sys
     from kern import Agent
-    from kern.db.sqlite import SqliteDb
     from kern.runtime import lease
     from kern.testing import FunctionModel
+    from tests.databases import opened
 
-    file, marker, runs, stay = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "stay"
+    place, marker, runs, stay = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "stay"
     lease.LEASE_SECONDS = float(sys.argv[5])
 
     async def play(request):
@@ -389,7 +390,7 @@ WORKER = """
         return "ok"
 
     async def main():
-        agent = Agent(model=FunctionModel(play), db=SqliteDb(file), session_id="s", on_busy="queue")
+        agent = Agent(model=FunctionModel(play), db=opened(place), session_id="s", on_busy="queue")
         for _ in range(runs):
             await agent.arun("go")
 
@@ -398,39 +399,39 @@ WORKER = """
 
 
 async def worker(
-    file: Path, runs: int, *, stay: bool = False, seconds: float = 30.0
+    place: str, marker: Path, runs: int, *, stay: bool = False, seconds: float = 30.0
 ) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         textwrap.dedent(WORKER),
-        str(file),
-        str(file.with_suffix(".inside")),
+        place,
+        str(marker),
         str(runs),
         "stay" if stay else "go",
         str(seconds),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env=processes.environment(),
     )
 
 
-async def test_real_processes_take_turns(tmp_path: Path) -> None:
-    workers = [await worker(tmp_path / "a.db", 4) for _ in range(3)]
+async def test_real_processes_take_turns(place: str, tmp_path: Path) -> None:
+    workers = [await worker(place, tmp_path / "inside", 4) for _ in range(3)]
     for process in workers:
         out, errors = await process.communicate()
         assert process.returncode == 0, errors.decode()
         assert out.count(b"in") == 4
 
 
-async def test_the_lease_of_a_process_that_was_killed_expires(tmp_path: Path) -> None:
-    file = tmp_path / "a.db"
-    holder = await worker(file, 1, stay=True, seconds=1.0)
+async def test_the_lease_of_a_process_that_was_killed_expires(place: str, tmp_path: Path) -> None:
+    holder = await worker(place, tmp_path / "inside", 1, stay=True, seconds=1.0)
     assert holder.stdout is not None
     assert await holder.stdout.readline() == b"in\n"
     room = Room()
     room.open.set()
     with pytest.raises(SessionBusyError):
-        await room.agent(SqliteDb(file), "reject").arun("go")
+        await room.agent(opened(place), "reject").arun("go")
     os.kill(holder.pid, signal.SIGKILL)
     await holder.communicate()
-    assert (await room.agent(SqliteDb(file)).arun("go")).status is RunStatus.completed
+    assert (await room.agent(opened(place)).arun("go")).status is RunStatus.completed

@@ -14,7 +14,6 @@ from pydantic import BaseModel
 
 from kern import Agent, RetryAgentRun, RunContext, RunStatus, Team, tool
 from kern.db.in_memory import InMemoryDb
-from kern.db.sqlite import SqliteDb
 from kern.errors import (
     KernError,
     ModelBehaviorError,
@@ -32,6 +31,7 @@ from kern.runtime import resume
 from kern.testing import FunctionModel, ScriptedModel, no_leaks, tool_call
 from kern.usage import UsageLimits
 from tests import processes
+from tests.databases import KINDS, opener
 
 
 @tool(requires_confirmation=True)
@@ -74,13 +74,10 @@ async def rows_of(runner: Agent | Team, session_id: str) -> dict[str, str]:
     return {row.runner_id: row.status for row in rows}
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=KINDS)
 def make_db(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Any]:
     """A function that opens the same database each time."""
-    if request.param == "memory":
-        db = InMemoryDb()
-        return lambda: db
-    return lambda: SqliteDb(db_file=str(tmp_path / "a.db"))
+    return opener(request, tmp_path)
 
 
 @pytest.mark.parametrize("same_turn", [True, False])
@@ -515,9 +512,9 @@ async def test_the_claim_is_short_and_renewed_while_the_run_goes_on(monkeypatch:
 CONTINUES = """
     import asyncio, sys
     from kern import Agent, tool
-    from kern.db.sqlite import SqliteDb
     from kern.runtime import resume
     from kern.testing import FunctionModel, tool_call
+    from tests.databases import opened
 
     resume.CLAIM_SECONDS, resume.CLAIM_RENEW_SECONDS = 0.5, 0.1
     file, run_id, stay = sys.argv[1], sys.argv[2], sys.argv[3] == "stay"
@@ -530,7 +527,7 @@ CONTINUES = """
         return "did it"
 
     model = FunctionModel(lambda r: "done" if r.messages[-1].role == "tool" else tool_call("risky"))
-    agent = Agent(name="A", model=model, tools=[risky], db=SqliteDb(db_file=file), session_id="s")
+    agent = Agent(name="A", model=model, tools=[risky], db=opened(file), session_id="s")
     if run_id == "new":
         print(agent.run("go").run_id)
     else:
@@ -540,18 +537,17 @@ CONTINUES = """
 """
 
 
-def test_a_run_whose_process_was_killed_goes_on_elsewhere_within_seconds(tmp_path: Path) -> None:
-    file = tmp_path / "a.db"
-    run_id = processes.run(CONTINUES, file, "new", "go").strip()
-    first = processes.start(CONTINUES, file, run_id, "stay")
+def test_a_run_whose_process_was_killed_goes_on_elsewhere_within_seconds(place: str) -> None:
+    run_id = processes.run(CONTINUES, place, "new", "go").strip()
+    first = processes.start(CONTINUES, place, run_id, "stay")
     assert first.stdout is not None
     assert first.stdout.readline() == "in\n"
-    busy = processes.start(CONTINUES, file, run_id, "go")
+    busy = processes.start(CONTINUES, place, run_id, "go")
     assert "is being continued already" in busy.communicate(timeout=25)[1]
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     for _ in range(10):
-        second = processes.start(CONTINUES, file, run_id, "go")
+        second = processes.start(CONTINUES, place, run_id, "go")
         out, errors = second.communicate(timeout=25)
         if second.returncode == 0:
             break

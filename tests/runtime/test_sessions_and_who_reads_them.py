@@ -11,13 +11,12 @@ import pytest
 
 from kern import Agent, RunContext
 from kern.db.base import Db
-from kern.db.in_memory import InMemoryDb
-from kern.db.sqlite import SqliteDb
 from kern.errors import SessionDeletedError, SessionOwnershipError
 from kern.runtime.session import ANY_USER, live_sessions
 from kern.state.state_spec import StateSpec
 from kern.testing import FunctionModel, tool_call
 from tests import processes
+from tests.databases import KINDS, opened, opener
 
 
 class Gate:
@@ -42,10 +41,9 @@ class Gate:
         return Agent(model=FunctionModel(play), tools=[self.wait], db=db, session_id="s", **options)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=KINDS)
 def open_db(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Db]:
-    memory = InMemoryDb()
-    return lambda: memory if request.param == "memory" else SqliteDb(tmp_path / "a.db")
+    return opener(request, tmp_path)
 
 
 def reader(db: Db, **options: Any) -> Agent:
@@ -167,10 +165,10 @@ async def test_a_run_whose_session_is_deleted_learns_it_at_its_commit(open_db: C
 OTHER = """
     import sys
     from kern import Agent
-    from kern.db.sqlite import SqliteDb
     from kern.testing import FunctionModel
+    from tests.databases import opened
 
-    agent = Agent(model=FunctionModel(lambda r: "ok"), db=SqliteDb(sys.argv[1]), session_id="s")
+    agent = Agent(model=FunctionModel(lambda r: "ok"), db=opened(sys.argv[1]), session_id="s")
     assert agent.delete_session()
     if len(sys.argv) > 2:
         agent.run("hello", user_id=sys.argv[2])
@@ -178,15 +176,12 @@ OTHER = """
 
 
 @pytest.mark.parametrize("new_owner", [[], ["bob"], ["ann"]])
-async def test_a_session_that_another_process_deletes_is_deleted(
-    tmp_path: Path, new_owner: list[str]
-) -> None:
-    path, gate = tmp_path / "a.db", Gate()
-    db = SqliteDb(path)
+async def test_a_session_that_another_process_deletes_is_deleted(place: str, new_owner: list[str]) -> None:
+    gate, db = Gate(), opened(place)
     await reader(db).aupdate_session_state({"n": 5}, user_id="ann")
     run = asyncio.create_task(gate.agent(db, user_id="ann").arun("go"))
     await gate.reached.wait()
-    await asyncio.to_thread(processes.run, OTHER, path, *new_owner)
+    await asyncio.to_thread(processes.run, OTHER, place, *new_owner)
     gate.go.set()
     with pytest.raises(SessionDeletedError):
         await run

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kern.db.sqlite import SqliteDb
 from kern.run import RunContext
+from tests.databases import opened
 from tests.played import agent_with, team_of
 
 
@@ -16,7 +16,6 @@ def write(run_context: RunContext) -> None:
     state["count"] = count + 1
 
 
-def team_on(path: object) -> Any:
+def team_on(place: str) -> Any:
     """A team whose one member writes to the state that its team run has been there."""
-    db = SqliteDb(db_file=str(path))
-    return team_of([agent_with(write, name="Writer")], db=db, session_id="one")
+    return team_of([agent_with(write, name="Writer")], db=opened(place), session_id="one")

@@ -39,6 +39,8 @@ from kern.state.shared_state import Author, Change
 from kern.state.state_spec import StateSpec
 from kern.state.transaction_block import TransactionBlock
 from kern.testing import ScriptedModel, tool_call
+from tests import processes
+from tests.databases import opened
 from tests.state.json_documents import near_states, text
 
 SESSION = "s"
@@ -494,6 +496,7 @@ WORKER = """
     from kern.db.sqlite import SqliteDb
     from kern.state import add, union
     from kern.testing import FunctionModel, tool_call
+    from tests.databases import opened
 
     file, name, runs = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
@@ -510,7 +513,7 @@ WORKER = """
 
     async def main():
         agent = Agent(
-            name=name, model=FunctionModel(play), tools=[note], db=SqliteDb(file), session_id="s",
+            name=name, model=FunctionModel(play), tools=[note], db=opened(file), session_id="s",
             session_state={"count": 0, "log": [], "tags": []}, merge={"count": add, "tags": union},
         )
         for _ in range(runs):
@@ -520,18 +523,20 @@ WORKER = """
 """
 
 
-async def test_real_processes_lose_nothing_and_leave_an_exact_log(tmp_path: Path) -> None:
-    file, runs, names = tmp_path / "a.db", 15, ["ann", "bob", "cid"]
+async def test_real_processes_lose_nothing_and_leave_an_exact_log(place: str) -> None:
+    runs, names = 15, ["ann", "bob", "cid"]
     workers = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-c", textwrap.dedent(WORKER), str(file), name, str(runs), stderr=subprocess.PIPE
+            *(sys.executable, "-c", textwrap.dedent(WORKER), place, name, str(runs)),
+            stderr=subprocess.PIPE,
+            env=processes.environment(),
         )
         for name in names
     ]
     for worker in workers:
         _, errors = await worker.communicate()
         assert worker.returncode == 0, errors.decode()
-    db = SqliteDb(file)
+    db = opened(place)
     state = await stored(db)
     assert state["count"] == runs * len(names)
     assert sorted(state["log"]) == sorted(f"{name} {i}" for name in names for i in range(runs))

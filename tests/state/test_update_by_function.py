@@ -13,16 +13,16 @@ from pydantic import BaseModel
 
 from kern import Agent, RunContext
 from kern.db.base import Db
-from kern.db.in_memory import InMemoryDb
 from kern.db.sqlite import SqliteDb
 from kern.errors import InvalidStateError, SessionOwnershipError, UsageError
 from kern.testing import FunctionModel
+from tests.databases import KINDS, opener
 from tests.played import agent_with, tool_results
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=KINDS)
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Db:
-    return InMemoryDb() if request.param == "memory" else SqliteDb(tmp_path / "a.db")
+    return opener(request, tmp_path)()
 
 
 def keeper(db: Db | None = None, **options: Any) -> Agent:
