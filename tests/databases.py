@@ -4,7 +4,9 @@ another process.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from kern.db import InMemoryDb, SqliteDb
 from kern.db.base import Db
 from kern.db.postgres import PostgresDb
-from tests.postgres import new_tables
+from tests.postgres import new_tables, psql
 
 SHARED = ["sqlite", "postgres"]
 """The kinds that several processes can use at once."""
@@ -32,6 +34,16 @@ def opened(place: str | Path, **options: Any) -> Db:
     """The database at that place, as a new object."""
     url, _, table = str(place).partition("#")
     return PostgresDb(url, session_table=table, **options) if table else SqliteDb(place, **options)
+
+
+def ask(place: str, sql: str) -> str:
+    """What the database tells somebody else who asks, columns parted by "|"; "{t}" is the sessions' table."""
+    url, _, table = place.partition("#")
+    if table:
+        return psql(url, sql.replace("{t}", table))
+    with closing(sqlite3.connect(place)) as raw, raw:
+        rows = raw.execute(sql.replace("{t}", "kern_sessions")).fetchall()
+    return "\n".join("|".join(map(str, row)) for row in rows)
 
 
 def opener(request: pytest.FixtureRequest, folder: Path) -> Callable[[], Db]:

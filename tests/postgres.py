@@ -61,7 +61,7 @@ class Postgres:
 
     def init(self) -> None:
         cluster = ("-D", self.folder / "data", "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C")
-        self._run("initdb", *cluster, "--no-sync")
+        _run("initdb", *cluster, "--no-sync")
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
@@ -93,25 +93,30 @@ class Postgres:
 
     def psql(self, sql: str) -> str:
         """What somebody else is told; columns are parted by "|"."""
-        where = ("-h", self.folder, "-p", PORT, "-U", USER, "-d", "postgres")
-        return self._run("psql", *where, "-qAt", "-c", sql)
-
-    def _run(self, program: str, *arguments: object) -> str:
-        done = subprocess.run(
-            [_bin() / program, *map(str, arguments)],
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=self.folder,
-            **as_nobody(),
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        return psql(self.url, sql)
 
 
 def new_tables() -> str:
     """A name for the tables of one test."""
     return f"t{uuid.uuid4().hex[:12]}"
+
+
+def psql(url: str, sql: str) -> str:
+    """What the server at `url` tells somebody who asks; columns are parted by "|"."""
+    return _run("psql", url, "-qAt", "-c", sql)
+
+
+def _run(program: str, *arguments: object) -> str:
+    done = subprocess.run(
+        [_bin() / program, *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd="/",
+        **as_nobody(),
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def _bin() -> Path:

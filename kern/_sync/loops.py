@@ -42,6 +42,8 @@ class LoopLocal(Generic[T]):
             guard = self._guard(loop, resource)
             _step_once(guard)
             with self._mutex:
+                for other in [other for other in self._held if other.is_closed()]:
+                    del self._held[other]  # closed without its shutdown; the entry refers to its own key
                 self._held[loop] = entry = (resource, guard)
         return entry[0]
 

@@ -55,6 +55,7 @@ class Server:
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         secret = options.get("password") or unquote(password)
         kept = {name: value for name, value in options.items() if name != "password"}
+        kept.setdefault("application_name", "kern")
         where: dict[str, str] = {name: options[name] for name in ("host", "port") if name in options}
         netloc = f"{user}@{hosts}" if user else hosts
         shown = f"postgresql://{netloc}{parts.path}" + (f"?{urlencode(where, safe='/,')}" if where else "")

@@ -57,3 +57,27 @@ def test_a_loop_that_has_ended_is_forgotten() -> None:
         asyncio.run(main())
     gc.collect()
     assert [ref() for ref in loops] == [None] * 3
+
+
+def test_a_loop_that_was_closed_without_its_shutdown_is_forgotten_when_another_comes() -> None:
+    import gc
+    import weakref
+
+    async def close(resource: object) -> None:
+        raise AssertionError("its loop is closed")
+
+    local = LoopLocal(object, close)
+
+    async def get() -> None:
+        local.get()
+
+    left = asyncio.new_event_loop()
+    left.run_until_complete(get())
+    left.close()
+    ref = weakref.ref(left)
+    del left
+    other = asyncio.new_event_loop()
+    other.run_until_complete(get())
+    other.close()
+    gc.collect()
+    assert ref() is None

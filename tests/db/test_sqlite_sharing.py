@@ -18,7 +18,6 @@ from kern.db import SqliteDb
 from kern.db.base import SessionRow
 from kern.errors import StoreError
 from kern.testing.db import counting_commit, run_row, state_commit
-from tests.db.counted_commits import counted
 
 
 @pytest.fixture
@@ -180,53 +179,7 @@ async def test_a_deadline_ends_a_commit_as_a_timeout(path: Path) -> None:
     assert await db.load_session("s") is not None
 
 
-async def test_a_close_amid_commits_lets_them_end(path: Path) -> None:
-    db = SqliteDb(path)
-    commits = [asyncio.create_task(db.commit(counting_commit())) for _ in range(20)]
-    for _ in range(10):
-        await db.aclose()
-        await asyncio.sleep(0)
-    await asyncio.gather(*commits)
-    row = await db.load_session("s")
-    assert row is not None
-    assert row.version == 20
-
-
-async def test_an_open_that_is_cancelled_leaves_nothing_behind(path: Path) -> None:
-    for steps in range(4):
-        task = asyncio.create_task(SqliteDb(path).load_session("s"))
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.wait([task])
-        await SqliteDb(path).aclose()
-    assert await SqliteDb(path).load_session("s") is None
-
-
 # Event loops
-
-
-def test_objects_on_many_loops_share_one_writer(tmp_path: Path) -> None:
-    path = tmp_path / "agents.db"
-    errors: list[BaseException] = []
-
-    async def work() -> None:
-        for _ in range(25):
-            await SqliteDb(path).commit(counting_commit())
-
-    def thread() -> None:
-        try:
-            asyncio.run(work())
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=thread) for _ in range(6)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert errors == []
-    assert counted(path) == 150
 
 
 @pytest.mark.parametrize("close", [False, True])

@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from kern import Agent, CancelResult, RunStatus, tool
-from kern.db import SqliteDb
-from kern.db.base import RunRow
+from kern.db.base import Db, RunRow
 from kern.errors import ModelError, RunConflictError
 from kern.models.base import ModelRequest, ModelResponse
 from kern.run import RunCancelledEvent
 from kern.testing import FunctionModel, ScriptedModel, tool_call
+from tests.databases import ask, opened
 
 LOOKED = 1.3
 """Seconds after which the database has been asked for requests."""
 
 
 @pytest.fixture
-async def db(tmp_path: Path) -> AsyncIterator[SqliteDb]:
-    db = SqliteDb(tmp_path / "a.db")
+async def db(place: str) -> AsyncIterator[Db]:
+    db = opened(place)
     yield db
     await db.aclose()
 
 
-def requests(db: SqliteDb) -> int:
-    with closing(sqlite3.connect(str(db.identity[1]))) as raw:
-        count: int = raw.execute("SELECT count(*) FROM kern_sessions_cancels").fetchone()[0]
-        return count
+def requests(place: str) -> int:
+    return int(ask(place, "SELECT count(*) FROM {t}_cancels"))
 
 
 class Played:
     """An agent whose model is asked, waits, and then fails or answers; and whose tool needs a person."""
 
-    def __init__(self, db: SqliteDb, *, fails: bool = False, pauses: bool = False) -> None:
+    def __init__(self, db: Db, *, fails: bool = False, pauses: bool = False) -> None:
         self.fails, self.pauses = fails, pauses
         self.wiped = 0
         self.asked = asyncio.Event()
@@ -61,7 +56,7 @@ class Played:
         return ModelResponse.of("done")
 
 
-async def test_the_end_of_an_attempt_takes_its_requests_along(db: SqliteDb) -> None:
+async def test_the_end_of_an_attempt_takes_its_requests_along(db: Db, place: str) -> None:
     played = Played(db, fails=True)
     run = asyncio.create_task(played.agent.arun("x", run_id="R", user_id="ann"))
     await played.asked.wait()
@@ -70,7 +65,7 @@ async def test_the_end_of_an_attempt_takes_its_requests_along(db: SqliteDb) -> N
     played.go.set()
     with pytest.raises(ModelError):
         await run
-    assert requests(db) == 0
+    assert requests(place) == 0
     played.fails, played.go = False, asyncio.Event()
     again = asyncio.create_task(
         played.agent.arun("x", run_id="R", user_id="ann", on_duplicate="retry_failed")
@@ -80,7 +75,7 @@ async def test_the_end_of_an_attempt_takes_its_requests_along(db: SqliteDb) -> N
     assert (await again).status is RunStatus.completed
 
 
-async def test_a_request_for_an_id_that_starts_later_does_not_reach_that_run(db: SqliteDb) -> None:
+async def test_a_request_for_an_id_that_starts_later_does_not_reach_that_run(db: Db, place: str) -> None:
     played = Played(db, pauses=True)
     assert await played.agent.acancel_run("R") is CancelResult.requested  # nobody knows that id
     await asyncio.sleep(0.02)
@@ -96,7 +91,7 @@ async def test_a_request_for_an_id_that_starts_later_does_not_reach_that_run(db:
     assert played.wiped == 1
 
 
-async def test_a_run_that_was_to_be_cancelled_does_not_wait_for_a_person(db: SqliteDb) -> None:
+async def test_a_run_that_was_to_be_cancelled_does_not_wait_for_a_person(db: Db, place: str) -> None:
     played = Played(db, pauses=True)
     run = played.agent.arun("x", run_id="R", stream=True, stream_events=True)
     kinds = []
@@ -116,10 +111,10 @@ async def test_a_run_that_was_to_be_cancelled_does_not_wait_for_a_person(db: Sql
     assert output.requirements == []
     with pytest.raises(RunConflictError):
         await played.agent.acontinue_run(output)
-    assert requests(db) == 0
+    assert requests(place) == 0
 
 
-async def test_a_run_that_goes_on_looks_before_it_acts(db: SqliteDb) -> None:
+async def test_a_run_that_goes_on_looks_before_it_acts(db: Db, place: str) -> None:
     played = Played(db, pauses=True)
     played.go.set()
     output = await played.agent.arun("x", run_id="R")
@@ -130,43 +125,48 @@ async def test_a_run_that_goes_on_looks_before_it_acts(db: SqliteDb) -> None:
     stored = await played.agent.aget_run_output("R")
     assert stored is not None
     assert stored.status is RunStatus.cancelled
-    assert requests(db) == 0
+    assert requests(place) == 0
 
 
-class Late(SqliteDb):
+def late(place: str) -> Db:
     """A database in which a row comes to be seen just after it was asked for."""
+    db = opened(place)
+    load_run, blind = db.load_run, 1
 
-    blind = 1
+    async def load_late(run_id: str) -> RunRow | None:
+        nonlocal blind
+        blind -= 1
+        return None if blind >= 0 else await load_run(run_id)
 
-    async def load_run(self, run_id: str) -> RunRow | None:
-        self.blind -= 1
-        return None if self.blind >= 0 else await super().load_run(run_id)
+    setattr(db, "load_run", load_late)  # noqa: B010 - a method
+    return db
 
 
-async def test_a_run_that_pauses_or_ends_while_it_is_asked_for_is_told_as_what_it_is(db: SqliteDb) -> None:
-    path = str(db.identity[1])
+async def test_a_run_that_pauses_or_ends_while_it_is_asked_for_is_told_as_what_it_is(
+    db: Db, place: str
+) -> None:
     played = Played(db, pauses=True)
     played.go.set()
     await played.agent.arun("x", run_id="R")
-    assert await Agent(model=ScriptedModel([]), db=Late(path)).acancel_run("R") is CancelResult.cancelled
+    assert await Agent(model=ScriptedModel([]), db=late(place)).acancel_run("R") is CancelResult.cancelled
     played.pauses = False
     await played.agent.arun("x", run_id="Q")
-    assert await Agent(model=ScriptedModel([]), db=Late(path)).acancel_run("Q") is CancelResult.too_late
-    assert requests(db) == 0
+    assert await Agent(model=ScriptedModel([]), db=late(place)).acancel_run("Q") is CancelResult.too_late
+    assert requests(place) == 0
 
 
-async def test_requests_for_ids_that_nobody_knows_do_not_pile_up(db: SqliteDb) -> None:
+async def test_requests_for_ids_that_nobody_knows_do_not_pile_up(db: Db, place: str) -> None:
     await db.request_cancel("first")
-    with closing(sqlite3.connect(str(db.identity[1]))) as raw, raw:
-        raw.executemany(
-            "INSERT INTO kern_sessions_cancels"
-            " SELECT ?, 1, '', requested_at FROM kern_sessions_cancels LIMIT 1",
-            [(f"guess {n}",) for n in range(12_000)],
-        )
+    ask(
+        place,
+        "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 11999)"
+        " INSERT INTO {t}_cancels (run_id, trusted, user_id, requested_at)"
+        " SELECT 'guess ' || i, c.trusted, '', c.requested_at FROM n, {t}_cancels AS c",
+    )
     await db.request_cancel("last")
-    assert requests(db) == 10_001
+    assert requests(place) == 10_001
     assert await db.cancel_requested(["first", "last"]) == {"last"}
-    with closing(sqlite3.connect(str(db.identity[1]))) as raw, raw:
-        raw.execute("UPDATE kern_sessions_cancels SET requested_at = requested_at - 4000")
+    earlier = "interval '4000 s'" if "#" in place else "4000"
+    ask(place, f"UPDATE {{t}}_cancels SET requested_at = requested_at - {earlier}")
     await db.request_cancel("one")
-    assert requests(db) == 1
+    assert requests(place) == 1

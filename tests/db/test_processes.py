@@ -1,4 +1,4 @@
-"""One file, many processes: started together, killed, interrupted, forked, and ended without a close."""
+"""One database, many processes: started together, killed, interrupted, forked, and ended without a close."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.db.counted_commits import counted
 
 
@@ -20,6 +21,7 @@ def start(script: str, *arguments: object) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=processes.environment(),
     )
 
 
@@ -40,95 +42,95 @@ def run(script: str, *arguments: object, code: int = 0) -> str:
 
 PRELUDE = """
 import asyncio, gc, itertools, os, signal, sys, threading
-from kern.db import SqliteDb
 from kern.testing.db import counting_commit, state_commit
-path = sys.argv[1]
+from tests.databases import opened
+place = sys.argv[1]
 """
 
 
 # Processes
 
 
-def test_commits_of_processes_that_make_the_file_together_all_count(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "agents.db"
+def test_commits_of_processes_that_make_the_tables_together_all_count(place: str) -> None:
     script = """
 async def main():
-    db = SqliteDb(path)
+    db = opened(place)
     print("ready", flush=True)
     sys.stdin.readline()
     for _ in range(25):
         await db.commit(counting_commit())
 asyncio.run(main())
 """
-    processes = [start(script, path) for _ in range(3)]
-    for process in processes:
+    three = [start(script, place) for _ in range(3)]
+    for process in three:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-    for process in processes:
+    for process in three:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    for process in processes:
+    for process in three:
         finish(process)
-    assert counted(path) == 75
+    assert counted(place) == 75
 
 
-def test_a_commit_that_has_returned_survives_kill_9(tmp_path: Path) -> None:
+def test_a_commit_that_has_returned_survives_kill_9(place: str) -> None:
     script = """
 async def main():
-    db = SqliteDb(path)
+    db = opened(place)
     for _ in range(10):
         await db.commit(counting_commit())
     os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(main())
 """
-    run(script, tmp_path / "agents.db", code=-9)
-    assert counted(tmp_path / "agents.db") == 10
+    run(script, place, code=-9)
+    assert counted(place) == 10
 
 
 # Programs
 
 
-def test_a_program_that_closes_nothing_ends_at_once(tmp_path: Path) -> None:
+def test_a_program_that_closes_nothing_ends_at_once(place: str) -> None:
     script = """
-db = SqliteDb(path)
+db = opened(place)
 asyncio.run(db.commit(counting_commit()))
 """
-    run(script, tmp_path / "agents.db")
-    assert counted(tmp_path / "agents.db") == 1
+    run(script, place)
+    assert counted(place) == 1
 
 
-def test_a_program_whose_loop_never_ends_ends_at_once(tmp_path: Path) -> None:
+def test_a_program_whose_loop_never_ends_ends_at_once(place: str) -> None:
     script = """
-db = SqliteDb(path)
+db = opened(place)
 loop = asyncio.new_event_loop()
 threading.Thread(target=loop.run_forever, daemon=True).start()
 asyncio.run_coroutine_threadsafe(db.commit(counting_commit()), loop).result()
 """
-    run(script, tmp_path / "agents.db")
-    assert counted(tmp_path / "agents.db") == 1
+    run(script, place)
+    assert counted(place) == 1
 
 
 def test_a_loop_that_is_closed_without_its_shutdown_leaves_no_thread_and_no_warning(tmp_path: Path) -> None:
+    place = str(tmp_path / "a.db")
     script = """
 loop = asyncio.new_event_loop()
-loop.run_until_complete(SqliteDb(path).commit(counting_commit()))
+loop.run_until_complete(opened(place).commit(counting_commit()))
 assert threading.active_count() == 2
 loop.close()
-asyncio.run(SqliteDb(path).commit(counting_commit()))
+asyncio.run(opened(place).commit(counting_commit()))
 for thread in threading.enumerate():
     if thread is not threading.main_thread():
         thread.join(10)
 assert threading.active_count() == 1
 """
-    run(script, tmp_path / "agents.db")
-    assert counted(tmp_path / "agents.db") == 2
+    run(script, place)
+    assert counted(place) == 2
 
 
-def test_ctrl_c_in_the_middle_of_commits_leaves_no_half_of_one(tmp_path: Path) -> None:
+def test_ctrl_c_in_the_middle_of_commits_leaves_no_half_of_one(place: str) -> None:
     script = """
 async def main():
-    db = SqliteDb(path)
+    db = opened(place)
     for n in itertools.count():
         if n == 5:
             asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
@@ -139,8 +141,8 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """
-    assert run(script, tmp_path / "agents.db") == "interrupted\n"
-    assert counted(tmp_path / "agents.db") >= 5
+    assert run(script, place) == "interrupted\n"
+    assert counted(place) >= 5
 
 
 # Forks
@@ -149,12 +151,12 @@ FORK = """
 import warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: a process with threads forks
 to_child, to_parent = os.pipe(), os.pipe()
-db = SqliteDb(path)
+db = opened(place)
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_what_a_forked_child_writes_is_there_after_the_parent_has_closed(tmp_path: Path) -> None:
+def test_what_a_forked_child_writes_is_there_after_the_parent_has_closed(place: str) -> None:
     script = (
         FORK
         + """
@@ -175,12 +177,12 @@ assert os.waitpid(pid, 0)[1] == 0
 assert asyncio.run(db.commit(counting_commit())).row.version == 4
 """
     )
-    run(script, tmp_path / "agents.db")
-    assert counted(tmp_path / "agents.db") == 4
+    run(script, place)
+    assert counted(place) == 4
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_forks_amid_commits_of_other_threads_lose_nothing(tmp_path: Path) -> None:
+def test_forks_amid_commits_of_other_threads_lose_nothing(place: str) -> None:
     script = (
         FORK
         + """
@@ -206,5 +208,5 @@ for thread in threads:
     thread.join()
 """
     )
-    run(script, tmp_path / "agents.db")
-    assert counted(tmp_path / "agents.db") == 66
+    run(script, place)
+    assert counted(place) == 66
