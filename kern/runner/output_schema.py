@@ -59,21 +59,22 @@ def with_output(spec: RunnerSpec, definition: Definition, options: RunOptions) -
     if schema is None:
         return spec
     models = [spec.model, *spec.retries.fallbacks]
-    return _structured(
-        spec, schema, "words" if definition.use_json_mode else _way(models, has_tools=bool(spec.tools))
-    )
+    return _structured(spec, schema, "words" if definition.use_json_mode else _way(models, spec))
 
 
 Way = Literal["native", "tool", "words"]
 
 
-def _way(models: Sequence[Model], *, has_tools: bool) -> Way:
-    """How all of the models can be brought to answer as the schema says."""
+def _way(models: Sequence[Model], spec: RunnerSpec | None = None) -> Way:
+    """How all of the models can be brought to answer as the schema says, beside the tools of `spec`."""
     means = {model.structured_output for model in models}
     if "none" in means:
         return "words"
-    if has_tools and not all(model.structured_beside_tools for model in models):
-        return "tool"
+    if spec is not None and not all(model.structured_beside_tools for model in models):
+        if spec.server_tools:
+            return "words"
+        if spec.tools:
+            return "tool"
     return "tool" if "tool" in means else "native"
 
 
@@ -169,7 +170,7 @@ def _instruction(run: Run, task: str, model: Model, schema: AnswerSchema | None)
 
 def _native(run: Run, model: Model, schema: AnswerSchema) -> bool:
     """Whether `model`, and every model that may have to take its place, enforces the schema."""
-    return _way([model, *run.spec.retries.fallbacks], has_tools=False) == "native"
+    return _way([model, *run.spec.retries.fallbacks]) == "native"
 
 
 async def _ask(

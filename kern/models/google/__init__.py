@@ -1,5 +1,13 @@
 """Google's Gemini models: `generateContent`, over plain HTTP."""
 
 from kern.models.google.gemini import Gemini
+from kern.models.google.tools import (
+    CodeExecution,
+    FileSearch,
+    GoogleMaps,
+    GoogleSearch,
+    GoogleTool,
+    UrlContext,
+)
 
-__all__ = ["Gemini"]
+__all__ = ["CodeExecution", "FileSearch", "Gemini", "GoogleMaps", "GoogleSearch", "GoogleTool", "UrlContext"]

@@ -13,23 +13,31 @@ from kern.messages import Message
 from kern.models.base import ModelRequest, ToolDefinition
 from kern.models.google._contents import contents_of
 from kern.models.google._schema import json_dialect, openapi_dialect
-from kern.models.google.generation import takes_json_schemas
+from kern.models.google.generation import takes_json_schemas, wants_signatures
 
 _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
 
-def encode(request: ModelRequest, model: str) -> dict[str, Any]:
-    """The body, with the settings that the request has: messages, tools, the schema of the answer."""
+def encode(request: ModelRequest, model: str, *, vertex: bool = False) -> dict[str, Any]:
+    """The body, with the settings that the request has: messages, tools, the schema of the answer.
+
+    Args:
+        request: What is asked.
+        model: The model that is asked.
+        vertex: Vertex AI is asked, and not the Gemini API.
+
+    Raises:
+        UsageError: The model cannot do what the request asks for.
+    """
     opening, messages = _split(request.messages)
     body: dict[str, Any] = {}
     if opening:
         body["systemInstruction"] = {"parts": [{"text": text} for text in opening]}
     body["contents"] = contents_of(messages, model)
-    if request.tools:
-        declared = [_declared(tool, model) for tool in request.tools]
-        body["tools"] = [{"functionDeclarations": declared}]
-        if request.tool_choice is not None:
-            body["toolConfig"] = {"functionCallingConfig": _choice(request.tool_choice)}
+    if tools := _tools(request, model):
+        body["tools"] = tools
+    if config := _tool_config(request, vertex=vertex):
+        body["toolConfig"] = config
     if request.response_format is not None:
         schema = request.response_format.schema
         body["generationConfig"] = {
@@ -53,6 +61,29 @@ def _split(messages: Sequence[Message]) -> tuple[list[str], Sequence[Message]]:
             )
         at += 1
     return [text for message in messages[:at] if (text := message.content)], messages[at:]
+
+
+def _tools(request: ModelRequest, model: str) -> list[dict[str, Any]]:
+    tools: list[dict[str, Any]] = []
+    if request.tools:
+        tools.append({"functionDeclarations": [_declared(tool, model) for tool in request.tools]})
+    tools += [tool.definition() for tool in request.server_tools]
+    if len(tools) > 1 and request.tools and not wants_signatures(model):
+        names = ", ".join(tool.name for tool in request.server_tools)
+        raise UsageError(
+            f"{model} takes Google's own tools ({names}) only where there are no others: leave them out, or "
+            "take a model since Gemini 3"
+        )
+    return tools
+
+
+def _tool_config(request: ModelRequest, *, vertex: bool) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    if request.tools and request.tool_choice is not None:
+        config["functionCallingConfig"] = _choice(request.tool_choice)
+    if request.tools and request.server_tools and not vertex:
+        config["includeServerSideToolInvocations"] = True  # else what Google runs cannot go back beside calls
+    return config
 
 
 def _declared(tool: ToolDefinition, model: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from kern.models.google._contents import PROVIDER
 from kern.models.google._decode import GeminiReader
 from kern.models.google._encode import encode
 from kern.models.google.generation import wants_signatures
+from kern.models.google.tools import API
 
 AccessToken = str | Callable[[], str | Awaitable[str]]
 """A token of Google Cloud, or a function, sync or async, that gives the one that is valid now."""
@@ -100,6 +101,7 @@ class Gemini(HttpModel):
     base_url_variable = "GOOGLE_GEMINI_BASE_URL"
     key_variables = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
     needs_key = "googleapis.com"
+    server_tool_api = API
     extras = Extras(
         {"contents": SAID, "systemInstruction": SYSTEM}, ("tools",), ("generationConfig", "toolConfig")
     )
@@ -128,7 +130,7 @@ class Gemini(HttpModel):
         return endpoint(base_url, f"{path}:streamGenerateContent").copy_merge_params({"alt": "sse"})
 
     def _payload(self, request: ModelRequest, base_url: httpx.URL) -> dict[str, Any]:
-        body = encode(request, self.id)
+        body = encode(request, self.id, vertex=base_url.host.endswith("aiplatform.googleapis.com"))
         if config := {**self._generation_config(), **body.pop("generationConfig", {})}:
             body["generationConfig"] = config
         if self.safety_settings:
