@@ -98,7 +98,7 @@ class FairSemaphore:
 
     __slots__ = ("_free", "_mutex", "_places", "_queue")
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int = 1) -> None:
         self._mutex = threading.Lock()
         self._places = self._free = places
         self._queue: deque[Ticket] = deque()
@@ -127,9 +127,11 @@ class FairSemaphore:
         Raises:
             LockTimeout: The wait took longer.
         """
-        while True:
-            if self.try_acquire():
+        with self._mutex:  # as a rule it is free
+            if self._free:
+                self._free -= 1
                 return
+        while True:
             ticket = Ticket(asyncio.get_running_loop())
             if self._enqueue(ticket):
                 return
@@ -238,6 +240,3 @@ class FairLock(FairSemaphore):
     """A fair semaphore with one place."""
 
     __slots__ = ()
-
-    def __init__(self) -> None:
-        super().__init__(1)

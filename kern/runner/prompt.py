@@ -6,7 +6,7 @@ Texts that the developer wrote are templates of the session state; what the end 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -62,27 +62,26 @@ class Prompt:
 
     async def __call__(self, run: Run) -> list[Message]:
         """The messages for `run`."""
+        definition = self.definition
         system = await self._system(run)
-        before = [
-            replace(item if isinstance(item, Message) else Message("user", item), said="")
-            for item in self.definition.additional_input or ()
-        ]
-        said = await self.history.recall(run) if self.history is not None else []
-        opening = [*([system] if system is not None else []), *before]
-        asked = [*await self._introduction(run), *self._input(run)]
-        return [*opening, *said, *asked, *earlier_attempt(run)]
-
-    async def _introduction(self, run: Run) -> list[Message]:
-        """What was said before the first input, which belongs to the first run, and so to the history."""
-        text = self.definition.introduction
-        if not text or await past_runs(run, 1):
-            return []
-        return [Message("assistant", _Texts(run, self.definition.resolve_in_context).fill(text))]
+        messages = [] if system is None else [system]
+        for item in definition.additional_input or ():
+            message = item if isinstance(item, Message) else Message("user", item)
+            messages.append(replace(message, said=""))
+        if self.history is not None:
+            messages += await self.history.recall(run)
+        if definition.introduction and not await past_runs(run, 1):
+            # Said before the first input, it belongs to the first run, and so to the history.
+            text = _Texts(run, definition.resolve_in_context).fill(definition.introduction)
+            messages.append(Message("assistant", text))
+        dependencies = run.tree.request.dependencies
+        messages += self._input(run) if self.show_dependencies and dependencies else run.input.messages
+        if run.earlier is not None:
+            messages += earlier_attempt(run)
+        return messages
 
     def _input(self, run: Run) -> Sequence[Message]:
         dependencies = run.tree.request.dependencies
-        if not (self.show_dependencies and dependencies):
-            return run.input.messages
         shown = f"<additional context>\n{prompt_text(dependencies)}\n</additional context>"
         return with_context(run.input.messages, after=shown)
 
@@ -95,33 +94,35 @@ class Prompt:
         if own is not None:
             content = await texts.of(own, "system_message")
         else:
-            content = "\n\n".join([part async for part in self._parts(run, texts) if part])
+            content = "\n\n".join(filter(None, await self._parts(run, texts)))
         return Message(definition.system_message_role, content) if content else None
 
-    async def _parts(self, run: Run, texts: _Texts) -> AsyncIterator[str]:
+    async def _parts(self, run: Run, texts: _Texts) -> list[str]:
         definition = self.definition
+        parts: list[str] = []
         if definition.description:
-            yield texts.fill(definition.description)
+            parts.append(texts.fill(definition.description))
         if definition.role:
-            yield f"<your_role>\n{texts.fill(definition.role)}\n</your_role>"
-        yield await self._instructions(run, texts)
+            parts.append(f"<your_role>\n{texts.fill(definition.role)}\n</your_role>")
+        if definition.instructions is not None and (told := await self._instructions(run, texts)):
+            parts.append(told)
         if self.roster:
-            yield self.roster
-        yield self._information(run)
+            parts.append(self.roster)
+        if told := self._information():
+            parts.append(told)
         if definition.expected_output:
-            yield f"<expected_output>\n{texts.fill(definition.expected_output)}\n</expected_output>"
+            parts.append(f"<expected_output>\n{texts.fill(definition.expected_output)}\n</expected_output>")
         if definition.additional_context:
-            yield texts.fill(definition.additional_context)
+            parts.append(texts.fill(definition.additional_context))
         if definition.add_session_summary_to_context and (summary := current_summary(run)):
-            yield f"<session_summary>\n{summary}\n</session_summary>"
+            parts.append(f"<session_summary>\n{summary}\n</session_summary>")
         if self.show_state:
             state = without_tags(json.dumps(texts.state(), ensure_ascii=False))
-            yield f"<session_state>\n{state}\n</session_state>"
+            parts.append(f"<session_state>\n{state}\n</session_state>")
+        return parts
 
     async def _instructions(self, run: Run, texts: _Texts) -> str:
         given = self.definition.instructions
-        if given is None:
-            return ""
         final = callable(given)
         if callable(given):
             given = await call_for_run(run, given, "instructions")
@@ -135,9 +136,9 @@ class Prompt:
         body = lines[0] if len(lines) == 1 else "\n".join(f"- {line}" for line in lines)
         return f"<instructions>\n{body}\n</instructions>" if self.definition.use_instruction_tags else body
 
-    def _information(self, run: Run) -> str:
+    def _information(self) -> str:
         definition = self.definition
-        lines = []
+        lines: list[str] = []
         if definition.markdown:
             lines.append("Use markdown to format your answers.")
         if definition.add_datetime_to_context:
@@ -146,7 +147,8 @@ class Prompt:
             lines.append(f"The current time is {now.isoformat(timespec='seconds')}.")
         if definition.add_name_to_context and definition.name:
             lines.append(f"Your name is: {definition.name}.")
-        lines += instructions_of(without_sources(definition.tools or ()))
+        if definition.tools:
+            lines += instructions_of(without_sources(definition.tools))
         if not lines:
             return ""
         body = "\n".join(f"- {line}" for line in lines)

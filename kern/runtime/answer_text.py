@@ -19,7 +19,7 @@ class AnswerText:
     __slots__ = ("_open", "_parts", "_withdrawn")
 
     def __init__(self, parts: Sequence[Sequence[str]] = ()) -> None:
-        self._parts = [(part[0], part[1]) for part in parts]
+        self._parts = [(part[0], part[1]) for part in parts] if parts else []
         self._open: list[str] = []
         self._withdrawn = False
 

@@ -44,7 +44,7 @@ class Audience:
         skip_events: Names of events that are not recorded; None to record nothing.
     """
 
-    __slots__ = ("_buffer", "_listen", "hears_events", "recorded")
+    __slots__ = ("_buffer", "_listen", "follows", "hears_events", "queue", "recorded")
 
     def __init__(
         self, buffer: EventBuffer | None, listen: Listen, skip_events: Collection[str] | None
@@ -59,21 +59,15 @@ class Audience:
         self._buffer = buffer
         self.hears_events: bool = self._listen is Listen.everything or bool(buffer and buffer.observers)
         """Somebody hears every event: the consumer or an observer."""
-
-    @property
-    def follows(self) -> bool:
+        self.follows: bool = self._listen is not Listen.nothing
         """A consumer reads the run as a stream."""
-        return self._listen is not Listen.nothing
+        self.queue: EventBuffer | None = self._buffer if self.follows else None
+        """Where events for the consumer go that it is known to want; None without one."""
 
     @property
     def reads_text(self) -> bool:
         """A consumer reads the answer as it comes, and hears of nothing else."""
         return self._listen is Listen.content
-
-    @property
-    def queue(self) -> EventBuffer | None:
-        """Where events for the consumer go that it is known to want; None without one."""
-        return self._buffer if self.follows else None
 
     def put(self, event: Event) -> None:
         """Tell the observers, and the consumer if it wants to hear it; never waits; from any thread."""
@@ -197,8 +191,9 @@ class Out:
 
     async def wait_for_consumer(self) -> None:
         """Wait for a slow consumer. Only where the run does not have the session state."""
-        if self.audience.full:
-            await self.audience.drain()
+        buffer = self.audience._buffer
+        if buffer is not None and buffer.full:
+            await buffer.drain()
 
     # The text of a turn, or of a tool, as it comes.
 
@@ -206,14 +201,11 @@ class Out:
         """A model is asked: what comes next is the text of another turn."""
         self._shown = self._in_turn = False
         self.turn_began, self.first_text_after = time.perf_counter(), None
-        self._begin_text(of_tool=False)
+        self._pieces, self._begun, self._held, self._of_tool = [], False, "", False
 
     def begin_result(self) -> None:
         """The pieces of a tool's result come next, which are a part of the answer."""
-        self._begin_text(of_tool=True)
-
-    def _begin_text(self, *, of_tool: bool) -> None:
-        self._pieces, self._begun, self._held, self._of_tool = [], False, "", of_tool
+        self._pieces, self._begun, self._held, self._of_tool = [], False, "", True
 
     def text_begins(self) -> None:
         """The first piece of the turn's text has come, whatever it is."""
@@ -247,6 +239,13 @@ class Out:
     def text_ended(self, text: str) -> None:
         """The text of the turn is here as a whole: what no piece has brought is said now."""
         if not text.strip():
+            return
+        if self._queue is None and self._above is None and not self._begun:  # nobody hears it come
+            if self.first_text_after is None:
+                self.first_text_after = time.perf_counter() - self.turn_began
+            self._begun = self._in_turn = True
+            self._led = False
+            self._spoken.add(text)
             return
         self._bring(text)
         # A model may return something else than what people have seen.

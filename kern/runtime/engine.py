@@ -76,10 +76,12 @@ async def _answered(run: Run) -> None:
         output.status = RunStatus.paused
         return
     _answer(run, answer)
-    run.out.event(RunContentCompletedEvent(run.source))
-    _note(run)
-    for step in run.spec.after:
-        await step(run)
+    if run.out.hears_events:
+        run.out.event(RunContentCompletedEvent(run.source))
+    if run.spec.after:
+        _note(run)
+        for step in run.spec.after:
+            await step(run)
     output.status = RunStatus.completed
 
 
@@ -98,8 +100,9 @@ def _answer(run: Run, answer: Answer) -> None:
     output.content, output.content_type, output.last_turn = answer.content, answer.content_type, None
     if answer.is_text:
         output.content = out.said or answer.content
-        if out.last_turn and out.last_turn != output.content:
-            output.last_turn = out.last_turn
+        last_turn = out.last_turn
+        if last_turn and last_turn != output.content:
+            output.last_turn = last_turn
     run.answered = True
 
 
@@ -117,14 +120,12 @@ def _finish(run: Run) -> None:
     own = run.progress.own_metrics
     own.duration = (own.duration or 0.0) + run.elapsed
     output.metrics = own
+    output.requirements = [*run.requirements]
     if run.children:  # a copy: the next part of a paused run counts on from its own
         output.metrics = replace(own, details={k: replace(v) for k, v in own.details.items()})
         for child in run.children:
             output.metrics.include(child.output.metrics)
-    output.requirements = [
-        *run.requirements,
-        *(r for child in run.children for r in child.output.requirements),
-    ]
+            output.requirements += child.output.requirements
 
 
 async def _turns(run: Run) -> Answer | None:
@@ -139,13 +140,17 @@ async def _turns(run: Run) -> Answer | None:
         calls = message.tool_calls
         if not calls:
             message = await ask(run, run.spec.model, run.messages)
-            run.call_ids.ensure_unique_ids(message)
+            calls = message.tool_calls
+            if calls:
+                run.call_ids.ensure_unique_ids(message)
+                calls = message.tool_calls
             if message.images or message.audio:
                 run.output.add_media([*message.images, *message.audio])
             run.messages.append(message)
-            _check_limit(run, message)
-            run.debug("assistant: %s %s", message.content or "", message.tool_calls or "")
-            calls = message.tool_calls
+            if calls:
+                _check_limit(run, message)
+            if run.tree.request.debug:
+                run.debug("assistant: %s %s", message.content or "", calls or "")
         if calls:
             run.progress.has_called = True
             run.out.calls_begin()
@@ -179,15 +184,17 @@ async def _verdict(run: Run, message: Message) -> Answer | RetryAnswer:
 
 
 async def _begin(run: Run) -> None:
-    await run.expand()
+    if run.spec.expand is not None:
+        await run.expand()
     for step in run.spec.before:
         await step(run)
     run.input.messages = await loaded(run.input.messages)
     run.messages = run.call_ids.apply(await loaded(await run.spec.prompt(run)))
     await run.out.wait_for_consumer()
-    for message in run.messages:
-        if not message.from_history:
-            run.debug("%s: %s", message.role, message.content)
+    if run.tree.request.debug:
+        for message in run.messages:
+            if not message.from_history:
+                run.debug("%s: %s", message.role, message.content)
 
 
 def _check_limit(run: Run, message: Message) -> None:

@@ -17,12 +17,9 @@ async def loaded(items: Sequence[T]) -> list[T]:
     Raises:
         UsageError: A file cannot be read.
     """
-    for item in items:
-        for media in _media(item):
+    each: Sequence[Media | Message] = items
+    for item in each:
+        for media in (item,) if isinstance(item, Media) else item.media:
             if media.filepath is not None:
                 return await threads.run(lambda: [item.loaded() for item in items])
     return list(items)
-
-
-def _media(item: Media | Message) -> Sequence[Media]:
-    return (item,) if isinstance(item, Media) else item.media

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -36,7 +36,7 @@ class Progress:
     requests: int = 0
     tool_calls: int = 0
     has_called: bool = False
-    sent_back: Counter[str] = field(default_factory=Counter)
+    sent_back: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     finished_calls: dict[str, ToolOutcome] = field(default_factory=dict)
     begun_calls: dict[str, ToolExecution] = field(default_factory=dict)
     answers: dict[str, RunRequirement] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Progress:
             requests=data.get("requests", own.requests),  # older rows do not count those that failed
             tool_calls=sum(tool.result is not None for tool in output.tools),
             has_called=any(message.tool_calls for message in messages if not message.from_history),
-            sent_back=Counter({str(who): int(times) for who, times in data["sent_back"].items()}),
+            sent_back=defaultdict(int, {str(who): int(times) for who, times in data["sent_back"].items()}),
             finished_calls={
                 call_id: ToolOutcome.from_dict(item) for call_id, item in data["settled"].items()
             },

@@ -32,7 +32,8 @@ def check_may_go_on(run: Run) -> None:
         CancelledError: It may not: a function or a model has swallowed the cancellation that said so.
     """
     tree, stopped = run.tree, run
-    late = tree.top.deadline is not None and tree.top.deadline.expired
+    deadline = tree.runs[0].deadline
+    late = deadline is not None and deadline.expired
     left = tree.audience.gone
     while not stopped.cancel_token.stopped and stopped.parent is not None:
         stopped = stopped.parent
