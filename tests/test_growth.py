@@ -31,6 +31,7 @@ from kern.models._sse import EventStream
 from kern.models.base import ModelRequest, ModelResponse
 from kern.models.openai import _chat_encode, _responses_encode
 from kern.models.openai._chat_decode import ChatReader
+from kern.models.servers import SERVERS
 from kern.run.events import (
     EventSource,
     RunContentEvent,
@@ -291,7 +292,7 @@ def history_that_is_trimmed(n: int) -> Callable[[], Any]:
 def a_request_encoded(n: int) -> Callable[[], Any]:
     request = ModelRequest(messages=tuple(conversation(n)))
     return lambda: (
-        _chat_encode.encode(request, "m", official=True),
+        _chat_encode.encode(request, "m", server=SERVERS["openai"]),
         _responses_encode.encode(request, "m"),
     )
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from kern._json import json_bytes
 from kern.errors import (
     ModelAuthError,
     ModelBadRequestError,
@@ -138,10 +139,17 @@ def explain(data: Any) -> tuple[str, str | None, int | None]:
     if not isinstance(data, Mapping):
         return str(data), _code(beside), _status(beside)
     message = str(data.get("message") or data.get("detail") or "")
-    metadata = data.get("metadata")
-    if isinstance(metadata, Mapping) and isinstance(metadata.get("raw"), str):
-        message = f"{message}: {metadata['raw']}"  # the words of the provider behind a router
-    return message, _code(data), _status(data)
+    return _beneath(message, data.get("metadata")), _code(data), _status(data)
+
+
+def _beneath(message: str, metadata: Any) -> str:
+    """A router's message with what the provider behind it has said, which is the cause: OpenRouter's."""
+    raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
+    if not raw:
+        return message
+    provider = metadata.get("provider_name")
+    who = f" ({provider})" if isinstance(provider, str) and provider else ""
+    return f"{message}{who}: {raw if isinstance(raw, str) else json_bytes(raw).decode()}"
 
 
 def _code(data: Mapping[str, Any]) -> str | None:

@@ -139,12 +139,19 @@ class Origin:
 
     Args:
         secrets: What must not be repeated in a message, though a server may echo it.
+        elsewhere: The host is not the provider's own.
     """
 
     provider: str
     model: str
     host: str
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    elsewhere: bool = False
+
+    @property
+    def where(self) -> str:
+        """What tells an error's reader which server has answered, where the provider's name does not."""
+        return f" (answered by {self.host})" if self.elsewhere else ""
 
     def clean(self, text: str, longest: int = _LONGEST_TEXT) -> str:
         """`text` on one line without secrets, and only then cut to a readable length."""
@@ -195,6 +202,7 @@ def of_fault(fault: StreamFault, origin: Origin, request_id: str | None) -> Fail
     if fault.quoting:
         quoted = fault.quoting[: _LONGEST_QUOTE + _LONGEST_SECRET].decode(errors="replace")
         text += f": {origin.clean(quoted, _LONGEST_QUOTE)!r}"
+    text += origin.where
     if request_id:
         text += f" (request {origin.word(request_id)})"
     if isinstance(fault, CutFault):
@@ -274,7 +282,7 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, origin: Orig
         retry_after = retry_delay(data)
     kind = ModelAuthError if is_wrong_key(data) else kind_of_status(status)
     error = kind(
-        origin.clean(message or "no explanation"),
+        origin.clean(message or "no explanation") + origin.where,
         status=status,
         provider=origin.provider,
         model=origin.model,

@@ -75,7 +75,7 @@ class HttpModel(Model):
         if self.extra_body:
             self.extras.check(self.extra_body)
         if self.base_url is not None:
-            _parse_base_url(self.base_url)
+            parse_base_url(self.base_url)
         self._ends = Ends(self.good_ends)
         self._api_key = None if api_key is None else SecretStr(api_key)
 
@@ -100,7 +100,13 @@ class HttpModel(Model):
             url=self._endpoint(base_url, request),
             headers=headers,
             body=body,
-            origin=Origin(self.provider, self.id, base_url.host + port, secrets),
+            origin=Origin(
+                self.provider,
+                self.id,
+                base_url.host + port,
+                secrets,
+                elsewhere=not self._is_own(base_url.host),
+            ),
             timeout=self.timeout,
             max_retries=self.max_retries,
             client=self.http_client,
@@ -141,7 +147,7 @@ class HttpModel(Model):
 
     def _resolve_base_url(self) -> httpx.URL:
         given = self.base_url or os.environ.get(self.base_url_variable)
-        return _parse_base_url(given or self.default_base_url)
+        return parse_base_url(given or self.default_base_url)
 
     def _headers(self, base_url: httpx.URL, request: ModelRequest) -> tuple[dict[str, str], tuple[str, ...]]:
         """The request's headers, and what of them must never be shown."""
@@ -178,16 +184,28 @@ class HttpModel(Model):
         Raises:
             MissingKeyError: It may not.
         """
-        if self.http_client is None and is_host_of(self.needs_key, base_url.host):
+        if self.http_client is None and self._must_have_key(base_url.host):
             raise MissingKeyError(
-                f"{self!r} has no API key: set the environment variable {self.key_variables[0]}, "
+                f"{self!r} has no API key: set the environment variable {self._key_names()[0]}, "
                 "or pass api_key=..."
             )
+
+    def _is_own(self, host: str) -> bool:
+        """Whether `host` is the provider's own, and not one of a gateway."""
+        return is_host_of(self.needs_key, host)
+
+    def _must_have_key(self, host: str) -> bool:
+        """Whether `host` is never asked without a key."""
+        return self._is_own(host)
+
+    def _key_names(self) -> tuple[str, ...]:
+        """The environment variables that may hold the key."""
+        return self.key_variables
 
     def _key(self) -> Masked:
         if self._api_key is not None:
             return Masked(self._api_key.get_secret_value().strip())
-        keys = (os.environ.get(name, "").strip() for name in self.key_variables)
+        keys = (os.environ.get(name, "").strip() for name in self._key_names())
         return Masked(next(filter(None, keys), ""))
 
 
@@ -203,7 +221,12 @@ def is_host_of(domain: str, host: str) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _parse_base_url(text: str) -> httpx.URL:
+def parse_base_url(text: str) -> httpx.URL:
+    """A base URL, checked.
+
+    Raises:
+        UsageError: It is none, or holds a password.
+    """
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from difflib import get_close_matches
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 from kern._habits import provider_of
 from kern.errors import UsageError
 from kern.models.base import Model
+from kern.models.servers import SERVERS
 
 _PROVIDERS = {
     "google": ("kern.models.google", "Gemini"),
@@ -24,6 +26,9 @@ _PROVIDERS = {
     "anthropic": ("kern.models.anthropic", "AnthropicMessages"),
 }
 """Module and class; only the providers that an application uses are loaded."""
+
+_CHAT = "openai-chat"
+"""The provider whose class speaks with all of `kern.models.servers`."""
 
 GROUP = "kern.models"
 """The group of entry points by which other packages add providers."""
@@ -35,9 +40,9 @@ def resolve(name: str) -> Model:
     """The model that `name` stands for.
 
     Args:
-        name: "provider:id", such as "openai:gpt-5.2", or "openai-chat:llama3.2" for a server that speaks
-            OpenAI's chat protocol, found by the variable OPENAI_BASE_URL. What follows the first
-            colon is the id.
+        name: "provider:id", such as "openai:gpt-5.2", "ollama:llama3.2" or "groq:openai/gpt-oss-120b". What
+            follows the first colon is the id. "openai-chat:..." stands for any other server that speaks
+            OpenAI's chat protocol, at the variable OPENAI_BASE_URL.
 
     Raises:
         UsageError: There is no such provider, or no id.
@@ -75,11 +80,13 @@ def _looked_up(name: str) -> tuple[Callable[[str], Model], str]:
     provider, _, model_id = name.partition(":")
     make = _maker(provider) if provider and model_id else None
     if make is None:
-        providers = [*_PROVIDERS, *_added()]
+        names = [*_PROVIDERS, *(server for server in SERVERS if server not in _PROVIDERS), *_added()]
+        near = get_close_matches(provider.lower(), names, n=1) if model_id else []
         guessed = provider_of(name)
-        hint = f', such as "{guessed}:{name}"' if guessed in providers else ""
-        known = ", ".join(f'"{provider}:..."' for provider in providers)
-        raise UsageError(f'no model {name!r}: it is written "provider:id"{hint}; known: {known}')
+        hint = f', such as "{guessed}:{name}"' if guessed in names else ""
+        meant = f'; did you mean "{near[0]}:{model_id}"?' if near else f"{hint};"
+        known = ", ".join(f'"{known}:..."' for known in names)
+        raise UsageError(f'no model {name!r}: it is written "provider:id"{meant} known: {known}')
     return make, model_id
 
 
@@ -90,6 +97,9 @@ def _maker(provider: str) -> Callable[[str], Model] | None:
         module, class_name = _PROVIDERS[provider]
         make: Callable[[str], Model] = getattr(import_module(module), class_name)
         return make
+    if provider in SERVERS:
+        module, class_name = _PROVIDERS[_CHAT]
+        return partial(getattr(import_module(module), class_name), server=provider)
     for added in entry_points(group=GROUP, name=provider):
         return _loaded(added)
     return None
@@ -97,7 +107,7 @@ def _maker(provider: str) -> Callable[[str], Model] | None:
 
 @cache
 def _added() -> list[str]:
-    return sorted({added.name for added in entry_points(group=GROUP)} - _PROVIDERS.keys())
+    return sorted({added.name for added in entry_points(group=GROUP)} - _PROVIDERS.keys() - SERVERS.keys())
 
 
 def _loaded(added: EntryPoint) -> Callable[[str], Model]:

@@ -73,7 +73,7 @@ def test_a_provider_that_makes_no_model_is_told() -> None:
 
 
 def test_the_error_for_an_unknown_provider_lists_those_that_packages_add() -> None:
-    with pytest.raises(UsageError, match=r'"openai-chat:\.\.\.", "broken:\.\.\.", "nothing:\.\.\.", "parrot'):
+    with pytest.raises(UsageError, match=r'"google-chat:\.\.\.", "broken:\.\.\.", "nothing:\.\.\.", "parrot'):
         resolve("nobody:x")
 
 

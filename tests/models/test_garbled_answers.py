@@ -136,7 +136,7 @@ def check(reader: AnswerReader, body: bytes, model: OpenAIChat | OpenAIResponses
     assert min(answer.usage.to_dict().values(), default=0) >= 0
     again = Message.from_dict(json.loads(json_bytes(answer.message.to_dict())))
     try:
-        model._body(ModelRequest([Message("user", "Hi"), again, Message("user", "?")]), official=False)
+        model._body(ModelRequest([Message("user", "Hi"), again, Message("user", "?")]))
     except UsageError as error:
         pytest.fail(f"{error} after {body!r}")
     return True

@@ -145,7 +145,7 @@ async def test_the_last_error_is_raised_with_all_it_knows(server: ReplayServer, 
     error = caught.value
     assert (error.provider, error.model, error.status) == ("openai", "m", 429)
     assert (error.code, error.request_id, error.retry_after) == ("slow_down", "req_9", 0.0)
-    assert str(error) == "openai/m: HTTP 429: Because."
+    assert str(error) == f"openai/m: HTTP 429: Because. (answered by 127.0.0.1:{server.port})"
     assert len(server.asked) == 3
 
 

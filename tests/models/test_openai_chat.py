@@ -297,7 +297,7 @@ async def test_the_request_holds_every_setting(server: ReplayServer, sink: Sink)
 
 async def test_openai_itself_gets_its_own_names() -> None:
     chat = OpenAIChat(max_output_tokens=100)
-    body = chat._body(ModelRequest([Message("developer", "Really.")]), official=True)
+    body = chat._body(ModelRequest([Message("developer", "Really.")]))
     assert body["messages"] == [{"role": "developer", "content": "Really."}]
     assert body["max_completion_tokens"] == 100
     assert "max_tokens" not in body

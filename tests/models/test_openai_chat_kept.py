@@ -35,7 +35,7 @@ async def streamed(server: ReplayServer, sink: Sink, *deltas: dict[str, Any]) ->
 def again(answer: ModelResponse) -> dict[str, Any]:
     """The answer as it goes back."""
     message = Message.from_dict(json.loads(json.dumps(answer.message.to_dict())))
-    body = OpenAIChat("m")._body(ModelRequest([Message("user", "?"), message]), official=False)
+    body = OpenAIChat("m")._body(ModelRequest([Message("user", "?"), message]))
     said: dict[str, Any] = body["messages"][1]
     return said
 

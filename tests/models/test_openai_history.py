@@ -21,7 +21,7 @@ CALL = {"type": "function_call", "call_id": "c1", "id": "fc_1"}
 
 def sent(model: Any, *messages: Message) -> list[dict[str, Any]]:
     """The conversation as it goes out."""
-    body = model._body(ModelRequest([ASK, *messages]), official=False)
+    body = model._body(ModelRequest([ASK, *messages]))
     items: list[dict[str, Any]] = body["messages" if isinstance(model, OpenAIChat) else "input"]
     return items[1:]
 

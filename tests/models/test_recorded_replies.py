@@ -101,7 +101,7 @@ async def test_an_answer_goes_back_as_the_recorded_next_request_has_it(
     recorded = exchange(first)
     message = await answered(server, sink, recorded)
     body = model_of(recorded, server.url)._body(
-        ModelRequest([Message("user", "?"), message, *results(message)]), official=False
+        ModelRequest([Message("user", "?"), message, *results(message)])
     )
     assert parts(body) == parts(exchange(second)["request"]["json"])
 

@@ -29,9 +29,12 @@ from kern.models.base import DeltaSink, ModelResponse
 from kern.models.openai._chat_calls import Calls
 from kern.models.openai._chat_encode import PROVIDER, REASONING_NAMES
 from kern.models.openai._kept import Kept
+from kern.models.servers import OTHER, ChatServer
 from kern.usage import Usage
 
 _THINKING = ("thinking", "reasoning")
+_CACHED = ("cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens")
+"""Where Moonshot, Mistral and DeepSeek count what they had in their cache, in `usage` itself."""
 _LONGEST_KIND = 80
 _SURELY_REPEATED = 20  # characters; a shorter last piece may well be what was said before, once more
 _FIELDS = frozenset(
@@ -47,8 +50,17 @@ _FIELDS = frozenset(
 class ChatReader(AnswerReader):
     """Reads one answer of the Chat Completions API."""
 
-    def __init__(self, model: str, sink: DeltaSink | None, *, streamed: bool, ends: Ends) -> None:
+    def __init__(
+        self,
+        model: str,
+        sink: DeltaSink | None,
+        *,
+        streamed: bool,
+        ends: Ends,
+        server: ChatServer = OTHER,
+    ) -> None:
         super().__init__(model, sink, streamed=streamed)
+        self._server = server
         self._ends = ends
         self._calls = Calls(model)
         self._unknown: set[str] = set()
@@ -171,6 +183,7 @@ class ChatReader(AnswerReader):
                 continue
             kind = text_of(part.get("type"))
             if kind in _THINKING:
+                self._reasoning_name = kind
                 thoughts.append(text_in(part.get(kind) or part.get("text") or part.get("content")))
             elif kind == "refusal":
                 self._refused = True
@@ -237,7 +250,7 @@ class ChatReader(AnswerReader):
 
     def _respond(self) -> ModelResponse:
         content, reasoning = self._content.whole(), self._reasoning.whole()
-        usage = _usage(self._usage)
+        usage = _usage(self._usage, self._server)
         if self._words is not None and not self._finish_reason and not (content and self._ends.good("")):
             raise StreamFault(*self._words)
         self._ends.check(self._finish_reason, self._native_reason, content, usage)
@@ -304,15 +317,25 @@ def _is_function(call: dict[str, Any]) -> bool:
     return "function" in call or (call.get("type") in ("function", "", None) and "custom" not in call)
 
 
-def _usage(usage: Any) -> Usage:
+def _usage(usage: Any, server: ChatServer) -> Usage:
     spent, said = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
+    total = count(usage, "total_tokens")
     details = usage if isinstance(usage, dict) else {}
-    cached = count(details.get("prompt_tokens_details"), "cached_tokens")
+    reasoned = count(details.get("completion_tokens_details"), "reasoning_tokens")
+    if server.reasoning_apart and total > spent + said:
+        reasoned = reasoned or total - spent - said
+        said = total - spent
+    sent = details.get("prompt_tokens_details")
     return Usage(
         input_tokens=spent,
         output_tokens=said,
-        total_tokens=max(count(usage, "total_tokens"), spent + said),
-        cache_read_tokens=cached or count(usage, "cached_tokens") or count(usage, "num_cached_tokens"),
-        reasoning_tokens=count(details.get("completion_tokens_details"), "reasoning_tokens"),
+        total_tokens=max(total, spent + said),
+        cache_read_tokens=_first_count((sent, "cached_tokens"), *((usage, name) for name in _CACHED)),
+        cache_write_tokens=count(sent, "cache_write_tokens"),
+        reasoning_tokens=reasoned or count(usage, "reasoning_tokens"),
         requests=1,
     )
+
+
+def _first_count(*places: tuple[Any, str]) -> int:
+    return next(filter(None, (count(details, name) for details, name in places)), 0)

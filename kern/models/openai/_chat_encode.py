@@ -5,6 +5,7 @@ The format: https://platform.openai.com/docs/api-reference/chat/create
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from kern.models.openai._media import (
     refuse_unless_user,
 )
 from kern.models.openai._schema import schema_for, schema_name
+from kern.models.servers import ChatServer
 
 PROVIDER = "openai-chat"
 """The key under which `Message.provider_data` holds what this protocol wants to see again."""
@@ -31,42 +33,46 @@ PROVIDER = "openai-chat"
 REASONING_NAMES = ("reasoning_content", "reasoning")
 """The names under which servers give a model's reasoning, and want it back."""
 
+THINKING = "thinking"
+"""A kind of part that holds reasoning, at Mistral."""
+
 REPLAYED: dict[str, type] = {"reasoning_details": list, "extra_content": dict}
 """What goes back as it came, with the answer's every replay: signed reasoning of OpenRouter and others, and
 what Gemini wants to see again."""
 
+_PLAIN = re.compile(r"[A-Za-z0-9]*")
 _ID = 40  # characters of a call's id that OpenAI takes here
 _NO_REASONING = " "
 """For a message without reasoning, where a server wants one in each: Kimi and DeepSeek refuse "" there."""
 
 
 def encode(
-    request: ModelRequest, model: str, *, official: bool, wants_reasoning: bool = False
+    request: ModelRequest, model: str, *, server: ChatServer, wants_reasoning: bool = False
 ) -> dict[str, Any]:
     """The parts of the body that the request decides.
 
     Args:
         request: The request.
         model: The model that is asked.
-        official: OpenAI itself is asked, or Azure.
+        server: What is known of the server.
         wants_reasoning: The server has refused assistants' messages without `reasoning_content`.
     """
-    messages = list(_messages(request, model, official))
+    messages = list(_messages(request, model, server))
     if wants_reasoning:
         _add_reasoning(messages, request)
     body: dict[str, Any] = {"model": model, "messages": messages}
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
-        if request.tool_choice is not None:
-            body["tool_choice"] = _tool_choice(request.tool_choice)
+        body["tools"] = [_tool(tool, server) for tool in request.tools]
+        if (choice := _tool_choice(request.tool_choice, server)) is not None:
+            body["tool_choice"] = choice
     if request.response_format is not None:
         body["response_format"] = _format(request.response_format)
-    if request.stream:
+    if request.stream and server.stream_usage:
         body["stream_options"] = {"include_usage": True}
     return body
 
 
-def _messages(request: ModelRequest, model: str, official: bool) -> Iterator[dict[str, Any]]:
+def _messages(request: ModelRequest, model: str, server: ChatServer) -> Iterator[dict[str, Any]]:
     called = _turns_with_calls(request.messages)
     attached: dict[str, list[dict[str, Any]]] = {}
     for index, message in enumerate(request.messages):
@@ -75,12 +81,12 @@ def _messages(request: ModelRequest, model: str, official: bool) -> Iterator[dic
         parts, mentions = shown_media(message, _part)
         text = "\n".join([*([message.content] if message.content else []), *mentions])
         if message.role == "tool":
-            yield {"role": "tool", "tool_call_id": call_id(message.tool_call_id, _ID), "content": text}
+            yield {"role": "tool", "tool_call_id": _call_id(message.tool_call_id, server), "content": text}
         elif message.role == "assistant":
             spoken = "\n\n".join(filter(None, (message.commentary, text)))
-            yield _assistant(message, spoken, model, called=called[index])
+            yield _assistant(message, spoken, model, server, called=called[index])
         else:
-            yield _said(message, text, parts, official)
+            yield _said(message, text, parts, server)
             continue
         if parts:
             attached.setdefault(message.role, []).extend(parts)
@@ -107,14 +113,14 @@ def _add_reasoning(encoded: list[dict[str, Any]], request: ModelRequest) -> None
             data.setdefault(REASONING_NAMES[0], next(said).reasoning_content or _NO_REASONING)
 
 
-def _said(message: Message, text: str, parts: list[dict[str, Any]], official: bool) -> dict[str, Any]:
-    # Servers that speak this protocol know "system" only; at OpenAI the two are told apart.
-    role = message.role if official or message.role != "developer" else "system"
+def _said(message: Message, text: str, parts: list[dict[str, Any]], server: ChatServer) -> dict[str, Any]:
+    # Most servers that speak this protocol know "system" only; at OpenAI the two are told apart.
+    role = message.role if server.developer_role or message.role != "developer" else "system"
     said: dict[str, Any] = {"role": role, "content": text}
     if parts:
         refuse_unless_user(message)
         said["content"] = [*([{"type": "text", "text": text}] if text else []), *parts]
-    if message.name:
+    if message.name and server.names:
         said["name"] = re.sub(r"[^A-Za-z0-9_-]", "_", message.name)[:64]
     return said
 
@@ -129,31 +135,56 @@ def _attachments(attached: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str
             yield {"role": "user", "content": [{"type": "text", "text": words}, *parts]}
 
 
-def _assistant(message: Message, text: str, model: str, *, called: bool) -> dict[str, Any]:
+def _assistant(
+    message: Message, text: str, model: str, server: ChatServer, *, called: bool
+) -> dict[str, Any]:
     # Text is never null: llama-cpp-python fails on null beside tool calls.
     said: dict[str, Any] = {"role": "assistant", "content": text}
     if message.tool_calls:
-        said["tool_calls"] = [_call(call, model) for call in message.tool_calls]
+        said["tool_calls"] = [_call(call, model, server) for call in message.tool_calls]
     record = record_of(message.provider_data, PROVIDER, model)
     if record is None:
         return said
-    for name, kind in REPLAYED.items():
+    for name, kind in REPLAYED.items() if server.extras else ():
         if isinstance(value := record.get(name), kind) and value:
             said[name] = value
     # Servers with thinking models (DeepSeek, Kimi) want their reasoning back, under the name that they gave
     # it, if the turn has calls: in all later requests, too, or they refuse them
     # (https://api-docs.deepseek.com/guides/thinking_mode). Reasoning of other turns they would pass over.
-    told = record.get("reasoning")
-    if called and message.reasoning_content and told in REASONING_NAMES and "reasoning_details" not in said:
-        said[told] = message.reasoning_content
+    if (called or server.reasoning_kept == "all") and message.reasoning_content:
+        _add_own_reasoning(said, message.reasoning_content, record.get("reasoning"), server)
     return said
 
 
-def _call(call: ToolCall, model: str) -> dict[str, Any]:
+def _add_own_reasoning(said: dict[str, Any], reasoning: str, told: Any, server: ChatServer) -> None:
+    """Put the model's own reasoning into its message, as the server wants it.
+
+    Args:
+        told: The field under which it came.
+    """
+    if told is None or "reasoning_details" in said:
+        return
+    field = told if server.reasoning == "told" else server.reasoning
+    if field == THINKING and server.reasoning == THINKING:
+        thought = {"type": THINKING, THINKING: [{"type": "text", "text": reasoning}]}
+        text = said["content"]
+        said["content"] = [thought, *([{"type": "text", "text": text}] if text else [])]
+    elif field in REASONING_NAMES:
+        said[field] = reasoning
+
+
+def _call_id(given: str | None, server: ChatServer) -> str:
+    """The id of a call as the server takes it."""
+    if server.call_id is None or (given and len(given) == server.call_id and _PLAIN.fullmatch(given)):
+        return call_id(given, _ID)
+    return hashlib.sha256((given or "").encode(errors="replace")).hexdigest()[: server.call_id]
+
+
+def _call(call: ToolCall, model: str, server: ChatServer) -> dict[str, Any]:
     function = {"name": call_name(call.name), "arguments": sound_arguments(call)}
-    data: dict[str, Any] = {"id": call_id(call.id, _ID), "type": "function", "function": function}
+    data: dict[str, Any] = {"id": _call_id(call.id, server), "type": "function", "function": function}
     record = record_of(call.provider_data, PROVIDER, model)
-    if record is not None and isinstance(extra := record.get("extra_content"), Mapping):
+    if server.extras and record is not None and isinstance(extra := record.get("extra_content"), Mapping):
         data["extra_content"] = extra
     return data
 
@@ -196,16 +227,21 @@ def _file(file: File) -> dict[str, Any]:
     return {"type": "file", "file": {"file_id": file.id}}
 
 
-def _tool(tool: ToolDefinition) -> dict[str, Any]:
-    schema, strict = schema_for(tool.parameters, strict=tool.strict)
+def _tool(tool: ToolDefinition, server: ChatServer) -> dict[str, Any]:
+    schema, strict = schema_for(tool.parameters, strict=tool.strict and server.strict)
     function: dict[str, Any] = {"name": tool.name, "description": tool.description, "parameters": schema}
     if strict:
         function["strict"] = True
     return {"type": "function", "function": function}
 
 
-def _tool_choice(choice: str | Mapping[str, Any]) -> Any:
-    return choice if isinstance(choice, str) else {"type": "function", "function": {"name": choice["name"]}}
+def _tool_choice(choice: str | Mapping[str, Any] | None, server: ChatServer) -> Any:
+    """The choice in the strongest form that the server heeds; None leaves it out."""
+    if isinstance(choice, Mapping):
+        if "named" in server.tool_choices:
+            return {"type": "function", "function": {"name": choice["name"]}}
+        choice = "required"
+    return choice if choice in server.tool_choices else None
 
 
 def _format(response_format: ResponseFormat) -> dict[str, Any]:

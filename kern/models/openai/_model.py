@@ -10,7 +10,7 @@ import httpx
 
 from kern._secrets import Masked
 from kern.models._extra import SYSTEM, Extras
-from kern.models._http_model import HttpModel, endpoint, is_host_of
+from kern.models._http_model import HttpModel, endpoint
 from kern.models.base import ModelRequest
 
 
@@ -40,14 +40,11 @@ class OpenAIModel(HttpModel):
     _path: ClassVar[str]
 
     @abstractmethod
-    def _body(self, request: ModelRequest, *, official: bool) -> dict[str, Any]:
-        """The request on the wire, without `stream` and `extra_body`. May read files.
-
-        `official`: OpenAI itself, or Azure, is asked, and not a server that speaks its protocol.
-        """
+    def _body(self, request: ModelRequest) -> dict[str, Any]:
+        """The request on the wire, without `stream` and `extra_body`. May read files."""
 
     def _payload(self, request: ModelRequest, base_url: httpx.URL) -> dict[str, Any]:
-        body = self._body(request, official=_is_official(base_url.host))
+        body = self._body(request)
         if request.stream:
             body["stream"] = True
         return body
@@ -60,12 +57,3 @@ class OpenAIModel(HttpModel):
 
     def _own_headers(self, request: ModelRequest) -> dict[str, str]:
         return {"openai-organization": self.organization} if self.organization else {}
-
-    def _sampling(self) -> dict[str, Any]:
-        """The settings that both protocols have under the same names."""
-        names = ("temperature", "top_p", "store")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
-
-
-def _is_official(host: str) -> bool:
-    return is_host_of("openai.com", host) or host.endswith(".openai.azure.com")

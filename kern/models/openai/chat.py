@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, Literal
+
+import httpx
 
 from kern._log import named
-from kern.errors import ModelBadRequestError
+from kern._secrets import Masked
+from kern.errors import ModelBadRequestError, UsageError
 from kern.models._body import Reader
+from kern.models._http_model import is_host_of, parse_base_url
 from kern.models.base import DeltaSink, ModelRequest, ModelResponse
 from kern.models.openai._chat_decode import ChatReader
 from kern.models.openai._chat_encode import encode
 from kern.models.openai._model import OpenAIModel
+from kern.models.servers import OTHER, SERVERS, SETTINGS, ChatServer, server_at, server_named
 
 log: Final = named("kern.models")
+
+_SETTINGS: Final = sorted(SETTINGS)
 
 # "The `reasoning_content` in the thinking mode must be passed back to the API" (DeepSeek), "thinking is
 # enabled but reasoning_content is missing in assistant tool call message at index 2" (Kimi), and their like.
@@ -29,15 +38,19 @@ _LACKS_REASONING = re.compile(
 class OpenAIChat(OpenAIModel):
     """A model behind the Chat Completions API of OpenAI, or of a server that speaks it.
 
-    Of Ollama, vLLM, llama.cpp, LM Studio and others say where they are; a key is not needed::
+    A known server is named, or known by the host of its base URL; `kern.models.servers` lists them. Of any
+    other one say where it is; a key is not needed::
 
-        OpenAIChat("llama3.2", base_url="http://localhost:11434/v1")
+        OpenAIChat("llama3.2", server="ollama")
+        OpenAIChat("my-model", base_url="http://localhost:9000/v1")
 
     Args:
         id: The model's name at the provider.
-        api_key: None: the environment variable OPENAI_API_KEY, read at each request. A server other than
-            OpenAI's own is asked without a key if there is none.
-        base_url: None: the variable OPENAI_BASE_URL, or OpenAI itself.
+        server: The server's name, such as "groq", or its facts. None: the one at the host of the base URL,
+            or OpenAI itself.
+        api_key: None: the server's environment variable, for OpenAI and unknown servers OPENAI_API_KEY, read
+            at each request. An unknown server is asked without a key if there is none.
+        base_url: None: the server's environment variable, for OpenAI OPENAI_BASE_URL, or its usual address.
         organization: The OpenAI organization that pays.
         timeout: Seconds of silence after which a request is given up, while it is sent and while its answer
             is waited for; None: 600. Connecting gets 10.
@@ -55,14 +68,15 @@ class OpenAIChat(OpenAIModel):
             clients that all models of an event loop share.
         temperature, top_p: Sampling, for models that take it.
         max_output_tokens: The longest answer; one that is cut by it is a `ModelIncompleteError`, and is not
-            asked for again. Goes out as `max_completion_tokens` to OpenAI, as `max_tokens` to other servers.
+            asked for again. Each server gets it under the name that it knows.
         reasoning_effort: "none", "minimal", "low", "medium", "high", "xhigh" or "max", as the model allows.
         verbosity: How long answers are.
         store: Whether OpenAI keeps the completion; None leaves it to the server.
         seed: For answers that can be repeated, where the server honours it.
         stop: Up to four texts that end the answer.
         parallel_tool_calls: False: at most one call per turn.
-        structured_output: "none" if the server does not enforce a JSON schema.
+        structured_output: How a structured answer is had: "native", if the server enforces a JSON schema,
+            "tool", or "none". None: as the server does it best.
         extra_body: Added to the request's body. The lists "tools" (the provider's own, such as
             {"type": "web_search"}) and "include" are added to those of the request, "text", "reasoning" and
             "stream_options" are merged into its own; other keys go before what the settings say.
@@ -74,11 +88,32 @@ class OpenAIChat(OpenAIModel):
         UsageError: A setting that cannot work.
     """
 
+    server: ChatServer | str | None = None
     seed: int | None = None
     stop: str | Sequence[str] | None = None
+    structured_output: Literal["native", "tool", "none"] = None  # type: ignore[assignment]  # set below
 
     _path = "/chat/completions"
     _wants_reasoning: bool = field(default=False, init=False)
+
+    def __post_init__(self, api_key: str | None) -> None:
+        super().__post_init__(api_key)
+        self._server: ChatServer | None = None
+        if self.server is not None:
+            self._server = server_named(self.server) if isinstance(self.server, str) else self.server
+        elif self.base_url is not None:
+            self._server = _server_of(self.base_url)
+        facts = self._facts()
+        self.provider = facts.name
+        self.has_choice_none = "none" in facts.tool_choices
+        chosen: object = self.structured_output
+        if chosen is None:
+            self.structured_output = facts.structured_output
+            self.structured_beside_tools = facts.schema_beside_tools
+
+    def _facts(self) -> ChatServer:
+        """What is known of the server that is asked."""
+        return self._server or _server_of(os.environ.get(OTHER.url_variable) or "")
 
     async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
         """Answer one request; see `Model.respond`."""
@@ -91,17 +126,68 @@ class OpenAIChat(OpenAIModel):
             log.warning("%r: %s; asked again with reasoning in each message", self, error)
         return await super().respond(request, sink)
 
-    def _body(self, request: ModelRequest, *, official: bool) -> dict[str, Any]:
-        body = encode(request, self.id, official=official, wants_reasoning=self._wants_reasoning)
-        body.update(self._sampling())
-        if self.max_output_tokens is not None:
-            body["max_completion_tokens" if official else "max_tokens"] = self.max_output_tokens
-        for name in ("reasoning_effort", "verbosity", "seed", "stop"):
-            if (value := getattr(self, name)) is not None:
-                body[name] = value
-        if self.parallel_tool_calls is not None and request.tools:
-            body["parallel_tool_calls"] = self.parallel_tool_calls
+    def _resolve_base_url(self) -> httpx.URL:
+        if self.server is None:
+            return super()._resolve_base_url()
+        facts = self._facts()
+        given = self.base_url or os.environ.get(facts.url_variable) or facts.base_url
+        if not given:
+            raise UsageError(
+                f"{self!r}: {facts.title} has a different address for everybody: "
+                f"pass base_url=..., or set the environment variable {facts.url_variable}"
+            )
+        url = parse_base_url(given)
+        if url.path.strip("/"):
+            return url
+        return url.copy_with(path=facts.path or httpx.URL(facts.base_url or "").path)
+
+    def _is_own(self, host: str) -> bool:
+        facts = self._facts()
+        own = facts.hosts or (httpx.URL(facts.base_url or "").host,)
+        return facts is not OTHER and any(is_host_of(domain, host) for domain in own)
+
+    def _must_have_key(self, host: str) -> bool:
+        return self._facts().needs_key and self._is_own(host)
+
+    def _key_names(self) -> tuple[str, ...]:
+        names = self._facts().keys
+        return names if self.server is not None else (*names, *self.key_variables)
+
+    def _authorization(self, key: Masked) -> dict[str, str]:
+        header = self._facts().key_header
+        return super()._authorization(key) if header == "authorization" else {header: key}
+
+    def _body(self, request: ModelRequest) -> dict[str, Any]:
+        facts = self._facts()
+        if request.tools and not facts.tools:
+            raise UsageError(f"{self!r}: {facts.title} calls no tools ({facts.docs})")
+        body = encode(request, self.id, server=facts, wants_reasoning=self._wants_reasoning)
+        for name in _SETTINGS:
+            value = getattr(self, name)
+            if value is not None and (name != "parallel_tool_calls" or request.tools):
+                self._set(body, name, value, facts)
         return body
 
+    def _set(self, body: dict[str, Any], name: str, value: Any, facts: ChatServer) -> None:
+        if name not in facts.settings:
+            raise UsageError(
+                f"{self!r}: {facts.title} does not know {name!r} ({facts.docs}); "
+                "what it has learnt since goes into extra_body"
+            )
+        outer, _, inner = facts.spelled.get(name, name).partition(".")
+        body[outer] = {inner: value} if inner else value
+
     def _reader(self, request: ModelRequest, sink: DeltaSink | None, *, streamed: bool) -> Reader:
-        return ChatReader(self.id, sink, streamed=streamed, ends=self._ends)
+        return ChatReader(self.id, sink, streamed=streamed, ends=self._ends, server=self._facts())
+
+
+@lru_cache(maxsize=256)
+def _server_of(base_url: str) -> ChatServer:
+    """The server behind a base URL; an empty one stands for OpenAI's own."""
+    if not base_url:
+        return SERVERS["openai"]
+    try:
+        host = parse_base_url(base_url).host
+    except UsageError:  # told when it is asked
+        return OTHER
+    return server_at(host) or OTHER

@@ -105,9 +105,11 @@ class OpenAIResponses(OpenAIModel):
             return request
         return None
 
-    def _body(self, request: ModelRequest, *, official: bool) -> dict[str, Any]:
+    def _body(self, request: ModelRequest) -> dict[str, Any]:
         body = encode(request, self.id, stored=self.store is not False)
-        body.update(self._sampling())
+        for name in ("temperature", "top_p", "store"):
+            if (value := getattr(self, name)) is not None:
+                body[name] = value
         if self.store is False and self._asks_for_reasoning and not _NO_REASONING.match(self.id):
             body["include"] = ["reasoning.encrypted_content"]
         if self.max_output_tokens is not None:

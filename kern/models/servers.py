@@ -1,0 +1,444 @@
+"""The servers that speak Chat Completions, as facts: where they are, and what each does its own way.
+
+The protocol is OpenAI's; no server speaks all of it, and some refuse a request for one field that they do not
+know. What a server does differently stands here, as data. `kern.models.openai.OpenAIChat` reads it, and has
+no branch for any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Final, Literal
+
+from kern.errors import UsageError
+
+SETTINGS: Final = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "max_output_tokens",
+        "stop",
+        "seed",
+        "reasoning_effort",
+        "verbosity",
+        "store",
+        "parallel_tool_calls",
+    }
+)
+"""The settings of `OpenAIChat` that are fields of the request."""
+
+ToolChoice = Literal["auto", "none", "required", "named"]
+ALL_CHOICES: Final[frozenset[ToolChoice]] = frozenset({"auto", "none", "required", "named"})
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ChatServer:
+    """What is particular about one server.
+
+    Args:
+        name: The first half of a model string, and what the server is called in metrics, rows and errors.
+        title: The name as people write it.
+        docs: The page that the facts are from.
+        base_url: Where it is; None: everybody has an address of their own.
+        path: What is added to a base URL that has no path, beside that of `base_url`.
+        hosts: Its hosts, or the domains they lie in, by which it is known from a base URL alone.
+        keys: The environment variables that may hold the key; the first that is set counts.
+        needs_key: It answers nobody without a key.
+        key_header: The header that carries the key; "authorization" holds it as "Bearer ...".
+        url_variable: The environment variable that may hold the base URL.
+        settings: The settings that it knows. Another one is a `UsageError`, since it would be refused, or
+            have no effect.
+        spelled: The settings that have other names on the wire, "outer.inner" for a field of an object.
+        developer_role: It tells "developer" from "system".
+        names: Messages may bear a name.
+        stream_usage: It takes `stream_options`, and tells the usage of a stream only if asked by them.
+        structured_output: How a structured answer is had; see `Model.structured_output`.
+        schema_beside_tools: It takes a schema for the answer and tools in one request, and both have effect.
+        tools: It calls tools.
+        strict: A tool may ask for its schema to be followed to the letter.
+        tool_choices: The forms of `tool_choice` that it heeds.
+        call_id: The length of a call's id, of letters and digits only; None: up to 40 characters of any kind.
+        reasoning: The field under which an earlier message's reasoning goes back: "thinking" stands for a
+            part of the content; "told": the field under which it came; None: nowhere.
+        reasoning_kept: Whose reasoning goes back: "calls", of the turns in which tools were called, or "all".
+        extras: Earlier messages and calls may bear fields of other makers' (signatures, details).
+        reasoning_apart: Its count of completion tokens leaves out those of the reasoning.
+        cost: Where in `usage` it tells the price of the answer, in US dollars: "outer.inner".
+        price_list: The name under which the extra `prices` knows it; None: it has no prices.
+    """
+
+    name: str
+    title: str
+    docs: str
+    base_url: str | None = None
+    path: str = ""
+    hosts: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    needs_key: bool = True
+    key_header: str = "authorization"
+    url_variable: str = ""
+    settings: frozenset[str] = SETTINGS
+    spelled: Mapping[str, str] = field(default_factory=dict)
+    developer_role: bool = False
+    names: bool = True
+    stream_usage: bool = True
+    structured_output: Literal["native", "tool", "none"] = "native"
+    schema_beside_tools: bool = True
+    tools: bool = True
+    strict: bool = True
+    tool_choices: frozenset[ToolChoice] = ALL_CHOICES
+    call_id: int | None = None
+    reasoning: Literal["told", "reasoning", "reasoning_content", "thinking"] | None = "told"
+    reasoning_kept: Literal["calls", "all"] = "calls"
+    extras: bool = True
+    reasoning_apart: bool = False
+    cost: str | None = None
+    price_list: str | None = None
+
+
+OTHER: Final = ChatServer(
+    name="openai",
+    title="Any other server",
+    docs="https://platform.openai.com/docs/api-reference/chat",
+    keys=("OPENAI_API_KEY",),
+    needs_key=False,
+    url_variable="OPENAI_BASE_URL",
+    spelled={"max_output_tokens": "max_tokens"},
+    price_list="openai",
+)
+"""A server that nobody has described: what nearly all of them take."""
+
+_MAX_TOKENS: Final = {"max_output_tokens": "max_tokens"}
+_MAX_COMPLETION_TOKENS: Final = {"max_output_tokens": "max_completion_tokens"}
+_LOCAL: Final = SETTINGS - {"store", "verbosity"}
+
+_ALL: Final = (
+    ChatServer(
+        name="openai",
+        title="OpenAI",
+        docs="https://platform.openai.com/docs/api-reference/chat/create",
+        base_url="https://api.openai.com/v1",
+        hosts=("openai.com",),
+        keys=("OPENAI_API_KEY",),
+        url_variable="OPENAI_BASE_URL",
+        spelled=_MAX_COMPLETION_TOKENS,
+        developer_role=True,
+        price_list="openai",
+    ),
+    ChatServer(
+        name="azure",
+        title="Azure OpenAI",
+        docs="https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle",
+        path="/openai/v1",
+        hosts=("openai.azure.com", "services.ai.azure.com"),
+        keys=("AZURE_OPENAI_API_KEY",),
+        needs_key=False,  # Entra ID's tokens come in default_headers
+        key_header="api-key",
+        url_variable="AZURE_OPENAI_ENDPOINT",
+        spelled=_MAX_COMPLETION_TOKENS,
+        developer_role=True,
+        price_list="azure",
+    ),
+    ChatServer(
+        name="ollama",
+        title="Ollama",
+        docs="https://docs.ollama.com/api/openai-compatibility",
+        base_url="http://localhost:11434/v1",
+        hosts=("ollama.com",),
+        keys=("OLLAMA_API_KEY",),
+        needs_key=False,
+        url_variable="OLLAMA_BASE_URL",
+        settings=_LOCAL - {"parallel_tool_calls"},
+        spelled=_MAX_TOKENS,
+        schema_beside_tools=False,
+        strict=False,
+        tool_choices=frozenset({"auto"}),
+        reasoning="reasoning",
+    ),
+    ChatServer(
+        name="vllm",
+        title="vLLM",
+        docs="https://docs.vllm.ai/en/latest/serving/openai_compatible_server/",
+        base_url="http://localhost:8000/v1",
+        keys=("VLLM_API_KEY",),
+        needs_key=False,
+        url_variable="VLLM_BASE_URL",
+        settings=_LOCAL,
+        spelled=_MAX_TOKENS,
+        schema_beside_tools=False,
+    ),
+    ChatServer(
+        name="llamacpp",
+        title="llama.cpp",
+        docs="https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
+        base_url="http://localhost:8080/v1",
+        keys=("LLAMA_API_KEY",),
+        needs_key=False,
+        url_variable="LLAMACPP_BASE_URL",
+        settings=_LOCAL,
+        spelled=_MAX_TOKENS,
+        schema_beside_tools=False,
+        tool_choices=frozenset({"auto", "none", "required"}),
+        reasoning="reasoning_content",
+    ),
+    ChatServer(
+        name="lmstudio",
+        title="LM Studio",
+        docs="https://lmstudio.ai/docs/developer/openai-compat",
+        base_url="http://localhost:1234/v1",
+        keys=("LMSTUDIO_API_KEY",),
+        needs_key=False,
+        url_variable="LMSTUDIO_BASE_URL",
+        settings=_LOCAL - {"parallel_tool_calls"},
+        spelled=_MAX_TOKENS,
+        schema_beside_tools=False,
+        tool_choices=frozenset({"auto", "none", "required"}),
+    ),
+    ChatServer(
+        name="openrouter",
+        title="OpenRouter",
+        docs="https://openrouter.ai/docs/api-reference/overview",
+        base_url="https://openrouter.ai/api/v1",
+        hosts=("openrouter.ai",),
+        keys=("OPENROUTER_API_KEY",),
+        url_variable="OPENROUTER_BASE_URL",
+        settings=SETTINGS - {"store"},
+        spelled={**_MAX_TOKENS, "reasoning_effort": "reasoning.effort"},
+        reasoning="reasoning",
+        cost="cost",
+        price_list="openrouter",
+    ),
+    ChatServer(
+        name="groq",
+        title="Groq",
+        docs="https://console.groq.com/docs/openai",
+        base_url="https://api.groq.com/openai/v1",
+        hosts=("api.groq.com",),
+        keys=("GROQ_API_KEY",),
+        url_variable="GROQ_BASE_URL",
+        settings=SETTINGS - {"store", "verbosity"},
+        spelled=_MAX_COMPLETION_TOKENS,
+        names=False,
+        structured_output="tool",  # a schema beside tools is refused, and by many models in any case
+        strict=False,
+        reasoning="reasoning",
+        price_list="groq",
+    ),
+    ChatServer(
+        name="mistral",
+        title="Mistral",
+        docs="https://docs.mistral.ai/api/endpoint/chat",
+        base_url="https://api.mistral.ai/v1",
+        hosts=("api.mistral.ai",),
+        keys=("MISTRAL_API_KEY",),
+        url_variable="MISTRAL_BASE_URL",
+        settings=SETTINGS - {"store", "verbosity"},
+        spelled={**_MAX_TOKENS, "seed": "random_seed"},
+        schema_beside_tools=False,
+        names=False,
+        stream_usage=False,
+        call_id=9,
+        reasoning="thinking",
+        reasoning_kept="all",
+        extras=False,
+        price_list="mistral",
+    ),
+    ChatServer(
+        name="deepseek",
+        title="DeepSeek",
+        docs="https://api-docs.deepseek.com/api/create-chat-completion",
+        base_url="https://api.deepseek.com",
+        hosts=("api.deepseek.com",),
+        keys=("DEEPSEEK_API_KEY",),
+        url_variable="DEEPSEEK_BASE_URL",
+        settings=SETTINGS - {"store", "verbosity", "seed", "parallel_tool_calls"},
+        spelled=_MAX_TOKENS,
+        structured_output="tool",
+        strict=False,
+        tool_choices=frozenset({"auto", "none"}),  # in thinking mode, which is the usual one
+        reasoning="reasoning_content",
+        price_list="deepseek",
+    ),
+    ChatServer(
+        name="xai",
+        title="xAI",
+        docs="https://docs.x.ai/docs/api-reference#chat-completions",
+        base_url="https://api.x.ai/v1",
+        hosts=("api.x.ai",),
+        keys=("XAI_API_KEY",),
+        url_variable="XAI_BASE_URL",
+        settings=SETTINGS - {"store", "verbosity"},
+        spelled=_MAX_COMPLETION_TOKENS,
+        reasoning="reasoning_content",
+        reasoning_apart=True,
+        price_list="x-ai",
+    ),
+    ChatServer(
+        name="together",
+        title="Together",
+        docs="https://docs.together.ai/reference/chat-completions-1",
+        base_url="https://api.together.xyz/v1",
+        hosts=("api.together.xyz", "api.together.ai"),
+        keys=("TOGETHER_API_KEY",),
+        url_variable="TOGETHER_BASE_URL",
+        settings=SETTINGS - {"store", "verbosity", "parallel_tool_calls"},
+        spelled=_MAX_TOKENS,
+        schema_beside_tools=False,
+        strict=False,
+        price_list="together",
+    ),
+    ChatServer(
+        name="fireworks",
+        title="Fireworks",
+        docs="https://docs.fireworks.ai/api-reference/post-chatcompletions",
+        base_url="https://api.fireworks.ai/inference/v1",
+        hosts=("api.fireworks.ai",),
+        keys=("FIREWORKS_API_KEY",),
+        url_variable="FIREWORKS_BASE_URL",
+        settings=SETTINGS - {"store", "verbosity"},
+        spelled=_MAX_TOKENS,
+        schema_beside_tools=False,
+        strict=False,
+        reasoning="reasoning_content",
+        price_list="fireworks",
+    ),
+    ChatServer(
+        name="cerebras",
+        title="Cerebras",
+        docs="https://inference-docs.cerebras.ai/resources/openai",
+        base_url="https://api.cerebras.ai/v1",
+        hosts=("api.cerebras.ai",),
+        keys=("CEREBRAS_API_KEY",),
+        url_variable="CEREBRAS_BASE_URL",
+        settings=SETTINGS - {"store", "verbosity"},
+        spelled=_MAX_COMPLETION_TOKENS,
+        structured_output="tool",
+        reasoning="reasoning",
+        price_list="cerebras",
+    ),
+    ChatServer(
+        name="moonshot",
+        title="Moonshot (Kimi)",
+        docs="https://platform.kimi.ai/docs/api/chat",
+        base_url="https://api.moonshot.ai/v1",
+        hosts=("api.moonshot.ai", "api.moonshot.cn"),
+        keys=("MOONSHOT_API_KEY", "MOONSHOTAI_API_KEY"),
+        url_variable="MOONSHOT_BASE_URL",
+        settings=SETTINGS - {"store", "verbosity", "seed", "parallel_tool_calls"},
+        spelled=_MAX_COMPLETION_TOKENS,
+        structured_output="tool",
+        strict=False,
+        tool_choices=frozenset({"auto", "none"}),
+        reasoning="reasoning_content",
+        price_list="moonshotai",
+    ),
+    ChatServer(
+        name="perplexity",
+        title="Perplexity",
+        docs="https://docs.perplexity.ai/api-reference/chat-completions-post",
+        base_url="https://api.perplexity.ai",
+        hosts=("api.perplexity.ai",),
+        keys=("PERPLEXITY_API_KEY",),
+        url_variable="PERPLEXITY_BASE_URL",
+        settings=frozenset({"temperature", "top_p", "max_output_tokens", "reasoning_effort"}),
+        spelled=_MAX_TOKENS,
+        names=False,
+        stream_usage=False,
+        tools=False,
+        tool_choices=frozenset(),
+        reasoning=None,
+        extras=False,
+        cost="cost.total_cost",
+        price_list="perplexity",
+    ),
+    ChatServer(
+        name="huggingface",
+        title="Hugging Face router",
+        docs="https://huggingface.co/docs/inference-providers/tasks/chat-completion",
+        base_url="https://router.huggingface.co/v1",
+        hosts=("router.huggingface.co",),
+        keys=("HF_TOKEN",),
+        url_variable="HUGGINGFACE_BASE_URL",
+        settings=SETTINGS - {"store", "verbosity", "parallel_tool_calls"},
+        spelled=_MAX_TOKENS,
+        schema_beside_tools=False,
+        strict=False,
+    ),
+    ChatServer(
+        name="litellm",
+        title="LiteLLM proxy",
+        docs="https://docs.litellm.ai/docs/providers/litellm_proxy",
+        base_url="http://localhost:4000/v1",
+        keys=("LITELLM_API_KEY", "LITELLM_PROXY_API_KEY"),
+        needs_key=False,
+        url_variable="LITELLM_BASE_URL",
+        spelled=_MAX_TOKENS,
+        price_list="litellm",
+    ),
+    ChatServer(
+        name="zai",
+        title="Z.ai",
+        docs="https://docs.z.ai/api-reference/llm/chat-completion",
+        base_url="https://api.z.ai/api/paas/v4",
+        hosts=("api.z.ai",),
+        keys=("ZAI_API_KEY",),
+        url_variable="ZAI_BASE_URL",
+        settings=SETTINGS - {"store", "verbosity", "seed", "parallel_tool_calls"},
+        spelled=_MAX_TOKENS,
+        names=False,
+        stream_usage=False,
+        structured_output="tool",
+        strict=False,
+        tool_choices=frozenset({"auto"}),
+        reasoning="reasoning_content",
+        reasoning_kept="all",
+        price_list="zai",
+    ),
+    ChatServer(
+        name="google-chat",
+        title="Gemini behind Chat Completions",
+        docs="https://ai.google.dev/gemini-api/docs/openai",
+        base_url="https://generativelanguage.googleapis.com/v1beta/openai",
+        hosts=("generativelanguage.googleapis.com",),
+        keys=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        url_variable="GOOGLE_CHAT_BASE_URL",
+        settings=SETTINGS - {"store", "verbosity", "seed", "parallel_tool_calls"},
+        spelled=_MAX_TOKENS,
+        schema_beside_tools=False,
+        names=False,
+        strict=False,
+        reasoning=None,
+        reasoning_apart=True,
+        price_list="google",
+    ),
+)
+
+SERVERS: Final[Mapping[str, ChatServer]] = MappingProxyType({server.name: server for server in _ALL})
+"""All known servers by their names."""
+
+
+def server_named(name: str) -> ChatServer:
+    """The server of that name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    server = SERVERS.get(name)
+    if server is None:
+        near = get_close_matches(name.lower(), SERVERS, n=1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise UsageError(f"no server {name!r} is known; {meant}Known: {', '.join(SERVERS)}")
+    return server
+
+
+@lru_cache(maxsize=256)
+def server_at(host: str) -> ChatServer | None:
+    """The known server that answers at `host`, if one does."""
+    for server in _ALL:
+        if any(host == domain or host.endswith(f".{domain}") for domain in server.hosts):
+            return server
+    return None
