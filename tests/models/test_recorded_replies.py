@@ -18,6 +18,7 @@ from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.testing import ModelServer
 from tests.models.replay import ReplayServer, Reply, Sink
 
+FOLDERS = {"openai-chat": "openai", "gemini-compat": "google-chat"}
 KINDS = {"/chat/completions": OpenAIChat, "/responses": OpenAIResponses}
 
 
@@ -44,21 +45,28 @@ def names(pattern: str) -> list[str]:
     return found
 
 
-def model_of(recorded: Any, base_url: str) -> OpenAIChat | OpenAIResponses:
+def model_of(recorded: Any, base_url: str, server: str | None = None) -> OpenAIChat | OpenAIResponses:
     path, body = recorded["request"]["path"], recorded["request"]["json"] or {}
-    kind = next(kind for end, kind in KINDS.items() if path.endswith(end))
-    return kind(body.get("model") or "m", base_url=base_url, api_key="any", max_retries=0)
+    model_id = body.get("model") or "m"
+    if path.endswith("/responses"):
+        return OpenAIResponses(model_id, base_url=base_url, api_key="any", max_retries=0)
+    return OpenAIChat(model_id, server=server, base_url=base_url, api_key="any", max_retries=0)
 
 
-async def answered(server: ReplayServer, sink: Sink, recorded: Any) -> Message:
+def server_of(name: str) -> str:
+    folder = name.partition("/")[0]
+    return FOLDERS.get(folder, folder)
+
+
+async def answered(
+    server: ReplayServer, sink: Sink, recorded: Any, model: OpenAIChat | OpenAIResponses
+) -> Message:
     """The recorded answer, served byte for byte and read, and through a database."""
     response = recorded["response"]
     kind = next(value for name, value in response["headers"].items() if name.lower() == "content-type")
     server.replies = [Reply([response["body"].encode()], status=response["status"], content_type=kind)]
     streamed = "event-stream" in kind
-    answer = await model_of(recorded, server.url).respond(
-        ModelRequest([Message("user", "?")], stream=streamed), sink
-    )
+    answer = await model.respond(ModelRequest([Message("user", "?")], stream=streamed), sink)
     return Message.from_dict(json.loads(json.dumps(answer.message.to_dict())))
 
 
@@ -90,20 +98,44 @@ def comparable(value: Any) -> Any:
 
 
 @needs_folder
+@pytest.mark.parametrize("known", [True, False], ids=["known", "any server"])
 @pytest.mark.parametrize("first", names("*/*-1.json"))
 async def test_an_answer_goes_back_as_the_recorded_next_request_has_it(
-    server: ReplayServer, sink: Sink, first: str
+    server: ReplayServer, sink: Sink, first: str, known: bool
 ) -> None:
     assert FOLDER is not None
     second = first.removesuffix("1") + "2"
     if not (FOLDER / f"{second}.json").exists():
         pytest.skip("only the first of the two was recorded")
     recorded = exchange(first)
-    message = await answered(server, sink, recorded)
-    body = model_of(recorded, server.url)._body(
-        ModelRequest([Message("user", "?"), message, *results(message)])
-    )
+    model = model_of(recorded, server.url, server_of(first) if known else None)
+    message = await answered(server, sink, recorded, model)
+    body = model._body(ModelRequest([Message("user", "?"), message, *results(message)]))
     assert parts(body) == parts(exchange(second)["request"]["json"])
+
+
+@needs_folder
+@pytest.mark.parametrize("name", ["mistral/thinking-replayed", "zai/preserved-thinking-2"])
+async def test_an_answer_of_which_only_the_next_request_is_recorded_goes_back_as_it_has_it(
+    server: ReplayServer, sink: Sink, name: str
+) -> None:
+    recorded = exchange(name)
+    said = next(
+        message for message in recorded["request"]["json"]["messages"] if message["role"] == "assistant"
+    )
+    first = {"choices": [{"message": said, "finish_reason": "stop"}]}
+    before = {
+        "request": recorded["request"],
+        "response": {
+            "status": 200,
+            "headers": {"content-type": "application/json"},
+            "body": json.dumps(first),
+        },
+    }
+    model = model_of(recorded, server.url, server_of(name))
+    message = await answered(server, sink, before, model)
+    body = model._body(ModelRequest([Message("user", "?"), message, Message("user", "And?")]))
+    assert parts(body) == parts(recorded["request"]["json"])
 
 
 @needs_folder
@@ -115,7 +147,7 @@ async def test_what_follows_a_recorded_answer_is_refused_by_no_server(
     if recorded["response"].get("body") is None:
         pytest.skip("the answer is binary")
     try:
-        message = await answered(server, sink, recorded)
+        message = await answered(server, sink, recorded, model_of(recorded, server.url))
     except KernError:
         return  # which is no answer, and goes nowhere
     asked = [Message("user", "?"), message, *results(message), Message("user", "And?")]

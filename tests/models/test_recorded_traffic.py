@@ -28,6 +28,8 @@ from tests.models.replay import ReplayServer, Reply, Sink
 
 HOW_MANY = 56
 PATHS = {"/chat/completions": OpenAIChat, "/responses": OpenAIResponses}
+FOLDERS = {"openai-chat": "openai", "gemini-compat": "google-chat"}
+"""Folders that have other names than the servers."""
 CUT = {"length", "max_output_tokens", "content_filter"}
 ERRORS: dict[str, type[Exception]] = {
     "azure/prompt-filtered": ModelIncompleteError,
@@ -63,6 +65,27 @@ def exchanges() -> list[str]:
     return names
 
 
+def model_of(name: str, base_url: str, *, known: bool = True) -> OpenAIChat | OpenAIResponses:
+    """The model object that reads a recorded exchange; `known`: its server is named."""
+    assert FOLDER is not None
+    path = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["request"]["path"]
+    if path.endswith("/responses"):
+        return OpenAIResponses("m", base_url=base_url, api_key="any", max_retries=0)
+    folder = name.partition("/")[0]
+    server = FOLDERS.get(folder, folder) if known else None
+    return OpenAIChat("m", server=server, base_url=base_url, api_key="any", max_retries=0)
+
+
+def cases() -> list[Any]:
+    """Each exchange as its own server's, and those of the chat protocol as any server's, too."""
+    found = []
+    for name in exchanges():
+        found.append(pytest.param(name, True, id=name))
+        if isinstance(model_of(name, "http://localhost"), OpenAIChat):
+            found.append(pytest.param(name, False, id=f"{name} of any server"))
+    return found
+
+
 needs_folder = pytest.mark.skipif(FOLDER is None, reason="no folder shared/recorded beside the project")
 
 
@@ -92,12 +115,18 @@ def error_text(error: Any) -> str:
     return error if isinstance(error, str) else error["message"]
 
 
-def usage_of(usage: dict[str, Any] | None, spent: str, said: str) -> dict[str, int]:
+def usage_of(usage: dict[str, Any] | None, spent: str, said: str, *, apart: bool = False) -> dict[str, int]:
+    """The counts as Kern tells them; `apart`: reasoning is no part of what the server calls completion."""
     usage = usage or {}
+    if apart:
+        generated = usage["total_tokens"] - usage[spent]
+        reasoned = generated - usage[said]
+        usage = {**usage, said: generated, f"{said}_details": {"reasoning_tokens": reasoned}}
     details = {
         "cache_read_tokens": (usage.get(f"{spent}_details") or {}).get("cached_tokens")
         or usage.get("cached_tokens")
         or usage.get("num_cached_tokens"),
+        "cache_write_tokens": (usage.get(f"{spent}_details") or {}).get("cache_write_tokens"),
         "reasoning_tokens": (usage.get(f"{said}_details") or {}).get("reasoning_tokens"),
     }
     counts = {
@@ -113,7 +142,7 @@ def arguments_of(text: str | None) -> str:
     return "{}" if text in (None, "", "null") else text
 
 
-def chat(body: str, content_type: str) -> Said:
+def chat(body: str, content_type: str, *, apart: bool = False) -> Said:
     said = Said()
     calls: dict[Any, dict[str, Any]] = {}
     usage, last = None, None
@@ -149,7 +178,7 @@ def chat(body: str, content_type: str) -> Said:
             ends = {choice.get("finish_reason"), choice.get("native_finish_reason")}
             said.cut = said.cut or bool(ends & CUT)
     said.calls = [(c["id"], c["name"], arguments_of(c["arguments"])) for c in calls.values()]
-    said.usage = usage_of(usage, "prompt_tokens", "completion_tokens")
+    said.usage = usage_of(usage, "prompt_tokens", "completion_tokens", apart=apart)
     return said
 
 
@@ -211,24 +240,27 @@ def test_all_of_both_protocols_is_here() -> None:
 
 @needs_folder
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("name", exchanges())
+@pytest.mark.parametrize(("name", "known"), cases())
 async def test_what_a_provider_has_sent_is_decoded_as_the_body_says(
-    server: ReplayServer, sink: Sink, name: str, seed: int
+    server: ReplayServer, sink: Sink, name: str, known: bool, seed: int
 ) -> None:
     reply, exchange = served(name, seed)
     server.replies = [reply]
-    path = next(path for path in PATHS if exchange["request"]["path"].endswith(path))
-    model = PATHS[path]("m", base_url=server.url, max_retries=0)
+    model = model_of(name, server.url, known=known)
     streamed = reply.content_type.startswith("text/event-stream")
-    said = (chat if model.__class__ is OpenAIChat else responses)(
-        exchange["response"]["body"], reply.content_type
-    )
+    body = exchange["response"]["body"]
+    if isinstance(model, OpenAIChat):
+        apart = known and name.startswith(("xai/call", "gemini-compat/"))
+        said = chat(body, reply.content_type, apart=apart)
+    else:
+        said = responses(body, reply.content_type)
     request = ModelRequest([Message("user", "Hi")], stream=streamed)
     if said.error is not None or said.cut:
         kind = ERRORS.get(name, ModelError if said.error is not None else ModelIncompleteError)
         with pytest.raises(kind) as caught:
             await model.respond(request, sink)
         assert (said.error or "incomplete") in str(caught.value)
+        assert str(caught.value).startswith(f"{model.provider}/m: ")
         if isinstance(caught.value, ModelIncompleteError) and said.error is None:
             assert caught.value.content == said.text
             assert caught.value.usage.to_dict() == said.usage
@@ -261,11 +293,10 @@ async def test_what_a_provider_has_sent_is_decoded_as_the_body_says(
 async def test_a_stream_that_breaks_off_is_never_an_answer(
     server: ReplayServer, sink: Sink, name: str
 ) -> None:
-    reply, exchange = served(name, 0)
+    reply, _ = served(name, 0)
     if not reply.content_type.startswith("text/event-stream"):
         return
-    path = next(path for path in PATHS if exchange["request"]["path"].endswith(path))
-    model = PATHS[path]("m", base_url=server.url, max_retries=0)
+    model = model_of(name, server.url)
     body = reply.body[0]
     ends = [
         body.find(mark)
