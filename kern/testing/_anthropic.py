@@ -17,7 +17,7 @@ from pydantic_core import from_json, to_json
 
 from kern.messages import ToolCall
 from kern.testing._events import Deltas, Event, deltas_of, strike_index, usage_of
-from kern.testing._refusal import Refused
+from kern.testing._refusal import Refused, bearer_key
 from kern.testing.answers import Answer
 from kern.testing.request import ReceivedRequest
 from kern.usage import Usage
@@ -103,8 +103,8 @@ def stream(request: ReceivedRequest, answer: Answer) -> list[Event]:
 
 
 def given_key(headers: Mapping[str, str]) -> str:
-    """The key that a request carries."""
-    return headers.get("x-api-key", "").strip()
+    """The key that a request carries, in either of the two headers that the service takes."""
+    return headers.get("x-api-key", "").strip() or bearer_key(headers)
 
 
 def refusal(refused: Refused) -> bytes:

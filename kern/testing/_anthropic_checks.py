@@ -125,10 +125,11 @@ def check_turns(body: Mapping[str, Any]) -> None:
     turns = body["messages"]
     if not turns:
         raise Refused(400, "messages: at least one message is required")
-    if turns[0].get("role") != "user":
+    merged = _merged(turns)
+    if turns[0]["role"] != "user":
         raise Refused(400, 'messages: first message must use the "user" role')
     checker = _Turns(has_tools=bool(body.get("tools")))
-    for at, turn in enumerate(_merged(turns)):
+    for at, turn in enumerate(merged):
         checker.check(at, turn["role"], turn["content"])
     checker.end(len(turns))
     last = turns[-1]
@@ -138,7 +139,7 @@ def check_turns(body: Mapping[str, Any]) -> None:
         if text != text.rstrip():
             raise Refused(400, "messages: final assistant content cannot end with trailing whitespace")
     if (body.get("thinking") or {}).get("type") == "enabled":
-        checker.check_loop(_merged(turns))
+        checker.check_loop(merged)
 
 
 def _merged(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from kern.models.base import DeltaSink, ModelRequest, ModelResponse
 log: Final = named("kern.models")
 
 VERSION = "2023-06-01"
-"""The version of the API, of which there has been no other since."""
+"""The version of the API that Kern's requests follow. A later one (2026-10-21) takes no sampling settings."""
 
 _BETA = "anthropic-beta"
 _FILES_BETA = "files-api-2025-04-14"
