@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -72,7 +73,8 @@ class Link:
 
     def terminate(self) -> None:
         """Never use the connection again."""
-        self._raw.terminate()
+        with suppress(*kinds()):  # of one that has ended, the driver has taken it back already
+            self._raw.terminate()
 
     def _left(self) -> float:
         return max(self._deadline - time.monotonic(), 0.001)
