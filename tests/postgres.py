@@ -21,6 +21,8 @@ from typing import Any
 NONE = "there is no Postgres here: apt-get install postgresql, or name its bin folder in KERN_POSTGRES_BIN"
 USER = "postgres"
 PORT = 5432
+WITH_PASSWORD = "with_password"
+"""A role whose members have to tell a password, unlike all others."""
 _UNSAFE_AND_QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
@@ -62,6 +64,8 @@ class Postgres:
     def init(self) -> None:
         cluster = ("-D", self.folder / "data", "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C")
         _run("initdb", *cluster, "--no-sync")
+        hba = self.folder / "data" / "pg_hba.conf"
+        hba.write_text(f"local all +{WITH_PASSWORD} scram-sha-256\n{hba.read_text()}")
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""

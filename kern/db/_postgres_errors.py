@@ -99,7 +99,7 @@ def store_error(error: Exception, server: Server) -> StoreError:
     if not _may_pass(error, code, driver):
         return StoreError(told)
     passing = MayPassError(told)
-    passing.reusable = code in _KEEP
+    passing.reusable = code in _KEEP or type(error) is TimeoutError  # the driver has the server stop at it
     return passing
 
 

@@ -71,6 +71,14 @@ class Link:
         """
         await self._told(self._raw.execute(sql, timeout=self._left()))
 
+    async def roll_back(self) -> None:
+        """Undo the transaction, also if the time is up.
+
+        Raises:
+            StoreError: As `fetch` does.
+        """
+        await self._told(self._raw.execute("ROLLBACK", timeout=_RELEASE_SECONDS))
+
     def terminate(self) -> None:
         """Never use the connection again."""
         with suppress(*kinds()):  # of one that has ended, the driver has taken it back already
@@ -169,7 +177,7 @@ class Pool:
                 return result
             except Exception as error:
                 if not isinstance(error, MayPassError) or error.reusable:
-                    await link.execute("ROLLBACK")
+                    await link.roll_back()
                 raise
             except BaseException:
                 link.terminate()  # which undoes it, and waits for nothing
@@ -211,7 +219,8 @@ class Pool:
             pool = await self._pools.get().get()
             raw = await pool.acquire(timeout=max(deadline - time.monotonic(), 0.001))
         except kinds() as error:
-            raise store_error(error, self._server) from error
+            # Without the driver's frames, whose variables hold the password: error reporters show them.
+            raise store_error(error, self._server) from error.with_traceback(None)
         try:
             return await job(Link(raw, self._server, deadline))
         finally:
@@ -224,7 +233,7 @@ class Pool:
         driver = asyncpg()
         return await driver.create_pool(
             self._server.url,
-            password=self._server.password,
+            password=self._password,
             min_size=0,
             max_size=self._size,
             statement_cache_size=self._cache,
@@ -232,6 +241,10 @@ class Pool:
             init=_prepare,
             reset=_leave_as_it_is,
         )
+
+    def _password(self) -> str | None:
+        """The password as the driver wants it, for as long as it connects."""
+        return None if self._server.password is None else str(self._server.password)
 
     def _start_afresh(self) -> None:
         self._pools = LoopLocal(lambda: _LoopPool(self._make), _LoopPool.close)
