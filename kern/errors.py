@@ -358,14 +358,17 @@ class UsageLimitExceeded(KernError):
     """The next request or tool call would pass `max_requests`, `tool_call_limit` or a limit of `UsageLimits`.
 
     Args:
-        what: The limit that was reached, such as "requests".
+        what: The limit that was reached, such as "requests" or "US dollars".
         limit: Its value.
+        budget: The name of the `UsageBudget` whose limit it is.
     """
 
-    def __init__(self, what: str, limit: int) -> None:
-        super().__init__(f"the limit of {limit} {what} is used up")
+    def __init__(self, what: str, limit: float, *, budget: str = "") -> None:
+        whose = f"the budget {budget!r}" if budget else "the limit"
+        super().__init__(f"{whose} of {limit} {what} is used up")
         self.what = what
         self.limit = limit
+        self.budget = budget
 
 
 class AgentSignal(Portable):

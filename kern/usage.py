@@ -1,11 +1,10 @@
-"""Token and request counts, and limits on them."""
+"""Token and request counts, what they cost, and limits on them."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
-
-from kern.errors import UsageLimitExceeded
 
 _COUNTS = (
     "input_tokens",
@@ -25,6 +24,9 @@ class Usage:
     One rule, whatever the provider's way of counting: `input_tokens` are all that were sent, those included
     that the provider has read from its cache (`cache_read_tokens`) and written into it
     (`cache_write_tokens`); `output_tokens` are all that were generated, `reasoning_tokens` included.
+
+    `cost` is in US dollars: as the provider told it, or by the model's price. None: nobody knows it, and so
+    it is for a sum of which a part is not known; 0.0 means that it was free.
     """
 
     input_tokens: int = 0
@@ -34,9 +36,16 @@ class Usage:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     requests: int = 0
+    cost: float | None = None
 
     def add(self, other: Usage) -> None:
         """Count `other` in; what is below zero, or NaN, is no count and takes nothing off a limit."""
+        if other.requests > 0:
+            if not self.requests:
+                self.cost = _sound_cost(other.cost)
+            elif self.cost is not None:
+                more = _sound_cost(other.cost)
+                self.cost = None if more is None else self.cost + more
         if other.input_tokens > 0:
             self.input_tokens += other.input_tokens
         if other.output_tokens > 0:
@@ -53,17 +62,48 @@ class Usage:
             self.requests += other.requests
 
     def to_dict(self) -> dict[str, Any]:
-        """The counts that are not zero."""
-        return {name: value for name in _COUNTS if (value := getattr(self, name))}
+        """The counts that are not zero, and the cost where it is known."""
+        data = {name: value for name in _COUNTS if (value := getattr(self, name))}
+        if self.cost is not None:
+            data["cost"] = self.cost
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Usage:
         """The reverse of `to_dict`.
 
         Raises:
-            ValueError: A value is no count.
+            ValueError: A value is no count, or no cost.
         """
-        return cls(**_counts(data))
+        return cls(**_counts(data), cost=_cost(data))
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Price:
+    """What a model's tokens cost, in US dollars for a million of them.
+
+    Args:
+        input, output: Tokens that are sent, and those that are generated.
+        cache_read, cache_write: Of those that are sent, the ones that the provider reads from its cache, and
+            those that it writes into it; None: as `input`.
+    """
+
+    input: float
+    output: float
+    cache_read: float | None = None
+    cache_write: float | None = None
+
+    def of(self, usage: Usage) -> float:
+        """The price of `usage`, in US dollars."""
+        read, written = usage.cache_read_tokens, usage.cache_write_tokens
+        plain = max(usage.input_tokens - read - written, 0)
+        millions = (
+            plain * self.input
+            + read * (self.input if self.cache_read is None else self.cache_read)
+            + written * (self.input if self.cache_write is None else self.cache_write)
+            + usage.output_tokens * self.output
+        )
+        return millions / 1_000_000
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -71,13 +111,15 @@ class UsageLimits:
     """What a run and all runs below it may use together; None means any amount.
 
     Requests and tool calls are counted before they are made, so that members in parallel cannot pass a limit
-    together; the calls of one turn are made all or none. Tokens are known only after a request: the one that
-    passes the limit is the last.
+    together; the calls of one turn are made all or none. Tokens and cost are known only after a request: the
+    one that passes the limit is the last. What the requests under way are expected to cost is set aside for
+    them: their input by its length, their output by the model's `max_output_tokens`, where it has one.
 
     Args:
         requests: Requests to models.
         tool_calls: Tool calls; a delegation is one.
         input_tokens, output_tokens, total_tokens: Tokens.
+        cost: US dollars. A model whose price nobody knows is not asked at all.
     """
 
     requests: int | None = None
@@ -85,60 +127,7 @@ class UsageLimits:
     input_tokens: int | None = None
     output_tokens: int | None = None
     total_tokens: int | None = None
-
-
-class UsageLedger:
-    """Counts what a tree of runs uses, against its limits."""
-
-    __slots__ = ("_limits", "_requests", "_tool_calls", "_used")
-
-    def __init__(self, limits: UsageLimits | None) -> None:
-        self._limits = limits
-        self._requests = 0
-        self._tool_calls = 0
-        self._used = Usage()
-
-    def reserve_request(self) -> None:
-        """Count a request that is about to be made.
-
-        Raises:
-            UsageLimitExceeded: It would pass a limit; it is not counted.
-        """
-        limits = self._limits
-        if limits is None:
-            return
-        _check("requests", self._requests, limits.requests)
-        for name in ("input_tokens", "output_tokens", "total_tokens"):
-            _check(name.replace("_", " "), getattr(self._used, name), getattr(limits, name))
-        self._requests += 1
-
-    def reserve_tool_calls(self, count: int) -> None:
-        """Count the tool calls of a turn, which are about to be made.
-
-        Raises:
-            UsageLimitExceeded: They would pass the limit; none of them is counted.
-        """
-        if self._limits is not None:
-            if count:
-                _check("tool calls", self._tool_calls + count - 1, self._limits.tool_calls)
-            self._tool_calls += count
-
-    def count(self, usage: Usage) -> None:
-        """Count the tokens of a request that was made; a total that is less than its parts is their sum."""
-        used = self._used
-        used.add(usage)
-        used.total_tokens = max(used.total_tokens, used.input_tokens + used.output_tokens)
-
-    def resume(self, usage: Usage, tool_calls: int) -> None:
-        """Count what a run used before it was paused."""
-        self._used.add(usage)
-        self._requests += max(usage.requests, 0)
-        self._tool_calls += max(tool_calls, 0)
-
-
-def _check(what: str, used: int, limit: int | None) -> None:
-    if limit is not None and used >= limit:
-        raise UsageLimitExceeded(what, limit)
+    cost: float | None = None
 
 
 @dataclass(slots=True)
@@ -167,6 +156,10 @@ class Metrics(Usage):
         """The reverse of `include`, for the sums."""
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) - getattr(other, name))
+        if self.cost is not None and other.cost is not None:
+            self.cost = max(self.cost - other.cost, 0.0)
+        elif other.requests:
+            self.cost = None
 
     def to_dict(self) -> dict[str, Any]:
         """The counts and times that are set, as JSON."""
@@ -191,6 +184,7 @@ class Metrics(Usage):
             raise ValueError(f"metrics: times are in seconds, not {first!r:.50} and {duration!r:.50}")
         return cls(
             **_counts(data),
+            cost=_cost(data),
             time_to_first_token=first,
             duration=duration,
             details={model: Usage.from_dict(usage) for model, usage in data.get("details", {}).items()},
@@ -205,3 +199,17 @@ def _counts(data: dict[str, Any]) -> dict[str, int]:
         if not isinstance(count, int) or count < 0:
             raise ValueError(f"usage: {name} is a count, not {count!r:.100}")
     return counts
+
+
+def _cost(data: dict[str, Any]) -> float | None:
+    cost = data.get("cost")
+    if cost is None:
+        return None
+    if isinstance(cost, bool) or not isinstance(cost, int | float) or not math.isfinite(cost) or cost < 0:
+        raise ValueError(f"usage: cost is in US dollars, not {cost!r:.100}")
+    return float(cost)
+
+
+def _sound_cost(cost: float | None) -> float | None:
+    """A cost that makes no sense is not known."""
+    return cost if cost is not None and 0 <= cost < math.inf else None

@@ -115,7 +115,8 @@ class Agent(
             member's run it is called again.
         tool_call_limit: The most tool calls of a run. Then the model is asked once more, with
             `tool_choice="none"`; if it calls a tool even so, the run ends with `UsageLimitExceeded`.
-        max_requests: The most model requests of a run, failed ones included; then `UsageLimitExceeded`. A
+        max_requests: The most model requests of a run, failed ones included; then `UsageLimitExceeded`.
+            `UsageLimits` are each run's own, a `UsageBudget` is shared. A
             member's run counts its own. None: no limit.
         tool_choice: "auto", "none", "required" or {"name": ...}. A choice that forces a call holds until the
             model has called a tool; from then on it is "auto".

@@ -26,6 +26,7 @@ from kern.models._headers import check_header, secrets_of, user_headers
 from kern.models._history import has_media
 from kern.models._transport import HttpClient, Post, send
 from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
+from kern.usage import Price
 
 
 @dataclass(eq=False, repr=False)
@@ -49,6 +50,7 @@ class HttpModel(Model):
     http_client: HttpClient | None = None
     extra_body: Mapping[str, Any] | None = None
     good_ends: Sequence[str] = ()
+    price: Price | None = None
 
     example_id: ClassVar[str]
     """A model of this provider, for the words of errors."""

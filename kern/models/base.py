@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from kern.messages import CacheMark, Citation, Message, ProviderCall, ToolCall
 from kern.tools.server_tool import ServerTool
-from kern.usage import Usage
+from kern.usage import Price, Usage
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "paused", "error"]
 """Why an answer ended. "paused": the provider wants to be asked again, to go on where it stopped."""
@@ -181,6 +181,12 @@ class Model(ABC):
     has_choice_none: bool = True
     """The provider heeds `tool_choice="none"`. Where it does not, a request in which nothing may be called
     goes out without tools."""
+
+    price: Price | None = None
+    """What its tokens cost; None: as the list of the extra `prices` knows it, if it does."""
+
+    tells_cost: bool = False
+    """Its provider tells what an answer has cost, in `Usage.cost`."""
 
     server_tool_api: str | None = None
     """The API whose `ServerTool`s its provider runs, such as "openai-responses"; None: it runs none. A model

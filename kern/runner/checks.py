@@ -13,13 +13,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic_core import to_json
 
 from kern._habits import KEYWORDS
+from kern.budget import check_limits
 from kern.db.base import Db
 from kern.errors import UsageError
 from kern.messages import MEDIA, ROLES, Message
 from kern.models.base import Model
 from kern.run.events import RunEvent, TeamRunEvent
 from kern.runtime.request import OnDuplicate
-from kern.usage import UsageLimits
 
 
 def check_keywords(what: str, given: Iterable[str], known: Collection[str]) -> None:
@@ -218,16 +218,6 @@ def check_page(limit: Any, before: Any, key: type) -> None:
     if before is not None and (not isinstance(before, key) or isinstance(before, bool)):
         what = "the position of the last session" if key is int else "the run_id of the last run"
         raise UsageError(f"before takes {what} of the page before, not {before!r}")
-
-
-def check_limits(name: str, limits: Any) -> None:
-    """See that limits are None, or `UsageLimits`.
-
-    Raises:
-        UsageError: They are neither.
-    """
-    if limits is not None and not isinstance(limits, UsageLimits):
-        raise UsageError(f"{name} takes UsageLimits(requests=..., ...), not {type(limits).__name__}")
 
 
 def check_id(name: str, value: Any) -> None:

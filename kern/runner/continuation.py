@@ -8,17 +8,17 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from kern.budget import Limits, check_limits
 from kern.errors import SessionOwnershipError, UsageError
 from kern.run.output import AnyRunOutput
 from kern.run.requirement import RunRequirement
-from kern.runner.checks import check_id, check_limits, check_seconds
+from kern.runner.checks import check_id, check_seconds
 from kern.runner.compile import request
 from kern.runner.definition import Definition, database_of
 from kern.runner.options import OutputSchema, RunOptions
 from kern.runtime.request import Resume, RunInput
 from kern.runtime.run_tree import RunRequest
 from kern.runtime.stored_runs import reading
-from kern.usage import UsageLimits
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Continuation:
     dependencies: Mapping[str, Any] | None = None
     output_schema: OutputSchema | None = None
     timeout: float | None = None
-    usage_limits: UsageLimits | None = None
+    usage_limits: Limits | None = None
     debug_mode: bool | None = None
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 import pydantic
 
 from kern._log import named
+from kern.budget import Limits
 from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
 from kern.errors import UsageError
@@ -39,7 +40,6 @@ from kern.state.model_state import initial_state
 from kern.state.state_spec import Migration, StateSpec
 from kern.tools import Tool
 from kern.tools.arguments import load_pydantic
-from kern.usage import UsageLimits
 
 Instructions = str | Sequence[str] | Callable[..., Any]
 
@@ -163,7 +163,7 @@ class Definition:
     tool_choice: str | dict[str, Any] | None = None
 
     timeout: float | None = None
-    usage_limits: UsageLimits | None = None
+    usage_limits: Limits | None = None
     retries: int = 0
     delay_between_retries: float = 1.0
     exponential_backoff: bool = False

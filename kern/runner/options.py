@@ -9,11 +9,11 @@ from typing import Any, TypeAlias, TypedDict
 
 import pydantic
 
+from kern.budget import Limits
 from kern.messages import Audio, File, Image, Video
 from kern.run.requirement import RunRequirement
 from kern.runner.checks import check_keywords, check_run
 from kern.runtime.request import OnDuplicate
-from kern.usage import UsageLimits
 
 OutputSchema: TypeAlias = type[Any] | Mapping[str, Any] | UnionType
 """What a structured answer may be declared as; see `Agent`."""
@@ -26,7 +26,7 @@ class Keywords(TypedDict, total=False):
     dependencies: Mapping[str, Any] | None
     output_schema: OutputSchema | None
     timeout: float | None
-    usage_limits: UsageLimits | None
+    usage_limits: Limits | None
     debug_mode: bool | None
 
 
@@ -84,6 +84,7 @@ class RunOptions:
         output_schema: What the run's answer has to look like, in place of the constructor's; see `Agent`.
         timeout: Seconds that the run may take; then `RunDeadlineExceeded`.
         usage_limits: What the run and all runs below it may use; then `UsageLimitExceeded`.
+            `UsageLimits` are each run's own, a `UsageBudget` is shared.
         debug_mode: Log prompts and tool calls of this run.
     """
 
@@ -104,7 +105,7 @@ class RunOptions:
     metadata: Mapping[str, Any] | None = None
     output_schema: OutputSchema | None = None
     timeout: float | None = None
-    usage_limits: UsageLimits | None = None
+    usage_limits: Limits | None = None
     debug_mode: bool | None = None
 
     @property

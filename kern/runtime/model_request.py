@@ -21,6 +21,8 @@ from kern.errors import (
 )
 from kern.messages import Message
 from kern.models.base import Model, ModelRequest, ResponseFormat
+from kern.models.prices import cost_of, expected_cost, is_to_load
+from kern.models.prices import load as load_prices
 from kern.run.events import ModelRequestCompletedEvent, ModelRequestStartedEvent, ModelRetryEvent
 from kern.runtime.run_tree import Run, RunnableTool, SinkFactory
 from kern.runtime.sink import AnswerSink, RunSink
@@ -117,7 +119,13 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     output = run.output
     if run.spec.max_requests is not None and run.progress.requests >= run.spec.max_requests:
         raise UsageLimitExceeded("requests of one run (max_requests)", run.spec.max_requests)
-    run.tree.ledger.reserve_request()
+    expected = 0.0
+    if is_to_load(model):
+        await asyncio.to_thread(load_prices)
+    ledger = run.tree.ledger
+    if ledger.limits_cost:
+        expected = expected_cost(model, request)
+    ledger.reserve_request(expected)
     run.progress.requests += 1
     run.out.event(ModelRequestStartedEvent(run.source, model.id, model.provider))
     run.out.begin_turn()
@@ -128,18 +136,20 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
         response = await model.respond(request, deltas)
     except ModelIncompleteError as error:
         if error.usage is not None:
-            _count(run, model, error.usage)
+            _count(run, model, error.usage, None)
         deltas.cut(error.content)
         raise
     except KernError:
         raise
     except Exception as error:
         raise ModelError(error_text(error), provider=model.provider, model=model.id) from error
+    else:
+        _count(run, model, response.usage, response.model)
     finally:
+        ledger.end_request(expected)
         deltas.close()
     message = response.message
     deltas.ended(message)
-    _count(run, model, response.usage)
     run.model_refused = response.finish_reason == "refusal"
     if verbose:
         run.debug("used %s", response.usage.to_dict(), level=2)
@@ -161,6 +171,8 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     return message
 
 
-def _count(run: Run, model: Model, usage: Usage) -> None:
+def _count(run: Run, model: Model, usage: Usage, answered: str | None) -> None:
+    if usage.cost is None:
+        usage.cost = cost_of(model, usage, answered)
     run.tree.ledger.count(usage)
     run.progress.own_metrics.count(f"{model.provider}/{model.id}", usage)

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import pydantic
 
+from kern.budget import Limits
 from kern.db.base import Db
 from kern.messages import Message
 from kern.models.base import Model
 from kern.run.requirement import RunRequirement
 from kern.state.state_spec import StateSpec
-from kern.usage import UsageLimits
 
 OnBusy = Literal["share", "queue", "reject"]
 """What a run does when its session has one already: work beside it, wait for its end, or refuse."""
@@ -108,7 +108,7 @@ class RunTerms:
     dependencies: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     timeout: float | None = None
-    usage_limits: UsageLimits | None = None
+    usage_limits: Limits | None = None
     resume: Resume | None = None
     skip_events: Collection[str] | None = None
     debug: int = 0

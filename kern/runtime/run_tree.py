@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, runtime_checkable
 
 from kern._log import named
+from kern.budget import UsageLedger
 from kern.errors import ModelBehaviorError
 from kern.messages import Message
 from kern.models.base import Model, ResponseFormat, ToolDefinition
@@ -37,7 +38,6 @@ from kern.state.codec import decode
 from kern.state.patch import wire
 from kern.state.shared_state import Change, SharedState
 from kern.tools import ServerTool
-from kern.usage import UsageLedger
 
 log: Final = named("kern")
 

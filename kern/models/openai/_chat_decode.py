@@ -6,6 +6,7 @@ Ollama, vLLM, llama.cpp, LM Studio, DeepSeek, Mistral, OpenRouter and others tak
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from kern._json import json_bytes
@@ -334,7 +335,17 @@ def _usage(usage: Any, server: ChatServer) -> Usage:
         cache_write_tokens=count(sent, "cache_write_tokens"),
         reasoning_tokens=reasoned or count(usage, "reasoning_tokens"),
         requests=1,
+        cost=None if server.cost is None else _cost(usage, server.cost),
     )
+
+
+def _cost(usage: Any, path: str) -> float | None:
+    """What the server says that the answer has cost."""
+    for name in path.split("."):
+        usage = usage.get(name) if isinstance(usage, dict) else None
+    if isinstance(usage, bool) or not isinstance(usage, int | float) or not 0 <= usage < math.inf:
+        return None
+    return float(usage)
 
 
 def _first_count(*places: tuple[Any, str]) -> int:

@@ -83,6 +83,7 @@ class OpenAIChat(OpenAIModel):
         good_ends: Finish reasons of the server's own that say that an answer is whole, beside stop, eos,
             end_turn, stop_sequence, tool_calls, tool_use and function_call. Any other word is a
             `ModelStreamError` that quotes it. An empty text stands for a server that gives no finish reason.
+        price: What its tokens cost; None: as the list of the extra `prices` knows it.
 
     Raises:
         UsageError: A setting that cannot work.
@@ -106,6 +107,7 @@ class OpenAIChat(OpenAIModel):
         facts = self._facts()
         self.provider = facts.name
         self.has_choice_none = "none" in facts.tool_choices
+        self.tells_cost = facts.cost is not None
         chosen: object = self.structured_output
         if chosen is None:
             self.structured_output = facts.structured_output

@@ -72,6 +72,7 @@ class OpenAIResponses(OpenAIModel):
             "stream_options" are merged into its own; other keys go before what the settings say.
         good_ends: Statuses of the server's own that say that an answer is whole, beside "completed". Any
             other word is a `ModelStreamError` that quotes it.
+        price: What its tokens cost; None: as the list of the extra `prices` knows it.
 
     Raises:
         UsageError: A setting that cannot work.

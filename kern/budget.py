@@ -1,0 +1,199 @@
+"""Limits that are kept: of one tree of runs, or of all runs that share a budget."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+from kern.errors import UsageError, UsageLimitExceeded
+from kern.usage import Usage, UsageLimits
+
+_TOKENS = ("input_tokens", "output_tokens", "total_tokens")
+
+
+class UsageBudget:
+    """What several runs may use together: those of a user, of a day, of a batch.
+
+    Pass the same object as `usage_limits` of every run, or of an agent. It counts before a request as
+    `UsageLimits` do, and may be used from any number of event loops and threads at once. It lives in memory:
+    to go on with it in another process, store `used` and pass it on.
+
+        budget = UsageBudget(UsageLimits(cost=5.0), name="ann, today")
+        await agent.arun("...", usage_limits=budget)
+
+    Args:
+        limits: What may be used.
+        used: What was used before.
+        name: Stands in the error of a limit that is reached.
+    """
+
+    def __init__(self, limits: UsageLimits, *, used: Usage | None = None, name: str = "") -> None:
+        if not isinstance(limits, UsageLimits):
+            raise UsageError(f"a UsageBudget takes UsageLimits(...), not {type(limits).__name__}")
+        self.limits = limits
+        self.name = name
+        self._lock = threading.Lock()
+        self._used = replace(used) if used is not None else Usage()
+        self._spent = self._used.cost or 0.0
+        self._requests = self._used.requests
+        self._tool_calls = 0
+        self._set_aside = 0.0
+
+    def __repr__(self) -> str:
+        return f"UsageBudget({self.limits!r}, name={self.name!r})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copied agent shares the budget with the first."""
+        return self
+
+    @property
+    def used(self) -> Usage:
+        """What the requests so far have used; those under way are not in it."""
+        with self._lock:
+            return replace(self._used)
+
+    def reserve_request(self, expected: float) -> None:
+        """Count a request that is about to be made, and set aside what it is expected to cost.
+
+        Raises:
+            UsageLimitExceeded: It would pass a limit; it is not counted.
+        """
+        with self._lock:
+            self._check("requests", self._requests, self.limits.requests)
+            for name in _TOKENS:
+                self._check(name.replace("_", " "), getattr(self._used, name), getattr(self.limits, name))
+            self._check("US dollars", self._spent + self._set_aside, self.limits.cost)
+            self._requests += 1
+            self._set_aside += expected
+
+    def take_back_request(self, expected: float) -> None:
+        """The request is not made."""
+        with self._lock:
+            self._requests -= 1
+            self._set_aside -= expected
+
+    def end_request(self, expected: float) -> None:
+        """The request is over: nothing is set aside for it any more."""
+        with self._lock:
+            self._set_aside -= expected
+
+    def reserve_tool_calls(self, count: int) -> None:
+        """Count the tool calls of a turn, which are about to be made.
+
+        Raises:
+            UsageLimitExceeded: They would pass the limit; none of them is counted.
+        """
+        with self._lock:
+            if count:
+                self._check("tool calls", self._tool_calls + count - 1, self.limits.tool_calls)
+            self._tool_calls += count
+
+    def take_back_tool_calls(self, count: int) -> None:
+        """The calls are not made."""
+        with self._lock:
+            self._tool_calls -= count
+
+    def count(self, usage: Usage) -> None:
+        """Count what a request has used; a total that is less than its parts is their sum."""
+        with self._lock:
+            used = self._used
+            used.add(usage)
+            used.total_tokens = max(used.total_tokens, used.input_tokens + used.output_tokens)
+            if usage.cost is not None and usage.cost > 0:
+                self._spent += usage.cost
+
+    def resume(self, usage: Usage, tool_calls: int) -> None:
+        """Count what a run has used before it was paused."""
+        self.count(usage)
+        with self._lock:
+            self._requests += max(usage.requests, 0)
+            self._tool_calls += max(tool_calls, 0)
+
+    def _check(self, what: str, used: float, limit: float | None) -> None:
+        if limit is not None and used >= limit:
+            raise UsageLimitExceeded(what, limit, budget=self.name)
+
+
+Limits = UsageLimits | UsageBudget | Sequence[UsageLimits | UsageBudget]
+"""What the parameter `usage_limits` takes."""
+
+
+class UsageLedger:
+    """Counts what a tree of runs uses, against its own limits and the budgets that it shares with others."""
+
+    __slots__ = ("_budgets", "_own", "limits_cost")
+
+    def __init__(self, limits: Limits | None) -> None:
+        given = () if limits is None else limits if isinstance(limits, Sequence) else (limits,)
+        self._own = [UsageBudget(limit) for limit in given if isinstance(limit, UsageLimits)]
+        self._budgets = [*self._own, *(limit for limit in given if isinstance(limit, UsageBudget))]
+        self.limits_cost = any(budget.limits.cost is not None for budget in self._budgets)
+        """The cost of a request has to be known before it is made."""
+
+    def reserve_request(self, expected: float = 0.0) -> None:
+        """Count a request that is about to be made, and set aside what it is expected to cost.
+
+        Raises:
+            UsageLimitExceeded: It would pass a limit; it is not counted.
+        """
+        if self._budgets:
+            self._reserve(
+                lambda budget: budget.reserve_request(expected),
+                lambda budget: budget.take_back_request(expected),
+            )
+
+    def end_request(self, expected: float) -> None:
+        """The request is over."""
+        for budget in self._budgets:
+            budget.end_request(expected)
+
+    def reserve_tool_calls(self, count: int) -> None:
+        """Count the tool calls of a turn, which are about to be made.
+
+        Raises:
+            UsageLimitExceeded: They would pass the limit; none of them is counted.
+        """
+        if self._budgets:
+            self._reserve(
+                lambda budget: budget.reserve_tool_calls(count),
+                lambda budget: budget.take_back_tool_calls(count),
+            )
+
+    def count(self, usage: Usage) -> None:
+        """Count what a request has used."""
+        for budget in self._budgets:
+            budget.count(usage)
+
+    def resume(self, usage: Usage, tool_calls: int) -> None:
+        """Count what a run has used before it was paused: shared budgets had it counted then."""
+        for budget in self._own:
+            budget.resume(usage, tool_calls)
+
+    def _reserve(self, reserve: Any, take_back: Any) -> None:
+        """Reserve in all of the budgets, or in none."""
+        done: list[UsageBudget] = []
+        try:
+            for budget in self._budgets:
+                reserve(budget)
+                done.append(budget)
+        except UsageLimitExceeded:
+            for budget in done:
+                take_back(budget)
+            raise
+
+
+def check_limits(name: str, given: Any) -> None:
+    """See that limits are None, or what `usage_limits` takes.
+
+    Raises:
+        UsageError: They are not.
+    """
+    several: Iterable[Any] = given if isinstance(given, list | tuple) else () if given is None else (given,)
+    for limit in several:
+        if not isinstance(limit, UsageLimits | UsageBudget):
+            raise UsageError(
+                f"{name} takes UsageLimits(requests=..., ...), a UsageBudget, or a list of them, "
+                f"not {type(limit).__name__}"
+            )
