@@ -176,6 +176,7 @@ def test_no_other_private_part_of_others_is_used() -> None:
 # What is imported is declared.
 
 DISTRIBUTIONS = {
+    "genai_prices": "genai-prices",
     "markdown_it": "markdown-it-py",
     "pydantic_core": "pydantic-core",
     "typing_extensions": "typing-extensions",
@@ -186,6 +187,7 @@ EXTRA_OF = {
     "kern/tools/duckduckgo.py": "duckduckgo",
     "kern/tools/mcp/": "mcp",
     "kern/models/_aiohttp.py": "fast",
+    "kern/models/prices.py": "prices",
 }
 
 

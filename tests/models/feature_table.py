@@ -11,7 +11,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from kern.models.servers import SERVERS
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
+SERVERS_BEGIN = "<!-- servers: written by tests/models/feature_table.py -->"
+SERVERS_END = "<!-- end of servers -->"
 BEGIN, END = "<!-- features: written by tests/models/feature_table.py -->", "<!-- end of features -->"
 
 FEATURES = (
@@ -93,10 +97,35 @@ def _mark(cell: Cell) -> str:
     return f'[✓](../tests/models/{file} "{name}: {source}")'
 
 
+def servers() -> str:
+    """The lines of the chat servers as Markdown."""
+    lines = [
+        "| string | server | address | its variable | key | structured answers |",
+        "|---|---|---|---|---|---|",
+    ]
+    for facts in SERVERS.values():
+        string = "openai-chat" if facts.name == "openai" else facts.name
+        keys = " or ".join(f"`{name}`" for name in facts.keys) + (
+            "" if facts.needs_key else ", if it wants one"
+        )
+        ways = {"native": "by schema", "tool": "by a tool", "none": "in words"}
+        way = ways[facts.structured_output]
+        if facts.structured_output == "native" and facts.tools and not facts.schema_beside_tools:
+            way += "; with tools by a tool"
+        address = f"`{facts.base_url}`" if facts.base_url else ""
+        variable = f"`{facts.url_variable}`"
+        lines.append(
+            f"| `{string}:...` | [{facts.title}]({facts.docs}) | {address} | {variable} | {keys} | {way} |"
+        )
+    return "\n".join(lines)
+
+
 def written(page: str) -> str:
-    """`page`, with the table as it is now."""
-    before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n{table()}\n{END}{rest.partition(END)[2]}"
+    """`page`, with the tables as they are now."""
+    for begin, end, text in ((SERVERS_BEGIN, SERVERS_END, servers()), (BEGIN, END, table())):
+        before, _, rest = page.partition(begin)
+        page = f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
+    return page
 
 
 if __name__ == "__main__":
