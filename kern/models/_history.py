@@ -13,7 +13,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from kern.errors import UsageError
-from kern.messages import Message, ToolCall
+from kern.messages import Media, Message, ToolCall
 from kern.tools.result import mention
 
 BROKEN_ARGUMENTS = "invalid_json"
@@ -72,11 +72,13 @@ def shortened(text: str, given: str, longest: int) -> str:
 
 def has_media(message: Message) -> bool:
     """Whether the message has anything that may have to be read from a file, or be put in base64."""
-    return bool(message.images or message.audio or message.files or message.videos)
+    return any(isinstance(part, Media) for part in message.parts)
 
 
 def shown_media(
-    message: Message, part_of: Callable[[Any], dict[str, Any]]
+    message: Message,
+    part_of: Callable[[Any], dict[str, Any]],
+    left_out: Callable[[Media], bool] = lambda media: False,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The message's media as parts, and a mention of each that this protocol cannot send.
 
@@ -84,10 +86,13 @@ def shown_media(
         message: The message; media of a new input have to be sendable, those of an earlier message may come
             from another provider, or from a row.
         part_of: Makes the part of one of them, or raises `UsageError`.
+        left_out: Tells those that are none of both.
     """
     parts: list[dict[str, Any]] = []
     mentions: list[str] = []
-    for media in (*message.images, *message.audio, *message.videos, *message.files):
+    for media in message.parts:
+        if not isinstance(media, Media) or left_out(media):
+            continue
         try:
             parts.append(part_of(media))
         except UsageError:

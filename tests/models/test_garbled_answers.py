@@ -13,6 +13,7 @@ import pytest
 from kern._json import json_bytes
 from kern.errors import KernError, UsageError
 from kern.messages import Message
+from kern.messages import Origin as Maker
 from kern.models._ends import Ends
 from kern.models._failures import Origin, StreamFault, of_fault
 from kern.models._reading import AnswerReader
@@ -120,7 +121,7 @@ def chat(*, streamed: bool) -> AnswerReader:
 
 
 def responses(*, streamed: bool) -> AnswerReader:
-    return ResponsesReader("m", Sink(), streamed=streamed, ends=Ends(), structured=False)
+    return ResponsesReader(Maker("openai", "m"), Sink(), streamed=streamed, ends=Ends(), structured=False)
 
 
 def check(reader: AnswerReader, body: bytes, model: OpenAIChat | OpenAIResponses) -> bool:

@@ -157,8 +157,8 @@ async def test_argument_deltas_of_two_calls_do_not_mix(
     server.replies = [Reply([of_calls(repeat=repeat, done=done)])]
     answer = await model(server).respond(ASK, sink)
     assert answer.message.tool_calls == [
-        ToolCall("call_1", "add", '{"item":"milk"}'),
-        ToolCall("call_2", "remove", '{"item":"eggs"}'),
+        ToolCall("call_1", "add", '{"item":"milk"}', {"id": "fc_1"}),
+        ToolCall("call_2", "remove", '{"item":"eggs"}', {"id": "fc_2"}),
     ]
     assert answer.message.content is None
     assert answer.message.reasoning_content == sink.text("reasoning") == "First.\n\nSecond."

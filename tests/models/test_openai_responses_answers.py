@@ -117,10 +117,9 @@ async def test_unknown_items_beside_an_answer_are_kept_and_logged(
     with caplog.at_level(logging.INFO, "kern"):
         answer = await respond(server, sink, reply(response(item, said("Yes")), stream=stream), stream=stream)
     assert answer.message.content == "Yes"
-    assert item.get("type", "none") in caplog.text
-    record = (answer.message.provider_data or {}).get("openai", {"items": []})
-    kept = [entry["type"] for entry in record["items"]]
-    assert (item.get("type") in kept) == ("type" in item)
+    assert (item.get("type", "none") in caplog.text) == (item.get("type") != "web_search_call")
+    kept = [(part.provider_data or {}).get("type") for part in answer.message.parts]
+    assert kept == [item["type"], None] if "type" in item else [None]
     request = ModelRequest([Message("user", "Hi"), answer.message, Message("user", "?")])
     await model(server).respond(request, sink)
 

@@ -1,6 +1,23 @@
-"""OpenAI's models, and the servers that speak its protocols."""
+"""OpenAI's models, the servers that speak its protocols, and the tools that OpenAI runs itself."""
 
 from kern.models.openai.chat import OpenAIChat
 from kern.models.openai.responses import OpenAIResponses
+from kern.models.openai.server_tools import (
+    CodeInterpreter,
+    FileSearch,
+    ImageGeneration,
+    OpenAITool,
+    RemoteMCP,
+    WebSearch,
+)
 
-__all__ = ["OpenAIChat", "OpenAIResponses"]
+__all__ = [
+    "CodeInterpreter",
+    "FileSearch",
+    "ImageGeneration",
+    "OpenAIChat",
+    "OpenAIResponses",
+    "OpenAITool",
+    "RemoteMCP",
+    "WebSearch",
+]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from kern.messages import Message, Origin, ReasoningPart
 from kern.models._codes import explain, tells
-from kern.models._ends import Ends, cut_reason
+from kern.models._ends import Ends, cut_reason, finish_reason_of
 from kern.models._failures import CutFault, StreamFault
-from kern.models._reading import AnswerReader, answer, count, text_of
+from kern.models._reading import AnswerReader, count, text_of
 from kern.models._text_stream import mended_json
-from kern.models.base import DeltaSink, ModelResponse
+from kern.models.base import DeltaSink, ModelResponse, tool_arguments_of
+from kern.models.openai._chained import chained_to
 from kern.models.openai._responses_items import (
     StreamedItem,
     check_whole,
@@ -21,6 +23,7 @@ from kern.models.openai._responses_items import (
     with_text,
 )
 from kern.models.openai._responses_output import Output
+from kern.models.openai._told_calls import ToldCalls
 from kern.usage import Usage
 
 _TEXT = "response.output_text.delta"
@@ -32,6 +35,7 @@ _REASONING = {
 _ADDED, _DONE = "response.output_item.added", "response.output_item.done"
 _ARGUMENTS = "response.function_call_arguments.delta"
 _ALL_ARGUMENTS = "response.function_call_arguments.done"
+_SPOKEN = ("message", "function_call", "reasoning")
 _ENDS = {
     "response.completed": "completed",
     "response.incomplete": "incomplete",
@@ -48,13 +52,28 @@ _READ = frozenset(
 
 
 class ResponsesReader(AnswerReader):
-    """Reads one answer of the Responses API."""
+    """Reads one answer of the Responses API.
+
+    Args:
+        chained: The message is to hold the response's id, for the next request to go on from.
+    """
 
     def __init__(
-        self, model: str, sink: DeltaSink | None, *, streamed: bool, ends: Ends, structured: bool = False
+        self,
+        origin: Origin,
+        sink: DeltaSink | None,
+        *,
+        streamed: bool,
+        ends: Ends,
+        structured: bool = False,
+        chained: bool = False,
     ) -> None:
-        super().__init__(model, sink, streamed=streamed)
+        super().__init__(origin.model, sink, streamed=streamed)
+        self._origin = origin
         self._ends = ends
+        self._chained = chained
+        self._told_arguments = tool_arguments_of(sink if streamed else None)
+        self._calls = ToldCalls(sink, origin)
         self._structured = structured
         self._items: list[StreamedItem] = []
         self._by_index: dict[int, StreamedItem] = {}
@@ -84,7 +103,7 @@ class ResponsesReader(AnswerReader):
         elif kind in _REASONING:
             self._read_reasoning(event, _REASONING[kind])
         elif kind == _ARGUMENTS:
-            self._item(event).arguments.append(text_of(event.get("delta")))
+            self._read_arguments(event)
         elif kind == _ALL_ARGUMENTS:
             self._item(event).told = text_of(event.get("arguments"))
         elif kind in (_ADDED, _DONE):
@@ -96,6 +115,13 @@ class ResponsesReader(AnswerReader):
             raise StreamFault(*explain(event))
         elif not kind and (words := explain(event))[0]:
             self._words = words  # a server's about its failure, perhaps
+
+    def _read_arguments(self, event: dict[str, Any]) -> None:
+        item, delta = self._item(event), text_of(event.get("delta"))
+        item.arguments.append(delta)
+        if self._told_arguments is not None and delta:
+            call_id = text_of(item.data.get("call_id")) or text_of(item.data.get("id"))
+            self._told_arguments(call_id, text_of(item.data.get("name")), self._whole_text(delta))
 
     def _begin_message(self, event: dict[str, Any]) -> None:
         """Text of another message than the last: a paragraph by itself, of the answer or the commentary."""
@@ -140,6 +166,8 @@ class ResponsesReader(AnswerReader):
             data = {**data, "name": item.data["name"]}
         item.data = data
         item.whole = whole
+        if data.get("type") not in _SPOKEN:
+            self._calls.streamed(data, ended=whole)
 
     def _read_whole(self, answer: Any, event: str | None = None) -> None:
         if not isinstance(answer, dict):
@@ -178,7 +206,8 @@ class ResponsesReader(AnswerReader):
     def _text_so_far(self, answer: dict[str, Any]) -> str:
         """What a response that was cut has said."""
         messages = [item for item in output_items(answer) if item.get("type") == "message"]
-        return Output(messages, structured=self._structured).content or self._content.whole()
+        said = Output(messages, self._origin, structured=self._structured).message
+        return said.content or self._content.whole()
 
     def _respond(self) -> ModelResponse:
         if self._final is None and self._words is not None:
@@ -192,21 +221,38 @@ class ResponsesReader(AnswerReader):
         if self._texts == 1:
             items = with_text(items, self._content.whole() or self._commentary.whole())
         check_whole(items)
-        built = Output(mended_json(items) if self._halved else items, structured=self._structured)
-        content, commentary = built.content, built.commentary
-        if not content and not commentary:
-            content, commentary = self._content.whole(), self._commentary.whole()
-        response = answer(
-            content,
-            "\n\n".join(built.reasoning) or self._reasoning.whole(),
-            built.calls,
-            _usage(self._final.get("usage")),
-            "refusal" if built.refused else "completed",
-            commentary,
+        built = Output(
+            mended_json(items) if self._halved else items, self._origin, structured=self._structured
         )
-        response.message.images = built.images
-        built.put_record(response.message, self._model)
-        return response
+        message = built.message
+        self._fill(message)
+        message.usage = usage = _usage(self._final.get("usage"))
+        self._calls.whole(message)
+        response_id = text_of(self._final.get("id")) or None
+        if self._chained and response_id:
+            message.provider_data = chained_to(response_id, self._model)
+        finish = finish_reason_of("refusal" if built.refused else "completed", calls=bool(message.tool_calls))
+        status = text_of(self._final.get("status")) or "completed"
+        answered_by = text_of(self._final.get("model")) or None
+        return ModelResponse(message, usage, finish, status, response_id, answered_by)
+
+    def _fill(self, message: Message) -> None:
+        """Put in what only the stream has told; an answer that says nothing at all is an empty text."""
+        if not message.content and not message.commentary:
+            commentary = self._commentary.whole()
+            if commentary:
+                message.commentary = commentary
+            if (content := self._content.whole()) or not (message.tool_calls or commentary):
+                message.content = content
+        if message.reasoning_content is None and (reasoning := self._reasoning.whole()):
+            begun = next((part for part in message.parts if isinstance(part, ReasoningPart)), None)
+            if begun is not None:
+                begun.text = reasoning
+            else:
+                message.reasoning_content = reasoning
+        for part in message.parts:
+            if part.origin is None:
+                part.origin = self._origin
 
     def _streamed_reasoning(self, item: dict[str, Any]) -> dict[str, Any]:
         """Reasoning as its own event has it, which is what goes back: the last event encrypts it anew."""

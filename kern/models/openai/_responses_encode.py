@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kern.errors import UsageError
-from kern.messages import Audio, File, Image, Media, Message
+from kern.messages import Audio, File, Image, Media, Message, Origin
 from kern.models._history import call_id, has_media, shown_media
 from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
+from kern.models.openai._chained import after_last_response
 from kern.models.openai._media import (
     data_url,
     file_name,
@@ -20,26 +21,39 @@ from kern.models.openai._media import (
     no_video,
     refuse_unless_user,
 )
-from kern.models.openai._replay import LONGEST_ID, called, made_pictures, replay, said
+from kern.models.openai._older_rows import with_parts
+from kern.models.openai._responses_input import LONGEST_ID, answer_items, is_own_picture, said
 from kern.models.openai._schema import schema_for, schema_name
+from kern.models.openai.server_tools import choice_of, includes_of
+from kern.tools import ServerTool
 
 
-def encode(request: ModelRequest, model: str, *, stored: bool = False) -> dict[str, Any]:
+def encode(
+    request: ModelRequest, origin: Origin, *, stored: bool = False, chained: bool = False
+) -> dict[str, Any]:
     """The parts of the body that the request decides.
 
     Args:
         request: The request.
-        model: The model that is asked.
+        origin: The model that is asked.
         stored: The provider's store has the answers of the turn that is going on.
+        chained: It has the whole conversation, so that only what follows its last answer is sent.
     """
     instructions, messages = _split(request.messages)
-    body: dict[str, Any] = {"model": model, "input": list(_input(messages, model, stored))}
+    earlier = None
+    if chained:
+        earlier, messages = after_last_response(messages, origin.model)
+    body: dict[str, Any] = {"model": origin.model, "input": list(_input(messages, origin, stored))}
+    if earlier is not None:
+        body["previous_response_id"] = earlier
     if instructions is not None:
         body["instructions"] = instructions
-    if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
+    if request.tools or request.server_tools:
+        body["tools"] = [*map(_tool, request.tools), *(tool.definition() for tool in request.server_tools)]
         if request.tool_choice is not None:
-            body["tool_choice"] = _tool_choice(request.tool_choice)
+            body["tool_choice"] = _tool_choice(request.tool_choice, request.server_tools)
+    if includes := includes_of(request.server_tools):
+        body["include"] = includes
     if request.response_format is not None:
         body["text"] = {"format": _format(request.response_format)}
     return body
@@ -54,40 +68,31 @@ def _split(messages: Sequence[Message]) -> tuple[str | None, Sequence[Message]]:
     return None, messages
 
 
-def _input(messages: Sequence[Message], model: str, stored: bool) -> Iterator[dict[str, Any]]:
+def _input(messages: Sequence[Message], origin: Origin, stored: bool) -> Iterator[dict[str, Any]]:
     last_user = max((i for i, m in enumerate(messages) if m.role == "user"), default=-1)
     attached: list[dict[str, Any]] = []
     for index, message in enumerate(messages):
         if attached and message.role != "tool":
             yield _attachment(attached)
             attached = []
-        made = made_pictures(message, model)
-        parts, mentions = shown_media(message, _part) if not made else ([], made)
+        if message.role == "assistant" and message.provider_data is not None:
+            message = with_parts(message, origin)
+        parts, mentions = shown_media(message, _part, lambda media: is_own_picture(media, origin))
         if message.role == "tool":
             output = _content(message, parts, mentions)
             answered = call_id(message.tool_call_id, LONGEST_ID)
             yield {"type": "function_call_output", "call_id": answered, "output": output}
         elif message.role == "assistant":
             attached += parts
-            yield from _answer(mentions, message, model, stored=stored and index > last_user)
+            yield from answer_items(message, origin, stored=stored and index > last_user)
+            if mentions:
+                yield said("\n".join(mentions))
         else:
             if parts:
                 refuse_unless_user(message)
             yield {"role": message.role, "content": _content(message, parts, mentions)}
     if attached:
         yield _attachment(attached)
-
-
-def _answer(mentions: list[str], message: Message, model: str, *, stored: bool) -> Iterator[dict[str, Any]]:
-    """An answer, this model's as its own items, another's as anyone could have said it."""
-    replayed = replay(message, model, stored=stored)
-    if replayed is None:
-        texts = [text for text in (message.commentary, message.content) if text]
-        replayed = [said(text) for text in (texts if texts or message.tool_calls else [""])]
-        replayed += [called(call, model) for call in message.tool_calls]
-    yield from replayed
-    if mentions:
-        yield said("\n".join(mentions))
 
 
 def _attachment(parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -154,8 +159,10 @@ def _tool(tool: ToolDefinition) -> dict[str, Any]:
     }
 
 
-def _tool_choice(choice: str | Mapping[str, Any]) -> Any:
-    return choice if isinstance(choice, str) else {"type": "function", **choice}
+def _tool_choice(choice: str | Mapping[str, Any], server_tools: Sequence[ServerTool]) -> Any:
+    if isinstance(choice, str):
+        return choice
+    return choice_of(choice["name"], server_tools) or {"type": "function", **choice}
 
 
 def _format(response_format: ResponseFormat) -> dict[str, Any]:

@@ -1,20 +1,26 @@
-"""The output items of a response, as a message."""
+"""The output items of a response, as the ordered parts of a message."""
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 from uuid import uuid4
 
 from kern._json import json_bytes
 from kern.errors import ModelBehaviorError
-from kern.messages import Image, Message, ToolCall
+from kern.messages import Citation, Image, Message, Origin, Part, ReasoningPart, TextPart, ToolCall
 from kern.models._reading import is_plain, items_of, logger, text_in, text_of
 from kern.models.openai._kept import decoded
-from kern.models.openai._replay import HOSTED, IMAGE_CALL, PROVIDER, is_whole
+from kern.models.openai._responses_parts import (
+    COMPACTION,
+    HOSTED,
+    IMAGE_CALL,
+    OF,
+    citation,
+    provider_call,
+    reasoning_part,
+)
 
 _LONGEST_KIND = 80
-_BREAK = "\n\n"
 # Of the provider's own tools, what can be an answer by itself.
 _ANSWERS = (IMAGE_CALL,)
 
@@ -22,27 +28,22 @@ _ANSWERS = (IMAGE_CALL,)
 class Output:
     """What an answer's output items come to.
 
-    `record` is what it takes to send the items again: reasoning whole, of texts, calls and pictures only
-    their places (of a text, `of` says in which field of the message it stands, `start` and `chars` where).
-    It is worth keeping (`notable`) if plain messages could not say the same.
-
     Args:
         items: The output items.
+        origin: Whose they are.
         structured: JSON was asked for: of several messages only the last is the answer.
 
     Raises:
         ModelBehaviorError: None of them is known, so that there is no answer.
     """
 
-    def __init__(self, items: list[dict[str, Any]], *, structured: bool = False) -> None:
-        self.reasoning: list[str] = []
-        self.calls: list[ToolCall] = []
-        self.images: list[Image] = []
-        self.record: list[dict[str, Any]] = []
+    def __init__(self, items: list[dict[str, Any]], origin: Origin, *, structured: bool = False) -> None:
         self.refused = False
-        self.notable = False
-        self._namespaces: list[str] = []
-        self._messages: list[tuple[dict[str, Any], str]] = []
+        self._origin = origin
+        self._parts: list[Part] = []
+        self._ids: list[tuple[TextPart | ToolCall, str]] = []
+        self._needs_ids = False
+        """More than plain messages could say again, so that the ids of texts and calls are kept, too."""
         self._unread: list[str] = []
         unknown: list[str] = []
         for item in _without_nothing(items):
@@ -51,99 +52,106 @@ class Output:
                 self._message(item)
             elif kind == "function_call":
                 self._call(item)
-            elif kind == "reasoning":
-                self._reason(item)
+            elif kind in ("reasoning", COMPACTION):
+                self._parts.append(reasoning_part(item, origin))
+                self._needs_ids = True
+                if kind == COMPACTION:
+                    unknown.append(kind)
             else:
                 if kind:  # what says nothing of its kind, nobody takes back
-                    self.record.append(self._picture(item) if kind == IMAGE_CALL else item)
-                    self.notable = True
-                if kind not in _ANSWERS:
+                    self._parts.append(provider_call(item, origin))
+                    self._needs_ids = True
+                if kind == IMAGE_CALL:
+                    self._picture(item)
+                else:
                     unknown.append(kind[:_LONGEST_KIND] or "(none)")
-        self.content, self.commentary = self._arrange(structured)
-        if self._unread and not (self.content or self.commentary or self.calls or self.images):
+        self._arrange(structured)
+        self._put_ids()
+        self.message = Message("assistant", parts=self._parts)
+        if self._unread and not self._says_something():
             raise ModelBehaviorError(
                 "the answer has no text and no tool call, only parts of these types: "
                 f"{', '.join(sorted(set(self._unread)))}; Kern does not act on them"
             )
         if unknown:
-            known = bool(self._messages or self.calls or any(kind_of(item) in _ANSWERS for item in items))
-            _report(unknown, known)
+            known = self._has(TextPart) or self._has(ToolCall)
+            _report(unknown, known or any(kind_of(item) in _ANSWERS for item in items))
 
-    def put_record(self, message: Message, model: str) -> None:
-        """Put into the message what its model needs to see again."""
-        if self.notable:
-            record = {"model": model, "items": self.record, "whole": is_whole(self.record)}
-            message.provider_data = {PROVIDER: record}
-        for call, namespace in zip(message.tool_calls, self._namespaces, strict=True):
-            if namespace:
-                call.provider_data = {PROVIDER: {"model": model, "namespace": namespace}}
+    def _has(self, kind: type[Part]) -> bool:
+        return any(isinstance(part, kind) for part in self._parts)
 
-    def _picture(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Take the picture out of the item that holds it; returns the item without it."""
+    def _says_something(self) -> bool:
+        said = any(isinstance(part, TextPart) and part.text for part in self._parts)
+        return said or self._has(ToolCall) or self._has(Image)
+
+    def _picture(self, item: dict[str, Any]) -> None:
         content = decoded(text_of(item.get("result")))
         if content is not None:
             kind = text_of(item.get("output_format")) or "png"
-            self.images.append(Image(content=content, mime_type=f"image/{kind}"))
-        return {name: value for name, value in item.items() if name != "result"}
+            self._parts.append(Image(content=content, mime_type=f"image/{kind}", origin=self._origin))
 
     def _message(self, item: dict[str, Any]) -> None:
-        place: dict[str, Any] = {"type": "message"}
-        place |= {name: text for name in ("id", "phase") if (text := text_of(item.get(name)))}
-        texts = []
+        data: dict[str, Any] = {}
+        if phase := text_of(item.get("phase")):
+            data["phase"] = phase
+            self._needs_ids = True
         content = item.get("content")
         if content is not None and is_plain(content):
             content = json_bytes(content).decode()  # the answer itself, where JSON was asked for
-        for part in content if isinstance(content, list) else [content]:
-            if isinstance(part, str):
-                texts.append(part)
-            elif isinstance(part, dict):
-                texts.append(text := text_in(part.get("text")) or text_of(part.get("refusal")))
-                if part.get("type") == "refusal":
-                    self.refused = place["refusal"] = True
-                elif not text and (kind := text_of(part.get("type"))) not in ("", "text", "output_text"):
+        text, citations = "", list[Citation]()
+        for piece in content if isinstance(content, list) else [content]:
+            if isinstance(piece, str):
+                text += piece
+            elif isinstance(piece, dict):
+                said = text_in(piece.get("text")) or text_of(piece.get("refusal"))
+                for annotation in items_of(piece.get("annotations")):
+                    if (cited := citation(annotation, len(text))) is not None:
+                        citations.append(cited)
+                text += said
+                if piece.get("type") == "refusal":
+                    self.refused = data["refusal"] = True
+                elif not said and (kind := text_of(piece.get("type"))) not in ("", "text", "output_text"):
                     self._unread.append(kind[:_LONGEST_KIND])
-        self._messages.append((place, "".join(texts)))
-        self.record.append(place)
-        self.notable = self.notable or "phase" in place
+        part = TextPart(text, citations=citations, provider_data=data or None, origin=self._origin)
+        self._parts.append(part)
+        self._ids.append((part, text_of(item.get("id"))))
 
-    def _arrange(self, structured: bool) -> tuple[str, str]:
-        """The answer and the commentary: the messages of each kind are paragraphs of one text."""
-        self.notable = self.notable or len(self._messages) > 1
-        said = [i for i, (place, _) in enumerate(self._messages) if place.get("phase") != "commentary"]
-        if not said and not self.calls:  # nothing else follows: this is all that is answered
-            said = list(range(len(self._messages)))
+    def _arrange(self, structured: bool) -> None:
+        """Tell answer and commentary apart: the messages of each kind are paragraphs of one text."""
+        texts = [part for part in self._parts if isinstance(part, TextPart)]
+        self._needs_ids = self._needs_ids or len(texts) > 1
+        said = [part for part in texts if (part.provider_data or {}).get("phase") != "commentary"]
+        if not said and not self._has(ToolCall):  # nothing else follows: this is all that is answered
+            said = texts
         if structured:
-            said = [i for i in said if self._messages[i][1]][-1:]
-        answers = set(said)
-        texts: dict[str, list[str]] = {"content": [], "commentary": []}
-        ends = {"content": 0, "commentary": 0}
-        for index, (place, text) in enumerate(self._messages):
-            kind = "content" if index in answers else "commentary"
-            gap = len(_BREAK) if text and ends[kind] else 0
-            place |= {"of": kind, "start": ends[kind] + gap, "chars": len(text)}
-            ends[kind] += gap + len(text)
-            if text:
-                texts[kind].append(text)
-        return _BREAK.join(texts["content"]), _BREAK.join(texts["commentary"])
+            said = [part for part in said if part.text][-1:]
+        answers = {id(part) for part in said}
+        begun: set[bool] = set()
+        for part in texts:
+            part.commentary = id(part) not in answers
+            part.paragraph = part.commentary in begun
+            begun.add(part.commentary)
 
     def _call(self, item: dict[str, Any]) -> None:
+        namespace = text_of(item.get("namespace"))
         call = ToolCall(
             text_of(item.get("call_id")) or text_of(item.get("id")) or f"call_{uuid4().hex}",
             text_of(item.get("name")),
             arguments_text(item.get("arguments")),
+            {"namespace": namespace} if namespace else None,
+            origin=self._origin,
         )
-        self.calls.append(call)
-        self._namespaces.append(text_of(item.get("namespace")))
-        place = {"type": "function_call", "call_id": call.id}
-        if identity := text_of(item.get("id")):
-            place["id"] = identity
-        self.record.append(place)
+        self._parts.append(call)
+        self._ids.append((call, text_of(item.get("id"))))
 
-    def _reason(self, item: dict[str, Any]) -> None:
-        parts = items_of(item.get("content")) or items_of(item.get("summary"))
-        self.reasoning.extend(text for part in parts if (text := text_of(part.get("text"))))
-        self.record.append({name: value for name, value in item.items() if value or name == "summary"})
-        self.notable = True
+    def _put_ids(self) -> None:
+        """Keep what it takes to send the items under their ids, as long as all of them are there."""
+        for reasoning in self._parts:
+            if isinstance(reasoning, ReasoningPart):
+                reasoning.provider_data = {OF: len(self._parts), **(reasoning.provider_data or {})}
+        for part, identity in self._ids if self._needs_ids else ():
+            if identity:
+                part.provider_data = {"id": identity, **(part.provider_data or {})}
 
 
 def kind_of(item: dict[str, Any]) -> str:
@@ -176,12 +184,12 @@ def arguments_text(value: Any) -> str:
 
 
 def _report(unknown: list[str], answered: bool) -> None:
-    kinds = ", ".join(sorted(set(unknown)))
     if not answered:
+        kinds = ", ".join(sorted(set(unknown)))
         raise ModelBehaviorError(
             f"the answer has no text and no tool call, only output items of these types: {kinds}; "
             "Kern does not act on them: do not offer the hosted tool that they belong to, or let it act "
             "without approval"
         )
-    level = logging.INFO if HOSTED.issuperset(unknown) else logging.WARNING
-    logger.log(level, "output items that Kern does not act on are kept beside the answer: %s", kinds)
+    if strange := ", ".join(sorted(set(unknown) - HOSTED)):
+        logger.warning("output items that Kern does not act on are kept beside the answer: %s", strange)

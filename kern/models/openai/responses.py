@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, Literal
 
 from kern._log import named
-from kern.errors import ModelBadRequestError
+from kern.errors import ModelBadRequestError, UsageError
+from kern.messages import Origin
 from kern.models._body import Reader
 from kern.models.base import DeltaSink, ModelRequest, ModelResponse
 from kern.models.openai._model import OpenAIModel
 from kern.models.openai._responses_decode import ResponsesReader
 from kern.models.openai._responses_encode import encode
+from kern.models.openai.server_tools import API
 
 log: Final = named("kern.models")
 
@@ -65,6 +67,9 @@ class OpenAIResponses(OpenAIModel):
         reasoning_summary: Asks for a summary of the reasoning: "auto", "concise" or "detailed".
         verbosity: How long answers are.
         store: Whether OpenAI keeps the response.
+        use_previous_response: Send only what follows the model's last answer, with the id of that answer
+            (`previous_response_id`): OpenAI has the rest, with store=True. Where it does not find the answer
+            any more, the whole conversation is sent.
         parallel_tool_calls: False: at most one call per turn.
         structured_output: "none" if the server does not enforce a JSON schema.
         extra_body: Added to the request's body. The lists "tools" (the provider's own, such as
@@ -80,39 +85,59 @@ class OpenAIResponses(OpenAIModel):
 
     reasoning_summary: Literal["auto", "concise", "detailed"] | None = None
     store: bool | None = False
+    use_previous_response: bool = False
 
+    server_tool_api = API
     _path: ClassVar[str] = "/responses"
     _asks_for_reasoning: bool = field(default=True, init=False)
 
+    def __post_init__(self, api_key: str | None) -> None:
+        super().__post_init__(api_key)
+        if self.use_previous_response and self.store is False:
+            raise UsageError("use_previous_response needs store=True: OpenAI has to keep the answers")
+
     async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
         """Answer one request; see `Model.respond`."""
-        try:
-            return await super().respond(request, sink)
-        except ModelBadRequestError as error:
-            plainer = self._without_reasoning(request, error)
-            if plainer is None:
-                raise
-            log.warning("%r: %s; asked again without encrypted reasoning", self, error)
-        return await super().respond(plainer, sink)
+        while True:
+            try:
+                return await super().respond(request, sink)
+            except ModelBadRequestError as error:
+                plainer = self._plainer(request, error)
+                if plainer is None:
+                    raise
+                log.warning("%r: %s; asked again without what was refused", self, error)
+                request = plainer
 
-    def _without_reasoning(self, request: ModelRequest, error: ModelBadRequestError) -> ModelRequest | None:
-        """The request without the encrypted reasoning that was refused; None if something else was."""
-        # That of another organization or deployment, gone from the store, or a record that was damaged.
+    def _plainer(self, request: ModelRequest, error: ModelBadRequestError) -> ModelRequest | None:
+        """The request without what of earlier answers was refused; None if something else was."""
+        messages = list(request.messages)
+        if error.code == "previous_response_not_found":
+            messages = [replace(message, provider_data=None) for message in messages]
+            return replace(request, messages=messages) if messages != list(request.messages) else None
+        # Reasoning of another organization or deployment, gone from the store, or damaged.
         if error.code == "invalid_encrypted_content" or _BROKEN_PAIR.search(str(error)):
-            messages = [replace(message, provider_data=None) for message in request.messages]
+            messages = [message.plain() for message in messages]
             return replace(request, messages=messages) if messages != list(request.messages) else None
         if self._asks_for_reasoning and "encrypted content is not supported" in str(error).lower():
             self._asks_for_reasoning = False
             return request
         return None
 
+    def _origin(self) -> Origin:
+        return Origin(self.provider, self.id)
+
     def _body(self, request: ModelRequest) -> dict[str, Any]:
-        body = encode(request, self.id, stored=self.store is not False)
+        body = encode(
+            request,
+            self._origin(),
+            stored=self.store is not False,
+            chained=self.use_previous_response,
+        )
         for name in ("temperature", "top_p", "store"):
             if (value := getattr(self, name)) is not None:
                 body[name] = value
         if self.store is False and self._asks_for_reasoning and not _NO_REASONING.match(self.id):
-            body["include"] = ["reasoning.encrypted_content"]
+            body["include"] = [*body.get("include", ()), "reasoning.encrypted_content"]
         if self.max_output_tokens is not None:
             body["max_output_tokens"] = self.max_output_tokens
         reasoning = {"effort": self.reasoning_effort, "summary": self.reasoning_summary}
@@ -126,4 +151,11 @@ class OpenAIResponses(OpenAIModel):
 
     def _reader(self, request: ModelRequest, sink: DeltaSink | None, *, streamed: bool) -> Reader:
         structured = request.response_format is not None
-        return ResponsesReader(self.id, sink, streamed=streamed, ends=self._ends, structured=structured)
+        return ResponsesReader(
+            self._origin(),
+            sink,
+            streamed=streamed,
+            ends=self._ends,
+            structured=structured,
+            chained=self.use_previous_response,
+        )

@@ -1,0 +1,194 @@
+"""Output items of the Responses API as parts of a message, and parts as input items again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import from_json
+
+from kern._json import json_bytes
+from kern.messages import CallStatus, Citation, Origin, ProviderCall, ReasoningPart
+from kern.models._reading import items_of, text_of
+
+HOSTED = frozenset(
+    {
+        "code_interpreter_call",
+        "compaction",
+        "file_search_call",
+        "mcp_call",
+        "mcp_list_tools",
+        "tool_search_call",
+        "tool_search_output",
+        "web_search_call",
+    }
+)
+"""Items of the provider's own tools, done when they come: their results are in the text of the answer."""
+
+IMAGE_CALL = "image_generation_call"
+"""An item that does not go back: its picture would be sent with every later request."""
+
+OF = "of"
+"""Under this key reasoning holds how many parts its answer has: it goes back with all of them, or not."""
+
+COMPACTION = "compaction"
+"""An item that stands for a conversation before it, which only the provider can read."""
+
+_ARGUMENTS = {
+    "code_interpreter_call": "code",
+    "file_search_call": "queries",
+    "tool_search_call": "arguments",
+    "web_search_call": "action",
+    IMAGE_CALL: "revised_prompt",
+}
+"""Where items hold what the tool was called with."""
+
+_RESULTS = {
+    "code_interpreter_call": "outputs",
+    "file_search_call": "results",
+    "mcp_call": "output",
+    "mcp_list_tools": "tools",
+    "tool_search_output": "tools",
+}
+"""Where items hold what came out of it."""
+
+_MCP = "mcp_call"
+_FAILED = ("failed", "incomplete", "cancelled")
+_SHOWN = ("summary", "content")
+
+
+def reasoning_part(item: Mapping[str, Any], origin: Origin) -> ReasoningPart:
+    """An item of reasoning, or a compaction; `reasoning_item` is the reverse."""
+    pieces = items_of(item.get("content")) or items_of(item.get("summary"))
+    text = "\n\n".join(text for piece in pieces if (text := text_of(piece.get("text"))))
+    data = {name: value for name, value in item.items() if value or name == "summary"}
+    if data.get("type") == "reasoning":
+        del data["type"]
+    for name in _SHOWN:
+        match data.get(name):
+            case [{"type": str() as kind, "text": said, **more}] if said == text and text and not more:
+                data[name] = kind  # what the part's text says is not kept twice
+            case str() as damaged:
+                data[name] = [damaged]
+    secret = data.pop("encrypted_content") if isinstance(data.get("encrypted_content"), str) else None
+    return ReasoningPart(text, redacted=secret, provider_data=data, origin=origin)
+
+
+def reasoning_item(part: ReasoningPart) -> dict[str, Any]:
+    """The item that the provider made; one that lacks its id or its form cannot go back."""
+    item = {"type": "reasoning", **(part.provider_data or {})}
+    item.pop(OF, None)
+    for name in _SHOWN:
+        if isinstance(kind := item.get(name), str):
+            item[name] = [{"type": kind, "text": part.text}]
+    if part.redacted is not None:
+        item["encrypted_content"] = part.redacted
+    return item
+
+
+def provider_call(item: Mapping[str, Any], origin: Origin) -> ProviderCall:
+    """An item of one of the provider's own tools; `provider_item` is the reverse.
+
+    One that Kern does not know, or that waits for somebody, is a call that has failed.
+    """
+    kind = text_of(item.get("type"))
+    data = dict(item)
+    call_id = _taken(data, "id")
+    known = kind in HOSTED or kind == IMAGE_CALL
+    if kind == _MCP:
+        name, arguments = _taken(data, "name"), _taken(data, "arguments")
+    else:
+        name, arguments = kind.removesuffix("_call"), ""
+        if (argument := _ARGUMENTS.get(kind)) and data.get(argument) is not None:
+            arguments = json_bytes({argument: data.pop(argument)}).decode()
+    result = item.get("error")
+    if (key := _RESULTS.get(kind)) and data.get(key) is not None:
+        result = data.pop(key)
+    data.pop("result", None)  # the base64 of a picture
+    failed = not known or item.get("status") in _FAILED or bool(item.get("error"))
+    status: CallStatus = "failed" if failed else "completed"
+    return ProviderCall(
+        call_id, name, arguments, result=result, status=status, provider_data=data, origin=origin
+    )
+
+
+def provider_item(call: ProviderCall) -> dict[str, Any]:
+    """The item that the provider made.
+
+    Raises:
+        ValueError: It was damaged since.
+    """
+    item = dict(call.provider_data or {})
+    kind = text_of(item.get("type"))
+    if call.id:
+        item["id"] = call.id
+    if kind == _MCP:
+        item |= {"name": call.name, "arguments": call.arguments}
+    elif call.arguments:
+        item |= dict(from_json(call.arguments))
+    if (key := _RESULTS.get(kind)) and key not in item and call.result is not None:
+        item[key] = call.result
+    return item
+
+
+def is_whole(items: list[dict[str, Any]], *, stored: bool = False) -> bool:
+    """Whether an answer's items can go back as they are, under their ids.
+
+    Not if reasoning comes without its (encrypted) content, which only the provider's store could find by its
+    id; nor if an item is held back, damaged, waits for an output that is not Kern's to give, or is not known.
+
+    Args:
+        items: The items.
+        stored: The provider's store has the answer.
+    """
+    return all(_goes_back(item, stored) for item in items)
+
+
+def _goes_back(item: dict[str, Any], stored: bool) -> bool:
+    kind = item.get("type")
+    if kind == "reasoning":
+        content, secret = item.get("content"), item.get("encrypted_content")
+        if not (stored or secret or content):
+            return False
+        texts = _are_texts(item.get("summary")) and (content is None or _are_texts(content))
+        return texts and isinstance(item.get("id"), str) and isinstance(secret, str | None)
+    return kind in ("message", "function_call") or (isinstance(kind, str) and kind in HOSTED)
+
+
+def _are_texts(parts: Any) -> bool:
+    return isinstance(parts, list) and all(
+        isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts
+    )
+
+
+def citation(annotation: Mapping[str, Any], offset: int) -> Citation | None:
+    """What an annotation of a text says of its source; None if it names none.
+
+    Args:
+        offset: How many characters of the part's text stand before the text that it belongs to.
+    """
+    url, file_id = (text_of(annotation.get(name)) or None for name in ("url", "file_id"))
+    if url is None and file_id is None:
+        return None
+    start, end = _place(annotation, "start_index"), _place(annotation, "end_index")
+    if start is None and end is None:
+        start = end = _place(annotation, "index")  # of a file: the place behind which the mark stands
+    container = text_of(annotation.get("container_id"))
+    return Citation(
+        url=url,
+        title=text_of(annotation.get("title") or annotation.get("filename")) or None,
+        start=None if start is None else start + offset,
+        end=None if end is None else end + offset,
+        file_id=file_id,
+        provider_data={"container_id": container} if container else None,
+    )
+
+
+def _place(annotation: Mapping[str, Any], name: str) -> int | None:
+    value = annotation.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _taken(data: dict[str, Any], name: str) -> str:
+    """A text, taken out of the item; what is none stays there."""
+    return data.pop(name) if isinstance(data.get(name), str) else ""
