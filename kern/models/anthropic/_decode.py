@@ -34,6 +34,7 @@ class MessagesReader(AnswerReader):
         self._end: dict[str, Any] = {}
         self._usage: Any = None
         self._gap = False
+        self._spoke = False
         self._told = False
         self._went_on = False
         shown = sink if streamed else None
@@ -152,7 +153,8 @@ class MessagesReader(AnswerReader):
         if self._gap:  # something else stood between this text and the one before
             self._gap = False
             self._content.part()
-            block.paragraph = True
+            block.paragraph = self._spoke
+        self._spoke = True
         block.pieces.append(text)
         self._content.add(text)
 
