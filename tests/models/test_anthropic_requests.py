@@ -253,8 +253,8 @@ async def test_a_call_of_the_providers_without_its_result_goes_back_only_where_i
     result = {"type": "web_search_tool_result", "tool_use_id": "s1", "content": []}
     running, late = searched("s1", call=call), searched("s1", result=result)
     ask = Message("user", "?")
-    tools = {"server_tools": [WebSearch()]}
-    paused = ModelRequest([ask, Message("assistant", parts=[running])], **tools)
+    tools = [WebSearch()]
+    paused = ModelRequest([ask, Message("assistant", parts=[running])], server_tools=tools)
     assert (await judged(paused, cache=None))["messages"][-1]["content"] == [call]
     both = [
         ask,
@@ -262,7 +262,7 @@ async def test_a_call_of_the_providers_without_its_result_goes_back_only_where_i
         Message("assistant", parts=[late]),
         Message("user", "!"),
     ]
-    body = await judged(ModelRequest(both, **tools))
+    body = await judged(ModelRequest(both, server_tools=tools))
     assert body["messages"][1]["content"] == [call, result]
     for left in ([running], [late]):
         alone = [ask, Message("assistant", parts=left), Message("user", "!")]
