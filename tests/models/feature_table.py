@@ -64,6 +64,13 @@ def goes_back(name: str) -> Cell:
     return Cell(GOES_BACK, f"recorded:{name}")
 
 
+def by_google(name: str) -> Cell:
+    """A recorded answer of Google's is read as its body says."""
+    test = "test_google_recorded.py::test_what_google_has_sent_is_decoded_as_the_body_says"
+    return Cell(test, f"recorded:gemini/{name}")
+
+
+_GOOGLE = "https://ai.google.dev/gemini-api/docs"
 _RESPONSES = "https://platform.openai.com/docs/api-reference/responses"
 
 ROWS: dict[str, Row] = {
@@ -78,6 +85,33 @@ ROWS: dict[str, Row] = {
         "files": Cell("test_openai_responses.py::test_media_are_sent_as_urls_bytes_and_ids", _RESPONSES),
         "usage": decoded("openai-responses/reasoning-tool-session-1"),
         "errors": decoded("openai-responses/error-event"),
+    },
+    "Google, Gemini": {
+        "text": by_google("url-context"),
+        "stream": by_google("two-finishes-stream"),
+        "tools": by_google("thought-signature-1"),
+        "parallel tools": by_google("stream-parallel-calls"),
+        "structured": Cell(
+            "test_google_agents.py::test_an_answer_has_the_shape_that_was_asked_for",
+            f"{_GOOGLE}/structured-output",
+        ),
+        "reasoning carried on": Cell(
+            "test_google_recorded.py::test_an_answer_goes_back_as_the_recorded_next_request_has_it",
+            "recorded:gemini/thought-signature-2",
+        ),
+        "images": Cell(
+            "test_google_requests.py::test_media_go_inline_or_by_their_address",
+            f"{_GOOGLE}/image-understanding",
+        ),
+        "files": Cell(
+            "test_google_requests.py::test_media_go_inline_or_by_their_address",
+            f"{_GOOGLE}/document-processing",
+        ),
+        "citations": by_google("grounding"),
+        "server tools": by_google("thoughts-code-stream"),
+        "caching": by_google("cache-by-modality"),
+        "usage": by_google("cache-by-modality"),
+        "errors": by_google("error-429"),
     },
 }
 
