@@ -7,7 +7,7 @@ import copy
 import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, InitVar, dataclass
+from dataclasses import KW_ONLY, InitVar, dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Self
 
@@ -22,6 +22,7 @@ from kern.models._body import MAX_ANSWER_BYTES, MAX_LINE_BYTES, Bounds, Reader
 from kern.models._ends import Ends
 from kern.models._extra import Extras
 from kern.models._failures import Origin
+from kern.models._foreign import with_neutral_ids
 from kern.models._headers import check_header, secrets_of, user_headers
 from kern.models._history import has_media
 from kern.models._transport import HttpClient, Post, send
@@ -139,6 +140,9 @@ class HttpModel(Model):
         return {}
 
     def _encode(self, request: ModelRequest, base_url: httpx.URL) -> bytes:
+        messages = with_neutral_ids(request.messages, self.provider)
+        if messages is not request.messages:
+            request = replace(request, messages=messages)
         body = self._payload(request, base_url)
         if self.extra_body:
             self.extras.add(body, self.extra_body)
