@@ -225,7 +225,8 @@ def private(message: Message) -> Iterator[str]:
         if isinstance(part, ReasoningPart):
             yield from (text for text in (part.signature, part.redacted) if text)
         yield from texts_in(part.provider_data)
-    yield from texts_in(message.provider_data)
+    if any(part.origin is not None for part in message.parts):
+        yield from texts_in(message.provider_data)
 
 
 def texts_in(value: Any) -> Iterator[str]:
