@@ -97,39 +97,6 @@ class ActiveRun:
     ) -> None:
         _inside.reset(self._token)
 
-    def waiting(self) -> Waiting:
-        """Round the wait for the session.
-
-        Raises:
-            RunStopped: `cancel_run` came before the run has begun.
-        """
-        return Waiting(self.cancel_token)
-
-
-class Waiting:
-    """See `ActiveRun.waiting`."""
-
-    __slots__ = ("_fate",)
-
-    def __init__(self, cancel_token: CancelToken) -> None:
-        self._fate = cancel_token
-
-    def __enter__(self) -> None:
-        self._fate.enter()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        cancel_token = self._fate
-        try:
-            if isinstance(error, asyncio.CancelledError):
-                if not cancel_token.cancelled_from_outside and cancel_token.stopped:
-                    raise RunStopped from error
-            elif error is None and cancel_token.stopped:
-                raise RunStopped
-        finally:
-            cancel_token.leave()
-
 
 _inside: ContextVar[frozenset[ActiveRun]] = ContextVar("kern_inside_of", default=frozenset())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Final
 
 from kern.errors import RunDeadlineExceeded
 
@@ -48,3 +49,7 @@ class Deadline:
             if not timeout.expired():
                 raise
             raise RunDeadlineExceeded(f"the run took longer than {self._seconds:g} s") from error
+
+
+NO_DEADLINE: Final = Deadline(None)
+"""Any time."""

@@ -19,7 +19,7 @@ from kern.run.events import RunCompletedEvent, SessionStateConflictEvent
 from kern.run.output import AnyRunOutput, RunStatus
 from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
 from kern.runtime.audience import Listen
-from kern.runtime.deadline import Deadline
+from kern.runtime.deadline import NO_DEADLINE, Deadline
 from kern.runtime.duplicates import RunStored, wait_for
 from kern.runtime.engine import announce, drive, terminal_event
 from kern.runtime.identity import end_output
@@ -34,7 +34,7 @@ from kern.runtime.started_runs import current_started_runs
 from kern.runtime.stream import EventBuffer
 from kern.state.call_state import CallState
 from kern.state.codec import decode
-from kern.state.enclosing_calls import enclosing_call
+from kern.state.enclosing_calls import active_calls, enclosing_call
 from kern.state.merge import Conflict
 from kern.state.shared_state import Author
 from kern.state.stepping import Ungated
@@ -58,18 +58,24 @@ async def execute(
         StoreError: The end could not be committed.
         CancelledError: The calling task was cancelled; the end is committed.
     """
+    if not active_calls():
+        return await _active(request, buffer, listen)
     async with Ungated():  # a tool that runs this must not make it wait for the tool's own turns
-        deadline = Deadline(request.timeout)
-        active, caller = ActiveRun(request), current_started_runs()
-        if caller is not None and not caller.add(active):
-            raise asyncio.CancelledError("the call that starts this run has been cut short")
-        try:
-            while (other := active_runs.enter(active, nested=caller is not None)) is not None:
-                await wait_for(other, request, deadline)
-            with active:
-                return await _in_session(active, deadline, buffer, listen)
-        finally:
-            active_runs.leave(active)
+        return await _active(request, buffer, listen)
+
+
+async def _active(request: RunRequest, buffer: EventBuffer | None, listen: Listen) -> Output:
+    deadline = NO_DEADLINE if request.timeout is None else Deadline(request.timeout)
+    active, caller = ActiveRun(request), current_started_runs()
+    if caller is not None and not caller.add(active):
+        raise asyncio.CancelledError("the call that starts this run has been cut short")
+    try:
+        while (other := active_runs.enter(active, nested=caller is not None)) is not None:
+            await wait_for(other, request, deadline)
+        with active:
+            return await _in_session(active, deadline, buffer, listen)
+    finally:
+        active_runs.leave(active)
 
 
 async def _in_session(
@@ -84,11 +90,9 @@ async def _in_session(
         if outer is not None and not outer.has_state():
             outer = None
         start = RunStart(active, session, session_run, outer, buffer, listen)
-        async with AsyncExitStack() as held:
+        try:
             try:
-                with active.waiting():
-                    async with deadline.inside():
-                        run, leases = await start.begin(held)
+                run, leases = await _begun(active, start, deadline)
             except RunStored as stored:
                 run = start.already_ended(stored.output)
                 if buffer is not None:  # whatever else its consumer wants to hear
@@ -100,6 +104,8 @@ async def _in_session(
                 if buffer is not None:
                     buffer.begin()
                 return await _run_and_commit(active, run, outer, leases, deadline)
+        finally:
+            await start.let_go()
         async with start.ended_early(early) as run:
             failure = None if isinstance(early, RunStopped) else early
             _note(run, asyncio.CancelledError() if failure is None else failure)
@@ -107,6 +113,32 @@ async def _in_session(
     finally:
         session.unregister_run(session_run)
         live_sessions.leave(session)
+
+
+async def _begun(active: ActiveRun, start: RunStart, deadline: Deadline) -> tuple[Run, list[Lease]]:
+    """The run, once it has its session; a cancellation and the deadline are heard while it waits.
+
+    Raises:
+        RunStopped: `cancel_run` came before the run has begun.
+        RunDeadlineExceeded: The deadline did.
+    """
+    token = active.cancel_token
+    token.enter()
+    try:
+        if deadline is NO_DEADLINE:
+            begun = await start.begin()
+        else:
+            async with deadline.inside():
+                begun = await start.begin()
+        if token.stopped:
+            raise RunStopped
+        return begun
+    except asyncio.CancelledError as error:
+        if not token.cancelled_from_outside and token.stopped:
+            raise RunStopped from error
+        raise
+    finally:
+        token.leave()
 
 
 async def _run_and_commit(
@@ -118,16 +150,19 @@ async def _run_and_commit(
     run.cancel_token.enter()
     try:
         try:
-            await _seed(tree, run)
+            if tree.request.session_state is not None:
+                await _seed(tree, run)
             if listening:
                 tree.session.state.subscribe(
                     tree.state_changed, lambda text, revision: announce(run, decode(text), revision)
                 )
                 subscribed = True
-            else:
+            elif run.out.hears_events:
                 announce(run)
             if leases:
                 await _drive_guarded(run, leases, deadline)
+            elif deadline is NO_DEADLINE:
+                await drive(run)
             else:
                 await _drive_in_time(run, deadline)
             if run.output.status is RunStatus.paused:
@@ -244,7 +279,8 @@ async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | 
         return
 
     def rows(conflicts: Sequence[Conflict]) -> list[RunRow]:
-        tree.top.output.state_conflicts = [conflict.to_dict() for conflict in conflicts]
+        if conflicts or tree.top.output.state_conflicts:
+            tree.top.output.state_conflicts = [conflict.to_dict() for conflict in conflicts]
         return rows_of(tree)
 
     def take_note(state: bytes) -> None:  # for who wants to save it by other means
@@ -257,8 +293,9 @@ async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | 
         except asyncio.CancelledError as error:
             cancelled = error
             commit = asyncio.create_task(tree.session.commit(rows, unsaved=take_note))
-        patience = None if cancelled is None else COMMIT_SECONDS
-        cancelled = await wait_until_done(commit, seconds=patience, grace=COMMIT_SECONDS) or cancelled
+        if not commit.done():
+            patience = None if cancelled is None else COMMIT_SECONDS
+            cancelled = await wait_until_done(commit, seconds=patience, grace=COMMIT_SECONDS) or cancelled
         if not commit.done():
             commit.add_done_callback(_log_late_end)
             late = StoreError(
@@ -315,7 +352,9 @@ def _log_late_end(commit: asyncio.Future[Any]) -> None:
 
 def rows_of(tree: RunTree) -> list[RunRow]:
     """The rows of all runs of the tree, and of those nested in its calls."""
-    rows = [_row(run) for run in tree.runs]
+    rows = []
+    for run in tree.runs:
+        rows.append(_row(run))  # noqa: PERF401 - a comprehension is a call more, in each run
     for nested in tree.enclosed:
         rows += rows_of(nested)
     return rows

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
+from kern.db.base import RunRow
 from kern.errors import RunConflictError, RunDeadlineExceeded, StoreError, UsageError
 from kern.run.output import AnyRunOutput, RunStatus
 from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
@@ -19,8 +21,10 @@ from kern.runtime.session_run import SessionRun
 from kern.runtime.stream import EventBuffer
 from kern.state.call_state import CallState
 
+T = TypeVar("T")
 
-@dataclass(slots=True, frozen=True)
+
+@dataclass(slots=True)
 class RunStart:
     """What a run begins with.
 
@@ -38,26 +42,29 @@ class RunStart:
     outer: CallState | None
     buffer: EventBuffer | None
     listen: Listen
+    _held: AsyncExitStack | None = None
+    """What the run has to itself, where it has anything."""
+    _loaded: bool = False
+    """The session is loaded, and let go after that."""
 
-    async def begin(self, held: AsyncExitStack) -> tuple[Run, list[Lease]]:
-        """Wait for the session; the run, ready to be driven, and what it has to itself as long as `held` is
-        open.
-        """
+    async def begin(self) -> tuple[Run, list[Lease]]:
+        """Wait for the session; the run, ready to be driven, and what it has to itself until `let_go`."""
         request, session, outer = self.active.request, self.session, self.outer
-        if outer is None:
+        if outer is None and session.has_other_runs:
             await session.wait_for_abandoned_runs(self.session_run)
         on_busy = request.on_busy if outer is None else "share"
         leases: list[Lease] = []
         if on_busy != "share" and not session.has_exclusive_use:
             own = exclusive_session(session, self.session_run, on_busy, request.run_id)
-            leases.append(await held.enter_async_context(own))
+            leases.append(await self._hold(own))
         attempt: EarlierAttempt | None = None
         if request.on_duplicate is None:
-            await held.enter_async_context(session.loaded(request.state, request.user_id))
+            await self._load()
         else:
-            attempt = await self._looked_up(held, leases)
+            attempt = await self._looked_up(leases)
         if outer is None:
-            await session.migrate(request.state)
+            if not request.state.takes_anything:
+                await session.migrate(request.state)
         elif request.resume is not None:  # its rows would say that it waits until that call's run ends
             raise UsageError(
                 f"run {request.run_id!r} is of the session whose state the calling function has: "
@@ -67,12 +74,36 @@ class RunStart:
             session.check_migrated(request.state)
         if request.resume is None:
             return self._new(attempt), leases
-        leases.append(await held.enter_async_context(claimed(request.db, request.run_id)))
+        leases.append(await self._hold(claimed(request.db, request.run_id)))
         await self.active.look()  # before anything that a person has confirmed is done
         tree = self._tree()
         run = await restore(tree, request.spec)
         self.active.tree = tree
         return run, leases
+
+    async def let_go(self) -> None:
+        """Let the session go, and all that the run has had to itself."""
+        try:
+            if self._held is not None:
+                await self._held.aclose()
+        finally:
+            if self._loaded:
+                self.session.unload()
+
+    async def _load(self, run_id: str | None = None) -> RunRow | None:
+        """Have the session loaded, and a run looked up on the way."""
+        request = self.active.request
+        found = await self.session.load(request.state, request.user_id, run_id=run_id)
+        if self._held is None:
+            self._loaded = True
+        else:
+            self._held.callback(self.session.unload)
+        return found
+
+    async def _hold(self, held: AbstractAsyncContextManager[T]) -> T:
+        if self._held is None:
+            self._held = AsyncExitStack()
+        return await self._held.enter_async_context(held)
 
     @asynccontextmanager
     async def ended_early(self, why: RunStopped | RunDeadlineExceeded) -> AsyncIterator[Run]:
@@ -91,16 +122,15 @@ class RunStart:
             async with claimed(request.db, request.run_id):
                 yield await restore(self._tree(), request.spec)
 
-    async def _looked_up(self, held: AsyncExitStack, leases: list[Lease]) -> EarlierAttempt | None:
+    async def _looked_up(self, leases: list[Lease]) -> EarlierAttempt | None:
         """Have the session, and see that nothing else bears the id that the caller has given."""
-        request, session = self.active.request, self.session
-        loaded = session.loaded(request.state, request.user_id, run_id=request.run_id)
-        row = await held.enter_async_context(loaded)
+        request = self.active.request
+        row = await self._load(request.run_id)
         # The owner is checked by now: whoever may not have the session cannot hold the id against its owner.
         if not active_runs.claim(self.active):
             raise RunConflictError(f"run id {request.run_id!r} is taken by a run of another session")
         if request.db.shared:
-            lease = await held.enter_async_context(reserved(request.db, request.run_id))
+            lease = await self._hold(reserved(request.db, request.run_id))
             if lease is None:
                 raise in_another_process(request)
             leases.append(lease)

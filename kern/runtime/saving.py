@@ -9,8 +9,14 @@ from kern._sync.lock import FairLock
 from kern._sync.offload import LARGE, off_loop
 from kern.db.base import Commit, Committed, Db, SessionRow
 from kern.db.in_memory import InMemoryDb
-from kern.errors import InvalidStateError, SessionDeletedError, SessionOwnershipError, StoreError
-from kern.runtime.busy_watch import BusyWatch
+from kern.errors import (
+    InvalidStateError,
+    SessionDeletedError,
+    SessionOwnershipError,
+    StoreBusyError,
+    StoreError,
+)
+from kern.runtime.busy_watch import BusyDatabase
 from kern.runtime.commit_attempt import CommitAttempt, Doubt
 from kern.runtime.debug import log
 from kern.runtime.reconcile import Reconciler, RowsWithConflicts
@@ -43,7 +49,7 @@ class SavedSession:
         self._spec = StateSpec()
         self._state: LiveState | StoreError
         self._commit_lock = FairLock()
-        self._busy_commits = BusyWatch()
+        self._busy_commit: BusyDatabase | None = None
         self._doubt: Doubt | None = None
 
     @property
@@ -60,8 +66,13 @@ class SavedSession:
     @property
     def commits_at_once(self) -> bool:
         """A commit waits for nothing: a dict is written, and no other commit is on its way."""
-        small = isinstance(self._state, LiveState) and len(self._state.text) < LARGE
-        return small and type(self.db) is InMemoryDb and not self._commit_lock.held
+        if type(self.db) is not InMemoryDb:
+            return False
+        return (
+            isinstance(self._state, LiveState)
+            and len(self._state.text) < LARGE
+            and not self._commit_lock.held
+        )
 
     async def commit(
         self,
@@ -86,15 +97,15 @@ class SavedSession:
             InvalidStateError: It cannot be merged with what another process has written; nothing is.
         """
         asked = time.monotonic()
-        await self._commit_lock.acquire()
+        if not self._commit_lock.try_acquire():
+            await self._commit_lock.acquire()
         try:
             attempt = None
             try:
                 if self._doubt is not None:
                     await self._clear_doubt(self._doubt)
                 attempt = self._attempt(rows, author)
-                with self._busy_commits.attempt(asked):
-                    committed = await self._write(attempt)
+                committed = await self._write(attempt, asked)
             except Exception as error:  # noqa: BLE001 - raised again, unless only the answer was lost
                 unsaved(self.state.text)
                 attempt = attempt or self._attempt(rows, author)
@@ -112,7 +123,8 @@ class SavedSession:
         return conflicts
 
     def _attempt(self, rows: RowsWithConflicts, author: Author | None) -> CommitAttempt:
-        snapshot, known = self.state.snapshot(), list(self.state.conflicts)
+        state = self.state
+        snapshot, known = state.snapshot(), list(state.conflicts)
         reconciler = Reconciler(self.row, snapshot, self.version, self._spec, known, rows)
         commit = Commit(
             session_id=self.session_id,
@@ -125,8 +137,16 @@ class SavedSession:
         )
         return CommitAttempt(commit, self.row, snapshot, reconciler, author, len(known))
 
-    async def _write(self, attempt: CommitAttempt) -> Committed:
-        committed = await self.db.commit(attempt.commit)
+    async def _write(self, attempt: CommitAttempt, asked: float) -> Committed:
+        if self._busy_commit is not None:
+            self._busy_commit.check(asked)
+        began = time.monotonic()
+        try:
+            committed = await self.db.commit(attempt.commit)
+        except StoreBusyError as error:
+            self._busy_commit = BusyDatabase(began, error)
+            raise
+        self._busy_commit = None
         if committed.repeated and attempt.commit.runs and not await attempt.is_stored(self.db):
             raise StoreError(
                 f"run id {attempt.commit.runs[0].run_id!r} is stored already, with another end; "
@@ -187,6 +207,9 @@ class SavedSession:
         self.row, self.version, self.stored = row, row.state_version, True
         if self.summary == row.summary:
             self.summary = None
-        size = 0 if text == snapshot.text else len(text)
-        await off_loop(size, lambda: self.state.mark_stored(snapshot, text, row.revision))
-        del self.state.conflicts[: attempt.conflicts]
+        state = self.state
+        if text == snapshot.text or len(text) < LARGE:
+            state.mark_stored(snapshot, text, row.revision)
+        else:
+            await off_loop(len(text), lambda: state.mark_stored(snapshot, text, row.revision))
+        del state.conflicts[: attempt.conflicts]

@@ -15,12 +15,19 @@ from typing import Any, Final
 
 from kern._sync.fork import after_fork_in_child
 from kern._sync.lock import FairLock
-from kern._sync.offload import off_loop
+from kern._sync.offload import LARGE, off_loop
 from kern._sync.shield import wait_until_done
 from kern._sync.threads import own_threads
 from kern.db.base import Db, RunRow, SessionRow
-from kern.errors import InvalidStateError, SessionBusyError, SessionOwnershipError, StoreError, UsageError
-from kern.runtime.busy_watch import BusyWatch
+from kern.errors import (
+    InvalidStateError,
+    SessionBusyError,
+    SessionOwnershipError,
+    StoreBusyError,
+    StoreError,
+    UsageError,
+)
+from kern.runtime.busy_watch import BusyDatabase
 from kern.runtime.debug import log
 from kern.runtime.reconcile import change_of
 from kern.runtime.saving import SavedSession
@@ -77,7 +84,7 @@ class LiveSession(SavedSession):
         """How many of those who have it loaded make the session if there is none."""
         self._loaded = False
         self._load_lock = FairLock()
-        self._busy_loads = BusyWatch()
+        self._busy_load: BusyDatabase | None = None
         self._runs: list[SessionRun] = []
         self.exclusive_lock: FairLock = FairLock()
         """For the runs of this process that want the session to themselves."""
@@ -90,6 +97,11 @@ class LiveSession(SavedSession):
         )
 
     @property
+    def has_other_runs(self) -> bool:
+        """More than one run of the session is going on in this process."""
+        return len(self._runs) > 1
+
+    @property
     def busy(self) -> bool:
         """A run of the session is going on in this process."""
         return bool(self._runs)
@@ -98,8 +110,7 @@ class LiveSession(SavedSession):
         """It is loaded, and belongs to the user."""
         return self._loaded and self.row.user_id == user_id
 
-    @asynccontextmanager
-    async def loaded(
+    async def load(
         self,
         spec: StateSpec,
         user_id: str | None,
@@ -107,8 +118,8 @@ class LiveSession(SavedSession):
         *,
         creates: bool = True,
         run_id: str | None = None,
-    ) -> AsyncIterator[RunRow | None]:
-        """Inside the block, what the session holds is here: the first one reads it from the database.
+    ) -> RunRow | None:
+        """Have what the session holds here, until `unload`: the first one reads it from the database.
 
         Args:
             spec: What is declared of the state; a new session starts from the default of who creates it.
@@ -127,13 +138,13 @@ class LiveSession(SavedSession):
         with self._mutex:
             self._loaders += 1
         try:
-            await self._load_lock.acquire()
+            if not self._load_lock.try_acquire():
+                await self._load_lock.acquire()
             try:
                 # What a reader found, who makes nothing, says nothing of the session by now.
                 first = not self._loaded or not (self.stored or self._claims)
                 if first:
-                    with self._busy_loads.attempt(asked):
-                        found = await self._load(spec, run_id)
+                    found = await self._first_load(spec, run_id, asked)
                     if creates and not self.stored:
                         self._belongs_to(owner if user_id is ANY_USER else user_id)
                 exists = self.stored or self._claims or creates
@@ -142,20 +153,53 @@ class LiveSession(SavedSession):
                 with self._mutex:
                     self._claims += creates
                 claimed = creates
-                self._spec = self._spec.joined(spec)
+                if self._spec is not spec:
+                    self._spec = self._spec.joined(spec)
                 if creates or not isinstance(self._state, StoreError):
                     self.state.spec = self._spec
             finally:
                 self._load_lock.release()
             if run_id is not None and not first:
                 found = await self.db.load_run(run_id)
-            yield found
+            return found
+        except BaseException:
+            self.unload(claimed=claimed)
+            raise
+
+    def unload(self, *, claimed: bool = True) -> None:
+        """The reverse of `load`.
+
+        Args:
+            claimed: It made the session, where there was none.
+        """
+        with self._mutex:
+            self._claims -= claimed
+            self._loaders -= 1
+            if self._loaders == 0:
+                self._loaded = False
+
+    @asynccontextmanager
+    async def loaded(
+        self, spec: StateSpec, user_id: str | None, owner: str | None = None, *, creates: bool = True
+    ) -> AsyncIterator[None]:
+        """Inside the block, what the session holds is here; see `load`."""
+        await self.load(spec, user_id, owner, creates=creates)
+        try:
+            yield
         finally:
-            with self._mutex:
-                self._claims -= claimed
-                self._loaders -= 1
-                if self._loaders == 0:
-                    self._loaded = False
+            self.unload(claimed=creates)
+
+    async def _first_load(self, spec: StateSpec, run_id: str | None, asked: float) -> RunRow | None:
+        if self._busy_load is not None:
+            self._busy_load.check(asked)
+        began = time.monotonic()
+        try:
+            found = await self._load(spec, run_id)
+        except StoreBusyError as error:
+            self._busy_load = BusyDatabase(began, error)
+            raise
+        self._busy_load = None
+        return found
 
     def _belongs_to(self, owner: str | None) -> None:
         if owner != self.row.user_id:  # a copy is not for nothing
@@ -173,7 +217,8 @@ class LiveSession(SavedSession):
             text, version = self._state.text, spec.version
             row = SessionRow(session_id=self.session_id, user_id=None, state=text, state_version=version)
         else:
-            self._state = await off_loop(len(row.state), partial(_live_state, row))
+            small = len(row.state) < LARGE
+            self._state = _live_state(row) if small else await off_loop(LARGE, partial(_live_state, row))
         self.row, self.version, self._spec = row, row.state_version, spec
         self._migrated.clear()
         self._doubt = None
