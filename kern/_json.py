@@ -31,11 +31,11 @@ def json_bytes(
     Raises:
         ValueError: Something in it has no JSON form.
     """
-
-    def write(given: Any) -> bytes:
-        return to_json(given, by_alias=True, indent=indent, fallback=fallback, inf_nan_mode="null")
-
-    text = _tried(write, value)
+    try:
+        text = to_json(value, by_alias=True, indent=indent, fallback=fallback, inf_nan_mode="null")
+    except ValueError as error:  # looked at only now, since it is rare and costs a walk
+        mended = _mended_after(error, value)
+        text = to_json(mended, by_alias=True, indent=indent, fallback=fallback, inf_nan_mode="null")
     if b"NaN" in text or b"Infinity" in text:  # in a text, or bare: a pydantic model's own config may say so
         return to_json(from_json(text), indent=indent, inf_nan_mode="null")
     return text
@@ -49,23 +49,23 @@ def jsonable(value: Any) -> Any:
     """
     if value is None or isinstance(value, str | int):
         return value
-    return finite(_tried(_to_jsonable, value))
-
-
-def _to_jsonable(value: Any) -> Any:
-    return to_jsonable_python(value, by_alias=True, inf_nan_mode="null")
-
-
-def _tried(write: Callable[[Any], T], value: Any) -> T:
-    """What `write` makes of the value; of the mended one, if it holds text that no encoding can write."""
     try:
-        return write(value)
-    except ValueError as error:  # looked at only now, since it is rare and costs a walk
-        try:
-            mended = _mended(value)
-        except RecursionError:  # it contains itself
-            raise error from None
-        return write(mended)
+        plain = to_jsonable_python(value, by_alias=True, inf_nan_mode="null")
+    except ValueError as error:
+        plain = to_jsonable_python(_mended_after(error, value), by_alias=True, inf_nan_mode="null")
+    return finite(plain)
+
+
+def _mended_after(error: ValueError, value: Any) -> Any:
+    """The value without text that no encoding can write, which the error may have been about.
+
+    Raises:
+        ValueError: The error: the value contains itself.
+    """
+    try:
+        return _mended(value)
+    except RecursionError:
+        raise error from None
 
 
 def finite(value: Any) -> Any:

@@ -63,7 +63,10 @@ class Usage:
 
     def to_dict(self) -> dict[str, Any]:
         """The counts that are not zero, and the cost where it is known."""
-        data = {name: value for name in _COUNTS if (value := getattr(self, name))}
+        data: dict[str, Any] = {}
+        for name in _COUNTS:
+            if value := getattr(self, name):
+                data[name] = value
         if self.cost is not None:
             data["cost"] = self.cost
         return data
@@ -169,7 +172,9 @@ class Metrics(Usage):
         if self.duration is not None:
             data["duration"] = self.duration
         if self.details:
-            data["details"] = {model: usage.to_dict() for model, usage in self.details.items()}
+            data["details"] = details = {}
+            for model, usage in self.details.items():
+                details[model] = usage.to_dict()
         return data
 
     @classmethod

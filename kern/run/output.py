@@ -159,14 +159,23 @@ class BaseRunOutput(Generic[ContentT]):
             if (value := getattr(self, name)) is not None:
                 data[name] = value
         for name in ("input", "content", "metadata"):
-            if (value := getattr(self, name)) not in (None, {}):
+            value = getattr(self, name)
+            if type(value) is str:  # as it is nearly always
+                data[name] = value
+            elif value not in (None, {}):
                 data[name] = jsonable(value)
         for name in ("tools", "requirements", "events"):
             if items := getattr(self, name):
                 data[name] = [item.to_dict() for item in items]
-        for name in ("messages", *MEDIA):
-            if items := getattr(self, name):
-                data[name] = [item.to_dict(shelf) for item in items]
+        data["messages"] = said = []
+        for message in self.messages:
+            said.append(message.to_dict(shelf))  # noqa: PERF401 - a comprehension is a call more, in each run
+        if not said:
+            del data["messages"]
+        if self.images or self.audio or self.videos or self.files:
+            for name in MEDIA:
+                if items := getattr(self, name):
+                    data[name] = [item.to_dict(shelf) for item in items]
         if self.state_conflicts:
             data["state_conflicts"] = self.state_conflicts
         data["metrics"] = self.metrics.to_dict()
@@ -186,7 +195,8 @@ class BaseRunOutput(Generic[ContentT]):
         data = self.to_dict(shelf)
         data.pop("session_state", None)
         data.pop("member_responses", None)
-        return json_bytes({**data, **more})
+        data.update(more)
+        return json_bytes(data)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

@@ -363,6 +363,9 @@ def rows_of(tree: RunTree) -> list[RunRow]:
 def _row(run: Run) -> RunRow:
     output = run.output
     media: dict[str, bytes] = {}
+    more = {}
+    if output.status is RunStatus.paused or run.spec.stores_children:
+        more = row_extras(run, media)
     return RunRow(
         run_id=run.run_id,
         session_id=output.session_id,
@@ -370,7 +373,7 @@ def _row(run: Run) -> RunRow:
         parent_run_id=output.parent_run_id,
         status=output.status.value,
         generation=run.generation,
-        data=output.to_row(media, **row_extras(run, media)),
+        data=output.to_row(media, **more),
         created_at=output.created_at,
         media=media,
     )

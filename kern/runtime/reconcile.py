@@ -64,13 +64,15 @@ class Reconciler:
             changes = self._merge(stored)
             version = max(version, stored.state_version)
         start = base.revision if stored is None else stored.revision
-        changes = numbered(changes, start)
+        rows: list[ChangeRow] = []
+        if changes:
+            rows = [change_row(base.session_id, change) for change in numbered(changes, start)]
         unchanged = stored is not None and stored.state == self.text and stored.state_version == version
         return StateWrite(
             None if unchanged else self.text,
-            start + len(changes),
+            start + len(rows),
             version,
-            [change_row(base.session_id, change) for change in changes],
+            rows,
             self._rows(self.conflicts) if self.conflicts else None,
         )
 

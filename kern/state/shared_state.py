@@ -167,7 +167,7 @@ class LiveState:
             since = self.changes[len(snapshot.changes) :]
             self.revision = revision + len(since)
             if text == snapshot.text:
-                self.changes = numbered(since, revision)
+                self.changes = numbered(since, revision) if since else []
                 return
             start, theirs = decode(snapshot.text), decode(text)
             merged, tree = (text, theirs) if not since else self._merged(start, theirs, self._parsed())
