@@ -376,30 +376,22 @@ def check_commit(stored: SessionRow | None, commit: Commit) -> None:
 
 def applied(stored: SessionRow | None, commit: Commit, write: StateWrite) -> SessionRow:
     """The row that `write` makes of `stored`: the same for every database."""
-    summary, state = commit.summary, write.state
-    if stored is None:
-        return SessionRow(
-            session_id=commit.session_id,
-            user_id=commit.user_id,
-            state=b"{}" if state is None else state,
-            state_version=0 if state is None else write.state_version,
-            revision=write.revision,
-            version=0 if state is None else 1,
-            summary=summary,
-            created_at=commit.now,
-            updated_at=commit.now,
-            generation=commit.id,
-        )
-    if summary is None:
-        summary = stored.summary
-    if state is None:
-        return replace(stored, updated_at=commit.now, revision=write.revision, summary=summary)
+    row = stored or SessionRow(
+        session_id=commit.session_id,
+        user_id=commit.user_id,
+        created_at=commit.now,
+        version=0,
+        generation=commit.id,
+    )
+    summary = row.summary if commit.summary is None else commit.summary
+    if write.state is None:
+        return replace(row, updated_at=commit.now, revision=write.revision, summary=summary)
     return replace(
-        stored,
+        row,
         updated_at=commit.now,
         revision=write.revision,
         summary=summary,
-        state=state,
+        state=write.state,
         state_version=write.state_version,
-        version=stored.version + 1,
+        version=row.version + 1,
     )

@@ -15,13 +15,26 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
-from kern._sync.shield import uninterrupted
+from kern._sync.shield import uninterrupted, wait_until_done
 from kern.db.base import Db
 from kern.errors import SessionBusyError, SessionError, StoreError
 from kern.runtime.debug import log
 from kern.runtime.request import OnBusy
 from kern.runtime.session import LiveSession
 from kern.runtime.session_run import SessionRun
+
+EXCLUSIVE_POLL_SECONDS = 1.0
+"""How often one who waits for its turn looks whether the one who has it does not end."""
+
+
+LONG_SECONDS = 60.0
+"""After how long it is logged that a run still waits for its turn."""
+
+_WAITS_LONG = (
+    "run %s has waited for session %s for %g s, which run %s has. If a tool of that run has started this one "
+    "in a thread of its own, they wait for each other: start it by asyncio.to_thread, or by "
+    "contextvars.copy_context().run"
+)
 
 LEASE_SECONDS = 30.0
 """For how long a holder that has died keeps others out."""
@@ -163,6 +176,35 @@ class Lease:
             self._guarded.cancel()
 
 
+async def _wait_for_exclusive_use(session: LiveSession, run_id: str) -> None:
+    """Take `exclusive_lock` for a run, in the order of the asking.
+
+    Raises:
+        SessionBusyError: The run that has it was walked away from, and does not end; or a tool of it
+            waits for this one.
+    """
+    acquiring = asyncio.ensure_future(session.exclusive_lock.acquire())
+    since, told = time.monotonic(), False
+    try:
+        while not acquiring.done():
+            await asyncio.wait([acquiring], timeout=EXCLUSIVE_POLL_SECONDS)
+            if not told and time.monotonic() - since > LONG_SECONDS:
+                told = True
+                holders = [run.run_id for run in session.exclusive_runs]
+                log.warning(_WAITS_LONG, run_id, session.session_id, LONG_SECONDS, ", ".join(holders))
+            for session_run in session.exclusive_runs:
+                if not acquiring.done() and (why := session_run.why_not_to_wait()):
+                    raise SessionBusyError(
+                        session.session_id, f"is held by run {session_run.run_id!r}, {why}"
+                    )
+    except BaseException:
+        acquiring.cancel()
+        await wait_until_done(acquiring)
+        if not acquiring.cancelled() and acquiring.exception() is None:
+            session.exclusive_lock.release()
+        raise
+
+
 @asynccontextmanager
 async def exclusive_session(
     session: LiveSession, session_run: SessionRun, on_busy: OnBusy, run_id: str
@@ -175,7 +217,7 @@ async def exclusive_session(
     if not session.exclusive_lock.try_acquire():
         if on_busy == "reject":
             raise SessionBusyError(session.session_id)
-        await session.wait_for_exclusive_use(run_id)
+        await _wait_for_exclusive_use(session, run_id)
     try:
         lease = _of_session(session, run_id)
         try:

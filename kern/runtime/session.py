@@ -4,7 +4,6 @@ it is in use, loaded by the first of them and let go by the last.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Hashable
@@ -16,19 +15,16 @@ from typing import Any, Final
 from kern._sync.fork import after_fork_in_child
 from kern._sync.lock import FairLock
 from kern._sync.offload import LARGE, off_loop
-from kern._sync.shield import wait_until_done
 from kern._sync.threads import own_threads
 from kern.db.base import Db, RunRow, SessionRow
 from kern.errors import (
     InvalidStateError,
-    SessionBusyError,
     SessionOwnershipError,
     StoreBusyError,
     StoreError,
     UsageError,
 )
 from kern.runtime.busy_watch import BusyDatabase
-from kern.runtime.debug import log
 from kern.runtime.reconcile import change_of
 from kern.runtime.saving import SavedSession
 from kern.runtime.session_run import SessionRun, current_session_runs
@@ -44,20 +40,6 @@ ANY_USER: Any = object()
 """For accessors that are trusted code: no user is checked."""
 
 Key = Hashable
-
-
-EXCLUSIVE_POLL_SECONDS = 1.0
-"""How often one who waits for its turn looks whether the one who has it does not end."""
-
-
-LONG_SECONDS = 60.0
-"""After how long it is logged that a run still waits for its turn."""
-
-_WAITS_LONG = (
-    "run %s has waited for session %s for %g s, which run %s has. If a tool of that run has started this one "
-    "in a thread of its own, they wait for each other: start it by asyncio.to_thread, or by "
-    "contextvars.copy_context().run"
-)
 
 
 class LiveSession(SavedSession):
@@ -95,6 +77,11 @@ class LiveSession(SavedSession):
         return any(
             session_run.exclusive for session_run in self._runs if session_run in current_session_runs.get()
         )
+
+    @property
+    def exclusive_runs(self) -> list[SessionRun]:
+        """The run of this process that has the session to itself, if there is one."""
+        return [run for run in self._runs if run.exclusive]
 
     @property
     def has_other_runs(self) -> bool:
@@ -284,34 +271,6 @@ class LiveSession(SavedSession):
         for session_run in others:
             if session_run.abandoned:
                 await session_run.wait_until_over()
-
-    async def wait_for_exclusive_use(self, run_id: str) -> None:
-        """Take `exclusive_lock` for a run, in the order of the asking.
-
-        Raises:
-            SessionBusyError: The run that has it was walked away from, and does not end; or a tool of it
-                waits for this one.
-        """
-        acquiring = asyncio.ensure_future(self.exclusive_lock.acquire())
-        since, told = time.monotonic(), False
-        try:
-            while not acquiring.done():
-                await asyncio.wait([acquiring], timeout=EXCLUSIVE_POLL_SECONDS)
-                if not told and time.monotonic() - since > LONG_SECONDS:
-                    told = True
-                    holders = [session_run.run_id for session_run in self._runs if session_run.exclusive]
-                    log.warning(_WAITS_LONG, run_id, self.session_id, LONG_SECONDS, ", ".join(holders))
-                for session_run in [session_run for session_run in self._runs if session_run.exclusive]:
-                    if not acquiring.done() and (why := session_run.why_not_to_wait()):
-                        raise SessionBusyError(
-                            self.session_id, f"is held by run {session_run.run_id!r}, {why}"
-                        )
-        except BaseException:
-            acquiring.cancel()
-            await wait_until_done(acquiring)
-            if not acquiring.cancelled() and acquiring.exception() is None:
-                self.exclusive_lock.release()
-            raise
 
     async def log(self, after: int = 0) -> tuple[Snapshot, list[Change]]:
         """The live state, and what led to it: the changes above revision `after`, oldest first."""

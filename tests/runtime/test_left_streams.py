@@ -12,7 +12,7 @@ import pytest
 from kern import Agent
 from kern.errors import SessionBusyError
 from kern.models.base import ModelRequest, ModelResponse
-from kern.runtime import session, session_run
+from kern.runtime import lease, session_run
 from kern.runtime.active_runs import active_runs
 from kern.testing import FunctionModel, tool_call
 
@@ -47,7 +47,7 @@ class Deaf:
 @pytest.fixture
 async def deaf(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Deaf]:
     monkeypatch.setattr(session_run, "LEFT_SECONDS", 0.3)
-    monkeypatch.setattr(session, "EXCLUSIVE_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "EXCLUSIVE_POLL_SECONDS", 0.05)
     deaf = Deaf(getattr(request, "param", "share"))
     yield deaf
     deaf.release.set()

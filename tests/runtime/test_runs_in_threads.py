@@ -14,7 +14,7 @@ from kern import Agent
 from kern._sync.executor import ContextExecutor, carry_context
 from kern.db import InMemoryDb
 from kern.errors import SessionBusyError
-from kern.runtime import session
+from kern.runtime import lease
 from kern.runtime.active_runs import active_runs
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 
@@ -139,7 +139,7 @@ def wrapped(run: Any) -> Any:
 async def test_one_in_a_thread_of_the_tool_s_own_is_told_that_it_waits_for_its_caller(
     how: Any, sync: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "EXCLUSIVE_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "EXCLUSIVE_POLL_SECONDS", 0.05)
     helper = Agent(model=FunctionModel(lambda r: "hi"), on_busy="queue", session_id="s")
 
     def run() -> str:
@@ -157,7 +157,7 @@ async def test_one_in_a_thread_of_the_tool_s_own_is_told_that_it_waits_for_its_c
 
 async def test_who_only_waits_in_a_thread_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests of other threads queue behind a run whose tool works in a pool of its own."""
-    monkeypatch.setattr(session, "EXCLUSIVE_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(lease, "EXCLUSIVE_POLL_SECONDS", 0.02)
     began, go = threading.Event(), threading.Event()
 
     def work() -> str:
