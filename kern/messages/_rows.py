@@ -22,10 +22,11 @@ _TEXT_VIEWS = {"text": "content", "commentary": "commentary", "reasoning": "reas
 def put_parts(data: dict[str, Any], parts: Sequence[Part], shelf: Shelf | None) -> None:
     """Put the parts, of which there are some, into the JSON of their message."""
     first = parts[0]
-    origin = maker(parts)
-    if len(parts) == 1 and type(first) is TextPart and is_plain(parts, origin):  # as most messages are
+    if len(parts) == 1 and type(first) is TextPart and not _says_more(first):  # as most messages are
         data["commentary" if first.commentary else "content"] = first.text
+        origin = first.origin
     else:
+        origin = maker(parts)
         data |= _texts(parts)
         for part in parts:
             if isinstance(part, ToolCall):
@@ -36,6 +37,11 @@ def put_parts(data: dict[str, Any], parts: Sequence[Part], shelf: Shelf | None) 
             data["parts"] = _parts_to_list(parts, origin, shelf)
     if origin is not None:
         data["origin"] = list(origin)
+
+
+def _says_more(part: TextPart) -> bool:
+    """Whether there is more to say of the part than its text, and who made it."""
+    return bool(part.citations) or part.paragraph or part.provider_data is not None
 
 
 def _texts(parts: Sequence[Part]) -> dict[str, str]:
@@ -88,7 +94,7 @@ def is_plain(parts: Sequence[Part], origin: Origin | None) -> bool:
         if not isinstance(part, Media) and part.origin != origin:  # media tell it themselves
             return False
         if isinstance(part, TextPart):
-            if part.citations or part.paragraph or part.provider_data is not None:
+            if _says_more(part):
                 return False
         elif isinstance(part, ReasoningPart):
             told = part.signature is None and part.redacted is None and part.provider_data is None

@@ -140,7 +140,7 @@ class Message:
             self.videos = videos
         if files is not _UNSET:
             self.files = files
-        if tool_calls is not _UNSET:
+        if tool_calls is not _UNSET and (tool_calls or parts is not None):
             self.tool_calls = tool_calls
 
     def __repr__(self) -> str:
@@ -152,6 +152,14 @@ class Message:
             shown.append(("parts", self.parts))
         shown += [(f.name, getattr(self, f.name)) for f in fields(self) if f.name not in ("role", "parts")]
         return f"Message({', '.join(f'{name}={value!r}' for name, value in shown if value)})"
+
+    @property
+    def is_text(self) -> bool:
+        """It holds texts alone: no reasoning, no calls and no media, whose views need not be looked at."""
+        for part in self.parts:  # noqa: SIM110 - a generator costs more than the loop
+            if type(part) is not TextPart:
+                return False
+        return True
 
     @property
     def content(self) -> str | None:

@@ -62,7 +62,7 @@ def request(definition: Definition, input: RunInput, options: RunOptions) -> Run
         metadata={**(definition.metadata or {}), **(options.metadata or {})},
         timeout=definition.timeout if options.timeout is None else options.timeout,
         usage_limits=limits,
-        skip_events=_skipped_events(definition),
+        skip_events=_skipped_events(definition) if definition.store_events else None,
         debug=definition.debug_level if debug else 0,
     )
 
@@ -241,9 +241,9 @@ def _steps_after(definition: Definition) -> list[Step]:
     return [Summarize(resolve(writer) if isinstance(writer, str) else writer)]
 
 
-def _skipped_events(definition: Definition) -> list[str] | None:
-    """Names of events that are not kept with a run; None: none are."""
-    return [str(name) for name in definition.events_to_skip] if definition.store_events else None
+def _skipped_events(definition: Definition) -> list[str]:
+    """Names of events that are not kept with a run."""
+    return [str(name) for name in definition.events_to_skip]
 
 
 def _retries(definition: Definition) -> Retries:

@@ -108,8 +108,9 @@ class Prompt:
             parts.append(told)
         if self.roster:
             parts.append(self.roster)
-        if told := self._information():
-            parts.append(told)
+        shown = definition.markdown or definition.add_datetime_to_context or definition.add_name_to_context
+        if shown or definition.tools:
+            parts.append(self._information())
         if definition.expected_output:
             parts.append(f"<expected_output>\n{texts.fill(definition.expected_output)}\n</expected_output>")
         if definition.additional_context:

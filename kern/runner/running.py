@@ -84,7 +84,8 @@ class Running(Definition, Generic[OutputT]):
         chosen = RunOptions.of(options) if options else NO_OPTIONS
         asked = request(self, run_input(input, self.input_schema, chosen), chosen)
         if not stream:
-            needs_stream(chosen.stream_events, yield_run_output)
+            if chosen.stream_events or yield_run_output:
+                needs_stream(chosen.stream_events, yield_run_output)
             return execute(asked)
         listen = listens(self, chosen.stream_events)
 

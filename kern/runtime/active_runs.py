@@ -158,7 +158,8 @@ class ActiveRuns:
             if other is not None and other.alive:
                 return other
             users[active.request.user_id] = active
-        self._watch(active.request.db, active.loop)
+        if active.request.db.shared:
+            self._watch(active.request.db, active.loop)
         return None
 
     def leave(self, active: ActiveRun) -> None:

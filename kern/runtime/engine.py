@@ -6,6 +6,7 @@ team, nested or not, is all the same code.
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Final
 
@@ -89,7 +90,10 @@ def _note(run: Run) -> None:
     """What was said and done so far, in the output."""
     output = run.output
     output.input = run.input.value
-    output.messages = [message for message in run.messages if not message.from_history]
+    output.messages = own = []
+    for message in run.messages:
+        if not message.from_history:
+            own.append(message)  # noqa: PERF401 - a comprehension is a call more, in each run
     if isinstance(output, TeamRunOutput):
         output.member_responses = [child.output for child in run.children]
 
@@ -118,7 +122,7 @@ def _finish(run: Run) -> None:
         drop_unfit_content(run)
     _note(run)
     own = run.progress.own_metrics
-    own.duration = (own.duration or 0.0) + run.elapsed
+    own.duration = (own.duration or 0.0) + time.perf_counter() - run.started
     output.metrics = own
     output.requirements = [*run.requirements]
     if run.children:  # a copy: the next part of a paused run counts on from its own
@@ -137,14 +141,13 @@ async def _turns(run: Run) -> Answer | None:
         await yield_to_loop(run)
         check_may_go_on(run)
         message = run.messages[-1]
-        calls = message.tool_calls
+        calls = [] if message.is_text else message.tool_calls
         if not calls:
             message = await ask(run, run.spec.model, run.messages)
-            calls = message.tool_calls
-            if calls:
+            calls = []
+            if not message.is_text:
                 run.call_ids.ensure_unique_ids(message)
                 calls = message.tool_calls
-            if message.images or message.audio:
                 run.output.add_media([*message.images, *message.audio])
             run.messages.append(message)
             if calls:
@@ -169,18 +172,15 @@ async def _turns(run: Run) -> Answer | None:
             if answer is not None:
                 return answer
             continue
-        verdict = await _verdict(run, message)
+        review = run.spec.review
+        if review is None or run.model_refused:  # a refusal would only be repeated, and paid for again
+            verdict: Answer | RetryAnswer = Answer(message.content or "")
+        else:
+            verdict = await review(run, message)
         if isinstance(verdict, Answer):
             run.out.answer(verdict)
             return verdict
         run.messages.append(Message("user", verdict.message, said=""))
-
-
-async def _verdict(run: Run, message: Message) -> Answer | RetryAnswer:
-    """Whether the model's text is the answer. A refusal is: it would only be repeated, and paid for again."""
-    if run.spec.review is None or run.model_refused:
-        return Answer(message.content or "")
-    return await run.spec.review(run, message)
 
 
 async def _begin(run: Run) -> None:

@@ -19,6 +19,8 @@ async def loaded(items: Sequence[T]) -> list[T]:
     """
     each: Sequence[Media | Message] = items
     for item in each:
+        if isinstance(item, Message) and item.is_text:
+            continue
         for media in (item,) if isinstance(item, Media) else item.media:
             if media.filepath is not None:
                 return await threads.run(lambda: [item.loaded() for item in items])

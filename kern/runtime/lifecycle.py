@@ -310,7 +310,12 @@ async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | 
         raise _unsaved(tree.top, unsaved, cancelled or failure)
     for conflict in commit.result():
         tree.top.out.event(SessionStateConflictEvent(tree.top.source, **conflict.to_dict()))
-    tree.top.output.session_state = await _last_state(tree)
+    session = tree.session
+    # As a rule this run was the last one to use the session.
+    state = session.state.take_tree() if session.users == 1 else None
+    if state is None:
+        state = await off_loop(len(session.state.text), tree.state)
+    tree.top.output.session_state = state
     if cancelled is not None and cancelled is not failure:
         cancelled.__context__ = failure
         raise cancelled
@@ -333,13 +338,6 @@ async def _committing(
     except Exception as error:  # noqa: BLE001 - told by the future, as a task would
         ended.set_exception(error)
     return ended
-
-
-async def _last_state(tree: RunTree) -> dict[str, Any]:
-    """The session state for the output: as a rule this run was the last one to use the session."""
-    session = tree.session
-    state = session.state.take_tree() if session.users == 1 else None
-    return await off_loop(len(session.state.text), tree.state) if state is None else state
 
 
 def _log_late_end(commit: asyncio.Future[Any]) -> None:

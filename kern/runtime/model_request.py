@@ -63,10 +63,11 @@ async def ask(
             choice = _choice(run) if chosen or by_provider else None
             may_call = choice != "none" or asked.has_choice_none
             offered = chosen if may_call else {}
-            check_server_tools(by_provider, asked.server_tool_api, asked)
+            if by_provider:
+                check_server_tools(by_provider, asked.server_tool_api, asked)
             request = ModelRequest(
                 messages=messages,
-                tools=[tool.definition for tool in offered.values()],
+                tools=[tool.definition for tool in offered.values()] if offered else [],
                 tool_choice=choice if may_call else None,
                 response_format=run.spec.response_format if tools is None else response_format,
                 stream=deltas.streams,
@@ -127,7 +128,8 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
         expected = expected_cost(model, request)
     ledger.reserve_request(expected)
     run.progress.requests += 1
-    run.out.event(ModelRequestStartedEvent(run.source, model.id, model.provider))
+    if run.out.hears_events:
+        run.out.event(ModelRequestStartedEvent(run.source, model.id, model.provider))
     run.out.begin_turn()
     if verbose := run.tree.request.debug > 1:  # what is to be shown costs something
         offered = {tool.name: tool.parameters for tool in request.tools}
@@ -156,8 +158,8 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     message.usage = response.usage
     message.created_at = int(time.time())
     output.model, output.model_provider = model.id, model.provider
-    if message.reasoning_content:
-        output.reasoning_content = message.reasoning_content
+    if not message.is_text and (reasoning := message.reasoning_content):
+        output.reasoning_content = reasoning
     out = run.out
     if run.progress.own_metrics.time_to_first_token is None and out.first_text_after is not None:
         run.progress.own_metrics.time_to_first_token = out.turn_began - run.started + out.first_text_after

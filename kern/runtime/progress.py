@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 from kern.messages import Message, Shelf, check_types
@@ -36,7 +37,7 @@ class Progress:
     requests: int = 0
     tool_calls: int = 0
     has_called: bool = False
-    sent_back: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    sent_back: defaultdict[str, int] = field(default_factory=partial(defaultdict, int))
     finished_calls: dict[str, ToolOutcome] = field(default_factory=dict)
     begun_calls: dict[str, ToolExecution] = field(default_factory=dict)
     answers: dict[str, RunRequirement] = field(default_factory=dict)

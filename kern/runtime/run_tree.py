@@ -286,6 +286,7 @@ class Run:
             of_value=spec.structured,
         )
         """What it says to those who hear it."""
+        self.run_id: str = run_id
         self.output = new_output(tree.request, self.source, spec.model, input)
         tree.runs.append(self)
 
@@ -317,16 +318,6 @@ class Run:
         """A cancellation that has just arrived in the run's task is that of its deadline, and no other."""
         late = self.deadline is not None and self.deadline.expired
         return late and not self.cancel_token.stopped and self.cancel_token.cancelled_once
-
-    @property
-    def run_id(self) -> str:
-        """The run's id."""
-        return self.source.run_id
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the run began."""
-        return time.perf_counter() - self.started
 
     def send_back(self, who: str, complaint: str) -> None:
         """Count that `who` has the model try again.
