@@ -9,6 +9,9 @@ Subclass `DbConformance` in a test module, and give it a fixture `db`; no other 
             yield db
             await db.aclose()
 
+A database that several processes can use (`Db.shared`) has to be picklable, as the object that opens the same
+database elsewhere: the suite starts processes.
+
 The tests are coroutines: run them with anyio's pytest plugin, or with pytest-asyncio, in their auto modes.
 This module itself does not import pytest, and asserts with plain `assert`; for pytest's detailed messages
 call `pytest.register_assert_rewrite("kern.testing.db")` in a conftest, before it is imported.
@@ -28,11 +31,12 @@ from kern.errors import SessionOwnershipError
 from kern.testing._db_commits import CommitConformance
 from kern.testing._db_listings import ListingConformance
 from kern.testing._db_rows import change_row, counting_commit, raises, run_row, state_commit
+from kern.testing._db_sharing import SharingConformance
 
 __all__ = ["DbConformance", "change_row", "counting_commit", "run_row", "state_commit"]
 
 
-class DbConformance(CommitConformance, ListingConformance):
+class DbConformance(CommitConformance, ListingConformance, SharingConformance):
     """What every database does. See the module's docstring."""
 
     # Sessions
