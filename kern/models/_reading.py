@@ -63,7 +63,7 @@ class AnswerReader(ABC):
     def finish(self) -> ModelResponse:
         """The whole answer, after the last byte."""
         if self._events is None:
-            self._read_whole(self._parse(b"".join(self._body)))
+            self._read_body(b"".join(self._body))
         if self._halved:
             for strand in (self._reasoning, self._commentary, self._content):
                 strand.end()
@@ -83,6 +83,10 @@ class AnswerReader(ABC):
     @abstractmethod
     def _read_event(self, name: bytes, data: bytes) -> None:
         """Read one event."""
+
+    def _read_body(self, data: bytes) -> None:
+        """Read an answer that is no event stream."""
+        self._read_whole(self._parse(data))
 
     @abstractmethod
     def _read_whole(self, answer: dict[str, Any]) -> None:

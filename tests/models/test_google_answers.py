@@ -216,6 +216,33 @@ async def test_code_without_its_result_is_no_answer(server: ReplayServer) -> Non
         await streamed(server, chunk(run, finish="STOP"))
 
 
+async def test_code_that_nobody_ran_has_failed_and_a_tools_result_may_come_later(
+    server: ReplayServer,
+) -> None:
+    run = {"executableCode": {"language": "PYTHON", "code": "print(1)"}}
+    answer = await answered(server, chunk(run, text("It prints 1."), finish="STOP"))
+    assert [made.status for made in answer.message.provider_calls] == ["failed"]
+    asked = {"toolCall": {"toolType": "GOOGLE_MAPS", "id": "t1"}}
+    answer = await answered(server, chunk(asked, call("add", {}), finish="STOP"))
+    assert [made.status for made in answer.message.provider_calls] == ["completed"]
+    told = {"toolResponse": {"toolType": "GOOGLE_MAPS", "id": "t1", "response": {"x": 1}}}
+    answer = await answered(server, chunk(told, text("Done."), finish="STOP"))
+    (later,) = answer.message.provider_calls
+    assert (later.id, later.name, later.result) == ("t1", "google_maps", {"x": 1})
+    assert later.provider_data == {"result": told}
+
+
+async def test_a_stream_that_comes_as_a_list_is_read(server: ReplayServer) -> None:
+    server.replies = [
+        whole([chunk(text("Hel")), chunk(text("lo"), finish="STOP") | {"usageMetadata": USAGE}])
+    ]
+    model = Gemini("gemini-3-pro", base_url=server.url, api_key="any", max_retries=0)
+    sink = Sink()
+    answer = await model.respond(ModelRequest([Message("user", "Hi")], stream=True), sink)
+    assert answer.message.content == sink.text() == "Hello"
+    assert answer.usage.total_tokens == 157
+
+
 async def test_tools_of_googles_beside_functions_are_calls_of_the_providers(server: ReplayServer) -> None:
     asked = {"toolCall": {"toolType": "GOOGLE_SEARCH_WEB", "args": {"queries": ["x"]}, "id": "t1"}}
     told = {"toolResponse": {"toolType": "GOOGLE_SEARCH_WEB", "response": {"found": 3}, "id": "t1"}}

@@ -48,6 +48,14 @@ class GeminiReader(AnswerReader):
     def _read_event(self, name: bytes, data: bytes) -> None:
         self._read_whole(self._parse(data))
 
+    def _read_body(self, data: bytes) -> None:
+        """An answer, or a list of the events of a stream, which comes where "alt=sse" was lost on the way."""
+        if data.lstrip()[:1] != b"[":
+            super()._read_body(data)
+            return
+        for event in items_of(self._parse(b'{"events":%b}' % data)["events"]):
+            self._read_whole(event)
+
     def _read_whole(self, answer: dict[str, Any]) -> None:
         if tells(answer.get("error")):
             raise StreamFault(*explain(answer))
@@ -89,7 +97,7 @@ class GeminiReader(AnswerReader):
             raise StreamFault(
                 f"the answer went on after its finish reason {self._word!r}, and broke off without another"
             )
-        if self._answer.running:
+        if self._answer.settle():
             raise StreamFault("the answer broke off: what the provider itself has called has no result")
         self._check_known()
         self._grounding.into(self._answer, self._told_citation)

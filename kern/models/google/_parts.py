@@ -106,10 +106,16 @@ class AnswerParts:
         """The texts of the answer."""
         return [part for part in self.parts if isinstance(part, TextPart)]
 
-    @property
-    def running(self) -> bool:
-        """A call that the provider carries out has no result yet."""
-        return any(isinstance(part, ProviderCall) and part.status == "running" for part in self.parts)
+    def settle(self) -> bool:
+        """See to calls of the provider's without a result; True if the answer ends with one.
+
+        The model may write code where none is run. A tool's result may come with the next answer, where the
+        model has called functions as well.
+        """
+        running = [part for part in self.parts if isinstance(part, ProviderCall) and part.status == "running"]
+        for part in running:
+            part.status = "failed" if part.name == _CODE else "completed"
+        return bool(running) and self.parts[-1] is running[-1]
 
     def put_call(self, call: ProviderCall) -> None:
         """A call of the provider's that it tells of beside the answer: it was made before the text."""
