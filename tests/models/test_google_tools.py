@@ -67,8 +67,9 @@ def test_a_tool_stands_in_the_request_as_google_takes_it(tool: ServerTool, made:
 def test_settings_that_cannot_work_are_refused() -> None:
     with pytest.raises(UsageError, match="with a zone"):
         GoogleSearch(time_range=(datetime(2025, 1, 1), datetime(2025, 2, 1)))  # noqa: DTZ001
+    stores: Any = "fileSearchStores/s"
     with pytest.raises(UsageError, match="tuple of names"):
-        FileSearch("fileSearchStores/s")
+        FileSearch(stores)
 
 
 def test_beside_functions_what_google_runs_comes_back_and_earlier_models_refuse() -> None:

@@ -14,11 +14,12 @@ from kern.models._rpc_status import is_for_the_day, retry_delay
 KIND = "type.googleapis.com/google.rpc."
 
 
-def told(*details: dict[str, Any], code: int = 429, status: str = "RESOURCE_EXHAUSTED") -> dict[str, Any]:
+def told(*details: Any, code: int = 429, status: str = "RESOURCE_EXHAUSTED") -> dict[str, Any]:
     return {"error": {"code": code, "message": "No.", "status": status, "details": list(details)}}
 
 
-def failure(body: Any, status: int = 429, **headers: str) -> Failure:
+def failure(body: Any, status: int = 429, retry_after: str | None = None) -> Failure:
+    headers = {} if retry_after is None else {"retry-after": retry_after}
     return of_status(status, headers, json.dumps(body).encode(), Origin("google", "m", "host"))
 
 
@@ -34,7 +35,7 @@ def test_the_wait_that_the_body_asks_for_is_kept() -> None:
 
 
 def test_a_header_goes_before_the_body_and_a_long_wait_is_the_callers() -> None:
-    assert failure(told(retry_info("7s")), **{"retry-after": "2"}).delay == 2
+    assert failure(told(retry_info("7s")), retry_after="2").delay == 2
     late = failure(told(retry_info("3600s")))
     assert (late.again, late.delay) == (False, 3600)
 

@@ -91,21 +91,23 @@ async def test_googles_client_reads_a_streamed_answer(serve: Ask) -> None:
             finish += [candidate.finish_reason] if candidate.finish_reason else []
     assert text_of(parts) == TEXT
     assert text_of(parts, thought=True) == "Hm, well."
-    made = [part for part in parts if part.function_call]
-    assert [(part.function_call.name, part.function_call.args) for part in made] == [
+    made = [(part, part.function_call) for part in parts if part.function_call]
+    assert [(called.name, called.args) for _, called in made] == [
         ("add", {"item": "milk"}),
         ("add", {"item": "eggs"}),
     ]
-    assert [part.function_call.id for part in made] == [call.id for call in calls]
-    assert made[0].thought_signature
-    assert made[1].thought_signature is None
+    assert [called.id for _, called in made] == [call.id for call in calls]
+    assert made[0][0].thought_signature
+    assert made[1][0].thought_signature is None
     assert finish == [types.FinishReason.STOP]
 
 
 async def test_googles_client_goes_on_with_the_results_of_calls(serve: Ask) -> None:
     server, client = await serve(Answer(tool_calls=[tool_call("add", item="milk")]), "Done.")
     config = types.GenerateContentConfig(
-        tools=[ADD], system_instruction="Be brief.", automatic_function_calling={"disable": True}
+        tools=[ADD],
+        system_instruction="Be brief.",
+        automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
     )
     asked: list[Any] = [types.UserContent("Milk, please")]
     answer = await client.aio.models.generate_content(model="gemini-3-pro", contents=asked, config=config)
