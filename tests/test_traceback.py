@@ -131,6 +131,6 @@ async def test_an_unnamed_agent_is_no_number_in_an_error() -> None:
     assert agent._own_id not in str(caught.value)
     assert str(caught.value).startswith("the agent")
     assert repr(agent) == "Agent(role='Adds up')"
-    assert repr(Agent(name="Ann", model=ScriptedModel([]))) == "Agent(name='Ann')"
+    assert repr(Agent(name="Ann", model=ScriptedModel([]))) == "Agent(name='Ann', id='ann')"
     with pytest.raises(UsageError, match="Agent"):
         Team([agent, "Agent"], model=ScriptedModel([]))

@@ -87,15 +87,16 @@ def run(options: argparse.Namespace) -> int:
         fact("Database", f"{path}{'' if kept else ', deleted at the end; --db FILE keeps one'}")
         for number, question in enumerate(_QUESTIONS, 1):
             heading(f"{number}. {'Two members fill one list' if number == 1 else 'And take things off it'}")
-            _ask(team, question)
+            _ask(team, question, first=number == 1)
         heading("3. A second process")
         return _second_process(options, path)
 
 
-def _ask(team: Team, question: str) -> None:
+def _ask(team: Team, question: str, *, first: bool) -> None:
     before = team.get_session_state()
     state_fact("Before", before)
-    print()
+    if first:  # between two runs the view leaves a line empty by itself
+        print()
     team.print_response(question, stream=True)
     after = team.get_session_state()
     print()

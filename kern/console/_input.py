@@ -11,11 +11,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from kern.console._files import has_descriptor, is_open, is_terminal
 
 _LINE_ENDS_WITHIN = 1.0
 """Seconds that a read which is given up may take to return."""
+
+_MOST_LINES = 1_000
+"""How many lines of earlier chats are kept."""
 
 
 def is_interactive() -> bool:
@@ -130,3 +134,29 @@ def _saved_terminal() -> Iterator[Callable[[], None]]:
             termios.tcsetattr(fd, termios.TCSADRAIN, modes)
 
     yield restore
+
+
+@contextmanager
+def kept_lines(file: Path | None) -> Iterator[None]:
+    """Within, the arrow keys bring back lines of earlier chats, which are kept in `file`.
+
+    A file that cannot be read or written is no reason not to chat. Only its owner may read it.
+    """
+    if file is None or not is_interactive():
+        yield
+        return
+    try:
+        readline = importlib.import_module("readline")
+    except ImportError:  # Windows has none
+        yield
+        return
+    with suppress(OSError):
+        readline.read_history_file(file)
+    readline.set_history_length(_MOST_LINES)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch(mode=0o600)
+            readline.write_history_file(file)

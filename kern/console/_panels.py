@@ -8,9 +8,10 @@ from typing import ClassVar
 
 from markdown_it.token import Token
 from rich import box
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.highlighter import JSONHighlighter
 from rich.markdown import Markdown, MarkdownContext, MarkdownElement, TableElement
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.segment import Segment
 from rich.table import Table
@@ -18,17 +19,6 @@ from rich.text import Text
 
 from kern.console._sections import Format, Section
 from kern.console._text import clean, encodable
-
-BORDERS = {
-    "message": "cyan",
-    "reasoning": "green",
-    "calls": "yellow",
-    "member": "magenta",
-    "response": "blue",
-    "paused": "yellow",
-    "cancelled": "red",
-    "error": "red",
-}
 
 
 @dataclass(slots=True)
@@ -64,38 +54,74 @@ class Lines:
 
 
 def body_of(text: str, form: Format) -> RenderableType:
-    """A block's body; `text` is clean. Without `markdown` no character of it has a meaning."""
+    """A section's body; `text` is clean. Without `markdown` no character of it has a meaning."""
     if form == "markdown":
         return WholeMarkdown(text)
-    if form == "list":
-        grid = Table.grid(padding=(0, 1))  # what is too long for a line is indented under its beginning
-        grid.add_column()
-        grid.add_column(overflow="fold")  # "…" would take the end of a long word away
-        for line in text.splitlines():
-            bullet, _, item = line.partition(" ")
-            grid.add_row(Text(bullet), Text(item))
-        return grid
     if form == "json":
         return JSONHighlighter()(Text(text))
     return Text(text)
 
 
-def framed(content: RenderableType, title: str, border: str) -> Panel:
-    """Content in the frame that all blocks have."""
+def framed(content: RenderableType, title: str) -> Panel:
+    """Content in the frame that an answer has."""
     return Panel(
         content,
-        title=Text(title),
+        title=Text(title, "bold") if title else None,
         title_align="left",
-        border_style=border,
-        box=box.HEAVY,
+        border_style="dim",
+        box=box.ROUNDED,
         padding=(0, 1),
         expand=True,
     )
 
 
-def panel_of(section: Section) -> Harmless:
-    """A section as it is printed."""
-    return Harmless(framed(body_of(section.body, section.format), section.title, BORDERS[section.kind]))
+def rendered(section: Section, color: str) -> Harmless:
+    """A section as it is printed.
+
+    Args:
+        color: That of the member that it is about.
+    """
+    return Harmless(_rendered(section, color))
+
+
+def _rendered(section: Section, color: str) -> RenderableType:
+    body = body_of(section.body, section.format)
+    name = Text(section.name, color)
+    match section.kind:
+        case "message":
+            return _hanging(Text(section.marker, "bold cyan"), Text(section.body), 0)
+        case "step" | "failure":
+            style = "red" if section.kind == "failure" else "dim"
+            line = name
+            if section.name and section.body:
+                line += Text(": ", "dim")
+            return _hanging(Text(section.marker, style), line + Text(section.body, style), 2)
+        case "change":
+            return _hanging(Text(section.marker, "dim"), Text(section.body, "dim"), 6)
+        case "reasoning":
+            heading = name + Text(" " * bool(section.name) + section.title, "dim")
+            return Group(heading, Padding(Text(section.body, "dim italic"), (0, 0, 0, 2)))
+        case "member":
+            heading = name + Text(f" ({section.title})", "dim")
+            return Group(heading, Padding(body, (0, 0, 0, 2)))
+        case "said":
+            return body
+        case "answer":
+            return framed(body, section.title)
+        case "closing":
+            return Text(section.body, "dim")
+        case "paused" | "cancelled" | "error":
+            style = "yellow" if section.kind == "paused" else "red"
+            return Group(Text(f"{section.title}:", f"bold {style}"), Text(section.body))
+
+
+def _hanging(marker: Text, text: Text, indent: int) -> RenderableType:
+    """A line whose rest, where it is too long, is indented under its beginning."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=1)
+    grid.add_column(overflow="fold")  # "…" would take the end of a long word away
+    grid.add_row(marker, text)
+    return Padding(grid, (0, 0, 0, indent))
 
 
 # Markdown as rich renders it, except that no text is lost: in tables, in HTML, in what is nested deeply.

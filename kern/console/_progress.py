@@ -83,6 +83,8 @@ class RunProgress:
 
     Args:
         name: Whose run it is; for members of members, the names from below the top down.
+        title: The name that the application has given, if it has given one.
+        id: The id of the agent or team.
         structured: The answer, where it is not text.
         started: Seconds since the epoch.
         calls: The tool calls in the order in which they began; ids may repeat from turn to turn.
@@ -93,9 +95,14 @@ class RunProgress:
     run_id: str
     name: str
     is_team: bool
+    title: str = ""
+    id: str = ""
+    own_name: str = ""
     parent_run_id: str | None = None
     answer: StreamedText = field(default_factory=StreamedText)
     structured: Any = None
+    told: int = 0
+    """How many characters of the answer were shown for good."""
     reasoning: StreamedText = field(default_factory=StreamedText)
     calls: list[ToolExecution] = field(default_factory=list)
     running: dict[str, ToolExecution] = field(default_factory=dict)
@@ -112,14 +119,24 @@ class RunProgress:
         return self.status is not RunStatus.running
 
     @property
+    def completed(self) -> bool:
+        """It has come to its answer."""
+        return self.status is RunStatus.completed
+
+    @property
     def elapsed(self) -> float:
         """Seconds since the run began, or its duration."""
         return max(0.0, time.time() - self.started) if self.duration is None else self.duration
 
     @property
+    def untold(self) -> str:
+        """The text of the answer that was not shown for good."""
+        return self.answer.text[self.told :].lstrip("\n")
+
+    @property
     def content(self) -> Any:
-        """The answer: the structured value if there is one, else the text."""
-        return self.answer.text if self.structured is None else self.structured
+        """The answer: the structured value if there is one, else the text that is left to show."""
+        return self.untold if self.structured is None else self.structured
 
     def end_call(self, call: ToolExecution) -> None:
         """A call has ended; `call` may be another object than the one that began."""
@@ -151,6 +168,8 @@ class RunProgress:
             if not isinstance(content, str):
                 self.structured = content
             elif not _holds(self.answer.text, content):
+                if not content.startswith(self.answer.text[: self.told]):
+                    self.told = 0
                 self.answer = StreamedText(content)
         if output.reasoning_content and not self.reasoning:
             self.reasoning.append(output.reasoning_content)
@@ -184,7 +203,12 @@ class Progress:
         run = self.runs.get(source.run_id)
         if run is None:
             run = RunProgress(
-                source.run_id, _name(source), source.is_team, parent_run_id=source.parent_run_id
+                source.run_id,
+                _name(source),
+                source.is_team,
+                title=source.agent_name or source.team_name or "",
+                id=source.agent_id or source.team_id or "",
+                parent_run_id=source.parent_run_id,
             )
             self.runs[source.run_id] = run
             if self.top is None and source.nested_depth == 0:
@@ -235,19 +259,17 @@ def _name(source: EventSource) -> str:
     return source.agent_name or source.team_name or source.agent_id or source.team_id or "Run"
 
 
-def progress_of(output: AnyRunOutput, above: tuple[str, ...] = ()) -> Iterator[RunProgress]:
-    """The runs of a finished tree, members before their leader, in the order of the delegations."""
-    own = _output_name(output)
-    if isinstance(output, TeamRunOutput):
-        for member in output.member_responses:
-            yield from progress_of(member, (*above, own))
+def progress_of(output: AnyRunOutput, above: tuple[str, ...] = ()) -> RunProgress:
+    """A finished run; `above` are the names of the runs above it, from the top down."""
+    title, own = _output_names(output)
     name = " › ".join((*above[1:], own)) if above else own
-    run = RunProgress(output.run_id, name, isinstance(output, TeamRunOutput))
+    run = RunProgress(output.run_id, name, isinstance(output, TeamRunOutput), title=title, own_name=own)
     run.finish(output)
-    yield run
+    return run
 
 
-def _output_name(output: AnyRunOutput) -> str:
+def _output_names(output: AnyRunOutput) -> tuple[str, str]:
+    """The name that the application has given, and how the run is called even without one."""
     if isinstance(output, TeamRunOutput):
-        return output.team_name or output.team_id or "Team"
-    return output.agent_name or output.agent_id or "Agent"
+        return output.team_name or "", output.team_name or output.team_id or "Team"
+    return output.agent_name or "", output.agent_name or output.agent_id or "Agent"

@@ -9,43 +9,33 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
+from weakref import WeakSet
 
-from rich.console import Console
+from rich.console import Console, ConsoleRenderable
+from rich.text import Text
 
 from kern.console._live import LiveRegion
-from kern.console._panels import Harmless, panel_of
-from kern.console._progress import Progress, RunProgress, progress_of
+from kern.console._panels import rendered
 from kern.console._screen import Screen
-from kern.console._sections import (
-    Section,
-    answer_section,
-    calls_section,
-    closing_sections,
-    ending_section,
-    error_section,
-    member_sections,
-    message_section,
-    reasoning_section,
-)
+from kern.console._sections import Section, error_section, message_section
+from kern.console._story import Story
 from kern.console._view import View, ViewOptions, mark_shown
-from kern.run.events import (
-    TERMINAL_EVENTS,
-    BaseRunEvent,
-    ModelRequestStartedEvent,
-    RunContentEvent,
-    ToolCallStartedEvent,
-)
+from kern.run.events import BaseRunEvent
 from kern.run.output import AnyRunOutput
 
 _PAUSE = 1 / 12
 """Seconds between two repaints."""
 _REST = 4
 """A repaint is followed by a rest of this many times its CPU time: it never takes over a fifth of a core."""
-_ENDS_REASONING = (RunContentEvent, ToolCallStartedEvent, ModelRequestStartedEvent, *TERMINAL_EVENTS)
+_COLORS = ("cyan", "magenta", "green", "blue", "bright_cyan", "bright_magenta", "bright_green", "bright_blue")
+"""Of the members, in the order of their first appearance."""
+
+_begun: WeakSet[Console] = WeakSet()
+"""Consoles on which a run was shown already: an empty line stands between two runs."""
 
 
 class RichView(View):
-    """Panels for what is whole; below them, on a terminal, a live region for what is under way.
+    """What is whole, line by line; below it, on a terminal, a live region for what is under way.
 
     An event is only queued; a thread of the view's own takes the events in and repaints, some times a
     second. So neither a token nor a slow terminal costs the event loop anything. `finish` and the exit
@@ -62,20 +52,24 @@ class RichView(View):
         self._message = message
         self._options = options
         self._console = console
-        self._progress = Progress()
-        self._screen = Screen(console, self._progress, options, stream=stream)
+        self._story = Story(options)
+        self._screen = Screen(console, self._story.progress, options, self.color_of, stream=stream)
         self._region: LiveRegion | None = None
         self._events: deque[BaseRunEvent] = deque()
         self._lock = threading.RLock()
         self._closing = threading.Event()
         self._failure: Exception | None = None
         self._closed = False
-        self._reasoned = 0
+        self._colors: dict[str, str] = {}
+        self._last: Section | None = None
 
     def __enter__(self) -> Self:
         with self._lock, self._writing():
-            if self._options.show_message:
-                self._print([section for section in (message_section(self._message),) if section])
+            if self._console in _begun:
+                self._print_raw([Text()])
+            _begun.add(self._console)
+            if self._options.show_message and (message := message_section(self._message)):
+                self._print([message])
             if self._console.is_interactive:
                 self._region = LiveRegion.claim(self._console)
         if self._region is not None:
@@ -86,10 +80,10 @@ class RichView(View):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._close(self._left_over)
+            self._close(self._story.left_over)
             return
         with suppress(Exception):  # the body's own error, or cancellation, is the one to see
-            self._close(self._left_over)
+            self._close(self._story.left_over)
 
     def event(self, event: BaseRunEvent) -> None:
         """Take in one event; it is shown at the next repaint."""
@@ -100,16 +94,16 @@ class RichView(View):
             self._events.append(event)
             return
         with self._lock, self._writing():
-            self._print(self._take(event))
+            self._print(self._story.take(event))
 
     def finish(self, output: AnyRunOutput) -> None:
         """Show the end in place of the live region."""
-        self._close(lambda: self._finished(output))
+        self._close(lambda: self._story.finish(output))
 
     def fail(self, error: BaseException) -> None:
         """Show what there was, and the error."""
         with suppress(OSError):  # the run's error is the one to see
-            self._close(lambda: [*self._left_over(ending=False), error_section(error)])
+            self._close(lambda: [*self._story.left_over(ending=False), error_section(error)])
         mark_shown(error)
 
     def _keep_painting(self) -> None:
@@ -129,7 +123,7 @@ class RichView(View):
     def _paint(self) -> None:
         assert self._region is not None
         with self._writing():
-            panels = [panel_of(section) for section in self._waiting()]
+            panels = list(self._panels(self._waiting()))
             self._region.paint(self._screen.lines(), panels)
 
     def _give_up(self, error: Exception) -> None:
@@ -157,14 +151,16 @@ class RichView(View):
                 if region is None:
                     self._print([*self._waiting(), *last()])
                     return
-                panels: list[Harmless] = []
+                panels: list[ConsoleRenderable] = []
                 try:
-                    panels += [panel_of(section) for section in (*self._waiting(), *last())]
+                    panels += self._panels((*self._waiting(), *last()))
                 finally:
                     region.stop(panels)
 
     def _print(self, sections: Sequence[Section]) -> None:
-        panels = [panel_of(section) for section in sections]
+        self._print_raw(list(self._panels(sections)))
+
+    def _print_raw(self, panels: Sequence[ConsoleRenderable]) -> None:
         if panels and not LiveRegion.print_above(self._console, panels):
             self._console.print(*panels)
 
@@ -172,53 +168,20 @@ class RichView(View):
         """Take in the events that wait; returns the sections that are whole with them."""
         sections: list[Section] = []
         while self._events:
-            sections += self._take(self._events.popleft())
+            sections += self._story.take(self._events.popleft())
         return sections
 
-    def _take(self, event: BaseRunEvent) -> list[Section]:
-        run = self._progress.apply(event)
-        if run is not self._progress.top:
-            if self._options.show_member_responses and isinstance(event, TERMINAL_EVENTS):
-                return list(member_sections(run, self._options))
-            return []
-        return self._reasoning(run) if isinstance(event, _ENDS_REASONING) else []
+    def color_of(self, name: str) -> str:
+        """The color of a member: one of its own, as long as there are some."""
+        return self._colors.setdefault(name, _COLORS[len(self._colors) % len(_COLORS)])
 
-    def _reasoning(self, run: RunProgress) -> list[Section]:
-        """The reasoning that is whole and was not shown yet."""
-        shown = min(self._reasoned, len(run.reasoning.text))
-        self._reasoned = len(run.reasoning.text)
-        if not self._options.show_reasoning:
-            return []
-        section = reasoning_section(run.reasoning.text[shown:])
-        return [section] if section else []
-
-    def _finished(self, output: AnyRunOutput) -> list[Section]:
-        top = self._progress.top
-        if top is not None:
-            top.finish(output)
-            return self._left_over()
-        *members, top = progress_of(output)
-        sections: list[Section] = []
-        if self._options.show_member_responses:
-            for member in members:
-                sections += member_sections(member, self._options)
-        return [*sections, *closing_sections(top, self._options)]
-
-    def _left_over(self, *, ending: bool = True) -> list[Section]:
-        """What the events have told and no panel has shown."""
-        top = self._progress.top
-        if top is None:
-            return []
-        sections: list[Section | None] = []
-        if self._options.show_member_responses:
-            for member in self._progress.members():
-                if not member.ended:
-                    sections += member_sections(member, self._options)
-        sections += self._reasoning(top)
-        sections += [calls_section(top), answer_section(top, self._options)]
-        if ending:
-            sections.append(ending_section(top))
-        return [section for section in sections if section is not None]
+    def _panels(self, sections: Iterable[Section]) -> Iterator[ConsoleRenderable]:
+        """The sections as they are printed, with empty lines between what is no line of the story."""
+        for section in sections:
+            last, self._last = self._last, section
+            if last is not None and not (last.is_line and section.is_line) and section.kind != "closing":
+                yield Text()
+            yield rendered(section, self.color_of(section.name) if section.name else "")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from rich.console import Console, RenderableType
 from rich.segment import Segment
@@ -10,9 +11,9 @@ from rich.text import Text
 
 from kern.console._panels import Harmless, Lines, body_of, framed
 from kern.console._progress import Progress, RunProgress
-from kern.console._sections import describe_call
+from kern.console._sections import one_line
 from kern.console._tail import MarkdownTail
-from kern.console._text import clean, first_line, format_call, format_seconds
+from kern.console._text import clean, content_text, first_line, format_call, format_seconds
 from kern.console._view import ViewOptions
 
 _DOTS = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -33,13 +34,23 @@ class Screen:
         console: The terminal.
         progress: What the runs have done so far.
         options: What to show.
+        color_of: The color of a member.
         stream: Show text as it arrives.
     """
 
-    def __init__(self, console: Console, progress: Progress, options: ViewOptions, *, stream: bool) -> None:
+    def __init__(
+        self,
+        console: Console,
+        progress: Progress,
+        options: ViewOptions,
+        color_of: Callable[[str], str],
+        *,
+        stream: bool,
+    ) -> None:
         self._console = console
         self._progress = progress
         self._options = options
+        self._color_of = color_of
         self._stream = stream
         self._began = time.monotonic()
         self._tail = MarkdownTail()
@@ -48,42 +59,46 @@ class Screen:
     def lines(self) -> RenderedLines:
         """The region's lines as of now."""
         room = self._console.height - 1
-        text, title = self._text()
+        text, what = self._text()
         status = self._status()
         most = max(1, room // 2) if text else max(1, room)
         if len(status) > most:
             hidden = len(status) - most + 1
-            status = [f"… {hidden} more", *status[hidden:]]
-        lines = self._body(text, title, room - len(status)) if text else []
+            status = [Text(f"… {hidden} more"), *status[hidden:]]
+        lines = self._body(text, what, room - len(status)) if text else []
         for line in status:
-            lines += self._render(Text(clean(line), no_wrap=True, overflow="ellipsis"), self._console.width)
+            line.no_wrap, line.overflow = True, "ellipsis"
+            lines += self._render(line, self._console.width)
         return lines
 
     def _text(self) -> tuple[str, str]:
-        """The text that the leader has written and is writing, and its title."""
+        """The text that the leader has written and is writing, and what it is."""
         top = self._progress.top
         if top is None or not self._stream:
             return "", ""
         if self._options.show_reasoning and not top.answer.turn and (reasoning := top.reasoning.turn):
-            return reasoning, "Reasoning"
-        return top.answer.text, "Response"
+            return reasoning, "reasoning"
+        if top.structured is not None:
+            return content_text(top.structured)[0], "json"
+        return top.untold, "answer"
 
-    def _body(self, text: str, title: str, room: int) -> RenderedLines:
+    def _body(self, text: str, what: str, room: int) -> RenderedLines:
         width = self._console.width
         if room < _SMALLEST_PANEL:
-            return self._end_of(text, title, width, room)
-        inner = self._end_of(text, title, width - 4, room - 2)
+            return self._end_of(text, what, width, room)
+        inner = self._end_of(text, what, width - 4, room - 2)
         elapsed = format_seconds(time.monotonic() - self._began)
-        border = "green" if title == "Reasoning" else "blue"
-        return self._render(framed(Lines(inner), f"{title} ({elapsed})", border), width)
+        top = self._progress.top
+        title = "Reasoning" if what == "reasoning" else one_line(top.title if top is not None else "")
+        return self._render(framed(Lines(inner), f"{title} ({elapsed})".lstrip()), width)
 
-    def _end_of(self, text: str, title: str, width: int, height: int) -> RenderedLines:
+    def _end_of(self, text: str, what: str, width: int, height: int) -> RenderedLines:
         """The last lines of the text, at most `height`."""
         if height <= 0 or width <= 0:
             return []
         key = (text, width, height)
         if self._rendered is None or self._rendered[0] != key:
-            markdown = self._options.markdown and title == "Response"
+            markdown = self._options.markdown and what == "answer"
             render = self._end_of_markdown if markdown else self._end_of_plain
             self._rendered = key, render(text, width, height)[-height:]
         return self._rendered[1]
@@ -105,7 +120,7 @@ class Screen:
         options = self._console.options.update(width=width, height=None)
         return self._console.render_lines(Harmless(content), options, pad=False)
 
-    def _status(self) -> list[str]:
+    def _status(self) -> list[Text]:
         """One line for each call and each member that works, last the leader where it is silent."""
         now = time.monotonic()
         frames = _DASHES if self._console.options.ascii_only else _DOTS
@@ -113,30 +128,29 @@ class Screen:
         top = self._progress.top
         members = [run for run in self._progress.members() if not run.ended]
         if top is None:
-            return [f"{frame} Working {format_seconds(now - self._began)}"]
+            return [Text(f"{frame} Working {format_seconds(now - self._began)}")]
         thinking = self._options.show_reasoning and top.reasoning.turn
         writing = self._stream and bool(top.answer.turn or thinking)
-        lines = []
-        for call in top.calls:
-            if top.running.get(call.tool_call_id) is not call:
-                if writing and not top.running:
-                    continue  # the room is for the text
-                lines.append(f"{'!' if call.tool_call_error else '•'} {describe_call(call)}")
-            elif not (members and call.tool_name in _DELEGATIONS):
-                lines.append(f"{frame} {format_call(call.tool_name, call.tool_args)}")
-        lines += [f"{frame} {self._member(run)}" for run in members]
+        lines = [
+            Text(f"{frame} {one_line(format_call(call.tool_name, call.tool_args))}")
+            for call in top.running.values()  # those that have ended are told of above
+            if not (members and call.tool_name in _DELEGATIONS)
+        ]
+        lines += [Text(f"{frame} ") + self._member(run) for run in members]
         if not (top.ended or top.running or members or writing):
-            lines.append(f"{frame} {top.name} {format_seconds(now - self._began)}")
+            name = one_line(top.title) or "Working"
+            lines.append(Text(f"{frame} {name} {format_seconds(now - self._began)}"))
         return lines
 
-    def _member(self, run: RunProgress) -> str:
+    def _member(self, run: RunProgress) -> Text:
         doing = [format_call(call.tool_name, call.tool_args) for call in run.running.values()]
-        line = f"{run.name} {format_seconds(run.elapsed)}"
+        name = one_line(run.name)
+        line = Text(name, self._color_of(name)) + Text(f" {format_seconds(run.elapsed)}")
         if doing:
-            return f"{line} · {', '.join(doing)}"
+            return line + Text(f" · {one_line(', '.join(doing))}")
         if self._options.show_member_responses and run.answer:
             last = first_line("\n".join(reversed(run.answer.text[-500:].splitlines())), 200)
-            return f"{line} · {last}"
+            return line + Text(f" · {one_line(last)}")
         return line
 
 

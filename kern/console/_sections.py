@@ -1,4 +1,7 @@
-"""What there is to show, as titled sections of text: the same for panels and for plain text."""
+"""What there is to show, as sections of text: the same for a terminal and for a pipe.
+
+The answer alone is framed. All else is told in dim lines, in the order in which it happens; see `Story`.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,25 @@ from kern.console._text import (
 )
 from kern.console._view import ViewOptions
 from kern.errors import KernError
-from kern.run.output import RunStatus
+from kern.run.output import AnyRunOutput, RunStatus
 from kern.run.requirement import Need, RunRequirement
 from kern.run.tool_execution import ToolExecution
 
-Kind = Literal["message", "reasoning", "calls", "member", "response", "paused", "cancelled", "error"]
-Format = Literal["text", "list", "markdown", "json"]
+Kind = Literal[
+    "message",
+    "step",
+    "change",
+    "failure",
+    "reasoning",
+    "said",
+    "member",
+    "answer",
+    "paused",
+    "cancelled",
+    "error",
+    "closing",
+]
+Format = Literal["text", "markdown", "json"]
 
 _WAITS_FOR: dict[Need, str] = {
     "confirmation": "to be confirmed",
@@ -30,7 +46,8 @@ _WAITS_FOR: dict[Need, str] = {
     "external_execution": "to be carried out elsewhere",
 }
 _LONGEST_MESSAGE = 4_000
-_LONGEST_CALLS = 100
+_LEAST_SECONDS = 0.05
+"""A call that took less time is not worth the figure."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -39,15 +56,24 @@ class Section:
 
     Args:
         kind: What it is.
-        title: Its heading.
         body: Its text, without control characters.
-        format: How the body is written; each line of a "list" begins with a bullet and a space.
+        title: Its heading, where it has one of its own.
+        name: The member that it is about, where it is about one.
+        marker: What a line begins with, one character.
+        format: How the body is written.
     """
 
     kind: Kind
-    title: str
     body: str
+    title: str = ""
+    name: str = ""
+    marker: str = ""
     format: Format = "text"
+
+    @property
+    def is_line(self) -> bool:
+        """It is one of the lines between the message and the answer."""
+        return self.kind in ("step", "change", "failure")
 
 
 def message_section(message: str) -> Section | None:
@@ -57,24 +83,20 @@ def message_section(message: str) -> Section | None:
         return None
     if len(text) > _LONGEST_MESSAGE:
         text = f"{text[:_LONGEST_MESSAGE]}\n… ({len(text):,} characters)"
-    return Section("message", "Message", text)
+    return Section("message", text, marker=">")
 
 
 def reasoning_section(text: str, name: str = "") -> Section | None:
     """The model's reasoning; `name` is the member's whose it is."""
     body = clean(text).strip()
-    return Section("reasoning", _title(name, "Reasoning"), body) if body else None
+    return Section("reasoning", body, title="Reasoning", name=one_line(name)) if body else None
 
 
-def calls_section(run: RunProgress, name: str = "") -> Section | None:
-    """All tool calls of a run; `name` is the member's that made them."""
-    if not run.calls:
-        return None
-    title = _title(name, "Tool Calls") if name or not run.is_team else "Team Tool Calls"
-    lines = [f"• {describe_call(call)}" for call in run.calls[:_LONGEST_CALLS]]
-    if (more := len(run.calls) - _LONGEST_CALLS) > 0:
-        lines.append(f"… and {more} more")
-    return Section("calls", title, "\n".join(lines), "list")
+def call_section(call: ToolExecution, name: str = "") -> Section:
+    """A tool call that has ended; `name` is the member's that made it."""
+    failed = call.tool_call_error and call.confirmed is not False
+    kind: Kind = "failure" if failed else "step"
+    return Section(kind, describe_call(call), name=one_line(name), marker="✗" if failed else "")
 
 
 def describe_call(call: ToolExecution) -> str:
@@ -85,59 +107,79 @@ def describe_call(call: ToolExecution) -> str:
     line = format_call(call.tool_name, call.tool_args)
     if call.confirmed is False:
         line += f" refused{f': {first_line(call.confirmation_note, 200)}' if call.confirmation_note else ''}"
-        return clean(line.replace("\n", " "))
-    if call.duration is not None:
+        return one_line(line)
+    if call.duration is not None and call.duration >= _LEAST_SECONDS:
         line += f" ({format_seconds(call.duration)})"
     if call.tool_call_error:
         line += f" failed: {first_line(call.result or '', 200)}"
-    return clean(line.replace("\n", " "))
+    return one_line(line)
 
 
 def member_sections(run: RunProgress, options: ViewOptions) -> Iterator[Section]:
-    """What a member did and said."""
-    if options.show_reasoning and (reasoning := reasoning_section(run.reasoning.text, run.name)):
-        yield reasoning
-    if calls := calls_section(run, run.name):
-        yield calls
+    """The end of a member's run: its answer under its name, or that it has come back."""
+    name = one_line(run.name)
     if run.status is RunStatus.error:
-        yield Section("error", clean(f"{run.name} Error"), clean(run.error))
+        yield Section("failure", f"failed: {clean(run.error)}", name=name, marker="✗")
         return
-    if answer := answer_section(run, options, run.name):
-        yield answer
+    took = format_seconds(run.elapsed)
+    how = {
+        RunStatus.completed: took,
+        RunStatus.paused: "waits for a person",
+        RunStatus.cancelled: f"was cancelled after {took}",
+    }.get(run.status, "unfinished")
+    if not options.show_member_responses:
+        yield Section("step", how, name=name, marker="←")
+        return
+    if options.show_reasoning and (reasoning := reasoning_section(run.reasoning.text, name)):
+        yield reasoning
+    body, form = _body(run, options)
+    if body:
+        yield Section("member", body, title=how, name=name, format=form)
+    else:
+        yield Section("step", how, name=name, marker="←")
 
 
-def answer_section(run: RunProgress, options: ViewOptions, name: str = "") -> Section | None:
-    """The run's answer, as far as there is one; `name` is the member's who gives it."""
-    text, is_json = content_text(run.content)
+def said_section(run: RunProgress, options: ViewOptions) -> Section | None:
+    """What the top-level run has said before it went on to do something."""
+    text, run.told = run.untold, len(run.answer.text)
     body = clean(text).strip("\n")
     if not body.strip():
         return None
-    whole = run.status is RunStatus.completed
-    note = format_seconds(run.elapsed) if whole else "unfinished"
-    form: Format = "json" if is_json else "markdown" if options.markdown else "text"
-    return Section("member" if name else "response", f"{_title(name, 'Response')} ({note})", body, form)
+    form: Format = "markdown" if options.markdown else "text"
+    return Section("said", body, title=one_line(run.title), format=form)
+
+
+def answer_section(run: RunProgress, options: ViewOptions) -> Section | None:
+    """The answer of the top-level run, as far as there is one."""
+    body, form = _body(run, options)
+    if not body:
+        return None
+    title = " ".join(part for part in (run.title, "" if run.completed else "(unfinished)") if part)
+    return Section("answer", body, title=one_line(title), format=form)
+
+
+def _body(run: RunProgress, options: ViewOptions) -> tuple[str, Format]:
+    text, is_json = content_text(run.content)
+    body = clean(text).strip("\n")
+    return body if body.strip() else "", "json" if is_json else "markdown" if options.markdown else "text"
 
 
 def ending_section(run: RunProgress) -> Section | None:
     """Why the run has not come to an answer; None for a completed one."""
     match run.status:
         case RunStatus.paused:
-            return Section("paused", "Paused", _waiting_for(run.requirements))
+            return Section("paused", _waiting_for(run.requirements), title="Paused")
         case RunStatus.cancelled:
-            return Section("cancelled", "Cancelled", clean(run.error) or "The run was cancelled.")
+            return Section("cancelled", clean(run.error) or "The run was cancelled.", title="Cancelled")
         case RunStatus.error:
-            return Section("error", "Error", clean(run.error) or "The run has failed.")
+            return Section("error", clean(run.error) or "The run has failed.", title="Error")
         case _:
             return None
 
 
-def closing_sections(run: RunProgress, options: ViewOptions) -> Iterator[Section]:
-    """All that a top-level run leaves to show."""
-    if options.show_reasoning and (reasoning := reasoning_section(run.reasoning.text)):
-        yield reasoning
-    for section in (calls_section(run), answer_section(run, options), ending_section(run)):
-        if section is not None:
-            yield section
+def closing_section(output: AnyRunOutput) -> Section:
+    """The last line: how long the run took, and what it has used."""
+    return Section("closing", output.closing_line())
 
 
 def error_section(error: BaseException) -> Section:
@@ -145,16 +187,17 @@ def error_section(error: BaseException) -> Section:
     text = message_of(error).strip()
     if not isinstance(error, KernError) or not text:
         text = error_text(error)
-    return Section("error", "Error", clean(text))
+    return Section("error", clean(text), title="Error")
 
 
-def _title(name: str, what: str) -> str:
-    return clean(f"{name} {what}".replace("\n", " ")) if name else what
+def one_line(text: str) -> str:
+    """The text on a line, without control characters."""
+    return clean(text.replace("\n", " "))
 
 
 def _waiting_for(requirements: Sequence[RunRequirement]) -> str:
     lines = ["The run waits for a person."]
     for need in requirements:
         call = format_call(need.tool_name, need.tool_args)
-        lines.append(clean(f"• {_WAITS_FOR[need.kind]}: {call}".replace("\n", " ")))
+        lines.append(one_line(f"• {_WAITS_FOR[need.kind]}: {call}"))
     return "\n".join(lines)

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from kern.console._approvals import Kept, ask, take_back
 from kern.console._files import encoding_of, say
-from kern.console._input import is_interactive, read_line
+from kern.console._input import is_interactive, kept_lines, read_line
 from kern.console._open import open_view
 from kern.console._text import clean, encodable
 from kern.console._view import ViewOptions, was_shown
+from kern.errors import KernError
 from kern.run.output import AnyRunOutput, RunStatus
 from kern.run.requirement import UserInputError
 
 T = TypeVar("T")
 OutputT = TypeVar("OutputT", bound=AnyRunOutput)
+
+Command: TypeAlias = Callable[[str], Awaitable[str]]
+"""What a line such as "/state" does: it is given the rest of the line, and returns what is to be shown."""
+
+_COMMAND = re.compile(r"/(?P<name>[a-z]+)(?:\s+(?P<rest>.*))?", re.DOTALL)
+_QUOTES = '"""'
+_MORE = "... "
+_SEVERAL_LINES = (
+    f"A line that ends with \\ goes on in the next; lines between {_QUOTES} and {_QUOTES} are one message."
+)
 
 
 async def chat(
@@ -30,7 +43,9 @@ async def chat(
     first: Any = None,
     prompt: str = "User",
     exit_on: Sequence[str] = ("exit", "quit", "bye"),
-    emoji: str = "😎",
+    commands: Mapping[str, Command] | None = None,
+    past: str = "",
+    history: Path | None = None,
 ) -> None:
     """Read lines from standard input and answer each, until the person leaves.
 
@@ -49,19 +64,26 @@ async def chat(
         first: Answered before the first prompt; None is nothing.
         prompt: Who is asked to write.
         exit_on: The words that leave; case does not matter.
-        emoji: Stands before the prompt; "" is none.
+        commands: What lines such as "/state" do, by their name without the slash. `/exit` and `/help` are
+            there in any case.
+        past: What was said earlier, shown at the beginning.
+        history: The file that keeps the lines of earlier chats, for the arrow keys.
 
     Raises:
         BrokenPipeError: Nobody reads the output any more.
     """
-    leave = {word.casefold() for word in exit_on}
-    question = _question(prompt, emoji)
-    with _ctrl_c() as ctrl_c:
+    leave = {word.casefold() for word in exit_on} | {"/exit"}
+    question = _question(prompt)
+    with _ctrl_c() as ctrl_c, kept_lines(history):
         talk = _Talk(respond, proceed, ctrl_c, leave)
+        for line in past.splitlines():
+            say(line)
         if first is not None and not await talk.answer(first):
             return
-        while (text := await talk.read(question)) is not None:
-            if text.strip() and not await talk.answer(text.strip()):
+        while (text := await talk.read_message(question)) is not None:
+            if command := _COMMAND.fullmatch(text):
+                await talk.obey(command["name"], command["rest"] or "", commands or {})
+            elif text and not await talk.answer(text):
                 return
 
 
@@ -94,6 +116,48 @@ class _Talk(Generic[OutputT]):
             self._left = True
             return None
         return line
+
+    async def read_message(self, prompt: str) -> str | None:
+        """What the person has to say: a line, or several.
+
+        A line that ends with a backslash goes on in the next one; lines between two lines of three quotes
+        belong together.
+        """
+        line = await self.read(prompt)
+        if line is None or not (line.endswith("\\") or line.strip() == _QUOTES):
+            return line if line is None else line.strip()
+        quoted = line.strip() == _QUOTES
+        lines: list[str] = [] if quoted else [line[:-1]]
+        while (line := await self.read_more()) is not None:
+            if quoted and line.strip() == _QUOTES:
+                break
+            lines.append(line if quoted else line.removesuffix("\\"))
+            if not quoted and not line.endswith("\\"):
+                break
+        return "\n".join(lines).strip()
+
+    async def read_more(self) -> str | None:
+        """One more line of the same message, whatever it says; None where the input has ended."""
+        try:
+            return await self._ctrl_c.guard(read_line(_MORE))
+        except _Interrupted:
+            return None
+
+    async def obey(self, name: str, rest: str, commands: Mapping[str, Command]) -> None:
+        """Carry out a command, and show what it says."""
+        command = commands.get(name)
+        if command is None:
+            told = f"There is no command /{name}. " if name != "help" else ""
+            for line in (f"{told}There are: /{', /'.join((*commands, 'help', 'exit'))}", _SEVERAL_LINES):
+                say(line)
+            return
+        try:
+            for line in (await self._ctrl_c.guard(_done(command, rest))).splitlines():
+                say(line)
+        except _Interrupted:
+            return
+        except KernError as error:
+            say(str(error))
 
     async def answer(self, text: Any) -> bool:
         """Answer one line, with all that its run asks of the person; False if they leave the chat."""
@@ -135,11 +199,12 @@ class _Talk(Generic[OutputT]):
             return None
 
 
-def _question(prompt: str, emoji: str) -> str:
-    encoding = encoding_of(sys.stdout)
-    if encodable(emoji, encoding) != emoji:
-        emoji = ""
-    return encodable(clean(f"{emoji} {prompt}: ".lstrip()), encoding)
+async def _done(command: Command, rest: str) -> str:
+    return await command(rest)
+
+
+def _question(prompt: str) -> str:
+    return encodable(clean(f"{prompt}: ".lstrip()), encoding_of(sys.stdout))
 
 
 class _Interrupted(Exception):

@@ -90,6 +90,7 @@ class BaseRunOutput(Generic[ContentT]):
         requirements: For status PAUSED: what the run waits for, its members' runs included.
         error: For status ERROR: what happened.
         refused: A check refused the run's "input" or its "output", which is left out of the history.
+        shown: `print_response` has shown the answer: a notebook then displays the output as one closing line.
     """
 
     run_id: str
@@ -120,6 +121,7 @@ class BaseRunOutput(Generic[ContentT]):
     error_type: str | None = None
     refused: Literal["input", "output"] | None = None
     created_at: int = field(default_factory=lambda: int(time.time()))
+    shown: bool = field(default=False, compare=False)
 
     def __repr__(self) -> str:
         """What a person looks for first; `to_dict()` has everything."""
@@ -136,6 +138,26 @@ class BaseRunOutput(Generic[ContentT]):
         if isinstance(self.content, str):
             return self.content
         return json_bytes(self.content).decode()
+
+    def _repr_markdown_(self) -> str:
+        """How a notebook displays it: the answer, if it was not shown yet, and a closing line."""
+        text = "" if self.shown else self.get_content_as_string()
+        if text and not isinstance(self.content, str | None):
+            text = f"```json\n{text}\n```"
+        return "\n\n".join(part for part in (text, f"*{self.closing_line()}*") if part)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """How IPython's prompt displays it."""
+        printer.text(self.closing_line() if self.shown else repr(self))
+
+    def closing_line(self) -> str:
+        """How the run has ended, how long it took and what it has used, on one line."""
+        told = [] if self.status is RunStatus.completed else [self.status.value.lower()]
+        if self.metrics.duration is not None:
+            told.append(f"{self.metrics.duration:.1f}s")
+        if self.metrics.total_tokens:
+            told.append(f"{self.metrics.total_tokens:,} tokens")
+        return " · ".join(told) or self.status.value.lower()
 
     @property
     def media(self) -> list[Media]:

@@ -222,7 +222,7 @@ class Definition:
 
     def __repr__(self) -> str:
         """What tells it from others: its name and id; of one that has neither, how its instructions begin."""
-        told: dict[str, Any] = {"name": self.name, "id": self.id}
+        told: dict[str, Any] = {"name": self.name, "id": self._own_id}
         if self.name is None and self.id is None:
             told = {"role": self.role, "instructions": self.instructions}
         shown = [f"{name}={reprlib.repr(value)}" for name, value in told.items() if value]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
@@ -206,6 +206,17 @@ class Running(Definition, Generic[OutputT]):
             UsageError: There is no such run, or an answer is not for it.
             RunConflictError: The run does not wait, or goes on already.
         """
+        start, call = self._continued(run_response, options)
+        if not stream:
+            needs_stream(call.stream_events, yield_run_output)
+            return start(None, Listen.nothing)
+        listen = listens(self, call.stream_events)
+        return RunStream(lambda buffer: start(buffer, listen), EventBuffer(), yield_output=yield_run_output)
+
+    def _continued(
+        self, run_response: AnyRunOutput | None, options: ContinueKeywords
+    ) -> tuple[Callable[[EventBuffer | None, Listen], Coroutine[Any, Any, OutputT]], Continuation]:
+        """What goes on with the run, and how it was asked to."""
         check_keywords("continue_run", options, Continuation.__dataclass_fields__)
         call = Continuation(**options)
         if not isinstance(run_response, RunOutput | TeamRunOutput | None):
@@ -221,11 +232,23 @@ class Running(Definition, Generic[OutputT]):
             asked = await continuation(self, run_id, run_response, answers, call)
             return await execute(asked, buffer, listen)
 
-        if not stream:
-            needs_stream(call.stream_events, yield_run_output)
-            return start(None, Listen.nothing)
-        listen = listens(self, call.stream_events)
-        return RunStream(lambda buffer: start(buffer, listen), EventBuffer(), yield_output=yield_run_output)
+        return start, call
+
+    def _observed(
+        self, input: Input, observer: Callable[[Event], None], options: RunKeywords
+    ) -> Coroutine[Any, Any, OutputT]:
+        """A run that is not streamed; `observer` is called with its events, in whatever thread they arise."""
+        chosen = RunOptions.of(options) if options else NO_OPTIONS
+        asked = request(self, run_input(input, self.input_schema, chosen), chosen)
+        running: Coroutine[Any, Any, Any] = execute(asked, _told_to(observer), Listen.nothing)
+        return running
+
+    def _continued_observed(
+        self, run_response: AnyRunOutput, observer: Callable[[Event], None]
+    ) -> Coroutine[Any, Any, OutputT]:
+        """The same for a run that was paused."""
+        start, _ = self._continued(run_response, {})
+        return start(_told_to(observer), Listen.nothing)
 
     @overload
     def continue_run(
@@ -319,3 +342,9 @@ class Running(Definition, Generic[OutputT]):
             return found
         with ShortTraceback(whole=self.debug_mode):
             return portal.call(lambda: self.acancel_run(run_id, user_id=user_id))
+
+
+def _told_to(observer: Callable[[Event], None]) -> EventBuffer:
+    buffer = EventBuffer()
+    buffer.observers = (observer,)
+    return buffer

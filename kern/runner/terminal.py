@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar, Unpack
@@ -17,10 +17,13 @@ from kern.console.chat import chat
 from kern.errors import KernError
 from kern.run.events import BaseRunEvent, Event
 from kern.run.output import AnyRunOutput
+from kern.runner.chat_commands import ChatCommands, history_file
 from kern.runner.input import as_text
 from kern.runner.input_schema import Input
 from kern.runner.options import RunKeywords
 from kern.runner.running import Running
+from kern.runner.session_state import StateAccess
+from kern.runner.sessions import SessionAccess
 from kern.runtime.portal import portal
 from kern.runtime.stream import RunStream
 
@@ -31,7 +34,7 @@ AskedT = TypeVar("AskedT")
 _Answer: TypeAlias = Callable[[AskedT], Coroutine[Any, Any, OutputT]]
 
 
-class Terminal(Running[OutputT]):
+class Terminal(Running[OutputT], SessionAccess, StateAccess):
     """Runs an agent or a team, and shows the run to a person."""
 
     __slots__ = ()
@@ -70,7 +73,7 @@ class Terminal(Running[OutputT]):
         )
         with open_view(as_text(input), view_options, stream=streaming, console=console) as view:
             if not streaming:
-                return await _shown(view, lambda: self.arun(input, **options))
+                return await _shown(view, lambda observe: self._observed(input, observe, options))
             options["stream_events"] = True
             return await _streamed(
                 view, lambda: self.arun(input, stream=True, yield_run_output=True, **options)
@@ -120,12 +123,17 @@ class Terminal(Running[OutputT]):
         not, which the model is told), to fill in values, or for the result of a call that is carried out
         elsewhere. Then the run goes on.
 
+        A chat that goes on with a session shows the last of what was said in it. The lines `/state`,
+        `/history`, `/sessions`, `/session ID`, `/help` and `/exit` are commands. A line that ends with a
+        backslash goes on in the next one; lines between two lines of three quotes are one message.
+
         Args:
             input: A first message, answered before the first prompt.
             user: How the prompt calls the person.
         """
-        respond, proceed = self._answers(stream, markdown, session_id, user_id)
-        await chat(respond, proceed=proceed, prompt=user, exit_on=exit_on, first=input)
+        commands = self._commands(session_id, user_id, _awaited)
+        respond, proceed = self._answers(stream, markdown, commands, user_id)
+        await _talk(respond, proceed, commands, user, exit_on, input)
 
     def cli_app(
         self,
@@ -139,7 +147,8 @@ class Terminal(Running[OutputT]):
         user_id: str | None = None,
     ) -> None:
         """See `acli_app`."""
-        answer, go_on = self._answers(stream, markdown, session_id, user_id)
+        commands = self._commands(session_id, user_id, portal.acall)
+        answer, go_on = self._answers(stream, markdown, commands, user_id)
 
         async def respond(text: Any) -> OutputT:
             return await portal.acall(lambda: answer(text))
@@ -148,7 +157,7 @@ class Terminal(Running[OutputT]):
             return await portal.acall(lambda: go_on(output))
 
         def talk() -> None:
-            asyncio.run(chat(respond, proceed=proceed, prompt=user, exit_on=exit_on, first=input))
+            asyncio.run(_talk(respond, proceed, commands, user, exit_on, input))
 
         if in_event_loop():  # a notebook's
             worker = threading.Thread(target=talk, name="kern-chat")
@@ -157,8 +166,16 @@ class Terminal(Running[OutputT]):
         else:  # in this thread, where Ctrl-C arrives: it cancels an answer, and leaves at the prompt
             talk()
 
+    def _commands(
+        self,
+        session_id: str | None,
+        user_id: str | None,
+        call: Callable[[Callable[[], Awaitable[str]]], Awaitable[str]],
+    ) -> ChatCommands:
+        return ChatCommands(self, session_id, self.user_id if user_id is None else user_id, call)
+
     def _answers(
-        self, stream: bool | None, markdown: bool | None, session_id: str | None, user_id: str | None
+        self, stream: bool | None, markdown: bool | None, commands: ChatCommands, user_id: str | None
     ) -> tuple[_Answer[Any, OutputT], _Answer[OutputT, OutputT]]:
         """What answers a line of a chat, and what goes on with a run that was paused for the person."""
 
@@ -168,7 +185,7 @@ class Terminal(Running[OutputT]):
                 stream=stream,
                 markdown=markdown,
                 show_message=False,
-                session_id=session_id,
+                session_id=commands.session_id,
                 user_id=user_id,
             )
 
@@ -181,7 +198,9 @@ class Terminal(Running[OutputT]):
             )
             with open_view("", view_options, stream=streaming) as view:
                 if not streaming:
-                    return await _shown(view, lambda: self.acontinue_run(output), after=output)
+                    return await _shown(
+                        view, lambda observe: self._continued_observed(output, observe), after=output
+                    )
                 return await _streamed(
                     view,
                     lambda: self.acontinue_run(
@@ -196,15 +215,55 @@ class Terminal(Running[OutputT]):
         return False
 
 
+async def _awaited(function: Callable[[], Awaitable[str]]) -> str:
+    return await function()
+
+
+async def _talk(
+    respond: Callable[[Any], Awaitable[OutputT]],
+    proceed: Callable[[OutputT], Awaitable[OutputT]],
+    commands: ChatCommands,
+    user: str,
+    exit_on: Sequence[str],
+    first: Any,
+) -> None:
+    await chat(
+        respond,
+        proceed=proceed,
+        prompt=user,
+        exit_on=exit_on,
+        first=first,
+        commands=commands.table(),
+        past=await commands.last(),
+        history=history_file(),
+    )
+
+
 async def _shown(
-    view: View, start: Callable[[], Coroutine[Any, Any, OutputT]], *, after: OutputT | None = None
+    view: View,
+    start: Callable[[Callable[[Event], None]], Coroutine[Any, Any, OutputT]],
+    *,
+    after: OutputT | None = None,
 ) -> OutputT:
+    """A run whose text is shown at its end, and all else as it happens."""
+    failed: list[OSError] = []
+
+    def observe(event: Event) -> None:
+        if not failed:
+            try:
+                view.event(event)
+            except OSError as error:  # nobody reads any more: that is no fault of the run
+                failed.append(error)
+
     try:
-        output = await start()
+        output = await start(observe)
     except KernError as error:
         view.fail(error)
         raise
+    if failed:
+        raise failed[0]
     await own_threads.run(partial(view.finish, _rest(output, after)))
+    output.shown = True
     return output
 
 
@@ -224,6 +283,7 @@ async def _streamed(
     except KernError as error:
         view.fail(error)
         raise
+    output.shown = True
     ended: OutputT = output
     return ended
 

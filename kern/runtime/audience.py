@@ -55,7 +55,7 @@ class Audience:
         if skip_events is not None:
             self.recorded, record = _record(frozenset(skip_events))
             buffer = buffer or EventBuffer()
-            buffer.observers = (record,)
+            buffer.observers = (*buffer.observers, record)
         self._buffer = buffer
         self.hears_events: bool = self._listen is Listen.everything or bool(buffer and buffer.observers)
         """Somebody hears every event: the consumer or an observer."""
@@ -220,6 +220,8 @@ class Out:
             self._pieces.append(piece)
             if self._queue is not None:
                 self._queue.put(RunContentEvent(self._name, piece))
+            elif self.hears_events:
+                self.audience.put(RunContentEvent(self._name, piece))
 
     def _begin(self, piece: str) -> None:
         """The first pieces: blanks are held back until there is a text that they belong to."""
@@ -235,12 +237,15 @@ class Out:
         if self._queue is not None:
             self._shown = True
             self._queue.put(RunContentEvent(self._name, lead + text))
+        elif self.hears_events:
+            self.audience.put(RunContentEvent(self._name, lead + text))
 
     def text_ended(self, text: str) -> None:
         """The text of the turn is here as a whole: what no piece has brought is said now."""
         if not text.strip():
             return
-        if self._queue is None and self._above is None and not self._begun:  # nobody hears it come
+        unheard = self._queue is None and self._above is None and not self.hears_events
+        if unheard and not self._begun:
             if self.first_text_after is None:
                 self.first_text_after = time.perf_counter() - self.turn_began
             self._begun = self._in_turn = True

@@ -74,10 +74,11 @@ def test_demo_needs_no_key_and_no_network(tmp_path: Path, closed_port: int) -> N
     assert [state["edits"] for state in facts(done.stdout, "Before")] == [0, 6]
     assert [state["edits"] for state in facts(done.stdout, "After")] == [6, 8]
     assert "6 edits by 2 members at the same time; the state has counted 6." in done.stdout
-    assert done.stdout.count("\nGrocer Response") == done.stdout.count("\nHousekeeper Response") == 2
+    assert done.stdout.count("  → Grocer: ") == done.stdout.count("  → Housekeeper: ") == 2
+    assert done.stdout.count("\nGrocer (") == done.stdout.count("\nHousekeeper (") == 2
     (found,) = facts(done.stdout, "Found")
     assert sorted(found["shopping_list"]) == sorted(LEFT["shopping_list"])
-    assert re.search(r"On your list: (\w| |,)+\.\s*$", done.stdout)
+    assert re.search(r"On your list: (\w| |,)+\.\s+\d+\.\ds · \d+ tokens\s*$", done.stdout)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -173,7 +174,7 @@ def test_ctrl_c_ends_the_demo_quietly(tmp_path: Path) -> None:
         encoding="utf-8",
         timeout=20,
     )
-    terminal.expect("Message")
+    terminal.expect("Add flour")
     terminal.sendintr()
     terminal.expect(pexpect.EOF)
     terminal.close()
@@ -183,7 +184,7 @@ def test_ctrl_c_ends_the_demo_quietly(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_terminal_gets_panels_and_one_error(tmp_path: Path, closed_port: int) -> None:
+def test_a_terminal_gets_one_error(tmp_path: Path, closed_port: int) -> None:
     arguments = [*COMMAND[1:], "demo", "--base-url", f"http://127.0.0.1:{closed_port}/v1"]
     terminal = pexpect.spawn(
         COMMAND[0], arguments, env=environment(tmp_path, TERM="xterm"), encoding="utf-8", timeout=20
@@ -192,7 +193,7 @@ def test_a_terminal_gets_panels_and_one_error(tmp_path: Path, closed_port: int) 
     terminal.close()
     assert terminal.exitstatus == 1
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.before or "")
-    assert "━ Error ━" in shown
+    assert "Error:" in shown
     assert "kern: " not in shown
 
 

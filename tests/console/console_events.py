@@ -70,7 +70,8 @@ def end(source: EventSource) -> Iterator[BaseRunEvent]:
 
 def team_run(*answer: str, member_answer: str = "Bought.") -> Iterator[BaseRunEvent]:
     """A leader that delegates to a Buyer, who calls a tool, and then answers."""
-    delegation = call("delegate_task_to_member", member_id="buyer")
+    delegation = call("delegate_task_to_member", member_id="buyer", task="Buy it")
+    delegation.child_run_id = "run-Buyer"
     buyer = member("Buyer")
     yield RunStartedEvent(LEADER)
     yield from turn(LEADER)

@@ -82,7 +82,7 @@ def test_lines_are_answered_until_a_word_leaves(terminal: Terminal) -> None:
 
 
 def test_the_words_and_the_prompt_can_be_chosen() -> None:
-    terminal = Terminal(CODE, "{'prompt': 'Ann', 'exit_on': ['Stop'], 'emoji': ''}")
+    terminal = Terminal(CODE, "{'prompt': 'Ann', 'exit_on': ['Stop']}")
     terminal.child.expect("Ann: ")
     terminal.child.sendline("quit")
     terminal.child.expect_exact("echo: 'quit'")
@@ -103,7 +103,7 @@ def test_an_error_is_shown_once_and_the_chat_goes_on(terminal: Terminal) -> None
     ask(terminal, "hello", "echo: 'hello'")
     text = "\n".join(terminal.lines)
     assert text.count("seen already") == 1
-    assert text.count("━ Error ━") == 3
+    assert text.count("\nError:") == 3
 
 
 def test_the_loop_goes_on_while_the_person_thinks(terminal: Terminal) -> None:
@@ -201,3 +201,76 @@ def test_output_that_nobody_reads_ends_the_chat() -> None:
     )
     assert done.returncode == 1
     assert done.stderr.rstrip().endswith(b"BrokenPipeError")
+
+
+COMMANDS = """
+import asyncio
+from kern.console import chat
+
+async def respond(text):
+    print(f"echo: {text!r}", flush=True)
+
+async def state(rest):
+    return f"the state {rest}".strip()
+
+asyncio.run(chat(respond, commands={"state": state}, past="> before\\nand its answer"))
+"""
+
+
+def answered(text: str) -> list[str]:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS],
+        input=text,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=25,
+    )
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_the_past_is_shown_first_and_commands_are_obeyed() -> None:
+    assert answered("/state\n/state of things\n/exit\nnever\n") == [
+        "> before",
+        "and its answer",
+        "the state",
+        "the state of things",
+    ]
+
+
+def test_an_unknown_command_names_those_that_there_are_and_a_path_is_no_command() -> None:
+    lines = answered("/nope\n/usr/bin is a folder\n")
+    assert lines[2].startswith("There is no command /nope. There are: /state, /help, /exit")
+    assert lines[-1] == "echo: '/usr/bin is a folder'"
+
+
+def test_a_message_may_have_several_lines() -> None:
+    lines = answered('one \\\ntwo\n"""\na\n\n  /state\n"""\nlast \\\n')
+    assert lines[2:] == ["echo: 'one \\ntwo'", "echo: 'a\\n\\n  /state'", "echo: 'last'"]
+
+
+KEPT = """
+import asyncio, sys
+from pathlib import Path
+from kern.console import chat
+
+async def respond(text):
+    print(f"echo: {text!r}", flush=True)
+
+asyncio.run(chat(respond, history=Path(sys.argv[1])))
+"""
+
+
+def test_the_arrow_keys_bring_back_lines_of_an_earlier_chat(tmp_path: Path) -> None:
+    file = tmp_path / "state" / "chat"
+    for line, answer in (("hello", "'hello'"), ("\x10!", "'hello!'")):
+        terminal = Terminal(KEPT, str(file))
+        terminal.child.expect("User: ")
+        terminal.child.sendline(line)
+        terminal.child.expect_exact(f"echo: {answer}")
+        terminal.child.expect("User: ")
+        terminal.child.sendline("\x04" if line == "hello" else "exit")
+        terminal.run()
+    assert file.stat().st_mode & 0o777 == 0o600

@@ -27,6 +27,8 @@ from kern.run import (
     RunStartedEvent,
     RunStatus,
     SessionStateChangedEvent,
+    ToolCallCompletedEvent,
+    ToolCallStartedEvent,
 )
 from kern.run.requirement import RunRequirement
 from kern.testing import ScriptedModel, tool_call
@@ -67,13 +69,13 @@ def shown(
 def test_a_streamed_answer_is_written_once(capsys: pytest.CaptureFixture[str]) -> None:
     events = [RunStartedEvent(SOLO), *turn(SOLO, "Hel", "lo", " you"), *end(SOLO)]
     text = shown(capsys, events, agent_output("Hello you"), message="Hi")
-    assert text == "Message:\nHi\n\nResponse:\nHello you\n"
+    assert text == "> Hi\n\nSolo:\nHello you\n\n1.2s\n"
 
 
 async def test_text_is_written_as_it_comes(capsys: pytest.CaptureFixture[str]) -> None:
     with open_view("", ViewOptions(), stream=True) as view:
         feed(view, [RunStartedEvent(SOLO), *turn(SOLO, "Hel")])
-        assert capsys.readouterr().out == "Response:\nHel"
+        assert capsys.readouterr().out == "Solo:\nHel"
         view.event(RunContentEvent(SOLO, "lo"))
         assert capsys.readouterr().out == "lo"
 
@@ -85,9 +87,9 @@ def test_tool_calls_stand_between_the_turns(capsys: pytest.CaptureFixture[str]) 
         capsys, [*events, *turn(SOLO, "There", " is milk."), *end(SOLO)], agent_output("There is milk.")
     )
     assert text == (
-        "Response:\nLet me see.\n\n"
-        'Tool Calls:\n• look(where="shop") (0.2s)\n• pay(amount=3) (0.2s) failed: no money\n\n'
-        "Response:\nThere is milk.\n"
+        "Solo:\nLet me see.\n\n"
+        '    look(where="shop") (0.2s)\n  ✗ pay(amount=3) (0.2s) failed: no money\n\n'
+        "Solo:\nThere is milk.\n\n1.2s\n"
     )
 
 
@@ -96,51 +98,55 @@ def test_the_answer_of_a_run_of_several_turns_is_written_once(capsys: pytest.Cap
         """Look."""
         return "milk"
 
-    model = ScriptedModel([ModelResponse.of("Let me see.", tool_call("look")), "There is milk."])
-    Agent(model=model, tools=[look]).print_response("Milk?", stream=True, show_message=False)
-    text = re.sub(r"\(\d+\.\d+s\)", "(0.0s)", capsys.readouterr().out)
-    wanted = "Response:\nLet me see.\n\nTool Calls:\n• look() (0.0s)\n\nResponse:\nThere is milk.\n"
-    assert text == wanted
+    wanted = "Let me see.\n\n    look()\n\nThere is milk.\n\n0.0s"
+    for stream in (True, False):  # told in the same order
+        model = ScriptedModel([ModelResponse.of("Let me see.", tool_call("look")), "There is milk."])
+        Agent(model=model, tools=[look]).print_response("Milk?", stream=stream, show_message=False)
+        text = re.sub(r"\d+\.\d+s", "0.0s", capsys.readouterr().out)
+        assert text.strip().startswith(wanted)
 
 
 def test_members_are_shown_on_request_only(capsys: pytest.CaptureFixture[str]) -> None:
     events = list(team_run("All done."))
     text = shown(capsys, events, team_output("All done."))
-    assert "Bought" not in text
-    assert text.count("All done.") == 1
+    text = re.sub(r"\d+\.\d+s", "0.2s", text)
+    story = '  → Buyer: Buy it\n    Buyer: add_item(item="milk") (0.2s)\n'
+    assert text == f"{story}  ← Buyer: 0.2s\n\nShop:\nAll done.\n\n0.2s\n"
     text = shown(capsys, events, team_output("All done."), show_member_responses=True)
-    assert 'Buyer Tool Calls:\n• add_item(item="milk") (0.2s)\n' in text
-    assert "Bought.\n" in text
-    assert (
-        text.index("Buyer Response (") < text.index("Team Tool Calls:") < text.index("Response:\nAll done.")
-    )
+    text = re.sub(r"\d+\.\d+s", "0.2s", text)
+    assert text == f"\n{story}\nBuyer (0.2s):\nBought.\n\nShop:\nAll done.\n\n0.2s\n"
 
 
 def test_without_streaming_the_output_tells_all(capsys: pytest.CaptureFixture[str]) -> None:
     buyer = agent_output("Bought.", run_id="run-b", agent_name="Buyer", tools=[call("add_item", item="milk")])
-    output = team_output(
-        "All done.", member_responses=[buyer], tools=[call("delegate")], reasoning_content="Hm."
-    )
+    sent = call("delegate_task_to_member", member_id="buyer", task="Buy it")
+    sent.child_run_id = "run-b"
+    tools = [call("look"), sent]
+    output = team_output("All done.", member_responses=[buyer], tools=tools, reasoning_content="Hm.")
     text = shown(capsys, output=output, message="Buy milk", show_member_responses=True)
     assert text == (
-        "Message:\nBuy milk\n\n"
-        'Buyer Tool Calls:\n• add_item(item="milk") (0.2s)\n\n'
-        "Buyer Response (1.2s):\nBought.\n\n"
+        "> Buy milk\n\n"
+        "    look() (0.2s)\n"
+        "  → Buyer: Buy it\n"
+        '    Buyer: add_item(item="milk") (0.2s)\n\n'
+        "Buyer (1.2s):\nBought.\n\n"
         "Reasoning:\nHm.\n\n"
-        "Team Tool Calls:\n• delegate() (0.2s)\n\n"
-        "Response (1.2s):\nAll done.\n"
+        "Shop:\nAll done.\n\n"
+        "1.2s\n"
     )
     assert "Hm." not in shown(capsys, output=output, show_reasoning=False)
 
 
-def test_reasoning_is_streamed_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+def test_reasoning_is_shown_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     events = [
         ReasoningContentDeltaEvent(SOLO, "Hm, "),
         ReasoningContentDeltaEvent(SOLO, "milk."),
         *turn(SOLO, "Yes."),
     ]
-    assert shown(capsys, events, agent_output("Yes.")) == "Reasoning:\nHm, milk.\n\nResponse:\nYes.\n"
-    assert shown(capsys, events, agent_output("Yes."), show_reasoning=False) == "Response:\nYes.\n"
+    text = shown(capsys, events, agent_output("Yes."))
+    assert text == "Reasoning:\nHm, milk.\n\nSolo:\nYes.\n\n1.2s\n"
+    text = shown(capsys, events, agent_output("Yes."), show_reasoning=False)
+    assert text == "\nSolo:\nYes.\n\n1.2s\n"
 
 
 def test_a_retry_says_that_the_text_above_is_void(capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,49 +158,76 @@ def test_a_retry_says_that_the_text_above_is_void(capsys: pytest.CaptureFixture[
     ]
     text = shown(capsys, events, agent_output("Right."))
     assert text == (
-        "Response:\nWrong te\n[trying again, the text above is void: cut off]\n\nResponse:\nRight.\n"
+        "Solo:\nWrong te\n[trying again, the text above is void: cut off]\n\nSolo:\nRight.\n\n1.2s\n"
     )
     quiet = [ModelRetryEvent(SOLO, "429", 1, 0.5), *turn(SOLO, "Right."), *end(SOLO)]
-    assert shown(capsys, quiet, agent_output("Right.")) == "Response:\nRight.\n"
+    assert shown(capsys, quiet, agent_output("Right.")) == "\nSolo:\nRight.\n\n1.2s\n"
 
 
 def test_an_answer_that_a_hook_has_changed_is_shown_as_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, [*turn(SOLO, "secret"), *end(SOLO)], agent_output("[redacted]"))
-    assert text.endswith("[redacted]\n")
+    assert text.endswith("[redacted]\n\n1.2s\n")
 
 
 def test_structured_content_is_json_and_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"title": "Soup", "n": 2}
-    assert (
-        shown(capsys, output=agent_output(value)) == 'Response (1.2s):\n{\n  "title": "Soup",\n  "n": 2\n}\n'
-    )
+    text = shown(capsys, output=agent_output(value))
+    assert text == 'Solo:\n{\n  "title": "Soup",\n  "n": 2\n}\n\n1.2s\n'
     text = shown(
         capsys,
         [*turn(SOLO, '{"title":"Soup",', '"n":2}'), RunContentEvent(SOLO, value, "Recipe")],
         agent_output(value),
     )
-    assert text == 'Response:\n{"title":"Soup","n":2}\n'
+    assert text == '\nSolo:\n{"title":"Soup","n":2}\n\n1.2s\n'
 
 
 def test_what_is_not_for_a_person_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    events = [
-        SessionStateChangedEvent(SOLO, [{"op": "add", "path": "/x", "value": 1}]),
-        RunIntermediateContentEvent(SOLO, "raw"),
+    events = [RunIntermediateContentEvent(SOLO, "raw"), *turn(SOLO, "Yes.")]
+    assert shown(capsys, events, agent_output("Yes.")) == "Solo:\nYes.\n\n1.2s\n"
+
+
+def test_a_change_of_the_state_is_told_below_its_call(capsys: pytest.CaptureFixture[str]) -> None:
+    add = call("add", item="milk")
+    patch = [
+        {"op": "add", "path": "/items/0", "value": "milk"},
+        {"op": "replace", "path": "/n", "value": 2},
+        {"op": "remove", "path": "/old"},
+        {"op": "add", "path": "/new~1key", "value": {"a": 1}},
     ]
-    assert shown(capsys, [*events, *turn(SOLO, "Yes.")], agent_output("Yes.")) == "Response:\nYes.\n"
+    changed = SessionStateChangedEvent(
+        SOLO, patch, revision=1, tool="add", tool_call_id=add.tool_call_id, writer_run_id="run-0"
+    )
+    by_hook = SessionStateChangedEvent(
+        SOLO, [{"op": "replace", "path": "/n", "value": 3}], revision=2, agent_path=["Shop", "Buyer"]
+    )
+    events = [
+        RunStartedEvent(SOLO, session_state={"items": [], "n": 1, "old": 0}),
+        ToolCallStartedEvent(SOLO, add),
+        changed,
+        changed,  # each run that is alive tells of it
+        ToolCallCompletedEvent(SOLO, add),
+        by_hook,
+        *turn(SOLO, "Yes."),
+    ]
+    text = shown(capsys, events, agent_output("Yes."))
+    assert text.startswith(
+        '    add(item="milk") (0.2s)\n'
+        '      ± items + "milk", n 1 → 2, old removed, new/key = {"a": 1}\n'
+        "  ± Buyer: n 2 → 3\n\n"
+    )
 
 
 def test_each_ending_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     broken = [*turn(SOLO, "Half an"), RunErrorEvent(SOLO, "openai: it broke", "ModelServerError")]
     error = ModelServerError("it broke", status=500, provider="openai")
     text = shown(capsys, broken, error=error)
-    assert text == "Response:\nHalf an\n\nError:\nopenai: HTTP 500: it broke\n"
+    assert text == "Solo:\nHalf an\n\nError:\nopenai: HTTP 500: it broke\n"
     assert shown(capsys, broken).count("it broke") == 1
-    assert shown(capsys, error=KeyError("x")) == "Error:\nKeyError: 'x'\n"
+    assert shown(capsys, error=KeyError("x")) == "\nError:\nKeyError: 'x'\n"
 
     stopped = [*turn(SOLO, "Half an"), RunCancelledEvent(SOLO, "by the user")]
     text = shown(capsys, stopped, agent_output("Half an", status=RunStatus.cancelled, error="by the user"))
-    assert text == "Response:\nHalf an\n\nCancelled:\nby the user\n"
+    assert text == "\nSolo:\nHalf an\n\nCancelled:\nby the user\n\ncancelled · 1.2s\n"
 
     need = RunRequirement(
         kind="confirmation",
@@ -205,10 +238,11 @@ def test_each_ending_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
         tool_args={"to": "a\x1bb"},
     )
     output = agent_output(None, status=RunStatus.paused, requirements=[need])
-    text = 'Paused:\nThe run waits for a person.\n• to be confirmed: pay(to="a\\u001bb")\n'
-    assert shown(capsys, [*turn(SOLO), RunPausedEvent(SOLO, [need])], output) == text
+    text = '\nPaused:\nThe run waits for a person.\n• to be confirmed: pay(to="a\\u001bb")\n'
+    end_line = "\npaused · 1.2s\n"
+    assert shown(capsys, [*turn(SOLO), RunPausedEvent(SOLO, [need])], output) == text + end_line
     assert shown(capsys, [*turn(SOLO), RunPausedEvent(SOLO, [need])]) == text
-    assert shown(capsys, output=output) == text
+    assert shown(capsys, output=output) == text + end_line
 
 
 def test_a_failed_member_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,7 +252,7 @@ def test_a_failed_member_is_named(capsys: pytest.CaptureFixture[str]) -> None:
         *turn(LEADER, "Sorry."),
     ]
     text = shown(capsys, events, team_output("Sorry."), show_member_responses=True)
-    assert text == "Buyer Error:\nno shop\n\nResponse:\nSorry.\n"
+    assert text == "  ✗ Buyer: failed: no shop\n\nShop:\nSorry.\n\n1.2s\n"
 
 
 def test_no_control_character_and_no_escape_code_gets_out(capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,7 +281,7 @@ def test_an_ascii_stdout_gets_question_marks(monkeypatch: pytest.MonkeyPatch) ->
     with open_view("Grüße 😎", ViewOptions(), stream=True) as view:
         feed(view, turn(SOLO, "schön \ud800"))
         view.finish(agent_output("schön \ud800"))
-    assert raw.getvalue() == b"Message:\nGr??e ?\n\nResponse:\nsch?n ?\n"
+    assert raw.getvalue() == b"> Gr??e ?\n\nSolo:\nsch?n ?\n\n1.2s\n"
 
 
 def test_a_program_without_standard_output_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +326,7 @@ def test_a_pipe_gets_plain_text_with_and_without_rich(rich: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, rich], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "Message:\nHi\n\nResponse:\n**bold**\n"
+    assert done.stdout == "> Hi\n\nSolo:\n**bold**\n\n1.2s\n"
     assert done.stderr == ""
 
 

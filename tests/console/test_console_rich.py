@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import sys
 import threading
 from collections.abc import Iterable
@@ -62,20 +63,28 @@ def shown(
     return file.getvalue()
 
 
-def titles(text: str) -> list[str]:
-    """The panels' titles, without the times."""
-    lines = [line.strip("┏━┓ ") for line in text.splitlines() if line.startswith("┏")]
-    return [line.rsplit(" (", 1)[0] for line in lines]
+def told(text: str) -> list[str]:
+    """The lines, without the frame's borders and the times of this run of the test."""
+    lines = [line.strip("╭─╮╰╯│ ").strip() for line in text.splitlines()]
+    return [re.sub(r"\d+\.\ds", "0.0s", line) for line in lines if line]
 
 
-def test_a_team_run_is_shown_in_panels() -> None:
+def test_a_team_run_is_told_in_lines_and_its_answer_framed() -> None:
     text = shown(
         team_run("All ", "done."), team_output("All done."), message="Buy milk", show_member_responses=True
     )
-    assert titles(text) == ["Message", "Buyer Tool Calls", "Buyer Response", "Team Tool Calls", "Response"]
-    assert "━ Response (1.2s) ━" in text
-    assert '┃ • add_item(item="milk") (0.2s)' in text
-    assert text.count("All done.") == 1
+    assert told(text) == [
+        "> Buy milk",
+        "→ Buyer: Buy it",
+        'Buyer: add_item(item="milk") (0.0s)',
+        "Buyer (0.0s)",
+        "Bought.",
+        "Shop",
+        "All done.",
+        "0.0s",
+    ]
+    assert text.count("╭") == 1
+    assert "╭─ Shop ─" in text
     assert "\x1b" not in text
 
 
@@ -84,19 +93,30 @@ def test_a_members_time_is_that_of_its_events() -> None:
     events = [RunStartedEvent(LEADER), RunStartedEvent(buyer), *turn(buyer, "Bought."), *end(buyer)]
     for second, event in enumerate(events):
         event.created_at = 1_000_000.0 + second
-    assert "Buyer Response (4.0s)" in shown(events, team_output("Done."), show_member_responses=True)
+    assert "Buyer (4.0s)" in shown(events, team_output("Done."), show_member_responses=True)
 
 
 def test_members_are_shown_on_request_only() -> None:
     text = shown(team_run("All done."), team_output("All done."))
-    assert titles(text) == ["Team Tool Calls", "Response"]
+    assert told(text)[2:] == ["← Buyer: 0.0s", "Shop", "All done.", "0.0s"]
 
 
 def test_without_events_the_output_tells_all() -> None:
     buyer = agent_output("Bought.", run_id="run-b", agent_name="Buyer", tools=[call("add_item", item="milk")])
-    output = team_output("Done.", member_responses=[buyer], tools=[call("delegate")], reasoning_content="Hm.")
+    output = team_output("Done.", member_responses=[buyer], tools=[call("look")], reasoning_content="Hm.")
     text = shown(output=output, show_member_responses=True)
-    assert titles(text) == ["Buyer Tool Calls", "Buyer Response", "Reasoning", "Team Tool Calls", "Response"]
+    assert told(text) == [
+        "look() (0.0s)",
+        "→ Buyer",
+        'Buyer: add_item(item="milk") (0.0s)',
+        "Buyer (0.0s)",
+        "Bought.",
+        "Reasoning",
+        "Hm.",
+        "Shop",
+        "Done.",
+        "0.0s",
+    ]
 
 
 def test_reasoning_stands_before_the_text_that_follows_it() -> None:
@@ -104,7 +124,8 @@ def test_reasoning_stands_before_the_text_that_follows_it() -> None:
     later = [*turn(SOLO), ReasoningContentDeltaEvent(SOLO, "Again.")]
     events = [*turn(SOLO), *thought, *tool(SOLO, call("look")), *later, *turn(SOLO, "Yes."), *end(SOLO)]
     text = shown(events, agent_output("Yes.", reasoning_content="Think. More.Again."))
-    assert titles(text) == ["Reasoning", "Reasoning", "Tool Calls", "Response"]
+    lines = ["Reasoning", "Think. More.", "look() (0.0s)", "Reasoning", "Again.", "Solo", "Yes.", "0.0s"]
+    assert told(text) == lines
     assert text.count("Think. More.") == text.count("Again.") == 1
     assert "Think" not in shown(events, agent_output("Yes."), show_reasoning=False)
 
@@ -120,7 +141,7 @@ def test_text_is_no_rich_markup_and_no_emoji_code() -> None:
     out = shown(events, agent_output(text), message=text, width=100, show_member_responses=True)
     assert out.count(text) == 3
     assert '[red]f(a="[/red]")' in out
-    assert "[red]M Response" in out
+    assert "[red]M (" in out
     assert "[/x]" in shown(error=RuntimeError("[/x]"))
 
 
@@ -180,14 +201,11 @@ def test_structured_content_is_indented_json() -> None:
 def test_each_ending_is_told_once() -> None:
     broken = [*turn(SOLO, "Half an"), RunErrorEvent(SOLO, "it broke", "ModelServerError")]
     out = shown(broken, error=ModelServerError("it broke", status=500, provider="openai"))
-    assert titles(out) == ["Response", "Error"]
-    assert "Response (unfinished)" in out
-    assert out.count("it broke") == 1
-    assert titles(shown(broken)) == ["Response", "Error"]
+    assert told(out) == ["Solo (unfinished)", "Half an", "Error:", "openai: HTTP 500: it broke"]
+    assert told(shown(broken)) == ["Solo (unfinished)", "Half an", "Error:", "it broke"]
     stopped = [*turn(SOLO, "Half an"), RunCancelledEvent(SOLO, "by the user")]
     out = shown(stopped, agent_output("Half an", status=RunStatus.cancelled))
-    assert titles(out) == ["Response", "Cancelled"]
-    assert "by the user" in out
+    assert told(out)[2:] == ["Cancelled:", "by the user", "cancelled · 0.0s"]
 
 
 def test_a_retried_turn_is_shown_as_it_came_at_last() -> None:
@@ -222,8 +240,7 @@ def test_what_was_shown_of_an_interrupted_answer_stays() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         answer()
-    assert titles(file.getvalue()) == ["Buyer Response", "Response"]
-    assert file.getvalue().count("(unfinished)") == 2
+    assert told(file.getvalue()) == ["Buyer (unfinished)", "Looking", "Shop (unfinished)", "Half an answer"]
 
 
 def test_the_wrong_console_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,11 +303,16 @@ async def test_the_view_gives_back_stdout_and_its_thread() -> None:
         assert not painter.is_alive()
 
 
+def plain(name: str) -> str:
+    """Every member has the terminal's own color."""
+    return "default"
+
+
 def screen_text(
     progress: Progress, width: int, height: int, *, stream: bool = True, **options: Any
 ) -> list[str]:
     console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height)
-    lines = Screen(console, progress, ViewOptions(**options), stream=stream).lines()
+    lines = Screen(console, progress, ViewOptions(**options), plain, stream=stream).lines()
     return ["".join(segment.text for segment in line) for line in lines]
 
 
@@ -338,7 +360,7 @@ def test_the_live_region_shows_who_works() -> None:
 def test_the_live_region_shows_the_end_of_the_text() -> None:
     progress = progress_of(turn(SOLO, "\n".join(f"line {i}" for i in range(500))))
     lines = screen_text(progress, 40, 10)
-    assert [line.strip("┃ ") for line in lines[1:-1]] == [f"line {i}" for i in range(493, 500)]
+    assert [line.strip("│ ") for line in lines[1:-1]] == [f"line {i}" for i in range(493, 500)]
 
 
 def test_without_streaming_the_live_region_shows_who_works_and_no_text() -> None:
@@ -359,7 +381,7 @@ def test_a_repaint_renders_no_more_than_fits(monkeypatch: pytest.MonkeyPatch) ->
     )
     progress = progress_of(turn(SOLO, "A paragraph of text.\n\n" * 50_000))
     console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
-    screen = Screen(console, progress, ViewOptions(markdown=True), stream=True)
+    screen = Screen(console, progress, ViewOptions(markdown=True), plain, stream=True)
     screen.lines()
     screen.lines()
     assert len(rendered) <= 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pexpect
@@ -55,11 +56,11 @@ def test_after_a_streamed_answer_the_screen_holds_its_end(rows: int, columns: in
     screen = terminal.screen.display
     ends = [row for row, line in enumerate(screen) if "THE END" in line]
     assert len(ends) == 1
-    assert "┗" in screen[ends[0] + 1], "the answer's frame is closed below its last line"
+    assert "╰" in screen[ends[0] + 1], "the answer's frame is closed below its last line"
     # The answer is above the prompt: no hole of blank rows, unless it is shorter than the screen.
     assert blank_rows_below(terminal) == max(1, rows - len(terminal.lines))
     assert sum("Paragraph 1." in line for line in terminal.lines) == 1
-    assert [sum(corner in line for line in terminal.lines) for corner in "┏┗"] == [2, 2]
+    assert [sum(corner in line for line in terminal.lines) for corner in "╭╰"] == [1, 1]
     assert terminal.is_clean
 
 
@@ -73,8 +74,9 @@ def test_in_a_chat_each_answer_s_end_is_right_above_the_next_prompt(rows: int, c
     terminal.child.expect_exact("User: ")
     filled = [line.rstrip() for line in terminal.screen.display if line.strip()]
     assert filled[-1].endswith("User:")
-    assert filled[-2].startswith("┗")
-    assert "THE END" in filled[-3]
+    assert re.fullmatch(r"\d+\.\ds", filled[-2])
+    assert filled[-3].startswith("╰")
+    assert "THE END" in filled[-4]
     terminal.child.sendline("exit")
     assert terminal.run() == 0
 
@@ -97,6 +99,6 @@ def test_ctrl_c_leaves_no_stray_border(rows: int, columns: int, paragraphs: int)
     terminal.child.sendintr()
     assert terminal.run() == 0
     assert terminal.lines[-1] == "stopped"
-    assert [sum(corner in line for line in terminal.lines) for corner in "┏┗"] == [2, 2]
+    assert [sum(corner in line for line in terminal.lines) for corner in "╭╰"] == [1, 1]
     assert "unfinished" in "".join(terminal.lines)
     assert terminal.is_clean

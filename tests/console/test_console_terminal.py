@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.console.console_pty import Terminal
@@ -35,7 +37,9 @@ asyncio.run(main())
 
 
 def titles(lines: list[str]) -> list[str]:
-    return [line.strip("┏━┓ ").rsplit(" (", 1)[0] for line in lines if line.startswith("┏")]
+    """What stands at the beginning of a line or in a frame, without the times."""
+    starts = (line for line in lines if line.startswith(("╭", ">")) or re.fullmatch(r"\w+ \(.*\)", line))
+    return [line.strip("╭─╮ ").rsplit(" (", 1)[0] for line in starts]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +52,7 @@ def test_a_long_answer_stands_in_the_terminal_once(rows: int, columns: int, mode
     lines = terminal.lines
     text = "\n".join(lines)
     assert [text.count(f"Paragraph {i}:") for i in range(40)] == [1] * 40
-    assert titles(lines) == ["Message", "Buyer Tool Calls", "Buyer Response", "Team Tool Calls", "Response"]
+    assert titles(lines) == ["> Buy milk", "Buyer", "Shop"]
     assert lines[-1] == "after"
     assert terminal.is_clean
     assert not any(mark in text for mark in "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
@@ -92,7 +96,7 @@ print("after")
     lines = terminal.lines
     assert [line for line in lines if "printed" in line] == [f"printed {number}." for number in range(30)]
     assert lines.count("no newline") == 1
-    assert titles(lines) == ["Response"]
+    assert titles(lines) == ["Solo"]
     assert terminal.is_clean
 
 
@@ -139,7 +143,7 @@ with open_view("", options, stream=True) as view:
         "log-between.",
         "log-again.",
     ]
-    assert titles(lines) == [*(f"M{n} Response" for n in range(20)), "Response", "Response"]
+    assert titles(lines) == [*(f"M{n}" for n in range(20)), "Solo", "Solo"]
     assert terminal.is_clean
 
 
@@ -160,8 +164,8 @@ except BaseException as caught:
     terminal = Terminal(code)
     assert terminal.run() == 0
     assert terminal.lines[-1] == error.partition("(")[0].rpartition(".")[2]
-    assert any("Response (unfinished)" in line for line in terminal.lines)
-    assert any("┃ Half an answer" in line for line in terminal.lines)
+    assert any("Solo (unfinished)" in line for line in terminal.lines)
+    assert any("│ Half an answer" in line for line in terminal.lines)
     assert terminal.is_clean
 
 
@@ -184,7 +188,7 @@ except KeyboardInterrupt:
     terminal.child.sendintr()
     assert terminal.run() == 0
     assert terminal.lines[-1] == "interrupted"
-    assert any("Response (unfinished)" in line for line in terminal.lines)
+    assert any("Solo (unfinished)" in line for line in terminal.lines)
     assert terminal.is_clean
 
 
@@ -199,14 +203,14 @@ with open_view("Hi", ViewOptions(), stream=True) as view:
     )
     colored = Terminal(code)
     colored.run()
-    assert b"\x1b[36m" in colored.raw
+    assert b"\x1b[1;36m>" in colored.raw
     colorless = Terminal(code, NO_COLOR="1")
     colorless.run()
-    assert titles(colorless.lines) == ["Message", "Response"]
-    assert b"\x1b[36m" not in colorless.raw
+    assert titles(colorless.lines) == ["> Hi", "Solo"]
+    assert b"36m" not in colorless.raw
     dumb = Terminal(code, TERM="dumb")
     dumb.run()
-    assert dumb.raw == b"Message:\r\nHi\r\n\r\nResponse:\r\nHello\r\n"
+    assert dumb.raw == b"> Hi\r\n\r\nSolo:\r\nHello\r\n\r\n1.2s\r\n"
 
 
 def test_two_views_at_once_share_the_terminal() -> None:
@@ -227,7 +231,7 @@ asyncio.run(main())
     )
     terminal = Terminal(code, rows=10, columns=60)
     assert terminal.run() == 0
-    assert sorted(titles(terminal.lines)) == ["Message", "Message", "Response", "Response"]
+    assert sorted(titles(terminal.lines)) == ["> To first", "> To second", "Solo", "Solo"]
     assert "\n".join(terminal.lines).count("Paragraph 0:") == 2
     assert terminal.lines[-1] == "after"
     assert terminal.is_clean
@@ -250,6 +254,7 @@ with open_view("", ViewOptions(show_member_responses=True), stream=True) as view
     )
     terminal = Terminal(code, rows=10, columns=50)
     assert terminal.run() == 0
-    assert titles(terminal.lines) == [*(f"Member{i} Response" for i in range(30)), "Response"]
-    assert len(terminal.lines) == 31 * 3
+    assert titles(terminal.lines) == [*(f"Member{i}" for i in range(30)), "Shop"]
+    told = [line for line in terminal.lines if line.strip()]
+    assert len(told) == 30 + 30 * 2 + 3 + 1
     assert terminal.is_clean

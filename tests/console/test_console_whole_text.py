@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from kern import Agent
-from kern.console._panels import panel_of
+from kern.console._panels import rendered as section_rendered
 from kern.console._sections import Section
 from kern.testing import ScriptedModel, tool_call
 
@@ -22,7 +22,7 @@ from kern.testing import ScriptedModel, tool_call
 
 def rendered(text: str, width: int, form: Any = "markdown") -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(panel_of(Section("response", "Response", text, form)))
+    console.print(section_rendered(Section("answer", text, format=form), "default"))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -38,7 +38,11 @@ def test_the_cells_of_a_table_are_never_cut_whatever_their_script(width: int) ->
 
 
 def test_a_tool_call_without_a_space_in_it_is_not_cut() -> None:
-    assert "…" not in rendered(f"• 検索(query={'長い文章' * 40!r})", 40, "list")
+    console = Console(file=io.StringIO(), width=40, color_system=None)
+    console.print(section_rendered(Section("step", f"検索(query={'長い文章' * 40!r})", name="係"), "default"))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in shown
+    assert shown.count("文章") + shown.count("文\n") >= 35
 
 
 def test_html_is_shown_as_it_is_written() -> None:

@@ -1,0 +1,62 @@
+"""`cli_app`: the session's past, its state, other sessions."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from kern import Agent, RunContext
+from kern.db.sqlite import SqliteDb
+from kern.testing import ScriptedModel, tool_call
+
+
+def add(run_context: RunContext, item: str) -> str:
+    run_context.session_state["items"].append(item)
+    return "added"
+
+
+def chat(path: Path, session_id: str, lines: list[str], answers: list[object]) -> list[str]:
+    agent = Agent(
+        name="Keeper",
+        model=ScriptedModel(answers),
+        tools=[add],
+        session_state={"items": []},
+        db=SqliteDb(path / "chat.db"),
+    )
+    stdin, stdout = sys.stdin, sys.stdout
+    sys.stdin, sys.stdout = io.StringIO("\n".join([*lines, ""])), io.StringIO()
+    try:
+        agent.cli_app(session_id=session_id)
+        return sys.stdout.getvalue().splitlines()
+    finally:
+        sys.stdin, sys.stdout = stdin, stdout
+
+
+@pytest.mark.parametrize("again", ["/exit", "exit"])
+def test_a_chat_shows_its_past_and_its_state(tmp_path: Path, again: str) -> None:
+    chat(tmp_path, "one", ["add milk"], [tool_call("add", item="milk"), "It is on the list."])
+    lines = chat(tmp_path, "one", ["/state", again], [])
+    assert lines == ["> add milk", "It is on the list.", "{", '  "items": [', '    "milk"', "  ]", "}"]
+
+
+def test_it_lists_sessions_and_goes_on_with_another_one(tmp_path: Path) -> None:
+    chat(tmp_path, "one", ["first"], ["Hello one."])
+    lines = chat(tmp_path, "two", ["second", "/sessions", "/session one", "third", "/history"], ["2", "3"])
+    text = "\n".join(lines)
+    assert "* " in next(line for line in lines if line.endswith("  two"))
+    assert any(line.endswith("  one") and line.startswith("  ") for line in lines)
+    assert text.count("> first\nHello one.") == 2  # at the change, and in the history
+    assert text.endswith("> third\n3")
+
+
+async def test_a_notebook_shows_an_answer_once() -> None:
+    agent = Agent(model=ScriptedModel(["**Hi**", "**Hi**"]))
+    output = await agent.arun("x")
+    assert output._repr_markdown_().startswith("**Hi**\n\n*0.")
+    shown = await agent.aprint_response("x")
+    assert shown.shown
+    assert "Hi" not in shown._repr_markdown_()
+    assert output.to_dict().keys() == shown.to_dict().keys()
