@@ -77,7 +77,7 @@ class MissingExtraError(UsageError):
     """
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"the package {package!r} is not installed: pip install 'kern-agents[{extra}]'")
+        super().__init__(f"the package {package!r} is not installed; run pip install 'kern-agents[{extra}]'")
         self.package = package
         self.extra = extra
 
@@ -283,13 +283,13 @@ class SessionDeletedError(SessionError):
 
     def __init__(self, session_id: str) -> None:
         super().__init__(
-            f"session {session_id!r} was deleted while it was in use: this run or change is not saved; "
+            f"session {session_id!r} was deleted while it was in use, so this run or change was not saved; "
             "a new run with that session_id starts a new session"
         )
         self.session_id = session_id
 
 
-BUSY = "has a run already, and on_busy='reject'"
+BUSY = "is used by another run, and on_busy is 'reject'"
 
 
 class SessionBusyError(SessionError):

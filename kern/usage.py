@@ -186,7 +186,7 @@ class Metrics(Usage):
         """
         first, duration = data.get("time_to_first_token"), data.get("duration")
         if not all(isinstance(seconds, int | float | None) for seconds in (first, duration)):
-            raise ValueError(f"metrics: times are in seconds, not {first!r:.50} and {duration!r:.50}")
+            raise ValueError(f"metrics: times must be seconds, not {first!r:.50} and {duration!r:.50}")
         return cls(
             **_counts(data),
             cost=_cost(data),
@@ -202,7 +202,7 @@ def _counts(data: dict[str, Any]) -> dict[str, int]:
         counts["cache_read_tokens"] = data["cached_tokens"]
     for name, count in counts.items():
         if not isinstance(count, int) or count < 0:
-            raise ValueError(f"usage: {name} is a count, not {count!r:.100}")
+            raise ValueError(f"usage: {name} must be a count, not {count!r:.100}")
     return counts
 
 

@@ -19,19 +19,19 @@ from kern.runner.definition import Definition
 @pytest.mark.parametrize("name", KEYWORDS)
 def test_a_keyword_from_habit_says_what_to_write(name: str) -> None:
     assert name not in Definition.__dataclass_fields__
-    with pytest.raises(TypeError, match=f"Agent takes no keyword '{name}': ") as caught:
+    with pytest.raises(TypeError, match=f"Agent has no keyword '{name}': ") as caught:
         Agent(**{name: "x"})
     assert KEYWORDS[name] in str(caught.value)
 
 
 @pytest.mark.parametrize("make", [Agent, lambda **options: Team([], **options)], ids=["agent", "team"])
 def test_an_agent_and_a_team_say_it(make: Callable[..., object]) -> None:
-    with pytest.raises(TypeError, match=r"takes no keyword 'llm': write model="):
+    with pytest.raises(TypeError, match=r"has no keyword 'llm': write model="):
         make(llm="gpt-5")
 
 
 async def test_a_run_says_it() -> None:
-    with pytest.raises(TypeError, match="a run takes no keyword 'thread_id': write session_id="):
+    with pytest.raises(TypeError, match="a run has no keyword 'thread_id': write session_id="):
         await Agent().arun("x", thread_id="1")
 
 

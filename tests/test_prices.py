@@ -150,7 +150,7 @@ async def test_a_run_that_has_used_up_its_dollars_asks_no_more() -> None:
 
     async with ModelServer(lambda request: Answer(tool_calls=[tool_call("look")], usage=SPENT)) as server:
         agent = Agent(model=model(server, price=PRICE), tools=[look])
-        with pytest.raises(UsageLimitExceeded, match=r"the limit of 5.0 US dollars is used up") as caught:
+        with pytest.raises(UsageLimitExceeded, match=r"the limit of 5.0 US dollars is reached") as caught:
             await agent.arun("Go", usage_limits=UsageLimits(cost=5.0))
         assert len(server.requests) == 3
         assert caught.value.run_output.metrics.cost == 6.0

@@ -192,7 +192,7 @@ class FairSemaphore:
         """Hand the place to the first who waits, or free it."""
         with self._mutex:
             if self._free == self._places:
-                raise RuntimeError("release of a lock that nobody has")
+                raise RuntimeError("release of a lock that nobody holds")
             while self._queue:
                 ticket = self._queue.popleft()
                 if ticket.dead:

@@ -226,7 +226,9 @@ class ThreadPool:
             except RuntimeError as error:  # a limit of the system's; or the interpreter is about to end
                 if not self._in_place:
                     self._working.pop(place, None)
-                    raise ToolError(f"the system gives no thread for a sync function: {error}") from error
+                    raise ToolError(
+                        f"the operating system could not start a thread for a sync function: {error}"
+                    ) from error
                 job()
             return await future
         except BaseException:
@@ -251,9 +253,9 @@ class ThreadPool:
 
     def _no_thread(self) -> ToolError:
         return ToolError(
-            f"no thread is free for a sync function: {self._at_work()} are at work, of at most "
-            f"{self.most}, and do not end. Give what they wait for a timeout, such as an HTTP client's; "
-            "or allow more with kern.limit_threads(...)"
+            f"no thread is free for a sync function: all {self._at_work()} running ones are "
+            f"blocked, and at most {self.most} are allowed. Set a timeout on what they wait for, "
+            "such as an HTTP client, or allow more threads with kern.limit_threads(...)"
         )
 
     def _watch(self) -> None:
@@ -338,5 +340,5 @@ def limit_threads(most: int) -> None:
         UsageError: It is less than 128, which may work at once in any case.
     """
     if most < 128:
-        raise UsageError(f"limit_threads takes a number from 128 on, not {most!r}")
+        raise UsageError(f"limit_threads takes a number of at least 128, not {most!r}")
     threads.most = most

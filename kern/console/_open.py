@@ -47,7 +47,7 @@ def open_view(message: str, options: ViewOptions, *, stream: bool, console: Any 
     from kern.console._rich import RichView
 
     if not isinstance(console, Console):
-        raise UsageError(f"console takes a rich.console.Console, not {type(console).__name__}")
+        raise UsageError(f"console must be a rich.console.Console, not {type(console).__name__}")
     return RichView(message, options, stream=stream, console=console)
 
 

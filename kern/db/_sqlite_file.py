@@ -96,8 +96,9 @@ class SqliteFile:
             except (Busy, LockTimeout) as error:
                 if loop.time() >= deadline:
                     raise StoreBusyError(
-                        f"{self.path}: the database is busy: other writers have had it for {wait:g} s; "
-                        "end the program that holds it, or wait longer with SqliteDb(busy_timeout=...)"
+                        f"{self.path}: the database is busy: other writers have held it for "
+                        f"{wait:g} s; end the program that holds it, or wait longer with "
+                        "SqliteDb(busy_timeout=...)"
                     ) from error
                 await asyncio.sleep(_PAUSE)
             finally:

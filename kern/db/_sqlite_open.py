@@ -132,12 +132,11 @@ class OpenFile:
             _last_seen[self.path] = _content(self.path)
         if busy:
             raise StoreError(
-                f"{self.path}: the write-ahead log was deleted while the database was in use, and cannot be "
-                "saved into the file while others read it; close the other programs, and try again"
+                f"{self.path}: the write-ahead log was deleted while the database was in use, and "
+                "its content cannot be saved while other programs read the file; close them and "
+                "try again"
             )
-        log.error(
-            "%s: its write-ahead log was deleted while it was in use; what it held was saved", self.path
-        )
+        log.error("%s: its write-ahead log was deleted while it was in use; its content was saved", self.path)
 
     def _give_up(self) -> NoReturn:
         """Let the connection go without the checkpoint that SQLite makes when the last one is closed.
@@ -156,7 +155,7 @@ class OpenFile:
             self._close()
             raise StoreError(told)
         # Python 3.11 can neither close it without the checkpoint, nor open the file beside it.
-        self._beyond_help = StoreError(f"{told}; this process has to be started anew to use the file")
+        self._beyond_help = StoreError(f"{told}; restart this process to use the file")
         kept = self.raw
         threading.Thread(target=lambda: threading.Event().wait() and kept, daemon=True).start()
         raise self._beyond_help
@@ -196,7 +195,7 @@ def make_private(path: Path) -> None:
     """
     _make_folder(path.parent)
     if path.is_dir():
-        raise IsADirectoryError("it is a folder: db_file names a file in it")
+        raise IsADirectoryError("it is a folder; db_file must name a file")
     # One that is there is never opened here: to close it would give up the locks that this process has on it.
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -210,7 +209,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700)
     except FileExistsError:
         if not folder.is_dir():  # else somebody was faster
-            raise NotADirectoryError(f"{folder} is a file, and no folder: choose another db_file") from None
+            raise NotADirectoryError(f"{folder} is a file, not a folder; choose another db_file") from None
 
 
 def _inode(path: Path | str) -> Inode:

@@ -328,7 +328,7 @@ class Queries:
                 continue
             session_id, generation = known
             if session_id != run.session_id:
-                raise StoreError(f"run id {run.run_id!r} is taken by a run of another session")
+                raise StoreError(f"run_id {run.run_id!r} belongs to a run of another session")
             if index == 0:
                 repeated = generation >= run.generation
         return repeated

@@ -81,8 +81,9 @@ class InMemoryDb(Db):
 
     def __reduce__(self) -> NoReturn:
         raise UsageError(
-            "an InMemoryDb is of one process and cannot be pickled: give what goes to another process no db, "
-            "or one that both can open, such as SqliteDb('agents.db')"
+            "an InMemoryDb belongs to one process and cannot be pickled: for an agent that runs "
+            "in another process, use no db, or one that both processes can open, such as "
+            "SqliteDb('agents.db')"
         )
 
     @property
@@ -283,7 +284,7 @@ class InMemoryDb(Db):
         for run in commit.runs:
             known = self._runs.get(run.run_id)
             if known is not None and known.session_id != run.session_id:
-                raise StoreError(f"run id {run.run_id!r} is taken by a run of another session")
+                raise StoreError(f"run_id {run.run_id!r} belongs to a run of another session")
         first = self._runs.get(commit.runs[0].run_id) if commit.runs else None
         return first is not None and first.generation >= commit.runs[0].generation
 

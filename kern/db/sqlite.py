@@ -61,9 +61,11 @@ class SqliteDb(Db):
         busy_timeout: float = 30.0,
     ) -> None:
         if (db_file is None) == (db_url is None):
-            raise UsageError("SqliteDb takes db_file or db_url, one of them: SqliteDb('tmp/agents.db')")
+            raise UsageError(
+                "SqliteDb needs db_file or db_url, and only one of them: SqliteDb('tmp/agents.db')"
+            )
         if re.fullmatch(r"(?!sqlite_)[A-Za-z_][A-Za-z0-9_]*", session_table) is None:
-            raise UsageError(f"session_table takes letters, digits and _, not {session_table!r}")
+            raise UsageError(f"session_table may contain letters, digits and _ only, not {session_table!r}")
         self._path = _real_path(_path_of(db_url or "") if db_file is None else db_file)
         self._table = session_table
         self._busy_timeout = busy_timeout
@@ -228,7 +230,7 @@ def _path_of(url: str) -> str:
     """The path in an SQLite URL, by SQLAlchemy's convention: three slashes, then the path."""
     match = re.fullmatch(r"sqlite(?:\+\w+)?://(?P<host>[^/]*)(?:/(?P<path>[^?]*))?(?P<query>\?.*)?", url)
     if match is None:
-        raise UsageError(f"db_url {url!r} is no SQLite URL; write 'sqlite:///tmp/agents.db'")
+        raise UsageError(f"db_url {url!r} is not an SQLite URL; write 'sqlite:///tmp/agents.db'")
     if match["host"]:
         raise UsageError(
             f"db_url {url!r} names a host; with three slashes, 'sqlite:///tmp/agents.db', a file"
@@ -242,13 +244,13 @@ def _real_path(given: object) -> Path:
     """The path, absolute and free of symbolic links: what two objects on one file have in common."""
     path = os.fspath(given) if isinstance(given, str | os.PathLike) else given
     if not isinstance(path, str):
-        raise UsageError(f"db_file is a path, a str or a pathlib.Path, not {given!r}")
+        raise UsageError(f"db_file must be a path (str or pathlib.Path), not {given!r}")
     try:
         unusable = b"\0" in os.fsencode(path)
     except UnicodeEncodeError:
         unusable = True
     if unusable:
-        raise UsageError(f"no file can have the name {path!r}; give db_file another one")
+        raise UsageError(f"{path!r} is not a valid file name; choose another db_file")
     if path in ("", ":memory:"):
         raise UsageError(f"SqliteDb needs a file, not {path!r}; to keep sessions in memory, use InMemoryDb()")
     return Path(os.path.realpath(os.path.expanduser(path)))

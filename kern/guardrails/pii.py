@@ -75,7 +75,9 @@ class PIIDetectionGuardrail(BaseGuardrail):
             try:
                 self._kinds[name] = (re.compile(pattern), _always)
             except re.error as error:
-                raise UsageError(f"custom_patterns: {name} is no regular expression: {error}") from error
+                raise UsageError(
+                    f"custom_patterns: {name} is not a valid regular expression: {error}"
+                ) from error
 
     def __call__(self, run_input: RunInput, run_output: AnyRunOutput | None = None) -> None:
         """Check the input, or the output once there is one."""
@@ -99,7 +101,7 @@ class PIIDetectionGuardrail(BaseGuardrail):
         if not found:
             return
         if not self.mask_pii:
-            raise InputCheckError(f"the input holds personal data: {', '.join(found)}")
+            raise InputCheckError(f"the input contains personal data: {', '.join(found)}")
         for at, (text, _) in enumerate(results):
             if run_input.messages[at].content:
                 run_input.messages[at] = replace(run_input.messages[at], content=text)
@@ -110,9 +112,11 @@ class PIIDetectionGuardrail(BaseGuardrail):
         if not found:
             return
         if not self.mask_pii:
-            raise OutputCheckError(f"the output holds personal data: {', '.join(found)}")
+            raise OutputCheckError(f"the output contains personal data: {', '.join(found)}")
         if not isinstance(output.content, str):
-            raise OutputCheckError(f"structured output cannot be masked; it holds: {', '.join(found)}")
+            raise OutputCheckError(
+                f"the structured output contains personal data and cannot be masked: {', '.join(found)}"
+            )
         output.content = text
 
 

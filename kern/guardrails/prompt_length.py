@@ -16,7 +16,7 @@ class PromptLengthGuardrail(BaseGuardrail):
 
     def __init__(self, max_length: int) -> None:
         if max_length <= 0:
-            raise UsageError(f"max_length is in characters and above 0, not {max_length}")
+            raise UsageError(f"max_length must be a number of characters above 0, not {max_length}")
         self.max_length = max_length
 
     def __call__(self, run_input: RunInput) -> None:

@@ -61,7 +61,7 @@ class _PlainState:
 
     def assign(self, value: Any) -> None:
         if value is None:
-            raise TypeError("session_state takes a dict, not None; to empty it, assign {}")
+            raise TypeError("session_state must be a dict, not None; to empty it, assign {}")
         self.value = value
 
     def snapshot(self) -> Any:

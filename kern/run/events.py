@@ -465,7 +465,7 @@ def event_from_dict(data: Mapping[str, Any]) -> Event:
     name = str(data.get("event", ""))
     kind = name.removeprefix("Team")
     if kind not in _CLASSES:
-        raise UsageError(f"no event of Kern's: {name!r}")
+        raise UsageError(f"{name!r} is not the name of a Kern event")
     cls = _CLASSES[kind]
     source = {key: data[key] for key in _SOURCE_FIELDS if key in data}
     source["path"] = tuple(source.get("path", ()))

@@ -136,8 +136,9 @@ class RunRequirement:
         """
         if other.confirmed is not False and self._as_json(other.tool_args) != self._as_json(self.tool_args):
             raise UsageError(
-                f"{self.tool_name}: the requirement's tool_args were changed, and the call is made with what "
-                "the model chose: reject it with a note that says what they should be, and it calls again"
+                f"{self.tool_name}: tool_args of the requirement were changed, but the call is "
+                "made with the arguments that the model chose. To have others used, reject it "
+                "with a note that names them"
             )
         if other.confirmed is False:
             self.reject(other.note)
@@ -152,12 +153,12 @@ class RunRequirement:
         try:
             plain: dict[str, Any] = from_json(json_bytes(values))
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"{self.tool_name}: values that cannot be written as JSON: {error}") from None
+            raise UsageError(f"{self.tool_name}: the values cannot be written as JSON: {error}") from None
         return plain
 
     def _expect(self, kind: Need, verb: str) -> None:
         if self.kind != kind:
-            raise UsageError(f"{self.tool_name} waits for {self.kind}; {verb}() does not apply")
+            raise UsageError(f"{self.tool_name} waits for {self.kind}, so {verb}() does not apply to it")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without what is not set."""
@@ -172,7 +173,7 @@ class RunRequirement:
         """
         check_types(cls.__name__, data, _TYPES)
         if data["kind"] not in get_args(Need):
-            raise ValueError(f"{cls.__name__}: kind is one of {', '.join(get_args(Need))}")
+            raise ValueError(f"{cls.__name__}: kind must be one of {', '.join(get_args(Need))}")
         return cls(**data)
 
 

@@ -31,11 +31,11 @@ def check_keywords(what: str, given: Iterable[str], known: Collection[str]) -> N
     for name in given:
         if name not in known:
             if (instead := KEYWORDS.get(name)) is not None:
-                raise TypeError(f"{what} takes no keyword {name!r}: {instead}")
+                raise TypeError(f"{what} has no keyword {name!r}: {instead}")
             close = difflib.get_close_matches(name, known, 1)
-            there = f"there are: {', '.join(known)}" if len(known) < _MANY else f"see help({what})"
+            there = f"it takes: {', '.join(known)}" if len(known) < _MANY else f"see help({what})"
             hint = f"did you mean {close[0]!r}?" if close else there
-            raise TypeError(f"{what} takes no keyword {name!r}; {hint}")
+            raise TypeError(f"{what} has no keyword {name!r}; {hint}")
 
 
 _MANY = 30  # keywords, which nobody reads in an error
@@ -73,9 +73,9 @@ def check_run(given: Mapping[str, Any]) -> None:
             _RUN_CHECKS[name](name, value)
     on_duplicate = given.get("on_duplicate", "raise")
     if on_duplicate not in _ON_DUPLICATE:
-        raise UsageError(f"on_duplicate is one of {', '.join(_ON_DUPLICATE)}, not {on_duplicate!r}")
+        raise UsageError(f"on_duplicate must be one of {', '.join(_ON_DUPLICATE)}, not {on_duplicate!r}")
     if on_duplicate != "raise" and given.get("run_id") is None:
-        raise UsageError(f"on_duplicate={on_duplicate!r} needs a run_id of your own")
+        raise UsageError(f"on_duplicate={on_duplicate!r} has no effect without a run_id: pass one")
 
 
 def needs_stream(stream_events: bool | None, yield_run_output: bool) -> None:
@@ -85,7 +85,7 @@ def needs_stream(stream_events: bool | None, yield_run_output: bool) -> None:
         UsageError: It is.
     """
     if stream_events or yield_run_output:
-        raise UsageError("stream_events and yield_run_output need stream=True")
+        raise UsageError("stream_events and yield_run_output have no effect without stream=True")
 
 
 def check_definition(definition: Any) -> None:
@@ -101,7 +101,7 @@ def check_definition(definition: Any) -> None:
             if given is not None:
                 check(name, given)
     if definition.db is not None and not isinstance(definition.db, Db):
-        raise UsageError(f"db takes a database, such as SqliteDb('agents.db'), not {definition.db!r}")
+        raise UsageError(f"db must be a database such as SqliteDb('agents.db'), not {definition.db!r}")
     kinds = tuple(map(type, _kinds_of(definition)))
     if kinds not in _seen_kinds:
         _check_kinds(definition)
@@ -113,19 +113,21 @@ def check_definition(definition: Any) -> None:
             check_count(name, given)
     role = definition.system_message_role
     if role not in ROLES:
-        raise UsageError(f"system_message_role is one of {', '.join(ROLES)}, not {role!r}")
+        raise UsageError(f"system_message_role must be one of {', '.join(ROLES)}, not {role!r}")
     check_tool_choice(definition.tool_choice)
     if unknown := [str(name) for name in definition.events_to_skip if name not in _EVENTS]:
         near = difflib.get_close_matches(unknown[0], _EVENTS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ", such as 'RunContent'"
-        raise UsageError(f"events_to_skip takes names of events, not {unknown[0]!r}{hint}")
+        hint = f"; did you mean {near[0]!r}?" if near else "; event names look like 'RunContent'"
+        raise UsageError(f"events_to_skip: no event is named {unknown[0]!r}{hint}")
     for model in definition.fallback_models or ():
         if not isinstance(model, str | Model):
-            raise UsageError(f"fallback_models takes a list of Models or 'provider:id's, not {model!r} in it")
+            raise UsageError(
+                f"fallback_models must hold Models or 'provider:id' strings; {model!r} is neither"
+            )
     _check_texts(definition)
     added = definition.additional_input
     if added and not all(isinstance(item, str | Message) for item in added):
-        raise UsageError("additional_input takes a list of str and Message")
+        raise UsageError("additional_input must be a list of str and Message objects")
 
 
 def _check_texts(definition: Any) -> None:
@@ -133,10 +135,10 @@ def _check_texts(definition: Any) -> None:
     if not (told is None or isinstance(told, str) or callable(told)) and not (
         isinstance(told, Sequence) and all(isinstance(line, str) for line in told)
     ):
-        raise UsageError(f"instructions takes a str, a list of str, or a function, not {told!r}")
+        raise UsageError(f"instructions must be a str, a list of str, or a function, not {told!r}")
     own = definition.system_message
     if not (own is None or isinstance(own, str | Message) or callable(own)):
-        raise UsageError(f"system_message takes a str, a Message, or a function, not {own!r}")
+        raise UsageError(f"system_message must be a str, a Message, or a function, not {own!r}")
     if definition.timezone_identifier is not None:
         timezone_of(definition.timezone_identifier)
 
@@ -150,10 +152,8 @@ def timezone_of(identifier: str) -> tzinfo:
     try:
         return ZoneInfo(identifier)
     except (ZoneInfoNotFoundError, ValueError, TypeError) as error:
-        hint = (
-            "; on Windows, which has none of its own, install the package tzdata" if os.name == "nt" else ""
-        )
-        raise UsageError(f"timezone_identifier: no timezone {identifier!r} is known here{hint}") from error
+        hint = "; Windows ships no timezones: install the package tzdata" if os.name == "nt" else ""
+        raise UsageError(f"timezone_identifier: this system has no timezone {identifier!r}{hint}") from error
 
 
 def _check_kinds(definition: Any) -> None:
@@ -161,7 +161,7 @@ def _check_kinds(definition: Any) -> None:
         if given is not None and (
             not isinstance(given, kinds) or (kinds is _LIST and isinstance(given, str))
         ):
-            raise UsageError(f"{name} takes {wanted}, not {given!r}")
+            raise UsageError(f"{name} must be {wanted}, not {given!r}")
 
 
 _EVENTS = frozenset(str(event) for event in (*RunEvent, *TeamRunEvent))
@@ -184,7 +184,7 @@ def check_tool_choice(given: Any) -> str | dict[str, Any] | None:
         known = {"type", "function"} if "function" in given else {"type", "name"}
         if isinstance(name, str) and name and given.keys() <= known:
             return {"name": name}
-    raise UsageError(f"tool_choice is 'auto', 'none', 'required' or {{'name': ...}}, not {given!r}")
+    raise UsageError(f"tool_choice must be 'auto', 'none', 'required' or {{'name': ...}}, not {given!r}")
 
 
 def check_count(name: str, given: Any) -> None:
@@ -194,7 +194,7 @@ def check_count(name: str, given: Any) -> None:
         UsageError: It is neither.
     """
     if given is not None and not (isinstance(given, (int, float)) and given >= 0):
-        raise UsageError(f"{name} is a number, 0 or more, not {given!r}")
+        raise UsageError(f"{name} must be a number, 0 or more, not {given!r}")
 
 
 def check_seconds(name: str, given: Any) -> None:
@@ -204,7 +204,7 @@ def check_seconds(name: str, given: Any) -> None:
         UsageError: It is neither.
     """
     if given is not None and not (isinstance(given, (int, float)) and given > 0):
-        raise UsageError(f"{name} is a number of seconds above 0, not {given!r}")
+        raise UsageError(f"{name} must be a number of seconds above 0, not {given!r}")
 
 
 def check_page(limit: Any, before: Any, key: type) -> None:
@@ -214,10 +214,10 @@ def check_page(limit: Any, before: Any, key: type) -> None:
         UsageError: It cannot.
     """
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-        raise UsageError(f"limit is a whole number, 1 or more, not {limit!r}")
+        raise UsageError(f"limit must be a whole number, 1 or more, not {limit!r}")
     if before is not None and (not isinstance(before, key) or isinstance(before, bool)):
         what = "the position of the last session" if key is int else "the run_id of the last run"
-        raise UsageError(f"before takes {what} of the page before, not {before!r}")
+        raise UsageError(f"before must be {what} of the previous page, not {before!r}")
 
 
 def check_id(name: str, value: Any) -> None:
@@ -229,33 +229,35 @@ def check_id(name: str, value: Any) -> None:
     if value is None:
         return
     if not isinstance(value, str):
-        raise UsageError(f"{name} is a str, not {type(value).__name__}")
+        raise UsageError(f"{name} must be a str, not {type(value).__name__}")
     if not value and name != "user_id":  # "" is a user too, who owns nothing of anybody else's
-        raise UsageError(f"{name} is empty; leave it out, or pass None, where there is none")
+        raise UsageError(f"{name} is an empty string; leave it out or pass None instead")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"{name} holds half a surrogate pair, which no database can store") from None
+        raise UsageError(
+            f"{name}={value!r} holds half of a surrogate pair, which no database can store"
+        ) from None
 
 
 def _check_dependencies(name: str, given: Any) -> None:
     if not isinstance(given, Mapping):
-        raise UsageError(f"{name} takes a dict, not {type(given).__name__}")
+        raise UsageError(f"{name} must be a dict, not {type(given).__name__}")
 
 
 def _check_metadata(name: str, given: Any) -> None:
     if not isinstance(given, Mapping):
-        raise UsageError(f"{name} takes a dict, not {type(given).__name__}")
+        raise UsageError(f"{name} must be a dict, not {type(given).__name__}")
     try:
         to_json(dict(given))
     except ValueError as error:
-        raise UsageError(f"{name} is kept with the run, as JSON: {error}") from error
+        raise UsageError(f"{name} is stored with the run and must be JSON: {error}") from error
 
 
 def _check_media(name: str, given: Any) -> None:
     kind = MEDIA[name]
     if not isinstance(given, Sequence) or not all(isinstance(item, kind) for item in given):
-        raise UsageError(f"{name} takes a list of {kind.__name__}(url=... | content=... | filepath=...)")
+        raise UsageError(f"{name} must be a list of {kind.__name__}(url=... | content=... | filepath=...)")
 
 
 _OWN_CHECKS: Mapping[str, Callable[[str, Any], None]] = {

@@ -185,19 +185,20 @@ def check_state_type(
             of itself.
     """
     if definition in above:
-        raise UsageError(f"members: {definition!r} contains itself")
+        raise UsageError(f"members: {definition!r} is a member of itself, directly or through another team")
     own = state_type_of(definition.session_state)
     if isinstance(own, ModelStateType) and not own.covers(state_type):
         raise UsageError(
-            f"{definition!r} has session_state={own.model.__name__}, and is a member of a team that has not; "
-            f"a session has one state: give the team session_state={own.model.__name__}, or the member none"
+            f"{definition!r} declares session_state={own.model.__name__}, but its team does not, "
+            f"and they share one state: give the team session_state={own.model.__name__}, or "
+            "remove it from the member"
         )
     if isinstance(state_type, ModelStateType):
         for key in definition._state_keys():
             if not state_type.takes(key):
                 raise UsageError(
-                    f"{definition!r} keeps its {key} in the session state: give {state_type.model.__name__} "
-                    f"a field `{key}: dict[str, Any] = {{}}`"
+                    f"{definition!r} keeps its {key} in the session state: add the field `{key}: "
+                    f"dict[str, Any] = {{}}` to {state_type.model.__name__}"
                 )
     for member in definition._known_members().values():
         check_state_type(member, state_type, (*above, definition))

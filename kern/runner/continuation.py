@@ -43,7 +43,7 @@ class Continuation:
         for answer in self.requirements or ():
             if not isinstance(answer, RunRequirement):
                 raise UsageError(
-                    f"requirements holds {answer!r}, and takes RunRequirement objects; of JSON: "
+                    f"requirements must hold RunRequirement objects, not {answer!r}; make one from JSON with "
                     "RunRequirement.from_dict(...)"
                 )
 
@@ -64,7 +64,9 @@ async def continuation(
     db = database_of(definition)
     row = await db.load_run(run_id)
     if row is None:
-        raise UsageError(f"no run {run_id!r} is stored here; a run is continued with the db it was made with")
+        raise UsageError(
+            f"no run {run_id!r} is stored in this db; continue a run with the db that it was started with"
+        )
     user_id = call.user_id
     if user_id is None and run_response is not None:
         user_id = run_response.user_id

@@ -204,9 +204,9 @@ class Definition:
         self._own_session = None
         self._own_id = self.id or (slug(self.name) if self.name else "") or self._session_of_its_own()[:8]
         if self.on_busy not in _ON_BUSY:
-            raise UsageError(f"on_busy is one of {', '.join(_ON_BUSY)}, not {self.on_busy!r}")
+            raise UsageError(f"on_busy must be one of {', '.join(_ON_BUSY)}, not {self.on_busy!r}")
         if self.debug_level not in (1, 2):
-            raise UsageError(f"debug_level is 1 or 2, not {self.debug_level!r}")
+            raise UsageError(f"debug_level must be 1 or 2, not {self.debug_level!r}")
         for name in self.merge or ():
             policy_path(name)
         initial_state(self.session_state)

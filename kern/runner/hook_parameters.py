@@ -31,10 +31,13 @@ def check_hooks(parameter: str, hooks: Sequence[Callable[..., Any]], offered: Ma
         UsageError: Something is not such a function.
     """
     if callable(hooks):
-        raise UsageError(f"{parameter} takes a list of functions, not a function alone")
+        raise UsageError(f"{parameter} must be a list of functions, not a single function: {parameter}=[...]")
     for hook in hooks:
         if not callable(hook):
-            raise UsageError(f"{parameter}: a hook is a function, not {hook!r}")
+            raise UsageError(f"{parameter}: a hook must be a function, not {hook!r}")
         if signature_of(hook).kind not in ("sync", "async"):
-            raise UsageError(f"{parameter}: {describe(hook)} is a generator; let it return")
+            raise UsageError(
+                f"{parameter}: {describe(hook)} is a generator, and a hook must return its value "
+                "instead of yielding it"
+            )
         call_kwargs(hook, offered)

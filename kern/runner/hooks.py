@@ -99,7 +99,7 @@ async def _call(run: Run, hook: Hook, name: str, offered: dict[str, Any]) -> Non
         error = only_error(raised)
         if isinstance(error, CheckError):
             raise error from error.__cause__
-        raise HookError(f"the hook {name}: {error_text(error)}", hook=name) from raised
+        raise HookError(f"the hook {name} raised {error_text(error)}", hook=name) from raised
 
 
 def _name(hook: Hook) -> str:

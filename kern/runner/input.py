@@ -43,7 +43,7 @@ def run_input(input: Input, schema: type[pydantic.BaseModel] | None, options: Ru
     if media:
         messages[-1] = replace(last, **media)
     if not any(message.content or any(getattr(message, name) for name in MEDIA) for message in messages):
-        raise UsageError("the input is empty; give the model something to answer")
+        raise UsageError("the input is empty; pass a text, or messages")
     return RunInput(value=value, messages=messages)
 
 
@@ -81,7 +81,9 @@ def as_text(input: Any) -> str:
         if input and not isinstance(input, Mapping) and all(isinstance(item, str) for item in input):
             return "\n".join(input)
         return json.dumps(as_json(input), ensure_ascii=False) if input else ""
-    raise UsageError(f"input takes str, list, dict, Message or BaseModel, not {type(input).__name__}")
+    raise UsageError(
+        f"input must be a str, list, dict, Message or pydantic model, not {type(input).__name__}"
+    )
 
 
 def as_json(input: Input) -> Any:

@@ -28,7 +28,7 @@ def checked_input(schema: type[pydantic.BaseModel] | None, given: Input) -> Inpu
     if schema is None or isinstance(given, schema):
         return given
     if isinstance(given, pydantic.BaseModel):
-        raise UsageError(f"the input is a {type(given).__name__}, and input_schema is {schema.__name__}")
+        raise UsageError(f"the input is a {type(given).__name__}, but input_schema is {schema.__name__}")
     try:
         if isinstance(given, str):
             return schema.model_validate_json(given)
@@ -39,10 +39,10 @@ def checked_input(schema: type[pydantic.BaseModel] | None, given: Input) -> Inpu
             f"/{'/'.join(map(str, detail['loc']))}: {detail['msg']}"
             for detail in error.errors(include_url=False)
         ]
-        raise InputCheckError(f"the input is no {schema.__name__}: {'; '.join(lines)}") from error
+        raise InputCheckError(f"the input is not a valid {schema.__name__}: {'; '.join(lines)}") from error
     raise UsageError(
-        f"with an input_schema the input is a dict, JSON text or a {schema.__name__}, "
-        f"not {type(given).__name__}"
+        f"with input_schema={schema.__name__} the input must be a dict, JSON text or a "
+        f"{schema.__name__}, not {type(given).__name__}"
     )
 
 
@@ -60,7 +60,7 @@ def check_input_schema(schema: object) -> None:
         UsageError: It is not.
     """
     if not (isinstance(schema, type) and issubclass(schema, pydantic.BaseModel)):
-        raise UsageError(f"input_schema takes a pydantic model class, not {schema!r}")
+        raise UsageError(f"input_schema must be a pydantic model class, not {schema!r}")
     answer_schema(schema)
 
 
@@ -70,4 +70,4 @@ async def _check_task(schema: AnswerSchema, run: Run) -> None:
     try:
         schema.read(run.input.input_content)
     except BadAnswer as error:
-        raise InputCheckError(f"the task has to be JSON, a {schema.name}. {error}") from error
+        raise InputCheckError(f"the task must be JSON that fits {schema.name}. {error}") from error

@@ -48,7 +48,10 @@ def with_output(spec: RunnerSpec, definition: Definition, options: RunOptions) -
     schema = None if declared is None or declared is str else answer_schema(declared)
     writer, parser = _model(definition.output_model), _model(definition.parser_model)
     if parser is not None and schema is None:
-        raise UsageError(f"{definition!r}: parser_model needs an output_schema to parse for")
+        raise UsageError(
+            f"{definition!r}: parser_model has nothing to do without an output_schema: give one, "
+            "or leave parser_model out"
+        )
     if schema is not None:
         spec = replace(
             spec, structured=True, typed=schema.validate, after=(partial(_coerce_answer, schema), *spec.after)
@@ -90,7 +93,7 @@ def _structured(spec: RunnerSpec, schema: AnswerSchema, way: Way) -> RunnerSpec:
     if way == "words":
         return replace(spec, prompt=_with_rules(spec.prompt, schema.in_words()))
     if ANSWER_TOOL in spec.tools:
-        raise UsageError(f"{spec.title}: a tool may not be named {ANSWER_TOOL!r}, which output_schema adds")
+        raise UsageError(f"{spec.title}: output_schema adds a tool named {ANSWER_TOOL!r}: rename yours")
     return replace(
         spec,
         tools={**spec.tools, ANSWER_TOOL: AnswerTool(schema)},

@@ -132,7 +132,9 @@ class Prompt:
         elif isinstance(given, Sequence) and all(isinstance(line, str) for line in given):
             lines = list(given)
         else:
-            raise UsageError(f"instructions are a str or a list of str, not {type(given).__name__}")
+            raise UsageError(
+                f"the instructions function must return a str or a list of str, not {type(given).__name__}"
+            )
         lines = [line if final else texts.fill(line) for line in lines if line]
         body = lines[0] if len(lines) == 1 else "\n".join(f"- {line}" for line in lines)
         return f"<instructions>\n{body}\n</instructions>" if self.definition.use_instruction_tags else body
@@ -178,7 +180,7 @@ class _Texts:
         if isinstance(text, Chunks):
             text = result_of(text).text
         if not isinstance(text, str):
-            raise UsageError(f"{what} is a str, not {type(text).__name__}")
+            raise UsageError(f"{what} must be a str, not {type(text).__name__}")
         return text if callable(given) else self.fill(text)
 
     def fill(self, text: str) -> str:
@@ -208,7 +210,7 @@ async def call_for_run(run: Run, function: Any, what: str) -> Any:
         error = only_error(raised)
         if isinstance(error, KernError | AgentSignal):
             raise error from error.__cause__
-        raise HookError(f"{what} {label}: {error_text(error)}", hook=label) from raised
+        raise HookError(f"{what} {label} raised {error_text(error)}", hook=label) from raised
 
 
 def _history(definition: Definition) -> History:

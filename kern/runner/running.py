@@ -220,10 +220,13 @@ class Running(Definition, Generic[OutputT]):
         check_keywords("continue_run", options, Continuation.__dataclass_fields__)
         call = Continuation(**options)
         if not isinstance(run_response, RunOutput | TeamRunOutput | None):
-            raise UsageError(f"continue_run takes a run's output first, not {run_response!r}; or run_id=...")
+            raise UsageError(
+                f"continue_run takes the output of the paused run first, not {run_response!r}; to "
+                "name the run, pass run_id=..."
+            )
         run_id = call.run_id or (run_response.run_id if run_response is not None else None)
         if run_id is None:
-            raise UsageError("continue_run takes the paused run's output, or its run_id")
+            raise UsageError("continue_run needs the output of the paused run, or run_id=...")
         answers = call.requirements
         if answers is None:
             answers = run_response.requirements if run_response is not None else ()

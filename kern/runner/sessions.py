@@ -109,7 +109,9 @@ class SessionAccess(Definition):
             session_id=session_id, user_id=user_id, status=wanted, limit=limit, before=before
         )
         if before is not None and not rows and await db.load_run(before) is None:
-            raise UsageError(f"list_runs cannot go on before run {before!r}: it is not stored any more")
+            raise UsageError(
+                f"list_runs: before={before!r} is not stored any more; start again from the first page"
+            )
         return await load_outputs(db, rows)
 
     async def aget_run_output(self, run_id: str, *, user_id: str | None = None) -> Output | None:
@@ -199,7 +201,7 @@ class SessionAccess(Definition):
             RunConflictError: A run of the user is going on; nothing is deleted.
         """
         if user_id is None:
-            raise UsageError("delete_user takes the id of a user, not None")
+            raise UsageError("delete_user needs a user_id, not None")
         check_id("user_id", user_id)
         return await delete_user(database_of(self), user_id, cancel=cancel)
 
@@ -318,4 +320,4 @@ def _status(status: RunStatus | str | None) -> str | None:
         return RunStatus(status).value
     except ValueError:
         known = ", ".join(repr(known.value) for known in RunStatus)
-        raise UsageError(f"list_runs: status {status!r} is unknown; there are {known}") from None
+        raise UsageError(f"list_runs: status {status!r} does not exist; the statuses are: {known}") from None

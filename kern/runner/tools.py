@@ -80,7 +80,7 @@ def check_names(names: Container[str], taken: Mapping[str, str]) -> None:
     """
     for name in taken:
         if name in names:
-            raise UsageError(f"tools: {name!r} is the name of the tool that {taken[name]} adds; rename yours")
+            raise UsageError(f"tools: {taken[name]} adds a tool named {name!r}; rename yours")
 
 
 def _differ(one: Any, other: Any) -> bool:

@@ -151,7 +151,7 @@ class ActiveRuns:
         with self._mutex:
             if active.loop in self._closed and not nested:
                 raise ShutdownError(
-                    "kern.shutdown() is at work: no new run begins on this event loop until it has returned"
+                    "kern.shutdown() is in progress: no new run can start on this event loop until it returns"
                 )
             users = self._runs.setdefault(active.key, {})
             other = users.get(active.request.user_id)
@@ -228,7 +228,7 @@ class ActiveRuns:
         try:
             await _look(db, runs)
         except StoreError as error:
-            log.warning("could not ask for requests to cancel: %s", error)
+            log.warning("could not look for cancel requests of other processes: %s", error)
 
 
 def _cancel_top_level(bearing: Sequence[ActiveRun], user_id: str | None) -> CancelResult:

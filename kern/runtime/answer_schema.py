@@ -213,8 +213,8 @@ def _form_of_union(declared: Any) -> AnswerSchema:
 def _adapted(declared: Any, name: str) -> tuple[pydantic.TypeAdapter[Any], Schema]:
     if not _is_type(declared):
         raise UsageError(
-            "output_schema takes a type, such as a pydantic model class, or a JSON schema as a dict, "
-            f"not {declared!r}"
+            "output_schema must be a type, such as a pydantic model class, or a JSON schema as a "
+            f"dict, not {declared!r}"
         )
     try:
         adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(declared)
@@ -261,10 +261,14 @@ def _unwrapped(declared: Mapping[str, Any]) -> tuple[str, Schema]:
     if declared.get("type") == "json_schema":
         inner = declared.get("json_schema", declared)
         if not isinstance(inner, Mapping) or not isinstance(inner.get("schema"), Mapping):
-            raise UsageError("output_schema: a 'json_schema' holds the JSON schema under 'schema'")
+            raise UsageError(
+                "output_schema: a dict of type 'json_schema' must hold the JSON schema under 'schema'"
+            )
         return str(inner.get("name", "answer")), dict(inner["schema"])
     if not declared.keys() & {"type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"}:
-        raise UsageError("output_schema: this dict is no JSON schema; it needs 'type' and 'properties'")
+        raise UsageError(
+            "output_schema: the dict is not a JSON schema of an object; it needs 'type' and 'properties'"
+        )
     return re.sub(r"[^\w-]", "_", str(declared.get("title", "answer"))), dict(declared)
 
 

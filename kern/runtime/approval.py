@@ -69,7 +69,7 @@ def check_input(function: Function, call: ToolCall, requirement: RunRequirement)
     else:
         return
     raise UserInputError(
-        f"{function.name}: what was put in does not fit: {'; '.join(lines)}",
+        f"{function.name}: the user input does not fit the parameters: {'; '.join(lines)}",
         tool_call_id=call.id,
         fields=fields,
     )

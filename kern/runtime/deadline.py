@@ -48,7 +48,9 @@ class Deadline:
         except TimeoutError as error:
             if not timeout.expired():
                 raise
-            raise RunDeadlineExceeded(f"the run took longer than {self._seconds:g} s") from error
+            raise RunDeadlineExceeded(
+                f"the run took longer than its timeout of {self._seconds:g} s"
+            ) from error
 
 
 NO_DEADLINE: Final = Deadline(None)

@@ -29,7 +29,7 @@ async def delete_session(session: LiveSession, *, cancel: bool) -> bool:
         await _end(_runs(db, session_id=session_id))
     if session.busy:
         raise RunConflictError(
-            f"session {session_id!r} has a run that goes on; cancel it first, or delete with cancel=True"
+            f"session {session_id!r} has a run in progress; cancel it first, or delete with cancel=True"
         )
     session.forget()  # who comes from now on finds what is stored then; who has it learns it
     return await db.delete_session(session_id)
@@ -48,7 +48,7 @@ async def delete_user(db: Db, user_id: str, *, cancel: bool) -> int:
         await _end(_runs(db, user_id=user_id))
     if going_on := _runs(db, user_id=user_id):
         raise RunConflictError(
-            f"user {user_id!r} has runs that go on ({_names(going_on)}); cancel them first, or delete with "
+            f"user {user_id!r} has runs in progress ({_names(going_on)}); cancel them first, or delete with "
             "cancel=True"
         )
     for session in live_sessions.of_user(db, user_id):
@@ -77,8 +77,8 @@ async def _end(runs: Sequence[ActiveRun]) -> None:
     """
     if own := [run for run in runs if inside_of(run)]:
         raise RunConflictError(
-            f"run {own[0].request.run_id!r} deletes what it belongs to, and would wait for its own end; "
-            "delete after the run"
+            f"run {own[0].request.run_id!r} cannot delete its own session or user: the deletion "
+            "would wait for the run to end; delete after the run"
         )
     for run in runs:
         run.cancel_token.stop()
@@ -87,8 +87,8 @@ async def _end(runs: Sequence[ActiveRun]) -> None:
         await asyncio.wait(ends, timeout=CANCEL_SECONDS)
     if left := [run for run in runs if run.alive]:
         raise RunConflictError(
-            f"run {_names(left)} has not ended {CANCEL_SECONDS:g} s after it was cancelled: a tool or a "
-            "model swallows the cancellation; nothing is deleted"
+            f"run {_names(left)} had not ended {CANCEL_SECONDS:g} s after it was cancelled: a "
+            "tool or a model swallows the cancellation; nothing was deleted"
         )
 
 

@@ -39,19 +39,26 @@ async def wait_for(other: ActiveRun, request: RunRequest, deadline: Deadline) ->
     """
     run_id, theirs = request.run_id, other.request
     if theirs.session_id != request.session_id:
-        raise RunConflictError(f"run id {run_id!r} is taken by a run of another session")
+        raise RunConflictError(
+            f"run_id {run_id!r} belongs to a run of another session; choose another run_id"
+        )
     if request.resume is not None:
         raise RunConflictError(f"run {run_id!r} is being continued already")
     if request.on_duplicate != "return":
-        raise RunConflictError(f"run {run_id!r} goes on already; on_duplicate='return' waits for its output")
+        raise RunConflictError(
+            f"run {run_id!r} is already in progress; with on_duplicate='return' this call would "
+            "wait for its output"
+        )
     if inside_of(other):
-        raise RunConflictError(f"run {run_id!r} would wait for itself: it is asked for inside of that run")
+        raise RunConflictError(
+            f"run {run_id!r} would wait for itself: a tool or hook of that run asks for it"
+        )
     done = asyncio.wrap_future(other.done.future)
     async with deadline.inside():
         while other.alive:
             if not other.loop.is_running():
                 raise SessionBusyError(
-                    request.session_id, f"has run {run_id!r} going on in an event loop that stands still"
+                    request.session_id, f"has run {run_id!r} in progress on an event loop that is not running"
                 )
             await asyncio.wait([done], timeout=_LOOP_SECONDS)
 
@@ -66,8 +73,10 @@ class EarlierAttempt(NamedTuple):
 def in_another_process(request: RunRequest) -> SessionError:
     """The error for a run that goes on elsewhere, where nobody here can wait for it."""
     if request.on_duplicate == "return":
-        return SessionBusyError(request.session_id, f"has run {request.run_id!r} going on in another process")
-    return RunConflictError(f"run {request.run_id!r} goes on already, in another process")
+        return SessionBusyError(
+            request.session_id, f"has run {request.run_id!r} in progress in another process"
+        )
+    return RunConflictError(f"run {request.run_id!r} is already in progress, in another process")
 
 
 async def earlier_attempt(request: RunRequest, row: RunRow | None) -> EarlierAttempt | None:
@@ -84,25 +93,33 @@ async def earlier_attempt(request: RunRequest, row: RunRow | None) -> EarlierAtt
     if row is None:
         return None
     if row.session_id != request.session_id:
-        raise RunConflictError(f"run id {row.run_id!r} is taken by a run of another session")
+        raise RunConflictError(
+            f"run_id {row.run_id!r} belongs to a run of another session; choose another run_id"
+        )
     if row.parent_run_id is not None:
-        raise RunConflictError(f"run id {row.run_id!r} is taken by a member's run")
+        raise RunConflictError(
+            f"run_id {row.run_id!r} belongs to a run of a team member; choose another run_id"
+        )
     if row.status == RunStatus.paused.value:
-        raise RunConflictError(f"run {row.run_id!r} waits for a person: go on with it by continue_run")
+        raise RunConflictError(
+            f"run {row.run_id!r} is paused and waits for a person: continue it with continue_run"
+        )
     if request.on_duplicate == "raise":
         raise RunConflictError(
-            f"run {row.run_id!r} is stored already, with status {row.status}: take another run_id, or "
-            "on_duplicate='return' for its output"
+            f"run_id {row.run_id!r} is already stored, with status {row.status}: choose another "
+            "run_id, or pass on_duplicate='return' to get its output"
         )
     output = await load_output(request.db, row)
     if isinstance(output, TeamRunOutput) != request.spec.is_team:
         kind = "a team's" if isinstance(output, TeamRunOutput) else "an agent's"
-        raise RunConflictError(f"run id {row.run_id!r} is taken by {kind} run, of {row.runner_id!r}")
+        raise RunConflictError(
+            f"run_id {row.run_id!r} belongs to {kind} run, of {row.runner_id!r}; choose another run_id"
+        )
     if request.on_duplicate == "return":
         raise RunStored(output)
     if row.status not in _FAILED:
         raise RunConflictError(
-            f"run {row.run_id!r} has ended with status {row.status}: only one that failed or was cancelled "
-            "is tried again"
+            f"run {row.run_id!r} has ended with status {row.status}; on_duplicate='retry_failed' repeats "
+            "only a run that failed or was cancelled"
         )
     return EarlierAttempt(output, row.generation)

@@ -82,10 +82,13 @@ class _Hooked:
 
     def __init__(self, name: str, hook: Hook) -> None:
         if not callable(hook):
-            raise UsageError(f"the tool {name}: a hook is a function, not {hook!r}")
+            raise UsageError(f"the tool {name}: a hook must be a function, not {hook!r}")
         kind = signature_of(hook).kind
         if kind not in ("sync", "async"):
-            raise UsageError(f"the tool {name}: the hook {describe(hook)} is a generator; let it return")
+            raise UsageError(
+                f"the tool {name}: the hook {describe(hook)} is a generator, and a hook must "
+                "return its value instead of yielding it"
+            )
         self.is_async = kind == "async"
         self.takes_context = context_parameter(hook) is not None
         self._name = name
@@ -209,7 +212,10 @@ class Chain(FunctionCall):
         first, given = self._links[0], dict(arguments)
         value = await self.carry_out(lambda: first(self, self._next(0), given), is_async=first.is_async)
         if self._lost:
-            raise ToolError("a hook gave up a function that still runs in its thread: what it did is undone")
+            raise ToolError(
+                "a hook stopped waiting for function_call while the function still ran in its "
+                "thread: its changes to the session state are undone"
+            )
         return value
 
     def _next(self, index: int) -> Next:
@@ -237,7 +243,7 @@ class Chain(FunctionCall):
     def _one_call(self, index: int) -> Iterator[None]:
         """Round one use of a `function_call`: what fails leaves no trace in the state."""
         if index in self._busy:
-            raise UsageError("a hook calls function_call a second time while the first is going on")
+            raise UsageError("a hook called function_call again before the first call had returned")
         self._busy.add(index)
         call = self.state
         before = snapshot(call) if call is not None and call.touched else None
@@ -294,12 +300,16 @@ class Chain(FunctionCall):
         call = self.state
         if call is not None and not call.touched and call.has_state():  # it would wait for its own block
             raise UsageError(
-                "a hook calls function_call inside of a run_context.transaction(), which has the session "
-                "state: close it before, or use run_context.session_state"
+                "a hook calls function_call inside `with run_context.transaction()`, and so "
+                "holds the session state that the function needs: end the transaction before the "
+                "call, or use run_context.session_state"
             )
         with self._mutex:
             if self._given_up:
-                raise UsageError("the call was cancelled or has timed out; its thread cannot go on")
+                raise UsageError(
+                    "the tool call was cancelled or timed out, so its thread cannot call "
+                    "function_call any more"
+                )
             future = asyncio.run_coroutine_threadsafe(self._for_thread(start), self._loop)
             self._futures.add(future)
         try:

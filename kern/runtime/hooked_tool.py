@@ -115,8 +115,8 @@ class _Inner(Link):
         name = site.call.name
         if chain.has_state and isinstance(self._tool, DelegatingTool):
             raise UsageError(
-                f"a hook has the session state while it calls {name}, whose members wait for it: write "
-                "`with run_context.transaction() as state:` before or after function_call, or read "
+                f"a hook holds the session state while it calls {name}, whose members need it: "
+                "end `with run_context.transaction() as state:` before function_call, or read "
                 "run_context.snapshot()"
             )
         if self.outcome is not None:  # a hook that tries again

@@ -116,7 +116,7 @@ class Lease:
         try:
             await self._db.release_lease(self._name, self._owner)
         except StoreError as error:
-            log.warning("%s: the lease was not given back: %s", self._what, error)
+            log.warning("%s: the lease could not be released: %s", self._what, error)
 
     async def released(self) -> None:
         """Give it back at the end of the run, which no cancellation and no slow database holds up."""
@@ -163,7 +163,7 @@ class Lease:
             pause = self._pause
             try:
                 if not await self._renewed():
-                    self._lose("another run has taken it over")
+                    self._lose("another run took it over")
             except StoreError as error:
                 log.warning("%s: the lease was not renewed: %s", self._what, error)
                 pause = min(RETRY_SECONDS, self._pause)
@@ -171,7 +171,7 @@ class Lease:
                     self._lose(f"it could not be renewed: {error}")
 
     def _lose(self, why: str) -> None:
-        self._lost = SessionError(f"this run has lost {self._what}: {why}")
+        self._lost = SessionError(f"this run lost its exclusive use of {self._what}: {why}")
         if self._guarded is not None:
             self._guarded.cancel()
 

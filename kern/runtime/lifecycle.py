@@ -68,7 +68,7 @@ async def _active(request: RunRequest, buffer: EventBuffer | None, listen: Liste
     deadline = NO_DEADLINE if request.timeout is None else Deadline(request.timeout)
     active, caller = ActiveRun(request), current_started_runs()
     if caller is not None and not caller.add(active):
-        raise asyncio.CancelledError("the call that starts this run has been cut short")
+        raise asyncio.CancelledError("the call that starts this run was cancelled or timed out")
     try:
         while (other := active_runs.enter(active, nested=caller is not None)) is not None:
             await wait_for(other, request, deadline)
@@ -209,7 +209,7 @@ async def _look_before_pause(active: ActiveRun) -> None:
     try:
         await active.look()
     except StoreError as error:  # whoever continues the run looks again
-        log.warning("could not ask for requests to cancel: %s", error)
+        log.warning("could not look for cancel requests of other processes: %s", error)
 
 
 async def _drive_guarded(run: Run, leases: Sequence[Lease], deadline: Deadline) -> None:
@@ -240,7 +240,7 @@ def _note(run: Run, error: BaseException) -> None:
 
 def _unsaved(run: Run, error: BaseException, failure: BaseException | None) -> BaseException:
     """What to raise for a run whose end is not in the database."""
-    log.error("the end of run %s is not saved: %s", run.run_id, message_of(error))
+    log.error("the result of run %s was not saved: %s", run.run_id, message_of(error))
     if run.output.session_state is None:
         run.output.session_state = run.tree.state()
     if isinstance(failure, asyncio.CancelledError):
@@ -299,8 +299,8 @@ async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | 
         if not commit.done():
             commit.add_done_callback(_log_late_end)
             late = StoreError(
-                f"the end of the run was not committed within {COMMIT_SECONDS:g} s; the database is still at "
-                "work, so that it may be saved later"
+                f"the result of the run was not committed within {COMMIT_SECONDS:g} s; the "
+                "database is still working on it, so it may be saved later"
             )
             raise _unsaved(tree.top, late, cancelled)
         if not commit.cancelled():

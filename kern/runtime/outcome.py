@@ -120,7 +120,7 @@ class Start:
         try:
             self._begun = self._open.pop()
         except IndexError:
-            raise ToolError("the run ended before the call began") from None
+            raise ToolError("the run ended before this call began") from None
 
     def prevent(self) -> bool:
         """It has not begun, and cannot any more."""

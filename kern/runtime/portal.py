@@ -67,8 +67,9 @@ class Portal:
         """
         if self.running_here:
             raise UsageError(
-                "a sync method was called from async code that itself runs inside of one; await the async "
-                "method instead (arun, aprint_response, aget_session_state, ...)"
+                "a sync method such as run() was called from async code that runs inside another "
+                "sync method; await the async method instead (arun, aprint_response, "
+                "aget_session_state, ...)"
             )
         job = _Job(function)
         with thread_place_released(), ExitStack() as given_up:

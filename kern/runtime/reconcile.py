@@ -118,11 +118,13 @@ def change_of(row: ChangeRow) -> Change:
     try:
         path, patch = from_json(row.agent_path), from_json(row.patch)
         if not all(isinstance(name, str) for name in path) or not all(map(_is_operation, patch)):
-            raise ValueError("agent_path is a list of names, patch one of operations with their values")
+            raise ValueError(
+                "agent_path must be a list of names, and patch a list of operations with their values"
+            )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StoreError(
-            f"change {row.revision} of session {row.session_id!r} cannot be read, it is damaged or of a "
-            f"newer version: {error}"
+            f"change {row.revision} of session {row.session_id!r} cannot be read; it is damaged, "
+            f"or a newer version of Kern wrote it: {error}"
         ) from error
     return Change(
         row.revision, patch, Author(row.run_id, tuple(path), row.tool, row.tool_call_id), row.created_at

@@ -100,9 +100,7 @@ async def restore(tree: RunTree, spec: RunnerSpec) -> Run:
     if row is None or row.session_id != request.session_id:
         raise UsageError(f"no run {request.run_id!r} is stored in session {request.session_id!r}")
     if row.status != RunStatus.paused.value:
-        raise RunConflictError(
-            f"run {request.run_id!r} does not wait for anybody: its status is {row.status}"
-        )
+        raise RunConflictError(f"run {request.run_id!r} is not paused: its status is {row.status}")
     pause = Pause.from_row(row)
     _check_runner(spec, row, pause.output)
     answers = _answers(request.resume.requirements)
@@ -112,7 +110,9 @@ async def restore(tree: RunTree, spec: RunnerSpec) -> Run:
     await _restore(run, row, pause, answers)
     if answers:
         unknown = ", ".join(answer.tool_name for answer in answers.values())
-        raise UsageError(f"run {request.run_id!r} does not wait for an answer to: {unknown}")
+        raise UsageError(
+            f"run {request.run_id!r} has no open requirement {unknown}: answer the requirements of its output"
+        )
     return run
 
 
@@ -127,7 +127,7 @@ def _answers(given: Sequence[RunRequirement]) -> dict[str, RunRequirement]:
         other = answers.setdefault(answer.id, answer)
         if _said(other) != _said(answer):
             raise UsageError(
-                f"{answer.tool_name}: two different answers to one requirement ({answer.id}); give one"
+                f"{answer.tool_name}: requirement {answer.id} is answered twice, differently; give one answer"
             )
     return answers
 
@@ -139,13 +139,14 @@ def _said(answer: RunRequirement) -> tuple[object, ...]:
 def _check_runner(spec: RunnerSpec, row: RunRow, output: AnyRunOutput) -> None:
     if row.parent_run_id is not None:
         raise UsageError(
-            f"run {row.run_id!r} is a member's; continue the run that it is part of "
+            f"run {row.run_id!r} is the run of a team member; continue the team's run instead "
             f"(its parent is {row.parent_run_id!r})"
         )
     if isinstance(output, TeamRunOutput) != spec.is_team:
         kind = "a team's" if isinstance(output, TeamRunOutput) else "an agent's"
         raise UsageError(
-            f"run {row.run_id!r} is {kind}, of {row.runner_id!r}: {spec.title!r} cannot continue it"
+            f"run {row.run_id!r} is {kind}, of {row.runner_id!r}, and {spec.label!r} cannot "
+            "continue it: continue it with the one that started it"
         )
 
 
@@ -166,8 +167,9 @@ async def _restore(run: Run, row: RunRow, pause: Pause, answers: dict[str, RunRe
         if requirement.run_id == run.run_id:
             if requirement.tool_name not in run.spec.tools:
                 raise UsageError(
-                    f"{run.spec.title} has no tool {requirement.tool_name!r} any more, and a call of it "
-                    "waits; continue with the tools as they were when the run was paused"
+                    f"{run.spec.title} no longer has the tool {requirement.tool_name!r}, and the "
+                    "paused run waits to call it; continue with the tools that the run was "
+                    "paused with"
                 )
             answer = answers.pop(requirement.id, None)
             if answer is not None:
@@ -195,8 +197,9 @@ async def _restore_children(run: Run, answers: dict[str, RunRequirement]) -> Non
             spec = tool.team.specs.get(row.runner_id) if isinstance(tool, DelegatingTool) else None
             if spec is None or not isinstance(tool, DelegatingTool):
                 raise UsageError(
-                    f"{run.spec.title} has no member {row.runner_id!r} any more, whose run waits; continue "
-                    "with the team as it was when the run was paused, and give members names or ids"
+                    f"{run.spec.title} no longer has the member {row.runner_id!r}, whose run is "
+                    "paused; continue with the team that the run was paused with, and give its "
+                    "members names or ids"
                 )
             pause = Pause.from_row(row)
             alone = len(run.messages[-1].tool_calls) == 1 and not isinstance(tool, HookedTool)

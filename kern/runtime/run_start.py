@@ -67,8 +67,9 @@ class RunStart:
                 await session.migrate(request.state)
         elif request.resume is not None:  # its rows would say that it waits until that call's run ends
             raise UsageError(
-                f"run {request.run_id!r} is of the session whose state the calling function has: "
-                "continue it before the function touches session_state, or outside of it"
+                f"run {request.run_id!r} cannot be continued here: the calling function holds the "
+                "state of its session. Continue it before the function touches session_state, or "
+                "outside of the function"
             )
         else:
             session.check_migrated(request.state)
@@ -128,7 +129,9 @@ class RunStart:
         row = await self._load(request.run_id)
         # The owner is checked by now: whoever may not have the session cannot hold the id against its owner.
         if not active_runs.claim(self.active):
-            raise RunConflictError(f"run id {request.run_id!r} is taken by a run of another session")
+            raise RunConflictError(
+                f"run_id {request.run_id!r} belongs to a run of another session; choose another run_id"
+            )
         if request.db.shared:
             lease = await self._hold(reserved(request.db, request.run_id))
             if lease is None:
@@ -150,7 +153,7 @@ class RunStart:
                 output.content = typed(output.content).content
             except ValueError as error:
                 raise StoreError(
-                    f"the stored run {output.run_id!r} has an answer that does not fit output_schema: {error}"
+                    f"the stored answer of run {output.run_id!r} does not fit output_schema: {error}"
                 ) from error
         run.output = output
         output.session_state = run.tree.state()

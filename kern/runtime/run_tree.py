@@ -329,8 +329,8 @@ class Run:
         sent_back[who] += 1
         if sent_back[who] > MAX_RETRIES_OF_ONE_KIND:
             raise ModelBehaviorError(
-                f"{self.spec.title}: {who} has sent the model back {MAX_RETRIES_OF_ONE_KIND} times, "
-                f"and still: {complaint}"
+                f"{self.spec.title}: {who} has asked the model to try again {MAX_RETRIES_OF_ONE_KIND} times, "
+                f"without success: {complaint}"
             )
 
     def child(

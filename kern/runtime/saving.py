@@ -149,8 +149,8 @@ class SavedSession:
         self._busy_commit = None
         if committed.repeated and attempt.commit.runs and not await attempt.is_stored(self.db):
             raise StoreError(
-                f"run id {attempt.commit.runs[0].run_id!r} is stored already, with another end; "
-                "this run is not saved"
+                f"run id {attempt.commit.runs[0].run_id!r} is already stored, with another result; "
+                "this run was not saved"
             )
         return committed
 
@@ -176,7 +176,9 @@ class SavedSession:
             except StoreError as silent:
                 self._doubt = Doubt(attempt, [attempt])
                 self.summary = None
-                raise StoreError(f"{error}; whether it is saved is not known, {silent}") from error
+                raise StoreError(
+                    f"{error}; it is unknown whether the commit was written: {silent}"
+                ) from error
         self.summary = None
         if self._doubt is None:
             await self._take_back(attempt)

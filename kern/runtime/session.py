@@ -239,8 +239,9 @@ class LiveSession(SavedSession):
         """
         if not spec.takes_anything and spec.version != self.version:
             raise UsageError(
-                f"the state of session {self.session_id!r} has version {self.version}, and this run wants "
-                f"{spec.version}: run it before the call that it is in touches session_state"
+                f"the state of session {self.session_id!r} has version {self.version}, but this "
+                f"run needs version {spec.version}, and a tool call that holds the state cannot "
+                "migrate it: start the run before the tool touches session_state"
             )
 
     def register_run(self, run_id: str, buffer: EventBuffer | None) -> SessionRun:

@@ -35,7 +35,9 @@ async def shutdown(timeout: float | None = SHUTDOWN_SECONDS) -> None:
         UsageError: Called inside of a run, which would wait for itself.
     """
     if current_started_runs() is not None:
-        raise UsageError("kern.shutdown() waits for all runs to end, and was called inside of one")
+        raise UsageError(
+            "kern.shutdown() was called inside of a run, and would wait for that run to end: call it outside"
+        )
     waiting: dict[ActiveRun, asyncio.Future[None]] = {}
     with active_runs.closed(asyncio.get_running_loop()):
         await _ended(waiting, None if timeout is None else time.monotonic() + timeout)
@@ -46,7 +48,7 @@ async def shutdown(timeout: float | None = SHUTDOWN_SECONDS) -> None:
     for run in runs:
         if run.alive:
             log.error(
-                "run %s has not ended %g s after it was cancelled, and is not waited for any longer",
+                "run %s had not ended %g s after it was cancelled; shutdown does not wait for it any longer",
                 run.request.run_id,
                 END_SECONDS,
             )

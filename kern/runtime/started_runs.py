@@ -104,8 +104,8 @@ class StartedRuns:
             await uninterrupted(_ended(runs), GIVE_UP_SECONDS)
         except TimeoutError:
             log.error(
-                "%d run(s) that a tool has started have not ended %g s after they were cancelled; "
-                "the run that called the tool ends without them",
+                "%d run(s) that a tool started had not ended %g s after they were cancelled; the "
+                "run that called the tool ends without them",
                 sum(not run.done.done() for run in runs),
                 GIVE_UP_SECONDS,
             )

@@ -43,8 +43,8 @@ def reading(row: RunRow) -> Iterator[None]:
         yield
     except _UNREADABLE as error:
         raise StoreError(
-            f"the stored run {row.run_id!r} cannot be read, it is damaged or of a newer version: "
-            f"{type(error).__name__}: {error}"
+            f"the stored run {row.run_id!r} cannot be read; it is damaged, or a newer version of "
+            f"Kern wrote it: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -91,7 +91,11 @@ async def fill_media(db: Db, row: RunRow, media: Iterable[Media]) -> None:
         for item in lacking:
             item.content = stored.get(item.sha256 or "")
         if len(stored) < len(hashes):
-            log.warning("run %s: %d of its media are not stored", row.run_id, len(hashes) - len(stored))
+            log.warning(
+                "run %s: %d of its media files are missing in the database",
+                row.run_id,
+                len(hashes) - len(stored),
+            )
     for item in lacking:
         if item.filepath is not None:
             log.warning("run %s: the file %s was not stored with it", row.run_id, item.filepath)

@@ -194,7 +194,7 @@ class RunStream(Generic[OutputT, ItemT_co]):
             event: ItemT_co = buffer.pop()
             return event
         if self._waiting:
-            raise UsageError("this stream is being read by another task; let one task read it, and pass on")
+            raise UsageError("this stream is already being read by another task; read it in one task only")
         task = self._begin()
         self._waiting = True
         try:
@@ -218,8 +218,9 @@ class RunStream(Generic[OutputT, ItemT_co]):
         """
         if self._cut_off:
             raise UsageError(
-                "the run was cancelled when a read of its stream was, as by asyncio.wait_for(anext(stream)); "
-                "to wait with a timeout, keep the read in a task: asyncio.wait({task}, timeout=...)"
+                "this stream ended early: a read of it was cancelled, as "
+                "asyncio.wait_for(anext(stream)) does, and that cancelled the run. To wait with "
+                "a timeout, keep the read in a task: asyncio.wait({task}, timeout=...)"
             )
 
     async def open(self) -> Self:
@@ -286,7 +287,9 @@ class RunStream(Generic[OutputT, ItemT_co]):
         """
         if self._task is None or not self._task.done() or self._task.cancelled():
             state = "was cancelled" if self._task is not None and self._task.done() else "has not ended"
-            raise UsageError(f"the run {state}, so its stream has no output: read `output` after the loop")
+            raise UsageError(
+                f"the run {state}, so its stream has no output yet: read `output` after the loop"
+            )
         return self._task.result()
 
     async def aclose(self) -> None:

@@ -71,7 +71,7 @@ class FunctionTool(StatefulTool):
             if not deadline.expired():
                 raise  # the function's own
             raise ToolTimeoutError(
-                f"{function.name} took longer than {function.timeout:g} s", tool=function.name
+                f"{function.name} took longer than its timeout of {function.timeout:g} s", tool=function.name
             ) from error
         result = result_of(value)
         return ToolOutcome(
@@ -225,7 +225,7 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
     if call.name != run.spec.answer_tool:
         run.progress.tool_calls += 1
         if limit is not None and run.progress.tool_calls > limit:
-            return ToolOutcome(f"Not called: the limit of {limit} tool calls is used up.", error=True)
+            return ToolOutcome(f"Not called: the limit of {limit} tool calls is reached.", error=True)
     if tool is None:
         known = ", ".join(run.spec.tools) or "none"
         return ToolOutcome(f"There is no tool named {call.name!r}. Tools: {known}.", error=True)

@@ -194,14 +194,16 @@ class CallState:
             raise self._foreign()
         if not self.try_lock():
             raise UsageError(
-                f"{self.author}: cut short by a cancellation or timeout while {self.shared_state.holder} has "
-                "the session state; to wait for it, use `async with run_context.transaction()`"
+                f"{self.author} was cancelled or timed out, and cannot take the session state, "
+                f"which {self.shared_state.holder} holds; to wait for it, use `async with "
+                "run_context.transaction()`"
             )
 
     def _foreign(self) -> UsageError:
         return UsageError(
-            f"{self.author}: a child task or thread touches session_state before its call has; touch it in "
-            "the call itself before starting others, or use `async with run_context.transaction()` there"
+            f"{self.author}: a task or thread that the function started used session_state before "
+            "the function itself did; use it in the function first, or write `async with "
+            "run_context.transaction()` in the task"
         )
 
     def wait_in_thread(self) -> None:

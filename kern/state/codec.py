@@ -48,7 +48,7 @@ def encode(value: object) -> tuple[bytes, dict[str, Any]]:
         InvalidStateError: Something in it is not JSON; `path` says where.
     """
     if not isinstance(value, dict):
-        raise InvalidStateError(f"is a {_name(value)}, but has to be a dict")
+        raise InvalidStateError(f"must be a dict, not a {_name(value)}")
     return _encode(value, "")
 
 

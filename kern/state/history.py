@@ -102,7 +102,9 @@ def first_known(changes: Sequence[Change], revision: int) -> int:
 
 def unknown_revision(session_id: str, revision: int, first: int, last: int) -> UsageError:
     """The error for a revision that the log does not reach."""
-    return UsageError(f"session {session_id!r} has no revision {revision}; known are {first} to {last}")
+    return UsageError(
+        f"session {session_id!r} has no revision {revision}; its revisions are {first} to {last}"
+    )
 
 
 def _entry(change: Change, old: Any, new: Any) -> HistoryEntry:

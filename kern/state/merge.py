@@ -88,7 +88,10 @@ def policy_path(name: str) -> str:
     path = ""
     for part in name.split("."):
         if not part:
-            raise UsageError(f"a merge policy needs a key, a dotted path or a JSON Pointer, not {name!r}")
+            raise UsageError(
+                "the key of a merge policy must be a state key, a dotted path or a JSON Pointer, "
+                f"not {name!r}"
+            )
         path = join(path, part)
     return path
 

@@ -61,7 +61,7 @@ class ModelStateType:
         valid = self.load(self._write(value))
         tree = from_json(self._write(valid))
         if not isinstance(tree, dict):
-            raise InvalidStateError(f"a {self.model.__name__} is not written as a JSON object")
+            raise InvalidStateError(f"{self.model.__name__} does not serialize to a JSON object")
         if self._has_sets:
             _order_sets(tree, valid)
         return tree
@@ -75,7 +75,7 @@ class ModelStateType:
         """Only an instance will do."""
         if not isinstance(value, self.model):
             name = self.model.__name__
-            raise TypeError(f"session_state takes a {name}, not {type(value).__name__}; assign {name}(...)")
+            raise TypeError(f"session_state must be a {name}, not {type(value).__name__}; assign {name}(...)")
 
     def restore(self, target: Any, source: Any) -> None:
         """Make the fields of one instance those of the other."""
@@ -93,7 +93,7 @@ class ModelStateType:
             given = self._said(given)
         elif not isinstance(given, Mapping):
             raise UsageError(
-                f"session_state takes a {self.model.__name__} or a dict here, not {type(given).__name__}"
+                f"session_state must be a {self.model.__name__} or a dict here, not {type(given).__name__}"
             )
         self._check_names(given)
         merged: dict[str, Any] = self.fit(deep_merge(base, from_json(to_json(given))))
@@ -108,14 +108,17 @@ class ModelStateType:
         try:
             return value.model_dump_json(by_alias=False, round_trip=True, warnings="none").encode()
         except PydanticSerializationError as error:
-            raise InvalidStateError(f"is not JSON: {error}", path=_failing_field(value)) from error
+            raise InvalidStateError(
+                f"cannot be written as JSON: {error}", path=_failing_field(value)
+            ) from error
 
     def _check_names(self, given: Mapping[str, Any]) -> None:
         for name in given:
             if not self.takes(name):
                 known = ", ".join(self.model.model_fields) or "none"
                 raise InvalidStateError(
-                    f"{self.model.__name__} has no such field; it has: {known}", path=join("", str(name))
+                    f"{self.model.__name__} has no such field; its fields are: {known}",
+                    path=join("", str(name)),
                 )
 
     def _invalid(self, error: ValidationError) -> InvalidStateError:
@@ -144,7 +147,7 @@ def state_type_of(state: Any) -> StateType:
     if isinstance(state, type) and issubclass(state, pydantic.BaseModel):
         return _model_state_type(state)
     raise UsageError(
-        "session_state takes a dict, a pydantic model class or an instance of one, "
+        "session_state must be a dict, a pydantic model class or an instance of one, "
         f"not {type(state).__name__}"
     )
 
@@ -165,8 +168,9 @@ def initial_state(state: Any) -> dict[str, Any]:
     for name, declared in state_type.model.model_fields.items():
         if not declared.exclude and getattr(again, name) != getattr(value, name):
             raise UsageError(
-                f"{state_type.model.__name__}.{name} does not survive being written as JSON: "
-                f"{getattr(value, name)!r} comes back as {getattr(again, name)!r}"
+                f"{state_type.model.__name__}.{name} changes when it is stored as JSON: "
+                f"{getattr(value, name)!r} is read back as {getattr(again, name)!r}; use a type "
+                "that JSON can hold"
             )
     return tree
 
@@ -180,8 +184,8 @@ def _defaults(model: type[pydantic.BaseModel]) -> pydantic.BaseModel:
     required = [name for name, declared in model.model_fields.items() if declared.is_required()]
     if required:
         raise UsageError(
-            f"session_state={model.__name__}: a new session starts from the defaults of the class, and "
-            f"{', '.join(required)} has none; give an instance, or defaults"
+            f"session_state={model.__name__}: a new session starts from the defaults of the "
+            f"class, but {', '.join(required)} has none; pass an instance, or add defaults"
         )
     try:
         return model()

@@ -167,7 +167,7 @@ class _Draft:
         tokens = split(path)
         op = operation["op"]
         if op not in ("add", "remove", "replace"):
-            raise InvalidStateError(f"the operation {op!r} is none of a state's patches", path=path)
+            raise InvalidStateError(f"a state patch has no operation {op!r}", path=path)
         if not tokens:
             if op == "remove":
                 raise InvalidStateError("the state itself cannot be removed")
@@ -179,7 +179,7 @@ class _Draft:
         else:
             fits = _edit_list(parent, tokens[-1], operation)
         if not fits:
-            raise InvalidStateError(f"there is no place to {op}", path=path)
+            raise InvalidStateError(f"there is nothing to {op} at this path", path=path)
 
     def _open(self, tokens: list[str], path: str) -> dict[str, Any] | list[Any]:
         """The container at `tokens`, private from the root down."""
@@ -223,7 +223,9 @@ class _Draft:
 
     def _private(self, node: Any, path: str) -> dict[str, Any] | list[Any]:
         if type(node) is not dict and type(node) is not list:
-            raise InvalidStateError("there is no object or list to change", path=path)
+            raise InvalidStateError(
+                "there is no object or list to change at this path at this path at this path", path=path
+            )
         if id(node) in self._own:
             return node
         private = node.copy()

@@ -44,7 +44,7 @@ def split(path: str) -> list[str]:
     if not path:
         return []
     if path[0] != "/":
-        raise UsageError(f'a JSON Pointer starts with "/": {path!r}')
+        raise UsageError(f'{path!r} is not a JSON Pointer: it must start with "/"')
     return [token.replace("~1", "/").replace("~0", "~") for token in path[1:].split("/")]
 
 

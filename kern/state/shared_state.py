@@ -317,6 +317,6 @@ class EnclosingCall(Protocol):
 def ended(author: Author) -> UsageError:
     """The error for a touch that comes too late."""
     return UsageError(
-        f"the call of {author} has ended, and its session_state with it; "
-        "touch the state before the function returns, and do not keep run_context"
+        f"the call of {author} has ended, so it can no longer use session_state; "
+        "use the state before the function returns, and do not keep run_context"
     )

@@ -80,8 +80,9 @@ class StateSpec:
             return []
         if version > self.version:
             raise InvalidStateError(
-                f"the stored state has version {version}, written by a newer version of the application; "
-                f"this one has {self.version} state_migrations"
+                f"the stored state has version {version}, written by a newer version of the "
+                f"application; this version knows {self.version} state_migrations and cannot read "
+                "it"
             )
         steps = []
         for index in range(version, self.version):
@@ -130,6 +131,8 @@ def _migrated(migration: Migration, tree: dict[str, Any], index: int) -> dict[st
     except Exception as error:
         raise InvalidStateError(f"{name} failed: {error_text(error)}") from error
     if not isinstance(migrated, dict):
-        raise InvalidStateError(f"{name} returned a {type(migrated).__name__}; it has to return the new dict")
+        raise InvalidStateError(
+            f"{name} returned a {type(migrated).__name__}; it must return the new state as a dict"
+        )
     checked: dict[str, Any] = copy(migrated)
     return checked

@@ -72,7 +72,7 @@ class DictStateType:
         """Only a dict will do."""
         if not isinstance(value, dict):
             raise TypeError(
-                f"session_state takes a dict, not {type(value).__name__}; to empty it, assign {{}}"
+                f"session_state must be a dict, not {type(value).__name__}; to empty it, assign {{}}"
             )
 
     def restore(self, target: Any, source: Any) -> None:
@@ -87,7 +87,7 @@ class DictStateType:
     def lay_over(self, base: Mapping[str, Any], given: Any) -> dict[str, Any]:
         """Dicts merge, anything else is replaced."""
         if not isinstance(given, Mapping):
-            raise UsageError(f"session_state takes a dict, not {type(given).__name__}")
+            raise UsageError(f"session_state must be a dict, not {type(given).__name__}")
         return deep_merge(base, given)
 
 
@@ -155,4 +155,6 @@ def check_updates(updates: Any) -> None:
         UsageError: It is not.
     """
     if not isinstance(updates, Mapping):
-        raise UsageError(f"update_session_state takes a dict of what to set, not {type(updates).__name__}")
+        raise UsageError(
+            f"update_session_state takes a dict of the keys to set, not {type(updates).__name__}"
+        )

@@ -71,7 +71,9 @@ class TransactionBlock:
     def __enter__(self) -> Any:
         if not self._entered_at_once():
             if in_event_loop() and self._call.runs_on_loop:
-                raise UsageError("in an async function: `async with run_context.transaction()`")
+                raise UsageError(
+                    "an async function must write `async with run_context.transaction()`, not `with`"
+                )
             self._call.wait_in_thread()
             self._open()
         return self._call.read()

@@ -295,5 +295,5 @@ def _texts(arguments: str, tool: str, names: list[str]) -> list[str]:
         raise ToolArgumentsError(f"{tool}: the arguments are not valid JSON: {error}", tool=tool) from error
     values = [given.get(name) if isinstance(given, dict) else None for name in names]
     if not all(isinstance(value, str) and value for value in values):
-        raise ToolArgumentsError(f"{tool} takes {' and '.join(names)}, non-empty strings", tool=tool)
+        raise ToolArgumentsError(f"{tool} needs {' and '.join(names)} as non-empty strings", tool=tool)
     return [str(value) for value in values]

@@ -34,11 +34,13 @@ def chosen_mode(
             wanted.append(TeamMode(mode))
         except ValueError:
             known = ", ".join(TeamMode)
-            raise UsageError(f"there is no team mode {mode!r}; known: {known}") from None
+            raise UsageError(f"there is no team mode {mode!r}; the modes are: {known}") from None
     if respond_directly:
         wanted.append(TeamMode.route)
     if delegate_to_all_members:
         wanted.append(TeamMode.broadcast)
     if len(set(wanted)) > 1:
-        raise UsageError(f"a team works in one mode, not in {' and '.join(dict.fromkeys(wanted))}")
+        raise UsageError(
+            f"a team works in one mode, but two are given: {' and '.join(dict.fromkeys(wanted))}"
+        )
     return wanted[0] if wanted else TeamMode.coordinate

@@ -79,7 +79,8 @@ class TaskList:
         tasks = lists.setdefault(self.team_id, []) if isinstance(lists, dict) else None
         if not isinstance(tasks, list):
             raise InvalidStateError(
-                "the task list of a team stands here, and nothing else may: remove what is here",
+                "the team keeps its task list under this key, and found something else: remove "
+                "it, or rename your key",
                 path=f"/{KEY}" if tasks is None else f"/{KEY}/{self.team_id}",
             )
         return tasks
@@ -166,11 +167,11 @@ class TaskList:
         for task in chosen:
             waits_for = [i for i in task["depends_on"] if _find(known, i)["status"] != DONE]
             if waits_for:
-                raise ToolError(f"task {task['id']} waits for {waits_for}; execute those first")
+                raise ToolError(f"task {task['id']} depends on {waits_for}; execute those first")
             if task["status"] not in (OPEN, FAILED):
                 raise ToolError(f"task {task['id']} is {task['status']}")
             if task["assignee"] is None:
-                raise ToolError(f"task {task['id']} is assigned to nobody; use assign_task")
+                raise ToolError(f"task {task['id']} is not assigned to a member; use assign_task")
             task["assignee"] = self._member(task["assignee"])
         for task in chosen:
             task.update(status=RUNNING, run_id=run.tree.request.run_id)
@@ -265,10 +266,10 @@ def _check(given: dict[str, Any], definition: ToolDefinition) -> None:
     for name, value in given.items():
         known = schema["properties"].get(name)
         if known is None or not isinstance(value, _TYPES[known["type"]]):
-            raise ToolError(f"{definition.name}: {name}={value!r} does not fit")
+            raise ToolError(f"{definition.name}: {name}={value!r} is not valid")
         items: Any = value if known["type"] == "array" else ()
         if not all(map(_is_id, items)):
-            raise ToolError(f"{definition.name}: {name} holds ids, which are whole numbers")
+            raise ToolError(f"{definition.name}: {name} must be a list of task ids (whole numbers)")
 
 
 def _tasks_in(stored: list[Any], run: Run) -> list[Task]:

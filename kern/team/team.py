@@ -323,15 +323,17 @@ class Team(
 
     def _by_id(self, members: Any) -> dict[str, Definition]:
         if not isinstance(members, Sequence) or isinstance(members, str):
-            raise UsageError(f"members takes a list of agents and teams, not {members!r}")
+            raise UsageError(f"members must be a list of agents and teams, not {members!r}")
         found: dict[str, Definition] = {}
         numbers: dict[str, int] = {}
         for member in members:
             if not isinstance(member, Definition):
-                raise UsageError(f"members: a member is an Agent or a Team, not {member!r}")
+                raise UsageError(f"members: each member must be an Agent or a Team, not {member!r}")
             member_id = id_of(member)
             if member_id in found and member.id is not None and found[member_id].id is not None:
-                raise UsageError(f"members: two of them have the id {member_id!r}")
+                raise UsageError(
+                    f"members: two members have the id {member_id!r}; give one of them another id"
+                )
             found[_free(member_id, found, numbers)] = member
         return found
 

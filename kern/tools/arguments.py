@@ -73,8 +73,8 @@ class Arguments:
         for parameter in signature.parameters:
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 raise UsageError(
-                    f"{owner}: *{parameter.name} has no place in a JSON object; "
-                    f"take one list instead: {parameter.name}: list[...]"
+                    f"{owner}: a model passes arguments by name and cannot fill "
+                    f"*{parameter.name}; take a list instead: {parameter.name}: list[...]"
                 )
 
     @property
@@ -108,7 +108,7 @@ class Arguments:
         value = parsed(text, tool)
         if hidden := value.keys() & self.signature.hidden:  # **kwargs would let them through
             raise ToolArgumentsError(
-                f"the arguments of {tool} do not fit:\n- {min(hidden)}: there is no such argument", tool=tool
+                f"the arguments of {tool} do not fit:\n- {min(hidden)}: no such argument", tool=tool
             )
         if strict:
             value = undo_strict(value, self.schema)
@@ -138,9 +138,7 @@ class Arguments:
     def _as_model(self) -> type[pydantic.BaseModel]:
         if self._model is None:
             if self.signature.parameters and self.signature.parameters[0].name == "self":
-                raise UsageError(
-                    f"{self._owner} is a method without its object: pass it bound, as obj.method"
-                )
+                raise UsageError(f"{self._owner} is a method that is not bound to an object: pass obj.method")
             fields: dict[str, Any] = {}
             base: type[pydantic.BaseModel] = _closed()
             try:
@@ -201,13 +199,13 @@ class Arguments:
                     )
                 else:
                     hint = (
-                        f"pydantic can make no JSON schema of its annotation {parameter.annotation!r}: "
+                        f"pydantic cannot describe its annotation {parameter.annotation!r}: "
                         f"{message_of(own).splitlines()[0]}"
                     )
                 return UsageError(
-                    f"{self._owner}: the parameter {parameter.name!r} cannot be a tool's: {hint}"
+                    f"{self._owner}: the parameter {parameter.name!r} has no JSON schema: {hint}"
                 )
-        return UsageError(f"{self._owner} cannot be a tool: {error}")
+        return UsageError(f"{self._owner} cannot be used as a tool: {error}")
 
     def _complaint(self, error: ValidationError, tool: str) -> str:
         known = ", ".join(self.schema["properties"]) or "none"
@@ -246,7 +244,7 @@ def parsed(text: str | bytes, tool: str) -> dict[str, Any]:
         )
     if (found := non_finite(value)) is not None:
         raise ToolArgumentsError(
-            f"the arguments of {tool} are not valid JSON: {found} is no JSON number; "
+            f"the arguments of {tool} are not valid JSON: {found} is not a JSON number; "
             "leave it out, or pass null where that fits",
             tool=tool,
         )
@@ -267,10 +265,10 @@ def _line(detail: ErrorDetails, known: str) -> str:
         "."
     )
     if detail["type"] == "missing":
-        return f"- {where}: required, and missing"
+        return f"- {where}: required, but missing"
     if detail["type"] == "extra_forbidden":
         names = f"; the arguments are: {known}" if len(detail["loc"]) == 1 else ""
-        return f"- {where}: there is no such argument{names}"
+        return f"- {where}: no such argument{names}"
     return f"- {where or 'all'}: {detail['msg']}, not {_shown(detail['input'])}"
 
 

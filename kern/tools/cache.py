@@ -51,7 +51,7 @@ class ResultCache:
         given = self._function.cache_dir
         folder = Path(given) if given is not None else _default_folder()
         if not _ready(folder, ours=given is None):
-            log.warning("tool %s: results cannot be kept in %s", self._function.name, folder)
+            log.warning("tool %s: results cannot be cached in %s", self._function.name, folder)
             return make()
         path = folder / f"{self._key(arguments)}.json"
         kept = self._read(path)
@@ -80,7 +80,7 @@ class ResultCache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            log.warning("tool %s: a kept result cannot be read: %s", self._function.name, error)
+            log.warning("tool %s: a cached result cannot be read: %s", self._function.name, error)
             return None
         match entry:
             case {"kept_at": float(kept_at), "result": str(result)}:
@@ -96,7 +96,7 @@ class ResultCache:
             os.replace(temporary, path)
         except (OSError, ValueError) as error:
             temporary.unlink(missing_ok=True)
-            log.warning("tool %s: its result cannot be kept: %s", self._function.name, error)
+            log.warning("tool %s: its result cannot be cached: %s", self._function.name, error)
 
 
 def _default_folder() -> Path:

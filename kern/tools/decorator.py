@@ -50,7 +50,7 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Unpack[ToolOp
         return Function(function, **options)
     if unknown := options.keys() - ToolOptions.__annotations__.keys():
         raise TypeError(
-            f"tool() has no option {', '.join(sorted(unknown))}; "
-            f"it has: {', '.join(sorted(ToolOptions.__annotations__))}"
+            f"tool() has no option {', '.join(sorted(unknown))}; its options are: "
+            f"{', '.join(sorted(ToolOptions.__annotations__))}"
         )
     return _Decorator(options)

@@ -318,22 +318,26 @@ class Function(Generic[P, R]):
     def _check(self) -> None:
         exclusive = [name for name in _EXCLUSIVE if getattr(self, name)]
         if len(exclusive) > 1:
-            raise UsageError(f"the tool {self.name}: {' and '.join(exclusive)} exclude each other")
+            raise UsageError(
+                f"the tool {self.name}: {' and '.join(exclusive)} cannot be combined; choose one"
+            )
         if self.cache_results and self.context_parameter is not None:
             raise UsageError(
-                f"the tool {self.name}: cache_results does not go with {self.context_parameter}; "
-                "a result that is kept would leave out what the call does to the session state"
+                f"the tool {self.name}: cache_results cannot be combined with {self.context_parameter}: "
+                "a cached result would skip what the call does to the session state"
             )
         known = [parameter.name for parameter in self._arguments.signature.parameters]
         if unknown := [name for name in self.user_input_fields if name not in known]:
             raise UsageError(
-                f"the tool {self.name}: user_input_fields names {', '.join(unknown)}; "
+                f"the tool {self.name}: user_input_fields names unknown parameters: {', '.join(unknown)}; "
                 f"its parameters are: {', '.join(known) or 'none'}"
             )
         for name in ("timeout", "cache_ttl"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise UsageError(f"the tool {self.name}: {name} is in seconds and above 0, not {value}")
+                raise UsageError(
+                    f"the tool {self.name}: {name} must be a number of seconds above 0, not {value}"
+                )
 
     def _without_user_input(self, schema: Schema) -> Schema:
         if not self.user_input_fields:
@@ -357,14 +361,14 @@ def _checked(entrypoint: Callable[P, R]) -> Callable[P, R]:
     if isinstance(entrypoint, ByKeyword):
         return without_keywords(entrypoint)
     if isinstance(entrypoint, classmethod):
-        raise UsageError("write @classmethod above @tool, not below it")
+        raise UsageError("@tool cannot wrap a classmethod: write @classmethod above @tool")
     if isinstance(entrypoint, type):
         name = entrypoint.__name__
-        raise UsageError(f"{name} is a class, and a tool is a function or an object: pass {name}()")
+        raise UsageError(f"{name} is a class; pass an instance of it, {name}(), or a function")
     if not callable(entrypoint):
         raise UsageError(
-            f"{entrypoint!r} cannot be called, so it is no tool; "
-            "functions and toolkits are tools, and agents and teams are members: Team(members=[...])"
+            f"{entrypoint!r} is not callable and cannot be a tool; "
+            "pass functions and toolkits as tools, and agents and teams as members: Team(members=[...])"
         )
     return entrypoint
 
@@ -375,8 +379,8 @@ def _checked_name(name: str | None, function: Callable[..., Any]) -> str:
         name = str(getattr(function, "__name__", type(function).__name__))
     if _NAME.fullmatch(name) is None:
         raise UsageError(
-            f"{name!r} is no name for a tool (letters, digits, _ and -, at most 64): "
-            "give one with @tool(name=...) or Function(..., name=...)"
+            f"{name!r} is not a valid tool name (letters, digits, _ and -, at most 64 characters): "
+            "choose one with @tool(name=...) or Function(..., name=...)"
         )
     return name
 

@@ -28,7 +28,10 @@ def _read(function: Callable[..., Any]) -> _Wanted:
     signature = signature_of(function)
     if signature.positional_only:
         names = ", ".join(parameter.name for parameter in signature.positional_only)
-        raise UsageError(f"{describe(function)} is called by names, and cannot be: {names} before the /")
+        raise UsageError(
+            f"{describe(function)} has positional-only parameters ({names}), but Kern passes "
+            "arguments by name: remove the /"
+        )
     named = [
         (parameter.name, parameter.name, parameter.default is inspect.Parameter.empty)
         for parameter in signature.parameters
@@ -59,8 +62,8 @@ def call_kwargs(function: Callable[..., Any], available: Mapping[str, Any]) -> d
             kwargs[parameter] = available[key]
         elif required:
             raise UsageError(
-                f"{describe(function)} asks for {parameter!r}, which it cannot have here; "
-                f"there is: {', '.join(sorted(available)) or 'nothing'}"
+                f"{describe(function)} has the parameter {parameter!r}, which Kern cannot fill here; "
+                f"it may take: {', '.join(sorted(available)) or 'no parameters'}"
             )
     if wanted.open:
         taken = {key for _, key, _ in wanted.items}

@@ -98,7 +98,7 @@ class _Check:
         if not unfinished:
             for name in schema.get("required", ()):
                 if name not in value:
-                    yield _line(f"{path}/{name}", "required, and missing")
+                    yield _line(f"{path}/{name}", "required, but missing")
             if len(value) < schema.get("minProperties", 0):
                 yield _line(path, f"needs at least {schema['minProperties']} keys")
         last = next(reversed(value), None)
@@ -121,7 +121,7 @@ class _Check:
         if schema.get("uniqueItems") and len({json.dumps(item, sort_keys=True) for item in value}) < len(
             value
         ):
-            yield _line(path, "has the same item twice")
+            yield _line(path, "contains the same item twice")
 
 
 def _string(value: str, schema: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -130,7 +130,7 @@ def _string(value: str, schema: Mapping[str, Any], path: str) -> Iterator[str]:
     if len(value) > schema.get("maxLength", len(value)):
         yield _line(path, f"may have at most {schema['maxLength']} characters")
     if "pattern" in schema and not _matches(schema["pattern"], value):
-        yield _line(path, f"must match {schema['pattern']!r}, unlike {_shown(value)}")
+        yield _line(path, f"must match {schema['pattern']!r}, not {_shown(value)}")
 
 
 def _matches(pattern: str, value: str) -> bool:
@@ -164,7 +164,7 @@ def _is_multiple(value: float, of: float) -> bool:
 
 
 def _line(path: str, complaint: str) -> str:
-    return f"{path or 'the whole'}: {complaint}"
+    return f"{path or 'the value'}: {complaint}"
 
 
 def _shown(value: Any) -> str:

@@ -63,7 +63,7 @@ def strict_schema(schema: Schema, *, nullable: bool = True) -> Schema:
         root = {**resolved(schema["$ref"], schema), **{k: v for k, v in schema.items() if k != "$ref"}}
     if root.get("type") != "object":
         raise UsageError(
-            "the root of a strict schema is an object; wrap the value into a model with one field"
+            "the root of a strict schema must be an object; wrap the value in a model with one field"
         )
     return _strict(root, "")
 
@@ -176,7 +176,7 @@ def _close(schema: Schema, path: str) -> None:
 
 def _open(path: str) -> UsageError:
     return UsageError(
-        f"a strict schema cannot have the open object at {path or '/'}: "
+        f"a strict schema does not allow the open object at {path or '/'}: "
         "use a model with named fields or a list of pairs, or leave strict off"
     )
 
@@ -205,7 +205,7 @@ def resolved(reference: str, root: Schema) -> Schema:
     for part in reference.removeprefix("#").strip("/").split("/"):
         name = part.replace("~1", "/").replace("~0", "~")
         if part and not (isinstance(target, dict) and name in target):
-            raise UsageError(f"the JSON schema refers to {reference!r}, which it does not hold")
+            raise UsageError(f"the JSON schema refers to {reference!r}, which it does not define")
         target = target[name] if part else target
     return dict(target)
 

@@ -100,7 +100,7 @@ def _read(function: Callable[..., Any]) -> Signature:
         TypeError,
         ValueError,
     ) as error:  # NameError: annotations are evaluated here from Python 3.14 on
-        raise UsageError(f"{describe(function)} has no signature that can be read: {error}") from error
+        raise UsageError(f"{describe(function)} has no readable signature: {error}") from error
     fixed: set[str] = set(function.keywords) if isinstance(function, functools.partial) else set()
     target = _definition(function)
     hints = _hints(target, parameters)
@@ -118,7 +118,7 @@ def _read(function: Callable[..., Any]) -> Signature:
             offered.append(parameter.replace(annotation=annotation))
     if len(contexts) > 1:
         raise UsageError(
-            f"{describe(function)} asks for several RunContexts: {', '.join(contexts)}; one will do"
+            f"{describe(function)} has several RunContext parameters ({', '.join(contexts)}); keep one"
         )
     return Signature(
         parameters=tuple(offered),
@@ -148,8 +148,8 @@ def _unpacked(
     named = {parameter.name for parameter in parameters[:-1]}
     if bad := [key for key in keys if key in named or not key.isidentifier() or keyword.iskeyword(key)]:
         raise UsageError(
-            f"{describe(function)}: **{last.name} has the key {bad[0]!r}, which is no Python name, or "
-            "another parameter's"
+            f"{describe(function)}: **{last.name} has the key {bad[0]!r}, which is not a Python "
+            "identifier or is the name of another parameter"
         )
     more = [_keyword(key, hint, key in arguments[0].__required_keys__) for key, hint in keys.items()]
     return [*parameters[:-1], *more], {name: hint for name, hint in hints.items() if name in named}
@@ -303,8 +303,9 @@ def _refuse_runner(function: Callable[..., Any], name: str, annotation: Any) -> 
         asked = any(_is_runner(part) for part in _alternatives(annotation))
     if asked:
         raise UsageError(
-            f"{describe(function)}: the parameter {name!r} asks for an Agent or a Team, and nothing but a "
-            "RunContext is injected: name a parameter run_context and use run_context.agent_id or .team_id"
+            f"{describe(function)}: the parameter {name!r} is annotated as an Agent or a Team, "
+            "but Kern passes only a RunContext: name a parameter run_context and use "
+            "run_context.agent_id or .team_id"
         )
 
 

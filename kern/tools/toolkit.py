@@ -72,8 +72,8 @@ class Toolkit:
         ):
             if unknown := [name for name in names if name not in found]:
                 raise UsageError(
-                    f"the toolkit {self.name}: {keyword} names {', '.join(unknown)}; "
-                    f"its tools are: {', '.join(found) or 'none'}"
+                    f"the toolkit {self.name}: {keyword} names unknown tools: "
+                    f"{', '.join(unknown)}; its tools are: {', '.join(found) or 'none'}"
                 )
         for key, function in found.items():
             if (include_tools is not None and key not in include_tools) or key in (exclude_tools or ()):
@@ -147,14 +147,14 @@ def collect(tools: Iterable[Tool]) -> dict[str, Function]:
         UsageError: Two different tools have one name, or something is no tool.
     """
     if isinstance(tools, str | dict) or not isinstance(tools, Iterable):
-        raise UsageError(f"tools takes a list of functions and toolkits, not {tools!r}")
+        raise UsageError(f"tools must be a list of functions and toolkits, not {tools!r}")
     found: dict[str, Function] = {}
     for tool in tools:
         for function in _functions(tool):
             known = found.setdefault(function.name, function)
             if not _same(known, function):
                 raise UsageError(
-                    f"two tools are called {function.name!r}: {describe(known.entrypoint)} and "
+                    f"two tools are named {function.name!r}: {describe(known.entrypoint)} and "
                     f"{describe(function.entrypoint)}; rename one with @tool(name=...)"
                 )
     return found
@@ -177,10 +177,10 @@ def _functions(tool: Tool) -> Iterable[Function]:
     if isinstance(tool, Toolkit):
         if not hasattr(tool, "functions"):
             kind = type(tool).__name__
-            raise UsageError(f"{kind}.__init__ does not call super().__init__(name=..., tools=[...])")
+            raise UsageError(f"{kind}.__init__ must call super().__init__(name=..., tools=[...])")
         return tool.functions.values()
     if isinstance(tool, ToolSource | ServerTool):
-        raise UsageError(f"{tool!r} belongs into the tools of an agent or a team itself, not into a toolkit")
+        raise UsageError(f"{tool!r} cannot be part of a toolkit: pass it in the tools of the agent or team")
     if isinstance(tool, types.MethodType) and isinstance(tool.__func__, Function):
         return (tool.__func__.__get__(tool.__self__),)  # @classmethod over @tool, from Python 3.13 on
     return (Function.from_callable(tool),)

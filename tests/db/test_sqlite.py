@@ -81,8 +81,8 @@ def test_other_tables_are_another_database(tmp_path: Path) -> None:
         ({"db_url": "sqlite:///:memory:"}, "InMemoryDb"),
         ({"db_url": "sqlite://tmp/agents.db"}, "names a host"),
         ({"db_url": "sqlite:///a.db?mode=ro"}, r"options after '\?'"),
-        ({"db_url": "postgresql://localhost/db"}, "no SQLite URL"),
-        ({"db_url": "tmp/agents.db"}, "no SQLite URL"),
+        ({"db_url": "postgresql://localhost/db"}, "not an SQLite URL"),
+        ({"db_url": "tmp/agents.db"}, "not an SQLite URL"),
         ({"db_file": "a.db", "session_table": "a; DROP TABLE b"}, "session_table"),
         ({"db_file": "a.db", "session_table": "sqlite_x"}, "session_table"),
     ],
@@ -125,7 +125,7 @@ async def refused(path: Path) -> str:
 
 
 async def test_a_folder_in_place_of_the_file(tmp_path: Path) -> None:
-    assert "it is a folder: db_file names a file in it" in await refused(tmp_path)
+    assert "it is a folder; db_file must name a file" in await refused(tmp_path)
 
 
 async def test_a_file_in_place_of_a_folder(tmp_path: Path) -> None:

@@ -300,7 +300,7 @@ async def test_what_another_program_has_written_without_the_log_is_not_overwritt
         done = await db.commit(counting_commit())
         assert (done.row.state, done.row.version) == (b'{"count":42}', 42)
     else:
-        with pytest.raises(StoreError, match=r"may be lost.* has to be started anew"):
+        with pytest.raises(StoreError, match=r"may be lost.* restart this process"):
             await db.commit(counting_commit())
     await db.aclose()
     other.communicate("end\n", timeout=25)

@@ -49,7 +49,7 @@ async def test_personal_data_is_refused_and_never_repeated(text: str, kind: str)
     model = ScriptedModel([])
     with pytest.raises(InputCheckError) as caught:
         await Agent(model=model, pre_hooks=[PIIDetectionGuardrail()]).arun(text)
-    assert str(caught.value) == f"the input holds personal data: {kind}"
+    assert str(caught.value) == f"the input contains personal data: {kind}"
     assert model.requests == []
 
 
@@ -92,14 +92,14 @@ async def test_patterns_of_ones_own() -> None:
         custom_patterns={"staff number": r"\bS-\d{4}\b", "city": re.compile("rome", re.IGNORECASE)}
     )
     assert guardrail.masked("S-1234 lives in Rome") == ("****** lives in ****", ["staff number", "city"])
-    with pytest.raises(UsageError, match="staff number is no regular expression"):
+    with pytest.raises(UsageError, match="staff number is not a valid regular expression"):
         PIIDetectionGuardrail(custom_patterns={"staff number": "("})
 
 
 async def test_output_is_refused_or_masked_as_a_post_hook() -> None:
     answer = "her address is ann@example.com"
     refusing = Agent(model=ScriptedModel([answer]), post_hooks=[PIIDetectionGuardrail()])
-    with pytest.raises(OutputCheckError, match="the output holds personal data: email address"):
+    with pytest.raises(OutputCheckError, match="the output contains personal data: email address"):
         await refusing.arun("tell")
     masking = Agent(model=ScriptedModel([answer]), post_hooks=[PIIDetectionGuardrail(mask_pii=True)])
     output = await masking.arun("tell")

@@ -201,7 +201,7 @@ async def test_a_copy_shares_the_sessions_in_memory(way: Callable[[Any], Any], d
 
 
 def test_a_database_in_memory_is_not_pickled() -> None:
-    with pytest.raises(UsageError, match="of one process"):
+    with pytest.raises(UsageError, match="belongs to one process"):
         pickle.dumps(agent(db=InMemoryDb()))
 
 

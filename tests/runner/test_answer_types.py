@@ -117,7 +117,7 @@ async def test_the_type_str_is_plain_text() -> None:
 
 @pytest.mark.parametrize("declared", ["Cat", 7, Cat(lives=1), lambda: Cat, [Cat]])
 def test_what_is_not_a_type_is_refused(declared: Any) -> None:
-    with pytest.raises(UsageError, match="output_schema takes a type, such as a pydantic model class, or"):
+    with pytest.raises(UsageError, match="output_schema must be a type, such as a pydantic model class, or"):
         Agent(output_schema=declared)
 
 
@@ -158,7 +158,7 @@ async def test_what_a_tool_ends_the_run_with_is_the_content_only_if_it_fits(kind
     options: dict[str, Any] = {"model": model, "tools": [look], "output_schema": Cat}
     runner = Agent(**options) if kind is Agent else Team([], **options)
     assert (await runner.arun("go")).content == Cat(lives=9)
-    with pytest.raises(ModelBehaviorError, match="ended with what does not fit") as caught:
+    with pytest.raises(ModelBehaviorError, match="ended with an answer that does not fit") as caught:
         await runner.arun("go")
     output = caught.value.run_output
     assert output is not None

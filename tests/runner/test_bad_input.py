@@ -147,7 +147,7 @@ async def test_a_broken_stream(make: Make, protocol: Any, db: SqliteDb, fault: F
 
 
 def unwritable_paths(folder: Path) -> dict[str, Path]:
-    (folder / "file").write_text("no folder")
+    (folder / "file").write_text("not a folder")
     (folder / "folder.db").mkdir()
     (folder / "text.db").write_text(
         "This is no database, but it is longer than an SQLite file's header." * 20

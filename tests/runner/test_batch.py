@@ -212,7 +212,7 @@ async def test_a_batch_needs_a_name_to_be_known_by() -> None:
 
 
 async def test_ids_of_runs_are_not_the_callers_to_give() -> None:
-    with pytest.raises(TypeError, match="takes no keyword 'session_id'"):
+    with pytest.raises(TypeError, match="has no keyword 'session_id'"):
         await agent_of(Asked()).amap(["a"], session_id="s")  # type: ignore[call-arg]
 
 

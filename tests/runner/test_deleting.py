@@ -105,7 +105,7 @@ async def test_a_run_that_does_not_end_keeps_its_session(db: Db, monkeypatch: py
     gate = Gate(db, stubborn=True)
     run = asyncio.create_task(gate.agent.arun("go", run_id="r"))
     await gate.reached.wait()
-    with pytest.raises(RunConflictError, match=r"'r' has not ended 0.05 s after it was cancelled"):
+    with pytest.raises(RunConflictError, match=r"'r' had not ended 0.05 s after it was cancelled"):
         await gate.agent.adelete_session(cancel=True)
     gate.go.set()
     await run
@@ -131,7 +131,7 @@ async def test_a_tool_cannot_delete_the_session_of_its_run(db: Db) -> None:
     output = await agent.arun("go", run_id="r")
     assert output.content == "done"
     assert len(errors) == 2
-    assert all("run 'r' deletes what it belongs to" in error for error in errors)
+    assert all("run 'r' cannot delete its own session or user" in error for error in errors)
 
 
 async def test_a_user_is_deleted_with_everything_and_nobody_else(db: Db) -> None:
@@ -155,7 +155,7 @@ async def test_a_user_whose_run_goes_on_is_kept_or_the_run_is_cancelled(db: Db) 
     gate = Gate(db, user_id="ann")
     run = asyncio.create_task(gate.agent.arun("go", run_id="r"))
     await gate.reached.wait()
-    with pytest.raises(RunConflictError, match=r"user 'ann' has runs that go on \('r'\)"):
+    with pytest.raises(RunConflictError, match=r"user 'ann' has runs in progress \('r'\)"):
         await gate.agent.adelete_user("ann")
     assert await gate.agent.adelete_user("bob", cancel=True) == 0
     assert not run.done()
@@ -180,5 +180,5 @@ async def test_who_has_a_session_of_a_deleted_user_in_use_starts_anew(db: Db) ->
 
 async def test_nobody_is_no_user() -> None:
     agent: Any = Agent(model=FunctionModel(lambda request: "ok"))
-    with pytest.raises(UsageError, match="delete_user takes the id of a user, not None"):
+    with pytest.raises(UsageError, match="delete_user needs a user_id, not None"):
         await agent.adelete_user(None)

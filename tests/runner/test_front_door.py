@@ -64,10 +64,10 @@ def test_agents_and_teams_tell_the_same_of_what_both_take() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("instruction", "Agent takes no keyword 'instruction'; did you mean 'instructions'?"),
-        ("tols", "Agent takes no keyword 'tols'; did you mean 'tools'?"),
-        ("xyz", "Agent takes no keyword 'xyz'; see help(Agent)"),
-        ("_own_id", "Agent takes no keyword '_own_id'"),
+        ("instruction", "Agent has no keyword 'instruction'; did you mean 'instructions'?"),
+        ("tols", "Agent has no keyword 'tols'; did you mean 'tools'?"),
+        ("xyz", "Agent has no keyword 'xyz'; see help(Agent)"),
+        ("_own_id", "Agent has no keyword '_own_id'"),
     ],
 )
 def test_a_keyword_that_there_is_not_is_refused_with_a_hint(given: str, message: str) -> None:
@@ -84,10 +84,10 @@ def test_a_class_of_the_application_s_is_asked_for_its_own_keywords() -> None:
         def __init__(self, dish: str) -> None:
             super().__init__(name=f"Cook of {dish}")
 
-    with pytest.raises(TypeError, match="Named takes no keyword 'nam'; did you mean 'name'"):
+    with pytest.raises(TypeError, match="Named has no keyword 'nam'; did you mean 'name'"):
         Named(nam="x")  # type: ignore[call-arg]
     assert Cook(dish="soup").name == "Cook of soup"
-    with pytest.raises(TypeError, match="Team takes no keyword 'member'; did you mean 'members'"):
+    with pytest.raises(TypeError, match="Team has no keyword 'member'; did you mean 'members'"):
         Team(member=[])  # type: ignore[call-arg]
 
 
@@ -123,27 +123,30 @@ class Order(BaseModel):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tools": [5]}, "5 cannot be called, so it is no tool"),
-        ({"tools": look}, "tools takes a list"),
-        ({"tools": [look, another()]}, "two tools are called 'look'"),
-        ({"tools": [look, Function(look, name="look", strict=True)]}, "two tools are called 'look'"),
+        ({"tools": [5]}, "5 is not callable and cannot be a tool"),
+        ({"tools": look}, "tools must be a list"),
+        ({"tools": [look, another()]}, "two tools are named 'look'"),
+        ({"tools": [look, Function(look, name="look", strict=True)]}, "two tools are named 'look'"),
         ({"tools": [unknown]}, "unknown: the parameter 'x'"),
         ({"tools": [tool(unknown)]}, "unknown: the parameter 'x'"),
-        ({"tool_hooks": [5]}, "tool_hooks: a hook is a function, not 5"),
+        ({"tool_hooks": [5]}, "tool_hooks: a hook must be a function, not 5"),
         ({"tools": [look], "tool_hooks": [generated]}, "tool_hooks: .*generated is a generator"),
-        ({"tool_hooks": look}, "tool_hooks takes a list"),
-        ({"pre_hooks": [5]}, "pre_hooks: a hook is a function, not 5"),
-        ({"post_hooks": [unknown]}, "unknown asks for 'x', which it cannot have here"),
-        ({"model": 5}, "model takes a Model or 'provider:id', not 5"),
-        ({"fallback_models": [5]}, "fallback_models takes a list of Models or 'provider:id's, not 5 in it"),
-        ({"db": "agents.db"}, "db takes a database, such as SqliteDb"),
-        ({"instructions": 5}, "instructions takes a str, a list of str, or a function, not 5"),
-        ({"instructions": ["x", 5]}, "instructions takes a str, a list of str, or a function"),
-        ({"system_message": 5}, "system_message takes a str, a Message, or a function, not 5"),
-        ({"timezone_identifier": "Mars/Base"}, "timezone_identifier: no timezone 'Mars/Base'"),
-        ({"input_schema": {"type": "object"}}, "input_schema takes a pydantic model class"),
-        ({"input_schema": Order(dish="soup")}, "input_schema takes a pydantic model class"),
-        ({"output_schema": 5}, "output_schema takes a type, .* or a JSON schema as a dict, not 5"),
+        ({"tool_hooks": look}, "tool_hooks must be a list"),
+        ({"pre_hooks": [5]}, "pre_hooks: a hook must be a function, not 5"),
+        ({"post_hooks": [unknown]}, "unknown has the parameter 'x', which Kern cannot fill here"),
+        ({"model": 5}, "model must be a Model or 'provider:id', not 5"),
+        ({"fallback_models": [5]}, "fallback_models must hold Models or 'provider:id' strings; 5 is neither"),
+        ({"db": "agents.db"}, "db must be a database such as SqliteDb"),
+        ({"instructions": 5}, "instructions must be a str, a list of str, or a function, not 5"),
+        ({"instructions": ["x", 5]}, "instructions must be a str, a list of str, or a function"),
+        ({"system_message": 5}, "system_message must be a str, a Message, or a function, not 5"),
+        (
+            {"timezone_identifier": "Mars/Base"},
+            "timezone_identifier: this system has no timezone 'Mars/Base'",
+        ),
+        ({"input_schema": {"type": "object"}}, "input_schema must be a pydantic model class"),
+        ({"input_schema": Order(dish="soup")}, "input_schema must be a pydantic model class"),
+        ({"output_schema": 5}, "output_schema must be a type, .* or a JSON schema as a dict, not 5"),
     ],
 )
 @pytest.mark.parametrize("kind", [Agent, Team])
@@ -158,9 +161,9 @@ def test_what_cannot_work_fails_when_the_object_is_made(
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        (Agent(), "members takes a list of agents and teams"),
-        (["cook"], "members: a member is an Agent or a Team, not 'cook'"),
-        ([Agent(id="cook"), Team([], id="cook")], "members: two of them have the id 'cook'"),
+        (Agent(), "members must be a list of agents and teams"),
+        (["cook"], "members: each member must be an Agent or a Team, not 'cook'"),
+        ([Agent(id="cook"), Team([], id="cook")], "members: two members have the id 'cook'"),
     ],
 )
 def test_what_cannot_be_a_member_fails_when_the_team_is_made(members: Any, message: str) -> None:
@@ -174,10 +177,10 @@ async def test_a_team_that_contains_itself_is_refused() -> None:
     outer = Team([inner], name="Outer", model=ScriptedModel([]))
     members.append(outer)
     for runner in (inner, outer):
-        with pytest.raises(UsageError, match=r"members: Team\(.* contains itself"):
+        with pytest.raises(UsageError, match=r"members: Team\(.* is a member of itself"):
             await runner.arun("go")
     fresh: Team = Team(lambda: [fresh], model=ScriptedModel([]))
-    with pytest.raises(UsageError, match="contains itself"):
+    with pytest.raises(UsageError, match="is a member of itself"):
         await fresh.arun("go")
 
 
@@ -207,6 +210,6 @@ async def test_an_annotation_may_name_what_is_defined_later() -> None:
     ],
 )
 def test_a_tool_of_a_team_may_not_have_the_name_of_one_of_its_own(options: Any, name: str) -> None:
-    with pytest.raises(UsageError, match=f"tools: '{name}' is the name of the tool that .* adds"):
+    with pytest.raises(UsageError, match=f"tools: .* adds a tool named '{name}'"):
         Team([Agent(name="cook")], tools=[Function(look, name=name)], **options)
     Team([Agent(name="cook")], tools=[Function(look, name="see")], **options)

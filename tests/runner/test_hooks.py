@@ -194,8 +194,8 @@ def break_down(run_context: RunContext) -> None:
 ERRORS: list[tuple[str, Any, type[Exception], str, int]] = [
     ("pre_hooks", refuse_input, InputCheckError, "not this", 0),
     ("post_hooks", refuse_output, OutputCheckError, "not that", 1),
-    ("pre_hooks", break_down, HookError, "the hook break_down: ZeroDivisionError: oh", 0),
-    ("post_hooks", break_down, HookError, "the hook break_down: ZeroDivisionError: oh", 1),
+    ("pre_hooks", break_down, HookError, "the hook break_down raised ZeroDivisionError: oh", 0),
+    ("post_hooks", break_down, HookError, "the hook break_down raised ZeroDivisionError: oh", 1),
 ]
 
 
@@ -256,11 +256,11 @@ def generates() -> Any:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"pre_hooks": [wants_too_much]}, "asks for 'nonsense'"),
-        ({"pre_hooks": [lambda run_output: None]}, "asks for 'run_output'"),
+        ({"pre_hooks": [wants_too_much]}, "has the parameter 'nonsense'"),
+        ({"pre_hooks": [lambda run_output: None]}, "has the parameter 'run_output'"),
         ({"post_hooks": [generates]}, "is a generator"),
-        ({"pre_hooks": refuse_input}, "takes a list of functions"),
-        ({"post_hooks": ["x"]}, "a hook is a function"),
+        ({"pre_hooks": refuse_input}, "must be a list of functions"),
+        ({"post_hooks": ["x"]}, "a hook must be a function"),
     ],
 )
 async def test_what_is_no_hook_is_refused_before_the_run(options: dict[str, Any], complaint: str) -> None:

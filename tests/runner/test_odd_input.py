@@ -29,16 +29,16 @@ def member() -> Agent:
 @pytest.mark.parametrize(
     ("keywords", "said"),
     [
-        ({"session_id": 5}, "session_id is a str, not int"),
-        ({"session_id": ""}, "session_id is empty"),
-        ({"session_id": HALF}, "half a surrogate pair"),
-        ({"user_id": 5}, "user_id is a str, not int"),
-        ({"run_id": 5}, "run_id is a str, not int"),
-        ({"metadata": ["a"]}, "metadata takes a dict, not list"),
-        ({"metadata": {"a": object()}}, "metadata is kept with the run, as JSON"),
-        ({"dependencies": 5}, "dependencies takes a dict, not int"),
-        ({"images": ["cat.png"]}, r"images takes a list of Image\(url"),
-        ({"files": [Audio(url="https://example.com/a.mp3")]}, r"files takes a list of File\("),
+        ({"session_id": 5}, "session_id must be a str, not int"),
+        ({"session_id": ""}, "session_id is an empty string"),
+        ({"session_id": HALF}, "half of a surrogate pair"),
+        ({"user_id": 5}, "user_id must be a str, not int"),
+        ({"run_id": 5}, "run_id must be a str, not int"),
+        ({"metadata": ["a"]}, "metadata must be a dict, not list"),
+        ({"metadata": {"a": object()}}, "metadata is stored with the run and must be JSON"),
+        ({"dependencies": 5}, "dependencies must be a dict, not int"),
+        ({"images": ["cat.png"]}, r"images must be a list of Image\(url"),
+        ({"files": [Audio(url="https://example.com/a.mp3")]}, r"files must be a list of File\("),
         ({"timeout": -1}, "seconds above 0, not -1"),
         ({"timeout": "5"}, "seconds above 0, not '5'"),
         ({"usage_limits": 5}, r"UsageLimits\(requests=\.\.\., \.\.\.\), not int"),
@@ -62,7 +62,7 @@ def test_so_it_is_in_a_constructor(name: str) -> None:
 
 @pytest.mark.parametrize("face", ["run", "arun", "print_response", "continue_run"])
 def test_an_unknown_keyword_is_told_with_the_one_that_was_meant(face: str) -> None:
-    with pytest.raises(TypeError, match="takes no keyword 'user_ld'; did you mean 'user_id'"):
+    with pytest.raises(TypeError, match="has no keyword 'user_ld'; did you mean 'user_id'"):
         getattr(member(), face)("Hello", user_ld="ann")
 
 
@@ -79,31 +79,31 @@ def test_accessors_refuse_ids_that_cannot_be() -> None:
 @pytest.mark.parametrize("updates", [None, ["a"], 5, "text"])
 def test_an_update_of_the_state_that_is_no_dict_is_refused(updates: Any) -> None:
     agent = member()
-    with pytest.raises(UsageError, match="takes a dict of what to set"):
+    with pytest.raises(UsageError, match="takes a dict of the keys to set"):
         agent.update_session_state(updates)
     assert agent.get_session_state() == {}
 
 
 @pytest.mark.parametrize("input", [b"bytes", bytearray(b"bytes"), 5, None, object()])
 async def test_an_input_of_no_known_type_is_refused(input: Any) -> None:
-    with pytest.raises(UsageError, match="input takes str, list, dict, Message or BaseModel, not"):
+    with pytest.raises(UsageError, match="input must be a str, list, dict, Message or pydantic model, not"):
         await member().arun(input)
 
 
 @pytest.mark.parametrize("members", [None, "ab", {}, member(), 5])
 async def test_members_that_are_no_list_are_refused(members: Any) -> None:
-    with pytest.raises(UsageError, match="members takes a list of agents and teams, not"):
+    with pytest.raises(UsageError, match="members must be a list of agents and teams, not"):
         await Team(members, model=ScriptedModel(["hello"])).arun("Hello")
 
 
 async def test_members_made_by_a_function_are_checked_likewise() -> None:
-    with pytest.raises(UsageError, match="members takes a list of agents and teams, not 3"):
+    with pytest.raises(UsageError, match="members must be a list of agents and teams, not 3"):
         await Team(lambda: 3, model=ScriptedModel(["hello"])).arun("Hello")
 
 
 @pytest.mark.parametrize("what", [member(), Team([])])
 async def test_an_agent_among_the_tools_is_sent_to_the_members(what: Any) -> None:
-    with pytest.raises(UsageError, match=r"agents and teams are members: Team\(members="):
+    with pytest.raises(UsageError, match=r"agents and teams as members: Team\(members="):
         await Agent(model=ScriptedModel(["hello"]), tools=[what]).arun("Hello")
 
 
@@ -114,7 +114,7 @@ def test_a_tool_named_like_one_that_a_parameter_brings_is_refused(name: str) -> 
 
     impostor.__name__ = name
     for runner in (Agent, partial(Team, [])):
-        with pytest.raises(UsageError, match=f"'{name}' is the name of the tool that .* adds"):
+        with pytest.raises(UsageError, match=f"adds a tool named '{name}'"):
             runner(
                 model=ScriptedModel(["hello"]),
                 tools=[impostor],
@@ -216,33 +216,33 @@ async def test_a_request_counts_as_one_whatever_the_model_says() -> None:
 
 @pytest.mark.parametrize("db", ["agents.db", 5, SqliteDb])
 async def test_a_db_that_is_none_is_refused(db: Any) -> None:
-    with pytest.raises(UsageError, match=r"db takes a database, such as SqliteDb\('agents.db'\), not"):
+    with pytest.raises(UsageError, match=r"db must be a database such as SqliteDb\('agents.db'\), not"):
         await Agent(model=ScriptedModel(["never"]), db=db).arun("Hello")
 
 
 async def test_a_run_id_in_the_place_of_an_output_is_told_where_it_goes() -> None:
     wrong: Any = "some-run"
-    with pytest.raises(UsageError, match="first, not 'some-run'; or run_id="):
+    with pytest.raises(UsageError, match="first, not 'some-run'; to name the run, pass run_id="):
         await member().acontinue_run(wrong)
 
 
 @pytest.mark.parametrize(
     ("name", "wrong", "said"),
     [
-        ("name", 5, "name takes a str, not 5"),
-        ("introduction", ["Hello"], "introduction takes a str, not"),
-        ("tools", print, "tools takes a list, not"),
-        ("tools", "search", "tools takes a list, not 'search'"),
-        ("tool_hooks", print, "tool_hooks takes a list, not"),
-        ("fallback_models", "openai:gpt-5.2", "fallback_models takes a list, not 'openai:gpt-5.2'"),
-        ("additional_input", "Hello", "additional_input takes a list, not 'Hello'"),
-        ("additional_input", [5], "additional_input takes a list of str and Message"),
-        ("parser_model", 5, "parser_model takes a Model or 'provider:id', not 5"),
-        ("retries", -1, "retries is a number, 0 or more, not -1"),
-        ("tool_call_limit", "3", "tool_call_limit is a number, 0 or more, not '3'"),
-        ("num_history_runs", -1, "num_history_runs is a number"),
-        ("system_message_role", "boss", "system_message_role is one of system, developer, .*not 'boss'"),
-        ("tool_choice", "sometimes", "tool_choice is 'auto', 'none', 'required' or .* not 'sometimes'"),
+        ("name", 5, "name must be a str, not 5"),
+        ("introduction", ["Hello"], "introduction must be a str, not"),
+        ("tools", print, "tools must be a list, not"),
+        ("tools", "search", "tools must be a list, not 'search'"),
+        ("tool_hooks", print, "tool_hooks must be a list, not"),
+        ("fallback_models", "openai:gpt-5.2", "fallback_models must be a list, not 'openai:gpt-5.2'"),
+        ("additional_input", "Hello", "additional_input must be a list, not 'Hello'"),
+        ("additional_input", [5], "additional_input must be a list of str and Message"),
+        ("parser_model", 5, "parser_model must be a Model or 'provider:id', not 5"),
+        ("retries", -1, "retries must be a number, 0 or more, not -1"),
+        ("tool_call_limit", "3", "tool_call_limit must be a number, 0 or more, not '3'"),
+        ("num_history_runs", -1, "num_history_runs must be a number"),
+        ("system_message_role", "boss", "system_message_role must be one of system, developer, .*not 'boss'"),
+        ("tool_choice", "sometimes", "tool_choice must be 'auto', 'none', 'required' or .* not 'sometimes'"),
     ],
 )
 def test_a_parameter_of_a_wrong_kind_is_told_by_its_name(name: str, wrong: Any, said: str) -> None:
@@ -254,7 +254,7 @@ def test_a_parameter_of_a_wrong_kind_is_told_by_its_name(name: str, wrong: Any, 
 
 @pytest.mark.parametrize(("name", "wrong"), [("member_timeout", -1), ("max_iterations", -1)])
 def test_so_is_one_of_a_team_s_own(name: str, wrong: Any) -> None:
-    with pytest.raises(UsageError, match=f"{name} is a number.* not {wrong}"):
+    with pytest.raises(UsageError, match=f"{name} must be a number.* not {wrong}"):
         Team([], **{name: wrong})
 
 

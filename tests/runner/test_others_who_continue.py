@@ -109,7 +109,7 @@ async def test_two_users_cannot_have_runs_of_one_id_at_the_same_time() -> None:
     first = Agent(model=ScriptedModel([tool_call("wait"), "Done."]), tools=[wait], db=db)
     going = asyncio.create_task(first.arun("go", session_id="a", user_id="ann", run_id="r"))
     await entered.wait()
-    with pytest.raises(RunConflictError, match="run id 'r' is taken by a run of another session"):
+    with pytest.raises(RunConflictError, match="run_id 'r' belongs to a run of another session"):
         await Agent(model=ScriptedModel([]), db=db).arun("go", session_id="b", user_id="bob", run_id="r")
     gate.set()
     assert (await going).content == "Done."

@@ -90,7 +90,7 @@ async def test_a_constructor_s_stream_events_holds_where_a_run_does_not_say() ->
     assert everything[-1] == "RunCompleted"
     texts = [event.event async for event in agent.arun("Hi", stream=True, stream_events=False)]
     assert texts == ["RunContent"]
-    with pytest.raises(UsageError, match="need stream=True"):
+    with pytest.raises(UsageError, match="have no effect without stream=True"):
         await agent.arun("Hi", stream_events=True)
 
 
@@ -110,5 +110,5 @@ async def test_debug_level_2_tells_of_tools_and_usage(level: Any, caplog: pytest
 
 def test_there_are_two_debug_levels() -> None:
     wrong: Any = 3
-    with pytest.raises(UsageError, match="debug_level is 1 or 2, not 3"):
+    with pytest.raises(UsageError, match="debug_level must be 1 or 2, not 3"):
         Agent(debug_level=wrong)

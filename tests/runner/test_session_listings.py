@@ -159,15 +159,15 @@ async def test_sessions_are_listed_by_user_and_page(db: Db) -> None:
 @pytest.mark.parametrize("limit", [0, -1, 1.5, None, True])
 async def test_a_page_has_a_size(limit: Any) -> None:
     for call in (answering(None).alist_sessions, answering(None).alist_runs):
-        with pytest.raises(UsageError, match="limit is a whole number, 1 or more"):
+        with pytest.raises(UsageError, match="limit must be a whole number, 1 or more"):
             await call(limit=limit)
 
 
 async def test_a_key_of_another_kind_is_refused() -> None:
     agent: Any = answering(None)
-    with pytest.raises(UsageError, match="before takes the position of the last session"):
+    with pytest.raises(UsageError, match="before must be the position of the last session"):
         await agent.alist_sessions(before="s")
-    with pytest.raises(UsageError, match="before takes the run_id of the last run"):
+    with pytest.raises(UsageError, match="before must be the run_id of the last run"):
         await agent.alist_runs(before=3)
 
 
@@ -226,7 +226,9 @@ async def test_runs_of_a_session_are_listed_for_its_owner(db: Db) -> None:
 
 
 async def test_a_status_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"status 'paused' is unknown; there are 'PENDING', .*'PAUSED'"):
+    with pytest.raises(
+        UsageError, match=r"status 'paused' does not exist; the statuses are: 'PENDING', .*'PAUSED'"
+    ):
         await answering(None).alist_runs(status="paused")
 
 

@@ -66,7 +66,7 @@ async def test_an_input_that_does_not_fit_is_refused_with_its_place(given: Any, 
     with pytest.raises(InputCheckError) as caught:
         await agent.arun(given)
     assert complaint in str(caught.value)
-    assert str(caught.value).startswith("the input is no Order: ")
+    assert str(caught.value).startswith("the input is not a valid Order: ")
     assert model.requests == []
     assert await db.load_session("s") is None
 
@@ -120,7 +120,7 @@ async def test_a_leader_is_told_a_member_s_schema_and_what_is_wrong_with_a_task(
     output = await Team(members=[member], model=leader).arun("order milk")
     assert '"exclusiveMinimum": 0' in (leader.requests[0].messages[0].content or "")
     results = [call.result or "" for call in output.tools]
-    assert "InputCheckError: the task has to be JSON, a Line. That is no JSON." in results[0]
+    assert "InputCheckError: the task must be JSON that fits Line. That is no JSON." in results[0]
     assert "/quantity: Input should be greater than 0" in results[1]
     assert results[2] == "ordered"
     assert [call.tool_call_error for call in output.tools] == [True, True, False]
@@ -129,5 +129,5 @@ async def test_a_leader_is_told_a_member_s_schema_and_what_is_wrong_with_a_task(
 
 async def test_what_is_no_class_is_refused() -> None:
     nonsense: Any = {"type": "object"}
-    with pytest.raises(UsageError, match="input_schema takes a pydantic model class"):
+    with pytest.raises(UsageError, match="input_schema must be a pydantic model class"):
         await Team(members=[Agent(name="a", input_schema=nonsense)], model=ScriptedModel([])).arun("x")

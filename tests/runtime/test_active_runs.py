@@ -197,7 +197,7 @@ async def test_a_limit_of_a_run_inside_a_tool_is_that_tool_s_trouble() -> None:
 
     model = ScriptedModel([tool_call("ask"), lambda request: request.messages[-1].content or ""])
     output = await Agent(model=model, tools=[ask]).arun("go")
-    assert "the limit of 0 requests is used up" in output.content
+    assert "the limit of 0 requests is reached" in output.content
 
 
 async def test_streamed_text_is_void_when_a_turn_is_made_again() -> None:

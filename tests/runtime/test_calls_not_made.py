@@ -15,7 +15,7 @@ from kern.runtime.outcome import Start
 from kern.testing import ScriptedModel, tool_call
 from kern.usage import UsageLimits
 
-USED_UP = "Not called: the limit of 1 tool calls is used up."
+USED_UP = "Not called: the limit of 1 tool calls is reached."
 
 
 class Till:
@@ -115,5 +115,5 @@ def test_a_call_begins_or_is_noted_as_not_made_never_both() -> None:
     assert not start.prevent()
     start = Start()
     assert start.prevent()
-    with pytest.raises(ToolError, match="before the call began"):
+    with pytest.raises(ToolError, match="before this call began"):
         start.begin()

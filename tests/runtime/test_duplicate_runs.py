@@ -66,7 +66,7 @@ async def test_a_stored_id_is_refused_before_anything_is_done(db: Db) -> None:
     shop = Shop(db)
     await shop.agent.arun("x", run_id="R")
     asked = len(shop.model.requests)
-    with pytest.raises(RunConflictError, match="'R' is stored already, with status COMPLETED"):
+    with pytest.raises(RunConflictError, match="'R' is already stored, with status COMPLETED"):
         await shop.agent.arun("x", run_id="R", session_state={"more": 1})
     assert (shop.charged, len(shop.model.requests)) == (1, asked)
     assert await shop.agent.aget_session_state() == {"charged": 1}
@@ -128,7 +128,7 @@ async def test_a_run_that_goes_on_in_this_process_is_awaited(db: Db) -> None:
         ]
         with pytest.raises(RunDeadlineExceeded):
             await shop.agent.arun("x", run_id="R", on_duplicate="return", timeout=0.05)
-        with pytest.raises(RunConflictError, match="goes on already"):
+        with pytest.raises(RunConflictError, match="is already in progress"):
             await shop.agent.arun("x", run_id="R", on_duplicate="retry_failed")
         with pytest.raises(SessionOwnershipError):
             await shop.agent.arun("x", run_id="R", on_duplicate="return", user_id="mallory")
@@ -190,7 +190,7 @@ async def test_a_member_s_run_and_a_team_s_are_no_agent_s(db: Db) -> None:
     team = Team([member], model=ScriptedModel([delegation, "all done"]), db=db, session_id="s")
     output = await team.arun("x", run_id="R")
     agent = Agent(model=ScriptedModel([]), db=db, session_id="s")
-    with pytest.raises(RunConflictError, match="a member's run"):
+    with pytest.raises(RunConflictError, match="a run of a team member"):
         await agent.arun("x", run_id=output.member_responses[0].run_id, on_duplicate="return")
     with pytest.raises(RunConflictError, match="a team's run"):
         await agent.arun("x", run_id="R", on_duplicate="return")
@@ -219,7 +219,7 @@ async def test_a_failed_run_is_tried_again_and_knows_what_it_has_done(db: Db, wi
     assert rows[1].generation == 1
     said = [(m.role, m.content) for m in await shop.agent.aget_chat_history()][2:]
     assert said == [("user", "Charge my card"), ("assistant", "Your card is charged.")]
-    with pytest.raises(RunConflictError, match="only one that failed"):
+    with pytest.raises(RunConflictError, match="only a run that failed"):
         await shop.agent.arun("Charge my card", run_id="R", on_duplicate="retry_failed")
 
 
@@ -266,9 +266,11 @@ async def test_nothing_is_looked_up_for_an_id_of_kern_s_own(db: Db, monkeypatch:
 
 def test_a_wrong_word_and_a_missing_id_are_refused() -> None:
     agent = Agent(model=ScriptedModel([]))
-    with pytest.raises(UsageError, match="on_duplicate is one of raise, return, retry_failed, not 'again'"):
+    with pytest.raises(
+        UsageError, match="on_duplicate must be one of raise, return, retry_failed, not 'again'"
+    ):
         agent.run("x", run_id="R", on_duplicate="again")
-    with pytest.raises(UsageError, match="needs a run_id of your own"):
+    with pytest.raises(UsageError, match="has no effect without a run_id"):
         agent.run("x", on_duplicate="return")
 
 

@@ -71,7 +71,7 @@ async def test_a_run_that_wants_the_session_to_itself_is_told_who_has_it(deaf: D
     await deaf.leave()
     [run] = active_runs
     with pytest.raises(
-        SessionBusyError, match=f"is held by run '{run.request.run_id}', whose stream was left"
+        SessionBusyError, match=f"is used exclusively by run '{run.request.run_id}', whose stream was left"
     ):
         await deaf.agent.arun("hello")
     deaf.release.set()

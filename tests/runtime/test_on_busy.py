@@ -117,7 +117,7 @@ async def test_a_busy_session_is_refused(db: Db) -> None:
     agent = room.agent(db, "reject")
     first = asyncio.create_task(agent.arun("one"))
     await room.someone.wait()
-    with pytest.raises(SessionBusyError, match="session 's' has a run already"):
+    with pytest.raises(SessionBusyError, match="session 's' is used by another run"):
         await agent.arun("two")
     room.open.set()
     await first
@@ -291,7 +291,7 @@ async def unreachable() -> bool:
 
 @pytest.mark.parametrize(
     ("renewal", "message"),
-    [(refused, "another run has taken it over"), (unreachable, "could not be renewed: the database is away")],
+    [(refused, "another run took it over"), (unreachable, "could not be renewed: the database is away")],
 )
 async def test_a_lost_lease_fails_the_run_and_keeps_what_it_has_done(
     renewal: Callable[[], Awaitable[bool]], message: str, monkeypatch: pytest.MonkeyPatch
@@ -338,7 +338,7 @@ async def test_a_renewal_that_comes_late_and_finds_others_at_work_is_a_loss(
     await room.someone.wait()
     (session,) = live_sessions._sessions.values()
     session.row = replace(session.row, version=session.row.version - 1)  # as if another process had written
-    with pytest.raises(SessionError, match="taken it over"):
+    with pytest.raises(SessionError, match="took it over"):
         await run
 
 
@@ -363,7 +363,7 @@ async def test_a_renewed_lease_lives_as_long_as_its_run(monkeypatch: pytest.Monk
 
 
 def test_an_unknown_word_is_refused() -> None:
-    with pytest.raises(UsageError, match="on_busy is one of share, queue, reject, not 'wait'"):
+    with pytest.raises(UsageError, match="on_busy must be one of share, queue, reject, not 'wait'"):
         Agent(on_busy="wait")
 
 

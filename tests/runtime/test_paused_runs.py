@@ -109,7 +109,7 @@ async def test_how_often_a_tool_has_sent_the_model_back_is_not_forgotten() -> No
     again = tool_call("picky")
     agent = Agent(model=ScriptedModel([again, again, again, tool_call("risky"), again]), tools=[picky, risky])
     paused = await agent.arun("go")
-    with pytest.raises(ModelBehaviorError, match="picky has sent the model back 3 times"):
+    with pytest.raises(ModelBehaviorError, match="picky has asked the model to try again 3 times"):
         await confirmed(agent, paused)
 
 
@@ -322,7 +322,9 @@ async def test_input_that_does_not_fit_goes_back_to_the_person_and_not_to_the_mo
     agent = Agent(model=ScriptedModel([tool_call("register", name="Ann"), results]), tools=[register])
     paused = await agent.arun("go")
     paused.requirements[0].provide_user_input({"age": "old"})
-    with pytest.raises(UsageError, match=r"register: what was put in does not fit: /age: must be integer"):
+    with pytest.raises(
+        UsageError, match=r"register: the user input does not fit the parameters: /age: must be integer"
+    ):
         await agent.acontinue_run(paused)
     paused.requirements[0].provide_user_input({"age": "7"})  # as a form has it
     assert (await agent.acontinue_run(paused)).content == "Ann is 7"
@@ -341,7 +343,7 @@ async def test_an_answer_for_another_run_is_refused_and_the_run_waits_on() -> No
     agent = Agent(model=FunctionModel(lambda r: calls(tool_call("risky"))), tools=[risky])
     one, other = await agent.arun("go"), await agent.arun("go")
     other.requirements[0].confirm()
-    with pytest.raises(UsageError, match="does not wait for an answer to: risky"):
+    with pytest.raises(UsageError, match="has no open requirement risky"):
         await agent.acontinue_run(run_id=one.run_id, requirements=other.requirements)
     stored = await agent.aget_run_output(one.run_id)
     assert stored is not None
@@ -355,7 +357,7 @@ async def test_a_member_s_run_is_continued_with_its_team_only() -> None:
     team = routing_team()
     paused = await team.arun("go")
     [member] = paused.member_responses
-    with pytest.raises(UsageError, match="is a member's"):
+    with pytest.raises(UsageError, match="is the run of a team member"):
         await team.acontinue_run(run_id=member.run_id)
 
 
@@ -382,7 +384,10 @@ async def test_what_is_not_there_any_more_is_named_and_the_run_waits_on(gone: st
     paused = await routing_team(db=db).arun("go")
     left = Agent(name="Careful" if gone == "tool" else "Other", model=careful_model())
     changed = Team([left], model=ScriptedModel([]), mode="route", db=db)
-    with pytest.raises(UsageError, match="no tool 'risky'" if gone == "tool" else "no member 'careful'"):
+    with pytest.raises(
+        UsageError,
+        match="no longer has the tool 'risky'" if gone == "tool" else "no longer has the member 'careful'",
+    ):
         await confirmed(changed, paused)
     output = await confirmed(routing_team(db=db), paused)
     assert output.content == "careful"
@@ -418,7 +423,7 @@ async def test_a_call_that_has_the_state_cannot_continue_a_run_of_its_session(to
     stored = await inner.aget_run_output(paused.run_id)
     assert stored is not None
     if touch:
-        assert "continue it before the function touches session_state" in output.content
+        assert "Continue it before the function touches session_state" in output.content
         assert stored.status is RunStatus.paused
     else:
         assert output.content == "well"
@@ -449,7 +454,7 @@ async def test_members_that_were_paused_end_with_a_run_that_cannot_go_on() -> No
     assert len(paused.requirements) == 2
     team.tool_call_limit = 0
     output = await confirmed(team, paused)
-    assert "the limit of 0 tool calls is used up" in output.content
+    assert "the limit of 0 tool calls is reached" in output.content
     assert await rows_of(team, output.session_id) == {"outer": "COMPLETED", "careful": "CANCELLED"}
     assert output.member_responses[0].status is RunStatus.cancelled
 

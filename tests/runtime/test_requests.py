@@ -69,7 +69,7 @@ async def test_who_comes_second_is_told_of_a_race_and_not_of_a_mistake() -> None
     assert isinstance(error, RunConflictError)
     assert isinstance(error, SessionError)
     assert not isinstance(error, UsageError)
-    with pytest.raises(RunConflictError, match="does not wait for anybody: its status is COMPLETED"):
+    with pytest.raises(RunConflictError, match="is not paused: its status is COMPLETED"):
         await agent.acontinue_run(paused)
 
 
@@ -84,7 +84,7 @@ async def test_a_session_with_a_run_that_goes_on_is_not_deleted() -> None:
     agent = Agent(model=FunctionModel(play), session_id="s")
     run = asyncio.create_task(agent.arun("x"))
     await started.wait()
-    with pytest.raises(RunConflictError, match="has a run that goes on"):
+    with pytest.raises(RunConflictError, match="has a run in progress"):
         await agent.adelete_session()
     await run
     assert await agent.adelete_session()

@@ -101,7 +101,7 @@ async def test_no_new_run_begins_meanwhile_and_one_does_afterwards() -> None:
     await work.has_begun()
     endings = [asyncio.create_task(kern.shutdown(timeout=0.1)) for _ in range(2)]
     await asyncio.sleep(0.02)
-    with pytest.raises(ShutdownError, match="no new run begins"):
+    with pytest.raises(ShutdownError, match="no new run can start"):
         await work.agent.arun("another")
     with pytest.raises(KernError):
         async for _ in work.agent.arun("another", stream=True):
@@ -179,7 +179,7 @@ async def test_a_run_that_never_ends_is_not_waited_for_for_ever(
     run = asyncio.create_task(agent.arun("go", run_id="deaf one"))
     await began.wait()
     await kern.shutdown(timeout=0)
-    assert "run deaf one has not ended" in caplog.text
+    assert "run deaf one had not ended" in caplog.text
     release.set()
     await run
 

@@ -216,7 +216,7 @@ async def test_a_run_of_which_nobody_knows_is_not_said_to_be_unsaved(db: Any, wr
     await slow.started.wait()
     db.silent = True
     db.fail, db.lose = not written, written
-    with pytest.raises(StoreError, match="whether it is saved is not known") as caught:
+    with pytest.raises(StoreError, match="it is unknown whether the commit was written") as caught:
         await charging(db).arun("quick")  # an id of one's own would be looked up first
     with pytest.raises(StoreError, match="no route to host"):
         await charging(db).arun("another")
@@ -237,4 +237,4 @@ async def test_where_nobody_else_has_the_session_nothing_is_left(
     db.fail = False
     output = await charging(db).arun("quick")
     assert output.session_state == {"charged": 1, "log": [output.run_id]}
-    assert "is not saved: the disk is full" in caplog.text
+    assert "was not saved: the disk is full" in caplog.text

@@ -56,7 +56,9 @@ async def test_a_person_is_told_what_does_not_fit_and_can_put_it_right(
     agent = agent_for(kind)
     output = await agent.arun("q")
     output.requirements[0].provide_user_input({"x": wrong})
-    with pytest.raises(UserInputError, match=r"book: what was put in does not fit: /?x") as caught:
+    with pytest.raises(
+        UserInputError, match=r"book: the user input does not fit the parameters: /?x"
+    ) as caught:
         await agent.acontinue_run(output)
     assert caught.value.fields == ["x"]
     assert copy.copy(caught.value).tool_call_id == output.requirements[0].tool_call_id
@@ -107,9 +109,9 @@ async def test_two_different_answers_to_one_requirement_are_refused() -> None:
     output = await agent.arun("q")
     yes, no = (replace(output.requirements[0], confirmed=answer) for answer in (True, False))
     for answers in ([yes, no], [no, yes]):
-        with pytest.raises(UsageError, match="two different answers"):
+        with pytest.raises(UsageError, match="answered twice"):
             await agent.acontinue_run(run_id=output.run_id, requirements=answers)
-    with pytest.raises(UsageError, match="requirements holds None"):
+    with pytest.raises(UsageError, match="requirements must hold RunRequirement objects, not None"):
         await agent.acontinue_run(run_id=output.run_id, requirements=[None])
     with pytest.raises(UsageError, match=r"RunRequirement\.from_dict"):
         await agent.acontinue_run(run_id=output.run_id, requirements=[yes.to_dict()])
@@ -127,7 +129,7 @@ async def test_changed_arguments_are_refused_rather_than_dropped() -> None:
     before = dict(need.tool_args)
     need.tool_args["x"] = 10
     need.confirm()
-    with pytest.raises(UsageError, match="tool_args were changed"):
+    with pytest.raises(UsageError, match="tool_args of the requirement were changed"):
         await agent.acontinue_run(output)
     need.tool_args = before
     assert (await agent.acontinue_run(output)).tools[0].tool_args["x"] == 100

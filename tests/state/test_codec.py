@@ -356,7 +356,7 @@ def test_two_keys_with_one_text_are_refused() -> None:
 
 @pytest.mark.parametrize("value", [None, [], [{}], "{}", 1, Model(), ()], ids=repr)
 def test_the_state_has_to_be_a_dict(value: Any) -> None:
-    with pytest.raises(InvalidStateError, match="has to be a dict"):
+    with pytest.raises(InvalidStateError, match="must be a dict"):
         encode(value)
 
 

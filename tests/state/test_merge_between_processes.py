@@ -395,7 +395,7 @@ async def test_a_repeated_commit_writes_nothing_and_keeps_what_came_since() -> N
 async def test_another_run_under_the_same_id_is_an_error_not_a_silent_nothing() -> None:
     async with two(StateSpec()) as (a, b):
         await a.commit(run_row())
-        with pytest.raises(StoreError, match="'r' is stored already"):
+        with pytest.raises(StoreError, match="'r' is already stored"):
             await b.commit(run_row(b'{"content":"y"}'))
 
 

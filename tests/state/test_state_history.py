@@ -116,7 +116,7 @@ async def test_an_unknown_revision_is_an_error_that_names_the_known_ones(revisio
     agent = agent_with(count, session_id="s")
     for _ in range(2):
         await agent.arun("go")
-    message = f"session 's' has no revision {revision}; known are 0 to 2"
+    message = f"session 's' has no revision {revision}; its revisions are 0 to 2"
     with pytest.raises(UsageError, match=message):
         await agent.aget_session_state(revision=revision)
     with pytest.raises(UsageError, match=message):
@@ -126,7 +126,7 @@ async def test_an_unknown_revision_is_an_error_that_names_the_known_ones(revisio
 async def test_a_session_that_is_not_there_has_its_start_only() -> None:
     agent = Agent(session_state={"a": 1})
     assert await agent.aget_session_state("new", revision=0) == {"a": 1}
-    with pytest.raises(UsageError, match="known are 0 to 0"):
+    with pytest.raises(UsageError, match="its revisions are 0 to 0"):
         await agent.aget_session_state("new", revision=1)
     with pytest.raises(UsageError, match="no session 'new' to fork"):
         await agent.afork_session("new")

@@ -362,7 +362,7 @@ async def test_the_assigned_dict_becomes_the_call_s_state() -> None:
 @pytest.mark.parametrize("value", [None, [], "text", 5], ids=repr)
 async def test_only_a_dict_can_be_assigned(value: Any) -> None:
     def assign(run_context: RunContext) -> None:
-        with pytest.raises(TypeError, match="session_state takes a dict"):
+        with pytest.raises(TypeError, match="session_state must be a dict"):
             run_context.session_state = value
         run_context.session_state["after"] = True
 
@@ -441,7 +441,7 @@ async def test_the_first_touch_from_a_child_task_is_refused() -> None:
         async def child() -> None:
             run_context.session_state["n"] = 1
 
-        with pytest.raises(UsageError, match="child task or thread"):
+        with pytest.raises(UsageError, match="a task or thread that the function started"):
             await asyncio.create_task(child())
         return "refused"
 
@@ -470,7 +470,9 @@ async def test_the_first_touch_from_a_child_thread_is_refused() -> None:
         return refused[0]
 
     output = await run_once(spawn_async, spawn_sync)
-    assert all("child task or thread" in result for result in tool_results(output).values())
+    assert all(
+        "a task or thread that the function started" in result for result in tool_results(output).values()
+    )
     assert output.session_state == {}
 
 
@@ -669,7 +671,7 @@ async def test_a_tool_whose_own_deadline_has_passed_waits_in_a_block_if_somebody
                 waiting.set()
                 await asyncio.Event().wait()
         except TimeoutError:
-            with pytest.raises(UsageError, match=r"cut short .* hog of .* has the session state"):
+            with pytest.raises(UsageError, match=r"cannot take the session state, which hog of .* holds"):
                 run_context.session_state["at once"] = True
             refused.set()
             async with run_context.transaction() as state:

@@ -125,7 +125,7 @@ async def test_edits_that_pydantic_converts_are_committed_converted() -> None:
 
 async def test_assignment_takes_an_instance_and_refuses_a_dict() -> None:
     def assign(run_context: RunContext[Cart]) -> str:
-        with pytest.raises(TypeError, match="takes a Cart, not dict"):
+        with pytest.raises(TypeError, match="must be a Cart, not dict"):
             run_context.session_state = {"owner": "x"}  # type: ignore[assignment]
         run_context.session_state = Cart(owner="Bob")
         return "assigned"
@@ -205,9 +205,13 @@ async def test_the_run_s_argument_is_a_dict_or_what_was_set_of_an_instance() -> 
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"ovner": "Ann"}, InvalidStateError, "session_state/ovner: Cart has no such field; it has: items"),
+        (
+            {"ovner": "Ann"},
+            InvalidStateError,
+            "session_state/ovner: Cart has no such field; its fields are: items",
+        ),
         ({"owner": 7}, InvalidStateError, "session_state/owner: Input should be a valid string"),
-        (Item(name="x"), UsageError, "takes a Cart or a dict here, not Item"),
+        (Item(name="x"), UsageError, "must be a Cart or a dict here, not Item"),
     ],
 )
 async def test_an_argument_that_does_not_fit_fails_the_run_and_changes_nothing(
@@ -267,7 +271,7 @@ async def test_the_agentic_tool_sets_fields_and_shows_the_state() -> None:
     output = await agent.arun("go")
     results = [execution.result for execution in output.tools]
     assert results[0] == 'The session state is now: {"items":[],"owner":"Ann","limits":{}}'
-    assert "no such field; it has: items, owner, limits" in str(results[1])
+    assert "no such field; its fields are: items, owner, limits" in str(results[1])
 
 
 # What is not a session state.
@@ -286,9 +290,9 @@ class Secretive(BaseModel):
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (Needy, "session_state=Needy: .* name, age has none; give an instance"),
-        (Secretive, "Secretive.key does not survive being written as JSON"),
-        (["a"], "session_state takes a dict, a pydantic model class or an instance of one, not list"),
+        (Needy, "session_state=Needy: .* these fields have none: name, age; pass an instance"),
+        (Secretive, "Secretive.key changes when it is stored as JSON"),
+        (["a"], "session_state must be a dict, a pydantic model class or an instance of one, not list"),
         (int, "not type"),
     ],
 )
@@ -325,7 +329,7 @@ def test_a_task_list_needs_a_field() -> None:
     class Tasked(Cart):
         team_tasks: dict[str, Any] = {}
 
-    with pytest.raises(UsageError, match="give Cart a field `team_tasks"):
+    with pytest.raises(UsageError, match="add the field `team_tasks"):
         Team([Agent(name="a")], mode="tasks", session_state=Cart).get_session_state()
     Team([Agent(name="a")], mode="tasks", session_state=Tasked).get_session_state()
 

@@ -272,7 +272,7 @@ async def test_tasks_mode_keeps_a_list_and_is_not_done_before_all_tasks_are() ->
     assert tasks[0]["result"] == "A on: gather"
     assert "Result of task 1 (gather):\nA on: gather" in tasks[2]["result"]
     assert output.tools[3].tool_call_error
-    assert "waits for [1, 2]" in (output.tools[3].result or "")
+    assert "depends on [1, 2]" in (output.tools[3].result or "")
     assert "not completed" in next(m.content or "" for m in output.messages[2:] if m.role == "user")
 
 
@@ -330,7 +330,9 @@ async def test_a_state_that_has_something_else_in_the_place_of_the_list_is_told(
     )
     output = await team.arun("go")
     assert output.tools[0].tool_call_error
-    assert "session_state/team_tasks: the task list of a team stands here" in (output.tools[0].result or "")
+    assert "session_state/team_tasks: the team keeps its task list under this key" in (
+        output.tools[0].result or ""
+    )
     assert output.content == "done"
 
 
@@ -382,8 +384,8 @@ async def test_a_task_that_failed_holds_up_what_depends_on_it_until_it_is_done()
     output = await team.arun("go")
     results = [tool.result or "" for tool in output.tools]
     assert '"status": "failed"' in results[3]
-    assert "waits for [1]" in results[4]
-    assert "assigned to nobody" in results[5]
+    assert "depends on [1]" in results[4]
+    assert "is not assigned to a member" in results[5]
     assert "there is no task 9" in results[6]
     assert "whole numbers" in results[7]
     assert [task["status"] for task in tasks_of(output)] == ["completed"] * 3

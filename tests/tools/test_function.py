@@ -147,9 +147,9 @@ def test_a_lambda_needs_a_name() -> None:
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        (Kit, r"Kit is a class.*pass Kit\(\)"),
-        (3, "3 cannot be called"),
-        ({"type": "web_search"}, "cannot be called"),
+        (Kit, r"Kit is a class; pass an instance of it, Kit\(\)"),
+        (3, "3 is not callable"),
+        ({"type": "web_search"}, "is not callable"),
         (classmethod(sync_tool), "@classmethod above @tool"),
     ],
 )
@@ -223,7 +223,7 @@ def test_the_decorator_takes_every_option() -> None:
 
 
 def test_a_misspelt_option_is_a_type_error_that_lists_the_options() -> None:
-    with pytest.raises(TypeError, match=r"no option descripton; it has: .*description"):
+    with pytest.raises(TypeError, match=r"no option descripton; its options are: .*description"):
         tool(descripton="x")
     with pytest.raises(TypeError, match="descripton"):
         Function(sync_tool, descripton="x")  # type: ignore[call-arg]
@@ -240,9 +240,12 @@ def test_a_misspelt_option_is_a_type_error_that_lists_the_options() -> None:
             {"requires_confirmation": True, "user_input_fields": ["a"]},
             "requires_confirmation and requires_user_input",
         ),
-        ({"user_input_fields": ["b"]}, "user_input_fields names b; its parameters are: a"),
-        ({"timeout": 0}, "timeout is in seconds and above 0, not 0"),
-        ({"cache_ttl": -1}, "cache_ttl is in seconds"),
+        (
+            {"user_input_fields": ["b"]},
+            "user_input_fields names unknown parameters: b; its parameters are: a",
+        ),
+        ({"timeout": 0}, "timeout must be a number of seconds above 0, not 0"),
+        ({"cache_ttl": -1}, "cache_ttl must be a number of seconds"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: Any, said: str) -> None:
@@ -280,7 +283,7 @@ def test_a_method_binds_to_its_object_with_its_options() -> None:
 
 
 def test_a_method_without_its_object_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"Kit\.plain is a method without its object"):
+    with pytest.raises(UsageError, match=r"Kit\.plain is a method that is not bound to an object"):
         _ = Function.from_callable(Kit.plain).parameters
 
 

@@ -60,8 +60,12 @@ def positional(function_name: str, /) -> None: ...
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (unknown, "unknown asks for 'function_nam'.*there is: agent, arguments, function_name, run_context"),
-        (positional, "function_name before the /"),
+        (
+            unknown,
+            "unknown has the parameter 'function_nam'.*it may take: agent, arguments, "
+            "function_name, run_context",
+        ),
+        (positional, r"positional-only parameters \(function_name"),
     ],
 )
 def test_what_cannot_be_had_is_refused_with_what_there_is(function: Callable[..., Any], said: str) -> None:
@@ -70,9 +74,9 @@ def test_what_cannot_be_had_is_refused_with_what_there_is(function: Callable[...
 
 
 def test_a_context_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"by_type asks for 'ctx'.*there is: arguments"):
+    with pytest.raises(UsageError, match=r"by_type has the parameter 'ctx'.*it may take: arguments"):
         call_kwargs(by_type, {"arguments": {}})
-    with pytest.raises(UsageError, match="there is: nothing"):
+    with pytest.raises(UsageError, match="it may take: no parameters"):
         call_kwargs(by_type, {})
 
 

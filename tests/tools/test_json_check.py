@@ -55,27 +55,27 @@ def test_what_fits_has_no_complaint(schema: Any, value: Any) -> None:
 
 
 FAILS: list[tuple[Any, Any, str]] = [
-    ({"type": "string"}, 1, "the whole: must be string, not 1"),
-    ({"type": "integer"}, True, "the whole: must be integer, not true"),
-    ({"type": "integer"}, 1.5, "the whole: must be integer, not 1.5"),
-    ({"type": "number"}, "1", 'the whole: must be number, not "1"'),
-    ({"type": ["string", "null"]}, 1, "the whole: must be string or null, not 1"),
-    ({"const": 1}, True, "the whole: must be 1, not true"),
-    ({"enum": ["a", "b"]}, "c", 'the whole: must be "a" or "b", not "c"'),
-    ({"anyOf": [{"type": "string"}, {"type": "null"}]}, 1, "the whole: must be string, not 1"),
-    ({"allOf": [{"minimum": 1}, {"maximum": 3}]}, 4, "the whole: must be at most 3, not 4"),
-    ({"exclusiveMinimum": 1}, 1, "the whole: must be more than 1, not 1"),
-    ({"multipleOf": 2}, 3, "the whole: must be a multiple of 2, not 3"),
-    ({"minLength": 2}, "a", "the whole: needs at least 2 characters"),
-    ({"maxLength": 1}, "ab", "the whole: may have at most 1 characters"),
-    ({"pattern": "^a"}, "b", "the whole: must match '^a', unlike \"b\""),
-    ({"minItems": 1}, [], "the whole: has 0 items, at least 1 are needed"),
-    ({"maxItems": 1}, [1, 2], "the whole: has 2 items, at most 1 are allowed"),
-    ({"uniqueItems": True}, [{"a": 1}, {"a": 1}], "the whole: has the same item twice"),
+    ({"type": "string"}, 1, "the value: must be string, not 1"),
+    ({"type": "integer"}, True, "the value: must be integer, not true"),
+    ({"type": "integer"}, 1.5, "the value: must be integer, not 1.5"),
+    ({"type": "number"}, "1", 'the value: must be number, not "1"'),
+    ({"type": ["string", "null"]}, 1, "the value: must be string or null, not 1"),
+    ({"const": 1}, True, "the value: must be 1, not true"),
+    ({"enum": ["a", "b"]}, "c", 'the value: must be "a" or "b", not "c"'),
+    ({"anyOf": [{"type": "string"}, {"type": "null"}]}, 1, "the value: must be string, not 1"),
+    ({"allOf": [{"minimum": 1}, {"maximum": 3}]}, 4, "the value: must be at most 3, not 4"),
+    ({"exclusiveMinimum": 1}, 1, "the value: must be more than 1, not 1"),
+    ({"multipleOf": 2}, 3, "the value: must be a multiple of 2, not 3"),
+    ({"minLength": 2}, "a", "the value: needs at least 2 characters"),
+    ({"maxLength": 1}, "ab", "the value: may have at most 1 characters"),
+    ({"pattern": "^a"}, "b", "the value: must match '^a', not \"b\""),
+    ({"minItems": 1}, [], "the value: has 0 items, at least 1 are needed"),
+    ({"maxItems": 1}, [1, 2], "the value: has 2 items, at most 1 are allowed"),
+    ({"uniqueItems": True}, [{"a": 1}, {"a": 1}], "the value: contains the same item twice"),
     ({"items": {"type": "integer"}}, [1, "a"], '/1: must be integer, not "a"'),
     ({"prefixItems": [{"type": "integer"}], "items": False}, [1, 2], "/1: is not expected here"),
-    ({"$ref": "#/$defs/x", "$defs": {"x": {"type": "integer"}}}, "a", 'the whole: must be integer, not "a"'),
-    (PERSON, {}, "/name: required, and missing"),
+    ({"$ref": "#/$defs/x", "$defs": {"x": {"type": "integer"}}}, "a", 'the value: must be integer, not "a"'),
+    (PERSON, {}, "/name: required, but missing"),
     (PERSON, {"name": "Ann", "age": 3}, "/age: must be at least 18, not 3"),
     (PERSON, {"name": "Ann", "shoe": 1}, "/shoe: is not expected here"),
     (PERSON, {"name": "Ann", "friends": [{"name": "B"}]}, "/friends/0/name: needs at least 2 characters"),
@@ -104,8 +104,8 @@ WILL_NOT: list[tuple[str, str]] = [
     ('{"shoe": ', "/shoe: is not expected here"),
     ('{"friends": [{"age": 1, "name": "B', "/friends/0/age: must be at least 18, not 1"),
     ('{"friends": [{"name": "Bob"}, {"name": "Cy"}, {"na', "/friends: has 3 items, at most 2 are allowed"),
-    ('{"friends": [{"age": 20}, {', "/friends/0/name: required, and missing"),
-    ('["', 'the whole: must be object, not [""]'),
+    ('{"friends": [{"age": 20}, {', "/friends/0/name: required, but missing"),
+    ('["', 'the value: must be object, not [""]'),
 ]
 
 
@@ -117,5 +117,5 @@ def test_what_can_no_longer_fit_is_told_before_it_ends(text: str, complaint: str
 
 def test_a_number_too_long_to_be_written_is_a_misfit_like_others() -> None:
     assert misfits(10**5000, {"type": "string"}) == [
-        "the whole: must be string, not a value that is too long to be shown"
+        "the value: must be string, not a value that is too long to be shown"
     ]

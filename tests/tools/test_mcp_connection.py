@@ -84,7 +84,9 @@ async def test_a_call_that_takes_too_long_is_cancelled_at_the_server_and_the_con
     async with over_stdio(OLD_SERVER, timeout_seconds=0.2, name="slow") as tools:
         before = await pid(tools)
         output = await run_with(tools, tool_call("wait", mark=str(mark)))
-        assert results(output) == ["ToolTimeoutError: wait, at the MCP server slow, took longer than 0.2 s"]
+        assert results(output) == [
+            "ToolTimeoutError: wait, at the MCP server slow, took longer than its timeout of 0.2 s"
+        ]
         await until(says(mark, "cancelled"))
         assert await pid(tools) == before
 
@@ -228,14 +230,16 @@ async def test_tools_may_be_included_excluded_and_prefixed() -> None:
 
 async def test_a_name_that_is_none_of_the_servers_is_told() -> None:
     async with no_leaks():
-        with pytest.raises(UsageError, match="include_tools names nothing; its tools are: pid"):
+        with pytest.raises(
+            UsageError, match="include_tools names unknown tools: nothing; its tools are: pid"
+        ):
             async with over_stdio(OLD_SERVER, include_tools=["nothing"]):
                 pass
 
 
 async def test_two_servers_with_tools_of_one_name_need_a_prefix() -> None:
     async with over_stdio(OLD_SERVER) as one, over_stdio(OLD_SERVER) as other:
-        with pytest.raises(UsageError, match="two tools are called 'pid'"):
+        with pytest.raises(UsageError, match="two tools are named 'pid'"):
             await Agent(model=ScriptedModel([]), tools=[one, other]).arun("Go")
 
 

@@ -200,7 +200,10 @@ async def test_a_server_that_floods_its_client_does_not_hold_up_the_end_of_a_cal
     async with MCPTools(url=url, name="odd", timeout_seconds=0.5) as tools:
         output = await run_with(tools, tool_call("look"), tool_call("look"))
     server.close()
-    assert results(output) == ["ToolTimeoutError: look, at the MCP server odd, took longer than 0.5 s", ""]
+    assert results(output) == [
+        "ToolTimeoutError: look, at the MCP server odd, took longer than its timeout of 0.5 s",
+        "",
+    ]
 
 
 async def test_an_error_with_an_odd_code_does_not_repeat_a_call(tmp_path: Path) -> None:

@@ -282,8 +282,8 @@ ERRORS: list[tuple[Callable[..., Any], str, list[str]]] = [
         '{"a": 1, "b": "x", "c": 1}',
         ["- a: ", "valid string", "not 1", "- b: ", "integer", '"x"', "- d: required"],
     ),
-    (plain, '{"a": "", "b": 1, "c": 1, "d": true, "e": 1}', ["- e: there is no such", "are: a, b, c, d"]),
-    (no_parameters, '{"x": 1}', ["- x: there is no such argument", "are: none"]),
+    (plain, '{"a": "", "b": 1, "c": 1, "d": true, "e": 1}', ["- e: no such", "are: a, b, c, d"]),
+    (no_parameters, '{"x": 1}', ["- x: no such argument", "are: none"]),
     (annotated, '{"a": 10, "b": ""}', ["- a: ", "less than or equal to 9", "not 10"]),
     (enumeration, '{"a": "green"}', ["- a: ", "'red' or 'blue'", '"green"']),
     (
@@ -292,7 +292,7 @@ ERRORS: list[tuple[Callable[..., Any], str, list[str]]] = [
         ["- a[1]: ", "- e[0].name: required"],
     ),
     (open_typed, '{"a": 1, "x": "y"}', ["- x: ", "integer"]),
-    (with_context, '{"a": 1, "run_context": {}}', ["- run_context: there is no such argument"]),
+    (with_context, '{"a": 1, "run_context": {}}', ["- run_context: no such argument"]),
 ]
 
 
@@ -374,11 +374,11 @@ def asks_for_many(*items: str) -> None: ...
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (asks_for_agent, "'agent' asks for an Agent or a Team.*run_context"),
-        (asks_for_optional_agent, "'who' asks for an Agent or a Team"),
-        (asks_for_two_contexts, "several RunContexts: run_context, other"),
+        (asks_for_agent, "'agent' is annotated as an Agent or a Team.*run_context"),
+        (asks_for_optional_agent, "'who' is annotated as an Agent or a Team"),
+        (asks_for_two_contexts, r"several RunContext parameters \(run_context, other\)"),
         (asks_for_many, r"\*items.*items: list\["),
-        (max, "max has no signature that can be read"),
+        (max, "max has no readable signature"),
     ],
 )
 def test_what_no_tool_can_have_is_refused_at_once(function: Callable[..., Any], said: str) -> None:
@@ -393,7 +393,7 @@ def test_an_agent_class_by_its_name_is_refused() -> None:
     def ask(who: Any) -> None: ...
 
     ask.__annotations__["who"] = Agent
-    with pytest.raises(UsageError, match="'who' asks for an Agent"):
+    with pytest.raises(UsageError, match="'who' is annotated as an Agent"):
         Function.from_callable(ask)
 
 
@@ -433,7 +433,7 @@ def test_a_partial_hides_what_it_has_fixed() -> None:
     tool = Function.from_callable(functools.partial(plain, "x", d=True))
     assert tool.name == "plain"
     assert list(tool.parameters["properties"]) == ["b", "c"]
-    with pytest.raises(ToolArgumentsError, match="- d: there is no such argument"):
+    with pytest.raises(ToolArgumentsError, match="- d: no such argument"):
         tool.validate('{"b": 1, "c": 1, "d": false}')
 
 

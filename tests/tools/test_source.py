@@ -122,5 +122,5 @@ async def test_sources_of_members_are_not_asked_for_a_leader_that_is_not_told() 
 
 
 def test_a_toolkit_cannot_hold_a_source() -> None:
-    with pytest.raises(UsageError, match="agent or a team itself"):
+    with pytest.raises(UsageError, match="cannot be part of a toolkit"):
         Toolkit(tools=[Source()])  # that is the mistake

@@ -155,8 +155,8 @@ ACCEPTED: list[tuple[Callable[..., Any], str, Any]] = [
 
 REFUSED: list[tuple[Callable[..., Any], str, str]] = [
     (takes_int, '{"n": "seven"}', "n: Input should be a valid integer"),
-    (takes_int, "{}", "n: required, and missing"),
-    (takes_int, '{"n": 1, "m": 2}', "m: there is no such argument"),
+    (takes_int, "{}", "n: required, but missing"),
+    (takes_int, '{"n": 1, "m": 2}', "m: no such argument"),
     (takes_int, '{"n": 1', "are not valid JSON"),
     (takes_int, "[1]", "must be one JSON object"),
     (takes_literal, '{"size": "xl"}', "size: Input should be 's' or 'm'"),
@@ -469,7 +469,9 @@ async def test_a_tool_may_send_the_model_back_three_times_and_no_more() -> None:
         "fine",
     ]
     too_often = Agent(model=ScriptedModel([*tries, tool_call("pick", number=4)]), tools=[pick])
-    with pytest.raises(ModelBehaviorError, match="pick has sent the model back 3 times, and still: 4 is too"):
+    with pytest.raises(
+        ModelBehaviorError, match="pick has asked the model to try again 3 times, without success: 4 is too"
+    ):
         await too_often.arun("go")
 
 

@@ -65,7 +65,7 @@ async def test_a_tool_is_chosen_in_openai_s_forms_too(form: dict[str, Any], make
 )
 @pytest.mark.parametrize("make", [lambda **o: Agent(**o), lambda **o: Team([], **o)])
 def test_another_form_is_refused_when_it_is_made(form: Any, make: Any) -> None:
-    with pytest.raises(UsageError, match="tool_choice is 'auto'"):
+    with pytest.raises(UsageError, match="tool_choice must be 'auto'"):
         make(tool_choice=form)
 
 

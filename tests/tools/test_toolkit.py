@@ -70,7 +70,9 @@ def test_tools_are_included_and_excluded_by_name() -> None:
     ],
 )
 def test_an_unknown_name_is_refused_with_the_known_ones(keyword: str) -> None:
-    with pytest.raises(UsageError, match=f"notes: {keyword} names raed; its tools are: read, write, erase"):
+    with pytest.raises(
+        UsageError, match=f"notes: {keyword} names unknown tools: raed; its tools are: read, write, erase"
+    ):
         Notes(**{keyword: ["raed"]})
 
 
@@ -97,11 +99,11 @@ def test_options_reach_the_named_tools_and_only_those(tmp_path: Path) -> None:
 
 
 def test_two_different_tools_of_one_name_are_refused_with_both() -> None:
-    with pytest.raises(UsageError, match=r"called 'read': .*Notes\.read and .*test_toolkit\.read"):
+    with pytest.raises(UsageError, match=r"named 'read': .*Notes\.read and .*test_toolkit\.read"):
         collect([Notes(), read])
-    with pytest.raises(UsageError, match="called 'read'"):
+    with pytest.raises(UsageError, match="named 'read'"):
         collect([Notes(), Notes()])
-    with pytest.raises(UsageError, match="called 'add'"):
+    with pytest.raises(UsageError, match="named 'add'"):
         collect([add, Function(add, timeout=1)])
 
 
@@ -118,13 +120,13 @@ def test_the_same_tool_twice_is_one_tool() -> None:
 @pytest.mark.parametrize(
     ("tools", "said"),
     [
-        ([3], "3 cannot be called"),
-        ([None], "None cannot be called"),
-        ([{"type": "function"}], "cannot be called"),
+        ([3], "3 is not callable"),
+        ([None], "None is not callable"),
+        ([{"type": "function"}], "is not callable"),
         ([Notes], r"Notes is a class.*Notes\(\)"),
-        (add, "takes a list"),
-        ("add", "takes a list"),
-        (Notes(), "takes a list"),
+        (add, "must be a list"),
+        ("add", "must be a list"),
+        (Notes(), "must be a list"),
     ],
 )
 def test_what_is_no_list_of_tools_is_refused(tools: Any, said: str) -> None:
@@ -137,7 +139,7 @@ def test_a_toolkit_that_forgets_its_base_class_is_told_so() -> None:
         def __init__(self) -> None:
             pass
 
-    with pytest.raises(UsageError, match=r"Forgetful\.__init__ does not call super"):
+    with pytest.raises(UsageError, match=r"Forgetful\.__init__ must call super"):
         collect([Forgetful()])
 
 

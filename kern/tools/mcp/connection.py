@@ -194,7 +194,8 @@ class Connection:
             raise
         if not done:
             await self._give_up(request)
-            text = f"{what}, at the MCP server {self._server.name}, took longer than {seconds:g} s"
+            text = f"{what}, at the MCP server {self._server.name}, took longer than its timeout of "
+            f"{seconds:g} s"
             raise ToolTimeoutError(text, tool=what)
         if request.cancelled():
             raise asyncio.CancelledError
@@ -295,7 +296,7 @@ class Connection:
             for tool in page.tools:
                 if tool.name in tools:
                     twice = f"a second tool of the name {tool.name!r}"
-                    log.warning("of the MCP server %s, this is left out: %s", self._server.name, twice)
+                    log.warning("ignored from the MCP server %s: %s", self._server.name, twice)
                 tools.setdefault(tool.name, tool)
             cursor = page.next_cursor
             if cursor is None:

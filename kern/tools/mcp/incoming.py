@@ -117,7 +117,7 @@ class Mender:
         return tools
 
     def _warn(self, what: str) -> None:
-        log.warning("of the MCP server %s, this is left out: %s", self.server, what)
+        log.warning("ignored from the MCP server %s: %s", self.server, what)
 
     def _unreadable(self, failure: Exception) -> SessionMessage | Exception:
         """A line that the package could not read: mended, or the failure of the request that it answers."""
@@ -129,13 +129,13 @@ class Mender:
         given = [error["input"] for error in failure.errors(include_url=False, include_context=False)]
         message = next((value for value in map(_json_of, given) if isinstance(value, dict)), None)
         if message is None:
-            return ValueError("a line that is no message of the protocol")
+            return ValueError("a line that is not a message of the protocol")
         try:
             whole = SessionMessage(jsonrpc_message_adapter.validate_python(message, by_name=False))
         except ValidationError:
             request = message.get("id")
             if "method" in message or not isinstance(request, str | int) or isinstance(request, bool):
-                return ValueError("a line that is no message of the protocol")
+                return ValueError("a line that is not a message of the protocol")
             error = ErrorData(code=PARSE_ERROR, message=NO_MESSAGE)
             return SessionMessage(JSONRPCError(jsonrpc="2.0", id=request, error=error))
         self._mend(whole.message)

@@ -103,13 +103,13 @@ class MCPTools(ToolSource):
             ("connect_timeout_seconds", connect_timeout_seconds),
         ):
             if seconds <= 0:
-                raise UsageError(f"MCPTools: {keyword} is in seconds and above 0, not {seconds}")
+                raise UsageError(f"MCPTools: {keyword} must be a number of seconds above 0, not {seconds}")
         if command is not None and url is None:
             server = _program(command, transport, env, headers, name)
         elif url is not None and command is None:
             server = _endpoint(url, transport, env, headers, name, connect_timeout_seconds, max_answer_bytes)
         else:
-            raise UsageError("MCPTools takes a command or a url, one of them")
+            raise UsageError("MCPTools needs either a command or a url")
         self.name: str = server.name
         self.timeout_seconds = timeout_seconds
         self.tool_name_prefix = tool_name_prefix
@@ -223,9 +223,9 @@ def _program(
     name: str | None,
 ) -> Server:
     if transport not in (None, "stdio"):
-        raise UsageError(f"MCPTools: a command is spoken to by transport='stdio', not {transport!r}")
+        raise UsageError(f"MCPTools: a command needs transport='stdio', not {transport!r}")
     if headers is not None:
-        raise UsageError("MCPTools: headers go with a url; a command takes env")
+        raise UsageError("MCPTools: headers apply to a url only; for a command pass env")
     parts = tuple(shlex.split(command)) if isinstance(command, str) else tuple(command)
     if not parts:
         raise UsageError("MCPTools: the command is empty")
@@ -242,9 +242,9 @@ def _endpoint(
     max_answer_bytes: int | None,
 ) -> Server:
     if transport not in (None, "streamable-http"):
-        raise UsageError(f"MCPTools: a url is reached by transport='streamable-http', not {transport!r}")
+        raise UsageError(f"MCPTools: a url needs transport='streamable-http', not {transport!r}")
     if env is not None:
-        raise UsageError("MCPTools: env goes with a command; a url takes headers")
+        raise UsageError("MCPTools: env applies to a command only; for a url pass headers")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"MCPTools: the url is not an http or https address: {parts.hostname or url!r}")
