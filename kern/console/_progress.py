@@ -7,11 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_core import from_json
+
+from kern._json import json_bytes
+from kern.messages import ProviderCall
 from kern.run.events import (
     BaseRunEvent,
     EventSource,
     ModelRequestStartedEvent,
     ModelRetryEvent,
+    ProviderToolCallCompletedEvent,
+    ProviderToolCallStartedEvent,
     ReasoningContentDeltaEvent,
     RunCancelledEvent,
     RunCompletedEvent,
@@ -173,13 +179,32 @@ class RunProgress:
                 self.answer = StreamedText(content)
         if output.reasoning_content and not self.reasoning:
             self.reasoning.append(output.reasoning_content)
-        if output.tools:
-            self.calls = list(output.tools)
+        own = [message for message in output.messages if not message.from_history]
+        by_provider = [call for message in own for call in message.provider_calls]
+        ids = {call.id for call in by_provider}
+        self.calls = [call for call in output.tools or self.calls if call.tool_call_id not in ids]
+        self.calls += map(as_execution, by_provider)
         if output.metrics.duration is not None:
             self.duration = output.metrics.duration
         self.requirements = output.requirements or self.requirements
         pending = (RunStatus.pending, RunStatus.running)
         self.end(RunStatus.completed if output.status in pending else output.status, output.error or "")
+
+
+def as_execution(call: ProviderCall) -> ToolExecution:
+    """A call that the provider has carried out, as calls are shown."""
+    try:
+        arguments = from_json(call.arguments or "{}")
+    except ValueError:
+        arguments = {}
+    failed = call.status == "failed"
+    return ToolExecution(
+        call.id,
+        f"{call.name} (provider)",
+        arguments if isinstance(arguments, dict) else {},
+        json_bytes(call.result).decode() if failed and call.result is not None else None,
+        tool_call_error=failed,
+    )
 
 
 def _holds(streamed: str, final: str) -> bool:
@@ -235,6 +260,10 @@ class Progress:
                 run.begin_call(call)
             case ToolCallCompletedEvent(tool=ToolExecution() as call):
                 run.end_call(call)
+            case ProviderToolCallStartedEvent(call=call):
+                run.begin_call(as_execution(call))
+            case ProviderToolCallCompletedEvent(call=call):
+                run.end_call(as_execution(call))
             case RunStartedEvent():
                 run.started = now
             case RunContinuedEvent():

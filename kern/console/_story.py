@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kern.console._progress import Progress, RunProgress, progress_of
+from kern.console._progress import Progress, RunProgress, as_execution, progress_of
 from kern.console._sections import (
     Section,
     answer_section,
@@ -25,6 +25,7 @@ from kern.run.events import (
     TERMINAL_EVENTS,
     BaseRunEvent,
     ModelRequestStartedEvent,
+    ProviderToolCallCompletedEvent,
     RunContentEvent,
     RunContinuedEvent,
     RunStartedEvent,
@@ -80,6 +81,8 @@ class Story:
                 if not delegates(call):
                     sections.append(call_section(call, "" if top else run.name))
                 sections += self._changes.pop((run.run_id, call.tool_call_id), [])
+            case ProviderToolCallCompletedEvent(call=made):
+                sections.append(call_section(as_execution(made), "" if top else run.name))
             case SessionStateChangedEvent():
                 sections += self._changed(event)
             case _:

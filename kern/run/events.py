@@ -17,6 +17,7 @@ import pydantic
 
 from kern._json import finite, json_bytes, jsonable
 from kern.errors import UsageError
+from kern.messages import Citation, ProviderCall
 from kern.run.requirement import RunRequirement
 from kern.run.tool_execution import ToolExecution
 
@@ -36,6 +37,10 @@ class RunEvent(StrEnum):
     tool_call_started = "ToolCallStarted"
     tool_call_completed = "ToolCallCompleted"
     tool_call_error = "ToolCallError"
+    tool_call_arguments_delta = "ToolCallArgumentsDelta"
+    provider_tool_call_started = "ProviderToolCallStarted"
+    provider_tool_call_completed = "ProviderToolCallCompleted"
+    citation_added = "CitationAdded"
     model_request_started = "ModelRequestStarted"
     model_request_completed = "ModelRequestCompleted"
     reasoning_content_delta = "ReasoningContentDelta"
@@ -63,6 +68,10 @@ class TeamRunEvent(StrEnum):
     tool_call_started = "TeamToolCallStarted"
     tool_call_completed = "TeamToolCallCompleted"
     tool_call_error = "TeamToolCallError"
+    tool_call_arguments_delta = "TeamToolCallArgumentsDelta"
+    provider_tool_call_started = "TeamProviderToolCallStarted"
+    provider_tool_call_completed = "TeamProviderToolCallCompleted"
+    citation_added = "TeamCitationAdded"
     model_request_started = "TeamModelRequestStarted"
     model_request_completed = "TeamModelRequestCompleted"
     reasoning_content_delta = "TeamReasoningContentDelta"
@@ -252,12 +261,18 @@ class ModelRequestStartedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class ModelRequestCompletedEvent(BaseRunEvent):
-    """A model has answered. `usage` as in `Usage.to_dict`."""
+    """A model has answered. `usage` as in `Usage.to_dict`.
+
+    Args:
+        model: The model that really answered, as its provider names it.
+        response_id: The provider's id of the answer.
+    """
 
     model: str | None = None
     model_provider: str | None = None
     usage: dict[str, Any] | None = None
     time_to_first_token: float | None = None
+    response_id: str | None = None
     kind: ClassVar[str] = "ModelRequestCompleted"
 
 
@@ -301,6 +316,46 @@ class ToolCallErrorEvent(BaseRunEvent):
     tool: ToolExecution
     error: str = ""
     kind: ClassVar[str] = "ToolCallError"
+
+
+@dataclass(slots=True)
+class ToolCallArgumentsDeltaEvent(BaseRunEvent):
+    """A piece of the arguments of a call that the model is asking for.
+
+    Args:
+        tool_call_id: The model's id of the call.
+        tool_name: The tool.
+        delta: The piece, of JSON text.
+    """
+
+    tool_call_id: str = ""
+    tool_name: str = ""
+    delta: str = ""
+    kind: ClassVar[str] = "ToolCallArgumentsDelta"
+
+
+@dataclass(slots=True)
+class ProviderToolCallStartedEvent(BaseRunEvent):
+    """The provider begins to carry out a call itself, such as a web search."""
+
+    call: ProviderCall
+    kind: ClassVar[str] = "ProviderToolCallStarted"
+
+
+@dataclass(slots=True)
+class ProviderToolCallCompletedEvent(BaseRunEvent):
+    """The provider has carried a call out; `call.status` tells whether it has failed."""
+
+    call: ProviderCall
+    kind: ClassVar[str] = "ProviderToolCallCompleted"
+
+
+@dataclass(slots=True)
+class CitationAddedEvent(BaseRunEvent):
+    """The model says where words of its answer come from."""
+
+    citation: Citation
+    kind: ClassVar[str] = "CitationAdded"
 
 
 @dataclass(slots=True)
@@ -437,6 +492,10 @@ Event: TypeAlias = (
     | ToolCallStartedEvent
     | ToolCallCompletedEvent
     | ToolCallErrorEvent
+    | ToolCallArgumentsDeltaEvent
+    | ProviderToolCallStartedEvent
+    | ProviderToolCallCompletedEvent
+    | CitationAddedEvent
     | PreHookStartedEvent
     | PreHookCompletedEvent
     | PostHookStartedEvent
@@ -472,6 +531,10 @@ def event_from_dict(data: Mapping[str, Any]) -> Event:
     given = {f.name: data[f.name] for f in fields(cls) if f.name != "source" and f.name in data}
     if issubclass(cls, ToolCallStartedEvent | ToolCallCompletedEvent | ToolCallErrorEvent):
         given["tool"] = ToolExecution.from_dict(data["tool"])
+    elif issubclass(cls, ProviderToolCallStartedEvent | ProviderToolCallCompletedEvent):
+        given["call"] = ProviderCall.from_dict(data["call"])
+    elif issubclass(cls, CitationAddedEvent):
+        given["citation"] = Citation.from_dict(data["citation"])
     elif issubclass(cls, RunPausedEvent):
         given["requirements"] = [RunRequirement.from_dict(item) for item in data.get("requirements", ())]
     numbers = {key: given.pop(key) for key in ("seq", "created_at") if key in given}

@@ -14,11 +14,13 @@ from kern._json import json_bytes, jsonable
 from kern.messages import (
     MEDIA,
     Audio,
+    Citation,
     File,
     Image,
     Media,
     Message,
     Shelf,
+    TextPart,
     Video,
     check_types,
     media_by_kind,
@@ -50,6 +52,7 @@ _PLAIN = (
     "reasoning_content",
     "model",
     "model_provider",
+    "response_id",
     "session_state",
     "error",
     "error_type",
@@ -57,7 +60,15 @@ _PLAIN = (
     "last_turn",
 )
 _TEXT = (str, type(None))
-_TEXTS = ("parent_run_id", "user_id", "last_turn", "reasoning_content", "model", "model_provider")
+_TEXTS = (
+    "parent_run_id",
+    "user_id",
+    "last_turn",
+    "reasoning_content",
+    "model",
+    "model_provider",
+    "response_id",
+)
 _OUTPUT_TYPES: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("run_id", "session_id", "content_type"), str),
     **dict.fromkeys((*_TEXTS, "error", "error_type", "refused", "agent_id", "team_id"), _TEXT),
@@ -81,7 +92,8 @@ class BaseRunOutput(Generic[ContentT]):
         content_type: "str", or the name of the structured value's class.
         messages: This run's own messages, system message first; history is not repeated here.
         tools: Its tool calls, in call order.
-        model: The id of the model that answered last.
+        model: The model that really answered last, as its provider names it.
+        response_id: The provider's id of that answer.
         metrics: What the run and all runs below it used.
         session_state: A copy of the committed state at the run's end, as JSON; so it is of a typed state.
         events: What was streamed, where `store_events` asks for it.
@@ -107,6 +119,7 @@ class BaseRunOutput(Generic[ContentT]):
     metrics: Metrics = field(default_factory=Metrics)
     model: str | None = None
     model_provider: str | None = None
+    response_id: str | None = None
     images: list[Image] = field(default_factory=list)
     audio: list[Audio] = field(default_factory=list)
     videos: list[Video] = field(default_factory=list)
@@ -163,6 +176,18 @@ class BaseRunOutput(Generic[ContentT]):
     def media(self) -> list[Media]:
         """All images, sounds, videos and files that came with the answer."""
         return [*self.images, *self.audio, *self.videos, *self.files]
+
+    @property
+    def citations(self) -> list[Citation]:
+        """Where the words of this run's model come from, in order."""
+        return [
+            citation
+            for message in self.messages
+            if message.role == "assistant" and not message.from_history
+            for part in message.parts
+            if isinstance(part, TextPart)
+            for citation in part.citations
+        ]
 
     def add_media(self, media: Iterable[Media]) -> None:
         """Put each where its kind belongs."""

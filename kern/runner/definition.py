@@ -175,6 +175,8 @@ class Definition:
         TeamRunEvent.run_content,
         RunEvent.reasoning_content_delta,
         TeamRunEvent.reasoning_content_delta,
+        RunEvent.tool_call_arguments_delta,
+        TeamRunEvent.tool_call_arguments_delta,
     )
     stream: bool = False
     stream_events: bool = False

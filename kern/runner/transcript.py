@@ -147,15 +147,20 @@ def _last(own: Sequence[Message]) -> Message | None:
     last = own[-1] if own else None
     if last is None or last.role != "assistant" or last.tool_calls:
         return None
-    return last if last.content or last.commentary or last.provider_data or last.media else None
+    said = last.content or last.commentary or last.provider_data or last.media
+    return last if said or any(part.provider_data for part in last.parts) else None
 
 
 def _steps(own: Sequence[Message], output: AnyRunOutput) -> Iterator[Message]:
     """The calls, each turn with its results behind it; without texts that were sent back to the model."""
     results = {m.tool_call_id: m for m in own if m.role == "tool"}
     made = {execution.tool_call_id: execution for execution in output.tools}
-    for message in own:
-        if message.role == "assistant" and message.tool_calls:
+    for at, message in enumerate(own):
+        if message.role != "assistant":
+            continue
+        if message.provider_calls and own[at + 1 :] and own[at + 1].role == "assistant":
+            yield message  # the provider has gone on with it in the next one
+        if message.tool_calls:
             yield message
             for call in message.tool_calls:
                 yield results.get(call.id) or _result(call, made.get(call.id), output.status)

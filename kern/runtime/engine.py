@@ -148,7 +148,7 @@ async def _turns(run: Run) -> Answer | None:
             if not message.is_text:
                 run.call_ids.ensure_unique_ids(message)
                 calls = message.tool_calls
-                run.output.add_media([*message.images, *message.audio])
+                run.output.add_media(message.media)
             run.messages.append(message)
             if calls:
                 _check_limit(run, message)
@@ -171,6 +171,8 @@ async def _turns(run: Run) -> Answer | None:
             run.out.calls_ended(answer, heard=not any(outcome.not_streamed for outcome in outcomes))
             if answer is not None:
                 return answer
+            continue
+        if run.model_paused:
             continue
         review = run.spec.review
         if review is None or run.model_refused:  # a refusal would only be repeated, and paid for again

@@ -20,7 +20,7 @@ from kern.errors import (
     UsageLimitExceeded,
 )
 from kern.messages import Message
-from kern.models.base import Model, ModelRequest, ResponseFormat
+from kern.models.base import Model, ModelRequest, ModelResponse, ResponseFormat
 from kern.models.prices import cost_of, expected_cost, is_to_load
 from kern.models.prices import load as load_prices
 from kern.run.events import ModelRequestCompletedEvent, ModelRequestStartedEvent, ModelRetryEvent
@@ -117,7 +117,6 @@ def _may_pass(error: KernError) -> bool:
 
 async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSink) -> Message:
     """One request to a model, counted and told; returns its message."""
-    output = run.output
     if run.spec.max_requests is not None and run.progress.requests >= run.spec.max_requests:
         raise UsageLimitExceeded("requests of one run (max_requests)", run.spec.max_requests)
     expected = 0.0
@@ -150,27 +149,40 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     finally:
         ledger.end_request(expected)
         deltas.close()
-    message = response.message
-    deltas.ended(message)
-    run.model_refused = response.finish_reason == "refusal"
+    deltas.ended(response.message)
     if verbose:
         run.debug("used %s", response.usage.to_dict(), level=2)
-    message.usage = response.usage
-    message.created_at = int(time.time())
-    output.model, output.model_provider = model.id, model.provider
-    if not message.is_text and (reasoning := message.reasoning_content):
-        output.reasoning_content = reasoning
-    out = run.out
-    if run.progress.own_metrics.time_to_first_token is None and out.first_text_after is not None:
-        run.progress.own_metrics.time_to_first_token = out.turn_began - run.started + out.first_text_after
+    _take_in(run, model, response)
     if run.out.hears_events:
+        if not request.stream:
+            deltas.tell_parts(response.message)
         run.out.event(
             ModelRequestCompletedEvent(
-                run.source, model.id, model.provider, response.usage.to_dict(), out.first_text_after
+                run.source,
+                run.output.model,
+                model.provider,
+                response.usage.to_dict(),
+                run.out.first_text_after,
+                response.response_id,
             )
         )
     await run.out.wait_for_consumer()
-    return message
+    return response.message
+
+
+def _take_in(run: Run, model: Model, response: ModelResponse) -> None:
+    """Put what an answer tells about itself into the run."""
+    message, output, out = response.message, run.output, run.out
+    run.model_refused = response.finish_reason == "refusal"
+    run.model_paused = response.finish_reason == "paused"
+    message.usage = response.usage
+    message.created_at = int(time.time())
+    output.model, output.model_provider = response.model or model.id, model.provider
+    output.response_id = response.response_id
+    if not message.is_text and (reasoning := message.reasoning_content):
+        output.reasoning_content = reasoning
+    if run.progress.own_metrics.time_to_first_token is None and out.first_text_after is not None:
+        run.progress.own_metrics.time_to_first_token = out.turn_began - run.started + out.first_text_after
 
 
 def _count(run: Run, model: Model, usage: Usage, answered: str | None) -> None:

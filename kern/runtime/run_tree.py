@@ -272,6 +272,8 @@ class Run:
         """The ids of all tool calls in the prompt."""
         self.model_refused = False
         """The model's last answer is a refusal."""
+        self.model_paused = False
+        """The provider wants to be asked again, to go on where its last answer stopped."""
         self.answered = False
         """Its output has the answer."""
         self.turn_slots: asyncio.Semaphore = asyncio.Semaphore(spec.parallel_calls)

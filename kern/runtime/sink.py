@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from kern._log import named
-from kern.messages import Message
+from kern.messages import Citation, Message, ProviderCall, TextPart
 from kern.models.base import Model
-from kern.run.events import ReasoningContentDeltaEvent
+from kern.run.events import (
+    CitationAddedEvent,
+    ProviderToolCallCompletedEvent,
+    ProviderToolCallStartedEvent,
+    ReasoningContentDeltaEvent,
+    ToolCallArgumentsDeltaEvent,
+)
 from kern.runtime.audience import Out
 
 log: Final = named("kern")
@@ -55,6 +62,34 @@ class RunSink:
         """A piece of what the model says beside its answer."""
         if text:
             self._out.aside(text)
+
+    def tool_arguments(self, call_id: str, name: str, delta: str) -> None:
+        """A piece of the arguments of a call."""
+        if self._out.hears_events:
+            self._out.event(ToolCallArgumentsDeltaEvent(self._out.source, call_id, name, delta))
+
+    def provider_call(self, call: ProviderCall) -> None:
+        """The provider has begun, or ended, a call of its own."""
+        if self._out.hears_events:
+            told = replace(call, media=[], provider_data=None)
+            running = call.status == "running"
+            made = ProviderToolCallStartedEvent if running else ProviderToolCallCompletedEvent
+            self._out.event(made(self._out.source, told))
+
+    def citation(self, citation: Citation) -> None:
+        """The model says where words of its come from."""
+        if self._out.hears_events:
+            self._out.event(CitationAddedEvent(self._out.source, citation))
+
+    def tell_parts(self, message: Message) -> None:
+        """Tell of the provider's calls and of citations in an answer that was not streamed."""
+        for part in message.parts:
+            if isinstance(part, ProviderCall):
+                self.provider_call(replace(part, status="running", result=None))
+                self.provider_call(part)
+            elif isinstance(part, TextPart):
+                for citation in part.citations:
+                    self.citation(citation)
 
     def retrying(self, error: Exception, attempt: int, delay: float) -> None:
         """The request is tried again; nothing of it was shown."""

@@ -11,8 +11,16 @@ from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from kern.errors import UsageError
-from kern.messages import ToolCall
-from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse, commentary_of
+from kern.messages import Message, ProviderCall, TextPart, ToolCall
+from kern.models.base import (
+    DeltaSink,
+    Model,
+    ModelRequest,
+    ModelResponse,
+    citation_of,
+    commentary_of,
+    provider_call_of,
+)
 from kern.testing.answers import words
 
 ModelAnswer: TypeAlias = str | ToolCall | ModelResponse | Exception
@@ -149,9 +157,22 @@ async def _put(response: ModelResponse, sink: DeltaSink) -> None:
     spoken = [(sink.reasoning, message.reasoning_content), (sink.content, message.content)]
     if (put_commentary := commentary_of(sink)) is not None:
         spoken.insert(1, (put_commentary, message.commentary))
+    _put_parts(message, sink)
     for put, text in spoken:
         for word in words(text or ""):
             put(word)
             if sink.full:
                 await sink.drain()
             await asyncio.sleep(0)
+
+
+def _put_parts(message: Message, sink: DeltaSink) -> None:
+    """Tell of what stands beside the texts."""
+    tell, cite = provider_call_of(sink), citation_of(sink)
+    for part in message.parts:
+        if isinstance(part, ProviderCall) and tell is not None:
+            tell(replace(part, status="running", result=None))
+            tell(part)
+        elif isinstance(part, TextPart) and cite is not None:
+            for citation in part.citations:
+                cite(citation)
