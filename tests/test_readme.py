@@ -83,6 +83,43 @@ def test_program_runs_and_prints_what_it_says(program: str, tmp_path: Path) -> N
         assert "Done." in done.stdout
 
 
+OTHERS = {
+    "google:gemini-3-pro": ("GOOGLE_GEMINI_BASE_URL", "GEMINI_API_KEY"),
+    "anthropic:claude-sonnet-4-5": ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY"),
+    "ollama:llama3.2": ("OLLAMA_BASE_URL", "OLLAMA_API_KEY"),
+}
+"""Other providers than the usual one, each with the variables of its address and its key."""
+
+
+@pytest.mark.parametrize("model", OTHERS, ids=lambda model: model.partition(":")[0])
+@pytest.mark.parametrize("program", programs("^async def count_up"))
+def test_shared_state_works_with_another_provider_by_one_string(
+    program: str, model: str, tmp_path: Path
+) -> None:
+    with ModelServer(play) as server:
+        address, key = OTHERS[model]
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program],
+            cwd=tmp_path,
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(ROOT),
+                "KERN_MODEL": model,
+                address: server.base_url,
+                key: "any",
+            },
+            capture_output=True,
+            text=True,
+            timeout=25,
+            check=False,
+        )
+        protocols = {request.protocol for request in server.requests}
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"^\s*print\(.*\)  # (.+)$", program, re.MULTILINE) == done.stdout.split("\n")[:-1]
+    assert len(protocols) == 1
+    assert "responses" not in protocols
+
+
 @pytest.mark.parametrize("program", programs("^async def test_"))
 async def test_tests_of_a_program_pass(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     names: dict[str, Any] = {}

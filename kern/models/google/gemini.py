@@ -76,6 +76,7 @@ class Gemini(HttpModel):
             "generationConfig" and "toolConfig" are merged into its own; other keys go before what the
             settings say.
         good_ends: Further finish reasons that say that an answer is whole, beside STOP.
+        price: What its tokens cost; None: as the list of the extra `prices` knows it.
 
     Raises:
         UsageError: A setting that cannot work.
