@@ -262,7 +262,7 @@ class _Turns:
             )
 
     def _call(self, block: dict[str, Any], path: str) -> None:
-        if not self._has_tools:
+        if not self._has_tools and block["type"] == "tool_use":
             text = "Requests which include `tool_use` or `tool_result` blocks must define tools"
             raise Refused(400, text)
         given = block.get("id")

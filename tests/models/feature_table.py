@@ -73,6 +73,17 @@ def by_google(name: str) -> Cell:
 _GOOGLE = "https://ai.google.dev/gemini-api/docs"
 _RESPONSES = "https://platform.openai.com/docs/api-reference/responses"
 
+_MESSAGES = "https://platform.claude.com/docs/en/api/messages"
+_CACHING = "https://platform.claude.com/docs/en/build-with-claude/prompt-caching"
+_REQUESTS = "test_anthropic_requests.py"
+
+
+def by_anthropic(name: str) -> Cell:
+    """A recorded answer of Anthropic's is read as its body says."""
+    test = "test_anthropic_recorded.py::test_what_anthropic_has_sent_is_decoded_as_the_body_says"
+    return Cell(test, f"recorded:anthropic/{name}")
+
+
 ROWS: dict[str, Row] = {
     "OpenAI, Responses": {
         "text": Cell("test_openai_responses.py::test_without_stream_one_json_answer_is_read", _RESPONSES),
@@ -112,6 +123,24 @@ ROWS: dict[str, Row] = {
         "caching": by_google("cache-by-modality"),
         "usage": by_google("cache-by-modality"),
         "errors": by_google("error-429"),
+    },
+    "Anthropic, Messages": {
+        "text": by_anthropic("cache-read"),
+        "stream": by_anthropic("citations-stream"),
+        "tools": by_anthropic("thinking-call-stream-1"),
+        "parallel tools": by_anthropic("stream-parallel-calls"),
+        "structured": by_anthropic("structured"),
+        "reasoning carried on": Cell(
+            "test_anthropic_recorded.py::test_the_next_request_is_the_recorded_one",
+            "recorded:anthropic/thinking-signed-2",
+        ),
+        "images": Cell(f"{_REQUESTS}::test_pictures_and_documents_as_bytes_urls_and_ids", _MESSAGES),
+        "files": Cell(f"{_REQUESTS}::test_pictures_and_documents_as_bytes_urls_and_ids", _MESSAGES),
+        "citations": by_anthropic("citations-pdf"),
+        "server tools": by_anthropic("web-search-stream"),
+        "caching": Cell(f"{_REQUESTS}::test_marks_by_hand_and_never_more_than_four", _CACHING),
+        "usage": by_anthropic("cache-read"),
+        "errors": by_anthropic("error-400"),
     },
 }
 

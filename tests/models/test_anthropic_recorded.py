@@ -18,6 +18,9 @@ from kern.models._ends import Ends
 from kern.models.anthropic import AnthropicMessages
 from kern.models.anthropic._decode import MessagesReader
 from kern.models.base import ModelRequest, ToolDefinition
+from kern.models.google import Gemini
+from kern.models.openai import OpenAIChat, OpenAIResponses
+from kern.testing import ModelServer
 from tests.models.replay import ReplayServer, Reply, Sink
 from tests.models.test_recorded_traffic import FOLDER, needs_folder, objects, pieces
 
@@ -181,6 +184,38 @@ async def test_a_stream_of_anthropics_that_breaks_off_is_never_an_answer(
             await model_of(server, exchanged).respond(
                 ModelRequest([Message("user", "Hi")], stream=True), sink
             )
+
+
+@needs_folder
+@pytest.mark.parametrize("name", recorded())
+async def test_what_follows_an_answer_of_anthropics_is_refused_by_no_server(
+    server: ReplayServer, sink: Sink, name: str
+) -> None:
+    reply, exchanged = served(name, 0)
+    server.replies = [reply]
+    streamed = reply.content_type.startswith("text/event-stream")
+    try:
+        answer = await model_of(server, exchanged).respond(
+            ModelRequest([Message("user", "?")], stream=streamed), sink
+        )
+    except ModelError:
+        return  # which is no answer, and goes nowhere
+    message = Message.from_dict(json.loads(json.dumps(answer.message.to_dict())))
+    results = [
+        Message("tool", "ok", tool_call_id=call.id, tool_name=call.name) for call in message.tool_calls
+    ]
+    asked = [Message("user", "?"), message, *results, Message("user", "And?")]
+    async with ModelServer(lambda request: "ok") as judge:
+        models = [
+            kind("gemini-3-pro" if kind is Gemini else "other", base_url=judge.base_url, api_key="any")
+            for kind in (AnthropicMessages, OpenAIChat, OpenAIResponses, Gemini)
+        ]
+        for model in models:
+            assert (await model.respond(ModelRequest(asked), sink)).message.content == "ok"
+        for request in judge.requests[1:]:
+            said = json.dumps(request.body)
+            marks = ("signature_RED", "redacted_thinking", "srvtoolu", "Eo4D")
+            assert not any(mark in said for mark in marks)
 
 
 def comparable(value: Any) -> Any:

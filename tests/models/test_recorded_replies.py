@@ -13,7 +13,8 @@ import pytest
 
 from kern.errors import KernError
 from kern.messages import Message
-from kern.models.base import ModelRequest
+from kern.models.anthropic import AnthropicMessages
+from kern.models.base import Model, ModelRequest
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.testing import ModelServer
 from tests.models.replay import ReplayServer, Reply, Sink
@@ -152,7 +153,8 @@ async def test_what_follows_a_recorded_answer_is_refused_by_no_server(
         return  # which is no answer, and goes nowhere
     asked = [Message("user", "?"), message, *results(message), Message("user", "And?")]
     async with ModelServer(lambda request: "ok") as judge:
-        models = [kind("other", base_url=judge.base_url, api_key="any") for kind in KINDS.values()]
+        kinds = (*KINDS.values(), AnthropicMessages)
+        models: list[Model] = [kind("other", base_url=judge.base_url, api_key="any") for kind in kinds]
         own = model_of(recorded, judge.base_url)
         if name.startswith("openai") or isinstance(own, OpenAIChat):  # other makers' items have other ids
             models.append(own)

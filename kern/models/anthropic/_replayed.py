@@ -58,6 +58,7 @@ class Replay:
         self.sent.add(part.id)
         yield call
         if result is not None:
+            result["tool_use_id"] = call.get("id")  # a proxy may have changed one of the two
             after = part.provider_data.get("after") if part.provider_data else None
             if isinstance(after, int) and after > 0:
                 self._due.append((at + after, result))
