@@ -321,6 +321,7 @@ ODD: list[tuple[str, list[Any]]] = [
     ("an end without a reason", [start(), *text(0, "Hi"), {"type": "message_stop"}]),
     ("an end of a new kind", [start(), *text(0, "Hi"), *end("something_new")]),
     ("more behind the end", [start(), *text(0, "Hi"), end()[0], *text(1, "there")]),
+    ("a call that is not there", [start(), *text(0, "Hi"), *end("tool_use")]),
     ("nothing", []),
     ("no objects", ["[]"]),
     ("no JSON", ["{"]),

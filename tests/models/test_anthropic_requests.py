@@ -611,6 +611,29 @@ def test_settings_that_cannot_work(settings: Any) -> None:
         AnthropicMessages("claude-x", **settings)
 
 
+def test_a_file_that_lies_with_another_provider_is_only_mentioned() -> None:
+    answer = Message(
+        "assistant", parts=[TextPart("Look.", origin=OTHER), Image(id="file-of-theirs", origin=OTHER)]
+    )
+    body = body_of([Message("user", "?"), answer, Message("user", "!")])
+    assert "file-of-theirs" not in str(body)
+    assert texts(body["messages"])[2] == ("user", ["(attached by the assistant)", "[image]", "!"])
+
+
+async def test_the_token_of_an_mcp_server_is_sent_and_never_shown(server: ReplayServer) -> None:
+    token = "t0ken-of-the-mcp-server-0123456789"
+    said = f'{{"type": "error", "error": {{"type": "invalid_request_error", "message": "bad {token}"}}}}'
+    server.replies = [Reply([said.encode()], 400, content_type="application/json")]
+    model = AnthropicMessages("claude-x", base_url=server.url, api_key="any")
+    request = ModelRequest(
+        [Message("user", "Hi")], server_tools=[MCPServer("m", "https://m", authorization_token=token)]
+    )
+    with pytest.raises(ModelBadRequestError) as caught:
+        await model.respond(request, Sink())
+    assert server.asked[0].body["mcp_servers"][0]["authorization_token"] == token
+    assert token not in str(caught.value)
+
+
 async def test_the_key_the_version_and_betas_go_in_headers(
     server: ReplayServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

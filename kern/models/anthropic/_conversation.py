@@ -18,7 +18,7 @@ from kern.messages import Media, Message, Part, ProviderCall, ReasoningPart, Tex
 from kern.models._history import BROKEN_ARGUMENTS, call_name, shortened
 from kern.models.anthropic._blocks import PROVIDER
 from kern.models.anthropic._caching import put_mark
-from kern.models.anthropic._media import media_block
+from kern.models.anthropic._media import is_uploaded, media_block
 from kern.models.anthropic._replayed import Replay
 from kern.tools.result import mention
 
@@ -168,6 +168,8 @@ class Conversation:
 
     def _media(self, media: Media, message: Message) -> dict[str, Any]:
         try:
+            if media.origin is not None and media.origin.provider != PROVIDER and is_uploaded(media):
+                raise UsageError("the file lies with another provider")
             block = media_block(media, citations=self.citations)
         except UsageError:
             if message.role == "user" and not message.from_history:

@@ -10,7 +10,7 @@ from typing import Any
 from kern.errors import ModelBehaviorError
 from kern.messages import Message, Origin, Part, ProviderCall, TextPart, ToolCall
 from kern.models._codes import explain, tells
-from kern.models._ends import Ends, finish_reason_of, is_refusal
+from kern.models._ends import Ends, finish_reason_of, is_refusal, says_calls
 from kern.models._failures import StreamFault
 from kern.models._reading import AnswerReader, count, items_of, logger, merged, text_of
 from kern.models._text_stream import mended_json
@@ -204,6 +204,8 @@ class MessagesReader(AnswerReader):
             raise StreamFault(_NO_STOP.format(word))
         parts = built(self._blocks)
         calls = any(isinstance(part, ToolCall) for part in parts)
+        if says_calls(word) and not calls:
+            raise StreamFault(f"the answer ended with the stop reason {word!r}, but holds no tool call")
         if is_refusal(word):
             parts += self._refusal()
         elif not parts and word != PAUSED:

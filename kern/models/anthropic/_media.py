@@ -42,6 +42,11 @@ def media_block(media: Media, *, citations: bool) -> dict[str, Any]:
     raise UsageError(f"Claude models take images, PDFs and texts, but no {kind}")
 
 
+def is_uploaded(media: Media) -> bool:
+    """Whether a file is known only by the id that its provider has given it."""
+    return media.id is not None and media.url is None and media.content is None and media.filepath is None
+
+
 def _image_source(image: Image) -> dict[str, Any]:
     if (source := _elsewhere(image)) is not None:
         return source
@@ -72,7 +77,7 @@ def _elsewhere(media: Media) -> dict[str, Any] | None:
     """The source of what lies at a URL or with Anthropic; None for what has bytes here."""
     if media.url is not None:
         return {"type": "url", "url": media.url}
-    if media.content is None and media.filepath is None and media.id is not None:
+    if is_uploaded(media):
         return {"type": "file", "file_id": media.id}
     return None
 

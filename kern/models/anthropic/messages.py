@@ -12,13 +12,14 @@ import httpx
 from kern._log import named
 from kern._secrets import Masked
 from kern.errors import ModelBadRequestError, UsageError
-from kern.messages import CacheMark, Media, Message, ReasoningPart
+from kern.messages import CacheMark, Message, ReasoningPart
 from kern.models._body import Reader
 from kern.models._extra import SYSTEM, Extras
 from kern.models._http_model import HttpModel, endpoint
 from kern.models.anthropic._blocks import PROVIDER
 from kern.models.anthropic._decode import MessagesReader
 from kern.models.anthropic._encode import Options, encode
+from kern.models.anthropic._media import is_uploaded
 from kern.models.anthropic.tools import API, AnthropicTool, MCPServer
 from kern.models.base import DeltaSink, ModelRequest, ModelResponse
 
@@ -205,7 +206,7 @@ class AnthropicMessages(HttpModel):
     def _headers(self, base_url: httpx.URL, request: ModelRequest) -> tuple[dict[str, str], tuple[str, ...]]:
         headers, secrets = super()._headers(base_url, request)
         betas = [tool.beta for tool in request.server_tools if isinstance(tool, AnthropicTool) and tool.beta]
-        if any(_is_uploaded(media) for message in request.messages for media in message.media):
+        if any(is_uploaded(media) for message in request.messages for media in message.media):
             betas.append(_FILES_BETA)
         if betas:
             given = headers.get(_BETA, "").split(",")
@@ -226,11 +227,6 @@ class AnthropicMessages(HttpModel):
 
     def _own_headers(self, request: ModelRequest) -> dict[str, str]:
         return {"anthropic-version": VERSION}
-
-
-def _is_uploaded(media: Media) -> bool:
-    """Whether a file is named by the id that Anthropic has given it."""
-    return media.id is not None and media.url is None and media.content is None and media.filepath is None
 
 
 def _without_reasoning(message: Message) -> Message:
