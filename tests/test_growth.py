@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import random
 import sys
 import time
@@ -26,8 +27,12 @@ from kern.console import ViewOptions, open_view
 from kern.console._plain import PlainView
 from kern.console._text import clean, first_line
 from kern.guardrails import PIIDetectionGuardrail
-from kern.messages import ToolCall
+from kern.messages import Origin, ToolCall
+from kern.models._ends import Ends
 from kern.models._sse import EventStream
+from kern.models.anthropic._decode import MessagesReader
+from kern.models.anthropic._encode import Options
+from kern.models.anthropic._encode import encode as anthropic_encode
 from kern.models.base import ModelRequest, ModelResponse
 from kern.models.openai import _chat_encode, _responses_encode
 from kern.models.openai._chat_decode import ChatReader
@@ -293,8 +298,31 @@ def a_request_encoded(n: int) -> Callable[[], Any]:
     request = ModelRequest(messages=tuple(conversation(n)))
     return lambda: (
         _chat_encode.encode(request, "m", server=SERVERS["openai"]),
-        _responses_encode.encode(request, "m"),
+        _responses_encode.encode(request, Origin("openai", "m")),
+        anthropic_encode(request, Options()),
     )
+
+
+@path
+def calls_of_one_id_for_anthropic(n: int) -> Callable[[], Any]:
+    said = [Message("assistant", tool_calls=[ToolCall("same", "f", "{}")]) for _ in range(n)]
+    request = ModelRequest(messages=said)
+    return lambda: anthropic_encode(request, Options())
+
+
+@path
+def an_answer_of_anthropics_of_many_blocks(n: int) -> Callable[[], Any]:
+    call = {"type": "server_tool_use", "name": "web_search"}
+    content: list[dict[str, Any]] = [{**call, "id": f"s{x}"} for x in range(n)]
+    content += [{"type": "web_search_tool_result", "tool_use_id": f"r{x}", "content": []} for x in range(n)]
+    body = json.dumps({"type": "message", "content": content, "stop_reason": "end_turn"}).encode()
+
+    def read() -> Any:
+        reader = MessagesReader("m", None, streamed=False, ends=Ends())
+        reader.feed(body)
+        return reader.finish()
+
+    return read
 
 
 @path

@@ -53,7 +53,7 @@ class Block:
         self.kind = text_of(data.get("type"))
         self.pieces: list[str] = []
         """Text, thinking, or the arguments of a call."""
-        self.signature = ""
+        self.signature: list[str] = []
         self.citations: list[dict[str, Any]] = []
         self.paragraph = False
         self.result: Block | None = None
@@ -82,8 +82,6 @@ class Block:
 
     def is_answered_by(self, result: Block) -> bool:
         """Whether the result may be that of this call, whatever its id says, which proxies change."""
-        if not self.is_call or self.result is not None:
-            return False
         tool = result.kind.removesuffix(RESULT)
         return self.kind.startswith(tool) or text_of(self.data.get("name")).startswith(tool)
 
@@ -102,7 +100,7 @@ class Block:
             case "text":
                 return self.text_part()
             case "thinking":
-                signature = mended(self.signature) or None
+                signature = mended("".join(self.signature)) or None
                 return ReasoningPart(self._text(), signature=signature, origin=self._origin)
             case "redacted_thinking":
                 return ReasoningPart(redacted=text_of(self.data.get("data")), origin=self._origin)
@@ -198,11 +196,16 @@ def built(blocks: Sequence[Block]) -> list[Part]:
     return parts
 
 
-def paired(result: Block, blocks: Sequence[Block]) -> Block | None:
-    """The call that a result belongs to; None if it is in an earlier answer."""
-    calls = [block for block in blocks if block.is_call and block.result is None]
-    call = next((call for call in calls if call.id == result.id), None)
-    return call or next((call for call in calls if call.is_answered_by(result)), None)
+def paired(result: Block, running: dict[str, Block]) -> Block | None:
+    """The call that a result belongs to, out of those that run; None if it is in an earlier answer."""
+    call = running.pop(result.id, None)
+    if call is None and running:
+        identity, first = next(iter(running.items()))
+        if first.is_answered_by(result):
+            call = running.pop(identity)
+    if call is not None:
+        call.result = result
+    return call
 
 
 def _citation(given: dict[str, Any], length: int) -> Citation:

@@ -47,7 +47,7 @@ class Conversation:
     turns: list[dict[str, Any]] = field(default_factory=list)
     called: dict[str, None] = field(default_factory=dict)
     """The names of all tools that were called."""
-    _used: set[str] = field(default_factory=set)
+    _used: dict[str, int] = field(default_factory=dict)
 
     def read(self, messages: Sequence[Message]) -> None:
         """Take in all messages but the system's."""
@@ -114,11 +114,11 @@ class Conversation:
     def _fresh(self, given: str) -> str:
         """The id of a call as Anthropic takes it, and no other call of the conversation has it."""
         base = shortened(_FOREIGN.sub("_", given), given, _LONGEST_ID) or "call"
-        new, number = base, 1
+        new = base
         while new in self._used:
-            number += 1
-            new = f"{base[: _LONGEST_ID - 8]}-{number}"
-        self._used.add(new)
+            self._used[base] += 1
+            new = f"{base[: _LONGEST_ID - 8]}-{self._used[base]}"
+        self._used[new] = 1
         return new
 
     def _results(self, ids: Mapping[str, str], following: Sequence[Message]) -> Blocks:

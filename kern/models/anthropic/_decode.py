@@ -30,6 +30,7 @@ class MessagesReader(AnswerReader):
         self._origin = Origin(PROVIDER, model)
         self._blocks: list[Block] = []
         self._by_index: dict[Any, Block] = {}
+        self._running: dict[str, Block] = {}
         self._message: dict[str, Any] = {}
         self._end: dict[str, Any] = {}
         self._usage: Any = None
@@ -118,7 +119,7 @@ class MessagesReader(AnswerReader):
         elif block.kind == "thinking":
             self._reasoning.part()
             self._think(block, text_of(block.data.get("thinking")))
-            block.signature = text_of(block.data.get("signature"))
+            block.signature.append(text_of(block.data.get("signature")))
         if block.kind != "text":
             self._content.end()
             self._gap = True
@@ -141,7 +142,7 @@ class MessagesReader(AnswerReader):
         elif kind == "thinking_delta":
             self._think(block, text_of(delta.get("thinking")))
         elif kind == "signature_delta":
-            block.signature += text_of(delta.get("signature"))
+            block.signature.append(text_of(delta.get("signature")))
         elif kind == "citations_delta":
             block.citations += items_of([delta.get("citation")])
         else:
@@ -176,12 +177,10 @@ class MessagesReader(AnswerReader):
         if block is None:
             return
         if block.is_call:
+            self._running[block.id] = block
             self._tell(block.provider_call())
         elif block.is_result:
-            call = paired(block, self._blocks)
-            if call is not None:
-                call.result = block
-            self._tell((call or block).provider_call())
+            self._tell((paired(block, self._running) or block).provider_call())
         elif block.kind == "text":
             self._tell(block.text_part())
 
