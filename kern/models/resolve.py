@@ -40,9 +40,9 @@ def resolve(name: str) -> Model:
     """The model that `name` stands for.
 
     Args:
-        name: "provider:id", such as "openai:gpt-5.2", "ollama:llama3.2" or "groq:openai/gpt-oss-120b". What
-            follows the first colon is the id. "openai-chat:..." stands for any other server that speaks
-            OpenAI's chat protocol, at the variable OPENAI_BASE_URL.
+        name: "provider:id", such as "openai:gpt-5.2", "anthropic:claude-sonnet-4-6", "ollama:llama3.2" or
+            "groq:openai/gpt-oss-120b". What follows the first colon is the id. "openai-chat:..." stands for
+            any other server that speaks OpenAI's chat protocol, at the variable OPENAI_BASE_URL.
 
     Raises:
         UsageError: There is no such provider, or no id.

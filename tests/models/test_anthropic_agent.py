@@ -32,7 +32,7 @@ async def serve() -> AsyncIterator[Any]:
     async with AsyncExitStack() as stack:
 
         async def serve(*answers: Any) -> ModelServer:
-            given = answers[0] if len(answers) == 1 and callable(answers[0]) else answers
+            given: Any = answers[0] if len(answers) == 1 and callable(answers[0]) else answers
             return await stack.enter_async_context(ModelServer(given))
 
         yield serve

@@ -370,6 +370,30 @@ def test_the_container_is_used_again_until_it_expires() -> None:
         assert "container" not in body(container, *tools)
 
 
+async def test_a_call_that_code_has_made_goes_back_with_its_caller() -> None:
+    """https://platform.claude.com/docs/en/agents-and-tools/tool-use/programmatic-tool-calling"""
+    caller = {"type": "code_execution_20260120", "tool_id": "s1"}
+    code = {"type": "server_tool_use", "id": "s1", "name": "code_execution", "input": {"code": "add()"}}
+
+    def history(*parts: Any) -> ModelRequest:
+        messages = [
+            Message("user", "?"),
+            Message("assistant", parts=parts),
+            Message("tool", "ok", tool_call_id="toolu_1"),
+        ]
+        return ModelRequest(messages, tools=[ADD], server_tools=[CodeExecution(version="20260120")])
+
+    call = ToolCall("toolu_1", "add", "{}", {"caller": caller}, origin=OWN)
+    running = searched("s1", call=code)
+    body = await judged(history(running, call), cache=None)
+    assert body["messages"][1]["content"] == [
+        code,
+        {"type": "tool_use", "id": "toolu_1", "name": "add", "input": {}, "caller": caller},
+    ]
+    (alone,) = (await judged(history(call)))["messages"][1]["content"]
+    assert "caller" not in alone
+
+
 def marked(body: Any) -> list[Any]:
     blocks = [*body.get("tools", ()), *body.get("system", ())]
     blocks += [block for turn in body["messages"] for block in turn["content"]]
