@@ -17,7 +17,7 @@ def error_text(error: BaseException) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """The error's text: never raises, as a `__str__` of the application's may."""
+    """The error's text: never raises, though a `__str__` of the application may."""
     if not isinstance(error, BaseExceptionGroup):
         try:
             return str(error)
@@ -49,5 +49,5 @@ def only_error(error: BaseException) -> BaseException:
 
 
 def is_failure(error: BaseException) -> bool:
-    """A function of the application's has failed, even by `sys.exit`: no Ctrl-C, and no cancellation."""
+    """Application code failed, including by `sys.exit`; Ctrl-C and cancellations do not count."""
     return all(isinstance(leaf, Exception | SystemExit) for leaf in leaf_errors(error))

@@ -33,7 +33,7 @@
     ├── CheckError                   a check refused the run
     │   ├── InputCheckError
     │   └── OutputCheckError
-    ├── HookError                    a hook of the application's raised
+    ├── HookError                    a hook of the application raised
     ├── ShutdownError                `kern.shutdown()` is at work, and no new run begins
     ├── RunDeadlineExceeded          the run's own deadline passed
     └── UsageLimitExceeded           a limit on requests, tokens or tool calls
@@ -334,7 +334,7 @@ class OutputCheckError(CheckError):
 
 
 class HookError(KernError):
-    """A hook, or an instruction function, of the application's raised; the original is the cause.
+    """A hook or an instruction function raised; the original error is the cause.
 
     Args:
         message: What happened.

@@ -100,7 +100,7 @@ _here = threading.local()
 
 @contextmanager
 def thread_place_released() -> Iterator[None]:
-    """Round a wait in a thread of a pool: others may work meanwhile. Elsewhere it does nothing."""
+    """Wrap a blocking wait in a pool thread, so that another thread may take its place. Elsewhere a no-op."""
     place: _Place | None = getattr(_here, "place", None)
     if place is None:
         yield
@@ -329,7 +329,7 @@ threads = ThreadPool()
 """For the application's functions."""
 
 own_threads = ThreadPool(64, in_place=True)
-"""For Kern's own work, on states, history and the terminal: no function of the application's holds it up."""
+"""For Kern's own work, on states, history and the terminal: application code never blocks it."""
 
 
 def limit_threads(most: int) -> None:

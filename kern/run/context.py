@@ -96,7 +96,7 @@ class _PlainTransaction:
 
 
 class RunContext(Generic[StateT]):
-    """The run, as a function of the application's sees it.
+    """The run, as tools, hooks and instruction functions see it.
 
     A tool, hook or instruction function gets one by naming a parameter `run_context`, or by annotating
     one with `RunContext`; the model never sees that parameter. With a typed session state, annotate

@@ -129,7 +129,7 @@ class RunRequirement:
         self.result = result
 
     def take_answer(self, other: RunRequirement) -> None:
-        """Answer this requirement as a copy of it was answered; nothing but the answer is taken over.
+        """Copy the answer from another copy of this requirement; other fields are left alone.
 
         Raises:
             UsageError: The answer is not of the kind that this one waits for, or to another call.

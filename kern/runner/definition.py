@@ -251,7 +251,7 @@ class Definition:
         return twin
 
     def _parts(self, *, memory: Db | None) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-        """The attributes of a copy: those of a subclass of the application's, and those that are slots."""
+        """The attributes of a copy: those of an application's subclass, and slots."""
         self._session_of_its_own()
         given: Any = object.__getstate__(self)
         return given[0], {

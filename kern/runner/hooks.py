@@ -1,4 +1,4 @@
-"""`pre_hooks` and `post_hooks`: functions of the application's round a run, for checks and changes."""
+"""`pre_hooks` and `post_hooks`: functions that run before and after a run, to check or change it."""
 
 from __future__ import annotations
 

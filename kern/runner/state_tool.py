@@ -30,7 +30,7 @@ STATE_TOOL = update_session_state.__name__
 
 
 def state_tool(hooks: Sequence[Hook] = ()) -> FunctionTool:
-    """The tool, with these `tool_hooks` round it."""
+    """The tool, wrapped in these `tool_hooks`."""
     return FunctionTool(_function(), hooks) if hooks else _plain()
 
 

@@ -89,7 +89,7 @@ class ActiveRun:
             self._task.cancel()
 
     def __enter__(self) -> None:
-        """Round all that is done for it."""
+        """Mark the code inside as belonging to this run."""
         self._token = _inside.set(_inside.get() | {self})
 
     def __exit__(

@@ -3,7 +3,7 @@
 The hooks are middleware: each is given `function_call`, which calls the next link, and returns the result.
 Each link runs where its colour belongs, sync ones in a thread, async ones on the loop; `function_call`
 crosses over where two neighbours differ, so that a sync hook just calls it and an async one awaits it. All
-links share one `CallState`, which always is with the one that runs.
+links share one `CallState`; the running link owns it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def links_of(function: Function, hooks: Sequence[Hook]) -> tuple[Link, ...]:
     """What a call of `function` runs through, outermost first; empty where it is the function alone.
 
     Args:
-        hooks: The agent's or team's own `tool_hooks`, which go round those of the tool.
+        hooks: The agent's or team's own `tool_hooks`, which wrap those of the tool.
 
     Raises:
         UsageError: Something is no hook.
@@ -67,7 +67,7 @@ def links_of(function: Function, hooks: Sequence[Hook]) -> tuple[Link, ...]:
 
 
 def around_hooks(name: str, hooks: Sequence[Hook]) -> list[Link]:
-    """Hooks round calls of the tool `name`, outermost first.
+    """The hooks around calls of the tool `name`, outermost first.
 
     Raises:
         UsageError: Something is no hook.
@@ -76,7 +76,7 @@ def around_hooks(name: str, hooks: Sequence[Hook]) -> list[Link]:
 
 
 class _Hooked:
-    """A hook of the application's, called with what it asks for by name."""
+    """A hook, called with the parameters that it names."""
 
     offered: tuple[str, ...]
 
@@ -103,7 +103,7 @@ class _Hooked:
 
 
 class _AroundHook(_Hooked):
-    """A hook round the call: it calls `function_call(**arguments)` itself, or does not."""
+    """A hook around the call: it calls `function_call(**arguments)` itself, or does not."""
 
     offered = ("function_call",)
 
@@ -241,7 +241,7 @@ class Chain(FunctionCall):
 
     @contextmanager
     def _one_call(self, index: int) -> Iterator[None]:
-        """Round one use of a `function_call`: what fails leaves no trace in the state."""
+        """Wrap one use of `function_call`: if it fails, its changes to the state are undone."""
         if index in self._busy:
             raise UsageError("a hook called function_call again before the first call had returned")
         self._busy.add(index)

@@ -1,4 +1,4 @@
-"""`tool_hooks` round the tools that are no functions of the application's, such as a team's delegations.
+"""`tool_hooks` around built-in tools, such as the delegations of a team.
 
 The hooks see the call as they see any other: by its name, with its arguments, and with the text that the
 model is to be told as its result. Only, such a call is no transaction: what it does may take long and touch
@@ -26,7 +26,7 @@ from kern.tools.result import result_of
 
 
 def hooked(tool: RunnableTool, hooks: Sequence[Hook]) -> RunnableTool:
-    """`tool`, with the `tool_hooks` of its agent or team round each call.
+    """`tool`, with the `tool_hooks` of its agent or team around each call.
 
     Raises:
         UsageError: Something is no hook.
@@ -41,7 +41,7 @@ class _Paused(BaseException):
 
 
 class HookedTool(StatefulTool):
-    """A tool with hooks round it."""
+    """A tool with hooks around it."""
 
     def __init__(self, tool: RunnableTool, hooks: Sequence[Hook]) -> None:
         self._tool = tool
@@ -81,7 +81,7 @@ class HookedTool(StatefulTool):
 
 
 class HookedDelegation(HookedTool):
-    """A delegation with hooks round it."""
+    """A delegation with hooks around it."""
 
     _tool: DelegatingTool
 

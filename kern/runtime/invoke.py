@@ -25,7 +25,7 @@ from kern.tools.signature import Kind
 
 
 class FunctionCall:
-    """One call of a function of the application's, alone or with hooks round it.
+    """One call of an application's function, alone or with hooks around it.
 
     Args:
         run: The run that calls it.
@@ -157,7 +157,7 @@ async def invoke(
     listener: Listener | None = None,
     start: Start | None = None,
 ) -> Any:
-    """Call `function` for `run`, with nothing round it; returns what it comes to in the end.
+    """Call `function` for `run`, without hooks; returns its final value.
 
     Args:
         kind: What it looks like; what it returns says what it is.

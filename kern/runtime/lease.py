@@ -1,5 +1,5 @@
-"""What one run has to itself, whatever processes try: a session, with `on_busy="queue"` and "reject", and a
-paused run that it continues.
+"""Leases across processes: exclusive use of a session (`on_busy="queue"` and "reject"), or of a paused run
+that is being continued.
 
 Within the process runs take turns on a session by a lock, in the order of their coming. Between processes
 there is a lease in the database, with an expiry, so that it survives the death of its holder, who renews it

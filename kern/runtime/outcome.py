@@ -50,7 +50,7 @@ class ToolOutcome:
         stop: The run ends with this turn.
         pending: It waits for a person; the run pauses once the other calls of the turn are done.
         answer: The run ends with this turn, and this is its answer.
-        not_streamed: A consumer of the answer alone has not had it yet.
+        not_streamed: The answer has not been streamed to a text-only consumer yet.
         media: Pictures and other things that came with the text.
         media_in_text: They are mentioned in the text, and the model is not sent them.
         show: The text is part of the run's content.

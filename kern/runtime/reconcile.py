@@ -79,7 +79,7 @@ class Reconciler:
     def _merge(self, stored: SessionRow) -> list[Change]:
         spec, snapshot = self._spec, self._taken
         start, theirs, ours = decode(self._base.state), decode(stored.state), decode(snapshot.text)
-        # Bringing the state up to date is no work of ours that could be merged: it is done to theirs as well.
+        # Migrations are not edits of ours: apply them to both sides before merging.
         own = list(dropwhile(lambda change: change.automatic, snapshot.changes))
         for change in snapshot.changes[: len(snapshot.changes) - len(own)]:
             start = apply(start, change.patch)

@@ -1,5 +1,5 @@
-"""What a function of the application's comes to in the end: what it returns says how it goes on, and not what
-it looks like, since wrappers hide that.
+"""The final value of an application's function. The value that it returns decides how to go on, not its
+signature, which wrappers hide.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kern.tools.signature import kind_of
 
 _CACHED = type(functools.cache(lambda: None))
 _USED_UP = (
-    "the function has returned a generator that is used up, as a cache round it does; keep "
+    "the function has returned a generator that is used up, as a cache around it does; keep "
     "what it yields instead, or use cache_results=True"
 )
 

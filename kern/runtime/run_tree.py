@@ -46,7 +46,7 @@ MAX_RETRIES_OF_ONE_KIND = 3
 
 
 class RunnableTool(Protocol):
-    """What the engine can call for the model: a function of the application's, or a delegation."""
+    """What the engine can call for the model: an application's function, or a delegation."""
 
     @property
     def definition(self) -> ToolDefinition:

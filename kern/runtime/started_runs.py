@@ -49,7 +49,7 @@ class StartedRuns:
         self._handed_over = self._given_up = False
 
     def __enter__(self) -> None:
-        """Round code of the application's: the runs that it starts are noted here."""
+        """Wrap application code: the runs that it starts are recorded here."""
         self._token = _current.set(self)
 
     def __exit__(
@@ -58,7 +58,7 @@ class StartedRuns:
         _current.reset(self._token)
 
     async def __aenter__(self) -> None:
-        """Round a call of a function of the application's."""
+        """Wrap a call of an application's function."""
         self._token = _current.set(self)
 
     async def __aexit__(

@@ -33,7 +33,7 @@ from kern.tools.result import Chunks, result_of
 
 
 class FunctionTool(StatefulTool):
-    """A function of the application's, as the engine calls it.
+    """An application's function, as the engine calls it.
 
     Args:
         hooks: The `tool_hooks` of the agent or team; see `links_of`.

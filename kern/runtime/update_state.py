@@ -1,4 +1,4 @@
-"""A function of the application's that changes a session's state from outside of runs, as one transaction."""
+"""`update_session_state(function)`: change a session's state from outside of runs, as one transaction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One call of a function of the application's, as a transaction on the session state.
+"""One call of an application's function, as a transaction on the session state.
 
 From its first touch of `session_state` until it returns, a call has the state to itself. A `CallState` takes
 the state's lock at the first touch, edits a private copy, and commits or drops it when the call ends.
@@ -110,7 +110,7 @@ class CallState:
         return self.own is not None
 
     def edits(self) -> Transaction | None:
-        """The transaction of the running code: the call's, or that of a block round it."""
+        """The transaction of the running code: the call's, or that of the `transaction()` block around it."""
         if self.own is not None:
             return self.own
         block = current.get()
@@ -248,16 +248,16 @@ class CallState:
     # The call's life, as the runtime drives it.
 
     def thread(self) -> AbstractContextManager[None]:
-        """Round a sync function, in its thread: a touch waits there."""
+        """Wrap a sync function in its thread, where a touch may block."""
         return self._run_by(threading.get_ident(), self._task)
 
     def stepped(self) -> AbstractContextManager[None]:
-        """Round a coroutine that the current task steps."""
+        """Wrap a coroutine that the current task steps."""
         return self._run_by(None, asyncio.current_task())
 
     @contextmanager
     def _run_by(self, thread: int | None, task: asyncio.Task[Any] | None) -> Iterator[None]:
-        # Pieces of a call nest, such as a hook in a thread round an async function: the inner one takes over.
+        # Pieces of a call nest, such as a hook in a thread around an async function: the inner one wins.
         outer = self._thread, self._task
         self._thread, self._task = thread, task
         try:
@@ -300,7 +300,7 @@ class CallState:
 
     @contextmanager
     def commit_of(self, block: Transaction) -> Iterator[None]:
-        """Round the commit of a block, which the end of the call then leaves alone."""
+        """Wrap the commit of a block, so that the end of the call does not close it too."""
         with self._end_mutex:
             if self.holder is not block:
                 raise ended(self.author)

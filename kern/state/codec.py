@@ -118,7 +118,7 @@ _PLAIN = frozenset((str, int, bool, type(None)))
 def _encode(value: object, path: str) -> tuple[bytes, Any]:
     # pydantic writes much that is not JSON as if it were (sets, dates, NaN as null). What it has written is
     # the value if it reads back equal to it: two passes in C that are far cheaper than a walk in Python.
-    # Everything that fails, whatever it raises, is left to the walk, which converts it or names the place.
+    # On any failure fall back to the slow walk, which converts the value or reports its path.
     try:
         text = to_json(value, inf_nan_mode="null")
         tree = _parse(text)

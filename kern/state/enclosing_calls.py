@@ -1,4 +1,4 @@
-"""Which calls of the application's the running code belongs to: found by a context variable, by session."""
+"""The calls that the running code belongs to, one per session, in a context variable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def active_calls() -> Iterable[CallState]:
 
 @contextmanager
 def inside_call(call: CallState) -> Iterator[None]:
-    """Round the function of a call: what runs inside finds it by its session."""
+    """Wrap the function of a call: code inside finds the call by its session."""
     token = _enclosing.set({**_enclosing.get(), call.session: call})
     try:
         yield

@@ -10,7 +10,7 @@ At each place, with base, theirs, ours:
 4. Both made the same change, and not to a number: that.
 5. Otherwise a conflict: ours. Two equal new numbers are one too, since both may have counted.
 
-A policy of the application's replaces rules 2 to 5 at its place.
+An application's policy replaces rules 2 to 5 at its place.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ async def _stepped(call: CallState, coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class Ungated:
-    """Round what a function of the application's awaits of Kern itself: a nested run, an accessor.
+    """Wrap Kern's own coroutines that a tool awaits, such as nested runs: the state lock must not gate them.
 
     While an untouched function takes its turns, whatever it awaits goes on only when nobody has the state.
     Kern's own code must not: it has locks of its own, and it is what the one with the state may wait for.

@@ -34,7 +34,7 @@ class TurnOrder:
             )
 
     def mark_passed(self, index: int) -> None:
-        """The call has the state, queues for it, or has ended without."""
+        """Let later calls go: this one holds the state, waits for it, or ended without touching it."""
         with self._condition:
             if not self._passed[index]:
                 self._passed[index] = True

@@ -41,7 +41,7 @@ def member() -> Agent:
         ({"files": [Audio(url="https://example.com/a.mp3")]}, r"files must be a list of File\("),
         ({"timeout": -1}, "seconds above 0, not -1"),
         ({"timeout": "5"}, "seconds above 0, not '5'"),
-        ({"usage_limits": 5}, r"UsageLimits\(requests=\.\.\., \.\.\.\), not int"),
+        ({"usage_limits": 5}, r"UsageLimits\(requests=\.\.\., \.\.\.\), a UsageBudget"),
     ],
 )
 async def test_a_keyword_s_value_that_cannot_be_is_refused(keywords: dict[str, Any], said: str) -> None:
