@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from kern.errors import KernError
 from kern.messages import (
     Citation,
     File,
@@ -38,6 +39,13 @@ from kern.testing._http import HttpRequest
 from kern.testing._send import WireProtocol
 from kern.testing.request import ReceivedRequest
 from kern.testing.server import _PROTOCOLS
+from tests.models.replay import ReplayServer, Reply, Sink
+from tests.models.test_anthropic_recorded import model_of as anthropic_model_of
+from tests.models.test_anthropic_recorded import recorded as anthropic_names
+from tests.models.test_google_recorded import READ
+from tests.models.test_google_recorded import model_of as google_model_of
+from tests.models.test_recorded_replies import exchange, names, needs_folder, results, server_of
+from tests.models.test_recorded_replies import model_of as openai_model_of
 
 MARK = "zz9"
 """Stands in everything that is a provider's alone: ids, signatures, what it wants to see again."""
@@ -293,3 +301,50 @@ def test_messages_of_ones_own_are_not_copied() -> None:
     assert renamed[0] is messages[0]
     assert renamed[1].tool_calls[0].id == renamed[2].tool_call_id != "c"
     assert own.tool_calls[0].id == "c"
+
+
+RECORDED = [
+    *names("*/*.json"),
+    *(f"gemini/{name}" for name in READ),
+    *(f"anthropic/{name.rpartition('/')[2]}" for name in anthropic_names()),
+]
+
+
+@needs_folder
+@pytest.mark.parametrize("name", RECORDED)
+async def test_a_recorded_answer_goes_on_at_every_other_provider(
+    server: ReplayServer, sink: Sink, name: str
+) -> None:
+    recorded = exchange(name)
+    if recorded["response"].get("body") is None:
+        pytest.skip("the answer is binary")
+    try:
+        message = await answer_of(server, sink, name, recorded)
+    except KernError:
+        return  # which is no answer, and goes nowhere
+    asked = [Message("user", "?"), message, *results(message), Message("user", "And?")]
+    for provider in PROVIDERS.values():
+        if {part.origin.provider for part in message.parts if part.origin} & {provider.model.provider}:
+            continue
+        body = provider.body(asked)
+        provider.judged(body)
+        told = body.decode()
+        words = f"{message.content} {[(call.name, call.arguments) for call in message.tool_calls]}"
+        assert not [secret for secret in private(message) if secret in told and secret not in words]
+
+
+async def answer_of(server: ReplayServer, sink: Sink, name: str, recorded: Any) -> Message:
+    """The recorded answer, through a database."""
+    response = recorded["response"]
+    model: HttpModel
+    if name.startswith("gemini/"):
+        model = google_model_of(recorded, server.url)
+    elif name.startswith("anthropic/"):
+        model = anthropic_model_of(server, recorded)
+    else:
+        model = openai_model_of(recorded, server.url, server_of(name))
+    kind = next(value for header, value in response["headers"].items() if header.lower() == "content-type")
+    server.replies = [Reply([response["body"].encode()], status=response["status"], content_type=kind)]
+    request = ModelRequest([Message("user", "?")], stream="event-stream" in kind)
+    answer = await model.respond(request, sink)
+    return Message.from_dict(json.loads(json.dumps(answer.message.to_dict())))
