@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from kern import Agent, RunStatus, Team, tool
 from kern.db import InMemoryDb
+from kern.errors import UsageLimitExceeded
 from kern.models.anthropic import AnthropicMessages
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.run.events import RunContentEvent
@@ -173,3 +174,26 @@ async def test_a_conversation_moves_to_another_provider_and_back(serve: Any, oth
     assert asked[3:] == ["anthropic", "anthropic"]
     for request in server.requests[3:]:  # what the other said is there, without its reasoning
         assert '"Added."' in str(request.body).replace("'", '"')
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_pauses_is_gone_on_with(serve: Any, stream: bool) -> None:
+    server = await serve(Answer("I look.", finish_reason="pause_turn", reasoning="Hm."), "Found it.")
+    agent = Agent(model=claude(server), db=InMemoryDb())
+    if stream:
+        content: Any = ""
+        async for event in agent.arun("Look", stream=True, session_id="s"):
+            content += event.content if isinstance(event, RunContentEvent) else ""
+    else:
+        content = (await agent.arun("Look", session_id="s")).content
+    assert content == "I look.\n\nFound it."
+    turns = server.requests[1].body["messages"]
+    assert [turn["role"] for turn in turns] == ["user", "assistant"]
+    assert [block["type"] for block in turns[1]["content"]] == ["thinking", "text"]
+
+
+async def test_an_answer_that_pauses_for_ever_ends_at_the_limit(serve: Any) -> None:
+    server = await serve(lambda request: Answer("On.", finish_reason="pause_turn"))
+    with pytest.raises(UsageLimitExceeded):
+        await Agent(model=claude(server), max_requests=4).arun("Look")
+    assert len(server.requests) == 4

@@ -235,6 +235,14 @@ async def test_an_answer_that_pauses_and_the_result_that_comes_later(server: Rep
     assert late.provider_data == {"result": result}
 
 
+async def test_an_answer_that_stops_for_a_summary_goes_on_too(server: ReplayServer) -> None:
+    """https://platform.claude.com/docs/en/build-with-claude/compaction"""
+    summary = {"type": "compaction", "content": "So far: ..."}
+    paused = await answered(server, start(), block(0, summary), end("compaction"))
+    assert (paused.finish_reason, paused.provider_finish_reason) == ("paused", "compaction")
+    assert [part.provider_data for part in paused.message.provider_calls] == [{"block": summary}]
+
+
 async def test_a_refusal_says_why(server: ReplayServer) -> None:
     sink = Sink()
     ended = end("refusal")

@@ -27,8 +27,8 @@ from kern.models._text_stream import mended, mended_json
 PROVIDER = "anthropic"
 """The provider's name, in origins and as the key of a message's `provider_data`."""
 
-PAUSED = "pause_turn"
-"""The stop reason of an answer that goes on when it is sent back."""
+PAUSED = ("pause_turn", "compaction")
+"""The stop reasons of answers that go on when they are sent back."""
 
 CALLS = ("server_tool_use", "mcp_tool_use")
 RESULT = "_tool_result"

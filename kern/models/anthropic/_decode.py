@@ -197,7 +197,8 @@ class MessagesReader(AnswerReader):
     def _respond(self) -> ModelResponse:
         word = self._end.get("stop_reason")
         usage = _usage(self._usage)
-        if word != PAUSED:
+        paused = word in PAUSED
+        if not paused:
             self._ends.check(word, None, self._content.whole(), usage)
         if self._went_on and not self.done:
             raise StreamFault(_NO_STOP.format(word))
@@ -207,14 +208,15 @@ class MessagesReader(AnswerReader):
             raise StreamFault(f"the answer ended with the stop reason {word!r}, but holds no tool call")
         if is_refusal(word):
             parts += self._refusal()
-        elif not parts and word != PAUSED:
+        elif not parts and not paused:
             parts.append(TextPart("", origin=self._origin))
-        self._check_not_lost(parts)
+        if not paused:
+            self._check_not_lost(parts)
         message = Message("assistant", parts=parts, usage=usage, provider_data=self._record())
         return ModelResponse(
             message,
             usage,
-            finish_reason_of(word, calls=calls),
+            "paused" if paused else finish_reason_of(word, calls=calls),
             word if isinstance(word, str) else None,
             text_of(self._message.get("id")) or None,
             text_of(self._message.get("model")) or None,
