@@ -52,6 +52,7 @@ call.function.arguments if call.function.arguments is string else call.function.
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
 """The model's own template knows no tools."""
+MASTER = "sk-of-this-test-0123456789abcdef0123456789abcdef"
 CALLS = {"logit_bias": [[13, 20], [2, 13]]}
 """For <jupyter_code>, which opens a call in this template, and for the end, that one call is enough."""
 
@@ -194,18 +195,19 @@ async def test_litellm_hands_on_a_run_with_tools_and_what_it_used(litellm: Path,
         config.write_text(
             "model_list:\n- model_name: mine\n  litellm_params:\n"
             f"    model: openai/m\n    api_base: {behind.base_url}\n    api_key: any\n"
+            "general_settings:\n  master_key: " + MASTER
         )
         port = free_port()
         command = [str(litellm / "bin" / "litellm"), "--config", str(config), "--port", str(port)]
         for url in started(command, f"http://127.0.0.1:{port}/health/liveliness", cwd=tmp_path):
             base_url = url.partition("/health")[0]
-            asked = OpenAIChat("mine", server="litellm", base_url=base_url, api_key="sk-any", timeout=120)
+            asked = OpenAIChat("mine", server="litellm", base_url=base_url, api_key=MASTER, timeout=120)
             output = await Agent(model=asked, tools=[look]).arun("Look around.")
             assert output.content == "Nothing."
             assert [tool.result for tool in output.tools] == ["nothing at home"]
             assert output.metrics.requests == 2
             with pytest.raises(ModelError, match=r"litellm/other: HTTP 400: .*other"):
-                await OpenAIChat("other", server="litellm", base_url=base_url, api_key="sk-any").respond(
+                await OpenAIChat("other", server="litellm", base_url=base_url, api_key=MASTER).respond(
                     ModelRequest([Message("user", "Hi")]), Sink()
                 )
 

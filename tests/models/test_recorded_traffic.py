@@ -138,6 +138,14 @@ def usage_of(usage: dict[str, Any] | None, spent: str, said: str, *, apart: bool
     return {name: value for name, value in counts.items() if value} | {"requests": 1}
 
 
+def told_cost(body: str, content_type: str) -> dict[str, float]:
+    """What OpenRouter and Perplexity say that an answer has cost."""
+    costs = [(part.get("usage") or {}).get("cost") for part in objects(body, content_type)]
+    (cost,) = [cost for cost in costs if cost is not None] or [None]
+    total = cost["total_cost"] if isinstance(cost, dict) else cost
+    return {} if total is None else {"cost": total}
+
+
 def arguments_of(text: str | None) -> str:
     return "{}" if text in (None, "", "null") else text
 
@@ -252,6 +260,8 @@ async def test_what_a_provider_has_sent_is_decoded_as_the_body_says(
     if isinstance(model, OpenAIChat):
         apart = known and name.startswith(("xai/call", "gemini-compat/"))
         said = chat(body, reply.content_type, apart=apart)
+        if known and model.tells_cost and said.usage.get("total_tokens"):
+            said.usage |= told_cost(body, reply.content_type)
     else:
         said = responses(body, reply.content_type)
     request = ModelRequest([Message("user", "Hi")], stream=streamed)
