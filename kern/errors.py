@@ -365,7 +365,7 @@ class UsageLimitExceeded(KernError):
 
     def __init__(self, what: str, limit: float, *, budget: str = "") -> None:
         whose = f"the budget {budget!r}" if budget else "the limit"
-        super().__init__(f"{whose} of {limit} {what} is used up")
+        super().__init__(f"{whose} of {limit} {what} is reached")
         self.what = what
         self.limit = limit
         self.budget = budget
