@@ -298,7 +298,8 @@ async def test_grounding_is_a_search_and_citations_in_characters(server: ReplayS
         Citation(url="gs://b", title="B", text="from the source", start=start, end=end),
         Citation(url="gs://b", title="B", text="from the source", start=len(words) - 5, end=len(words)),
     ]
-    assert sink.told == [("google_search", "completed"), "https://a.example", "gs://b", "gs://b"]
+    assert sink.told[:2] == [("google_search", "running"), ("google_search", "completed")]
+    assert sink.told[2:] == ["https://a.example", "gs://b", "gs://b"]
 
 
 async def test_pages_that_google_fetches_and_sources_that_it_repeats_are_told(server: ReplayServer) -> None:

@@ -104,9 +104,19 @@ async def test_an_agent_searches_and_calls_its_own_tools_in_one_run(server: Repl
 
     model = Gemini("gemini-3-pro", base_url=server.url, api_key="any", max_retries=0)
     agent = Agent(model=model, tools=[weather, GoogleSearch()])
-    async for _ in agent.arun("The northernmost city's weather?", stream=True):
-        pass
-    _, second = (asked_for.body for asked_for in server.asked)
+    asked_for = "The northernmost city's weather?"
+    told_of: list[Any] = [
+        event async for event in agent.arun(asked_for, stream=True, stream_events=True, yield_run_output=True)
+    ]
+    output = told_of.pop()
+    assert output.content == "Cold, 3 degrees."
+    assert [citation.url for citation in output.citations] == ["https://a.example"]
+    assert (output.model, output.response_id) == ("gemini-3-pro-001", "r1")
+    by_name = [event.event for event in told_of]
+    assert by_name.count("ProviderToolCallStarted") == 2
+    assert by_name.count("ProviderToolCallCompleted") == 2
+    assert by_name.count("CitationAdded") == 1
+    _, second = (request.body for request in server.asked)
     _, answer, results = second["contents"]
     assert answer["parts"] == [
         asked,

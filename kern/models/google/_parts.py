@@ -122,6 +122,7 @@ class AnswerParts:
         call.origin = self._origin
         at = next((at for at, part in enumerate(self.parts) if isinstance(part, TextPart)), len(self.parts))
         self.parts.insert(at, call)
+        self._tell(replace(call, status="running", result=None))
         self._tell(call)
 
     def new_id(self) -> str:
