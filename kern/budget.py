@@ -68,6 +68,12 @@ class UsageBudget:
             self._requests += 1
             self._set_aside += expected
 
+    def note(self, requests: int, tool_calls: int) -> None:
+        """Count what was done before, whatever the limits say."""
+        with self._lock:
+            self._requests += requests
+            self._tool_calls += tool_calls
+
     def take_back_request(self, expected: float) -> None:
         """The request is not made."""
         with self._lock:
@@ -143,6 +149,11 @@ class UsageLedger:
                 lambda budget: budget.reserve_request(expected),
                 lambda budget: budget.take_back_request(expected),
             )
+
+    def note(self, *, requests: int = 0, tool_calls: int = 0) -> None:
+        """Count what was done before, whatever the limits say."""
+        for budget in self._budgets:
+            budget.note(requests, tool_calls)
 
     def end_request(self, expected: float) -> None:
         """The request is over."""

@@ -27,7 +27,8 @@
     │   ├── SessionOwnershipError    it belongs to another user
     │   ├── SessionDeletedError      it was deleted while a run had it in use
     │   ├── SessionBusyError         another run has it, and this one does not wait
-    │   └── RunConflictError         a run of that id was faster: it goes on, or has ended
+    │   ├── RunConflictError         a run of that id was faster: it goes on, or has ended
+    │   └── RunLostError             another process has taken the run over
     ├── StoreError                   the database
     │   └── StoreBusyError           others had it for too long
     ├── CheckError                   a check refused the run
@@ -35,6 +36,7 @@
     │   └── OutputCheckError
     ├── HookError                    a hook of the application raised
     ├── ShutdownError                `kern.shutdown()` is at work, and no new run begins
+    ├── ReplayMismatch               a replay came to something else than what is recorded
     ├── RunDeadlineExceeded          the run's own deadline passed
     └── UsageLimitExceeded           a limit on requests, tokens or tool calls
 
@@ -313,6 +315,23 @@ class RunConflictError(SessionError):
     """
 
 
+class RunLostError(SessionError):
+    """Another process has taken the run over, or has ended it: nothing that this one did since is saved.
+
+    It happens to a process that stood still for longer than its claim to the run lasts.
+
+    Args:
+        run_id: The run.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"run {run_id!r} was taken over by another process while this one stood still; "
+            "get_run_output() has its end once it is committed"
+        )
+        self.run_id = run_id
+
+
 class StoreError(KernError):
     """The database could not do what was asked; what was to be saved is not saved."""
 
@@ -348,6 +367,10 @@ class HookError(KernError):
 
 class ShutdownError(KernError):
     """`kern.shutdown()` is at work on this event loop, and no new run begins until it has returned."""
+
+
+class ReplayMismatch(KernError):
+    """A replayed run came to something else than what is recorded; the message shows the difference."""
 
 
 class RunDeadlineExceeded(KernError):

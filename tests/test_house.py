@@ -13,6 +13,7 @@ LIMITS = {"kern": (400, 60), "examples": (400, 60), "benchmarks": (400, 60), "te
 """Lines of a file and of a function; a test file answers for one module, and its tables of cases are long."""
 
 LONGER_FILES = {
+    "kern/errors.py": "the tree of errors, most of them two lines; they are read side by side",
     "kern/run/events.py": "one small class for each event; they are read side by side",
 }
 LONGER_FUNCTIONS: dict[str, str] = {}
@@ -67,9 +68,10 @@ import importlib, pkgutil
 import kern
 
 DRAWN_WITH_RICH = {f"kern.console.{name}" for name in ("_rich", "_panels", "_live", "_screen", "_bar")}
+FOR_PYTEST = {"kern.testing.pytest_plugin"}
 
 for module in pkgutil.walk_packages(kern.__path__, "kern."):
-    if module.name not in DRAWN_WITH_RICH:
+    if module.name not in DRAWN_WITH_RICH | FOR_PYTEST:
         importlib.import_module(module.name)
 """
 

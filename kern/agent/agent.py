@@ -44,6 +44,7 @@ class Agent(
         session_id: The session of runs that pass no `session_id`. Default: a random one for this object and
             user, so that each start of a program begins a new session, also with a `db`. The first run logs
             its id (level info, logger "kern").
+        journal: Keeps each step of a run, so that another process can go on with it; see `DbJournal`.
         metadata: A dict that is stored with every run.
         session_state: The state of a new session: a dict; or a pydantic model, as a class (its defaults) or
             an instance (its values). Functions then see the state as an instance of that model.

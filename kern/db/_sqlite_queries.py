@@ -9,6 +9,7 @@ from pathlib import Path
 from kern.db._rows import change_of, change_values, info_of, readable, run_of, run_values, session_of
 from kern.db._sqlite_cancels import NOW, Cancels
 from kern.db._sqlite_errors import store_errors
+from kern.db._sqlite_journal import Journals
 from kern.db._sqlite_schema import transaction
 from kern.db.base import (
     ChangeRow,
@@ -159,6 +160,7 @@ class Queries:
     def __init__(self, path: Path, table: str) -> None:
         self._path = path
         self.cancels: Cancels = Cancels(path, table)
+        self.journals: Journals = Journals(path, table)
         parts = {**_PARTS, "t": table, "next": _NEXT.format(t=table)}
         self._sql = {name: text.format(**parts) for name, text in _SQL.items()}
 
@@ -182,6 +184,8 @@ class Queries:
                 self._put_session(raw, row, write, new=stored is None)
                 raw.executemany(self._sql["put_run"], map(run_values, runs))
                 self.cancels.runs_ended(raw, runs)
+                if commit.claim is not None:
+                    self.journals.run_ended(raw, commit.claim)
                 media = [(row.session_id, *item) for run in runs for item in run.media.items()]
                 raw.executemany(self._sql["put_media"], media)
                 mark = None if runs else commit.id

@@ -157,6 +157,25 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "DROP INDEX {t}_by_user",
         "CREATE INDEX {t}_by_user ON {t} (user_id, used) WHERE user_id IS NOT NULL",
     ),
+    (
+        # Runs that outlive their process: who has each, and the steps that are done. Both are empty but for
+        # runs with a journal that have not ended.
+        """CREATE TABLE {t}_claims (
+            run_id TEXT NOT NULL PRIMARY KEY,
+            owner TEXT NOT NULL,
+            attempt INTEGER NOT NULL,
+            seconds REAL NOT NULL,
+            expires_at REAL NOT NULL
+        )""",
+        """CREATE TABLE {t}_steps (
+            seq INTEGER PRIMARY KEY,
+            run_id TEXT NOT NULL,
+            key TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            data TEXT NOT NULL
+        )""",
+        "CREATE UNIQUE INDEX {t}_steps_by_run ON {t}_steps (run_id, key)",
+    ),
 )
 
 

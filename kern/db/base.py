@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from kern.db.journals import RunClaim
 from kern.errors import SessionDeletedError, SessionOwnershipError
 from kern.run.output import RunStatus
 
@@ -116,7 +117,6 @@ class ChangeRow:
         revision: The revision that the commit made.
         patch: JSON text: a list of RFC 6902 operations, each with the value that it replaced as "old".
         agent_path: JSON text: a list of the names from the top-level run down.
-        created_at: Seconds since the epoch.
     """
 
     session_id: str
@@ -164,7 +164,8 @@ class Commit:
         summary: What was said so far, in short; None leaves what is stored.
         known: The session as the caller last saw it stored; None if it was not. The commit is for that
             generation of the session, and no other. A database may try to write from it without reading.
-        id: What a commit without runs is recognised by if it comes twice; one with runs is by its first run.
+        id: What a commit without runs is recognised by if it comes twice; others are by their first run.
+        claim: The claim to the run that ends, if it has a journal; see `kern.db.journals`.
     """
 
     session_id: str
@@ -174,6 +175,7 @@ class Commit:
     summary: str | None = None
     known: SessionRow | None = None
     id: str = field(default_factory=lambda: os.urandom(16).hex())
+    claim: RunClaim | None = None
     now: float
 
 
@@ -220,7 +222,8 @@ class Db(ABC):
 
         Raises:
             SessionOwnershipError: The stored session belongs to another user; nothing is written.
-            SessionDeletedError: The session that the caller knows was deleted; nothing is written.
+            SessionDeletedError: The session that the caller knows was deleted; nothing is written. The same
+                of `RunLostError`: the commit's claim does not hold any more.
             StoreError: It could not be written; nothing is, as far as the database knows.
         """
 

@@ -11,6 +11,7 @@ from itertools import dropwhile, islice
 from operator import attrgetter
 from typing import Any, ClassVar, NoReturn, Self
 
+from kern.db._memory_journal import Journals
 from kern.db.base import (
     ANY_TIME,
     NOBODY,
@@ -24,6 +25,7 @@ from kern.db.base import (
     applied,
     check_commit,
 )
+from kern.db.journals import ClaimedRun, RunClaim, StepRow
 from kern.errors import StoreError, UsageError
 
 _MOST_CANCELS = 10_000
@@ -70,6 +72,7 @@ class InMemoryDb(Db):
         self._leases: dict[str, _Lease] = {}
         self._cancels: dict[str, dict[str | None, float]] = {}
         """By run: in whose name, None being trusted code, and when."""
+        self._journals = Journals()
 
     def __copy__(self) -> Self:
         """The same object: a copied agent keeps its sessions where the original does."""
@@ -108,6 +111,8 @@ class InMemoryDb(Db):
                 return Committed(stored, repeated=True)
             write = commit.resolve(stored)
             row = applied(stored, commit, write)
+            if commit.claim is not None:
+                self._journals.run_ended(commit.claim)
             # From here on nothing can fail: the write is whole.
             session = self._sessions.pop(commit.session_id, None) or _Session(row)
             self._sessions[commit.session_id] = session  # as the last one
@@ -271,6 +276,26 @@ class InMemoryDb(Db):
             return {
                 run_id for run_id, times in asked.items() if times and max(times) >= since.get(run_id, 0.0)
             }
+
+    async def claim_run(self, run_id: str, owner: str, seconds: float) -> ClaimedRun | None:
+        """Give `owner` the run for `seconds`; None if another has it. See `kern.db.journals`."""
+        with self._mutex:
+            return self._journals.claim(run_id, owner, seconds)
+
+    async def append_steps(self, claim: RunClaim, seconds: float, steps: Sequence[StepRow]) -> bool:
+        """Keep the steps and renew the claim; False, and nothing is kept, if it does not hold any more."""
+        with self._mutex:
+            return self._journals.append(claim, seconds, steps)
+
+    async def release_claim(self, claim: RunClaim) -> None:
+        """Let others have the run at once."""
+        with self._mutex:
+            self._journals.release(claim)
+
+    async def unfinished_runs(self, *, limit: int = 100) -> list[str]:
+        """The runs with steps on record that no process has, the oldest first."""
+        with self._mutex:
+            return self._journals.unfinished(limit)
 
     async def aclose(self) -> None:
         """Nothing to let go of; what is stored stays."""

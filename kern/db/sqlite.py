@@ -24,6 +24,7 @@ from kern.db.base import (
     SessionInfo,
     SessionRow,
 )
+from kern.db.journals import ClaimedRun, RunClaim, StepRow
 from kern.errors import UsageError
 
 T = TypeVar("T")
@@ -203,6 +204,26 @@ class SqliteDb(Db):
         asked = [(run_id, owners.get(run_id), since.get(run_id)) for run_id in run_ids]
         found = await self._read(partial(self._queries.cancels.find, asked=asked))
         return await self._write(partial(self._queries.cancels.take, asked=found)) if found else set()
+
+    async def claim_run(self, run_id: str, owner: str, seconds: float) -> ClaimedRun | None:
+        """Give `owner` the run for `seconds`; None if another has it. See `kern.db.journals`."""
+        return await self._write(
+            partial(self._queries.journals.claim, run_id=run_id, owner=owner, seconds=seconds)
+        )
+
+    async def append_steps(self, claim: RunClaim, seconds: float, steps: Sequence[StepRow]) -> bool:
+        """Keep the steps and renew the claim; False, and nothing is kept, if it does not hold any more."""
+        return await self._write(
+            partial(self._queries.journals.append, claim=claim, seconds=seconds, steps=steps)
+        )
+
+    async def release_claim(self, claim: RunClaim) -> None:
+        """Let others have the run at once."""
+        await self._write(partial(self._queries.journals.release, claim=claim))
+
+    async def unfinished_runs(self, *, limit: int = 100) -> list[str]:
+        """The runs with steps on record that no process has, the oldest first."""
+        return await self._read(partial(self._queries.journals.unfinished, limit=limit))
 
     async def aclose(self) -> None:
         """Close the running loop's connection to the file, also for other objects on it.

@@ -164,6 +164,14 @@ class RunContext(Generic[StateT]):
         self._state: StateHandle = state or _PlainState({} if session_state is None else session_state)
 
     @property
+    def idempotency_key(self) -> str:
+        """The same for this call in every process that makes it, and different for any other call.
+
+        For services that do a thing once for a key, however often they are asked: payments, mails, orders.
+        """
+        return f"{self.run_id}/{self.tool_call_id}" if self.tool_call_id else self.run_id
+
+    @property
     def session_state(self) -> StateT:
         """The session state: a dict (or your model) that is private to this call and edited in place.
 

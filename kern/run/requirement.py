@@ -13,7 +13,7 @@ from kern._json import finite, json_bytes
 from kern.errors import UsageError
 from kern.messages import check_types
 
-Need = Literal["confirmation", "user_input", "external_execution"]
+Need = Literal["confirmation", "user_input", "external_execution", "in_doubt"]
 
 
 class UserInputError(UsageError):
@@ -37,7 +37,9 @@ class RunRequirement:
 
     Args:
         kind: What is needed: a word of consent, values that the model may not choose, or the call's
-            result from somewhere else.
+            result from somewhere else. "in_doubt": the process that made the call has died in it, and whether
+            it was carried out is not known: `confirm` makes it again, `set_external_execution_result` says
+            what it came to, and `reject` leaves it.
         run_id: The run whose call it is; a member's, where a member waits.
         agent_path: The names from the top-level run down to that one.
         tool_call_id: The model's id of the call.
@@ -70,6 +72,11 @@ class RunRequirement:
         return self.kind == "confirmation" and self.confirmed is None
 
     @property
+    def is_in_doubt(self) -> bool:
+        """It waits for `confirm`, `reject` or `set_external_execution_result`."""
+        return self.kind == "in_doubt" and self.confirmed is None and self.result is None
+
+    @property
     def needs_user_input(self) -> bool:
         """It waits for `provide_user_input`."""
         return self.kind == "user_input" and self.user_input is None and self.confirmed is None
@@ -82,7 +89,12 @@ class RunRequirement:
     @property
     def is_resolved(self) -> bool:
         """The run can go on, as far as this call is concerned."""
-        return not (self.needs_confirmation or self.needs_user_input or self.needs_external_execution)
+        return not (
+            self.needs_confirmation
+            or self.needs_user_input
+            or self.needs_external_execution
+            or self.is_in_doubt
+        )
 
     def confirm(self) -> None:
         """Let the call be made.
@@ -90,7 +102,7 @@ class RunRequirement:
         Raises:
             UsageError: It waits for something else.
         """
-        self._expect("confirmation", "confirm")
+        self._expect("confirm", "confirmation", "in_doubt")
         self.confirmed = True
 
     def reject(self, note: str | None = None) -> None:
@@ -105,7 +117,7 @@ class RunRequirement:
             UsageError: It waits for something else, or a value is asked for and not given, or not asked for,
                 or is no JSON. Whether the values fit the tool, `continue_run` sees.
         """
-        self._expect("user_input", "provide_user_input")
+        self._expect("provide_user_input", "user_input")
         values = self._as_json(dict(values))
         schema = self.user_input_schema or {}
         asked = schema.get("properties", {})
@@ -125,7 +137,7 @@ class RunRequirement:
         Raises:
             UsageError: It waits for something else.
         """
-        self._expect("external_execution", "set_external_execution_result")
+        self._expect("set_external_execution_result", "external_execution", "in_doubt")
         self.result = result
 
     def take_answer(self, other: RunRequirement) -> None:
@@ -156,8 +168,8 @@ class RunRequirement:
             raise UsageError(f"{self.tool_name}: the values cannot be written as JSON: {error}") from None
         return plain
 
-    def _expect(self, kind: Need, verb: str) -> None:
-        if self.kind != kind:
+    def _expect(self, verb: str, *kinds: Need) -> None:
+        if self.kind not in kinds:
             raise UsageError(f"{self.tool_name} waits for {self.kind}, so {verb}() does not apply to it")
 
     def to_dict(self) -> dict[str, Any]:

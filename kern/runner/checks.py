@@ -71,10 +71,10 @@ def check_run(given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if value is not None and name in _RUN_CHECKS:
             _RUN_CHECKS[name](name, value)
-    on_duplicate = given.get("on_duplicate", "raise")
-    if on_duplicate not in _ON_DUPLICATE:
+    on_duplicate = given.get("on_duplicate")
+    if on_duplicate not in (None, *_ON_DUPLICATE):
         raise UsageError(f"on_duplicate must be one of {', '.join(_ON_DUPLICATE)}, not {on_duplicate!r}")
-    if on_duplicate != "raise" and given.get("run_id") is None:
+    if on_duplicate not in (None, "raise") and given.get("run_id") is None:
         raise UsageError(f"on_duplicate={on_duplicate!r} has no effect without a run_id: pass one")
 
 

@@ -25,7 +25,7 @@ from kern.runner.tools import check_names, compiled
 from kern.runtime.audience import Listen
 from kern.runtime.debug import show_debug_messages
 from kern.runtime.hooked_tool import hooked
-from kern.runtime.request import Retries, RunInput
+from kern.runtime.request import OnDuplicate, Retries, RunInput
 from kern.runtime.run_tree import RunnableTool, RunnerSpec, RunRequest, Step
 from kern.state.model_state import ModelStateType, initial_state, state_type_of
 from kern.state.overlay import fill
@@ -46,6 +46,8 @@ def request(definition: Definition, input: RunInput, options: RunOptions) -> Run
     if options.session_id is None and definition.session_id is None and definition.db is not None:
         log_session(definition, user_id)
     state = state_spec(definition)
+    journal = definition.journal if options.journal is None else options.journal
+    untold: OnDuplicate = "raise" if journal is None else "return"
     return RunRequest(
         spec=definition._spec(options),
         input=input,
@@ -57,13 +59,14 @@ def request(definition: Definition, input: RunInput, options: RunOptions) -> Run
         session_state=options.session_state,
         overwrite_state=definition.overwrite_db_session_state,
         on_busy=definition.on_busy,
-        on_duplicate=None if options.run_id is None else options.on_duplicate,
+        on_duplicate=None if options.run_id is None else options.on_duplicate or untold,
         dependencies={**(definition.dependencies or {}), **(options.dependencies or {})},
         metadata={**(definition.metadata or {}), **(options.metadata or {})},
         timeout=definition.timeout if options.timeout is None else options.timeout,
         usage_limits=limits,
         skip_events=_skipped_events(definition) if definition.store_events else None,
         debug=definition.debug_level if debug else 0,
+        journal=journal,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from kern.budget import Limits, check_limits
+from kern.durable.journal import Journal
 from kern.errors import SessionOwnershipError, UsageError
 from kern.run.output import AnyRunOutput
 from kern.run.requirement import RunRequirement
@@ -34,6 +35,7 @@ class Continuation:
     timeout: float | None = None
     usage_limits: Limits | None = None
     debug_mode: bool | None = None
+    journal: Journal | None = None
 
     def __post_init__(self) -> None:
         check_id("run_id", self.run_id)
@@ -80,6 +82,7 @@ async def continuation(
             "timeout": call.timeout,
             "usage_limits": call.usage_limits,
             "debug_mode": call.debug_mode,
+            "journal": call.journal,
         }
     )
     asked = request(definition, RunInput(value=None, messages=[]), options)

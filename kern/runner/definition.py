@@ -19,6 +19,7 @@ from kern._log import named
 from kern.budget import Limits
 from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
+from kern.durable.journal import Journal
 from kern.errors import UsageError
 from kern.messages import Message, Role
 from kern.models.base import Model
@@ -33,6 +34,7 @@ from kern.runner.past_runs import HISTORY_TOOL
 from kern.runner.state_tool import STATE_TOOL
 from kern.runner.tools import Compiled, checked
 from kern.runtime.answer_schema import answer_schema
+from kern.runtime.journaled import Installed
 from kern.runtime.request import OnBusy
 from kern.runtime.run_tree import RunnerSpec
 from kern.state.merge import Policies, policy_path
@@ -113,6 +115,7 @@ class Definition:
     db: Db | None = None
     user_id: str | None = None
     session_id: str | None = None
+    journal: Journal | None = None
     metadata: Mapping[str, Any] | None = None
 
     session_state: Mapping[str, Any] | pydantic.BaseModel | type[pydantic.BaseModel] | None = None
@@ -324,7 +327,10 @@ def log_session(definition: Definition, user_id: str | None) -> None:
 
 
 def database_of(definition: Definition) -> Db:
-    """`db`, or the memory of this object."""
+    """`db`, or the memory of this object; while runs are replayed, a database of the replay's own."""
+    installed = Installed.journal
+    if installed is not None and installed.db is not None:
+        return installed.db
     if definition.db is not None:
         return definition.db
     with _mutex:

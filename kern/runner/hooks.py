@@ -17,6 +17,7 @@ from kern.run.events import (
     PreHookStartedEvent,
 )
 from kern.runner.definition import Definition
+from kern.runtime.hook_step import hook_after, hook_before
 from kern.runtime.invoke import invoke
 from kern.runtime.run_tree import Run, RunnerSpec, Step
 from kern.tools.inject import call_kwargs
@@ -37,7 +38,7 @@ def with_hooks(spec: RunnerSpec, definition: Definition) -> RunnerSpec:
 async def _before(hook: Hook, run: Run) -> None:
     name = _name(hook)
     run.out.event(PreHookStartedEvent(run.source, name))
-    await _call(run, hook, name, _offered(run))
+    await hook_before(run, name, lambda: _call(run, hook, name, _offered(run)))
     run.out.event(PreHookCompletedEvent(run.source, name))
 
 
@@ -45,7 +46,7 @@ async def _after(hook: Hook, run: Run) -> None:
     name, output = _name(hook), run.output
     content = output.content
     run.out.event(PostHookStartedEvent(run.source, name))
-    await _call(run, hook, name, {**_offered(run), "run_output": output})
+    await hook_after(run, name, lambda: _call(run, hook, name, {**_offered(run), "run_output": output}))
     if output.content is not content:
         _replaced(run, content)
     run.out.event(PostHookCompletedEvent(run.source, name))

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypedDict
 import pydantic
 
 from kern.budget import Limits
+from kern.durable.journal import Journal
 from kern.messages import Audio, File, Image, Video
 from kern.run.requirement import RunRequirement
 from kern.runner.checks import check_keywords, check_run
@@ -28,6 +29,7 @@ class Keywords(TypedDict, total=False):
     timeout: float | None
     usage_limits: Limits | None
     debug_mode: bool | None
+    journal: Journal | None
 
 
 class AnyRunKeywords(Keywords, total=False):
@@ -55,7 +57,7 @@ class RunKeywords(AnyRunKeywords, MapKeywords, total=False):
     """The keywords of a new run."""
 
     session_id: str | None
-    on_duplicate: OnDuplicate
+    on_duplicate: OnDuplicate | None
 
 
 class ContinueKeywords(AnyRunKeywords, total=False):
@@ -77,7 +79,8 @@ class RunOptions:
         run_id: An id of your own for the run; looked up before anything is done.
         on_duplicate: With a `run_id` that is taken: "raise" a `RunConflictError`; "return" the stored output,
             or wait for that of a run that goes on in this process; or "retry_failed": run again if that run
-            has failed or was cancelled. A run that waits for a person always raises.
+            has failed or was cancelled. A run that waits for a person raises. None: "raise"; with a journal
+            "return", which then returns the output of a run that waits as well.
         images, audio, videos, files: Sent with the input.
         dependencies: For `{templates}` and for `run_context.dependencies`.
         metadata: Noted on the run.
@@ -86,6 +89,7 @@ class RunOptions:
         usage_limits: What the run and all runs below it may use; then `UsageLimitExceeded`.
             `UsageLimits` are each run's own, a `UsageBudget` is shared.
         debug_mode: Log prompts and tool calls of this run.
+        journal: Where the steps of this run are kept; see `DbJournal`.
     """
 
     stream_events: bool | None = None
@@ -93,7 +97,7 @@ class RunOptions:
     session_state: Mapping[str, Any] | pydantic.BaseModel | None = None
     user_id: str | None = None
     run_id: str | None = None
-    on_duplicate: OnDuplicate = "raise"
+    on_duplicate: OnDuplicate | None = None
     images: Sequence[Image] | None = None
     audio: Sequence[Audio] | None = None
     videos: Sequence[Video] | None = None
@@ -107,6 +111,7 @@ class RunOptions:
     timeout: float | None = None
     usage_limits: Limits | None = None
     debug_mode: bool | None = None
+    journal: Journal | None = None
 
     @property
     def leaves_the_spec(self) -> bool:

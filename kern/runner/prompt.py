@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kern._error_text import error_text, only_error
+from kern._json import jsonable
 from kern._sync.shield import run_in_child_task
 from kern.errors import AgentSignal, HookError, KernError, UsageError
 from kern.messages import Message, with_context
@@ -21,7 +22,9 @@ from kern.runner.options import RunOptions
 from kern.runner.past_runs import History, earlier_attempt, past_runs
 from kern.runner.summary import current_summary
 from kern.runtime.invoke import invoke
+from kern.runtime.prompt_step import given
 from kern.runtime.run_tree import Run
+from kern.runtime.step_data import messages_data, messages_from
 from kern.state.templates import render
 from kern.tools.inject import call_kwargs
 from kern.tools.result import Chunks, prompt_text, result_of, without_tags
@@ -69,8 +72,9 @@ class Prompt:
             message = item if isinstance(item, Message) else Message("user", item)
             messages.append(replace(message, said=""))
         if self.history is not None:
-            messages += await self.history.recall(run)
-        if definition.introduction and not await past_runs(run, 1):
+            recall = self.history.recall
+            messages += await given(run, "history", lambda: recall(run), messages_data, messages_from)
+        if definition.introduction and not await given(run, "earlier_runs", lambda: _any_runs(run)):
             # Said before the first input, it belongs to the first run, and so to the history.
             text = _Texts(run, definition.resolve_in_context).fill(definition.introduction)
             messages.append(Message("assistant", text))
@@ -110,43 +114,45 @@ class Prompt:
             parts.append(self.roster)
         shown = definition.markdown or definition.add_datetime_to_context or definition.add_name_to_context
         if shown or definition.tools:
-            parts.append(self._information())
+            parts.append(self._information(run))
         if definition.expected_output:
             parts.append(f"<expected_output>\n{texts.fill(definition.expected_output)}\n</expected_output>")
         if definition.additional_context:
             parts.append(texts.fill(definition.additional_context))
-        if definition.add_session_summary_to_context and (summary := current_summary(run)):
-            parts.append(f"<session_summary>\n{summary}\n</session_summary>")
+        if definition.add_session_summary_to_context:
+            summary = await given(run, "summary", lambda: _summary(run))
+            if summary:
+                parts.append(f"<session_summary>\n{summary}\n</session_summary>")
         if self.show_state:
             state = without_tags(json.dumps(texts.state(), ensure_ascii=False))
             parts.append(f"<session_state>\n{state}\n</session_state>")
         return parts
 
     async def _instructions(self, run: Run, texts: _Texts) -> str:
-        given = self.definition.instructions
-        final = callable(given)
-        if callable(given):
-            given = await call_for_run(run, given, "instructions")
-        if isinstance(given, str):
-            lines = [given]
-        elif isinstance(given, Sequence) and all(isinstance(line, str) for line in given):
-            lines = list(given)
+        written = self.definition.instructions
+        final = callable(written)
+        if callable(written):
+            written = await call_for_run(run, written, "instructions")
+        if isinstance(written, str):
+            lines = [written]
+        elif isinstance(written, Sequence) and all(isinstance(line, str) for line in written):
+            lines = list(written)
         else:
             raise UsageError(
-                f"the instructions function must return a str or a list of str, not {type(given).__name__}"
+                f"the instructions function must return a str or a list of str, not {type(written).__name__}"
             )
         lines = [line if final else texts.fill(line) for line in lines if line]
         body = lines[0] if len(lines) == 1 else "\n".join(f"- {line}" for line in lines)
         return f"<instructions>\n{body}\n</instructions>" if self.definition.use_instruction_tags else body
 
-    def _information(self) -> str:
+    def _information(self, run: Run) -> str:
         definition = self.definition
         lines: list[str] = []
         if definition.markdown:
             lines.append("Use markdown to format your answers.")
         if definition.add_datetime_to_context:
             zone = definition.timezone_identifier
-            now = datetime.now(UTC if zone is None else timezone_of(zone))
+            now = datetime.fromtimestamp(run.now(), UTC if zone is None else timezone_of(zone))
             lines.append(f"The current time is {now.isoformat(timespec='seconds')}.")
         if definition.add_name_to_context and definition.name:
             lines.append(f"Your name is: {definition.name}.")
@@ -171,7 +177,8 @@ class _Texts:
 
     def state(self) -> dict[str, Any]:
         if self._state is None:
-            self._state = self._run.tree.state()
+            values = self._run.given
+            self._state = self._run.tree.state() if values is None else values.state()
         return self._state
 
     async def of(self, given: Any, what: str) -> str:
@@ -193,6 +200,10 @@ class _Texts:
 
 async def call_for_run(run: Run, function: Any, what: str) -> Any:
     """Call a function that stands for a parameter's value, as a transaction if it takes a `run_context`."""
+    return await given(run, what, lambda: _called_for_run(run, function, what), _as_json)
+
+
+async def _called_for_run(run: Run, function: Any, what: str) -> Any:
     signature = signature_of(function)
     label = getattr(function, "__name__", what)
     try:
@@ -211,6 +222,18 @@ async def call_for_run(run: Run, function: Any, what: str) -> Any:
         if isinstance(error, KernError | AgentSignal):
             raise error from error.__cause__
         raise HookError(f"{what} {label} raised {error_text(error)}", hook=label) from raised
+
+
+def _as_json(value: Any) -> Any:
+    return jsonable(result_of(value).text if isinstance(value, Chunks) else value)
+
+
+async def _any_runs(run: Run) -> bool:
+    return bool(await past_runs(run, 1))
+
+
+async def _summary(run: Run) -> str | None:
+    return current_summary(run)
 
 
 def _history(definition: Definition) -> History:

@@ -10,7 +10,8 @@ from kern.run.context import RunContext
 from kern.runtime.tool_calls import FunctionTool
 from kern.state.codec import encode
 from kern.state.model_state import state_type_of
-from kern.tools.function import Function, Hook
+from kern.tools.function import Function
+from kern.tools.options import Hook
 
 
 async def update_session_state(run_context: RunContext, session_state_updates: dict[str, Any]) -> str:

@@ -54,6 +54,8 @@ class ActiveRun:
         self.done: End = End()
         self._task = asyncio.current_task()
 
+        self.released = False
+        """This process lets go of it; another one goes on."""
         self.claimed = False
         """Its owner has been checked, and the id that the caller gave is its own."""
 
@@ -61,6 +63,12 @@ class ActiveRun:
     def alive(self) -> bool:
         """Its event loop is not closed, so that it may end yet."""
         return not self.done.done() and not self.loop.is_closed()
+
+    @property
+    def durable(self) -> bool:
+        """Another process can go on with it."""
+        steps = None if self.tree is None else self.tree.steps
+        return steps is not None and steps.claim is not None
 
     def cancel_tokens(self) -> Iterator[tuple[str, CancelToken]]:
         """The id of every run of the tree, members' too, and whether it is stopped."""
@@ -82,6 +90,16 @@ class ActiveRun:
         if self._task is not None and self.alive:
             with suppress(RuntimeError):  # closed in this instant
                 self.loop.call_soon_threadsafe(self._cancel)
+
+    def release(self) -> None:
+        """Have this process let go of a run that another one can go on with; from any thread."""
+        self.released = True
+        self.cancel()
+
+    def take_cancellation_back(self) -> None:
+        """The task was cancelled by `cancel`, and raises something else instead."""
+        if self._task is not None and self._task.cancelling():
+            self._task.uncancel()
 
     def _cancel(self) -> None:
         if self._task is not None and not self.done.done():  # the task may do other things by now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,12 +79,14 @@ def check_input(function: Function, call: ToolCall, requirement: RunRequirement)
 def decide(run: Run, function: Function, site: CallSite) -> Proceed | ToolOutcome:
     """Whether the call goes on, has its outcome already, or has to wait."""
     need = need_of(function)
-    if need is None:
-        return Proceed()
     requirement = run.progress.answers.pop(site.call.id, None)  # it holds for this one call
+    if need is None and (requirement is None or requirement.kind != "in_doubt"):
+        return Proceed()
     if requirement is None or not requirement.is_resolved:
-        if requirement is None:
-            requirement = _requirement(run, function, site, need)
+        if requirement is None and need is not None:
+            schema = function.user_input_schema if need == "user_input" else None
+            requirement = _requirement(run, site, need, schema)
+        assert requirement is not None
         run.requirements.append(requirement)
         return ToolOutcome("", pending=True)
     site.execution.confirmed, site.execution.confirmation_note = requirement.confirmed, requirement.note
@@ -95,13 +98,36 @@ def decide(run: Run, function: Function, site: CallSite) -> Proceed | ToolOutcom
     return Proceed(requirement.user_input)
 
 
-def _requirement(run: Run, function: Function, site: CallSite, need: Need) -> RunRequirement:
+def may_call(run: Run, function: Function, site: CallSite) -> bool:
+    """The function will be called, as far as people are concerned, and not be left open or refused."""
+    if need_of(function) is None:
+        return True
+    answer = run.progress.answers.get(site.call.id)
+    return (
+        answer is not None and answer.is_resolved and answer.confirmed is not False and answer.result is None
+    )
+
+
+def in_doubt(run: Run, site: CallSite) -> ToolOutcome:
+    """The outcome of a call that was begun by a process that has died: a person has to say what to do."""
+    answer = run.progress.answers.pop(site.call.id, None)
+    requirement = _requirement(run, site, "in_doubt")
+    if answer is not None:
+        requirement.user_input = answer.user_input
+    run.requirements.append(requirement)
+    return ToolOutcome("", pending=True)
+
+
+def _requirement(
+    run: Run, site: CallSite, need: Need, schema: dict[str, Any] | None = None
+) -> RunRequirement:
     return RunRequirement(
         kind=need,
+        id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{run.run_id}/{site.call.id}/{need}/{run.generation}")),
         run_id=run.run_id,
         agent_path=list(run.source.path),
         tool_call_id=site.call.id,
         tool_name=site.call.name,
         tool_args=site.execution.tool_args,
-        user_input_schema=function.user_input_schema if need == "user_input" else None,
+        user_input_schema=schema,
     )

@@ -26,6 +26,11 @@ class Deadline:
         self._at = None if seconds is None else asyncio.get_running_loop().time() + seconds
         self._timeout: asyncio.Timeout | None = None
 
+    def count(self, seconds: float) -> None:
+        """Count time that the run took before, in another process."""
+        if self._at is not None:
+            self._at -= seconds
+
     @property
     def expired(self) -> bool:
         """It has passed, and has cancelled what was inside of it."""

@@ -100,7 +100,8 @@ async def earlier_attempt(request: RunRequest, row: RunRow | None) -> EarlierAtt
         raise RunConflictError(
             f"run_id {row.run_id!r} belongs to a run of a team member; choose another run_id"
         )
-    if row.status == RunStatus.paused.value:
+    durable = request.journal is not None and request.on_duplicate == "return"
+    if row.status == RunStatus.paused.value and not durable:
         raise RunConflictError(
             f"run {row.run_id!r} is paused and waits for a person: continue it with continue_run"
         )

@@ -6,32 +6,26 @@ team, nested or not, is all the same code.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from typing import Final
 
-from kern._error_text import message_of
-from kern._json import jsonable
+from kern._error_text import is_failure
 from kern._log import named
 from kern.errors import (
     UsageLimitExceeded,
 )
 from kern.messages import Message
-from kern.run.events import (
-    RunCancelledEvent,
-    RunCompletedEvent,
-    RunContentCompletedEvent,
-    RunContinuedEvent,
-    RunErrorEvent,
-    RunPausedEvent,
-    RunStartedEvent,
-)
+from kern.run.events import RunContentCompletedEvent
 from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput
 from kern.runtime.files import loaded
 from kern.runtime.interrupted import closing_messages
 from kern.runtime.model_request import ask
 from kern.runtime.outcome import Answer, RetryAnswer, ToolOutcome
+from kern.runtime.prompt_step import made_prompt
 from kern.runtime.run_end import check_may_go_on, drop_unfit_content, end_run, failure_of, yield_to_loop
+from kern.runtime.run_events import announce, terminal_event
 from kern.runtime.run_tree import Run
 from kern.runtime.started_runs import StartedRuns, current_started_runs
 from kern.runtime.tool_calls import run_calls, tool_message
@@ -164,7 +158,7 @@ async def _turns(run: Run) -> Answer | None:
                 return None
             run.progress.finished_calls.clear()
             for call, outcome in zip(calls, outcomes, strict=True):
-                run.messages.append(tool_message(call, outcome))
+                run.messages.append(tool_message(run, call, outcome))
                 run.output.add_media(outcome.media)
                 run.out.result(outcome)
             answer = _answer_of(outcomes)
@@ -191,7 +185,7 @@ async def _begin(run: Run) -> None:
     for step in run.spec.before:
         await step(run)
     run.input.messages = await loaded(run.input.messages)
-    run.messages = run.call_ids.apply(await loaded(await run.spec.prompt(run)))
+    run.messages = run.call_ids.apply(await loaded(await made_prompt(run)))
     await run.out.wait_for_consumer()
     if run.tree.request.debug:
         for message in run.messages:
@@ -226,37 +220,10 @@ async def drive_child(run: Run) -> AnyRunOutput:
     try:
         output = await drive(run)
     except BaseException as error:
-        run.out.event(terminal_event(run, error))
+        if is_failure(error) or isinstance(error, asyncio.CancelledError):
+            run.out.event(terminal_event(run, error))
         raise
     run.out.event(terminal_event(run, None))
+    if run.tree.steps is not None:
+        run.tree.steps.ended(run)
     return output
-
-
-def announce(run: Run, state: dict[str, object] | None = None, revision: int | None = None) -> None:
-    """Tell that a run starts, or goes on after a pause."""
-    if run.messages:
-        run.out.event(RunContinuedEvent(run.source, state, revision))
-        return
-    run.out.event(RunStartedEvent(run.source, run.spec.model.id, run.spec.model.provider, state, revision))
-
-
-def terminal_event(
-    run: Run, error: BaseException | None
-) -> RunCompletedEvent | RunPausedEvent | RunCancelledEvent | RunErrorEvent:
-    """The one event that ends a run's events; a top-level run is committed first."""
-    output = run.output
-    if output.status is RunStatus.completed:  # a cancellation that came during its commit comes too late
-        return RunCompletedEvent(
-            run.source,
-            output.content,
-            output.content_type,
-            output.metrics.to_dict(),
-            output.session_state,
-            jsonable(output.metadata) or None,
-        )
-    if output.status is RunStatus.paused and error is None:
-        return RunPausedEvent(run.source, output.requirements)
-    if output.status is RunStatus.cancelled:
-        return RunCancelledEvent(run.source, "by cancel_run" if run.cancel_token.stopped else None)
-    text = output.error or ("" if error is None else message_of(error))
-    return RunErrorEvent(run.source, text, output.error_type or type(error).__name__)

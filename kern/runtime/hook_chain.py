@@ -25,8 +25,9 @@ from kern.state.stepping import step
 from kern.state.transaction import keeps_edits
 from kern.state.transaction_block import snapshot
 from kern.tools.cache import ResultCache
-from kern.tools.function import Function, Hook
+from kern.tools.function import Function
 from kern.tools.inject import call_kwargs, context_parameter
+from kern.tools.options import Hook
 from kern.tools.signature import describe, signature_of
 
 Next = Callable[..., Any]

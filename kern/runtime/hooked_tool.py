@@ -21,7 +21,7 @@ from kern.runtime.hook_chain import Chain, Link, around_hooks
 from kern.runtime.outcome import Answer, CallSite, ToolOutcome, arguments_of
 from kern.runtime.run_tree import DelegatingTool, Roster, Run, RunnableTool, StatefulTool
 from kern.state.stepping import Ungated
-from kern.tools.function import Hook
+from kern.tools.options import Hook
 from kern.tools.result import result_of
 
 
@@ -84,6 +84,11 @@ class HookedDelegation(HookedTool):
     """A delegation with hooks around it."""
 
     _tool: DelegatingTool
+
+    @property
+    def drives_runs(self) -> bool:
+        """Its tool does."""
+        return self._tool.drives_runs
 
     @property
     def team(self) -> Roster:

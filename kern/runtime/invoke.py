@@ -185,9 +185,12 @@ def _state(run: Run, function: str, tool_call_id: str | None, slot: TurnSlot | N
     author = Author(run.run_id, run.source.path, function, tool_call_id)
     tree = run.tree
     state_type = tree.request.state.state_type
-    return CallState(
+    call = CallState(
         tree.shared_state, author, session=tree.session.key, owner=tree, state_type=state_type, slot=slot
     )
+    if tree.steps is not None:
+        tree.steps.watch((run.run_id, tool_call_id), lambda: call.over)
+    return call
 
 
 def _context(run: Run, call: CallState) -> RunContext[Any]:

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, suppress
 
 from kern._sync.shield import uninterrupted, wait_until_done
 from kern.db.base import Db
+from kern.db.journals import RunClaim
 from kern.errors import SessionBusyError, SessionError, StoreError
 from kern.runtime.debug import log
 from kern.runtime.request import OnBusy
@@ -71,6 +72,7 @@ class Lease:
         untouched: Asked when the lease had expired before it was renewed: has nobody else had it since?
         seconds: For how long a holder that has died keeps others out.
         renew: Seconds between renewals.
+        claim: The claim to the run, if it has a journal: what the process before this one held is free.
     """
 
     def __init__(
@@ -83,11 +85,13 @@ class Lease:
         untouched: Callable[[], Awaitable[bool]],
         seconds: float,
         renew: float,
+        claim: RunClaim | None = None,
     ) -> None:
         self._db = db
         self._name = name
         # The run's id is the application's to choose: two runs with one id must not pass for one holder.
-        self._owner = f"{run_id}:{uuid.uuid4().hex}"
+        self._owner = f"{run_id}:{uuid.uuid4().hex if claim is None else claim.owner}"
+        self._before = None if claim is None or claim.before is None else f"{run_id}:{claim.before}"
         self._what = what
         self._untouched = untouched
         self._seconds = seconds
@@ -100,6 +104,8 @@ class Lease:
     async def acquire(self, *, wait: bool) -> bool:
         """Take the lease, and renew it until `release`; False if another has it and `wait` is False."""
         pause = SHORTEST_POLL
+        if self._before is not None:
+            await self._db.release_lease(self._name, self._before)
         while not await self._ask():
             if not wait:
                 return False
@@ -207,7 +213,11 @@ async def _wait_for_exclusive_use(session: LiveSession, run_id: str) -> None:
 
 @asynccontextmanager
 async def exclusive_session(
-    session: LiveSession, session_run: SessionRun, on_busy: OnBusy, run_id: str
+    session: LiveSession,
+    session_run: SessionRun,
+    on_busy: OnBusy,
+    run_id: str,
+    claim: RunClaim | None = None,
 ) -> AsyncIterator[Lease]:
     """The session is this run's alone, inside the block.
 
@@ -219,7 +229,7 @@ async def exclusive_session(
             raise SessionBusyError(session.session_id)
         await _wait_for_exclusive_use(session, run_id)
     try:
-        lease = _of_session(session, run_id)
+        lease = _of_session(session, run_id, claim)
         try:
             if not await lease.acquire(wait=on_busy == "queue"):
                 raise SessionBusyError(session.session_id)
@@ -232,7 +242,7 @@ async def exclusive_session(
         session.exclusive_lock.release()
 
 
-def _of_session(session: LiveSession, run_id: str) -> Lease:
+def _of_session(session: LiveSession, run_id: str, claim: RunClaim | None) -> Lease:
     async def untouched() -> bool:
         row = await session.db.load_session(session.session_id)
         return row is None or row.version == session.row.version
@@ -245,4 +255,5 @@ def _of_session(session: LiveSession, run_id: str) -> Lease:
         untouched=untouched,
         seconds=LEASE_SECONDS,
         renew=RENEW_SECONDS,
+        claim=claim,
     )

@@ -14,6 +14,7 @@ from kern._log import named
 from kern._sync.offload import off_loop
 from kern._sync.shield import wait_until_done
 from kern.db.base import RunRow
+from kern.db.journals import RunClaim
 from kern.errors import KernError, RunDeadlineExceeded, StoreError, UsageError
 from kern.run.events import RunCompletedEvent, SessionStateConflictEvent
 from kern.run.output import AnyRunOutput, RunStatus
@@ -21,12 +22,14 @@ from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
 from kern.runtime.audience import Listen
 from kern.runtime.deadline import NO_DEADLINE, Deadline
 from kern.runtime.duplicates import RunStored, wait_for
-from kern.runtime.engine import announce, drive, terminal_event
+from kern.runtime.engine import drive
 from kern.runtime.identity import end_output
+from kern.runtime.journaled import end_steps, let_go, why_not_ended, with_journal
 from kern.runtime.lease import Lease
 from kern.runtime.pause import row_extras
 from kern.runtime.reconcile import RowsWithConflicts
 from kern.runtime.run_end import end_run
+from kern.runtime.run_events import announce, terminal_event
 from kern.runtime.run_start import RunStart
 from kern.runtime.run_tree import Run, RunRequest, RunTree
 from kern.runtime.session import LiveSession, live_sessions
@@ -66,7 +69,9 @@ async def execute(
 
 async def _active(request: RunRequest, buffer: EventBuffer | None, listen: Listen) -> Output:
     deadline = NO_DEADLINE if request.timeout is None else Deadline(request.timeout)
-    active, caller = ActiveRun(request), current_started_runs()
+    caller = current_started_runs()
+    request = with_journal(request, nested=caller is not None)
+    active = ActiveRun(request)
     if caller is not None and not caller.add(active):
         raise asyncio.CancelledError("the call that starts this run was cancelled or timed out")
     try:
@@ -103,6 +108,8 @@ async def _in_session(
             else:
                 if buffer is not None:
                     buffer.begin()
+                if run.tree.steps is not None:
+                    deadline.count(run.tree.steps.age)
                 return await _run_and_commit(active, run, outer, leases, deadline)
         finally:
             await start.let_go()
@@ -167,7 +174,11 @@ async def _run_and_commit(
                 await _drive_in_time(run, deadline)
             if run.output.status is RunStatus.paused:
                 await _look_before_pause(active)
+            await end_steps(run)
         except BaseException as error:  # noqa: BLE001 - raised again below, once the end is committed
+            if (gone := why_not_ended(active, run, error)) is not None:
+                await let_go(run)
+                raise gone from None
             _note(run, error)
             failure = error
             if (
@@ -259,6 +270,8 @@ async def _seed(tree: RunTree, run: Run) -> None:
     if given is None:
         return
     author = Author(run.run_id, run.source.path, "session_state")
+    if tree.steps is not None and tree.steps.line.made(author):
+        return
     call = CallState(tree.shared_state, author, session=tree.session.key, owner=tree)
     handle = CallStateHandle(call)
     async with handle.transaction() as state:
@@ -287,12 +300,16 @@ async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | 
         tree.top.output.session_state = decode(state)
 
     cancelled = failure if isinstance(failure, asyncio.CancelledError) else None
+    claim: RunClaim | None = None
+    if tree.steps is not None:
+        claim = tree.steps.claim
+        await tree.steps.end()
     while True:
         try:
-            commit = await _committing(tree.session, rows, take_note)
+            commit = await _committing(tree.session, rows, take_note, claim)
         except asyncio.CancelledError as error:
             cancelled = error
-            commit = asyncio.create_task(tree.session.commit(rows, unsaved=take_note))
+            commit = asyncio.create_task(tree.session.commit(rows, unsaved=take_note, claim=claim))
         if not commit.done():
             patience = None if cancelled is None else COMMIT_SECONDS
             cancelled = await wait_until_done(commit, seconds=patience, grace=COMMIT_SECONDS) or cancelled
@@ -322,14 +339,17 @@ async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | 
 
 
 async def _committing(
-    session: LiveSession, rows: RowsWithConflicts, unsaved: Callable[[bytes], None]
+    session: LiveSession,
+    rows: RowsWithConflicts,
+    unsaved: Callable[[bytes], None],
+    claim: RunClaim | None,
 ) -> asyncio.Future[Sequence[Conflict]]:
     """The commit: it has ended already where it waits for nothing, and is else a task of its own.
 
     Raises:
         CancelledError: It had to wait after all, since another thread was quicker; nothing is written.
     """
-    commit = session.commit(rows, unsaved=unsaved)
+    commit = session.commit(rows, unsaved=unsaved, claim=claim)
     if not session.commits_at_once:
         return asyncio.create_task(commit)
     ended: asyncio.Future[Sequence[Conflict]] = asyncio.get_running_loop().create_future()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from kern._error_text import error_text, message_of
+from kern._error_text import message_of
 from kern._log import named
 from kern.errors import (
     KernError,
@@ -24,6 +23,7 @@ from kern.models.base import Model, ModelRequest, ModelResponse, ResponseFormat
 from kern.models.prices import cost_of, expected_cost, is_to_load
 from kern.models.prices import load as load_prices
 from kern.run.events import ModelRequestCompletedEvent, ModelRequestStartedEvent, ModelRetryEvent
+from kern.runtime.model_step import ModelStep, answered
 from kern.runtime.run_tree import Run, RunnableTool, SinkFactory
 from kern.runtime.sink import AnswerSink, RunSink
 from kern.tools.server_tool import check_server_tools
@@ -117,15 +117,21 @@ def _may_pass(error: KernError) -> bool:
 
 async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSink) -> Message:
     """One request to a model, counted and told; returns its message."""
-    if run.spec.max_requests is not None and run.progress.requests >= run.spec.max_requests:
-        raise UsageLimitExceeded("requests of one run (max_requests)", run.spec.max_requests)
-    expected = 0.0
+    ledger, steps = run.tree.ledger, run.tree.steps
     if is_to_load(model):
         await asyncio.to_thread(load_prices)
-    ledger = run.tree.ledger
-    if ledger.limits_cost:
-        expected = expected_cost(model, request)
-    ledger.reserve_request(expected)
+    step = None if steps is None else ModelStep(run, steps, request)
+    expected = 0.0
+    if step is None:
+        expected = _reserve(run, model, request)
+    elif step.on_record:  # it was made, and no limit refuses it
+        ledger.note(requests=1)
+    else:
+        try:
+            expected = _reserve(run, model, request)
+        except UsageLimitExceeded as error:  # which of two members meets the limit is chance
+            await step.keep_error(error)
+            raise
     run.progress.requests += 1
     if run.out.hears_events:
         run.out.event(ModelRequestStartedEvent(run.source, model.id, model.provider))
@@ -134,16 +140,12 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
         offered = {tool.name: tool.parameters for tool in request.tools}
         run.debug("asks %s, with the tools %s", model, offered, level=2)
     try:
-        response = await model.respond(request, deltas)
+        response = await (answered(model, request, deltas) if step is None else step.respond(model, deltas))
     except ModelIncompleteError as error:
         if error.usage is not None:
             _count(run, model, error.usage, None)
         deltas.cut(error.content)
         raise
-    except KernError:
-        raise
-    except Exception as error:
-        raise ModelError(error_text(error), provider=model.provider, model=model.id) from error
     else:
         _count(run, model, response.usage, response.model)
     finally:
@@ -166,6 +168,8 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
                 response.response_id,
             )
         )
+    if step is not None:
+        await step.keep(response)
     await run.out.wait_for_consumer()
     return response.message
 
@@ -176,13 +180,26 @@ def _take_in(run: Run, model: Model, response: ModelResponse) -> None:
     run.model_refused = response.finish_reason == "refusal"
     run.model_paused = response.finish_reason == "paused"
     message.usage = response.usage
-    message.created_at = int(time.time())
+    message.created_at = int(run.now())
     output.model, output.model_provider = response.model or model.id, model.provider
     output.response_id = response.response_id
     if not message.is_text and (reasoning := message.reasoning_content):
         output.reasoning_content = reasoning
     if run.progress.own_metrics.time_to_first_token is None and out.first_text_after is not None:
         run.progress.own_metrics.time_to_first_token = out.turn_began - run.started + out.first_text_after
+
+
+def _reserve(run: Run, model: Model, request: ModelRequest) -> float:
+    """Count a request that is about to be made; returns what it is expected to cost.
+
+    Raises:
+        UsageLimitExceeded: It would pass a limit; it is not counted.
+    """
+    if run.spec.max_requests is not None and run.progress.requests >= run.spec.max_requests:
+        raise UsageLimitExceeded("requests of one run (max_requests)", run.spec.max_requests)
+    expected = expected_cost(model, request) if run.tree.ledger.limits_cost else 0.0
+    run.tree.ledger.reserve_request(expected)
+    return expected
 
 
 def _count(run: Run, model: Model, usage: Usage, answered: str | None) -> None:

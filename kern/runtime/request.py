@@ -10,6 +10,7 @@ import pydantic
 
 from kern.budget import Limits
 from kern.db.base import Db
+from kern.durable.journal import Journal
 from kern.messages import Message
 from kern.models.base import Model
 from kern.run.requirement import RunRequirement
@@ -94,6 +95,7 @@ class RunTerms:
         resume: Go on with a paused run instead of beginning one.
         skip_events: Keep the run's events with it, but for those of these names; None: keep none.
         debug: How much is logged of the run: the `debug_level`, or 0.
+        journal: Where the steps of the run are kept, if it is to have a journal.
     """
 
     db: Db
@@ -112,3 +114,4 @@ class RunTerms:
     resume: Resume | None = None
     skip_events: Collection[str] | None = None
     debug: int = 0
+    journal: Journal | None = None

@@ -20,7 +20,8 @@ async def yield_to_loop(run: Run) -> None:
 
     A model and tools that never wait would keep the loop: no timeout could fire, and no other run go on.
     """
-    if time.perf_counter() - run.last_yield > YIELD_SECONDS:
+    # With a journal always: a replay is to be the same each time.
+    if run.tree.steps is not None or time.perf_counter() - run.last_yield > YIELD_SECONDS:
         await asyncio.sleep(0)
         run.last_yield = time.perf_counter()
 

@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from kern.db.base import RunRow
+from kern.db.journals import RunClaim
 from kern.errors import RunConflictError, RunDeadlineExceeded, StoreError, UsageError
 from kern.run.output import AnyRunOutput, RunStatus
 from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
 from kern.runtime.audience import Audience, Listen
 from kern.runtime.duplicates import EarlierAttempt, earlier_attempt, in_another_process
+from kern.runtime.journaled import begin, opened
 from kern.runtime.lease import Lease, exclusive_session
 from kern.runtime.resume import claimed, reserved, restore
 from kern.runtime.run_tree import Run, RunTree
 from kern.runtime.session import LiveSession
 from kern.runtime.session_run import SessionRun
+from kern.runtime.steps import Steps
 from kern.runtime.stream import EventBuffer
 from kern.state.call_state import CallState
 
@@ -52,16 +55,28 @@ class RunStart:
         request, session, outer = self.active.request, self.session, self.outer
         if outer is None and session.has_other_runs:
             await session.wait_for_abandoned_runs(self.session_run)
+        steps: Steps | None = None
+        if request.journal is not None:
+            if outer is not None:
+                raise UsageError(
+                    "a run with a journal has its session to itself, and the calling function has its state: "
+                    "start it before the function touches session_state, or in another session"
+                )
+            steps = await self._hold(opened(request))
+        claim = None if steps is None else steps.claim
         on_busy = request.on_busy if outer is None else "share"
         leases: list[Lease] = []
-        if on_busy != "share" and not session.has_exclusive_use:
-            own = exclusive_session(session, self.session_run, on_busy, request.run_id)
-            leases.append(await self._hold(own))
         attempt: EarlierAttempt | None = None
+        looked_up = claim is not None and await self._is_stored()
+        if looked_up:  # whoever has the session now need not be waited for
+            attempt = await self._looked_up(leases, claim)
+        if on_busy != "share" and not session.has_exclusive_use:
+            own = exclusive_session(session, self.session_run, on_busy, request.run_id, claim)
+            leases.append(await self._hold(own))
         if request.on_duplicate is None:
             await self._load()
-        else:
-            attempt = await self._looked_up(leases)
+        elif not looked_up:
+            attempt = await self._looked_up(leases, claim)
         if outer is None:
             if not request.state.takes_anything:
                 await session.migrate(request.state)
@@ -74,12 +89,16 @@ class RunStart:
         else:
             session.check_migrated(request.state)
         if request.resume is None:
-            return self._new(attempt), leases
-        leases.append(await self._hold(claimed(request.db, request.run_id)))
-        await self.active.look()  # before anything that a person has confirmed is done
-        tree = self._tree()
-        run = await restore(tree, request.spec)
-        self.active.tree = tree
+            run = self._new(attempt)
+        else:
+            if claim is None:
+                leases.append(await self._hold(claimed(request.db, request.run_id)))
+            await self.active.look()  # before anything that a person has confirmed is done
+            tree = self._tree()
+            run = await restore(tree, request.spec)
+            self.active.tree = tree
+        if steps is not None:
+            await begin(self.active, run, steps)
         return run, leases
 
     async def let_go(self) -> None:
@@ -118,12 +137,23 @@ class RunStart:
             raise why
         async with self.session.loaded(request.state, request.user_id):
             if request.resume is None:
-                yield self._new()
+                async with AsyncExitStack() as held:
+                    run = self._new()
+                    if request.journal is not None:  # what is on record of it goes with its end
+                        run.tree.steps = await held.enter_async_context(opened(request))
+                    yield run
                 return
             async with claimed(request.db, request.run_id):
                 yield await restore(self._tree(), request.spec)
 
-    async def _looked_up(self, leases: list[Lease]) -> EarlierAttempt | None:
+    async def _is_stored(self) -> bool:
+        """The run, whose id the caller has given, has ended, or waits for a person."""
+        request = self.active.request
+        if request.resume is not None or request.on_duplicate is None:
+            return False
+        return await request.db.load_run(request.run_id) is not None
+
+    async def _looked_up(self, leases: list[Lease], claim: RunClaim | None) -> EarlierAttempt | None:
         """Have the session, and see that nothing else bears the id that the caller has given."""
         request = self.active.request
         row = await self._load(request.run_id)
@@ -132,7 +162,9 @@ class RunStart:
             raise RunConflictError(
                 f"run_id {request.run_id!r} belongs to a run of another session; choose another run_id"
             )
-        if request.db.shared:
+        if claim is not None:  # what other processes may have done, they had done before it was granted
+            row = await request.db.load_run(request.run_id)
+        elif request.db.shared:
             lease = await self._hold(reserved(request.db, request.run_id))
             if lease is None:
                 raise in_another_process(request)

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from kern._log import named
 from kern.budget import UsageLedger
@@ -34,12 +34,15 @@ from kern.runtime.request import Retries, RunInput, RunTerms
 from kern.runtime.session import LiveSession
 from kern.runtime.sink import RunSink
 from kern.runtime.started_runs import StartedRuns
+from kern.runtime.steps import Steps
 from kern.state.codec import decode
 from kern.state.patch import wire
 from kern.state.shared_state import Change, SharedState
 from kern.tools import ServerTool
 
 log: Final = named("kern")
+
+T = TypeVar("T")
 
 MAX_RETRIES_OF_ONE_KIND = 3
 """How often, in one run, each tool and the check of the answer may have the model try again."""
@@ -76,6 +79,11 @@ class DelegatingTool(RunnableTool, Protocol):
     """A tool that has runs of other agents and teams do the work."""
 
     @property
+    def drives_runs(self) -> bool:
+        """A call is made of their runs; False for a tool that only prepares them."""
+        ...
+
+    @property
     def team(self) -> Roster:
         """Who may do it."""
         ...
@@ -95,6 +103,28 @@ class Roster(Protocol):
         Args:
             alone: As in `CallSite`.
         """
+        ...
+
+    async def drive_again(self, child: Run) -> None:
+        """Drive a member's run whose outcome for `run` is on record, by what is on record of itself."""
+        ...
+
+
+class GivenValues(Protocol):
+    """See `kern.runtime.prompt_step.Given`."""
+
+    async def value(
+        self,
+        name: str,
+        make: Callable[[], Awaitable[T]],
+        dump: Callable[[T], Any] = ...,
+        load: Callable[[Any], T] | None = ...,
+    ) -> T:
+        """The value of that name, made now or on record."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """The session state, as the prompt shows it."""
         ...
 
 
@@ -187,6 +217,8 @@ class RunTree:
         self.ledger: UsageLedger = UsageLedger(request.usage_limits)
         self.runs: list[Run] = []
         """Every run of the tree, in the order of their starts; the first is the top-level one."""
+        self.steps: Steps | None = None
+        """What keeps the steps of the runs, and has those on record; None without a journal."""
         self.enclosed: list[RunTree] = []
         """Trees of nested runs that a call encloses; their rows are written with this tree's."""
 
@@ -237,6 +269,10 @@ class Run:
     """What an attempt under the same id has come to, which failed."""
     deadline: Deadline | None = None
     """When the run has to have ended; None for a member's."""
+    turn_began: float | None = None
+    """When the calls of the turn began, for a run with a journal."""
+    given: GivenValues | None = None
+    """What its prompt is made of, while it is made, for a run with a journal."""
 
     def __init__(
         self,
@@ -290,6 +326,8 @@ class Run:
         """What it says to those who hear it."""
         self.run_id: str = run_id
         self.output = new_output(tree.request, self.source, spec.model, input)
+        if tree.steps is not None:
+            self.output.created_at = int(self.now())
         tree.runs.append(self)
 
     async def expand(self) -> None:
@@ -348,6 +386,11 @@ class Run:
         run = Run(self.tree, spec, input, run_id, self, heard=heard, speaks_for_parent=speaks_for_parent)
         self.children.append(run)
         return run
+
+    def now(self) -> float:
+        """Seconds since the epoch: with a journal those of the run's latest step, which a replay has too."""
+        steps = self.tree.steps
+        return time.time() if steps is None else steps.now(self)
 
     def debug(self, message: str, *args: object, level: int = 1) -> None:
         """Log for `debug_mode`, from that `debug_level` on, under the run's path."""

@@ -9,8 +9,10 @@ from kern._sync.lock import FairLock
 from kern._sync.offload import LARGE, off_loop
 from kern.db.base import Commit, Committed, Db, SessionRow
 from kern.db.in_memory import InMemoryDb
+from kern.db.journals import RunClaim
 from kern.errors import (
     InvalidStateError,
+    RunLostError,
     SessionDeletedError,
     SessionOwnershipError,
     StoreBusyError,
@@ -80,6 +82,7 @@ class SavedSession:
         *,
         author: Author | None = None,
         unsaved: Callable[[bytes], None] = lambda text: None,
+        claim: RunClaim | None = None,
     ) -> Sequence[Conflict]:
         """Write the live state as it is now, and the runs' rows, in one transaction.
 
@@ -90,6 +93,7 @@ class SavedSession:
             rows: Makes the runs' rows.
             author: Who made the changes, if no run did.
             unsaved: Called with the state as it was, before the changes are taken back.
+            claim: The claim to the run, if it has a journal.
 
         Raises:
             StoreError: It is not saved; or, as the message says then, it is not known whether it is.
@@ -104,11 +108,11 @@ class SavedSession:
             try:
                 if self._doubt is not None:
                     await self._clear_doubt(self._doubt)
-                attempt = self._attempt(rows, author)
+                attempt = self._attempt(rows, author, claim)
                 committed = await self._write(attempt, asked)
             except Exception as error:  # noqa: BLE001 - raised again, unless only the answer was lost
                 unsaved(self.state.text)
-                attempt = attempt or self._attempt(rows, author)
+                attempt = attempt or self._attempt(rows, author, claim)
                 committed = await self._after_failure(attempt, error)
             except BaseException:  # `asyncio.run` cancels all at its end; a run's end is then written again
                 if self._doubt is None and attempt is not None:
@@ -122,7 +126,9 @@ class SavedSession:
             log.warning("session %s: conflict at %s, ours kept", self.session_id, conflict.path or "the root")
         return conflicts
 
-    def _attempt(self, rows: RowsWithConflicts, author: Author | None) -> CommitAttempt:
+    def _attempt(
+        self, rows: RowsWithConflicts, author: Author | None, claim: RunClaim | None
+    ) -> CommitAttempt:
         state = self.state
         snapshot, known = state.snapshot(), list(state.conflicts)
         reconciler = Reconciler(self.row, snapshot, self.version, self._spec, known, rows)
@@ -133,6 +139,7 @@ class SavedSession:
             runs=rows(known),
             summary=self.summary,
             known=self.row if self.stored else None,
+            claim=claim,
             now=time.time(),
         )
         return CommitAttempt(commit, self.row, snapshot, reconciler, author, len(known))
@@ -167,7 +174,7 @@ class SavedSession:
             doubt.since.append(attempt)
         elif not attempt.has_author:
             self._doubt = Doubt(attempt)
-        elif not isinstance(error, SessionOwnershipError | InvalidStateError):
+        elif not isinstance(error, SessionOwnershipError | InvalidStateError | RunLostError):
             try:
                 if await attempt.is_stored(self.db):
                     row = await self.db.load_session(self.session_id)

@@ -43,7 +43,10 @@ async def shutdown(timeout: float | None = SHUTDOWN_SECONDS) -> None:
         await _ended(waiting, None if timeout is None else time.monotonic() + timeout)
         runs = [run for run in active_runs if run.alive]
         for run in runs:
-            run.cancel_token.stop()
+            if run.durable:
+                run.release()
+            else:
+                run.cancel_token.stop()
         await _ended(waiting, time.monotonic() + END_SECONDS, runs)
     for run in runs:
         if run.alive:

@@ -27,8 +27,11 @@ from kern.runtime.outcome import CallSite, ToolOutcome, arguments_of
 from kern.runtime.return_values import Listener
 from kern.runtime.run_tree import Run, StatefulTool
 from kern.runtime.started_runs import StartedRuns, current_started_runs
+from kern.runtime.steps import first_signal
+from kern.runtime.tool_step import ToolStep
 from kern.state.turn_order import TurnOrder, TurnSlot
-from kern.tools.function import Function, Hook
+from kern.tools.function import Function
+from kern.tools.options import Hook
 from kern.tools.result import Chunks, result_of
 
 
@@ -125,7 +128,9 @@ async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
     An error of a call's own is its outcome; what is raised here ends the run. A turn that would pass a limit
     is not begun: none of its calls is cut off half way.
     """
-    _reserve(run, [call for call in calls if call.id not in run.progress.finished_calls])
+    await _reserve(run, [call for call in calls if call.id not in run.progress.finished_calls])
+    if run.tree.steps is not None:  # whose time stands still, as long as no step is done
+        run.turn_began = run.now()
     if len(calls) == 1:
         return [await run_in_child_task(_run_call(run, calls[0], alone=True))]
     slots = _slots(run, calls)
@@ -137,11 +142,20 @@ async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
                 if len(tasks) % _AT_ONCE == 0:
                     await asyncio.sleep(0)
     except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+        raise first_signal(errors) or errors.exceptions[0] from None
     return [task.result() for task in tasks]
 
 
-def _reserve(run: Run, calls: Sequence[ToolCall]) -> None:
+async def _reserve(run: Run, calls: Sequence[ToolCall]) -> None:
+    """Count the calls of a turn.
+
+    Raises:
+        UsageLimitExceeded: They would pass a limit. Those of a turn on record are only counted.
+    """
+    steps = run.tree.steps
+    if steps is not None and any(f"{run.run_id}/tool/{call.id}" in steps for call in calls):
+        run.tree.ledger.note(tool_calls=len(calls))
+        return
     try:
         run.tree.ledger.reserve_tool_calls(len(calls))
     except UsageLimitExceeded as error:
@@ -155,7 +169,8 @@ def _record(run: Run, call: ToolCall) -> ToolExecution:
     execution = run.progress.begun_calls.get(call.id)
     if execution is None:
         # For people and the record: empty where they are no JSON object.
-        execution = ToolExecution(call.id, call.name, arguments_of(call) or {})
+        arguments = arguments_of(call) or {}
+        execution = ToolExecution(call.id, call.name, arguments, created_at=run.turn_began or time.time())
         run.output.tools.append(execution)
     return execution
 
@@ -187,28 +202,48 @@ async def _run_call(
         if run.out.hears_events:
             run.out.event(ToolCallStartedEvent(run.source, replace(execution)))
         run.debug("calls %s(%s)", call.name, call.arguments)
-        started = time.perf_counter()
         site = CallSite(call, execution, alone, slot)
-        try:
-            outcome = await _outcome(run, site)
-        except BaseException as error:
-            if site.start.prevent():
-                _note_not_made(execution, error)
-            raise
-        if slot is not None:
-            slot.mark_passed()
-        if outcome.pending:
-            return outcome
-        execution.duration = time.perf_counter() - started
-        execution.result = outcome.content
-        execution.tool_call_error = outcome.error
-        execution.stop_after_tool_call = outcome.stop
-        run.debug("%s returns %s", call.name, outcome.content)
-        if run.out.hears_events:
-            if outcome.error:
-                run.out.event(ToolCallErrorEvent(run.source, replace(execution), outcome.content))
-            run.out.event(ToolCallCompletedEvent(run.source, replace(execution), outcome.content))
-    await run.out.wait_for_consumer()
+        steps = run.tree.steps
+        if steps is None:
+            outcome = await _carried_out(run, site, None)
+        else:
+            step = ToolStep(run, steps, site)
+            with steps.under_way(step.owner):
+                outcome = await _carried_out(run, site, step)
+    if not outcome.pending:
+        await run.out.wait_for_consumer()
+    return outcome
+
+
+async def _carried_out(run: Run, site: CallSite, step: ToolStep | None) -> ToolOutcome:
+    """The outcome of a call, noted, told, and, with a journal, kept."""
+    execution = site.execution
+    started = time.perf_counter()
+    try:
+        outcome = await (_outcome(run, site) if step is None else step.outcome(_outcome))
+    except BaseException as error:
+        if site.start.prevent():
+            _note_not_made(execution, error)
+        raise
+    if site.slot is not None:
+        site.slot.mark_passed()
+    if outcome.pending:
+        if step is not None:
+            await step.keep_pending()
+        return outcome
+    execution.duration = time.perf_counter() - started
+    if step is not None and step.duration is not None:
+        execution.duration = step.duration
+    execution.result = outcome.content
+    execution.tool_call_error = outcome.error
+    execution.stop_after_tool_call = outcome.stop
+    run.debug("%s returns %s", site.call.name, outcome.content)
+    if run.out.hears_events:
+        if outcome.error:
+            run.out.event(ToolCallErrorEvent(run.source, replace(execution), outcome.content))
+        run.out.event(ToolCallCompletedEvent(run.source, replace(execution), outcome.content))
+    if step is not None:
+        await step.keep(outcome)
     return outcome
 
 
@@ -250,7 +285,7 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
         return ToolOutcome(error_text(error), error=True)  # whatever a tool raises is told to the model
 
 
-def tool_message(call: ToolCall, outcome: ToolOutcome) -> Message:
+def tool_message(run: Run, call: ToolCall, outcome: ToolOutcome) -> Message:
     """What the model is told of a call."""
     sent = () if outcome.media_in_text else outcome.media
     return Message(
@@ -263,5 +298,5 @@ def tool_message(call: ToolCall, outcome: ToolOutcome) -> Message:
         # What every provider can show of a tool; sound and video are mentioned in the text.
         images=[media for media in sent if isinstance(media, Image)],
         files=[media for media in sent if isinstance(media, File) and media.url is None],
-        created_at=int(time.time()),
+        created_at=int(run.now()),
     )

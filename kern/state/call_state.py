@@ -266,6 +266,11 @@ class CallState:
             self._thread, self._task = outer
 
     @property
+    def over(self) -> bool:
+        """The call has returned, or was given up: what it commits, it has committed."""
+        return self._ended
+
+    @property
     def size(self) -> int:
         """Bytes of the state that the call edits; 0 if it does not."""
         return 0 if self.own is None else self.own.size

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from kern._sync.lock import FairLock
 from kern.errors import UsageError
@@ -20,6 +20,8 @@ from kern.state.merge import Conflict, Merged, merge
 from kern.state.patch import Operation, apply, diff
 from kern.state.pointer import MISSING, lookup
 from kern.state.state_spec import StateSpec, Upgrade
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, frozen=True)
@@ -196,6 +198,36 @@ class LiveState:
                 before = after
             self.changes, self.revision = numbered(kept, revision), revision + len(kept)
             self._publish(*encode(current), TAKEN_BACK)
+
+    def reset(self, text: bytes, revision: int) -> None:
+        """Make `text` the state, with nothing that the database lacks; for the beginning of a run."""
+        with self._mutex:
+            self.text, self._tree = text, decode(text)
+            self.revision, self.changes, self.conflicts = revision, [], []
+
+    def replay(self, change: Change, *, stored: bool, unheard: Callable[[Change], None]) -> None:
+        """Make a commit once more that was made before, under the next revision.
+
+        Args:
+            change: The commit.
+            stored: The database has it already.
+            unheard: The subscriber that is not told.
+        """
+        with self._mutex:
+            text, tree = encode(apply(decode(self.text), change.patch))
+            self.revision += 1
+            made = replace(change, revision=self.revision)
+            if not stored:
+                self.changes.append(made)
+            self.text, self._tree = text, tree
+            for subscriber in self._subscribers:
+                if subscriber != unheard:
+                    subscriber(made)
+
+    def look(self, read: Callable[[bytes], T]) -> T:
+        """What `read` makes of the text, while no commit is made; it must not wait."""
+        with self._mutex:
+            return read(self.text)
 
     def subscribe(self, subscriber: Callable[[Change], None], opened: Callable[[bytes, int], None]) -> None:
         """Call `opened` with the text and revision of now, and `subscriber` with every change from now on.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,8 +90,13 @@ class TeamRoster:
         trouble = trouble or f"There is no member with the id {given!r}."
         return ToolOutcome(f"{trouble} Members: {', '.join(self.specs) or 'none'}.", error=True)
 
-    async def begin(self, run: Run, spec: RunnerSpec, task: str, *, alone: bool = False) -> Run:
-        """A member's run on the task, ready to be driven."""
+    async def begin(self, run: Run, spec: RunnerSpec, task: str, *, place: str, alone: bool = False) -> Run:
+        """A member's run on the task, ready to be driven.
+
+        Args:
+            place: The call that it is for, and what else tells it from others of the call for this member.
+            alone: As in `CallSite`.
+        """
         given = run.input.messages
         if self.rules.own_wording:
             media: dict[str, Any] = {
@@ -100,7 +106,10 @@ class TeamRoster:
         messages = with_context(given, before=await self._context(run))
         value = messages[-1].content if self.rules.own_wording else run.input.value
         run_input = RunInput(value=value, messages=messages)
-        return self.child(run, spec, run_input, new_id(), alone=alone)
+        run_id = new_id()
+        if run.tree.steps is not None:  # the same when the run is played again
+            run_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{run.run_id}/{place}/{spec.id}"))
+        return self.child(run, spec, run_input, run_id, alone=alone)
 
     def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
         """A member's run below `run`; of one that works alone the answer may be heard as the team's."""
@@ -128,6 +137,10 @@ class TeamRoster:
         except KernError as error:
             return _failed(child, f"{label} failed: {error_text(error)}")
         return self._outcome(child)
+
+    async def drive_again(self, child: Run) -> None:
+        """Drive a member's run whose outcome is on record."""
+        await drive_child(child)
 
     async def drive_all(self, run: Run, children: Sequence[Run]) -> list[ToolOutcome]:
         """Drive members' runs below `run` at the same time, as far as they were not over before a pause."""
@@ -175,6 +188,7 @@ class Delegation:
     """`delegate_task_to_member(member_id, task)`: one member, one task."""
 
     __slots__ = ("definition", "team")
+    drives_runs = True
 
     def __init__(self, team: TeamRoster) -> None:
         self.team: TeamRoster = team
@@ -198,7 +212,7 @@ class Delegation:
             if found is None:
                 return self.team.unknown(member_id)
             spec = self.team.specs[found]
-            child = await self.team.begin(run, spec, "".join(task), alone=site.alone)
+            child = await self.team.begin(run, spec, "".join(task), place=site.call.id, alone=site.alone)
             site.execution.child_run_id = child.run_id
         return await self.team.drive(child)
 
@@ -207,6 +221,7 @@ class Broadcast:
     """`delegate_task_to_members(task)`: all members at once, on one task."""
 
     __slots__ = ("definition", "team")
+    drives_runs = True
 
     def __init__(self, team: TeamRoster) -> None:
         self.team: TeamRoster = team
@@ -223,7 +238,8 @@ class Broadcast:
             children = [child for child in run.children if child.run_id in execution.child_run_ids]
         else:
             [task] = _texts(site.call.arguments, ALL, ["task"]) if self.team.rules.own_wording else [""]
-            children = [await self.team.begin(run, spec, task) for spec in self.team.specs.values()]
+            begin, place = self.team.begin, site.call.id
+            children = [await begin(run, spec, task, place=place) for spec in self.team.specs.values()]
             execution.child_run_ids = [child.run_id for child in children]
         outcomes = await self.team.drive_all(run, children)
         if any(outcome.pending for outcome in outcomes):

@@ -85,10 +85,18 @@ class TaskList:
             )
         return tasks
 
-    async def edit(self, run: Run, site: CallSite, change: Callable[[list[Task]], T]) -> T:
-        """Change the tasks, as a transaction of its own; what `change` appends is a new task."""
-        author = Author(run.run_id, run.source.path, site.call.name, site.call.id)
+    async def edit(
+        self, run: Run, site: CallSite, change: Callable[[list[Task]], T], *, whole: bool = True
+    ) -> T:
+        """Change the tasks, as a transaction of its own; what `change` appends is a new task.
+
+        Args:
+            whole: It is all that the call does.
+        """
+        author = _author(run, site)
         call = CallState(run.tree.shared_state, author, session=run.tree.session.key, owner=run.tree)
+        if whole and run.tree.steps is not None:
+            run.tree.steps.watch((run.run_id, site.call.id), lambda: True)
         async with TransactionBlock(call) as state:
             stored = self._list(state)
             tasks = _tasks_in(stored, run)
@@ -148,18 +156,29 @@ class TaskList:
         if execution.child_run_ids:  # after a pause
             children = [child for child in run.children if child.run_id in execution.child_run_ids]
         else:
-            tasks = await self.edit(run, site, lambda tasks: self._start(tasks, ids, run))
+            tasks = await self._begun(run, site, ids)
             children, everything = [], _by_id(self.read(run))
             for task in tasks:
                 spec = self.team.specs[task["assignee"]]
-                children.append(await self.team.begin(run, spec, _wording(task, everything)))
+                place = f"{site.call.id}/{task['id']}"
+                children.append(await self.team.begin(run, spec, _wording(task, everything), place=place))
             execution.child_run_ids = [child.run_id for child in children]
         outcomes = await self.team.drive_all(run, children)
         if any(outcome.pending for outcome in outcomes):
             return ToolOutcome("", pending=True)
-        done = await self.edit(run, site, lambda tasks: _finish(tasks, ids, outcomes))
+        done = await self.edit(run, site, lambda tasks: _finish(tasks, ids, outcomes), whole=False)
         media = [item for outcome in outcomes for item in outcome.media]
         return ToolOutcome(_shown(done), media=media, media_in_text=True)
+
+    async def _begun(self, run: Run, site: CallSite, ids: list[int]) -> list[Task]:
+        """The tasks of an `execute_tasks`, begun now, or by a process that has died since."""
+        steps = run.tree.steps
+        if steps is not None and steps.line.made(_author(run, site)):
+            known = _by_id(self.read(run))
+            return [_find(known, task_id) for task_id in ids]
+        if steps is not None:
+            await steps.caught_up()
+        return await self.edit(run, site, lambda tasks: self._start(tasks, ids, run), whole=False)
 
     def _start(self, tasks: list[Task], ids: list[int], run: Run) -> list[Task]:
         known = _by_id(tasks)
@@ -205,6 +224,11 @@ class TaskTool:
             "additionalProperties": False,
         }
         self.definition: ToolDefinition = ToolDefinition(name, description, schema)
+
+    @property
+    def drives_runs(self) -> bool:
+        """Only the tool that executes tasks has members run."""
+        return self._act is TaskList.execute
 
     @property
     def team(self) -> TeamRoster:
@@ -304,6 +328,10 @@ _FIELDS: tuple[tuple[str, Callable[[Any], bool], Callable[[], Any]], ...] = (
     ("status", lambda value: isinstance(value, str) and value in _STATUSES, lambda: OPEN),
 )
 """What a task has beside its id and title: whether a value will do, and what is taken in place of another."""
+
+
+def _author(run: Run, site: CallSite) -> Author:
+    return Author(run.run_id, run.source.path, site.call.name, site.call.id)
 
 
 def _by_id(tasks: list[Task]) -> dict[int, Task]:

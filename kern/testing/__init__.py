@@ -14,8 +14,10 @@ from kern.testing.answers import (
     split_randomly,
     tool_call,
 )
+from kern.testing.cassette import cassette
 from kern.testing.leaks import no_leaks
 from kern.testing.models import FunctionModel, ModelAnswer, ScriptedModel
+from kern.testing.replaying import fork, record, replay
 from kern.testing.request import ReceivedRequest
 from kern.testing.server import ModelServer
 
@@ -28,7 +30,11 @@ __all__ = [
     "ReceivedRequest",
     "Reply",
     "ScriptedModel",
+    "cassette",
+    "fork",
     "no_leaks",
+    "record",
+    "replay",
     "split_at",
     "split_every",
     "split_randomly",

@@ -1,6 +1,6 @@
 """The conformance suite of the database port: a `Db` is done when it passes.
 
-Subclass `DbConformance` in a test module, and give it a fixture `db`; no other part of it is optional:
+Subclass `DbConformance` in a test module, and give it a fixture `db`; no part of it is optional:
 
     class TestMyDb(DbConformance):
         @pytest.fixture
@@ -11,6 +11,8 @@ Subclass `DbConformance` in a test module, and give it a fixture `db`; no other 
 
 A database that several processes can use (`Db.shared`) has to be picklable, as the object that opens the same
 database elsewhere: the suite starts processes.
+
+A database that keeps the steps of runs (`kern.db.journals.JournalDb`) passes `JournalConformance` as well.
 
 The tests are coroutines: run them with anyio's pytest plugin, or with pytest-asyncio, in their auto modes.
 This module itself does not import pytest, and asserts with plain `assert`; for pytest's detailed messages
@@ -29,11 +31,12 @@ from dataclasses import replace
 from kern.db.base import ChangeRow, Db, SessionRow
 from kern.errors import SessionOwnershipError
 from kern.testing._db_commits import CommitConformance
+from kern.testing._db_journals import JournalConformance
 from kern.testing._db_listings import ListingConformance
 from kern.testing._db_rows import change_row, counting_commit, raises, run_row, state_commit
 from kern.testing._db_sharing import SharingConformance
 
-__all__ = ["DbConformance", "change_row", "counting_commit", "run_row", "state_commit"]
+__all__ = ["DbConformance", "JournalConformance", "change_row", "counting_commit", "run_row", "state_commit"]
 
 
 class DbConformance(CommitConformance, ListingConformance, SharingConformance):

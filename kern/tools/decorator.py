@@ -7,7 +7,8 @@ from typing import Any, overload
 
 from typing_extensions import ParamSpec, TypeVar, Unpack
 
-from kern.tools.function import Function, ToolOptions
+from kern.tools.function import Function
+from kern.tools.options import ToolOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -6,14 +6,15 @@ import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Self, cast
+from typing import Any, Generic, Self, cast, get_args
 
-from typing_extensions import ParamSpec, TypedDict, TypeVar, Unpack
+from typing_extensions import ParamSpec, TypeVar, Unpack
 
 from kern.errors import UsageError
 from kern.messages import CacheMark
 from kern.tools.arguments import Arguments, arguments_of
 from kern.tools.by_keyword import ByKeyword, without_keywords
+from kern.tools.options import Effect, Hook, ToolOptions
 from kern.tools.portable import found_at, place_of, portable, restored
 from kern.tools.schema import Schema, strict_schema
 from kern.tools.signature import Kind, describe, named
@@ -21,35 +22,9 @@ from kern.tools.signature import Kind, describe, named
 P = ParamSpec("P", default=...)
 R = TypeVar("R", default=Any)
 
-Hook = Callable[..., Any]
-
 # What providers accept: https://platform.openai.com/docs/api-reference/chat/create#chat-create-tools
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EXCLUSIVE = ("requires_confirmation", "requires_user_input", "external_execution")
-
-
-class ToolOptions(TypedDict, total=False):
-    """The keywords of `Function` and of `@tool`; `Function` tells what they mean."""
-
-    name: str | None
-    description: str | None
-    parameters: Schema | None
-    strict: bool
-    instructions: str | None
-    show_result: bool | None
-    stop_after_tool_call: bool
-    requires_confirmation: bool
-    requires_user_input: bool
-    user_input_fields: Sequence[str]
-    external_execution: bool
-    pre_hook: Hook | None
-    post_hook: Hook | None
-    tool_hooks: Sequence[Hook]
-    cache_results: bool
-    cache_ttl: float
-    cache_dir: str | Path | None
-    timeout: float | None
-    cache: CacheMark | None
 
 
 class _Doc:
@@ -97,6 +72,9 @@ class Function(Generic[P, R]):
         cache_dir: Where results are kept; None: the system's folder for temporary files.
         timeout: How long a call may take, in seconds.
         cache: The provider may cache the prompt up to the end of this tool's definition, for so long.
+        effect: What may be done with a call of a durable run in which the process has died: "read" and
+            "idempotent" ones are made again; for "once", and where nothing is said, a person is asked. See
+            `run_context.idempotency_key`.
 
     Raises:
         UsageError: The callable cannot be a tool, or the options contradict each other.
@@ -113,6 +91,7 @@ class Function(Generic[P, R]):
         "cache_results",
         "cache_ttl",
         "description",
+        "effect",
         "entrypoint",
         "external_execution",
         "instructions",
@@ -152,6 +131,7 @@ class Function(Generic[P, R]):
         cache_dir: str | Path | None = None,
         timeout: float | None = None,
         cache: CacheMark | None = None,
+        effect: Effect | None = None,
     ) -> None:
         self._static = isinstance(entrypoint, staticmethod)
         plain: Callable[P, R] = _checked(entrypoint)
@@ -175,6 +155,7 @@ class Function(Generic[P, R]):
         self.cache_ttl: float = cache_ttl
         self.cache_dir: str | Path | None = cache_dir
         self.timeout: float | None = timeout
+        self.effect: Effect | None = effect
         self.cache: CacheMark | None = cache
         self._given_parameters = parameters
         self._parameters: Schema | None = None
@@ -306,6 +287,7 @@ class Function(Generic[P, R]):
             cache_dir=self.cache_dir,
             timeout=self.timeout,
             cache=self.cache,
+            effect=self.effect,
         )
 
     def _copy(self, entrypoint: Callable[..., R], changes: ToolOptions) -> Function[..., R]:
@@ -316,6 +298,10 @@ class Function(Generic[P, R]):
         return copy
 
     def _check(self) -> None:
+        if self.effect not in (None, *get_args(Effect)):
+            raise UsageError(
+                f"the tool {self.name}: effect is one of {', '.join(get_args(Effect))}, not {self.effect!r}"
+            )
         exclusive = [name for name in _EXCLUSIVE if getattr(self, name)]
         if len(exclusive) > 1:
             raise UsageError(

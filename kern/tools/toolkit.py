@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kern.errors import UsageError
-from kern.tools.function import Function, ToolOptions
+from kern.tools.function import Function
+from kern.tools.options import ToolOptions
 from kern.tools.server_tool import ServerTool
 from kern.tools.signature import describe
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from kern.db import InMemoryDb
-from kern.testing.db import DbConformance, run_row, state_commit
+from kern.testing.db import DbConformance, JournalConformance, run_row, state_commit
 
 
-class TestInMemoryDb(DbConformance):
+class TestInMemoryDb(DbConformance, JournalConformance):
     @pytest.fixture
     def db(self) -> InMemoryDb:
         return InMemoryDb()

@@ -15,10 +15,17 @@ import pytest
 from kern.db import InMemoryDb, SqliteDb
 from kern.db._sqlite_schema import MIGRATIONS
 from kern.errors import StoreError, UsageError
-from kern.testing.db import DbConformance, change_row, counting_commit, run_row, state_commit
+from kern.testing.db import (
+    DbConformance,
+    JournalConformance,
+    change_row,
+    counting_commit,
+    run_row,
+    state_commit,
+)
 
 
-class TestSqliteDb(DbConformance):
+class TestSqliteDb(DbConformance, JournalConformance):
     @pytest.fixture
     async def db(self, tmp_path: Path) -> AsyncIterator[SqliteDb]:
         db = SqliteDb(tmp_path / "new" / "folders" / "agents.db")

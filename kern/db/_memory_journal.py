@@ -1,0 +1,77 @@
+"""The steps of runs with a journal, in memory, and the claims to these runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from kern.db.journals import ClaimedRun, RunClaim, StepRow
+from kern.errors import RunLostError
+
+
+@dataclass(slots=True)
+class _Claimed:
+    claim: RunClaim
+    expires_at: float
+    """By the monotonic clock."""
+    steps: list[StepRow] = field(default_factory=list)
+
+
+class Journals:
+    """See `kern.db.journals`; the caller holds its lock round each verb."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, _Claimed] = {}
+
+    def claim(self, run_id: str, owner: str, seconds: float) -> ClaimedRun | None:
+        """Give `owner` the run; None if another has it."""
+        now = time.monotonic()
+        known = self._runs.get(run_id)
+        if known is not None and known.claim.owner != owner and now < known.expires_at:
+            return None
+        attempt = 1 if known is None else known.claim.attempt + 1
+        before = None if known is None else known.claim.owner
+        claim = RunClaim(run_id=run_id, owner=owner, attempt=attempt, before=before)
+        steps = [] if known is None else known.steps
+        self._runs[run_id] = _Claimed(claim, now + seconds, steps)
+        return ClaimedRun(claim, list(steps))
+
+    def append(self, claim: RunClaim, seconds: float, steps: Sequence[StepRow]) -> bool:
+        """Keep the steps and renew the claim; False if it does not hold."""
+        known = self._held(claim)
+        if known is None:
+            return False
+        known.steps += steps
+        known.expires_at = time.monotonic() + seconds
+        return True
+
+    def release(self, claim: RunClaim) -> None:
+        """Let others have the run."""
+        known = self._held(claim)
+        if known is None:
+            return
+        if known.steps:
+            known.expires_at = 0.0
+        else:
+            del self._runs[claim.run_id]
+
+    def unfinished(self, limit: int) -> list[str]:
+        """Runs with steps that nobody has."""
+        now = time.monotonic()
+        free = [run_id for run_id, known in self._runs.items() if known.steps and known.expires_at <= now]
+        return free[:limit]
+
+    def run_ended(self, claim: RunClaim) -> None:
+        """The end of the run is committed.
+
+        Raises:
+            RunLostError: The claim does not hold any more.
+        """
+        if self._held(claim) is None:
+            raise RunLostError(claim.run_id)
+        del self._runs[claim.run_id]
+
+    def _held(self, claim: RunClaim) -> _Claimed | None:
+        known = self._runs.get(claim.run_id)
+        return known if known is not None and known.claim.owner == claim.owner else None

@@ -1,0 +1,78 @@
+"""What a database keeps of runs that outlive their process: who has a run, and the steps that are done.
+
+An optional power of a database, found by `isinstance(db, JournalDb)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class StepRow:
+    """One step of a run that is done, as it is stored.
+
+    Args:
+        key: What the step is, unique in the run.
+        kind: What sort of step it is.
+        data: What it came to, as JSON text (UTF-8).
+    """
+
+    key: str
+    kind: str
+    data: bytes
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class RunClaim:
+    """One process's claim to a run.
+
+    Args:
+        run_id: The run.
+        owner: Who has it: a name that no other process, and no other attempt, uses.
+        attempt: 1 for the first process that had the run, one more for each that took it over.
+        before: The owner of the attempt before this one; None for the first.
+    """
+
+    run_id: str
+    owner: str
+    attempt: int
+    before: str | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class ClaimedRun:
+    """A claim that was granted, and the steps on record, in the order in which they were appended."""
+
+    claim: RunClaim
+    steps: Sequence[StepRow]
+
+
+@runtime_checkable
+class JournalDb(Protocol):
+    """A database that keeps the steps of runs.
+
+    The end of such a run is a commit with `Commit.claim`: it is refused to whoever has lost the claim, and
+    deletes the claim and the steps in the same transaction. Times are by the database's clock.
+    """
+
+    async def claim_run(self, run_id: str, owner: str, seconds: float) -> ClaimedRun | None:
+        """Give `owner` the run for `seconds` from now; None if another has it, whose time is not over."""
+        ...
+
+    async def append_steps(self, claim: RunClaim, seconds: float, steps: Sequence[StepRow]) -> bool:
+        """Keep all the steps, and give the owner `seconds` from now; in one transaction.
+
+        False if another process has taken the run over, or it has ended: nothing is kept.
+        """
+        ...
+
+    async def release_claim(self, claim: RunClaim) -> None:
+        """Let others have the run at once, if the claim still holds; its steps stay."""
+        ...
+
+    async def unfinished_runs(self, *, limit: int = 100) -> list[str]:
+        """The ids of runs with steps on record that no process has right now, the oldest first."""
+        ...

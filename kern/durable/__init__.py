@@ -1,0 +1,6 @@
+"""Journals: where a run notes each step that is done, so that another process can go on with it."""
+
+from kern.durable.db_journal import DbJournal
+from kern.durable.journal import Entry, Journal, Playback, RunAsked, RunJournal
+
+__all__ = ["DbJournal", "Entry", "Journal", "Playback", "RunAsked", "RunJournal"]

@@ -1,0 +1,167 @@
+"""Journals in the database in which the session is: a run goes on in another process if this one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from kern._log import named
+from kern._sync.shield import uninterrupted
+from kern.db.base import Db
+from kern.db.journals import JournalDb, RunClaim, StepRow
+from kern.durable.journal import Entry, Playback, RunAsked
+from kern.errors import KernError, RunLostError, StoreError, UsageError
+
+log: Final = named("kern")
+
+CLAIM_SECONDS = 15.0
+RELEASE_SECONDS = 5.0
+"""How long the end of a run waits for the claim to be given back; it runs out by itself."""
+
+
+class DbJournal:
+    """Makes runs durable: each step that is done is kept in the database, with a claim to the run.
+
+        agent = Agent(db=db, journal=DbJournal(db))
+        output = await agent.arun("Book it", run_id="booking-7")
+
+    The same call starts the run, goes on with it after the process has died, and returns the stored output
+    once it has ended.
+
+    Args:
+        db: The database of the agent or team.
+        claim_seconds: For how long a process that has died keeps others from going on with its runs. A
+            process renews its claims all the time; one that stands still for longer loses them.
+
+    Raises:
+        UsageError: The database keeps no steps.
+    """
+
+    def __init__(self, db: Db, *, claim_seconds: float = CLAIM_SECONDS) -> None:
+        if not isinstance(db, JournalDb):
+            raise UsageError(f"DbJournal takes a database that keeps steps, such as SqliteDb; not {db!r}")
+        if claim_seconds <= 0:
+            raise UsageError(f"claim_seconds is above 0, not {claim_seconds!r}")
+        self.db: Db = db
+        self._steps: JournalDb = db
+        self._seconds = claim_seconds
+
+    def run_id(self, asked: RunAsked) -> str:
+        """The id that the caller has given."""
+        return asked.run_id
+
+    async def open(self, asked: RunAsked) -> DbRunJournal | None:
+        """Claim the run; None if another process has it."""
+        owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
+        since = time.monotonic()
+        found = await self._steps.claim_run(asked.run_id, owner, self._seconds)
+        if found is None:
+            return None
+        entries = [Entry(step.key, step.kind, step.data) for step in found.steps]
+        return DbRunJournal(self._steps, found.claim, self._seconds, since, entries)
+
+    async def unfinished(self, *, limit: int = 100) -> list[str]:
+        """The ids of runs that were begun, that have not ended, and that no process has right now."""
+        return await self._steps.unfinished_runs(limit=limit)
+
+    def __repr__(self) -> str:
+        return f"DbJournal({self.db!r})"
+
+
+class DbRunJournal:
+    """The journal of one run that this process has claimed.
+
+    Args:
+        db: Where it is kept.
+        claim: The claim.
+        seconds: How long it lasts.
+        since: When it was asked for, by the monotonic clock.
+        entries: What is on record.
+    """
+
+    playback = Playback.resume
+    detailed = False
+
+    def __init__(
+        self, db: JournalDb, claim: RunClaim, seconds: float, since: float, entries: Sequence[Entry]
+    ) -> None:
+        self.entries: Sequence[Entry] = entries
+        self.claim: RunClaim | None = claim
+        self._claim = claim
+        self._db = db
+        self._seconds = seconds
+        self._held_until = since + seconds
+        self._lost: KernError | None = None
+        self._tell: Callable[[KernError], None] = lambda error: None
+        self._renewal = asyncio.create_task(self._renew())
+
+    async def append(self, entries: Sequence[Entry]) -> None:
+        """Keep the entries and renew the claim, in one transaction.
+
+        Raises:
+            RunLostError: Another process has the run.
+            StoreError: They could not be kept.
+        """
+        if self._lost is not None:
+            raise self._lost
+        since = time.monotonic()
+        rows = [StepRow(key=entry.key, kind=entry.kind, data=entry.data) for entry in entries]
+        if not await self._db.append_steps(self._claim, self._seconds, rows):
+            raise self._lose()
+        self._held_until = since + self._seconds
+
+    async def hold(self) -> None:
+        """Renew the claim if it may have run out.
+
+        Raises:
+            RunLostError: Another process has the run.
+        """
+        if self._lost is not None or time.monotonic() >= self._held_until:  # this process stood still
+            await self.append([])
+
+    def when_lost(self, tell: Callable[[KernError], None]) -> None:
+        """Have `tell` called once another process has the run."""
+        self._tell = tell
+        if self._lost is not None:
+            tell(self._lost)
+
+    async def end(self) -> None:
+        """Stop renewing: the commit of the end checks the claim, and deletes it."""
+        self._tell = lambda error: None
+        self._renewal.cancel()
+        await asyncio.wait([self._renewal])
+
+    async def close(self) -> None:
+        """Stop renewing, and let others have the run; nothing is left of one that has ended."""
+        await self.end()
+        if self._lost is None:
+            with suppress(TimeoutError):
+                await uninterrupted(self._release(), RELEASE_SECONDS)
+
+    async def _release(self) -> None:
+        try:
+            await self._db.release_claim(self._claim)
+        except StoreError as error:
+            log.warning("run %s: the claim was not given back: %s", self._claim.run_id, error)
+
+    async def _renew(self) -> None:
+        while self._lost is None:
+            await asyncio.sleep(self._seconds / 3)
+            try:
+                await self.append([])
+            except RunLostError:
+                return
+            except StoreError as error:
+                log.warning("run %s: the claim was not renewed: %s", self._claim.run_id, error)
+
+    def _lose(self) -> KernError:
+        if self._lost is None:
+            self._lost = RunLostError(self._claim.run_id)
+            self._tell(self._lost)
+        return self._lost

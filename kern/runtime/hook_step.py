@@ -1,0 +1,88 @@
+"""A hook round a run as a step of a run with a journal: what it has made of the input, or of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pydantic
+
+from kern._json import jsonable
+from kern.errors import KernError
+from kern.runtime.run_tree import Run
+from kern.runtime.step_data import Data, error_data, error_from, messages_data, messages_from
+
+
+async def hook_before(run: Run, name: str, call: Callable[[], Awaitable[None]]) -> None:
+    """Call a hook before the run, or take what it has made of the input.
+
+    Raises:
+        KernError: What the hook raises, or has raised.
+    """
+
+    def result() -> Data:
+        return {"value": _plain(run.input.value), **messages_data(run.input.messages)}
+
+    before = result() if run.tree.steps is not None else {}
+
+    def changed() -> Data:
+        after = result()
+        return {} if after == before else {"input": after}
+
+    data = await _step(run, name, call, changed)
+    if data is not None and "input" in data:
+        run.input.value, run.input.messages = data["input"]["value"], messages_from(data["input"])
+
+
+async def hook_after(run: Run, name: str, call: Callable[[], Awaitable[None]]) -> None:
+    """Call a hook after the run, or take what it has made of the answer.
+
+    Raises:
+        KernError: What the hook raises, or has raised.
+    """
+    output = run.output
+    before = None if run.tree.steps is None else _plain(output.content)
+
+    def changed() -> Data:
+        after = _plain(output.content)
+        return {} if after == before else {"content": after}
+
+    data = await _step(run, name, call, changed)
+    if data is not None and "content" in data:
+        kind = type(output.content)
+        content = data["content"]
+        output.content = kind.model_validate(content) if issubclass(kind, pydantic.BaseModel) else content
+
+
+async def _step(
+    run: Run, name: str, call: Callable[[], Awaitable[None]], result: Callable[[], Data]
+) -> Data | None:
+    """What is on record of the hook; None if it was called now."""
+    steps = run.tree.steps
+    if steps is None:
+        await call()
+        return None
+    key, owner = steps.number(run, "hook"), (run.run_id, None)
+    data = await steps.recorded(run, key)
+    if data is not None:
+        if "error" in data:
+            raise error_from(data["error"])
+        return data
+    with steps.under_way(owner):
+        try:
+            await call()
+        except KernError as error:
+            steps.tick(run)
+            await steps.keep(run, "hook", key, {"hook": name, "error": error_data(error)}, owner)
+            raise
+        steps.tick(run)
+        await steps.keep(run, "hook", key, {"hook": name, **result()}, owner)
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """As JSON; what has no JSON form is no part of a record."""
+    try:
+        return jsonable(value)
+    except ValueError:
+        return repr(value)

@@ -1,0 +1,153 @@
+"""Runs with a journal: which journal a run has, how it is opened, and when a run that stops has not ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Protocol
+
+from kern._error_text import leaf_errors
+from kern._json import jsonable
+from kern.db.base import Db
+from kern.durable.db_journal import DbJournal
+from kern.durable.journal import Journal, RunAsked
+from kern.errors import KernError, ShutdownError, UsageError
+from kern.runtime.active_runs import ActiveRun
+from kern.runtime.duplicates import in_another_process
+from kern.runtime.run_tree import Run, RunRequest
+from kern.runtime.steps import JournalSignal, Steps
+
+
+class InstalledJournal(Journal, Protocol):
+    """A journal of all runs of the process."""
+
+    db: Db | None
+    """Where sessions are meanwhile; None: where the agents and teams have them."""
+
+
+class Installed:
+    """The journal of all runs of the process that are given none: for tests that record and replay."""
+
+    journal: InstalledJournal | None = None
+
+
+def with_journal(request: RunRequest, *, nested: bool) -> RunRequest:
+    """The request with the journal that it is to have, if any.
+
+    A run with a journal has its session to itself: its commits are one line.
+
+    Args:
+        nested: The run is started inside of another one: it is a part of that one's steps.
+    """
+    journal: Journal | None = request.journal
+    if journal is None and not nested:
+        journal = Installed.journal
+    if journal is None:
+        return request
+    on_busy = "queue" if request.on_busy == "share" else request.on_busy
+    return replace(request, journal=journal, run_id=journal.run_id(_asked(request)), on_busy=on_busy)
+
+
+def _asked(request: RunRequest) -> RunAsked:
+    continued = request.resume is not None
+    return RunAsked(
+        run_id=request.run_id,
+        runner_id=request.spec.id,
+        input=None if continued else jsonable(request.input.value),
+        continued=continued,
+    )
+
+
+@asynccontextmanager
+async def opened(request: RunRequest) -> AsyncIterator[Steps]:
+    """The steps of a run with a journal, as long as it is driven here.
+
+    Raises:
+        RunConflictError: Another process has the run; with `on_duplicate="return"` a `SessionBusyError`.
+        UsageError: The journal is in another database.
+    """
+    assert request.journal is not None
+    if isinstance(request.journal, DbJournal) and request.journal.db.identity != request.db.identity:
+        raise UsageError(
+            f"the journal is in {request.journal.db!r}, and the session in {request.db!r}: the end of a run "
+            "is one transaction with its journal; give both the same db"
+        )
+    journal = await request.journal.open(_asked(request))
+    if journal is None:
+        raise in_another_process(request)
+    steps = Steps(journal)
+    try:
+        yield steps
+    finally:
+        await steps.close()
+
+
+async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
+    """Make the session what it was when the run began, and note the beginning if it is now.
+
+    Raises:
+        KernError: That cannot be done.
+    """
+    request, tree = active.request, run.tree
+    if steps.goes_on:
+        active.since = None  # a request to cancel it may have come while no process had it
+    about = {"run_id": request.run_id, "runner": request.spec.id, "input": jsonable(request.input.value)}
+
+    def lost(error: KernError) -> None:
+        steps.lost = error
+        active.cancel()
+
+    await steps.begin(tree.session, about, lost)
+    tree.steps = steps
+    if request.resume is None:
+        run.output.created_at = int(steps.line.since)
+
+
+async def end_steps(run: Run) -> None:
+    """Keep what no step has brought.
+
+    Raises:
+        JournalSignal: That cannot be done, or a strict replay has not come to the end of its record.
+    """
+    steps = run.tree.steps
+    if steps is not None:
+        steps.ended(run)
+        await steps.flush()
+
+
+def why_not_ended(active: ActiveRun, run: Run, error: BaseException) -> BaseException | None:
+    """What is raised for a run that stops here and has not ended: another process goes on with it.
+
+    None for one that has ended by `error`.
+    """
+    steps = run.tree.steps
+    if steps is None:
+        return None
+    for leaf in leaf_errors(error):
+        if isinstance(leaf, JournalSignal):
+            return leaf.error
+    if not isinstance(error, asyncio.CancelledError):
+        return None
+    if steps.lost is not None:
+        active.take_cancellation_back()
+        return steps.lost
+    if steps.claim is None or run.cancel_token.stopped:
+        return None
+    if active.released:
+        active.take_cancellation_back()
+        return ShutdownError(
+            f"run {run.run_id!r} was let go by kern.shutdown() before its end: the same call goes on with it"
+        )
+    return error
+
+
+async def let_go(run: Run) -> None:
+    """Leave nothing of the run in this process, and nothing of it in the session that is not stored."""
+    session, own = run.tree.session, {one.run_id for one in run.tree.runs}
+    if run.started_runs is not None:
+        await run.started_runs.give_up()
+    session.state.take_back(
+        session.row.state, session.row.revision, lambda change: change.author.run_id in own
+    )

@@ -1,0 +1,191 @@
+"""One request to a model as a step of a run with a journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import unified_diff
+from typing import Any, cast
+
+from kern._error_text import error_text
+from kern._json import json_bytes
+from kern.durable.journal import Playback
+from kern.errors import KernError, ModelError, ReplayMismatch
+from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
+from kern.runtime.run_tree import Run
+from kern.runtime.sink import RunSink
+from kern.runtime.step_data import Data, error_data, error_from, request_data, response_data, response_from
+from kern.runtime.steps import JournalSignal, Steps
+
+_TEXTS = ("content", "reasoning", "commentary")
+"""The verbs of a sink whose pieces are kept for those who want them."""
+
+
+async def answered(model: Model, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
+    """What the model answers.
+
+    Raises:
+        KernError: Whatever it raises.
+    """
+    try:
+        return await model.respond(request, sink)
+    except KernError:
+        raise
+    except Exception as error:
+        raise ModelError(error_text(error), provider=model.provider, model=model.id) from error
+
+
+class ModelStep:
+    """One request.
+
+    Args:
+        run: The run that asks.
+        steps: Its steps.
+        request: What is asked.
+    """
+
+    def __init__(self, run: Run, steps: Steps, request: ModelRequest) -> None:
+        self._run = run
+        self._steps = steps
+        self._request = request
+        self._key = f"{run.run_id}/model/{run.progress.requests}"
+        self._deltas: list[list[str]] = []
+        self._played = False
+        self.on_record: bool = self._key in steps
+        """It was asked before: no limit refuses it."""
+
+    async def respond(self, model: Model, sink: RunSink) -> ModelResponse:
+        """What the model answers, or has answered before.
+
+        Raises:
+            KernError: Whatever the model raises, or has raised.
+            JournalSignal: The journal cannot be written, or has another request.
+        """
+        steps, request = self._steps, self._request
+        data = await steps.recorded(self._run, self._key)
+        if data is not None:
+            self._played = True
+            return self._again(data, sink)
+        told = cast("DeltaSink", _Tee(sink, self._deltas)) if steps.detailed and request.stream else sink
+        try:
+            response = await answered(model, request, told)
+        except KernError as error:
+            await self.keep_error(error)
+            raise
+        steps.tick(self._run)
+        return response
+
+    async def keep(self, response: ModelResponse) -> None:
+        """Keep the answer, once all is told of it."""
+        if not self._played:
+            data = {**response_data(response), **self._asked()}
+            if self._deltas:
+                data["deltas"] = self._deltas
+            await self._steps.keep(self._run, "model", self._key, data)
+
+    async def keep_error(self, error: KernError) -> None:
+        """Keep that the request has failed, or was refused by a limit."""
+        self._steps.tick(self._run)
+        await self._steps.keep(self._run, "model", self._key, {"error": error_data(error), **self._asked()})
+
+    def _asked(self) -> Data:
+        """The request, for people and replays: what is new in it since the run's last one."""
+        steps, run_id = self._steps, self._run.run_id
+        if not steps.detailed:
+            return {}
+        asked = request_data(self._request)
+        last = steps.asked.get(run_id, {})
+        steps.asked[run_id] = asked
+        return {"asked": shortened(asked, last)}
+
+    def _again(self, data: Data, sink: RunSink) -> ModelResponse:
+        """The recorded answer, told as it was the first time."""
+        steps, run_id = self._steps, self._run.run_id
+        if "asked" in data:
+            recorded = lengthened(data["asked"], steps.asked.get(run_id, {}))
+            steps.asked[run_id] = recorded
+            if steps.playback is Playback.strict:
+                self._compare(recorded)
+        if self._request.stream:
+            _tell(data, sink)
+        if "error" in data:
+            raise error_from(data["error"])
+        return response_from(data)
+
+    def _compare(self, recorded: Data) -> None:
+        now = request_data(self._request)
+        if now != recorded:
+            who, shown = " > ".join(self._run.source.path), difference(recorded, now)
+            error = ReplayMismatch(f"{self._key}: {who} asks something else than what is recorded:\n{shown}")
+            raise JournalSignal(error)
+
+
+def _tell(data: Data, sink: RunSink) -> None:
+    """Tell the pieces of a recorded answer."""
+    deltas = data.get("deltas")
+    if deltas is None and "message" in data:
+        message: Mapping[str, Any] = data["message"]
+        named = (("reasoning", "reasoning_content"), ("commentary", "commentary"), ("content", "content"))
+        deltas = [[verb, message[name]] for verb, name in named if message.get(name)]
+    for verb, text in deltas or ():
+        put = getattr(sink, verb, None) if verb in _TEXTS else None
+        if put is not None:
+            put(text)
+
+
+class _Tee:
+    """A sink that notes the pieces of text on their way."""
+
+    def __init__(self, sink: RunSink, deltas: list[list[str]]) -> None:
+        self._sink = sink
+        self._deltas = deltas
+
+    def __getattr__(self, name: str) -> Any:
+        put = getattr(self._sink, name)
+        if name not in _TEXTS:
+            return put
+
+        def tee(text: str) -> None:
+            self._deltas.append([name, text])
+            put(text)
+
+        return tee
+
+
+def shortened(asked: Data, last: Data) -> Data:
+    """A request without what the one before it had as well."""
+    before, messages = last.get("messages", []), asked["messages"]
+    same = 0
+    while same < min(len(before), len(messages)) and before[same] == messages[same]:
+        same += 1
+    data: Data = {"after": same, "messages": messages[same:]}
+    data.update(
+        {name: value for name, value in asked.items() if name != "messages" and last.get(name) != value}
+    )
+    if gone := [name for name in last if name not in asked]:
+        data["without"] = gone
+    return data
+
+
+def lengthened(data: Data, last: Data) -> Data:
+    """The reverse."""
+    kept = {name: value for name, value in last.items() if name not in data.get("without", ())}
+    new = {name: value for name, value in data.items() if name not in ("after", "without")}
+    return {**kept, **new, "messages": [*last.get("messages", [])[: data["after"]], *data["messages"]]}
+
+
+def difference(recorded: Data, now: Data) -> str:
+    """Two requests, as a person compares them."""
+    before, after = _lines(recorded), _lines(now)
+    return "\n".join(unified_diff(before, after, "recorded", "now", lineterm="", n=1))
+
+
+def _lines(asked: Data) -> list[str]:
+    lines: list[str] = []
+    for message in asked["messages"]:
+        rest = {name: value for name, value in message.items() if name not in ("role", "content")}
+        lines += [f"[{message['role']}]", *str(message.get("content") or "").splitlines()]
+        lines += json_bytes(rest, indent=2).decode().splitlines() if rest else []
+    for name, value in asked.items():
+        if name != "messages":
+            lines += [f"[{name}]", *json_bytes(value, indent=2).decode().splitlines()]
+    return lines

@@ -1,0 +1,46 @@
+"""The events with which a run begins and ends."""
+
+from __future__ import annotations
+
+from kern._error_text import message_of
+from kern._json import jsonable
+from kern.run.events import (
+    RunCancelledEvent,
+    RunCompletedEvent,
+    RunContinuedEvent,
+    RunErrorEvent,
+    RunPausedEvent,
+    RunStartedEvent,
+)
+from kern.run.output import RunStatus
+from kern.runtime.run_tree import Run
+
+
+def announce(run: Run, state: dict[str, object] | None = None, revision: int | None = None) -> None:
+    """Tell that a run starts, or goes on after a pause."""
+    if run.messages:
+        run.out.event(RunContinuedEvent(run.source, state, revision))
+        return
+    run.out.event(RunStartedEvent(run.source, run.spec.model.id, run.spec.model.provider, state, revision))
+
+
+def terminal_event(
+    run: Run, error: BaseException | None
+) -> RunCompletedEvent | RunPausedEvent | RunCancelledEvent | RunErrorEvent:
+    """The one event that ends a run's events; a top-level run is committed first."""
+    output = run.output
+    if output.status is RunStatus.completed:  # a cancellation that came during its commit comes too late
+        return RunCompletedEvent(
+            run.source,
+            output.content,
+            output.content_type,
+            output.metrics.to_dict(),
+            output.session_state,
+            jsonable(output.metadata) or None,
+        )
+    if output.status is RunStatus.paused and error is None:
+        return RunPausedEvent(run.source, output.requirements)
+    if output.status is RunStatus.cancelled:
+        return RunCancelledEvent(run.source, "by cancel_run" if run.cancel_token.stopped else None)
+    text = output.error or ("" if error is None else message_of(error))
+    return RunErrorEvent(run.source, text, output.error_type or type(error).__name__)

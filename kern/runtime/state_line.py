@@ -1,0 +1,164 @@
+"""The commits to the session state during one run, in one line: from the state that the run began with.
+
+In another life the run begins with that state again, and each recorded commit is made when its turn comes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from difflib import unified_diff
+from typing import Any
+
+from kern._json import json_bytes
+from kern.db.base import ChangeRow
+from kern.durable.journal import Entry, Playback
+from kern.errors import ReplayMismatch, SessionDeletedError
+from kern.runtime.recorded_steps import CHANGE
+from kern.runtime.session import LiveSession
+from kern.runtime.step_data import Data, change_entry, change_from, loads
+from kern.state.codec import decode, encode
+from kern.state.patch import apply
+from kern.state.shared_state import MERGE, Author, Change
+
+STALE = -1
+"""A version that no stored row has: a database that is told so looks for itself."""
+
+
+class StateLine:
+    """The commits of one run.
+
+    Args:
+        entries: What is on record.
+        playback: What is done with it.
+        changed: Told of each commit that is not on record; from any thread.
+    """
+
+    def __init__(
+        self, entries: Sequence[Entry], playback: Playback, changed: Callable[[Change], None]
+    ) -> None:
+        self._playback = playback
+        self._changed = changed
+        self._recorded = [change_from(entry) for entry in entries if entry.kind == CHANGE]
+        self._base: Data | None = None
+        for entry in entries:
+            if entry.kind == "base":
+                self._base = loads(entry)
+        self._session: LiveSession | None = None
+        self._made = 0
+        """How many recorded commits have been made again."""
+        self._stored = 0
+        """How many of the recorded commits the database has already."""
+        self._count = len(self._recorded)
+        """How many commits are on record, those of this life included."""
+        self._seen = 0
+        """How many commits there have been, in this life and before."""
+        self.since: float = time.time() if self._base is None else self._base.get("at", 0.0)
+        """When the run began, the first time."""
+
+    async def open(self, session: LiveSession, about: Data) -> Entry | None:
+        """Make the session what it was when the run began. Returns what is to be kept, if it begins now.
+
+        Args:
+            session: The session, loaded, which the run has to itself.
+            about: What else is to be kept of the beginning.
+
+        Raises:
+            ReplayMismatch: It begins with another state than the recorded one.
+            SessionDeletedError: The session was deleted meanwhile.
+        """
+        self._session, live, base = session, session.state, self._base
+        entry: Entry | None = None
+        if base is None:
+            data = {
+                "at": self.since,
+                **about,
+                "state": decode(live.text),
+                "revision": live.revision,
+                "state_version": session.version,
+                "stored": session.stored,
+                "generation": session.row.generation,
+            }
+            self._base = data
+            entry = Entry("base", "base", json_bytes(data))
+        else:
+            await self._restore(session, base)
+        live.subscribe(self._heard, lambda text, revision: None)
+        return entry
+
+    def close(self) -> None:
+        """The run has ended."""
+        if self._session is not None:
+            self._session.state.unsubscribe(self._heard)
+
+    def replay(self, entry: Entry) -> None:
+        """Make a recorded commit once more."""
+        assert self._session is not None
+        change = self._recorded[self._made]
+        self._made += 1
+        self._seen += 1
+        self._session.state.replay(change, stored=self._made <= self._stored, unheard=self._heard)
+
+    def entry_of(self, change: Change) -> Entry:
+        """The next entry, for a commit that is not on record."""
+        self._count += 1
+        return change_entry(self._count - 1, change)
+
+    def made(self, author: Author) -> bool:
+        """A commit of that author is on record."""
+        return any(change.author == author for change in self._recorded)
+
+    def now(self) -> tuple[int, dict[str, Any]]:
+        """The state, and how many commits have led there."""
+        assert self._session is not None
+        seen, text = self._session.state.look(lambda text: (self._seen, text))
+        return seen, decode(text)
+
+    def state_at(self, commits: int) -> dict[str, Any]:
+        """The state after so many of the recorded commits."""
+        assert self._base is not None
+        tree: dict[str, Any] = decode(encode(self._base["state"])[0])
+        for change in self._recorded[:commits]:
+            tree = apply(tree, change.patch)
+        return tree
+
+    def _heard(self, change: Change) -> None:
+        self._seen += 1
+        self._changed(change)
+
+    async def _restore(self, session: LiveSession, base: Data) -> None:
+        live = session.state
+        text = encode(base["state"])[0]
+        durable = self._playback is Playback.resume
+        if durable and base["stored"] and base["generation"] != session.row.generation:
+            raise SessionDeletedError(session.session_id)
+        if live.text == text and (not durable or live.revision == base["revision"]):
+            return
+        if not durable and session.stored == base["stored"] and self._playback is Playback.strict:
+            shown = _difference(base["state"], decode(live.text))
+            raise ReplayMismatch(f"the run begins with another session state than the recorded one:\n{shown}")
+        if durable and session.stored:
+            self._stored = self._among(
+                await session.db.load_changes(session.session_id, after=base["revision"])
+            )
+        row = session.row
+        known = encode(self.state_at(self._stored))[0]
+        session.row = replace(row, state=known, version=STALE if session.stored else row.version)
+        live.reset(text, base["revision"])
+
+    def _among(self, rows: Sequence[ChangeRow]) -> int:
+        """How many of the recorded commits are among those that the database has."""
+        stored = {(row.created_at, row.run_id, row.tool, row.tool_call_id) for row in rows}
+        last = 0
+        for number, change in enumerate(self._recorded, 1):
+            author = change.author
+            mark = (change.created_at, author.run_id, author.tool, author.tool_call_id)
+            if mark in stored or author == MERGE:
+                last = number
+        return last
+
+
+def _difference(recorded: object, now: object) -> str:
+    before, after = (json_bytes(tree, indent=2).decode().splitlines() for tree in (recorded, now))
+    return "\n".join(unified_diff(before, after, "recorded", "now", lineterm="", n=2))

@@ -1,0 +1,193 @@
+"""What steps come to, as JSON and back: answers of models, outcomes of tools, errors, commits, requests."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from pydantic_core import from_json
+
+from kern import errors
+from kern._error_text import message_of
+from kern._json import json_bytes, jsonable
+from kern.durable.journal import Entry
+from kern.errors import KernError, ModelIncompleteError, StoreError
+from kern.messages import Media, Message
+from kern.models.base import ModelRequest, ModelResponse
+from kern.runtime.outcome import ToolOutcome
+from kern.runtime.recorded_steps import CHANGE
+from kern.state.shared_state import Author, Change
+from kern.usage import Usage
+
+Data = dict[str, Any]
+
+
+def loads(entry: Entry) -> Data:
+    """The data of an entry.
+
+    Raises:
+        StoreError: It is no JSON object.
+    """
+    try:
+        data = from_json(entry.data)
+    except ValueError as error:
+        raise StoreError(f"the recorded step {entry.key} cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise StoreError(f"the recorded step {entry.key} cannot be read: it is no JSON object")
+    return data
+
+
+def response_data(response: ModelResponse) -> Data:
+    """An answer of a model."""
+    data: Data = {"message": response.message.to_dict(), "usage": response.usage.to_dict()}
+    for field in fields(response):
+        value = getattr(response, field.name)
+        if field.name not in data and value is not None:
+            data[field.name] = value
+    return data
+
+
+def response_from(data: Mapping[str, Any]) -> ModelResponse:
+    """The reverse."""
+    plain = {f.name: data[f.name] for f in fields(ModelResponse) if f.name in data}
+    plain["message"], plain["usage"] = Message.from_dict(data["message"]), Usage.from_dict(data["usage"])
+    return ModelResponse(**plain)
+
+
+def outcome_data(outcome: ToolOutcome) -> Data:
+    """What a tool call came to; the bytes of its media beside it."""
+    shelf: dict[str, bytes] = {}
+    data = outcome.to_dict(shelf)
+    return {"outcome": data, **media_data(shelf)}
+
+
+def outcome_from(data: Mapping[str, Any]) -> ToolOutcome:
+    """The reverse."""
+    outcome = ToolOutcome.from_dict(data["outcome"])
+    fill(outcome.media, data)
+    return outcome
+
+
+def messages_data(messages: Iterable[Message]) -> Data:
+    """Messages; the bytes of their media beside them."""
+    shelf: dict[str, bytes] = {}
+    return {"messages": [message.to_dict(shelf) for message in messages], **media_data(shelf)}
+
+
+def messages_from(data: Mapping[str, Any]) -> list[Message]:
+    """The reverse."""
+    messages = [Message.from_dict(item) for item in data["messages"]]
+    fill([media for message in messages for media in message.media], data)
+    return messages
+
+
+def media_data(shelf: Mapping[str, bytes]) -> Data:
+    """Bytes by their hashes."""
+    if not shelf:
+        return {}
+    return {"media": {name: base64.b64encode(content).decode() for name, content in shelf.items()}}
+
+
+def fill(media: Any, data: Mapping[str, Any]) -> None:
+    """Give media the bytes that were kept beside them."""
+    kept = data.get("media", {})
+    item: Media
+    for item in media:
+        if item.content is None and item.sha256 in kept:
+            item.content = base64.b64decode(kept[item.sha256])
+
+
+def error_data(error: KernError) -> Data:
+    """An error that a step has raised."""
+    attributes: Data = {}
+    for name, value in vars(error).items():
+        if name == "run_output" or name.startswith("_"):
+            continue
+        if isinstance(value, Usage):
+            value = value.to_dict()
+        try:
+            attributes[name] = jsonable(value)
+        except ValueError:
+            continue  # what cannot be written is nothing that decides how the run goes on
+    return {"type": type(error).__name__, "message": message_of(error), "attributes": attributes}
+
+
+def error_from(data: Mapping[str, Any]) -> KernError:
+    """The reverse; of a class that is not known, a plain `KernError`."""
+    kind = getattr(errors, data["type"], KernError)
+    if not (isinstance(kind, type) and issubclass(kind, KernError)):
+        kind = KernError
+    error: KernError = kind.__new__(kind, data["message"])
+    error.args = (data["message"],)
+    vars(error).update(data.get("attributes", {}))
+    if isinstance(error, ModelIncompleteError) and isinstance(error.usage, dict):
+        error.usage = Usage.from_dict(error.usage)
+    return error
+
+
+def change_entry(index: int, change: Change) -> Entry:
+    """A commit to the session state."""
+    author = change.author
+    data: Data = {
+        "at": change.created_at,
+        "patch": change.patch,
+        "run_id": author.run_id,
+        "agent_path": list(author.agent_path),
+        "tool": author.tool,
+        "tool_call_id": author.tool_call_id,
+    }
+    return Entry(f"change/{index}", CHANGE, json_bytes(data))
+
+
+def change_from(entry: Entry) -> Change:
+    """The reverse; its revision is for whoever commits it."""
+    data = loads(entry)
+    try:
+        author = Author(data["run_id"], tuple(data["agent_path"]), data["tool"], data["tool_call_id"])
+        return Change(0, data["patch"], author, data["at"])
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"the recorded {entry.key} cannot be read: {error!r}") from error
+
+
+def request_data(request: ModelRequest) -> Data:
+    """What a model is asked, as far as a replay compares it: no times, and no bytes of pictures."""
+    data: Data = {
+        "messages": [_asked(message) for message in request.messages],
+        "tools": [
+            {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+            for tool in request.tools
+        ],
+    }
+    if request.server_tools:
+        data["server_tools"] = [{"name": tool.name, **tool.definition()} for tool in request.server_tools]
+    if request.tool_choice is not None:
+        data["tool_choice"] = request.tool_choice
+    if request.response_format is not None:
+        data["response_format"] = {
+            "name": request.response_format.name,
+            "schema": request.response_format.schema,
+        }
+    plain: Data = from_json(json_bytes(data))
+    return plain
+
+
+def _asked(message: Message) -> Data:
+    data: Data = {"role": message.role}
+    if message.content is not None:
+        data["content"] = message.content
+    if message.tool_calls:
+        data["tool_calls"] = [
+            {"id": c.id, "name": c.name, "arguments": c.arguments} for c in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        data["tool_call_id"] = message.tool_call_id
+    if media := message.media:
+        data["media"] = [media_name(item) for item in media]
+    return data
+
+
+def media_name(media: Media) -> Data:
+    """A picture or other file, by its hash instead of its bytes."""
+    return {"type": type(media).__name__.lower(), **media.to_dict({})}

@@ -1,0 +1,204 @@
+"""One tool call as a step of a run with a journal; a delegation is one as well."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from kern._error_text import leaf_errors
+from kern.errors import KernError
+from kern.run.output import RunStatus
+from kern.runtime.approval import in_doubt, may_call
+from kern.runtime.hooked_tool import HookedTool
+from kern.runtime.identity import end_output
+from kern.runtime.outcome import CallSite, ToolOutcome
+from kern.runtime.request import RunInput
+from kern.runtime.run_events import terminal_event
+from kern.runtime.run_tree import DelegatingTool, Run, RunnableTool
+from kern.runtime.step_data import (
+    Data,
+    error_data,
+    error_from,
+    messages_data,
+    messages_from,
+    outcome_data,
+    outcome_from,
+)
+from kern.runtime.steps import CutShort, Steps
+from kern.tools.function import Function
+
+_NOTED = ("child_run_id", "child_run_ids", "confirmed", "confirmation_note", "tool_args")
+"""What a tool notes on the record of its call."""
+
+
+class ToolStep:
+    """One call.
+
+    Args:
+        run: The run that calls.
+        steps: Its steps.
+        site: The call.
+    """
+
+    def __init__(self, run: Run, steps: Steps, site: CallSite) -> None:
+        self._run = run
+        self._steps = steps
+        self._site = site
+        self._tool: RunnableTool | None = run.spec.tools.get(site.call.name)
+        self._key = f"{run.run_id}/tool/{site.call.id}"
+        self._played = False
+        self._sent_back = run.progress.sent_back[site.call.name]
+        self.duration: float | None = None
+        """How long the call took, in seconds, if it was made before."""
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """What the commits of the call are signed with."""
+        return self._run.run_id, self._site.call.id
+
+    async def outcome(self, carry_out: Callable[[Run, CallSite], Awaitable[ToolOutcome]]) -> ToolOutcome:
+        """What the call comes to, or has come to before.
+
+        Raises:
+            KernError: What ends the run.
+            JournalSignal: The journal cannot be written.
+        """
+        run, steps = self._run, self._steps
+        first = steps.look_at(self._key)
+        if first is not None and first.get("children") and isinstance(self._tool, DelegatingTool):
+            self._note(first)
+            await self._children_again(self._tool, first["children"])
+        if first is not None and first.get("pending"):
+            outcome = await carry_out(run, self._site)  # which comes to the same question
+            self._played = await steps.recorded(run, self._key) is not None
+            return outcome
+        drives = isinstance(self._tool, DelegatingTool) and self._tool.drives_runs
+        data = await steps.recorded(run, self._key, waits=not drives)
+        if data is not None:
+            return self._again(data)
+        function = getattr(self._tool, "function", None)
+        if isinstance(function, Function) and self._may_not_be_repeated(function):
+            begun = f"{run.run_id}/begun/{self._site.call.id}"
+            if steps.in_doubt(begun):
+                return in_doubt(run, self._site)
+            if may_call(run, function, self._site):
+                await steps.keep(run, "begun", begun, {"tool": function.name})
+        try:
+            outcome = await carry_out(run, self._site)
+        except KernError as error:
+            steps.tick(run)
+            await steps.keep(run, "tool", self._key, {"error": error_data(error)}, self.owner)
+            raise
+        steps.tick(run)
+        return outcome
+
+    def _may_not_be_repeated(self, function: Function) -> bool:
+        """Another process has to know that the call was begun."""
+        return self._steps.claim is not None and function.effect not in ("read", "idempotent")
+
+    async def keep(self, outcome: ToolOutcome) -> None:
+        """Keep what the call has come to, once all is told of it."""
+        if self._played:
+            return
+        run, execution = self._run, self._site.execution
+        noted = {name: value for name in _NOTED if (value := getattr(execution, name)) is not None}
+        data: Data = {"tool": self._site.call.name, **outcome_data(outcome), "execution": noted}
+        if execution.duration is not None:
+            data["duration"] = execution.duration
+        if run.progress.sent_back[self._site.call.name] > self._sent_back:
+            data["sent_back"] = True
+        kind = "tool"
+        if children := self._children():
+            kind, data["children"] = "delegation", children
+        await self._steps.keep(run, kind, self._key, data, self.owner)
+
+    async def keep_pending(self) -> None:
+        """Note that the call waits for a person, for those who replay it.
+
+        For other processes the row of the paused run says so.
+        """
+        if self._steps.claim is None and not self._played:
+            await self._steps.keep(self._run, "tool", self._key, {"pending": True}, self.owner)
+
+    def _children(self) -> list[Data]:
+        """The members' runs that the call has started."""
+        execution = self._site.execution
+        ids = [execution.child_run_id, *(execution.child_run_ids or ())]
+        return [
+            {
+                "run_id": child.run_id,
+                "member": child.spec.id,
+                "value": child.input.value if isinstance(child.input.value, str) else None,
+                **messages_data(child.input.messages),
+            }
+            for child in self._run.children
+            if child.run_id in ids
+        ]
+
+    def _again(self, data: Data) -> ToolOutcome:
+        """The recorded outcome, with all that the call has left in the run."""
+        self._played = True
+        run, call = self._run, self._site.call
+        if call.name != run.spec.answer_tool:
+            run.progress.tool_calls += 1
+        run.progress.answers.pop(call.id, None)
+        self._site.start.begin()
+        if self._site.slot is not None:
+            self._site.slot.mark_passed()
+        if "error" in data:
+            raise error_from(data["error"])
+        self._note(data)
+        self.duration = data.get("duration")
+        outcome = outcome_from(data)
+        if data.get("sent_back"):
+            run.send_back(call.name, outcome.content)
+        return outcome
+
+    def _note(self, data: Data) -> None:
+        """Note on the record of the call what the tool has noted there."""
+        for name, value in data["execution"].items():
+            setattr(self._site.execution, name, value)
+
+    async def _children_again(self, tool: DelegatingTool, recorded: list[Data]) -> None:
+        """Drive the members' runs to where they came, by what is on record of them."""
+        run = self._run
+        alone = self._site.alone and self._site.execution.child_run_id is not None
+        alone = alone and not isinstance(tool, HookedTool)
+        known = {child.run_id: child for child in run.children}
+        children = []
+        for one in recorded:
+            child = known.get(one["run_id"])
+            spec = tool.team.specs.get(one["member"])
+            if child is None and spec is not None:
+                messages = messages_from(one)
+                value = run.input.value if one["value"] is None else one["value"]
+                input = RunInput(value=value, messages=messages)
+                child = tool.team.child(run, spec, input, one["run_id"], alone=alone)
+            if child is not None and child.output.status is RunStatus.running:
+                run.paused.pop(child.run_id, None)
+                self._steps.cut(child.run_id)
+                children.append(child)
+        async with asyncio.TaskGroup() as group:
+            for child in children:
+                group.create_task(_child_again(tool, child))
+
+
+async def _child_again(tool: DelegatingTool, child: Run) -> None:
+    try:
+        await tool.team.drive_again(child)
+    except BaseException as error:
+        leaves = list(leaf_errors(error))
+        if all(isinstance(leaf, KernError) for leaf in leaves):
+            return  # what that means for its team is on record
+        if not all(isinstance(leaf, CutShort) for leaf in leaves):
+            raise
+        _was_cut_short(child)
+
+
+def _was_cut_short(run: Run) -> None:
+    """The run, and those below it that had not ended, were cancelled at this point."""
+    for child in run.children:
+        if child.output.status is RunStatus.running:
+            _was_cut_short(child)
+    end_output(run.output, asyncio.CancelledError())
+    run.out.event(terminal_event(run, None))

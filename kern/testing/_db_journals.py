@@ -1,0 +1,108 @@
+"""The conformance suite of databases that keep the steps of runs."""
+
+# the name of a test says what it is for
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from kern.db.base import Db
+from kern.db.journals import ClaimedRun, JournalDb, StepRow
+from kern.errors import RunLostError
+from kern.testing._db_rows import raises, run_row, state_commit
+
+HOUR = 3600.0
+
+
+def step(key: str, data: bytes = b'{"at": 1.5, "text": "\\u0000 \xc3\xa9"}') -> StepRow:
+    """A step as it is stored; its JSON comes back byte for byte."""
+    return StepRow(key=key, kind="tool", data=data)
+
+
+async def claimed(db: Db, owner: str, seconds: float = HOUR, run_id: str = "r") -> ClaimedRun:
+    """The claim of a run that is there to be had."""
+    assert isinstance(db, JournalDb)
+    found = await db.claim_run(run_id, owner, seconds)
+    assert found is not None, f"{owner} does not get {run_id}"
+    return found
+
+
+class JournalConformance:
+    """What every `JournalDb` does. Takes the fixture `db`, as `DbConformance` does."""
+
+    async def test_a_run_is_claimed_by_one_owner(self, db: Db) -> None:
+        first = await claimed(db, "a")
+        assert (first.claim.attempt, first.claim.before, list(first.steps)) == (1, None, [])
+        assert isinstance(db, JournalDb)
+        assert await db.claim_run("r", "b", HOUR) is None
+        other = await claimed(db, "b", run_id="r2")
+        assert other.claim.run_id == "r2"
+
+    async def test_steps_come_back_as_they_were_appended_in_their_order(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        first = await claimed(db, "a")
+        steps = [step(key) for key in ("z", "a", "m")]
+        assert await db.append_steps(first.claim, HOUR, steps[:2])
+        assert await db.append_steps(first.claim, HOUR, steps[2:])
+        await db.release_claim(first.claim)
+        again = await claimed(db, "b")
+        assert list(again.steps) == steps
+        assert (again.claim.attempt, again.claim.before) == (2, "a")
+
+    async def test_a_claim_that_has_run_out_is_anybodys(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        first = await claimed(db, "a", 0.0)
+        second = await claimed(db, "b")
+        assert second.claim.attempt == 2
+        assert not await db.append_steps(first.claim, HOUR, [step("late")])
+        await db.release_claim(first.claim)
+        assert await db.claim_run("r", "c", HOUR) is None, "who has lost a claim cannot give it away"
+        await db.release_claim(second.claim)
+        assert list((await claimed(db, "c")).steps) == []
+
+    async def test_appending_renews_a_claim_that_nobody_else_has_taken(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        first = await claimed(db, "a", 0.0)
+        assert await db.append_steps(first.claim, HOUR, [])
+        assert await db.claim_run("r", "b", HOUR) is None
+
+    async def test_of_many_who_want_a_run_one_gets_it(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        found = await asyncio.gather(*(db.claim_run("r", f"owner {n}", HOUR) for n in range(10)))
+        assert len([one for one in found if one is not None]) == 1
+
+    async def test_the_commit_of_the_end_takes_steps_and_claim_along(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        first, other = await claimed(db, "a"), await claimed(db, "a", run_id="r2")
+        for claim in (first.claim, other.claim):
+            assert await db.append_steps(claim, HOUR, [step("one")])
+        commit = replace(state_commit(b'{"n":1}', runs=[run_row("r")]), claim=first.claim)
+        await db.commit(commit)
+        again = await claimed(db, "b")
+        assert (again.claim.attempt, list(again.steps)) == (1, [])
+        await db.release_claim(other.claim)
+        assert len((await claimed(db, "b", run_id="r2")).steps) == 1
+
+    async def test_a_commit_of_the_end_that_is_repeated_is_no_lost_run(self, db: Db) -> None:
+        first = await claimed(db, "a")
+        commit = replace(state_commit(b'{"n":1}', runs=[run_row("r")]), claim=first.claim)
+        assert not (await db.commit(commit)).repeated
+        assert (await db.commit(commit)).repeated
+
+    async def test_who_has_lost_a_run_cannot_commit_its_end(self, db: Db) -> None:
+        first = await claimed(db, "a", 0.0)
+        await claimed(db, "b")
+        commit = replace(state_commit(b'{"n":1}', runs=[run_row("r")]), claim=first.claim)
+        with raises(RunLostError):
+            await db.commit(commit)
+        assert await db.load_run("r") is None
+        assert await db.load_session("s") is None
+
+    async def test_runs_that_nobody_has_are_listed_if_they_have_steps(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        for name, seconds, steps in (("held", HOUR, 1), ("dead", 0.0, 1), ("empty", 0.0, 0), ("old", 0.0, 2)):
+            claim = (await claimed(db, "a", seconds, name)).claim
+            await db.append_steps(claim, seconds, [step(f"{n}") for n in range(steps)])
+        assert await db.unfinished_runs() == ["dead", "old"]
+        assert await db.unfinished_runs(limit=1) == ["dead"]

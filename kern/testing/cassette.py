@@ -1,0 +1,244 @@
+"""Runs that are recorded to a file, and replayed from it without a network.
+
+    with cassette("desk.json", "record"):
+        await team.arun("Plan a trip")
+
+    with cassette("desk.json"):  # strict: no model is asked, no tool is called, no hook
+        await team.arun("Plan a trip")
+
+The file is JSON to be read, compared and kept with the tests: each request with what is new in it, each
+answer, each outcome of a tool, each commit to the session state, in the order in which they were done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from kern._json import json_bytes
+from kern._secrets import Masker
+from kern.db.base import Db
+from kern.db.in_memory import InMemoryDb
+from kern.db.journals import RunClaim
+from kern.durable.journal import Entry, Playback, RunAsked
+from kern.errors import KernError, ReplayMismatch, UsageError
+from kern.runtime.journaled import Installed
+
+Mode = Literal["replay", "record", "auto"]
+
+FORMAT = 1
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class RecordedRun:
+    """One run in a cassette, or one part of a run that was paused.
+
+    Args:
+        run_id: Its id, which a replay gives it again.
+        runner: The agent or team.
+        input: What it was asked.
+        continued: It went on after a pause.
+        steps: What was done, in order; see `kern.runtime.steps`.
+    """
+
+    run_id: str
+    runner: str
+    input: Any
+    continued: bool
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Cassette:
+    """A file of recorded runs, as a journal.
+
+    Args:
+        path: The file.
+        runs: What is on it.
+        playback: What is done with that; None to record.
+    """
+
+    def __init__(self, path: Path, runs: Sequence[RecordedRun], playback: Playback | None) -> None:
+        self.path: Path = path
+        self.runs: list[RecordedRun] = list(runs)
+        self.db: Db | None = None if playback is None else InMemoryDb()
+        """Where sessions are in a replay, which leaves the database of the agents and teams alone."""
+        self._playback = playback
+        self._left = list(runs)
+        self._open: dict[tuple[str, bool], RecordedRun] = {}
+
+    @classmethod
+    def read(cls, path: Path, playback: Playback) -> Cassette:
+        """The cassette that is stored in a file.
+
+        Raises:
+            UsageError: There is no such file, or it is none of this version.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if data["kern_cassette"] != FORMAT:
+                raise ValueError(f"its format is {data['kern_cassette']}")
+            return cls(path, [RecordedRun(**run) for run in data["runs"]], playback)
+        except FileNotFoundError:
+            raise UsageError(f"{path} does not exist; record it with cassette(path, 'record')") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path} is no cassette of this version of Kern: {error}") from error
+
+    def write(self) -> None:
+        """Store what was recorded; keys of the environment are not written."""
+        secrets = [value for name, value in os.environ.items() if _SECRET.search(name)]
+        runs = [
+            {
+                "run_id": run.run_id,
+                "runner": run.runner,
+                "input": run.input,
+                "continued": run.continued,
+                "steps": run.steps,
+            }
+            for run in self.runs
+        ]
+        data = _masked({"kern_cassette": FORMAT, "runs": runs}, Masker(secrets))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(f"{self.path.suffix}.tmp")
+        temporary.write_bytes(json_bytes(data, indent=2) + b"\n")
+        temporary.replace(self.path)
+
+    def check_exhausted(self) -> None:
+        """See that every recorded run was replayed.
+
+        Raises:
+            ReplayMismatch: One was not.
+        """
+        if self._playback is Playback.strict and self._left:
+            left = ", ".join(f"{run.runner} ({run.input!r})" for run in self._left)
+            raise ReplayMismatch(f"{self.path}: recorded and not replayed: {left}")
+
+    # As a journal.
+
+    def run_id(self, asked: RunAsked) -> str:
+        """The id of the recorded run that the run is a replay of.
+
+        Raises:
+            ReplayMismatch: There is none.
+        """
+        if self._playback is None:
+            return asked.run_id
+        for run in self._left:
+            same = run.run_id == asked.run_id if asked.continued else run.runner == asked.runner_id
+            if same and run.continued == asked.continued:
+                self._left.remove(run)
+                self._open[run.run_id, run.continued] = run
+                if not asked.continued and run.input != asked.input and self._playback is Playback.strict:
+                    raise ReplayMismatch(
+                        f"{self.path}: {run.runner} is asked {asked.input!r}; recorded is {run.input!r}"
+                    )
+                return run.run_id
+        left = ", ".join(run.runner for run in self._left) or "nothing"
+        raise ReplayMismatch(f"{self.path}: no run of {asked.runner_id!r} is on record; what is left: {left}")
+
+    async def open(self, asked: RunAsked) -> CassetteJournal:
+        """The journal of one run."""
+        if self._playback is None:
+            run = RecordedRun(asked.run_id, asked.runner_id, asked.input, asked.continued)
+            self.runs.append(run)
+            return CassetteJournal((), Playback.fork, run.steps)
+        run = self._open[asked.run_id, asked.continued]
+        entries = [_entry(step) for step in run.steps]
+        return CassetteJournal(entries, self._playback, [])
+
+
+class CassetteJournal:
+    """The journal of one run that is recorded or replayed.
+
+    Args:
+        entries: What is on record.
+        playback: What is done with it.
+        steps: Where new steps go.
+    """
+
+    detailed = True
+    claim: RunClaim | None = None
+
+    def __init__(self, entries: Sequence[Entry], playback: Playback, steps: list[dict[str, Any]]) -> None:
+        self.entries: Sequence[Entry] = entries
+        self.playback: Playback = playback
+        self._steps = steps
+
+    async def append(self, entries: Sequence[Entry]) -> None:
+        """Note the entries."""
+        self._steps += [{"key": e.key, "kind": e.kind, **json.loads(e.data)} for e in entries]
+
+    async def hold(self) -> None:
+        """Nobody else has the run."""
+
+    def when_lost(self, tell: Callable[[KernError], None]) -> None:
+        """Nobody else gets the run."""
+
+    async def end(self) -> None:
+        """The end is no step."""
+
+    async def close(self) -> None:
+        """The file is written by the block round the runs."""
+
+
+@contextmanager
+def cassette(path: str | os.PathLike[str], mode: Mode = "replay") -> Iterator[Cassette]:
+    """Record the top-level runs of this process inside the block, or replay them.
+
+    Runs that a tool starts are a part of that tool's call. A recorded run, and a replayed one, has its
+    session to itself. Tools and hooks are not called in a replay, and no model is asked: a request that is
+    another one than the recorded one ends the run with a `ReplayMismatch` that shows the difference. Sessions
+    are in the memory of the replay meanwhile, whatever `db` the agents and teams have.
+
+    Args:
+        path: The file.
+        mode: "replay"; "record", which replaces the file; or "auto": record if there is no such file.
+
+    Raises:
+        UsageError: There is no such file, or a cassette is in use already.
+        ReplayMismatch: At the end: not all that is on record was replayed.
+    """
+    file = Path(path)
+    if mode not in ("replay", "record", "auto"):
+        raise UsageError(f"mode is 'replay', 'record' or 'auto', not {mode!r}")
+    records = mode == "record" or (mode == "auto" and not file.exists())
+    tape = Cassette(file, [], None) if records else Cassette.read(file, Playback.strict)
+    with in_use(tape):
+        yield tape
+        if not records:
+            tape.check_exhausted()
+    if records:
+        tape.write()
+
+
+@contextmanager
+def in_use(tape: Cassette) -> Iterator[None]:
+    """Inside the block, all top-level runs of this process use the cassette."""
+    if Installed.journal is not None:
+        raise UsageError("a cassette is in use already: cassettes do not nest")
+    Installed.journal = tape
+    try:
+        yield
+    finally:
+        Installed.journal = None
+
+
+def _entry(step: Mapping[str, Any]) -> Entry:
+    data = {name: value for name, value in step.items() if name not in ("key", "kind")}
+    return Entry(step["key"], step["kind"], json_bytes(data))
+
+
+def _masked(value: Any, masker: Masker) -> Any:
+    if isinstance(value, str):
+        return masker(value)
+    if isinstance(value, dict):
+        return {name: _masked(item, masker) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_masked(item, masker) for item in value]
+    return value

@@ -1,0 +1,45 @@
+"""A pytest plugin: the fixture `cassette` replays the runs of a test, or records them.
+
+    # conftest.py
+    pytest_plugins = ["kern.testing.pytest_plugin"]
+
+    # test_desk.py
+    async def test_the_desk_plans_a_trip(cassette):
+        output = await team.arun("Plan a trip")
+
+The file is `cassettes/<module>/<test>.json` beside the test. `pytest --kern-record=once` records what has no
+file yet, `--kern-record=all` records everything anew; without it nothing leaves the process.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kern.testing.cassette import Cassette, Mode
+from kern.testing.cassette import cassette as using
+
+_MODES: dict[str, Mode] = {"none": "replay", "once": "auto", "all": "record"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--kern-record`."""
+    parser.getgroup("kern").addoption(
+        "--kern-record",
+        choices=list(_MODES),
+        default="none",
+        help="record the runs of tests with the fixture `cassette`: none, once (where there is no file), all",
+    )
+
+
+@pytest.fixture
+def cassette(request: pytest.FixtureRequest) -> Iterator[Cassette]:
+    """The cassette of the test: its top-level runs are replayed from it, or recorded to it."""
+    name = re.sub(r"[^\w.-]+", "_", request.node.name).strip("_")
+    path = Path(request.node.path)
+    mode = _MODES[request.config.getoption("--kern-record")]
+    with using(path.parent / "cassettes" / path.stem / f"{name}.json", mode) as tape:
+        yield tape

@@ -1,0 +1,145 @@
+"""A durable run whose process is killed, or stands still, at any moment; another one goes on with it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.durable.desk import Ledger
+from tests.durable.nursery import Nursery, nursery, phase, read, tally, wrong
+
+KINDS = ("model", "tool", "commit", "end", "any")
+OFTEN = {"model": 12, "tool": 10, "commit": 16, "end": 1}
+"""How often a run is at what."""
+
+
+def sqlite_steps(path: str) -> str:
+    """The steps on record, a line for each."""
+    if not Path(path).exists():
+        return ""
+    raw = sqlite3.connect(path)
+    try:
+        rows = raw.execute("SELECT kind, data FROM kern_sessions_steps ORDER BY seq").fetchall()
+    except sqlite3.OperationalError:  # it was killed before there were tables
+        rows = []
+    finally:
+        raw.close()
+    return "\n".join(f"{kind} {data}" for kind, data in rows)
+
+
+def deadly(dice: random.Random, kind: str) -> dict[str, Any]:
+    """When to die."""
+    at = dice.choice(list(OFTEN)) if kind == "any" else kind
+    longest = {"model": 0.004, "tool": 0.004, "commit": 0.001, "end": 0.002}[at]
+    return {"at": at, "number": dice.randint(1, OFTEN[at]), "delay": dice.random() * longest}
+
+
+def survive(folder: Path, kills: int, nurse: Nursery, seed: int) -> tuple[list[str], list[str]]:
+    """Kill runs, and go on with each; what was wrong, and what they were at."""
+    dice, found, phases = random.Random(seed), [], []
+    number = 0
+    while len(phases) < kills:
+        place = folder / f"run{number}"
+        place.mkdir()
+        db = str(place / "kern.db")
+        order = {"folder": str(place), "db": db, "session": "s", "run": f"R{number}", "result": "first.json"}
+        death = deadly(dice, KINDS[number % len(KINDS)])
+        number += 1
+        if nurse.ask({**order, "death": death})["status"] != -signal.SIGKILL:
+            continue  # it was done before
+        ledger = Ledger(place / "ledger")
+        at, before, on_record = phase(ledger), len(ledger.lines()), sqlite_steps(db)
+        assert nurse.ask({**order, "result": "second.json"})["status"] == 0
+        result = read(place / "second.json")
+        texts = wrong(ledger, result, on_record, before)
+        found += [f"run {number - 1}, killed in {at}: {text}" for text in texts]
+        phases.append(at)
+    return found, phases
+
+
+@pytest.mark.timeout(120)  # of work that takes a few seconds on an idle machine
+def test_a_run_whose_process_is_killed_goes_on_in_another_one(tmp_path: Path) -> None:
+    with nursery() as nurse:
+        found, phases = survive(tmp_path, 10, nurse, time.time_ns())
+    print(tally(phases))
+    assert found == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_a_hundred_kills_in_every_kind_of_step_leave_nothing_wrong(tmp_path: Path) -> None:
+    with nursery() as nurse:
+        found, phases = survive(tmp_path, 100, nurse, time.time_ns())
+    print(f"\n100 kills on SQLite fell into: {tally(phases)}")
+    assert found == []
+    counts = Counter(phases)
+    assert all(counts[kind] >= 5 for kind in ("model", "tool", "commit", "end")), counts
+
+
+def essence(result: dict[str, Any]) -> Any:
+    """What a run has come to, from its process or as it is stored."""
+    output = result.get("output", {})
+    return [output.get("content"), *(result.get(name) for name in ("state", "rows", "calls"))]
+
+
+def thaw(folder: Path, rounds: int, nurse: Nursery, seed: int) -> tuple[list[str], int]:
+    """Freeze processes past their claim, have another one go on, thaw them; what was wrong."""
+    dice, found, frozen, number = random.Random(seed), [], 0, 0
+    while frozen < rounds:
+        place = folder / f"run{number}"
+        place.mkdir()
+        db = str(place / "kern.db")
+        order = {"folder": str(place), "db": db, "session": "s", "run": f"R{number}", "claim_seconds": 0.4}
+        order["pace"] = 0.02
+        number += 1
+        pid = nurse.ask({**order, "result": "first.json", "detached": True})["pid"]
+        ledger = Ledger(place / "ledger")
+        while not ledger.path.exists():
+            time.sleep(0.005)
+        time.sleep(dice.random() * 0.15)
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.5)
+        if (place / "first.json").exists():
+            os.kill(pid, signal.SIGCONT)
+            continue  # it was done before
+        before, on_record = len(ledger.lines()), sqlite_steps(db)
+        assert nurse.ask({**order, "result": "second.json"})["status"] == 0
+        os.kill(pid, signal.SIGCONT)
+        until = time.monotonic() + 15
+        while not (place / "first.json").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert nurse.ask({**order, "result": "third.json"})["status"] == 0  # what is stored after all that
+        texts = wrong(ledger, read(place / "third.json"), on_record, before)
+        texts = [text for text in texts if not text.startswith("again")]  # the frozen one ends what it was in
+        if essence(read(place / "second.json")) != essence(read(place / "third.json")):
+            texts.append("the frozen process has written")
+        first = read(place / "first.json")
+        if "error" not in first and essence(first) != essence(read(place / "third.json")):
+            texts.append(f"the frozen process came to another end: {first}")
+        found += [f"run {number - 1}: {text}" for text in texts]
+        frozen += 1
+    return found, frozen
+
+
+@pytest.mark.timeout(120)  # of work that takes a few seconds on an idle machine
+def test_a_process_that_stood_still_and_goes_on_cannot_write(tmp_path: Path) -> None:
+    with nursery() as nurse:
+        found, _ = thaw(tmp_path, 2, nurse, time.time_ns())
+    assert found == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_twenty_processes_that_stood_still_leave_nothing_wrong(tmp_path: Path) -> None:
+    with nursery() as nurse:
+        found, frozen = thaw(tmp_path, 20, nurse, time.time_ns())
+    print(f"\n{frozen} frozen processes thawed")
+    assert found == []
