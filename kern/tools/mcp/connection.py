@@ -194,8 +194,8 @@ class Connection:
             raise
         if not done:
             await self._give_up(request)
-            text = f"{what}, at the MCP server {self._server.name}, took longer than its timeout of "
-            f"{seconds:g} s"
+            server = self._server.name
+            text = f"{what}, at the MCP server {server}, took longer than its timeout of {seconds:g} s"
             raise ToolTimeoutError(text, tool=what)
         if request.cancelled():
             raise asyncio.CancelledError
