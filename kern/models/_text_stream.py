@@ -85,7 +85,12 @@ class TextStream:
         if self._joiner is not None:
             text = self._joiner.feed(text)
         if text:
-            self._put(text)
+            if self._lead:
+                text, self._lead = self._lead + text, ""
+            self._pieces.append(text)
+            if self._show is not None:
+                self.shown = True
+                self._show(text)
 
     def part(self) -> None:
         """What comes next is another paragraph: another message, or part, of the provider's."""

@@ -214,7 +214,8 @@ class Definition:
             raise UsageError(f"debug_level must be 1 or 2, not {self.debug_level!r}")
         for name in self.merge or ():
             policy_path(name)
-        initial_state(self.session_state)
+        if self.session_state is not None:
+            initial_state(self.session_state)
         if self.tools or self.tool_hooks:
             self._compiled = checked(self.tools or (), self.tool_hooks, self._tool_names())
         if self.pre_hooks or self.post_hooks:
@@ -346,12 +347,16 @@ def _load(definition: Definition) -> None:
         UsageError: A model is of no known provider.
     """
     load_pydantic()
-    if not isinstance(definition.model, Model):
+    if definition.model is None or isinstance(definition.model, str):
         load(definition.model)
     others = (definition.session_summary_model, definition.parser_model, definition.output_model)
-    for model in (*others, *(definition.fallback_models or ())):
-        if isinstance(model, str):
-            load(model)
+    if others != _NO_OTHERS or definition.fallback_models:
+        for model in (*others, *(definition.fallback_models or ())):
+            if isinstance(model, str):
+                load(model)
+
+
+_NO_OTHERS = (None, None, None)
 
 
 @lru_cache(maxsize=128)

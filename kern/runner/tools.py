@@ -52,21 +52,29 @@ def checked(
     Raises:
         UsageError: Two different tools have one name, or something is not a tool or not a hook.
     """
+    if not hooks and _all_plain(tools, taken):
+        return None
     if by_provider := server_tools(tools):
         taken = {**taken, **{tool.name: f"the provider ({tool!r})" for tool in by_provider}}
         tools = [tool for tool in tools if not isinstance(tool, ServerTool)]
     if hooks:
         check_hooks("tool_hooks", hooks, AROUND)
-    else:
-        names = {_name_of(tool) for tool in tools if _is_plain(tool)}
-        if len(names) == len(tools):
-            check_names(names, taken)
-            return None
+    elif by_provider and _all_plain(tools, taken):
+        return None
     known = without_sources(tools)
     functions = collect(known)
     check_names(functions, taken)
     ready = [_sound(function).evaluated for function in functions.values()]
     return compiled(known, hooks, None) if all(ready) else None
+
+
+def _all_plain(tools: Sequence[Tool], taken: Mapping[str, str]) -> bool:
+    """The tools are plain functions of different names, none of which is taken."""
+    names = {_name_of(tool) for tool in tools if _is_plain(tool)}
+    if len(names) < len(tools):
+        return False
+    check_names(names, taken)
+    return True
 
 
 def check_names(names: Container[str], taken: Mapping[str, str]) -> None:

@@ -48,6 +48,16 @@ _FIELDS = frozenset(
 """What a message may hold that is read, or is known to be no answer."""
 
 
+_CHUNK_FIELDS = frozenset(
+    {
+        *("id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"),
+        *("obfuscation", "provider", "nonce", "timings"),
+    }
+)
+_CHOICE_FIELDS = frozenset({"index", "delta", "finish_reason", "logprobs"})
+"""What a chunk, and its choice, may have in which nothing is looked for beside a piece of text."""
+
+
 class ChatReader(AnswerReader):
     """Reads one answer of the Chat Completions API."""
 
@@ -75,12 +85,28 @@ class ChatReader(AnswerReader):
         self._whole_read = False
         self._fields: set[str] = set()
         self._words: tuple[str, str | None, int | None] | None = None
+        self._usual: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+        """The fields of a chunk, and of its choice, that can hold nothing beside a piece of text."""
 
     def _read_event(self, name: bytes, data: bytes) -> None:
         if data == b"[DONE]":
             self.done = True
             return
         chunk = self._parse(data)
+        usual, choices = self._usual, chunk.get("choices")
+        if usual is not None and type(choices) is list and len(choices) == 1:
+            # A piece of text in a chunk like the one before: nothing else has to be looked for.
+            choice = choices[0]
+            if type(choice) is dict and (*chunk,) == usual[0] and (*choice,) == usual[1] and not name:
+                delta, goes_on = choice["delta"], choice["finish_reason"] is None and not choice.get("index")
+                text = delta.get("content") if type(delta) is dict and len(delta) == 1 else None
+                fault = chunk.get("usage") is not None or chunk.get("object") == "error"
+                if goes_on and not fault and type(text) is str and text:
+                    self._content.add(text)
+                    return
+        self._read_chunk(name, chunk)
+
+    def _read_chunk(self, name: bytes, chunk: dict[str, Any]) -> None:
         error = chunk.get("error")
         if (error and tells(error)) or name == b"error" or chunk.get("object") == "error":
             raise StreamFault(*explain(chunk))
@@ -100,6 +126,11 @@ class ChatReader(AnswerReader):
             self._cost(usage.get("usage", usage) if isinstance(usage, dict) else usage)
         if not choices:
             self._read_aside(chunk)
+        elif self._usual is None:
+            fields = (*chunk,), (*choices[0],)
+            known = _CHUNK_FIELDS.issuperset(fields[0]) and _CHOICE_FIELDS.issuperset(fields[1])
+            if known and choices[0].keys() >= {"delta", "finish_reason"}:
+                self._usual = fields
 
     def _read_aside(self, chunk: dict[str, Any]) -> None:
         """A chunk without choices: what the answer has cost, or a server's words about its failure."""
