@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 
 from kern.errors import StoreError
 
@@ -31,19 +30,38 @@ class Moved(Exception):
     """The file at the path, or its log, is not the one that the connection has open."""
 
 
-@contextmanager
-def store_errors(path: Path) -> Iterator[None]:
-    """Turn what the database raises inside the block into `StoreError`s that name `path`."""
-    try:
-        yield
-    except sqlite3.Error as error:
+class store_errors:
+    """Turn what the database raises inside the block into `StoreError`s that name `path`.
+
+    A class, since every run comes here ten times: a generator costs several times as much.
+    """
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and (told := _told(self._path, error)) is not None:
+            raise told from error
+
+
+def _told(path: Path, error: BaseException) -> StoreError | None:
+    """The error for what the database or the file system has raised; None for what somebody else has."""
+    if isinstance(error, sqlite3.Error):
         # The low byte is the kind; what an extended code adds above it makes no difference here.
         kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise Busy(f"{path}: {error}") from error
+            return Busy(f"{path}: {error}")
         hint = _HINTS.get(kind)
-        raise StoreError(f"{path}: {hint} ({error})" if hint else f"{path}: {error}") from error
-    except OSError as error:
-        raise StoreError(f"{path}: {error}") from error
-    except (UnicodeError, OverflowError) as error:
-        raise StoreError(f"{path}: a value cannot be stored: {error}") from error
+        return StoreError(f"{path}: {hint} ({error})" if hint else f"{path}: {error}")
+    if isinstance(error, OSError):
+        return StoreError(f"{path}: {error}")
+    if isinstance(error, UnicodeError | OverflowError):
+        return StoreError(f"{path}: a value cannot be stored: {error}")
+    return None

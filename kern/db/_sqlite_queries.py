@@ -187,10 +187,12 @@ class Queries:
                 if commit.claim is not None:
                     self.journals.run_ended(raw, commit.claim)
                 media = [(row.session_id, *item) for run in runs for item in run.media.items()]
-                raw.executemany(self._sql["put_media"], media)
-                mark = None if runs else commit.id
-                changes = [(*change_values(change), mark) for change in write.changes]
-                raw.executemany(self._sql["insert_change"], changes)
+                if media:
+                    raw.executemany(self._sql["put_media"], media)
+                if write.changes:
+                    mark = None if runs else commit.id
+                    changes = [(*change_values(change), mark) for change in write.changes]
+                    raw.executemany(self._sql["insert_change"], changes)
         return Committed(row)
 
     def load_runs(

@@ -7,9 +7,9 @@ the names of all others begin with its name. A migration that was released is ne
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 
 from kern.db._sqlite_errors import store_errors
 from kern.errors import StoreError
@@ -179,24 +179,40 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )
 
 
-@contextmanager
-def transaction(raw: sqlite3.Connection, path: Path) -> Iterator[None]:
+class transaction:
     """Commit the block, or undo it if it raises.
 
     Always IMMEDIATE: a transaction that begins by reading and writes later fails at once if another process
     has written in between, whatever the timeout.
     """
-    with store_errors(path):
-        raw.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        with store_errors(path):
-            raw.execute("COMMIT")
-    except BaseException:
-        if raw.in_transaction:  # a full disk has ended it already
+
+    __slots__ = ("_path", "_raw")
+
+    def __init__(self, raw: sqlite3.Connection, path: Path) -> None:
+        self._raw = raw
+        self._path = path
+
+    def __enter__(self) -> None:
+        with store_errors(self._path):
+            self._raw.execute("BEGIN IMMEDIATE")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._undo()
+            return
+        try:
+            with store_errors(self._path):
+                self._raw.execute("COMMIT")
+        except BaseException:
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
+        if self._raw.in_transaction:  # a full disk has ended it already
             with suppress(sqlite3.Error):
-                raw.execute("ROLLBACK")
-        raise
+                self._raw.execute("ROLLBACK")
 
 
 def migrate(raw: sqlite3.Connection, path: Path, table: str) -> None:
