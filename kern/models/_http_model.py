@@ -94,7 +94,7 @@ class HttpModel(Model):
         """Answer one request; see `Model.respond`."""
         base_url = self._resolve_base_url()
         headers, secrets = self._headers(base_url, request)
-        if any(has_media(message) for message in request.messages):
+        if any(not message.is_text and has_media(message) for message in request.messages):
             body = await asyncio.to_thread(self._encode, request, base_url)
         else:
             body = self._encode(request, base_url)
@@ -215,10 +215,21 @@ class HttpModel(Model):
         return Masked(next(filter(None, keys), ""))
 
 
-@lru_cache(maxsize=64)
 def endpoint(base_url: httpx.URL, path: str) -> httpx.URL:
-    """The address `path` below a base URL."""
-    return base_url.copy_with(path=base_url.path.rstrip("/") + path)
+    """The address `path` below a base URL: the same object each time."""
+    # By identity, since httpx parses a URL anew to compare it with another.
+    known = _endpoints.get((id(base_url), path))
+    if known is not None and known[0] is base_url:
+        return known[1]
+    made = base_url.copy_with(path=base_url.path.rstrip("/") + path)
+    if len(_endpoints) >= _MOST_ENDPOINTS:
+        _endpoints.clear()
+    _endpoints[id(base_url), path] = base_url, made
+    return made
+
+
+_endpoints: dict[tuple[int, str], tuple[httpx.URL, httpx.URL]] = {}
+_MOST_ENDPOINTS = 64
 
 
 def is_host_of(domain: str, host: str) -> bool:
