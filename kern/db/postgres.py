@@ -199,7 +199,7 @@ class PostgresDb(Db):
     ) -> list[RunRow]:
         """Runs of any session that the application started, the newest first."""
         name = "list_runs" if status in (None, "COMPLETED") else "list_runs_by_status"
-        chosen: list[str | None] = []
+        chosen: Sequence[str | None] = ()
         if session_id is not None:
             name, chosen = "list_runs_of_session", [session_id, user_id]
         elif user_id is not None:
