@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
-from contextlib import closing, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import from_json
 
 from kern import Agent, RunContext, Team, UsageError, tool
-from kern.db.sqlite import SqliteDb
 from kern.messages import ToolCall
 from kern.run import RunOutput
 from kern.run.output import output_from_dict
 from kern.testing import ScriptedModel, tool_call
+from tests.databases import opened
 
 SCHEMA = {"type": "object", "title": "T", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 WORDS = ["NaN", "Infinity", "-Infinity", "1e999"]
@@ -85,7 +84,7 @@ async def test_no_number_that_a_person_puts_in_ends_the_run_with_an_error_of_pyt
 
 
 @pytest.mark.parametrize("word", WORDS)
-async def test_a_tool_s_arguments_are_refused_and_told_as_null(word: str, tmp_path: Path) -> None:
+async def test_a_tool_s_arguments_are_refused_and_told_as_null(word: str, place: str) -> None:
     called: list[float] = []
 
     def divide(by: float = 1.0) -> str:
@@ -93,14 +92,13 @@ async def test_a_tool_s_arguments_are_refused_and_told_as_null(word: str, tmp_pa
         return "divided"
 
     model = ScriptedModel([ToolCall("c", "divide", f'{{"by": {word}}}'), "done"])
-    output = await heard(Agent(model=model, tools=[divide], db=SqliteDb(tmp_path / "a.db"), session_id="s"))
+    output = await heard(Agent(model=model, tools=[divide], db=opened(place), session_id="s"))
     assert called == []
     assert output.tools[0].tool_call_error
     assert "/by" in (output.tools[0].result or "")
     assert output.tools[0].to_dict()["tool_args"] == {"by": None}
-    with closing(sqlite3.connect(tmp_path / "a.db")) as file:
-        rows = file.execute("SELECT json_valid(data) FROM kern_sessions_runs").fetchall()
-    assert rows == [(1,)]
+    (row,) = await opened(place).load_runs("s")
+    from_json(row.data, allow_inf_nan=False)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from kern._sync.offload import off_loop
+from kern.db._postgres_errors import TryAgainError
 from kern.db._postgres_pool import Link, Pool, Row
 from kern.db._rows import session_of
 from kern.db.base import Commit, Committed, RunRow, SessionRow, StateWrite, applied, check_commit
@@ -69,8 +70,8 @@ class Committer:
         """Keep the others out until it is done."""
         await link.fetch(self._sql["lock_session"], commit.session_id)
         done = await self._look_and_write(commit, link)
-        if done is None:  # made anew after it was deleted, in this instant
-            raise StoreError(f"session {commit.session_id!r} is written without end by others")
+        if done is None:  # a session that was not there to be locked, and came in this instant
+            raise TryAgainError(f"session {commit.session_id!r} is written by others without end")
         return done
 
     async def _look_and_write(self, commit: Commit, link: Link | None = None) -> Committed | None:
@@ -110,9 +111,11 @@ class Committer:
         try:
             rows = await self._ask(name, link, *values)
         except StoreError as error:
-            if getattr(error.__cause__, "sqlstate", None) == _NOT_NULL and link is None:
+            if getattr(error.__cause__, "sqlstate", None) != _NOT_NULL:
+                raise
+            if link is None:
                 return None
-            raise
+            raise TryAgainError(str(error)) from error
         if not rows:
             return None
         position, described, summary = rows[0]

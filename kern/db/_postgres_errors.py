@@ -59,6 +59,12 @@ class MayPassError(StoreError):
     """The connection that it came from can be used again."""
 
 
+class TryAgainError(MayPassError):
+    """The transaction has to begin anew."""
+
+    reusable = True
+
+
 def asyncpg() -> Any:
     """The driver.
 

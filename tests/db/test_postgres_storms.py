@@ -18,6 +18,7 @@ import asyncpg
 import pytest
 
 from kern import Agent, RunContext, RunStatus
+from kern.db import _postgres_commit
 from kern.db.base import Commit, SessionRow, StateWrite
 from kern.db.postgres import PostgresDb
 from kern.models.base import ModelRequest
@@ -195,3 +196,17 @@ def padded(
         return StateWrite(state, 1 if row is None else row.revision + 1)
 
     return Commit(session_id="s", user_id=None, resolve=resolve, known=known, now=1.0)
+
+
+async def test_sessions_that_come_and_go_while_their_turn_is_waited_for_take_every_commit(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_postgres_commit, "_MOST_TRIES", 0)
+    db = PostgresDb(postgres.url, session_table=new_tables())
+    for _ in range(10):
+        await asyncio.gather(*(db.commit(counting_commit()) for _ in range(6)))
+        row = await db.load_session("s")
+        assert row is not None
+        assert row.state == b'{"count":6}'
+        await db.delete_session("s")
+    await db.aclose()

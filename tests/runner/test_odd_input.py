@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from kern.models.base import ModelResponse
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.testing import ModelServer, ScriptedModel, no_leaks, tool_call
 from kern.usage import Usage
+from tests.databases import opened
 from tests.played import agent_with
 
 HALF = "half \ud83d of a pair"
@@ -125,9 +125,7 @@ def test_a_tool_named_like_one_that_a_parameter_brings_is_refused(name: str) -> 
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("protocol", [OpenAIResponses, OpenAIChat])
-async def test_half_a_surrogate_pair_is_mended_on_its_way(
-    tmp_path: Path, protocol: Any, streamed: bool
-) -> None:
+async def test_half_a_surrogate_pair_is_mended_on_its_way(place: str, protocol: Any, streamed: bool) -> None:
     """File names and terminals bring such text; the run goes on with it, and its end is stored."""
 
     def list_files() -> str:
@@ -139,7 +137,7 @@ async def test_half_a_surrogate_pair_is_mended_on_its_way(
     calls = ModelServer([tool_call("list_files"), tool_call("read_file"), "Done."])
     async with no_leaks(), calls as server:
         model = protocol("gpt-5.2", base_url=server.base_url, api_key="sk-any")
-        agent = Agent(name=HALF, model=model, tools=[list_files, read_file], db=SqliteDb(tmp_path / "a.db"))
+        agent = Agent(name=HALF, model=model, tools=[list_files, read_file], db=opened(place))
         events = []
         if streamed:
             stream = agent.arun(HALF, stream=True, stream_events=True, yield_run_output=True)
@@ -156,8 +154,8 @@ async def test_half_a_surrogate_pair_is_mended_on_its_way(
     assert MENDED in "".join(event.to_json() for event in events) or not streamed
 
 
-async def test_half_a_surrogate_pair_of_a_model_s_own_is_stored_mended(tmp_path: Path) -> None:
-    agent = Agent(model=ScriptedModel([HALF]), db=SqliteDb(tmp_path / "a.db"))
+async def test_half_a_surrogate_pair_of_a_model_s_own_is_stored_mended(place: str) -> None:
+    agent = Agent(model=ScriptedModel([HALF]), db=opened(place))
     output = await agent.arun("Hello")
     stored = await agent.aget_run_output(output.run_id)
     assert stored is not None
