@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from kern.models.servers import SERVERS
+from kern.models.servers import SERVERS, ChatServer
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 SERVERS_BEGIN = "<!-- servers: written by tests/models/feature_table.py -->"
@@ -54,6 +54,12 @@ DECODED = "test_recorded_traffic.py::test_what_a_provider_has_sent_is_decoded_as
 GOES_BACK = "test_recorded_replies.py::test_an_answer_goes_back_as_the_recorded_next_request_has_it"
 
 
+ONLY_NEXT = (
+    "test_recorded_replies.py"
+    "::test_an_answer_of_which_only_the_next_request_is_recorded_goes_back_as_it_has_it"
+)
+
+
 def decoded(name: str) -> Cell:
     """A recorded answer is read as its body says."""
     return Cell(DECODED, f"recorded:{name}")
@@ -84,6 +90,106 @@ def by_anthropic(name: str) -> Cell:
     return Cell(test, f"recorded:anthropic/{name}")
 
 
+_SERVERS = "test_servers.py::"
+_RECORDED: dict[str, Row] = {
+    "openai": {
+        "text": decoded("openai-chat/citations"),
+        "stream": decoded("openai-chat/stream-parallel-calls"),
+        "parallel tools": decoded("openai-chat/stream-parallel-calls"),
+        "caching": decoded("openai-chat/cache-write"),
+        "usage": decoded("openai-chat/cache-write"),
+    },
+    "azure": {
+        "stream": decoded("azure/stream-filter-results"),
+        "errors": decoded("azure/prompt-filtered"),
+    },
+    "ollama": {
+        "stream": decoded("ollama/reasoning-call-stream"),
+        "tools": decoded("ollama/reasoning-call-stream"),
+    },
+    "llamacpp": {
+        "stream": decoded("llamacpp/unicode-across-chunks"),
+        "errors": decoded("llamacpp/error-500"),
+    },
+    "openrouter": {
+        "text": decoded("openrouter/annotations"),
+        "tools": decoded("openrouter/signed-reasoning-1"),
+        "reasoning carried on": goes_back("openrouter/signed-reasoning-1"),
+        "usage": decoded("openrouter/annotations"),
+        "cost": decoded("openrouter/annotations"),
+        "errors": decoded("openrouter/error-429-raw"),
+    },
+    "groq": {
+        "stream": decoded("groq/web-search-stream"),
+        "tools": decoded("groq/null-arguments"),
+        "usage": decoded("groq/web-search-stream"),
+        "errors": decoded("groq/tool-use-failed"),
+    },
+    "mistral": {
+        "text": decoded("mistral/thinking"),
+        "stream": decoded("mistral/thinking-stream"),
+        "reasoning carried on": Cell(ONLY_NEXT, "recorded:mistral/thinking-replayed"),
+        "caching": decoded("mistral/cached-tokens"),
+        "usage": decoded("mistral/cached-tokens"),
+        "errors": decoded("mistral/error-model"),
+    },
+    "deepseek": {
+        "tools": decoded("deepseek/reasoning-tool-1"),
+        "reasoning carried on": goes_back("deepseek/reasoning-tool-1"),
+        "usage": decoded("deepseek/reasoning-tool-1"),
+    },
+    "xai": {
+        "stream": decoded("xai/call-stream"),
+        "tools": decoded("xai/call-stream"),
+        "caching": decoded("xai/call-stream"),
+        "usage": decoded("xai/call-stream"),
+        "errors": decoded("xai/error-auth-400"),
+    },
+    "perplexity": {
+        "text": decoded("perplexity/citations"),
+        "usage": decoded("perplexity/citations"),
+        "cost": decoded("perplexity/citations"),
+    },
+    "cerebras": {
+        "stream": decoded("cerebras/two-calls-one-index"),
+        "parallel tools": decoded("cerebras/two-calls-one-index"),
+    },
+    "moonshot": {
+        "caching": decoded("moonshot/cached-tokens"),
+        "usage": decoded("moonshot/cached-tokens"),
+    },
+    "zai": {
+        "text": decoded("zai/preserved-thinking-2"),
+        "reasoning carried on": Cell(ONLY_NEXT, "recorded:zai/preserved-thinking-2"),
+    },
+    "google-chat": {
+        "tools": decoded("gemini-compat/calls-without-id"),
+        "usage": decoded("gemini-compat/calls-without-id"),
+    },
+}
+"""What recorded exchanges show of the chat servers; the rest is shown by transcripts from their pages."""
+
+
+def chat_row(facts: ChatServer) -> Row:
+    """The row of a chat server: what is recorded of it, and what tests/models/test_servers.py shows of it."""
+    played = f"{_SERVERS}test_a_run_calls_tools_in_parallel_and_answers"
+    structured = f"{_SERVERS}test_a_structured_answer_is_had_as_the_server_does_it_best"
+    reasoning = f"{_SERVERS}test_reasoning_goes_back_to_its_server_in_the_form_that_it_takes"
+    tests = {
+        "text": structured,
+        **(dict.fromkeys(("stream", "tools", "parallel tools"), played) if facts.tools else {}),
+        "structured": structured,
+        **({} if facts.reasoning is None else {"reasoning carried on": reasoning}),
+        "usage": f"{_SERVERS}test_usage_counts_all_that_was_generated",
+        "errors": f"{_SERVERS}test_an_error_names_the_server_that_was_asked_and_holds_what_it_said",
+    }
+    listed = "../test_prices.py::test_the_list_knows_what_the_models_of_providers_cost"
+    if facts.name in ("openai", "azure"):
+        tests["cost"] = listed
+    row = {feature: Cell(test, facts.docs) for feature, test in tests.items()}
+    return row | _RECORDED.get(facts.name, {})
+
+
 ROWS: dict[str, Row] = {
     "OpenAI, Responses": {
         "text": Cell("test_openai_responses.py::test_without_stream_one_json_answer_is_read", _RESPONSES),
@@ -95,6 +201,10 @@ ROWS: dict[str, Row] = {
         "images": Cell("test_openai_responses.py::test_media_are_sent_as_urls_bytes_and_ids", _RESPONSES),
         "files": Cell("test_openai_responses.py::test_media_are_sent_as_urls_bytes_and_ids", _RESPONSES),
         "usage": decoded("openai-responses/reasoning-tool-session-1"),
+        "cost": Cell(
+            "../test_prices.py::test_the_list_knows_what_the_models_of_providers_cost",
+            "https://openai.com/api/pricing",
+        ),
         "errors": decoded("openai-responses/error-event"),
     },
     "Google, Gemini": {
@@ -142,6 +252,10 @@ ROWS: dict[str, Row] = {
         "usage": by_anthropic("cache-read"),
         "errors": by_anthropic("error-400"),
     },
+    **{
+        "OpenAI, Chat" if facts.name == "openai" else facts.title: chat_row(facts)
+        for facts in SERVERS.values()
+    },
 }
 
 
@@ -157,7 +271,8 @@ def table() -> str:
 def _mark(cell: Cell) -> str:
     file, _, name = cell.test.partition("::")
     source = cell.source.removeprefix("recorded:")
-    return f'[✓](../tests/models/{file} "{name}: {source}")'
+    path = f"tests/models/{file}".replace("models/../", "")
+    return f'[✓](../{path} "{name}: {source}")'
 
 
 def servers() -> str:
