@@ -463,6 +463,25 @@ async def test_what_is_no_answer_ends_in_an_error(server: ReplayServer, body: An
         await answered(server, body)
 
 
+async def test_halves_of_characters_are_joined_in_texts_and_replaced_elsewhere(server: ReplayServer) -> None:
+    first, second = json.dumps("\U0001f6d2")[1:7], json.dumps("\U0001f6d2")[7:13]
+    chunks = [
+        chunk(text(f"Cart {first}", thought=True)),
+        chunk(text(f"{second}.", thought=True), text(f"A{first}")),
+        chunk(text(f"{second}B"), call("add", {"x": f"!{first}!"}, thoughtSignature="c2ln"), finish="STOP"),
+    ]
+    chunks[2]["candidates"][0]["groundingMetadata"] = {"webSearchQueries": [first]}
+    body = "".join(f"data: {json.dumps(each)}\n\n" for each in chunks).replace("\\\\ud", "\\ud")
+    server.replies = [Reply([body.encode()])]
+    model = Gemini("gemini-3-pro", base_url=server.url, api_key="any", max_retries=0)
+    sink = Sink()
+    answer = await model.respond(ModelRequest([Message("user", "Hi")], stream=True), sink)
+    assert (answer.message.content, answer.message.reasoning_content) == ("A\U0001f6d2B", "Cart \U0001f6d2.")
+    assert (sink.text(), sink.text("reasoning")) == ("A\U0001f6d2B", "Cart \U0001f6d2.")
+    assert json.loads(answer.message.tool_calls[0].arguments) == {"x": "!\ufffd!"}
+    assert json.loads(answer.message.provider_calls[0].arguments) == {"queries": ["\ufffd"]}
+
+
 ODD: list[dict[str, Any]] = [
     call("a", "text"),
     call("a", [1]),

@@ -13,6 +13,7 @@ from kern.models._codes import explain, tells
 from kern.models._ends import Ends
 from kern.models._failures import StreamFault
 from kern.models._reading import AnswerReader, count, items_of, logger, merged, text_of
+from kern.models._text_stream import mended_json
 from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
 from kern.models.google._ends import blocked_prompt, check_end, graver
 from kern.models.google._grounding import Grounding
@@ -74,6 +75,9 @@ class GeminiReader(AnswerReader):
     def _read_candidate(self, candidate: dict[str, Any]) -> None:
         content = candidate.get("content")
         parts = items_of(content.get("parts")) if isinstance(content, dict) else []
+        if self._halved:  # of texts the next event may bring the other half
+            parts = [part if isinstance(part.get("text"), str) else mended_json(part) for part in parts]
+            candidate = mended_json({**candidate, "content": None})
         for part in parts:
             self._answer.add(part)
         self._went_on = self._went_on or (bool(parts) and bool(self._word))

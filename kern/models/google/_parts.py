@@ -90,10 +90,6 @@ class AnswerParts:
         for part in self.parts:
             if isinstance(part, TextPart | ReasoningPart):
                 part.text = mended(part.text)
-            elif isinstance(part, ToolCall | ProviderCall):
-                part.arguments = mended(part.arguments)
-            if isinstance(part, ProviderCall):
-                part.result = mended_json(part.result)
             part.provider_data = mended_json(part.provider_data)
 
     @property
