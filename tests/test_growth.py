@@ -219,7 +219,9 @@ def chat_events(deltas: list[str]) -> list[bytes]:
 def read(events: list[bytes]) -> None:
     from kern.models.openai.chat import OpenAIChat
 
-    reader = ChatReader("m", None, streamed=True, ends=OpenAIChat(id="m", api_key="k")._ends)
+    reader = ChatReader(
+        Origin("openai", "m"), None, streamed=True, ends=OpenAIChat(id="m", api_key="k")._ends
+    )
     for event in events:
         reader.feed(event)
     reader.finish()
@@ -297,7 +299,7 @@ def history_that_is_trimmed(n: int) -> Callable[[], Any]:
 def a_request_encoded(n: int) -> Callable[[], Any]:
     request = ModelRequest(messages=tuple(conversation(n)))
     return lambda: (
-        _chat_encode.encode(request, "m", server=SERVERS["openai"]),
+        _chat_encode.encode(request, Origin("openai", "m"), server=SERVERS["openai"]),
         _responses_encode.encode(request, Origin("openai", "m")),
         anthropic_encode(request, Options()),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Self, SupportsIndex, TypeVar, cast
@@ -62,14 +63,14 @@ def put(parts: list[Part], wanted: Callable[[Part], bool], new: Sequence[Part]) 
 
     Where there were none, they stand where a message that is made of its views has them.
     """
-    left = list(new)
+    left = deque(new)
     kept: list[Part] = []
     last = -1
     for part in parts:
         if not wanted(part):
             kept.append(part)
         elif left:
-            kept.append(left.pop(0))
+            kept.append(left.popleft())
             last = len(kept)
     if left:
         if last < 0:

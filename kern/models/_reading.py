@@ -10,13 +10,10 @@ from typing import Any
 from pydantic_core import from_json
 
 from kern._log import named
-from kern.messages import Message, ToolCall
-from kern.models._ends import finish_reason_of
 from kern.models._failures import StreamFault
 from kern.models._sse import EventStream
 from kern.models._text_stream import TextStream, mended
 from kern.models.base import DeltaSink, ModelResponse, commentary_of
-from kern.usage import Usage
 
 _MOST = 2**53  # more is no count, and no JSON parser of a browser holds it
 
@@ -115,27 +112,6 @@ class AnswerReader(ABC):
     def _whole_text(self, text: str) -> str:
         """Text that was put together of pieces, without halves of characters."""
         return mended(text) if self._halved else text
-
-
-def answer(
-    content: str,
-    reasoning: str,
-    calls: list[ToolCall],
-    usage: Usage,
-    finish_reason: str | None,
-    commentary: str = "",
-) -> ModelResponse:
-    """A model's answer of these parts; an empty text is None beside tool calls, else empty."""
-    message = Message(
-        "assistant",
-        content or (None if calls else ""),
-        reasoning_content=reasoning or None,
-        commentary=commentary or None,
-        tool_calls=calls,
-        usage=usage,
-    )
-    finish = finish_reason_of(finish_reason, calls=bool(calls))
-    return ModelResponse(message, usage, finish, finish_reason)
 
 
 def _parse_halves(data: bytes, error: ValueError) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from kern.messages import Message
+from kern.messages import Message, ToolCall
 
 _LONGEST = 40
 """Longer ids are refused by some servers; an id that a server gave itself is kept, however long it is."""
@@ -33,9 +33,18 @@ class CallIds:
 
     def ensure_unique_ids(self, message: Message) -> None:
         """Give the calls of a new answer their ids."""
-        for index, call in enumerate(message.tool_calls):
-            if (call_id := self.take(call.id)) != call.id:
-                message.tool_calls[index] = replace(call, id=call_id)
+        calls = message.tool_calls
+        named = self._named(calls)
+        if any(new is not call for new, call in zip(named, calls, strict=True)):
+            message.tool_calls = named
+
+    def _named(self, calls: Sequence[ToolCall]) -> list[ToolCall]:
+        """The calls under ids of their own; one that has one is itself."""
+        named = []
+        for call in calls:
+            call_id = self.take(call.id)
+            named.append(call if call_id == call.id else replace(call, id=call_id))
+        return named
 
     def apply(self, messages: Iterable[Message]) -> list[Message]:
         """Messages in which each call has an id of its own, and each result that of its call.
@@ -45,14 +54,14 @@ class CallIds:
         applied = []
         open_calls: dict[str, deque[str]] = {}
         for message in messages:
-            if message.tool_calls:
-                named = replace(message, tool_calls=list(message.tool_calls))
-                self.ensure_unique_ids(named)
+            calls = [] if message.is_text else message.tool_calls
+            if calls:
+                named = self._named(calls)
                 open_calls = {}
-                for call, new in zip(message.tool_calls, named.tool_calls, strict=True):
+                for call, new in zip(calls, named, strict=True):
                     open_calls.setdefault(call.id, deque()).append(new.id)
-                if named.tool_calls != message.tool_calls:
-                    message = named
+                if any(new is not call for new, call in zip(named, calls, strict=True)):
+                    message = replace(message, tool_calls=named)
             elif message.role == "tool" and (waiting := open_calls.get(message.tool_call_id or "")):
                 call_id = waiting.popleft()
                 if call_id != message.tool_call_id:

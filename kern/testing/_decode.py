@@ -161,7 +161,7 @@ class _ItemReader:
         self._names[call.id] = call.name
         if self._reasoning is not None or not (self._messages and self._messages[-1].role == "assistant"):
             self._append(Message("assistant"))
-        self._messages[-1].tool_calls.append(call)
+        self._messages[-1].parts.append(call)
 
     def _append(self, message: Message) -> None:
         if message.role == "assistant":
@@ -183,7 +183,7 @@ def _chat_message(item: Any, path: str, names: dict[str, str]) -> Message:
         where = f"{path}.tool_calls[{index}]"
         function = _required(call, "function", where)
         name, arguments = (_text(function, key, f"{where}.function") for key in ("name", "arguments"))
-        message.tool_calls.append(ToolCall(_text(call, "id", where), name, arguments))
+        message.parts.append(ToolCall(_text(call, "id", where), name, arguments))
         check_length(call["id"], _LONGEST_CHAT_CALL_ID, f"{where}.id")
         names[call["id"]] = function["name"]
     if role == "tool":

@@ -85,7 +85,7 @@ def _answer(content: dict[str, Any], at: int) -> Message:
     for index, part in enumerate(content["parts"]):
         if call := part.get("functionCall"):
             made = call.get("id") or f"call_{at}_{index}"
-            message.tool_calls.append(ToolCall(made, call["name"], to_json(call.get("args") or {}).decode()))
+            message.parts.append(ToolCall(made, call["name"], to_json(call.get("args") or {}).decode()))
         elif part.get("thought"):
             message.reasoning_content = (message.reasoning_content or "") + part.get("text", "")
         elif "text" in part:

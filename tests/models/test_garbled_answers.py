@@ -117,7 +117,7 @@ def sse(*events: Any) -> bytes:
 
 
 def chat(*, streamed: bool) -> AnswerReader:
-    return ChatReader("m", Sink(), streamed=streamed, ends=Ends())
+    return ChatReader(Maker("openai", "m"), Sink(), streamed=streamed, ends=Ends())
 
 
 def responses(*, streamed: bool) -> AnswerReader:

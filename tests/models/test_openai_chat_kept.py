@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kern.messages import Image, Message
+from kern.messages import Citation, Image, Message, TextPart
 from kern.models.base import ModelRequest, ModelResponse
 from kern.models.openai import OpenAIChat
 from tests.models.replay import ReplayServer, Reply, Sink, sse
@@ -116,3 +116,60 @@ async def test_odd_values_do_no_harm(
     answer = await (streamed(server, sink, message) if stream else whole(server, sink, message))
     assert answer.message.content == "Done"
     again(answer)
+
+
+async def test_pieces_of_arguments_are_told_as_they_come(server: ReplayServer) -> None:
+    told: list[tuple[str, str, str]] = []
+
+    class Told(Sink):
+        def tool_arguments(self, call_id: str, name: str, delta: str) -> None:
+            told.append((call_id, name, delta))
+
+    pieces = [{"index": 0, "id": "c1", "function": {"name": "find", "arguments": ""}}]
+    pieces += [{"index": 0, "function": {"arguments": text}} for text in ('{"a', '": 1}')]
+    answer = await streamed(server, Told(), *({"tool_calls": [piece]} for piece in pieces))
+    assert told == [("c1", "find", '{"a'), ("c1", "find", '": 1}')]
+    assert answer.message.tool_calls[0].arguments == '{"a": 1}'
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_pages_that_are_cited_are_citations_of_the_text(server: ReplayServer, stream: bool) -> None:
+    cited: list[Citation] = []
+
+    class Cited(Sink):
+        def citation(self, citation: Citation) -> None:
+            cited.append(citation)
+
+    page = {"url": "https://x.test", "title": "X", "start_index": 0, "end_index": 4}
+    message = {"content": "Ruby it is.", "annotations": [{"type": "url_citation", "url_citation": page}, 3]}
+    answer = await (streamed(server, Cited(), message) if stream else whole(server, Cited(), message))
+    (text,) = answer.message.parts
+    assert isinstance(text, TextPart)
+    assert text.citations == [Citation(url="https://x.test", title="X", start=0, end=4)]
+    assert cited == (text.citations if stream else [])
+
+
+async def test_pages_named_beside_the_answer_are_its_citations(server: ReplayServer, sink: Sink) -> None:
+    choice = {"index": 0, "message": {"content": "Ruby."}, "finish_reason": "stop"}
+    for named in (
+        {"citations": ["https://x.test", 3]},
+        {"search_results": [{"url": "https://x.test", "title": None}], "citations": ["https://y.test"]},
+    ):
+        body = json.dumps({"choices": [choice], **named}).encode()
+        server.replies = [Reply([body], content_type="application/json")]
+        model = OpenAIChat("m", base_url=server.url)
+        answer = await model.respond(ModelRequest([Message("user", "?")]), sink)
+        (text,) = answer.message.parts
+        assert isinstance(text, TextPart)
+        assert text.citations == [Citation(url="https://x.test")]
+
+
+async def test_the_answer_says_who_gave_it_and_under_which_id(server: ReplayServer, sink: Sink) -> None:
+    choice = {"index": 0, "message": {"content": "Ruby."}, "finish_reason": "eos"}
+    body = {"id": "c-1", "model": "m-2026", "choices": [choice]}
+    server.replies = [Reply([json.dumps(body).encode()], content_type="application/json")]
+    model = OpenAIChat("m", base_url=server.url)
+    answer = await model.respond(ModelRequest([Message("user", "?")]), sink)
+    assert (answer.response_id, answer.model) == ("c-1", "m-2026")
+    assert (answer.finish_reason, answer.provider_finish_reason) == ("stop", "eos")
+    assert {part.origin for part in answer.message.parts} == {("openai", "m")}

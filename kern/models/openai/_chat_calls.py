@@ -9,10 +9,9 @@ from uuid import uuid4
 from pydantic_core import from_json
 
 from kern._json import json_bytes
-from kern.messages import ToolCall
+from kern.messages import Origin, ToolCall
 from kern.models._reading import text_of
 from kern.models._text_stream import mended
-from kern.models.openai._chat_encode import PROVIDER
 from kern.models.openai._responses_output import arguments_text
 
 _LONGEST_INDEX = 9  # digits
@@ -78,11 +77,13 @@ class Calls:
     each delta, or give two calls one id. What is one call follows from all of these together.
 
     Args:
-        model: The id of the model that was asked.
+        origin: The model that was asked.
+        tell: Who is told of pieces of arguments: the call's id, its name, the piece.
     """
 
-    def __init__(self, model: str) -> None:
-        self._model = model
+    def __init__(self, origin: Origin, tell: Callable[[str, str, str], None] | None = None) -> None:
+        self._origin = origin
+        self._tell = tell
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
@@ -123,6 +124,8 @@ class Calls:
                 call.extra = extra
             if arguments and not call.has_said(arguments):
                 call.pieces.append(arguments)
+                if self._tell is not None and not call.whole:
+                    self._tell(call.id, call.name, mended(arguments))
 
     def add_whole(self, entries: list[dict[str, Any]]) -> None:
         """Take the calls of an answer that is not streamed: every entry is one.
@@ -172,7 +175,8 @@ class Calls:
                 call.id or f"call_{uuid4().hex}",
                 call.name,
                 arguments_text(mend("".join(call.pieces))),
-                {PROVIDER: {"model": self._model, "extra_content": call.extra}} if call.extra else None,
+                {"extra_content": call.extra} if call.extra else None,
+                origin=self._origin,
             )
             for call in self._calls
             if not call.is_nothing(answered)

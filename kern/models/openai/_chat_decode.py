@@ -6,18 +6,16 @@ Ollama, vLLM, llama.cpp, LM Studio, DeepSeek, Mistral, OpenRouter and others tak
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from kern._json import json_bytes
 from kern.errors import ModelBehaviorError
+from kern.messages import Citation, Message, Origin, Part, ReasoningPart, TextPart, ToolCall
 from kern.models._codes import explain, tells
-from kern.models._ends import Ends, is_refusal, says_calls
+from kern.models._ends import Ends, finish_reason_of, is_refusal, says_calls
 from kern.models._failures import StreamFault
 from kern.models._reading import (
     AnswerReader,
-    answer,
-    count,
     is_plain,
     items_of,
     logger,
@@ -26,16 +24,14 @@ from kern.models._reading import (
     text_of,
 )
 from kern.models._text_stream import TextStream, mended_json
-from kern.models.base import DeltaSink, ModelResponse
+from kern.models.base import DeltaSink, ModelResponse, citation_of, tool_arguments_of
 from kern.models.openai._chat_calls import Calls
-from kern.models.openai._chat_encode import PROVIDER, REASONING_NAMES
+from kern.models.openai._chat_encode import REASONING_NAMES
+from kern.models.openai._chat_usage import usage_of
 from kern.models.openai._kept import Kept
 from kern.models.servers import OTHER, ChatServer
-from kern.usage import Usage
 
 _THINKING = ("thinking", "reasoning")
-_CACHED = ("cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens")
-"""Where Moonshot, Mistral and DeepSeek count what they had in their cache, in `usage` itself."""
 _LONGEST_KIND = 80
 _SURELY_REPEATED = 20  # characters; a shorter last piece may well be what was said before, once more
 _FIELDS = frozenset(
@@ -63,17 +59,20 @@ class ChatReader(AnswerReader):
 
     def __init__(
         self,
-        model: str,
+        origin: Origin,
         sink: DeltaSink | None,
         *,
         streamed: bool,
         ends: Ends,
         server: ChatServer = OTHER,
     ) -> None:
-        super().__init__(model, sink, streamed=streamed)
+        super().__init__(origin.model, sink, streamed=streamed)
+        self._origin = origin
+        self._cite = citation_of(sink)
+        self._head: dict[str, Any] | None = None
         self._server = server
         self._ends = ends
-        self._calls = Calls(model)
+        self._calls = Calls(origin, tool_arguments_of(sink if streamed else None))
         self._unknown: set[str] = set()
         self._reasoning_name: str | None = None
         self._refused = False
@@ -81,6 +80,7 @@ class ChatReader(AnswerReader):
         self._finish_reason: Any = None
         self._native_reason: Any = None
         self._usage: Any = None
+        self._sources: dict[str, Any] | None = None
         self._message_read = False
         self._whole_read = False
         self._fields: set[str] = set()
@@ -107,6 +107,8 @@ class ChatReader(AnswerReader):
         self._read_chunk(name, chunk)
 
     def _read_chunk(self, name: bytes, chunk: dict[str, Any]) -> None:
+        if self._head is None:
+            self._head = chunk
         error = chunk.get("error")
         if (error and tells(error)) or name == b"error" or chunk.get("object") == "error":
             raise StreamFault(*explain(chunk))
@@ -124,6 +126,7 @@ class ChatReader(AnswerReader):
                 self._read_choice(choice, _said(choice), whole=whole)
         if usage := chunk.get("usage") or chunk.get("x_groq"):
             self._cost(usage.get("usage", usage) if isinstance(usage, dict) else usage)
+            self._sources = chunk
         if not choices:
             self._read_aside(chunk)
         elif self._usual is None:
@@ -148,6 +151,7 @@ class ChatReader(AnswerReader):
             detail = f": {text}" if text else ""
             raise StreamFault(f"the answer is no chat completion: it has no choices{detail}", code, status)
         self._usage = answer.get("usage")
+        self._head = self._sources = answer
         self._read_choice(choices[0], _said(choices[0]), whole=True)
         self.done = True
 
@@ -282,7 +286,7 @@ class ChatReader(AnswerReader):
 
     def _respond(self) -> ModelResponse:
         content, reasoning = self._content.whole(), self._reasoning.whole()
-        usage = _usage(self._usage, self._server)
+        usage = usage_of(self._usage, self._server)
         if self._words is not None and not self._finish_reason and not (content and self._ends.good("")):
             raise StreamFault(*self._words)
         self._ends.check(self._finish_reason, self._native_reason, content, usage)
@@ -299,16 +303,36 @@ class ChatReader(AnswerReader):
         elif self._unknown:
             logger.warning("parts of an answer that Kern does not act on: %s", ", ".join(self._unknown))
         refused = self._refused or is_refusal(self._finish_reason)
-        response = answer(content, reasoning, calls, usage, "refusal" if refused else self._finish_reason)
+        word = text_of(self._finish_reason) or None
+        finish = "refusal" if refused else finish_reason_of(word, calls=bool(calls))
+        message = Message("assistant", parts=self._parts(content, reasoning, calls), usage=usage)
+        head = self._head or {}
+        answered_by, response_id = text_of(head.get("model")) or None, text_of(head.get("id")) or None
+        return ModelResponse(message, usage, finish, word, response_id, answered_by)
+
+    def _parts(self, content: str, reasoning: str, calls: list[ToolCall]) -> list[Part]:
+        """The answer in the order in which models make it; the protocol itself has none."""
         kept = self._kept.record
         if reasoning and self._reasoning_name:
             kept["reasoning"] = self._reasoning_name
+        if self._sources is not None:
+            self._kept.read_sources(self._sources)
+        citations = self._kept.citations
         if self._halved:
             kept = mended_json(kept)
-        if kept:
-            response.message.provider_data = {PROVIDER: {"model": self._model, **kept}}
-        response.message.images = self._kept.images
-        return response
+            citations = [Citation.from_dict(mended_json(cited.to_dict())) for cited in citations]
+        parts: list[Part] = []
+        if reasoning or kept:
+            parts.append(ReasoningPart(reasoning, provider_data=kept or None, origin=self._origin))
+        if content or not calls:
+            parts.append(TextPart(content, citations=citations, origin=self._origin))
+            if self._cite is not None:
+                for cited in citations:
+                    self._cite(cited)
+        for image in self._kept.images:
+            image.origin = self._origin
+            parts.append(image)
+        return [*parts, *calls]
 
     def _check_not_lost(self) -> None:
         """An empty answer is one only if nothing was there that could not be read."""
@@ -347,37 +371,3 @@ def _entries(calls: Any) -> list[dict[str, Any]]:
 def _is_function(call: dict[str, Any]) -> bool:
     """Whether a call, or a delta of one, is that of a function, and not of a tool that takes text, say."""
     return "function" in call or (call.get("type") in ("function", "", None) and "custom" not in call)
-
-
-def _usage(usage: Any, server: ChatServer) -> Usage:
-    spent, said = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
-    total = count(usage, "total_tokens")
-    details = usage if isinstance(usage, dict) else {}
-    reasoned = count(details.get("completion_tokens_details"), "reasoning_tokens")
-    if server.reasoning_apart and total > spent + said:
-        reasoned = reasoned or total - spent - said
-        said = total - spent
-    sent = details.get("prompt_tokens_details")
-    return Usage(
-        input_tokens=spent,
-        output_tokens=said,
-        total_tokens=max(total, spent + said),
-        cache_read_tokens=_first_count((sent, "cached_tokens"), *((usage, name) for name in _CACHED)),
-        cache_write_tokens=count(sent, "cache_write_tokens"),
-        reasoning_tokens=reasoned or count(usage, "reasoning_tokens"),
-        requests=1,
-        cost=None if server.cost is None else _cost(usage, server.cost),
-    )
-
-
-def _cost(usage: Any, path: str) -> float | None:
-    """What the server says that the answer has cost."""
-    for name in path.split("."):
-        usage = usage.get(name) if isinstance(usage, dict) else None
-    if isinstance(usage, bool) or not isinstance(usage, int | float) or not 0 <= usage < math.inf:
-        return None
-    return float(usage)
-
-
-def _first_count(*places: tuple[Any, str]) -> int:
-    return next(filter(None, (count(details, name) for details, name in places)), 0)

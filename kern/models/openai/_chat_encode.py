@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kern.errors import UsageError
-from kern.messages import Audio, File, Image, Media, Message, ToolCall
+from kern.messages import Audio, File, Image, Media, Message, Origin, ReasoningPart, TextPart, ToolCall
 from kern.models._history import call_id, call_name, record_of, shown_media, sound_arguments
 from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
 from kern.models.openai._media import (
@@ -47,20 +47,20 @@ _NO_REASONING = " "
 
 
 def encode(
-    request: ModelRequest, model: str, *, server: ChatServer, wants_reasoning: bool = False
+    request: ModelRequest, origin: Origin, *, server: ChatServer, wants_reasoning: bool = False
 ) -> dict[str, Any]:
     """The parts of the body that the request decides.
 
     Args:
         request: The request.
-        model: The model that is asked.
+        origin: The model that is asked.
         server: What is known of the server.
         wants_reasoning: The server has refused assistants' messages without `reasoning_content`.
     """
-    messages = list(_messages(request, model, server))
+    messages = list(_messages(request, origin, server))
     if wants_reasoning:
         _add_reasoning(messages, request)
-    body: dict[str, Any] = {"model": model, "messages": messages}
+    body: dict[str, Any] = {"model": origin.model, "messages": messages}
     if request.tools:
         body["tools"] = [_tool(tool, server) for tool in request.tools]
         if (choice := _tool_choice(request.tool_choice, server)) is not None:
@@ -72,25 +72,35 @@ def encode(
     return body
 
 
-def _messages(request: ModelRequest, model: str, server: ChatServer) -> Iterator[dict[str, Any]]:
+def _messages(request: ModelRequest, origin: Origin, server: ChatServer) -> Iterator[dict[str, Any]]:
     called = _turns_with_calls(request.messages)
     attached: dict[str, list[dict[str, Any]]] = {}
     for index, message in enumerate(request.messages):
         if attached and message.role != "tool":
             yield from _attachments(attached)
         parts, mentions = shown_media(message, _part)
-        text = "\n".join([*([message.content] if message.content else []), *mentions])
+        text = "\n".join(filter(None, (_spoken(message), *mentions)))
         if message.role == "tool":
             yield {"role": "tool", "tool_call_id": _call_id(message.tool_call_id, server), "content": text}
         elif message.role == "assistant":
-            spoken = "\n\n".join(filter(None, (message.commentary, text)))
-            yield _assistant(message, spoken, model, server, called=called[index])
+            yield _assistant(message, text, origin, server, called=called[index])
         else:
             yield _said(message, text, parts, server)
             continue
         if parts:
             attached.setdefault(message.role, []).extend(parts)
     yield from _attachments(attached)
+
+
+def _spoken(message: Message) -> str:
+    """All texts of a message in order, for the one field that the protocol has for them."""
+    text, commentary = "", False
+    for part in message.parts:
+        if isinstance(part, TextPart) and part.text:
+            apart = part.paragraph or part.commentary is not commentary
+            text += f"\n\n{part.text}" if text and apart else part.text
+            commentary = part.commentary
+    return text
 
 
 def _turns_with_calls(messages: Sequence[Message]) -> list[bool]:
@@ -136,13 +146,15 @@ def _attachments(attached: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str
 
 
 def _assistant(
-    message: Message, text: str, model: str, server: ChatServer, *, called: bool
+    message: Message, text: str, origin: Origin, server: ChatServer, *, called: bool
 ) -> dict[str, Any]:
     # Text is never null: llama-cpp-python fails on null beside tool calls.
     said: dict[str, Any] = {"role": "assistant", "content": text}
-    if message.tool_calls:
-        said["tool_calls"] = [_call(call, model, server) for call in message.tool_calls]
-    record = record_of(message.provider_data, PROVIDER, model)
+    if calls := message.tool_calls:
+        said["tool_calls"] = [_call(call, origin, server) for call in calls]
+    if message.is_text and message.provider_data is None:
+        return said
+    record = _kept(message, origin)
     if record is None:
         return said
     for name, kind in REPLAYED.items() if server.extras else ():
@@ -151,9 +163,17 @@ def _assistant(
     # Servers with thinking models (DeepSeek, Kimi) want their reasoning back, under the name that they gave
     # it, if the turn has calls: in all later requests, too, or they refuse them
     # (https://api-docs.deepseek.com/guides/thinking_mode). Reasoning of other turns they would pass over.
-    if (called or server.reasoning_kept == "all") and message.reasoning_content:
-        _add_own_reasoning(said, message.reasoning_content, record.get("reasoning"), server)
+    if (called or server.reasoning_kept == "all") and (reasoning := message.reasoning_content):
+        _add_own_reasoning(said, reasoning, record.get("reasoning"), server)
     return said
+
+
+def _kept(message: Message, origin: Origin) -> Mapping[str, Any] | None:
+    """What this very model wants to see again of its message; in rows of 0.1 the message itself holds it."""
+    for part in message.parts:
+        if isinstance(part, ReasoningPart) and part.origin == origin and part.provider_data is not None:
+            return part.provider_data
+    return record_of(message.provider_data, PROVIDER, origin.model)
 
 
 def _add_own_reasoning(said: dict[str, Any], reasoning: str, told: Any, server: ChatServer) -> None:
@@ -180,10 +200,11 @@ def _call_id(given: str | None, server: ChatServer) -> str:
     return hashlib.sha256((given or "").encode(errors="replace")).hexdigest()[: server.call_id]
 
 
-def _call(call: ToolCall, model: str, server: ChatServer) -> dict[str, Any]:
+def _call(call: ToolCall, origin: Origin, server: ChatServer) -> dict[str, Any]:
     function = {"name": call_name(call.name), "arguments": sound_arguments(call)}
     data: dict[str, Any] = {"id": _call_id(call.id, server), "type": "function", "function": function}
-    record = record_of(call.provider_data, PROVIDER, model)
+    own = call.origin == origin
+    record = call.provider_data if own else record_of(call.provider_data, PROVIDER, origin.model)
     if server.extras and record is not None and isinstance(extra := record.get("extra_content"), Mapping):
         data["extra_content"] = extra
     return data

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from kern.messages import Image
+from kern.messages import Citation, Image
+from kern.models.openai._citations import citation
 
 _PIECES = {"reasoning.text": "text", "reasoning.summary": "summary"}
 """The kinds of reasoning that come in pieces, and the name of the piece."""
@@ -24,6 +25,7 @@ class Kept:
         self._details: list[tuple[dict[str, Any], dict[str, list[str]]]] = []
         """Each with the pieces of its text, by the name of the text."""
         self._extra: dict[str, Any] = {}
+        self.citations: list[Citation] = []
 
     @property
     def record(self) -> dict[str, Any]:
@@ -44,8 +46,24 @@ class Kept:
                 self._read_detail(dict(detail))
         if isinstance(extra := said.get("extra_content"), dict):
             self._extra.update(extra)
+        for annotation in _objects(said.get("annotations")):
+            self._read_annotation(annotation)
         for part in _objects(said.get("images")):
             self._read_image(part)
+
+    def read_sources(self, answer: dict[str, Any]) -> None:
+        """Take the pages that an answer names beside its text, as Perplexity's do, if its text cites none."""
+        sources = answer.get("search_results") or answer.get("citations")
+        if self.citations or not isinstance(sources, list):
+            return
+        named = [source if isinstance(source, dict) else {"url": source} for source in sources]
+        self.citations += filter(None, (citation(source, 0) for source in named))
+
+    def _read_annotation(self, annotation: dict[str, Any]) -> None:
+        cited = annotation.get(str(annotation.get("type")))
+        made = citation(cited if isinstance(cited, dict) else annotation, 0)
+        if made is not None and made not in self.citations:
+            self.citations.append(made)
 
     def _read_detail(self, detail: dict[str, Any]) -> None:
         kind = detail.get("type")

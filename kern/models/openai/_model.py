@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import httpx
 
 from kern._secrets import Masked
+from kern.messages import Origin
 from kern.models._extra import SYSTEM, Extras
 from kern.models._http_model import HttpModel, endpoint
 from kern.models.base import ModelRequest
@@ -38,6 +39,10 @@ class OpenAIModel(HttpModel):
     needs_key = "openai.com"
     extras = Extras({"instructions": SYSTEM}, ("tools", "include"), ("text", "reasoning", "stream_options"))
     _path: ClassVar[str]
+
+    def _origin(self) -> Origin:
+        """Who makes the parts of an answer."""
+        return Origin(self.provider, self.id)
 
     @abstractmethod
     def _body(self, request: ModelRequest) -> dict[str, Any]:

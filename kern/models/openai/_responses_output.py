@@ -9,13 +9,13 @@ from kern._json import json_bytes
 from kern.errors import ModelBehaviorError
 from kern.messages import Citation, Image, Message, Origin, Part, ReasoningPart, TextPart, ToolCall
 from kern.models._reading import is_plain, items_of, logger, text_in, text_of
+from kern.models.openai._citations import citation
 from kern.models.openai._kept import decoded
 from kern.models.openai._responses_parts import (
     COMPACTION,
     HOSTED,
     IMAGE_CALL,
     OF,
-    citation,
     provider_call,
     reasoning_part,
 )

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from kern._json import json_bytes
-from kern.messages import CallStatus, Citation, Origin, ProviderCall, ReasoningPart
+from kern.messages import CallStatus, Origin, ProviderCall, ReasoningPart
 from kern.models._reading import items_of, text_of
 
 HOSTED = frozenset(
@@ -159,34 +159,6 @@ def _are_texts(parts: Any) -> bool:
     return isinstance(parts, list) and all(
         isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts
     )
-
-
-def citation(annotation: Mapping[str, Any], offset: int) -> Citation | None:
-    """What an annotation of a text says of its source; None if it names none.
-
-    Args:
-        offset: How many characters of the part's text stand before the text that it belongs to.
-    """
-    url, file_id = (text_of(annotation.get(name)) or None for name in ("url", "file_id"))
-    if url is None and file_id is None:
-        return None
-    start, end = _place(annotation, "start_index"), _place(annotation, "end_index")
-    if start is None and end is None:
-        start = end = _place(annotation, "index")  # of a file: the place behind which the mark stands
-    container = text_of(annotation.get("container_id"))
-    return Citation(
-        url=url,
-        title=text_of(annotation.get("title") or annotation.get("filename")) or None,
-        start=None if start is None else start + offset,
-        end=None if end is None else end + offset,
-        file_id=file_id,
-        provider_data={"container_id": container} if container else None,
-    )
-
-
-def _place(annotation: Mapping[str, Any], name: str) -> int | None:
-    value = annotation.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _taken(data: dict[str, Any], name: str) -> str:

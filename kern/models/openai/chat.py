@@ -163,7 +163,7 @@ class OpenAIChat(OpenAIModel):
         facts = self._facts()
         if request.tools and not facts.tools:
             raise UsageError(f"{self!r}: {facts.title} calls no tools ({facts.docs})")
-        body = encode(request, self.id, server=facts, wants_reasoning=self._wants_reasoning)
+        body = encode(request, self._origin(), server=facts, wants_reasoning=self._wants_reasoning)
         for name in _SETTINGS:
             value = getattr(self, name)
             if value is not None and (name != "parallel_tool_calls" or request.tools):
@@ -180,7 +180,7 @@ class OpenAIChat(OpenAIModel):
         body[outer] = {inner: value} if inner else value
 
     def _reader(self, request: ModelRequest, sink: DeltaSink | None, *, streamed: bool) -> Reader:
-        return ChatReader(self.id, sink, streamed=streamed, ends=self._ends, server=self._facts())
+        return ChatReader(self._origin(), sink, streamed=streamed, ends=self._ends, server=self._facts())
 
 
 @lru_cache(maxsize=256)

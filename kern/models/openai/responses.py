@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Final, Literal
 
 from kern._log import named
 from kern.errors import ModelBadRequestError, UsageError
-from kern.messages import Origin
 from kern.models._body import Reader
 from kern.models.base import DeltaSink, ModelRequest, ModelResponse
 from kern.models.openai._model import OpenAIModel
@@ -122,9 +121,6 @@ class OpenAIResponses(OpenAIModel):
             self._asks_for_reasoning = False
             return request
         return None
-
-    def _origin(self) -> Origin:
-        return Origin(self.provider, self.id)
 
     def _body(self, request: ModelRequest) -> dict[str, Any]:
         body = encode(

@@ -1,0 +1,48 @@
+"""What a chat completion has cost, as the servers count it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from kern.models._reading import count
+from kern.models.servers import ChatServer
+from kern.usage import Usage
+
+_CACHED = ("cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens")
+"""Where Moonshot, Mistral and DeepSeek count what they had in their cache, in `usage` itself."""
+
+
+def usage_of(usage: Any, server: ChatServer) -> Usage:
+    """What a chat completion has cost, whatever the server's way of counting."""
+    spent, said = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
+    total = count(usage, "total_tokens")
+    details = usage if isinstance(usage, dict) else {}
+    reasoned = count(details.get("completion_tokens_details"), "reasoning_tokens")
+    if server.reasoning_apart and total > spent + said:
+        reasoned = reasoned or total - spent - said
+        said = total - spent
+    sent = details.get("prompt_tokens_details")
+    return Usage(
+        input_tokens=spent,
+        output_tokens=said,
+        total_tokens=max(total, spent + said),
+        cache_read_tokens=_first_count((sent, "cached_tokens"), *((usage, name) for name in _CACHED)),
+        cache_write_tokens=count(sent, "cache_write_tokens"),
+        reasoning_tokens=reasoned or count(usage, "reasoning_tokens"),
+        requests=1,
+        cost=None if server.cost is None else _cost(usage, server.cost),
+    )
+
+
+def _cost(usage: Any, path: str) -> float | None:
+    """What the server says that the answer has cost."""
+    for name in path.split("."):
+        usage = usage.get(name) if isinstance(usage, dict) else None
+    if isinstance(usage, bool) or not isinstance(usage, int | float) or not 0 <= usage < math.inf:
+        return None
+    return float(usage)
+
+
+def _first_count(*places: tuple[Any, str]) -> int:
+    return next(filter(None, (count(details, name) for details, name in places)), 0)

@@ -1,0 +1,37 @@
+"""Where an answer's words come from, as both protocols say it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kern.messages import Citation
+from kern.models._reading import text_of
+
+
+def citation(annotation: Mapping[str, Any], offset: int) -> Citation | None:
+    """What an annotation of a text says of its source; None if it names none.
+
+    Args:
+        offset: How many characters of the part's text stand before the text that it belongs to.
+    """
+    url, file_id = (text_of(annotation.get(name)) or None for name in ("url", "file_id"))
+    if url is None and file_id is None:
+        return None
+    start, end = _place(annotation, "start_index"), _place(annotation, "end_index")
+    if start is None and end is None:
+        start = end = _place(annotation, "index")  # of a file: the place behind which the mark stands
+    container = text_of(annotation.get("container_id"))
+    return Citation(
+        url=url,
+        title=text_of(annotation.get("title") or annotation.get("filename")) or None,
+        start=None if start is None else start + offset,
+        end=None if end is None else end + offset,
+        file_id=file_id,
+        provider_data={"container_id": container} if container else None,
+    )
+
+
+def _place(annotation: Mapping[str, Any], name: str) -> int | None:
+    value = annotation.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
