@@ -154,6 +154,7 @@ def test_the_given_schema_is_left_as_it_is() -> None:
         {"type": "object", "properties": {"a": None}},
         {"type": 5, "enum": "x", "anyOf": {}, "required": "a"},
         {"allOf": [None], "$defs": []},
+        {"allOf": 5, "prefixItems": 5, "items": [], "properties": 5},
         {},
     ],
 )

@@ -175,7 +175,8 @@ def _openapi(schema: Any, definitions: Mapping[str, Any], inside: tuple[str, ...
 def _plain(schema: Schema) -> Schema:
     """The schema with what both dialects write otherwise: parts that hold together, alternatives, limits."""
     result = dict(schema)
-    for part in result.pop("allOf", None) or ():
+    together = result.pop("allOf", None)
+    for part in together if isinstance(together, list) else ():
         if isinstance(part, dict):
             for key, value in part.items():
                 result[key] = _joined(result[key], value) if key in result else value
