@@ -6,7 +6,7 @@ import asyncio
 import copy
 import os
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Self
@@ -166,12 +166,11 @@ class HttpModel(Model):
             headers["accept-encoding"] = "identity"  # a compressed stream comes in lumps
         given: dict[str, str] = {}
         key = self._key()
-        authorization = self._authorization(key)
         if key:
-            given |= authorization
+            given |= self._authorization(key)
         given |= self._own_headers(request)
         given |= user_headers(self.default_headers)
-        if authorization.keys().isdisjoint(given):
+        if not self._carries_key(given):
             self._need_no_key(base_url)
         for name, value in given.items():
             check_header(name, value)
@@ -181,8 +180,12 @@ class HttpModel(Model):
         """See `Model.check_key`."""
         if self._api_key is None and not self._key():
             given = {name.lower() for name in self.default_headers or ()}
-            if self._authorization(Masked("")).keys().isdisjoint(given):
+            if not self._carries_key(given):
                 self._need_no_key(self._resolve_base_url())
+
+    def _carries_key(self, names: Iterable[str]) -> bool:
+        """Whether headers of these names hold the key, or a token in its place."""
+        return not {"authorization", *self._authorization(Masked(""))}.isdisjoint(names)
 
     def _need_no_key(self, base_url: httpx.URL) -> None:
         """See that a request may go out without a key: `http_client` may add one, and many servers want none.

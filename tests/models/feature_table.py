@@ -250,6 +250,10 @@ ROWS: dict[str, Row] = {
         "server tools": by_anthropic("web-search-stream"),
         "caching": Cell(f"{_REQUESTS}::test_marks_by_hand_and_never_more_than_four", _CACHING),
         "usage": by_anthropic("cache-read"),
+        "cost": Cell(
+            "test_anthropic_recorded.py::test_a_recorded_answer_costs_what_the_list_says",
+            "recorded:anthropic/cache-read",
+        ),
         "errors": by_anthropic("error-400"),
     },
     **{

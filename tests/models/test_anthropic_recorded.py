@@ -20,6 +20,7 @@ from kern.models.anthropic._decode import MessagesReader
 from kern.models.base import ModelRequest, ToolDefinition
 from kern.models.google import Gemini
 from kern.models.openai import OpenAIChat, OpenAIResponses
+from kern.models.prices import cost_of
 from kern.testing import ModelServer
 from tests.models.replay import ReplayServer, Reply, Sink
 from tests.models.test_recorded_traffic import FOLDER, needs_folder, objects, pieces
@@ -168,6 +169,18 @@ async def test_what_anthropic_has_sent_is_decoded_as_the_body_says(
         assert sink.text("reasoning") == (message.reasoning_content or "")
     else:
         assert not sink.pieces
+
+
+@needs_folder
+async def test_a_recorded_answer_costs_what_the_list_says(server: ReplayServer, sink: Sink) -> None:
+    """Sonnet 4.5: 3 dollars for a million tokens of input, 0.3 from the cache, 3.75 into it, 15 of output."""
+    pytest.importorskip("genai_prices", reason="the extra prices is not installed")
+    reply, exchanged = served("cache-read", 0)
+    server.replies = [reply]
+    model = model_of(server, exchanged)
+    answer = await model.respond(ModelRequest([Message("user", "?")]), sink)
+    expected = (3 * 3 + 1111 * 0.3 + 418 * 3.75 + 33 * 15) / 1_000_000
+    assert cost_of(model, answer.usage, answer.model) == pytest.approx(expected)
 
 
 @needs_folder
