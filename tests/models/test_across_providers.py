@@ -228,13 +228,12 @@ def test_a_conversation_of_unknown_origin_is_taken_by_every_provider(name: str, 
 def private(message: Message) -> Iterator[str]:
     """The ids, signatures and kept data of an answer."""
     for part in message.parts:
-        if isinstance(part, ToolCall | ProviderCall) and part.origin is not None:
+        if isinstance(part, ToolCall | ProviderCall):
             yield part.id
         if isinstance(part, ReasoningPart):
             yield from (text for text in (part.signature, part.redacted) if text)
         yield from texts_in(part.provider_data)
-    if any(part.origin is not None for part in message.parts):
-        yield from texts_in(message.provider_data)
+    yield from texts_in(message.provider_data)
 
 
 def texts_in(value: Any) -> Iterator[str]:
