@@ -108,13 +108,19 @@ def test_the_list_knows_what_the_models_of_providers_cost(
 
 def test_the_list_is_reckoned_as_its_package_does() -> None:
     listed = pytest.importorskip("genai_prices")
-    usage = Usage(input_tokens=300_000, cache_read_tokens=1000, output_tokens=5000)
-    known = [("openai", "gpt-5.2"), ("google", "gemini-2.5-pro"), ("anthropic", "claude-sonnet-4-5")]
-    for provider, model_id in known:
-        theirs = listed.calc_price(usage, model_id, provider_id=provider).total_price
-        priced = prices._listed(provider, model_id)
-        assert priced is not None
-        assert priced(usage) == pytest.approx(float(theirs))
+    long = Usage(input_tokens=300_000, cache_read_tokens=1000, cache_write_tokens=10, output_tokens=5000)
+    short = Usage(input_tokens=3000, output_tokens=50)
+    known = 0
+    for provider, list_id in prices._LISTS.items():
+        for found in prices._snapshot().providers:
+            for listed_model in found.models[::7] if found.id == list_id else ():
+                priced = prices._listed(provider, listed_model.id)
+                for usage in (long, short) if priced is not None else ():
+                    if (cost := priced(usage)) is not None:  # else it has no price for what is generated
+                        theirs = listed.calc_price(usage, listed_model.id, provider_id=list_id).total_price
+                        assert cost == pytest.approx(float(theirs)), (list_id, listed_model.id)
+                        known += 1
+    assert known > 100
 
 
 def test_prices_need_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
