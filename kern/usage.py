@@ -89,12 +89,14 @@ class Price:
         input, output: Tokens that are sent, and those that are generated.
         cache_read, cache_write: Of those that are sent, the ones that the provider reads from its cache, and
             those that it writes into it; None: as `input`.
+        request: Dollars for each request, beside its tokens.
     """
 
     input: float
     output: float
     cache_read: float | None = None
     cache_write: float | None = None
+    request: float = 0.0
 
     def of(self, usage: Usage) -> float:
         """The price of `usage`, in US dollars."""
@@ -106,7 +108,7 @@ class Price:
             + written * (self.input if self.cache_write is None else self.cache_write)
             + usage.output_tokens * self.output
         )
-        return millions / 1_000_000
+        return millions / 1_000_000 + self.request * usage.requests
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -108,8 +108,10 @@ def test_the_list_knows_what_the_models_of_providers_cost(
 
 def test_the_list_is_reckoned_as_its_package_does() -> None:
     listed = pytest.importorskip("genai_prices")
-    long = Usage(input_tokens=300_000, cache_read_tokens=1000, cache_write_tokens=10, output_tokens=5000)
-    short = Usage(input_tokens=3000, output_tokens=50)
+    long = Usage(
+        input_tokens=300_000, cache_read_tokens=1000, cache_write_tokens=10, output_tokens=5000, requests=1
+    )
+    short = Usage(input_tokens=3000, output_tokens=50, requests=1)
     known = 0
     for provider, list_id in prices._LISTS.items():
         for found in prices._snapshot().providers:

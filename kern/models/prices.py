@@ -68,7 +68,8 @@ def expected_cost(model: Model, request: ModelRequest) -> float:
     said = sum(len(message.content or "") for message in request.messages)
     called = sum(len(call.arguments) for message in request.messages for call in message.tool_calls)
     longest: int | None = getattr(model, "max_output_tokens", None)
-    usage = Usage(input_tokens=(said + called) // _CHARS_PER_TOKEN, output_tokens=longest or 0)
+    sent = (said + called) // _CHARS_PER_TOKEN
+    usage = Usage(input_tokens=sent, output_tokens=longest or 0, requests=1)
     cost = cost_of(model, usage)
     if cost is None and not model.tells_cost:
         how = "" if _is_installed() else ", or install kern-agents[prices]"
@@ -126,7 +127,14 @@ def _price(prices: Any, sent: int) -> Price | None:
     input, output, cache_read, cache_write = rates
     if input is None or output is None:
         return None
-    return Price(input=input, output=output, cache_read=cache_read, cache_write=cache_write)
+    request = _rate(getattr(prices, "requests_kcount", None), sent) or 0.0
+    return Price(
+        input=input,
+        output=output,
+        cache_read=cache_read,
+        cache_write=cache_write,
+        request=request / 1000,
+    )
 
 
 def _rate(listed: Any, sent: int) -> float | None:
