@@ -74,7 +74,8 @@ def _hosts(hosts: str, port: str | None) -> str:
     """The hosts in one way of writing them: Postgres' own port is named."""
     ports = (port or "").split(",")
     named = []
-    for place, host in enumerate(unquote(hosts).lower().split(",")):
+    for place, written in enumerate(unquote(hosts).split(",")):
+        host = written if written.startswith("/") else written.lower()  # the folder of a socket, or a name
         own = ports[place] if place < len(ports) else ports[0]
         has_port = re.search(r"[^:/]:\d+$|\]:\d+$", host) is not None
         named.append(host if has_port else f"{host}:{own or 5432}")

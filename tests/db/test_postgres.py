@@ -91,6 +91,8 @@ def test_one_database_has_one_identity_however_it_is_named() -> None:
     assert PostgresDb("postgresql://ann@db.example:5433/app").identity != here
     assert PostgresDb("postgresql://db.example/app", session_table="support").identity != here
     assert PostgresDb("postgresql://db.example/app", schema="support").identity != here
+    sockets = [PostgresDb(f"postgresql:///app?host=/tmp/{folder}").identity for folder in ("a", "A")]
+    assert sockets[0] != sockets[1]
 
 
 def test_what_is_shown_of_it_is_no_password() -> None:
