@@ -21,7 +21,7 @@ from kern.errors import (
     ModelRateLimitError,
     ModelServerError,
 )
-from kern.messages import Message
+from kern.messages import Message, ProviderCall, ReasoningPart, TextPart, ToolCall
 from kern.models.base import ModelRequest, ResponseFormat
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from tests.models.replay import ReplayServer, Reply, Sink
@@ -331,3 +331,68 @@ async def test_of_two_messages_with_the_same_json_the_last_is_the_answer(
     message = (await OpenAIResponses("m", base_url=server.url).respond(asked, sink)).message
     assert (message.content, message.commentary) == (last, first)
     assert json.loads(message.content or "")
+
+
+def kinds(output: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What a response's items are as parts: their kinds and what tells them apart, in order."""
+    found: list[tuple[str, str]] = []
+    for item in output:
+        if item["type"] == "message":
+            found.append(
+                ("TextPart", "".join(p.get("text") or p.get("refusal") or "" for p in item["content"]))
+            )
+        elif item["type"] == "function_call":
+            found.append(("ToolCall", item["call_id"]))
+        elif item["type"] in ("reasoning", "compaction"):
+            found.append(("ReasoningPart", item.get("encrypted_content") or ""))
+        else:
+            found.append(("ProviderCall", item["id"]))
+    return found
+
+
+@needs_folder
+@pytest.mark.parametrize("name", [name for name in exchanges() if name.startswith("openai-responses/")])
+async def test_the_parts_of_a_response_are_its_items_in_their_order(
+    server: ReplayServer, sink: Sink, name: str
+) -> None:
+    reply, exchange = served(name, 0)
+    server.replies = [reply]
+    streamed = reply.content_type.startswith("text/event-stream")
+    try:
+        answer = await OpenAIResponses("m", base_url=server.url, max_retries=0).respond(
+            ModelRequest([Message("user", "Hi")], stream=streamed), sink
+        )
+    except (ModelError, ModelBehaviorError):
+        return  # which is told of by the other tests
+    last = objects(exchange["response"]["body"], reply.content_type)[-1]
+    output = last.get("response", last)["output"]
+    told = [
+        (type(part).__name__, getattr(part, key) or "")
+        for part in answer.message.parts
+        for kind, key in (
+            (TextPart, "text"),
+            (ToolCall, "id"),
+            (ReasoningPart, "redacted"),
+            (ProviderCall, "id"),
+        )
+        if isinstance(part, kind)
+    ]
+    expected = kinds(output)
+    assert [kind for kind, _ in told] == [kind for kind, _ in expected]
+    plain = [
+        (kind, mark) for kind, mark in expected if kind != "ReasoningPart"
+    ]  # the stream's own form goes back
+    assert [(kind, mark) for kind, mark in told if kind != "ReasoningPart"] == plain
+    annotations = [
+        annotation
+        for item in output
+        if item["type"] == "message"
+        for part in item["content"]
+        for annotation in part.get("annotations") or ()
+    ]
+    cited = [c for part in answer.message.parts if isinstance(part, TextPart) for c in part.citations]
+    assert [c.url or c.file_id for c in cited] == [a.get("url") or a.get("file_id") for a in annotations]
+    assert (answer.response_id, answer.model) == (
+        last.get("response", last)["id"],
+        last.get("response", last)["model"],
+    )
