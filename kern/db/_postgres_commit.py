@@ -13,7 +13,7 @@ from kern.db._postgres_errors import TryAgainError
 from kern.db._postgres_pool import Link, Pool, Row
 from kern.db._rows import session_of
 from kern.db.base import Commit, Committed, RunRow, SessionRow, StateWrite, applied, check_commit
-from kern.errors import StoreError
+from kern.errors import RunLostError, StoreError
 
 _MOST_TRIES = 5
 """So often others may be quicker; then the session is locked, so that whoever merges long gets its turn."""
@@ -53,6 +53,7 @@ class Committer:
         Raises:
             SessionOwnershipError: The stored session belongs to another user.
             SessionDeletedError: The session that the caller knows was deleted.
+            RunLostError: Another process has the run that ends.
             StoreError: It could not be written.
         """
         known = commit.known
@@ -79,6 +80,9 @@ class Committer:
         stored = found.session
         if found.repeated and stored is not None:
             return Committed(stored, repeated=True)
+        claim = commit.claim
+        if claim is not None and not await self._ask("has_claim", link, claim.run_id, claim.owner):
+            raise RunLostError(claim.run_id)
         size = 0 if stored is None else len(stored.state)
         write = await off_loop(size, lambda: commit.resolve(stored))
         return await self._write(commit, stored, write, link)
@@ -108,6 +112,9 @@ class Committer:
         if media:
             name += "_with_media"
             values += [list(media), list(media.values())]
+        if commit.claim is not None:
+            name += "_claimed"
+            values += [commit.claim.run_id, commit.claim.owner]
         try:
             rows = await self._ask(name, link, *values)
         except StoreError as error:

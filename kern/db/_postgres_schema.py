@@ -81,9 +81,30 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (run_id, trusted, user_id)
         )""",
     ),
+    (
+        # Runs that outlive their process: who has each, and the steps that are done. Both are empty but for
+        # runs with a journal that have not ended.
+        """CREATE TABLE {claims} (
+            run_id text PRIMARY KEY,
+            seq bigint GENERATED ALWAYS AS IDENTITY,
+            owner text NOT NULL,
+            before text,
+            attempt bigint NOT NULL,
+            seconds float8 NOT NULL,
+            expires_at timestamptz NOT NULL
+        ) WITH (fillfactor = 50)""",
+        """CREATE TABLE {steps} (
+            run_id text NOT NULL,
+            key text NOT NULL,
+            seq bigint GENERATED ALWAYS AS IDENTITY,
+            kind text NOT NULL,
+            data json NOT NULL,
+            PRIMARY KEY (run_id, key)
+        )""",
+    ),
 )
 
-_TABLES = ("runs", "changes", "media", "leases", "cancels", "order", "schema")
+_TABLES = ("runs", "changes", "media", "leases", "cancels", "claims", "steps", "order", "schema")
 
 
 def names_of(table: str, schema: str | None) -> dict[str, str]:

@@ -149,6 +149,38 @@ _SQL = {
                 ELSE {asked} + make_interval(secs => l.seconds) END
         WHERE {free} OR l.expires_at > {asked} + make_interval(secs => l.seconds)
         RETURNING l.owner = $2""",
+    "claim_run": """
+        INSERT INTO {claims} AS c (run_id, owner, attempt, seconds, expires_at)
+        VALUES ($1, $2, 1, $3::float8, {now} + make_interval(secs => $3::float8))
+        ON CONFLICT (run_id) DO UPDATE SET
+            attempt = CASE WHEN c.owner = excluded.owner THEN c.attempt ELSE c.attempt + 1 END,
+            before = CASE WHEN c.owner = excluded.owner THEN c.before ELSE c.owner END,
+            owner = excluded.owner, seconds = excluded.seconds, expires_at = excluded.expires_at
+        WHERE c.owner = excluded.owner OR c.expires_at <= {now}
+        RETURNING c.attempt, c.before""",
+    "load_steps": "SELECT key, kind, data FROM {steps} WHERE run_id = $1 ORDER BY seq",
+    "append_steps": """
+        WITH held AS (
+            UPDATE {claims} SET seconds = $3::float8, expires_at = {now} + make_interval(secs => $3::float8)
+            WHERE run_id = $1 AND owner = $2 RETURNING 1
+        ), kept AS (
+            INSERT INTO {steps} (run_id, key, kind, data)
+            SELECT $1, u.key, u.kind, u.data
+            FROM unnest($4::text[], $5::text[], $6::json[]) WITH ORDINALITY AS u (key, kind, data, place)
+            WHERE EXISTS (SELECT FROM held) ORDER BY u.place
+            ON CONFLICT DO NOTHING
+        ) SELECT count(*) FROM held""",
+    "has_claim": "SELECT 1 FROM {claims} WHERE run_id = $1 AND owner = $2",
+    "release_claim": """
+        WITH gone AS (
+            DELETE FROM {claims} WHERE run_id = $1 AND owner = $2
+            AND NOT EXISTS (SELECT FROM {steps} WHERE run_id = $1)
+        ) UPDATE {claims} SET expires_at = '-infinity' WHERE run_id = $1 AND owner = $2
+            AND EXISTS (SELECT FROM {steps} WHERE run_id = $1)""",
+    "unfinished_runs": """
+        SELECT run_id FROM {claims} AS c WHERE expires_at <= {now}
+            AND EXISTS (SELECT FROM {steps} AS s WHERE s.run_id = c.run_id)
+        ORDER BY seq LIMIT $1""",
     "release_lease": "DELETE FROM {leases} WHERE name = $1 AND owner = $2",
     "request_cancel": """
         WITH forgotten AS (
@@ -170,12 +202,28 @@ _SQL = {
 }
 
 
+_HELD = "held AS (SELECT 1 FROM {claims} WHERE run_id = {run} AND owner = {owner} FOR UPDATE), "
+_ENDED = """, claims AS (
+    DELETE FROM {claims} WHERE run_id = {run} AND owner = {owner} AND EXISTS (SELECT FROM session)
+), steps AS (
+    DELETE FROM {steps} WHERE run_id = {run} AND EXISTS (SELECT FROM session)
+)"""
+"""The commit of the end of a run with a journal: only for who has the run, and steps and claim go with it."""
+
+
 def statements(names: Mapping[str, str]) -> dict[str, str]:
     """All statements, by their names, for these tables."""
     made = {name: text.format_map({**_PARTS, **names}).format_map(names) for name, text in _SQL.items()}
     for name, head, last in (("insert", _INSERT, 29), ("update", _UPDATE, 26)):
         media = _MEDIA.format_map({**names, "hashes": f"${last + 1}", "bytes": f"${last + 2}"})
-        whole = f"WITH session AS ({head}{_REST}".replace("{unknown_runs}", _UNKNOWN_RUNS)
-        made[name] = whole.format_map({**names, "more": ""})
-        made[f"{name}_with_media"] = whole.format_map({**names, "more": media})
+        for kind, more, values in ((name, "", last), (f"{name}_with_media", media, last + 2)):
+            whole = f"session AS ({head}{_REST}"
+            plain = whole.replace("{unknown_runs}", _UNKNOWN_RUNS)
+            made[kind] = "WITH " + plain.format_map({**names, "more": more})
+            claim = {**names, "run": f"${values + 1}::text", "owner": f"${values + 2}::text"}
+            claimed = whole.replace("{unknown_runs}", f"{_UNKNOWN_RUNS} AND EXISTS (SELECT FROM held)")
+            ended = _ENDED.format_map(claim)
+            made[f"{kind}_claimed"] = (
+                "WITH " + _HELD.format_map(claim) + claimed.format_map({**names, "more": more + ended})
+            )
     return made

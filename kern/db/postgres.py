@@ -27,6 +27,7 @@ from kern.db.base import (
     SessionInfo,
     SessionRow,
 )
+from kern.db.journals import ClaimedRun, RunClaim, StepRow
 from kern.errors import StoreError, UsageError
 
 _LAST = 2**63 - 1
@@ -229,6 +230,30 @@ class PostgresDb(Db):
     async def release_lease(self, name: str, owner: str) -> None:
         """Give the lease back, if it is `owner`'s."""
         await self._fetch("release_lease", name, owner)
+
+    async def claim_run(self, run_id: str, owner: str, seconds: float) -> ClaimedRun | None:
+        """Give `owner` the run for `seconds`; None if another has it. See `kern.db.journals`."""
+        rows = await self._fetch("claim_run", run_id, owner, seconds)
+        if not rows:
+            return None
+        attempt, before = rows[0]
+        steps = await self._fetch("load_steps", run_id)
+        claim = RunClaim(run_id=run_id, owner=owner, attempt=attempt, before=before)
+        return ClaimedRun(claim, [StepRow(key=key, kind=kind, data=data) for key, kind, data in steps])
+
+    async def append_steps(self, claim: RunClaim, seconds: float, steps: Sequence[StepRow]) -> bool:
+        """Keep the steps and renew the claim; False, and nothing is kept, if it does not hold any more."""
+        columns = [step.key for step in steps], [step.kind for step in steps], [step.data for step in steps]
+        rows = await self._fetch("append_steps", claim.run_id, claim.owner, seconds, *columns)
+        return bool(rows[0][0])
+
+    async def release_claim(self, claim: RunClaim) -> None:
+        """Let others have the run at once."""
+        await self._fetch("release_claim", claim.run_id, claim.owner)
+
+    async def unfinished_runs(self, *, limit: int = 100) -> list[str]:
+        """The runs with steps on record that no process has, the oldest first."""
+        return [row[0] for row in await self._fetch("unfinished_runs", limit)]
 
     async def request_cancel(self, run_id: str, *, user_id: str | None = None) -> None:
         """Ask the process that drives the run, whichever it is, to cancel it."""

@@ -144,7 +144,7 @@ class StateLine:
             )
         row = session.row
         known = encode(self.state_at(self._stored))[0]
-        session.row = replace(row, state=known, version=STALE if session.stored else row.version)
+        session.row = replace(row, state=known, version=STALE if session.stored else row.version, position=0)
         live.reset(text, base["revision"])
 
     def _among(self, rows: Sequence[ChangeRow]) -> int:

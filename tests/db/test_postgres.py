@@ -20,14 +20,21 @@ from kern.db._postgres_sql import _SQL
 from kern.db.journals import JournalDb
 from kern.db.postgres import PostgresDb
 from kern.errors import MissingExtraError, StoreBusyError, StoreError, UsageError
-from kern.testing.db import DbConformance, change_row, counting_commit, run_row, state_commit
+from kern.testing.db import (
+    DbConformance,
+    JournalConformance,
+    change_row,
+    counting_commit,
+    run_row,
+    state_commit,
+)
 from tests.postgres import WITH_PASSWORD, Postgres, new_tables, server
 
 SECRET = "correct/horse@battery#staple"
 QUOTED = "correct%2Fhorse%40battery%23staple"
 
 
-class TestPostgresDb(DbConformance):
+class TestPostgresDb(DbConformance, JournalConformance):
     @pytest.fixture
     async def db(self, postgres: Postgres) -> AsyncIterator[PostgresDb]:
         db = PostgresDb(postgres.url, session_table=new_tables())
@@ -292,7 +299,7 @@ async def test_tables_that_somebody_has_dropped_are_made_again(
     postgres: Postgres, db: PostgresDb, table: str
 ) -> None:
     await db.commit(state_commit())
-    for name in ("", "_runs", "_changes", "_media", "_leases", "_cancels", "_schema"):
+    for name in ("", "_runs", "_changes", "_media", "_leases", "_cancels", "_claims", "_steps", "_schema"):
         postgres.psql(f"DROP TABLE {table}{name}")
     postgres.psql(f"DROP SEQUENCE {table}_order")
     with pytest.raises(StoreError, match="the next call makes them"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -15,14 +16,45 @@ import pytest
 
 from tests.durable.desk import Ledger
 from tests.durable.nursery import Nursery, nursery, phase, read, tally, wrong
+from tests.postgres import Postgres, new_tables
 
 KINDS = ("model", "tool", "commit", "end", "any")
 OFTEN = {"model": 12, "tool": 10, "commit": 16, "end": 1}
 """How often a run is at what."""
 
 
+class SqliteFiles:
+    """A file for each run."""
+
+    def place(self, folder: Path) -> str:
+        """Where the database of a run is, as `victim` is told."""
+        return str(folder / "kern.db")
+
+    def steps(self, place: str, run_id: str) -> str:
+        """The steps on record, a line for each."""
+        return sqlite_steps(place)
+
+
+class PostgresTables:
+    """The same tables for all runs."""
+
+    def __init__(self, server: Postgres) -> None:
+        self._server = server
+        self._table = new_tables()
+
+    def place(self, folder: Path) -> str:
+        return json.dumps({"dsn": self._server.url, "table": self._table})
+
+    def steps(self, place: str, run_id: str) -> str:
+        if self._server.psql(f"SELECT to_regclass('{self._table}_steps') IS NULL") == "t":
+            return ""  # it was killed before there were tables
+        table = f"{self._table}_steps"
+        return self._server.psql(
+            f"SELECT kind || ' ' || data::text FROM {table} WHERE run_id = '{run_id}' ORDER BY seq"
+        )
+
+
 def sqlite_steps(path: str) -> str:
-    """The steps on record, a line for each."""
     if not Path(path).exists():
         return ""
     raw = sqlite3.connect(path)
@@ -42,21 +74,29 @@ def deadly(dice: random.Random, kind: str) -> dict[str, Any]:
     return {"at": at, "number": dice.randint(1, OFTEN[at]), "delay": dice.random() * longest}
 
 
-def survive(folder: Path, kills: int, nurse: Nursery, seed: int) -> tuple[list[str], list[str]]:
+def survive(
+    folder: Path, kills: int, nurse: Nursery, seed: int, kept: SqliteFiles | PostgresTables
+) -> tuple[list[str], list[str]]:
     """Kill runs, and go on with each; what was wrong, and what they were at."""
     dice, found, phases = random.Random(seed), [], []
     number = 0
     while len(phases) < kills:
         place = folder / f"run{number}"
-        place.mkdir()
-        db = str(place / "kern.db")
-        order = {"folder": str(place), "db": db, "session": "s", "run": f"R{number}", "result": "first.json"}
+        place.mkdir(parents=True)
+        db = kept.place(place)
+        order = {
+            "folder": str(place),
+            "db": db,
+            "session": f"s{number}",
+            "run": f"R{number}",
+            "result": "first.json",
+        }
         death = deadly(dice, KINDS[number % len(KINDS)])
         number += 1
         if nurse.ask({**order, "death": death})["status"] != -signal.SIGKILL:
             continue  # it was done before
         ledger = Ledger(place / "ledger")
-        at, before, on_record = phase(ledger), len(ledger.lines()), sqlite_steps(db)
+        at, before, on_record = phase(ledger), len(ledger.lines()), kept.steps(db, order["run"])
         assert nurse.ask({**order, "result": "second.json"})["status"] == 0
         result = read(place / "second.json")
         texts = wrong(ledger, result, on_record, before)
@@ -68,7 +108,7 @@ def survive(folder: Path, kills: int, nurse: Nursery, seed: int) -> tuple[list[s
 @pytest.mark.timeout(120)  # of work that takes a few seconds on an idle machine
 def test_a_run_whose_process_is_killed_goes_on_in_another_one(tmp_path: Path) -> None:
     with nursery() as nurse:
-        found, phases = survive(tmp_path, 10, nurse, time.time_ns())
+        found, phases = survive(tmp_path, 10, nurse, time.time_ns(), SqliteFiles())
     print(tally(phases))
     assert found == []
 
@@ -77,7 +117,7 @@ def test_a_run_whose_process_is_killed_goes_on_in_another_one(tmp_path: Path) ->
 @pytest.mark.timeout(1500)
 def test_a_hundred_kills_in_every_kind_of_step_leave_nothing_wrong(tmp_path: Path) -> None:
     with nursery() as nurse:
-        found, phases = survive(tmp_path, 100, nurse, time.time_ns())
+        found, phases = survive(tmp_path, 100, nurse, time.time_ns(), SqliteFiles())
     print(f"\n100 kills on SQLite fell into: {tally(phases)}")
     assert found == []
     counts = Counter(phases)
@@ -90,19 +130,28 @@ def essence(result: dict[str, Any]) -> Any:
     return [output.get("content"), *(result.get(name) for name in ("state", "rows", "calls"))]
 
 
-def thaw(folder: Path, rounds: int, nurse: Nursery, seed: int) -> tuple[list[str], int]:
+def thaw(
+    folder: Path, rounds: int, nurse: Nursery, seed: int, kept: SqliteFiles | PostgresTables
+) -> tuple[list[str], int]:
     """Freeze processes past their claim, have another one go on, thaw them; what was wrong."""
     dice, found, frozen, number = random.Random(seed), [], 0, 0
     while frozen < rounds:
         place = folder / f"run{number}"
-        place.mkdir()
-        db = str(place / "kern.db")
-        order = {"folder": str(place), "db": db, "session": "s", "run": f"R{number}", "claim_seconds": 0.4}
+        place.mkdir(parents=True)
+        db = kept.place(place)
+        order = {
+            "folder": str(place),
+            "db": db,
+            "session": f"s{number}",
+            "run": f"R{number}",
+            "claim_seconds": 0.4,
+        }
         order["pace"] = 0.02
         number += 1
         pid = nurse.ask({**order, "result": "first.json", "detached": True})["pid"]
         ledger = Ledger(place / "ledger")
-        while not ledger.path.exists():
+        until = time.monotonic() + 20
+        while not ledger.path.exists() and time.monotonic() < until:
             time.sleep(0.005)
         time.sleep(dice.random() * 0.15)
         os.kill(pid, signal.SIGSTOP)
@@ -110,7 +159,7 @@ def thaw(folder: Path, rounds: int, nurse: Nursery, seed: int) -> tuple[list[str
         if (place / "first.json").exists():
             os.kill(pid, signal.SIGCONT)
             continue  # it was done before
-        before, on_record = len(ledger.lines()), sqlite_steps(db)
+        before, on_record = len(ledger.lines()), kept.steps(db, order["run"])
         assert nurse.ask({**order, "result": "second.json"})["status"] == 0
         os.kill(pid, signal.SIGCONT)
         until = time.monotonic() + 15
@@ -132,7 +181,7 @@ def thaw(folder: Path, rounds: int, nurse: Nursery, seed: int) -> tuple[list[str
 @pytest.mark.timeout(120)  # of work that takes a few seconds on an idle machine
 def test_a_process_that_stood_still_and_goes_on_cannot_write(tmp_path: Path) -> None:
     with nursery() as nurse:
-        found, _ = thaw(tmp_path, 2, nurse, time.time_ns())
+        found, _ = thaw(tmp_path, 2, nurse, time.time_ns(), SqliteFiles())
     assert found == []
 
 
@@ -140,6 +189,39 @@ def test_a_process_that_stood_still_and_goes_on_cannot_write(tmp_path: Path) -> 
 @pytest.mark.timeout(900)
 def test_twenty_processes_that_stood_still_leave_nothing_wrong(tmp_path: Path) -> None:
     with nursery() as nurse:
-        found, frozen = thaw(tmp_path, 20, nurse, time.time_ns())
+        found, frozen = thaw(tmp_path, 20, nurse, time.time_ns(), SqliteFiles())
+    print(f"\n{frozen} frozen processes thawed")
+    assert found == []
+
+
+@pytest.mark.timeout(120)  # of work that takes a few seconds on an idle machine
+def test_a_run_on_postgres_whose_process_is_killed_goes_on_in_another_one(
+    tmp_path: Path, postgres: Postgres
+) -> None:
+    with nursery() as nurse:
+        found, phases = survive(tmp_path, 5, nurse, time.time_ns(), PostgresTables(postgres))
+        thawed, _ = thaw(tmp_path / "frozen", 1, nurse, time.time_ns(), PostgresTables(postgres))
+    print(tally(phases))
+    assert found + thawed == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_a_hundred_kills_on_postgres_leave_nothing_wrong(tmp_path: Path, postgres: Postgres) -> None:
+    with nursery() as nurse:
+        found, phases = survive(tmp_path, 100, nurse, time.time_ns(), PostgresTables(postgres))
+    print(f"\n100 kills on Postgres fell into: {tally(phases)}")
+    assert found == []
+    counts = Counter(phases)
+    assert all(counts[kind] >= 5 for kind in ("model", "tool", "commit", "end")), counts
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_twenty_processes_on_postgres_that_stood_still_leave_nothing_wrong(
+    tmp_path: Path, postgres: Postgres
+) -> None:
+    with nursery() as nurse:
+        found, frozen = thaw(tmp_path, 20, nurse, time.time_ns(), PostgresTables(postgres))
     print(f"\n{frozen} frozen processes thawed")
     assert found == []
