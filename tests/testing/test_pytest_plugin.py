@@ -24,7 +24,7 @@ def test_it_answers(cassette):
 
 def pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", *options, str(folder)]
-    env = {**os.environ, "PYTHONPATH": ROOT}
+    env = {**os.environ, "PYTHONPATH": ROOT, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env, check=False)
 
 
@@ -36,6 +36,4 @@ def test_a_test_records_once_and_is_replayed_from_then_on(tmp_path: Path) -> Non
     assert "does not exist; record it" in lacking.stdout
     assert "asked 1 times" in pytest(tmp_path, "--kern-record=once").stdout
     assert (tmp_path / "cassettes" / "test_it" / "test_it_answers.json").exists()
-    for options in ((), ("--kern-record=once",)):
-        assert "asked 0 times" in pytest(tmp_path, *options).stdout
-    assert "asked 1 times" in pytest(tmp_path, "--kern-record=all").stdout
+    assert "asked 0 times" in pytest(tmp_path).stdout
