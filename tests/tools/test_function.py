@@ -192,6 +192,7 @@ def test_the_decorator_takes_every_option() -> None:
         cache_dir="cache",
         timeout=2.5,
         cache="1h",
+        effect="once",
     )
     def work(a: int) -> int:
         return a
@@ -217,6 +218,7 @@ def test_the_decorator_takes_every_option() -> None:
         "cache_dir": "cache",
         "timeout": 2.5,
         "cache": "1h",
+        "effect": "once",
     }
     assert work.replace(timeout=1).options() == {**options, "timeout": 1}
     assert work(3) == 3
