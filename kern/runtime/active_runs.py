@@ -96,10 +96,13 @@ class ActiveRun:
         self.released = True
         self.cancel()
 
-    def take_cancellation_back(self) -> None:
-        """The task was cancelled by `cancel`, and raises something else instead."""
-        if self._task is not None and self._task.cancelling():
-            self._task.uncancel()
+    async def take_cancellation_back(self) -> None:
+        """The task was cancelled by `cancel`, or is about to be, and raises something else instead."""
+        task, self._task = self._task, None
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)  # one that is on its way arrives here
+        if task is not None and task.cancelling():
+            task.uncancel()
 
     def _cancel(self) -> None:
         if self._task is not None and not self.done.done():  # the task may do other things by now

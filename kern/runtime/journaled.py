@@ -117,7 +117,7 @@ async def end_steps(run: Run) -> None:
         await steps.flush()
 
 
-def why_not_ended(active: ActiveRun, run: Run, error: BaseException) -> BaseException | None:
+async def why_not_ended(active: ActiveRun, run: Run, error: BaseException) -> BaseException | None:
     """What is raised for a run that stops here and has not ended: another process goes on with it.
 
     None for one that has ended by `error`.
@@ -127,16 +127,18 @@ def why_not_ended(active: ActiveRun, run: Run, error: BaseException) -> BaseExce
         return None
     for leaf in leaf_errors(error):
         if isinstance(leaf, JournalSignal):
+            if steps.lost is not None:
+                await active.take_cancellation_back()
             return leaf.error
     if not isinstance(error, asyncio.CancelledError):
         return None
     if steps.lost is not None:
-        active.take_cancellation_back()
+        await active.take_cancellation_back()
         return steps.lost
     if steps.claim is None or run.cancel_token.stopped:
         return None
     if active.released:
-        active.take_cancellation_back()
+        await active.take_cancellation_back()
         return ShutdownError(
             f"run {run.run_id!r} was let go by kern.shutdown() before its end: the same call goes on with it"
         )

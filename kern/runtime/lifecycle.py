@@ -176,7 +176,7 @@ async def _run_and_commit(
                 await _look_before_pause(active)
             await end_steps(run)
         except BaseException as error:  # noqa: BLE001 - raised again below, once the end is committed
-            if (gone := why_not_ended(active, run, error)) is not None:
+            if (gone := await why_not_ended(active, run, error)) is not None:
                 await let_go(run)
                 raise gone from None
             _note(run, error)
