@@ -36,6 +36,7 @@ class StepRun(Protocol):
     @property
     def run_id(self) -> str:
         """The run's id."""
+        ...
 
     @property
     def parent(self) -> StepRun | None:
@@ -44,6 +45,7 @@ class StepRun(Protocol):
     @property
     def source(self) -> EventSource:
         """Who runs."""
+        ...
 
 
 class JournalSignal(BaseException):

@@ -40,6 +40,6 @@ def cassette(request: pytest.FixtureRequest) -> Iterator[Cassette]:
     """The cassette of the test: its top-level runs are replayed from it, or recorded to it."""
     name = re.sub(r"[^\w.-]+", "_", request.node.name).strip("_")
     path = Path(request.node.path)
-    mode = _MODES[request.config.getoption("--kern-record")]
+    mode = _MODES[str(request.config.getoption("--kern-record"))]
     with using(path.parent / "cassettes" / path.stem / f"{name}.json", mode) as tape:
         yield tape
