@@ -130,12 +130,11 @@ async def why_not_ended(active: ActiveRun, run: Run, error: BaseException) -> Ba
             if steps.lost is not None:
                 await active.take_cancellation_back()
             return leaf.error
-    if not isinstance(error, asyncio.CancelledError):
-        return None
-    if steps.lost is not None:
+    cancelled = isinstance(error, asyncio.CancelledError)
+    if await steps.is_lost() if not cancelled else steps.lost is not None:
         await active.take_cancellation_back()
         return steps.lost
-    if steps.claim is None or run.cancel_token.stopped:
+    if not cancelled or steps.claim is None or run.cancel_token.stopped:
         return None
     if active.released:
         await active.take_cancellation_back()

@@ -20,7 +20,7 @@ from kern._error_text import leaf_errors
 from kern._json import json_bytes
 from kern.db.journals import RunClaim
 from kern.durable.journal import Entry, Playback, RunJournal
-from kern.errors import KernError, ReplayMismatch
+from kern.errors import KernError, ReplayMismatch, RunLostError
 from kern.run.events import EventSource
 from kern.runtime.recorded_steps import RecordedSteps
 from kern.runtime.session import LiveSession
@@ -229,6 +229,17 @@ class Steps:
         if waits:
             await self._record.all_taken()
         await self._journal.hold()
+
+    async def is_lost(self) -> bool:
+        """Another process has the run by now; asked before a failure of this one is committed as its end."""
+        if self.claim is not None and self.lost is None:
+            try:
+                await self._journal.append([])
+            except RunLostError as error:
+                self.lost = error
+            except KernError:
+                return False  # the commit will say the same
+        return self.lost is not None
 
     async def caught_up(self) -> None:
         """Wait until all that is on record has been taken."""
