@@ -152,9 +152,9 @@ class Steps:
             KernError: The journal cannot be written, or the state is another one.
         """
         entry = await self.line.open(session, about)
-        self._journal.when_lost(lost)
         if entry is not None:
             await self._journal.append([entry])
+        self._journal.when_lost(lost)  # before that, the error itself says so
 
     async def end(self) -> None:
         """The end of the run is committed next. Never raises."""
