@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kern.db.journals import ClaimedRun, RunClaim, StepRow
+from kern.db.journals import ClaimedRun, RunClaim, StepRow, SubmittedRow, TakenRun
 from kern.errors import RunLostError
 
 
@@ -16,6 +16,21 @@ class _Claimed:
     expires_at: float
     """By the monotonic clock."""
     steps: list[StepRow] = field(default_factory=list)
+    submitted: SubmittedRow | None = None
+
+    def give(self, owner: str, until: float) -> None:
+        """Let `owner` have the run."""
+        self.expires_at = until
+        was = self.claim
+        if was.owner != owner:
+            self.claim = RunClaim(
+                run_id=was.run_id, owner=owner, attempt=was.attempt + 1, before=was.owner or None
+            )
+
+    @property
+    def matters(self) -> bool:
+        """It is there while nobody has it."""
+        return bool(self.steps) or self.submitted is not None
 
 
 class Journals:
@@ -30,12 +45,29 @@ class Journals:
         known = self._runs.get(run_id)
         if known is not None and known.claim.owner != owner and now < known.expires_at:
             return None
-        attempt = 1 if known is None else known.claim.attempt + 1
-        before = None if known is None else known.claim.owner
-        claim = RunClaim(run_id=run_id, owner=owner, attempt=attempt, before=before)
-        steps = [] if known is None else known.steps
-        self._runs[run_id] = _Claimed(claim, now + seconds, steps)
-        return ClaimedRun(claim, list(steps))
+        if known is None:
+            claim = RunClaim(run_id=run_id, owner=owner, attempt=1)
+            known = self._runs[run_id] = _Claimed(claim, 0.0)
+        known.give(owner, now + seconds)
+        return ClaimedRun(known.claim, list(known.steps))
+
+    def submit(self, run: SubmittedRow) -> bool:
+        """Keep the request; False if the run is known."""
+        if run.run_id in self._runs:
+            return False
+        nobodys = RunClaim(run_id=run.run_id, owner="", attempt=0)
+        self._runs[run.run_id] = _Claimed(nobodys, 0.0, submitted=run)
+        return True
+
+    def take(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:
+        """Give `owner` the oldest submitted run that nobody has."""
+        now = time.monotonic()
+        for known in self._runs.values():
+            run = known.submitted
+            if run is not None and run.runner_id in runner_ids and known.expires_at <= now:
+                known.give(owner, now + seconds)
+                return TakenRun(known.claim, run.request)
+        return None
 
     def append(self, claim: RunClaim, seconds: float, steps: Sequence[StepRow]) -> bool:
         """Keep the steps and renew the claim; False if it does not hold."""
@@ -51,15 +83,15 @@ class Journals:
         known = self._held(claim)
         if known is None:
             return
-        if known.steps:
+        if known.matters:
             known.expires_at = 0.0
         else:
             del self._runs[claim.run_id]
 
     def unfinished(self, limit: int) -> list[str]:
-        """Runs with steps that nobody has."""
+        """Runs with steps or a request that nobody has."""
         now = time.monotonic()
-        free = [run_id for run_id, known in self._runs.items() if known.steps and known.expires_at <= now]
+        free = [run_id for run_id, known in self._runs.items() if known.matters and known.expires_at <= now]
         return free[:limit]
 
     def run_ended(self, claim: RunClaim) -> None:

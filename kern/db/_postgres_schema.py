@@ -102,6 +102,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (run_id, key)
         )""",
     ),
+    (
+        # Runs that were submitted, for any process to begin them: what they are asked.
+        "ALTER TABLE {claims} ADD COLUMN session_id text, ADD COLUMN runner_id text, ADD COLUMN request json",
+    ),
 )
 
 _TABLES = ("runs", "changes", "media", "leases", "cancels", "claims", "steps", "order", "schema")

@@ -154,7 +154,7 @@ _SQL = {
         VALUES ($1, $2, 1, $3::float8, {now} + make_interval(secs => $3::float8))
         ON CONFLICT (run_id) DO UPDATE SET
             attempt = CASE WHEN c.owner = excluded.owner THEN c.attempt ELSE c.attempt + 1 END,
-            before = CASE WHEN c.owner = excluded.owner THEN c.before ELSE c.owner END,
+            before = CASE WHEN c.owner = excluded.owner THEN c.before ELSE nullif(c.owner, '') END,
             owner = excluded.owner, seconds = excluded.seconds, expires_at = excluded.expires_at
         WHERE c.owner = excluded.owner OR c.expires_at <= {now}
         RETURNING c.attempt, c.before""",
@@ -174,12 +174,23 @@ _SQL = {
     "release_claim": """
         WITH gone AS (
             DELETE FROM {claims} WHERE run_id = $1 AND owner = $2
-            AND NOT EXISTS (SELECT FROM {steps} WHERE run_id = $1)
+            AND request IS NULL AND NOT EXISTS (SELECT FROM {steps} WHERE run_id = $1)
         ) UPDATE {claims} SET expires_at = '-infinity' WHERE run_id = $1 AND owner = $2
-            AND EXISTS (SELECT FROM {steps} WHERE run_id = $1)""",
+            AND (request IS NOT NULL OR EXISTS (SELECT FROM {steps} WHERE run_id = $1))""",
+    "submit_run": """
+        INSERT INTO {claims} (run_id, session_id, runner_id, request, owner, attempt, seconds, expires_at)
+        VALUES ($1, $2, $3, $4, '', 0, 0, '-infinity') ON CONFLICT DO NOTHING RETURNING 1""",
+    "take_run": """
+        UPDATE {claims} SET attempt = attempt + 1, before = nullif(owner, ''), owner = $1,
+            seconds = $2::float8, expires_at = {now} + make_interval(secs => $2::float8)
+        WHERE run_id = (
+            SELECT run_id FROM {claims}
+            WHERE request IS NOT NULL AND runner_id = ANY($3::text[]) AND expires_at <= {now}
+            ORDER BY seq LIMIT 1 FOR UPDATE SKIP LOCKED)
+        RETURNING run_id, attempt, before, request""",
     "unfinished_runs": """
         SELECT run_id FROM {claims} AS c WHERE expires_at <= {now}
-            AND EXISTS (SELECT FROM {steps} AS s WHERE s.run_id = c.run_id)
+            AND (request IS NOT NULL OR EXISTS (SELECT FROM {steps} AS s WHERE s.run_id = c.run_id))
         ORDER BY seq LIMIT $1""",
     "release_lease": "DELETE FROM {leases} WHERE name = $1 AND owner = $2",
     "request_cancel": """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,25 +10,26 @@ from pathlib import Path
 from kern.db._sqlite_cancels import NOW
 from kern.db._sqlite_errors import store_errors
 from kern.db._sqlite_schema import transaction
-from kern.db.journals import ClaimedRun, RunClaim, StepRow
+from kern.db.journals import ClaimedRun, RunClaim, StepRow, SubmittedRow, TakenRun
 from kern.errors import RunLostError
 
 _SQL = {
-    "find_claim": "SELECT owner, attempt, expires_at > {now} FROM {t}_claims WHERE run_id = ?",
+    "find_claim": "SELECT owner, attempt, before, expires_at > {now} FROM {t}_claims WHERE run_id = ?",
     # A claim that has longer left than it was given for: the clock was set back.
     "bound_claim": """
         UPDATE {t}_claims SET expires_at = {now} + seconds
         WHERE run_id = ? AND expires_at > {now} + seconds""",
     "put_claim": """
-        INSERT INTO {t}_claims (run_id, owner, attempt, seconds, expires_at) VALUES (?, ?, ?, ?, {now} + ?)
+        INSERT INTO {t}_claims (run_id, owner, attempt, before, seconds, expires_at)
+        VALUES (?, ?, ?, ?, ?, {now} + ?)
         ON CONFLICT (run_id) DO UPDATE SET
-            owner = excluded.owner, attempt = excluded.attempt,
+            owner = excluded.owner, attempt = excluded.attempt, before = excluded.before,
             seconds = excluded.seconds, expires_at = excluded.expires_at""",
     "renew_claim": """
         UPDATE {t}_claims SET seconds = ?, expires_at = {now} + ? WHERE run_id = ? AND owner = ?""",
     "release_claim": "UPDATE {t}_claims SET expires_at = 0 WHERE run_id = ? AND owner = ?",
     "drop_empty_claim": """
-        DELETE FROM {t}_claims WHERE run_id = ? AND owner = ?
+        DELETE FROM {t}_claims WHERE run_id = ? AND owner = ? AND request IS NULL
             AND NOT EXISTS (SELECT 1 FROM {t}_steps WHERE run_id = ?)""",
     "load_steps": "SELECT key, kind, CAST(data AS BLOB) FROM {t}_steps WHERE run_id = ? ORDER BY seq",
     "put_step": "INSERT INTO {t}_steps (run_id, key, kind, data) VALUES (?, ?, ?, CAST(? AS TEXT))",
@@ -35,8 +37,16 @@ _SQL = {
     "drop_steps": "DELETE FROM {t}_steps WHERE run_id = ?",
     "unfinished": """
         SELECT c.run_id FROM {t}_claims AS c WHERE c.expires_at <= {now}
-            AND EXISTS (SELECT 1 FROM {t}_steps AS s WHERE s.run_id = c.run_id)
+            AND (request IS NOT NULL OR EXISTS (SELECT 1 FROM {t}_steps AS s WHERE s.run_id = c.run_id))
         ORDER BY c.rowid LIMIT ?""",
+    "submit": """
+        INSERT INTO {t}_claims (run_id, session_id, runner_id, request, owner, attempt, seconds, expires_at)
+        VALUES (?, ?, ?, CAST(? AS TEXT), '', 0, 0, 0) ON CONFLICT DO NOTHING""",
+    "free": """
+        SELECT run_id, CAST(request AS BLOB) FROM {t}_claims
+        WHERE request IS NOT NULL AND runner_id IN (SELECT value FROM json_each(?))
+            AND (expires_at <= {now} OR expires_at > {now} + seconds)
+        ORDER BY rowid LIMIT 1""",
 }
 
 
@@ -55,15 +65,46 @@ class Journals:
     def claim(self, raw: sqlite3.Connection, run_id: str, owner: str, seconds: float) -> ClaimedRun | None:
         """Give `owner` the run for `seconds`; None if another has it."""
         with transaction(raw, self._path), store_errors(self._path):
-            raw.execute(self._sql["bound_claim"], (run_id,))
-            found = raw.execute(self._sql["find_claim"], (run_id,)).fetchone()
-            before, attempt, held = found or (None, 0, False)
-            if held and before != owner:
+            claim = self._claim(raw, run_id, owner, seconds)
+            if claim is None:
                 return None
-            raw.execute(self._sql["put_claim"], (run_id, owner, attempt + 1, seconds, seconds))
             rows = raw.execute(self._sql["load_steps"], (run_id,)).fetchall()
-        claim = RunClaim(run_id=run_id, owner=owner, attempt=attempt + 1, before=before)
         return ClaimedRun(claim, [StepRow(key=key, kind=kind, data=data) for key, kind, data in rows])
+
+    def _claim(self, raw: sqlite3.Connection, run_id: str, owner: str, seconds: float) -> RunClaim | None:
+        raw.execute(self._sql["bound_claim"], (run_id,))
+        found = raw.execute(self._sql["find_claim"], (run_id,)).fetchone()
+        known, attempt, before, held = found or (None, 0, None, False)
+        if known != owner:
+            if held:
+                return None
+            attempt, before = attempt + 1, known or None
+        raw.execute(self._sql["put_claim"], (run_id, owner, attempt, before, seconds, seconds))
+        return RunClaim(run_id=run_id, owner=owner, attempt=attempt, before=before)
+
+    def submit(self, raw: sqlite3.Connection, run: SubmittedRow) -> bool:
+        """Keep what a run is asked; False if the id is known."""
+        with transaction(raw, self._path), store_errors(self._path):
+            values = (run.run_id, run.session_id, run.runner_id, run.request)
+            return raw.execute(self._sql["submit"], values).rowcount == 1
+
+    def free(self, raw: sqlite3.Connection, runner_ids: Sequence[str]) -> tuple[str, bytes] | None:
+        """The oldest submitted run that nobody has, and what it is asked."""
+        with store_errors(self._path):
+            found = raw.execute(self._sql["free"], (json.dumps(list(runner_ids)),)).fetchone()
+            return None if found is None else (found[0], found[1])
+
+    def take(
+        self, raw: sqlite3.Connection, owner: str, seconds: float, runner_ids: Sequence[str]
+    ) -> TakenRun | None:
+        """Give `owner` the oldest submitted run that nobody has."""
+        with transaction(raw, self._path):
+            found = self.free(raw, runner_ids)
+            if found is None:
+                return None
+            with store_errors(self._path):
+                claim = self._claim(raw, found[0], owner, seconds)
+        return None if claim is None else TakenRun(claim, found[1])
 
     def append(
         self, raw: sqlite3.Connection, claim: RunClaim, seconds: float, steps: Sequence[StepRow]

@@ -176,6 +176,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE UNIQUE INDEX {t}_steps_by_run ON {t}_steps (run_id, key)",
     ),
+    (
+        # Runs that were submitted, for any process to begin them: what they are asked.
+        "ALTER TABLE {t}_claims ADD COLUMN before TEXT",
+        "ALTER TABLE {t}_claims ADD COLUMN session_id TEXT",
+        "ALTER TABLE {t}_claims ADD COLUMN runner_id TEXT",
+        "ALTER TABLE {t}_claims ADD COLUMN request TEXT",
+    ),
 )
 
 

@@ -25,7 +25,7 @@ from kern.db.base import (
     applied,
     check_commit,
 )
-from kern.db.journals import ClaimedRun, RunClaim, StepRow
+from kern.db.journals import ClaimedRun, RunClaim, StepRow, SubmittedRow, TakenRun
 from kern.errors import StoreError, UsageError
 
 _MOST_CANCELS = 10_000
@@ -292,8 +292,18 @@ class InMemoryDb(Db):
         with self._mutex:
             self._journals.release(claim)
 
+    async def submit_run(self, run: SubmittedRow) -> bool:
+        """Keep what a run is asked, for any process to begin it; False if the id is known."""
+        with self._mutex:
+            return self._journals.submit(run)
+
+    async def take_run(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:
+        """Give `owner` the oldest submitted run that nobody has."""
+        with self._mutex:
+            return self._journals.take(owner, seconds, runner_ids)
+
     async def unfinished_runs(self, *, limit: int = 100) -> list[str]:
-        """The runs with steps on record that no process has, the oldest first."""
+        """The runs that were submitted or have steps on record, and that no process has, the oldest first."""
         with self._mutex:
             return self._journals.unfinished(limit)
 

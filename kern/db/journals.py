@@ -42,6 +42,31 @@ class RunClaim:
     before: str | None = None
 
 
+@dataclass(slots=True, frozen=True, kw_only=True)
+class SubmittedRow:
+    """A run that was asked for and that any process may begin, as it is stored.
+
+    Args:
+        run_id: Its id.
+        session_id: Its session.
+        runner_id: The agent or team that is asked.
+        request: What it is asked, and on which terms, as JSON text (UTF-8).
+    """
+
+    run_id: str
+    session_id: str
+    runner_id: str
+    request: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class TakenRun:
+    """A submitted run that was given to a process, and what it is asked, as JSON text (UTF-8)."""
+
+    claim: RunClaim
+    request: bytes
+
+
 @dataclass(slots=True, frozen=True)
 class ClaimedRun:
     """A claim that was granted, and the steps on record, in the order in which they were appended."""
@@ -70,9 +95,24 @@ class JournalDb(Protocol):
         ...
 
     async def release_claim(self, claim: RunClaim) -> None:
-        """Let others have the run at once, if the claim still holds; its steps stay."""
+        """Let others have the run at once, if the claim still holds; its steps and its request stay."""
+        ...
+
+    async def submit_run(self, run: SubmittedRow) -> bool:
+        """Keep the request, with a claim that nobody has; False if the id is known."""
+        ...
+
+    async def take_run(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:
+        """Give `owner` the oldest submitted run of one of these agents and teams that nobody has.
+
+        A run whose process has died is among them once its claim is over. None if there is none. Of several
+        processes that ask at once, each gets another run, and none waits for another one.
+        """
         ...
 
     async def unfinished_runs(self, *, limit: int = 100) -> list[str]:
-        """The ids of runs with steps on record that no process has right now, the oldest first."""
+        """The ids of runs that were submitted or have steps on record, and that no process has right now.
+
+        The oldest come first.
+        """
         ...

@@ -27,7 +27,7 @@ from kern.db.base import (
     SessionInfo,
     SessionRow,
 )
-from kern.db.journals import ClaimedRun, RunClaim, StepRow
+from kern.db.journals import ClaimedRun, RunClaim, StepRow, SubmittedRow, TakenRun
 from kern.errors import StoreError, UsageError
 
 _LAST = 2**63 - 1
@@ -251,8 +251,21 @@ class PostgresDb(Db):
         """Let others have the run at once."""
         await self._fetch("release_claim", claim.run_id, claim.owner)
 
+    async def submit_run(self, run: SubmittedRow) -> bool:
+        """Keep what a run is asked, for any process to begin it; False if the id is known."""
+        rows = await self._fetch("submit_run", run.run_id, run.session_id, run.runner_id, run.request)
+        return bool(rows)
+
+    async def take_run(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:
+        """Give `owner` the oldest submitted run that nobody has."""
+        rows = await self._fetch("take_run", owner, seconds, list(runner_ids))
+        if not rows:
+            return None
+        run_id, attempt, before, request = rows[0]
+        return TakenRun(RunClaim(run_id=run_id, owner=owner, attempt=attempt, before=before), request)
+
     async def unfinished_runs(self, *, limit: int = 100) -> list[str]:
-        """The runs with steps on record that no process has, the oldest first."""
+        """The runs that were submitted or have steps on record, and that no process has, the oldest first."""
         return [row[0] for row in await self._fetch("unfinished_runs", limit)]
 
     async def request_cancel(self, run_id: str, *, user_id: str | None = None) -> None:

@@ -24,7 +24,7 @@ from kern.db.base import (
     SessionInfo,
     SessionRow,
 )
-from kern.db.journals import ClaimedRun, RunClaim, StepRow
+from kern.db.journals import ClaimedRun, RunClaim, StepRow, SubmittedRow, TakenRun
 from kern.errors import UsageError
 
 T = TypeVar("T")
@@ -221,8 +221,21 @@ class SqliteDb(Db):
         """Let others have the run at once."""
         await self._write(partial(self._queries.journals.release, claim=claim))
 
+    async def submit_run(self, run: SubmittedRow) -> bool:
+        """Keep what a run is asked, for any process to begin it; False if the id is known."""
+        return await self._write(partial(self._queries.journals.submit, run=run))
+
+    async def take_run(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:
+        """Give `owner` the oldest submitted run that nobody has."""
+        free = partial(self._queries.journals.free, runner_ids=runner_ids)
+        if await self._read(free) is None:  # whoever only looks keeps nobody from writing
+            return None
+        return await self._write(
+            partial(self._queries.journals.take, owner=owner, seconds=seconds, runner_ids=runner_ids)
+        )
+
     async def unfinished_runs(self, *, limit: int = 100) -> list[str]:
-        """The runs with steps on record that no process has, the oldest first."""
+        """The runs that were submitted or have steps on record, and that no process has, the oldest first."""
         return await self._read(partial(self._queries.journals.unfinished, limit=limit))
 
     async def aclose(self) -> None:

@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import replace
 
 from kern.db.base import Db
-from kern.db.journals import ClaimedRun, JournalDb, StepRow
+from kern.db.journals import ClaimedRun, JournalDb, StepRow, SubmittedRow
 from kern.errors import RunLostError
 from kern.testing._db_rows import raises, run_row, state_commit
 
@@ -26,6 +26,12 @@ async def claimed(db: Db, owner: str, seconds: float = HOUR, run_id: str = "r") 
     found = await db.claim_run(run_id, owner, seconds)
     assert found is not None, f"{owner} does not get {run_id}"
     return found
+
+
+def submitted(run_id: str, runner_id: str = "a") -> SubmittedRow:
+    """A run that any process may begin; what it is asked comes back byte for byte."""
+    request = b'{"input": "\xc3\xa9", "n": 1.50}'
+    return SubmittedRow(run_id=run_id, session_id="s", runner_id=runner_id, request=request)
 
 
 class JournalConformance:
@@ -106,3 +112,46 @@ class JournalConformance:
             await db.append_steps(claim, seconds, [step(f"{n}") for n in range(steps)])
         assert await db.unfinished_runs() == ["dead", "old"]
         assert await db.unfinished_runs(limit=1) == ["dead"]
+
+    async def test_a_submitted_run_is_taken_by_one_process_the_oldest_first(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        for number in range(3):
+            assert await db.submit_run(submitted(f"r{number}"))
+        assert not await db.submit_run(submitted("r0")), "the id is known"
+        assert await db.submit_run(submitted("other", runner_id="somebody else"))
+        assert await db.unfinished_runs() == ["r0", "r1", "r2", "other"]
+        taken = await asyncio.gather(*(db.take_run(f"owner {n}", HOUR, ["a", "b"]) for n in range(5)))
+        found = [one for one in taken if one is not None]
+        assert sorted(one.claim.run_id for one in found) == ["r0", "r1", "r2"]
+        assert all(one.request == submitted("").request for one in found)
+        assert all((one.claim.attempt, one.claim.before) == (1, None) for one in found)
+        assert await db.unfinished_runs() == ["other"]
+
+    async def test_who_has_taken_a_run_claims_it_and_its_request_stays_until_its_end(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        assert await db.submit_run(submitted("r"))
+        taken = await db.take_run("a", HOUR, ["a"])
+        assert taken is not None
+        assert await db.claim_run("r", "b", HOUR) is None
+        first = await claimed(db, "a")
+        assert first.claim == taken.claim
+        await db.release_claim(first.claim)  # it has no steps
+        again = await db.take_run("b", 0.0, ["a"])
+        assert again is not None
+        assert (again.claim.attempt, again.claim.before, again.request) == (2, "a", taken.request)
+        third = await db.take_run("c", HOUR, ["a"])  # the claim of b is over
+        assert third is not None
+        assert (third.claim.attempt, third.claim.before) == (3, "b")
+        commit = replace(state_commit(b'{"n":1}', runs=[run_row("r")]), claim=third.claim)
+        await db.commit(commit)
+        assert await db.take_run("d", HOUR, ["a"]) is None
+        assert await db.unfinished_runs() == []
+
+    async def test_a_run_that_was_begun_without_being_submitted_is_not_taken(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        first = await claimed(db, "a")
+        assert await db.append_steps(first.claim, HOUR, [step("one")])
+        assert not await db.submit_run(submitted("r"))
+        await db.release_claim(first.claim)
+        assert await db.take_run("b", HOUR, ["a"]) is None
+        assert await db.unfinished_runs() == ["r"]
