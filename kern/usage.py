@@ -10,7 +10,7 @@ _COUNTS = (
     "input_tokens",
     "output_tokens",
     "total_tokens",
-    "cache_read_tokens",
+    "cached_tokens",
     "cache_write_tokens",
     "reasoning_tokens",
     "requests",
@@ -22,7 +22,7 @@ class Usage:
     """What model requests used.
 
     One rule, whatever the provider's way of counting: `input_tokens` are all that were sent, those included
-    that the provider has read from its cache (`cache_read_tokens`) and written into it
+    that the provider has read from its cache (`cached_tokens`) and written into it
     (`cache_write_tokens`); `output_tokens` are all that were generated, `reasoning_tokens` included.
 
     `cost` is in US dollars: as the provider told it, or by the model's price. None: nobody knows it, and so
@@ -32,7 +32,7 @@ class Usage:
     input_tokens: int = 0
     output_tokens: int = 0
     total_tokens: int = 0
-    cache_read_tokens: int = 0
+    cached_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     requests: int = 0
@@ -52,8 +52,8 @@ class Usage:
             self.output_tokens += other.output_tokens
         if other.total_tokens > 0:
             self.total_tokens += other.total_tokens
-        if other.cache_read_tokens > 0:
-            self.cache_read_tokens += other.cache_read_tokens
+        if other.cached_tokens > 0:
+            self.cached_tokens += other.cached_tokens
         if other.cache_write_tokens > 0:
             self.cache_write_tokens += other.cache_write_tokens
         if other.reasoning_tokens > 0:
@@ -100,7 +100,7 @@ class Price:
 
     def of(self, usage: Usage) -> float:
         """The price of `usage`, in US dollars."""
-        read, written = usage.cache_read_tokens, usage.cache_write_tokens
+        read, written = usage.cached_tokens, usage.cache_write_tokens
         plain = max(usage.input_tokens - read - written, 0)
         millions = (
             plain * self.input
@@ -200,8 +200,6 @@ class Metrics(Usage):
 
 def _counts(data: dict[str, Any]) -> dict[str, int]:
     counts = {name: data.get(name, 0) for name in _COUNTS}
-    if "cached_tokens" in data:  # of a row of version 0.1
-        counts["cache_read_tokens"] = data["cached_tokens"]
     for name, count in counts.items():
         if not isinstance(count, int) or count < 0:
             raise ValueError(f"usage: {name} must be a count, not {count!r:.100}")

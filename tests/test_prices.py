@@ -31,7 +31,7 @@ def model(played: ModelServer, id: str = "m", **settings: Any) -> OpenAIChat:
 
 
 def test_a_price_is_in_dollars_per_million_and_counts_each_token_once() -> None:
-    usage = Usage(input_tokens=1000, cache_read_tokens=600, cache_write_tokens=100, output_tokens=50)
+    usage = Usage(input_tokens=1000, cached_tokens=600, cache_write_tokens=100, output_tokens=50)
     assert PRICE.of(usage) == pytest.approx((300 * 1 + 600 * 0.1 + 100 * 2 + 50 * 10) / 1e6)
     assert Price(input=1, output=10).of(usage) == pytest.approx((1000 * 1 + 50 * 10) / 1e6)
 
@@ -92,7 +92,7 @@ def test_a_stored_cost_that_is_none_is_refused(cost: Any) -> None:
     [
         (OpenAIResponses("gpt-4o"), None, Usage(input_tokens=10**6, output_tokens=10**6), 12.5),
         (OpenAIResponses("gpt-4o"), "gpt-4o-2024-08-06", Usage(input_tokens=10**6), 2.5),
-        (OpenAIResponses("gpt-4o"), "no-such", Usage(input_tokens=10**6, cache_read_tokens=10**6), 1.25),
+        (OpenAIResponses("gpt-4o"), "no-such", Usage(input_tokens=10**6, cached_tokens=10**6), 1.25),
         (OpenAIChat("gpt-4o", server="azure"), None, Usage(input_tokens=10**6), 2.5),
         (OpenAIChat("deepseek-chat", server="deepseek"), "gpt-4o", Usage(), 0.0),
         (OpenAIResponses("nobody-knows-me"), None, Usage(input_tokens=10**6), None),
@@ -109,7 +109,7 @@ def test_the_list_knows_what_the_models_of_providers_cost(
 def test_the_list_is_reckoned_as_its_package_does() -> None:
     listed = pytest.importorskip("genai_prices")
     long = Usage(
-        input_tokens=300_000, cache_read_tokens=1000, cache_write_tokens=10, output_tokens=5000, requests=1
+        input_tokens=300_000, cached_tokens=1000, cache_write_tokens=10, output_tokens=5000, requests=1
     )
     short = Usage(input_tokens=3000, output_tokens=50, requests=1)
     known = 0

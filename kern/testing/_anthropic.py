@@ -198,11 +198,11 @@ def _stop(answer: Answer, deltas: Deltas) -> dict[str, Any]:
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
-    cached = usage.cache_read_tokens + usage.cache_write_tokens
+    cached = usage.cached_tokens + usage.cache_write_tokens
     return {
         "input_tokens": max(usage.input_tokens - cached, 0),
         "cache_creation_input_tokens": usage.cache_write_tokens,
-        "cache_read_input_tokens": usage.cache_read_tokens,
+        "cache_read_input_tokens": usage.cached_tokens,
         "output_tokens": usage.output_tokens,
         "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
         "service_tier": "standard",

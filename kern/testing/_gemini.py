@@ -143,8 +143,8 @@ def _frame(request: ReceivedRequest, usage: Usage) -> dict[str, Any]:
         "totalTokenCount": usage.total_tokens or usage.input_tokens + usage.output_tokens,
         "promptTokensDetails": [{"modality": "TEXT", "tokenCount": usage.input_tokens}],
     }
-    if usage.cache_read_tokens:
-        counts["cachedContentTokenCount"] = usage.cache_read_tokens
+    if usage.cached_tokens:
+        counts["cachedContentTokenCount"] = usage.cached_tokens
     if usage.reasoning_tokens:
         counts["thoughtsTokenCount"] = usage.reasoning_tokens
     return {"usageMetadata": counts, "modelVersion": request.model, "responseId": uuid4().hex[:22]}

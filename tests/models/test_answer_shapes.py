@@ -232,7 +232,7 @@ async def test_a_count_that_was_said_is_not_undone(
     server.replies = [Reply([sse(chunk, {"choices": [], "usage": later}, "[DONE]")])]
     model = OpenAIChat("m", base_url=server.url, max_retries=0)
     usage = (await model.respond(ModelRequest([Message("user", "Hi")], stream=True), sink)).usage
-    assert (usage.input_tokens, usage.output_tokens, usage.total_tokens, usage.cache_read_tokens) == (
+    assert (usage.input_tokens, usage.output_tokens, usage.total_tokens, usage.cached_tokens) == (
         10,
         5,
         15,

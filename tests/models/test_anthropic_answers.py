@@ -94,7 +94,7 @@ async def test_a_text_and_what_it_cost(server: ReplayServer) -> None:
     assert answer.message.parts == [TextPart("Hello")]
     assert (sink.text(), answer.response_id, answer.model) == ("Hello", "msg_1", "claude-x-1")
     assert (answer.finish_reason, answer.provider_finish_reason) == ("stop", "end_turn")
-    assert answer.usage == Usage(32, 9, 41, cache_read_tokens=20, cache_write_tokens=5, requests=1)
+    assert answer.usage == Usage(32, 9, 41, cached_tokens=20, cache_write_tokens=5, requests=1)
 
 
 async def test_calls_beside_each_other_are_told_as_they_are_written(server: ReplayServer) -> None:

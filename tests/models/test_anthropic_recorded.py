@@ -159,7 +159,7 @@ async def test_what_anthropic_has_sent_is_decoded_as_the_body_says(
     assert (answer.response_id, answer.model) == (said.message["id"], said.message["model"])
     usage, spent = answer.usage, said.usage
     read_, written = spent["cache_read_input_tokens"], spent["cache_creation_input_tokens"]
-    assert (usage.cache_read_tokens, usage.cache_write_tokens) == (read_, written)
+    assert (usage.cached_tokens, usage.cache_write_tokens) == (read_, written)
     assert usage.input_tokens == spent["input_tokens"] + read_ + written
     assert usage.output_tokens == spent["output_tokens"]
     thought = (spent.get("output_tokens_details") or {}).get("thinking_tokens", 0)

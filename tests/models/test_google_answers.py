@@ -111,7 +111,7 @@ async def test_pieces_of_a_text_are_one_part_and_thoughts_are_reasoning(server: 
         "input_tokens": 120,
         "output_tokens": 37,
         "total_tokens": 157,
-        "cache_read_tokens": 12,
+        "cached_tokens": 12,
         "reasoning_tokens": 30,
         "requests": 1,
     }

@@ -126,7 +126,7 @@ def usage_of(usage: dict[str, Any]) -> dict[str, int]:
         "input_tokens": usage.get("promptTokenCount", 0) + usage.get("toolUsePromptTokenCount", 0),
         "output_tokens": usage.get("candidatesTokenCount", 0) + thoughts,
         "total_tokens": usage.get("totalTokenCount", 0),
-        "cache_read_tokens": usage.get("cachedContentTokenCount", 0),
+        "cached_tokens": usage.get("cachedContentTokenCount", 0),
         "reasoning_tokens": thoughts,
     }
     return {name: value for name, value in counts.items() if value} | {"requests": 1}

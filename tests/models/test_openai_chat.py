@@ -67,7 +67,7 @@ async def test_text_is_streamed_piece_by_piece_and_returned_whole(server: Replay
     assert answer.finish_reason == "stop"
     usage = answer.usage
     assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (9, 4, 13)
-    assert (usage.cache_read_tokens, usage.reasoning_tokens, usage.requests) == (2, 1, 1)
+    assert (usage.cached_tokens, usage.reasoning_tokens, usage.requests) == (2, 1, 1)
 
 
 TWO = [ToolCall("call_a", "add", '{"item":"milk"}'), ToolCall("call_b", "remove", '{"item":"eggs"}')]

@@ -459,6 +459,6 @@ async def test_usage_is_found_where_groq_and_moonshot_put_it(server: ReplayServe
         "input_tokens": 3,
         "output_tokens": 4,
         "total_tokens": 7,
-        "cache_read_tokens": 2,
+        "cached_tokens": 2,
         "requests": 1,
     }

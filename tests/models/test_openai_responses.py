@@ -134,7 +134,7 @@ async def test_text_is_streamed_piece_by_piece_and_returned_whole(server: Replay
     assert answer.finish_reason == "stop"
     usage = answer.usage
     assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (30, 12, 42)
-    assert (usage.cache_read_tokens, usage.reasoning_tokens, usage.requests) == (10, 5, 1)
+    assert (usage.cached_tokens, usage.reasoning_tokens, usage.requests) == (10, 5, 1)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64])

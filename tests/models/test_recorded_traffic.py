@@ -123,7 +123,7 @@ def usage_of(usage: dict[str, Any] | None, spent: str, said: str, *, apart: bool
         reasoned = generated - usage[said]
         usage = {**usage, said: generated, f"{said}_details": {"reasoning_tokens": reasoned}}
     details = {
-        "cache_read_tokens": (usage.get(f"{spent}_details") or {}).get("cached_tokens")
+        "cached_tokens": (usage.get(f"{spent}_details") or {}).get("cached_tokens")
         or usage.get("cached_tokens")
         or usage.get("num_cached_tokens"),
         "cache_write_tokens": (usage.get(f"{spent}_details") or {}).get("cache_write_tokens"),

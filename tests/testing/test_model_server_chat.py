@@ -41,7 +41,7 @@ async def raw_chunks(answer: Reply, **body: Any) -> list[dict[str, Any]]:
 
 
 async def test_text_arrives_whole() -> None:
-    usage = Usage(input_tokens=7, output_tokens=5, total_tokens=12, cache_read_tokens=3, reasoning_tokens=2)
+    usage = Usage(input_tokens=7, output_tokens=5, total_tokens=12, cached_tokens=3, reasoning_tokens=2)
     async with serving(Answer("Good morning.", usage=usage)) as (_, client):
         completion = await client.chat.completions.create(model="gpt-5.2", messages=HI)
     ChatCompletion.model_validate(completion.to_dict(), strict=True)

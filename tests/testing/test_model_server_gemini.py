@@ -62,7 +62,7 @@ def text_of(parts: Iterable[types.Part] | None, *, thought: bool = False) -> str
 
 async def test_googles_client_reads_a_whole_answer(serve: Ask) -> None:
     usage = Usage(
-        input_tokens=9, output_tokens=7, total_tokens=16, reasoning_tokens=3, cache_read_tokens=4, requests=1
+        input_tokens=9, output_tokens=7, total_tokens=16, reasoning_tokens=3, cached_tokens=4, requests=1
     )
     _, client = await serve(Answer(TEXT, reasoning="Hm, well.", usage=usage))
     answer = await client.aio.models.generate_content(model="gemini-2.5-flash", contents="Hi")

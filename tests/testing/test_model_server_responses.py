@@ -59,7 +59,7 @@ def kinds(events: Sequence[dict[str, Any]]) -> list[str]:
 
 
 async def test_text_arrives_whole() -> None:
-    usage = Usage(input_tokens=7, output_tokens=5, total_tokens=12, cache_read_tokens=3, reasoning_tokens=2)
+    usage = Usage(input_tokens=7, output_tokens=5, total_tokens=12, cached_tokens=3, reasoning_tokens=2)
     async with serving(Answer("Good morning, Ada.", usage=usage)) as (_, client):
         response = await client.responses.create(model="gpt-5.2", input="hi")
     assert response.output_text == "Good morning, Ada."

@@ -265,7 +265,7 @@ def _usage(usage: Any) -> Usage:
         input_tokens=sent,
         output_tokens=said,
         total_tokens=sent + said,
-        cache_read_tokens=read,
+        cached_tokens=read,
         cache_write_tokens=written,
         reasoning_tokens=min(count(details, "thinking_tokens"), said),
         requests=1,

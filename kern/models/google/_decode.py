@@ -142,7 +142,7 @@ def _usage(usage: Any) -> Usage:
         input_tokens=spent,
         output_tokens=said,
         total_tokens=max(count(usage, "totalTokenCount"), spent + said),
-        cache_read_tokens=count(usage, "cachedContentTokenCount"),
+        cached_tokens=count(usage, "cachedContentTokenCount"),
         reasoning_tokens=thoughts,
         requests=1,
     )

@@ -27,7 +27,7 @@ def usage_of(usage: Any, server: ChatServer) -> Usage:
         input_tokens=spent,
         output_tokens=said,
         total_tokens=max(total, spent + said),
-        cache_read_tokens=_first_count((sent, "cached_tokens"), *((usage, name) for name in _CACHED)),
+        cached_tokens=_first_count((sent, "cached_tokens"), *((usage, name) for name in _CACHED)),
         cache_write_tokens=count(sent, "cache_write_tokens"),
         reasoning_tokens=reasoned or count(usage, "reasoning_tokens"),
         requests=1,

@@ -281,7 +281,7 @@ def _usage(usage: Any) -> Usage:
         input_tokens=spent,
         output_tokens=said,
         total_tokens=max(count(usage, "total_tokens"), spent + said),
-        cache_read_tokens=count(details.get("input_tokens_details"), "cached_tokens"),
+        cached_tokens=count(details.get("input_tokens_details"), "cached_tokens"),
         cache_write_tokens=count(details.get("input_tokens_details"), "cache_write_tokens"),
         reasoning_tokens=count(details.get("output_tokens_details"), "reasoning_tokens"),
         requests=1,
