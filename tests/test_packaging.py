@@ -188,6 +188,7 @@ EXTRA_OF = {
     "kern/tools/mcp/": "mcp",
     "kern/models/_aiohttp.py": "fast",
     "kern/models/prices.py": "prices",
+    "kern/testing/pytest_plugin.py": "pytest",
 }
 
 

@@ -37,6 +37,8 @@ async def ask(requirements: Sequence[RunRequirement], read: Read, kept: Kept | N
                     answered = await _fill_in(need, read, (kept or {}).get(need.tool_call_id, {}))
                 case "external_execution":
                     answered = await _take_result(need, read)
+                case "in_doubt":
+                    answered = await _settle_doubt(need, read)
             if not answered:
                 return False
     return True
@@ -61,6 +63,22 @@ async def _confirm(need: RunRequirement, read: Read) -> bool:
         need.confirm()
     else:
         need.reject(None if answer.casefold() in _NO else answer)
+    return True
+
+
+async def _settle_doubt(need: RunRequirement, read: Read) -> bool:
+    """The process that made the call has died in it: the person finds out whether it was carried out."""
+    say("The process ended during this call, so it may have been carried out. Find out before you answer.")
+    line = await read("[again/N/its result] ")
+    if line is None:
+        return False
+    answer = line.strip()
+    if answer.casefold() == "again":
+        need.confirm()
+    elif answer.casefold() in _NO:
+        need.reject()
+    else:
+        need.set_external_execution_result(answer)
     return True
 
 

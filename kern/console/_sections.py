@@ -44,6 +44,7 @@ _WAITS_FOR: dict[Need, str] = {
     "confirmation": "to be confirmed",
     "user_input": "needs input",
     "external_execution": "to be carried out elsewhere",
+    "in_doubt": "may have been carried out already",
 }
 _LONGEST_MESSAGE = 4_000
 _LEAST_SECONDS = 0.05

@@ -24,14 +24,17 @@ class Talker(Protocol):
 
     async def aget_session_state(self, session_id: str | None, *, user_id: str | None) -> Any:
         """See `StateAccess`."""
+        ...
 
     async def aget_session_messages(
         self, session_id: str | None, *, user_id: str | None, limit: int | None
     ) -> list[Message]:
         """See `SessionAccess`."""
+        ...
 
     async def alist_sessions(self, *, user_id: str | None, limit: int) -> list[SessionInfo]:
         """See `SessionAccess`."""
+        ...
 
 
 class ChatCommands:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, TypeVar, Unpack, cast, overload
 
 from kern._traceback import ShortTraceback
 from kern.errors import UsageError
@@ -243,8 +243,7 @@ class Running(Definition, Generic[OutputT]):
         """A run that is not streamed; `observer` is called with its events, in whatever thread they arise."""
         chosen = RunOptions.of(options) if options else NO_OPTIONS
         asked = request(self, run_input(input, self.input_schema, chosen), chosen)
-        running: Coroutine[Any, Any, Any] = execute(asked, _told_to(observer), Listen.nothing)
-        return running
+        return cast("Coroutine[Any, Any, OutputT]", execute(asked, _told_to(observer), Listen.nothing))
 
     def _continued_observed(
         self, run_response: AnyRunOutput, observer: Callable[[Event], None]

@@ -8,7 +8,10 @@ import sys
 import pytest
 
 from kern import Agent, RunOutput, RunStatus, Team, tool
+from kern.console import ViewOptions, open_view
+from kern.console._approvals import ask
 from kern.models.base import ModelRequest, ModelResponse
+from kern.run.requirement import RunRequirement
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 from tests.console.console_pty import Terminal
 
@@ -19,6 +22,7 @@ import sys
 from datetime import date
 from kern import Agent, Team, tool
 from kern.models.base import ModelResponse
+from kern.run.requirement import RunRequirement
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 
 @tool(requires_confirmation=True)
@@ -113,7 +117,7 @@ def test_fields_are_filled_in_and_asked_for_again_where_they_do_not_fit() -> Non
         "x",
         "That does not fit: ",
         '["a"]',
-        "does not fit: day: ",
+        "does not fit the parameters: day",
         "2026-12-02",
     )
     terminal.child.expect_exact("met 2026-12-02 ['a']")
@@ -186,3 +190,27 @@ async def test_what_is_printed_is_returned_too(stream: bool) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_sync_form_returns_it_as_well(stream: bool) -> None:
     assert Agent(model=ScriptedModel(["Hello!"])).print_response("Hi", stream=stream).content == "Hello!"
+
+
+@pytest.mark.parametrize(
+    ("line", "confirmed", "result"),
+    [("again", True, None), ("", False, None), ("It was paid.", None, "It was paid.")],
+)
+async def test_a_call_in_doubt_is_made_again_left_or_told(
+    line: str, confirmed: bool | None, result: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    need = RunRequirement(
+        kind="in_doubt", run_id="r", agent_path=["Clerk"], tool_call_id="c", tool_name="pay", tool_args={}
+    )
+
+    async def read(prompt: str) -> str | None:
+        assert prompt == "[again/N/its result] "
+        return line
+
+    assert await ask([need], read)
+    assert (need.confirmed, need.result) == (confirmed, result)
+    assert "it may have been carried out" in capsys.readouterr().out
+    output = RunOutput(run_id="r", session_id="s", status=RunStatus.paused, requirements=[need])
+    with open_view("", ViewOptions(), stream=False) as view:
+        view.finish(output)
+    assert "may have been carried out already: pay()" in capsys.readouterr().out
