@@ -10,7 +10,6 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from kern.models import _switch as switch
@@ -128,22 +127,6 @@ async def test_tests_of_a_program_pass(program: str, monkeypatch: pytest.MonkeyP
         exec(program, names)
         for function in [value for name, value in names.items() if name.startswith("test_")]:
             await function()
-
-
-@pytest.mark.parametrize("program", programs("^app = FastAPI"))
-async def test_handler_answers(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    names: dict[str, Any] = {"__name__": "readme"}
-    exec(program, names)
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-any")
-    async with ModelServer(play) as server:
-        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
-        transport = httpx.ASGITransport(app=names["app"])
-        async with httpx.AsyncClient(transport=transport, base_url="http://readme") as client:
-            response = await client.get("/chats/1", params={"question": "Who?"})
-    assert response.status_code == 200
-    events = re.findall(r"^event: (\w+)\r?$", response.text, re.MULTILINE)
-    assert events[0] == "TeamRunStarted"
-    assert events[-1] == "TeamRunCompleted"
 
 
 def test_commands_are_the_two_that_set_themselves_up() -> None:
