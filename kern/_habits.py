@@ -49,6 +49,22 @@ KEYWORDS: Final[dict[str, str]] = {
     "num_history_responses": "write num_history_runs=",
     "thread_id": "write session_id=",
     "conversation_id": "write session_id=",
+    "message_history": "write session_id= and add_history_to_context=True: a session has its messages",
+    "previous_response_id": "write session_id= and add_history_to_context=True",
+    "model_settings": "the model takes them: model=OpenAIResponses(id=..., temperature=...)",
+    "toolsets": "write tools=, which takes Toolkits and MCPTools, too",
+    "mcp_servers": "write tools=[MCPTools(...)], from kern.tools.mcp",
+    "capabilities": "write tools=, pre_hooks=, post_hooks= and instructions=",
+    "hooks": "write pre_hooks=, post_hooks= or tool_hooks=; a stream has the events of a run",
+    "handoff_description": "write role=",
+    "tool_use_behavior": "the tool takes it: @tool(stop_after_tool_call=True)",
+    "reset_tool_choice": "a tool_choice= that forces a call holds until a tool was called; leave it out",
+    "tool_timeout": "the tool takes it: @tool(timeout=...)",
+    "needs_approval": "the tool takes it: @tool(requires_confirmation=True)",
+    "requires_approval": "the tool takes it: @tool(requires_confirmation=True)",
+    "usage": "write usage_limits=, with a UsageBudget that several runs share",
+    "checkpoint": "write journal=DbJournal(db), from kern.durable",
+    "reasoning": "there is none: take a model that reasons; what it thinks is in reasoning_content",
 }
 """Keywords of constructors and runs, with what to do instead."""
 

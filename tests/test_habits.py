@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +24,14 @@ def test_a_keyword_from_habit_says_what_to_write(name: str) -> None:
     with pytest.raises(TypeError, match=f"Agent has no keyword '{name}': ") as caught:
         Agent(**{name: "x"})
     assert KEYWORDS[name] in str(caught.value)
+
+
+def test_a_keyword_that_a_page_for_newcomers_translates_is_answered_here_too() -> None:
+    pages = (Path(__file__).parents[1] / "docs").glob("coming-from-*.md")
+    rows = [line for page in pages for line in page.read_text().splitlines() if line.startswith("| ")]
+    theirs = {name for row in rows for name in re.findall(r"`([a-z_]+)=", row.split(" | ")[0])}
+    assert theirs
+    assert theirs - set(KEYWORDS) - set(Definition.__dataclass_fields__) == set()
 
 
 @pytest.mark.parametrize("make", [Agent, lambda **options: Team([], **options)], ids=["agent", "team"])
