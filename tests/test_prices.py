@@ -119,7 +119,13 @@ def test_the_list_is_reckoned_as_its_package_does() -> None:
                 priced = prices._listed(provider, listed_model.id)
                 for usage in (long, short) if priced is not None else ():
                     if (cost := priced(usage)) is not None:  # else it has no price for what is generated
-                        theirs = listed.calc_price(usage, listed_model.id, provider_id=list_id).total_price
+                        counts = listed.Usage(
+                            input_tokens=usage.input_tokens,
+                            cache_read_tokens=usage.cached_tokens,
+                            cache_write_tokens=usage.cache_write_tokens,
+                            output_tokens=usage.output_tokens,
+                        )
+                        theirs = listed.calc_price(counts, listed_model.id, provider_id=list_id).total_price
                         assert cost == pytest.approx(float(theirs)), (list_id, listed_model.id)
                         known += 1
     assert known > 100

@@ -142,7 +142,9 @@ async def _coerce_answer(schema: AnswerSchema, run: Run) -> None:
         content = output.content
         answer = schema.read(content) if isinstance(content, str) else schema.validate(content)
     except BadAnswer as error:
-        raise ModelBehaviorError(f"{run.spec.title} ended with what does not fit: {error}") from error
+        raise ModelBehaviorError(
+            f"{run.spec.title} ended with an answer that does not fit output_schema: {error}"
+        ) from error
     output.content, output.content_type = answer.content, answer.content_type
     run.out.answer(answer)
 

@@ -201,7 +201,7 @@ async def _wait_for_exclusive_use(session: LiveSession, run_id: str) -> None:
             for session_run in session.exclusive_runs:
                 if not acquiring.done() and (why := session_run.why_not_to_wait()):
                     raise SessionBusyError(
-                        session.session_id, f"is held by run {session_run.run_id!r}, {why}"
+                        session.session_id, f"is used exclusively by run {session_run.run_id!r}, {why}"
                     )
     except BaseException:
         acquiring.cancel()

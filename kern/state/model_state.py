@@ -184,8 +184,8 @@ def _defaults(model: type[pydantic.BaseModel]) -> pydantic.BaseModel:
     required = [name for name, declared in model.model_fields.items() if declared.is_required()]
     if required:
         raise UsageError(
-            f"session_state={model.__name__}: a new session starts from the defaults of the "
-            f"class, but {', '.join(required)} has none; pass an instance, or add defaults"
+            f"session_state={model.__name__}: a new session starts from the defaults of the class, and "
+            f"these fields have none: {', '.join(required)}; pass an instance, or add defaults"
         )
     try:
         return model()

@@ -217,7 +217,7 @@ async def test_a_hook_that_keeps_the_state_during_a_delegation_is_told_so(kind: 
         session_state={"count": 0},
     )
     output = await team.arun("go")
-    assert "has the session state" in output.content
+    assert "holds the session state" in output.content
     assert output.session_state == {"count": 0}
     assert output.member_responses == []
 

@@ -218,5 +218,5 @@ async def test_requests_that_failed_count() -> None:
 
 
 def test_a_bound_that_is_none_is_refused() -> None:
-    with pytest.raises(UsageError, match="max_requests is a number"):
+    with pytest.raises(UsageError, match="max_requests must be a number"):
         Agent(max_requests=-1)

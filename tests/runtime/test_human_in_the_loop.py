@@ -81,7 +81,7 @@ async def test_a_call_waits_for_confirmation_and_the_others_of_its_turn_do_not()
     assert output.run_id == paused.run_id
     assert [t.tool_name for t in output.tools] == ["delete_item", "add_item"]
     assert output.metrics.requests == 2
-    with pytest.raises(RunConflictError, match="does not wait"):
+    with pytest.raises(RunConflictError, match="is not paused"):
         await agent.acontinue_run(paused)
     assert DONE == ["add eggs", "delete milk"]
 
