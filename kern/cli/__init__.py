@@ -13,6 +13,7 @@ from kern._version import __version__
 from kern.cli._report import say
 from kern.cli.db import add_db_parser
 from kern.cli.demo import add_demo_parser
+from kern.cli.worker import add_worker_parser
 from kern.console import was_shown
 from kern.errors import KernError
 
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_demo_parser(commands)
     add_db_parser(commands)
+    add_worker_parser(commands)
     chosen = parser.parse_args(arguments)
     named("kern").addHandler(logging.NullHandler())  # what matters is shown, or is the last line
     try:

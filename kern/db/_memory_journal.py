@@ -88,6 +88,14 @@ class Journals:
         else:
             del self._runs[claim.run_id]
 
+    def forget(self, run_id: str, owner: str | None) -> bool:
+        """Delete all that is known of a run."""
+        known = self._runs.get(run_id)
+        if known is None or owner not in (None, known.claim.owner):
+            return False
+        del self._runs[run_id]
+        return True
+
     def unfinished(self, limit: int) -> list[str]:
         """Runs with steps or a request that nobody has."""
         now = time.monotonic()

@@ -188,6 +188,12 @@ _SQL = {
             WHERE request IS NOT NULL AND runner_id = ANY($3::text[]) AND expires_at <= {now}
             ORDER BY seq LIMIT 1 FOR UPDATE SKIP LOCKED)
         RETURNING run_id, attempt, before, request""",
+    "forget_run": """
+        WITH gone AS (
+            DELETE FROM {claims} WHERE run_id = $1 AND ($2::text IS NULL OR owner = $2) RETURNING 1
+        ), steps AS (
+            DELETE FROM {steps} WHERE run_id = $1 AND EXISTS (SELECT FROM gone)
+        ) SELECT 1 FROM gone""",
     "unfinished_runs": """
         SELECT run_id FROM {claims} AS c WHERE expires_at <= {now}
             AND (request IS NOT NULL OR EXISTS (SELECT FROM {steps} AS s WHERE s.run_id = c.run_id))

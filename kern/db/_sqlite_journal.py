@@ -33,6 +33,7 @@ _SQL = {
             AND NOT EXISTS (SELECT 1 FROM {t}_steps WHERE run_id = ?)""",
     "load_steps": "SELECT key, kind, CAST(data AS BLOB) FROM {t}_steps WHERE run_id = ? ORDER BY seq",
     "put_step": "INSERT INTO {t}_steps (run_id, key, kind, data) VALUES (?, ?, ?, CAST(? AS TEXT))",
+    "forget": "DELETE FROM {t}_claims WHERE run_id = ? AND owner = coalesce(?, owner)",
     "drop_claim": "DELETE FROM {t}_claims WHERE run_id = ? AND owner = ?",
     "drop_steps": "DELETE FROM {t}_steps WHERE run_id = ?",
     "unfinished": """
@@ -123,6 +124,14 @@ class Journals:
         with transaction(raw, self._path), store_errors(self._path):
             raw.execute(self._sql["drop_empty_claim"], (claim.run_id, claim.owner, claim.run_id))
             raw.execute(self._sql["release_claim"], (claim.run_id, claim.owner))
+
+    def forget(self, raw: sqlite3.Connection, run_id: str, owner: str | None) -> bool:
+        """Delete all that is known of a run."""
+        with transaction(raw, self._path), store_errors(self._path):
+            if raw.execute(self._sql["forget"], (run_id, owner)).rowcount == 0:
+                return False
+            raw.execute(self._sql["drop_steps"], (run_id,))
+            return True
 
     def unfinished(self, raw: sqlite3.Connection, limit: int) -> list[str]:
         """The runs with steps on record that no process has."""

@@ -302,6 +302,11 @@ class InMemoryDb(Db):
         with self._mutex:
             return self._journals.take(owner, seconds, runner_ids)
 
+    async def forget_run(self, run_id: str, owner: str | None = None) -> bool:
+        """Delete the request, the steps and the claim, if it is `owner`'s."""
+        with self._mutex:
+            return self._journals.forget(run_id, owner)
+
     async def unfinished_runs(self, *, limit: int = 100) -> list[str]:
         """The runs that were submitted or have steps on record, and that no process has, the oldest first."""
         with self._mutex:

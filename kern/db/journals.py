@@ -110,6 +110,13 @@ class JournalDb(Protocol):
         """
         ...
 
+    async def forget_run(self, run_id: str, owner: str | None = None) -> bool:
+        """Delete the request, the steps and the claim, if it is `owner`'s; None deletes whoever has the run.
+
+        False if there was nothing of the kind.
+        """
+        ...
+
     async def unfinished_runs(self, *, limit: int = 100) -> list[str]:
         """The ids of runs that were submitted or have steps on record, and that no process has right now.
 

@@ -264,6 +264,10 @@ class PostgresDb(Db):
         run_id, attempt, before, request = rows[0]
         return TakenRun(RunClaim(run_id=run_id, owner=owner, attempt=attempt, before=before), request)
 
+    async def forget_run(self, run_id: str, owner: str | None = None) -> bool:
+        """Delete the request, the steps and the claim, if it is `owner`'s."""
+        return bool(await self._fetch("forget_run", run_id, owner))
+
     async def unfinished_runs(self, *, limit: int = 100) -> list[str]:
         """The runs that were submitted or have steps on record, and that no process has, the oldest first."""
         return [row[0] for row in await self._fetch("unfinished_runs", limit)]

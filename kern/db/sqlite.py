@@ -234,6 +234,10 @@ class SqliteDb(Db):
             partial(self._queries.journals.take, owner=owner, seconds=seconds, runner_ids=runner_ids)
         )
 
+    async def forget_run(self, run_id: str, owner: str | None = None) -> bool:
+        """Delete the request, the steps and the claim, if it is `owner`'s."""
+        return await self._write(partial(self._queries.journals.forget, run_id=run_id, owner=owner))
+
     async def unfinished_runs(self, *, limit: int = 100) -> list[str]:
         """The runs that were submitted or have steps on record, and that no process has, the oldest first."""
         return await self._read(partial(self._queries.journals.unfinished, limit=limit))

@@ -2,5 +2,6 @@
 
 from kern.durable.db_journal import DbJournal
 from kern.durable.journal import Entry, Journal, Playback, RunAsked, RunJournal
+from kern.durable.submission import Submission
 
-__all__ = ["DbJournal", "Entry", "Journal", "Playback", "RunAsked", "RunJournal"]
+__all__ = ["DbJournal", "Entry", "Journal", "Playback", "RunAsked", "RunJournal", "Submission"]

@@ -14,8 +14,9 @@ from typing import Final
 from kern._log import named
 from kern._sync.shield import uninterrupted
 from kern.db.base import Db
-from kern.db.journals import JournalDb, RunClaim, StepRow
+from kern.db.journals import JournalDb, RunClaim, StepRow, TakenRun
 from kern.durable.journal import Entry, Playback, RunAsked
+from kern.durable.submission import Submission
 from kern.errors import KernError, RunLostError, StoreError, UsageError
 
 log: Final = named("kern")
@@ -58,20 +59,89 @@ class DbJournal:
 
     async def open(self, asked: RunAsked) -> DbRunJournal | None:
         """Claim the run; None if another process has it."""
-        owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
-        since = time.monotonic()
+        owner, since = self._owner(), time.monotonic()
         found = await self._steps.claim_run(asked.run_id, owner, self._seconds)
         if found is None:
             return None
         entries = [Entry(step.key, step.kind, step.data) for step in found.steps]
         return DbRunJournal(self._steps, found.claim, self._seconds, since, entries)
 
+    async def submit(self, run: Submission) -> bool:
+        """Keep the run for any process to begin it; False if it was submitted, or begun, before.
+
+        A run that has ended is not looked for: submitted again under its id, it is ended at once.
+
+        Raises:
+            StoreError: It could not be kept.
+        """
+        return await self._steps.submit_run(run.row())
+
+    async def take(self, runner_ids: Sequence[str]) -> Taken | None:
+        """Take the oldest submitted run of these agents and teams that no process has.
+
+        Raises:
+            StoreError: The database cannot be asked.
+        """
+        found = await self._steps.take_run(new_owner(), self._seconds, runner_ids)
+        return None if found is None else Taken(self, found)
+
+    async def forget(self, run_id: str) -> bool:
+        """Delete what is kept of a run that cannot end: its request and its steps. False if there is nothing.
+
+        A process that has the run loses it.
+
+        Raises:
+            StoreError: The database cannot be asked.
+        """
+        return await self._steps.forget_run(run_id)
+
     async def unfinished(self, *, limit: int = 100) -> list[str]:
-        """The ids of runs that were begun, that have not ended, and that no process has right now."""
+        """The ids of runs that were begun or submitted, that have not ended, and that no process has now."""
         return await self._steps.unfinished_runs(limit=limit)
+
+    def _owner(self) -> str:
+        return new_owner()
 
     def __repr__(self) -> str:
         return f"DbJournal({self.db!r})"
+
+
+class Taken(DbJournal):
+    """The journal of one submitted run that this process has taken; the run is to begin at once.
+
+    Args:
+        journal: Where it was taken from.
+        run: The run.
+    """
+
+    def __init__(self, journal: DbJournal, run: TakenRun) -> None:
+        super().__init__(journal.db, claim_seconds=journal._seconds)
+        self.claim = run.claim
+        self.request = run.request
+
+    def _owner(self) -> str:
+        return self.claim.owner
+
+    async def put_off(self, seconds: float) -> None:
+        """Have nobody else take the run for that long.
+
+        Raises:
+            StoreError: The database cannot be asked.
+        """
+        await self._steps.append_steps(self.claim, seconds, [])
+
+    async def done_with(self) -> None:
+        """Nobody has to take the run any more: it was submitted again after its end.
+
+        Raises:
+            StoreError: The database cannot be asked.
+        """
+        await self._steps.forget_run(self.claim.run_id, self.claim.owner)
+
+
+def new_owner() -> str:
+    """A name that no other process, and no other attempt, uses."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
 
 
 class DbRunJournal:

@@ -11,7 +11,7 @@ from typing import Protocol
 from kern._error_text import leaf_errors
 from kern._json import jsonable
 from kern.db.base import Db
-from kern.durable.db_journal import DbJournal
+from kern.durable.db_journal import DbJournal, Taken
 from kern.durable.journal import Journal, RunAsked
 from kern.errors import KernError, ShutdownError, UsageError
 from kern.runtime.active_runs import ActiveRun
@@ -91,8 +91,9 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
         KernError: That cannot be done.
     """
     request, tree = active.request, run.tree
-    if steps.goes_on:
+    if steps.goes_on or isinstance(request.journal, Taken):
         active.since = None  # a request to cancel it may have come while no process had it
+        await active.look()
     about = {"run_id": request.run_id, "runner": request.spec.id, "input": jsonable(request.input.value)}
 
     def lost(error: KernError) -> None:

@@ -147,6 +147,20 @@ class JournalConformance:
         assert await db.take_run("d", HOUR, ["a"]) is None
         assert await db.unfinished_runs() == []
 
+    async def test_a_run_is_forgotten_by_who_has_it_or_by_decree(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        assert await db.submit_run(submitted("r"))
+        taken = await db.take_run("a", HOUR, ["a"])
+        assert taken is not None
+        assert await db.append_steps(taken.claim, HOUR, [step("one")])
+        assert not await db.forget_run("r", "b")
+        assert await db.forget_run("r", "a")
+        assert not await db.forget_run("r", "a")
+        assert not await db.append_steps(taken.claim, HOUR, [step("two")]), "it is nobody's any more"
+        assert list((await claimed(db, "b")).steps) == []
+        assert await db.forget_run("r")
+        assert await db.unfinished_runs() == []
+
     async def test_a_run_that_was_begun_without_being_submitted_is_not_taken(self, db: Db) -> None:
         assert isinstance(db, JournalDb)
         first = await claimed(db, "a")

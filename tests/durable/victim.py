@@ -24,6 +24,8 @@ from kern.db.journals import RunClaim, StepRow
 from kern.db.sqlite import SqliteDb
 from kern.durable import DbJournal
 from kern.errors import KernError
+from kern.run.output import TeamRunOutput
+from kern.team import Team
 from tests.durable.desk import Ledger, desk
 
 BEGINS = {"asked": "model", "begun": "tool", "append": "commit", "end": "end"}
@@ -111,18 +113,23 @@ async def live(order: dict[str, Any]) -> dict[str, Any]:
             if type(error).__name__ != "SessionBusyError" or time.monotonic() - begun > 15:
                 return {"error": type(error).__name__, "text": str(error)}
             await asyncio.sleep(0.05)  # the claim of the one that has died is not over yet
-    rows = await db.load_runs(order["session"], top_level=False)
-    changes = await db.load_changes(order["session"])
-    result = {
+    result = await come_to(team, db, output, order["session"])
+    await db.aclose()
+    return result
+
+
+async def come_to(team: Team, db: Db, output: TeamRunOutput, session_id: str) -> dict[str, Any]:
+    """What a run has come to, as JSON."""
+    rows = await db.load_runs(session_id, top_level=False)
+    changes = await db.load_changes(session_id)
+    return {
         "output": output.to_dict(),
-        "state": await team.aget_session_state(session_id=order["session"]),
+        "state": await team.aget_session_state(session_id=session_id),
         "rows": sorted([row.run_id, row.status] for row in rows),
         "revisions": [change.revision for change in changes],
         "calls": [change.tool_call_id for change in changes],
-        "unfinished": await journal.unfinished(),
+        "unfinished": await DbJournal(db).unfinished(),
     }
-    await db.aclose()
-    return result
 
 
 def work(order: dict[str, Any]) -> None:
