@@ -12,6 +12,7 @@ from kern.run.output import ContentT, RunOutput
 from kern.runner.batch import Batches
 from kern.runner.compile import function_tools, has_sources, loaded_tools, model_of, spec_of, with_checks
 from kern.runner.definition import KeptSpec
+from kern.runner.detached import Detached
 from kern.runner.options import NO_OPTIONS, RunOptions
 from kern.runner.session_state import StateAccess
 from kern.runner.sessions import SessionAccess
@@ -21,7 +22,12 @@ from kern.runtime.run_tree import Run, RunnerSpec
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True)
 class Agent(
-    Terminal[RunOutput[ContentT]], Batches[RunOutput[ContentT]], SessionAccess, StateAccess, Generic[ContentT]
+    Terminal[RunOutput[ContentT]],
+    Batches[RunOutput[ContentT]],
+    Detached[RunOutput[ContentT]],
+    SessionAccess,
+    StateAccess,
+    Generic[ContentT],
 ):
     """A model with instructions, tools and a session.
 

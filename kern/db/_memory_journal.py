@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from kern.db.journals import ClaimedRun, RunClaim, StepRow, SubmittedRow, TakenRun
+from kern.db.journals import (
+    EVENT_SECONDS,
+    ClaimedRun,
+    EventRow,
+    RunAbout,
+    RunClaim,
+    RunningRow,
+    StepRow,
+    SubmittedRow,
+    TakenRun,
+)
 from kern.errors import RunLostError
 
 
@@ -15,8 +25,11 @@ class _Claimed:
     claim: RunClaim
     expires_at: float
     """By the monotonic clock."""
+    about: RunAbout | None = None
     steps: list[StepRow] = field(default_factory=list)
     submitted: SubmittedRow | None = None
+    begun_at: float = field(default_factory=time.time)
+    heartbeat_at: float = field(default_factory=time.time)
 
     def give(self, owner: str, until: float) -> None:
         """Let `owner` have the run."""
@@ -33,13 +46,21 @@ class _Claimed:
         return bool(self.steps) or self.submitted is not None
 
 
+@dataclass(slots=True)
+class _Told:
+    at: float
+    """By the monotonic clock."""
+    rows: dict[int, EventRow] = field(default_factory=dict)
+
+
 class Journals:
     """See `kern.db.journals`; the caller holds its lock round each verb."""
 
     def __init__(self) -> None:
         self._runs: dict[str, _Claimed] = {}
+        self._events: dict[str, _Told] = {}
 
-    def claim(self, run_id: str, owner: str, seconds: float) -> ClaimedRun | None:
+    def claim(self, run_id: str, owner: str, seconds: float, about: RunAbout | None) -> ClaimedRun | None:
         """Give `owner` the run; None if another has it."""
         now = time.monotonic()
         known = self._runs.get(run_id)
@@ -49,14 +70,20 @@ class Journals:
             claim = RunClaim(run_id=run_id, owner=owner, attempt=1)
             known = self._runs[run_id] = _Claimed(claim, 0.0)
         known.give(owner, now + seconds)
-        return ClaimedRun(known.claim, list(known.steps))
+        known.about, known.heartbeat_at = about or known.about, time.time()
+        for name in [name for name, told in self._events.items() if told.at < now - EVENT_SECONDS]:
+            if name not in self._runs:
+                del self._events[name]
+        told = self._events.get(run_id)
+        return ClaimedRun(known.claim, list(known.steps), max(told.rows, default=0) if told else 0)
 
     def submit(self, run: SubmittedRow) -> bool:
         """Keep the request; False if the run is known."""
         if run.run_id in self._runs:
             return False
         nobodys = RunClaim(run_id=run.run_id, owner="", attempt=0)
-        self._runs[run.run_id] = _Claimed(nobodys, 0.0, submitted=run)
+        about = RunAbout(session_id=run.session_id, user_id=None, runner_id=run.runner_id, is_team=False)
+        self._runs[run.run_id] = _Claimed(nobodys, 0.0, about, submitted=run)
         return True
 
     def take(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:
@@ -69,14 +96,65 @@ class Journals:
                 return TakenRun(known.claim, run.request)
         return None
 
-    def append(self, claim: RunClaim, seconds: float, steps: Sequence[StepRow]) -> bool:
-        """Keep the steps and renew the claim; False if it does not hold."""
+    def append(
+        self, claim: RunClaim, seconds: float, steps: Sequence[StepRow], events: Sequence[EventRow]
+    ) -> bool:
+        """Keep steps and events, and renew the claim; False if it does not hold."""
         known = self._held(claim)
         if known is None:
             return False
         known.steps += steps
-        known.expires_at = time.monotonic() + seconds
+        known.expires_at, known.heartbeat_at = time.monotonic() + seconds, time.time()
+        if events:
+            told = self._events.setdefault(claim.run_id, _Told(0.0))
+            told.at = time.monotonic()
+            told.rows.update({row.last_seq: row for row in events})
         return True
+
+    def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
+        """What the run has told after that number."""
+        told = self._events.get(run_id)
+        if told is None:
+            return []
+        return [told.rows[number] for number in sorted(told.rows) if number > after][:limit]
+
+    def running(
+        self,
+        run_id: str | None,
+        session_id: str | None,
+        user_id: str | None,
+        before: str | None,
+        limit: int,
+    ) -> list[RunningRow]:
+        """Runs that have begun and have not ended, the newest first."""
+        now, found = time.monotonic(), []
+        names = list(self._runs)
+        if before is not None:
+            names = names[: names.index(before)] if before in names else []
+        for name in reversed(names):
+            known = self._runs[name]
+            about = known.about
+            if about is None or not known.matters:
+                continue
+            wanted = run_id in (None, name) and session_id in (None, about.session_id)
+            if wanted and user_id in (None, about.user_id):
+                row = RunningRow(
+                    run_id=name,
+                    about=about,
+                    owner=known.claim.owner if now < known.expires_at else None,
+                    attempt=known.claim.attempt,
+                    begun_at=known.begun_at,
+                    heartbeat_at=known.heartbeat_at,
+                )
+                found.append(row)
+        return found[:limit]
+
+    def session_deleted(self, session_id: str, run_ids: Iterable[str]) -> None:
+        """Delete what the runs of a session have told."""
+        known = ((name, run.about) for name, run in self._runs.items())
+        own = [name for name, about in known if about is not None and about.session_id == session_id]
+        for name in (*own, *run_ids):
+            self._events.pop(name, None)
 
     def release(self, claim: RunClaim) -> None:
         """Let others have the run."""

@@ -106,9 +106,22 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # Runs that were submitted, for any process to begin them: what they are asked.
         "ALTER TABLE {claims} ADD COLUMN session_id text, ADD COLUMN runner_id text, ADD COLUMN request json",
     ),
+    (
+        # What is to be known of a run that goes on, and what it has told.
+        """ALTER TABLE {claims} ADD COLUMN user_id text, ADD COLUMN is_team boolean,
+            ADD COLUMN begun_at timestamptz NOT NULL DEFAULT now()""",
+        """CREATE TABLE {events} (
+            run_id text NOT NULL,
+            last_seq bigint NOT NULL,
+            written_at timestamptz NOT NULL,
+            data json NOT NULL,
+            PRIMARY KEY (run_id, last_seq)
+        )""",
+        "CREATE INDEX ON {events} (written_at)",
+    ),
 )
 
-_TABLES = ("runs", "changes", "media", "leases", "cancels", "claims", "steps", "order", "schema")
+_TABLES = ("runs", "changes", "media", "leases", "cancels", "claims", "steps", "events", "order", "schema")
 
 
 def names_of(table: str, schema: str | None) -> dict[str, str]:

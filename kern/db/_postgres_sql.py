@@ -133,6 +133,8 @@ _SQL = {
         SELECT session_id FROM {t} WHERE user_id = $1 ORDER BY session_id FOR UPDATE""",
     "delete_sessions": """
         WITH runs AS (DELETE FROM {runs} WHERE session_id = ANY($1::text[]) RETURNING run_id),
+            events AS (DELETE FROM {events} WHERE run_id IN (SELECT run_id FROM runs
+                UNION SELECT run_id FROM {claims} WHERE session_id = ANY($1::text[]))),
             changes AS (DELETE FROM {changes} WHERE session_id = ANY($1::text[])),
             media AS (DELETE FROM {media} WHERE session_id = ANY($1::text[])),
             cancels AS (DELETE FROM {cancels} WHERE run_id IN (SELECT run_id FROM runs))
@@ -150,14 +152,39 @@ _SQL = {
         WHERE {free} OR l.expires_at > {asked} + make_interval(secs => l.seconds)
         RETURNING l.owner = $2""",
     "claim_run": """
-        INSERT INTO {claims} AS c (run_id, owner, attempt, seconds, expires_at)
-        VALUES ($1, $2, 1, $3::float8, {now} + make_interval(secs => $3::float8))
+        WITH forgotten AS (
+            DELETE FROM {events} AS e WHERE written_at < {now} - make_interval(secs => $8::float8)
+            AND NOT EXISTS (SELECT FROM {claims} AS c WHERE c.run_id = e.run_id)
+        )
+        INSERT INTO {claims} AS c
+            (run_id, owner, attempt, seconds, expires_at, begun_at, session_id, user_id, runner_id, is_team)
+        VALUES ($1, $2, 1, $3::float8, {now} + make_interval(secs => $3::float8), {now},
+            $4, $5, $6, $7::boolean)
         ON CONFLICT (run_id) DO UPDATE SET
             attempt = CASE WHEN c.owner = excluded.owner THEN c.attempt ELSE c.attempt + 1 END,
             before = CASE WHEN c.owner = excluded.owner THEN c.before ELSE nullif(c.owner, '') END,
-            owner = excluded.owner, seconds = excluded.seconds, expires_at = excluded.expires_at
+            owner = excluded.owner, seconds = excluded.seconds, expires_at = excluded.expires_at,
+            session_id = coalesce(excluded.session_id, c.session_id),
+            user_id = coalesce(excluded.user_id, c.user_id),
+            runner_id = coalesce(excluded.runner_id, c.runner_id),
+            is_team = coalesce(excluded.is_team, c.is_team)
         WHERE c.owner = excluded.owner OR c.expires_at <= {now}
-        RETURNING c.attempt, c.before""",
+        RETURNING c.attempt, c.before,
+            (SELECT coalesce(max(last_seq), 0) FROM {events} WHERE run_id = $1)""",
+    "load_events": """
+        SELECT last_seq, data FROM {events} WHERE run_id = $1 AND last_seq > $2::bigint
+        ORDER BY last_seq LIMIT $3::bigint""",
+    "running_runs": """
+        SELECT run_id, session_id, user_id, runner_id, is_team, CASE WHEN expires_at > {now} THEN owner END,
+            attempt, extract(epoch FROM begun_at)::float8,
+            CASE WHEN isfinite(expires_at) THEN extract(epoch FROM expires_at)::float8 - seconds
+                ELSE extract(epoch FROM begun_at)::float8 END
+        FROM {claims} AS c
+        WHERE session_id IS NOT NULL AND ($1::text IS NULL OR run_id = $1)
+            AND ($2::text IS NULL OR session_id = $2) AND ($3::text IS NULL OR user_id = $3)
+            AND ($4::text IS NULL OR seq < (SELECT seq FROM {claims} WHERE run_id = $4))
+            AND (request IS NOT NULL OR EXISTS (SELECT FROM {steps} AS s WHERE s.run_id = c.run_id))
+        ORDER BY seq DESC LIMIT $5::bigint""",
     "load_steps": "SELECT key, kind, data FROM {steps} WHERE run_id = $1 ORDER BY seq",
     "append_steps": """
         WITH held AS (
@@ -168,6 +195,11 @@ _SQL = {
             SELECT $1, u.key, u.kind, u.data
             FROM unnest($4::text[], $5::text[], $6::json[]) WITH ORDINALITY AS u (key, kind, data, place)
             WHERE EXISTS (SELECT FROM held) ORDER BY u.place
+            ON CONFLICT DO NOTHING
+        ), told AS (
+            INSERT INTO {events} (run_id, last_seq, written_at, data)
+            SELECT $1, e.last_seq, {now}, e.data FROM unnest($7::bigint[], $8::json[]) AS e (last_seq, data)
+            WHERE EXISTS (SELECT FROM held)
             ON CONFLICT DO NOTHING
         ) SELECT count(*) FROM held""",
     "has_claim": "SELECT 1 FROM {claims} WHERE run_id = $1 AND owner = $2",

@@ -10,7 +10,18 @@ from pathlib import Path
 from kern.db._sqlite_cancels import NOW
 from kern.db._sqlite_errors import store_errors
 from kern.db._sqlite_schema import transaction
-from kern.db.journals import ClaimedRun, RunClaim, StepRow, SubmittedRow, TakenRun
+from kern.db.journals import (
+    EVENT_SECONDS,
+    ClaimedRun,
+    EventRow,
+    RunAbout,
+    RunClaim,
+    RunningRow,
+    StepRow,
+    SubmittedRow,
+    TakenRun,
+    running_row,
+)
 from kern.errors import RunLostError
 
 _SQL = {
@@ -34,6 +45,32 @@ _SQL = {
     "load_steps": "SELECT key, kind, CAST(data AS BLOB) FROM {t}_steps WHERE run_id = ? ORDER BY seq",
     "put_step": "INSERT INTO {t}_steps (run_id, key, kind, data) VALUES (?, ?, ?, CAST(? AS TEXT))",
     "forget": "DELETE FROM {t}_claims WHERE run_id = ? AND owner = coalesce(?, owner)",
+    "note_about": """
+        UPDATE {t}_claims SET session_id = ?, user_id = ?, runner_id = ?, is_team = ?,
+            begun_at = iif(begun_at > 0, begun_at, {now})
+        WHERE run_id = ?""",
+    "last_seq": "SELECT coalesce(max(last_seq), 0) FROM {t}_events WHERE run_id = ?",
+    "put_events": """
+        INSERT OR REPLACE INTO {t}_events (run_id, last_seq, written_at, data)
+        VALUES (?, ?, {now}, CAST(? AS TEXT))""",
+    "load_events": """
+        SELECT last_seq, CAST(data AS BLOB) FROM {t}_events
+        WHERE run_id = ? AND last_seq > ? ORDER BY last_seq LIMIT ?""",
+    "drop_old_events": """
+        DELETE FROM {t}_events WHERE written_at < {now} - ?
+            AND NOT EXISTS (SELECT 1 FROM {t}_claims AS c WHERE c.run_id = {t}_events.run_id)""",
+    "running": """
+        SELECT run_id, session_id, user_id, runner_id, is_team, iif(expires_at > {now}, owner, NULL), attempt,
+            begun_at, iif(expires_at > seconds, expires_at - seconds, begun_at)
+        FROM {t}_claims AS c
+        WHERE session_id IS NOT NULL AND (?1 IS NULL OR run_id = ?1) AND (?2 IS NULL OR session_id = ?2)
+            AND (?3 IS NULL OR user_id = ?3)
+            AND (?4 IS NULL OR rowid < (SELECT rowid FROM {t}_claims WHERE run_id = ?4))
+            AND (request IS NOT NULL OR EXISTS (SELECT 1 FROM {t}_steps AS s WHERE s.run_id = c.run_id))
+        ORDER BY rowid DESC LIMIT ?5""",
+    "delete_events": """
+        DELETE FROM {t}_events WHERE run_id IN (SELECT run_id FROM {t}_runs WHERE session_id = ?1
+            UNION SELECT run_id FROM {t}_claims WHERE session_id = ?1)""",
     "drop_claim": "DELETE FROM {t}_claims WHERE run_id = ? AND owner = ?",
     "drop_steps": "DELETE FROM {t}_steps WHERE run_id = ?",
     "unfinished": """
@@ -63,14 +100,22 @@ class Journals:
         self._path = path
         self._sql = {name: text.format(t=table, now=NOW) for name, text in _SQL.items()}
 
-    def claim(self, raw: sqlite3.Connection, run_id: str, owner: str, seconds: float) -> ClaimedRun | None:
+    def claim(
+        self, raw: sqlite3.Connection, run_id: str, owner: str, seconds: float, about: RunAbout | None
+    ) -> ClaimedRun | None:
         """Give `owner` the run for `seconds`; None if another has it."""
         with transaction(raw, self._path), store_errors(self._path):
             claim = self._claim(raw, run_id, owner, seconds)
             if claim is None:
                 return None
+            if about is not None:
+                known = (about.session_id, about.user_id, about.runner_id, about.is_team)
+                raw.execute(self._sql["note_about"], (*known, run_id))
+            raw.execute(self._sql["drop_old_events"], (EVENT_SECONDS,))
             rows = raw.execute(self._sql["load_steps"], (run_id,)).fetchall()
-        return ClaimedRun(claim, [StepRow(key=key, kind=kind, data=data) for key, kind, data in rows])
+            (last_seq,) = raw.execute(self._sql["last_seq"], (run_id,)).fetchone()
+        steps = [StepRow(key=key, kind=kind, data=data) for key, kind, data in rows]
+        return ClaimedRun(claim, steps, last_seq)
 
     def _claim(self, raw: sqlite3.Connection, run_id: str, owner: str, seconds: float) -> RunClaim | None:
         raw.execute(self._sql["bound_claim"], (run_id,))
@@ -108,16 +153,48 @@ class Journals:
         return None if claim is None else TakenRun(claim, found[1])
 
     def append(
-        self, raw: sqlite3.Connection, claim: RunClaim, seconds: float, steps: Sequence[StepRow]
+        self,
+        raw: sqlite3.Connection,
+        claim: RunClaim,
+        seconds: float,
+        steps: Sequence[StepRow],
+        events: Sequence[EventRow],
     ) -> bool:
-        """Keep the steps and renew the claim; False, and nothing is kept, if it does not hold any more."""
+        """Keep steps and events, and renew the claim; False, and nothing is kept, if it does not hold."""
         with transaction(raw, self._path), store_errors(self._path):
             renewed = raw.execute(self._sql["renew_claim"], (seconds, seconds, claim.run_id, claim.owner))
             if renewed.rowcount == 0:
                 return False
             rows = [(claim.run_id, step.key, step.kind, step.data) for step in steps]
             raw.executemany(self._sql["put_step"], rows)
+            told = [(claim.run_id, row.last_seq, row.data) for row in events]
+            raw.executemany(self._sql["put_events"], told)
             return True
+
+    def events(self, raw: sqlite3.Connection, run_id: str, after: int, limit: int) -> list[EventRow]:
+        """What the run has told after that number."""
+        with store_errors(self._path):
+            rows = raw.execute(self._sql["load_events"], (run_id, after, limit)).fetchall()
+        return [EventRow(last_seq=last_seq, data=data) for last_seq, data in rows]
+
+    def running(
+        self,
+        raw: sqlite3.Connection,
+        run_id: str | None,
+        session_id: str | None,
+        user_id: str | None,
+        before: str | None,
+        limit: int,
+    ) -> list[RunningRow]:
+        """Runs that have begun and have not ended."""
+        with store_errors(self._path):
+            values = (run_id, session_id, user_id, before, limit)
+            rows = raw.execute(self._sql["running"], values).fetchall()
+        return [running_row(*row) for row in rows]
+
+    def session_deleted(self, raw: sqlite3.Connection, session_id: str) -> None:
+        """Delete what the runs of a session have told; before the runs themselves are."""
+        raw.execute(self._sql["delete_events"], (session_id,))
 
     def release(self, raw: sqlite3.Connection, claim: RunClaim) -> None:
         """Let others have the run; a claim without steps leaves nothing."""

@@ -341,6 +341,7 @@ class Queries:
 
     def _delete(self, raw: sqlite3.Connection, session_id: str) -> bool:
         self.cancels.session_deleted(raw, session_id)
+        self.journals.session_deleted(raw, session_id)
         for name in ("delete_runs", "delete_media", "delete_changes"):
             raw.execute(self._sql[name], (session_id,))
         return raw.execute(self._sql["delete_session"], (session_id,)).rowcount > 0

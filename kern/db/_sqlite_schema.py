@@ -183,6 +183,20 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE {t}_claims ADD COLUMN runner_id TEXT",
         "ALTER TABLE {t}_claims ADD COLUMN request TEXT",
     ),
+    (
+        # What is to be known of a run that goes on, and what it has told.
+        "ALTER TABLE {t}_claims ADD COLUMN user_id TEXT",
+        "ALTER TABLE {t}_claims ADD COLUMN is_team INTEGER",
+        "ALTER TABLE {t}_claims ADD COLUMN begun_at REAL NOT NULL DEFAULT 0",
+        """CREATE TABLE {t}_events (
+            run_id TEXT NOT NULL,
+            last_seq INTEGER NOT NULL,
+            written_at REAL NOT NULL,
+            data TEXT NOT NULL,
+            PRIMARY KEY (run_id, last_seq)
+        )""",
+        "CREATE INDEX {t}_events_by_age ON {t}_events (written_at)",
+    ),
 )
 
 

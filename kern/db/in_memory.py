@@ -25,7 +25,16 @@ from kern.db.base import (
     applied,
     check_commit,
 )
-from kern.db.journals import ClaimedRun, RunClaim, StepRow, SubmittedRow, TakenRun
+from kern.db.journals import (
+    ClaimedRun,
+    EventRow,
+    RunAbout,
+    RunClaim,
+    RunningRow,
+    StepRow,
+    SubmittedRow,
+    TakenRun,
+)
 from kern.errors import StoreError, UsageError
 
 _MOST_CANCELS = 10_000
@@ -277,15 +286,37 @@ class InMemoryDb(Db):
                 run_id for run_id, times in asked.items() if times and max(times) >= since.get(run_id, 0.0)
             }
 
-    async def claim_run(self, run_id: str, owner: str, seconds: float) -> ClaimedRun | None:
+    async def claim_run(
+        self, run_id: str, owner: str, seconds: float, about: RunAbout | None = None
+    ) -> ClaimedRun | None:
         """Give `owner` the run for `seconds`; None if another has it. See `kern.db.journals`."""
         with self._mutex:
-            return self._journals.claim(run_id, owner, seconds)
+            return self._journals.claim(run_id, owner, seconds, about)
 
-    async def append_steps(self, claim: RunClaim, seconds: float, steps: Sequence[StepRow]) -> bool:
-        """Keep the steps and renew the claim; False, and nothing is kept, if it does not hold any more."""
+    async def append_steps(
+        self, claim: RunClaim, seconds: float, steps: Sequence[StepRow], events: Sequence[EventRow] = ()
+    ) -> bool:
+        """Keep steps and events, and renew the claim; False, and nothing is kept, if it does not hold."""
         with self._mutex:
-            return self._journals.append(claim, seconds, steps)
+            return self._journals.append(claim, seconds, steps, events)
+
+    async def load_events(self, run_id: str, *, after: int = 0, limit: int = 100) -> list[EventRow]:
+        """What the run has told after that number."""
+        with self._mutex:
+            return self._journals.events(run_id, after, limit)
+
+    async def running_runs(
+        self,
+        *,
+        run_id: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[RunningRow]:
+        """Runs that have begun and have not ended, the newest first."""
+        with self._mutex:
+            return self._journals.running(run_id, session_id, user_id, before, limit)
 
     async def release_claim(self, claim: RunClaim) -> None:
         """Let others have the run at once."""
@@ -332,6 +363,7 @@ class InMemoryDb(Db):
         session = self._sessions.pop(session_id, None)
         if session is None:
             return False
+        self._journals.session_deleted(session_id, session.runs)
         for run_id in session.runs:
             del self._runs[run_id]
             self._cancels.pop(run_id, None)

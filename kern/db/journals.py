@@ -1,4 +1,5 @@
-"""What a database keeps of runs that outlive their process: who has a run, and the steps that are done.
+"""What a database keeps of runs that outlive their process: who has a run, the steps that are done, and
+what the run has told.
 
 An optional power of a database, found by `isinstance(db, JournalDb)`.
 """
@@ -8,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+EVENT_SECONDS = 86_400.0
+"""For how long the events of a run that has ended are kept."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -23,6 +27,54 @@ class StepRow:
     key: str
     kind: str
     data: bytes
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class EventRow:
+    """Some events of a run, one after another.
+
+    Args:
+        last_seq: The number of the last one, unique in the run.
+        data: All of them, as a JSON array (UTF-8).
+    """
+
+    last_seq: int
+    data: bytes
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class RunAbout:
+    """What is to be known of a run while it goes on.
+
+    Args:
+        runner_id: The agent or team.
+        is_team: It is a team.
+    """
+
+    session_id: str
+    user_id: str | None
+    runner_id: str
+    is_team: bool
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class RunningRow:
+    """A run that was begun and has not ended.
+
+    Args:
+        about: What it is.
+        owner: The process that has it; None if none has it right now.
+        attempt: How many processes have had it.
+        begun_at: When it was claimed first, by the database's clock.
+        heartbeat_at: When its owner has last renewed the claim.
+    """
+
+    run_id: str
+    about: RunAbout
+    owner: str | None
+    attempt: int
+    begun_at: float
+    heartbeat_at: float
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -69,10 +121,39 @@ class TakenRun:
 
 @dataclass(slots=True, frozen=True)
 class ClaimedRun:
-    """A claim that was granted, and the steps on record, in the order in which they were appended."""
+    """A claim that was granted.
+
+    Args:
+        steps: The steps on record, in the order in which they were appended.
+        last_seq: The number of the last event that is kept of the run; 0 without any.
+    """
 
     claim: RunClaim
     steps: Sequence[StepRow]
+    last_seq: int = 0
+
+
+def running_row(
+    run_id: str,
+    session_id: str,
+    user_id: str | None,
+    runner_id: str,
+    is_team: bool | int,
+    owner: str | None,
+    attempt: int,
+    begun_at: float,
+    heartbeat_at: float,
+) -> RunningRow:
+    """The row of a table."""
+    about = RunAbout(session_id=session_id, user_id=user_id, runner_id=runner_id, is_team=bool(is_team))
+    return RunningRow(
+        run_id=run_id,
+        about=about,
+        owner=owner,
+        attempt=attempt,
+        begun_at=begun_at,
+        heartbeat_at=heartbeat_at,
+    )
 
 
 @runtime_checkable
@@ -80,17 +161,51 @@ class JournalDb(Protocol):
     """A database that keeps the steps of runs.
 
     The end of such a run is a commit with `Commit.claim`: it is refused to whoever has lost the claim, and
-    deletes the claim and the steps in the same transaction. Times are by the database's clock.
+    deletes the claim and the steps in the same transaction. The events stay for a day after that, or until
+    the session is deleted. Times are by the database's clock.
     """
 
-    async def claim_run(self, run_id: str, owner: str, seconds: float) -> ClaimedRun | None:
-        """Give `owner` the run for `seconds` from now; None if another has it, whose time is not over."""
+    async def claim_run(
+        self, run_id: str, owner: str, seconds: float, about: RunAbout | None = None
+    ) -> ClaimedRun | None:
+        """Give `owner` the run for `seconds` from now; None if another has it, whose time is not over.
+
+        Args:
+            about: What `running_runs` is to tell of it; None leaves it out there.
+        """
         ...
 
-    async def append_steps(self, claim: RunClaim, seconds: float, steps: Sequence[StepRow]) -> bool:
-        """Keep all the steps, and give the owner `seconds` from now; in one transaction.
+    async def append_steps(
+        self, claim: RunClaim, seconds: float, steps: Sequence[StepRow], events: Sequence[EventRow] = ()
+    ) -> bool:
+        """Keep all the steps and events, and give the owner `seconds` from now; in one transaction.
 
-        False if another process has taken the run over, or it has ended: nothing is kept.
+        Events that are kept already are kept once. False if another process has taken the run over, or it has
+        ended: nothing is kept.
+        """
+        ...
+
+    async def load_events(self, run_id: str, *, after: int = 0, limit: int = 100) -> list[EventRow]:
+        """The first `limit` rows with events of a number above `after`, in their order."""
+        ...
+
+    async def running_runs(
+        self,
+        *,
+        run_id: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[RunningRow]:
+        """Runs that have begun and have not ended, the newest first, whether a process has them or not.
+
+        Args:
+            run_id: Only this run.
+            session_id: Only runs of this session.
+            user_id: Only this user's runs; None for all users.
+            limit: At most so many.
+            before: Only runs that were begun before this one.
         """
         ...
 

@@ -27,7 +27,18 @@ from kern.db.base import (
     SessionInfo,
     SessionRow,
 )
-from kern.db.journals import ClaimedRun, RunClaim, StepRow, SubmittedRow, TakenRun
+from kern.db.journals import (
+    EVENT_SECONDS,
+    ClaimedRun,
+    EventRow,
+    RunAbout,
+    RunClaim,
+    RunningRow,
+    StepRow,
+    SubmittedRow,
+    TakenRun,
+    running_row,
+)
 from kern.errors import StoreError, UsageError
 
 _LAST = 2**63 - 1
@@ -231,21 +242,48 @@ class PostgresDb(Db):
         """Give the lease back, if it is `owner`'s."""
         await self._fetch("release_lease", name, owner)
 
-    async def claim_run(self, run_id: str, owner: str, seconds: float) -> ClaimedRun | None:
+    async def claim_run(
+        self, run_id: str, owner: str, seconds: float, about: RunAbout | None = None
+    ) -> ClaimedRun | None:
         """Give `owner` the run for `seconds`; None if another has it. See `kern.db.journals`."""
-        rows = await self._fetch("claim_run", run_id, owner, seconds)
+        more: tuple[object, ...] = (None,) * 4
+        if about is not None:
+            more = (about.session_id, about.user_id, about.runner_id, about.is_team)
+        rows = await self._fetch("claim_run", run_id, owner, seconds, *more, EVENT_SECONDS)
         if not rows:
             return None
-        attempt, before = rows[0]
+        attempt, before, last_seq = rows[0]
         steps = await self._fetch("load_steps", run_id)
         claim = RunClaim(run_id=run_id, owner=owner, attempt=attempt, before=before)
-        return ClaimedRun(claim, [StepRow(key=key, kind=kind, data=data) for key, kind, data in steps])
+        found = [StepRow(key=key, kind=kind, data=data) for key, kind, data in steps]
+        return ClaimedRun(claim, found, last_seq)
 
-    async def append_steps(self, claim: RunClaim, seconds: float, steps: Sequence[StepRow]) -> bool:
-        """Keep the steps and renew the claim; False, and nothing is kept, if it does not hold any more."""
+    async def append_steps(
+        self, claim: RunClaim, seconds: float, steps: Sequence[StepRow], events: Sequence[EventRow] = ()
+    ) -> bool:
+        """Keep steps and events, and renew the claim; False, and nothing is kept, if it does not hold."""
         columns = [step.key for step in steps], [step.kind for step in steps], [step.data for step in steps]
-        rows = await self._fetch("append_steps", claim.run_id, claim.owner, seconds, *columns)
+        told = [row.last_seq for row in events], [row.data for row in events]
+        rows = await self._fetch("append_steps", claim.run_id, claim.owner, seconds, *columns, *told)
         return bool(rows[0][0])
+
+    async def load_events(self, run_id: str, *, after: int = 0, limit: int = 100) -> list[EventRow]:
+        """What the run has told after that number."""
+        rows = await self._fetch("load_events", run_id, after, limit)
+        return [EventRow(last_seq=last_seq, data=data) for last_seq, data in rows]
+
+    async def running_runs(
+        self,
+        *,
+        run_id: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[RunningRow]:
+        """Runs that have begun and have not ended, the newest first."""
+        rows = await self._fetch("running_runs", run_id, session_id, user_id, before, limit)
+        return [running_row(*row) for row in rows]
 
     async def release_claim(self, claim: RunClaim) -> None:
         """Let others have the run at once."""

@@ -24,7 +24,16 @@ from kern.db.base import (
     SessionInfo,
     SessionRow,
 )
-from kern.db.journals import ClaimedRun, RunClaim, StepRow, SubmittedRow, TakenRun
+from kern.db.journals import (
+    ClaimedRun,
+    EventRow,
+    RunAbout,
+    RunClaim,
+    RunningRow,
+    StepRow,
+    SubmittedRow,
+    TakenRun,
+)
 from kern.errors import UsageError
 
 T = TypeVar("T")
@@ -205,16 +214,45 @@ class SqliteDb(Db):
         found = await self._read(partial(self._queries.cancels.find, asked=asked))
         return await self._write(partial(self._queries.cancels.take, asked=found)) if found else set()
 
-    async def claim_run(self, run_id: str, owner: str, seconds: float) -> ClaimedRun | None:
+    async def claim_run(
+        self, run_id: str, owner: str, seconds: float, about: RunAbout | None = None
+    ) -> ClaimedRun | None:
         """Give `owner` the run for `seconds`; None if another has it. See `kern.db.journals`."""
         return await self._write(
-            partial(self._queries.journals.claim, run_id=run_id, owner=owner, seconds=seconds)
+            partial(self._queries.journals.claim, run_id=run_id, owner=owner, seconds=seconds, about=about)
         )
 
-    async def append_steps(self, claim: RunClaim, seconds: float, steps: Sequence[StepRow]) -> bool:
-        """Keep the steps and renew the claim; False, and nothing is kept, if it does not hold any more."""
-        return await self._write(
-            partial(self._queries.journals.append, claim=claim, seconds=seconds, steps=steps)
+    async def append_steps(
+        self, claim: RunClaim, seconds: float, steps: Sequence[StepRow], events: Sequence[EventRow] = ()
+    ) -> bool:
+        """Keep steps and events, and renew the claim; False, and nothing is kept, if it does not hold."""
+        append = self._queries.journals.append
+        return await self._write(partial(append, claim=claim, seconds=seconds, steps=steps, events=events))
+
+    async def load_events(self, run_id: str, *, after: int = 0, limit: int = 100) -> list[EventRow]:
+        """What the run has told after that number."""
+        events = self._queries.journals.events
+        return await self._read(partial(events, run_id=run_id, after=after, limit=limit))
+
+    async def running_runs(
+        self,
+        *,
+        run_id: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[RunningRow]:
+        """Runs that have begun and have not ended, the newest first."""
+        return await self._read(
+            partial(
+                self._queries.journals.running,
+                run_id=run_id,
+                session_id=session_id,
+                user_id=user_id,
+                before=before,
+                limit=limit,
+            )
         )
 
     async def release_claim(self, claim: RunClaim) -> None:

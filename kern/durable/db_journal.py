@@ -14,14 +14,18 @@ from typing import Final
 from kern._log import named
 from kern._sync.shield import uninterrupted
 from kern.db.base import Db
-from kern.db.journals import JournalDb, RunClaim, StepRow, TakenRun
+from kern.db.journals import ClaimedRun, EventRow, JournalDb, RunAbout, RunClaim, StepRow, TakenRun
 from kern.durable.journal import Entry, Playback, RunAsked
+from kern.durable.outbox import Outbox, events_of
 from kern.durable.submission import Submission
 from kern.errors import KernError, RunLostError, StoreError, UsageError
+from kern.run.events import Event
 
 log: Final = named("kern")
 
 CLAIM_SECONDS = 15.0
+FLUSH_SECONDS = 0.1
+"""How long an event waits for a step to be written with."""
 RELEASE_SECONDS = 5.0
 """How long the end of a run waits for the claim to be given back; it runs out by itself."""
 
@@ -60,11 +64,14 @@ class DbJournal:
     async def open(self, asked: RunAsked) -> DbRunJournal | None:
         """Claim the run; None if another process has it."""
         owner, since = self._owner(), time.monotonic()
-        found = await self._steps.claim_run(asked.run_id, owner, self._seconds)
-        if found is None:
-            return None
-        entries = [Entry(step.key, step.kind, step.data) for step in found.steps]
-        return DbRunJournal(self._steps, found.claim, self._seconds, since, entries)
+        about = RunAbout(
+            session_id=asked.session_id,
+            user_id=asked.user_id,
+            runner_id=asked.runner_id,
+            is_team=asked.is_team,
+        )
+        found = await self._steps.claim_run(asked.run_id, owner, self._seconds, about)
+        return None if found is None else DbRunJournal(self._steps, found, self._seconds, since)
 
     async def submit(self, run: Submission) -> bool:
         """Keep the run for any process to begin it; False if it was submitted, or begun, before.
@@ -149,42 +156,60 @@ class DbRunJournal:
 
     Args:
         db: Where it is kept.
-        claim: The claim.
-        seconds: How long it lasts.
+        found: The claim, and what is on record.
+        seconds: How long the claim lasts.
         since: When it was asked for, by the monotonic clock.
-        entries: What is on record.
     """
 
     playback = Playback.resume
     detailed = False
 
-    def __init__(
-        self, db: JournalDb, claim: RunClaim, seconds: float, since: float, entries: Sequence[Entry]
-    ) -> None:
-        self.entries: Sequence[Entry] = entries
-        self.claim: RunClaim | None = claim
-        self._claim = claim
+    def __init__(self, db: JournalDb, found: ClaimedRun, seconds: float, since: float) -> None:
+        self.entries: Sequence[Entry] = [Entry(step.key, step.kind, step.data) for step in found.steps]
+        self.claim: RunClaim | None = found.claim
+        self._outbox = Outbox(found.last_seq, self._told)
+        self.outbox: Outbox | None = self._outbox
+        self._unwritten: list[EventRow] = []
+        self._writing = asyncio.Lock()
+        self._claim = found.claim
         self._db = db
         self._seconds = seconds
         self._held_until = since + seconds
         self._lost: KernError | None = None
+        self._ended = False
         self._tell: Callable[[KernError], None] = lambda error: None
         self._renewal = asyncio.create_task(self._renew())
 
     async def append(self, entries: Sequence[Entry]) -> None:
-        """Keep the entries and renew the claim, in one transaction.
+        """Keep the entries, and what was told until now, and renew the claim, in one transaction.
 
         Raises:
             RunLostError: Another process has the run.
             StoreError: They could not be kept.
         """
-        if self._lost is not None:
-            raise self._lost
-        since = time.monotonic()
+        await self._write(entries, self._outbox.take())
+
+    async def _write(self, entries: Sequence[Entry], events: Sequence[EventRow]) -> None:
+        """One write after the other, in the order in which their events were taken."""
         rows = [StepRow(key=entry.key, kind=entry.kind, data=entry.data) for entry in entries]
-        if not await self._db.append_steps(self._claim, self._seconds, rows):
-            raise self._lose()
-        self._held_until = since + self._seconds
+        async with self._writing:
+            if self._lost is not None:
+                raise self._lost
+            since = time.monotonic()
+            self._unwritten += events
+            if not await self._db.append_steps(self._claim, self._seconds, rows, self._unwritten):
+                raise self._lose()
+            self._unwritten = []
+            self._held_until = since + self._seconds
+
+    async def _told(self, after: int) -> list[Event]:
+        """What is kept of what the run has told after that number."""
+        events: list[Event] = []
+        while rows := await self._db.load_events(self._claim.run_id, after=after):
+            for row in rows:
+                events += events_of(self._claim.run_id, row)
+            after = rows[-1].last_seq
+        return events
 
     async def hold(self) -> None:
         """Renew the claim if it may have run out.
@@ -193,7 +218,7 @@ class DbRunJournal:
             RunLostError: Another process has the run.
         """
         if self._lost is not None or time.monotonic() >= self._held_until:  # this process stood still
-            await self.append([])
+            await self._write([], self._outbox.take(between=True))
 
     def when_lost(self, tell: Callable[[KernError], None]) -> None:
         """Have `tell` called once another process has the run."""
@@ -202,14 +227,25 @@ class DbRunJournal:
             tell(self._lost)
 
     async def end(self) -> None:
-        """Stop renewing: the commit of the end checks the claim, and deletes it."""
+        """Stop renewing, and write what was told: the commit of the end checks the claim, and deletes it."""
+        self._ended = True
+        await self._stop(self._outbox.take)
+
+    async def _stop(self, take: Callable[[], list[EventRow]]) -> None:
         self._tell = lambda error: None
         self._renewal.cancel()
         await asyncio.wait([self._renewal])
+        events = take()
+        if self._lost is None and (events or self._unwritten):
+            try:
+                await self._write([], events)
+            except KernError as error:
+                log.warning("run %s: its last events were not written: %s", self._claim.run_id, error)
 
     async def close(self) -> None:
         """Stop renewing, and let others have the run; nothing is left of one that has ended."""
-        await self.end()
+        if not self._ended:
+            await self._stop(lambda: self._outbox.take(between=True))
         if self._lost is None:
             with suppress(TimeoutError):
                 await uninterrupted(self._release(), RELEASE_SECONDS)
@@ -221,10 +257,14 @@ class DbRunJournal:
             log.warning("run %s: the claim was not given back: %s", self._claim.run_id, error)
 
     async def _renew(self) -> None:
+        pause = min(FLUSH_SECONDS, self._seconds / 3)
         while self._lost is None:
-            await asyncio.sleep(self._seconds / 3)
+            await asyncio.sleep(pause)
+            left = self._held_until - time.monotonic()
+            if left > self._seconds * 2 / 3 and not self._outbox.waiting:
+                continue
             try:
-                await self.append([])
+                await self._write([], self._outbox.take(between=True))
             except RunLostError:
                 return
             except StoreError as error:

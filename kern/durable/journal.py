@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from kern.db.journals import RunClaim
+from kern.durable.outbox import Outbox
 from kern.errors import KernError
 
 
@@ -50,12 +51,17 @@ class RunAsked:
         runner_id: The agent or team.
         input: What it is asked, as JSON; None for a run that goes on after a pause.
         continued: It goes on after a pause.
+        session_id, user_id: The session, and whose it is.
+        is_team: A team runs.
     """
 
     run_id: str
     runner_id: str
     input: Any
     continued: bool
+    session_id: str
+    user_id: str | None
+    is_team: bool
 
 
 class RunJournal(Protocol):
@@ -69,6 +75,8 @@ class RunJournal(Protocol):
     """The requests to models and the pieces of their answers are wanted as well, for people and replays."""
     claim: RunClaim | None
     """This process's claim, if other processes may go on with the run; the commit of the end checks it."""
+    outbox: Outbox | None
+    """Where the events of the run go that other processes can read; None if none can."""
 
     async def append(self, entries: Sequence[Entry]) -> None:
         """Keep all of them, or none; may be called again before it has returned.

@@ -21,6 +21,7 @@ from kern.runner.definition import Definition, database_of
 from kern.runner.session_view import Session
 from kern.runner.transcript import recalled
 from kern.runtime.deleting import delete_session, delete_user
+from kern.runtime.following import running_outputs
 from kern.runtime.session import LiveSession
 from kern.runtime.stored_runs import load_metrics, load_output, load_outputs
 from kern.state.codec import decode
@@ -84,7 +85,8 @@ class SessionAccess(Definition):
         """The stored runs of agents and teams, the newest first. Members' runs are not listed.
 
         `list_runs(status="PAUSED")` returns all runs that wait for a person, with their `requirements`. A run
-        is stored when it ends or pauses, and keeps its place when it is continued.
+        is stored when it ends or pauses, and keeps its place when it is continued. With status "RUNNING" the
+        runs with a journal that have begun and have not ended, whatever process has them.
 
         Args:
             session_id: Only runs of this session. None is all sessions, not the default one.
@@ -102,6 +104,10 @@ class SessionAccess(Definition):
         check_id("user_id", user_id)
         check_page(limit, before, str)
         db, wanted = database_of(self), _status(status)
+        if wanted == RunStatus.running.value:
+            return await running_outputs(
+                db, session_id=session_id, user_id=user_id, limit=limit, before=before
+            )
         if session_id is not None:
             async with use(self, session_id, user_id):
                 pass  # it is the user's, and its runs that were left are over

@@ -13,7 +13,9 @@ from kern._json import jsonable
 from kern.db.base import Db
 from kern.durable.db_journal import DbJournal, Taken
 from kern.durable.journal import Journal, RunAsked
+from kern.durable.outbox import Outbox
 from kern.errors import KernError, ShutdownError, UsageError
+from kern.run.events import RunContinuedEvent
 from kern.runtime.active_runs import ActiveRun
 from kern.runtime.duplicates import in_another_process
 from kern.runtime.run_tree import Run, RunRequest
@@ -57,6 +59,9 @@ def _asked(request: RunRequest) -> RunAsked:
         runner_id=request.spec.id,
         input=None if continued else jsonable(request.input.value),
         continued=continued,
+        session_id=request.session_id,
+        user_id=request.user_id,
+        is_team=request.spec.is_team,
     )
 
 
@@ -95,6 +100,10 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
         active.since = None  # a request to cancel it may have come while no process had it
         await active.look()
     about = {"run_id": request.run_id, "runner": request.spec.id, "input": jsonable(request.input.value)}
+    outbox = steps.outbox
+    if outbox is not None:  # the end of what was told before took a number as well
+        about["told"] = outbox.last_seq
+        tree.audience.go_on_after(max(tree.audience.number_after(0), outbox.last_seq + 1))
 
     def lost(error: KernError) -> None:
         steps.lost = error
@@ -102,8 +111,21 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
 
     await steps.begin(tree.session, about, lost)
     tree.steps = steps
+    if outbox is not None and steps.goes_on:
+        await _told_before(run, steps, outbox)
     if request.resume is None:
         run.output.created_at = int(steps.line.since)
+
+
+async def _told_before(run: Run, steps: Steps, outbox: Outbox) -> None:
+    """Tell those who follow the run that it goes on, and nothing again that they have heard."""
+    audience, line = run.tree.audience, steps.line
+    kept = await outbox.told(line.told)
+    state, revision = line.recorded_state()
+    continued = RunContinuedEvent(run.source, state, revision)
+    continued.seq = audience.number_after(1)
+    audience.go_on_after(continued.seq)
+    outbox.go_on(continued, kept)
 
 
 async def end_steps(run: Run) -> None:

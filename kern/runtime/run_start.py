@@ -47,6 +47,8 @@ class RunStart:
     listen: Listen
     _held: AsyncExitStack | None = None
     """What the run has to itself, where it has anything."""
+    _steps: Steps | None = None
+    """Its steps, if it has a journal."""
     _loaded: bool = False
     """The session is loaded, and let go after that."""
 
@@ -62,7 +64,7 @@ class RunStart:
                     "a run with a journal has its session to itself, and the calling function has its state: "
                     "start it before the function touches session_state, or in another session"
                 )
-            steps = await self._hold(opened(request))
+            self._steps = steps = await self._hold(opened(request))
         claim = None if steps is None else steps.claim
         on_busy = request.on_busy if outer is None else "share"
         leases: list[Lease] = []
@@ -203,5 +205,9 @@ class RunStart:
     def _tree(self) -> RunTree:
         shared_state = self.session.state if self.outer is None else self.outer.nested_state()
         request = self.active.request
-        audience = Audience(self.buffer, self.listen, request.skip_events)
+        buffer = self.buffer
+        if self._steps is not None and self._steps.outbox is not None:
+            buffer = buffer or EventBuffer()
+            buffer.observers = (*buffer.observers, self._steps.outbox.put)
+        audience = Audience(buffer, self.listen, request.skip_events)
         return RunTree(request, self.session, shared_state, audience, self.active.cancel_token)

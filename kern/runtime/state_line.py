@@ -123,6 +123,18 @@ class StateLine:
             tree = apply(tree, change.patch)
         return tree
 
+    @property
+    def told(self) -> int:
+        """The number of the last event before those of this part of the run."""
+        told: int = self._base.get("told", 0) if self._base is not None else 0
+        return told
+
+    def recorded_state(self) -> tuple[dict[str, Any], int]:
+        """The state that the recorded commits have led to, and its revision."""
+        assert self._base is not None
+        revision = max((change.revision for change in self._recorded), default=self._base["revision"])
+        return self.state_at(len(self._recorded)), revision
+
     def _heard(self, change: Change) -> None:
         self._seen += 1
         self._changed(change)

@@ -20,6 +20,7 @@ from kern._error_text import leaf_errors
 from kern._json import json_bytes
 from kern.db.journals import RunClaim
 from kern.durable.journal import Entry, Playback, RunJournal
+from kern.durable.outbox import Outbox
 from kern.errors import KernError, ReplayMismatch, RunLostError
 from kern.run.events import EventSource
 from kern.runtime.recorded_steps import RecordedSteps
@@ -111,6 +112,11 @@ class Steps:
     def claim(self) -> RunClaim | None:
         """This process's claim to the run, if others may go on with it."""
         return self._journal.claim
+
+    @property
+    def outbox(self) -> Outbox | None:
+        """Where what the run tells goes that other processes can read."""
+        return self._journal.outbox
 
     @property
     def goes_on(self) -> bool:

@@ -23,6 +23,7 @@ from kern.runner.compile import (
     with_checks,
 )
 from kern.runner.definition import Definition, id_of
+from kern.runner.detached import Detached
 from kern.runner.options import NO_OPTIONS, RunOptions
 from kern.runner.prompt import call_for_run
 from kern.runner.session_state import StateAccess
@@ -58,6 +59,7 @@ _ADDED = {
 class Team(
     Terminal[TeamRunOutput[ContentT]],
     Batches[TeamRunOutput[ContentT]],
+    Detached[TeamRunOutput[ContentT]],
     SessionAccess,
     StateAccess,
     Generic[ContentT],

@@ -27,6 +27,7 @@ from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
 from kern.db.journals import RunClaim
 from kern.durable.journal import Entry, Playback, RunAsked
+from kern.durable.outbox import Outbox
 from kern.errors import KernError, ReplayMismatch, UsageError
 from kern.runtime.journaled import Installed
 
@@ -163,6 +164,7 @@ class CassetteJournal:
     """
 
     detailed = True
+    outbox: Outbox | None = None
     claim: RunClaim | None = None
 
     def __init__(self, entries: Sequence[Entry], playback: Playback, steps: list[dict[str, Any]]) -> None:

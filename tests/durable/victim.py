@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kern.db.base import Commit, Committed, Db
-from kern.db.journals import RunClaim, StepRow
+from kern.db.journals import EventRow, RunClaim, StepRow
 from kern.db.sqlite import SqliteDb
 from kern.durable import DbJournal
 from kern.errors import KernError
@@ -69,9 +69,15 @@ def noted(kind: type[Any], ledger: Ledger) -> type[Any]:
     """A database of that kind that notes when it writes steps and ends."""
 
     class NotedDb(kind):
-        async def append_steps(self, claim: RunClaim, seconds: float, steps: Sequence[StepRow]) -> bool:
+        async def append_steps(
+            self,
+            claim: RunClaim,
+            seconds: float,
+            steps: Sequence[StepRow],
+            events: Sequence[EventRow] = (),
+        ) -> bool:
             ledger.add("append", len(steps))
-            done: bool = await super().append_steps(claim, seconds, steps)
+            done: bool = await super().append_steps(claim, seconds, steps, events)
             ledger.add("appended", len(steps))
             return done
 

@@ -1,0 +1,165 @@
+"""Runs that outlive the call that starts them: `astart`, and `follow` from any process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import Future
+from typing import Any, Final, Generic, TypeVar, Unpack
+
+from kern._ids import new_id
+from kern._traceback import ShortTraceback
+from kern.db.base import Db
+from kern.durable.db_journal import DbJournal
+from kern.run.cancel import CancelResult
+from kern.run.events import Event
+from kern.run.output import AnyRunOutput
+from kern.runner.checks import check_id
+from kern.runner.definition import database_of
+from kern.runner.input_schema import Input
+from kern.runner.options import RunKeywords
+from kern.runner.running import Running
+from kern.runtime.following import follow
+from kern.runtime.portal import portal
+from kern.runtime.started_runs import current_started_runs
+from kern.runtime.stream import RunStream
+
+OutputT = TypeVar("OutputT", bound=AnyRunOutput)
+
+_tasks: Final[set[asyncio.Task[None]]] = set()
+"""The runs that no call awaits: an event loop itself keeps no task alive."""
+
+
+class RunHandle(Generic[OutputT]):
+    """A run that goes on by itself.
+
+    Args:
+        running: The agent or team.
+        run_id: The run.
+        ended: Its output, or its error, once it has ended.
+    """
+
+    def __init__(self, running: Running[OutputT], run_id: str, ended: Future[OutputT]) -> None:
+        self.run_id: str = run_id
+        self._running = running
+        self._ended = ended
+
+    async def result(self) -> OutputT:
+        """The output, once the run has ended or waits for a person. A cancellation leaves the run alone.
+
+        Raises:
+            KernError: The run has failed; the error has the output, which is committed.
+            ShutdownError: `kern.shutdown()` has let go of it.
+        """
+        return await asyncio.shield(asyncio.wrap_future(self._ended))
+
+    def wait(self, timeout: float | None = None) -> OutputT:
+        """`result` for sync code.
+
+        Raises:
+            TimeoutError: The run has not ended within so many seconds.
+        """
+        with ShortTraceback():
+            return self._ended.result(timeout)
+
+    def follow(self, *, after: int = 0) -> AsyncIterator[Event]:
+        """What the run tells; see `Agent.follow`."""
+        return follow(self._db, self.run_id, after=after, user_id=None)
+
+    async def cancel(self) -> CancelResult:
+        """Cancel the run; see `acancel_run`."""
+        return await self._running.acancel_run(self.run_id)
+
+    @property
+    def _db(self) -> Db:
+        return database_of(self._running)
+
+    def __repr__(self) -> str:
+        return f"RunHandle({self.run_id!r})"
+
+
+class Detached(Running[OutputT]):
+    """Starts runs that no call owns, and follows runs by their ids."""
+
+    __slots__ = ()
+
+    async def astart(self, input: Input, **options: Unpack[RunKeywords]) -> RunHandle[OutputT]:
+        """Start a run that goes on by itself; back once it is on record, before the model is asked.
+
+        The run has a journal: `DbJournal` of the agent's or team's `db`, unless another one is given. It
+        ends with no call, only by itself, by `cancel_run`, or by its `timeout`; `kern.shutdown()` lets go of
+        it. If this process dies, another one goes on with it: by `arun` with the same `run_id`.
+
+        Args:
+            input: As for `arun`.
+            options: See `RunOptions`.
+
+        Raises:
+            KernError: The run was refused.
+        """
+        if options.get("journal") is None and self.journal is None:
+            options["journal"] = DbJournal(database_of(self))
+        run_id = options.get("run_id")
+        if run_id is None:
+            options["run_id"] = run_id = new_id()
+        # It belongs to nobody: neither to a call that starts it, nor to that call's state.
+        nested = current_started_runs() is not None
+        context = contextvars.Context() if nested else contextvars.copy_context()
+        options["stream_events"] = True
+        stream: RunStream[OutputT, Event] = self.arun(input, stream=True, **options)
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ended: Future[OutputT] = Future()
+        task = asyncio.get_running_loop().create_task(_drained(stream, begun, ended), context=context)
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+        await asyncio.shield(begun)
+        return RunHandle(self, run_id, ended)
+
+    def start(self, input: Input, **options: Unpack[RunKeywords]) -> RunHandle[OutputT]:
+        """`astart` for sync code."""
+
+        def begin() -> Coroutine[Any, Any, RunHandle[OutputT]]:
+            return self.astart(input, **options)
+
+        with ShortTraceback(whole=self._debugs(options)):
+            return portal.call(begin)
+
+    def follow(self, run_id: str, *, after: int = 0, user_id: str | None = None) -> AsyncIterator[Event]:
+        """What a run with a journal tells, from any process: `async for event in team.follow(run_id)`.
+
+        Ends with the event that ends the run, or with `RunPaused`. Pieces of a text that came shortly after
+        each other are one piece, under the number of the last. If the run goes on in another process, its
+        `RunContinued` voids every turn that had not completed; see docs/following.md.
+
+        Args:
+            run_id: The run.
+            after: Only events with a `seq` above this: that of the last one that was heard.
+            user_id: Who asks, and has to be the owner of the run's session; None is trusted code, unchecked.
+
+        Raises:
+            UsageError: There is no such run.
+            SessionOwnershipError: The run is another user's.
+        """
+        check_id("run_id", run_id)
+        check_id("user_id", user_id)
+        return follow(database_of(self), run_id, after=after, user_id=user_id)
+
+
+async def _drained(
+    stream: RunStream[OutputT, Event], begun: asyncio.Future[None], ended: Future[OutputT]
+) -> None:
+    """Drive a run whose events are read from the database."""
+    try:
+        await stream.open()
+        if not begun.done():
+            begun.set_result(None)
+        async for _ in stream:
+            pass
+        ended.set_result(stream.output)
+    except BaseException as error:
+        if not begun.done():
+            begun.set_exception(error)
+        ended.set_exception(error)
+        if isinstance(error, asyncio.CancelledError):
+            raise
