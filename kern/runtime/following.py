@@ -59,16 +59,17 @@ async def follow(db: Db, run_id: str, *, after: int, user_id: str | None) -> Asy
         raise _unknown(run_id)
     last = await _terminal(db, stored)
     if last is not None:
-        last.seq = await _last_seq(db, run_id) + 1
+        # Its number is the one after the last that is kept.
+        before = [
+            event
+            for row in await db.load_events(run_id, after=max(0, after - 2))
+            for event in events_of(run_id, row)
+        ]
+        last.seq, last.created_at = 1, stored.created_at
+        if before:
+            last.seq, last.created_at = before[-1].seq + 1, before[-1].created_at
         if last.seq > after:
             yield last
-
-
-async def _last_seq(db: JournalDb, run_id: str) -> int:
-    last = 0
-    while rows := await db.load_events(run_id, after=last):
-        last = rows[-1].last_seq
-    return last
 
 
 async def _check_owner(db: Db, journals: JournalDb, run_id: str, user_id: str | None) -> None:
@@ -88,7 +89,7 @@ async def _check_owner(db: Db, journals: JournalDb, run_id: str, user_id: str | 
 
 def _unknown(run_id: str) -> UsageError:
     return UsageError(
-        f"there is no run {run_id!r} to follow: it is neither stored, nor does it run with a journal, in this "
+        f"there is no run {run_id!r} to follow: it is neither stored nor running with a journal in this "
         "database"
     )
 

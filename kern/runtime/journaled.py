@@ -101,7 +101,7 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
         await active.look()
     about = {"run_id": request.run_id, "runner": request.spec.id, "input": jsonable(request.input.value)}
     outbox = steps.outbox
-    if outbox is not None:  # the end of what was told before took a number as well
+    if outbox is not None and outbox.last_seq:  # the end of what was told before took a number as well
         about["told"] = outbox.last_seq
         tree.audience.go_on_after(max(tree.audience.number_after(0), outbox.last_seq + 1))
 

@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import replace
 
 from kern.db.base import Db
-from kern.db.journals import ClaimedRun, JournalDb, StepRow, SubmittedRow
+from kern.db.journals import ClaimedRun, EventRow, JournalDb, RunAbout, StepRow, SubmittedRow
 from kern.errors import RunLostError
 from kern.testing._db_rows import raises, run_row, state_commit
 
@@ -112,6 +112,46 @@ class JournalConformance:
             await db.append_steps(claim, seconds, [step(f"{n}") for n in range(steps)])
         assert await db.unfinished_runs() == ["dead", "old"]
         assert await db.unfinished_runs(limit=1) == ["dead"]
+
+    async def test_events_are_kept_with_steps_and_outlive_the_end(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        first = await claimed(db, "a", 0.0)
+        rows = [EventRow(last_seq=seq, data=b'[{"seq": 1.50, "text": "\xc3\xa9"}]') for seq in (2, 9, 12)]
+        assert await db.append_steps(first.claim, 0.0, [step("one")], rows[:2])
+        assert await db.append_steps(first.claim, 0.0, [], rows[1:]), "what is kept already is kept once"
+        assert await db.load_events("r") == rows
+        assert await db.load_events("r", after=2, limit=1) == rows[1:2]
+        assert await db.load_events("r", after=12) == await db.load_events("x") == []
+        second = await claimed(db, "b")
+        assert second.last_seq == 12
+        assert not await db.append_steps(first.claim, 0.0, [], [EventRow(last_seq=13, data=b"[]")])
+        commit = replace(state_commit(b'{"n":1}', runs=[run_row("r")]), claim=second.claim)
+        await db.commit(commit)
+        assert await db.load_events("r") == rows
+        await db.delete_session("s")
+        assert await db.load_events("r") == []
+
+    async def test_runs_are_listed_while_they_run_the_newest_first(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        for name, user, seconds in (
+            ("r1", "u", HOUR),
+            ("r2", "u", 0.0),
+            ("r3", None, HOUR),
+            ("empty", "u", HOUR),
+        ):
+            about = RunAbout(session_id=f"s-{name}", user_id=user, runner_id="a", is_team=name == "r3")
+            found = await db.claim_run(name, "p", seconds, about)
+            assert found is not None
+            if name != "empty":
+                assert await db.append_steps(found.claim, seconds, [step("one")])
+        rows = await db.running_runs()
+        assert [row.run_id for row in rows] == ["r3", "r2", "r1"]
+        assert [row.owner for row in rows] == ["p", None, "p"]
+        assert [row.about.is_team for row in rows] == [True, False, False]
+        assert all(row.begun_at <= row.heartbeat_at + 0.001 and row.attempt == 1 for row in rows)
+        assert [row.run_id for row in await db.running_runs(user_id="u")] == ["r2", "r1"]
+        assert await db.running_runs(session_id="s-r2") == await db.running_runs(run_id="r2") == rows[1:2]
+        assert await db.running_runs(limit=1, before="r3") == rows[1:2]
 
     async def test_a_submitted_run_is_taken_by_one_process_the_oldest_first(self, db: Db) -> None:
         assert isinstance(db, JournalDb)
