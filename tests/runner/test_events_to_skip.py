@@ -13,7 +13,7 @@ from kern.testing import ScriptedModel
 async def test_a_name_of_no_event_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(UsageError, match="no event is named 'RunContents'; did you mean 'RunContent'"):
         await Agent(model=ScriptedModel(["ok"]), events_to_skip=["RunContents"]).arun("q")
-    with pytest.raises(UsageError, match="not 'Nope'"):
+    with pytest.raises(UsageError, match="no event is named 'Nope'"):
         await Agent(model=ScriptedModel(["ok"]), events_to_skip=["Nope"]).arun("q")
 
 

@@ -63,7 +63,7 @@ def test_both_tools_are_offered_unless_switched_off() -> None:
     assert list(collect([DuckDuckGoTools()])) == ["web_search", "search_news"]
     assert list(collect([DuckDuckGoTools(enable_news=False)])) == ["web_search"]
     assert list(collect([DuckDuckGoTools(exclude_tools=["web_search"])])) == ["search_news"]
-    with pytest.raises(UsageError, match="exclude_tools names web"):
+    with pytest.raises(UsageError, match="exclude_tools names unknown tools: web"):
         DuckDuckGoTools(exclude_tools=["web"])
 
 

@@ -171,7 +171,7 @@ async def test_hooks_run_even_where_the_result_is_kept(tmp_path: Path) -> None:
 def test_a_tool_with_a_run_context_cannot_be_cached() -> None:
     def add(run_context: RunContext, item: str) -> None: ...
 
-    with pytest.raises(UsageError, match="cache_results does not go with run_context"):
+    with pytest.raises(UsageError, match="cache_results cannot be combined with run_context"):
         tool(cache_results=True)(add)
     toolkit = Toolkit("kit", [add, hidden], cache_results=True)
     assert {name: function.cache_results for name, function in toolkit.functions.items()} == {
