@@ -83,7 +83,7 @@ async def test_a_model_of_another_api_refuses_them_and_says_why() -> None:
 
 
 def test_its_name_is_no_other_tools() -> None:
-    with pytest.raises(UsageError, match="the provider .* adds a tool named 'search'"):
+    with pytest.raises(UsageError, match=r"the provider .* adds a tool named 'search'"):
         Agent(tools=[Search(), search])
     with pytest.raises(UsageError, match="two tools are called 'search'"):
         Agent(tools=[Search(), Search(depth=2)])
