@@ -64,6 +64,8 @@ def title_and_content(page: Path) -> tuple[str, str]:
 
 def list_of_pages(nav: list[Any]) -> Iterator[str]:
     """The lines of `llms.txt` for a part of the navigation."""
+    modules = (ROOT / "docs" / "reference" / "index.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"\]\((\S+)\): (.+)", modules))
     for entry in nav:
         item = {"": entry} if isinstance(entry, str) else entry
         for name, value in item.items():
@@ -73,7 +75,7 @@ def list_of_pages(nav: list[Any]) -> Iterator[str]:
             elif value == "index.md":
                 continue
             elif value.startswith("reference/"):
-                _, about = title_and_content(ROOT / "docs" / value)
+                about = told.get(value.removeprefix("reference/"), "made from the docstrings")
                 yield f"- [{name or 'Reference'}]({value.removesuffix('.md')}.html): {about}"
             else:
                 path = ROOT / "CONTRIBUTING.md" if value == "contributing.md" else ROOT / "docs" / value
@@ -92,7 +94,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Let links out of docs/ lead to those pages."""
+    """Let links out of docs/ lead to those pages; the first page has no menu beside it."""
+    if page.is_homepage:
+        page.meta["hide"] = ["navigation", "toc"]
     if "/" in page.file.src_uri:
         return markdown
     return OUTWARD.sub(lambda found: f"]({page_of(found[1])}", markdown)

@@ -291,7 +291,7 @@ class SessionDeletedError(SessionError):
         self.session_id = session_id
 
 
-BUSY = "is used by another run, and on_busy is 'reject'"
+_BUSY = "is used by another run, and on_busy is 'reject'"
 
 
 class SessionBusyError(SessionError):
@@ -303,7 +303,7 @@ class SessionBusyError(SessionError):
     """
 
     def __init__(self, session_id: str, why: str | None = None) -> None:
-        super().__init__(f"session {session_id!r} {why or BUSY}")
+        super().__init__(f"session {session_id!r} {why or _BUSY}")
         self.session_id = session_id
         self.why = why
 
