@@ -69,9 +69,10 @@ import kern
 
 DRAWN_WITH_RICH = {f"kern.console.{name}" for name in ("_rich", "_panels", "_live", "_screen", "_bar")}
 FOR_PYTEST = {"kern.testing.pytest_plugin"}
+FOR_ENGINES = {"kern.engines.dbos", "kern.engines.temporal"}
 
 for module in pkgutil.walk_packages(kern.__path__, "kern."):
-    if module.name not in DRAWN_WITH_RICH | FOR_PYTEST:
+    if module.name not in DRAWN_WITH_RICH | FOR_PYTEST | FOR_ENGINES:
         importlib.import_module(module.name)
 """
 
@@ -88,6 +89,8 @@ EXTRAS = [
     "click",
     "pytest",
     "openai",
+    "dbos",
+    "temporalio",
 ]
 
 

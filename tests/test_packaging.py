@@ -183,6 +183,8 @@ DISTRIBUTIONS = {
 }
 EXTRA_OF = {
     "kern/console/": "console",
+    "kern/engines/dbos.py": "dbos",
+    "kern/engines/temporal.py": "temporal",
     "kern/db/_postgres_": "postgres",
     "kern/tools/duckduckgo.py": "duckduckgo",
     "kern/tools/mcp/": "mcp",
