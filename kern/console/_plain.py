@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 from kern.console._files import write_text
 from kern.console._progress import RunProgress
-from kern.console._sections import Section, error_section, message_section
+from kern.console._sections import Section, error_section, message_section, one_line
 from kern.console._story import Story
 from kern.console._text import clean, first_line, same_json
 from kern.console._view import View, ViewOptions, mark_shown
@@ -108,7 +108,7 @@ class PlainView(View):
                 return
             self._separate(Section("answer", "", title=run.title))
             if run.title:
-                self._write(f"{run.title}:\n")
+                self._write(f"{one_line(run.title)}:\n")
             self._in_answer = True
         self._write(clean(piece))
 

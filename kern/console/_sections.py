@@ -193,7 +193,7 @@ def error_section(error: BaseException) -> Section:
 
 def one_line(text: str) -> str:
     """The text on a line, without control characters."""
-    return clean(text.replace("\n", " "))
+    return clean(text).replace("\n", " ")
 
 
 def _waiting_for(requirements: Sequence[RunRequirement]) -> str:

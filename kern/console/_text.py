@@ -11,7 +11,7 @@ from pydantic_core import PydanticSerializationError
 
 from kern._json import json_bytes
 
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202d\u202e\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
@@ -30,6 +30,8 @@ def _picture(match: re.Match[str]) -> str:
     code = ord(match[0])
     if code < 0x20:
         return chr(0x2400 + code)
+    if code in (0x2028, 0x2029):  # other ends of a line
+        return "\n"
     return "\u2421" if code == 0x7F else "\ufffd"
 
 

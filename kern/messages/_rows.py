@@ -7,6 +7,7 @@ text of a kind that has one part alone, calls and media are not written twice.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -117,11 +118,12 @@ def _media_sorted(parts: Sequence[Part]) -> bool:
 def _parts_to_list(parts: Sequence[Part], origin: Origin | None, shelf: Shelf | None) -> list[dict[str, Any]]:
     """The parts as JSON, without what the views say of them."""
     kinds = [kind_name(part) for part in parts]
+    counts = Counter(kinds)
     entries = []
     for part, kind in zip(parts, kinds, strict=True):
         entry: dict[str, Any] = {"type": kind}
         if isinstance(part, TextPart | ReasoningPart):
-            if kinds.count(kind) > 1 or not part.text:
+            if counts[kind] > 1 or not part.text:
                 entry["text"] = part.text
             if part.provider_data is not None:
                 entry["provider_data"] = part.provider_data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import reprlib
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,9 @@ from kern._error_text import message_of
 from kern._json import json_bytes
 from kern._traceback import ShortTraceback
 from kern.console import Progress, open_progress
-from kern.errors import KernError, UsageError
+from kern.errors import KernError, RunConflictError, UsageError
 from kern.run.output import AnyRunOutput, RunStatus
-from kern.runner.checks import check_count, check_keywords
+from kern.runner.checks import check_keywords
 from kern.runner.definition import Definition, database_of, id_of
 from kern.runner.input import as_json
 from kern.runner.input_schema import Input
@@ -31,6 +32,10 @@ OnError = Literal["collect", "raise"]
 _RUNS = uuid.UUID("6f0d8bde-6f4c-5f0e-9a54-0c3e2f6f6a01")
 _SESSIONS = uuid.UUID("6f0d8bde-6f4c-5f0e-9a54-0c3e2f6f6a02")
 """The name spaces of the ids that follow from a batch: with others no batch would find its runs again."""
+
+_POLL_SECONDS = 0.5
+"""How often it is looked whether another process has ended an item."""
+_REPEATED = (RunStatus.error.value, RunStatus.cancelled.value, RunStatus.running.value)
 
 
 @dataclass(slots=True, frozen=True)
@@ -88,9 +93,12 @@ class Batches(Running[OutputT]):
         check_keywords("amap", options, MapKeywords.__optional_keys__)
         if on_error not in get_args(OnError):
             raise UsageError(f"on_error is 'collect' or 'raise', not {on_error!r}")
-        check_count("concurrency", concurrency)
-        if not concurrency:
-            raise UsageError("concurrency is 1 or more: with 0 nothing would ever run")
+        count: object = concurrency
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise UsageError(f"concurrency must be a whole number, 1 or more, not {concurrency!r}")
+        name: object = batch
+        if name is not None and (not isinstance(name, str) or not name):
+            raise UsageError(f"batch must be a name, a text that is not empty, not {batch!r}")
         items = _items(self, inputs, batch, key, options)
         todo = iter(enumerate(items))
         outputs: dict[int, OutputT] = {}
@@ -131,30 +139,40 @@ class Batches(Running[OutputT]):
 
     async def _one(self, item: _Item, stored: bool, on_error: OnError, options: MapKeywords) -> OutputT:
         """The output of an item, stored or new."""
-        db = database_of(self)
         try:
-            row = await db.load_run(item.run_id) if stored else None
-            if row is not None and row.status == RunStatus.paused.value:
-                return cast("OutputT", await load_output(db, row))
-            done = row is not None and row.status == RunStatus.completed.value
-            return await self.arun(
-                item.input,
-                run_id=item.run_id,
-                session_id=item.session_id,
-                on_duplicate="return" if done else "retry_failed",
-                **options,
-            )
+            while True:
+                try:
+                    return await self._run(item, stored, options)
+                except RunConflictError:  # another process makes it, or has died in it a moment ago
+                    row = await database_of(self).load_run(item.run_id) if stored else None
+                    if not stored or (row is not None and row.status not in _REPEATED):
+                        raise
+                await asyncio.sleep(_POLL_SECONDS)
         except KernError as error:
             if on_error == "raise":
                 raise
             return cast("OutputT", error.run_output or self._failed(item, error))
+
+    async def _run(self, item: _Item, stored: bool, options: MapKeywords) -> OutputT:
+        db = database_of(self)
+        row = await db.load_run(item.run_id) if stored else None
+        if row is not None and row.status == RunStatus.paused.value:
+            return cast("OutputT", await load_output(db, row))
+        done = row is not None and row.status == RunStatus.completed.value
+        return await self.arun(
+            item.input,
+            run_id=item.run_id,
+            session_id=item.session_id,
+            on_duplicate="return" if done else "retry_failed",
+            **options,
+        )
 
     def _failed(self, item: _Item, error: KernError) -> AnyRunOutput:
         """The output of an item whose run could not even begin."""
         return self._output_type(
             run_id=item.run_id,
             session_id=item.session_id,
-            input=as_json(item.input),
+            input=_shown(item.input),
             status=RunStatus.error,
             error=message_of(error),
             error_type=type(error).__name__,
@@ -199,9 +217,22 @@ def _items(
     return items
 
 
+def _shown(input: Input) -> Any:
+    """The input as the output of a run that could not begin holds it."""
+    try:
+        return as_json(input)
+    except (ValueError, TypeError, RecursionError, KernError):
+        return reprlib.repr(input)
+
+
 def _key_of(item: Input, key: Callable[[Any], str] | None) -> str:
     if key is None:
-        return json_bytes(as_json(item)).decode()
+        try:
+            return json_bytes(as_json(item)).decode()
+        except (ValueError, TypeError, RecursionError, KernError) as error:
+            raise UsageError(
+                f"an input of a batch cannot be written as JSON, so it needs a key=: {reprlib.repr(item)}"
+            ) from error
     told: object = key(item)
     if isinstance(told, int | uuid.UUID) and not isinstance(told, bool):
         return str(told)

@@ -17,6 +17,7 @@ from kern.errors import ModelServerError
 from kern.models.base import ModelResponse
 from kern.run import (
     BaseRunEvent,
+    EventSource,
     ModelRetryEvent,
     ReasoningContentDeltaEvent,
     RunCancelledEvent,
@@ -336,3 +337,10 @@ def test_the_import_brings_no_rich() -> None:
         "import kern.console; sys.exit('rich' in sys.modules or 'readline' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_name_cannot_control_the_terminal_or_turn_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "A\x1b]0;owned\x07\u202eB\u2028C"
+    source = EventSource(run_id="run-0", session_id="s", agent_id="x", agent_name=evil, path=(evil,))
+    text = shown(capsys, turn(source, "Hello"), agent_output("Hello", agent_name=evil))
+    assert text == "A␛]0;owned␇�B C:\nHello\n\n1.2s\n"

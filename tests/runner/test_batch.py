@@ -195,7 +195,9 @@ async def test_a_cancelled_batch_leaves_no_run_behind(tmp_path: Path) -> None:
         ({"inputs": ["a"], "key": str}, "pass batch= too"),
         ({"inputs": ["a", "a"], "batch": "b"}, "inputs 0 and 1 of the batch 'b' have the same key"),
         ({"inputs": ["a"], "batch": "b", "key": lambda _: ""}, "has to be a text that is not empty"),
-        ({"inputs": ["a"], "concurrency": 0}, "concurrency is 1 or more"),
+        ({"inputs": ["a"], "concurrency": 0}, "concurrency must be a whole number"),
+        ({"inputs": ["a"], "concurrency": True}, "concurrency must be"),
+        ({"inputs": ["a"], "batch": ""}, "batch must be a name"),
         ({"inputs": ["a"], "on_error": "ignore"}, "on_error is 'collect' or 'raise'"),
     ],
 )
@@ -237,3 +239,24 @@ async def test_messages_are_inputs_too() -> None:
     await agent_of(asked).amap([Message("user", "hi")], batch="m")
     await agent_of(asked).amap([Message("user", "hi")], batch="m")
     assert asked.texts == ["hi", "hi"]  # each object has a memory of its own
+
+
+async def test_what_cannot_be_written_as_json_fails_alone() -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    outputs = await agent_of(Asked()).amap(["a", object(), circle, {"x": object()}, "b"])
+    assert [output.status is RunStatus.completed for output in outputs] == [True, False, False, False, True]
+    with pytest.raises(UsageError, match="cannot be written as JSON, so it needs a key="):
+        await agent_of(Asked()).amap(["a", circle], batch="b")
+
+
+async def test_an_item_that_another_starter_makes_is_waited_for(tmp_path: Path) -> None:
+    """Two that work on one batch at the same time share it, and both have all outputs."""
+    first, second = Asked(pause=0.2), Asked(pause=0.2)
+    one = agent_of(first, db=SqliteDb(tmp_path / "runs.db"))
+    two = agent_of(second, db=SqliteDb(tmp_path / "runs.db"))
+    texts = [str(number) for number in range(6)]
+    both = await asyncio.gather(one.amap(texts, batch="b"), two.amap(texts, batch="b"))
+    for outputs in both:
+        assert [output.content for output in outputs] == texts
+    assert sorted(first.texts + second.texts) == texts

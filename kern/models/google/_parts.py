@@ -64,6 +64,8 @@ class AnswerParts:
         self._pieces: list[str] = []
         self._open: TextPart | ReasoningPart | None = None
         self._ids: set[str] = set()
+        self._running: dict[str, dict[str, ProviderCall]] = {}
+        """The provider's calls without a result, by name and id."""
 
     def add(self, raw: dict[str, Any]) -> None:
         """Take a part."""
@@ -190,15 +192,12 @@ class AnswerParts:
             origin=self._origin,
         )
         self.parts.append(call)
+        self._running.setdefault(name, {})[call.id] = call
         self._tell(call)
 
     def _finish(self, name: str, given: str, result: Any, raw: dict[str, Any], *, failed: bool) -> None:
-        open_calls = [
-            part
-            for part in self.parts
-            if isinstance(part, ProviderCall) and part.status == "running" and part.name == name
-        ]
-        call = next((part for part in open_calls if part.id == given), None) or next(iter(open_calls), None)
+        running = self._running.get(name, {})
+        call = running.pop(given if given in running else next(iter(running), ""), None)
         if call is None:
             call = ProviderCall(given or self.new_id(), name, origin=self._origin, provider_data={})
             self.parts.append(call)
