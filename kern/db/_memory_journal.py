@@ -82,7 +82,9 @@ class Journals:
         if run.run_id in self._runs:
             return False
         nobodys = RunClaim(run_id=run.run_id, owner="", attempt=0)
-        about = RunAbout(session_id=run.session_id, user_id=None, runner_id=run.runner_id, is_team=False)
+        about = RunAbout(
+            session_id=run.session_id, user_id=run.user_id, runner_id=run.runner_id, is_team=False
+        )
         self._runs[run.run_id] = _Claimed(nobodys, 0.0, about, submitted=run)
         return True
 

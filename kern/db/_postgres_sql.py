@@ -210,8 +210,9 @@ _SQL = {
         ) UPDATE {claims} SET expires_at = '-infinity' WHERE run_id = $1 AND owner = $2
             AND (request IS NOT NULL OR EXISTS (SELECT FROM {steps} WHERE run_id = $1))""",
     "submit_run": """
-        INSERT INTO {claims} (run_id, session_id, runner_id, request, owner, attempt, seconds, expires_at)
-        VALUES ($1, $2, $3, $4, '', 0, 0, '-infinity') ON CONFLICT DO NOTHING RETURNING 1""",
+        INSERT INTO {claims}
+            (run_id, session_id, runner_id, request, user_id, owner, attempt, seconds, expires_at)
+        VALUES ($1, $2, $3, $4, $5, '', 0, 0, '-infinity') ON CONFLICT DO NOTHING RETURNING 1""",
     "take_run": """
         UPDATE {claims} SET attempt = attempt + 1, before = nullif(owner, ''), owner = $1,
             seconds = $2::float8, expires_at = {now} + make_interval(secs => $2::float8)

@@ -78,8 +78,9 @@ _SQL = {
             AND (request IS NOT NULL OR EXISTS (SELECT 1 FROM {t}_steps AS s WHERE s.run_id = c.run_id))
         ORDER BY c.rowid LIMIT ?""",
     "submit": """
-        INSERT INTO {t}_claims (run_id, session_id, runner_id, request, owner, attempt, seconds, expires_at)
-        VALUES (?, ?, ?, CAST(? AS TEXT), '', 0, 0, 0) ON CONFLICT DO NOTHING""",
+        INSERT INTO {t}_claims
+            (run_id, session_id, runner_id, request, user_id, owner, attempt, seconds, expires_at, begun_at)
+        VALUES (?, ?, ?, CAST(? AS TEXT), ?, '', 0, 0, 0, {now}) ON CONFLICT DO NOTHING""",
     "free": """
         SELECT run_id, CAST(request AS BLOB) FROM {t}_claims
         WHERE request IS NOT NULL AND runner_id IN (SELECT value FROM json_each(?))
@@ -131,7 +132,7 @@ class Journals:
     def submit(self, raw: sqlite3.Connection, run: SubmittedRow) -> bool:
         """Keep what a run is asked; False if the id is known."""
         with transaction(raw, self._path), store_errors(self._path):
-            values = (run.run_id, run.session_id, run.runner_id, run.request)
+            values = (run.run_id, run.session_id, run.runner_id, run.request, run.user_id)
             return raw.execute(self._sql["submit"], values).rowcount == 1
 
     def free(self, raw: sqlite3.Connection, runner_ids: Sequence[str]) -> tuple[str, bytes] | None:

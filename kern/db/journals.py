@@ -103,12 +103,14 @@ class SubmittedRow:
         session_id: Its session.
         runner_id: The agent or team that is asked.
         request: What it is asked, and on which terms, as JSON text (UTF-8).
+        user_id: Whose session it is.
     """
 
     run_id: str
     session_id: str
     runner_id: str
     request: bytes
+    user_id: str | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -291,7 +291,8 @@ class PostgresDb(Db):
 
     async def submit_run(self, run: SubmittedRow) -> bool:
         """Keep what a run is asked, for any process to begin it; False if the id is known."""
-        rows = await self._fetch("submit_run", run.run_id, run.session_id, run.runner_id, run.request)
+        values = (run.run_id, run.session_id, run.runner_id, run.request, run.user_id)
+        rows = await self._fetch("submit_run", *values)
         return bool(rows)
 
     async def take_run(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:

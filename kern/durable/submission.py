@@ -81,6 +81,7 @@ class Submission:
             session_id=self.session_id,
             runner_id=self.runner_id,
             request=to_json(self.to_dict()),
+            user_id=self.user_id,
         )
 
 

@@ -153,6 +153,16 @@ class JournalConformance:
         assert await db.running_runs(session_id="s-r2") == await db.running_runs(run_id="r2") == rows[1:2]
         assert await db.running_runs(limit=1, before="r3") == rows[1:2]
 
+    async def test_a_submitted_run_is_listed_before_any_process_has_it(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        assert await db.submit_run(replace(submitted("r"), user_id="u"))
+        (row,) = await db.running_runs(user_id="u")
+        assert (row.run_id, row.owner, row.attempt, row.about.session_id) == ("r", None, 0, "s")
+        about = RunAbout(session_id="s", user_id="u", runner_id="a", is_team=True)
+        assert await db.claim_run("r", "p", HOUR, about) is not None
+        (row,) = await db.running_runs(user_id="u")
+        assert (row.owner, row.attempt, row.about) == ("p", 1, about)
+
     async def test_a_submitted_run_is_taken_by_one_process_the_oldest_first(self, db: Db) -> None:
         assert isinstance(db, JournalDb)
         for number in range(3):

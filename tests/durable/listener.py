@@ -28,6 +28,8 @@ class Heard:
             self.texts[run_id] += event.content
         elif kind in ("ModelRequestCompleted", "ToolCallCompleted"):
             self.kept[run_id] = len(self.texts[run_id])
+        elif kind == "ModelRetry":
+            self.texts[run_id] = self.texts[run_id][: self.kept[run_id]]
         elif kind == "RunContinued" and event.source.nested_depth == 0:
             for name in self.texts:
                 self.texts[name] = self.texts[name][: self.kept[name]]
