@@ -20,6 +20,7 @@ from kern.runner.definition import database_of
 from kern.runner.input_schema import Input
 from kern.runner.options import RunKeywords
 from kern.runner.running import Running
+from kern.runtime.active_runs import active_runs
 from kern.runtime.following import follow
 from kern.runtime.portal import portal
 from kern.runtime.started_runs import current_started_runs
@@ -113,7 +114,8 @@ class Detached(Running[OutputT]):
         task = asyncio.get_running_loop().create_task(_drained(stream, begun, ended), context=context)
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
-        await asyncio.shield(begun)
+        if not active_runs.drives(database_of(self), run_id):  # it is there already, and has not ended
+            await asyncio.shield(begun)
         return RunHandle(self, run_id, ended)
 
     def start(self, input: Input, **options: Unpack[RunKeywords]) -> RunHandle[OutputT]:

@@ -75,6 +75,26 @@ async def test_a_run_that_was_started_is_listed_while_it_runs(db: Db) -> None:
     assert await desk.agent.alist_runs(status="RUNNING") == []
 
 
+async def test_a_run_that_is_started_twice_is_one_run(db: Db) -> None:
+    desk = Waiting(db)
+    first = await desk.agent.astart("go", session_id="s", run_id="r")
+    await desk.waits.wait()
+    second = await desk.agent.astart("go", session_id="s", run_id="r")
+    desk.go.set()
+    outputs = [await handle.result() for handle in (first, second)]
+    third = await (await desk.agent.astart("go", session_id="s", run_id="r")).result()
+    assert [output.content for output in (*outputs, third)] == ["all is done"] * 3
+    assert (await heard(desk.agent.follow("r"))).seen[-1].content == "all is done"
+
+
+async def test_what_refuses_a_run_refuses_its_start(db: Db) -> None:
+    desk = Waiting(db)
+    desk.go.set()
+    await (await desk.agent.astart("go", session_id="s", user_id="u")).result()
+    with pytest.raises(SessionOwnershipError):
+        await desk.agent.astart("go", session_id="s", user_id="somebody else")
+
+
 async def test_a_plain_run_writes_no_such_row() -> None:
     desk = Waiting(InMemoryDb())
     task = asyncio.create_task(desk.agent.arun("go"))
