@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,6 +33,11 @@ class Reader(Protocol):
 
     done: bool
     """The answer is whole; what follows on the wire says nothing."""
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What is to be logged about a whole answer; it may repeat words of the provider's, and secrets."""
+        ...
 
     def feed(self, chunk: bytes) -> None:
         """Read on."""

@@ -9,15 +9,12 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from kern._log import named
 from kern.models._failures import StreamFault
 from kern.models._sse import EventStream
 from kern.models._text_stream import TextStream, mended
 from kern.models.base import DeltaSink, ModelResponse, commentary_of
 
 _MOST = 2**53  # more is no count, and no JSON parser of a browser holds it
-
-logger = named("kern.models")
 
 
 class AnswerReader(ABC):
@@ -31,6 +28,7 @@ class AnswerReader(ABC):
 
     def __init__(self, model: str, sink: DeltaSink | None, *, streamed: bool) -> None:
         self.done = False
+        self.remarks: list[str] = []
         self._model = model
         self._sink = sink
         self._events = EventStream() if streamed else None

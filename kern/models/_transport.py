@@ -13,6 +13,7 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
 
 from kern._log import named
+from kern.errors import ModelBehaviorError
 from kern.models._body import Bounds, Reader, is_stream, read_error
 from kern.models._body import read as read_body
 from kern.models._clients import clients_for
@@ -168,10 +169,15 @@ async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) 
                 return of_status(response.status_code, response.headers, body, post.origin)
             reader = read(is_stream(response))
             await read_body(response, reader, sink, post.bounds, own=post.client is None)
-            return reader.finish()
+            answer = reader.finish()
+        for remark in reader.remarks:
+            logger.warning("%s", post.origin.clean(remark))
+        return answer
     except StreamFault as fault:
         request_id = request_id_of(response.headers) if response is not None else None
         failure: Failure | None = of_fault(fault, post.origin, request_id)
+    except ModelBehaviorError as error:  # its text may repeat words of the provider's
+        return Failure(ModelBehaviorError(post.origin.clean(str(error))), again=False)
     except Exception as error:
         failure = of_exception(error, post.origin, reading=response is not None)
         if failure is None:

@@ -12,7 +12,7 @@ from kern.messages import Message, Origin, Part, ProviderCall, TextPart, ToolCal
 from kern.models._codes import explain, tells
 from kern.models._ends import Ends, finish_reason_of, is_refusal, says_calls
 from kern.models._failures import StreamFault
-from kern.models._reading import AnswerReader, count, items_of, logger, merged, text_of
+from kern.models._reading import AnswerReader, count, items_of, merged, text_of
 from kern.models._text_stream import mended_json
 from kern.models.anthropic._blocks import PAUSED, PROVIDER, Block, built, paired
 from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
@@ -253,7 +253,7 @@ class MessagesReader(AnswerReader):
                 f"the answer has no text and no call of a tool, only blocks of these types: "
                 f"{', '.join(unknown)}; Kern does not act on them"
             )
-        logger.warning("parts of an answer that Kern does not act on: %s", ", ".join(unknown))
+        self.remarks.append(f"parts of an answer that Kern does not act on: {', '.join(unknown)}")
 
 
 def _usage(usage: Any) -> Usage:

@@ -12,7 +12,7 @@ from kern.messages import Message, Origin
 from kern.models._codes import explain, tells
 from kern.models._ends import Ends
 from kern.models._failures import StreamFault
-from kern.models._reading import AnswerReader, count, items_of, logger, merged, text_of
+from kern.models._reading import AnswerReader, count, items_of, merged, text_of
 from kern.models._text_stream import mended_json
 from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
 from kern.models.google._ends import blocked_prompt, check_end, graver
@@ -130,7 +130,7 @@ class GeminiReader(AnswerReader):
                 "Kern does not act on them"
             )
         if unknown:
-            logger.warning("parts of an answer that Kern does not act on: %s", unknown)
+            self.remarks.append(f"parts of an answer that Kern does not act on: {unknown}")
 
 
 def _usage(usage: Any) -> Usage:

@@ -224,6 +224,7 @@ class ResponsesReader(AnswerReader):
         built = Output(
             mended_json(items) if self._halved else items, self._origin, structured=self._structured
         )
+        self.remarks += built.remarks
         message = built.message
         self._fill(message)
         message.usage = usage = _usage(self._final.get("usage"))

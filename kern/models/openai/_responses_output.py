@@ -8,7 +8,7 @@ from uuid import uuid4
 from kern._json import json_bytes
 from kern.errors import ModelBehaviorError
 from kern.messages import Citation, Image, Message, Origin, Part, ReasoningPart, TextPart, ToolCall
-from kern.models._reading import is_plain, items_of, logger, text_in, text_of
+from kern.models._reading import is_plain, items_of, text_in, text_of
 from kern.models.openai._citations import citation
 from kern.models.openai._kept import decoded
 from kern.models.openai._responses_parts import (
@@ -39,6 +39,8 @@ class Output:
 
     def __init__(self, items: list[dict[str, Any]], origin: Origin, *, structured: bool = False) -> None:
         self.refused = False
+        self.remarks: list[str] = []
+        """What is to be logged about the items."""
         self._origin = origin
         self._parts: list[Part] = []
         self._ids: list[tuple[TextPart | ToolCall, str]] = []
@@ -75,7 +77,21 @@ class Output:
             )
         if unknown:
             known = self._has(TextPart) or self._has(ToolCall)
-            _report(unknown, known or any(kind_of(item) in _ANSWERS for item in items))
+            self._report(unknown, known or any(kind_of(item) in _ANSWERS for item in items))
+
+    def _report(self, unknown: list[str], answered: bool) -> None:
+        """Say what Kern does not act on."""
+        if not answered:
+            kinds = ", ".join(sorted(set(unknown)))
+            raise ModelBehaviorError(
+                f"the answer has no text and no tool call, only output items of these types: {kinds}; "
+                "Kern does not act on them: do not offer the hosted tool that they belong to, or let it act "
+                "without approval"
+            )
+        if strange := ", ".join(sorted(set(unknown) - HOSTED)):
+            self.remarks.append(
+                f"output items that Kern does not act on are kept beside the answer: {strange}"
+            )
 
     def _has(self, kind: type[Part]) -> bool:
         return any(isinstance(part, kind) for part in self._parts)
@@ -181,15 +197,3 @@ def arguments_text(value: Any) -> str:
     """A call's arguments as JSON text; for a tool without parameters servers also write null, or nothing."""
     text = value if isinstance(value, str) else "" if value is None else json_bytes(value).decode()
     return "{}" if text.strip() in ("", "null") else text
-
-
-def _report(unknown: list[str], answered: bool) -> None:
-    if not answered:
-        kinds = ", ".join(sorted(set(unknown)))
-        raise ModelBehaviorError(
-            f"the answer has no text and no tool call, only output items of these types: {kinds}; "
-            "Kern does not act on them: do not offer the hosted tool that they belong to, or let it act "
-            "without approval"
-        )
-    if strange := ", ".join(sorted(set(unknown) - HOSTED)):
-        logger.warning("output items that Kern does not act on are kept beside the answer: %s", strange)
