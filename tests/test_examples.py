@@ -26,7 +26,7 @@ EXAMPLES = ROOT / "examples"
 Play = Callable[[ReceivedRequest], Answer | str]
 
 
-def run_example(name: str, play: Play, folder: Path) -> tuple[str, list[ReceivedRequest]]:
+def run_example(name: str, play: Play, folder: Path, **more: str) -> tuple[str, list[ReceivedRequest]]:
     """Run the example in a process of its own, as a reader would; returns what it printed."""
     with ModelServer(play) as server:
         done = subprocess.run(
@@ -38,6 +38,7 @@ def run_example(name: str, play: Play, folder: Path) -> tuple[str, list[Received
                 "PYTHONIOENCODING": "utf-8",
                 "OPENAI_BASE_URL": server.base_url,
                 "OPENAI_API_KEY": "sk-any",
+                **more,
             },
             capture_output=True,
             text=True,

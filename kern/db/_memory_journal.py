@@ -82,10 +82,7 @@ class Journals:
         if run.run_id in self._runs:
             return False
         nobodys = RunClaim(run_id=run.run_id, owner="", attempt=0)
-        about = RunAbout(
-            session_id=run.session_id, user_id=run.user_id, runner_id=run.runner_id, is_team=False
-        )
-        self._runs[run.run_id] = _Claimed(nobodys, 0.0, about, submitted=run)
+        self._runs[run.run_id] = _Claimed(nobodys, 0.0, run.about, submitted=run)
         return True
 
     def take(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:
@@ -93,7 +90,7 @@ class Journals:
         now = time.monotonic()
         for known in self._runs.values():
             run = known.submitted
-            if run is not None and run.runner_id in runner_ids and known.expires_at <= now:
+            if run is not None and run.about.runner_id in runner_ids and known.expires_at <= now:
                 known.give(owner, now + seconds)
                 return TakenRun(known.claim, run.request)
         return None

@@ -79,8 +79,9 @@ _SQL = {
         ORDER BY c.rowid LIMIT ?""",
     "submit": """
         INSERT INTO {t}_claims
-            (run_id, session_id, runner_id, request, user_id, owner, attempt, seconds, expires_at, begun_at)
-        VALUES (?, ?, ?, CAST(? AS TEXT), ?, '', 0, 0, 0, {now}) ON CONFLICT DO NOTHING""",
+            (run_id, session_id, user_id, runner_id, is_team, request,
+            owner, attempt, seconds, expires_at, begun_at)
+        VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), '', 0, 0, 0, {now}) ON CONFLICT DO NOTHING""",
     "free": """
         SELECT run_id, CAST(request AS BLOB) FROM {t}_claims
         WHERE request IS NOT NULL AND runner_id IN (SELECT value FROM json_each(?))
@@ -132,7 +133,9 @@ class Journals:
     def submit(self, raw: sqlite3.Connection, run: SubmittedRow) -> bool:
         """Keep what a run is asked; False if the id is known."""
         with transaction(raw, self._path), store_errors(self._path):
-            values = (run.run_id, run.session_id, run.runner_id, run.request, run.user_id)
+            about = run.about
+            who = (about.session_id, about.user_id, about.runner_id, about.is_team)
+            values = (run.run_id, *who, run.request)
             return raw.execute(self._sql["submit"], values).rowcount == 1
 
     def free(self, raw: sqlite3.Connection, runner_ids: Sequence[str]) -> tuple[str, bytes] | None:

@@ -100,17 +100,13 @@ class SubmittedRow:
 
     Args:
         run_id: Its id.
-        session_id: Its session.
-        runner_id: The agent or team that is asked.
+        about: Its session, whose that is, and the agent or team that is asked.
         request: What it is asked, and on which terms, as JSON text (UTF-8).
-        user_id: Whose session it is.
     """
 
     run_id: str
-    session_id: str
-    runner_id: str
+    about: RunAbout
     request: bytes
-    user_id: str | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -291,9 +291,9 @@ class PostgresDb(Db):
 
     async def submit_run(self, run: SubmittedRow) -> bool:
         """Keep what a run is asked, for any process to begin it; False if the id is known."""
-        values = (run.run_id, run.session_id, run.runner_id, run.request, run.user_id)
-        rows = await self._fetch("submit_run", *values)
-        return bool(rows)
+        about = run.about
+        who = about.session_id, about.user_id, about.runner_id, about.is_team
+        return bool(await self._fetch("submit_run", run.run_id, *who, run.request))
 
     async def take_run(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:
         """Give `owner` the oldest submitted run that nobody has."""

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import to_json
 
 from kern._json import jsonable
-from kern.db.journals import SubmittedRow
+from kern.db.journals import RunAbout, SubmittedRow
 from kern.errors import StoreError, UsageError
 
 
@@ -25,6 +25,7 @@ class Submission:
         runner_id: The agent or team that is asked.
         session_id: Its session.
         input: What the model is asked: a text, or JSON.
+        is_team: A team is asked.
         user_id: Whose session it is.
         session_state: Merged over the stored state.
         metadata: Noted on the run.
@@ -36,6 +37,7 @@ class Submission:
     runner_id: str
     session_id: str
     input: str | list[Any] | dict[str, Any]
+    is_team: bool = False
     user_id: str | None = None
     session_state: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
@@ -78,10 +80,13 @@ class Submission:
         """As a database keeps it."""
         return SubmittedRow(
             run_id=self.run_id,
-            session_id=self.session_id,
-            runner_id=self.runner_id,
+            about=RunAbout(
+                session_id=self.session_id,
+                user_id=self.user_id,
+                runner_id=self.runner_id,
+                is_team=self.is_team,
+            ),
             request=to_json(self.to_dict()),
-            user_id=self.user_id,
         )
 
 

@@ -41,6 +41,7 @@ def submission(
     return Submission.of(
         run_id=run_id or str(uuid.uuid4()),
         runner_id=known_id(runner),
+        is_team=isinstance(runner, Team),
         session_id=session_id,
         input=input,
         user_id=user_id,
@@ -114,19 +115,25 @@ async def drive(runner: Runner, run: Submission, journal: DbJournal) -> AnyRunOu
     Raises:
         KernError: It has not ended, or cannot begin. `UsageError` says that it never can.
     """
+    stream = runner.arun(
+        run.input,
+        stream=True,
+        stream_events=True,  # for those who follow the run
+        run_id=run.run_id,
+        session_id=run.session_id,
+        user_id=run.user_id,
+        session_state=run.session_state,
+        metadata=run.metadata,
+        dependencies=run.dependencies,
+        timeout=run.timeout,
+        on_duplicate="return",
+        journal=journal,
+    )
     try:
-        return await runner.arun(
-            run.input,
-            run_id=run.run_id,
-            session_id=run.session_id,
-            user_id=run.user_id,
-            session_state=run.session_state,
-            metadata=run.metadata,
-            dependencies=run.dependencies,
-            timeout=run.timeout,
-            on_duplicate="return",
-            journal=journal,
-        )
+        async with stream:
+            async for _ in stream:
+                pass
+        return stream.output
     except ShutdownError:
         raise
     except KernError as error:

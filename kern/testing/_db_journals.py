@@ -31,7 +31,8 @@ async def claimed(db: Db, owner: str, seconds: float = HOUR, run_id: str = "r") 
 def submitted(run_id: str, runner_id: str = "a") -> SubmittedRow:
     """A run that any process may begin; what it is asked comes back byte for byte."""
     request = b'{"input": "\xc3\xa9", "n": 1.50}'
-    return SubmittedRow(run_id=run_id, session_id="s", runner_id=runner_id, request=request)
+    about = RunAbout(session_id="s", user_id="ann", runner_id=runner_id, is_team=True)
+    return SubmittedRow(run_id=run_id, about=about, request=request)
 
 
 class JournalConformance:
@@ -155,10 +156,10 @@ class JournalConformance:
 
     async def test_a_submitted_run_is_listed_before_any_process_has_it(self, db: Db) -> None:
         assert isinstance(db, JournalDb)
-        assert await db.submit_run(replace(submitted("r"), user_id="u"))
-        (row,) = await db.running_runs(user_id="u")
-        assert (row.run_id, row.owner, row.attempt, row.about.session_id) == ("r", None, 0, "s")
         about = RunAbout(session_id="s", user_id="u", runner_id="a", is_team=True)
+        assert await db.submit_run(replace(submitted("r"), about=about))
+        (row,) = await db.running_runs(user_id="u")
+        assert (row.run_id, row.owner, row.attempt, row.about) == ("r", None, 0, about)
         assert await db.claim_run("r", "p", HOUR, about) is not None
         (row,) = await db.running_runs(user_id="u")
         assert (row.owner, row.attempt, row.about) == ("p", 1, about)

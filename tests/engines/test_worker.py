@@ -148,6 +148,18 @@ async def test_a_run_that_is_submitted_again_after_its_end_is_not_done_again(tmp
     assert await ended(agent, "r") is RunStatus.completed
 
 
+async def test_a_run_that_a_worker_has_can_be_followed_from_anywhere(tmp_path: Path) -> None:
+    agent = agent_on(tmp_path, "one")
+    run = submission(agent, "go", session_id="s")
+    await submit(agent, run)
+    async with working(Worker(agent, poll_seconds=0.02)):
+        assert await ended(agent, run.run_id) is RunStatus.completed
+    told = [event.event async for event in agent_on(tmp_path).follow(run.run_id)]
+    assert told[0] == "RunStarted"
+    assert told[-1] == "RunCompleted"
+    assert "RunContent" in told
+
+
 async def test_a_run_that_fails_has_ended(tmp_path: Path) -> None:
     agent = agent_on(tmp_path, ValueError("no"))
     run = submission(agent, "go", session_id="s")
