@@ -68,6 +68,9 @@ class ModelRequest:
 class ModelResponse:
     """A model's whole answer to one request.
 
+    The calls of a refusal are void: the provider has taken them back, perhaps before their arguments were
+    written. They are taken out of the message, whatever the provider.
+
     Args:
         message: The assistant's message, `tool_calls` and `provider_data` included.
         usage: What the request used; it counts as one request, whether `requests` says so or not.
@@ -87,6 +90,10 @@ class ModelResponse:
     def __post_init__(self) -> None:
         if not self.usage.requests:
             self.usage = replace(self.usage, requests=1)
+        if self.finish_reason == "refusal" and self.message.tool_calls:
+            self.message.tool_calls = []
+            if not self.message.parts:
+                self.message.content = ""
 
     @classmethod
     def of(
