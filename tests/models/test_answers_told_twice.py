@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kern.errors import ModelIncompleteError, ModelStreamError
-from kern.messages import Message
+from kern.messages import Message, ReasoningPart
 from kern.models.base import ModelRequest, ModelResponse
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from tests.models.replay import ReplayServer, Reply, Sink, sse
@@ -61,8 +61,9 @@ async def test_reasoning_and_its_details_and_refusals_are_told_once(server: Repl
     }
     message = (await chat(server, sink, chunk(**said), whole(**said))).message
     assert (message.content, message.reasoning_content) == ("No.", "I think.")
-    assert message.provider_data is not None
-    assert message.provider_data["openai-chat"]["reasoning_details"] == said["reasoning_details"]
+    (kept,) = [part.provider_data for part in message.parts if isinstance(part, ReasoningPart)]
+    assert kept is not None
+    assert kept["reasoning_details"] == said["reasoning_details"]
 
 
 async def test_the_message_beside_the_last_delta_repeats_it(server: ReplayServer, sink: Sink) -> None:
