@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kern.db.journals import (
     EVENT_SECONDS,
@@ -70,12 +70,18 @@ class Journals:
             claim = RunClaim(run_id=run_id, owner=owner, attempt=1)
             known = self._runs[run_id] = _Claimed(claim, 0.0)
         known.give(owner, now + seconds)
-        known.about, known.heartbeat_at = about or known.about, time.time()
+        known.heartbeat_at = time.time()
+        if known.about is None or not known.matters:  # nobody becomes the owner of a begun run by its id
+            known.about = about or known.about
+        elif about is not None and not known.steps:  # who submitted it does not know
+            known.about = replace(known.about, is_team=about.is_team)
         for name in [name for name, told in self._events.items() if told.at < now - EVENT_SECONDS]:
             if name not in self._runs:
                 del self._events[name]
         told = self._events.get(run_id)
-        return ClaimedRun(known.claim, list(known.steps), max(told.rows, default=0) if told else 0)
+        return ClaimedRun(
+            known.claim, list(known.steps), max(told.rows, default=0) if told else 0, known.about
+        )
 
     def submit(self, run: SubmittedRow) -> bool:
         """Keep the request; False if the run is known."""
@@ -148,10 +154,18 @@ class Journals:
                 found.append(row)
         return found[:limit]
 
-    def session_deleted(self, session_id: str, run_ids: Iterable[str]) -> None:
-        """Delete what the runs of a session have told."""
-        known = ((name, run.about) for name, run in self._runs.items())
-        own = [name for name, about in known if about is not None and about.session_id == session_id]
+    def deleted(
+        self, *, session_id: str | None = None, user_id: str | None = None, run_ids: Iterable[str] = ()
+    ) -> None:
+        """Delete what these runs, and a session's or a user's unfinished ones, have told and done."""
+        own = [
+            name
+            for name, run in self._runs.items()
+            if run.about is not None
+            and (run.about.session_id == session_id or (user_id is not None and run.about.user_id == user_id))
+        ]
+        for name in own:
+            del self._runs[name]
         for name in (*own, *run_ids):
             self._events.pop(name, None)
 

@@ -21,6 +21,11 @@ _PARTS = {
     "asked": "(excluded.expires_at - make_interval(secs => excluded.seconds))",
     "free": "(l.owner = excluded.owner OR l.expires_at <= "
     "excluded.expires_at - make_interval(secs => excluded.seconds))",
+    # Of a claim: what was noted of the run stays, since nobody becomes the owner of a begun run by its id.
+    "begun": (
+        "(excluded.session_id IS NULL OR (c.session_id IS NOT NULL AND (c.request IS NOT NULL "
+        "OR EXISTS (SELECT FROM {steps} AS s WHERE s.run_id = c.run_id))))"
+    ),
     # Where a page begins; after a run that is not stored comes nothing.
     "before": "CASE WHEN $2::text IS NULL THEN 9223372036854775807 "
     "ELSE (SELECT seq FROM {runs} WHERE run_id = $2) END",
@@ -133,8 +138,11 @@ _SQL = {
         SELECT session_id FROM {t} WHERE user_id = $1 ORDER BY session_id FOR UPDATE""",
     "delete_sessions": """
         WITH runs AS (DELETE FROM {runs} WHERE session_id = ANY($1::text[]) RETURNING run_id),
+            begun AS (DELETE FROM {claims} WHERE session_id = ANY($1::text[]) OR user_id = $2::text
+                RETURNING run_id),
+            steps AS (DELETE FROM {steps} WHERE run_id IN (SELECT run_id FROM begun)),
             events AS (DELETE FROM {events} WHERE run_id IN (SELECT run_id FROM runs
-                UNION SELECT run_id FROM {claims} WHERE session_id = ANY($1::text[]))),
+                UNION SELECT run_id FROM begun)),
             changes AS (DELETE FROM {changes} WHERE session_id = ANY($1::text[])),
             media AS (DELETE FROM {media} WHERE session_id = ANY($1::text[])),
             cancels AS (DELETE FROM {cancels} WHERE run_id IN (SELECT run_id FROM runs))
@@ -164,12 +172,12 @@ _SQL = {
             attempt = CASE WHEN c.owner = excluded.owner THEN c.attempt ELSE c.attempt + 1 END,
             before = CASE WHEN c.owner = excluded.owner THEN c.before ELSE nullif(c.owner, '') END,
             owner = excluded.owner, seconds = excluded.seconds, expires_at = excluded.expires_at,
-            session_id = coalesce(excluded.session_id, c.session_id),
-            user_id = coalesce(excluded.user_id, c.user_id),
-            runner_id = coalesce(excluded.runner_id, c.runner_id),
-            is_team = coalesce(excluded.is_team, c.is_team)
+            session_id = CASE WHEN {begun} THEN c.session_id ELSE excluded.session_id END,
+            user_id = CASE WHEN {begun} THEN c.user_id ELSE excluded.user_id END,
+            runner_id = CASE WHEN {begun} THEN c.runner_id ELSE excluded.runner_id END,
+            is_team = CASE WHEN {begun} THEN coalesce(c.is_team, excluded.is_team) ELSE excluded.is_team END
         WHERE c.owner = excluded.owner OR c.expires_at <= {now}
-        RETURNING c.attempt, c.before,
+        RETURNING c.attempt, c.before, c.session_id, c.user_id, c.runner_id, c.is_team,
             (SELECT coalesce(max(last_seq), 0) FROM {events} WHERE run_id = $1)""",
     "load_events": """
         SELECT last_seq, data FROM {events} WHERE run_id = $1 AND last_seq > $2::bigint

@@ -20,6 +20,7 @@ from kern.db.journals import (
     StepRow,
     SubmittedRow,
     TakenRun,
+    run_about,
     running_row,
 )
 from kern.errors import RunLostError
@@ -45,10 +46,16 @@ _SQL = {
     "load_steps": "SELECT key, kind, CAST(data AS BLOB) FROM {t}_steps WHERE run_id = ? ORDER BY seq",
     "put_step": "INSERT INTO {t}_steps (run_id, key, kind, data) VALUES (?, ?, ?, CAST(? AS TEXT))",
     "forget": "DELETE FROM {t}_claims WHERE run_id = ? AND owner = coalesce(?, owner)",
+    # What was noted of a run that was begun or submitted stays: nobody becomes its owner by its id.
     "note_about": """
         UPDATE {t}_claims SET session_id = ?, user_id = ?, runner_id = ?, is_team = ?,
             begun_at = iif(begun_at > 0, begun_at, {now})
+        WHERE run_id = ? AND (session_id IS NULL OR request IS NULL
+            AND NOT EXISTS (SELECT 1 FROM {t}_steps AS s WHERE s.run_id = {t}_claims.run_id))""",
+    "note_begin": """
+        UPDATE {t}_claims SET is_team = coalesce(is_team, ?), begun_at = iif(begun_at > 0, begun_at, {now})
         WHERE run_id = ?""",
+    "load_about": "SELECT session_id, user_id, runner_id, is_team FROM {t}_claims WHERE run_id = ?",
     "last_seq": "SELECT coalesce(max(last_seq), 0) FROM {t}_events WHERE run_id = ?",
     "put_events": """
         INSERT OR REPLACE INTO {t}_events (run_id, last_seq, written_at, data)
@@ -70,7 +77,11 @@ _SQL = {
         ORDER BY rowid DESC LIMIT ?5""",
     "delete_events": """
         DELETE FROM {t}_events WHERE run_id IN (SELECT run_id FROM {t}_runs WHERE session_id = ?1
-            UNION SELECT run_id FROM {t}_claims WHERE session_id = ?1)""",
+            UNION SELECT run_id FROM {t}_claims WHERE session_id = ?1 OR user_id = ?2)""",
+    "delete_steps": """
+        DELETE FROM {t}_steps
+        WHERE run_id IN (SELECT run_id FROM {t}_claims WHERE session_id = ?1 OR user_id = ?2)""",
+    "delete_claims": "DELETE FROM {t}_claims WHERE session_id = ?1 OR user_id = ?2",
     "drop_claim": "DELETE FROM {t}_claims WHERE run_id = ? AND owner = ?",
     "drop_steps": "DELETE FROM {t}_steps WHERE run_id = ?",
     "unfinished": """
@@ -113,11 +124,13 @@ class Journals:
             if about is not None:
                 known = (about.session_id, about.user_id, about.runner_id, about.is_team)
                 raw.execute(self._sql["note_about"], (*known, run_id))
+                raw.execute(self._sql["note_begin"], (about.is_team, run_id))
             raw.execute(self._sql["drop_old_events"], (EVENT_SECONDS,))
             rows = raw.execute(self._sql["load_steps"], (run_id,)).fetchall()
             (last_seq,) = raw.execute(self._sql["last_seq"], (run_id,)).fetchone()
+            noted = raw.execute(self._sql["load_about"], (run_id,)).fetchone()
         steps = [StepRow(key=key, kind=kind, data=data) for key, kind, data in rows]
-        return ClaimedRun(claim, steps, last_seq)
+        return ClaimedRun(claim, steps, last_seq, run_about(*noted))
 
     def _claim(self, raw: sqlite3.Connection, run_id: str, owner: str, seconds: float) -> RunClaim | None:
         raw.execute(self._sql["bound_claim"], (run_id,))
@@ -196,9 +209,15 @@ class Journals:
             rows = raw.execute(self._sql["running"], values).fetchall()
         return [running_row(*row) for row in rows]
 
-    def session_deleted(self, raw: sqlite3.Connection, session_id: str) -> None:
-        """Delete what the runs of a session have told; before the runs themselves are."""
-        raw.execute(self._sql["delete_events"], (session_id,))
+    def deleted(
+        self, raw: sqlite3.Connection, *, session_id: str | None = None, user_id: str | None = None
+    ) -> None:
+        """Delete what the runs of a session, or a user's unfinished ones, have told and done.
+
+        The rows of runs that have ended are still there.
+        """
+        for name in ("delete_events", "delete_steps", "delete_claims"):
+            raw.execute(self._sql[name], (session_id, user_id))
 
     def release(self, raw: sqlite3.Connection, claim: RunClaim) -> None:
         """Let others have the run; a claim without steps leaves nothing."""

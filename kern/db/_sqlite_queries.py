@@ -302,6 +302,7 @@ class Queries:
         with transaction(raw, self._path), store_errors(self._path):
             self.cancels.user_deleted(raw, user_id)
             own = raw.execute(self._sql["sessions_of_user"], (user_id,)).fetchall()
+            self.journals.deleted(raw, user_id=user_id)
             return sum([self._delete(raw, session_id) for (session_id,) in own])
 
     def acquire_lease(self, raw: sqlite3.Connection, name: str, owner: str, seconds: float) -> bool:
@@ -341,7 +342,7 @@ class Queries:
 
     def _delete(self, raw: sqlite3.Connection, session_id: str) -> bool:
         self.cancels.session_deleted(raw, session_id)
-        self.journals.session_deleted(raw, session_id)
+        self.journals.deleted(raw, session_id=session_id)
         for name in ("delete_runs", "delete_media", "delete_changes"):
             raw.execute(self._sql[name], (session_id,))
         return raw.execute(self._sql["delete_session"], (session_id,)).rowcount > 0

@@ -241,6 +241,7 @@ class InMemoryDb(Db):
         with self._mutex:
             for names in self._cancels.values():
                 names.pop(user_id, None)
+            self._journals.deleted(user_id=user_id)
             own = [name for name, session in self._sessions.items() if session.row.user_id == user_id]
             return sum([self._delete(session_id) for session_id in own])
 
@@ -361,9 +362,9 @@ class InMemoryDb(Db):
 
     def _delete(self, session_id: str) -> bool:
         session = self._sessions.pop(session_id, None)
+        self._journals.deleted(session_id=session_id, run_ids=() if session is None else session.runs)
         if session is None:
             return False
-        self._journals.session_deleted(session_id, session.runs)
         for run_id in session.runs:
             del self._runs[run_id]
             self._cancels.pop(run_id, None)

@@ -124,11 +124,22 @@ class ClaimedRun:
     Args:
         steps: The steps on record, in the order in which they were appended.
         last_seq: The number of the last event that is kept of the run; 0 without any.
+        about: What was noted of the run when it was begun or submitted, or is noted now; None if nothing was.
     """
 
     claim: RunClaim
     steps: Sequence[StepRow]
     last_seq: int = 0
+    about: RunAbout | None = None
+
+
+def run_about(
+    session_id: str | None, user_id: str | None, runner_id: str | None, is_team: bool | int | None
+) -> RunAbout | None:
+    """What a row of a table says of a run; None if nothing was noted."""
+    if session_id is None or runner_id is None:
+        return None
+    return RunAbout(session_id=session_id, user_id=user_id, runner_id=runner_id, is_team=bool(is_team))
 
 
 def running_row(
@@ -169,7 +180,8 @@ class JournalDb(Protocol):
         """Give `owner` the run for `seconds` from now; None if another has it, whose time is not over.
 
         Args:
-            about: What `running_runs` is to tell of it; None leaves it out there.
+            about: What `running_runs` is to tell of it; None leaves it out there. What was noted of a run
+                that was begun or submitted stays as it is.
         """
         ...
 

@@ -37,6 +37,7 @@ from kern.db.journals import (
     StepRow,
     SubmittedRow,
     TakenRun,
+    run_about,
     running_row,
 )
 from kern.errors import StoreError, UsageError
@@ -252,11 +253,11 @@ class PostgresDb(Db):
         rows = await self._fetch("claim_run", run_id, owner, seconds, *more, EVENT_SECONDS)
         if not rows:
             return None
-        attempt, before, last_seq = rows[0]
+        attempt, before, *noted, last_seq = rows[0]
         steps = await self._fetch("load_steps", run_id)
         claim = RunClaim(run_id=run_id, owner=owner, attempt=attempt, before=before)
         found = [StepRow(key=key, kind=kind, data=data) for key, kind, data in steps]
-        return ClaimedRun(claim, found, last_seq)
+        return ClaimedRun(claim, found, last_seq, run_about(*noted))
 
     async def append_steps(
         self, claim: RunClaim, seconds: float, steps: Sequence[StepRow], events: Sequence[EventRow] = ()
@@ -361,7 +362,8 @@ class PostgresDb(Db):
             if sessions is None:
                 await link.fetch(self._sql["delete_cancels_of_user"], whose)
             own = [row[0] for row in locked] if sessions is None else sessions
-            await link.fetch(self._sql["delete_sessions"], own)
+            user_id = whose if sessions is None else None
+            await link.fetch(self._sql["delete_sessions"], own, user_id)
 
         await self._pool.transaction(job, wait=self._busy_timeout)
         return there

@@ -17,6 +17,7 @@ from kern.db.base import Db
 from kern.db.journals import ClaimedRun, EventRow, JournalDb, RunAbout, RunClaim, StepRow, TakenRun
 from kern.durable.journal import Entry, Playback, RunAsked
 from kern.durable.outbox import Outbox, events_of
+from kern.durable.same_run import check_same_run
 from kern.durable.submission import Submission
 from kern.errors import KernError, RunLostError, StoreError, UsageError
 from kern.run.events import Event
@@ -62,7 +63,13 @@ class DbJournal:
         return asked.run_id
 
     async def open(self, asked: RunAsked) -> DbRunJournal | None:
-        """Claim the run; None if another process has it."""
+        """Claim the run; None if another process has it.
+
+        Raises:
+            SessionOwnershipError: The run was begun by another user.
+            RunConflictError: It was begun in another session, by another runner, or with another input.
+            StoreError: The database cannot be asked.
+        """
         owner, since = self._owner(), time.monotonic()
         about = RunAbout(
             session_id=asked.session_id,
@@ -71,7 +78,14 @@ class DbJournal:
             is_team=asked.is_team,
         )
         found = await self._steps.claim_run(asked.run_id, owner, self._seconds, about)
-        return None if found is None else DbRunJournal(self._steps, found, self._seconds, since)
+        if found is None:
+            return None
+        try:
+            check_same_run(asked, found)
+        except KernError:
+            await self._steps.release_claim(found.claim)
+            raise
+        return DbRunJournal(self._steps, found, self._seconds, since)
 
     async def submit(self, run: Submission) -> bool:
         """Keep the run for any process to begin it; False if it was submitted, or begun, before.

@@ -53,6 +53,7 @@ class RunAsked:
         continued: It goes on after a pause.
         session_id, user_id: The session, and whose it is.
         is_team: A team runs.
+        unnamed: The id of the agent or team is a random one, which is another one in another process.
     """
 
     run_id: str
@@ -62,6 +63,7 @@ class RunAsked:
     session_id: str
     user_id: str | None
     is_team: bool
+    unnamed: bool = False
 
 
 class RunJournal(Protocol):
@@ -120,5 +122,7 @@ class Journal(Protocol):
 
         Raises:
             StoreError: It cannot be read.
+            SessionOwnershipError: The run was begun by another user.
+            RunConflictError: It was begun in another session, by another runner, or with another input.
         """
         ...

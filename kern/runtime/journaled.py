@@ -62,6 +62,7 @@ def _asked(request: RunRequest) -> RunAsked:
         session_id=request.session_id,
         user_id=request.user_id,
         is_team=request.spec.is_team,
+        unnamed=request.spec.unnamed,
     )
 
 
@@ -82,7 +83,11 @@ async def opened(request: RunRequest) -> AsyncIterator[Steps]:
     journal = await request.journal.open(_asked(request))
     if journal is None:
         raise in_another_process(request)
-    steps = Steps(journal)
+    try:
+        steps = Steps(journal)
+    except BaseException:
+        await journal.close()
+        raise
     try:
         yield steps
     finally:
@@ -99,7 +104,12 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
     if steps.goes_on or isinstance(request.journal, Taken):
         active.since = None  # a request to cancel it may have come while no process had it
         await active.look()
-    about = {"run_id": request.run_id, "runner": request.spec.id, "input": jsonable(request.input.value)}
+    about = {
+        "run_id": request.run_id,
+        "runner": request.spec.id,
+        "input": jsonable(request.input.value),
+        "continued": request.resume is not None,
+    }
     outbox = steps.outbox
     if outbox is not None and outbox.last_seq:  # the end of what was told before took a number as well
         about["told"] = outbox.last_seq

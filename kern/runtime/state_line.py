@@ -68,7 +68,7 @@ class StateLine:
             ReplayMismatch: It begins with another state than the recorded one.
             SessionDeletedError: The session was deleted meanwhile.
         """
-        self._session, live, base = session, session.state, self._base
+        live, base = session.state, self._base
         entry: Entry | None = None
         if base is None:
             data = {
@@ -84,6 +84,7 @@ class StateLine:
             entry = Entry("base", "base", json_bytes(data))
         else:
             await self._restore(session, base)
+        self._session = session
         live.subscribe(self._heard, lambda text, revision: None)
         return entry
 

@@ -169,9 +169,11 @@ class Steps:
 
     async def close(self) -> None:
         """The run has ended and is committed, or this process lets go of it. Never raises."""
-        self.line.close()
-        await self._writer.settled()
-        await self._journal.close()
+        try:
+            self.line.close()
+            await self._writer.settled()
+        finally:
+            await self._journal.close()
 
     # Taking from the record.
 

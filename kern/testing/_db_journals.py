@@ -164,6 +164,52 @@ class JournalConformance:
         (row,) = await db.running_runs(user_id="u")
         assert (row.owner, row.attempt, row.about) == ("p", 1, about)
 
+    async def test_nobody_becomes_the_owner_of_a_begun_or_submitted_run_by_its_id(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        theirs = RunAbout(session_id="s", user_id="u", runner_id="a", is_team=True)
+        other = RunAbout(session_id="s2", user_id="eve", runner_id="b", is_team=False)
+        first = await db.claim_run("r", "p", 0.0, theirs)
+        assert first is not None
+        assert first.about == theirs
+        again = await db.claim_run("r", "q", 0.0, other)
+        assert again is not None
+        assert again.about == other, "nothing was done of it"
+        again = await db.claim_run("r", "p", 0.0, theirs)
+        assert again is not None
+        assert await db.append_steps(again.claim, 0.0, [step("one")])
+        for asked in (other, None, theirs):
+            found = await db.claim_run("r", "q", 0.0, asked)
+            assert found is not None
+            assert found.about == theirs
+        assert [row.about for row in await db.running_runs()] == [theirs]
+        await db.submit_run(replace(submitted("r2"), user_id="u"))
+        found = await db.claim_run("r2", "q", 0.0, other)
+        assert found is not None
+        assert found.about is not None
+        assert (found.about.session_id, found.about.user_id, found.about.runner_id) == ("s", "u", "a")
+
+    async def test_deleting_takes_the_steps_and_claims_of_unfinished_runs_along(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        for name, session, user in (
+            ("r1", "s", "u"),
+            ("r2", "s2", "u"),
+            ("r3", "s3", None),
+            ("r4", "s3", "v"),
+        ):
+            about = RunAbout(session_id=session, user_id=user, runner_id="a", is_team=False)
+            found = await db.claim_run(name, "p", 0.0, about)
+            assert found is not None
+            await db.append_steps(found.claim, 0.0, [step("one")], [EventRow(last_seq=1, data=b"[]")])
+        assert not await db.delete_session("s"), "it has no row yet"
+        assert await db.unfinished_runs() == ["r2", "r3", "r4"]
+        assert await db.delete_user("u") == 0
+        assert await db.unfinished_runs() == ["r3", "r4"]
+        for name, steps in (("r1", 0), ("r2", 0), ("r3", 1), ("r4", 1)):
+            assert len((await claimed(db, "q", run_id=name)).steps) == steps
+            assert len(await db.load_events(name)) == steps
+        assert not await db.delete_session("s3")
+        assert await db.running_runs() == []
+
     async def test_a_submitted_run_is_taken_by_one_process_the_oldest_first(self, db: Db) -> None:
         assert isinstance(db, JournalDb)
         for number in range(3):
