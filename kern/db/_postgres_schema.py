@@ -119,6 +119,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX ON {events} (written_at)",
     ),
+    (
+        # Deleting a session, or a user, finds the unfinished runs.
+        "CREATE INDEX ON {claims} (session_id) WHERE session_id IS NOT NULL",
+        "CREATE INDEX ON {claims} (user_id) WHERE user_id IS NOT NULL",
+    ),
 )
 
 _TABLES = ("runs", "changes", "media", "leases", "cancels", "claims", "steps", "events", "order", "schema")

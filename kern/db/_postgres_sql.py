@@ -138,8 +138,9 @@ _SQL = {
         SELECT session_id FROM {t} WHERE user_id = $1 ORDER BY session_id FOR UPDATE""",
     "delete_sessions": """
         WITH runs AS (DELETE FROM {runs} WHERE session_id = ANY($1::text[]) RETURNING run_id),
-            begun AS (DELETE FROM {claims} WHERE session_id = ANY($1::text[]) OR user_id = $2::text
-                RETURNING run_id),
+            begun AS (DELETE FROM {claims} WHERE run_id IN (
+                SELECT run_id FROM {claims} WHERE session_id = ANY($1::text[])
+                UNION ALL SELECT run_id FROM {claims} WHERE user_id = $2::text) RETURNING run_id),
             steps AS (DELETE FROM {steps} WHERE run_id IN (SELECT run_id FROM begun)),
             events AS (DELETE FROM {events} WHERE run_id IN (SELECT run_id FROM runs
                 UNION SELECT run_id FROM begun)),

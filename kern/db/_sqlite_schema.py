@@ -197,6 +197,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX {t}_events_by_age ON {t}_events (written_at)",
     ),
+    (
+        # Deleting a session, or a user, finds the unfinished runs.
+        "CREATE INDEX {t}_claims_by_session ON {t}_claims (session_id) WHERE session_id IS NOT NULL",
+        "CREATE INDEX {t}_claims_by_user ON {t}_claims (user_id) WHERE user_id IS NOT NULL",
+    ),
 )
 
 

@@ -299,7 +299,18 @@ async def test_tables_that_somebody_has_dropped_are_made_again(
     postgres: Postgres, db: PostgresDb, table: str
 ) -> None:
     await db.commit(state_commit())
-    for name in ("", "_runs", "_changes", "_media", "_leases", "_cancels", "_claims", "_steps", "_schema"):
+    for name in (
+        "",
+        "_runs",
+        "_changes",
+        "_media",
+        "_leases",
+        "_cancels",
+        "_claims",
+        "_steps",
+        "_events",
+        "_schema",
+    ):
         postgres.psql(f"DROP TABLE {table}{name}")
     postgres.psql(f"DROP SEQUENCE {table}_order")
     with pytest.raises(StoreError, match="the next call makes them"):
@@ -375,7 +386,7 @@ VALUES = {
     "read_for_commit": ("s", ["r"], 3, "c"),
     "load_session_and_run": ("s", "r"),
     "load_media": ("s", ["aa"]),
-    "delete_sessions": (["s"],),
+    "delete_sessions": (["s"], None),
     "lock_sessions_of_user": ("ann",),
     "acquire_lease": ("l", "a", 1.0),
     "take_cancels": (["r"], [True], [""], [None]),
