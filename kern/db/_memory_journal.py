@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from kern.db.journals import (
     EVENT_SECONDS,
@@ -73,8 +73,6 @@ class Journals:
         known.heartbeat_at = time.time()
         if known.about is None or not known.matters:  # nobody becomes the owner of a begun run by its id
             known.about = about or known.about
-        elif about is not None and not known.steps:  # who submitted it does not know
-            known.about = replace(known.about, is_team=about.is_team)
         for name in [name for name, told in self._events.items() if told.at < now - EVENT_SECONDS]:
             if name not in self._runs:
                 del self._events[name]

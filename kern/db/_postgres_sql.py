@@ -176,7 +176,7 @@ _SQL = {
             session_id = CASE WHEN {begun} THEN c.session_id ELSE excluded.session_id END,
             user_id = CASE WHEN {begun} THEN c.user_id ELSE excluded.user_id END,
             runner_id = CASE WHEN {begun} THEN c.runner_id ELSE excluded.runner_id END,
-            is_team = CASE WHEN {begun} THEN coalesce(c.is_team, excluded.is_team) ELSE excluded.is_team END
+            is_team = CASE WHEN {begun} THEN c.is_team ELSE excluded.is_team END
         WHERE c.owner = excluded.owner OR c.expires_at <= {now}
         RETURNING c.attempt, c.before, c.session_id, c.user_id, c.runner_id, c.is_team,
             (SELECT coalesce(max(last_seq), 0) FROM {events} WHERE run_id = $1)""",

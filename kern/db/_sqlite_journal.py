@@ -53,7 +53,7 @@ _SQL = {
         WHERE run_id = ? AND (session_id IS NULL OR request IS NULL
             AND NOT EXISTS (SELECT 1 FROM {t}_steps AS s WHERE s.run_id = {t}_claims.run_id))""",
     "note_begin": """
-        UPDATE {t}_claims SET is_team = coalesce(is_team, ?), begun_at = iif(begun_at > 0, begun_at, {now})
+        UPDATE {t}_claims SET begun_at = iif(begun_at > 0, begun_at, {now})
         WHERE run_id = ?""",
     "load_about": "SELECT session_id, user_id, runner_id, is_team FROM {t}_claims WHERE run_id = ?",
     "last_seq": "SELECT coalesce(max(last_seq), 0) FROM {t}_events WHERE run_id = ?",
@@ -124,7 +124,7 @@ class Journals:
             if about is not None:
                 known = (about.session_id, about.user_id, about.runner_id, about.is_team)
                 raw.execute(self._sql["note_about"], (*known, run_id))
-                raw.execute(self._sql["note_begin"], (about.is_team, run_id))
+                raw.execute(self._sql["note_begin"], (run_id,))
             raw.execute(self._sql["drop_old_events"], (EVENT_SECONDS,))
             rows = raw.execute(self._sql["load_steps"], (run_id,)).fetchall()
             (last_seq,) = raw.execute(self._sql["last_seq"], (run_id,)).fetchone()

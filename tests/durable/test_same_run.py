@@ -100,7 +100,9 @@ async def test_an_agent_without_a_name_goes_on_with_its_run_in_another_life(db: 
 
 
 async def test_a_submitted_run_is_begun_by_its_user_only(db: Db) -> None:
-    submission = Submission.of(run_id="R", runner_id="desk", session_id="s-u", user_id="u", input="of u")
+    submission = Submission.of(
+        run_id="R", runner_id="desk", is_team=False, session_id="s-u", user_id="u", input="of u"
+    )
     assert await DbJournal(db).submit(submission)
     with pytest.raises(SessionOwnershipError):
         await Desk(db, "theirs").run(user_id="eve", session_id="s-eve")
