@@ -52,6 +52,7 @@ class ChatServer:
         strict: A tool may ask for its schema to be followed to the letter.
         tool_choices: The forms of `tool_choice` that it heeds.
         call_id: The length of a call's id, of letters and digits only; None: up to 40 characters of any kind.
+        user_after_tool: A user's message may stand right behind a tool's; if not, an answer goes between.
         reasoning: The field under which an earlier message's reasoning goes back: "thinking" stands for a
             part of the content; "told": the field under which it came; None: nowhere.
         reasoning_kept: Whose reasoning goes back: "calls", of the turns in which tools were called, or "all".
@@ -82,6 +83,7 @@ class ChatServer:
     strict: bool = True
     tool_choices: frozenset[ToolChoice] = ALL_CHOICES
     call_id: int | None = None
+    user_after_tool: bool = True
     reasoning: Literal["told", "reasoning", "reasoning_content", "thinking"] | None = "told"
     reasoning_kept: Literal["calls", "all"] = "calls"
     extras: bool = True

@@ -105,7 +105,9 @@ def _listed(provider: str, model_id: str) -> _Priced | None:
     many things that it has prices for, Kern counts four kinds of tokens.
     """
     try:
-        _, model = _snapshot().find_provider_model(model_id, None, _LISTS[provider], None)
+        _, model = _snapshot().find_provider_model(
+            model_id.removeprefix("models/"), None, _LISTS[provider], None
+        )
     except LookupError:
         return None
     if isinstance(model.prices, list):  # by date, or hour

@@ -160,6 +160,7 @@ _ALL: Final = (
         names=False,
         stream_usage=False,
         call_id=9,
+        user_after_tool=False,
         reasoning="thinking",
         reasoning_kept="all",
         extras=False,

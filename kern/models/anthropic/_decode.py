@@ -107,6 +107,8 @@ class MessagesReader(AnswerReader):
 
     def _count(self, usage: Any) -> None:
         if usage is not None:
+            if _splits(usage, self._usage):
+                self._usage = {**self._usage, "input_tokens": 0}
             self._usage = usage if self._usage is None else merged(self._usage, usage)
 
     def _start(self, index: Any, data: Any) -> Block:
@@ -254,6 +256,15 @@ class MessagesReader(AnswerReader):
                 f"{', '.join(unknown)}; Kern does not act on them"
             )
         self.remarks.append(f"parts of an answer that Kern does not act on: {', '.join(unknown)}")
+
+
+def _splits(usage: Any, before: Any) -> bool:
+    """Whether a later count says that all that was sent was cached, which an earlier one did not know."""
+    if not isinstance(usage, dict) or not isinstance(before, dict) or usage.get("input_tokens") != 0:
+        return False
+    cached = count(usage, "cache_read_input_tokens") + count(usage, "cache_creation_input_tokens")
+    known = count(before, "cache_read_input_tokens") + count(before, "cache_creation_input_tokens")
+    return not known and 0 < count(before, "input_tokens") <= cached
 
 
 def _usage(usage: Any) -> Usage:

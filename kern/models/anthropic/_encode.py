@@ -112,7 +112,12 @@ def _put_tools(body: dict[str, Any], request: ModelRequest, strict: StrictBudget
                 if tool["name"] not in search.loaded:
                     tool.pop(MARK, None)  # the two exclude each other
                     tool["defer_loading"] = True
-    body["tools"] = [*tools, *(tool.definition() for tool in request.server_tools)]
+    definitions = [tool.definition() for tool in request.server_tools]
+    if request.response_format is not None:  # which citations exclude
+        definitions = [
+            {name: value for name, value in given.items() if name != "citations"} for given in definitions
+        ]
+    body["tools"] = [*tools, *definitions]
     if servers := [tool.server() for tool in request.server_tools if isinstance(tool, MCPServer)]:
         body["mcp_servers"] = servers
     if any(isinstance(tool, CodeExecution) for tool in request.server_tools):

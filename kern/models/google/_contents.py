@@ -7,6 +7,7 @@ and https://ai.google.dev/gemini-api/docs/thought-signatures
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ PROVIDER = "google"
 _UNSIGNED = "skip_thought_signature_validator"
 """What stands in place of a signature on a call that this model has not made; Google's page names it."""
 
+_MOST_EXACT = 2**53
 _Part = dict[str, Any]
 
 
@@ -175,10 +177,28 @@ def _arguments(call: ToolCall) -> Any:
 
 
 def _value(text: str) -> Any:
-    """The result of a function: JSON as what it says, since it stands in JSON."""
-    if text[:1] in ("{", "["):
-        try:
-            return from_json(text, allow_inf_nan=False)
-        except ValueError:
-            return text
-    return text
+    """The result of a function: a JSON object as what it says, anything else as the text that it is.
+
+    Google reads a "$ref" in an object as the name of a file, and refuses the request. It keeps numbers as
+    doubles: an object with one that would change stays a text, too.
+    """
+    if text[:1] != "{" or '"$ref"' in text:
+        return text
+    try:
+        return json.loads(text, parse_int=_exact_int, parse_float=_exact_float, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _exact_int(text: str) -> int:
+    value = int(text)
+    return value if abs(value) <= _MOST_EXACT else _no_number(text)
+
+
+def _exact_float(text: str) -> float:
+    value = float(text)
+    return value if repr(value) == text else _no_number(text)
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text[:50]} is no number that JSON and a double hold alike")

@@ -101,6 +101,11 @@ class GeminiReader(AnswerReader):
             raise StreamFault(
                 f"the answer went on after its finish reason {self._word!r}, and broke off without another"
             )
+        if self._answer.in_pieces:
+            raise ModelBehaviorError(
+                "the arguments of a call came in pieces (partialArgs, willContinue), which Kern does "
+                "not read; leave streamFunctionCallArguments out of extra_body"
+            )
         if self._answer.settle():
             raise StreamFault("the answer broke off: what the provider itself has called has no result")
         self._check_known()

@@ -56,6 +56,8 @@ class AnswerParts:
     ) -> None:
         self.parts: list[Part] = []
         self.unknown: set[str] = set()
+        self.in_pieces = False
+        """The arguments of a call came in pieces that Kern does not read."""
         self._origin = origin
         self._content = content
         self._reasoning = reasoning
@@ -154,6 +156,15 @@ class AnswerParts:
             self._pieces = []
 
     def _add_call(self, call: dict[str, Any], raw: dict[str, Any]) -> None:
+        self.in_pieces = self.in_pieces or bool(call.get("partialArgs") or call.get("willContinue"))
+        before = self.parts[-1] if self.parts else None
+        if not call.get("name") and isinstance(before, ToolCall) and before.arguments == "{}":
+            # The name came first, the arguments come now.
+            if isinstance(args := call.get("args"), dict) and args:
+                before.arguments = to_json(args).decode()
+                self._tell_arguments(before)
+            before.provider_data = _signed(before.provider_data or {}, raw) or None
+            return
         given = text_of(call.get("id"))
         made = given if given and given not in self._ids else self.new_id()
         self._ids.add(made)
@@ -162,9 +173,13 @@ class AnswerParts:
         text = to_json(arguments).decode() if isinstance(arguments, dict) and arguments else "{}"
         name = text_of(call.get("name"))
         data = _signed(kept, raw) or None
-        self.parts.append(ToolCall(made, name, text, data, origin=self._origin))
+        made_call = ToolCall(made, name, text, data, origin=self._origin)
+        self.parts.append(made_call)
+        self._tell_arguments(made_call)
+
+    def _tell_arguments(self, call: ToolCall) -> None:
         if self._told_arguments is not None:
-            self._told_arguments(made, name, text)
+            self._told_arguments(call.id, call.name, call.arguments)
 
     def _add_code(self, code: dict[str, Any], raw: dict[str, Any]) -> None:
         arguments = {name: text_of(code.get(name)) for name in ("language", "code") if code.get(name)}

@@ -40,6 +40,7 @@ REPLAYED: dict[str, type] = {"reasoning_details": list, "extra_content": dict}
 """What goes back as it came, with the answer's every replay: signed reasoning of OpenRouter and others, and
 what Gemini wants to see again."""
 
+_READ = "(The results were read.)"
 _PLAIN = re.compile(r"[A-Za-z0-9]*")
 _ID = 40  # characters of a call's id that OpenAI takes here
 _NO_REASONING = " "
@@ -60,6 +61,8 @@ def encode(
     messages = list(_messages(request, origin, server))
     if wants_reasoning:
         _add_reasoning(messages, request)
+    if not server.user_after_tool:
+        messages = list(_spaced(messages))
     body: dict[str, Any] = {"model": origin.model, "messages": messages}
     if request.tools:
         body["tools"] = [_tool(tool, server) for tool in request.tools]
@@ -90,6 +93,16 @@ def _messages(request: ModelRequest, origin: Origin, server: ChatServer) -> Iter
         if parts:
             attached.setdefault(message.role, []).extend(parts)
     yield from _attachments(attached)
+
+
+def _spaced(messages: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The messages, with an answer between a tool's and a user's, which Mistral refuses side by side."""
+    before = ""
+    for message in messages:
+        if before == "tool" and message["role"] not in ("tool", "assistant"):
+            yield {"role": "assistant", "content": _READ}
+        yield message
+        before = message["role"]
 
 
 def _spoken(message: Message) -> str:

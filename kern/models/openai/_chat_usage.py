@@ -31,8 +31,17 @@ def usage_of(usage: Any, server: ChatServer) -> Usage:
         cache_write_tokens=count(sent, "cache_write_tokens"),
         reasoning_tokens=reasoned or count(usage, "reasoning_tokens"),
         requests=1,
-        cost=None if server.cost is None else _cost(usage, server.cost),
+        cost=None if server.cost is None else _whole_cost(usage, server.cost),
     )
+
+
+def _whole_cost(usage: Any, path: str) -> float | None:
+    """The cost that the server tells, with what a provider behind it bills to a key of the user's own."""
+    told = _cost(usage, path)
+    if told is None or not usage.get("is_byok"):
+        return told
+    upstream = _cost(usage, "cost_details.upstream_inference_cost")
+    return None if upstream is None else told + upstream
 
 
 def _cost(usage: Any, path: str) -> float | None:
