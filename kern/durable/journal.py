@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from kern.db.journals import RunClaim
 from kern.durable.outbox import Outbox
 from kern.errors import KernError
+from kern.messages import Message
 
 
 @dataclass(slots=True, frozen=True)
@@ -54,6 +55,7 @@ class RunAsked:
         session_id, user_id: The session, and whose it is.
         is_team: A team runs.
         unnamed: The id of the agent or team is a random one, which is another one in another process.
+        messages: What it is asked, as messages; none for a run that goes on after a pause.
     """
 
     run_id: str
@@ -64,6 +66,7 @@ class RunAsked:
     user_id: str | None
     is_team: bool
     unnamed: bool = False
+    messages: Sequence[Message] = ()
 
 
 class RunJournal(Protocol):

@@ -63,6 +63,7 @@ def _asked(request: RunRequest) -> RunAsked:
         user_id=request.user_id,
         is_team=request.spec.is_team,
         unnamed=request.spec.unnamed,
+        messages=() if continued else request.input.messages,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from difflib import unified_diff
 from typing import Any, cast
@@ -9,6 +10,7 @@ from typing import Any, cast
 from kern._error_text import error_text
 from kern._json import json_bytes
 from kern.durable.journal import Playback
+from kern.durable.keys import EnvironmentKeys, same
 from kern.errors import KernError, ModelError, ModelIncompleteError, ReplayMismatch
 from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
 from kern.runtime.run_tree import Run
@@ -76,6 +78,9 @@ class ModelStep:
             JournalSignal: The journal cannot be written, or has another request.
         """
         steps, request = self._steps, self._request
+        broken = steps.broken.get(self._key)
+        if broken is not None and request.stream:
+            _tell(broken, sink)  # as far as it came
         data = await steps.recorded(self._run, self._key)
         if data is not None:
             self._played = True
@@ -83,6 +88,10 @@ class ModelStep:
         told = cast("DeltaSink", _Tee(sink, self._deltas)) if steps.detailed and request.stream else sink
         try:
             response = await answered(model, request, told)
+        except asyncio.CancelledError:
+            if steps.detailed:
+                steps.broke_off(self._key, {"deltas": self._deltas})
+            raise
         except KernError as error:
             await self.keep_error(error)
             raise
@@ -128,8 +137,9 @@ class ModelStep:
 
     def _compare(self, recorded: Data) -> None:
         now = request_data(self._request)
-        if now != recorded:
-            who, shown = " > ".join(self._run.source.path), difference(recorded, now)
+        if not same(recorded, now):
+            who = " > ".join(self._run.source.path)
+            shown = difference(recorded, EnvironmentKeys().masked(now))
             error = ReplayMismatch(f"{self._key}: {who} asks something else than what is recorded:\n{shown}")
             raise JournalSignal(error)
 

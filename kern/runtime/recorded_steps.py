@@ -27,7 +27,7 @@ STALL_SECONDS = 20.0
 CHANGE = "change"
 """The kind of an entry that is a commit to the session state."""
 
-UNORDERED = ("base", "begun")
+UNORDERED = ("base", "begun", "broken_off")
 """Kinds of entries that nobody asks for in turn."""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from kern._json import json_bytes
 from kern.db.base import ChangeRow
 from kern.durable.journal import Entry, Playback
+from kern.durable.keys import EnvironmentKeys, same
 from kern.errors import ReplayMismatch, SessionDeletedError
 from kern.runtime.recorded_steps import CHANGE
 from kern.runtime.session import LiveSession
@@ -148,8 +149,9 @@ class StateLine:
             raise SessionDeletedError(session.session_id)
         if live.text == text and (not durable or live.revision == base["revision"]):
             return
-        if not durable and session.stored == base["stored"] and self._playback is Playback.strict:
-            shown = _difference(base["state"], decode(live.text))
+        strict = self._playback is Playback.strict and session.stored == base["stored"]
+        if strict and not same(base["state"], now := decode(live.text)):
+            shown = _difference(base["state"], EnvironmentKeys().masked(now))
             raise ReplayMismatch(f"the run begins with another session state than the recorded one:\n{shown}")
         if durable and session.stored:
             self._stored = self._among(

@@ -85,10 +85,15 @@ class Steps:
         self._clocks: dict[str, float] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
         self._cut: set[str] = set()
+        self._broken_off: list[Entry] = []
         self.asked: dict[str, Data] = {}
         """What each run has asked its model last, for those who want requests."""
         self.lost: KernError | None = None
         """Another process has the run."""
+        self.broken: dict[str, Data] = {
+            entry.key: loads(entry) for entry in journal.entries if entry.kind == "broken_off"
+        }
+        """The steps that were under way where the recording was broken off, and how far each had come."""
         self._begun = {entry.key for entry in journal.entries if entry.kind == "begun"}
         strict = journal.playback is Playback.strict
         self._record = RecordedSteps(journal.entries, self.line.replay, strict=strict)
@@ -172,6 +177,8 @@ class Steps:
         try:
             self.line.close()
             await self._writer.settled()
+            if self._broken_off:
+                await self._journal.append(self._broken_off)  # only recordings have these: those cannot fail
         finally:
             await self._journal.close()
 
@@ -230,6 +237,11 @@ class Steps:
                 raise CutShort
             at = at.parent
         if self.playback is Playback.strict:
+            if key in self.broken:
+                raise ReplayMismatch(
+                    f"{key} ({' > '.join(run.source.path)}) was under way when the recorded run broke off, "
+                    "by a timeout, a cancellation or the end of its stream: the recording goes no further"
+                )
             left = ", ".join(self._record) or "nothing"
             raise ReplayMismatch(
                 f"{key} ({' > '.join(run.source.path)}) is not on record; left there: {left}"
@@ -298,6 +310,10 @@ class Steps:
             await self._writer.keep(entry, owner)
         except KernError as error:
             raise JournalSignal(error) from error
+
+    def broke_off(self, key: str, data: Data) -> None:
+        """A step was cancelled: a recording says so, and how far it came."""
+        self._broken_off.append(Entry(key, "broken_off", json_bytes(data)))
 
     async def flush(self) -> None:
         """Make the commits that no step on record is left for, and keep those that no step has brought.

@@ -85,6 +85,10 @@ class ToolStep:
                 await steps.keep(run, "begun", begun, {"tool": function.name})
         try:
             outcome = await carry_out(run, self._site)
+        except asyncio.CancelledError:
+            if steps.detailed:
+                steps.broke_off(self._key, {})
+            raise
         except KernError as error:
             steps.tick(run)
             await steps.keep(run, "tool", self._key, {"error": error_data(error)}, self.owner)

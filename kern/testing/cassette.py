@@ -14,46 +14,24 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from kern._json import json_bytes
-from kern._secrets import Masker
 from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
 from kern.db.journals import RunClaim
 from kern.durable.journal import Entry, Playback, RunAsked
+from kern.durable.keys import EnvironmentKeys, same
 from kern.durable.outbox import Outbox
 from kern.errors import KernError, ReplayMismatch, UsageError
+from kern.messages import Message
 from kern.runtime.journaled import Installed
+from kern.testing._cassette_file import InputForm, RecordedRun, read_runs, write_runs
 
 Mode = Literal["replay", "record", "auto"]
-
-FORMAT = 1
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
-
-
-@dataclass(slots=True)
-class RecordedRun:
-    """One run in a cassette, or one part of a run that was paused.
-
-    Args:
-        run_id: Its id, which a replay gives it again.
-        runner: The agent or team.
-        input: What it was asked.
-        continued: It went on after a pause.
-        steps: What was done, in order; see `kern.runtime.steps`.
-    """
-
-    run_id: str
-    runner: str
-    input: Any
-    continued: bool
-    steps: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Cassette:
@@ -79,36 +57,13 @@ class Cassette:
         """The cassette that is stored in a file.
 
         Raises:
-            UsageError: There is no such file, or it is none of this version.
+            UsageError: There is no such file, or it is damaged, or of another version.
         """
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if data["kern_cassette"] != FORMAT:
-                raise ValueError(f"its format is {data['kern_cassette']}")
-            return cls(path, [RecordedRun(**run) for run in data["runs"]], playback)
-        except FileNotFoundError:
-            raise UsageError(f"{path} does not exist; record it with cassette(path, 'record')") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{path} is no cassette of this version of Kern: {error}") from error
+        return cls(path, read_runs(path), playback)
 
     def write(self) -> None:
         """Store what was recorded; keys of the environment are not written."""
-        secrets = [value for name, value in os.environ.items() if _SECRET.search(name)]
-        runs = [
-            {
-                "run_id": run.run_id,
-                "runner": run.runner,
-                "input": run.input,
-                "continued": run.continued,
-                "steps": run.steps,
-            }
-            for run in self.runs
-        ]
-        data = _masked({"kern_cassette": FORMAT, "runs": runs}, Masker(secrets))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(f"{self.path.suffix}.tmp")
-        temporary.write_bytes(json_bytes(data, indent=2) + b"\n")
-        temporary.replace(self.path)
+        write_runs(self.path, self.runs)
 
     def check_exhausted(self) -> None:
         """See that every recorded run was replayed.
@@ -131,13 +86,15 @@ class Cassette:
         if self._playback is None:
             return asked.run_id
         for run in self._left:
-            same = run.run_id == asked.run_id if asked.continued else run.runner == asked.runner_id
-            if same and run.continued == asked.continued:
+            meant = run.run_id == asked.run_id if asked.continued else run.runner == asked.runner_id
+            if meant and run.continued == asked.continued:
                 self._left.remove(run)
                 self._open[run.run_id, run.continued] = run
-                if not asked.continued and run.input != asked.input and self._playback is Playback.strict:
+                strict = self._playback is Playback.strict
+                if strict and not asked.continued and not same(run.input, asked.input):
+                    now = EnvironmentKeys().masked(asked.input)
                     raise ReplayMismatch(
-                        f"{self.path}: {run.runner} is asked {asked.input!r}; recorded is {run.input!r}"
+                        f"{self.path}: {run.runner} is asked {now!r}; recorded is {run.input!r}"
                     )
                 return run.run_id
         left = ", ".join(run.runner for run in self._left) or "nothing"
@@ -146,7 +103,7 @@ class Cassette:
     async def open(self, asked: RunAsked) -> CassetteJournal:
         """The journal of one run."""
         if self._playback is None:
-            run = RecordedRun(asked.run_id, asked.runner_id, asked.input, asked.continued)
+            run = RecordedRun(asked.run_id, asked.runner_id, asked.input, asked.continued, form=_form(asked))
             self.runs.append(run)
             return CassetteJournal((), Playback.fork, run.steps)
         run = self._open[asked.run_id, asked.continued]
@@ -236,11 +193,21 @@ def _entry(step: Mapping[str, Any]) -> Entry:
     return Entry(step["key"], step["kind"], json_bytes(data))
 
 
-def _masked(value: Any, masker: Masker) -> Any:
-    if isinstance(value, str):
-        return masker(value)
-    if isinstance(value, dict):
-        return {name: _masked(item, masker) for name, item in value.items()}
+def _form(asked: RunAsked) -> InputForm | None:
+    """What the input was, where its JSON alone does not say it."""
+    value, messages = asked.input, asked.messages
     if isinstance(value, list):
-        return [_masked(item, masker) for item in value]
-    return value
+        alike = len(value) == len(messages) and all(map(_is_json_of, value, messages))
+        return "messages" if alike else None
+    if not isinstance(value, dict) or len(messages) != 1:
+        return None
+    if _is_json_of(value, messages[0]):
+        return "message"
+    text = messages[0].content or ""
+    return "model" if text != json.dumps(value, ensure_ascii=False) and text.startswith("{") else None
+
+
+def _is_json_of(value: Any, message: Message) -> bool:
+    if not isinstance(value, dict) or value.get("role") != message.role:
+        return False
+    return (value.get("content") or "") == (message.content or "")

@@ -1,0 +1,226 @@
+"""The file of a cassette: what is in it, written without keys, and read as what may be damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NotRequired
+
+from annotated_types import Ge
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from kern._json import json_bytes
+from kern._log import named
+from kern.durable.journal import Entry
+from kern.durable.keys import EnvironmentKeys
+from kern.errors import KernError, UsageError
+from kern.runtime.recorded_steps import CHANGE
+from kern.runtime.step_data import change_from, error_from, messages_from, outcome_from, response_from
+from kern.state.codec import decode, encode
+from kern.state.patch import apply
+
+log: Final = named("kern")
+
+FORMAT = 1
+InputForm = Literal["message", "messages", "model"]
+
+
+@dataclass(slots=True)
+class RecordedRun:
+    """One run in a cassette, or one part of a run that was paused.
+
+    Args:
+        run_id: Its id, which a replay gives it again.
+        runner: The agent or team.
+        input: What it was asked.
+        continued: It went on after a pause.
+        steps: What was done, in order; see `kern.runtime.steps`.
+        form: What the input was before it became JSON: a `Message`, a list of them, or a pydantic model.
+    """
+
+    run_id: str
+    runner: str
+    input: Any
+    continued: bool
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    form: InputForm | None = None
+
+
+class _File(TypedDict):
+    kern_cassette: Literal[1]
+    runs: list[RecordedRun]
+
+
+class _Step(TypedDict):
+    key: str
+    kind: str
+    at: NotRequired[float]
+
+
+class _Base(_Step):
+    state: dict[str, Any]
+    revision: Annotated[int, Ge(0)]
+    stored: bool
+    told: NotRequired[int]
+
+
+class _Error(TypedDict):
+    type: str
+    message: str
+    attributes: NotRequired[dict[str, Any]]
+
+
+class _Prompt(_Step):
+    given: dict[str, Any]
+
+
+class _Asked(TypedDict):
+    after: Annotated[int, Ge(0)]
+    messages: list[dict[str, Any]]
+    without: NotRequired[list[str]]
+
+
+class _Model(_Step):
+    error: NotRequired[_Error]
+    asked: NotRequired[_Asked]
+    deltas: NotRequired[list[tuple[str, str]]]
+
+
+class _Child(TypedDict):
+    run_id: str
+    member: str
+    value: str | None
+    messages: list[dict[str, Any]]
+
+
+class _Tool(_Step):
+    error: NotRequired[_Error]
+    pending: NotRequired[bool]
+    execution: NotRequired[dict[str, Any]]
+    duration: NotRequired[float]
+    children: NotRequired[list[_Child]]
+
+
+class _HookInput(TypedDict):
+    value: Any
+    messages: list[dict[str, Any]]
+
+
+class _Hook(_Step):
+    error: NotRequired[_Error]
+    input: NotRequired[_HookInput]
+
+
+_FILE = TypeAdapter(_File)
+_STEP: TypeAdapter[Any] = TypeAdapter(_Step)
+_KINDS: dict[str, TypeAdapter[Any]] = {
+    "base": TypeAdapter(_Base),
+    "prompt": TypeAdapter(_Prompt),
+    "model": TypeAdapter(_Model),
+    "broken_off": TypeAdapter(_Model),
+    "tool": TypeAdapter(_Tool),
+    "delegation": TypeAdapter(_Tool),
+    "hook": TypeAdapter(_Hook),
+}
+_DAMAGE = (KernError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+
+
+def read_runs(path: Path) -> list[RecordedRun]:
+    """What is recorded in a file.
+
+    Raises:
+        UsageError: There is no such file, or it is damaged, or of another version.
+    """
+    place = ""
+    try:
+        runs = _FILE.validate_json(path.read_bytes(), strict=True)["runs"]
+        for at, run in enumerate(runs):
+            for number, step in enumerate(run.steps):
+                place = f"runs.{at}.steps.{number}"
+                _check(step)
+            place = f"runs.{at}.steps"
+            _check_state(run.steps)
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist; record it with cassette(path, 'record')") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(filter(None, [place, *map(str, first["loc"])])) or "the file"
+        raise _damaged(path, where, first["msg"]) from error
+    except (OSError, *_DAMAGE) as error:
+        raise _damaged(path, place or "the file", repr(error)) from error
+    return runs
+
+
+def _damaged(path: Path, where: str, why: str) -> UsageError:
+    return UsageError(f"{path} is no cassette of this version of Kern: {where}: {why}; record it anew")
+
+
+def write_runs(path: Path, runs: Sequence[RecordedRun]) -> None:
+    """Store what was recorded; keys of the environment are named in place of their values."""
+    keys = EnvironmentKeys()
+    written = [{name: value for name, value in asdict(run).items() if value is not None} for run in runs]
+    for run, data in zip(runs, written, strict=True):
+        data["input"], data["steps"] = run.input, [_in_whole_keys(step, keys) for step in run.steps]
+    data = keys.masked({"kern_cassette": FORMAT, "runs": written})
+    if keys.found:
+        names = ", ".join(sorted(keys.found))
+        log.warning("%s: the recording holds the value of %s; its name is written in its place", path, names)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f"{path.suffix}.tmp")
+    temporary.write_bytes(json_bytes(data, indent=2) + b"\n")
+    temporary.replace(path)
+
+
+def _in_whole_keys(step: dict[str, Any], keys: EnvironmentKeys) -> dict[str, Any]:
+    """A step whose pieces of an answer do not cut a key in two."""
+    pieces: dict[str, str] = {}
+    for verb, text in step.get("deltas", ()):
+        pieces[verb] = pieces.get(verb, "") + text
+    whole = {verb for verb, text in pieces.items() if keys.masked(text) != text}
+    if not whole:
+        return step
+    kept = [[verb, text] for verb, text in step["deltas"] if verb not in whole]
+    return {**step, "deltas": [[verb, pieces[verb]] for verb in pieces if verb in whole] + kept}
+
+
+def _check(step: Mapping[str, Any]) -> None:
+    """See that a step can be read."""
+    kind = _STEP.validate_python(step, strict=True)["kind"]
+    if kind == CHANGE:
+        change_from(Entry(step["key"], kind, json_bytes(step)))
+    elif kind in _KINDS:
+        _KINDS[kind].validate_python(step)
+    if "error" in step:
+        str(error_from(step["error"]))
+    elif kind == "model":
+        response_from(step)
+    elif kind in ("tool", "delegation") and not step.get("pending"):
+        outcome_from(step)
+        step["execution"]
+    holders = [*step.get("children", ())]
+    if kind == "hook":
+        holders.append(step.get("input"))
+    elif kind == "prompt":
+        holders.append(step["given"].get("history"))
+    for holder in holders:
+        if holder is not None:
+            messages_from(holder)
+
+
+def _check_state(steps: Sequence[Mapping[str, Any]]) -> None:
+    """See that the commits lead somewhere, and that prompts are made of states that there were."""
+    tree: Any = None
+    changes = 0
+    for step in steps:
+        if step["kind"] == "base":
+            tree = decode(encode(step["state"])[0])
+        elif step["kind"] == CHANGE:
+            changes += 1
+            tree = apply(tree, change_from(Entry(step["key"], CHANGE, json_bytes(step))).patch)
+    if steps and not isinstance(tree, dict):
+        raise ValueError("the state that the run began with is missing")
+    commits = [step["given"].get("commits", 0) for step in steps if step["kind"] == "prompt"]
+    if not all(isinstance(count, int) and 0 <= count <= changes for count in commits):
+        raise ValueError(f"a prompt shows the state after one of {changes} commits, not after {commits}")
