@@ -199,6 +199,10 @@ class Model(ABC):
     """The API whose `ServerTool`s its provider runs, such as "openai-responses"; None: it runs none. A model
     that names one puts `request.server_tools` into its requests; Kern gives it no others."""
 
+    def longest_answer(self) -> int | None:
+        """The most tokens that an answer may have, as far as the request says; it is set aside in budgets."""
+        return getattr(self, "max_output_tokens", None)
+
     def check_key(self) -> None:  # noqa: B027 - most models need none
         """See that the model has the key that its server wants; looked at before a run does anything.
 

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from kern.errors import UsageError
+from kern.messages import Image, Media
 from kern.models.base import Model, ModelRequest
 from kern.models.servers import SERVERS
 from kern.usage import Price, Usage
@@ -28,6 +29,8 @@ _LISTS: Final[Mapping[str, str]] = {
 
 _PER_MILLION: Final = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
 _CHARS_PER_TOKEN: Final = 4  # of English; enough to set something aside
+
+_TOKENS_PER_PICTURE: Final = 1_500
 
 _lock: Final = threading.Lock()
 
@@ -67,9 +70,9 @@ def expected_cost(model: Model, request: ModelRequest) -> float:
     """
     said = sum(len(message.content or "") for message in request.messages)
     called = sum(len(call.arguments) for message in request.messages for call in message.tool_calls)
-    longest: int | None = getattr(model, "max_output_tokens", None)
-    sent = (said + called) // _CHARS_PER_TOKEN
-    usage = Usage(input_tokens=sent, output_tokens=longest or 0, requests=1)
+    shown = sum(_tokens_of(part) for message in request.messages for part in message.media)
+    sent = (said + called) // _CHARS_PER_TOKEN + shown
+    usage = Usage(input_tokens=sent, output_tokens=model.longest_answer() or 0, requests=1)
     cost = cost_of(model, usage)
     if cost is None and not model.tells_cost:
         how = "" if _is_installed() else ", or install kern-agents[prices]"
@@ -78,6 +81,13 @@ def expected_cost(model: Model, request: ModelRequest) -> float:
             f"give the model one, price=Price(input=..., output=...){how}"
         )
     return cost or 0.0
+
+
+def _tokens_of(media: Media) -> int:
+    """About what a picture or a document comes to; of what lies elsewhere nobody knows the length."""
+    if isinstance(media, Image):
+        return _TOKENS_PER_PICTURE
+    return len(media.content) // _CHARS_PER_TOKEN if media.content is not None else 0
 
 
 def _is_listed(model: Model) -> bool:

@@ -215,6 +215,15 @@ async def test_thinking_is_off_while_the_results_of_another_models_calls_are_sen
     assert (await judged(after, thinking=1024))["thinking"] == {"type": "enabled", "budget_tokens": 1024}
 
 
+async def test_thinking_at_the_beginning_of_a_turn_holds_for_all_of_its_calls() -> None:
+    begun = Message("assistant", parts=[thinking("Hm.", "sig"), ToolCall("a", "add", "{}", origin=OWN)])
+    then = Message("assistant", parts=[ToolCall("b", "add", "{}", origin=OWN)])
+    results = [Message("tool", "ok", tool_call_id=made) for made in ("a", "b")]
+    request = ModelRequest([Message("user", "Hi"), begun, results[0], then, results[1]], tools=[ADD])
+    sent = body_of(request, thinking=1024)
+    assert sent["thinking"] == {"type": "enabled", "budget_tokens": 1024}
+
+
 def searched(identity: str, after: int | None = None, **kept: Any) -> ProviderCall:
     call = {"type": "server_tool_use", "id": identity, "name": "web_search", "input": {}}
     result = {"type": "web_search_tool_result", "tool_use_id": identity, "content": []}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kern.errors import ModelBehaviorError, UsageError
-from kern.messages import Image, Message, ToolCall
+from kern.messages import File, Image, Message, ToolCall
 from kern.models.anthropic import AnthropicMessages
 from kern.models.anthropic._decode import _splits
 from kern.models.anthropic._media import media_block
@@ -18,10 +18,10 @@ from kern.models.google import Gemini
 from kern.models.google._contents import contents_of
 from kern.models.openai import OpenAIChat
 from kern.models.openai._chat_usage import usage_of
-from kern.models.prices import cost_of
+from kern.models.prices import cost_of, expected_cost
 from kern.models.servers import server_named
 from kern.testing import ModelServer
-from kern.usage import Usage
+from kern.usage import Price, Usage
 from tests.models.replay import ReplayServer, Sink
 from tests.models.test_google_answers import call, chunk, sse
 
@@ -129,6 +129,15 @@ def test_a_cost_with_a_key_of_ones_own_is_that_of_the_provider_behind_or_unknown
     assert usage_of(told, router).cost == pytest.approx(0.036)
     assert usage_of(counts, router).cost is None
     assert usage_of({**counts, "is_byok": False}, router).cost == 0.0
+
+
+def test_what_is_set_aside_counts_documents_and_the_answer_that_claude_may_give() -> None:
+    model = AnthropicMessages("m", api_key="any", price=Price(input=1.0, output=10.0))
+    bare = expected_cost(model, ModelRequest([Message("user", "")]))
+    assert bare == pytest.approx(16_384 * 10 / 1e6)
+    text = File(content=b"word" * 50_000, mime_type="text/plain")
+    beside = expected_cost(model, ModelRequest([Message("user", "", files=[text])]))
+    assert beside - bare == pytest.approx(0.05)
 
 
 def test_a_later_count_that_says_all_was_cached_takes_the_first_one_back() -> None:

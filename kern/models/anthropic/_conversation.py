@@ -185,14 +185,18 @@ class Conversation:
 
 
 def lacks_thinking(turns: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the results of calls go to an answer that does not begin with thinking.
+    """Whether the results of calls go to a turn of the model's that does not begin with thinking.
 
-    Such an answer is another provider's, or was given while thinking was off. With thinking on, the service
-    would refuse it: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
+    A turn is all answers from the user's words on, with the results between them: Claude thinks at its
+    beginning. A turn without is another provider's, or was given while thinking was off. With thinking on,
+    the service would refuse it: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
     """
     if len(turns) < 2 or turns[-1]["content"][0]["type"] != "tool_result":
         return False
-    return turns[-2]["content"][0]["type"] not in THINKING
+    begun = len(turns) - 2
+    while begun >= 2 and turns[begun - 1]["content"][0]["type"] == "tool_result":
+        begun -= 2
+    return turns[begun]["content"][0]["type"] not in THINKING
 
 
 def _segments(messages: Sequence[Message]) -> Iterator[tuple[Message | None, list[Message]]]:

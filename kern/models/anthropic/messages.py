@@ -174,7 +174,7 @@ class AnthropicMessages(HttpModel):
             parallel=self.parallel_tool_calls,
             strict=self._strict,
         )
-        body = {"model": self.id, "max_tokens": self._longest_answer(), **encode(request, options)}
+        body = {"model": self.id, "max_tokens": self.longest_answer(), **encode(request, options)}
         for name in ("temperature", "top_p", "top_k", "service_tier"):
             if (value := getattr(self, name)) is not None:
                 body[name] = value
@@ -197,7 +197,8 @@ class AnthropicMessages(HttpModel):
             said["display"] = "summarized" if self.show_thinking else "omitted"
         return said
 
-    def _longest_answer(self) -> int:
+    def longest_answer(self) -> int:
+        """The most tokens that an answer may have: the service wants the number in every request."""
         if self.max_output_tokens is not None:
             return self.max_output_tokens
         most = next((most for names, most in _SHORT_ANSWERS if names.search(self.id)), _ANSWER_TOKENS)
