@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any, Literal
 
 import pytest
@@ -178,3 +180,30 @@ def test_the_server_refuses_what_google_does_not_know() -> None:
     }
     with pytest.raises(Refused, match="recursi"):
         check_schema(looping, "responseJsonSchema", "x")
+
+
+def test_a_reference_by_its_path_leads_to_the_part_that_it_names() -> None:
+    place = {"type": "string", "description": "A place."}
+    schema = {
+        "type": "object",
+        "properties": {
+            "origin": {"type": "object", "properties": {"city": place}},
+            "goal": {"$ref": "#/properties/origin"},
+            "city": {"$ref": "#/properties/origin/properties/city"},
+            "lost": {"$ref": "https://example.com/a.json#/x"},
+        },
+    }
+    said = json_dialect(schema)
+    assert said["properties"]["goal"] == {"$ref": "#/$defs/properties_origin"}
+    assert said["$defs"]["properties_origin"] == said["properties"]["origin"]
+    assert said["$defs"]["properties_origin_properties_city"] == place
+    named = {path.rpartition("/")[2] for path in re.findall(r'"#/[^"]*"', json.dumps(said))}
+    assert {name.strip('"') for name in named} == set(said["$defs"])
+    early = openapi_dialect(schema)["properties"]
+    assert (early["goal"], early["city"]) == (early["origin"], place)
+
+
+def test_a_schema_that_refers_to_itself_as_a_whole_is_a_definition_of_its_own() -> None:
+    said = json_dialect({"type": "object", "properties": {"child": {"$ref": "#"}}})
+    assert said["properties"]["child"] == {"$ref": "#/$defs/root"}
+    assert said["$defs"]["root"]["properties"]["child"] == {"$ref": "#/$defs/root"}

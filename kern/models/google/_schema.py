@@ -9,8 +9,10 @@ full schema anyway.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 Schema = dict[str, Any]
 
@@ -30,12 +32,14 @@ _NOTED = (
 )
 _NULL: Schema = {"type": "null"}
 _DEFINITIONS = ("$defs", "definitions")
+_NAMED = re.compile(r"#/(\$defs|definitions)/[^/]+")
 _DEEPEST = 12
 """How often definitions may be written into each other, where a schema cannot refer to them."""
 
 
 def json_dialect(schema: Mapping[str, Any]) -> Schema:
     """The schema as models since Gemini 2.5 take it, with its references."""
+    schema = _with_named_parts(schema)
     definitions = {name: part for name, part in _definitions(schema).items() if isinstance(part, dict)}
     cyclic = _cyclic(definitions)
     root = {key: value for key, value in schema.items() if key not in _DEFINITIONS}
@@ -50,6 +54,7 @@ def json_dialect(schema: Mapping[str, Any]) -> Schema:
 
 def openapi_dialect(schema: Mapping[str, Any]) -> Schema:
     """The schema as models before Gemini 2.5 take it: without references, and null as a flag."""
+    schema = _with_named_parts(schema)
     return _openapi(dict(schema), _definitions(schema), ())
 
 
@@ -59,6 +64,54 @@ def _definitions(schema: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(schema.get(keyword), dict):
             found.update(schema[keyword])
     return found
+
+
+def _with_named_parts(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema with a definition for each part that a reference names by its path ("#/properties/a").
+
+    What a reference leads to that is not in the schema may be anything.
+    """
+    paths = {path for path in _paths(schema) if not _NAMED.fullmatch(path)}
+    if not paths:
+        return schema
+    known = _definitions(schema)
+    definitions = dict(known)
+    names: dict[str, str] = {}
+    for path in sorted(paths):
+        part = _at(schema, path)
+        if part is None and _name_in(path) in known:
+            names[path] = _name_in(path)
+            continue
+        name = re.sub(r"[^A-Za-z0-9]+", "_", path).strip("_") or "root"
+        while name in definitions:
+            name += "_"
+        names[path] = name
+        definitions[name] = {key: value for key, value in (part or {}).items() if key not in _DEFINITIONS}
+    root = {key: value for key, value in schema.items() if key not in _DEFINITIONS}
+    renamed: dict[str, Any] = _renamed({**root, "$defs": definitions}, names)
+    return renamed
+
+
+def _at(schema: Any, path: str) -> Mapping[str, Any] | None:
+    """The part of the schema that a JSON pointer leads to, if there is one."""
+    if not path.startswith("#"):
+        return None
+    for word in path[1:].split("/")[1:]:
+        name = unquote(word).replace("~1", "/").replace("~0", "~")
+        if isinstance(schema, list) and name.isdecimal() and int(name) < len(schema):
+            schema = schema[int(name)]
+        else:
+            schema = schema.get(name) if isinstance(schema, Mapping) else None
+    return schema if isinstance(schema, Mapping) else None
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, Mapping):
+        made = {key: _renamed(item, names) for key, item in value.items()}
+        if isinstance(path := value.get("$ref"), str) and path in names:
+            made["$ref"] = f"#/$defs/{names[path]}"
+        return made
+    return [_renamed(item, names) for item in value] if isinstance(value, list) else value
 
 
 def _name_in(reference: Any) -> str:
@@ -83,14 +136,19 @@ def _cyclic(definitions: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _references(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
+    return map(_name_in, _paths(value))
+
+
+def _paths(value: Any) -> Iterator[str]:
+    """All references in a schema, as they are written."""
+    if isinstance(value, Mapping):
         if isinstance(value.get("$ref"), str):
-            yield _name_in(value["$ref"])
+            yield value["$ref"]
         for item in value.values():
-            yield from _references(item)
+            yield from _paths(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _references(item)
+            yield from _paths(item)
 
 
 def _json(schema: Any, cyclic: frozenset[str]) -> Schema:
