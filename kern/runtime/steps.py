@@ -237,7 +237,7 @@ class Steps:
                 raise CutShort
             at = at.parent
         if self.playback is Playback.strict:
-            if key in self.broken:
+            if key in self.broken or (self.broken and self._record.played_out):
                 raise ReplayMismatch(
                     f"{key} ({' > '.join(run.source.path)}) was under way when the recorded run broke off, "
                     "by a timeout, a cancellation or the end of its stream: the recording goes no further"

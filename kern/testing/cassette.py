@@ -50,6 +50,7 @@ class Cassette:
         """Where sessions are in a replay, which leaves the database of the agents and teams alone."""
         self._playback = playback
         self._left = list(runs)
+        self._recording: list[tuple[RecordedRun, CassetteJournal]] = []
         self._open: dict[tuple[str, bool], RecordedRun] = {}
 
     @classmethod
@@ -63,6 +64,9 @@ class Cassette:
 
     def write(self) -> None:
         """Store what was recorded; keys of the environment are not written."""
+        for run, journal in self._recording:
+            if not journal.closed:  # the run goes on, since its stream was left and not closed
+                run.steps.append({"key": f"{run.run_id}/end", "kind": "broken_off"})
         write_runs(self.path, self.runs)
 
     def check_exhausted(self) -> None:
@@ -105,7 +109,9 @@ class Cassette:
         if self._playback is None:
             run = RecordedRun(asked.run_id, asked.runner_id, asked.input, asked.continued, form=_form(asked))
             self.runs.append(run)
-            return CassetteJournal((), Playback.fork, run.steps)
+            journal = CassetteJournal((), Playback.fork, run.steps)
+            self._recording.append((run, journal))
+            return journal
         run = self._open[asked.run_id, asked.continued]
         entries = [_entry(step) for step in run.steps]
         return CassetteJournal(entries, self._playback, [])
@@ -127,6 +133,8 @@ class CassetteJournal:
     def __init__(self, entries: Sequence[Entry], playback: Playback, steps: list[dict[str, Any]]) -> None:
         self.entries: Sequence[Entry] = entries
         self.playback: Playback = playback
+        self.closed: bool = False
+        """The run has ended."""
         self._steps = steps
 
     async def append(self, entries: Sequence[Entry]) -> None:
@@ -144,6 +152,7 @@ class CassetteJournal:
 
     async def close(self) -> None:
         """The file is written by the block round the runs."""
+        self.closed = True
 
 
 @contextmanager

@@ -156,6 +156,15 @@ async def test_a_stream_that_was_broken_off_is_replayed_as_far_as_it_came(tape: 
     assert heard[:1] == first
 
 
+async def test_a_stream_that_was_left_open_says_where_its_recording_ends(tape: Path) -> None:
+    with cassette(tape, "record"):
+        left = agent("one two three four").arun("q", stream=True)
+        await anext(aiter(left))
+    await left.aclose()
+    with cassette(tape), pytest.raises(ReplayMismatch, match="was under way when the recorded run broke off"):
+        await agent().arun("q")
+
+
 async def test_a_run_that_its_timeout_ended_says_where_its_recording_ends(tape: Path) -> None:
     async def never(*args: object) -> str:
         await asyncio.sleep(60)
