@@ -135,7 +135,7 @@ class UsageLedger:
         given = () if limits is None else limits if isinstance(limits, Sequence) else (limits,)
         self._own = [UsageBudget(limit) for limit in given if isinstance(limit, UsageLimits)]
         self._budgets = [*self._own, *(limit for limit in given if isinstance(limit, UsageBudget))]
-        self.limits_cost = any(budget.limits.cost is not None for budget in self._budgets)
+        self.limits_cost: bool = any(budget.limits.cost is not None for budget in self._budgets)
         """The cost of a request has to be known before it is made."""
 
     def reserve_request(self, expected: float = 0.0) -> None:

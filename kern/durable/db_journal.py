@@ -137,8 +137,8 @@ class Taken(DbJournal):
 
     def __init__(self, journal: DbJournal, run: TakenRun) -> None:
         super().__init__(journal.db, claim_seconds=journal._seconds)
-        self.claim = run.claim
-        self.request = run.request
+        self.claim: RunClaim = run.claim
+        self.request: bytes = run.request
 
     def _owner(self) -> str:
         return self.claim.owner

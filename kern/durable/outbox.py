@@ -45,7 +45,7 @@ class Outbox:
     """
 
     def __init__(self, last_seq: int, told: Callable[[int], Awaitable[Sequence[Event]]]) -> None:
-        self.last_seq = last_seq
+        self.last_seq: int = last_seq
         self.told = told
         self._mutex = threading.Lock()
         self._told: list[Event] = []

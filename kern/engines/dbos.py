@@ -17,8 +17,8 @@ from kern.errors import KernError, MissingExtraError, RunLostError, ShutdownErro
 
 try:
     from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync
-except ImportError as error:
-    raise MissingExtraError("dbos", "dbos") from error
+except ImportError as _missing:
+    raise MissingExtraError("dbos", "dbos") from _missing
 
 __all__ = ["DbosRuns"]
 

@@ -22,8 +22,8 @@ try:
     from temporalio.client import Client, WorkflowHandle
     from temporalio.common import RetryPolicy, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
     from temporalio.exceptions import ApplicationError
-except ImportError as error:
-    raise MissingExtraError("temporalio", "temporal") from error
+except ImportError as _missing:
+    raise MissingExtraError("temporalio", "temporal") from _missing
 
 __all__ = ["DurableRun", "TemporalRuns", "start_run"]
 

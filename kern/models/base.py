@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from kern.messages import CacheMark, Citation, Message, ProviderCall, ToolCall
 from kern.tools.server_tool import ServerTool
@@ -195,7 +195,7 @@ class Model(ABC):
     tells_cost: bool = False
     """Its provider tells what an answer has cost, in `Usage.cost`."""
 
-    server_tool_api: str | None = None
+    server_tool_api: ClassVar[str | None] = None
     """The API whose `ServerTool`s its provider runs, such as "openai-responses"; None: it runs none. A model
     that names one puts `request.server_tools` into its requests; Kern gives it no others."""
 

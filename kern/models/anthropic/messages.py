@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import httpx
 
@@ -111,13 +111,15 @@ class AnthropicMessages(HttpModel):
     service_tier: Literal["auto", "standard_only"] | None = None
 
     provider = PROVIDER
-    server_tool_api = API
+    server_tool_api: ClassVar[str | None] = API
     example_id = "claude-sonnet-4-6"
     default_base_url = "https://api.anthropic.com/v1"
     base_url_variable = "ANTHROPIC_BASE_URL"
-    key_variables = ("ANTHROPIC_API_KEY",)
+    key_variables: ClassVar[tuple[str, ...]] = ("ANTHROPIC_API_KEY",)
     needs_key = "anthropic.com"
-    extras = Extras({"system": SYSTEM}, ("tools",), ("output_config", "thinking", "metadata"))
+    extras: ClassVar[Extras] = Extras(
+        {"system": SYSTEM}, ("tools",), ("output_config", "thinking", "metadata")
+    )
 
     _strict: bool = field(default=True, init=False)
 

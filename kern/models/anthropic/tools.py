@@ -176,7 +176,7 @@ class MCPServer(AnthropicTool):
     authorization_token: str | None = field(default=None, repr=False, kw_only=True)
     allowed_tools: Collection[str] | None = field(default=None, kw_only=True)
 
-    beta = "mcp-client-2025-11-20"
+    beta: ClassVar[str | None] = "mcp-client-2025-11-20"
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ import copy
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 import httpx
@@ -100,10 +100,10 @@ class Gemini(HttpModel):
     example_id = "gemini-flash-latest"
     default_base_url = "https://generativelanguage.googleapis.com/v1beta"
     base_url_variable = "GOOGLE_GEMINI_BASE_URL"
-    key_variables = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+    key_variables: ClassVar[tuple[str, ...]] = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
     needs_key = "googleapis.com"
-    server_tool_api = API
-    extras = Extras(
+    server_tool_api: ClassVar[str | None] = API
+    extras: ClassVar[Extras] = Extras(
         {"contents": SAID, "systemInstruction": SYSTEM}, ("tools",), ("generationConfig", "toolConfig")
     )
 
@@ -111,7 +111,7 @@ class Gemini(HttpModel):
         super().__post_init__(api_key)
         if api_key is not None and access_token is not None:
             raise UsageError("Gemini takes an api_key or an access_token, not both")
-        self.structured_beside_tools = wants_signatures(self.id)
+        self.structured_beside_tools: bool = wants_signatures(self.id)
         self._token: Masked | None = Masked(access_token.strip()) if isinstance(access_token, str) else None
         self._fresh_token = None if isinstance(access_token, str) else access_token
 

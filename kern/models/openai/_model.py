@@ -35,9 +35,11 @@ class OpenAIModel(HttpModel):
     example_id = "gpt-5.2"
     default_base_url = "https://api.openai.com/v1"
     base_url_variable = "OPENAI_BASE_URL"
-    key_variables = ("OPENAI_API_KEY",)
+    key_variables: ClassVar[tuple[str, ...]] = ("OPENAI_API_KEY",)
     needs_key = "openai.com"
-    extras = Extras({"instructions": SYSTEM}, ("tools", "include"), ("text", "reasoning", "stream_options"))
+    extras: ClassVar[Extras] = Extras(
+        {"instructions": SYSTEM}, ("tools", "include"), ("text", "reasoning", "stream_options")
+    )
     _path: ClassVar[str]
 
     def _origin(self) -> Origin:

@@ -105,13 +105,13 @@ class OpenAIChat(OpenAIModel):
         elif self.base_url is not None:
             self._server = _server_of(self.base_url)
         facts = self._facts()
-        self.provider = facts.name
-        self.has_choice_none = "none" in facts.tool_choices
-        self.tells_cost = facts.cost is not None
+        self.provider: str = facts.name
+        self.has_choice_none: bool = "none" in facts.tool_choices
+        self.tells_cost: bool = facts.cost is not None
         chosen: object = self.structured_output
         if chosen is None:
             self.structured_output = facts.structured_output
-            self.structured_beside_tools = facts.schema_beside_tools
+            self.structured_beside_tools: bool = facts.schema_beside_tools
 
     def _facts(self) -> ChatServer:
         """What is known of the server that is asked."""

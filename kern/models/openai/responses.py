@@ -86,7 +86,7 @@ class OpenAIResponses(OpenAIModel):
     store: bool | None = False
     use_previous_response: bool = False
 
-    server_tool_api = API
+    server_tool_api: ClassVar[str | None] = API
     _path: ClassVar[str] = "/responses"
     _asks_for_reasoning: bool = field(default=True, init=False)
 
