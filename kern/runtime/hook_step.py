@@ -10,7 +10,8 @@ import pydantic
 from kern._json import jsonable
 from kern.errors import KernError
 from kern.runtime.run_tree import Run
-from kern.runtime.step_data import Data, error_data, error_from, messages_data, messages_from
+from kern.runtime.step_data import Data, error_data, error_from, messages_data, messages_from, reading
+from kern.runtime.steps import signalled
 
 
 async def hook_before(run: Run, name: str, call: Callable[[], Awaitable[None]]) -> None:
@@ -31,7 +32,8 @@ async def hook_before(run: Run, name: str, call: Callable[[], Awaitable[None]]) 
 
     data = await _step(run, name, call, changed)
     if data is not None and "input" in data:
-        run.input.value, run.input.messages = data["input"]["value"], messages_from(data["input"])
+        with signalled(), reading(f"{run.run_id}/hook"):
+            run.input.value, run.input.messages = data["input"]["value"], messages_from(data["input"])
 
 
 async def hook_after(run: Run, name: str, call: Callable[[], Awaitable[None]]) -> None:
@@ -42,16 +44,21 @@ async def hook_after(run: Run, name: str, call: Callable[[], Awaitable[None]]) -
     """
     output = run.output
     before = None if run.tree.steps is None else _plain(output.content)
+    kind = type(output.content)
 
     def changed() -> Data:
         after = _plain(output.content)
-        return {} if after == before else {"content": after}
+        if after == before and type(output.content) is kind:
+            return {}
+        return {"content": after, "same_type": type(output.content) is kind}
 
     data = await _step(run, name, call, changed)
     if data is not None and "content" in data:
-        kind = type(output.content)
         content = data["content"]
-        output.content = kind.model_validate(content) if issubclass(kind, pydantic.BaseModel) else content
+        if data.get("same_type") and issubclass(kind, pydantic.BaseModel):
+            with signalled(), reading(f"{run.run_id}/hook"):
+                content = kind.model_validate(content)
+        output.content = content  # of another class: as JSON, since a record revives no class
 
 
 async def _step(
@@ -66,7 +73,9 @@ async def _step(
     data = await steps.recorded(run, key)
     if data is not None:
         if "error" in data:
-            raise error_from(data["error"])
+            with signalled(), reading(key):
+                error = error_from(data["error"])
+            raise error
         return data
     with steps.under_way(owner):
         try:

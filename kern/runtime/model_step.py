@@ -15,8 +15,16 @@ from kern.errors import KernError, ModelError, ModelIncompleteError, ReplayMisma
 from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
 from kern.runtime.run_tree import Run
 from kern.runtime.sink import RunSink
-from kern.runtime.step_data import Data, error_data, error_from, request_data, response_data, response_from
-from kern.runtime.steps import JournalSignal, Steps
+from kern.runtime.step_data import (
+    Data,
+    error_data,
+    error_from,
+    reading,
+    request_data,
+    response_data,
+    response_from,
+)
+from kern.runtime.steps import JournalSignal, Steps, signalled
 
 _TEXTS = ("content", "reasoning", "commentary")
 """The verbs of a sink whose pieces are kept for those who want them."""
@@ -125,15 +133,18 @@ class ModelStep:
         """The recorded answer, told as it was the first time."""
         steps, run_id = self._steps, self._run.run_id
         if "asked" in data:
-            recorded = lengthened(data["asked"], steps.asked.get(run_id, {}))
+            with signalled(), reading(self._key):
+                recorded = lengthened(data["asked"], steps.asked.get(run_id, {}))
             steps.asked[run_id] = recorded
             if steps.playback is Playback.strict:
                 self._compare(recorded)
         if self._request.stream:
             _tell(data, sink)
-        if "error" in data:
-            raise error_from(data["error"])
-        return response_from(data)
+        with signalled(), reading(self._key):
+            came_to = error_from(data["error"]) if "error" in data else response_from(data)
+        if isinstance(came_to, KernError):
+            raise came_to
+        return came_to
 
     def _compare(self, recorded: Data) -> None:
         now = request_data(self._request)

@@ -13,8 +13,8 @@ from kern._json import jsonable
 from kern.durable.journal import Playback
 from kern.messages import Message
 from kern.runtime.run_tree import Run
-from kern.runtime.step_data import Data, messages_data, messages_from
-from kern.runtime.steps import Steps
+from kern.runtime.step_data import Data, messages_data, messages_from, reading
+from kern.runtime.steps import Steps, signalled
 
 T = TypeVar("T")
 
@@ -27,7 +27,8 @@ async def made_prompt(run: Run) -> list[Message]:
     key = f"{run.run_id}/prompt"
     data = await steps.recorded(run, key)
     if data is not None and steps.playback is Playback.resume:
-        return messages_from(data)
+        with signalled(), reading(key):
+            return messages_from(data)
     owner = (run.run_id, None)
     with steps.under_way(owner):
         run.given = given = Given(steps, None if data is None else data["given"])

@@ -10,6 +10,8 @@ from pydantic_core import from_json
 
 from kern._json import json_bytes
 from kern.db.base import Db, RunRow
+from kern.db.journals import JournalDb, RunClaim
+from kern.durable.db_journal import new_owner
 from kern.errors import RunConflictError, UsageError
 from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput, output_from_dict
 from kern.run.requirement import RunRequirement
@@ -264,10 +266,30 @@ async def give_up(session: LiveSession, run_id: str) -> bool:
         if row is None or row.status != RunStatus.paused.value:
             return False
         rows = await _given_up(session.db, row)
-        await session.commit(lambda conflicts: rows)
+        async with _continuation(session.db, run_id) as claim:
+            if claim is _ELSEWHERE:
+                return False
+            await session.commit(lambda conflicts: rows, claim=claim)
         return True
     finally:
         await lease.released()
+
+
+_ELSEWHERE = RunClaim(run_id="", owner="", attempt=0)
+
+
+@asynccontextmanager
+async def _continuation(db: Db, run_id: str) -> AsyncIterator[RunClaim | None]:
+    """The claim to what is on record of a continuation that has died; None if no database keeps any."""
+    if not isinstance(db, JournalDb):
+        yield None
+        return
+    found = await db.claim_run(run_id, new_owner(), CLAIM_SECONDS)
+    try:
+        yield _ELSEWHERE if found is None else found.claim
+    finally:
+        if found is not None:
+            await db.release_claim(found.claim)
 
 
 async def _given_up(db: Db, row: RunRow) -> list[RunRow]:

@@ -18,7 +18,7 @@ from kern.durable.keys import EnvironmentKeys, same
 from kern.errors import ReplayMismatch, SessionDeletedError
 from kern.runtime.recorded_steps import CHANGE
 from kern.runtime.session import LiveSession
-from kern.runtime.step_data import Data, change_entry, change_from, loads
+from kern.runtime.step_data import Data, change_entry, change_from, loads, reading, written
 from kern.state.codec import decode, encode
 from kern.state.patch import apply
 from kern.state.shared_state import MERGE, Author, Change
@@ -45,7 +45,7 @@ class StateLine:
         self._base: Data | None = None
         for entry in entries:
             if entry.kind == "base":
-                self._base = loads(entry)
+                self._base = _base_from(entry)
         self._session: LiveSession | None = None
         self._made = 0
         """How many recorded commits have been made again."""
@@ -82,7 +82,7 @@ class StateLine:
                 "generation": session.row.generation,
             }
             self._base = data
-            entry = Entry("base", "base", json_bytes(data))
+            entry = Entry("base", "base", written(data, "the input or the session state"))
         else:
             await self._restore(session, base)
         self._session = session
@@ -172,6 +172,17 @@ class StateLine:
             if mark in stored or author == MERGE:
                 last = number
         return last
+
+
+def _base_from(entry: Entry) -> Data:
+    data = loads(entry)
+    with reading(entry.key):
+        data["at"], data["revision"] = float(data["at"]), int(data["revision"])
+        data["told"] = int(data.get("told", 0))
+        if not isinstance(data["state"], dict) or not isinstance(data["generation"], str | int | None):
+            raise TypeError("it has no state")
+        data["stored"] = bool(data["stored"])
+    return data
 
 
 def _difference(recorded: object, now: object) -> str:

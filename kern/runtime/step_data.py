@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -13,15 +15,21 @@ from kern import errors
 from kern._error_text import message_of
 from kern._json import json_bytes, jsonable
 from kern.durable.journal import Entry
-from kern.errors import KernError, ModelIncompleteError, StoreError
+from kern.errors import KernError, ModelIncompleteError, StoreError, UsageError
 from kern.messages import Media, Message
 from kern.models.base import ModelRequest, ModelResponse
 from kern.runtime.outcome import ToolOutcome
 from kern.runtime.recorded_steps import CHANGE
+from kern.runtime.stored_runs import UNREADABLE
 from kern.state.shared_state import Author, Change
 from kern.usage import Usage
 
 Data = dict[str, Any]
+
+_LONGEST = 200
+"""Ids of calls that are longer are named by their hashes."""
+_SURELY_READABLE = 190
+"""The parser takes so many levels."""
 
 
 def loads(entry: Entry) -> Data:
@@ -37,6 +45,49 @@ def loads(entry: Entry) -> Data:
     if not isinstance(data, dict):
         raise StoreError(f"the recorded step {entry.key} cannot be read: it is no JSON object")
     return data
+
+
+def call_key(run_id: str, kind: str, call_id: str) -> str:
+    """The key of a step of a tool call: a text that every database takes, whatever the provider's id is."""
+    # As it comes back in the recorded answer of the model, where half a surrogate pair is U+FFFD.
+    stored: str = call_id if call_id.isascii() else from_json(json_bytes(call_id))
+    name = stored.encode("unicode_escape").decode()
+    if len(name) > _LONGEST:
+        name = f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
+    return f"{run_id}/{kind}/{name}"
+
+
+def written(data: Data, what: str) -> bytes:
+    """The data of a step as JSON that can be read again.
+
+    Raises:
+        UsageError: It nests so deep that no process could read it back.
+    """
+    text = json_bytes(data)
+    if text.count(b"{") + text.count(b"[") > _SURELY_READABLE:
+        try:
+            from_json(text)
+        except ValueError as error:
+            raise UsageError(
+                f"{what} nests too deep to be kept by a journal ({error}); pass a flatter value"
+            ) from error
+    return text
+
+
+@contextmanager
+def reading(key: str) -> Iterator[None]:
+    """Around what is made of a recorded step, whose JSON may be anything.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    try:
+        yield
+    except UNREADABLE as error:
+        raise StoreError(
+            f"the recorded step {key} cannot be read; it is damaged, or a newer version of Kern wrote it: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def response_data(response: ModelResponse) -> Data:
@@ -146,8 +197,10 @@ def change_from(entry: Entry) -> Change:
     data = loads(entry)
     try:
         author = Author(data["run_id"], tuple(data["agent_path"]), data["tool"], data["tool_call_id"])
-        return Change(0, data["patch"], author, data["at"])
-    except (KeyError, TypeError) as error:
+        if not isinstance(data["run_id"], str | None) or not isinstance(data["patch"], list):
+            raise TypeError("it is no commit")
+        return Change(0, data["patch"], author, float(data["at"]))
+    except (LookupError, TypeError, ValueError) as error:
         raise StoreError(f"the recorded {entry.key} cannot be read: {error!r}") from error
 
 

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from kern._error_text import leaf_errors
-from kern._json import json_bytes
 from kern.db.journals import RunClaim
 from kern.durable.journal import Entry, Playback, RunJournal
 from kern.durable.outbox import Outbox
@@ -26,7 +25,7 @@ from kern.run.events import EventSource
 from kern.runtime.recorded_steps import RecordedSteps
 from kern.runtime.session import LiveSession
 from kern.runtime.state_line import StateLine
-from kern.runtime.step_data import Data, loads
+from kern.runtime.step_data import Data, loads, reading, written
 from kern.runtime.step_writer import Owner, StepWriter
 from kern.state.shared_state import Change
 
@@ -59,6 +58,15 @@ class JournalSignal(BaseException):
     def __init__(self, error: KernError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+@contextmanager
+def signalled() -> Iterator[None]:
+    """An error of the journal that is raised inside of the block ends the run, and is told to no model."""
+    try:
+        yield
+    except KernError as error:
+        raise JournalSignal(error) from error
 
 
 class CutShort(BaseException):
@@ -225,9 +233,10 @@ class Steps:
                 await self._live(run, key, waits=waits)
                 return None
             data = loads(entry)
+            with reading(key):
+                self._clocks[run.run_id] = max(float(data.get("at", 0.0)), self._clocks.get(run.run_id, 0.0))
         except KernError as error:
             raise JournalSignal(error) from error
-        self._clocks[run.run_id] = max(data.get("at", 0.0), self._clocks.get(run.run_id, 0.0))
         return data
 
     async def _live(self, run: StepRun, key: str, *, waits: bool) -> None:
@@ -305,7 +314,7 @@ class Steps:
         Raises:
             JournalSignal: It could not be kept.
         """
-        entry = Entry(key, kind, json_bytes({"at": self.now(run), **data}))
+        entry = Entry(key, kind, written({"at": self.now(run), **data}, f"what {key} has come to"))
         try:
             await self._writer.keep(entry, owner)
         except KernError as error:

@@ -18,7 +18,7 @@ from kern.usage import Metrics
 
 log: Final = named("kern")
 
-_UNREADABLE = (
+UNREADABLE = (
     ValueError,
     TypeError,
     LookupError,
@@ -41,7 +41,7 @@ def reading(row: RunRow) -> Iterator[None]:
     """
     try:
         yield
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise StoreError(
             f"the stored run {row.run_id!r} cannot be read; it is damaged, or a newer version of "
             f"Kern wrote it: {type(error).__name__}: {error}"

@@ -27,6 +27,7 @@ from kern.runtime.outcome import CallSite, ToolOutcome, arguments_of
 from kern.runtime.return_values import Listener
 from kern.runtime.run_tree import Run, StatefulTool
 from kern.runtime.started_runs import StartedRuns, current_started_runs
+from kern.runtime.step_data import call_key
 from kern.runtime.steps import first_signal
 from kern.runtime.tool_step import ToolStep
 from kern.state.turn_order import TurnOrder, TurnSlot
@@ -153,7 +154,7 @@ async def _reserve(run: Run, calls: Sequence[ToolCall]) -> None:
         UsageLimitExceeded: They would pass a limit. Those of a turn on record are only counted.
     """
     steps = run.tree.steps
-    if steps is not None and any(f"{run.run_id}/tool/{call.id}" in steps for call in calls):
+    if steps is not None and any(call_key(run.run_id, "tool", call.id) in steps for call in calls):
         run.tree.ledger.note(tool_calls=len(calls))
         return
     try:

@@ -17,14 +17,16 @@ from kern.runtime.run_events import terminal_event
 from kern.runtime.run_tree import DelegatingTool, Run, RunnableTool
 from kern.runtime.step_data import (
     Data,
+    call_key,
     error_data,
     error_from,
     messages_data,
     messages_from,
     outcome_data,
     outcome_from,
+    reading,
 )
-from kern.runtime.steps import CutShort, Steps
+from kern.runtime.steps import CutShort, Steps, signalled
 from kern.tools.function import Function
 
 _NOTED = ("child_run_id", "child_run_ids", "confirmed", "confirmation_note", "tool_args")
@@ -45,7 +47,7 @@ class ToolStep:
         self._steps = steps
         self._site = site
         self._tool: RunnableTool | None = run.spec.tools.get(site.call.name)
-        self._key = f"{run.run_id}/tool/{site.call.id}"
+        self._key = call_key(run.run_id, "tool", site.call.id)
         self._played = False
         self._sent_back = run.progress.sent_back[site.call.name]
         self.duration: float | None = None
@@ -78,7 +80,7 @@ class ToolStep:
             return self._again(data)
         function = getattr(self._tool, "function", None)
         if isinstance(function, Function) and self._may_not_be_repeated(function):
-            begun = f"{run.run_id}/begun/{self._site.call.id}"
+            begun = call_key(run.run_id, "begun", self._site.call.id)
             if steps.in_doubt(begun):
                 return in_doubt(run, self._site)
             if may_call(run, function, self._site):
@@ -150,18 +152,23 @@ class ToolStep:
         if self._site.slot is not None:
             self._site.slot.mark_passed()
         if "error" in data:
-            raise error_from(data["error"])
+            with signalled(), reading(self._key):
+                error = error_from(data["error"])
+            raise error
         self._note(data)
         self.duration = data.get("duration")
-        outcome = outcome_from(data)
+        with signalled(), reading(self._key):
+            outcome = outcome_from(data)
         if data.get("sent_back"):
             run.send_back(call.name, outcome.content)
         return outcome
 
     def _note(self, data: Data) -> None:
         """Note on the record of the call what the tool has noted there."""
-        for name, value in data["execution"].items():
-            setattr(self._site.execution, name, value)
+        with signalled(), reading(self._key):
+            for name in _NOTED:
+                if name in data["execution"]:
+                    setattr(self._site.execution, name, data["execution"][name])
 
     async def _children_again(self, tool: DelegatingTool, recorded: list[Data]) -> None:
         """Drive the members' runs to where they came, by what is on record of them."""
@@ -171,12 +178,12 @@ class ToolStep:
         known = {child.run_id: child for child in run.children}
         children = []
         for one in recorded:
-            child = known.get(one["run_id"])
-            spec = tool.team.specs.get(one["member"])
-            if child is None and spec is not None:
-                messages = messages_from(one)
+            with signalled(), reading(self._key):
+                child = known.get(one["run_id"])
+                spec = tool.team.specs.get(one["member"])
                 value = run.input.value if one["value"] is None else one["value"]
-                input = RunInput(value=value, messages=messages)
+                input = RunInput(value=value, messages=messages_from(one))
+            if child is None and spec is not None:
                 child = tool.team.child(run, spec, input, one["run_id"], alone=alone)
             if child is not None and child.output.status is RunStatus.running:
                 run.paused.pop(child.run_id, None)
