@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from kern._error_text import leaf_errors
+from kern._json import json_bytes
 from kern.db.journals import RunClaim
 from kern.durable.journal import Entry, Playback, RunJournal
 from kern.durable.outbox import Outbox
