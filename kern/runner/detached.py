@@ -38,11 +38,15 @@ class RunHandle(Generic[OutputT]):
     Args:
         running: The agent or team.
         run_id: The run.
+        user_id: Whose run it is: the handle follows and cancels no one else's.
         ended: Its output, or its error, once it has ended.
     """
 
-    def __init__(self, running: Running[OutputT], run_id: str, ended: Future[OutputT]) -> None:
+    def __init__(
+        self, running: Running[OutputT], run_id: str, user_id: str | None, ended: Future[OutputT]
+    ) -> None:
         self.run_id: str = run_id
+        self._user_id = user_id
         self._running = running
         self._ended = ended
 
@@ -66,11 +70,11 @@ class RunHandle(Generic[OutputT]):
 
     def follow(self, *, after: int = 0) -> AsyncIterator[Event]:
         """What the run tells; see `Agent.follow`."""
-        return follow(self._db, self.run_id, after=after, user_id=None)
+        return follow(self._db, self.run_id, after=after, user_id=self._user_id)
 
     async def cancel(self) -> CancelResult:
         """Cancel the run; see `acancel_run`."""
-        return await self._running.acancel_run(self.run_id)
+        return await self._running.acancel_run(self.run_id, user_id=self._user_id)
 
     @property
     def _db(self) -> Db:
@@ -114,9 +118,12 @@ class Detached(Running[OutputT]):
         task = asyncio.get_running_loop().create_task(_drained(stream, begun, ended), context=context)
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
-        if not active_runs.drives(database_of(self), run_id):  # it is there already, and has not ended
+        user_id = options.get("user_id")
+        user_id = self.user_id if user_id is None else user_id
+        # A run of the user's own that is there already is not waited for; another's is refused.
+        if not active_runs.drives_for(database_of(self), run_id, user_id):
             await asyncio.shield(begun)
-        return RunHandle(self, run_id, ended)
+        return RunHandle(self, run_id, user_id, ended)
 
     def start(self, input: Input, **options: Unpack[RunKeywords]) -> RunHandle[OutputT]:
         """`astart` for sync code."""

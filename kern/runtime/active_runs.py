@@ -207,6 +207,12 @@ class ActiveRuns:
         with self._mutex:
             return (db.identity, run_id) in self._runs
 
+    def drives_for(self, db: Db, run_id: str, user_id: str | None) -> bool:
+        """Whether it drives a run of that id which is the user's own."""
+        with self._mutex:
+            users = self._runs.get((db.identity, run_id), {})
+            return user_id in users and users[user_id].claimed
+
     def cancel(self, db: Db, run_id: str, user_id: str | None) -> CancelResult:
         """Cancel a run of that database, or a member's run; from any thread. Never waits.
 

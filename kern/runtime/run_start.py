@@ -180,6 +180,7 @@ class RunStart:
         Raises:
             StoreError: Its answer does not fit the schema that the run is now to have.
         """
+        self._steps = None  # what it tells now is for this caller; what it told then is on record
         run = self._new()
         typed = run.spec.typed
         if typed is not None and output.status is RunStatus.completed and output.content is not None:

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NotRequired
 
-from annotated_types import Ge
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from kern._json import json_bytes
@@ -61,7 +60,7 @@ class _Step(TypedDict):
 
 class _Base(_Step):
     state: dict[str, Any]
-    revision: Annotated[int, Ge(0)]
+    revision: Annotated[int, Field(ge=0)]
     stored: bool
     told: NotRequired[int]
 
@@ -77,7 +76,7 @@ class _Prompt(_Step):
 
 
 class _Asked(TypedDict):
-    after: Annotated[int, Ge(0)]
+    after: Annotated[int, Field(ge=0)]
     messages: list[dict[str, Any]]
     without: NotRequired[list[str]]
 

@@ -14,7 +14,10 @@ from kern import Agent, Team, UsageError
 from kern.testing import ScriptedModel
 from kern.tools import Function, tool
 
-RUNS = {"run", "arun", "map", "amap", "continue_run", "acontinue_run", "cancel_run", "acancel_run"}
+RUNS = {
+    *("run", "arun", "start", "astart", "follow", "map", "amap"),
+    *("continue_run", "acontinue_run", "cancel_run", "acancel_run"),
+}
 TERMINAL = {"print_response", "aprint_response", "cli_app", "acli_app"}
 SESSIONS = {
     *("get_session", "get_run_output", "get_last_run_output", "get_session_messages", "get_chat_history"),

@@ -134,6 +134,8 @@ def test_every_accessor_takes_a_user_and_has_a_sync_and_an_async_form(kind: type
     assert {"get_session_state", "aget_chat_history", "delete_session", "aset_session_name"} <= set(names)
     for name in names:
         assert "user_id" in inspect.signature(methods(kind)[name]).parameters, name
+        if name == "follow":  # an async iterator, which is read by async code
+            continue
         twin = name[1:] if inspect.iscoroutinefunction(methods(kind)[name]) else f"a{name}"
         assert twin in names
 
@@ -161,6 +163,8 @@ async def test_a_foreign_user_gets_an_error_from_every_accessor(owned: Agent, na
         arguments["session_id"] = SESSION
 
     async def call() -> Any:
+        if name == "follow":
+            return [event async for event in method(**arguments, user_id=who)]
         if inspect.iscoroutinefunction(method):
             return await method(**arguments, user_id=who)
         return await asyncio.to_thread(method, **arguments, user_id=who)
