@@ -14,7 +14,6 @@ LIMITS = {"kern": (400, 60), "examples": (400, 60), "benchmarks": (400, 60), "te
 
 LONGER_FILES = {
     "kern/errors.py": "the tree of errors, most of them two lines; they are read side by side",
-    "kern/run/events.py": "one small class for each event; they are read side by side",
 }
 LONGER_FUNCTIONS: dict[str, str] = {}
 """By "path::name". Each exception has its reason."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import get_args
+import pickle
+from typing import Any, get_args
 
 import pytest
 
 import kern.run
-from kern.run import BaseRunEvent, Event, EventSource, RunEvent, TeamRunEvent
+import kern.run.events
+from kern.errors import UsageError
+from kern.run import BaseRunEvent, Event, EventSource, RunEvent, TeamRunEvent, event_from_dict
 
 CLASSES: tuple[type[BaseRunEvent], ...] = get_args(Event)
 
@@ -29,3 +32,40 @@ def test_a_team_s_event_has_the_team_s_name() -> None:
     for is_team, name in ((False, "RunStarted"), (True, "TeamRunStarted")):
         source = EventSource("r", "s", is_team=is_team)
         assert kern.run.RunStartedEvent(source).event == name
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_a_pickle_that_names_the_class_in_kern_run_events_can_be_read(cls: type[BaseRunEvent]) -> None:
+    """Earlier versions had all classes in the module `kern.run.events`."""
+    pickled = f"ckern.run.events\n{cls.__name__}\n.".encode()  # protocol 0: the class, by its module and name
+    assert pickle.loads(pickled) is cls
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tool": 3},
+        {"tool": {}},
+        {"tool": None},
+        {"tool": {"tool_call_id": 3, "tool_name": "add"}},
+        {"path": 7},
+    ],
+    ids=str,
+)
+def test_an_event_with_a_damaged_field_is_refused_with_its_name(change: dict[str, Any]) -> None:
+    data = {
+        "event": "TeamToolCallStarted",
+        "run_id": "r",
+        "session_id": "s",
+        "tool": {"tool_call_id": "c1", "tool_name": "add"},
+        **change,
+    }
+    with pytest.raises(UsageError, match="the TeamToolCallStarted event cannot be read"):
+        event_from_dict(data)
+
+
+def test_an_event_without_a_field_that_it_needs_is_refused() -> None:
+    with pytest.raises(UsageError, match="'tool'"):
+        event_from_dict({"event": "ToolCallStarted", "run_id": "r", "session_id": "s"})
+    with pytest.raises(UsageError, match="run_id"):
+        event_from_dict({"event": "RunStarted"})

@@ -1,0 +1,67 @@
+"""The `event` strings: one enum for the runs of agents, one for those of team leaders."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RunEvent(StrEnum):
+    """The `event` strings of an agent's run."""
+
+    run_started = "RunStarted"
+    run_content = "RunContent"
+    run_intermediate_content = "RunIntermediateContent"
+    run_content_completed = "RunContentCompleted"
+    run_completed = "RunCompleted"
+    run_error = "RunError"
+    run_cancelled = "RunCancelled"
+    run_paused = "RunPaused"
+    run_continued = "RunContinued"
+    tool_call_started = "ToolCallStarted"
+    tool_call_completed = "ToolCallCompleted"
+    tool_call_error = "ToolCallError"
+    tool_call_arguments_delta = "ToolCallArgumentsDelta"
+    provider_tool_call_started = "ProviderToolCallStarted"
+    provider_tool_call_completed = "ProviderToolCallCompleted"
+    citation_added = "CitationAdded"
+    model_request_started = "ModelRequestStarted"
+    model_request_completed = "ModelRequestCompleted"
+    reasoning_content_delta = "ReasoningContentDelta"
+    pre_hook_started = "PreHookStarted"
+    pre_hook_completed = "PreHookCompleted"
+    post_hook_started = "PostHookStarted"
+    post_hook_completed = "PostHookCompleted"
+    session_state_changed = "SessionStateChanged"
+    session_state_conflict = "SessionStateConflict"
+    model_retry = "ModelRetry"
+
+
+class TeamRunEvent(StrEnum):
+    """The `event` strings of a team leader's run: those of `RunEvent`, with "Team" before them."""
+
+    run_started = "TeamRunStarted"
+    run_content = "TeamRunContent"
+    run_intermediate_content = "TeamRunIntermediateContent"
+    run_content_completed = "TeamRunContentCompleted"
+    run_completed = "TeamRunCompleted"
+    run_error = "TeamRunError"
+    run_cancelled = "TeamRunCancelled"
+    run_paused = "TeamRunPaused"
+    run_continued = "TeamRunContinued"
+    tool_call_started = "TeamToolCallStarted"
+    tool_call_completed = "TeamToolCallCompleted"
+    tool_call_error = "TeamToolCallError"
+    tool_call_arguments_delta = "TeamToolCallArgumentsDelta"
+    provider_tool_call_started = "TeamProviderToolCallStarted"
+    provider_tool_call_completed = "TeamProviderToolCallCompleted"
+    citation_added = "TeamCitationAdded"
+    model_request_started = "TeamModelRequestStarted"
+    model_request_completed = "TeamModelRequestCompleted"
+    reasoning_content_delta = "TeamReasoningContentDelta"
+    pre_hook_started = "TeamPreHookStarted"
+    pre_hook_completed = "TeamPreHookCompleted"
+    post_hook_started = "TeamPostHookStarted"
+    post_hook_completed = "TeamPostHookCompleted"
+    session_state_changed = "TeamSessionStateChanged"
+    session_state_conflict = "TeamSessionStateConflict"
+    model_retry = "TeamModelRetry"

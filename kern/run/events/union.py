@@ -1,0 +1,122 @@
+"""All events as one type, and how an event is read back from JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, TypeAlias, get_args
+
+from kern.errors import UsageError
+from kern.messages import Citation, ProviderCall
+from kern.run.events.base import SOURCE_FIELDS, EventSource
+from kern.run.events.model import (
+    CitationAddedEvent,
+    ModelRequestCompletedEvent,
+    ModelRequestStartedEvent,
+    ModelRetryEvent,
+    ReasoningContentDeltaEvent,
+)
+from kern.run.events.run import (
+    PostHookCompletedEvent,
+    PostHookStartedEvent,
+    PreHookCompletedEvent,
+    PreHookStartedEvent,
+    RunCancelledEvent,
+    RunCompletedEvent,
+    RunContentCompletedEvent,
+    RunContentEvent,
+    RunContinuedEvent,
+    RunErrorEvent,
+    RunIntermediateContentEvent,
+    RunPausedEvent,
+    RunStartedEvent,
+)
+from kern.run.events.state import (
+    SessionStateChangedEvent,
+    SessionStateConflictEvent,
+)
+from kern.run.events.tools import (
+    ProviderToolCallCompletedEvent,
+    ProviderToolCallStartedEvent,
+    ToolCallArgumentsDeltaEvent,
+    ToolCallCompletedEvent,
+    ToolCallErrorEvent,
+    ToolCallStartedEvent,
+)
+from kern.run.requirement import RunRequirement
+from kern.run.tool_execution import ToolExecution
+
+Event: TypeAlias = (
+    RunStartedEvent
+    | RunContentEvent
+    | RunIntermediateContentEvent
+    | RunContentCompletedEvent
+    | ReasoningContentDeltaEvent
+    | ModelRequestStartedEvent
+    | ModelRequestCompletedEvent
+    | ModelRetryEvent
+    | ToolCallStartedEvent
+    | ToolCallCompletedEvent
+    | ToolCallErrorEvent
+    | ToolCallArgumentsDeltaEvent
+    | ProviderToolCallStartedEvent
+    | ProviderToolCallCompletedEvent
+    | CitationAddedEvent
+    | PreHookStartedEvent
+    | PreHookCompletedEvent
+    | PostHookStartedEvent
+    | PostHookCompletedEvent
+    | SessionStateChangedEvent
+    | SessionStateConflictEvent
+    | RunPausedEvent
+    | RunContinuedEvent
+    | RunCompletedEvent
+    | RunCancelledEvent
+    | RunErrorEvent
+)
+"""Every event of a run: what a stream yields. `isinstance` and `match` tell them apart."""
+
+_CLASSES: dict[str, type[Event]] = {cls.kind: cls for cls in get_args(Event)}
+
+TERMINAL_EVENTS = (RunCompletedEvent, RunPausedEvent, RunCancelledEvent, RunErrorEvent)
+
+
+def event_from_dict(data: Mapping[str, Any]) -> Event:
+    """Read an event back from what `to_dict` wrote. A structured `content` stays the plain JSON value.
+
+    Raises:
+        UsageError: `data` does not describe an event of Kern: its name is unknown, or a field is missing or
+            of the wrong type.
+    """
+    name = str(data.get("event", ""))
+    kind = name.removeprefix("Team")
+    if kind not in _CLASSES:
+        raise UsageError(f"{name!r} is not the name of a Kern event")
+    try:
+        return _read(_CLASSES[kind], data, is_team=name != kind)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UsageError(f"the {name} event cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _read(cls: type[Event], data: Mapping[str, Any], *, is_team: bool) -> Event:
+    source = {key: data[key] for key in SOURCE_FIELDS if key in data}
+    source["path"] = tuple(source.get("path", ()))
+    given = {f.name: _PARTS.get(f.name, _as_it_is)(data[f.name]) for f in fields(cls) if f.name in data}
+    numbers = {key: given.pop(key) for key in ("seq", "created_at") if key in given}
+    event = cls(EventSource(**source, is_team=is_team), **given)
+    for key, value in numbers.items():
+        setattr(event, key, value)
+    return event
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+_PARTS: Mapping[str, Callable[[Any], Any]] = {
+    "tool": ToolExecution.from_dict,
+    "call": ProviderCall.from_dict,
+    "citation": Citation.from_dict,
+    "requirements": lambda items: [RunRequirement.from_dict(item) for item in items],
+}
+"""How a field is read whose value is an object, by the field's name; other fields hold plain JSON."""
