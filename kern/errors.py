@@ -1,51 +1,52 @@
-"""Everything that Kern raises, as one tree.
+"""Every exception that Kern raises, as one tree.
 
     KernError
-    ├── UsageError                   the program is wrong: fix the call
+    ├── UsageError                   the program calls Kern wrongly: fix the call
     │   ├── MissingExtraError        an optional package is not installed
-    │   └── MissingKeyError          no API key where the provider wants one
+    │   ├── MissingKeyError          the model has no API key
+    │   └── UserInputError           (in kern.run.requirement) a person's input does not fit the tool
     ├── ModelError                   a model request failed
     │   ├── ModelConnectionError     the provider could not be reached, or the connection broke
-    │   │   └── ModelTimeoutError
-    │   ├── ModelStreamError         the answer ended too early, or was no valid protocol
-    │   │   ├── ModelIncompleteError      cut at a limit, or by a content filter: the next one would be too
-    │   │   └── ModelServerStreamError    the provider failed while it answered; a ModelServerError, too
+    │   │   └── ModelTimeoutError    the provider did not answer in time
+    │   ├── ModelStreamError         the answer is incomplete or malformed
+    │   │   ├── ModelIncompleteError      cut at a token limit or by a content filter
+    │   │   └── ModelServerStreamError    the provider failed while answering; also a ModelServerError
     │   └── ModelStatusError         the provider answered with an error status
-    │       ├── ModelBadRequestError      400, 413, 422
+    │       ├── ModelBadRequestError      400, 413, 422 and other 4xx
     │       ├── ModelAuthError            401, 403
     │       ├── ModelNotFoundError        404
     │       ├── ModelRateLimitError       429
     │       └── ModelServerError          408, 409, 5xx
-    ├── ModelBehaviorError           the model answered, but not with what was asked for
+    ├── ModelBehaviorError           the model's answer does not fit what was asked for
     ├── ToolError                    a tool call failed
-    │   ├── ToolArgumentsError
-    │   └── ToolTimeoutError
+    │   ├── ToolArgumentsError       its arguments do not fit the parameters
+    │   └── ToolTimeoutError         it took longer than the tool's timeout
     ├── StateError                   the session state
-    │   ├── InvalidStateError        a value that is not JSON, with its path
-    │   └── StateLockTimeout         waited too long for the state
+    │   ├── InvalidStateError        a value is not JSON, or does not fit the declared type
+    │   └── StateLockTimeout         a call waited too long for the state
     ├── SessionError                 the session
     │   ├── SessionOwnershipError    it belongs to another user
-    │   ├── SessionDeletedError      it was deleted while a run had it in use
-    │   ├── SessionBusyError         another run has it, and this one does not wait
-    │   ├── RunConflictError         a run of that id was faster: it goes on, or has ended
-    │   └── RunLostError             another process has taken the run over
-    ├── StoreError                   the database
-    │   └── StoreBusyError           others had it for too long
+    │   ├── SessionDeletedError      it was deleted while a run used it
+    │   ├── SessionBusyError         another run uses it, and this run does not wait
+    │   ├── RunConflictError         a run with this id is in progress or has ended
+    │   └── RunLostError             another process took the run over
+    ├── StoreError                   the database failed
+    │   └── StoreBusyError           other writers held it for too long
     ├── CheckError                   a check refused the run
     │   ├── InputCheckError
     │   └── OutputCheckError
-    ├── HookError                    a hook of the application raised
-    ├── ShutdownError                `kern.shutdown()` is at work, and no new run begins
-    ├── ReplayMismatch               a replay came to something else than what is recorded
-    ├── RunDeadlineExceeded          the run's own deadline passed
-    └── UsageLimitExceeded           a limit on requests, tokens or tool calls
+    ├── HookError                    a hook or an instruction function raised
+    ├── ShutdownError                `kern.shutdown()` has begun, and no new run starts
+    ├── ReplayMismatch               a replay differs from its recording
+    ├── RunDeadlineExceeded          the run took longer than its deadline
+    └── UsageLimitExceeded           a limit on requests, tokens, tool calls or cost is reached
 
-    AgentSignal                      not failures: a tool's answers that steer the model
+    AgentSignal                      not a failure: a tool raises it to steer the run
     ├── RetryAgentRun
     └── StopAgentRun
 
-Every error that ends a run carries that run's output as `run_output` (status ERROR, already committed); a
-`StoreError` or `SessionDeletedError` of its commit is the exception: nothing is committed then.
+An error that ends a run carries the run's output as `run_output` (status ERROR, already committed). If the
+commit itself fails with a `StoreError` or `SessionDeletedError`, nothing is stored.
 """
 
 from __future__ import annotations
@@ -57,13 +58,11 @@ from kern._portable import Portable
 
 
 class KernError(Portable):
-    """The root of all errors of Kern. Each can be copied and pickled, and so cross from a worker process."""
+    """The base class of all errors. They can be copied and pickled, so they cross process boundaries."""
 
     run_output: FailedRun | None = None
-    """The `RunOutput` or `TeamRunOutput` of the run that this error ended; None outside of a run.
-
-    It is pickled with the error; a content that cannot be pickled becomes plain JSON.
-    """
+    """The `RunOutput` or `TeamRunOutput` of the run that this error ended; None outside a run. It is pickled
+    with the error; content that cannot be pickled is converted to plain JSON."""
 
 
 class UsageError(KernError):
@@ -71,11 +70,11 @@ class UsageError(KernError):
 
 
 class MissingExtraError(UsageError):
-    """An optional package is needed and not installed.
+    """An optional package is needed but not installed.
 
     Args:
-        package: The package as it is named on PyPI.
-        extra: The extra of Kern's that brings it.
+        package: The package's name on PyPI.
+        extra: The extra of `kern-agents` that installs it.
     """
 
     def __init__(self, package: str, extra: str) -> None:
@@ -85,16 +84,16 @@ class MissingExtraError(UsageError):
 
 
 class MissingKeyError(UsageError):
-    """No API key was given, and the environment has none."""
+    """The model has no API key: none was passed, and the environment variable is not set."""
 
 
 class ModelError(KernError):
     """A request to a model failed.
 
     Args:
-        message: What happened, without any secret.
+        message: What happened; secrets are masked.
         provider: The provider's name, such as "openai".
-        model: The model's id.
+        model: The model's id, such as "gpt-5.2".
     """
 
     def __init__(self, message: str, *, provider: str = "", model: str = "") -> None:
@@ -113,18 +112,18 @@ class ModelTimeoutError(ModelConnectionError):
 
 
 class ModelStreamError(ModelError):
-    """The answer ended too early, reported a failure of its own, or was not the protocol it should be."""
+    """The answer ended too early, contains an error, or does not follow the provider's protocol."""
 
 
 class ModelIncompleteError(ModelStreamError):
-    """The provider cut the answer at a limit, or its content filter did. The same request would end the same
-    way and cost the same again, so it is not repeated; `fallback_models` are asked.
+    """The provider cut the answer at a token limit or by a content filter. The same request would end
+    the same way at the same price, so it is not repeated; `fallback_models` are tried.
 
     Args:
         message: What happened, and what to do about it.
-        reason: The provider's word: "max_output_tokens" or "content_filter".
-        usage: The `Usage` that the answer cost all the same.
-        content: The text that had come so far.
+        reason: "max_output_tokens" or "content_filter".
+        usage: The `Usage` of the request; an incomplete answer is billed, too.
+        content: The text received before the cut.
     """
 
     def __init__(
@@ -147,11 +146,11 @@ class ModelStatusError(ModelError):
     """The provider answered with an error status.
 
     Args:
-        message: The provider's own text.
-        status: The HTTP status.
+        message: The provider's error text.
+        status: The HTTP status code.
         code: The provider's error code, such as "model_not_found".
-        request_id: The provider's id for the request, for its support.
-        retry_after: Seconds that the provider asked to wait.
+        request_id: The provider's id of the request; its support asks for it.
+        retry_after: How many seconds to wait before the next attempt, if the provider says so.
     """
 
     def __init__(
@@ -173,19 +172,19 @@ class ModelStatusError(ModelError):
 
 
 class ModelBadRequestError(ModelStatusError):
-    """The provider refused the request as it stands (400, 413, 422 and other 4xx)."""
+    """The provider rejected the request as invalid (400, 413, 422 and other 4xx)."""
 
 
 class ModelAuthError(ModelStatusError):
-    """The provider refused the key (401) or the permission (403)."""
+    """The provider rejected the API key (401), or the key lacks permission (403)."""
 
 
 class ModelNotFoundError(ModelStatusError):
-    """The provider knows no such model or address (404)."""
+    """The provider does not know the model or the address (404)."""
 
 
 class ModelRateLimitError(ModelStatusError):
-    """The provider's rate limit or quota is used up (429)."""
+    """The provider's rate limit or quota is exceeded (429)."""
 
 
 class ModelServerError(ModelStatusError):
@@ -193,23 +192,18 @@ class ModelServerError(ModelStatusError):
 
 
 class ModelServerStreamError(ModelStreamError, ModelServerError):
-    """The provider failed while it answered: the status was 200, and the failure stands inside of the answer.
+    """The provider failed while it answered: the HTTP status was 200, and the stream contains the error.
 
-    Its `status` is the one that the failure has where it comes as an HTTP status.
+    `status` is the HTTP status that the provider uses for this error elsewhere.
     """
 
 
 class ModelBehaviorError(KernError):
-    """The model answered, but not with what was asked for, and went on doing so."""
+    """The model's answers do not fit what was asked for, even after it was asked to correct them."""
 
 
 class ToolError(KernError):
-    """A tool call failed.
-
-    Args:
-        message: What happened.
-        tool: The tool's name.
-    """
+    """A tool call failed; `tool` is the tool's name."""
 
     def __init__(self, message: str, *, tool: str = "") -> None:
         super().__init__(message)
@@ -217,7 +211,7 @@ class ToolError(KernError):
 
 
 class ToolArgumentsError(ToolError):
-    """The model called a tool with arguments that do not fit."""
+    """The model called a tool with arguments that do not fit its parameters."""
 
 
 class ToolTimeoutError(ToolError):
@@ -225,15 +219,15 @@ class ToolTimeoutError(ToolError):
 
 
 class StateError(KernError):
-    """Something about the session state."""
+    """The base class of errors of the session state."""
 
 
 class InvalidStateError(StateError):
-    """The session state holds a value that is not JSON, or that does not fit its declared type.
+    """The session state contains a value that is not JSON, or that does not fit its declared type.
 
     Args:
-        message: What is wrong with it.
-        path: Where it stands, as a JSON Pointer (RFC 6901): "/shopping_list/2".
+        message: What is wrong with the value.
+        path: Where the value is, as a JSON Pointer (RFC 6901): "/shopping_list/2".
     """
 
     def __init__(self, message: str, *, path: str = "") -> None:
@@ -242,18 +236,18 @@ class InvalidStateError(StateError):
 
 
 class StateLockTimeout(StateError):
-    """A call waited longer than allowed for the session state.
+    """A tool call or hook waited longer than allowed for the session state.
 
     Args:
-        waiter: Who waited.
-        holder: Who has the state.
-        seconds: How long it waited.
+        waiter: The call that waited, such as "add of Cook" (function and agent).
+        holder: The call that holds the state's lock.
+        seconds: How long the call waited.
     """
 
     def __init__(self, *, waiter: str, holder: str, seconds: float) -> None:
         super().__init__(
-            f"{waiter} waited {seconds:g} s for the session state, which {holder} has; "
-            "do slow I/O before the first touch of session_state, or read with run_context.snapshot()"
+            f"{waiter} waited {seconds:g} s for the session state, which is locked by {holder}; "
+            "do slow I/O before the first use of session_state, or read with run_context.snapshot()"
         )
         self.waiter = waiter
         self.holder = holder
@@ -261,15 +255,11 @@ class StateLockTimeout(StateError):
 
 
 class SessionError(KernError):
-    """Something about a session."""
+    """The base class of errors of a session and its runs."""
 
 
 class SessionOwnershipError(SessionError):
-    """The session belongs to another user than the one who asks.
-
-    Args:
-        session_id: The session that was asked for.
-    """
+    """The session belongs to a user other than the one who asks for it."""
 
     def __init__(self, session_id: str) -> None:
         super().__init__(f"session {session_id!r} belongs to another user")
@@ -277,11 +267,7 @@ class SessionOwnershipError(SessionError):
 
 
 class SessionDeletedError(SessionError):
-    """The session was deleted while it was in use; nothing is saved. A later one of that id is another.
-
-    Args:
-        session_id: The session that is gone.
-    """
+    """The session was deleted while it was in use; the run or change that used it was not saved."""
 
     def __init__(self, session_id: str) -> None:
         super().__init__(
@@ -291,15 +277,15 @@ class SessionDeletedError(SessionError):
         self.session_id = session_id
 
 
-_BUSY = "is used by another run, and on_busy is 'reject'"
+_BUSY = "is used by another run, and on_busy is 'reject': try again later"
 
 
 class SessionBusyError(SessionError):
-    """Another run has the session, and this one does not wait: `on_busy="reject"`, or it cannot wait.
+    """Another run uses the session, and this run does not wait (`on_busy="reject"`) or could wait forever.
 
     Args:
-        session_id: The session that is busy.
-        why: What has it; None: a run, and `on_busy="reject"`.
+        session_id: The busy session.
+        why: The rest of the sentence that begins with the session; by default it explains `on_busy="reject"`.
     """
 
     def __init__(self, session_id: str, why: str | None = None) -> None:
@@ -309,35 +295,32 @@ class SessionBusyError(SessionError):
 
 
 class RunConflictError(SessionError):
-    """A run that is asked for, or that stands in the way, goes on or has ended: somebody was faster.
+    """The run is in progress elsewhere, is being continued, or has ended: another request was faster.
 
-    No fault of the program: two clicks on one button, or a request that was sent twice, lead here.
+    It is not a bug of the program: a double click on a button, or a request that is sent twice, leads here.
     """
 
 
 class RunLostError(SessionError):
-    """Another process has taken the run over, or has ended it: nothing that this one did since is saved.
+    """Another process took the run over or ended it; what this process did since then is not saved.
 
-    It happens to a process that stood still for longer than its claim to the run lasts.
-
-    Args:
-        run_id: The run.
+    It happens to a process that was frozen for longer than its claim to the run is valid.
     """
 
     def __init__(self, run_id: str) -> None:
         super().__init__(
-            f"run {run_id!r} was taken over by another process while this one stood still; "
-            "get_run_output() has its end once it is committed"
+            f"run {run_id!r} was taken over by another process while this one was frozen; "
+            "read its result with get_run_output() when it has ended"
         )
         self.run_id = run_id
 
 
 class StoreError(KernError):
-    """The database could not do what was asked; what was to be saved is not saved."""
+    """The database could not do what was asked; what should have been saved is not saved."""
 
 
 class StoreBusyError(StoreError):
-    """Other writers have had the database for longer than its `busy_timeout`."""
+    """Other writers held the database for longer than its `busy_timeout`."""
 
 
 class CheckError(KernError):
@@ -353,12 +336,7 @@ class OutputCheckError(CheckError):
 
 
 class HookError(KernError):
-    """A hook or an instruction function raised; the original error is the cause.
-
-    Args:
-        message: What happened.
-        hook: The function's name.
-    """
+    """A hook or an instruction function raised; `hook` is its name, and `__cause__` the original error."""
 
     def __init__(self, message: str, *, hook: str = "") -> None:
         super().__init__(message)
@@ -366,11 +344,11 @@ class HookError(KernError):
 
 
 class ShutdownError(KernError):
-    """`kern.shutdown()` is at work on this event loop, and no new run begins until it has returned."""
+    """`kern.shutdown()` has begun on this event loop; no new run starts until it has returned."""
 
 
 class ReplayMismatch(KernError):
-    """A replayed run came to something else than what is recorded; the message shows the difference."""
+    """A replayed run differs from its recording; the message shows the difference."""
 
 
 class RunDeadlineExceeded(KernError):
@@ -378,12 +356,12 @@ class RunDeadlineExceeded(KernError):
 
 
 class UsageLimitExceeded(KernError):
-    """The next request or tool call would pass `max_requests`, `tool_call_limit` or a limit of `UsageLimits`.
+    """The next request or tool call would exceed `max_requests`, `tool_call_limit` or one of `UsageLimits`.
 
     Args:
-        what: The limit that was reached, such as "requests" or "US dollars".
-        limit: Its value.
-        budget: The name of the `UsageBudget` whose limit it is.
+        what: What is limited, such as "requests" or "US dollars".
+        limit: The limit's value.
+        budget: The name of the `UsageBudget` that the limit belongs to; "" if it is not part of one.
     """
 
     def __init__(self, what: str, limit: float, *, budget: str = "") -> None:
@@ -395,10 +373,10 @@ class UsageLimitExceeded(KernError):
 
 
 class AgentSignal(Portable):
-    """What a tool raises to steer the model; the transaction of its call is committed.
+    """A tool raises a signal to steer the run; its changes to the session state are committed.
 
     Args:
-        message: What the model reads as the call's result.
+        message: The result of the call, as the model reads it.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -407,8 +385,8 @@ class AgentSignal(Portable):
 
 
 class RetryAgentRun(AgentSignal):
-    """The model is told the message and asked to try again."""
+    """Ask the model to try again; it reads the message as the call's result."""
 
 
 class StopAgentRun(AgentSignal):
-    """The run ends after this turn, with the message as the call's result."""
+    """End the run after this turn, with the message as the call's result."""

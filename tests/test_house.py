@@ -12,9 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMITS = {"kern": (400, 60), "examples": (400, 60), "benchmarks": (400, 60), "tests": (800, 100)}
 """Lines of a file and of a function; a test file answers for one module, and its tables of cases are long."""
 
-LONGER_FILES = {
-    "kern/errors.py": "the tree of errors, most of them two lines; they are read side by side",
-}
+LONGER_FILES: dict[str, str] = {}
 LONGER_FUNCTIONS: dict[str, str] = {}
 """By "path::name". Each exception has its reason."""
 
