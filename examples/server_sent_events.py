@@ -17,9 +17,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from sse_starlette import EventSourceResponse
 
-from kern import Agent, KernError, RunContext, Team, UsageError, shutdown
+from kern import Agent, KernError, RunContext, Team, shutdown
 from kern.db.sqlite import SqliteDb
-from kern.errors import RunConflictError, SessionBusyError, SessionOwnershipError, ShutdownError
+from kern.errors import SessionError, SessionOwnershipError, ShutdownError
 
 
 def add_item(run_context: RunContext, item: str) -> str:
@@ -46,12 +46,10 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-STATUS: dict[type[KernError], int] = {
-    SessionOwnershipError: 403,
-    SessionBusyError: 409,
-    RunConflictError: 409,
+STATUS: dict[type[KernError], int] = {  # the whole list: docs/errors.md
+    SessionOwnershipError: 404,
+    SessionError: 409,
     ShutdownError: 503,
-    UsageError: 400,
 }
 
 

@@ -43,3 +43,22 @@ def test_the_program_answers_with_the_status_that_the_table_says(
 ) -> None:
     kind = ERRORS[name]
     assert status_of(kind.__new__(kind)) == status
+
+
+def _tables() -> list[Any]:
+    root = Path(__file__).resolve().parents[1]
+    return [
+        pytest.param(found, id=f"{path.name}:{number}")
+        for path in [*sorted((root / "docs").glob("*.md")), *sorted((root / "examples").glob("*.py"))]
+        if path.name != "errors.md"
+        for number, found in enumerate(
+            re.findall(r"^STATUS.*? = (\{.*?\})", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        )
+    ]
+
+
+@pytest.mark.parametrize("table", _tables())
+def test_every_other_page_and_example_answers_with_the_same_status(table: str) -> None:
+    said = {row[0]: int(row[3]) for row in ROWS}
+    for name, status in re.findall(r"(\w+): (\d{3})", table):
+        assert said[name] == int(status), name

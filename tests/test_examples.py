@@ -334,7 +334,7 @@ async def test_who_is_refused_is_told_so_by_the_status(
         asked = len(models.requests)
         served["app"].dependency_overrides[served["current_user"]] = lambda: "bob"
         refused = await client.post(f"{address}/chats/7/messages", json={"text": "Hi"}, timeout=20)
-        assert refused.status_code == 403
+        assert refused.status_code == 404
         assert refused.json() == {"error": "SessionOwnershipError"}
         assert len(models.requests) == asked
         served["app"].dependency_overrides.clear()
