@@ -1,4 +1,4 @@
-"""The leader's tools that hand a task to members, whose runs are part of the team's."""
+"""Delegation: the leader's tools that give a task to one member or to all, as runs below the team's run."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Rules:
     """How a team delegates.
 
     Args:
-        share_interactions: A task is preceded by what members did earlier in this run.
-        history_runs: A task is preceded by so many of the team's last runs.
-        own_wording: The leader words the task; otherwise a member gets the user's input itself.
-        answers_directly: A member's answer is the team's.
-        timeout: Seconds that a member may take for a task.
-        stream_events: Members' events are part of the team's.
+        share_interactions: Put what members did earlier in this run before a task.
+        history_runs: Put this many of the team's last runs before a task.
+        own_wording: The leader writes the task; otherwise a member gets the user's input itself.
+        answers_directly: A member's answer becomes the team's answer.
+        timeout: Seconds that a member may take for a task; None: no limit.
+        stream_events: Members' events appear in the team's stream.
     """
 
     share_interactions: bool = False
@@ -69,14 +69,14 @@ class TeamRoster:
     rules: Rules
 
     def find(self, given: str) -> str | None:
-        """The id of the member that a leader means: by its id, or by a name that one member alone has."""
+        """The id of the member that the leader means: by id, or by a name that only one member has."""
         if given in self.specs:
             return given
         found = self._called(given)
         return found[0] if len(found) == 1 else None
 
     def _called(self, given: str) -> list[str]:
-        """The ids of those who may be meant: ids go before names, what is written so before other case."""
+        """The ids of the members that `given` may mean. Ids win over names, exact case over other case."""
         wanted = given.strip().casefold()
         by_id = [key for key in self.specs if key.casefold() == wanted]
         exact = [key for key, spec in self.specs.items() if spec.name == given]
@@ -84,17 +84,18 @@ class TeamRoster:
         return by_id or exact or by_name
 
     def unknown(self, given: str) -> ToolOutcome:
-        """What the leader is told of an id that nobody has, or a name that several have."""
+        """The answer to the leader for an id that no member has, or a name that several members have."""
         several = len(self._called(given)) > 1
         trouble = f"Several members are called {given!r}: use an id." if several else ""
         trouble = trouble or f"There is no member with the id {given!r}."
         return ToolOutcome(f"{trouble} Members: {', '.join(self.specs) or 'none'}.", error=True)
 
     async def begin(self, run: Run, spec: RunnerSpec, task: str, *, place: str, alone: bool = False) -> Run:
-        """A member's run on the task, ready to be driven.
+        """Create a member's run on the task. The caller drives it.
 
         Args:
-            place: The call that it is for, and what else tells it from others of the call for this member.
+            place: What identifies the run within `run`, together with the member's id: the id of the tool
+                call, and for several tasks in one call the task's id.
             alone: As in `CallSite`.
         """
         given = run.input.messages
@@ -107,12 +108,12 @@ class TeamRoster:
         value = messages[-1].content if self.rules.own_wording else run.input.value
         run_input = RunInput(value=value, messages=messages)
         run_id = new_id()
-        if run.tree.steps is not None:  # the same when the run is played again
+        if run.tree.steps is not None:  # a run that is resumed from its journal must make the same id again
             run_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{run.run_id}/{place}/{spec.id}"))
         return self.child(run, spec, run_input, run_id, alone=alone)
 
     def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
-        """A member's run below `run`; of one that works alone the answer may be heard as the team's."""
+        """Create a member's run below `run`. With `alone`, its answer may be streamed as the team's."""
         return run.child(
             spec,
             input,
@@ -124,7 +125,7 @@ class TeamRoster:
         )
 
     async def drive(self, child: Run) -> ToolOutcome:
-        """Drive a member's run; its answer, or its failure, is the outcome."""
+        """Drive a member's run. The outcome is its answer, or an error text if it failed or took too long."""
         label = child.spec.label
         deadline = asyncio.timeout(self.rules.timeout)
         try:
@@ -139,11 +140,11 @@ class TeamRoster:
         return self._outcome(child)
 
     async def drive_again(self, child: Run) -> None:
-        """Drive a member's run whose outcome is on record."""
+        """Drive a member's run whose outcome is in the journal already; its steps come from there, too."""
         await drive_child(child)
 
     async def drive_all(self, run: Run, children: Sequence[Run]) -> list[ToolOutcome]:
-        """Drive members' runs below `run` at the same time, as far as they were not over before a pause."""
+        """Drive members' runs below `run` at the same time, except those that had ended before a pause."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._driven(run, child)) for child in children]
         return [task.result() for task in tasks]
@@ -156,7 +157,7 @@ class TeamRoster:
             return await self.drive(child)
 
     def _outcome(self, child: Run) -> ToolOutcome:
-        """What a member's run, which raised nothing, has come to."""
+        """The outcome of a member's run that ended without raising."""
         output = child.output
         if output.status is RunStatus.paused:
             return ToolOutcome("", pending=True)
@@ -169,13 +170,13 @@ class TeamRoster:
             content = output.last_turn if output.content is None else output.content
             answer = Answer(content, output.content_type, output.last_turn)
         media = output.media
-        # The leader is told of media, and not sent them: its model may be one that takes none.
+        # The leader reads that there are media, but does not get them: its model may not accept any.
         text = "\n".join(filter(None, [_answer(output), *map(mention, media)]))
         not_streamed = answer is not None and not child.out.streams
         return ToolOutcome(text, answer=answer, not_streamed=not_streamed, media=media, media_in_text=True)
 
     async def _context(self, run: Run) -> str:
-        """What comes before a task."""
+        """The text that is put before a task."""
         parts = []
         if self.rules.history_runs:
             parts.append(await team_history(run, self.rules.history_runs))
@@ -185,7 +186,7 @@ class TeamRoster:
 
 
 class Delegation:
-    """`delegate_task_to_member(member_id, task)`: one member, one task."""
+    """The tool `delegate_task_to_member(member_id, task)`: one member, one task."""
 
     __slots__ = ("definition", "team")
     drives_runs = True
@@ -218,7 +219,7 @@ class Delegation:
 
 
 class Broadcast:
-    """`delegate_task_to_members(task)`: all members at once, on one task."""
+    """The tool `delegate_task_to_members(task)`: all members work on one task at the same time."""
 
     __slots__ = ("definition", "team")
     drives_runs = True
@@ -253,7 +254,7 @@ class Broadcast:
 
 
 class MemberInformation:
-    """`get_member_information()`: the leader looks up who its members are."""
+    """The tool `get_member_information()`: the leader looks up its members."""
 
     __slots__ = ("_about", "definition")
 
@@ -264,12 +265,12 @@ class MemberInformation:
         )
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
-        """The roster."""
+        """Return the roster."""
         return ToolOutcome(self._about)
 
 
 def _interactions(run: Run) -> str:
-    """What members did earlier in this run."""
+    """The `<member_interaction_context>` block: what members did earlier in this run."""
     done = [child for child in run.children if child.output.status is RunStatus.completed]
     lines = [
         f"- {child.spec.label} was asked: {recalled(child.output).asked()}\n"
@@ -283,12 +284,12 @@ def _interactions(run: Run) -> str:
 
 
 def _failed(child: Run, why: str) -> ToolOutcome:
-    """What a member did before it failed is told too: its leader would have it done again."""
+    """An error outcome that also lists the calls the member made, so that the leader does not repeat them."""
     return ToolOutcome("\n\n".join(filter(None, [why, summary_of_calls(child)])), error=True)
 
 
 def _answer(output: AnyRunOutput) -> str:
-    """What others read of a member's answer: its last turn, not what it said on the way."""
+    """A member's answer as others read it: its last turn, without what it said between tool calls."""
     if not isinstance(output.content, str | None):
         return prompt_text(output.content)
     return output.last_turn or output.get_content_as_string()
@@ -304,12 +305,16 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _texts(arguments: str, tool: str, names: list[str]) -> list[str]:
-    """The named arguments, all of them non-empty strings."""
+    """Parse a call's arguments and return the named ones.
+
+    Raises:
+        ToolArgumentsError: The text is not JSON, or one of them is not a non-empty string.
+    """
     try:
         given = from_json(arguments or "{}")
     except ValueError as error:
         raise ToolArgumentsError(f"{tool}: the arguments are not valid JSON: {error}", tool=tool) from error
     values = [given.get(name) if isinstance(given, dict) else None for name in names]
     if not all(isinstance(value, str) and value for value in values):
-        raise ToolArgumentsError(f"{tool} needs {' and '.join(names)} as non-empty strings", tool=tool)
+        raise ToolArgumentsError(f"{tool} takes {' and '.join(names)}, as non-empty strings", tool=tool)
     return [str(value) for value in values]

@@ -1,4 +1,4 @@
-"""How a team's leader works with its members."""
+"""The modes of a team."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ class TeamMode(StrEnum):
     """How a team's leader works with its members."""
 
     coordinate = "coordinate"
-    """The leader delegates tasks of its own wording, and puts the answers together."""
+    """The leader writes tasks for members and combines their answers."""
     route = "route"
-    """The leader picks a member, whose answer is the team's."""
+    """The leader picks one member, whose answer becomes the team's answer."""
     broadcast = "broadcast"
-    """One task goes to all members at once; the leader puts the answers together."""
+    """One task goes to all members at the same time; the leader combines their answers."""
     tasks = "tasks"
-    """The leader keeps a list of tasks in the session state, until all are done."""
+    """The leader keeps a list of tasks in the session state and works until all of them are done."""
 
 
 def chosen_mode(
     mode: TeamMode | str | None, *, respond_directly: bool, delegate_to_all_members: bool
 ) -> TeamMode:
-    """The mode that the parameters of a team ask for.
+    """The mode that a team's parameters select.
 
     Raises:
-        UsageError: There is no such mode, or they ask for two.
+        UsageError: The mode is unknown, or the parameters select two different ones.
     """
     wanted: list[TeamMode] = []
     if mode is not None:
@@ -41,6 +41,6 @@ def chosen_mode(
         wanted.append(TeamMode.broadcast)
     if len(set(wanted)) > 1:
         raise UsageError(
-            f"a team works in one mode, but two are given: {' and '.join(dict.fromkeys(wanted))}"
+            f"the team is given two modes: {' and '.join(dict.fromkeys(wanted))}; pass only `mode`"
         )
     return wanted[0] if wanted else TeamMode.coordinate

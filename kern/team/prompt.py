@@ -1,4 +1,4 @@
-"""What a team's leader is told of its members and of how to work with them."""
+"""The part of the leader's system message that describes the members and how to work with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kern.runtime.run_tree import RunnableTool, RunnerSpec
 from kern.team.mode import TeamMode
 
 Sourced = Mapping[str, RunnableTool] | ToolError
-"""Tools that a member has from a source, by name; or why they cannot be had."""
+"""The tools that a member loaded from a source, by name, or the error of loading them."""
 
 _COMMON = """\
 - Members share one session state with you; what a member has changed there is done.
@@ -53,13 +53,13 @@ def roster(
     *,
     tools_too: bool,
 ) -> str:
-    """The `<team_members>` block.
+    """The `<team_members>` block of the system message.
 
     Args:
         members: The direct members by id.
         specs: The members' specs by id.
-        sourced: The tools of members that have some from sources, or why they cannot be had.
-        tools_too: Tell of the members' tools as well.
+        sourced: By member id: the tools that it loaded from sources, or the error of loading them.
+        tools_too: List the members' tools as well.
     """
     lines = ["<team_members>"]
     for member_id, member in members.items():
@@ -76,7 +76,7 @@ def roster(
         tools = dict(specs[member_id].tools) if tools_too else {}
         more = sourced.get(member_id, {})
         if isinstance(more, ToolError):
-            lines.append(f"Some of its tools cannot be had now: {escape(str(more))}")
+            lines.append(f"Some of its tools are not available now: {escape(str(more))}")
         else:
             tools |= more
         lines += [
@@ -89,7 +89,7 @@ def roster(
 
 
 def with_rules(roster: str, mode: TeamMode) -> str:
-    """The roster, and how to work with it."""
+    """The roster, followed by the rules of the mode."""
     return f"{roster}\n\n<how_to_work>\n{_RULES[mode]}\n</how_to_work>"
 
 

@@ -1,6 +1,7 @@
 """The mode "tasks": the leader keeps a list of tasks in the session state and works until all are done.
 
-The list is `session_state["team_tasks"][team_id]`: whoever shares the state sees it, and it survives the run.
+The list is `session_state["team_tasks"][team_id]`. It outlives the run, and everything that shares the
+session state can read it.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ Act = Callable[["TaskList", Run, CallSite, dict[str, Any]], Awaitable[str | Tool
 
 @dataclass(slots=True, frozen=True)
 class TaskList:
-    """The list of one team, and what its leader can do with it.
+    """The task list of one team, and what its leader can do with it.
 
     Args:
-        team_id: Whose list.
+        team_id: The team; the key of the list in the state.
         team: The members, and how a task reaches one.
         max_iterations: How often the leader is sent back to tasks that are still open.
     """
@@ -50,37 +51,41 @@ class TaskList:
         return {name: TaskTool(self, name, *rest) for name, rest in _TOOLS.items()}
 
     async def review(self, run: Run, message: Message) -> Answer | RetryAnswer:
-        """The leader's answer counts once no task is open."""
+        """Accept the leader's answer if no task is open; otherwise send the leader back to the open tasks."""
         left = self._left(run)
         if left:
             return RetryAnswer(f"{_SENT_BACK} {_shown(left)}")
         return Answer(message.content or "")
 
     def sink(self, run: Run) -> RunSink:
-        """Where the leader's text goes: while tasks are open it is no answer, which a consumer would hear."""
+        """Where the leader's text goes: while tasks are open, it is not streamed as the answer."""
         return (AsideSink if self._left(run) else AnswerSink)(run.out)
 
     def _left(self, run: Run) -> list[Task]:
-        """The tasks for which an answer is sent back; none once that was done often enough."""
+        """The open tasks that the leader is sent back to; none once `max_iterations` is reached."""
         sent_back = sum(m.role == "user" and (m.content or "").startswith(_SENT_BACK) for m in run.messages)
         if sent_back >= self.max_iterations:
             return []
         return [task for task in self.read(run) if task["status"] in (OPEN, RUNNING)]
 
     def read(self, run: Run) -> list[Task]:
-        """The list as it was last committed; no tasks, where something else stands in its place."""
+        """The list as it was last committed; empty if the state has something else in its place."""
         lists = run.tree.state().get(KEY)
         found = lists.get(self.team_id) if isinstance(lists, dict) else None
         return _tasks_in(found, run) if isinstance(found, list) else []
 
     def _list(self, state: dict[str, Any]) -> list[Any]:
-        """The list within a state, which may not have it yet."""
+        """The list inside a state; created if it is missing.
+
+        Raises:
+            InvalidStateError: The state has something else in its place.
+        """
         lists = state.setdefault(KEY, {})
         tasks = lists.setdefault(self.team_id, []) if isinstance(lists, dict) else None
         if not isinstance(tasks, list):
             raise InvalidStateError(
-                "the team keeps its task list under this key, and found something else: remove "
-                "it, or rename your key",
+                "the team keeps its task list under this key, but the session state holds something else "
+                "there: remove it, or use another key for it",
                 path=f"/{KEY}" if tasks is None else f"/{KEY}/{self.team_id}",
             )
         return tasks
@@ -88,10 +93,11 @@ class TaskList:
     async def edit(
         self, run: Run, site: CallSite, change: Callable[[list[Task]], T], *, whole: bool = True
     ) -> T:
-        """Change the tasks, as a transaction of its own; what `change` appends is a new task.
+        """Change the tasks in a transaction of their own.
 
         Args:
-            whole: It is all that the call does.
+            change: Edits the tasks in place; a task that it appends is added to the list.
+            whole: The tool call does nothing else.
         """
         author = _author(run, site)
         call = CallState(run.tree.shared_state, author, session=run.tree.session.key, owner=run.tree)
@@ -136,7 +142,7 @@ class TaskList:
         return _shown([await self.edit(run, site, change)])
 
     async def complete(self, run: Run, site: CallSite, given: dict[str, Any]) -> str:
-        """`complete_task`: the leader has done it itself, or it is not needed any more."""
+        """`complete_task`: the leader did the task itself, or it is no longer needed."""
 
         def change(tasks: list[Task]) -> Task:
             task = _find(_by_id(tasks), given["task_id"])
@@ -171,7 +177,7 @@ class TaskList:
         return ToolOutcome(_shown(done), media=media, media_in_text=True)
 
     async def _begun(self, run: Run, site: CallSite, ids: list[int]) -> list[Task]:
-        """The tasks of an `execute_tasks`, begun now, or by a process that has died since."""
+        """Mark the tasks of an `execute_tasks` as running, unless an earlier attempt of this run did so."""
         steps = run.tree.steps
         if steps is not None and steps.line.made(_author(run, site)):
             known = _by_id(self.read(run))
@@ -188,7 +194,9 @@ class TaskList:
             if waits_for:
                 raise ToolError(f"task {task['id']} depends on {waits_for}; execute those first")
             if task["status"] not in (OPEN, FAILED):
-                raise ToolError(f"task {task['id']} is {task['status']}")
+                raise ToolError(
+                    f"task {task['id']} is {task['status']}; only open and failed tasks are executed"
+                )
             if task["assignee"] is None:
                 raise ToolError(f"task {task['id']} is not assigned to a member; use assign_task")
             task["assignee"] = self._member(task["assignee"])
@@ -206,7 +214,7 @@ class TaskList:
 
 
 class TaskTool:
-    """One of the leader's tools for its list."""
+    """One of the leader's tools for its task list."""
 
     __slots__ = ("_act", "_tasks", "definition")
 
@@ -227,16 +235,16 @@ class TaskTool:
 
     @property
     def drives_runs(self) -> bool:
-        """Only the tool that executes tasks has members run."""
+        """Whether the tool runs members; only `execute_tasks` does."""
         return self._act is TaskList.execute
 
     @property
     def team(self) -> TeamRoster:
-        """Who may do the tasks."""
+        """The members that tasks can be assigned to."""
         return self._tasks.team
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
-        """Carry it out."""
+        """Check the arguments and carry the tool out."""
         given = arguments_of(site.call) or {}
         _check(given, self.definition)
         result = await self._act(self._tasks, run, site, given)
@@ -282,11 +290,17 @@ _TYPES: dict[str, type] = {"string": str, "integer": int, "array": list}
 
 
 def _check(given: dict[str, Any], definition: ToolDefinition) -> None:
-    """Refuse arguments that do not fit the tool's own flat schema."""
+    """Check arguments against the tool's flat schema.
+
+    Raises:
+        ToolError: One is missing, unknown or of the wrong type.
+    """
     schema: dict[str, Any] = definition.parameters
     for name in schema["required"]:
         if name not in given:
-            raise ToolError(f"{definition.name} takes {', '.join(schema['properties'])}; {name} is missing")
+            raise ToolError(
+                f"{definition.name}: {name} is missing; it takes {', '.join(schema['properties'])}"
+            )
     for name, value in given.items():
         known = schema["properties"].get(name)
         if known is None or not isinstance(value, _TYPES[known["type"]]):
@@ -297,10 +311,10 @@ def _check(given: dict[str, Any], definition: ToolDefinition) -> None:
 
 
 def _tasks_in(stored: list[Any], run: Run) -> list[Task]:
-    """The tasks of a stored list. What a run has begun that was cancelled, failed or died is open again.
+    """The tasks of a stored list. A task that is running for a run that has ended is open again.
 
-    The state is everybody's, the model's too: an entry that is no task is left where it is and passed over,
-    and what a task lacks is filled in.
+    Anybody can write to the session state, the model included. An entry that is not a task is ignored and
+    left where it is; fields that a task lacks get their defaults.
     """
     tasks: list[Task] = [entry for entry in stored if _is_task(entry)]
     for task in tasks:
@@ -327,7 +341,7 @@ _FIELDS: tuple[tuple[str, Callable[[Any], bool], Callable[[], Any]], ...] = (
     ("assignee", lambda value: isinstance(value, str | None), lambda: None),
     ("status", lambda value: isinstance(value, str) and value in _STATUSES, lambda: OPEN),
 )
-"""What a task has beside its id and title: whether a value will do, and what is taken in place of another."""
+"""The fields of a task beside its id and title: the name, whether a value is valid, and the default."""
 
 
 def _author(run: Run, site: CallSite) -> Author:
@@ -335,7 +349,7 @@ def _author(run: Run, site: CallSite) -> Author:
 
 
 def _by_id(tasks: list[Task]) -> dict[int, Task]:
-    """The tasks in their order; of several with one id the first."""
+    """The tasks by id, in their order; of several with the same id the first."""
     known: dict[int, Task] = {}
     for task in tasks:
         known.setdefault(task["id"], task)
@@ -344,7 +358,7 @@ def _by_id(tasks: list[Task]) -> dict[int, Task]:
 
 def _find(known: Mapping[int, Task], task_id: int) -> Task:
     if task_id not in known:
-        raise ToolError(f"there is no task {task_id}; tasks: {list(known)}")
+        raise ToolError(f"there is no task {task_id}; the tasks are {list(known)}")
     return known[task_id]
 
 
@@ -357,7 +371,7 @@ def _finish(tasks: list[Task], ids: list[int], outcomes: list[ToolOutcome]) -> l
 
 
 def _wording(task: Task, known: Mapping[int, Task]) -> str:
-    """The task as its member reads it, after the results that it depends on."""
+    """The task as its member reads it, preceded by the results of the tasks that it depends on."""
     results = [
         f"Result of task {other['id']} ({other['title']}):\n{prompt_text(other.get('result'))}"
         for other in (known[task_id] for task_id in sorted(set(task["depends_on"])) if task_id in known)

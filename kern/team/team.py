@@ -1,4 +1,4 @@
-"""A team: a leader whose members are tools. It has no loop of its own."""
+"""A team: a leader that has tools to run its members. It runs on the same engine as an agent."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _ADDED = {
     TeamMode.broadcast: (ALL,),
     TeamMode.tasks: TASK_TOOLS,
 }
-"""The tools that the leader works with its members by."""
+"""The names of the tools by which the leader reaches its members, per mode."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True)
@@ -69,7 +69,7 @@ class Team(
         team = Team(members=[buyer, cook], session_state={"shopping_list": []})
         output = await team.arun("Plan a dinner for four")
 
-    Leader and members share one session state. A team is not changed by its runs: one object serves any
+    The leader and the members share one session state. Runs do not change a team: one object serves any
     number of runs and users at the same time.
 
     Args:
@@ -78,123 +78,132 @@ class Team(
         mode: How the leader works with the members: a `TeamMode` or its name. Default: "coordinate".
         respond_directly: The older spelling of `mode="route"`.
         delegate_to_all_members: The older spelling of `mode="broadcast"`.
-        determine_input_for_members: The leader words the tasks; otherwise members get the user's input
-            itself. Images and other media of the input go to members either way. Media in members' answers
-            are part of the team's output, and the leader is told of them.
-        share_member_interactions: Tell a member what other members did earlier in the run.
-        add_team_history_to_members: Tell a member what the team was asked and answered in its last runs.
-        num_team_history_runs: How many of them.
+        determine_input_for_members: True: the leader writes the tasks. False: members get the user's input
+            itself. Images and other media of the input go to members in both cases. Media in members' answers
+            become part of the team's output, and the leader reads that they are there.
+        share_member_interactions: Show a member what other members did earlier in the run.
+        add_team_history_to_members: Show a member the input and the answers of the team's last runs.
+        num_team_history_runs: How many of the team's last runs.
         get_member_information_tool: Give the leader a tool that describes the members.
         add_member_tools_to_context: Tell the leader which tools the members have. MCP servers of members are
-            asked when the run begins.
-        member_timeout: Seconds that a member may take for one task.
+            asked for their tools when the run begins.
+        member_timeout: Seconds that a member may take for one task. A member that takes longer fails: the
+            leader reads that, and the run goes on.
         max_iterations: In the mode "tasks": how often the leader is sent back to tasks that are still open.
-        show_members_responses: `print_response` shows what members did and answered.
-        store_member_responses: The team's row in the database also holds the outputs of its members; each has
-            a row of its own in any case.
-        stream_member_events: With `stream_events=True`: the events of members are part of the team's.
-        name: Its name, for people and for a team's leader.
+        show_members_responses: `print_response` also shows what members did and answered.
+        store_member_responses: Store the outputs of the members in the team's database row, too. Each has a
+            row of its own in any case.
+        stream_member_events: With `stream_events=True`, the team's stream contains the events of members.
+        name: A name for people to read, and for the leader of a team that it is a member of.
         id: Its id in events and in the database. Default: the name in lower case with hyphens, or a random
             id.
-        role: What it is responsible for; part of its system message, and read by a team's leader.
-        description: What it is; opens the system message.
-        model: A model, or a text "provider:id". A member without one uses its team's. Without any: what the
-            environment variable KERN_MODEL says, or else OpenAI's `gpt-5.2`.
-        db: The database that stores the sessions. Without one they are kept in memory, as long as this object
+        role: What it is responsible for. Part of its system message; the leader of its team reads it, too.
+        description: What it is. The system message begins with this text.
+        model: A `Model`, or a string "provider:id" such as "anthropic:claude-sonnet-4-5". Default: a member
+            uses the model of its team; otherwise it is the one that the environment variable KERN_MODEL
+            names, or else OpenAI's `gpt-5.2`.
+        db: The database that stores the sessions. Default: they are kept in memory for as long as this object
             lives.
         user_id: The owner of the sessions, for runs that pass no `user_id`.
         session_id: The session of runs that pass no `session_id`. Default: a random one for this object and
             user, so that each start of a program begins a new session, also with a `db`. The first run logs
             its id (level info, logger "kern").
-        journal: Keeps each step of a run, so that another process can go on with it; see `DbJournal`.
+        journal: Records each step of a run, so that another process can go on with the run after a crash; see
+            `DbJournal`.
         metadata: A dict that is stored with every run.
-        session_state: The state of a new session: a dict; or a pydantic model, as a class (its defaults) or
-            an instance (its values). Functions then see the state as an instance of that model.
-        state_migrations: Functions that upgrade a stored state, a dict, by one version each. The version of a
-            state is the number of functions that have been applied to it.
+        session_state: The state of a new session: a dict, or a pydantic model as a class (its defaults) or as
+            an instance (its values). With a model, functions see the state as an instance of it.
+        state_migrations: Functions that take a stored state, a dict, and return it upgraded by one version.
+            The version of a state is the number of functions that have been applied to it.
         merge: Rules for values that two processes change at the same time, by key, dotted path or JSON
             Pointer: `{"count": add}`, from `kern.state` or your own. The rules of a team apply, not those of
             its members.
         on_busy: What a run does if its session has another run in progress, in this process or another:
-            "share" the state and run beside it, "queue" until it has ended, or "reject" with a
-            `SessionBusyError`. A run that shares does not check whether others want the session to
-            themselves.
+            "share" the state and run beside it, "queue" until that run has ended, or "reject" with a
+            `SessionBusyError`. A run with "share" begins even if the run in progress has "queue" or "reject".
         add_session_state_to_context: Show the state to the model, as JSON in the system message.
         enable_agentic_state: Give the model a tool that updates the state.
         overwrite_db_session_state: A run's `session_state=` replaces the stored state instead of being merged
             into it.
-        resolve_in_context: Replace `{key}` in the texts below by values of the state. A text that a function
-            returned is final and stays as it is.
+        resolve_in_context: Replace `{key}` in the texts below with values of the session state. A text that a
+            function returns is used as it is.
         instructions: A text, a list of texts, or a function that returns either; the function may take
-            `run_context`.
+            `run_context`. Part of the system message.
         system_message: Your own system message, in place of the generated one.
         system_message_role: The role of the system message.
         expected_output: What a good answer looks like.
         additional_context: A text at the end of the system message.
         additional_input: Messages between the system message and the input, such as examples.
-        introduction: What it has said before the first input of a new session.
+        introduction: A message that opens each new session, as if the model had sent it before the first
+            input.
         markdown: Ask for Markdown, and render it in `print_response`.
         use_instruction_tags: Put the instructions between `<instructions>` tags.
         add_datetime_to_context: Tell the model the current time.
         timezone_identifier: The time zone of that time: an IANA name such as "Europe/Berlin". Default: UTC.
         add_name_to_context: Tell the model its name.
         dependencies: Values for `{key}` in the texts, and for `run_context.dependencies`.
-        add_dependencies_to_context: Show them to the model, with the input; they do not appear in the
-            history.
-        add_history_to_context: Begin the prompt with earlier runs of the session.
-        num_history_runs: How many of them. A run that failed before any text or tool call does not count.
-        num_history_messages: The most messages of them, the newest; None: all.
-        max_tool_calls_from_history: The most tool calls of them, the newest; None: all.
+        add_dependencies_to_context: Show the dependencies to the model, with the input. They do not appear in
+            the history.
+        add_history_to_context: Put earlier runs of the session into the prompt.
+        num_history_runs: How many earlier runs. A run that failed before any text or tool call does not
+            count.
+        num_history_messages: The maximum number of messages from those runs; the newest are kept. None: no
+            limit.
+        max_tool_calls_from_history: The maximum number of tool calls from those runs; the newest are kept.
+            None: no limit.
         read_chat_history: Give the model a tool that reads earlier messages of the session.
-        enable_session_summaries: Keep a summary of the session, which one more request renews after each run.
+        enable_session_summaries: Keep a summary of the session. One more request after each run updates it.
             If that request fails, the old summary stays and a warning is logged.
         add_session_summary_to_context: Show the summary to the model, in the system message.
         session_summary_model: The model that writes the summary. Default: the run's own model.
         input_schema: A pydantic model class. The input is then a dict, JSON text or an instance that fits it.
-            The leader of a team is shown the schema of a member, and words the member's tasks as JSON.
-        output_schema: What the answer has to look like: a JSON schema, or a type that pydantic knows (a model
+            The leader of a team sees the schemas of its members, and writes their tasks as JSON.
+        output_schema: The shape of the answer: a JSON schema, or a type that pydantic can validate (a model
             class, a dataclass, a TypedDict, `list[A]`, `A | B`, `Literal["a", "b"]`, int...). `content` is
             then a value of that type, and None unless the run was completed with one. An answer that does not
             fit is sent back to the model with the error, a few times; then the run fails with
-            `ModelBehaviorError`. Type checkers know the type of `content` from that of the schema; tell them
-            that of a JSON schema or a union: `Agent[dict[str, Any]](output_schema={...})`.
+            `ModelBehaviorError`. Type checkers infer the type of `content` from the schema. For a JSON schema
+            or a union, state the type: `Agent[dict[str, Any]](output_schema={...})`.
         use_json_mode: Describe the schema in the prompt, even if the provider could enforce it.
         parser_model: A model that turns the text of the run's own model into the structured answer. Its
-            requests count, and are retried, like those of the run's own model, with the `fallback_models` if
-            need be.
-        output_model: A model that writes the final answer, from the whole conversation. Its requests count
-            and are retried likewise.
-        pre_hooks: Functions that are called before the run. Each asks by parameter name for what it needs:
+            requests count towards the limits and are retried like those of the run's own model; the
+            `fallback_models` apply to them, too.
+        output_model: A model that writes the final answer from the whole conversation. Its requests count and
+            are retried in the same way.
+        pre_hooks: Functions that are called before the run. A hook names as parameters what it needs:
             run_input, run_context, run_id, session_id, user_id, agent_id, team_id, metadata, dependencies,
-            debug_mode. They may change `run_input.input_content`. `InputCheckError` refuses the run; any
-            other error becomes a `HookError`. Either fails the run, unlike an error in `tool_hooks`.
-        post_hooks: Functions that are called once the answer is there; they may also ask for run_output, and
-            change its content. `OutputCheckError` refuses the answer; any error fails the run.
+            debug_mode. It may change `run_input.input_content`. `InputCheckError` refuses the run; any other
+            error becomes a `HookError`. Both fail the run, unlike an error in `tool_hooks`.
+        post_hooks: Functions that are called with the finished answer. They take the same parameters and
+            `run_output`, whose content they may change. `OutputCheckError` refuses the answer; any error
+            fails the run.
         tools: Functions, `Function`s, `Toolkit`s and sources such as `MCPTools` that the model may call.
-        tool_hooks: Functions around every tool call, the first one outermost; see `Function`. An error in a
-            hook counts as an error of the tool: the model is told, and the run goes on. In a team they also
-            go around delegations, which do not hold the state: such a hook may have it before and after
-            `function_call`, in a `run_context.transaction()`, but not during it; and after a pause in a
-            member's run it is called again.
-        tool_call_limit: The most tool calls of a run. Then the model is asked once more, with
-            `tool_choice="none"`; if it calls a tool even so, the run ends with `UsageLimitExceeded`.
-        max_requests: The most model requests of a run, failed ones included; then `UsageLimitExceeded`.
-            `UsageLimits` are each run's own, a `UsageBudget` is shared. A
-            member's run counts its own. None: no limit.
-        tool_choice: "auto", "none", "required" or {"name": ...}. A choice that forces a call holds until the
-            model has called a tool; from then on it is "auto".
-        timeout: Seconds that a run may take; then `RunDeadlineExceeded`. For a member see `member_timeout`.
-        usage_limits: What a run and all runs below it may use; then `UsageLimitExceeded`.
+        tool_hooks: Functions that wrap every tool call, the first one outermost; see `Function`. An error in
+            a hook counts as an error of the tool: the model gets its text, and the run goes on. In a team the
+            hooks also wrap delegations. A delegation does not hold the session state: a hook may use the
+            state before and after `function_call`, in a `run_context.transaction()`, but not across it. After
+            a pause in a member's run the hook is called again.
+        tool_call_limit: The maximum number of tool calls in a run. Then the model is asked once more, with
+            `tool_choice="none"`; if it still calls a tool, the run ends with `UsageLimitExceeded`.
+        max_requests: The maximum number of model requests in a run, failed ones included; a run that needs
+            more ends with `UsageLimitExceeded`. A member's run has a count of its own. None: no limit.
+        tool_choice: "auto", "none", "required" or {"name": ...}. A choice that forces a call applies until
+            the model has called a tool; from then on the choice is "auto".
+        timeout: The maximum duration of a run in seconds; a run that takes longer ends with
+            `RunDeadlineExceeded`. For members see `member_timeout`.
+        usage_limits: What a run may use together with all runs below it; a run that needs more ends with
+            `UsageLimitExceeded`. `UsageLimits` apply to each run by itself; a `UsageBudget` is shared by all
+            runs that get it.
         retries: How often a failed model request is repeated, after the retries of the model itself. Tools
-            that have run are not run again.
+            that have already run are not run again.
         delay_between_retries: Seconds before each repetition.
         exponential_backoff: Double the delay each time.
-        fallback_models: Models that are asked, in this order, when the model has failed for good.
-        store_events: Store the events of a run in its output and its row.
-        events_to_skip: Events that are not stored. Default: those that are made per token.
-        stream: Whether `print_response` and `cli_app` stream.
-        stream_events: What a run with `stream=True` yields if it does not say: every event, or the text of
-            the answer.
+        fallback_models: Models to ask, in this order, once the model has failed for good.
+        store_events: Store the events of a run in its output and in its database row.
+        events_to_skip: Events that are not stored. Default: those that come once per token.
+        stream: The default of `stream` for `print_response` and `cli_app`.
+        stream_events: The default of `stream_events` for runs with `stream=True`: True yields every event,
+            False only the text of the answer.
         debug_mode: Log prompts and tool calls, to the logger "kern".
         debug_level: 2 also logs the tools that each request offers, and the usage of each answer.
     """
@@ -251,7 +260,10 @@ class Team(
         return members
 
     async def _sourced_tools(self, members: Mapping[str, Definition]) -> Mapping[str, Sourced]:
-        """The tools that members have from sources such as MCP servers, if the leader is to know of them."""
+        """The tools that members load from sources such as MCP servers, if the leader is told about tools.
+
+        Sources are loaded at the same time, since each is a round trip to a server.
+        """
         asked = [key for key, member in members.items() if has_sources(member)]
         if not self.add_member_tools_to_context or not asked:
             return {}
@@ -283,7 +295,7 @@ class Team(
     def _with_members(
         self, spec: RunnerSpec, specs: Mapping[str, RunnerSpec], mode: TeamMode, about: str
     ) -> RunnerSpec:
-        """`spec`, with the tools by which the leader reaches its members."""
+        """Add the tools by which the leader reaches its members to `spec`."""
         tasks = TaskList(spec.id, TeamRoster(specs, self._rules(mode)), self.max_iterations)
         own = self._own_tools(mode, tasks, about)
         check_names(spec.tools, dict.fromkeys(own, "the team"))
@@ -355,7 +367,7 @@ class Team(
 
 
 async def _loaded(member: Definition) -> Sourced:
-    """A member's tools; or why they cannot be had, which is the member's trouble and not the team's."""
+    """Load a member's tools. An error is returned, not raised: the team runs without that member's tools."""
     try:
         return await loaded_tools(member)
     except ToolError as error:
@@ -363,7 +375,11 @@ async def _loaded(member: Definition) -> Sourced:
 
 
 def _free(member_id: str, taken: Mapping[str, object], numbers: dict[str, int]) -> str:
-    """`member_id`, with a number if it is taken; `numbers` is what each was given last."""
+    """`member_id`, with a number appended if it is taken.
+
+    Args:
+        numbers: The last number that was given to each id; updated.
+    """
     free = member_id
     while free in taken:
         numbers[member_id] = number = numbers.get(member_id, 1) + 1
@@ -372,5 +388,5 @@ def _free(member_id: str, taken: Mapping[str, object], numbers: dict[str, int]) 
 
 
 def _named(spec: RunnerSpec, member_id: str) -> RunnerSpec:
-    """The member under the id that it has in this team."""
+    """The member's spec under the id that the member has in this team."""
     return spec if spec.id == member_id else replace(spec, id=member_id)

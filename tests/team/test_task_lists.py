@@ -102,7 +102,7 @@ async def test_something_else_in_the_list_s_place_ends_no_run(value: Any) -> Non
     output = await team.arun("hello")
     assert output.content == "hello again"
     assert output.tools[1].tool_call_error
-    assert "remove it, or rename your key" in (output.tools[1].result or "")
+    assert "remove it, or use another key for it" in (output.tools[1].result or "")
     assert output.session_state is not None
     assert output.session_state["team_tasks"] == value
 

@@ -450,8 +450,8 @@ async def test_a_task_of_a_member_that_is_gone_is_told_and_can_be_assigned_anew(
     ("keywords", "message"),
     [
         ({"mode": "chaos"}, "no team mode 'chaos'"),
-        ({"mode": "route", "delegate_to_all_members": True}, "one mode"),
-        ({"respond_directly": True, "delegate_to_all_members": True}, "one mode"),
+        ({"mode": "route", "delegate_to_all_members": True}, "two modes"),
+        ({"respond_directly": True, "delegate_to_all_members": True}, "two modes"),
     ],
 )
 def test_a_mode_that_makes_no_sense_is_refused(keywords: dict[str, Any], message: str) -> None:

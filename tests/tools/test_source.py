@@ -112,7 +112,7 @@ async def test_a_leader_that_is_told_of_members_tools_is_told_of_those_of_source
     assert "Tool: own: A plain tool.\nTool: ping: Answer." in first
     assert "Tool: pong: Answer." in second
     assert "Tool: ping" not in second
-    assert "Some of its tools cannot be had now: nobody answers\nTool: own" in first
+    assert "Some of its tools are not available now: nobody answers\nTool: own" in first
 
 
 async def test_sources_of_members_are_not_asked_for_a_leader_that_is_not_told() -> None:
