@@ -15,6 +15,10 @@ from kern.models.base import DeltaSink, ModelResponse
 MAX_LINE_BYTES = 64 * 1024 * 1024
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
+FRAMES = "application/vnd.amazon.eventstream"
+"""The type of a stream whose events are binary messages, and not lines; its reader bounds their size."""
+_LINES = "text/event-stream"
+
 _TAIL_TICK = 0.1  # seconds
 _TAIL_TICKS = 5
 _LONGEST_ERROR_BODY = 64 * 1024
@@ -105,7 +109,7 @@ async def read(response: Any, reader: Reader, sink: DeltaSink, bounds: Bounds, *
         own: The client is one of ours, and undoes no compression itself.
     """
     chunks = _chunks(response, own=own)
-    measure = _Measure(bounds, lines=is_stream(response))
+    measure = _Measure(bounds, lines=_kind_of(response).startswith(_LINES))
     shown = False
     try:
         async for chunk in chunks:
@@ -127,8 +131,12 @@ async def read(response: Any, reader: Reader, sink: DeltaSink, bounds: Bounds, *
 
 def is_stream(response: Any) -> bool:
     """The answer comes as an event stream."""
+    return _kind_of(response).startswith((_LINES, FRAMES))
+
+
+def _kind_of(response: Any) -> str:
     kind: str = response.headers.get("content-type", "")
-    return kind.lower().startswith("text/event-stream")
+    return kind.lower()
 
 
 async def read_error(response: Any, *, own: bool) -> bytes:

@@ -32,6 +32,8 @@ FINAL_CODES = frozenset(
 _FINAL_WORDS = re.compile(
     r"billing|context_length|credit|filter|image|invalid|moderation|policy|quota|safety|too_large|unsupported"
 )
+# "Too many tokens per day, please wait before trying again.": Bedrock's, under the code of every throttling.
+_FOR_THE_DAY = re.compile(r"too many \w+ per day", re.IGNORECASE)
 # The provider's filter has refused the request, or the answer.
 FILTER_CODES = frozenset(
     {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation", "moderation_blocked"}
@@ -106,7 +108,7 @@ def kind_of_status(status: int) -> type[ModelStatusError]:
         return ModelNotFoundError
     if status == 429:
         return ModelRateLimitError
-    if status in (408, 409) or status >= 500:
+    if status in (408, 409, 424) or status >= 500:  # 424: the model behind Bedrock has failed
         return ModelServerError
     return ModelBadRequestError if 400 <= status < 500 else ModelStatusError
 
@@ -124,6 +126,11 @@ def is_final(code: str | None) -> bool:
     return code is not None and (code in FINAL_CODES or _FINAL_WORDS.search(code) is not None)
 
 
+def says_for_the_day(message: str) -> bool:
+    """Whether a message says that the quota of a day is used up, which no wait of seconds brings back."""
+    return _FOR_THE_DAY.search(message) is not None
+
+
 def tells(error: Any) -> bool:
     """Whether an `error` says something: some gateways send an empty one with every answer."""
     return any(error.values()) if isinstance(error, Mapping) else bool(error)
@@ -138,7 +145,7 @@ def explain(data: Any) -> tuple[str, str | None, int | None]:
         beside, data = data, data["error"]
     if not isinstance(data, Mapping):
         return str(data), _code(beside), _status(beside)
-    message = str(data.get("message") or data.get("detail") or "")
+    message = str(data.get("message") or data.get("Message") or data.get("detail") or "")
     return _beneath(message, data.get("metadata")), _code(data), _status(data)
 
 

@@ -39,6 +39,8 @@ _DISTURBED = frozenset(
         "error",
         "insufficient_system_resource",
         "malformed_function_call",
+        "malformed_model_output",
+        "malformed_tool_use",
         "network_error",
         "timeout",
     }

@@ -34,6 +34,7 @@ from kern.models._codes import (
     is_final,
     kind_inside,
     kind_of_status,
+    says_for_the_day,
 )
 from kern.models._rpc_status import is_for_the_day, is_wrong_key, retry_delay
 from kern.usage import Usage
@@ -43,6 +44,8 @@ MAX_RETRY_AFTER = 60.0
 
 _REPR = re.compile(r": <\w+: \d+, message=.*>$", re.DOTALL)
 """What aiohttp adds to a cut answer: an object's repr, with a status that nobody sent."""
+
+_REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid")
 
 _LONGEST_TEXT = 2_000
 _LONGEST_WORD = 200
@@ -275,6 +278,7 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, origin: Orig
     """An answer whose status is not 2xx."""
     data = _read(body)
     message, code, _ = explain(data)
+    code = code or _code_in(headers)
     if 300 <= status < 400:
         message = f"a redirect, which is not followed; look at base_url. {message}".strip()
     retry_after = parse_retry_after(headers)
@@ -296,14 +300,19 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, origin: Orig
     if asked in ("true", "false"):
         again = asked == "true"
     late = retry_after is not None and retry_after > MAX_RETRY_AFTER
-    if code in FINAL_CODES or late or is_for_the_day(data):
+    if code in FINAL_CODES or late or is_for_the_day(data) or says_for_the_day(message):
         again = False
     return Failure(error, again=again, delay=retry_after)
 
 
 def request_id_of(headers: Mapping[str, str]) -> str | None:
     """The provider's id of a request, by which its support finds it."""
-    return headers.get("x-request-id") or headers.get("request-id")
+    return next(filter(None, map(headers.get, _REQUEST_IDS)), None)
+
+
+def _code_in(headers: Mapping[str, str]) -> str | None:
+    """The code that AWS tells in a header, with the address of its meaning behind a colon."""
+    return headers.get("x-amzn-errortype", "").partition(":")[0] or None
 
 
 def _read(body: bytes) -> Any:

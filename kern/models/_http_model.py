@@ -6,7 +6,7 @@ import asyncio
 import copy
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Self
@@ -115,6 +115,7 @@ class HttpModel(Model):
             client=self.http_client,
             total_timeout=self.total_timeout,
             bounds=Bounds(self.max_line_bytes, self.max_answer_bytes),
+            sign=self._signer(),
         )
         pieces = sink if request.stream else None
         return await send(post, lambda streamed: self._reader(request, pieces, streamed=streamed), sink)
@@ -134,6 +135,10 @@ class HttpModel(Model):
     @abstractmethod
     def _authorization(self, key: Masked) -> dict[str, str]:
         """The header that carries the key."""
+
+    def _signer(self) -> Callable[[Post], Awaitable[Post]] | None:
+        """What signs each attempt, for a provider that wants more than a key; see `Post`."""
+        return None
 
     def _own_headers(self, request: ModelRequest) -> dict[str, str]:
         """Further headers of the provider's; the application's `default_headers` go before them."""

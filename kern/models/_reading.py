@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from pydantic_core import from_json
 
@@ -15,6 +16,14 @@ from kern.models._text_stream import TextStream, mended
 from kern.models.base import DeltaSink, ModelResponse, commentary_of
 
 _MOST = 2**53  # more is no count, and no JSON parser of a browser holds it
+
+
+class Events(Protocol):
+    """Cuts a stream of bytes into events."""
+
+    def feed(self, chunk: bytes) -> Iterable[tuple[bytes, bytes]]:
+        """The events that `chunk` completes: their names and their data."""
+        ...
 
 
 class AnswerReader(ABC):
@@ -31,7 +40,7 @@ class AnswerReader(ABC):
         self.remarks: list[str] = []
         self._model = model
         self._sink = sink
-        self._events = EventStream() if streamed else None
+        self._events: Events | None = EventStream() if streamed else None
         self._body: list[bytes] = []
         if not streamed:
             sink = None  # a whole answer is shown once it is checked

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import httpx
@@ -58,6 +58,7 @@ class Post:
         client: The application's own client; None: one of ours.
         total_timeout: Seconds that all attempts together may take, with the pauses between them.
         bounds: How much of an answer is taken in.
+        sign: Makes of this request the one that is sent, anew for each attempt: a signature holds the time.
     """
 
     url: httpx.URL = field(repr=False)
@@ -69,6 +70,7 @@ class Post:
     client: HttpClient | None = None
     total_timeout: float | None = None
     bounds: Bounds = field(default_factory=Bounds)
+    sign: Callable[[Post], Awaitable[Post]] | None = field(default=None, repr=False)
 
 
 async def send(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) -> ModelResponse:
@@ -162,6 +164,8 @@ async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) 
     """One request and its answer; a failure that is the provider's or the wire's comes back as a value."""
     reader: Reader | None = None
     response: httpx.Response | None = None
+    if post.sign is not None:
+        post = await post.sign(post)
     try:
         async with await _open(post) as response:
             if not response.is_success:
@@ -183,6 +187,8 @@ async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) 
         if failure is None:
             raise
     assert failure is not None
+    if post.sign is not None:  # the one who raises the error knows nothing of what was signed
+        failure = replace(failure, cause=post.origin.bare(failure.cause))
     if reader is not None and reader.shown:
         return Failure(failure.error, failure.cause, again=False)
     return failure
