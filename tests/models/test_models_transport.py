@@ -319,7 +319,7 @@ def test_every_status_is_mapped(status: int) -> None:
     failure = of_status(status, {}, b"", ORIGIN)
     assert isinstance(failure.error, ModelStatusError)
     assert failure.error.status == status
-    assert failure.again == (status in (408, 409, 429) or status >= 500)
+    assert failure.again == (status in (408, 409, 424, 429) or status >= 500)
 
 
 @pytest.mark.parametrize(
