@@ -1,4 +1,4 @@
-"""The body of an answer: decompressed, bounded, and read into a reader."""
+"""Reads the body of an answer: decompresses it, checks its size, and feeds it to a reader."""
 
 from __future__ import annotations
 
@@ -25,36 +25,41 @@ _LONGEST_ERROR_BODY = 64 * 1024
 
 
 class Reader(Protocol):
-    """Reads one answer: bytes in, pieces into the sink, a `ModelResponse` at the end. No I/O.
-
-    All three raise `StreamFault` when the answer is no valid one.
-    """
+    """Decodes one answer without I/O: bytes in, deltas to the sink, a `ModelResponse` at the end."""
 
     @property
     def shown(self) -> bool:
-        """A piece was put into the sink: the attempt cannot be repeated."""
+        """Whether a delta was put into the sink; the attempt cannot be repeated after that."""
         ...
 
     done: bool
-    """The answer is whole; what follows on the wire says nothing."""
+    """The answer is complete; the rest of the body can be ignored."""
 
     @property
     def remarks(self) -> Sequence[str]:
-        """What is to be logged about a whole answer; it may repeat words of the provider's, and secrets."""
+        """Warnings to log about a complete answer; they may quote the provider, and so contain secrets."""
         ...
 
     def feed(self, chunk: bytes) -> None:
-        """Read on."""
+        """Read the next bytes of the body.
+
+        Raises:
+            StreamFault: The answer is malformed, or reports an error.
+        """
         ...
 
     def finish(self) -> ModelResponse:
-        """The whole answer, after the last byte."""
+        """Return the answer after the last byte.
+
+        Raises:
+            StreamFault: The answer is incomplete or malformed.
+        """
         ...
 
 
 @dataclass(slots=True, frozen=True)
 class Bounds:
-    """How much of an answer is taken in, in bytes, after decompression; None: any.
+    """How long an answer may be, in bytes after decompression; None means any length.
 
     Args:
         line: The longest line of an event stream.
@@ -66,7 +71,7 @@ class Bounds:
 
 
 class _Measure:
-    """Counts what has come of an answer."""
+    """Counts the bytes of an answer, and raises `StreamFault` once they exceed the bounds."""
 
     __slots__ = ("_answer", "_bounds", "_line", "_lines")
 
@@ -81,8 +86,8 @@ class _Measure:
         if self._bounds.answer is not None and self._answer > self._bounds.answer:
             raise StreamFault(
                 f"the answer is longer than {self._bounds.answer:,} bytes; "
-                "if that is no mistake, raise the model's max_answer_bytes",
-                again=False,  # the next one would be as long, and cost as much
+                "if that is expected, raise the model's max_answer_bytes",
+                again=False,  # another attempt would be as long, and cost as much
             )
         if not self._lines:
             return
@@ -93,20 +98,23 @@ class _Measure:
         if self._bounds.line is not None and self._line > self._bounds.line:
             raise StreamFault(
                 f"a line of the answer is longer than {self._bounds.line:,} bytes; "
-                "if that is no mistake, raise the model's max_line_bytes",
+                "if that is expected, raise the model's max_line_bytes",
                 again=False,
             )
 
 
 async def read(response: Any, reader: Reader, sink: DeltaSink, bounds: Bounds, *, own: bool) -> None:
-    """Feed the body to the reader. Once the answer is whole, the rest is read only to keep the connection.
+    """Feed the body to the reader. After the answer is complete, read on only to reuse the connection.
 
     Args:
-        response: An `httpx.Response`, or one like it.
-        reader: Takes the body in.
-        sink: Waited for when it is full.
-        bounds: What is too much.
-        own: The client is one of ours, and undoes no compression itself.
+        response: An `httpx.Response`, or an object with its interface.
+        reader: Decodes the body.
+        sink: Reading pauses while it is full.
+        bounds: The longest line and answer.
+        own: The HTTP client is Kern's, so the body is still compressed.
+
+    Raises:
+        StreamFault: The answer is malformed, too long, or cannot be decompressed.
     """
     chunks = _chunks(response, own=own)
     measure = _Measure(bounds, lines=_kind_of(response).startswith(_LINES))
@@ -117,20 +125,20 @@ async def read(response: Any, reader: Reader, sink: DeltaSink, bounds: Bounds, *
             reader.feed(chunk)
             if not shown and reader.shown:
                 shown = True
-                await asyncio.sleep(0)  # the consumer has the first piece before what came with it is read
+                await asyncio.sleep(0)  # let the consumer see the first delta before the rest is decoded
             if sink.full:
                 await sink.drain()
             if reader.done:
                 await _read_tail(chunks)
                 return
     except CutError as error:
-        raise StreamFault("the answer broke off: the end of its compressed body is missing") from error
+        raise StreamFault("the answer was cut off: the end of its compressed body is missing") from error
     except zlib.error as error:
         raise StreamFault("the answer cannot be decompressed") from error
 
 
 def is_stream(response: Any) -> bool:
-    """The answer comes as an event stream."""
+    """Whether the answer is a stream of events, by its content type."""
     return _kind_of(response).startswith((_LINES, FRAMES))
 
 
@@ -140,7 +148,7 @@ def _kind_of(response: Any) -> str:
 
 
 async def read_error(response: Any, *, own: bool) -> bytes:
-    """The beginning of the body of an answer that is an error."""
+    """The first 64 KiB of the body of an error response."""
     body = bytearray()
     try:
         async for chunk in _chunks(response, own=own):
@@ -148,32 +156,34 @@ async def read_error(response: Any, *, own: bool) -> bytes:
             if len(body) > _LONGEST_ERROR_BODY:
                 break
     except (zlib.error, StreamFault):
-        body += b"(the rest of the explanation cannot be decompressed)"
+        body += b"(the rest of the error body cannot be decompressed)"
     return bytes(body[:_LONGEST_ERROR_BODY])
 
 
 def _chunks(response: Any, *, own: bool) -> AsyncIterator[bytes]:
-    """The body, decompressed here where we can, since libraries do so without a bound."""
+    """The decompressed body. Kern decompresses it where it can: libraries do so without a limit on memory."""
     names = encodings(response.headers.get("content-encoding", ""))
     known = not names or names in (["gzip"], ["deflate"])
     if not own and (not known or response.is_stream_consumed):
-        # What the application's client has asked for, it understands. And what a mock transport answered has
+        # The application's client decodes the encodings that it asked for. The body of a mock transport has
         # been read already.
         chunks: AsyncIterator[bytes] = response.aiter_bytes()
         return chunks
     if not known:
         raise StreamFault(
-            f"the answer is compressed as {', '.join(names)!r}, which was not asked for", again=False
+            f"the answer is compressed with {', '.join(names)!r}, which the request did not ask for",
+            again=False,
         )
-    chunks = response.aiter_raw()  # one layer less per token is time saved
+    chunks = response.aiter_raw()  # saves one layer of httpx per token
     return Inflated(aiter(chunks), names[0]) if names else chunks
 
 
 async def _read_tail(chunks: AsyncIterator[bytes]) -> None:
-    """Read what follows the answer, for a few ticks of the clock.
+    """Read what follows the answer, for half a second at most, so that the connection can be reused.
 
-    Not for their sum at one go: on a loop that is late by more than that, the end of the stream would be
-    there but not yet seen, and just when much is going on connections would be thrown away.
+    The time is counted in five ticks instead of one timeout. An event loop that lags by more than half a
+    second would run into a single timeout before it reads the end that has arrived, and so close connections
+    just when the load is high.
     """
     loop = asyncio.get_running_loop()
     ticks = 0
@@ -193,7 +203,7 @@ async def _read_tail(chunks: AsyncIterator[bytes]) -> None:
             async for _ in chunks:
                 pass
     except TimeoutError:
-        return  # the server keeps the stream open; the connection is closed instead of kept
+        return  # the server keeps the stream open: the connection is closed, not reused
     except zlib.error:
         return
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What every model that asks a provider over HTTP has: settings, address, key, and the request itself."""
+"""The base class of models that call a provider over HTTP: settings, address, key, and the request."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from kern.usage import Price
 
 @dataclass(eq=False, repr=False)
 class HttpModel(Model):
-    """The common part of all models that are asked over HTTP; their own docstrings list the settings.
+    """The base class of all models that call a provider over HTTP; subclasses document the settings.
 
-    A subclass says how its requests and answers look (`_endpoint`, `_payload`, `_reader`), where they go, and
-    how the key is sent.
+    A subclass defines the request and the answer (`_endpoint`, `_payload`, `_reader`), the default address,
+    and the header that carries the key.
     """
 
     id: str
@@ -54,27 +54,27 @@ class HttpModel(Model):
     price: Price | None = None
 
     example_id: ClassVar[str]
-    """A model of this provider, for the words of errors."""
+    """The id of a model of this provider, shown in errors."""
     default_base_url: ClassVar[str]
     base_url_variable: ClassVar[str]
-    """The environment variable that holds the base URL, where none is given."""
+    """The environment variable that holds the base URL; it is read if `base_url` is not passed."""
     key_variables: ClassVar[tuple[str, ...]]
-    """The environment variables that may hold the key; the first that is set counts."""
+    """The environment variables that may hold the key, in order of preference."""
     needs_key: ClassVar[str]
-    """The domain whose hosts are never asked without a key; other servers may need none."""
+    """The provider's domain: requests to its hosts need a key, other servers may need none."""
     extras: ClassVar[Extras]
-    """What the protocol makes of `extra_body`."""
+    """How this protocol merges `extra_body`."""
 
     def __post_init__(self, api_key: str | None) -> None:
         if not self.id:
-            raise UsageError(f"a model's id is a text such as {self.example_id!r}")
+            raise UsageError(f"{type(self).__name__} needs the id of a model, such as {self.example_id!r}")
         if self.max_retries < 0:
-            raise UsageError("max_retries is 0 or more")
+            raise UsageError(f"max_retries must be 0 or more, not {self.max_retries!r}")
         for name in ("timeout", "total_timeout", "max_line_bytes", "max_answer_bytes"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 unit = "seconds" if "timeout" in name else "bytes"
-                raise UsageError(f"{name} is in {unit}, and more than 0, unlike {value!r}")
+                raise UsageError(f"{name} must be a number of {unit} above 0, not {value!r}")
         if self.extra_body:
             self.extras.check(self.extra_body)
         if self.base_url is not None:
@@ -83,7 +83,7 @@ class HttpModel(Model):
         self._api_key = None if api_key is None else SecretStr(api_key)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """The copy uses the same `http_client`, whose connections are no part of the definition."""
+        """The copy shares `http_client`: open connections cannot be copied."""
         memo[id(self)] = twin = copy.copy(self)
         for name, value in vars(self).items():
             if name != "http_client":
@@ -122,26 +122,26 @@ class HttpModel(Model):
 
     @abstractmethod
     def _endpoint(self, base_url: httpx.URL, request: ModelRequest) -> httpx.URL:
-        """Where the request goes; see `endpoint`."""
+        """The address of the request; see `endpoint`."""
 
     @abstractmethod
     def _payload(self, request: ModelRequest, base_url: httpx.URL) -> dict[str, Any]:
-        """The request on the wire, without `extra_body`. May read files."""
+        """The body of the request, without `extra_body`. May read files."""
 
     @abstractmethod
     def _reader(self, request: ModelRequest, sink: DeltaSink | None, *, streamed: bool) -> Reader:
-        """The reader of one answer."""
+        """A reader for one answer; `sink` is None if nobody listens."""
 
     @abstractmethod
     def _authorization(self, key: Masked) -> dict[str, str]:
-        """The header that carries the key."""
+        """The headers that carry the key."""
 
     def _signer(self) -> Callable[[Post], Awaitable[Post]] | None:
         """What signs each attempt, for a provider that wants more than a key; see `Post`."""
         return None
 
     def _own_headers(self, request: ModelRequest) -> dict[str, str]:
-        """Further headers of the provider's; the application's `default_headers` go before them."""
+        """Further headers that the provider needs; the application's `default_headers` override them."""
         return {}
 
     def _encode(self, request: ModelRequest, base_url: httpx.URL) -> bytes:
@@ -161,14 +161,14 @@ class HttpModel(Model):
         return parse_base_url(given or self.default_base_url)
 
     def _headers(self, base_url: httpx.URL, request: ModelRequest) -> tuple[dict[str, str], tuple[str, ...]]:
-        """The request's headers, and what of them must never be shown."""
+        """The request's headers, and the secrets among them."""
         headers = {
             "content-type": "application/json",
             "accept": "text/event-stream" if request.stream else "application/json",
             "user-agent": f"kern/{__version__}",
         }
         if request.stream:
-            headers["accept-encoding"] = "identity"  # a compressed stream comes in lumps
+            headers["accept-encoding"] = "identity"  # compression would delay deltas
         given: dict[str, str] = {}
         key = self._key()
         if key:
@@ -189,14 +189,14 @@ class HttpModel(Model):
                 self._need_no_key(self._resolve_base_url())
 
     def _carries_key(self, names: Iterable[str]) -> bool:
-        """Whether headers of these names hold the key, or a token in its place."""
+        """Whether headers with these names carry the key, or a token instead."""
         return not {"authorization", *self._authorization(Masked(""))}.isdisjoint(names)
 
     def _need_no_key(self, base_url: httpx.URL) -> None:
-        """See that a request may go out without a key: `http_client` may add one, and many servers want none.
+        """Check that the host may be asked without a key. `http_client` may add one; many servers need none.
 
         Raises:
-            MissingKeyError: It may not.
+            MissingKeyError: The host needs a key.
         """
         if self.http_client is None and self._must_have_key(base_url.host):
             raise MissingKeyError(
@@ -205,11 +205,11 @@ class HttpModel(Model):
             )
 
     def _is_own(self, host: str) -> bool:
-        """Whether `host` is the provider's own, and not one of a gateway."""
+        """Whether `host` belongs to the provider, not to a gateway."""
         return is_host_of(self.needs_key, host)
 
     def _must_have_key(self, host: str) -> bool:
-        """Whether `host` is never asked without a key."""
+        """Whether requests to `host` need a key."""
         return self._is_own(host)
 
     def _key_names(self) -> tuple[str, ...]:
@@ -224,8 +224,8 @@ class HttpModel(Model):
 
 
 def endpoint(base_url: httpx.URL, path: str) -> httpx.URL:
-    """The address `path` below a base URL: the same object each time."""
-    # By identity, since httpx parses a URL anew to compare it with another.
+    """The address `path` below a base URL, cached."""
+    # The cache compares by identity: httpx parses both URLs again to compare them.
     known = _endpoints.get((id(base_url), path))
     if known is not None and known[0] is base_url:
         return known[1]
@@ -241,23 +241,26 @@ _MOST_ENDPOINTS = 64
 
 
 def is_host_of(domain: str, host: str) -> bool:
-    """Whether `host` is `domain`, or lies below it."""
+    """Whether `host` is `domain` or a subdomain of it."""
     return host == domain or host.endswith(f".{domain}")
 
 
 @lru_cache(maxsize=64)
 def parse_base_url(text: str) -> httpx.URL:
-    """A base URL, checked.
+    """Parse and check a base URL.
 
     Raises:
-        UsageError: It is none, or holds a password.
+        UsageError: It is not an http or https URL with a host, or it contains a password.
     """
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL:
-        raise UsageError("base_url is no valid URL") from None
+        # Without the value: a URL that cannot be parsed may contain a password.
+        raise UsageError("base_url is not a valid URL, such as https://api.example.com/v1") from None
     if url.userinfo:
-        raise UsageError("base_url holds a user name or password, which logs would show: use default_headers")
+        raise UsageError(
+            "base_url contains a user name or password, which would appear in logs: use default_headers"
+        )
     if url.scheme not in ("http", "https") or not url.host:
-        raise UsageError(f"base_url starts with https:// or http:// and a host, unlike {text!r}")
+        raise UsageError(f"base_url must be an http:// or https:// URL with a host, not {text!r}")
     return url

@@ -1,4 +1,4 @@
-"""What the decoders of both protocols share: bytes in, pieces into the sink, an answer out."""
+"""The common part of all answer decoders: bytes in, deltas to the sink, a `ModelResponse` out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kern.models._sse import EventStream
 from kern.models._text_stream import TextStream, mended
 from kern.models.base import DeltaSink, ModelResponse, commentary_of
 
-_MOST = 2**53  # more is no count, and no JSON parser of a browser holds it
+_MOST = 2**53  # a larger number is not a token count, and JavaScript cannot represent it exactly
 
 
 class Events(Protocol):
@@ -27,11 +27,11 @@ class Events(Protocol):
 
 
 class AnswerReader(ABC):
-    """Reads one answer, an event stream or a plain JSON body.
+    """Decodes one answer, which is an event stream or a plain JSON body.
 
     Args:
         model: The id of the model that was asked.
-        sink: Where pieces go; None if nobody wants them.
+        sink: Receives the deltas; None if nobody listens.
         streamed: The answer is an event stream.
     """
 
@@ -43,7 +43,7 @@ class AnswerReader(ABC):
         self._events: Events | None = EventStream() if streamed else None
         self._body: list[bytes] = []
         if not streamed:
-            sink = None  # a whole answer is shown once it is checked
+            sink = None  # a plain answer is shown only after it was checked
         self._content = TextStream(None if sink is None else sink.content)
         self._reasoning = TextStream(None if sink is None else sink.reasoning)
         self._commentary = TextStream(commentary_of(sink))
@@ -51,11 +51,11 @@ class AnswerReader(ABC):
 
     @property
     def shown(self) -> bool:
-        """A piece was put into the sink."""
+        """Whether a delta was put into the sink."""
         return self._content.shown or self._reasoning.shown or self._commentary.shown
 
     def feed(self, chunk: bytes) -> None:
-        """Read on."""
+        """Read the next bytes of the body; `StreamFault` if they are malformed or report an error."""
         if self._events is None:
             self._body.append(chunk)
             return
@@ -65,7 +65,7 @@ class AnswerReader(ABC):
             self._read_event(name, data)
 
     def finish(self) -> ModelResponse:
-        """The whole answer, after the last byte."""
+        """Return the answer after the last byte; `StreamFault` if it is incomplete."""
         if self._events is None:
             self._read_body(b"".join(self._body))
         if self._halved:
@@ -73,7 +73,7 @@ class AnswerReader(ABC):
                 strand.end()
         response = self._respond()
         message = response.message
-        # Servers that answer in one piece though asked for a stream, or stream the text in no deltas.
+        # Some servers ignore `stream`, or send the text only in the final event.
         if self._sink is not None:
             if message.reasoning_content and not self._reasoning.shown:
                 self._sink.reasoning(message.reasoning_content)
@@ -86,10 +86,10 @@ class AnswerReader(ABC):
 
     @abstractmethod
     def _read_event(self, name: bytes, data: bytes) -> None:
-        """Read one event."""
+        """Read one event of the stream."""
 
     def _read_body(self, data: bytes) -> None:
-        """Read an answer that is no event stream."""
+        """Read an answer that is not an event stream."""
         self._read_whole(self._parse(data))
 
     @abstractmethod
@@ -98,39 +98,39 @@ class AnswerReader(ABC):
 
     @abstractmethod
     def _respond(self) -> ModelResponse:
-        """Put together what was read; `StreamFault` if it is not whole."""
+        """Build the response from what was read; `StreamFault` if it is incomplete."""
 
     def _parse(self, data: bytes) -> dict[str, Any]:
-        """A JSON object out of the provider's bytes."""
+        """Parse a JSON object; `StreamFault` if the bytes are none."""
         try:
             value = from_json(data)
         except ValueError as error:
             if self._events is not None and not data.strip():
-                return {}  # an event without data, such as proxies keep a connection alive with
+                return {}  # an event without data: proxies send them to keep a connection alive
             value = _parse_halves(data, error)
             if not self._halved:
                 self._halved = True
                 for strand in (self._reasoning, self._commentary, self._content):
                     strand.watch()
         if not isinstance(value, dict):
-            raise StreamFault("the answer is no JSON object", quoting=data)
+            raise StreamFault("the answer is not a JSON object", quoting=data)
         return value
 
     def _whole_text(self, text: str) -> str:
-        """Text that was put together of pieces, without halves of characters."""
+        """Joined deltas in which halves of surrogate pairs are joined to characters."""
         return mended(text) if self._halved else text
 
 
 def _parse_halves(data: bytes, error: ValueError) -> Any:
-    """JSON in which characters are cut in two, which the usual parser refuses: see `CharacterJoiner`."""
+    """Parse JSON that holds halves of surrogate pairs, which pydantic's parser rejects: `CharacterJoiner`."""
     try:
         return json.loads(data.decode(errors="surrogateescape"))
     except (ValueError, RecursionError):
-        raise StreamFault("malformed JSON in the answer", quoting=data) from error
+        raise StreamFault("the answer is not valid JSON", quoting=data) from error
 
 
 def merged(usage: Any, later: Any) -> Any:
-    """Two statements of what an answer has cost: a count that was said is not undone by 0, or by silence."""
+    """Merge two usage objects of one answer: a later 0 or missing count does not replace an earlier one."""
     if not isinstance(usage, dict) or not isinstance(later, dict):
         stands = isinstance(usage, dict | int | float) and not isinstance(usage, bool)
         is_count = isinstance(later, int | float) and not isinstance(usage, dict) and later > 0
@@ -139,9 +139,9 @@ def merged(usage: Any, later: Any) -> Any:
 
 
 def count(details: Any, name: str) -> int:
-    """The number under `name`; 0 where a server leaves it, or all of `details`, out, or it is no count."""
+    """The token count `details[name]`; 0 if it, or all of `details`, is missing or is not a count."""
     value = details.get(name) if isinstance(details, dict) else None
-    if type(value) is int and 0 <= value <= _MOST:  # as nearly always
+    if type(value) is int and 0 <= value <= _MOST:  # the usual case
         return value
     if value is None:
         return 0
@@ -151,17 +151,17 @@ def count(details: Any, name: str) -> int:
 
 
 def items_of(value: Any) -> list[dict[str, Any]]:
-    """The objects of a list; nothing if it is none."""
+    """The objects in a list; empty if `value` is not a list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def text_of(value: Any) -> str:
-    """`value` if it is text, else nothing."""
+    """`value` if it is a str, else ""."""
     return value if isinstance(value, str) else ""
 
 
 def text_in(value: Any) -> str:
-    """The text of a part, which may be wrapped in parts, or in an object, itself."""
+    """The text of a content part; some servers nest it in an object or in further parts."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
@@ -172,7 +172,7 @@ def text_in(value: Any) -> str:
 
 
 def is_plain(content: Any) -> bool:
-    """Whether content is neither text nor typed parts, but a value of its own, as in JSON mode."""
+    """Whether content is a bare JSON value, as some servers send in JSON mode, not text or typed parts."""
     if isinstance(content, list):
         return bool(content) and not any(isinstance(item, str) or _is_part(item) for item in content)
     return not isinstance(content, str) and content != {} and not _is_part(content)

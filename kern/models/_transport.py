@@ -1,4 +1,4 @@
-"""The one way to a provider: a POST, its answer read into a reader, attempts repeated where that helps."""
+"""Sends a request to a provider: one POST, its answer fed to a reader, and retries where they can help."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ LONGEST_DELAY = 8.0
 
 
 class HttpClient(Protocol):
-    """What we need of an HTTP client: the `stream` of `httpx.AsyncClient`, or of a client made like it."""
+    """The part of `httpx.AsyncClient` that Kern uses: any client with this `stream` will do."""
 
     def stream(self, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[Any]:
-        """Send a request; the response's body is read inside the `async with`."""
+        """Send a request; the body of the response is read inside the `async with`."""
         ...
 
 
@@ -51,14 +51,15 @@ class Post:
 
     Args:
         url: The full address.
-        headers: Authorization included; never shown.
-        body: JSON.
-        timeout: Seconds of silence until the attempt is given up; None: 600, or the given client's own.
-        max_retries: Further attempts after the first.
-        client: The application's own client; None: one of ours.
-        total_timeout: Seconds that all attempts together may take, with the pauses between them.
-        bounds: How much of an answer is taken in.
-        sign: Makes of this request the one that is sent, anew for each attempt: a signature holds the time.
+        headers: All headers, authorization included; never shown.
+        body: The JSON body.
+        origin: Names the provider in errors, and masks secrets.
+        timeout: Seconds without a byte after which an attempt fails; None: 600, or the `client`'s own.
+        max_retries: Attempts after the first.
+        client: The application's HTTP client; None: Kern's shared one.
+        total_timeout: Seconds for all attempts together, pauses included; None: no limit.
+        bounds: How long the answer may be.
+        sign: Returns the request with its signature. It is called for each attempt: a signature has a time.
     """
 
     url: httpx.URL = field(repr=False)
@@ -74,15 +75,15 @@ class Post:
 
 
 async def send(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) -> ModelResponse:
-    """Send `post`, several times if need be, and return the answer.
+    """Send `post`, with retries, and return the answer.
 
     Args:
         post: The request.
-        read: Makes the reader of an attempt; told whether the answer comes as an event stream.
-        sink: Told of retries, and waited for when it is full.
+        read: Makes the reader of an attempt; its argument says whether the answer is an event stream.
+        sink: Receives deltas and the notices of retries; reading pauses while it is full.
 
     Raises:
-        ModelError: The last attempt's, or the first one's that no repetition mends.
+        ModelError: The last attempt failed, or one failed in a way that a retry cannot mend.
         UsageError: The request cannot be sent as it is.
     """
     check_allowed(post.url.host)
@@ -116,7 +117,7 @@ async def _attempts_in_time(
 async def _repeat(
     post: Post, read: Callable[[bool], Reader], sink: DeltaSink, first: Failure
 ) -> ModelResponse | Failure:
-    """The attempts after the first, which has failed with `first`: only they need tenacity's machinery."""
+    """Retry after the failure `first`. Only retries pay for tenacity's machinery; most requests need none."""
     results = iter((first,))
 
     async def attempt() -> ModelResponse | Failure:
@@ -152,16 +153,16 @@ def _last(state: RetryCallState) -> Failure:
 
 
 def _delay(state: RetryCallState) -> float:
-    """What the provider asked for and a little more, or doubling from `FIRST_DELAY`; spread either way."""
+    """Seconds to wait: what the provider asked for, or exponential backoff with jitter."""
     asked = _failure(state).delay
     if asked is not None:
-        return asked * (1 + 0.1 * random.random())  # noqa: S311 - jitter is no secret
+        return asked * (1 + 0.1 * random.random())  # noqa: S311 - jitter needs no secure randomness
     longest = min(FIRST_DELAY * 2.0 ** (state.attempt_number - 1), LONGEST_DELAY)
     return longest * (1 - 0.5 * random.random())  # noqa: S311
 
 
 async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) -> ModelResponse | Failure:
-    """One request and its answer; a failure that is the provider's or the wire's comes back as a value."""
+    """Make one attempt; a failure of the provider or the network is returned, not raised."""
     reader: Reader | None = None
     response: httpx.Response | None = None
     if post.sign is not None:
@@ -180,7 +181,7 @@ async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) 
     except StreamFault as fault:
         request_id = request_id_of(response.headers) if response is not None else None
         failure: Failure | None = of_fault(fault, post.origin, request_id)
-    except ModelBehaviorError as error:  # its text may repeat words of the provider's
+    except ModelBehaviorError as error:  # its text may quote the provider
         return Failure(ModelBehaviorError(post.origin.clean(str(error))), again=False)
     except Exception as error:
         failure = of_exception(error, post.origin, reading=response is not None)
@@ -205,5 +206,5 @@ async def _open(post: Post) -> AbstractAsyncContextManager[httpx.Response]:
     if post.client is None:
         return (await clients_for(post.url)).stream("POST", post.url, **options)
     if post.timeout is None:
-        del options["timeout"]  # the client's own holds
-    return post.client.stream("POST", str(post.url), **options)  # it may have a URL class of its own
+        del options["timeout"]  # the client has its own
+    return post.client.stream("POST", str(post.url), **options)  # a str: the client may not know httpx.URL

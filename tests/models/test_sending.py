@@ -115,7 +115,7 @@ async def test_a_timeout_of_the_applications_own_stays_its_own() -> None:
 @pytest.mark.parametrize("name", ["timeout", "total_timeout", "max_line_bytes", "max_answer_bytes"])
 def test_a_bound_of_nothing_is_refused(name: str) -> None:
     for kind in (OpenAIChat, OpenAIResponses):
-        with pytest.raises(UsageError, match=f"{name} is in "):
+        with pytest.raises(UsageError, match=f"{name} must be a number of "):
             kind("m", **{name: 0})
 
 
@@ -229,7 +229,7 @@ async def test_a_compressed_answer_is_understood_however_it_is_cut(encoding: str
 async def test_a_compression_that_was_not_asked_for_is_told(encoding: str) -> None:
     data = said("?", f"content-encoding: {encoding}")
     async with raw_server(lambda wire: once(wire, data)) as server:
-        with pytest.raises(ModelStreamError, match=f"compressed as '{encoding}', which was not asked for"):
+        with pytest.raises(ModelStreamError, match=f"compressed with '{encoding}', which"):
             await ask(server, max_retries=2)
         assert len(server.asked) == 1
 
