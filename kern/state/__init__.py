@@ -1,6 +1,6 @@
-"""The session state: transactions on one JSON object that everybody in a session shares.
+"""The session state: one JSON object that all runs of a session share, changed in transactions.
 
-Here is what an application may need by name; the rest is the runtime's.
+These are the names that an application may need; the other modules of the package are internal.
 """
 
 from kern.state.history import HistoryEntry

@@ -1,11 +1,12 @@
 """One call of an application's function, as a transaction on the session state.
 
-From its first touch of `session_state` until it returns, a call has the state to itself. A `CallState` takes
-the state's lock at the first touch, edits a private copy, and commits or drops it when the call ends.
+From its first touch of `session_state` until it returns, a call has exclusive use of the state. A `CallState`
+takes the state's lock at the first touch, edits a private copy, and commits or drops it when the call ends.
 
-Who may touch first depends on where the function runs. In a worker thread (`thread()`) the touch waits right
-there. A coroutine that is stepped by hand (`kern.state.stepping`) has the lock for the length of each step,
-and a touch keeps it. A child task or thread may share what its call has, but not take it: `UsageError`.
+How the lock is taken depends on where the function runs. In a worker thread (`thread()`) the first touch
+blocks until the lock is free. A coroutine that is stepped by hand (`kern.state.stepping`) holds the lock
+during each step, and a touch keeps it for the rest of the call. A child task or thread of the function may
+use a state that the call has already taken; to take it first is a `UsageError`.
 """
 
 from __future__ import annotations
@@ -36,20 +37,20 @@ class Holder(Enum):
 
     nobody = 0
     step = 1
-    """The stepper, for this step; a touch may keep it."""
+    """The stepper, for the present step. A touch in this step keeps the lock for the call."""
 
 
 class CallState:
     """One call's view of the session state.
 
     Args:
-        shared_state: Where the call takes its turn.
-        author: What its commit is signed with.
-        session: Identifies the session, so that nested runs on it find this call.
-        owner: The run that calls, for the runtime to find from a nested run.
-        state_type: What the state looks like to the function.
-        timeout: Seconds to wait for the state.
-        slot: The call's place among those of its turn.
+        shared_state: The state that the call locks, copies and commits to.
+        author: Recorded as the author of the commit.
+        session: Identifies the session, so that nested runs on the same session find this call.
+        owner: The run that makes the call. The runtime reads it when a nested run finds this call.
+        state_type: Whether the function sees the state as a dict or as a model.
+        timeout: Seconds to wait for the lock before `StateLockTimeout`.
+        slot: The call's place among the calls of the same turn; None if it may go at once.
     """
 
     __slots__ = (
@@ -95,7 +96,7 @@ class CallState:
         """The transaction of the call as a whole, from its first touch on."""
         self.committing: bool = False
         self.ungated: int = 0
-        """How many awaits of Kern's own are open in which the function takes no turns; see `Ungated`."""
+        """How many `Ungated` blocks are open: Kern's own coroutines, which run without the lock."""
         self._task: asyncio.Task[Any] | None = None
         self._thread: int | None = None
         self._ended = False
@@ -106,39 +107,47 @@ class CallState:
 
     @property
     def touched(self) -> bool:
-        """The call has the state, or had it until its end."""
+        """Whether the call has taken the state; stays true after its end."""
         return self.own is not None
 
     def edits(self) -> Transaction | None:
-        """The transaction of the running code: the call's, or that of the `transaction()` block around it."""
+        """The transaction that the running code edits: the call's, or that of its `transaction()` block.
+
+        None if neither is open: the code has not touched the state yet.
+        """
         if self.own is not None:
             return self.own
         block = current.get()
         return block if block is not None and block is self.holder else None
 
     def take(self) -> Transaction:
-        """The same; the first touch takes the state."""
+        """Like `edits`, but the first touch takes the lock and opens the call's transaction.
+
+        Raises:
+            StateLockTimeout: Another call held the state for longer than `timeout`.
+            UsageError: The call has ended, or the code is a task or thread that may not take the state.
+        """
         edits = self.edits() or self._touch()
         if self._ended:
             raise ended(self.author)
         return edits
 
     def read(self) -> Any:
-        """The copy that the running code edits."""
+        """The copy that the running code edits; taken at the first touch."""
         return self.take().copy
 
     def has_state(self) -> bool:
-        """The running code edits a copy already."""
+        """Whether the running code already edits a copy."""
         return self.edits() is not None
 
     def nested_state(self) -> NestedState:
-        """The scope for nested runs of this call, which has the state: as a whole, or in an open block."""
+        """The state that runs nested in this call share: the copy of the call, or of the block it is in."""
         edits = self.take()
         with self._end_mutex:
             return edits.nested_state()
 
     def put_back(self, value: Any) -> None:
-        """Make `value`, which was the running code's copy before, its copy again."""
+        """Make `value`, an earlier copy of the running code, its copy again; for the end of a savepoint."""
         edits = self.edits()
         if edits is not None and edits.open:
             edits.copy = value
@@ -158,16 +167,16 @@ class CallState:
         return own
 
     def in_step(self) -> bool:
-        """The running code is the stepped function itself, in a step that has the lock."""
+        """Whether the running code is the stepped function itself, in a step that holds the lock."""
         return self.holder is Holder.step and current_task() is self._task
 
     def open(self) -> Transaction:
-        """Begin a transaction with the lock that the running code has got."""
+        """Begin a transaction. The caller holds the lock; it is released if this fails."""
         in_step = self.in_step()
         try:
             opened = Transaction(self.shared_state, self.state_type, self.author, of_step=in_step)
             with self._end_mutex:
-                if self._ended:  # made void while the lock was on its way to this thread
+                if self._ended:  # `void` ended the call while this thread was getting the lock
                     raise ended(self.author)
                 self.holder = opened
         except BaseException:
@@ -177,7 +186,7 @@ class CallState:
         return opened
 
     def close(self, done: Transaction) -> None:
-        """End `done`: release the lock that it holds, or give it back to the step that it came from."""
+        """End the transaction `done`: release its lock, or return the lock to the step that took it."""
         with self._end_mutex:
             done.open = False
             if self.holder is not done:
@@ -189,12 +198,15 @@ class CallState:
         self.shared_state.lock.release()
 
     def _take_out_of_turn(self) -> None:
-        """The function was cancelled while waiting for the lock: it may take the state only if it is free."""
+        """Take the state in a step without the lock: the function was cancelled while it waited for the lock.
+
+        It must not wait again, so this works only while nobody else holds the lock.
+        """
         if not self.steps_current_task() or self.ungated:
             raise self._foreign()
         if not self.try_lock():
             raise UsageError(
-                f"{self.author} was cancelled or timed out, and cannot take the session state, "
+                f"{self.author} was cancelled or timed out and then used session_state, "
                 f"which {self.shared_state.holder} holds; to wait for it, use `async with "
                 "run_context.transaction()`"
             )
@@ -207,7 +219,12 @@ class CallState:
         )
 
     def wait_in_thread(self) -> None:
-        """Take the state's lock from a worker thread; `void` ends the wait."""
+        """Take the state's lock from a worker thread. `void` ends the wait.
+
+        Raises:
+            StateLockTimeout: The wait took longer than `timeout`.
+            UsageError: The call has ended.
+        """
         slot, lock, ticket = self.slot, self.shared_state.lock, Ticket(None)
         if slot is not None:
             slot.wait()
@@ -223,7 +240,11 @@ class CallState:
         self.shared_state.holder = str(self.author)
 
     async def wait_in_task(self) -> None:
-        """Take the state's lock from a task."""
+        """Take the state's lock from a task.
+
+        Raises:
+            StateLockTimeout: The wait took longer than `timeout`.
+        """
         if self.try_lock():
             return
         try:
@@ -233,7 +254,7 @@ class CallState:
         self.shared_state.holder = str(self.author)
 
     def try_lock(self) -> bool:
-        """Take the state's lock if it is free."""
+        """Take the state's lock if it is free; returns whether it was."""
         free = self.shared_state.lock.try_acquire()
         if free:
             self.shared_state.holder = str(self.author)
@@ -248,16 +269,16 @@ class CallState:
     # The call's life, as the runtime drives it.
 
     def thread(self) -> AbstractContextManager[None]:
-        """Wrap a sync function in its thread, where a touch may block."""
+        """Wrap a sync function in its thread, where a touch may block the thread."""
         return self._run_by(threading.get_ident(), self._task)
 
     def stepped(self) -> AbstractContextManager[None]:
-        """Wrap a coroutine that the current task steps."""
+        """Wrap a coroutine that the current task drives step by step."""
         return self._run_by(None, asyncio.current_task())
 
     @contextmanager
     def _run_by(self, thread: int | None, task: asyncio.Task[Any] | None) -> Iterator[None]:
-        # Pieces of a call nest, such as a hook in a thread around an async function: the inner one wins.
+        # Parts of a call nest, such as a hook in a thread around an async function: the inner one counts.
         outer = self._thread, self._task
         self._thread, self._task = thread, task
         try:
@@ -267,16 +288,16 @@ class CallState:
 
     @property
     def over(self) -> bool:
-        """The call has returned, or was given up: what it commits, it has committed."""
+        """Whether the call has returned or was given up. It commits nothing more."""
         return self._ended
 
     @property
     def size(self) -> int:
-        """Bytes of the state that the call edits; 0 if it does not."""
+        """The size of the state that the call edits, in bytes of JSON; 0 if it has not touched the state."""
         return 0 if self.own is None else self.own.size
 
     def end(self, *, commit: bool) -> None:
-        """The call has returned: commit or drop its copy, and let the state go. A second time does nothing.
+        """End the call: commit or drop its copy and release the lock. A second call does nothing.
 
         Raises:
             InvalidStateError: The copy is not JSON, or does not fit its type; it is dropped.
@@ -288,9 +309,9 @@ class CallState:
             if self.slot is not None:
                 self.slot.mark_passed()
             held = self.holder
-            if not isinstance(held, Transaction) or self.committing:  # a block at its commit ends by itself
+            if not isinstance(held, Transaction) or self.committing:  # a block that is committing ends itself
                 return
-            self.committing = commit = commit and held is self.own  # a child's block is dropped
+            self.committing = commit = commit and held is self.own  # an open block of a child task is dropped
         try:
             if commit:
                 held.commit()
@@ -299,13 +320,13 @@ class CallState:
             self.close(held)
 
     def void(self) -> None:
-        """The call is given up while its thread still runs: release the state now, drop the copy."""
-        self.end(commit=False)  # first of all, so that no thread of the call begins to wait after this
+        """Give the call up while its thread still runs: drop the copy and release the lock now."""
+        self.end(commit=False)  # first, so that no thread of the call begins to wait for the lock after this
         self.dependents.give_up()
 
     @contextmanager
     def commit_of(self, block: Transaction) -> Iterator[None]:
-        """Wrap the commit of a block, so that the end of the call does not close it too."""
+        """Wrap the commit of a block, so that the end of the call does not close the block as well."""
         with self._end_mutex:
             if self.holder is not block:
                 raise ended(self.author)
@@ -317,28 +338,31 @@ class CallState:
 
     @property
     def unfinished(self) -> bool:
-        """A thread of the call is at what must not outlive its run: a commit, a wait, a nested run."""
+        """Whether a thread of the call is busy with a commit, a wait or a nested run.
+
+        The run waits for these before it ends.
+        """
         return self.committing or bool(self.dependents)
 
     # What the stepper and blocks ask for.
 
     @property
     def runs_on_loop(self) -> bool:
-        """The function is a coroutine; a thread that runs a loop of its own is not."""
+        """Whether the function is a coroutine on the run's loop, and not code in a worker thread."""
         return self._thread != threading.get_ident()
 
     def steps_current_task(self) -> bool:
-        """The running code is the function itself, stepped, and no child task of it."""
+        """Whether the running code is the stepped function itself, and not a child task of it."""
         return self._task is not None and current_task() is self._task
 
     def keeps_lock(self) -> bool:
-        """The stepped function holds the lock between its steps too: for the call, or for a block of it."""
+        """Whether the stepped function holds the lock between its steps: for the call, or for a block."""
         held = self.holder
         return self.own is not None or (isinstance(held, Transaction) and held.of_step)
 
     def may_step(self) -> bool:
-        """The next step can run as it is: the call holds the lock, or the step cannot touch the state."""
+        """Whether the next step can run now: the call holds the lock, or the step cannot touch the state."""
         if self.keeps_lock() or self.holder is Holder.step or self.ungated > 0:
             return True
-        # A step that may not touch needs no turn: another piece of the call is at work, or it has ended.
+        # The step cannot touch the state if another part of the call is running, or the call has ended.
         return self._ended or self._thread is not None or self._task is not current_task()

@@ -1,7 +1,7 @@
-"""The session state and its JSON text: what may stand in a state, and what counts as equal.
+"""The session state and its JSON text: which values a state may hold, and when two states are equal.
 
-A state consists of exactly dict with str keys, list, str, int, finite float, bool and None. Two states are
-equal when their JSON text is: 1, 1.0 and True differ, and so do two orders of the same keys.
+A state consists of dict with str keys, list, str, int, finite float, bool and None, and nothing else. Two
+states are equal if their JSON texts are equal: 1, 1.0 and True differ, and so do two orders of the same keys.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from kern.errors import InvalidStateError
 from kern.state.pointer import join
 
 MAX_DEPTH = 100
-"""Objects and lists may be nested this deep. The parser stops at 201, and a state is also written inside of
-larger documents: outputs, which hold the outputs of members, and events."""
+"""How deep objects and lists may be nested. pydantic's JSON parser stops at 201 levels, and a state is also
+written inside larger documents: events, and outputs that hold the outputs of members."""
 
 _GUARD = 201 - MAX_DEPTH
-"""Wrapped in this many lists, a text that is nested deeper than MAX_DEPTH is refused by the parser."""
+"""The number of lists to wrap a text in so that the parser refuses it if it is deeper than MAX_DEPTH."""
 
 _LARGE_MEMBER = 500
-"""Bytes, on average, from which members are worth being looked at one by one."""
+"""The average size of a member in bytes from which it pays to compare members one by one."""
 
 _MAX_DIGITS = 4300
-"""Python's own limit for an int that is read from text (`sys.int_info.default_max_str_digits`)."""
+"""Python's limit for an int that is read from text (`sys.int_info.default_max_str_digits`)."""
 
 _TOO_LARGE = 10**_MAX_DIGITS
 _ONLY = "a session state holds dict, list, str, int, float, bool and None only"
 
 
 def encode(value: object) -> tuple[bytes, dict[str, Any]]:
-    """Check a state and make its JSON text and a private copy of it.
+    """Check a state; return its JSON text and a private copy.
 
-    A tuple becomes a list. A subclass of one of the allowed types (an OrderedDict, a StrEnum) becomes what
-    it holds; nothing else is converted.
+    A tuple becomes a list. An instance of a subclass of an allowed type (an OrderedDict, a StrEnum) becomes
+    that type. Nothing else is converted.
 
     Args:
-        value: The state; neither changed nor kept.
+        value: The state; it is neither changed nor kept.
 
     Returns:
-        The compact text (UTF-8, key order kept), and the tree that it stands for.
+        The compact text (UTF-8, key order kept), and the tree that the text parses to.
 
     Raises:
         InvalidStateError: Something in it is not JSON; `path` says where.
@@ -53,10 +53,10 @@ def encode(value: object) -> tuple[bytes, dict[str, Any]]:
 
 
 def encode_edited(value: object, text: bytes, tree: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
-    """`encode(value)`, for a state that was edited from a copy of `tree`, whose text is `text`.
+    """A faster `encode(value)` for a state that was edited from a copy of `tree`, whose text is `text`.
 
-    Where the members are large, those that are what they were are neither parsed again nor kept twice: the
-    new tree shares them with the old one, and whoever compares the two sees that without looking inside.
+    If the members are large, unchanged ones are not parsed again. The new tree shares them with the old one,
+    so that a comparison of the two trees finds the same object and need not look inside.
     """
     if type(value) is not dict or len(text) < _LARGE_MEMBER * len(tree) or set(map(type, value)) != {str}:
         return encode(value)
@@ -75,10 +75,10 @@ def encode_edited(value: object, text: bytes, tree: dict[str, Any]) -> tuple[byt
 
 
 def decode(data: bytes) -> dict[str, Any]:
-    """A fresh tree of the state that `encode` wrote.
+    """Parse the text of a state; the tree belongs to the caller.
 
     Raises:
-        InvalidStateError: It is not the JSON text of an object.
+        InvalidStateError: The text is not JSON, or not that of an object.
     """
     try:
         tree = from_json(data, allow_inf_nan=False)
@@ -90,10 +90,14 @@ def decode(data: bytes) -> dict[str, Any]:
 
 
 def copy(value: object, path: str = "") -> Any:
-    """A checked, private copy of any value that may stand in a state, at `path`.
+    """Check any part of a state and return a private copy of it.
+
+    Args:
+        value: The part.
+        path: Where it stands in the state, as a JSON Pointer.
 
     Raises:
-        InvalidStateError: Something in it is not JSON; its `path` starts with the one given.
+        InvalidStateError: Something in it is not JSON; the error's `path` starts with `path`.
     """
     return _encode(value, path)[1]
 
@@ -104,7 +108,7 @@ def same(a: Any, b: Any) -> bool:
         return True
     if type(a) is not type(b) or a != b:
         return False
-    # Equal in Python: only 1 == 1.0 == True, 0.0 == -0.0 and the order of keys can still differ.
+    # They are equal in Python. The texts can still differ by 1 == 1.0 == True, 0.0 == -0.0 and key order.
     if type(a) in _PLAIN:
         return True
     if type(a) is list and _PLAIN.issuperset(map(type, a)):
@@ -116,8 +120,8 @@ _PLAIN = frozenset((str, int, bool, type(None)))
 
 
 def _encode(value: object, path: str) -> tuple[bytes, Any]:
-    # pydantic writes much that is not JSON as if it were (sets, dates, NaN as null). What it has written is
-    # the value if it reads back equal to it: two passes in C that are far cheaper than a walk in Python.
+    # pydantic also writes values that are not JSON (sets, dates, NaN as null). The text is right if it parses
+    # to an equal value: two passes in native code, which are far cheaper than a walk in Python.
     # On any failure fall back to the slow walk, which converts the value or reports its path.
     try:
         text = to_json(value, inf_nan_mode="null")
@@ -133,7 +137,11 @@ def _encode(value: object, path: str) -> tuple[bytes, Any]:
 
 
 def _check_readable(text: bytes, path: str) -> None:
-    """What is stored must be read again: older pydantic-core writes numbers that it does not read."""
+    """Check that the text can be parsed: older versions of pydantic-core write numbers that they cannot read.
+
+    Raises:
+        InvalidStateError: It cannot.
+    """
     try:
         from_json(text)
     except ValueError as error:
@@ -141,14 +149,14 @@ def _check_readable(text: bytes, path: str) -> None:
 
 
 def _kept_members(value: dict[str, Any], text: bytes, tree: dict[str, Any]) -> dict[str, bytes]:
-    """What stands in `value` as it does in `tree`, whose text is `text`: each member's own text, by key."""
+    """The texts, by key, of the members of `value` that are unchanged from `tree`, whose text is `text`."""
     kept: dict[str, bytes] = {}
     start = 1
     for key, old in tree.items():
         name = to_json(key) + b":"
         at = start + len(name)
         if not text.startswith(name, start):
-            return {}  # not written by `encode`
+            return {}  # `encode` did not write this text
         now = _text_of(value[key], old) if key in value else None
         if now is not None and text.startswith(now, at) and text[at + len(now)] in b",}":
             kept[key] = name + now
@@ -159,16 +167,16 @@ def _kept_members(value: dict[str, Any], text: bytes, tree: dict[str, Any]) -> d
 
 
 def _text_of(value: object, old: Any) -> bytes | None:
-    """The text of `value` if it is JSON and equal to `old`, which was parsed."""
+    """The text of `value` if it is equal to `old`, which came from a parser; None otherwise."""
     try:
-        # Equal, so that what pydantic only writes as if it were JSON does not pass; see `_encode`.
+        # Only if equal: pydantic also writes values that are not JSON; see `_encode`.
         return to_json(value, inf_nan_mode="null") if old == value else None
     except Exception:  # noqa: BLE001
         return None
 
 
 def _parse(text: bytes) -> Any:
-    """Read a text, refusing what is nested deeper than MAX_DEPTH."""
+    """Parse a text; a ValueError if it is nested deeper than MAX_DEPTH."""
     if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
         return from_json(text)
     tree = from_json(b"[" * _GUARD + text + b"]" * _GUARD)
@@ -178,10 +186,10 @@ def _parse(text: bytes) -> Any:
 
 
 class _Walk:
-    """The slow way: copies value by value, and knows where it is.
+    """The slow way: copies value by value and keeps track of the path, for the error.
 
     Args:
-        root: The pointer at which the walk starts.
+        root: The JSON Pointer at which the walk starts.
     """
 
     __slots__ = ("_above", "_root", "_trail")
@@ -203,7 +211,7 @@ class _Walk:
             return number
         if isinstance(value, float):
             if not math.isfinite(value):
-                raise self._refused(f"{float(value)} is no number in JSON")
+                raise self._refused(f"{float(value)} is not a number in JSON")
             return float.__float__(value)
         if isinstance(value, (dict, list, tuple)):
             return self._container(value)
@@ -214,15 +222,15 @@ class _Walk:
             try:
                 value.encode()
             except UnicodeEncodeError:
-                raise self._refused("a str with a lone surrogate is no Unicode text") from None
+                raise self._refused("a str with a lone surrogate is not valid Unicode text") from None
         return str.__str__(value)
 
     def _container(self, value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> Any:
         if id(value) in self._above:
-            raise self._refused(f"a {_name(value)} that contains itself")
+            raise self._refused(f"a {_name(value)} contains itself")
         if len(self._above) == MAX_DEPTH:
             del self._trail[1:]
-            raise self._refused(f"nested more than {MAX_DEPTH} levels deep")
+            raise self._refused(f"is nested more than {MAX_DEPTH} levels deep")
         self._above.add(id(value))
         copied = self._members(value) if isinstance(value, dict) else self._elements(value)
         self._above.discard(id(value))
@@ -240,11 +248,11 @@ class _Walk:
         members: dict[str, Any] = {}
         for key, item in value.items():
             if not isinstance(key, str):
-                raise self._refused(f"the key {key!r} is a {_name(key)}; keys are str")
+                raise self._refused(f"the key {key!r} is a {_name(key)}; keys must be str")
             self._trail.append(key)
             name = self._text(key)
             if name in members:
-                raise self._refused("two keys with the same text")
+                raise self._refused("two keys have the same text")
             members[name] = self.copy(item)
             self._trail.pop()
         return members

@@ -1,4 +1,4 @@
-"""What the threads of a call wait for, and what must not outlive the call when it is given up."""
+"""What the threads of a call wait for, so that it can be cancelled when the call is given up."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ class Dependents:
         self._given_up = False
 
     def __bool__(self) -> bool:
-        """Some have not ended."""
+        """Whether some of them have not ended."""
         return bool(self._cancels)
 
     @contextmanager
     def cancelled_by(self, cancel: Callable[[], None]) -> Iterator[None]:
-        """Call `cancel` if the call is given up in the block, from any thread; at once if it has been."""
+        """If the call is given up during the block, call `cancel`; at once if it was given up before.
+
+        Args:
+            cancel: May be called from any thread.
+        """
         with self._mutex:
             self._cancels.append(cancel)
             given_up = self._given_up
@@ -36,7 +40,7 @@ class Dependents:
                 self._cancels.remove(cancel)
 
     def give_up(self) -> None:
-        """Cancel them all, and whatever is still to come."""
+        """Cancel all of them, and all that are added later."""
         with self._mutex:
             self._given_up, cancels = True, list(self._cancels)
         for cancel in cancels:

@@ -1,4 +1,4 @@
-"""The calls that the running code belongs to, one per session, in a context variable."""
+"""The tool calls that the running code is part of, one per session, in a context variable."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _enclosing: ContextVar[Mapping[Hashable, CallState]] = ContextVar("kern_calls", 
 
 
 def enclosing_call(session: Hashable) -> CallState | None:
-    """The call that the running code belongs to, if it works on `session`."""
+    """The call on `session` that the running code is part of, or None."""
     return _enclosing.get().get(session)
 
 
 def active_calls() -> Iterable[CallState]:
-    """The calls that the running code belongs to, one for each session."""
+    """The calls that the running code is part of, one for each session."""
     return _enclosing.get().values()
 
 
 @contextmanager
 def inside_call(call: CallState) -> Iterator[None]:
-    """Wrap the function of a call: code inside finds the call by its session."""
+    """Wrap the function of a call, so that code inside finds the call by its session."""
     token = _enclosing.set({**_enclosing.get(), call.session: call})
     try:
         yield

@@ -1,4 +1,4 @@
-"""The past of a session state: what its log tells of each value, and the state as it was."""
+"""The history of a session state, computed from its log: who changed a value, and the state at a revision."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class HistoryEntry:
         tool: The tool or function that wrote.
         tool_call_id: The model's id of that call.
         run_id: The run that wrote.
-        old, new: The value before and after; `MISSING` (which is false) where there was none.
+        old, new: The value before and after; `MISSING`, which is false, if there was none.
     """
 
     revision: int
@@ -38,7 +38,7 @@ class HistoryEntry:
     new: Any
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, without what there was not."""
+        """The entry as JSON. Fields that are None or `MISSING` are left out."""
         data: dict[str, Any] = {
             "revision": self.revision,
             "time": self.time,
@@ -51,11 +51,12 @@ class HistoryEntry:
 
 
 def entries(tree: Any, changes: Sequence[Change], path: str) -> list[HistoryEntry]:
-    """The commits that changed the value at the JSON Pointer `path`, oldest first.
+    """The commits that changed one value, oldest first.
 
     Args:
         tree: The state after the changes.
         changes: The log, oldest first.
+        path: The value, as a JSON Pointer.
     """
     found = []
     for change in reversed(changes):
@@ -69,11 +70,12 @@ def entries(tree: Any, changes: Sequence[Change], path: str) -> list[HistoryEntr
 
 
 def state_at(tree: Any, changes: Sequence[Change], revision: int) -> Any:
-    """The state at `revision`, which the changes after it lead from.
+    """The state at a revision: the changes after it are undone, newest first.
 
     Args:
         tree: The state after the changes.
-        changes: The log after `revision`, oldest first.
+        changes: The log, oldest first. It must hold every change after `revision`.
+        revision: The revision to go back to.
     """
     for change in reversed(changes):
         if change.revision <= revision:
@@ -83,7 +85,7 @@ def state_at(tree: Any, changes: Sequence[Change], revision: int) -> Any:
 
 
 def version_at(version: int, changes: Sequence[Change]) -> int:
-    """The version of a state before the changes that made it one of `version`."""
+    """The migration version of a state before `changes`, after which it had `version`."""
     for change in changes:
         index = migration_index(change.author.tool)
         if index is not None:
@@ -92,7 +94,7 @@ def version_at(version: int, changes: Sequence[Change]) -> int:
 
 
 def first_known(changes: Sequence[Change], revision: int) -> int:
-    """The oldest revision that the log leads back to from `revision`, without a gap."""
+    """The oldest revision that the log reaches from `revision` without a gap."""
     for change in reversed(changes):
         if change.revision != revision:
             break

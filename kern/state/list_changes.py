@@ -1,4 +1,9 @@
-"""Where two lists differ: the alignment that patches and merges are made of."""
+"""Where two lists differ: the alignment that patches and merges are built on.
+
+Short lists are aligned by `difflib.SequenceMatcher` (Ratcliff/Obershelp), whose time grows with the square of
+the length. Longer ones are first split at a longest increasing subsequence of equal elements (patience
+sorting), whose time grows like that of sorting.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +16,9 @@ from typing import Any, NamedTuple
 from kern.state.codec import same
 
 _SMALL = 200 * 200
-"""Up to so many pairs of elements a list is searched for the longest runs that stay: some 5 ms of work, which
-grows with the square."""
+"""The number of pairs of elements up to which `SequenceMatcher` aligns the whole lists: some 5 ms of work."""
 _SMALL_GAP = 64 * 64
-"""The same for each gap between two elements that stay, in a longer list."""
+"""The same limit for a gap between two elements that stay, in longer lists."""
 
 
 class ListChange(NamedTuple):
@@ -27,10 +31,11 @@ class ListChange(NamedTuple):
 
 
 def list_changes(old: list[Any], new: list[Any], key: Callable[[Any], Hashable]) -> list[ListChange]:
-    """The places where `new` differs from `old`, in order; what lies between them is equal.
+    """The places where `new` differs from `old`, in order. The elements between them are equal.
 
     Args:
-        key: Two elements match when their keys are equal.
+        old, new: The lists.
+        key: Two elements match if their keys are equal.
     """
     start = _common_prefix(old, new)
     rest = min(len(old), len(new)) - start
@@ -69,15 +74,16 @@ def _searched(
 
 
 def _kept(old_keys: list[Hashable], new_keys: list[Hashable]) -> list[tuple[int, int]]:
-    """Places of elements that stay, in order: of all pairs of equal elements, the most that do not cross.
+    """The places, in `old` and in `new`, of elements that stay: as many pairs as possible that do not cross.
 
-    The first of several equal elements is paired with the first, the second with the second, and so on. That
-    may find fewer than there are, and never takes longer than sorting.
+    That is a longest increasing subsequence, found by patience sorting. Of several equal elements the first
+    in `old` is paired with the first in `new`, the second with the second, and so on. This may find fewer
+    pairs than there are, but never takes longer than sorting.
     """
     places = {numbered: place for place, numbered in enumerate(_numbered(new_keys))}
-    tails: list[int] = []  # the least place in `new` at which a row of each length ends
-    ends: list[int] = []  # and the pair with which it ends
-    pairs: list[tuple[int, int, int]] = []  # places in old and new, and the pair before
+    tails: list[int] = []  # per length: the least place in `new` at which a subsequence of this length ends
+    ends: list[int] = []  # per length: the index in `pairs` of the pair with which it ends
+    pairs: list[tuple[int, int, int]] = []  # the place in `old`, in `new`, and the index of the pair before
     for old_place, numbered in enumerate(_numbered(old_keys)):
         new_place = places.get(numbered)
         if new_place is None:
@@ -95,7 +101,7 @@ def _kept(old_keys: list[Hashable], new_keys: list[Hashable]) -> list[tuple[int,
 
 
 def _numbered(keys: list[Hashable]) -> Iterator[tuple[Hashable, int]]:
-    """Each key with how many equal ones stand before it."""
+    """Each key with the number of equal keys before it."""
     seen: dict[Hashable, int] = {}
     for key in keys:
         number = seen.get(key, 0)
@@ -106,7 +112,7 @@ def _numbered(keys: list[Hashable]) -> Iterator[tuple[Hashable, int]]:
 def _common_prefix(a: list[Any], b: list[Any]) -> int:
     """How many elements the lists have in common at the start."""
     length = min(len(a), len(b))
-    # Python's != finds the end at the speed of C, but lets 1 == 1.0 pass; one comparison of text settles it.
+    # Python's != finds the first difference fast, but takes 1 and 1.0 as equal; `same` compares the texts.
     length = next((i for i, differs in enumerate(map(ne, a, b)) if differs), length)
     if same(a[:length], b[:length]):
         return length

@@ -1,16 +1,20 @@
-"""Two states that grew out of one: the three-way merge of what two processes did to a session.
+"""The three-way merge of two states that two processes made from the same one.
 
-At each place, with base, theirs, ours:
+`base` is the state that both started from, `theirs` what the other process committed first, `ours` what is to
+be committed now. At each place of the state the first rule that applies decides:
 
-1. One side equals base: the other's value.
-2. Both are objects: key by key; that a key is absent is a value too.
-3. Both are lists: index by index if all three have one length. Otherwise each element of base is kept,
-   removed or changed by each side, and each gap between them may have insertions: what either removed is
-   gone, all insertions stay, theirs before ours; a removed value that appears again was moved.
-4. Both made the same change, and not to a number: that.
-5. Otherwise a conflict: ours. Two equal new numbers are one too, since both may have counted.
+1. If one side equals base, the other side's value is taken.
+2. Two objects are merged key by key. An absent key counts as a value.
+3. Two lists are merged index by index if base and both sides have the same length. Otherwise each side keeps,
+   changes or removes each element of base, and may insert elements between them. An element that either side
+   removed is gone. All insertions stay, theirs before ours. A value that a side removed and inserted
+   elsewhere was moved.
+4. If both sides made the same change, and the value is not a number, that change is taken.
+5. Otherwise it is a conflict, and ours is taken. Two equal new numbers are a conflict as well: both sides may
+   have counted up.
 
-An application's policy replaces rules 2 to 5 at its place.
+A policy of the application replaces rules 2 to 5 at its place. For the background see Khanna, Kunal and
+Pierce, "A Formal Investigation of Diff3" (2007).
 """
 
 from __future__ import annotations
@@ -29,17 +33,17 @@ from kern.state.pointer import MISSING, join
 from kern.state.policies import MergePolicy
 
 Policies = Mapping[str, MergePolicy]
-"""Rules for single places, each under a top-level key ("count"), a dotted path ("cart.total") or, for keys
-with dots in them, a JSON Pointer ("/cart/total")."""
+"""Merge rules by place: a top-level key ("count"), a dotted path ("cart.total") or, for keys that contain
+dots, a JSON Pointer ("/cart/total")."""
 
 
 @dataclass(slots=True, frozen=True)
 class Conflict:
-    """A place where both sides changed the same value differently; ours was taken.
+    """A place where both sides changed the same value in different ways; ours was taken.
 
     Args:
-        path: A JSON Pointer; list elements are counted as base has them.
-        base, theirs, ours: The values; MISSING where a side has none.
+        path: The place, as a JSON Pointer. List indexes are those in base.
+        base, theirs, ours: The values; MISSING if there is none.
     """
 
     path: str
@@ -48,37 +52,37 @@ class Conflict:
     ours: Any
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON; a value that is missing is left out."""
+        """The conflict as JSON. Values that are MISSING are left out."""
         values = {"base": self.base, "theirs": self.theirs, "ours": self.ours}
         return {"path": self.path} | {name: v for name, v in values.items() if v is not MISSING}
 
 
 class Merged(NamedTuple):
-    """The outcome of a merge. `value` shares parts with what was merged."""
+    """The outcome of a merge. `value` shares parts with the trees that were merged."""
 
     value: Any
     conflicts: list[Conflict]
 
 
 def merge(base: Any, theirs: Any, ours: Any, policies: Policies | None = None) -> Merged:
-    """Merge two JSON trees that both grew out of `base`.
+    """Merge two JSON trees that were both made from `base`.
 
     Args:
-        base: What both started from.
-        theirs: What was committed first.
-        ours: What is to be committed now.
-        policies: The application's own rules for single places.
+        base: The tree that both sides started from.
+        theirs: The tree that was committed first.
+        ours: The tree that is to be committed now.
+        policies: The application's own rules, by place.
 
     Raises:
-        InvalidStateError: A policy failed, or returned what is not JSON; `path` says which.
-        UsageError: A policy's path makes no sense.
+        InvalidStateError: A policy failed, or returned a value that is not JSON; `path` says where.
+        UsageError: The key of a policy is not a valid path.
     """
     merging = _Merging({policy_path(name): policy for name, policy in (policies or {}).items()})
     return Merged(merging.value(base, theirs, ours, ""), merging.conflicts)
 
 
 def policy_path(name: str) -> str:
-    """The JSON Pointer of the place that a policy is named for.
+    """The JSON Pointer of the place that the key of a policy names.
 
     Raises:
         UsageError: `name` is empty, or has an empty part.
@@ -97,7 +101,7 @@ def policy_path(name: str) -> str:
 
 
 class _Merging:
-    """One merge at work."""
+    """A merge in progress; collects the conflicts."""
 
     __slots__ = ("_policies", "conflicts")
 
@@ -145,8 +149,8 @@ class _Merging:
             for value, t, o in zip(base, a.elements, b.elements, strict=True)
             if t is MISSING and o is MISSING
         )
-        # What both took away stands where ours has put it, if anywhere, and only if theirs has put it
-        # somewhere too.
+        # A value that both sides took away was moved by both or removed by one. If both moved it, it goes
+        # where ours has put it; if either removed it, it is gone.
         gone_there, gone_here = a.removed & both_took, b.removed & both_took
         not_theirs, not_ours = both_took - gone_there, gone_there - gone_here
         merged: list[Any] = []
@@ -164,8 +168,9 @@ class _Side:
     """What one side did to a list.
 
     Attributes:
-        elements: Per element of base: what it is now; MISSING if it was taken away.
-        removed: How often each value was taken away without being put in elsewhere: that would be a move.
+        elements: For each element of base its value now; MISSING if it was taken away.
+        removed: How often each value was removed. A value that was inserted elsewhere was moved and does not
+            count.
     """
 
     __slots__ = ("_gaps", "elements", "removed")
@@ -178,7 +183,7 @@ class _Side:
         for block in list_changes(base, new, _text):
             old_at, new_at, old_to, new_to = block.old_from, block.new_from, block.old_to, block.new_to
             self.elements += new[done:new_at]
-            # An object in the place of an object is the same element, changed.
+            # An object that replaces an object is taken as the same element, changed.
             while old_at < old_to and new_at < new_to and type(base[old_at]) is type(new[new_at]) is dict:
                 self.elements.append(new[new_at])
                 old_at, new_at = old_at + 1, new_at + 1
@@ -191,7 +196,12 @@ class _Side:
         self.removed -= Counter(_text(value) for gap in self._gaps for value in gap)
 
     def insertions(self, gap: int, leave_out: Counter[str]) -> list[Any]:
-        """What to put before element `gap` of base, without so many of each value; uses `leave_out` up."""
+        """The elements that this side inserted before element `gap` of base.
+
+        Args:
+            gap: The index in base.
+            leave_out: How many of each value are to be skipped; counted down.
+        """
         inserted = []
         for value in self._gaps[gap]:
             text = _text(value)
@@ -203,7 +213,11 @@ class _Side:
 
 
 def _decide(policy: MergePolicy, base: Any, theirs: Any, ours: Any, path: str) -> Any:
-    """What the policy says; it works on copies, so that it can change nothing by accident."""
+    """The value that the policy decides on. It gets copies, so that it cannot change the states by accident.
+
+    Raises:
+        InvalidStateError: The policy failed, or returned a value that is not JSON.
+    """
     values = (value if value is MISSING else copy(value, path) for value in (base, theirs, ours))
     name = getattr(policy, "__name__", repr(policy))
     try:
@@ -214,10 +228,10 @@ def _decide(policy: MergePolicy, base: Any, theirs: Any, ours: Any, path: str) -
 
 
 def _text(value: Any) -> str:
-    """The JSON text, whatever the order of the keys."""
+    """The JSON text with sorted keys, so that the order of keys does not count."""
     return json.dumps(value, sort_keys=True)
 
 
 def _alike(a: Any, b: Any) -> bool:
-    """The same apart from the order of keys."""
+    """Whether the values are the same apart from the order of keys."""
     return type(a) is type(b) and a == b and (a is MISSING or _text(a) == _text(b))

@@ -1,8 +1,8 @@
 """The session state as a pydantic model.
 
-The state is stored as JSON by the names of the fields: what is written reads back as the same value, whatever
-aliases the model has. Pydantic does not check edits that are made in place, so a state is validated again
-when its call commits.
+The state is stored as JSON under the names of the fields, not under their aliases, so that it reads back as
+the same value. Pydantic does not check edits that are made in place, so the state is validated when the call
+commits.
 """
 
 from __future__ import annotations
@@ -38,26 +38,34 @@ class ModelStateType:
         self._has_sets = _has_sets(model)
 
     def covers(self, other: StateType) -> bool:
-        """Whether an instance of the other type is one of this."""
+        """Whether every instance of the other type is an instance of this one."""
         return isinstance(other, ModelStateType) and issubclass(other.model, self.model)
 
     def takes(self, name: str) -> bool:
-        """Whether the top-level key `name` can stand in the state."""
+        """Whether the state can have the top-level key `name`."""
         return name in self.model.model_fields or self.model.model_config.get("extra") == "allow"
 
     def load(self, text: bytes) -> Any:
-        """A fresh instance."""
+        """A new instance.
+
+        Raises:
+            InvalidStateError: The text does not fit the model.
+        """
         try:
             return self.model.model_validate_json(text, by_alias=False, by_name=True)
         except ValidationError as error:
             raise self._invalid(error) from error
 
     def load_tree(self, tree: Any) -> Any:
-        """A fresh instance."""
+        """A new instance; see `load`."""
         return self.load(to_json(tree))
 
     def dump(self, value: Any) -> Any:
-        """The instance as plain JSON data, validated."""
+        """The instance as plain JSON data.
+
+        Raises:
+            InvalidStateError: It does not fit the model any more, or cannot be written as a JSON object.
+        """
         valid = self.load(self._write(value))
         tree = from_json(self._write(valid))
         if not isinstance(tree, dict):
@@ -67,28 +75,30 @@ class ModelStateType:
         return tree
 
     def fit(self, tree: Any) -> Any:
-        """The state with the fields of the class, defaults for those that it lacks."""
+        """The state with all fields of the class; missing ones get their defaults."""
         fitting = self.dump(self.load_tree(tree))
         return tree if same(fitting, tree) else fitting
 
     def accept(self, value: Any) -> None:
-        """Only an instance will do."""
+        """Refuse with a TypeError what is not an instance of the model."""
         if not isinstance(value, self.model):
             name = self.model.__name__
             raise TypeError(f"session_state must be a {name}, not {type(value).__name__}; assign {name}(...)")
 
     def restore(self, target: Any, source: Any) -> None:
-        """Make the fields of one instance those of the other."""
+        """Give `target` the fields of `source`."""
         put_back(target, source)
 
     def update(self, value: Any, updates: Mapping[str, Any]) -> None:
-        """Set fields, validated together."""
+        """Set fields. They are validated together, before any of them is set."""
         check_updates(updates)
         self._check_names(updates)
         self.restore(value, self.load_tree({**from_json(self._write(value)), **updates}))
 
     def lay_over(self, base: Mapping[str, Any], given: Any) -> dict[str, Any]:
-        """Of an instance, the fields that were set or differ from their defaults; of a dict, all keys."""
+        """`base` with `given` merged over it: all keys of a dict; of an instance the fields that were set or
+        differ from their defaults.
+        """
         if isinstance(given, self.model):
             given = self._said(given)
         elif not isinstance(given, Mapping):
@@ -117,12 +127,12 @@ class ModelStateType:
             if not self.takes(name):
                 known = ", ".join(self.model.model_fields) or "none"
                 raise InvalidStateError(
-                    f"{self.model.__name__} has no such field; its fields are: {known}",
+                    f"{self.model.__name__} has no field of this name; its fields are: {known}",
                     path=join("", str(name)),
                 )
 
     def _invalid(self, error: ValidationError) -> InvalidStateError:
-        """The first problem with its path; further ones in the text."""
+        """The error for the first problem, with its path. The text also lists the next ones."""
         problems = error.errors(include_url=False, include_context=False)
         (path, message), *others = [(_pointer(problem["loc"]), _message(problem)) for problem in problems]
         texts = [message, *(f"{place}: {text}" for place, text in others[: _MOST_SHOWN - 1])]
@@ -132,13 +142,13 @@ class ModelStateType:
 
 
 def state_type_of(state: Any) -> StateType:
-    """The `StateType` of a definition's `session_state`, or of an object that a call edits.
+    """The `StateType` for the `session_state` of an agent or team, or for an object that a call edits.
 
     Args:
         state: A dict, a pydantic model class or instance, or None for a dict.
 
     Raises:
-        UsageError: It is something else, or a class that cannot be a session state.
+        UsageError: It is something else.
     """
     if state is None or isinstance(state, Mapping):
         return DICT
@@ -153,10 +163,11 @@ def state_type_of(state: Any) -> StateType:
 
 
 def initial_state(state: Any) -> dict[str, Any]:
-    """What a new session starts from: a dict's keys, an instance's values, or a class's defaults.
+    """The state that a new session starts with: the dict, the values of the instance, or the class's
+    defaults.
 
     Raises:
-        UsageError: The class has required fields, or the values do not survive being written as JSON.
+        UsageError: The class has required fields, or a value changes when it is written as JSON and read.
         InvalidStateError: The values are not JSON, or do not fit the class.
     """
     state_type = state_type_of(state)
@@ -194,16 +205,16 @@ def _defaults(model: type[pydantic.BaseModel]) -> pydantic.BaseModel:
 
 
 def _has_sets(model: type[pydantic.BaseModel]) -> bool:
-    """Whether the model holds sets, whose order in the text is nobody's choice."""
+    """Whether the model has sets, whose elements have no fixed order in the text."""
     try:
         schema = model.model_json_schema(mode="serialization")
-    except (PydanticUserError, PydanticSchemaGenerationError):  # no schema for a type of the application's
+    except (PydanticUserError, PydanticSchemaGenerationError):  # a type of the application has no schema
         return True
     return b'"uniqueItems":true' in to_json(schema)
 
 
 def _order_sets(tree: Any, value: Any) -> None:
-    """Sort, in place, the lists of a tree that sets were written as: the same state is the same text."""
+    """Sort, in place, the lists that were written from sets, so that equal states have the same text."""
     if isinstance(value, set | frozenset) and isinstance(tree, list):
         tree.sort(key=to_json)
     elif isinstance(value, pydantic.BaseModel) and isinstance(tree, dict):
@@ -218,7 +229,7 @@ def _order_sets(tree: Any, value: Any) -> None:
 
 
 def _failing_field(value: pydantic.BaseModel) -> str:
-    """The top-level field that cannot be written."""
+    """The JSON Pointer of the first top-level field that cannot be written; "" if each of them can."""
     for name in type(value).model_fields:
         try:
             value.model_dump_json(include={name}, warnings="none")

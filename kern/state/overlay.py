@@ -1,4 +1,4 @@
-"""How a run's state comes about: a default, what is stored, what the caller gives, laid over each other."""
+"""Merging of state dicts: a run's state is made of the default, the stored one and what the caller passes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from kern.state.codec import copy
 
 
 def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid over `base`: objects merge key by key, anything else is replaced.
+    """Merge `over` into `base`: objects merge key by key, any other value is replaced.
 
-    Keys keep the order of `base`; new ones follow. The result shares nothing with the arguments.
+    Keys keep the order of `base`; new keys follow. The result shares nothing with the arguments.
 
     Raises:
         InvalidStateError: One of them holds what is not JSON; `path` says where.
@@ -22,9 +22,9 @@ def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, An
 
 
 def fill(base: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """`base`, with what it lacks from `defaults`: keys, and keys of the objects that both have.
+    """Add the keys that `base` lacks from `defaults`, also inside objects that both have.
 
-    Keys keep the order of `base`; added ones follow. The result shares nothing with the arguments.
+    Keys keep the order of `base`; added keys follow. The result shares nothing with the arguments.
 
     Raises:
         InvalidStateError: One of them holds what is not JSON; `path` says where.

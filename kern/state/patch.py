@@ -1,8 +1,9 @@
-"""What changed between two states, as a JSON Patch (RFC 6902): made, applied, undone, searched.
+"""The changes between two states as JSON Patches (RFC 6902): makes, applies, inverts and searches them.
 
-`diff` makes the operations "add", "remove" and "replace" of the RFC. To be stored and undone they also keep
-`old`, the value that was replaced or removed, and `before`, the key that stood behind a removed one; `wire`
-leaves both out. Another implementation that applies them gets the same text, key order included.
+`diff` makes the operations "add", "remove" and "replace" of the RFC. So that they can be undone, they have
+two fields more: `old`, the value that was replaced or removed, and `before`, the key that followed a removed
+key. `wire` leaves both out. Any other implementation of the RFC that applies the patch gets the same JSON
+text, key order included.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ Operation = dict[str, Any]
 
 
 def diff(old: Any, new: Any) -> list[Operation]:
-    """The operations that turn `old` into `new`; none if their JSON text is the same.
+    """The operations that turn `old` into `new`; none if their JSON texts are the same.
 
-    They share values with both trees: encode them, or leave the trees alone.
+    The operations share values with both trees: encode them before you change a tree.
     """
     operations: list[Operation] = []
     _diff(old, new, "", operations)
@@ -32,7 +33,7 @@ def diff(old: Any, new: Any) -> list[Operation]:
 
 
 def wire(operations: Iterable[Operation]) -> list[Operation]:
-    """The operations as plain RFC 6902, without what only undoing needs, and sharing nothing with a state."""
+    """The operations as plain RFC 6902, without the fields for undoing. They share nothing with a state."""
     return [
         {
             name: from_json(to_json(value)) if name == "value" else value
@@ -44,12 +45,12 @@ def wire(operations: Iterable[Operation]) -> list[Operation]:
 
 
 def apply(tree: Any, operations: Iterable[Operation]) -> Any:
-    """What the operations make of `tree`, which stays as it is.
+    """Apply the operations and return the new tree; `tree` itself is not changed.
 
-    The result shares the parts that did not change with `tree`, and the new ones with the operations.
+    The result shares unchanged parts with `tree`, and new parts with the operations.
 
     Raises:
-        InvalidStateError: An operation does not fit the tree; `path` is its path.
+        InvalidStateError: An operation does not fit the tree; the error's `path` is that of the operation.
     """
     draft = _Draft(tree)
     for operation in operations:
@@ -59,26 +60,27 @@ def apply(tree: Any, operations: Iterable[Operation]) -> Any:
 
 
 def invert(operations: Iterable[Operation]) -> list[Operation]:
-    """The operations that undo these, key order included; only `apply` follows their `before`.
+    """The operations that undo these, key order included. Only `apply` knows their field `before`.
 
     Raises:
-        UsageError: They do not keep their old values (see `wire`).
+        UsageError: The operations lack the old values; `wire` leaves those out.
     """
     return [_inverse(operation) for operation in reversed(list(operations))]
 
 
 def touches(operations: Iterable[Operation], path: str) -> bool:
-    """Whether an operation concerns the JSON Pointer `path`: stands at it, above it or below it.
+    """Whether an operation may change the value at the JSON Pointer `path`.
 
-    So does one that moves it, by adding or removing an earlier element of a list. Where a number may be an
-    index or a key, the answer is yes; `values_at` tells whether the value changed.
+    That is an operation at, above or below `path`, or one that shifts it by adding or removing an earlier
+    element of a list. A number in a path may be an index or a key; it is taken as an index, so the answer may
+    be True although the value stays the same. Compare the values to be sure.
     """
     tokens = split(path)
     return any(_touches(operation, tokens) for operation in operations)
 
 
 def values_at(before: Any, operations: Iterable[Operation], path: str) -> tuple[Any, Any]:
-    """The value at the JSON Pointer `path` in `before`, and after the operations; MISSING for none."""
+    """The value at the JSON Pointer `path` before and after the operations; MISSING if there is none."""
     return lookup(before, path), lookup(apply(before, operations), path)
 
 
@@ -94,7 +96,7 @@ def _diff(old: Any, new: Any, path: str, operations: list[Operation]) -> None:
 
 
 def _diff_objects(old: dict[str, Any], new: dict[str, Any], path: str, operations: list[Operation]) -> bool:
-    """False if it is simpler to replace the whole object."""
+    """Add the operations for an object. Returns False if it is simpler to replace the whole object."""
     kept = _kept_keys(old, new)
     moved = sum(key in new for key in old) - len(kept)
     nothing_stays = bool(old) and not kept and len(old) + len(new) > 1
@@ -118,7 +120,7 @@ def _diff_objects(old: dict[str, Any], new: dict[str, Any], path: str, operation
 
 
 def _kept_keys(old: dict[str, Any], new: dict[str, Any]) -> dict[str, None]:
-    """The keys that can stay where they are; an "add" appends, so all others of `new` come after them."""
+    """The keys that can stay in place. An "add" appends, so all other keys of `new` come after them."""
     places = {key: place for place, key in enumerate(old)}
     kept: dict[str, None] = {}
     last = -1
@@ -132,12 +134,12 @@ def _kept_keys(old: dict[str, Any], new: dict[str, Any]) -> dict[str, None]:
 
 
 def _diff_lists(old: list[Any], new: list[Any], path: str, operations: list[Operation]) -> bool:
-    """False if it is simpler to replace the whole list."""
+    """Add the operations for a list. Returns False if it is simpler to replace the whole list."""
     blocks = list_changes(old, new, to_json)
     nothing_stays = bool(old) and blocks == [(0, len(old), 0, len(new))] and len(old) + len(new) > 2
     if nothing_stays and not any(type(a) is type(b) in (dict, list) for a, b in zip(old, new, strict=False)):
         return False
-    # The blocks come in order, so that everything before `new_from` is in place by then.
+    # The changes come in order: when one is reached, the list is already right up to its `new_from`.
     for block in blocks:
         pairs = min(block.old_to - block.old_from, block.new_to - block.new_from)
         for k in range(pairs):
@@ -153,7 +155,7 @@ def _diff_lists(old: list[Any], new: list[Any], path: str, operations: list[Oper
 
 
 class _Draft:
-    """A tree that is copied where it is written to, each container at most once."""
+    """A copy-on-write tree: each container is copied at most once, when it is first written to."""
 
     __slots__ = ("_orders", "_own", "tree")
 
@@ -167,7 +169,9 @@ class _Draft:
         tokens = split(path)
         op = operation["op"]
         if op not in ("add", "remove", "replace"):
-            raise InvalidStateError(f"a state patch has no operation {op!r}", path=path)
+            raise InvalidStateError(
+                f"the state patch has the operation {op!r}; it must be add, remove or replace", path=path
+            )
         if not tokens:
             if op == "remove":
                 raise InvalidStateError("the state itself cannot be removed")
@@ -182,7 +186,7 @@ class _Draft:
             raise InvalidStateError(f"there is nothing to {op} at this path", path=path)
 
     def _open(self, tokens: list[str], path: str) -> dict[str, Any] | list[Any]:
-        """The container at `tokens`, private from the root down."""
+        """The container at `tokens`; it and all containers above it are private copies."""
         self.tree = node = self._private(self.tree, path)
         for token in tokens:
             child = self._private(step(node, token), path)
@@ -217,15 +221,13 @@ class _Draft:
         return True
 
     def put_in_order(self) -> None:
-        """Give the objects the order of keys that the operations ask for."""
+        """Put the keys of objects into the order that the operations ask for."""
         for order in self._orders.values():
             order.put_in_order()
 
     def _private(self, node: Any, path: str) -> dict[str, Any] | list[Any]:
         if type(node) is not dict and type(node) is not list:
-            raise InvalidStateError(
-                "there is no object or list to change at this path at this path at this path", path=path
-            )
+            raise InvalidStateError("there is no object or list to change at this path", path=path)
         if id(node) in self._own:
             return node
         private = node.copy()
@@ -234,7 +236,7 @@ class _Draft:
 
 
 class _KeyOrder:
-    """Where keys of an object have to go, kept beside it: a dict can only be rewritten as a whole."""
+    """The order of an object's keys, as a linked list. The dict itself is rewritten once, at the end."""
 
     __slots__ = ("_after", "_before", "_node")
 
@@ -245,7 +247,7 @@ class _KeyOrder:
         self._before: dict[str | None, str | None] = {after: key for key, after in self._after.items()}
 
     def insert(self, key: str, after: str | None) -> None:
-        """Put `key` before `after`; None is the end."""
+        """Put `key` before `after`; None stands for the end."""
         before = self._before[after]
         self._after[before] = self._before[after] = key
         self._before[key], self._after[key] = before, after

@@ -1,4 +1,4 @@
-"""Places in a session state: JSON Pointers (RFC 6901), and the absence of a value."""
+"""Places in a session state as JSON Pointers (RFC 6901), and `MISSING` for the absence of a value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kern.errors import UsageError
 
 
 class Missing(Enum):
-    """The type of `MISSING`, which is false and has no other value."""
+    """The type of `MISSING`, its only value, which is false."""
 
     MISSING = "MISSING"
 
@@ -24,22 +24,22 @@ class Missing(Enum):
 MISSING: Final = Missing.MISSING
 """There is no value at this place. (None is a value.)"""
 
-# No list has more elements, and to read a number of thousands of digits Python refuses.
+# 18 digits: no list has more elements, and Python refuses to parse numbers of thousands of digits.
 _INDEX = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 def join(path: str, token: str | int) -> str:
-    """The pointer of the member `token` of what stands at `path`."""
+    """The pointer of the member `token` of the value at `path`."""
     if isinstance(token, str):
         token = token.replace("~", "~0").replace("/", "~1")
     return f"{path}/{token}"
 
 
 def split(path: str) -> list[str]:
-    """The tokens of a pointer; the whole document's pointer is "" and has none.
+    """The tokens of a pointer, unescaped. The pointer "" stands for the whole document and has none.
 
     Raises:
-        UsageError: It is neither empty nor starts with "/".
+        UsageError: The pointer is not empty and does not start with "/".
     """
     if not path:
         return []
@@ -64,7 +64,7 @@ def step(tree: Any, token: str) -> Any:
 
 
 def lookup(tree: Any, path: str) -> Any:
-    """What stands at the pointer `path` in `tree`, or MISSING."""
+    """The value at the pointer `path` in `tree`, or MISSING."""
     for token in split(path):
         tree = step(tree, token)
     return tree

@@ -1,9 +1,10 @@
-"""Ready rules for a key that two processes change at the same time: `merge={"count": add, "tags": union}`.
+"""Ready-made policies for values that two processes change at the same time: `merge={"count": add, "tags":
+union}`.
 
-A policy is any pure function of (base, theirs, ours): the value that both started from, what the other
-process has committed, what this one wants to commit. It returns what is to stand there. It is called only
-when both have changed the value, and not when both deleted it. Where there is no value (a new key, or one
-that a side deleted) it gets `MISSING`, which is false; it may return `MISSING` to leave the key out.
+A policy is a pure function of (base, theirs, ours): the value that both processes started from, the value
+that the other one has committed, and the value that this one wants to commit. It returns the merged value. It
+is called only if both have changed the value, and not if both deleted it. It gets `MISSING`, which is false,
+if there is no value: for a new key, or one that a side deleted. It may return `MISSING` to leave the key out.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ MergePolicy = Callable[[Any, Any, Any], Any]
 
 
 def add(base: Any, theirs: Any, ours: Any) -> Any:
-    """A number that is counted up and down: both changes count. No value counts as 0."""
+    """For counters: the changes of both sides are added up. A missing value counts as 0."""
     start, *ends = (_number(value) for value in (base, theirs, ours))
     return sum(ends) - start
 
 
 def union(base: Any, theirs: Any, ours: Any) -> Any:
-    """A list that is a set: what either added is there once, what either removed is gone.
+    """For lists that are used as sets: the additions of both sides are kept, the removals of both are made.
 
-    Theirs come first, then what only ours has.
+    Each value occurs once. Theirs come first, then those that only ours has.
     """
     start, theirs, ours = (_list(value) for value in (base, theirs, ours))
     merged: list[Any] = []
@@ -38,24 +39,24 @@ def union(base: Any, theirs: Any, ours: Any) -> Any:
 
 
 def maximum(base: Any, theirs: Any, ours: Any) -> Any:
-    """The larger of the two; a side that deleted it does not count."""
+    """The larger of the two values. A side that deleted the value does not count."""
     present = [value for value in (ours, theirs) if value is not MISSING]
     return max(present)
 
 
 def minimum(base: Any, theirs: Any, ours: Any) -> Any:
-    """The smaller of the two; a side that deleted it does not count."""
+    """The smaller of the two values. A side that deleted the value does not count."""
     present = [value for value in (ours, theirs) if value is not MISSING]
     return min(present)
 
 
 def ours(base: Any, theirs: Any, ours: Any) -> Any:
-    """The later commit wins, and that is no conflict."""
+    """The later commit wins; no conflict is reported."""
     return ours
 
 
 def theirs(base: Any, theirs: Any, ours: Any) -> Any:
-    """The earlier commit stays, and that is no conflict."""
+    """The earlier commit wins; no conflict is reported."""
     return theirs
 
 
@@ -64,7 +65,7 @@ def _number(value: Any) -> int | float:
         return 0
     if type(value) is int or type(value) is float:
         return value
-    raise TypeError(f"a number is needed, not a {type(value).__name__}")
+    raise TypeError(f"the policy `add` merges numbers, and this value is a {type(value).__name__}")
 
 
 def _list(value: Any) -> list[Any]:
@@ -72,7 +73,7 @@ def _list(value: Any) -> list[Any]:
         return []
     if type(value) is list:
         return value
-    raise TypeError(f"a list is needed, not a {type(value).__name__}")
+    raise TypeError(f"the policy `union` merges lists, and this value is a {type(value).__name__}")
 
 
 def _has(values: list[Any], value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What a call's copy of the state holds at one moment, to go back to."""
+"""Savepoints: the content of a call's copy of the state at one moment, to which the copy can be reset."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _MODEL_PARTS = ("__dict__", "__pydantic_extra__", "__pydantic_private__", "__pyd
 
 
 class Savepoint:
-    """The content of every container and model that can be reached from `root`.
+    """Remembers the content of every container and model that can be reached from `root`.
 
-    No copy of the tree: going back puts the content into the very objects that had it, so that whatever a
-    function keeps of its state (`items = state["items"]`) is a part of the state as before.
+    `restore` puts the content back into the same objects. References that a function keeps into its state
+    (`items = state["items"]`) therefore stay valid, as they would not with a copy of the tree.
     """
 
     __slots__ = ("_steps", "root")
@@ -32,12 +32,12 @@ class Savepoint:
                 waiting.extend(self._keep(value))
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Put the content back."""
         for step in self._steps:
             step()
 
     def _keep(self, value: Any) -> Iterable[Any]:
-        """Note what `value` holds; returns the objects in it."""
+        """Remember the content of `value`; return the objects in it."""
         if isinstance(value, dict):
             items = value.copy()
             self._steps.append(lambda: _refill(value, items))

@@ -1,8 +1,7 @@
-"""Where calls take turns on a session's state: the live state of the session, or the copy of a call that
-encloses a nested run.
+"""The states that calls lock and commit to: the live state of a session, or the copy of an enclosing call.
 
-A scope has the committed state as JSON text, a lock, and one way to change the text: `commit`, by whoever has
-the lock. Readers take `text` as it is and never see half an edit.
+A shared state has the committed state as JSON text, a lock, and one way to change the text: `commit`, for the
+holder of the lock. Readers use `text` without the lock; they never see an unfinished edit.
 """
 
 from __future__ import annotations
@@ -26,11 +25,13 @@ T = TypeVar("T")
 
 @dataclass(slots=True, frozen=True)
 class Author:
-    """Who a call works for: what a commit is signed with.
+    """Who made a commit: the run, the agent and the tool call.
 
     Args:
-        agent_path: The names from the top-level run down.
-        tool: The tool or function that is called.
+        run_id: The run; None for the application itself.
+        agent_path: The names from the top-level run down; empty for the application itself.
+        tool: The tool or function that was called.
+        tool_call_id: The model's id of the call.
     """
 
     run_id: str | None = None
@@ -44,19 +45,23 @@ class Author:
 
 
 MERGE = Author(tool="merge")
-"""The author of what other processes had committed."""
+"""The author of a change that brings in what other processes have committed."""
 
 
 TAKEN_BACK = Author(tool="not_saved")
-"""The author of a state without the changes that could not be saved."""
+"""The author of a change that removes what could not be saved."""
 
 
 @dataclass(slots=True, frozen=True)
 class Change:
-    """One commit: the operations (each with the value that it replaced as "old") and who made it.
+    """One commit to a session state.
 
     Args:
-        automatic: Nobody's call made it: the state was brought up to date with what is declared of it.
+        revision: The revision that the commit made.
+        patch: RFC 6902 operations, each with the value that it replaced as "old".
+        author: Who made the commit.
+        created_at: Seconds since the epoch.
+        automatic: No call made it: a migration or a new default brought the state up to date.
     """
 
     revision: int
@@ -70,6 +75,8 @@ class Snapshot(NamedTuple):
     """A live state at one moment.
 
     Args:
+        text: The state as JSON text.
+        revision: Its revision.
         changes: The commits that led to `text` and that the database does not have yet.
     """
 
@@ -79,11 +86,11 @@ class Snapshot(NamedTuple):
 
 
 class SharedState(Protocol):
-    """Where a call takes its turn."""
+    """What a call needs of the state that it locks, copies and commits to."""
 
     lock: FairLock
     holder: str
-    """Who has the lock, for the error of one who waits too long."""
+    """Who holds the lock, for the error of a call that waits too long."""
 
     @property
     def text(self) -> bytes:
@@ -91,23 +98,23 @@ class SharedState(Protocol):
         ...
 
     def commit(self, value: Any, author: Author, base: bytes) -> None:
-        """Make `value` the state, which was edited from the text `base`. The caller has the lock.
+        """Make `value`, which was edited from the text `base`, the state. The caller holds the lock.
 
         Raises:
-            InvalidStateError: It is not JSON; the state stays as it was.
+            InvalidStateError: `value` is not JSON; the state stays as it was.
         """
 
 
 class LiveState:
     """The state of a session that is in use: one object per session and process.
 
-    `text` is what all readers see; `changes` are the commits that the database does not have yet, `conflicts`
-    those met in merging, until a run stores them.
+    All readers see `text`. `changes` holds the commits that the database does not have yet; `conflicts` holds
+    the conflicts found in merging. Both are kept until a run stores them.
 
     Args:
         text: The state to start from, as JSON text.
         revision: Its revision.
-        spec: Says how it is merged with what other processes commit.
+        spec: How the state is merged with what other processes commit.
     """
 
     def __init__(self, text: bytes, *, revision: int = 0, spec: StateSpec | None = None) -> None:
@@ -123,9 +130,10 @@ class LiveState:
         self._tree: dict[str, Any] | None = decode(text)
 
     def commit(self, value: Any, author: Author, base: bytes) -> None:
-        """Make `value`, which was edited from `base`, the state, and tell the subscribers.
+        """Make `value`, which was edited from the text `base`, the state, and notify the subscribers.
 
-        No change is no commit. Where another process's commit was merged in meanwhile, so is `value`.
+        Nothing happens if the value has not changed. If the commit of another process was merged in since
+        `base`, `value` is merged as well.
         """
         with self._mutex:
             known, tree = self.text, self._parsed()
@@ -138,20 +146,22 @@ class LiveState:
             self._advance(text, tree, author)
 
     def upgrade(self, step: Upgrade) -> None:
-        """Make `step` the state; a commit of nobody's, recorded even if it changes nothing."""
+        """Make the outcome of a migration step the state. The commit is recorded even if it changes nothing,
+        since the log counts migrations.
+        """
         text, tree = encode(step.tree)
         with self._mutex:
             self._advance(text, tree, Author(tool=step.name), automatic=True)
 
     def snapshot(self) -> Snapshot:
-        """The text, its revision and the changes that led there, all of one moment."""
+        """The text, its revision and the changes that led to it, taken at one moment."""
         with self._mutex:
             return Snapshot(self.text, self.revision, list(self.changes))
 
     def take_tree(self) -> dict[str, Any] | None:
-        """The state as a tree that is the caller's own from now on; None if others still refer to it.
+        """Hand the parsed state over to the caller; None if something else still refers to it.
 
-        For the end of a run, which usually is the end of this object as well, and needs no copy then.
+        A run calls this at its end. Usually this object ends then, too, so that no copy is needed.
         """
         with self._mutex:
             if self.changes or self.conflicts:  # their patches share values with the tree
@@ -160,10 +170,10 @@ class LiveState:
             return tree
 
     def mark_stored(self, snapshot: Snapshot, text: bytes, revision: int) -> None:
-        """The database has the changes of `snapshot`, and holds `text` under `revision`.
+        """Note that the database has the changes of `snapshot` and now holds `text` under `revision`.
 
-        If `text` differs from the snapshot's, another process has committed too: its changes are merged in,
-        and the changes made here since the snapshot are replayed and numbered from there.
+        If `text` differs from the snapshot's, another process has committed as well. Its changes are merged
+        in, and the changes made here since the snapshot are replayed on top with new revisions.
         """
         with self._mutex:
             since = self.changes[len(snapshot.changes) :]
@@ -177,11 +187,12 @@ class LiveState:
             self._publish(merged, tree, MERGE)
 
     def take_back(self, base: bytes, revision: int, gone: Callable[[Change], bool]) -> None:
-        """Undo the changes that the database does not have and that `gone` is true of, and keep the others.
+        """Undo some of the changes that the database does not have yet, and keep the others.
 
         Args:
-            base: The text that the first of all changes starts from: the stored one.
-            revision: Its revision.
+            base: The stored text, which the first change starts from.
+            revision: The revision of `base`.
+            gone: True for a change that is to be undone.
         """
         with self._mutex:
             if not any(map(gone, self.changes)):
@@ -200,18 +211,18 @@ class LiveState:
             self._publish(*encode(current), TAKEN_BACK)
 
     def reset(self, text: bytes, revision: int) -> None:
-        """Make `text` the state, with nothing that the database lacks; for the beginning of a run."""
+        """Make `text`, which the database holds, the state; for the beginning of a run."""
         with self._mutex:
             self.text, self._tree = text, decode(text)
             self.revision, self.changes, self.conflicts = revision, [], []
 
     def replay(self, change: Change, *, stored: bool, unheard: Callable[[Change], None]) -> None:
-        """Make a commit once more that was made before, under the next revision.
+        """Apply a commit from the journal again, under the next revision.
 
         Args:
             change: The commit.
             stored: The database has it already.
-            unheard: The subscriber that is not told.
+            unheard: The subscriber that is not notified.
         """
         with self._mutex:
             text, tree = encode(apply(decode(self.text), change.patch))
@@ -225,21 +236,22 @@ class LiveState:
                     subscriber(made)
 
     def look(self, read: Callable[[bytes], T]) -> T:
-        """What `read` makes of the text, while no commit is made; it must not wait."""
+        """Call `read` with the text while no commit can be made; `read` must not wait."""
         with self._mutex:
             return read(self.text)
 
     def subscribe(self, subscriber: Callable[[Change], None], opened: Callable[[bytes, int], None]) -> None:
-        """Call `opened` with the text and revision of now, and `subscriber` with every change from now on.
+        """Call `opened` with the present text and revision, and `subscriber` with every change after that.
 
-        They are called by whoever commits, from any thread, before the state is released: they must not wait.
+        The committing thread, which may be any, calls `subscriber` while it holds the mutex: neither function
+        may wait.
         """
         with self._mutex:
-            opened(self.text, self.revision)  # in here, so that no change overtakes it
+            opened(self.text, self.revision)  # under the mutex, so that no change comes in between
             self._subscribers.append(subscriber)
 
     def unsubscribe(self, subscriber: Callable[[Change], None]) -> None:
-        """The reverse of `subscribe`."""
+        """Undo `subscribe`."""
         with self._mutex:
             self._subscribers.remove(subscriber)
 
@@ -258,7 +270,7 @@ class LiveState:
         self.changes.append(self._publish(text, tree, author, automatic=automatic))
 
     def _publish(self, text: bytes, tree: Any, author: Author, *, automatic: bool = False) -> Change:
-        """Let readers and subscribers see the new text, under the present revision."""
+        """Show the new text to readers and the change to subscribers, under the present revision."""
         change = Change(self.revision, diff(self._parsed(), tree), author, automatic=automatic)
         self.text, self._tree = text, tree
         for subscriber in self._subscribers:
@@ -267,12 +279,20 @@ class LiveState:
 
 
 def numbered(changes: list[Change], after: int) -> list[Change]:
-    """The changes with the revisions that follow `after`."""
+    """The changes, renumbered with the revisions that follow `after`."""
     return [replace(change, revision=after + n) for n, change in enumerate(changes, 1)]
 
 
 def replayed(changes: list[Change], base: Any, theirs: Any, merged: Any, spec: StateSpec) -> list[Change]:
-    """Changes that led on from `base`, with patches that lead, one by one, from `theirs` to `merged`."""
+    """Rebase changes that were made on `base`: their patches lead, one by one, from `theirs` to `merged`.
+
+    Args:
+        changes: The changes, oldest first, not empty.
+        base: The state that the first one was made on.
+        theirs: The state that the first one is made on now.
+        merged: The state after the last one.
+        spec: How states are merged.
+    """
     ours, current, made = base, theirs, []
     for index, change in enumerate(changes):
         before, ours = ours, apply(ours, change.patch)
@@ -284,7 +304,11 @@ def replayed(changes: list[Change], base: Any, theirs: Any, merged: Any, spec: S
 
 
 def _without(merged: Merged) -> Merged:
-    """A merge with a state from which a change was taken back: what has counted on counts without it."""
+    """Resolve the conflicts of a merge that undoes a change on which later changes were built.
+
+    A number or a collection is computed as if the undone change had never been there; other values stay as
+    they are and remain conflicts.
+    """
     patch: list[Operation] = []
     conflicts = []
     for conflict in merged.conflicts:
@@ -297,7 +321,7 @@ def _without(merged: Merged) -> Merged:
 
 
 def _built_on_nothing(conflict: Conflict) -> Any:
-    """Ours without what was built on; MISSING if it is no number and no collection."""
+    """Our value without the undone change; MISSING if it is neither a number nor a collection."""
     base, theirs, ours = conflict.base, conflict.theirs, conflict.ours
     if type(base) in (list, dict) and type(ours) is type(base) and theirs is MISSING:
         return merge(base, type(base)(), ours).value
@@ -308,10 +332,10 @@ def _built_on_nothing(conflict: Conflict) -> Any:
 
 
 class NestedState:
-    """The copy of a call that has touched the state and runs an agent or team on the same session.
+    """The state for a run that a tool call starts on its own session: the copy that the call edits.
 
-    The nested run's calls take turns on that copy; what they commit is committed for good when the
-    enclosing call returns, and undone with it when that fails.
+    The calls of the nested run lock this copy and commit to it. Their commits become final when the enclosing
+    call returns, and are undone with it if it fails.
     """
 
     def __init__(self, enclosing: EnclosingCall) -> None:
@@ -327,7 +351,7 @@ class NestedState:
     def commit(self, value: Any, author: Author, base: bytes) -> None:
         """Put `value` into the enclosing call's copy, in place.
 
-        Where the caller has edited the copy itself meanwhile, beside the nested run, its edits stay.
+        If the enclosing call has edited the copy since `base`, its edits are merged with `value`.
         """
         _, tree = encode(value)
         text, current = encode(self._enclosing.edited())
@@ -343,11 +367,11 @@ class EnclosingCall(Protocol):
         """The call's copy, as plain JSON data."""
 
     def replace(self, tree: Any) -> None:
-        """Make `tree` the content of the call's copy; objects that the call keeps of it stay valid."""
+        """Make `tree` the content of the call's copy, in place: references into the copy stay valid."""
 
 
 def ended(author: Author) -> UsageError:
-    """The error for a touch that comes too late."""
+    """The error for code that uses the state after its call has ended."""
     return UsageError(
         f"the call of {author} has ended, so it can no longer use session_state; "
         "use the state before the function returns, and do not keep run_context"

@@ -14,10 +14,10 @@ from kern.state.merge import Conflict, Merged, Policies, merge
 from kern.state.state_type import DICT, StateType
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-"""Takes the state as one version of the application wrote it; returns it as the next version wants it."""
+"""Takes the state that one version of the application wrote; returns the state for the next version."""
 
 DEFAULTS = "state_defaults"
-"""Signs what a typed state adds to a session that an older version of its class has written."""
+"""The author of the commit that adds the defaults of new fields to a typed state of an older version."""
 
 
 _MIGRATION = re.compile(r"state_migrations\[(\d+)\]")
@@ -27,7 +27,7 @@ class Upgrade(NamedTuple):
     """One step of bringing a stored state up to date.
 
     Args:
-        name: What its commit is signed with: "state_migrations[0]", or "state_defaults".
+        name: The author of its commit: "state_migrations[0]" or "state_defaults".
         tree: The state after it.
         version: The version of the state after it.
     """
@@ -42,10 +42,10 @@ class StateSpec:
     """What an agent or team declares about the state of its sessions.
 
     Args:
-        default: Makes what a new session starts from.
-        state_type: What the state looks like to the application's functions.
-        migrations: One for each step of the state's version, which is counted from 0.
-        policies: Rules for single places where two processes have changed the same value.
+        default: Makes the state of a new session.
+        state_type: Whether the application's functions see the state as a dict or as a model.
+        migrations: The functions that upgrade a state; the one at index n takes version n to version n + 1.
+        policies: Rules for values that two processes have changed, by place.
     """
 
     default: Callable[[], Mapping[str, Any]] = dict
@@ -55,34 +55,42 @@ class StateSpec:
 
     @property
     def version(self) -> int:
-        """The version of the states that it writes."""
+        """The version of the states that the application writes now."""
         return len(self.migrations)
 
     @property
     def takes_anything(self) -> bool:
-        """Nothing is declared that a stored state could fail to be."""
+        """Whether every stored state fits: a plain dict without migrations."""
         return self.state_type is DICT and not self.migrations
 
     def joined(self, other: StateSpec) -> StateSpec:
-        """For a session that is in use under both: the stricter one, and all policies, `other`'s first."""
+        """Combine two specs for a session that both are used on: the stricter spec with the policies of both.
+
+        If both have a policy for a place, that of `other` is used.
+        """
         if other is self:
             return self
         stricter = self if (other.takes_anything or other.version < self.version) else other
         return replace(stricter, policies={**self.policies, **other.policies})
 
     def upgrades(self, tree: dict[str, Any], version: int) -> list[Upgrade]:
-        """The steps that make a state of `version` one of this spec's; `tree` stays as it is.
+        """The steps that bring a stored state up to the present version; `tree` itself is not changed.
+
+        Args:
+            tree: The stored state.
+            version: Its version.
 
         Raises:
-            InvalidStateError: A newer version has written it, a migration failed, or the result does not fit.
+            InvalidStateError: A newer version of the application has written the state, a migration failed,
+                or the result does not fit the state's type.
         """
         if self.takes_anything:
             return []
         if version > self.version:
             raise InvalidStateError(
                 f"the stored state has version {version}, written by a newer version of the "
-                f"application; this version knows {self.version} state_migrations and cannot read "
-                "it"
+                f"application; this one has {self.version} state_migrations and cannot read it: "
+                "deploy the newer version"
             )
         steps = []
         for index in range(version, self.version):
@@ -99,10 +107,10 @@ class StateSpec:
         return steps[-1].tree if steps else tree
 
     def merge(self, base: Any, theirs: Any, ours: Any) -> Merged:
-        """Merge two states that both grew out of `base`.
+        """Merge two states that were both made from `base`; see `kern.state.merge`.
 
-        Where the parts fit but the whole does not (a check over several fields), ours is taken, whole: a
-        session must never hold a state that cannot be loaded.
+        If the merged state does not fit the state's type, such as by a check over several fields, ours is
+        taken as a whole: a session must never hold a state that cannot be loaded.
         """
         merged = merge(base, theirs, ours, self.policies)
         if self.state_type is DICT:
@@ -114,12 +122,12 @@ class StateSpec:
 
 
 def migration_name(index: int) -> str:
-    """What the commit of a migration is signed with."""
+    """The author of the commit of a migration."""
     return f"state_migrations[{index}]"
 
 
 def migration_index(name: str | None) -> int | None:
-    """The reverse of `migration_name`; None for what signs no migration."""
+    """The reverse of `migration_name`; None if the author is not a migration."""
     match = _MIGRATION.fullmatch(name or "")
     return int(match[1]) if match else None
 

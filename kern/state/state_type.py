@@ -1,4 +1,4 @@
-"""What the session state looks like to the functions that edit it: here a dict, in `typed` a model."""
+"""How functions see the session state: as a dict (here) or as a pydantic model (`kern.state.model_state`)."""
 
 from __future__ import annotations
 
@@ -13,38 +13,42 @@ from kern.state.overlay import deep_merge
 
 
 class StateType(Protocol):
-    """Between the JSON text of the state and the object that a call edits."""
+    """Converts between the JSON text of the state and the object that a call edits."""
 
     def load(self, text: bytes) -> Any:
-        """A private object for one call."""
+        """Parse the text into a private object for one call."""
 
     def load_tree(self, tree: Any) -> Any:
-        """The same, from parsed data that nobody else keeps."""
+        """Make the same object from parsed data, which the caller gives away."""
 
     def dump(self, value: Any) -> Any:
         """The object as plain JSON data, for the commit."""
 
     def fit(self, tree: Any) -> Any:
-        """A state as this type writes it, `tree` itself if it is that already.
+        """The state as this type writes it; `tree` itself if that is the same.
 
         Raises:
-            InvalidStateError: It does not fit this type.
+            InvalidStateError: The state does not fit this type.
         """
 
     def accept(self, value: Any) -> None:
-        """Refuse with a TypeError what cannot be assigned to `session_state`."""
+        """Check a value that is assigned to `session_state`.
+
+        Raises:
+            TypeError: It is not of this type.
+        """
 
     def restore(self, target: Any, source: Any) -> None:
-        """Make the content of `target` that of `source`, in place; see `put_back`."""
+        """Give `target` the content of `source`, in place; see `put_back`."""
 
     def update(self, value: Any, updates: Mapping[str, Any]) -> None:
         """Set top-level keys of an object that a call edits."""
 
     def lay_over(self, base: Mapping[str, Any], given: Any) -> dict[str, Any]:
-        """The state `base` with a run's `session_state=` merged deep over it.
+        """Merge a run's `session_state=` into the state `base`, deeply.
 
         Raises:
-            UsageError: `given` is of a type that makes no sense here.
+            UsageError: `given` is neither a dict nor an instance of the model.
         """
         ...
 
@@ -53,7 +57,7 @@ class DictStateType:
     """The state as a dict."""
 
     def load(self, text: bytes) -> Any:
-        """A fresh dict."""
+        """A new dict."""
         return decode(text)
 
     def load_tree(self, tree: Any) -> Any:
@@ -69,14 +73,14 @@ class DictStateType:
         return tree
 
     def accept(self, value: Any) -> None:
-        """Only a dict will do."""
+        """Refuse with a TypeError what is not a dict."""
         if not isinstance(value, dict):
             raise TypeError(
                 f"session_state must be a dict, not {type(value).__name__}; to empty it, assign {{}}"
             )
 
     def restore(self, target: Any, source: Any) -> None:
-        """Make the content of one dict that of the other."""
+        """Give `target` the content of `source`."""
         put_back(target, source)
 
     def update(self, value: Any, updates: Mapping[str, Any]) -> None:
@@ -85,7 +89,7 @@ class DictStateType:
         value.update(updates)
 
     def lay_over(self, base: Mapping[str, Any], given: Any) -> dict[str, Any]:
-        """Dicts merge, anything else is replaced."""
+        """Merge deeply: dicts merge key by key, any other value is replaced."""
         if not isinstance(given, Mapping):
             raise UsageError(f"session_state must be a dict, not {type(given).__name__}")
         return deep_merge(base, given)
@@ -95,16 +99,23 @@ DICT = DictStateType()
 
 
 def put_back(target: Any, source: Any) -> Any:
-    """`source`, in the containers of `target` wherever both have one at the same place.
+    """Give `target` the content of `source`, reusing the containers of `target` where both have one.
 
-    What a function keeps of its state (`items = state["items"]`) stays a part of it when another's commit, or
-    the end of a savepoint, changes the state under its hands. `source` must be nobody else's.
+    References that a function keeps into its state (`items = state["items"]`) therefore stay valid when the
+    commit of a nested run, or the end of a savepoint, changes the state.
+
+    Args:
+        target: The object to change.
+        source: The new content. Parts of it become parts of `target`, so the caller must not use it any more.
+
+    Returns:
+        `target`, or `source` if the two are of different kinds.
     """
     return _PutBack().value(target, source)
 
 
 class _PutBack:
-    """One `put_back` at work. A container that stands at two places of the target is used once."""
+    """A `put_back` in progress. A container that occurs at two places of the target is reused only once."""
 
     __slots__ = ("_used",)
 
@@ -134,7 +145,7 @@ class _PutBack:
         return source
 
     def _elements(self, target: list[Any], source: list[Any]) -> list[Any]:
-        """Equal elements at the start and at the end are the same ones; so are all if none came or went."""
+        """Reuse equal elements at the start and at the end, and all elements if the length is the same."""
         shorter = min(len(target), len(source))
         start, end = shorter, 0
         if len(target) != len(source):
@@ -149,10 +160,10 @@ class _PutBack:
 
 
 def check_updates(updates: Any) -> None:
-    """See that what is to be set is keys with values.
+    """Check the argument of `update_session_state`.
 
     Raises:
-        UsageError: It is not.
+        UsageError: It is not a dict.
     """
     if not isinstance(updates, Mapping):
         raise UsageError(

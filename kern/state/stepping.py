@@ -1,9 +1,10 @@
-"""A coroutine stepped by hand, so that no other call comes between its first touch of the state and its end.
+"""Drives an async function step by step, so that it holds the state's lock whenever it may touch the state.
 
-Before the first touch, a step is taken only while this call has the state's lock; a step that ends untouched
-lets the lock go again, so that I/O before the touch runs beside other calls. A step that touched keeps it
-until the call ends. A cancellation or timeout never waits for the lock: it is thrown into the coroutine at
-once, which then runs without its turn, and may touch the state only if nobody has it.
+A step is the code between two awaits. Before the first touch, the call takes the lock for each step and
+releases it after a step that did not touch the state: I/O before the touch runs in parallel with other calls.
+A step that touches the state keeps the lock until the call ends. A cancellation or timeout never waits for
+the lock: it is thrown into the coroutine at once, which then runs without the lock and may touch the state
+only if nobody holds it.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ T = TypeVar("T")
 
 @types.coroutine
 def _suspend(awaited: Any) -> Generator[Any, Any, Any]:
-    """Hand to the event loop what the coroutine waits for; returns what the loop sends back."""
+    """Yield what the coroutine waits for to the event loop; return what the loop sends back."""
     return (yield awaited)
 
 
 async def step(call: CallState, coroutine: Coroutine[Any, Any, T]) -> T:
-    """Drive `coroutine` for `call` to its end; the caller then ends the call."""
+    """Drive the coroutine of `call` to its end. The caller then ends the call."""
     with call.stepped():
         return await _stepped(call, coroutine)
 
@@ -42,9 +43,9 @@ async def _stepped(call: CallState, coroutine: Coroutine[Any, Any, T]) -> T:
                 if not isinstance(value, asyncio.CancelledError):
                     await call.wait_in_task()
                     call.holder = Holder.step
-                elif call.try_lock():  # it is not kept waiting
+                elif call.try_lock():  # a cancellation is delivered at once, with or without the lock
                     call.holder = Holder.step
-            except BaseException as error:  # noqa: BLE001 - all of it is the coroutine's to see
+            except BaseException as error:  # noqa: BLE001 - the coroutine sees every error of its wait
                 resume, value = coroutine.throw, error
         try:
             awaited = resume(value)
@@ -65,10 +66,11 @@ async def _stepped(call: CallState, coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class Ungated:
-    """Wrap Kern's own coroutines that a tool awaits, such as nested runs: the state lock must not gate them.
+    """Wraps Kern's own coroutines that a tool awaits, such as nested runs, so that they run without the lock.
 
-    While an untouched function takes its turns, whatever it awaits goes on only when nobody has the state.
-    Kern's own code must not: it has locks of its own, and it is what the one with the state may wait for.
+    Until a function touches the state, each of its steps waits for the lock, also the steps of what it
+    awaits. Kern's own coroutines must not wait: they have locks of their own, and the call that holds the
+    state's lock may itself be waiting for them, which would be a deadlock.
     """
 
     __slots__ = ("_calls",)
@@ -87,4 +89,4 @@ class Ungated:
         for call in self._calls:
             call.ungated -= 1
         if self._calls and (error is None or isinstance(error, Exception)):
-            await asyncio.sleep(0)  # back to the stepper's gate
+            await asyncio.sleep(0)  # ends this step, so that the next one takes the lock again

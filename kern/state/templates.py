@@ -1,9 +1,10 @@
-"""Values of the session state in the developer's texts: "You plan for {user_name} in {trip.city}."
+"""Placeholders for state values in the developer's texts: "You plan for {user_name} in {trip.city}."
 
-A placeholder is one name, or names joined by dots, in single braces. Names consist of letters, digits, "_"
-and "-", and the first starts with no digit. Dots lead through objects only: no attribute and no list element
-is reached, and nothing is evaluated. Everything else stays as it is written: unknown names, `{ spaced }`,
-`{{doubled}}`, `{}`, `{0}`, JSON, code. A value that was put in is not looked at again.
+A placeholder is one name, or several names joined by dots, in single braces. A name consists of letters,
+digits, "_" and "-"; the first name does not start with a digit. A dot leads from an object to its member;
+attributes and list elements cannot be reached, and nothing is evaluated. All other text stays as it is:
+unknown names, `{ spaced }`, `{{doubled}}`, `{}`, `{0}`, JSON, code. A value that was inserted is not searched
+for placeholders.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from kern.state.pointer import MISSING
 _NAMES = r"(?!\d)[\w-]+(?:\.[\w-]+)*"
 _PLACEHOLDER = re.compile(rf"\{{\{{{_NAMES}\}}\}}|\{{({_NAMES})\}}")
 _LONGEST_CACHED = 32_768
-"""Characters; texts above are made per run (a document in the instructions) more often than not."""
+"""The length in characters up to which parsed texts are cached. Longer texts usually differ from run to run,
+such as a document in the instructions."""
 
 
 class _Placeholder(NamedTuple):
@@ -31,17 +33,17 @@ class _Placeholder(NamedTuple):
 
 
 def render(text: str, *sources: Mapping[str, Any]) -> str:
-    """Put values in for the placeholders of a text.
+    """Replace the placeholders of a text with values.
 
     Args:
         text: Written by the developer, never by the end user.
-        sources: Each placeholder takes its value from the first of these that has it.
+        sources: Each placeholder takes its value from the first source that has it.
 
     Returns:
-        The text. A value is put in as `str` makes it, a dict or list as JSON.
+        The text. A dict or list is inserted as JSON, any other value as `str` renders it.
 
     Raises:
-        UsageError: A dict or list holds what cannot be written as JSON.
+        UsageError: A dict or list holds a value that cannot be written as JSON.
     """
     if "{" not in text:
         return text
@@ -54,7 +56,7 @@ def render(text: str, *sources: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=256)
 def _parse(text: str) -> tuple[str | _Placeholder, ...]:
-    """Plain text and placeholders in turn, plain text at both ends."""
+    """Split a text into plain text and placeholders, which alternate; plain text comes first and last."""
     segments: list[str | _Placeholder] = []
     done = 0
     for match in _PLACEHOLDER.finditer(text):

@@ -1,4 +1,4 @@
-"""A private copy of the session state, from the moment its lock is held until its commit or its drop."""
+"""A transaction on the session state: a private copy, edited under the lock, then committed or dropped."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from kern.state.shared_state import Author, NestedState, SharedState, ended
 from kern.state.state_type import StateType
 
 current: ContextVar[Transaction | None] = ContextVar("kern_transaction", default=None)
-"""The transaction of the `transaction()` block that the running code is in."""
+"""The transaction of the `transaction()` block that the running code is in; None outside of one."""
 
 
 def keeps_edits(error: BaseException | None) -> bool:
-    """Whether what a function has edited stands: it has returned, or raised what only steers the model."""
+    """Whether a function's edits are kept: if it returned, or raised an `AgentSignal` to steer the model."""
     return error is None or isinstance(only_error(error), AgentSignal)
 
 
@@ -23,10 +23,10 @@ class Transaction:
     """A private copy of the state, edited under the lock, then committed or dropped.
 
     Args:
-        shared_state: Where it was taken from, and is committed to. The caller has the lock.
-        state_type: What the copy looks like.
-        author: What the commit is signed with.
-        of_step: The lock is that of a step of the call's own coroutine, and goes back to it.
+        shared_state: The state that is copied and committed to. The caller holds its lock.
+        state_type: Whether the copy is a dict or a model.
+        author: The author of the commit.
+        of_step: The lock was taken for a step of the call's own coroutine, and is returned to that step.
     """
 
     __slots__ = ("_author", "_base", "_inner", "_shared_state", "_state_type", "copy", "of_step", "open")
@@ -42,24 +42,28 @@ class Transaction:
         self.copy: Any = state_type.load(self._base)
         self.of_step: bool = of_step
         self.open: bool = True
-        """It is neither committed nor dropped yet."""
+        """Whether the transaction is neither committed nor dropped yet."""
 
     @property
     def size(self) -> int:
-        """Bytes of the state that is edited."""
+        """The size of the state as of the start, in bytes of JSON."""
         return len(self._base)
 
     def commit(self) -> None:
-        """Make the copy the state."""
+        """Make the copy the state.
+
+        Raises:
+            InvalidStateError: The copy is not JSON, or does not fit its type.
+        """
         self._shared_state.commit(self._state_type.dump(self.copy), self._author, self._base)
 
     def nested_state(self) -> NestedState:
-        """The scope for runs that are nested in it. The caller sees to it that it is made once."""
+        """The state for runs nested in this transaction; made once, so the caller must hold a mutex."""
         if self._inner is None:
             self._inner = NestedState(self)
         return self._inner
 
-    # What a NestedState asks for (EnclosingCall).
+    # The protocol EnclosingCall, for NestedState.
 
     def edited(self) -> Any:
         """The copy as plain JSON data."""

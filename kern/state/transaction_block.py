@@ -1,4 +1,4 @@
-"""What a function does with its `run_context`: the call's `StateHandle`, and its `transaction()` blocks."""
+"""The state part of a `run_context`: reading and assigning `session_state`, and `transaction()` blocks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kern.state.transaction import Transaction, current, keeps_edits
 
 
 class CallStateHandle:
-    """What a `RunContext` asks of its call (`StateHandle`)."""
+    """A call's state, as its `RunContext` uses it; implements `StateHandle`."""
 
     __slots__ = ("_call",)
 
@@ -27,7 +27,7 @@ class CallStateHandle:
         self._call = call
 
     def read(self) -> Any:
-        """The copy; the first read takes the state."""
+        """The call's copy of the state. The first read takes the lock and makes the copy."""
         return self._call.take().copy
 
     def assign(self, value: Any) -> None:
@@ -36,16 +36,16 @@ class CallStateHandle:
         self._call.take().copy = value
 
     def snapshot(self) -> Any:
-        """A deep copy of the running code's own view if it has one, else of the last commit."""
+        """A deep copy of what the running code edits; of the last commit if it has not touched the state."""
         return snapshot(self._call)
 
     def transaction(self) -> TransactionBlock:
-        """A part of the call that is committed, or undone, by itself."""
+        """A block whose edits are committed or undone at its end, before the call ends."""
         return TransactionBlock(self._call)
 
 
 def snapshot(call: CallState) -> Any:
-    """A deep copy of what the running code edits, else of the last commit."""
+    """A deep copy of what the running code edits; of the last commit if it has not touched the state."""
     edits = call.edits()
     if edits is not None and edits.open:
         return copy.deepcopy(edits.copy)
@@ -53,11 +53,12 @@ def snapshot(call: CallState) -> Any:
 
 
 class TransactionBlock:
-    """`run_context.transaction()`: a part of a call that takes, commits and lets go by itself.
+    """`run_context.transaction()`: locks the state for a block, and commits at the end of the block.
 
-    Inside, `run_context.session_state` is the block's copy, for the task that opened it and those it starts.
-    In a call that has the state already, it is a savepoint: an error undoes the block and nothing else.
-    The exceptions that steer the model are no errors here either.
+    Inside the block, `run_context.session_state` is the block's copy, for the task that opened it and the
+    tasks that it starts. If the call has already taken the state, the block is a savepoint: an error undoes
+    the edits of the block and nothing else. An exception that only steers the model (`AgentSignal`) does not
+    undo anything.
     """
 
     __slots__ = ("_call", "_savepoint", "_token", "_transaction")
@@ -80,7 +81,7 @@ class TransactionBlock:
 
     async def __aenter__(self) -> Any:
         if self._call.steps_current_task() and not self._call.may_step():
-            # A wait for the lock was cut short, so this step runs without it: back to the stepper's gate.
+            # A wait for the lock was cancelled, so this step runs without it. The next step waits again.
             await asyncio.sleep(0)
         if not self._entered_at_once():
             await self._call.wait_in_task()
@@ -88,7 +89,7 @@ class TransactionBlock:
         return self._call.read()
 
     def _entered_at_once(self) -> bool:
-        """Nothing had to be waited for: it is a savepoint, or the lock is that of this step."""
+        """Enter the block without waiting, if it is a savepoint or this step already holds the lock."""
         if self._call.has_state():
             self._savepoint = Savepoint(self._call.read())
             return True
@@ -125,7 +126,7 @@ class TransactionBlock:
 
     @contextmanager
     def _closing(self) -> Iterator[Transaction]:
-        """The block's transaction, whose lock is let go whatever its commit comes to."""
+        """The block's transaction; its lock is released even if the commit fails."""
         assert self._transaction is not None
         assert self._token is not None
         current.reset(self._token)

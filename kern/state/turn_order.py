@@ -1,8 +1,8 @@
-"""Calls that a model asks for in one turn come to the state in the order in which it wrote them.
+"""Tool calls of one turn take the state in the order in which the model wrote them.
 
-They start together, in threads that the operating system wakes in any order, so "add milk, add eggs" could
-end as eggs and milk. A call therefore lets those before it go first, if they come to the state within a short
-grace; one that is busy with something else for longer holds nobody up.
+They start at the same time, in threads that the operating system wakes in any order, so "add milk, add eggs"
+could end as eggs and milk. A call therefore waits for the calls before it, but no longer than a short grace
+period: a call that is busy with something else does not hold up the others.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ import threading
 import time
 
 GRACE = 0.05
-"""Seconds after the turn's start for which calls wait for those before them."""
+"""Seconds, from the start of the turn, for which a call waits for the calls before it."""
 
 
 class TurnOrder:
-    """The order of one turn's calls."""
+    """The order of the calls of one turn.
+
+    Args:
+        calls: How many calls there are.
+    """
 
     def __init__(self, calls: int) -> None:
         self._condition = threading.Condition()
@@ -23,18 +27,18 @@ class TurnOrder:
         self._deadline = time.monotonic() + GRACE
 
     def slots(self) -> list[TurnSlot]:
-        """One place for each call, in order."""
+        """One slot for each call, in order."""
         return [TurnSlot(self, index) for index in range(len(self._passed))]
 
     def wait(self, index: int) -> None:
-        """Wait in a thread until all calls before `index` have passed, or the grace is over."""
+        """Block the thread until all calls before `index` have passed, or the grace period is over."""
         with self._condition:
             self._condition.wait_for(
                 lambda: all(self._passed[:index]), max(0.0, self._deadline - time.monotonic())
             )
 
     def mark_passed(self, index: int) -> None:
-        """Let later calls go: this one holds the state, waits for it, or ended without touching it."""
+        """Let later calls pass: this one holds the state, waits for it, or ended without touching it."""
         with self._condition:
             if not self._passed[index]:
                 self._passed[index] = True
@@ -51,9 +55,9 @@ class TurnSlot:
         self._index = index
 
     def wait(self) -> None:
-        """Let the calls before this one go first; in a thread."""
+        """Block the thread until the calls before this one have passed, or the grace period is over."""
         self._order.wait(self._index)
 
     def mark_passed(self) -> None:
-        """Let the calls after this one go on."""
+        """Let the calls after this one pass."""
         self._order.mark_passed(self._index)

@@ -336,7 +336,7 @@ def test_what_is_not_json_is_refused_with_its_place(value: Any, wrap: Any, path:
 
 @pytest.mark.parametrize("key", [1, True, None, 1.5, (1, 2), b"x", Colour.RED], ids=repr)
 def test_keys_that_are_not_str_are_refused(key: Any) -> None:
-    with pytest.raises(InvalidStateError, match="keys are str") as caught:
+    with pytest.raises(InvalidStateError, match="keys must be str") as caught:
         encode({"a": [{key: 1}]})
     assert caught.value.path == "/a/0"
 

@@ -671,7 +671,7 @@ async def test_a_tool_whose_own_deadline_has_passed_waits_in_a_block_if_somebody
                 waiting.set()
                 await asyncio.Event().wait()
         except TimeoutError:
-            with pytest.raises(UsageError, match=r"cannot take the session state, which hog of .* holds"):
+            with pytest.raises(UsageError, match=r"then used session_state, which hog of .* holds"):
                 run_context.session_state["at once"] = True
             refused.set()
             async with run_context.transaction() as state:
