@@ -579,7 +579,7 @@ async def test_a_wait_that_takes_too_long_names_the_waiter_and_the_holder(kind: 
     result = tool_results(output)[tool.__name__]
     assert "StateLockTimeout" in result
     assert f"{tool.__name__} of Waiter waited 0.05 s" in result
-    assert "hog of Hog has" in result
+    assert "locked by hog of Hog" in result
     assert (await run).session_state == {"hog": True}
 
 

@@ -208,7 +208,7 @@ async def test_the_run_s_argument_is_a_dict_or_what_was_set_of_an_instance() -> 
         (
             {"ovner": "Ann"},
             InvalidStateError,
-            "session_state/ovner: Cart has no such field; its fields are: items",
+            "session_state/ovner: Cart has no field of this name; its fields are: items",
         ),
         ({"owner": 7}, InvalidStateError, "session_state/owner: Input should be a valid string"),
         (Item(name="x"), UsageError, "must be a Cart or a dict here, not Item"),
@@ -271,7 +271,7 @@ async def test_the_agentic_tool_sets_fields_and_shows_the_state() -> None:
     output = await agent.arun("go")
     results = [execution.result for execution in output.tools]
     assert results[0] == 'The session state is now: {"items":[],"owner":"Ann","limits":{}}'
-    assert "no such field; its fields are: items, owner, limits" in str(results[1])
+    assert "no field of this name; its fields are: items, owner, limits" in str(results[1])
 
 
 # What is not a session state.
