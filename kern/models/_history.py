@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -44,6 +44,33 @@ def sound_arguments(call: ToolCall) -> str:
     if isinstance(value, dict):
         return text
     return "{}" if value is None else to_json({BROKEN_ARGUMENTS: text}).decode()
+
+
+def arguments_object(arguments: str) -> dict[str, Any]:
+    """The arguments of an earlier call; what is no JSON object goes back as a text."""
+    if not arguments.strip():
+        return {}
+    try:
+        value = from_json(arguments, allow_inf_nan=False)
+    except ValueError:
+        value = arguments
+    if isinstance(value, dict):
+        return value
+    return {} if value is None else {BROKEN_ARGUMENTS: arguments}
+
+
+def segments(messages: Sequence[Message]) -> Iterator[tuple[Message | None, list[Message]]]:
+    """Each answer with what follows it, up to the next."""
+    answer: Message | None = None
+    following: list[Message] = []
+    for message in messages:
+        if message.role == "assistant":
+            if answer is not None or following:
+                yield answer, following
+            answer, following = message, []
+        elif message.role in ("user", "tool"):
+            following.append(message)
+    yield answer, following
 
 
 _FOREIGN = re.compile(r"[^A-Za-z0-9_-]")

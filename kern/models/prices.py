@@ -22,6 +22,7 @@ _Priced = Callable[[Usage], float | None]
 
 _LISTS: Final[Mapping[str, str]] = {
     "anthropic": "anthropic",
+    "bedrock": "aws",
     "google": "google",
     **{server.name: server.price_list for server in SERVERS.values() if server.price_list is not None},
 }

@@ -24,6 +24,7 @@ _PROVIDERS = {
     "openai": ("kern.models.openai", "OpenAIResponses"),
     "openai-chat": ("kern.models.openai", "OpenAIChat"),
     "anthropic": ("kern.models.anthropic", "AnthropicMessages"),
+    "bedrock": ("kern.models.bedrock", "BedrockConverse"),
 }
 """Module and class; only the providers that an application uses are loaded."""
 

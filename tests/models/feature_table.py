@@ -90,6 +90,12 @@ def by_anthropic(name: str) -> Cell:
     return Cell(test, f"recorded:anthropic/{name}")
 
 
+def by_bedrock(name: str) -> Cell:
+    """A recorded answer of Bedrock's is read as its body says."""
+    test = "test_bedrock_recorded.py::test_what_bedrock_has_sent_is_decoded_as_the_body_says"
+    return Cell(test, f"recorded:bedrock/{name}")
+
+
 _SERVERS = "test_servers.py::"
 _RECORDED: dict[str, Row] = {
     "openai": {
@@ -255,6 +261,23 @@ ROWS: dict[str, Row] = {
             "recorded:anthropic/cache-read",
         ),
         "errors": by_anthropic("error-400"),
+    },
+    "Amazon Bedrock, Converse": {
+        "text": by_bedrock("thinking-call-2"),
+        "stream": by_bedrock("stream-call"),
+        "tools": by_bedrock("thinking-call-1"),
+        "reasoning carried on": Cell(
+            "test_bedrock_recorded.py::test_the_next_request_to_bedrock_is_the_recorded_one",
+            "recorded:bedrock/thinking-call-2",
+        ),
+        "citations": by_bedrock("citations-stream"),
+        "server tools": by_bedrock("nova-grounding"),
+        "usage": by_bedrock("thinking-call-1"),
+        "cost": Cell(
+            "test_bedrock_recorded.py::test_a_recorded_answer_of_bedrocks_costs_what_the_list_says",
+            "recorded:bedrock/thinking-call-1",
+        ),
+        "errors": by_bedrock("guardrail"),
     },
     **{
         "OpenAI, Chat" if facts.name == "openai" else facts.title: chat_row(facts)

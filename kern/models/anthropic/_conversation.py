@@ -11,11 +11,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic_core import from_json
-
 from kern.errors import UsageError
 from kern.messages import Media, Message, Part, ProviderCall, ReasoningPart, TextPart, ToolCall
-from kern.models._history import BROKEN_ARGUMENTS, call_name, shortened
+from kern.models._history import arguments_object, call_name, segments, shortened
 from kern.models.anthropic._blocks import PROVIDER
 from kern.models.anthropic._caching import put_mark
 from kern.models.anthropic._media import is_uploaded, media_block
@@ -52,7 +50,7 @@ class Conversation:
     def read(self, messages: Sequence[Message]) -> None:
         """Take in all messages but the system's."""
         replay = Replay(messages, offered=self.offered, mcp=self.mcp)
-        for answer, following in _segments(messages):
+        for answer, following in segments(messages):
             ids: dict[str, str] = {}
             attached: Blocks = []
             if answer is not None:
@@ -105,7 +103,7 @@ class Conversation:
         ids[call.id] = new = self._fresh(call.id)
         name = call_name(call.name)
         self.called[name] = None
-        block = {"type": "tool_use", "id": new, "name": name, "input": _input(call.arguments)}
+        block = {"type": "tool_use", "id": new, "name": name, "input": arguments_object(call.arguments)}
         caller = call.provider_data.get("caller") if own and isinstance(call.provider_data, Mapping) else None
         if isinstance(caller, Mapping) and caller.get("tool_id") in replay.sent:
             block["caller"] = dict(caller)
@@ -199,20 +197,6 @@ def lacks_thinking(turns: Sequence[Mapping[str, Any]]) -> bool:
     return turns[begun]["content"][0]["type"] not in THINKING
 
 
-def _segments(messages: Sequence[Message]) -> Iterator[tuple[Message | None, list[Message]]]:
-    """Each answer with what follows it, up to the next."""
-    answer: Message | None = None
-    following: list[Message] = []
-    for message in messages:
-        if message.role == "assistant":
-            if answer is not None or following:
-                yield answer, following
-            answer, following = message, []
-        elif message.role in ("user", "tool"):
-            following.append(message)
-    yield answer, following
-
-
 def _text(part: TextPart, *, own: bool) -> Iterator[dict[str, Any]]:
     if not part.text.strip():  # which the service refuses
         return
@@ -230,19 +214,6 @@ def _thinking(part: ReasoningPart) -> Iterator[dict[str, Any]]:
         yield {"type": "redacted_thinking", "data": part.redacted}
     elif part.signature:
         yield {"type": "thinking", "thinking": part.text, "signature": part.signature}
-
-
-def _input(arguments: str) -> dict[str, Any]:
-    """The arguments of an earlier call; what is no JSON object goes back as a text."""
-    if not arguments.strip():
-        return {}
-    try:
-        value = from_json(arguments, allow_inf_nan=False)
-    except ValueError:
-        value = arguments
-    if isinstance(value, dict):
-        return value
-    return {} if value is None else {BROKEN_ARGUMENTS: arguments}
 
 
 def text_of_parts(parts: Sequence[Part]) -> str:

@@ -1,0 +1,260 @@
+"""Kern's messages as the turns of the Converse API: pure, but for files that media name.
+
+The rules: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html. Turns alternate,
+the user's first; the results of all calls of a turn stand in the next; no text is blank; a document has a
+name of its own, and text beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_core import from_json
+
+from kern.errors import UsageError
+from kern.messages import Media, Message, ProviderCall, ReasoningPart, TextPart, ToolCall
+from kern.models._history import arguments_object, call_name, segments, shortened
+from kern.models.bedrock._caching import POINT, Blocks, add_point
+from kern.models.bedrock._facts import Facts
+from kern.models.bedrock._media import media_block
+from kern.tools.result import mention
+
+PROVIDER = "bedrock"
+
+_FOREIGN = re.compile(r"[^A-Za-z0-9_.:-]")
+_LONGEST_ID = 64
+_NO_RESULT = "This call was not carried out."
+_NO_TEXT = "(no text)"
+_GO_ON = "(I have the results.)"
+
+
+@dataclass(slots=True)
+class Conversation:
+    """A conversation on its way to Bedrock.
+
+    Args:
+        model: The model's id: what it has signed goes back to it alone.
+        facts: What the model takes.
+        citations: Documents may be cited.
+    """
+
+    model: str
+    facts: Facts
+    citations: bool = False
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    called: dict[str, None] = field(default_factory=dict)
+    """The names of all tools that were called."""
+    _used: dict[str, int] = field(default_factory=dict)
+    _names: dict[str, int] = field(default_factory=dict)
+
+    def read(self, messages: Sequence[Message]) -> None:
+        """Take in all messages but the system's."""
+        for answer, following in segments(messages):
+            ids: dict[str, str] = {}
+            attached: Blocks = []
+            if answer is not None:
+                blocks = list(self._answer(answer, ids))
+                self._mark(answer, blocks)
+                self._add("assistant", blocks)
+                attached = self._attached(answer)
+            results = self._results(ids, following)
+            said = [*attached, *self._said(following, ids)]
+            self._add("user", results)
+            if results and said and not self.facts.mixed_turns:
+                self._add("assistant", [{"text": _GO_ON}])
+            self._add("user", said)
+        self._finish()
+
+    def _add(self, role: str, blocks: Blocks) -> None:
+        if not blocks:
+            return
+        if self.turns and self.turns[-1]["role"] == role:
+            self.turns[-1]["content"] += blocks
+        else:
+            self.turns.append({"role": role, "content": list(blocks)})
+
+    def _finish(self) -> None:
+        """See to the rules for the first and the last turn, for the end of each answer, and for documents."""
+        turns, self.turns = self.turns, []
+        for turn in turns:
+            blocks = turn["content"]
+            while turn["role"] == "assistant" and blocks and is_unfinished(blocks[-1]):
+                blocks.pop()  # no answer ends with reasoning
+            if any("document" in block for block in blocks) and not any("text" in block for block in blocks):
+                blocks.append({"text": _NO_TEXT})
+            self._add(turn["role"], blocks)
+        if not self.turns or self.turns[0]["role"] != "user":
+            self.turns.insert(0, {"role": "user", "content": [{"text": _NO_TEXT}]})
+        last = self.turns[-1]["content"][-1]
+        if self.turns[-1]["role"] == "assistant" and "text" in last:
+            last["text"] = last["text"].rstrip()
+
+    def _answer(self, message: Message, ids: dict[str, str]) -> Iterator[dict[str, Any]]:
+        """The blocks of an assistant's message."""
+        for part in message.parts:
+            match part:
+                case TextPart():
+                    yield from _text(part)
+                case ReasoningPart() if part.origin == (PROVIDER, self.model):
+                    if self.facts.sees_reasoning:
+                        yield from _reasoning(part)
+                case ToolCall():
+                    yield self._call(part, ids)
+                case ProviderCall() if part.origin == (PROVIDER, self.model):
+                    yield from _carried_out(part)
+
+    def _call(self, call: ToolCall, ids: dict[str, str]) -> dict[str, Any]:
+        ids[call.id] = new = self._fresh(call.id)
+        name = call_name(call.name)
+        self.called[name] = None
+        return {"toolUse": {"toolUseId": new, "name": name, "input": arguments_object(call.arguments)}}
+
+    def _fresh(self, given: str) -> str:
+        """The id of a call as Bedrock takes it, and no other call of the conversation has it."""
+        base = shortened(_FOREIGN.sub("_", given), given, _LONGEST_ID) or "call"
+        new = base
+        while new in self._used:
+            self._used[base] += 1
+            new = f"{base[: _LONGEST_ID - 8]}-{self._used[base]}"
+        self._used[new] = 1
+        return new
+
+    def _results(self, ids: Mapping[str, str], following: Sequence[Message]) -> Blocks:
+        """The results of all calls of an answer; a call without one is said to have failed."""
+        told = {message.tool_call_id or "": message for message in following if message.role == "tool"}
+        blocks: Blocks = []
+        for given, new in ids.items():
+            message = told.get(given)
+            failed = message is None or bool(message.tool_call_error)
+            content = [{"text": _NO_RESULT}] if message is None else self._content(message)
+            result = {"toolUseId": new, "content": self._result(content)}
+            if self.facts.result_status:
+                result["status"] = "error" if failed else "success"
+            blocks.append({"toolResult": result})
+            if message is not None and message.cache is not None:
+                add_point(blocks, message.cache)
+        return blocks
+
+    def _result(self, content: Blocks) -> Blocks:
+        """What a tool has returned: a JSON object as such, everything else as a text, where that is taken."""
+        blocks: Blocks = []
+        for block in content:
+            if POINT in block:
+                continue
+            if "text" in block:
+                value = _object(block["text"])
+                if value is not None:
+                    block = {"json": value}
+                elif not self.facts.text_results:
+                    block = {"json": {"result": block["text"]}}
+            blocks.append(block)
+        return blocks or [{"text": _NO_TEXT} if self.facts.text_results else {"json": {}}]
+
+    def _said(self, following: Sequence[Message], ids: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """What the user says, and results of calls that are not in the conversation, in words."""
+        for message in following:
+            if message.role == "tool" and message.tool_call_id in ids:
+                continue
+            blocks = self._content(message)
+            if message.role == "tool" and blocks:
+                blocks.insert(0, {"text": f"(result of the tool {message.tool_name})"})
+            self._mark(message, blocks)
+            yield from blocks
+
+    def _content(self, message: Message) -> Blocks:
+        """Texts and media of a user, or of a tool."""
+        blocks: Blocks = []
+        for part in message.parts:
+            if isinstance(part, TextPart):
+                blocks += _text(part)
+            elif isinstance(part, Media):
+                blocks.append(self._media(part, message))
+                if part.cache is not None:
+                    add_point(blocks, part.cache)
+        return blocks
+
+    def _attached(self, message: Message) -> Blocks:
+        """What an answer shows, as the user's: no model takes pictures from itself."""
+        media = [self._media(part, message) for part in message.parts if isinstance(part, Media)]
+        return [{"text": "(attached by the assistant)"}, *media] if media else []
+
+    def _media(self, media: Media, message: Message) -> dict[str, Any]:
+        try:
+            block = media_block(media, citations=self.citations)
+        except UsageError:
+            if message.role == "user" and not message.from_history:
+                raise
+            return {"text": mention(media)}
+        if "audio" in block and message.role == "tool":  # which no result may hold
+            return {"text": mention(media)}
+        if (document := block.get("document")) is not None:
+            name = document["name"]
+            count = self._names[name] = self._names.get(name, 0) + 1
+            if count > 1:
+                document["name"] = f"{name} ({count})"
+        return block
+
+    def _mark(self, message: Message, blocks: Blocks) -> None:
+        if message.cache is not None:
+            add_point(blocks, message.cache)
+
+
+def is_unfinished(block: Mapping[str, Any]) -> bool:
+    """Whether no answer may end with such a block."""
+    return "reasoningContent" in block
+
+
+def lacks_reasoning(turns: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the results of calls go to a turn of the model's that does not begin with reasoning.
+
+    A turn is all answers from the user's words on. One without reasoning is another model's, or was given
+    while thinking was off; Claude, told to think, would refuse it.
+    """
+    if len(turns) < 2 or not _has_results(turns[-1]):
+        return False
+    begun = len(turns) - 2
+    while begun >= 2 and _has_results(turns[begun - 1]):
+        begun -= 2
+    return "reasoningContent" not in turns[begun]["content"][0]
+
+
+def _has_results(turn: Mapping[str, Any]) -> bool:
+    return "toolResult" in turn["content"][0]
+
+
+def _text(part: TextPart) -> Iterator[dict[str, Any]]:
+    if part.text.strip():  # no model takes a blank one
+        yield {"text": part.text}
+
+
+def _reasoning(part: ReasoningPart) -> Iterator[dict[str, Any]]:
+    if part.redacted:
+        yield {"reasoningContent": {"redactedContent": part.redacted}}
+    elif part.text or part.signature:
+        told = {"text": part.text}
+        if part.signature:
+            told["signature"] = part.signature
+        yield {"reasoningContent": {"reasoningText": told}}
+
+
+def _carried_out(part: ProviderCall) -> Iterator[dict[str, Any]]:
+    """A call that Bedrock has carried out, with its result: one without the other is refused."""
+    kept = part.provider_data if isinstance(part.provider_data, Mapping) else {}
+    call, result = kept.get("call"), kept.get("result")
+    if isinstance(call, Mapping) and isinstance(result, Mapping):
+        yield {"toolUse": dict(call)}
+        yield {"toolResult": dict(result)}
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """The JSON object that a text is; None if it is something else."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        value = from_json(text, allow_inf_nan=False)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,295 @@
+"""The answer of `POST /model/ID/converse`, streamed or whole, as a `ModelResponse`: no I/O.
+
+The events: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStreamOutput.html
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kern.errors import ModelBehaviorError
+from kern.messages import Message, Origin, ProviderCall, TextPart, ToolCall
+from kern.models._codes import explain, says_for_the_day
+from kern.models._ends import Ends, finish_reason_of, says_calls
+from kern.models._failures import CutFault, StreamFault
+from kern.models._reading import AnswerReader, count, items_of, text_of
+from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
+from kern.models.bedrock._blocks import Block, Parts, citations_of
+from kern.models.bedrock._conversation import PROVIDER
+from kern.models.bedrock._frames import Frames
+from kern.usage import Usage
+
+_GUARDRAIL = "guardrail_intervened"
+_STATUSES = {
+    "internalServerException": 500,
+    "modelStreamErrorException": 424,
+    "modelTimeoutException": 408,
+    "serviceUnavailableException": 503,
+    "throttlingException": 429,
+    "validationException": 400,
+}
+"""The HTTP statuses that the exceptions of a stream have elsewhere, by botocore's model of the service."""
+_BROKEN_OFF = "the answer broke off in the middle of an event"
+_FLOWING = ("text", "citationsContent")
+"""Blocks whose texts go on where the one before ends."""
+
+
+class ConverseReader(AnswerReader):
+    """Reads one answer of the Converse API.
+
+    Args:
+        longest: The longest message of a stream that is taken in; None: any.
+    """
+
+    def __init__(
+        self, model: str, sink: DeltaSink | None, *, streamed: bool, ends: Ends, longest: int | None = None
+    ) -> None:
+        super().__init__(model, sink, streamed=streamed)
+        self._frames = Frames(longest) if streamed else None
+        self._events = self._frames
+        self._ends = ends
+        self._parts = Parts(Origin(PROVIDER, model))
+        self._origin = Origin(PROVIDER, model)
+        self._blocks: list[Block] = []
+        self._by_index: dict[Any, Block] = {}
+        self._running: dict[str, Block] = {}
+        self._word: Any = None
+        self._usage: Any = None
+        self._trace: Any = None
+        self._gap = False
+        self._spoke = False
+        self._told = False
+        shown = sink if streamed else None
+        self._put_arguments = tool_arguments_of(shown)
+        self._put_call = provider_call_of(shown)
+        self._put_citation = citation_of(shown)
+
+    @property
+    def shown(self) -> bool:
+        """A piece was put into the sink."""
+        return self._told or super().shown
+
+    def finish(self) -> ModelResponse:
+        """The whole answer, after the last byte."""
+        if self._frames is not None and self._frames.pending and not self.done:
+            raise StreamFault(_BROKEN_OFF)
+        response = super().finish()
+        if self._sink is not None and self._frames is None:  # a server that does not stream
+            self._put_call = provider_call_of(self._sink)
+            self._put_citation = citation_of(self._sink)
+            for part in response.message.parts:
+                self._tell(part)
+        return response
+
+    def _read_event(self, name: bytes, data: bytes) -> None:
+        kind = name.decode(errors="replace")
+        event = self._parse(data)
+        if kind == "contentBlockDelta":
+            self._read_delta(event)
+        elif kind == "contentBlockStart":
+            self._start(event.get("contentBlockIndex"), event.get("start"))
+        elif kind == "contentBlockStop":
+            self._stop(self._by_index.get(_index(event)))
+        elif kind == "messageStop":
+            self._word = event.get("stopReason")
+        elif kind == "metadata":
+            self._usage, self._trace = event.get("usage"), event.get("trace")
+            self.done = self._word is not None
+        elif kind.endswith("Exception"):
+            raise _reported(kind, event)
+
+    def _read_whole(self, answer: dict[str, Any]) -> None:
+        output = answer.get("output")
+        message = output.get("message") if isinstance(output, dict) else None
+        if not isinstance(message, dict) or not isinstance(message.get("content"), list):
+            text, code, status = explain(answer)
+            detail = f": {text}" if text else ""
+            raise StreamFault(f"the answer is no message: it has no content{detail}", code, status)
+        for index, data in enumerate(items_of(message["content"])):
+            for kind, value in data.items():
+                self._read_block(index, kind, value)
+        self._word = answer.get("stopReason")
+        self._usage, self._trace = answer.get("usage"), answer.get("trace")
+        self.done = True
+
+    def _read_block(self, index: int, kind: str, value: Any) -> None:
+        """A block that came at once."""
+        fields: dict[str, Any] = value if isinstance(value, dict) else {}
+        block = self._open(index, kind, fields)
+        if kind == "text":
+            self._say(block, text_of(value))
+        elif kind == "citationsContent":
+            self._say(block, "".join(text_of(piece.get("text")) for piece in items_of(fields.get("content"))))
+            block.citations += items_of(fields.get("citations"))
+        elif kind == "reasoningContent":
+            told = fields.get("reasoningText")
+            told = told if isinstance(told, dict) else {}
+            self._reason(block, {**told, "redactedContent": fields.get("redactedContent")})
+        elif kind == "toolResult":
+            block.data = {name: item for name, item in fields.items() if name != "content"}
+            block.results += items_of(fields.get("content"))
+        elif kind == "image":
+            self._add_image(block, fields)
+        self._stop(block)
+
+    def _start(self, index: Any, start: Any) -> None:
+        for kind, data in (start if isinstance(start, dict) else {}).items():
+            self._open(index, kind, data if isinstance(data, dict) else {})
+
+    def _open(self, index: Any, kind: str, data: dict[str, Any]) -> Block:
+        block = Block(kind, data)
+        self._blocks.append(block)
+        self._by_index[index if isinstance(index, int) else None] = block
+        if kind == "reasoningContent":
+            self._reasoning.part()
+        if kind not in _FLOWING:
+            self._content.end()
+            self._gap = True
+        return block
+
+    def _read_delta(self, event: dict[str, Any]) -> None:
+        delta = event.get("delta")
+        for kind, value in (delta if isinstance(delta, dict) else {}).items():
+            index = _index(event)
+            block = self._by_index.get(index)
+            wanted = "text" if kind == "citation" else kind
+            if block is None or (block.kind != wanted and not block.data):
+                # Texts and reasoning have no start; and some servers give all blocks one index.
+                block = self._open(index, wanted, {})
+            self._extend(block, kind, value)
+
+    def _extend(self, block: Block, kind: str, value: Any) -> None:
+        fields: dict[str, Any] = value if isinstance(value, dict) else {}
+        if kind == "text":
+            self._say(block, text_of(value))
+        elif kind == "toolUse":
+            self._add_arguments(block, text_of(fields.get("input")))
+        elif kind == "reasoningContent":
+            self._reason(block, fields)
+        elif kind == "citation":
+            block.citations += items_of([value])
+        elif kind == "toolResult":
+            block.results += items_of(value)
+        elif kind == "image":
+            self._add_image(block, fields)
+
+    def _say(self, block: Block, text: str) -> None:
+        if not text:
+            return
+        if self._gap:  # something else stood between this text and the one before
+            self._gap = False
+            self._content.part()
+            block.paragraph = self._spoke
+        self._spoke = True
+        block.pieces.append(text)
+        self._content.add(text)
+
+    def _reason(self, block: Block, said: dict[str, Any]) -> None:
+        if text := text_of(said.get("text")):
+            block.pieces.append(text)
+            self._reasoning.add(text)
+        block.signature.append(text_of(said.get("signature")))
+        if redacted := text_of(said.get("redactedContent")):
+            block.redacted.append(redacted)
+
+    def _add_arguments(self, block: Block, text: str) -> None:
+        if not text:
+            return
+        block.pieces.append(text)
+        if self._put_arguments is not None and not block.is_carried_out:
+            self._told = True
+            self._put_arguments(block.id, text_of(block.data.get("name")), text)
+
+    def _add_image(self, block: Block, fields: dict[str, Any]) -> None:
+        source = fields.get("source")
+        if isinstance(source, dict) and (text := text_of(source.get("bytes"))):
+            block.pieces.append(text)
+
+    def _stop(self, block: Block | None) -> None:
+        if block is None:
+            return
+        if block.is_carried_out:
+            self._running[block.id] = block
+            self._tell(self._parts.carried_out(block, None))
+        elif block.kind == "toolResult" and (call := self._running.pop(block.id, None)) is not None:
+            self._tell(self._parts.carried_out(call, block))
+        elif block.citations and self._put_citation is not None:
+            for citation in citations_of(block, 0):
+                self._told = True
+                self._put_citation(citation)
+
+    def _tell(self, part: Any) -> None:
+        """Tell the sink of what is neither text nor reasoning."""
+        if isinstance(part, ProviderCall) and self._put_call is not None:
+            self._told = True
+            self._put_call(part)
+        elif isinstance(part, TextPart) and self._put_citation is not None:
+            for citation in part.citations:
+                self._told = True
+                self._put_citation(citation)
+
+    def _respond(self) -> ModelResponse:
+        usage = _usage(self._usage)
+        guarded = self._trace.get("guardrail") if isinstance(self._trace, dict) else None
+        if self._word == _GUARDRAIL and not self._ends.good(_GUARDRAIL):
+            why = text_of(guarded.get("actionReason")) if isinstance(guarded, dict) else ""
+            raise CutFault("content_filter", usage, self._content.whole(), word=_GUARDRAIL, detail=why)
+        self._ends.check(self._word, None, self._content.whole(), usage)
+        parts = self._parts.made(self._blocks)
+        calls = any(isinstance(part, ToolCall) for part in parts)
+        if says_calls(self._word) and not calls:
+            raise StreamFault(f"the answer ended with {self._word!r}, but holds no tool call")
+        self._check_not_lost(empty=not parts)
+        if not parts:
+            parts.append(TextPart("", origin=self._origin))
+        return ModelResponse(
+            Message("assistant", parts=parts, usage=usage),
+            usage,
+            finish_reason_of(self._word, calls=calls),
+            text_of(self._word) or None,
+            None,
+            self._answered_by(),
+        )
+
+    def _check_not_lost(self, *, empty: bool) -> None:
+        """An empty answer is one only if nothing was there that could not be read."""
+        if not self._parts.unknown:
+            return
+        kinds = ", ".join(sorted(self._parts.unknown))
+        if empty:
+            raise ModelBehaviorError(
+                f"the answer has no text and no call of a tool, only blocks of these kinds: {kinds}; "
+                "Kern does not act on them"
+            )
+        self.remarks.append(f"parts of an answer that Kern does not act on: {kinds}")
+
+    def _answered_by(self) -> str | None:
+        """The model that a router of prompts has chosen."""
+        router = self._trace.get("promptRouter") if isinstance(self._trace, dict) else None
+        return text_of(router.get("invokedModelId")) or None if isinstance(router, dict) else None
+
+
+def _index(event: dict[str, Any]) -> int | None:
+    index = event.get("contentBlockIndex")
+    return index if isinstance(index, int) else None
+
+
+def _reported(kind: str, event: dict[str, Any]) -> StreamFault:
+    """An exception that the service reports inside of a stream."""
+    text = text_of(event.get("originalMessage")) or text_of(event.get("message")) or "no explanation"
+    code = kind[:1].upper() + kind[1:]
+    return StreamFault(text, code, _STATUSES.get(kind), again=not says_for_the_day(text))
+
+
+def _usage(usage: Any) -> Usage:
+    """What the answer has cost, by Kern's rule: Bedrock counts what is cached beside `inputTokens`."""
+    read, written = count(usage, "cacheReadInputTokens"), count(usage, "cacheWriteInputTokens")
+    sent, said = count(usage, "inputTokens") + read + written, count(usage, "outputTokens")
+    return Usage(
+        input_tokens=sent,
+        output_tokens=said,
+        total_tokens=sent + said,
+        cached_tokens=read,
+        cache_write_tokens=written,
+        requests=1,
+    )

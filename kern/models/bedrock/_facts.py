@@ -1,0 +1,62 @@
+"""What the models behind Bedrock take, which the Converse API does not make equal: by their ids.
+
+Sources: https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference-supported-models-features.html,
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolResultBlock.html,
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolChoice.html and
+https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+_CLAUDE = re.compile(r"anthropic\.claude")
+_NOVA = re.compile(r"amazon\.nova")
+_MISTRAL = re.compile(r"\bmistral\.")
+_WRITER = re.compile(r"\bwriter\.")
+# Those that the page on structured outputs lists.
+_STRUCTURED = re.compile(
+    r"claude-(haiku|sonnet|opus)-4-5|claude-(sonnet|opus)-4-6|qwen\.qwen3|google\.gemma-3-(12|27)b"
+    r"|minimax-m2|nvidia\.nemotron-nano|mistral\.(magistral-small|ministral-3|mistral-large-3|voxtral)"
+    r"|openai\.gpt-oss|moonshotai?\.kimi-k2|deepseek\.v3"
+)
+
+
+@dataclass(slots=True, frozen=True)
+class Facts:
+    """What a model takes.
+
+    Args:
+        structured: It follows a JSON schema to the letter: that of an answer, and those of strict tools.
+        forced: It can be made to call a tool.
+        result_status: The result of a tool may say that the call has failed.
+        text_results: The result of a tool may be a text, and not only JSON.
+        mixed_turns: The user's words may stand in one turn with the results of tools.
+        sees_reasoning: Its own reasoning goes back to it.
+        cites: Documents may be cited.
+    """
+
+    structured: bool
+    forced: bool
+    result_status: bool
+    text_results: bool
+    mixed_turns: bool
+    sees_reasoning: bool
+    cites: bool
+
+
+@lru_cache(maxsize=256)
+def facts_of(model: str) -> Facts:
+    """The facts of a model, an inference profile, or an ARN that names one."""
+    able = any(family.search(model) for family in (_CLAUDE, _NOVA))
+    return Facts(
+        structured=_STRUCTURED.search(model) is not None,
+        forced=able,
+        result_status=_WRITER.search(model) is None,
+        text_results=_MISTRAL.search(model) is None,
+        mixed_turns=able,
+        sees_reasoning=able or "deepseek.r1" in model,
+        cites=_CLAUDE.search(model) is not None,
+    )

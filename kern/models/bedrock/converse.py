@@ -1,0 +1,226 @@
+"""Models behind Amazon Bedrock, by its Converse API."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass
+from typing import Any, ClassVar, Final, Literal, cast
+from urllib.parse import quote
+
+import httpx
+
+from kern._secrets import Masked
+from kern.errors import MissingKeyError, UsageError
+from kern.messages import CacheMark
+from kern.models._body import FRAMES, Reader
+from kern.models._extra import SAID, SYSTEM, Extras
+from kern.models._http_model import HttpModel, endpoint
+from kern.models._transport import Post
+from kern.models.base import DeltaSink, ModelRequest, ModelResponse
+from kern.models.bedrock._access import Access, AwsSession, signed
+from kern.models.bedrock._conversation import PROVIDER
+from kern.models.bedrock._decode import ConverseReader
+from kern.models.bedrock._encode import Options, encode
+from kern.models.bedrock._facts import facts_of
+from kern.models.bedrock.tools import API
+
+_NOT_SAID: Final = cast("Literal['native', 'tool', 'none']", None)
+_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+
+
+@dataclass(eq=False, repr=False)
+class BedrockConverse(HttpModel):
+    """A model behind Amazon Bedrock's Converse API: Claude, Nova, Llama, Mistral, and others.
+
+    Who asks: `api_key`, or AWS keys, or an `aws_session`; else the variable AWS_BEARER_TOKEN_BEDROCK; else
+    what botocore finds, in a thread: variables, profiles, and the role of the machine.
+
+    Args:
+        id: The id of the model, of an inference profile, or the ARN of one of them.
+        api_key: An API key of Bedrock's, which goes as it is: nothing is signed.
+        region: Where the model is asked; None: that of `aws_session`, the variables AWS_REGION and
+            AWS_DEFAULT_REGION, or of the profile.
+        aws_access_key_id, aws_secret_access_key, aws_session_token: Keys that sign each request.
+        aws_session: A session of botocore or boto3, whose credentials sign each request.
+        base_url: None: the variable AWS_ENDPOINT_URL_BEDROCK_RUNTIME, or the region's own host.
+        timeout: Seconds of silence after which a request is given up, while it is sent and while its answer
+            is waited for; None: 600. Connecting gets 10.
+        total_timeout: Seconds that a request may take as a whole, its repetitions and the pauses between them
+            included; None: any.
+        max_retries: How often a failed request is repeated, where that makes sense. Each is signed anew.
+        default_headers: Further headers; they go before Kern's own, and are not signed. Those that are not
+            known to be harmless are as secret as the key. With an "authorization", nothing is signed.
+        max_line_bytes, max_answer_bytes: The longest message of a streamed answer, and the longest answer,
+            that is taken in; None: any. botocore reads no message above 24 MB.
+        http_client: An `httpx.AsyncClient`, or one with its interface, used as it is and never closed.
+        max_output_tokens: The longest answer; None: as long as the model can.
+        temperature, top_p: Sampling.
+        stop: Texts that end the answer.
+        additional_fields: What the model has and Converse has no word for (`additionalModelRequestFields`),
+            such as {"thinking": {"type": "enabled", "budget_tokens": 2048}} of Claude's. A model that thinks
+            is not made to call a tool: a `tool_choice` that forces a call is "auto" for it.
+        cache: Cache points behind the system text and at the end of the conversation: "5m", or "1h" where the
+            model knows it. None: no points but those of messages, tools and files (`cache=...`); most models
+            refuse them. Of all points, the last four count.
+        citations: Claude may cite the documents of the prompt. Not together with an `output_schema`.
+        structured_output: "native": the model enforces a schema, which is so for those that Bedrock's
+            documentation lists; the others give a structured answer by a "tool".
+        extra_body: Added to the request's body, such as {"guardrailConfig": ...}. "inferenceConfig",
+            "toolConfig", "additionalModelRequestFields" and "outputConfig" are merged into the request's own;
+            other keys go before what the settings say.
+        good_ends: Further stop reasons that say that an answer is whole; with "guardrail_intervened", what a
+            guardrail says in place of an answer is the answer.
+        price: What its tokens cost; None: as the list of the extra `prices` knows it.
+
+    Raises:
+        UsageError: A setting that cannot work.
+    """
+
+    id: str = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
+    _: KW_ONLY
+    region: str | None = None
+    aws_access_key_id: InitVar[str | None] = None
+    aws_secret_access_key: InitVar[str | None] = None
+    aws_session_token: InitVar[str | None] = None
+    aws_session: InitVar[AwsSession | None] = None
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: str | Sequence[str] | None = None
+    additional_fields: Mapping[str, Any] | None = None
+    cache: CacheMark | None = None
+    citations: bool = False
+    structured_output: Literal["native", "tool", "none"] = _NOT_SAID
+
+    provider = PROVIDER
+    has_choice_none = False
+    server_tool_api: ClassVar[str | None] = API
+    example_id = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
+    default_base_url = ""
+    base_url_variable = "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"
+    key_variables: ClassVar[tuple[str, ...]] = ("AWS_BEARER_TOKEN_BEDROCK",)
+    needs_key = "amazonaws.com"
+    extras: ClassVar[Extras] = Extras(
+        {"messages": SAID, "system": SYSTEM},
+        (),
+        ("inferenceConfig", "toolConfig", "additionalModelRequestFields", "outputConfig"),
+    )
+
+    def __post_init__(
+        self,
+        api_key: str | None,
+        aws_access_key_id: str | None,
+        aws_secret_access_key: str | None,
+        aws_session_token: str | None,
+        aws_session: AwsSession | None,
+    ) -> None:
+        super().__post_init__(api_key)
+        keys = (aws_access_key_id, aws_secret_access_key, aws_session_token)
+        self._access = Access(self.region, keys, aws_session)
+        if api_key is not None and self._access.is_given:
+            raise UsageError("BedrockConverse takes an api_key, AWS keys, or an aws_session: one of them")
+        if self.cache not in (None, "5m", "1h"):
+            raise UsageError(f"cache is '5m', '1h' or None, not {self.cache!r}")
+        self._facts = facts_of(self.id)
+        if self.structured_output is _NOT_SAID:
+            self.structured_output = "native" if self._facts.structured else "tool"
+        self._region: str | None = None
+
+    def check_key(self) -> None:
+        """See `Model.check_key`. Whether there are credentials, only files and the network may tell."""
+
+    async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
+        """Answer one request; see `Model.respond`."""
+        asked = copy.copy(self)
+        asked._region = self._access.known_region()
+        if asked._region is None and (self._signs() or not self._given_base_url()):
+            asked._region = await asyncio.to_thread(self._access.region)
+        return await HttpModel.respond(asked, request, sink)
+
+    def _given_base_url(self) -> str | None:
+        return self.base_url or os.environ.get(self.base_url_variable)
+
+    def _resolve_base_url(self) -> httpx.URL:
+        if self._given_base_url():
+            return super()._resolve_base_url()
+        region = self._region or self._access.known_region()
+        if not region:
+            raise UsageError(
+                f"{self!r} has no region: pass region=..., or set the environment variable AWS_REGION"
+            )
+        if not region.replace("-", "").isalnum():
+            raise UsageError(f"a region is a word such as 'us-east-1', not {region!r}")
+        domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+        return httpx.URL(f"https://bedrock-runtime.{region}.{domain}")
+
+    def _endpoint(self, base_url: httpx.URL, request: ModelRequest) -> httpx.URL:
+        operation = "converse-stream" if request.stream else "converse"
+        return endpoint(base_url, f"/model/{quote(self.id, safe='')}/{operation}")
+
+    def _payload(self, request: ModelRequest, base_url: httpx.URL) -> dict[str, Any]:
+        options = Options(
+            model=self.id,
+            facts=self._facts,
+            cache=self.cache,
+            citations=self.citations and self._facts.cites,
+            fields=self.additional_fields,
+        )
+        body = encode(request, options)
+        settings = {
+            "maxTokens": self.max_output_tokens,
+            "temperature": self.temperature,
+            "topP": self.top_p,
+            "stopSequences": [self.stop] if isinstance(self.stop, str) else self.stop,
+        }
+        if inference := {name: value for name, value in settings.items() if value is not None}:
+            body["inferenceConfig"] = inference
+        return body
+
+    def _reader(self, request: ModelRequest, sink: DeltaSink | None, *, streamed: bool) -> Reader:
+        return ConverseReader(self.id, sink, streamed=streamed, ends=self._ends, longest=self.max_line_bytes)
+
+    def _own_headers(self, request: ModelRequest) -> dict[str, str]:
+        return {"accept": FRAMES if request.stream else "application/json"}
+
+    def _authorization(self, key: Masked) -> dict[str, str]:
+        return {"authorization": Masked(f"Bearer {key}")}
+
+    def _key(self) -> Masked:
+        return Masked("") if self._access.is_given else super()._key()
+
+    def _is_own(self, host: str) -> bool:
+        return host.endswith(_DOMAINS)
+
+    def _must_have_key(self, host: str) -> bool:
+        return False  # what signs is looked for when it is needed
+
+    def _signs(self) -> bool:
+        """Whether requests are signed, and carry no key or token."""
+        return not self._key() and not self._carries_key(
+            {name.lower() for name in self.default_headers or ()}
+        )
+
+    def _signer(self) -> Callable[[Post], Awaitable[Post]] | None:
+        return self._signed if self._signs() else None
+
+    async def _signed(self, post: Post) -> Post:
+        return await asyncio.to_thread(self._sign, post)
+
+    def _sign(self, post: Post) -> Post:
+        """Sign, if there is anything to sign with: servers other than Amazon's may want nothing. Blocking."""
+        credentials = self._access.credentials()
+        if credentials is None:
+            if self._is_own(post.url.host) and self.http_client is None:
+                raise MissingKeyError(
+                    f"{self!r} has no AWS credentials: set AWS_BEARER_TOKEN_BEDROCK, or AWS_ACCESS_KEY_ID "
+                    "and AWS_SECRET_ACCESS_KEY, or pass api_key=... or aws_session=..."
+                )
+            return post
+        if not self._region:
+            raise UsageError(
+                f"{self!r} has no region, which a signature needs: pass region=..., or set AWS_REGION"
+            )
+        return signed(post, credentials, self._region)
