@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
-from kern.models.anthropic._schema import StrictBudget, strict_form
+from kern.models._claude_schema import StrictBudget, strict_form
 from kern.testing._anthropic_schemas import check_strict
 from kern.testing._refusal import Refused
 from kern.tools import strict_schema

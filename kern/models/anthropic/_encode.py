@@ -10,10 +10,10 @@ from typing import Any
 from kern._json import json_bytes
 from kern.errors import UsageError
 from kern.messages import CacheMark, Media, Message
+from kern.models._claude_schema import StrictBudget
 from kern.models.anthropic._blocks import PROVIDER
 from kern.models.anthropic._caching import MARK, put_mark, settle_marks
 from kern.models.anthropic._conversation import Blocks, Conversation, lacks_thinking, text_of_parts
-from kern.models.anthropic._schema import StrictBudget
 from kern.models.anthropic.tools import CodeExecution, MCPServer, ToolSearch
 from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
 

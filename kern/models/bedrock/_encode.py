@@ -9,7 +9,7 @@ from typing import Any
 from kern._json import json_bytes
 from kern.errors import UsageError
 from kern.messages import CacheMark, Media, Message, TextPart
-from kern.models.anthropic._schema import StrictBudget
+from kern.models._claude_schema import StrictBudget
 from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
 from kern.models.bedrock._caching import Blocks, add_point, settle_points
 from kern.models.bedrock._conversation import Conversation, lacks_reasoning

@@ -1,4 +1,4 @@
-"""Schemas in Anthropic's strict dialect, which is not OpenAI's, and the limits that one request has.
+"""Schemas in the strict dialect of Claude models, which is not OpenAI's, and the limits that one request has.
 
 The dialect and its limits: https://platform.claude.com/docs/en/build-with-claude/structured-outputs
 """
