@@ -189,6 +189,7 @@ EXTRA_OF = {
     "kern/tools/duckduckgo.py": "duckduckgo",
     "kern/tools/mcp/": "mcp",
     "kern/models/_aiohttp.py": "fast",
+    "kern/models/bedrock/": "bedrock",
     "kern/models/prices.py": "prices",
     "kern/testing/pytest_plugin.py": "pytest",
 }
