@@ -10,6 +10,10 @@ from typing import Any, Self
 from kern.errors import UsageError, UsageLimitExceeded
 from kern.usage import Usage, UsageLimits
 
+_UNKNOWN = (
+    "cannot be kept any longer: nobody knows what a request has cost (its `Usage.billed` and `Usage.terms` "
+    "say what has no price); give the model a price=Price(..., others={...}) that names it"
+)
 _TOKENS = ("input_tokens", "output_tokens", "total_tokens")
 
 
@@ -40,6 +44,7 @@ class UsageBudget:
         self._requests = self._used.requests
         self._tool_calls = 0
         self._set_aside = 0.0
+        self._unknown = used is not None and used.requests > 0 and used.cost is None
 
     def __repr__(self) -> str:
         return f"UsageBudget({self.limits!r}, name={self.name!r})"
@@ -65,6 +70,8 @@ class UsageBudget:
             for name in _TOKENS:
                 self._check(name.replace("_", " "), getattr(self._used, name), getattr(self.limits, name))
             self._check("US dollars", self._spent + self._set_aside, self.limits.cost)
+            if self._unknown and self.limits.cost is not None:
+                raise UsageLimitExceeded("US dollars", self.limits.cost, budget=self.name, why=_UNKNOWN)
             self._requests += 1
             self._set_aside += expected
 
@@ -101,14 +108,20 @@ class UsageBudget:
         with self._lock:
             self._tool_calls -= count
 
-    def count(self, usage: Usage) -> None:
-        """Count what a request has used; a total that is less than its parts is their sum."""
+    def count(self, usage: Usage, expected: float = 0.0) -> None:
+        """Count what a request has used; a total that is less than its parts is their sum.
+
+        Args:
+            usage: What it has used.
+            expected: What was set aside for it, which is spent where nobody knows the cost.
+        """
         with self._lock:
             used = self._used
             used.add(usage)
             used.total_tokens = max(used.total_tokens, used.input_tokens + used.output_tokens)
-            if usage.cost is not None and usage.cost > 0:
-                self._spent += usage.cost
+            if usage.requests > 0:
+                self._spent += expected if usage.cost is None else max(usage.cost, 0.0)
+                self._unknown = self._unknown or (usage.cost is None and self._is_unbounded(usage, expected))
 
     def resume(self, usage: Usage, tool_calls: int) -> None:
         """Count what a run has used before it was paused."""
@@ -116,6 +129,15 @@ class UsageBudget:
         with self._lock:
             self._requests += max(usage.requests, 0)
             self._tool_calls += max(tool_calls, 0)
+
+    @staticmethod
+    def _is_unbounded(usage: Usage, expected: float) -> bool:
+        """Whether a request of unknown cost may have cost more than was set aside for it: nothing was, or it
+        made the provider do what has no price in the list.
+        """
+        if not expected or usage.terms:
+            return True
+        return any(name != "answers_cut_off" for name in usage.billed or ())
 
     def _check(self, what: str, used: float, limit: float | None) -> None:
         if limit is not None and used >= limit:
@@ -172,10 +194,10 @@ class UsageLedger:
                 lambda budget: budget.take_back_tool_calls(count),
             )
 
-    def count(self, usage: Usage) -> None:
-        """Count what a request has used."""
+    def count(self, usage: Usage, expected: float = 0.0) -> None:
+        """Count what a request has used; `expected` was set aside for it."""
         for budget in self._budgets:
-            budget.count(usage)
+            budget.count(usage, expected)
 
     def resume(self, usage: Usage, tool_calls: int) -> None:
         """Count what a run has used before it was paused: shared budgets had it counted then."""

@@ -102,6 +102,9 @@ class ModelError(KernError):
         self.provider = provider
         self.model = model
 
+    usage: Any = None
+    """The `Usage` of an answer that was thrown away, as far as it told; it is paid for all the same."""
+
 
 class ModelConnectionError(ModelError):
     """The provider could not be reached, or the connection broke."""
@@ -200,6 +203,9 @@ class ModelServerStreamError(ModelStreamError, ModelServerError):
 
 class ModelBehaviorError(KernError):
     """The model's answers do not fit what was asked for, even after it was asked to correct them."""
+
+    usage: Any = None
+    """The `Usage` of the answer, where it was thrown away."""
 
 
 class ToolError(KernError):
@@ -362,11 +368,12 @@ class UsageLimitExceeded(KernError):
         what: What is limited, such as "requests" or "US dollars".
         limit: The limit's value.
         budget: The name of the `UsageBudget` that the limit belongs to; "" if it is not part of one.
+        why: What is the matter with it, where it is not just reached.
     """
 
-    def __init__(self, what: str, limit: float, *, budget: str = "") -> None:
+    def __init__(self, what: str, limit: float, *, budget: str = "", why: str = "is reached") -> None:
         whose = f"the budget {budget!r}" if budget else "the limit"
-        super().__init__(f"{whose} of {limit} {what} is reached")
+        super().__init__(f"{whose} of {limit} {what} {why}")
         self.what = what
         self.limit = limit
         self.budget = budget

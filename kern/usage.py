@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,12 @@ class Usage:
 
     `cost` is in US dollars: as the provider told it, or by the model's price. None: nobody knows it, and so
     it is for a sum of which a part is not known; 0.0 means that it was free.
+
+    `billed` counts what has a price of its own: kinds of tokens that the counts above include
+    ("cache_write_1h_tokens", "input_audio_tokens", which were not cached, "cache_audio_read_tokens",
+    "output_image_tokens"), and what the provider itself did ("web_searches", "code_executions"). `terms` are
+    the conditions under which the provider says it answered, where they are not the usual ones
+    ({"service_tier": "flex"}); a sum has none.
     """
 
     input_tokens: int = 0
@@ -37,6 +44,8 @@ class Usage:
     reasoning_tokens: int = 0
     requests: int = 0
     cost: float | None = None
+    billed: dict[str, int] | None = None
+    terms: dict[str, str] | None = None
 
     def add(self, other: Usage) -> None:
         """Count `other` in; what is below zero, or NaN, is no count and takes nothing off a limit."""
@@ -60,6 +69,8 @@ class Usage:
             self.reasoning_tokens += other.reasoning_tokens
         if other.requests > 0:
             self.requests += other.requests
+        if other.billed:
+            self.billed = _sum(self.billed or {}, other.billed)
 
     def to_dict(self) -> dict[str, Any]:
         """The counts that are not zero, and the cost where it is known."""
@@ -69,6 +80,10 @@ class Usage:
                 data[name] = value
         if self.cost is not None:
             data["cost"] = self.cost
+        if self.billed:
+            data["billed"] = dict(self.billed)
+        if self.terms:
+            data["terms"] = dict(self.terms)
         return data
 
     @classmethod
@@ -78,7 +93,7 @@ class Usage:
         Raises:
             ValueError: A value is no count, or no cost.
         """
-        return cls(**_counts(data), cost=_cost(data))
+        return cls(**_counts(data), cost=_cost(data), billed=_billed(data), terms=_terms(data))
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -90,6 +105,8 @@ class Price:
         cache_read, cache_write: Of those that are sent, the ones that the provider reads from its cache, and
             those that it writes into it; None: as `input`.
         request: Dollars for each request, beside its tokens.
+        others: What has a price of its own, by its name in `Usage.billed`: dollars for a million where it is
+            a kind of tokens ("cache_write_1h_tokens"), and for one of anything else ("web_searches").
     """
 
     input: float
@@ -97,9 +114,10 @@ class Price:
     cache_read: float | None = None
     cache_write: float | None = None
     request: float = 0.0
+    others: Mapping[str, float] = field(default_factory=dict)
 
-    def of(self, usage: Usage) -> float:
-        """The price of `usage`, in US dollars."""
+    def of(self, usage: Usage) -> float | None:
+        """The price of `usage`, in US dollars; None if it counts something that `others` does not name."""
         read, written = usage.cached_tokens, usage.cache_write_tokens
         plain = max(usage.input_tokens - read - written, 0)
         millions = (
@@ -108,7 +126,26 @@ class Price:
             + written * (self.input if self.cache_write is None else self.cache_write)
             + usage.output_tokens * self.output
         )
-        return millions / 1_000_000 + self.request * usage.requests
+        dollars = millions / 1_000_000 + self.request * usage.requests
+        for name, number in (usage.billed or {}).items():
+            rate = self.others.get(name)
+            if rate is None:
+                return None
+            each = (rate - self._usual(name)) / 1_000_000 if is_of_tokens(name) else rate
+            dollars += number * each
+        return dollars
+
+    def _usual(self, name: str) -> float:
+        """What a kind of tokens costs as one of those that it is counted among."""
+        if name.startswith("output"):
+            return self.output
+        special = self.cache_read if "read" in name else self.cache_write if "write" in name else None
+        return self.input if special is None else special
+
+
+def is_of_tokens(name: str) -> bool:
+    """Whether a name in `Usage.billed` is a kind of tokens."""
+    return name.endswith("_tokens")
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -124,7 +161,8 @@ class UsageLimits:
         requests: Requests to models.
         tool_calls: Tool calls; a delegation is one.
         input_tokens, output_tokens, total_tokens: Tokens.
-        cost: US dollars. A model whose price nobody knows is not asked at all.
+        cost: US dollars. A model whose price nobody knows is not asked at all, and no model any more once the
+            cost of a request has turned out to be unknown.
     """
 
     requests: int | None = None
@@ -161,6 +199,8 @@ class Metrics(Usage):
         """The reverse of `include`, for the sums."""
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) - getattr(other, name))
+        if self.billed and other.billed:
+            self.billed = _sum(self.billed, other.billed, sign=-1)
         if self.cost is not None and other.cost is not None:
             self.cost = max(self.cost - other.cost, 0.0)
         elif other.requests:
@@ -192,6 +232,8 @@ class Metrics(Usage):
         return cls(
             **_counts(data),
             cost=_cost(data),
+            billed=_billed(data),
+            terms=None,
             time_to_first_token=first,
             duration=duration,
             details={model: Usage.from_dict(usage) for model, usage in data.get("details", {}).items()},
@@ -213,6 +255,27 @@ def _cost(data: dict[str, Any]) -> float | None:
     if isinstance(cost, bool) or not isinstance(cost, int | float) or not math.isfinite(cost) or cost < 0:
         raise ValueError(f"usage: cost is in US dollars, not {cost!r:.100}")
     return float(cost)
+
+
+def _billed(data: dict[str, Any]) -> dict[str, int] | None:
+    billed = data.get("billed") or {}
+    counts = billed.values() if isinstance(billed, dict) else [None]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError(f"usage: billed must hold counts, not {billed!r:.100}")
+    return dict(billed) or None
+
+
+def _terms(data: dict[str, Any]) -> dict[str, str] | None:
+    terms = data.get("terms") or {}
+    if not isinstance(terms, dict) or not all(isinstance(word, str) for word in terms.values()):
+        raise ValueError(f"usage: terms must hold words, not {terms!r:.100}")
+    return dict(terms) or None
+
+
+def _sum(counts: Mapping[str, int], others: Mapping[str, int], sign: int = 1) -> dict[str, int] | None:
+    names = dict.fromkeys((*counts, *others))
+    sums = {name: counts.get(name, 0) + sign * max(others.get(name, 0), 0) for name in names}
+    return {name: count for name, count in sums.items() if count > 0} or None
 
 
 def _sound_cost(cost: float | None) -> float | None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from kern.models._failures import Origin, StreamFault, of_exception
 from kern.models._inflate import CutError, Inflated, encodings
 from kern.models.base import DeltaSink, ModelResponse
+from kern.usage import Usage
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
@@ -54,6 +55,10 @@ class Reader(Protocol):
         Raises:
             StreamFault: The answer is incomplete or malformed.
         """
+        ...
+
+    def spent(self) -> Usage | None:
+        """What an answer that is thrown away is paid for; None if it had not begun."""
         ...
 
 

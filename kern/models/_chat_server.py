@@ -58,7 +58,10 @@ class ChatServer:
         reasoning_kept: Whose reasoning goes back: "calls", of the turns in which tools were called, or "all".
         extras: Earlier messages and calls may bear fields of other makers' (signatures, details).
         reasoning_apart: Its count of completion tokens leaves out those of the reasoning.
-        cost: Where in `usage` it tells the price of the answer, in US dollars: "outer.inner".
+        cost: Where in `usage` it tells the price of the answer: "outer.inner".
+        cost_unit: The unit of that price, in US dollars.
+        searching: Models with this in their ids search the web for every answer, which costs something beside
+            the tokens.
         price_list: The name under which the extra `prices` knows it; None: it has no prices.
     """
 
@@ -89,4 +92,6 @@ class ChatServer:
     extras: bool = True
     reasoning_apart: bool = False
     cost: str | None = None
+    cost_unit: float = 1.0
+    searching: str = ""
     price_list: str | None = None

@@ -14,6 +14,7 @@ from kern.models._failures import StreamFault
 from kern.models._sse import EventStream
 from kern.models._text_stream import TextStream, mended
 from kern.models.base import DeltaSink, ModelResponse, commentary_of
+from kern.usage import Usage
 
 _MOST = 2**53  # a larger number is not a token count, and JavaScript cannot represent it exactly
 
@@ -48,6 +49,7 @@ class AnswerReader(ABC):
         self._reasoning = TextStream(None if sink is None else sink.reasoning)
         self._commentary = TextStream(commentary_of(sink))
         self._halved = False
+        self._is_read = False
 
     @property
     def shown(self) -> bool:
@@ -68,6 +70,7 @@ class AnswerReader(ABC):
         """Return the answer after the last byte; `StreamFault` if it is incomplete."""
         if self._events is None:
             self._read_body(b"".join(self._body))
+            self._is_read = True
         if self._halved:
             for strand in (self._reasoning, self._commentary, self._content):
                 strand.end()
@@ -83,6 +86,29 @@ class AnswerReader(ABC):
             if message.content and not self._content.shown:
                 self._sink.content(message.content)
         return response
+
+    def spent(self) -> Usage | None:
+        """What an answer that is thrown away is paid for; None if it had not begun.
+
+        What an answer used that broke off nobody has told: it counts as one of `answers_cut_off`, so that its
+        cost is not known.
+        """
+        usage, told = self._used()
+        if told and (usage.input_tokens or usage.output_tokens):
+            return usage
+        if not (self._has_begun() or usage.output_tokens):
+            return None
+        usage.billed = {**(usage.billed or {}), "answers_cut_off": 1}
+        return usage
+
+    @abstractmethod
+    def _used(self) -> tuple[Usage, bool]:
+        """What the answer has used as far as it has told, and whether that is all of it."""
+
+    def _has_begun(self) -> bool:
+        """Whether anything of an answer has come."""
+        strands = (self._content, self._reasoning, self._commentary)
+        return any(strand.whole() for strand in strands)
 
     @abstractmethod
     def _read_event(self, name: bytes, data: bytes) -> None:

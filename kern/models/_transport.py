@@ -13,7 +13,7 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
 
 from kern._log import named
-from kern.errors import ModelBehaviorError
+from kern.errors import KernError, ModelBehaviorError, ModelError
 from kern.models._body import Bounds, Reader, is_stream, read_error
 from kern.models._body import read as read_body
 from kern.models._clients import clients_for
@@ -181,8 +181,9 @@ async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) 
     except StreamFault as fault:
         request_id = request_id_of(response.headers) if response is not None else None
         failure: Failure | None = of_fault(fault, post.origin, request_id)
-    except ModelBehaviorError as error:  # its text may quote the provider
-        return Failure(ModelBehaviorError(post.origin.clean(str(error))), again=False)
+    except ModelBehaviorError as error:  # its text may repeat words of the provider's
+        behaved = ModelBehaviorError(post.origin.clean(str(error)))
+        return Failure(_with_usage(behaved, reader), again=False)
     except Exception as error:
         failure = of_exception(error, post.origin, reading=response is not None)
         if failure is None:
@@ -190,9 +191,17 @@ async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) 
     assert failure is not None
     if post.sign is not None:  # the one who raises the error knows nothing of what was signed
         failure = replace(failure, cause=post.origin.bare(failure.cause))
+    _with_usage(failure.error, reader)
     if reader is not None and reader.shown:
         return Failure(failure.error, failure.cause, again=False)
     return failure
+
+
+def _with_usage(error: KernError, reader: Reader | None) -> KernError:
+    """The error of an attempt, with what the answer that is thrown away is paid for."""
+    if reader is not None and isinstance(error, ModelError | ModelBehaviorError) and error.usage is None:
+        error.usage = reader.spent()
+    return error
 
 
 async def _open(post: Post) -> AbstractAsyncContextManager[httpx.Response]:

@@ -12,9 +12,12 @@ from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import Any, Final
 
+from pydantic_core import to_json
+
 from kern.errors import UsageError
 from kern.messages import Image, Media
-from kern.models.base import Model, ModelRequest
+from kern.models._exact_price import exact_price
+from kern.models.base import Model, ModelRequest, ToolDefinition
 from kern.models.servers import SERVERS
 from kern.usage import Price, Usage
 
@@ -32,6 +35,8 @@ _PER_MILLION: Final = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_wr
 _CHARS_PER_TOKEN: Final = 4  # of English; enough to set something aside
 
 _TOKENS_PER_PICTURE: Final = 1_500
+_TOKENS_ELSEWHERE: Final = 20_000
+"""Of a document that the provider fetches, or that is read when the request is built: some tens of pages."""
 
 _lock: Final = threading.Lock()
 
@@ -72,7 +77,10 @@ def expected_cost(model: Model, request: ModelRequest) -> float:
     said = sum(len(message.content or "") for message in request.messages)
     called = sum(len(call.arguments) for message in request.messages for call in message.tool_calls)
     shown = sum(_tokens_of(part) for message in request.messages for part in message.media)
-    sent = (said + called) // _CHARS_PER_TOKEN + shown
+    defined = sum(map(_length_of, request.tools))
+    if request.response_format is not None:
+        defined += len(to_json(request.response_format.schema))
+    sent = (said + called + defined) // _CHARS_PER_TOKEN + shown
     usage = Usage(input_tokens=sent, output_tokens=model.longest_answer() or 0, requests=1)
     cost = cost_of(model, usage)
     if cost is None and not model.tells_cost:
@@ -84,11 +92,16 @@ def expected_cost(model: Model, request: ModelRequest) -> float:
     return cost or 0.0
 
 
+def _length_of(tool: ToolDefinition) -> int:
+    """The characters of a tool's definition."""
+    return len(tool.name) + len(tool.description) + len(to_json(tool.parameters))
+
+
 def _tokens_of(media: Media) -> int:
-    """About what a picture or a document comes to; of what lies elsewhere nobody knows the length."""
+    """About what a picture or a document comes to."""
     if isinstance(media, Image):
         return _TOKENS_PER_PICTURE
-    return len(media.content) // _CHARS_PER_TOKEN if media.content is not None else 0
+    return len(media.content) // _CHARS_PER_TOKEN if media.content is not None else _TOKENS_ELSEWHERE
 
 
 def _is_listed(model: Model) -> bool:
@@ -112,8 +125,8 @@ def _snapshot() -> Any:
 def _listed(provider: str, model_id: str) -> _Priced | None:
     """How the list prices a model; None if it does not know it.
 
-    The package can reckon a price itself, in a third of a millisecond. Here it takes a microsecond: of the
-    many things that it has prices for, Kern counts four kinds of tokens.
+    The package itself takes a third of a millisecond to reckon a price. That of plain tokens at the usual
+    terms, as most requests have them, is reckoned here, in a microsecond.
     """
     try:
         _, model = _snapshot().find_provider_model(
@@ -121,12 +134,33 @@ def _listed(provider: str, model_id: str) -> _Priced | None:
         )
     except LookupError:
         return None
+    plain = _plain(model)
+    if plain is None:
+        return None
+
+    def price(usage: Usage) -> float | None:
+        if usage.billed or usage.terms or (usage.reasoning_tokens and has_kinds):
+            return exact_price(model, provider, usage)
+        return plain(usage)
+
+    has_kinds = _has_kinds_of_output(model)
+    return price
+
+
+def _plain(model: Any) -> _Priced | None:
+    """How the list prices plain tokens."""
     if isinstance(model.prices, list):  # by date, or hour
         return lambda usage: _rates(model.get_prices(datetime.now(UTC)), usage)
     if any(hasattr(getattr(model.prices, name, None), "tiers") for name in _PER_MILLION):
         return lambda usage: _rates(model.prices, usage)
     price = _price(model.prices, 0)
     return None if price is None else price.of
+
+
+def _has_kinds_of_output(model: Any) -> bool:
+    """Whether reasoning has a price of its own."""
+    listed = model.prices if isinstance(model.prices, list) else [model.prices]
+    return any(getattr(getattr(item, "prices", item), "output_reasoning_mtok", None) for item in listed)
 
 
 def _rates(prices: Any, usage: Usage) -> float | None:

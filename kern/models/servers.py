@@ -26,6 +26,7 @@ OTHER: Final = ChatServer(
     needs_key=False,
     url_variable="OPENAI_BASE_URL",
     spelled={"max_output_tokens": "max_tokens"},
+    searching="-search-",
     price_list="openai",
 )
 """A server that nobody has described: what nearly all of them take."""
@@ -45,6 +46,7 @@ _ALL: Final = (
         url_variable="OPENAI_BASE_URL",
         spelled=_MAX_COMPLETION_TOKENS,
         developer_role=True,
+        searching="-search-",
         price_list="openai",
     ),
     ChatServer(
@@ -59,6 +61,7 @@ _ALL: Final = (
         url_variable="AZURE_OPENAI_ENDPOINT",
         spelled=_MAX_COMPLETION_TOKENS,
         developer_role=True,
+        searching="-search-",
         price_list="azure",
     ),
     ChatServer(
@@ -194,6 +197,8 @@ _ALL: Final = (
         spelled=_MAX_COMPLETION_TOKENS,
         reasoning="reasoning_content",
         reasoning_apart=True,
+        cost="cost_in_usd_ticks",
+        cost_unit=1e-10,
         price_list="x-ai",
     ),
     ChatServer(

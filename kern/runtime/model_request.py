@@ -141,14 +141,17 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
         run.debug("asks %s, with the tools %s", model, offered, level=2)
     try:
         response = await (answered(model, request, deltas) if step is None else step.respond(model, deltas))
-    except ModelIncompleteError as error:
+    except (ModelError, ModelBehaviorError) as error:
         if error.usage is not None:
-            _count(run, model, error.usage, None)
-        deltas.cut(error.content)
+            _count(run, model, error.usage, None, expected)
+        if isinstance(error, ModelIncompleteError):
+            deltas.cut(error.content)
         raise
     else:
-        _count(run, model, response.usage, response.model)
+        _count(run, model, response.usage, response.model, expected)
     finally:
+        for usage in deltas.thrown_away:
+            _count(run, model, usage, None, expected)
         ledger.end_request(expected)
         deltas.close()
     deltas.ended(response.message)
@@ -202,8 +205,8 @@ def _reserve(run: Run, model: Model, request: ModelRequest) -> float:
     return expected
 
 
-def _count(run: Run, model: Model, usage: Usage, answered: str | None) -> None:
+def _count(run: Run, model: Model, usage: Usage, answered: str | None, expected: float) -> None:
     if usage.cost is None:
         usage.cost = cost_of(model, usage, answered)
-    run.tree.ledger.count(usage)
+    run.tree.ledger.count(usage, expected)
     run.progress.own_metrics.count(f"{model.provider}/{model.id}", usage)

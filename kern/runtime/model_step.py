@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import unified_diff
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from kern.runtime.step_data import (
     response_from,
 )
 from kern.runtime.steps import JournalSignal, Steps, signalled
+from kern.usage import Usage
 
 _TEXTS = ("content", "reasoning", "commentary")
 """The verbs of a sink whose pieces are kept for those who want them."""
@@ -75,6 +76,7 @@ class ModelStep:
         self._key = f"{run.run_id}/model/{run.progress.requests}"
         self._deltas: list[list[str]] = []
         self._played = False
+        self._thrown_away: Sequence[Usage] = ()
         self.on_record: bool = self._key in steps
         """It was asked before: no limit refuses it."""
 
@@ -101,8 +103,10 @@ class ModelStep:
                 steps.broke_off(self._key, {"deltas": self._deltas})
             raise
         except KernError as error:
+            self._thrown_away = sink.thrown_away
             await self.keep_error(error)
             raise
+        self._thrown_away = sink.thrown_away
         steps.tick(self._run)
         return response
 
@@ -120,14 +124,18 @@ class ModelStep:
         await self._steps.keep(self._run, "model", self._key, {"error": error_data(error), **self._asked()})
 
     def _asked(self) -> Data:
-        """The request, for people and replays: what is new in it since the run's last one."""
+        """What answers have used that were thrown away; for people and replays the request, too, as far as it
+        is new since the run's last one.
+        """
         steps, run_id = self._steps, self._run.run_id
+        paid = [usage.to_dict() for usage in self._thrown_away]
+        data: Data = {"thrown_away": paid} if paid else {}
         if not steps.detailed:
-            return {}
+            return data
         asked = request_data(self._request)
         last = steps.asked.get(run_id, {})
         steps.asked[run_id] = asked
-        return {"asked": shortened(asked, last)}
+        return {**data, "asked": shortened(asked, last)}
 
     def _again(self, data: Data, sink: RunSink) -> ModelResponse:
         """The recorded answer, told as it was the first time."""
@@ -141,6 +149,7 @@ class ModelStep:
         if self._request.stream:
             _tell(data, sink)
         with signalled(), reading(self._key):
+            sink.thrown_away = [Usage.from_dict(usage) for usage in data.get("thrown_away", ())]
             came_to = error_from(data["error"]) if "error" in data else response_from(data)
         if isinstance(came_to, KernError):
             raise came_to

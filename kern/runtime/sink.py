@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -16,6 +17,7 @@ from kern.run.events import (
     ToolCallArgumentsDeltaEvent,
 )
 from kern.runtime.audience import Out
+from kern.usage import Usage
 
 log: Final = named("kern")
 
@@ -27,14 +29,18 @@ class RunSink:
         out: The run's.
     """
 
-    __slots__ = ("_out", "model")
+    __slots__ = ("_out", "model", "thrown_away")
 
     model: Model | None
     """Who is asked."""
 
+    thrown_away: Sequence[Usage]
+    """What answers have used that were no good, so that the request was made again."""
+
     def __init__(self, out: Out) -> None:
         self._out = out
         self.model = None
+        self.thrown_away = ()
 
     @property
     def streams(self) -> bool:
@@ -93,6 +99,9 @@ class RunSink:
 
     def retrying(self, error: Exception, attempt: int, delay: float) -> None:
         """The request is tried again; nothing of it was shown."""
+        usage = getattr(error, "usage", None)
+        if isinstance(usage, Usage):
+            self.thrown_away = (*self.thrown_away, usage)
         log.warning("%s: attempt %d failed, the next one in %.1f s: %s", self.model, attempt, delay, error)
 
     @property

@@ -15,7 +15,7 @@ from kern import errors
 from kern._error_text import message_of
 from kern._json import json_bytes, jsonable
 from kern.durable.journal import Entry
-from kern.errors import KernError, ModelIncompleteError, StoreError, UsageError
+from kern.errors import KernError, ModelBehaviorError, ModelError, StoreError, UsageError
 from kern.messages import Media, Message
 from kern.models.base import ModelRequest, ModelResponse
 from kern.runtime.outcome import ToolOutcome
@@ -173,8 +173,9 @@ def error_from(data: Mapping[str, Any]) -> KernError:
     error: KernError = kind.__new__(kind, data["message"])
     error.args = (data["message"],)
     vars(error).update(data.get("attributes", {}))
-    if isinstance(error, ModelIncompleteError) and isinstance(error.usage, dict):
-        error.usage = Usage.from_dict(error.usage)
+    usage = getattr(error, "usage", None)
+    if isinstance(error, ModelError | ModelBehaviorError) and isinstance(usage, dict):
+        error.usage = Usage.from_dict(usage)
     return error
 
 

@@ -38,6 +38,19 @@ _DIRECT = {"type": "direct"}
 _KNOWN = ("text", "thinking", "redacted_thinking", "tool_use", *CALLS)
 
 
+_RUNS_CODE = ("code_execution", "bash_code_execution", "text_editor_code_execution")
+_FREE_BESIDE = ("web_search", "web_fetch")
+
+
+def code_runs(blocks: Sequence[Block]) -> int:
+    """How often code was run for a price: beside a search in the web, or pages fetched from it, it is free.
+
+    Source: https://platform.claude.com/docs/en/agents-and-tools/tool-use/code-execution-tool
+    """
+    names = [text_of(block.data.get("name")) for block in blocks if block.kind == "server_tool_use"]
+    return 0 if set(names) & set(_FREE_BESIDE) else sum(name in _RUNS_CODE for name in names)
+
+
 class Block:
     """One content block.
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from kern.errors import ModelBehaviorError
 from kern.messages import Message, Origin, Part, ProviderCall, TextPart, ToolCall
+from kern.models._billed import billed_of, terms_of
 from kern.models._codes import explain, tells
 from kern.models._ends import Ends, finish_reason_of, is_refusal, says_calls
 from kern.models._failures import StreamFault
 from kern.models._reading import AnswerReader, count, items_of, merged, text_of
 from kern.models._text_stream import mended_json
-from kern.models.anthropic._blocks import PAUSED, PROVIDER, Block, built, paired
+from kern.models.anthropic._blocks import PAUSED, PROVIDER, Block, built, code_runs, paired
 from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
 from kern.usage import Usage
 
@@ -198,7 +199,7 @@ class MessagesReader(AnswerReader):
 
     def _respond(self) -> ModelResponse:
         word = self._end.get("stop_reason")
-        usage = _usage(self._usage)
+        usage, _ = self._used()
         paused = word in PAUSED
         if not paused:
             self._ends.check(word, None, self._content.whole(), usage)
@@ -223,6 +224,15 @@ class MessagesReader(AnswerReader):
             text_of(self._message.get("id")) or None,
             text_of(self._message.get("model")) or None,
         )
+
+    def _used(self) -> tuple[Usage, bool]:
+        usage = _usage(self._usage)
+        if runs := code_runs(self._blocks):
+            usage.billed = {**(usage.billed or {}), "code_executions": runs}
+        return usage, bool(self._end)
+
+    def _has_begun(self) -> bool:
+        return super()._has_begun() or bool(self._blocks)
 
     def _refusal(self) -> list[Part]:
         """The provider's words about a refusal, as the end of the answer."""
@@ -271,7 +281,8 @@ def _usage(usage: Any) -> Usage:
     """What the answer has cost, by Kern's rule: Anthropic counts what is cached beside `input_tokens`."""
     read, written = count(usage, "cache_read_input_tokens"), count(usage, "cache_creation_input_tokens")
     sent, said = count(usage, "input_tokens") + read + written, count(usage, "output_tokens")
-    details = usage.get("output_tokens_details") if isinstance(usage, dict) else None
+    told: dict[str, Any] = usage if isinstance(usage, dict) else {}
+    details = told.get("output_tokens_details")
     return Usage(
         input_tokens=sent,
         output_tokens=said,
@@ -280,4 +291,15 @@ def _usage(usage: Any) -> Usage:
         cache_write_tokens=written,
         reasoning_tokens=min(count(details, "thinking_tokens"), said),
         requests=1,
+        billed=billed_of(
+            cache_write_1h_tokens=min(
+                count(told.get("cache_creation"), "ephemeral_1h_input_tokens"), written
+            ),
+            web_searches=count(told.get("server_tool_use"), "web_search_requests"),
+        ),
+        terms=terms_of(
+            service_tier=told.get("service_tier"),
+            speed=told.get("speed"),
+            inference_geo=told.get("inference_geo"),
+        ),
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from kern.errors import ModelBehaviorError
 from kern.messages import Message, Origin
+from kern.models._billed import billed_of, terms_of
 from kern.models._codes import explain, tells
 from kern.models._ends import Ends
 from kern.models._failures import StreamFault
@@ -91,7 +92,7 @@ class GeminiReader(AnswerReader):
 
     def _respond(self) -> ModelResponse:
         self._answer.end(halved=self._halved)
-        usage = _usage(self._usage)
+        usage, _ = self._used()
         content = self._content.whole()
         if not self._is_answer:
             self._check_blocked(usage)
@@ -120,6 +121,12 @@ class GeminiReader(AnswerReader):
             model=self._version,
         )
 
+    def _used(self) -> tuple[Usage, bool]:
+        return _usage(self._usage, self._grounding.searches(self._version or self._model)), bool(self._word)
+
+    def _has_begun(self) -> bool:
+        return super()._has_begun() or bool(self._answer.parts)
+
     def _check_blocked(self, usage: Usage) -> None:
         if self._blocked:
             reason = text_of(self._blocked.get("blockReason"))
@@ -138,8 +145,8 @@ class GeminiReader(AnswerReader):
             self.remarks.append(f"parts of an answer that Kern does not act on: {unknown}")
 
 
-def _usage(usage: Any) -> Usage:
-    """What the answer has cost: thoughts are part of what was made, results of tools of what was read."""
+def _usage(usage: Any, searches: int) -> Usage:
+    """What the answer has used: thoughts are part of what was made, results of tools of what was read."""
     thoughts = count(usage, "thoughtsTokenCount")
     spent = count(usage, "promptTokenCount") + count(usage, "toolUsePromptTokenCount")
     said = count(usage, "candidatesTokenCount") + thoughts
@@ -150,4 +157,39 @@ def _usage(usage: Any) -> Usage:
         cached_tokens=count(usage, "cachedContentTokenCount"),
         reasoning_tokens=thoughts,
         requests=1,
+        billed=_billed(usage, searches),
+        terms=terms_of(service_tier=usage.get("serviceTier") or usage.get("trafficType"))
+        if isinstance(usage, dict)
+        else None,
     )
+
+
+def _billed(usage: Any, searches: int) -> dict[str, int] | None:
+    """What has a price of its own: searches, and the kinds of tokens that are not text."""
+    read, cached, made = (
+        _kinds(usage, *names)
+        for names in (
+            ("promptTokensDetails", "toolUsePromptTokensDetails"),
+            ("cacheTokensDetails",),
+            ("candidatesTokensDetails",),
+        )
+    )
+    counts: dict[str, int] = {"web_searches": searches}
+    for kind in {**read, **cached}:
+        counts[f"input_{kind}_tokens"] = read.get(kind, 0) - cached.get(kind, 0)
+        counts[f"cache_{kind}_read_tokens"] = cached.get(kind, 0)
+    for kind, number in made.items():
+        counts[f"output_{kind}_tokens"] = number
+    return billed_of(**counts)
+
+
+def _kinds(usage: Any, *names: str) -> dict[str, int]:
+    """The tokens of pictures, sound and moving pictures; documents count as pictures."""
+    kinds: dict[str, int] = {}
+    for name in names:
+        for item in items_of(usage.get(name)) if isinstance(usage, dict) else ():
+            kind = text_of(item.get("modality")).lower()
+            kind = "image" if kind == "document" else kind
+            if kind in ("audio", "image", "video"):
+                kinds[kind] = kinds.get(kind, 0) + count(item, "tokenCount")
+    return kinds

@@ -5,6 +5,7 @@ Source: `GroundingMetadata`, `CitationMetadata`, `UrlContextMetadata` on https:/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from kern.models._reading import items_of, text_of
 from kern.models.google._parts import AnswerParts
 
 _SOURCES = ("web", "retrievedContext", "maps", "image")
+_PER_ANSWER = re.compile(r"gemini-[12]\b")
 _FETCHED = "URL_RETRIEVAL_STATUS_SUCCESS"
 
 
@@ -38,6 +40,15 @@ class Grounding:
         fetched = candidate.get("urlContextMetadata")
         if isinstance(fetched, dict):
             self._fetched = items_of(fetched.get("urlMetadata")) or self._fetched
+
+    def searches(self, model: str) -> int:
+        """How many searches are paid for: Gemini 3 and later pay for each query, others for each answer.
+
+        Source: https://ai.google.dev/gemini-api/docs/pricing
+        """
+        queries = self._told.get("webSearchQueries")
+        asked = sum(isinstance(query, str) and bool(query) for query in queries) if queries else 0
+        return min(asked, 1) if _PER_ANSWER.search(model) else asked
 
     def into(self, answer: AnswerParts, told: Callable[[Citation], None] | None) -> None:
         """Put the citations to the texts of an answer, and the calls before them.

@@ -36,7 +36,7 @@ class Gemini(HttpModel):
     For Vertex AI say where the project's models are, and how to get a token::
 
         Gemini(
-            "gemini-3-pro",
+            "gemini-3-pro-preview",
             base_url="https://europe-west4-aiplatform.googleapis.com/v1/projects/P/locations/europe-west4"
             "/publishers/google",
             access_token=fresh_token,

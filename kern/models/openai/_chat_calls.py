@@ -89,6 +89,11 @@ class Calls:
         self._by_id: dict[str, _Call] = {}
         self._marked: tuple[int, int] | None = None
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is any."""
+        return bool(self._calls)
+
     def mark(self) -> None:
         """The calls are said to end here."""
         self._marked = self._size()

@@ -29,6 +29,7 @@ from kern.models.openai._chat_encode import REASONING_NAMES
 from kern.models.openai._chat_usage import usage_of
 from kern.models.openai._kept import Kept
 from kern.models.servers import OTHER, ChatServer
+from kern.usage import Usage
 
 _THINKING = ("thinking", "reasoning")
 _LONGEST_KIND = 80
@@ -285,7 +286,7 @@ class ChatReader(AnswerReader):
 
     def _respond(self) -> ModelResponse:
         content, reasoning = self._content.whole(), self._reasoning.whole()
-        usage = usage_of(self._usage, self._server)
+        usage, _ = self._used()
         if self._words is not None and not self._finish_reason and not (content and self._ends.good("")):
             raise StreamFault(*self._words)
         self._ends.check(self._finish_reason, self._native_reason, content, usage)
@@ -308,6 +309,15 @@ class ChatReader(AnswerReader):
         head = self._head or {}
         answered_by, response_id = text_of(head.get("model")) or None, text_of(head.get("id")) or None
         return ModelResponse(message, usage, finish, word, response_id, answered_by)
+
+    def _used(self) -> tuple[Usage, bool]:
+        head = self._head or {}
+        tier = (self._sources or head).get("service_tier")
+        usage = usage_of(self._usage, self._server, text_of(head.get("model")) or self._model, tier)
+        return usage, usage.output_tokens > 0 and self._finish_reason is not None
+
+    def _has_begun(self) -> bool:
+        return super()._has_begun() or self._calls.begun
 
     def _parts(self, content: str, reasoning: str, calls: list[ToolCall]) -> list[Part]:
         """The answer in the order in which models make it; the protocol itself has none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from kern.models._billed import billed_of, terms_of
 from kern.models._reading import count
 from kern.models.servers import ChatServer
 from kern.usage import Usage
@@ -13,8 +14,15 @@ _CACHED = ("cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens")
 """Where Moonshot, Mistral and DeepSeek count what they had in their cache, in `usage` itself."""
 
 
-def usage_of(usage: Any, server: ChatServer) -> Usage:
-    """What a chat completion has cost, whatever the server's way of counting."""
+def usage_of(usage: Any, server: ChatServer, model: str = "", tier: Any = None) -> Usage:
+    """What a chat completion has used, whatever the server's way of counting.
+
+    Args:
+        usage: What the server tells.
+        server: What is known of it.
+        model: The model that has answered.
+        tier: The service tier that the answer names.
+    """
     spent, said = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
     total = count(usage, "total_tokens")
     details = usage if isinstance(usage, dict) else {}
@@ -31,15 +39,22 @@ def usage_of(usage: Any, server: ChatServer) -> Usage:
         cache_write_tokens=count(sent, "cache_write_tokens"),
         reasoning_tokens=reasoned or count(usage, "reasoning_tokens"),
         requests=1,
-        cost=None if server.cost is None else _whole_cost(usage, server.cost),
+        cost=None if server.cost is None else _whole_cost(usage, server),
+        billed=billed_of(
+            web_searches=int(bool(server.searching) and server.searching in model),
+            sources_used=count(usage, "num_sources_used"),
+            input_audio_tokens=count(sent, "audio_tokens"),
+            output_audio_tokens=count(details.get("completion_tokens_details"), "audio_tokens"),
+        ),
+        terms=terms_of(service_tier=tier),
     )
 
 
-def _whole_cost(usage: Any, path: str) -> float | None:
+def _whole_cost(usage: Any, server: ChatServer) -> float | None:
     """The cost that the server tells, with what a provider behind it bills to a key of the user's own."""
-    told = _cost(usage, path)
+    told = _cost(usage, server.cost or "")
     if told is None or not usage.get("is_byok"):
-        return told
+        return None if told is None else told * server.cost_unit
     upstream = _cost(usage, "cost_details.upstream_inference_cost")
     return None if upstream is None else told + upstream
 

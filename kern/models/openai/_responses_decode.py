@@ -5,9 +5,11 @@ The events: https://platform.openai.com/docs/api-reference/responses-streaming
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from kern.messages import Message, Origin, ReasoningPart
+from kern.models._billed import billed_of, terms_of
 from kern.models._codes import explain, tells
 from kern.models._ends import Ends, cut_reason, finish_reason_of
 from kern.models._failures import CutFault, StreamFault
@@ -84,6 +86,7 @@ class ResponsesReader(AnswerReader):
         self._voice = self._content
         self._reasoning_part: tuple[Any, Any] | None = None
         self._final: dict[str, Any] | None = None
+        self._ended: dict[str, Any] | None = None
         self._last = b""
         self._words: tuple[str, str | None, int | None] | None = None
 
@@ -172,6 +175,7 @@ class ResponsesReader(AnswerReader):
     def _read_whole(self, answer: Any, event: str | None = None) -> None:
         if not isinstance(answer, dict):
             raise StreamFault("the final event holds no response")
+        self._ended = answer
         if tells(answer.get("error")):
             message, code, status = explain(answer)
             raise StreamFault(f"the response failed: {message}", code, status)
@@ -192,7 +196,7 @@ class ResponsesReader(AnswerReader):
         word = details.get("reason") if isinstance(details, dict) else None
         if status == "incomplete" or (word and status == "completed"):
             if reason := cut_reason(word):
-                raise CutFault(reason, _usage(answer.get("usage")), self._text_so_far(answer), word=word)
+                raise CutFault(reason, _usage(answer), self._text_so_far(answer), word=word)
             raise StreamFault(f"the answer is incomplete: {word or 'unknown'}")
         if status == "failed":
             raise StreamFault("the response failed, without a reason")
@@ -227,7 +231,7 @@ class ResponsesReader(AnswerReader):
         self.remarks += built.remarks
         message = built.message
         self._fill(message)
-        message.usage = usage = _usage(self._final.get("usage"))
+        message.usage = usage = _usage(self._final)
         self._calls.whole(message)
         response_id = text_of(self._final.get("id")) or None
         if self._chained and response_id:
@@ -236,6 +240,13 @@ class ResponsesReader(AnswerReader):
         status = text_of(self._final.get("status")) or "completed"
         answered_by = text_of(self._final.get("model")) or None
         return ModelResponse(message, usage, finish, status, response_id, answered_by)
+
+    def _used(self) -> tuple[Usage, bool]:
+        answer = self._ended or {}
+        return _usage(answer), bool(answer.get("usage"))
+
+    def _has_begun(self) -> bool:
+        return super()._has_begun() or bool(self._items)
 
     def _fill(self, message: Message) -> None:
         """Put in what only the stream has told; an answer that says nothing at all is an empty text."""
@@ -265,6 +276,19 @@ class ResponsesReader(AnswerReader):
         return streamed.data if streamed is not None and own else item
 
 
+_TICK = 1e-10
+"""The unit in which xAI tells costs, in US dollars."""
+
+_PAID = {
+    "web_search_call": "web_searches",
+    "file_search_call": "storage_searches",
+    "code_interpreter_call": "code_executions",
+    "shell_call": "code_executions",
+    "image_generation_call": "images_generated",
+}
+"""What costs something beside its tokens, by the types of the items that tell of it."""
+
+
 def _has_output(answer: dict[str, Any]) -> bool:
     output = answer.get("output", answer.get("output_text"))
     return (output is None and "output" in answer) or isinstance(output, list | dict | str)
@@ -275,9 +299,12 @@ def _index(event: dict[str, Any]) -> int:
     return index if isinstance(index, int) else 0
 
 
-def _usage(usage: Any) -> Usage:
+def _usage(answer: Mapping[str, Any]) -> Usage:
+    """What a response has used."""
+    usage = answer.get("usage")
     spent, said = count(usage, "input_tokens"), count(usage, "output_tokens")
     details = usage if isinstance(usage, dict) else {}
+    ticks = details.get("cost_in_usd_ticks")
     return Usage(
         input_tokens=spent,
         output_tokens=said,
@@ -286,4 +313,25 @@ def _usage(usage: Any) -> Usage:
         cache_write_tokens=count(details.get("input_tokens_details"), "cache_write_tokens"),
         reasoning_tokens=count(details.get("output_tokens_details"), "reasoning_tokens"),
         requests=1,
+        cost=None if ticks is None else count(details, "cost_in_usd_ticks") * _TICK,
+        billed=_billed(answer),
+        terms=terms_of(service_tier=answer.get("service_tier")),
     )
+
+
+def _billed(answer: Mapping[str, Any]) -> dict[str, int] | None:
+    """What the provider's tools did that is paid for; of a search in the web, not the pages it opened."""
+    counts: dict[str, int] = {}
+    for item in output_items(dict(answer)):
+        name = _PAID.get(text_of(item.get("type")))
+        action = item.get("action")
+        kind = text_of(action.get("type")) if isinstance(action, dict) else ""
+        if name is not None and not (
+            name == "web_searches" and kind in ("open_page", "find_in_page", "find")
+        ):
+            counts[name] = counts.get(name, 0) + 1
+    told = answer.get("tool_usage")
+    searched = told.get("web_search") if isinstance(told, dict) else None
+    if "web_searches" in counts:
+        counts["web_searches"] = max(counts["web_searches"], count(searched, "num_requests"))
+    return billed_of(**counts) if counts else None
