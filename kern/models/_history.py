@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from kern.errors import UsageError
-from kern.messages import Media, Message, ToolCall
+from kern.messages import Media, Message, Part, TextPart, ToolCall
 from kern.tools.result import mention
 
 BROKEN_ARGUMENTS = "invalid_json"
@@ -60,15 +61,21 @@ def arguments_object(arguments: str) -> dict[str, Any]:
 
 
 def segments(messages: Sequence[Message]) -> Iterator[tuple[Message | None, list[Message]]]:
-    """Each answer with what follows it, up to the next."""
+    """Each answer with what users and tools say after it, up to the next."""
+    for answer, following in _all_segments(messages):
+        said = [message for message in following if message.role in ("user", "tool")]
+        if answer is not None or said:
+            yield answer, said
+
+
+def _all_segments(messages: Sequence[Message]) -> Iterator[tuple[Message | None, list[Message]]]:
     answer: Message | None = None
     following: list[Message] = []
     for message in messages:
         if message.role == "assistant":
-            if answer is not None or following:
-                yield answer, following
+            yield answer, following
             answer, following = message, []
-        elif message.role in ("user", "tool"):
+        else:
             following.append(message)
     yield answer, following
 
@@ -127,3 +134,91 @@ def shown_media(
                 raise
             mentions.append(mention(media))
     return parts, mentions
+
+
+NO_RESULT = "This call was not carried out."
+"""What stands for the result of a call that has none."""
+
+
+def answered(messages: Sequence[Message], *, unique: bool = False) -> Sequence[Message]:
+    """The conversation as services take it: behind each answer stand the results of all its calls.
+
+    A call without a result gets one that says so. A result without its call is told in words, as the user's.
+    Calls of one answer have ids of their own.
+
+    Args:
+        messages: The conversation, which may come from a row, or from the application.
+        unique: No id of a call may come again in a later answer.
+
+    Returns:
+        The messages themselves, if that is so already.
+    """
+    return messages if _is_sound(messages, unique) else list(_mended(messages, unique))
+
+
+def _is_sound(messages: Sequence[Message], unique: bool) -> bool:
+    due: set[str | None] = set()
+    seen: set[str | None] = set()
+    for message in messages:
+        if message.role == "tool":
+            if message.tool_call_id not in due:
+                return False
+            due.remove(message.tool_call_id)
+        elif due:
+            return False
+        elif message.role == "assistant" and not message.is_text and (calls := message.tool_calls):
+            due = {call.id for call in calls}
+            if len(due) < len(calls) or (unique and not due.isdisjoint(seen)):
+                return False
+            seen |= due
+    return not due
+
+
+def _mended(messages: Sequence[Message], unique: bool) -> Iterator[Message]:
+    used: set[str] = set()
+    for answer, following in _all_segments(messages):
+        used = used if unique else set()
+        results: dict[str | None, list[Message]] = {}
+        for message in following if answer is not None else ():
+            if message.role == "tool":
+                results.setdefault(message.tool_call_id, []).append(message)
+        told: list[Message] = []
+        parts: list[Part] = []
+        for part in answer.parts if answer is not None else ():
+            if isinstance(part, ToolCall):
+                found = results.get(part.id) or [_no_result(part)]
+                call_id = _fresh(part.id, used)
+                told.append(replace(found.pop(0), tool_call_id=call_id))
+                part = part if call_id == part.id else replace(part, id=call_id)
+            parts.append(part)
+        if answer is not None:
+            yield replace(answer, parts=parts)
+        yield from told
+        stray = {id(message) for left in results.values() for message in left}
+        for message in following:
+            if message.role != "tool":
+                yield message
+            elif answer is None or id(message) in stray:
+                yield _in_words(message)
+
+
+def _fresh(given: str, used: set[str]) -> str:
+    """The id of a call, or one made of it, if another call has it."""
+    new, number = given, 2
+    while new in used:
+        new, number = f"{given}-{number}", number + 1
+    used.add(new)
+    return new
+
+
+def _no_result(call: ToolCall) -> Message:
+    return Message("tool", NO_RESULT, tool_call_id=call.id, tool_name=call.name, tool_call_error=True)
+
+
+def _in_words(message: Message) -> Message:
+    """A result without its call, as the user's words, with what the tool has shown."""
+    words = TextPart(
+        f"(result of the tool {message.tool_name})" if message.tool_name else "(result of a tool)"
+    )
+    said = (replace(part, paragraph=True) if isinstance(part, TextPart) else part for part in message.parts)
+    return Message("user", parts=[words, *said], from_history=True, cache=message.cache)

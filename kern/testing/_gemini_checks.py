@@ -166,6 +166,12 @@ def _check_keywords(schema: Any, field: str, path: str) -> None:
     if not by_json and isinstance(schema.get("type"), list):
         text = f"Invalid JSON payload received. Unknown name \"type\" at '{path}': "
         raise Refused(400, f"{text}Proto field is not repeating, cannot start list.")
+    properties = schema.get("properties") or {}
+    if not by_json and properties and str(schema.get("type")).lower() != "object":
+        raise Refused(400, f"{path}.properties: only allowed for OBJECT type")
+    for name in () if by_json else schema.get("required") or ():
+        if name not in properties:
+            raise Refused(400, f"{path}.required[{name}]: property is not defined")
     for group in ("properties", "$defs"):
         for name, part in (schema.get(group) or {}).items():
             _check_keywords(part, field, f"{path}.{group}[{name}]")

@@ -68,6 +68,7 @@ class Said:
     runs: list[tuple[Any, Any]] = field(default_factory=list)
     cited: list[tuple[str, str]] = field(default_factory=list)  # the words of the answer, and the page
     words: list[str] = field(default_factory=list)
+    searches: int = 0
     blocked: str | None = None
     usage: dict[str, Any] = field(default_factory=dict)
     version: str | None = None
@@ -112,6 +113,7 @@ def said_by(recorded: Any) -> Said:
                 if result := part.get("codeExecutionResult"):
                     said.runs[-1] = (said.runs[-1][0], result)
             grounding = candidate.get("groundingMetadata", {})
+            said.searches = min(len(grounding.get("webSearchQueries", ())), 1) or said.searches  # before 3.0
             pages = grounding.get("groundingChunks", [])
             for support in grounding.get("groundingSupports", []):
                 for index in support["groundingChunkIndices"]:
@@ -119,8 +121,18 @@ def said_by(recorded: Any) -> Said:
     return said
 
 
-def usage_of(usage: dict[str, Any]) -> dict[str, int]:
+def usage_of(usage: dict[str, Any], searches: int = 0) -> dict[str, Any]:
     """What was sent, and what was made, by Kern's one rule."""
+
+    def tokens(details: str, kind: str) -> int:
+        return sum(item["tokenCount"] for item in usage.get(details, ()) if item["modality"] == kind)
+
+    billed = {"web_searches": searches}
+    for kind in ("AUDIO", "VIDEO"):
+        cached = tokens("cacheTokensDetails", kind)
+        billed[f"input_{kind.lower()}_tokens"] = tokens("promptTokensDetails", kind) - cached
+        billed[f"cache_{kind.lower()}_read_tokens"] = cached
+    billed = {name: value for name, value in billed.items() if value}
     thoughts = usage.get("thoughtsTokenCount", 0)
     counts = {
         "input_tokens": usage.get("promptTokenCount", 0) + usage.get("toolUsePromptTokenCount", 0),
@@ -129,7 +141,8 @@ def usage_of(usage: dict[str, Any]) -> dict[str, int]:
         "cached_tokens": usage.get("cachedContentTokenCount", 0),
         "reasoning_tokens": thoughts,
     }
-    return {name: value for name, value in counts.items() if value} | {"requests": 1}
+    told: dict[str, Any] = {name: value for name, value in counts.items() if value}
+    return told | {"requests": 1} | ({"billed": billed} if billed else {})
 
 
 @needs_folder
@@ -186,7 +199,7 @@ async def test_what_google_has_sent_is_decoded_as_the_body_says(
         for citation in part.citations
     ]
     assert cited == said.cited
-    assert answer.usage.to_dict() == usage_of(said.usage)
+    assert answer.usage.to_dict() == usage_of(said.usage, said.searches)
     assert (answer.response_id, answer.model) == (said.answer_id, said.version)
     assert answer.provider_finish_reason == said.words[-1]
     assert answer.finish_reason == ("tool_calls" if calls else "stop")

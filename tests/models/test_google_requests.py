@@ -164,12 +164,13 @@ def test_results_stand_in_the_order_of_their_calls_and_of_each_call_there_is_one
         HI, said(*calls), result("c", "3"), result("a", "1"), Message("user", "Go on")
     )
     answers = [part["functionResponse"]["response"] for part in parts[:-1]]
-    assert answers == [{"output": "1"}, {"error": "the call was not carried out"}, {"output": "3"}]
+    assert answers == [{"output": "1"}, {"error": "This call was not carried out."}, {"output": "3"}]
     assert parts[-1] == {"text": "Go on"}
 
 
 def test_a_result_without_its_call_is_said_in_words() -> None:
-    assert contents_of(HI, result("gone", "found")) == [("user", [{"text": "Hi"}, {"text": "found"}])]
+    words = {"text": "(result of the tool add)"}
+    assert contents_of(HI, result("gone", "found")) == [("user", [{"text": "Hi"}, words, {"text": "found"}])]
 
 
 def test_media_go_inline_or_by_their_address(tmp_path: Path) -> None:

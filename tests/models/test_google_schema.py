@@ -10,6 +10,9 @@ import pytest
 from pydantic import BaseModel, Field
 
 from kern.errors import UsageError
+from kern.messages import Message
+from kern.models.base import ModelRequest, ToolDefinition
+from kern.models.google._encode import encode
 from kern.models.google._schema import json_dialect, openapi_dialect
 from kern.testing._gemini_checks import check_schema
 from kern.testing._refusal import Refused
@@ -169,7 +172,13 @@ def test_the_server_refuses_what_google_does_not_know() -> None:
     with pytest.raises(Refused, match='Unknown name "const"'):
         check_schema({"const": 1}, "responseJsonSchema", "x")
     with pytest.raises(Refused, match="additionalProperties"):
-        check_schema({"properties": {"a": {"additionalProperties": False}}}, "parameters", "x")
+        check_schema(
+            {"type": "object", "properties": {"a": {"additionalProperties": False}}}, "parameters", "x"
+        )
+    with pytest.raises(Refused, match="only allowed for OBJECT type"):
+        check_schema({"properties": {"a": {"type": "string"}}}, "parameters", "x")
+    with pytest.raises(Refused, match="property is not defined"):
+        check_schema({"type": "object", "required": ["a"]}, "parameters", "x")
     with pytest.raises(Refused, match="cannot start list"):
         check_schema({"type": ["string", "null"]}, "responseSchema", "x")
     with pytest.raises(Refused, match="no other properties"):
@@ -207,3 +216,41 @@ def test_a_schema_that_refers_to_itself_as_a_whole_is_a_definition_of_its_own() 
     said = json_dialect({"type": "object", "properties": {"child": {"$ref": "#"}}})
     assert said["properties"]["child"] == {"$ref": "#/$defs/root"}
     assert said["$defs"]["root"]["properties"]["child"] == {"$ref": "#/$defs/root"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "parameters", "told"),
+    [
+        (
+            {
+                "$ref": "#/$defs/In",
+                "$defs": {"In": {"type": "object", "properties": {"a": {"type": "string"}}}},
+            },
+            {"type": "object", "properties": {"a": {"type": "string"}}, "propertyOrdering": ["a"]},
+            False,
+        ),
+        (
+            {"allOf": [{"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a", "b"]}]},
+            {
+                "type": "object",
+                "properties": {"a": {"type": "string"}},
+                "required": ["a"],
+                "propertyOrdering": ["a"],
+            },
+            False,
+        ),
+        ({"type": "object", "additionalProperties": {"type": "integer"}}, None, True),
+        ({"type": "object", "properties": {}, "required": ["a"]}, None, False),
+        ({"type": "object"}, None, False),
+        ({}, None, False),
+    ],
+)
+def test_before_gemini_2_5_a_tool_is_declared_with_all_that_its_root_says(
+    schema: dict[str, Any], parameters: dict[str, Any] | None, told: bool
+) -> None:
+    request = ModelRequest([Message("user", "Hi")], tools=[ToolDefinition("look", "Looks.", schema)])
+    (declared,) = encode(request, "gemini-2.0-flash")["tools"][0]["functionDeclarations"]
+    assert declared.get("parameters") == parameters
+    assert ('"additionalProperties":{"type":"integer"}' in declared["description"]) is told
+    if parameters is not None:
+        check_schema(parameters, "parameters", "x")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ class Said:
     commentary: str = ""
     reasoning: str = ""
     calls: list[tuple[str, str, str]] = field(default_factory=list)  # id, name, arguments
-    usage: dict[str, int] = field(default_factory=dict)
+    usage: dict[str, Any] = field(default_factory=dict)
     refused: bool = False
     error: str | None = None
     cut: bool = False
@@ -115,7 +116,7 @@ def error_text(error: Any) -> str:
     return error if isinstance(error, str) else error["message"]
 
 
-def usage_of(usage: dict[str, Any] | None, spent: str, said: str, *, apart: bool = False) -> dict[str, int]:
+def usage_of(usage: dict[str, Any] | None, spent: str, said: str, *, apart: bool = False) -> dict[str, Any]:
     """The counts as Kern tells them; `apart`: reasoning is no part of what the server calls completion."""
     usage = usage or {}
     if apart:
@@ -138,12 +139,17 @@ def usage_of(usage: dict[str, Any] | None, spent: str, said: str, *, apart: bool
     return {name: value for name, value in counts.items() if value} | {"requests": 1}
 
 
-def told_cost(body: str, content_type: str) -> dict[str, float]:
-    """What OpenRouter and Perplexity say that an answer has cost."""
-    costs = [(part.get("usage") or {}).get("cost") for part in objects(body, content_type)]
-    (cost,) = [cost for cost in costs if cost is not None] or [None]
+def told_cost(body: str, content_type: str) -> dict[str, Any]:
+    """What OpenRouter, Perplexity and xAI say that an answer has cost."""
+    usages = [
+        part.get("usage") or part.get("response", {}).get("usage") or {}
+        for part in objects(body, content_type)
+    ]
+    ticks = [usage["cost_in_usd_ticks"] for usage in usages if "cost_in_usd_ticks" in usage]
+    costs = [usage.get("cost") for usage in usages] + [tick / 1e10 for tick in ticks]
+    cost = ([cost for cost in costs if cost is not None] or [None])[-1]
     total = cost["total_cost"] if isinstance(cost, dict) else cost
-    return {} if total is None else {"cost": total}
+    return {} if total is None else {"cost": pytest.approx(total)}
 
 
 def arguments_of(text: str | None) -> str:
@@ -187,6 +193,8 @@ def chat(body: str, content_type: str, *, apart: bool = False) -> Said:
             said.cut = said.cut or bool(ends & CUT)
     said.calls = [(c["id"], c["name"], arguments_of(c["arguments"])) for c in calls.values()]
     said.usage = usage_of(usage, "prompt_tokens", "completion_tokens", apart=apart)
+    if "-search-" in objects(body, content_type)[0].get("model", ""):
+        said.usage["billed"] = {"web_searches": 1}
     return said
 
 
@@ -214,7 +222,25 @@ def responses(body: str, content_type: str) -> Said:
     said.reasoning = "\n\n".join(reasoning)
     said.cut = final["status"] == "incomplete"
     said.usage = usage_of(final.get("usage"), "input_tokens", "output_tokens")
+    if "cost_in_usd_ticks" in (final.get("usage") or {}):
+        said.usage["cost"] = pytest.approx(final["usage"]["cost_in_usd_ticks"] / 1e10)
+    if billed := billed_of(final["output"]):
+        said.usage["billed"] = billed
     return said
+
+
+def billed_of(items: list[dict[str, Any]]) -> dict[str, int]:
+    """What of the provider's tools is paid for, by the prices of OpenAI's page."""
+    kinds = Counter(
+        item["type"] for item in items if item.get("action", {}).get("type", "search") == "search"
+    )
+    names = {
+        "web_searches": "web_search_call",
+        "storage_searches": "file_search_call",
+        "code_executions": "code_interpreter_call",
+        "images_generated": "image_generation_call",
+    }
+    return {name: kinds[kind] for name, kind in names.items() if kinds[kind]}
 
 
 def pieces(body: bytes, seed: int) -> list[bytes]:

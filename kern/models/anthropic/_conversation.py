@@ -13,7 +13,7 @@ from typing import Any
 
 from kern.errors import UsageError
 from kern.messages import Media, Message, Part, ProviderCall, ReasoningPart, TextPart, ToolCall
-from kern.models._history import arguments_object, call_name, segments, shortened
+from kern.models._history import answered, arguments_object, call_name, segments, shortened
 from kern.models.anthropic._blocks import PROVIDER
 from kern.models.anthropic._caching import put_mark
 from kern.models.anthropic._media import is_uploaded, media_block
@@ -25,7 +25,6 @@ Blocks = list[dict[str, Any]]
 THINKING = ("thinking", "redacted_thinking")
 _FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
 _LONGEST_ID = 64
-_NO_RESULT = "This call was not carried out."
 _NO_TEXT = "(no text)"
 
 
@@ -49,6 +48,7 @@ class Conversation:
 
     def read(self, messages: Sequence[Message]) -> None:
         """Take in all messages but the system's."""
+        messages = answered(messages)
         replay = Replay(messages, offered=self.offered, mcp=self.mcp)
         for answer, following in segments(messages):
             ids: dict[str, str] = {}
@@ -58,7 +58,7 @@ class Conversation:
                 self._mark(answer, blocks)
                 self._add("assistant", blocks)
                 attached = self._attached(answer)
-            self._add("user", [*self._results(ids, following), *attached, *self._said(following, ids)])
+            self._add("user", [*self._results(ids, following), *attached, *self._said(following)])
         self._finish()
 
     def _add(self, role: str, blocks: Blocks) -> None:
@@ -120,32 +120,27 @@ class Conversation:
         return new
 
     def _results(self, ids: Mapping[str, str], following: Sequence[Message]) -> Blocks:
-        """The results of all calls of an answer; a call without one is said to have failed."""
+        """The results of all calls of an answer."""
         told = {message.tool_call_id or "": message for message in following if message.role == "tool"}
         blocks: Blocks = []
         for given, new in ids.items():
             block: dict[str, Any] = {"type": "tool_result", "tool_use_id": new}
-            message = told.get(given)
-            if message is None:
-                block |= {"content": _NO_RESULT, "is_error": True}
-            else:
-                if content := self._content(message):
-                    only_text = len(content) == 1 and content[0]["type"] == "text"
-                    block["content"] = content[0]["text"] if only_text else content
-                if message.tool_call_error:
-                    block["is_error"] = True
-                self._mark(message, [block])
+            message = told[given]
+            if content := self._content(message):
+                only_text = len(content) == 1 and content[0]["type"] == "text"
+                block["content"] = content[0]["text"] if only_text else content
+            if message.tool_call_error:
+                block["is_error"] = True
+            self._mark(message, [block])
             blocks.append(block)
         return blocks
 
-    def _said(self, following: Sequence[Message], ids: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        """What the user says, and results of calls that are not in the conversation, in words."""
+    def _said(self, following: Sequence[Message]) -> Iterator[dict[str, Any]]:
+        """What the user says."""
         for message in following:
-            if message.role == "tool" and message.tool_call_id in ids:
+            if message.role == "tool":
                 continue
             blocks = self._content(message)
-            if message.role == "tool" and blocks:
-                blocks.insert(0, {"type": "text", "text": f"(result of the tool {message.tool_name})"})
             self._mark(message, blocks)
             yield from blocks
 

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from kern.errors import UsageError
 from kern.messages import Media, Message, Origin, ProviderCall, ReasoningPart, TextPart, ToolCall
-from kern.models._history import call_name, sound_arguments
+from kern.models._history import answered, call_name, sound_arguments
 from kern.models.google._media import media_part
 from kern.models.google._parts import ANSWERED, CALLED, SIGNATURE
 from kern.models.google.generation import wants_signatures
@@ -36,7 +36,7 @@ def contents_of(messages: Sequence[Message], model: str) -> list[dict[str, Any]]
         UsageError: A new message holds what Gemini does not take.
     """
     conversation = _Conversation(model)
-    for message in messages:
+    for message in answered(messages):
         conversation.add(message)
     return conversation.end()
 
@@ -61,7 +61,7 @@ class _Conversation:
         self._answer_calls()
         if message.role == "assistant":
             self._add_answer(message)
-        else:  # a system message in the middle, and a result without its call, too
+        else:  # a system message in the middle, too
             self._put("user", self._said(message) or [{"text": " "}])
 
     def end(self) -> list[dict[str, Any]]:
@@ -145,14 +145,9 @@ class _Conversation:
         self._results[call.id] = {"functionResponse": response}
 
     def _answer_calls(self) -> None:
-        """Say what came out of the calls so far, in the order of the calls, and of each of them something."""
+        """Say what came out of the calls so far, in the order of the calls."""
         if self._called:
-            missing = {"error": "the call was not carried out"}
-            results = [
-                self._results.get(call.id) or {"functionResponse": {**self._named(call), "response": missing}}
-                for call in self._called.values()
-            ]
-            self._put("user", results)
+            self._put("user", [self._results[call_id] for call_id in self._called])
         self._put("user", self._beside)
         self._called, self._results, self._beside = {}, {}, []
 

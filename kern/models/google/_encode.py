@@ -5,6 +5,7 @@ Source: https://ai.google.dev/api/generate-content#request-body
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -91,8 +92,15 @@ def _declared(tool: ToolDefinition, model: str) -> dict[str, Any]:
     schema = tool.parameters
     if takes_json_schemas(model):
         declared["parametersJsonSchema"] = json_dialect(schema)
-    elif schema.get("properties"):  # an object of nothing is refused
-        declared["parameters"] = openapi_dialect(schema)
+        return declared
+    parameters = openapi_dialect(schema)
+    if parameters.get("properties"):  # an object of nothing is refused
+        declared["parameters"] = parameters
+    elif schema.get("additionalProperties") or schema.get("patternProperties"):
+        told = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+        declared["description"] = (
+            f"{tool.description} (its arguments are a JSON object of this schema: {told})"
+        )
     return declared
 
 

@@ -225,9 +225,19 @@ def _openapi(schema: Any, definitions: Mapping[str, Any], inside: tuple[str, ...
         given = result["properties"]
         result["properties"] = {name: _openapi(part, definitions, inside) for name, part in given.items()}
         result["propertyOrdering"] = list(given)
+        result.setdefault("type", "object")
+    _with_sound_names(result)
     if nullable:
         result["nullable"] = True
     return _described(result, schema)
+
+
+def _with_sound_names(result: Schema) -> None:
+    """Leave no name in `required` that is no property: Google refuses the whole request for one."""
+    properties = result.get("properties")
+    known = properties if isinstance(properties, dict) else {}
+    if required := [name for name in _names(result.pop("required", None)) if name in known]:
+        result["required"] = required
 
 
 def _plain(schema: Schema) -> Schema:

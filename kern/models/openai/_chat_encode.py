@@ -12,7 +12,7 @@ from typing import Any
 
 from kern.errors import UsageError
 from kern.messages import Audio, File, Image, Media, Message, Origin, ReasoningPart, TextPart, ToolCall
-from kern.models._history import call_id, call_name, record_of, shown_media, sound_arguments
+from kern.models._history import answered, call_id, call_name, record_of, shown_media, sound_arguments
 from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
 from kern.models.openai._media import (
     audio_format,
@@ -58,9 +58,10 @@ def encode(
         server: What is known of the server.
         wants_reasoning: The server has refused assistants' messages without `reasoning_content`.
     """
-    messages = list(_messages(request, origin, server))
+    spoken = answered(request.messages)
+    messages = list(_messages(spoken, origin, server))
     if wants_reasoning:
-        _add_reasoning(messages, request)
+        _add_reasoning(messages, spoken)
     if not server.user_after_tool:
         messages = list(_spaced(messages))
     body: dict[str, Any] = {"model": origin.model, "messages": messages}
@@ -75,10 +76,10 @@ def encode(
     return body
 
 
-def _messages(request: ModelRequest, origin: Origin, server: ChatServer) -> Iterator[dict[str, Any]]:
-    called = _turns_with_calls(request.messages)
+def _messages(spoken: Sequence[Message], origin: Origin, server: ChatServer) -> Iterator[dict[str, Any]]:
+    called = _turns_with_calls(spoken)
     attached: dict[str, list[dict[str, Any]]] = {}
-    for index, message in enumerate(request.messages):
+    for index, message in enumerate(spoken):
         if attached and message.role != "tool":
             yield from _attachments(attached)
         parts, mentions = shown_media(message, _part)
@@ -128,9 +129,9 @@ def _turns_with_calls(messages: Sequence[Message]) -> list[bool]:
     return called + [any(said.tool_calls for said in turn)] * len(turn)
 
 
-def _add_reasoning(encoded: list[dict[str, Any]], request: ModelRequest) -> None:
+def _add_reasoning(encoded: list[dict[str, Any]], spoken: Sequence[Message]) -> None:
     """Put reasoning into all messages of assistants: their own, whichever model's, or none to speak of."""
-    said = iter([message for message in request.messages if message.role == "assistant"])
+    said = iter([message for message in spoken if message.role == "assistant"])
     for data in encoded:
         if data["role"] == "assistant":
             data.setdefault(REASONING_NAMES[0], next(said).reasoning_content or _NO_REASONING)

@@ -10,7 +10,7 @@ from typing import Any
 
 from kern.errors import UsageError
 from kern.messages import Audio, File, Image, Media, Message, Origin
-from kern.models._history import call_id, has_media, shown_media
+from kern.models._history import answered, call_id, has_media, shown_media
 from kern.models.base import ModelRequest, ResponseFormat, ToolDefinition
 from kern.models.openai._chained import after_last_response
 from kern.models.openai._media import (
@@ -39,7 +39,7 @@ def encode(
         stored: The provider's store has the answers of the turn that is going on.
         chained: It has the whole conversation, so that only what follows its last answer is sent.
     """
-    instructions, messages = _split(request.messages)
+    instructions, messages = _split(answered(request.messages, unique=True))
     earlier = None
     if chained:
         earlier, messages = after_last_response(messages, origin.model)
@@ -80,8 +80,8 @@ def _input(messages: Sequence[Message], origin: Origin, stored: bool) -> Iterato
         parts, mentions = shown_media(message, _part, lambda media: is_own_picture(media, origin))
         if message.role == "tool":
             output = _content(message, parts, mentions)
-            answered = call_id(message.tool_call_id, LONGEST_ID)
-            yield {"type": "function_call_output", "call_id": answered, "output": output}
+            called = call_id(message.tool_call_id, LONGEST_ID)
+            yield {"type": "function_call_output", "call_id": called, "output": output}
         elif message.role == "assistant":
             attached += parts
             yield from answer_items(message, origin, stored=stored and index > last_user)
