@@ -228,6 +228,12 @@ class ConverseReader(AnswerReader):
                 self._told = True
                 self._put_citation(citation)
 
+    def _used(self) -> tuple[Usage, bool]:
+        return _usage(self._usage), self._usage is not None
+
+    def _has_begun(self) -> bool:
+        return super()._has_begun() or bool(self._blocks)
+
     def _respond(self) -> ModelResponse:
         usage = _usage(self._usage)
         guarded = self._trace.get("guardrail") if isinstance(self._trace, dict) else None
