@@ -1,4 +1,4 @@
-"""Language models: the port, the providers, and how one is named."""
+"""Language models: the port `Model`, the providers, and `resolve`, which finds one by its name."""
 
 from kern.models._switch import allow_requests, forbid_requests
 from kern.models.base import (

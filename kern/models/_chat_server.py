@@ -1,4 +1,4 @@
-"""What there is to know of a server that speaks Chat Completions; `kern.models.servers` knows it of each."""
+"""`ChatServer`: how one server implements Chat Completions; `kern.models.servers` lists them all."""
 
 from __future__ import annotations
 
@@ -27,42 +27,42 @@ ALL_CHOICES: Final[frozenset[ToolChoice]] = frozenset({"auto", "none", "required
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class ChatServer:
-    """What is particular about one server.
+    """How one server implements Chat Completions, and where it differs from OpenAI.
 
     Args:
-        name: The first half of a model string, and what the server is called in metrics, rows and errors.
+        name: The provider in "provider:id", and the server's name in metrics, rows and errors.
         title: The name as people write it.
-        docs: The page that the facts are from.
-        base_url: Where it is; None: everybody has an address of their own.
-        path: What is added to a base URL that has no path, beside that of `base_url`.
-        hosts: Its hosts, or the domains they lie in, by which it is known from a base URL alone.
-        keys: The environment variables that may hold the key; the first that is set counts.
-        needs_key: It answers nobody without a key.
-        key_header: The header that carries the key; "authorization" holds it as "Bearer ...".
+        docs: The page that documents these facts.
+        base_url: The server's address; None if each customer has a different one.
+        path: The path to add to a base URL that has none; `base_url` contains it already.
+        hosts: Its hosts or their domains, which identify the server by a base URL alone.
+        keys: The environment variables that may hold the API key, in order of preference.
+        needs_key: It refuses requests without a key.
+        key_header: The header that carries the key; for "authorization" the value is "Bearer ...".
         url_variable: The environment variable that may hold the base URL.
-        settings: The settings that it knows. Another one is a `UsageError`, since it would be refused, or
-            have no effect.
-        spelled: The settings that have other names on the wire, "outer.inner" for a field of an object.
-        developer_role: It tells "developer" from "system".
-        names: Messages may bear a name.
-        stream_usage: It takes `stream_options`, and tells the usage of a stream only if asked by them.
-        structured_output: How a structured answer is had; see `Model.structured_output`.
-        schema_beside_tools: It takes a schema for the answer and tools in one request, and both have effect.
-        tools: It calls tools.
-        strict: A tool may ask for its schema to be followed to the letter.
-        tool_choices: The forms of `tool_choice` that it heeds.
-        call_id: The length of a call's id, of letters and digits only; None: up to 40 characters of any kind.
-        user_after_tool: A user's message may stand right behind a tool's; if not, an answer goes between.
-        reasoning: The field under which an earlier message's reasoning goes back: "thinking" stands for a
-            part of the content; "told": the field under which it came; None: nowhere.
-        reasoning_kept: Whose reasoning goes back: "calls", of the turns in which tools were called, or "all".
-        extras: Earlier messages and calls may bear fields of other makers' (signatures, details).
-        reasoning_apart: Its count of completion tokens leaves out those of the reasoning.
-        cost: Where in `usage` it tells the price of the answer: "outer.inner".
-        cost_unit: The unit of that price, in US dollars.
-        searching: Models with this in their ids search the web for every answer, which costs something beside
-            the tokens.
-        price_list: The name under which the extra `prices` knows it; None: it has no prices.
+        settings: The settings that it supports. Any other is a `UsageError`: the server would refuse or
+            ignore it.
+        spelled: Settings whose field has another name, by setting; "outer.inner" is a field of an object.
+        developer_role: It has a role "developer" beside "system".
+        names: Messages may have a `name`.
+        stream_usage: It supports `stream_options`, and reports the usage of a stream only if asked there.
+        structured_output: How to get a structured answer; see `Model.structured_output`.
+        schema_beside_tools: One request may have both a schema for the answer and tools.
+        tools: Its models can call tools.
+        strict: A tool may be `strict`: its arguments are guaranteed to fit the schema.
+        tool_choices: The forms of `tool_choice` that it supports.
+        call_id: The exact length of a call's id, in letters and digits; None: at most 40 of any characters.
+        user_after_tool: A user message may follow a tool message; if not, an assistant message goes between.
+        reasoning: The field that sends the reasoning of an earlier message back. "thinking": a part of the
+            content; "told": the field in which it came; None: it is not sent back.
+        reasoning_kept: Which reasoning is sent back: of answers with tool calls ("calls"), or "all".
+        extras: Earlier messages and calls may have fields of other vendors (signatures, details).
+        reasoning_apart: Its count of completion tokens excludes reasoning tokens.
+        cost: The field of `usage` that holds the cost of the answer: "outer.inner"; None: there is none.
+        cost_unit: The value of one unit of `cost`, in US dollars.
+        searching: Models whose ids contain this text search the web for every answer, which costs more than
+            their tokens.
+        price_list: The server's name in the list of the extra `prices`; None: the list lacks it.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What providers' error codes mean, and where their error objects hold them."""
+"""Maps the error objects and error codes of providers to Kern's error classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kern.errors import (
     ModelStatusError,
 )
 
-# What no repetition mends, whatever the status or the event that brought it.
+# Errors that a retry cannot fix, whatever their HTTP status.
 FINAL_CODES = frozenset(
     {
         "insufficient_quota",
@@ -34,11 +34,11 @@ _FINAL_WORDS = re.compile(
 )
 # "Too many tokens per day, please wait before trying again.": Bedrock's, under the code of every throttling.
 _FOR_THE_DAY = re.compile(r"too many \w+ per day", re.IGNORECASE)
-# The provider's filter has refused the request, or the answer.
+# The provider's content filter refused the request or the answer.
 FILTER_CODES = frozenset(
     {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation", "moderation_blocked"}
 )
-# What the model wrote was refused, not what it was asked: it may write something else.
+# The server refused what the model wrote, not the request: another attempt may write something else.
 _SAMPLING_CODES = frozenset({"tool_use_failed"})
 _ERROR_STATUSES = range(400, 600)
 _STATUS_DIGITS = 3
@@ -101,7 +101,7 @@ _KIND_OF_CODE: dict[str, type[ModelStatusError]] = {
 
 
 def kind_of_status(status: int) -> type[ModelStatusError]:
-    """The class of a failure that comes as an HTTP status."""
+    """The error class for an HTTP status."""
     if status in (401, 403):
         return ModelAuthError
     if status == 404:
@@ -114,7 +114,7 @@ def kind_of_status(status: int) -> type[ModelStatusError]:
 
 
 def kind_inside(code: str | None, status: int | None) -> type[ModelStatusError] | None:
-    """The class of a failure that stands inside of an answer; None if neither status nor code tell."""
+    """The error class for an error inside an answer; None if neither code nor status is known."""
     if code in _SAMPLING_CODES:
         return None
     kind = kind_of_status(status) if status is not None else _KIND_OF_CODE.get(code or "")
@@ -122,7 +122,7 @@ def kind_inside(code: str | None, status: int | None) -> type[ModelStatusError] 
 
 
 def is_final(code: str | None) -> bool:
-    """Whether no repetition mends a failure with this code."""
+    """Whether a retry cannot fix an error with this code."""
     return code is not None and (code in FINAL_CODES or _FINAL_WORDS.search(code) is not None)
 
 
@@ -132,12 +132,12 @@ def says_for_the_day(message: str) -> bool:
 
 
 def tells(error: Any) -> bool:
-    """Whether an `error` says something: some gateways send an empty one with every answer."""
+    """Whether an `error` has any content: some gateways send an empty one with every answer."""
     return any(error.values()) if isinstance(error, Mapping) else bool(error)
 
 
 def explain(data: Any) -> tuple[str, str | None, int | None]:
-    """The message, the code and the HTTP status of an error object, or of an object that holds one."""
+    """The message, the code and the HTTP status of an error object, or of an object that contains one."""
     if isinstance(data, list) and len(data) == 1 and isinstance(data[0], Mapping):  # as Google does
         data = data[0]
     beside: Mapping[str, Any] = {}
@@ -150,7 +150,9 @@ def explain(data: Any) -> tuple[str, str | None, int | None]:
 
 
 def _beneath(message: str, metadata: Any) -> str:
-    """A router's message with what the provider behind it has said, which is the cause: OpenRouter's."""
+    """The message of a router such as OpenRouter, with the error of the provider behind it, which is the
+    cause.
+    """
     raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
     if not raw:
         return message
@@ -162,13 +164,13 @@ def _beneath(message: str, metadata: Any) -> str:
 def _code(data: Mapping[str, Any]) -> str | None:
     code, status = data.get("code"), data.get("status")
     if isinstance(code, int) and isinstance(status, str):
-        code = status  # Google's word for the status that stands beside it
+        code = status  # Google's error has the HTTP status as `code` and its name as `status`
     code = code or data.get("type")
     return str(code) if code and code != "error" else None
 
 
 def _status(data: Mapping[str, Any]) -> int | None:
-    """The HTTP status that an error object names: as a number of its own, as its code, or by its type."""
+    """The HTTP status that an error object contains: as a field, as its code, or implied by its type."""
     for name in ("status_code", "raw_status_code", "status", "code"):
         value = data.get(name)
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) == _STATUS_DIGITS:

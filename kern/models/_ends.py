@@ -1,4 +1,4 @@
-"""How providers say that an answer has ended: which words are a good end, and which mean that it was cut."""
+"""Classifies finish reasons: which mean a complete answer, which a cut one, and which a failure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from kern.models.base import FinishReason
 from kern.usage import Usage
 
 GOOD_ENDS = frozenset({"stop", "eos", "end_turn", "stop_sequence", "tool_calls", "tool_use", "function_call"})
-"""The words for an answer that is whole. Nothing else is an end; a model's `good_ends` adds to them."""
+"""The finish reasons of a complete answer. A model's `good_ends` adds to them; all others are errors."""
 
 REFUSAL = "refusal"
-"""The model has declined to answer: what it says about that is the answer."""
+"""The model declined to answer; its explanation is the answer."""
 
 _CUT = {
     "length": "max_output_tokens",
@@ -29,7 +29,7 @@ _CUT = {
     "prohibited_content": "content_filter",
     "sensitive": "content_filter",
 }
-# The server was disturbed, so that the same request may well be answered now.
+# The server failed in passing: the same request may succeed.
 _DISTURBED = frozenset(
     {
         "",
@@ -50,28 +50,28 @@ _CALLING = ("tool_calls", "tool_use", "function_call")
 
 
 class Ends:
-    """The words that a model's server ends its answers with.
+    """Checks the finish reasons of one model.
 
     Args:
-        added: Further words for a good end, in any case.
+        added: Further finish reasons of a complete answer; upper and lower case are the same.
 
     Raises:
-        UsageError: One is no text.
+        UsageError: `added` is not a list of str.
     """
 
     __slots__ = ("_good",)
 
     def __init__(self, added: Collection[str] = ()) -> None:
         if isinstance(added, str) or not all(isinstance(word, str) for word in added):
-            raise UsageError(f"good_ends is a list of words such as ['done'], not {added!r}")
+            raise UsageError(f"good_ends must be a list of finish reasons such as ['done'], not {added!r}")
         self._good = GOOD_ENDS | {word.casefold() for word in added} if added else GOOD_ENDS
 
     def good(self, word: str) -> bool:
-        """Whether the word says that the answer is whole."""
+        """Whether the finish reason means that the answer is complete."""
         return word.casefold() in self._good
 
     def graver(self, said: Any, word: Any) -> Any:
-        """The one of two words of an answer that decides: a good one does not take a bad one back."""
+        """The more serious of two finish reasons of one answer: a good one does not undo a bad one."""
         if said is None:
             return word
         return said if self._weight(said) > self._weight(word) else word
@@ -84,21 +84,21 @@ class Ends:
             return 3
         if folded in _DISTURBED:
             return 2 if folded else 0
-        return int(folded == REFUSAL)  # others are no news: some servers write "null" until the end
+        return int(folded == REFUSAL)  # ignore others: some servers write "null" until the end
 
     def check(self, word: Any, native: Any, content: str, usage: Usage) -> None:
-        """Check that the answer is whole.
+        """Check that the answer is complete.
 
         Args:
             word: The finish reason.
-            native: The word of the provider behind a router, where the router tells it: the router's own may
-                say that a call is complete that was cut.
+            native: The finish reason of the provider behind a router, if the router reports it. The router's
+                own may call a tool call complete that the provider has cut.
             content: The text so far, for the error.
-            usage: What the answer has cost.
+            usage: What the answer used, for the error.
 
         Raises:
             CutFault: The answer was cut at a limit, or by a content filter.
-            StreamFault: It has ended otherwise, or not at all.
+            StreamFault: It ended with another finish reason, or with none.
         """
         if native is None and isinstance(word, str) and word in self._good:
             return
@@ -108,35 +108,35 @@ class Ends:
                 raise CutFault(_CUT[reason], usage, content, word=reason)
         if said == REFUSAL or said in self._good:
             if _folded(native) in _DISTURBED - {""}:
-                raise StreamFault(f"the provider behind the router ended the answer with {native!r}")
+                raise StreamFault(f"the provider behind the router aborted the answer: {native!r}")
             return
         if not said:
-            raise StreamFault("the answer ended before it was complete: it has no finish reason")
+            raise StreamFault("the answer is incomplete: it has no finish reason")
         if said in _DISTURBED:
-            raise StreamFault(f"the answer was broken off with the finish reason {word!r}")
+            raise StreamFault(f"the provider aborted the answer with the finish reason {word!r}")
         raise StreamFault(
-            f"the answer ended with the finish reason {word!r}, which is not known as a good end; "
-            "if it is one, add it to the model's good_ends",
+            f"the answer ended with the unknown finish reason {word!r}; "
+            "if it means a complete answer, add it to the model's good_ends",
             again=False,
         )
 
 
 def is_refusal(word: Any) -> bool:
-    """Whether the word says that the model has declined."""
+    """Whether the finish reason means that the model declined to answer."""
     return _folded(word) == REFUSAL
 
 
 def says_calls(word: Any) -> bool:
-    """Whether the word says that the answer asks for tool calls."""
+    """Whether the finish reason means that the model calls tools."""
     return _folded(word) in _CALLING
 
 
 def finish_reason_of(word: Any, *, calls: bool = False) -> FinishReason:
-    """What the word for the end of an answer comes to; one that a model's `good_ends` add is a stop.
+    """Map a provider's finish reason to Kern's; one that `good_ends` added becomes "stop".
 
     Args:
-        word: The provider's word.
-        calls: The answer asks for tool calls, which not all servers say by their word.
+        word: The provider's finish reason.
+        calls: The answer contains tool calls; not every server says so in its finish reason.
     """
     folded = _folded(word)
     if folded in _FINISHED:
@@ -149,7 +149,7 @@ def finish_reason_of(word: Any, *, calls: bool = False) -> FinishReason:
 
 
 def cut_reason(word: Any) -> str | None:
-    """Why an answer was cut that ends with `word`, if it was."""
+    """Why an answer with this finish reason was cut, such as "content_filter"; None if it was not."""
     return _CUT.get(_folded(word))
 
 

@@ -1,4 +1,4 @@
-"""`extra_body`: what an application adds to a request's body, beside what the request itself decides."""
+"""`extra_body`: fields that an application adds to the body of a request."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Any
 
 from kern.errors import UsageError
 
-_STREAMED = "whether an answer is streamed is the run's choice"
-SAID = "the conversation is the run's: use its input, additional_input or system_message"
-SYSTEM = "the system message is the agent's: use its instructions or system_message"
+_STREAMED = "pass stream= to the run instead"
+SAID = "the run builds the conversation: use its input, additional_input or system_message"
+SYSTEM = "the agent builds the system message: use its instructions or system_message"
 
 
 @dataclass(slots=True, frozen=True)
 class Extras:
-    """What one protocol makes of `extra_body`.
+    """How one protocol merges `extra_body` into a request.
 
     Args:
-        refused: What it cannot set, and why, beside "stream", "messages" and "input".
-        lists: Names of lists that are added to the request's own.
-        objects: Names of objects that are merged into the request's own.
+        refused: Fields that it cannot set, each with what to use instead; "stream", "messages" and "input"
+            are refused in any case.
+        lists: Fields whose lists are appended to the request's own.
+        objects: Fields whose objects are merged into the request's own.
     """
 
     refused: Mapping[str, str]
@@ -28,20 +29,20 @@ class Extras:
     objects: tuple[str, ...]
 
     def check(self, extra: Mapping[str, Any]) -> None:
-        """Raise `UsageError` for what cannot be set."""
+        """Raise `UsageError` for a field that cannot be set."""
         refused = {"stream": _STREAMED, "messages": SAID, "input": SAID, **self.refused}
         for name, reason in refused.items():
             if name in extra:
                 raise UsageError(f"extra_body cannot set {name!r}: {reason}")
         for name in self.lists:
             if not isinstance(extra.get(name), list | tuple | None):
-                raise UsageError(f"extra_body[{name!r}] is a list, not {type(extra[name]).__name__}")
+                raise UsageError(f"extra_body[{name!r}] must be a list, not {type(extra[name]).__name__}")
 
     def add(self, body: dict[str, Any], extra: Mapping[str, Any]) -> None:
-        """Put `extra` into a request's body; what is neither added nor merged goes before what the body has.
+        """Merge `extra` into the body of a request; other fields replace those of the body.
 
         Raises:
-            UsageError: A tool in `extra` has the name of one of the request's.
+            UsageError: A tool in `extra` has the same name as one of the request.
         """
         for name, value in extra.items():
             own = body.get(name)
@@ -62,5 +63,7 @@ def _check_names(tools: Any) -> None:
         if not isinstance(name, str):
             continue
         if name in names:
-            raise UsageError(f"extra_body['tools'] has a tool {name!r}, and the agent has one of that name")
+            raise UsageError(
+                f"extra_body['tools'] and the agent both have a tool {name!r}: rename one of them"
+            )
         names.add(name)

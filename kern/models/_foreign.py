@@ -1,4 +1,4 @@
-"""Calls that another provider's model has made: their results need ids, but not that provider's."""
+"""Replaces the ids of tool calls that another provider's model made: this provider would reject them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from kern.messages import Message, Part, ToolCall
 
 
 def with_neutral_ids(messages: Sequence[Message], provider: str) -> Sequence[Message]:
-    """The conversation as `provider` may see it: calls of others, and their results, under ids of Kern's.
+    """The conversation with Kern's own ids for the calls of other providers, and for their results.
 
-    The messages themselves, if all calls are this provider's, or nobody's.
+    The same list if there are none.
     """
     changed: list[Message] | None = None
     renamed: dict[str | None, str] = {}
@@ -30,7 +30,7 @@ def with_neutral_ids(messages: Sequence[Message], provider: str) -> Sequence[Mes
 
 
 def _renamed(message: Message, provider: str, renamed: dict[str | None, str]) -> Message:
-    """An answer with ids of Kern's on what another provider has called; they are put into `renamed`."""
+    """An answer whose foreign calls have Kern's ids; `renamed` receives the new ids by the old ones."""
     foreign = False
     for part in message.parts:
         if isinstance(part, ToolCall):

@@ -1,4 +1,4 @@
-"""The headers of a request: which of them are secret, and what HTTP can carry."""
+"""The headers of a request: which of them are secret, and which HTTP allows."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ _SECRET_PARAMETER = re.compile("key|token|secret|sig|auth|pass|cred", re.IGNOREC
 
 
 def user_headers(given: Mapping[str, str] | None) -> dict[str, str]:
-    """The user's headers, in small letters; each is a secret unless it is known to be none.
+    """The application's headers with lower-case names; values are masked unless the header is known as
+    harmless.
 
     Raises:
-        UsageError: A value is no text.
+        UsageError: A value is not a str.
     """
     if not given:
         return {}
     for name in given:
         if not isinstance(given[name], str):
-            raise UsageError(f"the header {name!r} is no text, but of type {type(given[name]).__name__}")
+            raise UsageError(
+                f"the value of the header {name!r} must be a str, not {type(given[name]).__name__}"
+            )
     named = {name.lower(): value for name, value in given.items()}
     return {name: value if name in HARMLESS_HEADERS else Masked(value) for name, value in named.items()}
 
 
 def secrets_of(headers: Mapping[str, str], url: httpx.URL) -> tuple[str, ...]:
-    """What must never be shown of a request."""
+    """The secrets of a request: masked headers, and parameters of the URL such as `key` and `token`."""
     found = [value for value in headers.values() if isinstance(value, Masked)]
     if url.query:
         found += [Masked(value) for name, value in url.params.multi_items() if _SECRET_PARAMETER.search(name)]
@@ -37,9 +40,13 @@ def secrets_of(headers: Mapping[str, str], url: httpx.URL) -> tuple[str, ...]:
 
 
 def check_header(name: str, value: str) -> None:
-    """Raise `UsageError` for a header that HTTP cannot carry, before a library quotes it in an error."""
+    """Raise `UsageError` for a header that HTTP does not allow: a library's error would quote its value."""
     for text in (name, value):
         if not text.isascii() or not text.isprintable():
-            raise UsageError(f"the header {name!r} has characters that HTTP does not allow")
-    if len(value.strip()) != len(value) or not name:
-        raise UsageError(f"the header {name!r} has characters that HTTP does not allow")
+            raise UsageError(f"the header {name!r} contains characters that HTTP does not allow")
+    if not name:
+        raise UsageError("a header has an empty name")
+    if len(value.strip()) != len(value):
+        raise UsageError(
+            f"the value of the header {name!r} begins or ends with white space, which HTTP drops"
+        )

@@ -1,6 +1,6 @@
-"""What all protocols need of earlier messages: what the model wants to see again, as servers take it.
+"""Prepares earlier messages for a request, for all protocols: arguments, names and ids that servers accept.
 
-Earlier messages come out of rows, which are data from outside: what does not fit is left out.
+Earlier messages are read from a database, so they may be damaged: what does not fit is left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BROKEN_ARGUMENTS = "invalid_json"
 
 
 def record_of(data: Mapping[str, Any] | None, provider: str, model: str) -> Mapping[str, Any] | None:
-    """What `provider_data` holds for this protocol and this very model, or None."""
+    """The part of `provider_data` that belongs to this protocol and this very model, or None."""
     record = data.get(provider) if isinstance(data, Mapping) else None
     if isinstance(record, Mapping) and record.get("model") == model:
         return record
@@ -30,10 +30,10 @@ def record_of(data: Mapping[str, Any] | None, provider: str, model: str) -> Mapp
 
 
 def sound_arguments(call: ToolCall) -> str:
-    """The arguments of an earlier call as a JSON object.
+    """The arguments of an earlier call as the text of a JSON object.
 
-    vLLM, llama.cpp and others parse them while they build the prompt, and refuse a conversation that holds
-    anything else. What the model wrote instead goes back as a text, so that it sees its mistake.
+    vLLM, llama.cpp and others parse them to build the prompt, and reject a conversation with anything else.
+    Text that is not a JSON object is wrapped in one, so that the model sees its mistake.
     """
     text = call.arguments
     if not text.strip():
@@ -85,27 +85,27 @@ _LONGEST_NAME = 64
 
 
 def call_name(given: str) -> str:
-    """The name of an earlier call as providers take it: OpenAI and others refuse a prompt with any other.
+    """The name of an earlier call in the characters that providers accept; OpenAI and others reject others.
 
-    A model may have made one up. The result of the call tells it that there is no such tool.
+    A model may have made the name up; the result of the call says that there is no such tool.
     """
     return shortened(_FOREIGN.sub("_", given), given, _LONGEST_NAME) or "unnamed"
 
 
 def call_id(given: str | None, longest: int) -> str:
-    """The id of a call, cut to what OpenAI takes; another provider's may be longer."""
+    """The id of a call in at most `longest` characters; another provider's may be longer."""
     return shortened(given or "", given or "", longest)
 
 
 def shortened(text: str, given: str, longest: int) -> str:
-    """`text`, cut if it is too long, and then told from others by a hash of what was given."""
+    """`text`; if it is too long, its beginning and a hash of `given`, so that it stays unique."""
     if len(text) <= longest:
         return text
     return f"{text[: longest - 9]}-{hashlib.sha256(given.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def has_media(message: Message) -> bool:
-    """Whether the message has anything that may have to be read from a file, or be put in base64."""
+    """Whether the message has media, which may have to be read from a file or encoded in base64."""
     return any(isinstance(part, Media) for part in message.parts)
 
 
@@ -114,13 +114,15 @@ def shown_media(
     part_of: Callable[[Any], dict[str, Any]],
     left_out: Callable[[Media], bool] = lambda media: False,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The message's media as parts, and a mention of each that this protocol cannot send.
+    """The message's media as parts, and a mention in words of those that this protocol cannot send.
 
     Args:
-        message: The message; media of a new input have to be sendable, those of an earlier message may come
-            from another provider, or from a row.
-        part_of: Makes the part of one of them, or raises `UsageError`.
-        left_out: Tells those that are none of both.
+        message: The message. Media of an earlier message may come from another provider or from a database.
+        part_of: Makes the part for one of the media, or raises `UsageError`.
+        left_out: Whether to skip one of the media altogether.
+
+    Raises:
+        UsageError: The protocol cannot send media of a new input.
     """
     parts: list[dict[str, Any]] = []
     mentions: list[str] = []

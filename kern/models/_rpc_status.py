@@ -1,4 +1,4 @@
-"""What Google's errors say about trying again, in their body instead of in headers.
+"""Reads from Google's errors whether and when to retry: they say so in the body, not in headers.
 
 Source: `Status`, `RetryInfo` and `QuotaFailure` on https://google.aip.dev/193 and
 https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto
@@ -14,7 +14,7 @@ _KINDS = "type.googleapis.com/google.rpc."
 
 
 def retry_delay(error: Any) -> float | None:
-    """Seconds to wait, as an error object tells them, written like "48s"."""
+    """Seconds to wait before a retry, which the error writes like "48s"; None if it names none."""
     for detail in _details(error, "RetryInfo"):
         asked = detail.get("retryDelay")
         if isinstance(asked, str) and asked.endswith("s"):
@@ -28,7 +28,7 @@ def retry_delay(error: Any) -> float | None:
 
 
 def is_for_the_day(error: Any) -> bool:
-    """The quota of a day is used up, which no wait of seconds brings back, though the error asks for one."""
+    """Whether a daily quota is used up: a retry cannot help, though the error asks for a wait of seconds."""
     for detail in _details(error, "QuotaFailure"):
         violations = detail.get("violations")
         for violation in violations if isinstance(violations, list) else ():
@@ -38,7 +38,7 @@ def is_for_the_day(error: Any) -> bool:
 
 
 def is_wrong_key(error: Any) -> bool:
-    """The key was refused, which Google answers with the status of a bad request."""
+    """Whether Google rejected the API key, which it answers with status 400."""
     return any(detail.get("reason") == "API_KEY_INVALID" for detail in _details(error, "ErrorInfo"))
 
 

@@ -1,8 +1,8 @@
-"""Server-sent events, cut out of a byte stream: no I/O, any chunking of the bytes gives the same events.
+"""Parses server-sent events from bytes, without I/O; how the bytes are split into chunks does not matter.
 
-The format is the WHATWG's: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
-Lines end in LF, CR or CRLF and in nothing else: U+2028 is legal inside of JSON text, which is why the line
-iterators of HTTP clients, made with `str.splitlines`, must not be used here.
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+Lines end in LF, CR or CRLF only. `str.splitlines`, which the line iterators of HTTP clients use, also splits
+at U+2028, which JSON text may contain; so they cannot be used here.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class EventStream:
-    """Feed it bytes, take out events.
+    """Takes bytes in and gives events out.
 
-    An event is a pair of bytes: its name (empty if it has none) and its data. Bytes, since the JSON parser
-    reads UTF-8 itself. `id` and `retry` are of no use to a single POST and are left out. What stands after
-    the last blank line when the stream ends is no event, as the standard says.
+    An event is a pair of bytes, its name (empty if it has none) and its data; the JSON parser decodes the
+    UTF-8. The fields `id` and `retry` are ignored: they serve reconnecting, and a POST cannot reconnect. By
+    the standard, what follows the last blank line at the end of the stream is not an event.
     """
 
     __slots__ = ("_after_cr", "_parts", "_started")
@@ -29,7 +29,7 @@ class EventStream:
         """The events that `chunk` completes."""
         if self._after_cr and chunk:
             self._after_cr = False
-            if chunk[:1] == b"\n":  # the other half of a CRLF that was cut in two
+            if chunk[:1] == b"\n":  # the second half of a CRLF that was split between chunks
                 chunk = chunk[1:]
         if b"\r" in chunk:
             self._after_cr = chunk.endswith(b"\r")
@@ -39,7 +39,7 @@ class EventStream:
         if not chunk:
             return []
         parts = self._parts
-        # Pieces of a long event are joined once, when its end is there, and not at every chunk.
+        # Join the pieces of a long event once at its end: joining at every chunk would be quadratic.
         if b"\n\n" not in chunk and not (parts and chunk[:1] == b"\n" and parts[-1][-1:] == b"\n"):
             parts.append(chunk)
             return []
@@ -63,7 +63,7 @@ class EventStream:
 
 
 def _parse(block: bytes) -> tuple[bytes, bytes] | None:
-    """One event out of its lines; None if they hold no data. The two usual forms are tried first."""
+    """Parse the lines of one event; None if they have no data. The two usual forms come first, for speed."""
     if block[:6] == b"data: " and b"\n" not in block:
         return b"", block[6:]
     if block[:7] == b"event: ":

@@ -1,7 +1,7 @@
-"""The switch that keeps a test run from asking real models.
+"""`forbid_requests`: keeps tests from asking real models.
 
-Requests to this machine itself (localhost, 127.0.0.0/8, ::1) are never forbidden: a loopback model server is
-how a test runs without a real model.
+Requests to the local machine (localhost, 127.0.0.0/8, ::1) always pass: tests use a model server there
+instead of a real model.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _allowed_here: ContextVar[bool] = ContextVar("kern_model_requests_allowed", defa
 
 
 class RequestsForbidden:
-    """What `forbid_requests` returns: leave it alone, or use it with `with` to end the ban."""
+    """A ban on model requests, as `forbid_requests` returns it; used in a `with` statement, it ends there."""
 
     def __init__(self) -> None:
         self._active = True
 
     def lift(self) -> None:
-        """End this ban; harmless the second time."""
+        """End this ban; a second call does nothing."""
         global _forbidden
         with _mutex:
             if self._active:
@@ -47,12 +47,12 @@ class RequestsForbidden:
 def forbid_requests() -> RequestsForbidden:
     """Make every model request over the network raise `UsageError`, in all threads and event loops.
 
-    For the `conftest.py` of an application::
+    Write this in the `conftest.py` of an application::
 
         kern.models.forbid_requests()
 
-    or, for a part of the program only, `with kern.models.forbid_requests(): ...`. Requests to this machine
-    itself stay allowed, and so do models that ask nobody, such as those of `kern.testing`.
+    or `with kern.models.forbid_requests(): ...` for a part of the program. Requests to the local machine stay
+    allowed, and so do models that send none, such as those of `kern.testing`.
     """
     global _forbidden
     with _mutex:
@@ -74,14 +74,14 @@ def check_allowed(host: str) -> None:
     """Raise `UsageError` if requests to `host` are forbidden here."""
     if _forbidden and not _allowed_here.get() and not is_loopback(host):
         raise UsageError(
-            f"a model request to {host} was stopped: forbid_requests() is in force; "
+            f"a model request to {host} was stopped, since forbid_requests() is in force: "
             "use a model of kern.testing, or `with kern.models.allow_requests():`"
         )
 
 
 @lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
-    """Whether `host` names this machine itself."""
+    """Whether `host` is the local machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

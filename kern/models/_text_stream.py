@@ -1,4 +1,4 @@
-"""Text that arrives in pieces, put together and shown as it comes, wherever the provider has cut it."""
+"""Joins text that arrives in pieces and shows each piece at once, even if a piece ends within a character."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _STRAY = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
 
 
 class CharacterJoiner:
-    """Joins characters that were cut in two: halves of a surrogate pair, and bytes of one character.
+    """Joins characters that were split between pieces: surrogate pairs, and the UTF-8 bytes of one character.
 
-    A piece holds them as `json.loads` gives them out: a lone surrogate for half a pair, and for a byte that
-    is no UTF-8 by itself the surrogate of Python's error handler `surrogateescape`. What stays without its
-    other half becomes U+FFFD.
+    Pieces come from `json.loads`: half of a pair is a lone surrogate, and a byte that is not valid UTF-8 by
+    itself is a surrogate of Python's error handler `surrogateescape`. A half without its other half becomes
+    U+FFFD.
     """
 
     __slots__ = ("_bytes", "_half")
@@ -34,7 +34,7 @@ class CharacterJoiner:
         return self._bytes.decode(_paired(text))
 
     def end(self) -> str:
-        """What is left of a character whose other half never came."""
+        """What remains: U+FFFD if the other half of a character never came."""
         rest = self._bytes.decode(_paired(self._half), final=True)
         self._half = ""
         return rest
@@ -46,7 +46,7 @@ def _paired(text: str) -> bytes:
 
 
 def mended(text: str) -> str:
-    """`text` with every surrogate joined to its other half, or replaced."""
+    """`text` with all split characters joined, and lone halves replaced by U+FFFD."""
     if text.isascii():
         return text
     joiner = CharacterJoiner()
@@ -54,7 +54,7 @@ def mended(text: str) -> str:
 
 
 def mended_json(value: Any) -> Any:
-    """`mended`, for every text of a JSON value."""
+    """`mended` applied to every text in a JSON value."""
     if isinstance(value, str):
         return mended(value)
     if isinstance(value, dict):
@@ -66,7 +66,7 @@ class TextStream:
     """One kind of text of an answer: the answer itself, its reasoning, or its commentary.
 
     Args:
-        show: Where pieces go as they arrive; None if nobody wants them.
+        show: Called with each piece as it arrives; None if nobody listens.
     """
 
     __slots__ = ("_joiner", "_lead", "_marked", "_pieces", "_show", "shown")
@@ -78,10 +78,10 @@ class TextStream:
         self._lead = ""
         self._marked: int | None = None
         self.shown = False
-        """A piece was shown."""
+        """Whether a piece was shown."""
 
     def add(self, text: str) -> None:
-        """Take a piece."""
+        """Take the next piece."""
         if self._joiner is not None:
             text = self._joiner.feed(text)
         if text:
@@ -93,18 +93,18 @@ class TextStream:
                 self._show(text)
 
     def part(self) -> None:
-        """What comes next is another paragraph: another message, or part, of the provider's."""
+        """Begin a new paragraph: the provider has begun another message or part."""
         self.end()
         if self._pieces:
             self._lead = "\n\n"
 
     def watch(self) -> None:
-        """Pieces may from now on begin or end within a character."""
+        """From now on, join characters that are split between pieces."""
         if self._joiner is None:
             self._joiner = CharacterJoiner()
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Flush half a character that was held back; no more pieces follow."""
         if self._joiner is not None and (rest := self._joiner.end()):
             held_back = self._marked == len(self._pieces)
             self._put(rest)
@@ -112,12 +112,12 @@ class TextStream:
                 self.mark()
 
     def mark(self) -> None:
-        """The text is said to end here."""
+        """Remember that the provider says the text ends here."""
         self._marked = len(self._pieces)
 
     @property
     def went_on(self) -> bool:
-        """There was more after the mark."""
+        """Whether text followed after `mark`."""
         return self._marked is not None and len(self._pieces) > self._marked
 
     def whole(self) -> str:

@@ -1,4 +1,4 @@
-"""The model port: one method, `respond`."""
+"""The model port: the interface of a language model, which is one method, `respond`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from kern.tools.server_tool import ServerTool
 from kern.usage import Price, Usage
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "paused", "error"]
-"""Why an answer ended. "paused": the provider wants to be asked again, to go on where it stopped."""
+"""Why an answer ended. "paused": the provider stopped in between; a further request lets it continue."""
 
 
 @dataclass(slots=True, frozen=True)
 class ToolDefinition:
-    """A tool as a model is told of it.
+    """The description of a tool that a request sends to the model.
 
     Args:
-        name: Letters, digits, _ and -.
-        description: When and how to use it.
-        parameters: A JSON schema of type object.
-        strict: Ask the provider to follow the schema to the letter, where it can.
+        name: Letters, digits, _ and -, at most 64 characters.
+        description: When and how to use the tool.
+        parameters: The JSON schema of the arguments, of type object.
+        strict: Ask the provider to guarantee arguments that fit the schema, if it can.
         cache: The provider may cache the prompt up to the end of this definition.
     """
 
@@ -36,7 +36,7 @@ class ToolDefinition:
 
 @dataclass(slots=True, frozen=True)
 class ResponseFormat:
-    """The JSON schema that the answer has to follow, for providers that enforce one."""
+    """The JSON schema of a structured answer, for providers that enforce one."""
 
     name: str
     schema: dict[str, Any]
@@ -45,15 +45,15 @@ class ResponseFormat:
 
 @dataclass(slots=True, frozen=True)
 class ModelRequest:
-    """One turn: all that a model is to be sent.
+    """One request to a model.
 
     Args:
         messages: The whole conversation, the system message first.
-        tools: What the model may call.
-        server_tools: What the provider itself runs for the model.
+        tools: The tools that the model may call; Kern runs them.
+        server_tools: The tools that the provider itself runs for the model.
         tool_choice: "auto", "none", "required", or {"name": ...}; None leaves it to the provider.
-        response_format: The schema of a structured answer.
-        stream: Deltas are wanted: stream over the wire. Otherwise one plain answer is cheaper.
+        response_format: The schema of a structured answer; None for text.
+        stream: Somebody reads the deltas, so stream the answer. If False, a plain answer is cheaper.
     """
 
     messages: Sequence[Message]
@@ -66,18 +66,18 @@ class ModelRequest:
 
 @dataclass(slots=True)
 class ModelResponse:
-    """A model's whole answer to one request.
+    """A model's complete answer to one request.
 
-    The calls of a refusal are void: the provider has taken them back, perhaps before their arguments were
-    written. They are taken out of the message, whatever the provider.
+    A refusal has no tool calls: the provider has withdrawn them, perhaps before their arguments were
+    complete. They are removed from the message, for every provider.
 
     Args:
         message: The assistant's message, `tool_calls` and `provider_data` included.
-        usage: What the request used; it counts as one request, whether `requests` says so or not.
-        finish_reason: Why it ended.
-        provider_finish_reason: The provider's own word for it.
+        usage: What the request used; it counts as one request even if `requests` is 0.
+        finish_reason: Why the answer ended.
+        provider_finish_reason: The same as the provider spells it.
         response_id: The provider's id of the answer.
-        model: The model that really answered, as the provider names it.
+        model: The id of the model that answered, as the provider reports it.
     """
 
     message: Message
@@ -99,26 +99,28 @@ class ModelResponse:
     def of(
         cls, content: str | None = None, *tool_calls: ToolCall, usage: Usage | None = None
     ) -> ModelResponse:
-        """An answer of text, tool calls or both: for models written by hand."""
+        """An answer of text, tool calls or both; for `Model` classes of your own and for tests."""
         message = Message("assistant", content, tool_calls=list(tool_calls))
         return cls(message, usage or Usage(requests=1))
 
 
 class DeltaSink(Protocol):
-    """Where a model puts what it streams. The putting methods never wait."""
+    """Receives what a model streams. Only `drain` waits; the other methods return at once."""
 
     def content(self, text: str) -> None:
-        """A piece of the answer."""
+        """Take the next piece of the answer's text."""
 
     def reasoning(self, text: str) -> None:
-        """A piece of the reasoning."""
+        """Take the next piece of the reasoning."""
 
     def retrying(self, error: Exception, attempt: int, delay: float) -> None:
-        """Attempt number `attempt` failed with `error`; the next one starts in `delay` seconds."""
+        """Take notice that attempt number `attempt` failed with `error`; the next starts in `delay`
+        seconds.
+        """
 
     @property
     def full(self) -> bool:
-        """The consumer is behind: `await drain()` before reading more from the wire."""
+        """Whether the consumer is behind: then `await drain()` before reading more from the connection."""
         ...
 
     async def drain(self) -> None:
@@ -127,99 +129,108 @@ class DeltaSink(Protocol):
 
 @runtime_checkable
 class CommentarySink(DeltaSink, Protocol):
-    """A `DeltaSink` that also takes what is no part of the answer; one that does not is not told of it."""
+    """A `DeltaSink` that also takes commentary; other sinks do not receive it."""
 
     def commentary(self, text: str) -> None:
-        """A piece of what the model says about its work, marked by the provider as no part of the answer."""
+        """Take a piece of what the model says about its work, which the provider keeps apart from the
+        answer.
+        """
 
 
 @runtime_checkable
 class PartSink(CommentarySink, Protocol):
-    """A `DeltaSink` that takes all that a model streams. One that lacks a method is not told of that."""
+    """A `DeltaSink` that takes everything a model streams. A sink without a method does not receive its
+    kind.
+    """
 
     def tool_arguments(self, call_id: str, name: str, delta: str) -> None:
-        """A piece of the arguments of a call that the model is asking for."""
+        """Take the next piece of the arguments (JSON text) of a tool call."""
 
     def provider_call(self, call: ProviderCall) -> None:
-        """The provider carries out a call itself: told when it begins ("running"), and when it has ended."""
+        """Take a call that the provider runs itself: once when it begins (status "running"), once at its
+        end.
+        """
 
     def citation(self, citation: Citation) -> None:
-        """The model says where words of its come from."""
+        """Take a source that the model names for a part of its answer."""
 
 
 def commentary_of(sink: DeltaSink | None) -> Callable[[str], None] | None:
-    """Where `sink` takes commentary; None if it takes none. Costs less than an isinstance of the protocol."""
+    """The sink's method `commentary`, or None. Cheaper than `isinstance` with the protocol."""
     return getattr(sink, "commentary", None)
 
 
 def tool_arguments_of(sink: DeltaSink | None) -> Callable[[str, str, str], None] | None:
-    """Where `sink` takes pieces of a call's arguments; None if it takes none."""
+    """The sink's method `tool_arguments`, or None."""
     return getattr(sink, "tool_arguments", None)
 
 
 def provider_call_of(sink: DeltaSink | None) -> Callable[[ProviderCall], None] | None:
-    """Where `sink` is told of the calls that the provider carries out; None if nowhere."""
+    """The sink's method `provider_call`, or None."""
     return getattr(sink, "provider_call", None)
 
 
 def citation_of(sink: DeltaSink | None) -> Callable[[Citation], None] | None:
-    """Where `sink` takes citations; None if it takes none."""
+    """The sink's method `citation`, or None."""
     return getattr(sink, "citation", None)
 
 
 class Model(ABC):
     """A language model.
 
-    `id` is the provider's name for the model, `provider` the provider's own ("openai"). A model object holds
-    no conversation and may serve any number of runs at once, on any event loop.
+    `id` is the provider's name of the model ("gpt-5.2"), and `provider` the name of the provider ("openai").
+    A model object holds no conversation: any number of runs may use it at once, on any event loop.
     """
 
     id: str
     provider: str
 
     structured_output: Literal["native", "tool", "none"] = "none"
-    """How a structured answer is had: the provider enforces a `ResponseFormat`, or the model calls tools
-    reliably, or neither: it is asked for JSON in words."""
+    """How to get a structured answer. "native": the provider enforces a `ResponseFormat`. "tool": the model
+    calls tools reliably, so the answer is the call of a tool. "none": the prompt asks for JSON."""
 
     structured_beside_tools: bool = True
-    """The provider enforces a `ResponseFormat` also in a request that has tools. Where it does not, an agent
-    with tools gets its structured answer by a call of one."""
+    """The provider enforces a `ResponseFormat` in requests with tools, too. If False, an agent that has tools
+    gets its structured answer as a tool call."""
 
     has_choice_none: bool = True
-    """The provider heeds `tool_choice="none"`. Where it does not, a request in which nothing may be called
-    goes out without tools."""
+    """The provider supports `tool_choice="none"`. If False, a request in which the model may not call a tool
+    is sent without tools."""
 
     price: Price | None = None
-    """What its tokens cost; None: as the list of the extra `prices` knows it, if it does."""
+    """What its tokens cost; None: take the price from the list of the extra `prices`, if it is known there.
+    """
 
     tells_cost: bool = False
-    """Its provider tells what an answer has cost, in `Usage.cost`."""
+    """The provider reports the cost of an answer, in `Usage.cost`."""
 
     server_tool_api: ClassVar[str | None] = None
-    """The API whose `ServerTool`s its provider runs, such as "openai-responses"; None: it runs none. A model
-    that names one puts `request.server_tools` into its requests; Kern gives it no others."""
+    """The API whose `ServerTool`s the provider runs, such as "openai-responses"; None: it runs none. The
+    model has to send `request.server_tools`, which hold tools of this API only."""
 
     def longest_answer(self) -> int | None:
-        """The most tokens that an answer may have, as far as the request says; it is set aside in budgets."""
+        """The most tokens that an answer may have; None if the request sets no limit. Budgets reserve
+        them.
+        """
         return getattr(self, "max_output_tokens", None)
 
     def check_key(self) -> None:  # noqa: B027 - most models need none
-        """See that the model has the key that its server wants; looked at before a run does anything.
+        """Check that the model has the API key that its server needs. Every run calls this first.
 
         Raises:
-            MissingKeyError: It has none.
+            MissingKeyError: The key is missing.
         """
 
     @abstractmethod
     async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
         """Answer one request.
 
-        With `request.stream`, pieces are put into `sink` as they arrive; the whole answer is returned all
-        the same. Once a piece was put, a failed attempt is not tried again; nor is, ever, an answer that the
-        provider has cut at a limit or by a filter, since it would be cut again.
+        With `request.stream`, put deltas into `sink` as they arrive, and return the complete answer as well.
+        Do not retry an attempt after a delta was put. Never retry an answer that the provider cut at a limit
+        or by a filter: it would be cut again.
 
         Raises:
-            ModelError: The request failed, after the retries that make sense.
+            ModelError: The request failed, after all retries that could help.
         """
 
     def __repr__(self) -> str:

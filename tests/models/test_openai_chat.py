@@ -132,7 +132,7 @@ async def test_a_finish_reason_is_an_end_without_the_mark(server: ReplayServer, 
 
 async def test_a_stream_without_an_end_mark_is_an_error(server: ReplayServer, sink: Sink) -> None:
     server.replies = [Reply([sse(chunk(content="Hi"))])]
-    with pytest.raises(ModelStreamError, match="ended before"):
+    with pytest.raises(ModelStreamError, match="has no finish reason"):
         await model(server).respond(ASK, sink)
     assert len(server.asked) == 1
 
