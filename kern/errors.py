@@ -29,6 +29,7 @@
     │   ├── SessionDeletedError      it was deleted while a run used it
     │   ├── SessionBusyError         another run uses it, and this run does not wait
     │   ├── RunConflictError         a run with this id is in progress or has ended
+    │   │   └── RunMismatch          and it is another run than the one asked for
     │   └── RunLostError             another process took the run over
     ├── StoreError                   the database failed
     │   └── StoreBusyError           other writers held it for too long
@@ -301,10 +302,15 @@ class SessionBusyError(SessionError):
 
 
 class RunConflictError(SessionError):
-    """The run is in progress elsewhere, is being continued, or has ended: another request was faster.
+    """The run is in progress elsewhere, is being continued or has ended: two clicks on a button lead here."""
 
-    It is not a bug of the program: a double click on a button, or a request that is sent twice, leads here.
-    """
+
+class RunMismatch(RunConflictError):
+    """The `run_id` belongs to another request: `what` differs (an id stands for one request)."""
+
+    def __init__(self, run_id: str, what: str) -> None:
+        super().__init__(f"run_id {run_id!r} belongs to a run of another {what}; choose another run_id")
+        self.run_id, self.what = run_id, what
 
 
 class RunLostError(SessionError):

@@ -89,6 +89,11 @@ class Journals:
         self._runs[run.run_id] = _Claimed(nobodys, 0.0, run.about, submitted=run)
         return True
 
+    def request(self, run_id: str) -> bytes | None:
+        """What was submitted under that id."""
+        known = self._runs.get(run_id)
+        return None if known is None or known.submitted is None else known.submitted.request
+
     def take(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:
         """Give `owner` the oldest submitted run that nobody has."""
         now = time.monotonic()

@@ -93,6 +93,7 @@ _SQL = {
             (run_id, session_id, user_id, runner_id, is_team, request,
             owner, attempt, seconds, expires_at, begun_at)
         VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), '', 0, 0, 0, {now}) ON CONFLICT DO NOTHING""",
+    "load_request": "SELECT CAST(request AS BLOB) FROM {t}_claims WHERE run_id = ?",
     "free": """
         SELECT run_id, CAST(request AS BLOB) FROM {t}_claims
         WHERE request IS NOT NULL AND runner_id IN (SELECT value FROM json_each(?))
@@ -150,6 +151,12 @@ class Journals:
             who = (about.session_id, about.user_id, about.runner_id, about.is_team)
             values = (run.run_id, *who, run.request)
             return raw.execute(self._sql["submit"], values).rowcount == 1
+
+    def request(self, raw: sqlite3.Connection, run_id: str) -> bytes | None:
+        """What was submitted under that id."""
+        with store_errors(self._path):
+            found = raw.execute(self._sql["load_request"], (run_id,)).fetchone()
+        return None if found is None else found[0]
 
     def free(self, raw: sqlite3.Connection, runner_ids: Sequence[str]) -> tuple[str, bytes] | None:
         """The oldest submitted run that nobody has, and what it is asked."""

@@ -329,6 +329,11 @@ class InMemoryDb(Db):
         with self._mutex:
             return self._journals.submit(run)
 
+    async def load_request(self, run_id: str) -> bytes | None:
+        """What was submitted under that id, and has not ended."""
+        with self._mutex:
+            return self._journals.request(run_id)
+
     async def take_run(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:
         """Give `owner` the oldest submitted run that nobody has."""
         with self._mutex:

@@ -227,6 +227,10 @@ class JournalDb(Protocol):
         """Keep the request, with a claim that nobody has; False if the id is known."""
         ...
 
+    async def load_request(self, run_id: str) -> bytes | None:
+        """What was submitted under that id and has not ended, as JSON text; None if nothing was."""
+        ...
+
     async def take_run(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:
         """Give `owner` the oldest submitted run of one of these agents and teams that nobody has.
 

@@ -296,6 +296,11 @@ class PostgresDb(Db):
         who = about.session_id, about.user_id, about.runner_id, about.is_team
         return bool(await self._fetch("submit_run", run.run_id, *who, run.request))
 
+    async def load_request(self, run_id: str) -> bytes | None:
+        """What was submitted under that id, and has not ended."""
+        rows = await self._fetch("load_request", run_id)
+        return rows[0][0] if rows else None
+
     async def take_run(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:
         """Give `owner` the oldest submitted run that nobody has."""
         rows = await self._fetch("take_run", owner, seconds, list(runner_ids))

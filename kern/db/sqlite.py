@@ -263,6 +263,10 @@ class SqliteDb(Db):
         """Keep what a run is asked, for any process to begin it; False if the id is known."""
         return await self._write(partial(self._queries.journals.submit, run=run))
 
+    async def load_request(self, run_id: str) -> bytes | None:
+        """What was submitted under that id, and has not ended."""
+        return await self._read(partial(self._queries.journals.request, run_id=run_id))
+
     async def take_run(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:
         """Give `owner` the oldest submitted run that nobody has."""
         free = partial(self._queries.journals.free, runner_ids=runner_ids)

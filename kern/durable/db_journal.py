@@ -15,9 +15,10 @@ from kern._log import named
 from kern._sync.shield import uninterrupted
 from kern.db.base import Db
 from kern.db.journals import ClaimedRun, EventRow, JournalDb, RunAbout, RunClaim, StepRow, TakenRun
+from kern.durable.fingerprint import check_same_input
 from kern.durable.journal import Entry, Playback, RunAsked
 from kern.durable.outbox import Outbox, events_of
-from kern.durable.same_run import check_same_run
+from kern.durable.same_run import check_about, check_same_run
 from kern.durable.submission import Submission
 from kern.errors import KernError, RunLostError, StoreError, UsageError
 from kern.run.events import Event
@@ -67,7 +68,7 @@ class DbJournal:
 
         Raises:
             SessionOwnershipError: The run was begun by another user.
-            RunConflictError: It was begun in another session, by another runner, or with another input.
+            RunMismatch: It was begun in another session, by another runner, or with another input.
             StoreError: The database cannot be asked.
         """
         owner, since = self._owner(), time.monotonic()
@@ -82,6 +83,8 @@ class DbJournal:
             return None
         try:
             check_same_run(asked, found)
+            if not found.steps:
+                await self._check_submitted(asked)
         except KernError:
             await self._steps.release_claim(found.claim)
             raise
@@ -93,9 +96,20 @@ class DbJournal:
         A run that has ended is not looked for: submitted again under its id, it is ended at once.
 
         Raises:
+            SessionOwnershipError: The id is that of another user's run.
+            RunMismatch: The id is that of a run that was asked for with other values.
             StoreError: It could not be kept.
         """
-        return await self._steps.submit_run(run.row())
+        row = run.row()
+        if await self._steps.submit_run(row):
+            return True
+        for known in await self._steps.running_runs(run_id=run.run_id):
+            check_about(run.run_id, known.about, row.about)
+        request = await self._steps.load_request(run.run_id)
+        if request is not None:
+            known_input = Submission.from_dict(request).fingerprint
+            check_same_input(run.run_id, known_input, run.fingerprint)
+        return False
 
     async def take(self, runner_ids: Sequence[str]) -> Taken | None:
         """Take the oldest submitted run of these agents and teams that no process has.
@@ -119,6 +133,12 @@ class DbJournal:
     async def unfinished(self, *, limit: int = 100) -> list[str]:
         """The ids of runs that were begun or submitted, that have not ended, and that no process has now."""
         return await self._steps.unfinished_runs(limit=limit)
+
+    async def _check_submitted(self, asked: RunAsked) -> None:
+        """See that the run was not submitted with another input."""
+        request = await self._steps.load_request(asked.run_id)
+        if request is not None:
+            check_same_input(asked.run_id, Submission.from_dict(request).fingerprint, asked.fingerprint)
 
     def _owner(self) -> str:
         return new_owner()

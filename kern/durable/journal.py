@@ -56,6 +56,7 @@ class RunAsked:
         is_team: A team runs.
         unnamed: The id of the agent or team is a random one, which is another one in another process.
         messages: What it is asked, as messages; none for a run that goes on after a pause.
+        fingerprint: Identifies the input as the caller gave it; None if that is not compared.
     """
 
     run_id: str
@@ -67,6 +68,7 @@ class RunAsked:
     is_team: bool
     unnamed: bool = False
     messages: Sequence[Message] = ()
+    fingerprint: str | None = None
 
 
 class RunJournal(Protocol):
@@ -126,6 +128,6 @@ class Journal(Protocol):
         Raises:
             StoreError: It cannot be read.
             SessionOwnershipError: The run was begun by another user.
-            RunConflictError: It was begun in another session, by another runner, or with another input.
+            RunMismatch: It was begun in another session, by another runner, or with another input.
         """
         ...

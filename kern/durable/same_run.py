@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from kern._json import json_bytes
-from kern.db.journals import ClaimedRun
+from kern.db.journals import ClaimedRun, RunAbout
+from kern.durable.fingerprint import check_same_input
 from kern.durable.journal import RunAsked
-from kern.errors import RunConflictError, SessionOwnershipError, StoreError
+from kern.errors import RunMismatch, SessionOwnershipError, StoreError
 
 
 def check_same_run(asked: RunAsked, found: ClaimedRun) -> None:
@@ -21,38 +21,42 @@ def check_same_run(asked: RunAsked, found: ClaimedRun) -> None:
 
     Raises:
         SessionOwnershipError: It is another user's.
-        RunConflictError: It is in another session, of another agent or team, or has another input.
+        RunMismatch: It is in another session, of another agent or team, or has another input.
         StoreError: Its beginning cannot be read.
     """
-    about = found.about
-    if about is not None:
-        if about.user_id != asked.user_id:
-            raise SessionOwnershipError(about.session_id)
-        if about.session_id != asked.session_id:
-            raise RunConflictError(
-                f"run_id {asked.run_id!r} belongs to a run of another session; choose another run_id"
-            )
-        if about.runner_id != asked.runner_id and not asked.unnamed:
-            raise RunConflictError(
-                f"run {asked.run_id!r} was begun by {about.runner_id!r}, and {asked.runner_id!r} cannot "
-                "go on with it; choose another run_id"
-            )
+    if found.about is not None:
+        given = RunAbout(
+            session_id=asked.session_id,
+            user_id=asked.user_id,
+            runner_id=found.about.runner_id if asked.unnamed else asked.runner_id,
+            is_team=asked.is_team,
+        )
+        check_about(asked.run_id, found.about, given)
     base = next((step for step in found.steps if step.kind == "base"), None)
     if base is None or asked.continued:
         return
     try:
         begun: Any = from_json(base.data)
-        same = bool(begun["continued"]) or begun["input"] == _plain(asked.input)
-    except (ValueError, TypeError, LookupError) as error:
+        known = begun.get("fingerprint")
+        if not isinstance(known, str | None):
+            raise ValueError("its fingerprint is no text")  # noqa: TRY004 - of JSON, not of a program
+    except (ValueError, AttributeError) as error:
         raise StoreError(
             f"the recorded beginning of run {asked.run_id!r} cannot be read: {error!r}"
         ) from error
-    if not same:
-        raise RunConflictError(
-            f"run {asked.run_id!r} was begun with another input; pass the same one, or choose another run_id"
-        )
+    check_same_input(asked.run_id, known, asked.fingerprint)
 
 
-def _plain(value: Any) -> Any:
-    """As it comes back once it is stored."""
-    return from_json(json_bytes(value))
+def check_about(run_id: str, known: RunAbout, asked: RunAbout) -> None:
+    """See that a known run is in the session that is asked for, and of the same agent or team.
+
+    Raises:
+        SessionOwnershipError: It is another user's.
+        RunMismatch: It is in another session, or of another agent or team.
+    """
+    if known.user_id != asked.user_id:
+        raise SessionOwnershipError(known.session_id)
+    if known.session_id != asked.session_id:
+        raise RunMismatch(run_id, "session")
+    if (known.runner_id, known.is_team) != (asked.runner_id, asked.is_team):
+        raise RunMismatch(run_id, "agent or team")

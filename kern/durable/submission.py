@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
-from pydantic_core import to_json
 
-from kern._json import jsonable
+from kern._json import json_bytes, jsonable
+from kern._sync.threads import threads
 from kern.db.journals import RunAbout, SubmittedRow
 from kern.errors import StoreError, UsageError
+from kern.messages import MEDIA, Message
 
 
 @dataclass(slots=True, frozen=True, kw_only=True, config=ConfigDict(extra="ignore"))
@@ -25,42 +26,55 @@ class Submission:
         runner_id: The agent or team that is asked.
         session_id: Its session.
         input: What the model is asked: a text, or JSON.
+        messages: The input as messages, if it was given as one or several `Message`; with their media.
+        media: What is sent with the input: lists under "images", "audio", "videos" and "files". Their bytes
+            are in base64.
         is_team: A team is asked.
         user_id: Whose session it is.
         session_state: Merged over the stored state.
         metadata: Noted on the run.
         dependencies: For templates and `run_context.dependencies`.
+        output_schema: The JSON schema of the answer.
         timeout: Seconds that the run may take, from its first beginning.
+        fingerprint: Identifies the input: the run id stands for this input alone.
     """
 
     run_id: str
     runner_id: str
     session_id: str
     input: str | list[Any] | dict[str, Any]
+    messages: list[dict[str, Any]] | None = None
+    media: dict[str, list[dict[str, Any]]] | None = None
     is_team: bool = False
     user_id: str | None = None
     session_state: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     dependencies: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
     timeout: float | None = None
+    fingerprint: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON data; what is None is left out."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: value for name, value in values if value is not None}
 
     @classmethod
     def of(cls, **values: Any) -> Submission:
         """One that a program makes.
 
         Raises:
-            UsageError: A value cannot be written down as JSON, or is not what its name takes.
+            UsageError: A value cannot be written down as JSON and read again, or is not what its name takes.
         """
         try:
-            return _adapter().validate_python({name: jsonable(value) for name, value in values.items()})
-        except ValueError as error:
+            made = _adapter().validate_python({name: jsonable(value) for name, value in values.items()})
+            _adapter().validate_json(json_bytes(made.to_dict()))  # as the other process reads it
+        except (ValueError, RecursionError) as error:
             raise UsageError(
-                f"the run cannot be handed to another process, which gets it as JSON: {_short(error)}"
+                f"the run cannot be handed to another process, which gets it as JSON: {_short(error)}; "
+                "pass plain values that are not nested deeper than 190 levels"
             ) from error
+        return made
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | bytes) -> Submission:
@@ -76,6 +90,43 @@ class Submission:
         except ValidationError as error:
             raise StoreError(f"a submitted run cannot be read: {_short(error)}") from error
 
+    async def with_files(self) -> Submission:
+        """The run with the bytes of the files that its media name: the other process may not have the files.
+
+        Raises:
+            UsageError: A file cannot be read.
+        """
+        messages, media = self.asked()
+        items = [item for message in messages for item in message.media]
+        items += [item for kind in media.values() for item in kind]
+        if all(item.filepath is None for item in items):
+            return self
+        messages = await threads.run(lambda: [message.loaded() for message in messages])
+        media = await threads.run(
+            lambda: {name: [item.loaded() for item in kind] for name, kind in media.items()}
+        )
+        return replace(
+            self,
+            messages=[message.to_dict() for message in messages] or None,
+            media={name: [item.to_dict() for item in kind] for name, kind in media.items()} or None,
+        )
+
+    def asked(self) -> tuple[list[Message], dict[str, list[Any]]]:
+        """The messages and the media that came with the input.
+
+        Raises:
+            StoreError: They are damaged.
+        """
+        try:
+            messages = [Message.from_dict(item) for item in self.messages or ()]
+            media: dict[str, list[Any]] = {
+                name: [MEDIA[name].from_dict(item) for item in items]
+                for name, items in (self.media or {}).items()
+            }
+        except (ValueError, TypeError, LookupError, AttributeError, UsageError) as error:
+            raise StoreError(f"the input of submitted run {self.run_id!r} cannot be read: {error}") from error
+        return messages, media
+
     def row(self) -> SubmittedRow:
         """As a database keeps it."""
         return SubmittedRow(
@@ -86,7 +137,7 @@ class Submission:
                 runner_id=self.runner_id,
                 is_team=self.is_team,
             ),
-            request=to_json(self.to_dict()),
+            request=json_bytes(self.to_dict()),
         )
 
 
@@ -95,7 +146,7 @@ def _adapter() -> TypeAdapter[Submission]:
     return TypeAdapter(Submission)
 
 
-def _short(error: ValueError) -> str:
+def _short(error: ValueError | RecursionError) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -63,6 +63,7 @@ class DbosRuns:
 
         The id of the workflow is the run's: a run that goes on, or has ended, is not started again.
         """
+        run = await run.with_files()
         with SetWorkflowID(run.run_id):
             return await DBOS.start_workflow_async(self._kern_run, run.to_dict())
 

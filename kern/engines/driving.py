@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from kern.agent import Agent
 from kern.db.base import Db
 from kern.durable.db_journal import DbJournal
+from kern.durable.fingerprint import check_same_input, fingerprint
 from kern.durable.submission import Submission
-from kern.errors import KernError, ShutdownError, UsageError
+from kern.errors import KernError, RunMismatch, SessionOwnershipError, ShutdownError, UsageError
+from kern.messages import Audio, File, Image, Message, Video
 from kern.run.output import AnyRunOutput, RunOutput, RunStatus, TeamRunOutput
 from kern.runner.definition import database_of, id_of
+from kern.runner.input import is_message, run_input
+from kern.runner.input_schema import Input
+from kern.runner.options import OutputSchema, RunKeywords, RunOptions
+from kern.runtime.answer_schema import answer_schema
+from kern.runtime.duplicates import known_fingerprint
 from kern.team import Team
 
 Runner: TypeAlias = Agent | Team
@@ -23,46 +30,97 @@ _HERE = (RunStatus.completed, RunStatus.error, RunStatus.cancelled, RunStatus.pa
 
 def submission(
     runner: Runner,
-    input: Any,
+    input: Input,
     *,
     session_id: str,
     run_id: str | None = None,
     user_id: str | None = None,
     session_state: Mapping[str, Any] | None = None,
+    images: Sequence[Image] | None = None,
+    audio: Sequence[Audio] | None = None,
+    videos: Sequence[Video] | None = None,
+    files: Sequence[File] | None = None,
     metadata: Mapping[str, Any] | None = None,
     dependencies: Mapping[str, Any] | None = None,
+    output_schema: OutputSchema | None = None,
     timeout: float | None = None,
 ) -> Submission:
     """A run as an engine gets it: plain data, with an id of its own if none is given.
 
+    The arguments are those of `arun`. Files that the media name are read when the run is handed over. A class
+    as `output_schema` is handed over as its JSON schema: the output's content is then plain data.
+
     Raises:
-        UsageError: A value is no JSON, or the agent has no id that other processes know.
+        UsageError: A value is no JSON, nests too deep, or is refused as `arun` would refuse it; or the agent
+            has no id that other processes know.
+        InputCheckError: The input does not fit the `input_schema`.
     """
+    media = {"images": images, "audio": audio, "videos": videos, "files": files}
+    given: dict[str, Any] = {name: items for name, items in media.items() if items}
+    asked = run_input(input, runner.input_schema, RunOptions.of(cast("RunKeywords", given)))
+    messages = _messages(input)
     return Submission.of(
         run_id=run_id or str(uuid.uuid4()),
         runner_id=known_id(runner),
         is_team=isinstance(runner, Team),
         session_id=session_id,
-        input=input,
-        user_id=user_id,
+        input=asked.value,
+        messages=[message.to_dict() for message in messages] or None,
+        media={name: [item.to_dict() for item in items] for name, items in given.items()} or None,
+        user_id=runner.user_id if user_id is None else user_id,
         session_state=session_state,
         metadata=metadata,
         dependencies=dependencies,
+        output_schema=None if output_schema is None else _schema(output_schema),
         timeout=timeout,
+        fingerprint=fingerprint(asked.value, asked.messages),
     )
 
 
+def _messages(input: Input) -> list[Message]:
+    """The input, if it is made of `Message` objects: their media are part of it."""
+    if isinstance(input, Message):
+        return [input]
+    items: Sequence[Any] = input if isinstance(input, Sequence) and not isinstance(input, str) else ()
+    if not any(isinstance(item, Message) for item in items):
+        return []
+    if not all(isinstance(item, Message) or is_message(item) for item in items):
+        return []
+    return [item if isinstance(item, Message) else Message.from_dict(item) for item in items]
+
+
+def _schema(declared: OutputSchema) -> dict[str, Any]:
+    if declared is str:
+        raise UsageError("output_schema=str cannot be handed to a worker: use an agent without a schema")
+    schema = answer_schema(declared)
+    return {"type": "json_schema", "json_schema": {"name": schema.name, "schema": schema.schema}}
+
+
 async def submit(runner: Runner, run: Submission) -> bool:
-    """Store a run for a worker to begin it; False if it was submitted, or begun, before.
+    """Store a run for a worker to begin it; False if it was submitted or begun before, or has ended.
 
     Args:
         runner: The agent or team that is asked, whose database has the run.
         run: What `submission` made.
 
     Raises:
+        UsageError: A file of its input cannot be read.
+        SessionOwnershipError: The id is that of another user's run.
+        RunMismatch: The id is that of a run that was asked for with other values.
         StoreError: It could not be stored.
     """
-    return await journal_of(runner).submit(run)
+    journal, run = journal_of(runner), await run.with_files()
+    if (row := await journal.db.load_run(run.run_id)) is None:
+        return await journal.submit(run)
+    session = await journal.db.load_session(row.session_id)
+    if session is not None and session.user_id != run.user_id:
+        raise SessionOwnershipError(row.session_id)
+    if row.session_id != run.session_id:
+        raise RunMismatch(run.run_id, "session")
+    if row.runner_id != run.runner_id:
+        raise RunMismatch(run.run_id, "agent or team")
+    check_same_input(run.run_id, known_fingerprint(row), run.fingerprint)
+    return False
 
 
 def known_id(runner: Runner) -> str:
@@ -115,8 +173,12 @@ async def drive(runner: Runner, run: Submission, journal: DbJournal) -> AnyRunOu
     Raises:
         KernError: It has not ended, or cannot begin. `UsageError` says that it never can.
     """
+    messages, media = run.asked()
+    input: Input = run.input
+    if messages:
+        input = messages[0] if isinstance(run.input, dict) else messages
     stream = runner.arun(
-        run.input,
+        input,
         stream=True,
         stream_events=True,  # for those who follow the run
         run_id=run.run_id,
@@ -125,9 +187,14 @@ async def drive(runner: Runner, run: Submission, journal: DbJournal) -> AnyRunOu
         session_state=run.session_state,
         metadata=run.metadata,
         dependencies=run.dependencies,
+        output_schema=run.output_schema,
         timeout=run.timeout,
         on_duplicate="return",
         journal=journal,
+        images=media.get("images"),
+        audio=media.get("audio"),
+        videos=media.get("videos"),
+        files=media.get("files"),
     )
     try:
         async with stream:
@@ -136,6 +203,8 @@ async def drive(runner: Runner, run: Submission, journal: DbJournal) -> AnyRunOu
         return stream.output
     except ShutdownError:
         raise
+    except RunMismatch as error:
+        raise UsageError(f"it never can begin: {error}") from error
     except KernError as error:
         output = error.run_output
         if isinstance(output, RunOutput | TeamRunOutput) and output.status in _HERE:

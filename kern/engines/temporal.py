@@ -149,6 +149,7 @@ async def start_run(
         task_queue: The queue of the workers.
         heartbeat_seconds: After how long without a sign of life a worker counts as dead.
     """
+    run = await run.with_files()
     return await client.start_workflow(
         DurableRun.run,
         args=[run.to_dict(), heartbeat_seconds],

@@ -14,14 +14,16 @@ from kern._error_text import message_of
 from kern._json import json_bytes
 from kern._traceback import ShortTraceback
 from kern.console import Progress, open_progress
-from kern.errors import KernError, RunConflictError, UsageError
+from kern.durable.fingerprint import check_same_input, fingerprint
+from kern.errors import KernError, RunConflictError, RunMismatch, UsageError
 from kern.run.output import AnyRunOutput, RunStatus
 from kern.runner.checks import check_keywords
 from kern.runner.definition import Definition, database_of, id_of
-from kern.runner.input import as_json
+from kern.runner.input import as_json, run_input
 from kern.runner.input_schema import Input
-from kern.runner.options import MapKeywords
+from kern.runner.options import MapKeywords, RunKeywords, RunOptions
 from kern.runner.running import Running
+from kern.runtime.duplicates import known_fingerprint
 from kern.runtime.portal import portal
 from kern.runtime.stored_runs import load_output
 
@@ -69,8 +71,9 @@ class Batches(Running[OutputT]):
 
         With a `batch`, each item's run id and session id follow from the id of this agent or team, the batch
         and the item's key. So a second start of the same batch, after a crash or with more inputs, makes only
-        those runs that are not stored yet or have failed; it returns the stored outputs of the others. This
-        needs a `db` that outlives the process, and an `id` or a `name`.
+        those runs that are not stored yet or have failed; it returns the stored outputs of the others. An
+        item whose key stood for another input then fails with `RunMismatch`. A batch needs a `db` that
+        outlives the process, and an `id` or a `name`.
 
         Args:
             inputs: What the model is asked, as for `arun`.
@@ -143,6 +146,8 @@ class Batches(Running[OutputT]):
             while True:
                 try:
                     return await self._run(item, stored, options)
+                except RunMismatch:
+                    raise
                 except RunConflictError:  # another process makes it, or has died in it a moment ago
                     row = await database_of(self).load_run(item.run_id) if stored else None
                     if not stored or (row is not None and row.status not in _REPEATED):
@@ -157,6 +162,9 @@ class Batches(Running[OutputT]):
         db = database_of(self)
         row = await db.load_run(item.run_id) if stored else None
         if row is not None and row.status == RunStatus.paused.value:
+            asked = run_input(item.input, self.input_schema, RunOptions.of(cast("RunKeywords", options)))
+            given = fingerprint(asked.value, asked.messages)
+            check_same_input(item.run_id, known_fingerprint(row), given)
             return cast("OutputT", await load_output(db, row))
         done = row is not None and row.status == RunStatus.completed.value
         return await self.arun(

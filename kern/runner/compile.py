@@ -8,6 +8,7 @@ from operator import is_
 from typing import Any
 
 from kern._ids import new_id
+from kern.durable.fingerprint import fingerprint
 from kern.errors import UsageError
 from kern.models.base import Model
 from kern.models.resolve import default_model, resolve
@@ -67,6 +68,7 @@ def request(definition: Definition, input: RunInput, options: RunOptions) -> Run
         skip_events=_skipped_events(definition) if definition.store_events else None,
         debug=definition.debug_level if debug else 0,
         journal=journal,
+        fingerprint=None if options.run_id is None else fingerprint(input.value, input.messages),
     )
 
 

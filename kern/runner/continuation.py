@@ -90,4 +90,4 @@ async def continuation(
         owner = from_json(row.data).get("user_id")
     if asked.user_id != owner:  # before the id is noted as one that goes on: it would hold the owner up
         raise SessionOwnershipError(row.session_id)
-    return replace(asked, resume=Resume(answers), on_duplicate=None)
+    return replace(asked, resume=Resume(answers), on_duplicate=None, fingerprint=None)

@@ -52,14 +52,14 @@ def _messages(input: Input) -> list[Message]:
         return [input]
     if isinstance(input, Sequence) and not isinstance(input, str) and input:
         items: Sequence[Any] = input
-        if all(isinstance(item, Message) or _is_message(item) for item in items):
+        if all(isinstance(item, Message) or is_message(item) for item in items):
             return [item if isinstance(item, Message) else Message.from_dict(item) for item in items]
         if all(isinstance(item, str) for item in items):
             return [Message("user", "\n".join(items))]
     return [Message("user", as_text(input))]
 
 
-def _is_message(item: Any) -> bool:
+def is_message(item: Any) -> bool:
     """A message as most of the field writes one: a dict of a role and a text."""
     return (
         isinstance(item, Mapping)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
+from pydantic_core import from_json
+
 from kern.db.base import RunRow
-from kern.errors import RunConflictError, SessionBusyError, SessionError
+from kern.durable.fingerprint import check_same_input
+from kern.errors import RunConflictError, RunMismatch, SessionBusyError, SessionError
 from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput
 from kern.runtime.active_runs import ActiveRun, inside_of
 from kern.runtime.deadline import Deadline
 from kern.runtime.run_tree import RunRequest
-from kern.runtime.stored_runs import load_output
+from kern.runtime.stored_runs import load_output, reading
 
 _FAILED = (RunStatus.error.value, RunStatus.cancelled.value)
 _LOOP_SECONDS = 0.2
@@ -33,15 +36,14 @@ async def wait_for(other: ActiveRun, request: RunRequest, deadline: Deadline) ->
     """Wait for the user's own run of this process that has the id, where that is what the request wants.
 
     Raises:
+        RunMismatch: It was asked for with other values.
         RunConflictError: It is in the way.
         SessionBusyError: It does not go on, and has not ended.
         RunDeadlineExceeded: It takes longer than this run may.
     """
     run_id, theirs = request.run_id, other.request
     if theirs.session_id != request.session_id:
-        raise RunConflictError(
-            f"run_id {run_id!r} belongs to a run of another session; choose another run_id"
-        )
+        raise RunMismatch(run_id, "session")
     if request.resume is not None:
         raise RunConflictError(f"run {run_id!r} is being continued already")
     if request.on_duplicate != "return":
@@ -49,6 +51,7 @@ async def wait_for(other: ActiveRun, request: RunRequest, deadline: Deadline) ->
             f"run {run_id!r} is already in progress; with on_duplicate='return' this call would "
             "wait for its output"
         )
+    check_same_input(run_id, theirs.fingerprint, request.fingerprint)
     if inside_of(other):
         raise RunConflictError(
             f"run {run_id!r} would wait for itself: a tool or hook of that run asks for it"
@@ -87,15 +90,14 @@ async def earlier_attempt(request: RunRequest, row: RunRow | None) -> EarlierAtt
         row: The run that is stored under the id.
 
     Raises:
+        RunMismatch: The id is taken by a run that was asked for with other values.
         RunConflictError: The id is taken, and that is not what the request allows for.
         RunStored: The output is there.
     """
     if row is None:
         return None
     if row.session_id != request.session_id:
-        raise RunConflictError(
-            f"run_id {row.run_id!r} belongs to a run of another session; choose another run_id"
-        )
+        raise RunMismatch(row.run_id, "session")
     if row.parent_run_id is not None:
         raise RunConflictError(
             f"run_id {row.run_id!r} belongs to a run of a team member; choose another run_id"
@@ -111,11 +113,7 @@ async def earlier_attempt(request: RunRequest, row: RunRow | None) -> EarlierAtt
             "run_id, or pass on_duplicate='return' to get its output"
         )
     output = await load_output(request.db, row)
-    if isinstance(output, TeamRunOutput) != request.spec.is_team:
-        kind = "a team's" if isinstance(output, TeamRunOutput) else "an agent's"
-        raise RunConflictError(
-            f"run_id {row.run_id!r} belongs to {kind} run, of {row.runner_id!r}; choose another run_id"
-        )
+    check_same_run(request, row, output)
     if request.on_duplicate == "return":
         raise RunStored(output)
     if row.status not in _FAILED:
@@ -124,3 +122,28 @@ async def earlier_attempt(request: RunRequest, row: RunRow | None) -> EarlierAtt
             "only a run that failed or was cancelled"
         )
     return EarlierAttempt(output, row.generation)
+
+
+def check_same_run(request: RunRequest, row: RunRow, output: AnyRunOutput) -> None:
+    """See that a stored run is the one that is asked for.
+
+    Args:
+        request: Of a user who owns the session of both.
+        row: The run that is stored under the id.
+        output: Its output.
+
+    Raises:
+        RunMismatch: It is a run of another agent or team, or was asked something else.
+    """
+    spec = request.spec
+    another = row.runner_id != spec.id and not spec.unnamed
+    if another or isinstance(output, TeamRunOutput) != spec.is_team:
+        raise RunMismatch(row.run_id, "agent or team")
+    check_same_input(row.run_id, known_fingerprint(row), request.fingerprint)
+
+
+def known_fingerprint(row: RunRow) -> str | None:
+    """The fingerprint of what a stored run was asked; None if none was stored."""
+    with reading(row):
+        found = from_json(row.data).get("fingerprint")
+    return found if isinstance(found, str) else None

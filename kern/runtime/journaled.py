@@ -64,6 +64,7 @@ def _asked(request: RunRequest) -> RunAsked:
         is_team=request.spec.is_team,
         unnamed=request.spec.unnamed,
         messages=() if continued else request.input.messages,
+        fingerprint=request.fingerprint,
     )
 
 
@@ -110,6 +111,7 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
         "runner": request.spec.id,
         "input": jsonable(request.input.value),
         "continued": request.resume is not None,
+        "fingerprint": tree.request.fingerprint,
     }
     outbox = steps.outbox
     if outbox is not None and outbox.last_seq:  # the end of what was told before took a number as well

@@ -384,6 +384,8 @@ def _row(run: Run) -> RunRow:
     more = {}
     if output.status is RunStatus.paused or run.spec.stores_children:
         more = row_extras(run, media)
+    if run.parent is None and (fingerprint := run.tree.request.fingerprint) is not None:
+        more["fingerprint"] = fingerprint
     return RunRow(
         run_id=run.run_id,
         session_id=output.session_id,

@@ -96,6 +96,7 @@ class RunTerms:
         skip_events: Keep the run's events with it, but for those of these names; None: keep none.
         debug: How much is logged of the run: the `debug_level`, or 0.
         journal: Where the steps of the run are kept, if it is to have a journal.
+        fingerprint: Identifies the input as the caller gave it; None if the caller gave no run id.
     """
 
     db: Db
@@ -115,3 +116,4 @@ class RunTerms:
     skip_events: Collection[str] | None = None
     debug: int = 0
     journal: Journal | None = None
+    fingerprint: str | None = None

@@ -17,6 +17,7 @@ from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput, output_from_
 from kern.run.requirement import RunRequirement
 from kern.run.tool_execution import ToolExecution
 from kern.runtime.approval import check_input
+from kern.runtime.duplicates import known_fingerprint
 from kern.runtime.hooked_tool import HookedTool
 from kern.runtime.lease import Lease, lease_of_run
 from kern.runtime.pause import Pause
@@ -106,7 +107,7 @@ async def restore(tree: RunTree, spec: RunnerSpec) -> Run:
     pause = Pause.from_row(row)
     _check_runner(spec, row, pause.output)
     answers = _answers(request.resume.requirements)
-    tree.request = replace(request, metadata=pause.output.metadata)
+    tree.request = replace(request, metadata=pause.output.metadata, fingerprint=known_fingerprint(row))
     run = Run(tree, spec, _input(pause), row.run_id)
     tree.audience.go_on_after(pause.seq)
     await _restore(run, row, pause, answers)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from kern.db.base import RunRow
 from kern.db.journals import RunClaim
-from kern.errors import RunConflictError, RunDeadlineExceeded, StoreError, UsageError
+from kern.errors import RunDeadlineExceeded, RunMismatch, StoreError, UsageError
 from kern.run.output import AnyRunOutput, RunStatus
 from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
 from kern.runtime.audience import Audience, Listen
@@ -161,9 +161,7 @@ class RunStart:
         row = await self._load(request.run_id)
         # The owner is checked by now: whoever may not have the session cannot hold the id against its owner.
         if not active_runs.claim(self.active):
-            raise RunConflictError(
-                f"run_id {request.run_id!r} belongs to a run of another session; choose another run_id"
-            )
+            raise RunMismatch(request.run_id, "session")
         if claim is not None:  # what other processes may have done, they had done before it was granted
             row = await request.db.load_run(request.run_id)
         elif request.db.shared:

@@ -214,6 +214,8 @@ class JournalConformance:
         for number in range(3):
             assert await db.submit_run(submitted(f"r{number}"))
         assert not await db.submit_run(submitted("r0")), "the id is known"
+        assert await db.load_request("r0") == submitted("r0").request
+        assert await db.load_request("unknown") is None
         assert await db.submit_run(submitted("other", runner_id="somebody else"))
         assert await db.unfinished_runs() == ["r0", "r1", "r2", "other"]
         taken = await asyncio.gather(*(db.take_run(f"owner {n}", HOUR, ["a", "b"]) for n in range(5)))

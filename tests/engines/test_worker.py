@@ -141,7 +141,8 @@ async def test_a_run_that_is_submitted_again_after_its_end_is_not_done_again(tmp
     agent = agent_on(tmp_path, "one")
     run = submission(agent, "go", session_id="s", run_id="r")
     await agent.arun("go", session_id="s", run_id="r")
-    assert await submit(agent, run)
+    assert not await submit(agent, run)
+    assert await DbJournal(SqliteDb(tmp_path / "kern.db")).submit(run), "it looks for no ends"
     async with working(Worker(agent, poll_seconds=0.02)):
         while await DbJournal(SqliteDb(tmp_path / "kern.db")).unfinished():
             await asyncio.sleep(0.01)

@@ -92,7 +92,7 @@ async def test_a_key_says_which_item_is_which() -> None:
     await agent.amap([{"id": 1, "text": "x"}], batch="b", key=lambda item: item["id"])
     changed = await agent.amap([{"id": 1, "text": "y"}], batch="b", key=lambda item: item["id"])
     assert len(asked.texts) == 1
-    assert changed[0].input == {"id": 1, "text": "x"}
+    assert (changed[0].status, changed[0].error_type) == (RunStatus.error, "RunMismatch")
 
 
 class Report(pydantic.BaseModel):

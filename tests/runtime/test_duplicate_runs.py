@@ -192,7 +192,7 @@ async def test_a_member_s_run_and_a_team_s_are_no_agent_s(db: Db) -> None:
     agent = Agent(model=ScriptedModel([]), db=db, session_id="s")
     with pytest.raises(RunConflictError, match="a run of a team member"):
         await agent.arun("x", run_id=output.member_responses[0].run_id, on_duplicate="return")
-    with pytest.raises(RunConflictError, match="a team's run"):
+    with pytest.raises(RunConflictError, match="another agent or team"):
         await agent.arun("x", run_id="R", on_duplicate="return")
 
 
