@@ -40,6 +40,7 @@ MADE: dict[str, Callable[[], BaseException]] = {
     "SessionDeletedError": lambda: errors.SessionDeletedError("s"),
     "UsageLimitExceeded": lambda: errors.UsageLimitExceeded("requests", 3),
     "HookError": lambda: errors.HookError("oh", hook="check"),
+    "RunMismatch": lambda: errors.RunMismatch("r", "input"),
 }
 
 
