@@ -50,11 +50,13 @@ class Usage:
     def add(self, other: Usage) -> None:
         """Count `other` in; what is below zero, or NaN, is no count and takes nothing off a limit."""
         if other.requests > 0:
+            cost = other.cost
+            if cost is not None and not 0 <= cost < math.inf:  # one that makes no sense is not known
+                cost = None
             if not self.requests:
-                self.cost = _sound_cost(other.cost)
+                self.cost = cost
             elif self.cost is not None:
-                more = _sound_cost(other.cost)
-                self.cost = None if more is None else self.cost + more
+                self.cost = None if cost is None else self.cost + cost
         if other.input_tokens > 0:
             self.input_tokens += other.input_tokens
         if other.output_tokens > 0:
@@ -276,8 +278,3 @@ def _sum(counts: Mapping[str, int], others: Mapping[str, int], sign: int = 1) ->
     names = dict.fromkeys((*counts, *others))
     sums = {name: counts.get(name, 0) + sign * max(others.get(name, 0), 0) for name in names}
     return {name: count for name, count in sums.items() if count > 0} or None
-
-
-def _sound_cost(cost: float | None) -> float | None:
-    """A cost that makes no sense is not known."""
-    return cost if cost is not None and 0 <= cost < math.inf else None

@@ -113,7 +113,7 @@ def test_the_list_is_reckoned_as_its_package_does() -> None:
     )
     short = Usage(input_tokens=3000, output_tokens=50, requests=1)
     known = 0
-    for provider, list_id in prices._LISTS.items():
+    for provider, list_id in prices.LISTED.items():
         for found in prices._snapshot().providers:
             for listed_model in found.models[::7] if found.id == list_id else ():
                 priced = prices._listed(provider, listed_model.id)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
+from kern._error_text import error_text
+from kern.errors import KernError, ModelError, ModelIncompleteError
 from kern.messages import CacheMark, Citation, Message, ProviderCall, ToolCall
 from kern.tools.server_tool import ServerTool
 from kern.usage import Price, Usage
@@ -235,3 +237,33 @@ class Model(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(id={self.id!r})"
+
+
+_CUT = ("length", "content_filter", "error")
+"""The ends of answers that are not whole. The models of Kern raise; one written by hand may only say so."""
+
+
+async def answered(model: Model, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
+    """What the model answers.
+
+    Raises:
+        KernError: Whatever it raises.
+        ModelIncompleteError: The answer was cut, and asks for calls: nobody knows what is missing of them.
+    """
+    try:
+        response = await model.respond(request, sink)
+    except KernError:
+        raise
+    except Exception as error:
+        raise ModelError(error_text(error), provider=model.provider, model=model.id) from error
+    if response.finish_reason in _CUT and response.message.tool_calls:
+        reason = response.finish_reason
+        raise ModelIncompleteError(
+            f"the answer was cut ({reason}) and asks for tool calls; none of them is carried out",
+            reason="content_filter" if reason == "content_filter" else "max_output_tokens",
+            usage=response.usage,
+            content=response.message.content or "",
+            provider=model.provider,
+            model=model.id,
+        )
+    return response

@@ -23,13 +23,13 @@ from kern.usage import Price, Usage
 
 _Priced = Callable[[Usage], float | None]
 
-_LISTS: Final[Mapping[str, str]] = {
+LISTED: Final[Mapping[str, str]] = {
     "anthropic": "anthropic",
     "bedrock": "aws",
     "google": "google",
     **{server.name: server.price_list for server in SERVERS.values() if server.price_list is not None},
 }
-"""The name of each provider in the list."""
+"""The providers that the list knows, and their names there."""
 
 _PER_MILLION: Final = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
 _CHARS_PER_TOKEN: Final = 4  # of English; enough to set something aside
@@ -106,7 +106,7 @@ def _tokens_of(media: Media) -> int:
 
 def _is_listed(model: Model) -> bool:
     """Whether the list is there, and knows the provider."""
-    return model.provider in _LISTS and _is_installed()
+    return model.provider in LISTED and _is_installed()
 
 
 @cache
@@ -130,7 +130,7 @@ def _listed(provider: str, model_id: str) -> _Priced | None:
     """
     try:
         _, model = _snapshot().find_provider_model(
-            model_id.removeprefix("models/"), None, _LISTS[provider], None
+            model_id.removeprefix("models/"), None, LISTED[provider], None
         )
     except LookupError:
         return None

@@ -15,7 +15,7 @@ from kern.runner.definition import Definition
 from kern.runner.options import RunOptions
 from kern.runtime.answer_schema import ANSWER_TOOL, AnswerSchema, BadAnswer, answer_schema
 from kern.runtime.model_request import ask
-from kern.runtime.outcome import Answer, RetryAnswer
+from kern.runtime.out import Answer, RetryAnswer
 from kern.runtime.run_tree import Review, Run, RunnerSpec, SinkFactory
 from kern.runtime.sink import AnswerSink, AsideSink, RunSink
 from kern.runtime.structured_answer import CHECK, AnswerTool, GrowingSink, reviewing

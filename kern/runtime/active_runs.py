@@ -11,8 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from types import TracebackType
+from contextvars import ContextVar, Token
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -53,7 +52,8 @@ class ActiveRun:
         """When it was asked for; a run that goes on is older than that."""
         self.done: End = End()
         self._task = asyncio.current_task()
-
+        self.token: Token[frozenset[ActiveRun]] | None = None
+        """Of the mark that the code inside belongs to this run, once it is noted."""
         self.released = False
         """This process lets go of it; another one goes on."""
         self.claimed = False
@@ -109,15 +109,6 @@ class ActiveRun:
             self.cancel_token.cut_short = True
             self._task.cancel()
 
-    def __enter__(self) -> None:
-        """Mark the code inside as belonging to this run."""
-        self._token = _inside.set(_inside.get() | {self})
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        _inside.reset(self._token)
-
 
 _inside: ContextVar[frozenset[ActiveRun]] = ContextVar("kern_inside_of", default=frozenset())
 
@@ -159,8 +150,9 @@ class ActiveRuns:
                     del self._closed[loop]
 
     def enter(self, active: ActiveRun, *, nested: bool) -> ActiveRun | None:
-        """Note that a run begins; returns its user's own run of that id, if there is one, and notes nothing.
+        """Note that a run begins, which the running code belongs to from then on.
 
+        Returns its user's own run of that id, if there is one, and notes nothing then.
         Runs of other users are not asked about: whoever may not have the session would hold its owner up.
 
         Args:
@@ -179,6 +171,7 @@ class ActiveRuns:
             if other is not None and other.alive:
                 return other
             users[active.request.user_id] = active
+        active.token = _inside.set(_inside.get() | {active})
         if active.request.db.shared:
             self._watch(active.request.db, active.loop)
         return None
@@ -191,6 +184,8 @@ class ActiveRuns:
                 del users[active.request.user_id]
                 if not users:
                     del self._runs[active.key]
+        if active.token is not None:
+            _inside.reset(active.token)
         active.done.reached()
 
     def claim(self, active: ActiveRun) -> bool:

@@ -19,7 +19,7 @@ from typing_extensions import TypeAliasType, is_typeddict
 from kern._json import non_finite
 from kern.errors import UsageError
 from kern.models.base import ResponseFormat, ToolDefinition
-from kern.runtime.outcome import Answer
+from kern.runtime.out import Answer
 from kern.tools.json_check import misfits
 from kern.tools.result import without_tags
 from kern.tools.schema import Schema, strict_schema, undo_strict

@@ -8,29 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from kern._error_text import is_failure
+from kern._error_text import error_text, is_failure, message_of
 from kern._log import named
-from kern.errors import (
-    UsageLimitExceeded,
-)
+from kern.errors import CheckError, KernError, UsageLimitExceeded
 from kern.messages import Message
 from kern.run.events import RunContentCompletedEvent
 from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput
 from kern.runtime.files import loaded
+from kern.runtime.identity import end_output
 from kern.runtime.interrupted import closing_messages
 from kern.runtime.model_request import ask
-from kern.runtime.outcome import Answer, RetryAnswer, ToolOutcome
+from kern.runtime.out import Answer, RetryAnswer
+from kern.runtime.outcome import ToolOutcome
 from kern.runtime.prompt_step import made_prompt
-from kern.runtime.run_end import check_may_go_on, drop_unfit_content, end_run, failure_of, yield_to_loop
 from kern.runtime.run_events import announce, terminal_event
 from kern.runtime.run_tree import Run
 from kern.runtime.started_runs import StartedRuns, current_started_runs
 from kern.runtime.tool_calls import run_calls, tool_message
 
 log: Final = named("kern")
+
+YIELD_SECONDS = 0.005
+"""How long a run may keep the event loop, if none of its turns takes longer."""
 
 
 async def drive(run: Run) -> AnyRunOutput:
@@ -51,7 +54,7 @@ async def drive(run: Run) -> AnyRunOutput:
         with run.started_runs:
             await _answered(run)
     except BaseException as error:  # noqa: BLE001 - raised below
-        failure = failure_of(run, error)
+        failure = _failure_of(run, error)
     finally:
         # From here on the task is the caller's again. A run that was stopped ends as such, even so.
         run.cancel_token.leave()
@@ -70,7 +73,13 @@ async def _answered(run: Run) -> None:
     if answer is None:
         output.status = RunStatus.paused
         return
-    _answer(run, answer)
+    output.content, output.content_type, output.last_turn = answer.content, answer.content_type, None
+    if answer.is_text:  # of texts all that was shown
+        spoken = run.out.spoken
+        output.content = spoken.text or answer.content
+        if (last_turn := spoken.last_turn) and last_turn != output.content:
+            output.last_turn = last_turn
+    run.answered = True
     if run.out.hears_events:
         run.out.event(RunContentCompletedEvent(run.source))
     if run.spec.after:
@@ -92,18 +101,6 @@ def _note(run: Run) -> None:
         output.member_responses = [child.output for child in run.children]
 
 
-def _answer(run: Run, answer: Answer) -> None:
-    """Put the answer into the output: of texts all that was shown, or the structured value."""
-    output, out = run.output, run.out
-    output.content, output.content_type, output.last_turn = answer.content, answer.content_type, None
-    if answer.is_text:
-        output.content = out.said or answer.content
-        last_turn = out.last_turn
-        if last_turn and last_turn != output.content:
-            output.last_turn = last_turn
-    run.answered = True
-
-
 def _finish(run: Run) -> None:
     output = run.output
     for child in run.paused.values():
@@ -113,7 +110,7 @@ def _finish(run: Run) -> None:
         if output.status is not RunStatus.paused:
             run.messages += closing_messages(run)
     elif run.spec.structured:
-        drop_unfit_content(run)
+        _drop_unfit_content(run)
     _note(run)
     own = run.progress.own_metrics
     own.duration = (own.duration or 0.0) + time.perf_counter() - run.started
@@ -128,12 +125,16 @@ def _finish(run: Run) -> None:
 
 async def _turns(run: Run) -> Answer | None:
     """Turn after turn until there is an answer; None if the run waits for a person."""
-    check_may_go_on(run)  # before anything is done
+    _check_may_go_on(run)  # before anything is done
     if not run.messages:
         await _begin(run)
     while True:
-        await yield_to_loop(run)
-        check_may_go_on(run)
+        # A model and tools that never wait would keep the loop: no timeout could fire, and no other run go
+        # on. With a journal always: a replay is to be the same each time.
+        if run.tree.steps is not None or time.perf_counter() - run.last_yield > YIELD_SECONDS:
+            await asyncio.sleep(0)
+            run.last_yield = time.perf_counter()
+        _check_may_go_on(run)
         message = run.messages[-1]
         calls = [] if message.is_text else message.tool_calls
         if not calls:
@@ -160,7 +161,8 @@ async def _turns(run: Run) -> Answer | None:
             for call, outcome in zip(calls, outcomes, strict=True):
                 run.messages.append(tool_message(run, call, outcome))
                 run.output.add_media(outcome.media)
-                run.out.result(outcome)
+                if outcome.show or outcome.stop:
+                    run.out.result(outcome.content, as_it_came=outcome.show)
             answer = _answer_of(outcomes)
             run.out.calls_ended(answer, heard=not any(outcome.not_streamed for outcome in outcomes))
             if answer is not None:
@@ -184,13 +186,24 @@ async def _begin(run: Run) -> None:
         await run.expand()
     for step in run.spec.before:
         await step(run)
-    run.input.messages = await loaded(run.input.messages)
-    run.messages = run.call_ids.apply(await loaded(await made_prompt(run)))
-    await run.out.wait_for_consumer()
+    if not _words_alone(run.input.messages):
+        run.input.messages = await loaded(run.input.messages)
+    messages = await (run.spec.prompt(run) if run.tree.steps is None else made_prompt(run))
+    run.messages = messages if _words_alone(messages) else run.call_ids.apply(await loaded(messages))
+    if run.tree.audience.follows:
+        await run.out.wait_for_consumer()
     if run.tree.request.debug:
         for message in run.messages:
             if not message.from_history:
                 run.debug("%s: %s", message.role, message.content)
+
+
+def _words_alone(messages: Sequence[Message]) -> bool:
+    """Nothing but texts is in them: no files to be read, no calls to be named."""
+    for message in messages:  # noqa: SIM110 - a generator costs more than the loop
+        if message.role == "tool" or not message.is_text:
+            return False
+    return True
 
 
 def _check_limit(run: Run, message: Message) -> None:
@@ -227,3 +240,74 @@ async def drive_child(run: Run) -> AnyRunOutput:
     if run.tree.steps is not None:
         run.tree.steps.ended(run)
     return output
+
+
+def _check_may_go_on(run: Run) -> None:
+    """See that the run may go on, between two turns.
+
+    Raises:
+        CancelledError: It may not: a function or a model has swallowed the cancellation that said so.
+    """
+    tree, stopped = run.tree, run
+    deadline = tree.runs[0].deadline
+    late = deadline is not None and deadline.expired
+    left = tree.audience.follows and tree.audience.gone
+    while not stopped.cancel_token.stopped and stopped.parent is not None:
+        stopped = stopped.parent
+    if stopped.cancel_token.stopped or tree.cancel_token.cut_short or late or left:
+        raise asyncio.CancelledError
+    run.cancel_token.go_on()
+
+
+def _failure_of(run: Run, error: BaseException) -> BaseException | None:
+    """What has ended the run, as it is raised, and as its output says it; None for a stop of its own."""
+    if isinstance(error, asyncio.CancelledError):
+        end_output(run.output, error)
+        return error if run.cancel_token.cancelled_from_outside or not run.cancel_token.stopped else None
+    if not is_failure(error):
+        return error
+    failure = error if isinstance(error, KernError) else KernError(error_text(error))
+    if failure is not error:
+        failure.__cause__ = error
+    end_output(run.output, failure)
+    if isinstance(error, CheckError):
+        run.output.refused = "output" if run.messages else "input"
+        run.out.refused = True
+    return failure
+
+
+async def end_run(run: Run, failure: BaseException | None) -> BaseException | None:
+    """The run ends, and cannot be stopped any more; returns what is raised.
+
+    One that was stopped before ends as a cancelled one, whatever else it has come to: `cancel_run` has said
+    so. What its tools have started goes on only after an end that is none of these.
+    """
+    output = run.output
+    if run.cancel_token.seal() and not isinstance(failure, asyncio.CancelledError):
+        if failure is not None:
+            log.warning("run %s was cancelled, and failed at its end: %s", run.run_id, message_of(failure))
+        if output.status is not RunStatus.cancelled:
+            run.abandon()
+            run.requirements.clear()
+        end_output(output, asyncio.CancelledError())
+        failure = None
+    if run.started_runs is None:
+        return failure
+    if output.status in (RunStatus.completed, RunStatus.paused):
+        run.started_runs.hand_over()
+        return failure
+    try:
+        await run.started_runs.give_up()
+    except asyncio.CancelledError as error:
+        end_output(output, error)
+        return error
+    return failure
+
+
+def _drop_unfit_content(run: Run) -> None:
+    """With a schema the content is a value that fits, of a run that is completed; or nothing."""
+    output = run.output
+    declined = run.model_refused and isinstance(output.content, str)
+    if declined or output.status is not RunStatus.completed:
+        output.last_turn = output.content if declined else None
+        output.content, output.content_type = None, "str"

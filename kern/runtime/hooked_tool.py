@@ -18,7 +18,8 @@ from kern._json import json_bytes
 from kern.errors import UsageError
 from kern.models.base import ToolDefinition
 from kern.runtime.hook_chain import Chain, Link, around_hooks
-from kern.runtime.outcome import Answer, CallSite, ToolOutcome, arguments_of
+from kern.runtime.out import Answer
+from kern.runtime.outcome import CallSite, ToolOutcome, arguments_of
 from kern.runtime.run_tree import DelegatingTool, Roster, Run, RunnableTool, StatefulTool
 from kern.state.stepping import Ungated
 from kern.tools.options import Hook

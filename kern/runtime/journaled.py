@@ -141,16 +141,14 @@ async def _told_before(run: Run, steps: Steps, outbox: Outbox) -> None:
     outbox.go_on(continued, kept)
 
 
-async def end_steps(run: Run) -> None:
+async def end_steps(run: Run, steps: Steps) -> None:
     """Keep what no step has brought.
 
     Raises:
         JournalSignal: That cannot be done, or a strict replay has not come to the end of its record.
     """
-    steps = run.tree.steps
-    if steps is not None:
-        steps.ended(run)
-        await steps.flush()
+    steps.ended(run)
+    await steps.flush()
 
 
 async def why_not_ended(active: ActiveRun, run: Run, error: BaseException) -> BaseException | None:

@@ -22,13 +22,12 @@ from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
 from kern.runtime.audience import Listen
 from kern.runtime.deadline import NO_DEADLINE, Deadline
 from kern.runtime.duplicates import RunStored, wait_for
-from kern.runtime.engine import drive
+from kern.runtime.engine import drive, end_run
 from kern.runtime.identity import end_output
-from kern.runtime.journaled import end_steps, let_go, why_not_ended, with_journal
+from kern.runtime.journaled import Installed, end_steps, let_go, why_not_ended, with_journal
 from kern.runtime.lease import Lease
 from kern.runtime.pause import row_extras
 from kern.runtime.reconcile import RowsWithConflicts
-from kern.runtime.run_end import end_run
 from kern.runtime.run_events import announce, terminal_event
 from kern.runtime.run_start import RunStart
 from kern.runtime.run_tree import Run, RunRequest, RunTree
@@ -70,15 +69,15 @@ async def execute(
 async def _active(request: RunRequest, buffer: EventBuffer | None, listen: Listen) -> Output:
     deadline = NO_DEADLINE if request.timeout is None else Deadline(request.timeout)
     caller = current_started_runs()
-    request = with_journal(request, nested=caller is not None)
+    if request.journal is not None or (caller is None and Installed.journal is not None):
+        request = with_journal(request, nested=caller is not None)
     active = ActiveRun(request)
     if caller is not None and not caller.add(active):
         raise asyncio.CancelledError("the call that starts this run was cancelled or timed out")
     try:
         while (other := active_runs.enter(active, nested=caller is not None)) is not None:
             await wait_for(other, request, deadline)
-        with active:
-            return await _in_session(active, deadline, buffer, listen)
+        return await _in_session(active, deadline, buffer, listen)
     finally:
         active_runs.leave(active)
 
@@ -174,7 +173,8 @@ async def _run_and_commit(
                 await _drive_in_time(run, deadline)
             if run.output.status is RunStatus.paused:
                 await _look_before_pause(active)
-            await end_steps(run)
+            if tree.steps is not None:
+                await end_steps(run, tree.steps)
         except BaseException as error:  # noqa: BLE001 - raised again below, once the end is committed
             if (gone := await why_not_ended(active, run, error)) is not None:
                 await let_go(run)

@@ -19,11 +19,11 @@ from kern.errors import (
     UsageLimitExceeded,
 )
 from kern.messages import Message
-from kern.models.base import Model, ModelRequest, ModelResponse, ResponseFormat
-from kern.models.prices import cost_of, expected_cost, is_to_load
+from kern.models.base import Model, ModelRequest, ModelResponse, ResponseFormat, answered
+from kern.models.prices import LISTED, cost_of, expected_cost, is_to_load
 from kern.models.prices import load as load_prices
 from kern.run.events import ModelRequestCompletedEvent, ModelRequestStartedEvent, ModelRetryEvent
-from kern.runtime.model_step import ModelStep, answered
+from kern.runtime.model_step import ModelStep
 from kern.runtime.run_tree import Run, RunnableTool, SinkFactory
 from kern.runtime.sink import AnswerSink, RunSink
 from kern.tools.server_tool import check_server_tools
@@ -53,7 +53,8 @@ async def ask(
     by_provider = run.spec.server_tools if tools is None else ()
     failure: ModelError | ModelBehaviorError | None = None
     failed = 0
-    for asked, again in [(model, retries.count), *((other, 0) for other in retries.fallbacks)]:
+    again = retries.count
+    for asked in (model, *retries.fallbacks):
         for attempt in range(again + 1):
             if failure is not None:
                 await _before_another(run, failure, failed + 1, retries.wait(attempt))
@@ -80,6 +81,7 @@ async def ask(
                 failed += 1
                 if not _may_pass(error):
                     break
+        again = 0  # of the fallbacks each is asked once
     raise failure or AssertionError("unreachable")
 
 
@@ -118,14 +120,15 @@ def _may_pass(error: KernError) -> bool:
 async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSink) -> Message:
     """One request to a model, counted and told; returns its message."""
     ledger, steps = run.tree.ledger, run.tree.steps
-    if is_to_load(model):
+    if model.provider in LISTED and is_to_load(model):
         await asyncio.to_thread(load_prices)
     step = None if steps is None else ModelStep(run, steps, request)
     expected = 0.0
     if step is None:
         expected = _reserve(run, model, request)
     elif step.on_record:  # it was made, and no limit refuses it
-        ledger.note(requests=1)
+        if ledger is not None:
+            ledger.note(requests=1)
     else:
         try:
             expected = _reserve(run, model, request)
@@ -152,7 +155,8 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     finally:
         for usage in deltas.thrown_away:
             _count(run, model, usage, None, expected)
-        ledger.end_request(expected)
+        if ledger is not None:
+            ledger.end_request(expected)
         deltas.close()
     deltas.ended(response.message)
     if verbose:
@@ -173,7 +177,8 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
         )
     if step is not None:
         await step.keep(response)
-    await run.out.wait_for_consumer()
+    if run.tree.audience.follows:
+        await run.out.wait_for_consumer()
     return response.message
 
 
@@ -200,13 +205,17 @@ def _reserve(run: Run, model: Model, request: ModelRequest) -> float:
     """
     if run.spec.max_requests is not None and run.progress.requests >= run.spec.max_requests:
         raise UsageLimitExceeded("requests of one run (max_requests)", run.spec.max_requests)
-    expected = expected_cost(model, request) if run.tree.ledger.limits_cost else 0.0
-    run.tree.ledger.reserve_request(expected)
+    ledger = run.tree.ledger
+    if ledger is None:
+        return 0.0
+    expected = expected_cost(model, request) if ledger.limits_cost else 0.0
+    ledger.reserve_request(expected)
     return expected
 
 
 def _count(run: Run, model: Model, usage: Usage, answered: str | None, expected: float) -> None:
-    if usage.cost is None:
+    if usage.cost is None and (model.price is not None or model.provider in LISTED):
         usage.cost = cost_of(model, usage, answered)
-    run.tree.ledger.count(usage, expected)
+    if run.tree.ledger is not None:
+        run.tree.ledger.count(usage, expected)
     run.progress.own_metrics.count(f"{model.provider}/{model.id}", usage)

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from difflib import unified_diff
 from typing import Any, cast
 
-from kern._error_text import error_text
 from kern._json import json_bytes
 from kern.durable.journal import Playback
 from kern.durable.keys import EnvironmentKeys, same
-from kern.errors import KernError, ModelError, ModelIncompleteError, ReplayMismatch
-from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
+from kern.errors import KernError, ReplayMismatch
+from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse, answered
 from kern.runtime.run_tree import Run
 from kern.runtime.sink import RunSink
 from kern.runtime.step_data import (
@@ -29,35 +28,6 @@ from kern.usage import Usage
 
 _TEXTS = ("content", "reasoning", "commentary")
 """The verbs of a sink whose pieces are kept for those who want them."""
-
-_CUT = ("length", "content_filter", "error")
-"""The ends of answers that are not whole. The models of Kern raise; one written by hand may only say so."""
-
-
-async def answered(model: Model, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
-    """What the model answers.
-
-    Raises:
-        KernError: Whatever it raises.
-        ModelIncompleteError: The answer was cut, and asks for calls: nobody knows what is missing of them.
-    """
-    try:
-        response = await model.respond(request, sink)
-    except KernError:
-        raise
-    except Exception as error:
-        raise ModelError(error_text(error), provider=model.provider, model=model.id) from error
-    if response.finish_reason in _CUT and response.message.tool_calls:
-        reason = response.finish_reason
-        raise ModelIncompleteError(
-            f"the answer was cut ({reason}) and asks for tool calls; none of them is carried out",
-            reason="content_filter" if reason == "content_filter" else "max_output_tokens",
-            usage=response.usage,
-            content=response.message.content or "",
-            provider=model.provider,
-            model=model.id,
-        )
-    return response
 
 
 class ModelStep:

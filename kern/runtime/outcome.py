@@ -1,4 +1,4 @@
-"""One call of a tool and what it comes to; what a run comes to."""
+"""One call of a tool and what it comes to."""
 
 from __future__ import annotations
 
@@ -12,32 +12,8 @@ from kern._json import finite, jsonable
 from kern.errors import ToolError
 from kern.messages import MEDIA, Media, Shelf, ToolCall, media_by_kind
 from kern.run.tool_execution import ToolExecution
+from kern.runtime.out import Answer
 from kern.state.turn_order import TurnSlot
-
-
-@dataclass(slots=True, frozen=True)
-class Answer:
-    """What a run comes to: text, or a structured value with the name of its class.
-
-    Args:
-        last_turn: Of a member's text: what of it is more than words on the way to a call; None for all of it.
-    """
-
-    content: Any
-    content_type: str = "str"
-    last_turn: str | None = None
-
-    @property
-    def is_text(self) -> bool:
-        """It is words for a person."""
-        return self.content_type == "str" and isinstance(self.content, str)
-
-
-@dataclass(slots=True, frozen=True)
-class RetryAnswer:
-    """The answer will not do; the model is told why, and asked again."""
-
-    message: str
 
 
 @dataclass(slots=True, frozen=True)

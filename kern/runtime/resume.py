@@ -183,7 +183,8 @@ async def _restore(run: Run, row: RunRow, pause: Pause, answers: dict[str, RunRe
     output.status = RunStatus.running
     output.requirements = []
     run.output = output
-    run.tree.ledger.resume(run.progress.own_metrics, run.progress.tool_calls)
+    if run.tree.ledger is not None:
+        run.tree.ledger.resume(run.progress.own_metrics, run.progress.tool_calls)
     await _restore_children(run, answers)
 
 
@@ -231,7 +232,8 @@ async def _ended(run: Run, row: RunRow) -> Run:
                 own.exclude(child.children[-1].output.metrics)
     if isinstance(output, TeamRunOutput):
         output.member_responses = [below.output for below in child.children]
-    run.tree.ledger.resume(own, sum(tool.result is not None for tool in output.tools))
+    if run.tree.ledger is not None:
+        run.tree.ledger.resume(own, sum(tool.result is not None for tool in output.tools))
     return child
 
 

@@ -12,7 +12,7 @@ from kern.db.journals import RunClaim
 from kern.errors import RunDeadlineExceeded, RunMismatch, StoreError, UsageError
 from kern.run.output import AnyRunOutput, RunStatus
 from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
-from kern.runtime.audience import Audience, Listen
+from kern.runtime.audience import NOBODY, Audience, Listen
 from kern.runtime.duplicates import EarlierAttempt, earlier_attempt, in_another_process
 from kern.runtime.journaled import begin, opened
 from kern.runtime.lease import Lease, exclusive_session
@@ -208,5 +208,7 @@ class RunStart:
         if self._steps is not None and self._steps.outbox is not None:
             buffer = buffer or EventBuffer()
             buffer.observers = (*buffer.observers, self._steps.outbox.put)
-        audience = Audience(buffer, self.listen, request.skip_events)
+        audience = NOBODY
+        if buffer is not None or request.skip_events is not None:
+            audience = Audience(buffer, self.listen, request.skip_events)
         return RunTree(request, self.session, shared_state, audience, self.active.cancel_token)

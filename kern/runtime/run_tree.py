@@ -22,13 +22,14 @@ from kern.run.events import (
 )
 from kern.run.output import AnyRunOutput, RunStatus
 from kern.run.requirement import RunRequirement
-from kern.runtime.audience import Audience, Out
+from kern.runtime.audience import Audience
 from kern.runtime.call_ids import CallIds
 from kern.runtime.cancel_token import CancelToken
 from kern.runtime.deadline import Deadline
 from kern.runtime.debug import debug
 from kern.runtime.identity import Named, new_output, source_of
-from kern.runtime.outcome import Answer, CallSite, RetryAnswer, ToolOutcome
+from kern.runtime.out import Answer, Out, RetryAnswer
+from kern.runtime.outcome import CallSite, ToolOutcome
 from kern.runtime.progress import Progress
 from kern.runtime.request import Retries, RunInput, RunTerms
 from kern.runtime.session import LiveSession
@@ -214,7 +215,9 @@ class RunTree:
         self.shared_state = shared_state
         self.audience = audience
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        self.ledger: UsageLedger = UsageLedger(request.usage_limits)
+        limits = request.usage_limits
+        self.ledger: UsageLedger | None = None if limits is None else UsageLedger(limits)
+        """What counts the use against limits; None without any."""
         self.runs: list[Run] = []
         """Every run of the tree, in the order of their starts; the first is the top-level one."""
         self.steps: Steps | None = None
@@ -304,8 +307,7 @@ class Run:
         self.started: float = time.perf_counter()
         self.last_yield: float = self.started
         """When the run has last let others have a turn of the event loop."""
-        self.call_ids: CallIds = CallIds()
-        """The ids of all tool calls in the prompt."""
+        self._call_ids: CallIds | None = None
         self.model_refused = False
         """The model's last answer is a refusal."""
         self.model_paused = False
@@ -329,6 +331,13 @@ class Run:
         if tree.steps is not None:
             self.output.created_at = int(self.now())
         tree.runs.append(self)
+
+    @property
+    def call_ids(self) -> CallIds:
+        """The ids of all tool calls in the prompt."""
+        if self._call_ids is None:
+            self._call_ids = CallIds()
+        return self._call_ids
 
     async def expand(self) -> None:
         """Make the spec whole, where a part of it is known only when the run begins."""

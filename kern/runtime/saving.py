@@ -48,7 +48,7 @@ class SavedSession:
         """The version of the live state, in the count of the application's migrations."""
         self.summary: str | None = None
         """A new summary, to be written with the next commit."""
-        self._spec = StateSpec()
+        self._spec: StateSpec
         self._state: LiveState | StoreError
         self._commit_lock = FairLock()
         self._busy_commit: BusyDatabase | None = None

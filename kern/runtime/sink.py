@@ -16,7 +16,7 @@ from kern.run.events import (
     ReasoningContentDeltaEvent,
     ToolCallArgumentsDeltaEvent,
 )
-from kern.runtime.audience import Out
+from kern.runtime.out import Out
 from kern.usage import Usage
 
 log: Final = named("kern")
@@ -29,7 +29,7 @@ class RunSink:
         out: The run's.
     """
 
-    __slots__ = ("_out", "model", "thrown_away")
+    __slots__ = ("_out", "model", "streams", "thrown_away")
 
     model: Model | None
     """Who is asked."""
@@ -41,11 +41,8 @@ class RunSink:
         self._out = out
         self.model = None
         self.thrown_away = ()
-
-    @property
-    def streams(self) -> bool:
+        self.streams: bool = out.streams
         """The deltas are wanted, and not only the whole message."""
-        return self._out.streams
 
     def content(self, text: str) -> None:
         """A piece of the text."""
@@ -137,10 +134,9 @@ class SilentSink(RunSink):
 
     __slots__ = ()
 
-    @property
-    def streams(self) -> bool:
-        """The whole message will do."""
-        return False
+    def __init__(self, out: Out) -> None:
+        super().__init__(out)
+        self.streams = False  # the whole message will do
 
 
 class AsideSink(RunSink):

@@ -11,8 +11,8 @@ from kern.errors import RetryAgentRun
 from kern.messages import Message
 from kern.models.base import ToolDefinition
 from kern.runtime.answer_schema import AnswerSchema, BadAnswer
-from kern.runtime.audience import Out
-from kern.runtime.outcome import Answer, CallSite, RetryAnswer, ToolOutcome
+from kern.runtime.out import Answer, Out, RetryAnswer
+from kern.runtime.outcome import CallSite, ToolOutcome
 from kern.runtime.run_tree import Review, Run
 from kern.runtime.sink import RunSink
 

@@ -153,12 +153,14 @@ async def _reserve(run: Run, calls: Sequence[ToolCall]) -> None:
     Raises:
         UsageLimitExceeded: They would pass a limit. Those of a turn on record are only counted.
     """
-    steps = run.tree.steps
+    ledger, steps = run.tree.ledger, run.tree.steps
+    if ledger is None:
+        return
     if steps is not None and any(call_key(run.run_id, "tool", call.id) in steps for call in calls):
-        run.tree.ledger.note(tool_calls=len(calls))
+        ledger.note(tool_calls=len(calls))
         return
     try:
-        run.tree.ledger.reserve_tool_calls(len(calls))
+        ledger.reserve_tool_calls(len(calls))
     except UsageLimitExceeded as error:
         for call in calls:
             _note_not_made(_record(run, call), error)

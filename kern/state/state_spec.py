@@ -52,16 +52,16 @@ class StateSpec:
     state_type: StateType = DICT
     migrations: Sequence[Migration] = ()
     policies: Policies = field(default_factory=dict)
+    takes_anything: bool = field(init=False)
+    """Whether every stored state fits: a plain dict without migrations."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "takes_anything", self.state_type is DICT and not self.migrations)
 
     @property
     def version(self) -> int:
         """The version of the states that the application writes now."""
         return len(self.migrations)
-
-    @property
-    def takes_anything(self) -> bool:
-        """Whether every stored state fits: a plain dict without migrations."""
-        return self.state_type is DICT and not self.migrations
 
     def joined(self, other: StateSpec) -> StateSpec:
         """Combine two specs for a session that both are used on: the stricter spec with the policies of both.

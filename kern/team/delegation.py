@@ -20,7 +20,8 @@ from kern.runner.past_runs import team_history
 from kern.runner.transcript import recalled
 from kern.runtime.engine import drive_child
 from kern.runtime.interrupted import summary_of_calls
-from kern.runtime.outcome import Answer, CallSite, ToolOutcome
+from kern.runtime.out import Answer
+from kern.runtime.outcome import CallSite, ToolOutcome
 from kern.runtime.request import RunInput
 from kern.runtime.run_tree import Run, RunnerSpec
 from kern.tools.result import mention, prompt_text

@@ -15,7 +15,8 @@ from kern.errors import InvalidStateError, ToolError
 from kern.messages import Message
 from kern.models.base import ToolDefinition
 from kern.runtime.active_runs import active_runs
-from kern.runtime.outcome import Answer, CallSite, RetryAnswer, ToolOutcome, arguments_of
+from kern.runtime.out import Answer, RetryAnswer
+from kern.runtime.outcome import CallSite, ToolOutcome, arguments_of
 from kern.runtime.run_tree import Run
 from kern.runtime.sink import AnswerSink, AsideSink, RunSink
 from kern.state.call_state import CallState
