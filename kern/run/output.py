@@ -25,7 +25,7 @@ from kern.messages import (
     check_types,
     media_by_kind,
 )
-from kern.run.events import Event, event_from_dict
+from kern.run.events import Event, EventSource, event_from_dict
 from kern.run.requirement import RunRequirement
 from kern.run.tool_execution import ToolExecution
 from kern.usage import Metrics
@@ -321,3 +321,36 @@ AnyRunOutput: TypeAlias = RunOutput[Any] | TeamRunOutput[Any]
 def output_from_dict(data: Mapping[str, Any]) -> AnyRunOutput:
     """The output that `to_dict` wrote, an agent's or a team's."""
     return TeamRunOutput.from_dict(data) if "team_id" in data else RunOutput.from_dict(data)
+
+
+def new_output(
+    source: EventSource,
+    *,
+    user_id: str | None,
+    input: Any,
+    model: tuple[str, str],
+    metadata: dict[str, Any],
+    created_at: int,
+) -> AnyRunOutput:
+    """The output of a run that begins.
+
+    Args:
+        source: The run.
+        input: What it was asked, as JSON.
+        model: The id of the model that will answer, and its provider.
+    """
+    output: AnyRunOutput
+    run_id, session_id = source.run_id, source.session_id
+    if source.is_team:
+        output = TeamRunOutput(run_id=run_id, session_id=session_id, created_at=created_at)
+        output.team_id, output.team_name = source.team_id, source.team_name
+    else:
+        output = RunOutput(run_id=run_id, session_id=session_id, created_at=created_at)
+        output.agent_id, output.agent_name = source.agent_id, source.agent_name
+    output.parent_run_id = source.parent_run_id
+    output.user_id = user_id
+    output.input = input
+    output.model, output.model_provider = model
+    output.metadata = metadata
+    output.status = RunStatus.running
+    return output

@@ -14,7 +14,7 @@ from kern.runner.definition import Definition, database_of, default_session
 from kern.runtime.portal import portal
 from kern.runtime.session import ANY_USER, LiveSession, live_sessions
 from kern.state.call_state import CallState
-from kern.state.enclosing_calls import enclosing_call
+from kern.state.enclosing_calls import enclosing_calls
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def own_call(definition: Definition, session_id: str | None, user_id: str | None
     check_id("user_id", user_id)
     owner = user_id if user_id is not None else definition.user_id
     chosen = session_id or default_session(definition, owner)
-    call = enclosing_call((database_of(definition).identity, chosen))
+    call = enclosing_calls.get().get((database_of(definition).identity, chosen))
     if call is not None and user_id is not None and user_id != call.owner.session.row.user_id:
         raise SessionOwnershipError(chosen)
     return call

@@ -23,7 +23,7 @@ from kern.runner.running import Running
 from kern.runtime.active_runs import active_runs
 from kern.runtime.following import follow
 from kern.runtime.portal import portal
-from kern.runtime.started_runs import current_started_runs
+from kern.runtime.run_ends import current_started_runs
 from kern.runtime.stream import RunStream
 
 OutputT = TypeVar("OutputT", bound=AnyRunOutput)
@@ -109,7 +109,7 @@ class Detached(Running[OutputT]):
         if run_id is None:
             options["run_id"] = run_id = new_id()
         # It belongs to nobody: neither to a call that starts it, nor to that call's state.
-        nested = current_started_runs() is not None
+        nested = current_started_runs.get() is not None
         context = contextvars.Context() if nested else contextvars.copy_context()
         options["stream_events"] = True
         stream: RunStream[OutputT, Event] = self.arun(input, stream=True, **options)

@@ -15,13 +15,13 @@ from contextvars import ContextVar, Token
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from kern._sync.end import End
 from kern._sync.executor import carry_context
 from kern._sync.fork import after_fork_in_child
+from kern._sync.lock import End
 from kern.db.base import Db
 from kern.errors import SessionOwnershipError, ShutdownError, StoreError
 from kern.run.cancel import CancelResult
-from kern.runtime.cancel_token import CancelToken
+from kern.runtime.run_ends import CancelToken
 from kern.runtime.run_tree import RunRequest, RunTree, log
 
 POLL_SECONDS = 1.0

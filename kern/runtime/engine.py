@@ -25,9 +25,9 @@ from kern.runtime.model_request import ask
 from kern.runtime.out import Answer, RetryAnswer
 from kern.runtime.outcome import ToolOutcome
 from kern.runtime.prompt_step import made_prompt
+from kern.runtime.run_ends import StartedRuns, current_started_runs
 from kern.runtime.run_events import announce, terminal_event
 from kern.runtime.run_tree import Run
-from kern.runtime.started_runs import StartedRuns, current_started_runs
 from kern.runtime.tool_calls import run_calls, tool_message
 
 log: Final = named("kern")
@@ -47,15 +47,16 @@ async def drive(run: Run) -> AnyRunOutput:
         KernError: The run has failed; the output has status ERROR.
         CancelledError: It was cancelled; the output has status CANCELLED.
     """
-    run.started_runs = StartedRuns(current_started_runs())
+    run.started_runs = StartedRuns(current_started_runs.get())
+    token = current_started_runs.set(run.started_runs)
     run.cancel_token.enter()
     failure: BaseException | None = None
     try:
-        with run.started_runs:
-            await _answered(run)
+        await _answered(run)
     except BaseException as error:  # noqa: BLE001 - raised below
         failure = _failure_of(run, error)
     finally:
+        current_started_runs.reset(token)
         # From here on the task is the caller's again. A run that was stopped ends as such, even so.
         run.cancel_token.leave()
         if run.parent is not None:

@@ -19,8 +19,8 @@ from kern.errors import UsageError
 from kern.models.base import ToolDefinition
 from kern.runtime.hook_chain import Chain, Link, around_hooks
 from kern.runtime.out import Answer
-from kern.runtime.outcome import CallSite, ToolOutcome, arguments_of
-from kern.runtime.run_tree import DelegatingTool, Roster, Run, RunnableTool, StatefulTool
+from kern.runtime.outcome import CallSite, StatefulTool, ToolOutcome, arguments_of
+from kern.runtime.run_tree import DelegatingTool, Roster, Run, RunnableTool
 from kern.state.stepping import Ungated
 from kern.tools.options import Hook
 from kern.tools.result import result_of

@@ -21,8 +21,8 @@ from kern.db.journals import RunClaim
 from kern.errors import SessionBusyError, SessionError, StoreError
 from kern.runtime.debug import log
 from kern.runtime.request import OnBusy
+from kern.runtime.run_ends import SessionRun
 from kern.runtime.session import LiveSession
-from kern.runtime.session_run import SessionRun
 
 EXCLUSIVE_POLL_SECONDS = 1.0
 """How often one who waits for its turn looks whether the one who has it does not end."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from kern._error_text import message_of
@@ -23,22 +22,23 @@ from kern.runtime.audience import Listen
 from kern.runtime.deadline import NO_DEADLINE, Deadline
 from kern.runtime.duplicates import RunStored, wait_for
 from kern.runtime.engine import drive, end_run
+from kern.runtime.guarded import drive_guarded, drive_in_time
 from kern.runtime.identity import end_output
 from kern.runtime.journaled import Installed, end_steps, let_go, why_not_ended, with_journal
 from kern.runtime.lease import Lease
 from kern.runtime.pause import row_extras
 from kern.runtime.reconcile import RowsWithConflicts
-from kern.runtime.run_events import announce, terminal_event
+from kern.runtime.run_ends import current_started_runs
+from kern.runtime.run_events import announce, hear_state, terminal_event
 from kern.runtime.run_start import RunStart
 from kern.runtime.run_tree import Run, RunRequest, RunTree
 from kern.runtime.session import LiveSession, live_sessions
-from kern.runtime.started_runs import current_started_runs
 from kern.runtime.stream import EventBuffer
 from kern.state.call_state import CallState
 from kern.state.codec import decode
-from kern.state.enclosing_calls import active_calls, enclosing_call
+from kern.state.enclosing_calls import enclosing_calls
 from kern.state.merge import Conflict
-from kern.state.shared_state import Author
+from kern.state.shared_state import Author, Change
 from kern.state.stepping import Ungated
 from kern.state.transaction_block import CallStateHandle
 
@@ -60,7 +60,7 @@ async def execute(
         StoreError: The end could not be committed.
         CancelledError: The calling task was cancelled; the end is committed.
     """
-    if not active_calls():
+    if not enclosing_calls.get():
         return await _active(request, buffer, listen)
     async with Ungated():  # a tool that runs this must not make it wait for the tool's own turns
         return await _active(request, buffer, listen)
@@ -68,7 +68,7 @@ async def execute(
 
 async def _active(request: RunRequest, buffer: EventBuffer | None, listen: Listen) -> Output:
     deadline = NO_DEADLINE if request.timeout is None else Deadline(request.timeout)
-    caller = current_started_runs()
+    caller = current_started_runs.get()
     if request.journal is not None or (caller is None and Installed.journal is not None):
         request = with_journal(request, nested=caller is not None)
     active = ActiveRun(request)
@@ -88,9 +88,9 @@ async def _in_session(
     """The run, for which its session is in use."""
     request = active.request
     session = live_sessions.enter(request.db, request.session_id)
-    session_run = session.register_run(request.run_id, buffer)
+    session_run = session.register_run(request.run_id, active.done, buffer)
     try:
-        outer = enclosing_call(session.key)
+        outer = enclosing_calls.get().get(session.key)
         if outer is not None and not outer.has_state():
             outer = None
         start = RunStart(active, session, session_run, outer, buffer, listen)
@@ -152,25 +152,22 @@ async def _run_and_commit(
 ) -> Output:
     tree = run.tree
     failure: BaseException | None = None
-    listening, subscribed = run.out.hears_events and outer is None, False
+    listener: Callable[[Change], None] | None = None
     run.cancel_token.enter()
     try:
         try:
             if tree.request.session_state is not None:
                 await _seed(tree, run)
-            if listening:
-                tree.session.state.subscribe(
-                    tree.state_changed, lambda text, revision: announce(run, decode(text), revision)
-                )
-                subscribed = True
+            if run.out.hears_events and outer is None:
+                listener = hear_state(run)
             elif run.out.hears_events:
                 announce(run)
             if leases:
-                await _drive_guarded(run, leases, deadline)
+                await drive_guarded(run, leases, deadline)
             elif deadline is NO_DEADLINE:
                 await drive(run)
             else:
-                await _drive_in_time(run, deadline)
+                await drive_in_time(run, deadline)
             if run.output.status is RunStatus.paused:
                 await _look_before_pause(active)
             if tree.steps is not None:
@@ -190,8 +187,8 @@ async def _run_and_commit(
         run.cancel_token.leave()
         return await _finish(run, outer, failure)
     finally:
-        if subscribed:
-            tree.session.state.unsubscribe(tree.state_changed)
+        if listener is not None:
+            tree.session.state.unsubscribe(listener)
 
 
 async def _finish(run: Run, outer: CallState | None, failure: BaseException | None) -> Output:
@@ -221,23 +218,6 @@ async def _look_before_pause(active: ActiveRun) -> None:
         await active.look()
     except StoreError as error:  # whoever continues the run looks again
         log.warning("could not look for cancel requests of other processes: %s", error)
-
-
-async def _drive_guarded(run: Run, leases: Sequence[Lease], deadline: Deadline) -> None:
-    async with AsyncExitStack() as guards:
-        for lease in leases:
-            await guards.enter_async_context(lease.guard())
-        await _drive_in_time(run, deadline)
-
-
-async def _drive_in_time(run: Run, deadline: Deadline) -> None:
-    try:
-        async with deadline.inside():
-            run.deadline = deadline
-            await drive(run)
-    except RunDeadlineExceeded as error:
-        end_output(run.output, error)
-        raise
 
 
 def _note(run: Run, error: BaseException) -> None:

@@ -136,3 +136,16 @@ def arguments_of(call: ToolCall) -> dict[str, Any] | None:
     except ValueError:
         return None
     return finite(parsed) if isinstance(parsed, dict) else None
+
+
+class StatefulTool:
+    """A tool whose functions may touch the session state: those calls of one turn do so in their order.
+
+    Args:
+        touches_state: One of its functions takes a `run_context`.
+    """
+
+    __slots__ = ("touches_state",)
+
+    def __init__(self, *, touches_state: bool) -> None:
+        self.touches_state: bool = touches_state

@@ -19,7 +19,7 @@ from kern._sync.fork import after_fork_in_child
 from kern._sync.shield import retrieve_error, wait_until_done
 from kern._sync.threads import thread_place_released
 from kern.errors import UsageError
-from kern.state.enclosing_calls import active_calls
+from kern.state.enclosing_calls import enclosing_calls
 
 T = TypeVar("T")
 
@@ -73,7 +73,8 @@ class Portal:
             )
         job = _Job(function)
         with thread_place_released(), ExitStack() as given_up:
-            for call in active_calls():  # a call whose run is cancelled takes what it waits for with it
+            # A call whose run is cancelled takes what it waits for with it.
+            for call in enclosing_calls.get().values():
                 given_up.enter_context(call.dependents.cancelled_by(job.cancel))
             self._running_loop().call_soon_threadsafe(job.start)
             result: T = job.wait()

@@ -1,6 +1,8 @@
-"""The events with which a run begins and ends."""
+"""The events with which a run begins and ends, and those of the session state meanwhile."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from kern._error_text import message_of
 from kern._json import jsonable
@@ -11,9 +13,13 @@ from kern.run.events import (
     RunErrorEvent,
     RunPausedEvent,
     RunStartedEvent,
+    SessionStateChangedEvent,
 )
 from kern.run.output import RunStatus
 from kern.runtime.run_tree import Run
+from kern.state.codec import decode
+from kern.state.patch import wire
+from kern.state.shared_state import Change
 
 
 def announce(run: Run, state: dict[str, object] | None = None, revision: int | None = None) -> None:
@@ -44,3 +50,29 @@ def terminal_event(
         return RunCancelledEvent(run.source, "by cancel_run" if run.cancel_token.stopped else None)
     text = output.error or ("" if error is None else message_of(error))
     return RunErrorEvent(run.source, text, output.error_type or type(error).__name__)
+
+
+def hear_state(run: Run) -> Callable[[Change], None]:
+    """Tell that a top-level run starts, with the state of now, and from then on each commit to it.
+
+    Returns what was subscribed to the session's state, to be unsubscribed.
+    """
+    tree = run.tree
+
+    def changed(change: Change) -> None:
+        """Tell of a commit, whichever run of the session made it."""
+        author = change.author
+        tree.audience.put(
+            SessionStateChangedEvent(
+                tree.top.source,
+                patch=wire(change.patch),
+                revision=change.revision,
+                agent_path=list(author.agent_path),
+                tool=author.tool,
+                tool_call_id=author.tool_call_id,
+                writer_run_id=author.run_id,
+            )
+        )
+
+    tree.session.state.subscribe(changed, lambda text, revision: announce(run, decode(text), revision))
+    return changed

@@ -17,9 +17,9 @@ from kern.runtime.duplicates import EarlierAttempt, earlier_attempt, in_another_
 from kern.runtime.journaled import begin, opened
 from kern.runtime.lease import Lease, exclusive_session
 from kern.runtime.resume import claimed, reserved, restore
+from kern.runtime.run_ends import SessionRun
 from kern.runtime.run_tree import Run, RunTree
 from kern.runtime.session import LiveSession
-from kern.runtime.session_run import SessionRun
 from kern.runtime.steps import Steps
 from kern.runtime.stream import EventBuffer
 from kern.state.call_state import CallState
@@ -55,7 +55,7 @@ class RunStart:
     async def begin(self) -> tuple[Run, list[Lease]]:
         """Wait for the session; the run, ready to be driven, and what it has to itself until `let_go`."""
         request, session, outer = self.active.request, self.session, self.outer
-        if outer is None and session.has_other_runs:
+        if outer is None and self.session_run.beside:
             await session.wait_for_abandoned_runs(self.session_run)
         steps: Steps | None = None
         if request.journal is not None:

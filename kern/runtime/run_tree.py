@@ -16,29 +16,24 @@ from kern.budget import UsageLedger
 from kern.errors import ModelBehaviorError
 from kern.messages import Message
 from kern.models.base import Model, ResponseFormat, ToolDefinition
-from kern.run.events import (
-    EventSource,
-    SessionStateChangedEvent,
-)
-from kern.run.output import AnyRunOutput, RunStatus
+from kern.run.events import EventSource
+from kern.run.output import AnyRunOutput, RunStatus, new_output
 from kern.run.requirement import RunRequirement
 from kern.runtime.audience import Audience
 from kern.runtime.call_ids import CallIds
-from kern.runtime.cancel_token import CancelToken
 from kern.runtime.deadline import Deadline
 from kern.runtime.debug import debug
-from kern.runtime.identity import Named, new_output, source_of
+from kern.runtime.identity import Named
 from kern.runtime.out import Answer, Out, RetryAnswer
 from kern.runtime.outcome import CallSite, ToolOutcome
 from kern.runtime.progress import Progress
 from kern.runtime.request import Retries, RunInput, RunTerms
+from kern.runtime.run_ends import CancelToken, StartedRuns
 from kern.runtime.session import LiveSession
 from kern.runtime.sink import RunSink
-from kern.runtime.started_runs import StartedRuns
 from kern.runtime.steps import Steps
 from kern.state.codec import decode
-from kern.state.patch import wire
-from kern.state.shared_state import Change, SharedState
+from kern.state.shared_state import SharedState
 from kern.tools import ServerTool
 
 log: Final = named("kern")
@@ -60,19 +55,6 @@ class RunnableTool(Protocol):
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Carry the call out for `run`; an error that is raised is told to the model as a text."""
         ...
-
-
-class StatefulTool:
-    """A tool whose functions may touch the session state: those calls of one turn do so in their order.
-
-    Args:
-        touches_state: One of its functions takes a `run_context`.
-    """
-
-    __slots__ = ("touches_state",)
-
-    def __init__(self, *, touches_state: bool) -> None:
-        self.touches_state: bool = touches_state
 
 
 @runtime_checkable
@@ -235,21 +217,6 @@ class RunTree:
         state: dict[str, Any] = decode(self.shared_state.text)
         return state
 
-    def state_changed(self, change: Change) -> None:
-        """Tell the consumer of a commit, whichever run of the session made it."""
-        author = change.author
-        self.audience.put(
-            SessionStateChangedEvent(
-                self.top.source,
-                patch=wire(change.patch),
-                revision=change.revision,
-                agent_path=list(author.agent_path),
-                tool=author.tool,
-                tool_call_id=author.tool_call_id,
-                writer_run_id=author.run_id,
-            )
-        )
-
 
 class Run:
     """One agent's or team's run.
@@ -316,7 +283,7 @@ class Run:
         """Its output has the answer."""
         self.turn_slots: asyncio.Semaphore = asyncio.Semaphore(spec.parallel_calls)
         self.member_slots: asyncio.Semaphore = asyncio.Semaphore(spec.parallel_calls)
-        self.source = source_of(tree.request, spec, run_id, None if parent is None else parent.source)
+        self.source = _source(tree, spec, run_id, None if parent is None else parent.source)
         self.out: Out = Out(
             tree.audience,
             self.source,
@@ -327,9 +294,14 @@ class Run:
         )
         """What it says to those who hear it."""
         self.run_id: str = run_id
-        self.output = new_output(tree.request, self.source, spec.model, input)
-        if tree.steps is not None:
-            self.output.created_at = int(self.now())
+        self.output = new_output(
+            self.source,
+            user_id=tree.request.user_id,
+            input=input.value,
+            model=(spec.model.id, spec.model.provider),
+            metadata=tree.request.metadata,
+            created_at=int(self.now()),
+        )
         tree.runs.append(self)
 
     @property
@@ -405,3 +377,24 @@ class Run:
         """Log for `debug_mode`, from that `debug_level` on, under the run's path."""
         if self.tree.request.debug >= level:
             debug(f"[%s] {message}", " > ".join(self.source.path), *args)
+
+
+def _source(tree: RunTree, runner: Named, run_id: str, above: EventSource | None) -> EventSource:
+    """What the events of a run say of it.
+
+    Args:
+        runner: Who runs.
+        above: The source of the run that delegated to it.
+    """
+    return EventSource(
+        run_id=run_id,
+        session_id=tree.request.session_id,
+        parent_run_id=None if above is None else above.run_id,
+        agent_id=None if runner.is_team else runner.id,
+        agent_name=None if runner.is_team else runner.name,
+        team_id=runner.id if runner.is_team else None,
+        team_name=runner.name if runner.is_team else None,
+        is_team=runner.is_team,
+        nested_depth=0 if above is None else above.nested_depth + 1,
+        path=(*(() if above is None else above.path), runner.name or runner.id),
+    )

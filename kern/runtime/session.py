@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from kern._sync.fork import after_fork_in_child
-from kern._sync.lock import FairLock
+from kern._sync.lock import End, FairLock
 from kern._sync.offload import LARGE, off_loop
 from kern._sync.threads import own_threads
 from kern.db.base import Db, RunRow, SessionRow
@@ -26,8 +26,8 @@ from kern.errors import (
 )
 from kern.runtime.busy_watch import BusyDatabase
 from kern.runtime.reconcile import change_of
+from kern.runtime.run_ends import SessionRun, current_session_runs
 from kern.runtime.saving import SavedSession
-from kern.runtime.session_run import SessionRun, current_session_runs
 from kern.runtime.stream import EventBuffer
 from kern.state.call_state import CallState
 from kern.state.codec import decode, encode
@@ -82,11 +82,6 @@ class LiveSession(SavedSession):
     def exclusive_runs(self) -> list[SessionRun]:
         """The run of this process that has the session to itself, if there is one."""
         return [run for run in self._runs if run.exclusive]
-
-    @property
-    def has_other_runs(self) -> bool:
-        """More than one run of the session is going on in this process."""
-        return len(self._runs) > 1
 
     @property
     def busy(self) -> bool:
@@ -244,19 +239,18 @@ class LiveSession(SavedSession):
                 "migrate it: start the run before the tool touches session_state"
             )
 
-    def register_run(self, run_id: str, buffer: EventBuffer | None) -> SessionRun:
-        """A run begins, whose consumer may walk away; `unregister_run` has to follow."""
-        session_run = SessionRun(run_id, buffer)
+    def register_run(self, run_id: str, done: End, buffer: EventBuffer | None) -> SessionRun:
+        """A run begins, whose consumer may walk away; `unregister_run` has to follow, and then its end."""
+        session_run = SessionRun(run_id, done, buffer, beside=bool(self._runs))
         self._runs.append(session_run)
         session_run.token = current_session_runs.set(current_session_runs.get() | {session_run})
         return session_run
 
     def unregister_run(self, session_run: SessionRun) -> None:
-        """The run has ended and is committed, or never will be."""
+        """The run has ended and is committed, or never will be; its `done` is the caller's to reach."""
         if session_run.token is not None:
             current_session_runs.reset(session_run.token)
         self._runs.remove(session_run)
-        session_run.done.reached()
 
     async def wait_for_abandoned_runs(self, own: SessionRun | None = None) -> None:
         """Wait for the runs that were walked away from: they end, and are committed, in the background.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from kern.errors import UsageError
 from kern.runtime.active_runs import ActiveRun, active_runs
 from kern.runtime.debug import log
-from kern.runtime.started_runs import current_started_runs
+from kern.runtime.run_ends import current_started_runs
 
 SHUTDOWN_SECONDS = 10.0
 END_SECONDS = 30.0
@@ -34,7 +34,7 @@ async def shutdown(timeout: float | None = SHUTDOWN_SECONDS) -> None:
     Raises:
         UsageError: Called inside of a run, which would wait for itself.
     """
-    if current_started_runs() is not None:
+    if current_started_runs.get() is not None:
         raise UsageError(
             "kern.shutdown() was called inside of a run, and would wait for that run to end: call it outside"
         )

@@ -23,10 +23,10 @@ from kern.runtime.approval import check_before_asking, decide
 from kern.runtime.files import loaded
 from kern.runtime.hook_chain import Chain, links_of
 from kern.runtime.invoke import invoke
-from kern.runtime.outcome import CallSite, ToolOutcome, arguments_of
+from kern.runtime.outcome import CallSite, StatefulTool, ToolOutcome, arguments_of
 from kern.runtime.return_values import Listener
-from kern.runtime.run_tree import Run, StatefulTool
-from kern.runtime.started_runs import StartedRuns, current_started_runs
+from kern.runtime.run_ends import StartedRuns, current_started_runs
+from kern.runtime.run_tree import Run
 from kern.runtime.step_data import call_key
 from kern.runtime.steps import first_signal
 from kern.runtime.tool_step import ToolStep
@@ -268,7 +268,7 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
         known = ", ".join(run.spec.tools) or "none"
         return ToolOutcome(f"There is no tool named {call.name!r}. Tools: {known}.", error=True)
     try:
-        async with StartedRuns(current_started_runs()):
+        async with StartedRuns(current_started_runs.get()):
             if not isinstance(tool, FunctionTool):  # which knows it better
                 site.start.begin()
             outcome = await tool.run(run, site)

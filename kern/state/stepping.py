@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from kern.state.call_state import CallState, Holder
-from kern.state.enclosing_calls import active_calls
+from kern.state.enclosing_calls import enclosing_calls
 
 T = TypeVar("T")
 
@@ -76,7 +76,8 @@ class Ungated:
     __slots__ = ("_calls",)
 
     async def __aenter__(self) -> None:
-        self._calls = [call for call in active_calls() if call.steps_current_task() and not call.keeps_lock()]
+        calls = enclosing_calls.get().values()
+        self._calls = [call for call in calls if call.steps_current_task() and not call.keeps_lock()]
         for call in self._calls:
             call.ungated += 1
             if call.holder is Holder.step:

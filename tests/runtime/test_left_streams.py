@@ -12,7 +12,7 @@ import pytest
 from kern import Agent
 from kern.errors import SessionBusyError
 from kern.models.base import ModelRequest, ModelResponse
-from kern.runtime import lease, session_run
+from kern.runtime import lease, run_ends
 from kern.runtime.active_runs import active_runs
 from kern.testing import FunctionModel, tool_call
 
@@ -46,7 +46,7 @@ class Deaf:
 
 @pytest.fixture
 async def deaf(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Deaf]:
-    monkeypatch.setattr(session_run, "LEFT_SECONDS", 0.3)
+    monkeypatch.setattr(run_ends, "LEFT_SECONDS", 0.3)
     monkeypatch.setattr(lease, "EXCLUSIVE_POLL_SECONDS", 0.05)
     deaf = Deaf(getattr(request, "param", "share"))
     yield deaf

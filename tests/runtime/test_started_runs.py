@@ -312,9 +312,9 @@ async def test_a_run_started_by_a_hook_ends_with_the_run() -> None:
 async def test_a_run_that_swallows_its_cancellation_is_not_waited_for_for_ever(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from kern.runtime import started_runs
+    from kern.runtime import run_ends
 
-    monkeypatch.setattr(started_runs, "GIVE_UP_SECONDS", 0.1)
+    monkeypatch.setattr(run_ends, "GIVE_UP_SECONDS", 0.1)
     release, began = asyncio.Event(), asyncio.Event()
 
     async def deaf() -> str:

@@ -51,7 +51,7 @@ def team() -> Agent | Team:
 
 @pytest.mark.parametrize(
     ("make", "most_files", "most_functions"),
-    [(plain, 39, 141), (with_state_tool, 61, 253), (team, 62, 296)],
+    [(plain, 34, 133), (with_state_tool, 56, 245), (team, 58, 289)],
     ids=["plain", "tool", "team"],
 )
 async def test_a_run_goes_through_few_functions(
