@@ -123,18 +123,7 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     if model.provider in LISTED and is_to_load(model):
         await asyncio.to_thread(load_prices)
     step = None if steps is None else ModelStep(run, steps, request)
-    expected = 0.0
-    if step is None:
-        expected = _reserve(run, model, request)
-    elif step.on_record:  # it was made, and no limit refuses it
-        if ledger is not None:
-            ledger.note(requests=1)
-    else:
-        try:
-            expected = _reserve(run, model, request)
-        except UsageLimitExceeded as error:  # which of two members meets the limit is chance
-            await step.keep_error(error)
-            raise
+    expected = await _reserve(run, model, request, step)
     run.progress.requests += 1
     if run.out.hears_events:
         run.out.event(ModelRequestStartedEvent(run.source, model.id, model.provider))
@@ -197,19 +186,28 @@ def _take_in(run: Run, model: Model, response: ModelResponse) -> None:
         run.progress.own_metrics.time_to_first_token = out.turn_began - run.started + out.first_text_after
 
 
-def _reserve(run: Run, model: Model, request: ModelRequest) -> float:
+async def _reserve(run: Run, model: Model, request: ModelRequest, step: ModelStep | None) -> float:
     """Count a request that is about to be made; returns what it is expected to cost.
 
     Raises:
         UsageLimitExceeded: It would pass a limit; it is not counted.
     """
-    if run.spec.max_requests is not None and run.progress.requests >= run.spec.max_requests:
-        raise UsageLimitExceeded("requests of one run (max_requests)", run.spec.max_requests)
     ledger = run.tree.ledger
-    if ledger is None:
+    if step is not None and step.on_record:  # it was made, and no limit refuses it
+        if ledger is not None:
+            ledger.note(requests=1)
         return 0.0
-    expected = expected_cost(model, request) if ledger.limits_cost else 0.0
-    ledger.reserve_request(expected)
+    try:
+        if run.spec.max_requests is not None and run.progress.requests >= run.spec.max_requests:
+            raise UsageLimitExceeded("requests of one run (max_requests)", run.spec.max_requests)
+        if ledger is None:
+            return 0.0
+        expected = expected_cost(model, request) if ledger.limits_cost else 0.0
+        ledger.reserve_request(expected)
+    except UsageLimitExceeded as error:  # which of two members meets the limit is chance
+        if step is not None:
+            await step.keep_error(error)
+        raise
     return expected
 
 
