@@ -62,7 +62,7 @@ class Reader(Protocol):
         ...
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Bounds:
     """How long an answer may be, in bytes after decompression; None means any length.
 

@@ -80,6 +80,8 @@ class HttpModel(Model):
         if self.base_url is not None:
             parse_base_url(self.base_url)
         self._ends = Ends(self.good_ends)
+        self._last_headers: tuple[httpx.URL, object, dict[str, str], tuple[str, ...]] | None = None
+        self._last_origin: tuple[httpx.URL, Origin] | None = None
         self._api_key = None if api_key is None else SecretStr(api_key)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -94,22 +96,17 @@ class HttpModel(Model):
         """Answer one request; see `Model.respond`."""
         base_url = self._resolve_base_url()
         headers, secrets = self._headers(base_url, request)
-        if any(not message.is_text and has_media(message) for message in request.messages):
-            body = await asyncio.to_thread(self._encode, request, base_url)
+        for message in request.messages:
+            if has_media(message):
+                body = await asyncio.to_thread(self._encode, request, base_url)
+                break
         else:
             body = self._encode(request, base_url)
-        port = f":{base_url.port}" if base_url.port else ""
         post = Post(
             url=self._endpoint(base_url, request),
             headers=headers,
             body=body,
-            origin=Origin(
-                self.provider,
-                self.id,
-                base_url.host + port,
-                secrets,
-                elsewhere=not self._is_own(base_url.host),
-            ),
+            origin=self._asked_server(base_url, secrets),
             timeout=self.timeout,
             max_retries=self.max_retries,
             client=self.http_client,
@@ -160,8 +157,35 @@ class HttpModel(Model):
         given = self.base_url or os.environ.get(self.base_url_variable)
         return parse_base_url(given or self.default_base_url)
 
+    def _asked_server(self, base_url: httpx.URL, secrets: tuple[str, ...]) -> Origin:
+        """Whom a request goes to, for the words of errors: the same object while nothing changes."""
+        if self._last_origin is not None and self._last_origin[0] is base_url:
+            origin = self._last_origin[1]
+            if origin.secrets is secrets and (origin.provider, origin.model) == (self.provider, self.id):
+                return origin
+        port = f":{base_url.port}" if base_url.port else ""
+        elsewhere = not self._is_own(base_url.host)
+        origin = Origin(self.provider, self.id, base_url.host + port, secrets, elsewhere=elsewhere)
+        self._last_origin = base_url, origin
+        return origin
+
     def _headers(self, base_url: httpx.URL, request: ModelRequest) -> tuple[dict[str, str], tuple[str, ...]]:
-        """The request's headers, and the secrets among them."""
+        """The request's headers, and the secrets among them.
+
+        They are made and checked once, and again when something that they are made of has changed.
+        """
+        key = self._key()
+        given = self._own_headers(request) | user_headers(self.default_headers)
+        made_of = (request.stream, key, given, self.http_client is None)
+        last = self._last_headers
+        if last is None or last[0] is not base_url or last[1] != made_of:
+            headers, secrets = self._made_headers(base_url, request, key, given)
+            last = self._last_headers = base_url, made_of, headers, secrets
+        return last[2].copy(), last[3]
+
+    def _made_headers(
+        self, base_url: httpx.URL, request: ModelRequest, key: Masked, added: Mapping[str, str]
+    ) -> tuple[dict[str, str], tuple[str, ...]]:
         headers = {
             "content-type": "application/json",
             "accept": "text/event-stream" if request.stream else "application/json",
@@ -169,12 +193,7 @@ class HttpModel(Model):
         }
         if request.stream:
             headers["accept-encoding"] = "identity"  # compression would delay deltas
-        given: dict[str, str] = {}
-        key = self._key()
-        if key:
-            given |= self._authorization(key)
-        given |= self._own_headers(request)
-        given |= user_headers(self.default_headers)
+        given = {**(self._authorization(key) if key else {}), **added}
         if not self._carries_key(given):
             self._need_no_key(base_url)
         for name, value in given.items():

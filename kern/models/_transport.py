@@ -45,7 +45,7 @@ class HttpClient(Protocol):
         ...
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Post:
     """One request, ready to be sent as often as needed.
 

@@ -44,6 +44,9 @@ _FIELDS = frozenset(
 """What a message may hold that is read, or is known to be no answer."""
 
 
+_TEXT_FIELDS = ("role", "content")
+"""What a message may hold that is nothing but a text."""
+
 _CHUNK_FIELDS = frozenset(
     {
         *("id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"),
@@ -234,6 +237,8 @@ class ChatReader(AnswerReader):
 
     def _read_rest(self, said: dict[str, Any], *, whole: bool) -> None:
         self._message_read = True
+        if not any(value for name, value in said.items() if name not in _TEXT_FIELDS):
+            return
         reasoning = ""
         for name in REASONING_NAMES:
             if reasoning := text_in(said.get(name)):

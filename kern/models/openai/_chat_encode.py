@@ -77,17 +77,18 @@ def encode(
 
 
 def _messages(spoken: Sequence[Message], origin: Origin, server: ChatServer) -> Iterator[dict[str, Any]]:
-    called = _turns_with_calls(spoken)
     attached: dict[str, list[dict[str, Any]]] = {}
     for index, message in enumerate(spoken):
         if attached and message.role != "tool":
             yield from _attachments(attached)
         parts, mentions = shown_media(message, _part)
-        text = "\n".join(filter(None, (_spoken(message), *mentions)))
+        text = _spoken(message)
+        if mentions:
+            text = "\n".join(filter(None, (text, *mentions)))
         if message.role == "tool":
             yield {"role": "tool", "tool_call_id": _call_id(message.tool_call_id, server), "content": text}
         elif message.role == "assistant":
-            yield _assistant(message, text, origin, server, called=called[index])
+            yield _assistant(spoken, index, text, origin, server)
         else:
             yield _said(message, text, parts, server)
             continue
@@ -109,7 +110,10 @@ def _spaced(messages: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def _spoken(message: Message) -> str:
     """All texts of a message in order, for the one field that the protocol has for them."""
     text, commentary = "", False
-    for part in message.parts:
+    parts = message.parts
+    if len(parts) == 1 and type(part := parts[0]) is TextPart:
+        return part.text
+    for part in parts:
         if isinstance(part, TextPart) and part.text:
             apart = part.paragraph or part.commentary is not commentary
             text += f"\n\n{part.text}" if text and apart else part.text
@@ -117,16 +121,15 @@ def _spoken(message: Message) -> str:
     return text
 
 
-def _turns_with_calls(messages: Sequence[Message]) -> list[bool]:
-    """For each message whether a call was made between the users' messages before and after it."""
-    called: list[bool] = []
-    turn: list[Message] = []
-    for message in messages:
-        if message.role == "user":
-            called += [any(said.tool_calls for said in turn)] * len(turn)
-            turn = []
-        turn.append(message)
-    return called + [any(said.tool_calls for said in turn)] * len(turn)
+def _is_in_turn_with_calls(messages: Sequence[Message], index: int) -> bool:
+    """Whether a call was made between the users' messages before and after this one."""
+    for ways in (range(index, -1, -1), range(index + 1, len(messages))):
+        for at in ways:
+            if messages[at].role == "user":
+                break
+            if messages[at].tool_calls:
+                return True
+    return False
 
 
 def _add_reasoning(encoded: list[dict[str, Any]], spoken: Sequence[Message]) -> None:
@@ -160,8 +163,9 @@ def _attachments(attached: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str
 
 
 def _assistant(
-    message: Message, text: str, origin: Origin, server: ChatServer, *, called: bool
+    messages: Sequence[Message], index: int, text: str, origin: Origin, server: ChatServer
 ) -> dict[str, Any]:
+    message = messages[index]
     # Text is never null: llama-cpp-python fails on null beside tool calls.
     said: dict[str, Any] = {"role": "assistant", "content": text}
     if calls := message.tool_calls:
@@ -177,7 +181,8 @@ def _assistant(
     # Servers with thinking models (DeepSeek, Kimi) want their reasoning back, under the name that they gave
     # it, if the turn has calls: in all later requests, too, or they refuse them
     # (https://api-docs.deepseek.com/guides/thinking_mode). Reasoning of other turns they would pass over.
-    if (called or server.reasoning_kept == "all") and (reasoning := message.reasoning_content):
+    reasoning = message.reasoning_content
+    if reasoning and (server.reasoning_kept == "all" or _is_in_turn_with_calls(messages, index)):
         _add_own_reasoning(said, reasoning, record.get("reasoning"), server)
     return said
 

@@ -31,11 +31,14 @@ def usage_of(usage: Any, server: ChatServer, model: str = "", tier: Any = None) 
         reasoned = reasoned or total - spent - said
         said = total - spent
     sent = details.get("prompt_tokens_details")
+    cached = count(sent, "cached_tokens")
+    for name in _CACHED:
+        cached = cached or count(usage, name)
     return Usage(
         input_tokens=spent,
         output_tokens=said,
         total_tokens=max(total, spent + said),
-        cached_tokens=_first_count((sent, "cached_tokens"), *((usage, name) for name in _CACHED)),
+        cached_tokens=cached,
         cache_write_tokens=count(sent, "cache_write_tokens"),
         reasoning_tokens=reasoned or count(usage, "reasoning_tokens"),
         requests=1,
@@ -66,7 +69,3 @@ def _cost(usage: Any, path: str) -> float | None:
     if isinstance(usage, bool) or not isinstance(usage, int | float) or not 0 <= usage < math.inf:
         return None
     return float(usage)
-
-
-def _first_count(*places: tuple[Any, str]) -> int:
-    return next(filter(None, (count(details, name) for details, name in places)), 0)

@@ -145,8 +145,10 @@ class OpenAIChat(OpenAIModel):
 
     def _is_own(self, host: str) -> bool:
         facts = self._facts()
+        if facts is OTHER:
+            return False
         own = facts.hosts or (httpx.URL(facts.base_url or "").host,)
-        return facts is not OTHER and any(is_host_of(domain, host) for domain in own)
+        return any(is_host_of(domain, host) for domain in own)
 
     def _must_have_key(self, host: str) -> bool:
         return self._facts().needs_key and self._is_own(host)
