@@ -106,7 +106,10 @@ def shortened(text: str, given: str, longest: int) -> str:
 
 def has_media(message: Message) -> bool:
     """Whether the message has media, which may have to be read from a file or encoded in base64."""
-    return any(isinstance(part, Media) for part in message.parts)
+    for part in message.parts:  # noqa: SIM110 - a generator costs more than the loop
+        if isinstance(part, Media):
+            return True
+    return False
 
 
 def shown_media(

@@ -45,9 +45,12 @@ class ToolExecution:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without what is not set."""
-        return {
-            f.name: finite(value) for f in fields(self) if (value := getattr(self, f.name)) is not f.default
-        }
+        data: dict[str, Any] = {}
+        for name, default in _DEFAULTS:
+            if (value := getattr(self, name)) is not default:
+                data[name] = value
+        data["tool_args"] = finite(self.tool_args)
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ToolExecution:
@@ -59,6 +62,8 @@ class ToolExecution:
         check_types(cls.__name__, data, _TYPES)
         return cls(**data)
 
+
+_DEFAULTS = [(f.name, f.default) for f in fields(ToolExecution)]
 
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("tool_call_id", "tool_name"), str),

@@ -280,7 +280,10 @@ class LiveState:
 
 def numbered(changes: list[Change], after: int) -> list[Change]:
     """The changes, renumbered with the revisions that follow `after`."""
-    return [replace(change, revision=after + n) for n, change in enumerate(changes, 1)]
+    return [
+        change if change.revision == n else replace(change, revision=n)
+        for n, change in enumerate(changes, after + 1)
+    ]
 
 
 def replayed(changes: list[Change], base: Any, theirs: Any, merged: Any, spec: StateSpec) -> list[Change]:

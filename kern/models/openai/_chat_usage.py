@@ -31,15 +31,18 @@ def usage_of(usage: Any, server: ChatServer, model: str = "", tier: Any = None) 
         reasoned = reasoned or total - spent - said
         said = total - spent
     sent = details.get("prompt_tokens_details")
-    cached = count(sent, "cached_tokens")
+    cached = written = 0
+    if sent:
+        cached, written = count(sent, "cached_tokens"), count(sent, "cache_write_tokens")
     for name in _CACHED:
-        cached = cached or count(usage, name)
+        if not cached and name in details:
+            cached = count(details, name)
     return Usage(
         input_tokens=spent,
         output_tokens=said,
         total_tokens=max(total, spent + said),
         cached_tokens=cached,
-        cache_write_tokens=count(sent, "cache_write_tokens"),
+        cache_write_tokens=written,
         reasoning_tokens=reasoned or count(usage, "reasoning_tokens"),
         requests=1,
         cost=None if server.cost is None else _whole_cost(usage, server),

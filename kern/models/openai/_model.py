@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, Literal
 
 import httpx
@@ -41,10 +41,14 @@ class OpenAIModel(HttpModel):
         {"instructions": SYSTEM}, ("tools", "include"), ("text", "reasoning", "stream_options")
     )
     _path: ClassVar[str]
+    _made_by: Origin | None = field(default=None, init=False, repr=False)
 
     def _origin(self) -> Origin:
-        """Who makes the parts of an answer."""
-        return Origin(self.provider, self.id)
+        """Who makes the parts of an answer: the same object while nothing changes."""
+        origin = self._made_by
+        if origin is None or (origin.provider, origin.model) != (self.provider, self.id):
+            origin = self._made_by = Origin(self.provider, self.id)
+        return origin
 
     @abstractmethod
     def _body(self, request: ModelRequest) -> dict[str, Any]:
