@@ -169,10 +169,8 @@ class ModelStatusError(ModelError):
         retry_after: float | None = None,
     ) -> None:
         super().__init__(f"HTTP {status}: {message}", provider=provider, model=model)
-        self.status = status
-        self.code = code
-        self.request_id = request_id
-        self.retry_after = retry_after
+        self.status, self.code = status, code
+        self.request_id, self.retry_after = request_id, retry_after
 
 
 class ModelBadRequestError(ModelStatusError):
@@ -297,8 +295,7 @@ class SessionBusyError(SessionError):
 
     def __init__(self, session_id: str, why: str | None = None) -> None:
         super().__init__(f"session {session_id!r} {why or _BUSY}")
-        self.session_id = session_id
-        self.why = why
+        self.session_id, self.why = session_id, why
 
 
 class RunConflictError(SessionError):
@@ -380,9 +377,7 @@ class UsageLimitExceeded(KernError):
     def __init__(self, what: str, limit: float, *, budget: str = "", why: str = "is reached") -> None:
         whose = f"the budget {budget!r}" if budget else "the limit"
         super().__init__(f"{whose} of {limit} {what} {why}")
-        self.what = what
-        self.limit = limit
-        self.budget = budget
+        self.what, self.limit, self.budget = what, limit, budget
 
 
 class AgentSignal(Portable):
