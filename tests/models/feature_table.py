@@ -90,6 +90,10 @@ def by_anthropic(name: str) -> Cell:
     return Cell(test, f"recorded:anthropic/{name}")
 
 
+_BEDROCK = "https://docs.aws.amazon.com/bedrock/latest/userguide"
+_CONVERSE = "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime"
+
+
 def by_bedrock(name: str) -> Cell:
     """A recorded answer of Bedrock's is read as its body says."""
     test = "test_bedrock_recorded.py::test_what_bedrock_has_sent_is_decoded_as_the_body_says"
@@ -266,12 +270,30 @@ ROWS: dict[str, Row] = {
         "text": by_bedrock("thinking-call-2"),
         "stream": by_bedrock("stream-call"),
         "tools": by_bedrock("thinking-call-1"),
+        "parallel tools": Cell(
+            "test_bedrock_agents.py::test_a_run_calls_tools_in_parallel_and_answers",
+            f"{_BEDROCK}/tool-use-inference-call.html",
+        ),
+        "structured": Cell(
+            "test_bedrock_agents.py::test_a_structured_answer_is_had_by_schema_or_by_a_tool",
+            f"{_BEDROCK}/structured-output.html",
+        ),
         "reasoning carried on": Cell(
             "test_bedrock_recorded.py::test_the_next_request_to_bedrock_is_the_recorded_one",
             "recorded:bedrock/thinking-call-2",
         ),
+        "images": Cell(
+            "test_bedrock_requests.py::test_media_are_bytes_or_lie_in_s3", f"{_CONVERSE}_ImageBlock.html"
+        ),
+        "files": Cell(
+            "test_bedrock_requests.py::test_media_are_bytes_or_lie_in_s3", f"{_CONVERSE}_DocumentBlock.html"
+        ),
         "citations": by_bedrock("citations-stream"),
         "server tools": by_bedrock("nova-grounding"),
+        "caching": Cell(
+            "test_bedrock_requests.py::test_cache_points_by_hand_and_never_more_than_four",
+            f"{_BEDROCK}/prompt-caching.html",
+        ),
         "usage": by_bedrock("thinking-call-1"),
         "cost": Cell(
             "test_bedrock_recorded.py::test_a_recorded_answer_of_bedrocks_costs_what_the_list_says",

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import permutations
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,12 +88,40 @@ class Provider:
     def judged(self, body: bytes) -> ReceivedRequest:
         return self.protocol.decode(HttpRequest("POST", self.path, HEADERS, body))
 
+    def wire(self, messages: Sequence[Message], answer: Answer) -> bytes:
+        """What the provider's server sends."""
+        return self.protocol.whole(self.judged(self.body(messages)), answer)
+
     def answered(self, messages: Sequence[Message], answer: Answer) -> Message:
         """What the provider's server answers, read by Kern, and through a database."""
-        wire = self.protocol.whole(self.judged(self.body(messages)), answer)
+        wire = self.wire(messages, answer)
         reader = self.model._reader(ModelRequest(messages, tools=TOOLS), None, streamed=False)
         reader.feed(wire)
         return Message.from_dict(json.loads(json.dumps(reader.finish().message.to_dict())))
+
+
+def bedrock_providers() -> dict[str, Provider]:
+    """Bedrock, whose judge is a test's: `ModelServer` does not speak Converse."""
+    from kern.models.bedrock import BedrockConverse
+    from tests.models.bedrock_wire import judge, whole
+
+    @dataclass(frozen=True)
+    class Bedrock(Provider):
+        def judged(self, body: bytes) -> Any:
+            judge(json.loads(body))
+            return SimpleNamespace(user_text=body)
+
+        def wire(self, messages: Sequence[Message], answer: Answer) -> bytes:
+            return whole(answer)
+
+    def made(model_id: str) -> Provider:
+        model = BedrockConverse(model_id, region="us-east-1", api_key=KEY)
+        return Bedrock(model, f"/model/{model_id}/converse")
+
+    return {
+        "bedrock claude": made("us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        "bedrock llama": made("meta.llama3-3-70b-instruct-v1:0"),
+    }
 
 
 PROVIDERS: dict[str, Provider] = {
@@ -103,6 +133,9 @@ PROVIDERS: dict[str, Provider] = {
     ),
     "gemini 3": Provider(Gemini("gemini-3-pro", api_key=KEY), "/models/gemini-3-pro:generateContent"),
 }
+
+if find_spec("botocore") is not None:
+    PROVIDERS |= bedrock_providers()
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 SAID = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(str.strip)

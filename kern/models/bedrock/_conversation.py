@@ -191,11 +191,17 @@ class Conversation:
         if "audio" in block and message.role == "tool":  # which no result may hold
             return {"text": mention(media)}
         if (document := block.get("document")) is not None:
-            name = document["name"]
-            count = self._names[name] = self._names.get(name, 0) + 1
-            if count > 1:
-                document["name"] = f"{name} ({count})"
+            document["name"] = self._own_name(document["name"])
         return block
+
+    def _own_name(self, name: str) -> str:
+        """The name of a document, and no other document of the conversation has it."""
+        own = name
+        while own in self._names:
+            self._names[name] += 1
+            own = f"{name} ({self._names[name]})"
+        self._names[own] = 1
+        return own
 
     def _mark(self, message: Message, blocks: Blocks) -> None:
         if message.cache is not None:
