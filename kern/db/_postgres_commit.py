@@ -1,4 +1,8 @@
-"""A commit to Postgres: one statement, which writes if the session still is what it was resolved with."""
+"""A commit to Postgres: one statement that writes only if the session is still the one it was resolved with.
+
+This is optimistic concurrency control: on a conflict the session is read and resolved again, and after
+several conflicts it is locked.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +20,18 @@ from kern.db.base import Commit, Committed, RunRow, SessionRow, StateWrite, appl
 from kern.errors import RunLostError, StoreError
 
 _MOST_TRIES = 5
-"""So often others may be quicker; then the session is locked, so that whoever merges long gets its turn."""
+"""How often other commits may come first. Then the session is locked, so that a slow merge succeeds, too."""
 
 _NOT_NULL = "23502"
-"""not_null_violation: what the statement does when another session has taken a run's id in this instant."""
+"""not_null_violation: raised by the statement if a run of another session has just taken the id of a run."""
 
 
 @dataclass(slots=True, frozen=True)
 class _Found:
-    """What is stored when a commit is looked at.
+    """What the database holds at the time of a commit.
 
     Args:
+        session: The stored session, or None.
         repeated: The commit was made before.
     """
 
@@ -38,8 +43,9 @@ class Committer:
     """Makes commits to one set of tables.
 
     Args:
-        sql: The statements.
-        wait: Seconds that one may take.
+        pool: The connections.
+        sql: The statements, by name.
+        wait: Seconds that a statement may take, repetitions included.
     """
 
     def __init__(self, pool: Pool, sql: Mapping[str, str], wait: float) -> None:
@@ -48,7 +54,7 @@ class Committer:
         self._wait = wait
 
     async def commit(self, commit: Commit) -> Committed:
-        """Write all of `commit`, or nothing. What `commit.resolve` raises is passed on as it is.
+        """Write all of `commit`, or nothing. Errors of `commit.resolve` are passed on unchanged.
 
         Raises:
             SessionOwnershipError: The stored session belongs to another user.
@@ -68,11 +74,11 @@ class Committer:
         return await self._pool.transaction(lambda link: self._take_turn(commit, link), wait=self._wait)
 
     async def _take_turn(self, commit: Commit, link: Link) -> Committed:
-        """Keep the others out until it is done."""
+        """Make the commit while the session is locked."""
         await link.fetch(self._sql["lock_session"], commit.session_id)
         done = await self._look_and_write(commit, link)
-        if done is None:  # a session that was not there to be locked, and came in this instant
-            raise TryAgainError(f"session {commit.session_id!r} is written by others without end")
+        if done is None:  # the session did not exist, so there was nothing to lock, and was created just now
+            raise TryAgainError(f"session {commit.session_id!r} was changed by others at every attempt")
         return done
 
     async def _look_and_write(self, commit: Commit, link: Link | None = None) -> Committed | None:
@@ -100,7 +106,7 @@ class Committer:
     async def _write(
         self, commit: Commit, stored: SessionRow | None, write: StateWrite, link: Link | None = None
     ) -> Committed | None:
-        """What was written on top of `stored`; None, and nothing is, if that is not what is there."""
+        """Write on top of `stored`. Returns None, and writes nothing, if the session has changed since."""
         row = applied(stored, commit, write)
         runs = _once_each(commit.runs if write.runs is None else write.runs)
         media = {name: data for run in runs for name, data in run.media.items()}
@@ -137,7 +143,7 @@ class Committer:
 def _values(
     commit: Commit, row: SessionRow, stored: SessionRow | None, write: StateWrite, runs: Sequence[RunRow]
 ) -> list[Any]:
-    """The values of the statement, as far as a new session and one that is there have the same."""
+    """The parameters that the statements for new and for existing sessions have in common."""
     first = commit.runs[0] if commit.runs else None
     changes = write.changes
     return [
@@ -171,12 +177,12 @@ def _values(
 
 
 def shown(text: str | None) -> str | None:
-    """A text for people as Postgres can store it: without the character NUL."""
+    """A text for people without the character NUL, which Postgres cannot store."""
     return text if text is None or "\0" not in text else text.replace("\0", "\ufffd")
 
 
 def _once_each(runs: Iterable[RunRow]) -> Sequence[RunRow]:
-    """Of each run the row of the latest generation: one statement writes a row once."""
+    """The row of the latest generation of each run, since one statement may write a row only once."""
     latest: dict[str, RunRow] = {}
     for run in runs:
         known = latest.get(run.run_id)
@@ -186,7 +192,7 @@ def _once_each(runs: Iterable[RunRow]) -> Sequence[RunRow]:
 
 
 def _runs_are_known(runs: Sequence[RunRow], stored: bytes | None) -> bool:
-    """True if the first of the runs is stored with its generation or a later one.
+    """Whether the first of the runs is stored with its generation or a later one.
 
     Raises:
         StoreError: A run's id is taken by a run of another session.
@@ -196,6 +202,6 @@ def _runs_are_known(runs: Sequence[RunRow], stored: bytes | None) -> bool:
     }
     for run in runs:
         if run.run_id in known and known[run.run_id][0] != run.session_id:
-            raise StoreError(f"run id {run.run_id!r} is taken by a run of another session")
+            raise StoreError(f"run_id {run.run_id!r} belongs to a run of another session")
     first = known.get(runs[0].run_id)
     return first is not None and bool(first[1] >= runs[0].generation)

@@ -1,4 +1,8 @@
-"""What Postgres, its driver and the network say, as errors of Kern's that name the server and no password."""
+"""Converts errors of Postgres, its driver and the network to Kern's errors, which name the server but no
+password.
+
+The codes are SQLSTATEs: "PostgreSQL Error Codes", appendix A of the PostgreSQL documentation.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from kern.db._postgres_server import Server
 from kern.errors import MissingExtraError, StoreError
 
 _MAY_PASS = {
-    "25006",  # read_only_sql_transaction: what was the primary is not any more
+    "25006",  # read_only_sql_transaction: the server is no longer the primary
     "25P03",  # idle_in_transaction_session_timeout
     "40001",  # serialization_failure
     "40P01",  # deadlock_detected
@@ -21,10 +25,10 @@ _MAY_PASS = {
     "57P05",  # idle_session_timeout
 }
 _CONNECTION = "08"
-"""The class of errors of the connection."""
+"""The class of connection errors."""
 
 _KEEP = {"40001", "40P01", "55P03"}
-"""After these the connection is as good as before."""
+"""After these errors the connection can still be used."""
 
 _POOLER = (
     "a pooler such as PgBouncer in transaction mode gives every statement another connection: "
@@ -33,40 +37,40 @@ _POOLER = (
 _HINTS = {
     "26000": _POOLER,
     "42P05": _POOLER,
-    "28000": "the server does not let this user in; look at db_url and at the server's pg_hba.conf",
-    "28P01": "the server does not take this user's password; look at db_url",
-    "3D000": "there is no such database; make it with `createdb`, or name another one in db_url",
-    "42501": "the role may not do this; let another role make the tables with `kern db migrate`, and grant "
-    "this one SELECT, INSERT, UPDATE and DELETE on them, and USAGE on their sequences",
-    "42P01": "the tables are not there any more; the next call makes them, or `kern db migrate` does",
-    "53100": "the server's disk is full; make room",
-    "57014": "the server has ended the statement; look at its statement_timeout",
+    "28000": "the server refuses this user; check db_url and the server's pg_hba.conf",
+    "28P01": "the server refuses this user's password; check db_url",
+    "3D000": "the database does not exist; create it with `createdb`, or name another one in db_url",
+    "42501": "the role may not do this; create the tables with another role and `kern db migrate`, and grant "
+    "this role SELECT, INSERT, UPDATE and DELETE on them, and USAGE on their sequences",
+    "42P01": "the tables do not exist any more; the next call creates them, or run `kern db migrate`",
+    "53100": "the server's disk is full; free some space",
+    "57014": "the server has cancelled the statement; check its statement_timeout",
 }
 _VALUE = ("22", "54")
-"""The classes of values that cannot be stored, and of limits of the server's."""
+"""The classes of values that cannot be stored, and of limits of the server."""
 
 
 _SILENT: dict[type[Exception], str] = {
     TimeoutError: "there was no answer, or no connection was free, in time"
 }
-"""What errors without a text say."""
+"""The texts for errors that have none."""
 
 
 class MayPassError(StoreError):
-    """It could not be done right now; the same statement may be sent again."""
+    """A failure that may be temporary; the same statement may be sent again."""
 
     reusable = False
-    """The connection that it came from can be used again."""
+    """Whether the connection can be used again."""
 
 
 class TryAgainError(MayPassError):
-    """The transaction has to begin anew."""
+    """The transaction has to be started again."""
 
     reusable = True
 
 
 def asyncpg() -> Any:
-    """The driver.
+    """Import the driver.
 
     Raises:
         MissingExtraError: It is not installed.
@@ -79,7 +83,7 @@ def asyncpg() -> Any:
 
 
 def kinds() -> tuple[type[Exception], ...]:
-    """All that the driver raises."""
+    """All classes of errors that the driver raises."""
     driver = asyncpg()
     return (
         driver.PostgresError,
@@ -93,7 +97,7 @@ def kinds() -> tuple[type[Exception], ...]:
 
 
 def store_error(error: Exception, server: Server) -> StoreError:
-    """What to raise for an error of the driver's."""
+    """The error to raise for an error of the driver; a `MayPassError` if it may be temporary."""
     driver = asyncpg()
     code: str = getattr(error, "sqlstate", None) or ""
     text = server.mask(str(error)) or _SILENT.get(type(error), type(error).__name__)
@@ -105,7 +109,7 @@ def store_error(error: Exception, server: Server) -> StoreError:
     if not _may_pass(error, code, driver):
         return StoreError(told)
     passing = MayPassError(told)
-    passing.reusable = code in _KEEP or type(error) is TimeoutError  # the driver has the server stop at it
+    passing.reusable = code in _KEEP or type(error) is TimeoutError  # asyncpg cancels the statement
     return passing
 
 

@@ -1,4 +1,4 @@
-"""The connections of this process to a Postgres database: a pool per event loop, and what is tried again."""
+"""The connections of this process to a Postgres database: a pool per event loop, and retries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = named("kern")
 
 T = TypeVar("T")
 Row = Sequence[Any]
-"""The columns of a row, in their order."""
+"""The columns of a row, in order."""
 
 _SHORTEST_PAUSE = 0.01
 _LONGEST_PAUSE = 0.5
@@ -30,16 +30,16 @@ _CONNECT_SECONDS = 10.0
 """How long one attempt to connect may take."""
 
 _CLOSE_SECONDS = 2.0
-"""How long the end of a loop waits for the connections to say goodbye."""
+"""How long the end of a loop waits for its connections to be closed in order."""
 
 _RELEASE_SECONDS = 5.0
-"""How long a connection may take to stop a statement that nobody waits for any more."""
+"""How long a connection may take to cancel a statement, or to roll back."""
 
 _WARN_SECONDS = 1.0
-"""After so long it is logged that the server cannot be reached, and is tried again."""
+"""The time after which a warning says that the server cannot be reached and is tried again."""
 
 _BEGIN = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '5s'"
-"""A process that stands still in a transaction holds its locks no longer than this."""
+"""The timeout bounds how long a process that is frozen within a transaction holds its locks."""
 
 
 class Link:
@@ -47,7 +47,8 @@ class Link:
 
     Args:
         raw: The driver's connection.
-        deadline: When the job has to be done, by the monotonic clock.
+        server: For the texts of errors.
+        deadline: The monotonic time by which the job must be done.
     """
 
     def __init__(self, raw: Any, server: Server, deadline: float) -> None:
@@ -56,15 +57,16 @@ class Link:
         self._deadline = deadline
 
     async def fetch(self, sql: str, *values: object) -> list[Row]:
-        """The rows that one statement gives.
+        """Execute one statement and return its rows.
 
         Raises:
-            StoreError: The server refuses it; or, a `MayPassError`, may do it another time.
+            MayPassError: It failed, but may succeed at another time.
+            StoreError: It failed for good.
         """
         return await self._told(self._raw.fetch(sql, *values, timeout=self._left()))
 
     async def execute(self, sql: str) -> None:
-        """Run statements without values, in one question.
+        """Execute statements without parameters, in one round trip.
 
         Raises:
             StoreError: As `fetch` does.
@@ -72,7 +74,7 @@ class Link:
         await self._told(self._raw.execute(sql, timeout=self._left()))
 
     async def roll_back(self) -> None:
-        """Undo the transaction, also if the time is up.
+        """Roll the transaction back, even after the deadline.
 
         Raises:
             StoreError: As `fetch` does.
@@ -80,8 +82,8 @@ class Link:
         await self._told(self._raw.execute("ROLLBACK", timeout=_RELEASE_SECONDS))
 
     def terminate(self) -> None:
-        """Never use the connection again."""
-        with suppress(*kinds()):  # of one that has ended, the driver has taken it back already
+        """Close the connection at once, so that it is not used again."""
+        with suppress(*kinds()):  # the driver has already taken back a connection that is closed
             self._raw.terminate()
 
     def _left(self) -> float:
@@ -93,17 +95,19 @@ class Link:
         except kinds() as error:
             told = store_error(error, self._server)
             if isinstance(told, MayPassError) and not told.reusable:
-                self.terminate()  # a broken connection that goes back to the pool is handed out again
+                self.terminate()  # the pool would hand a broken connection out again
             raise told from error
 
 
 class _LoopPool:
-    """The pool of one event loop: the driver's, made by the first who needs it."""
+    """The driver's pool for one event loop, created on first use."""
 
     def __init__(self, make: Callable[[], Awaitable[Any]]) -> None:
         self._make = make
         self._pool: Any = None
-        self._lock = asyncio.Lock()  # two tasks may not wait for one pool of the driver's that is being made
+        self._lock = (
+            asyncio.Lock()
+        )  # asyncpg does not allow two tasks to wait for a pool that is being created
 
     async def get(self) -> Any:
         if self._pool is None:
@@ -123,10 +127,11 @@ class _LoopPool:
 
 
 class Pool:
-    """The connections to one database: one object for all of this process who reach it alike (`Pool.at`).
+    """The connections to one database. `Pool.at` returns the same object for the same settings.
 
     Args:
-        size: The most connections of one event loop.
+        server: The database.
+        size: The maximum number of connections per event loop.
         cache: How many prepared statements a connection keeps.
     """
 
@@ -147,10 +152,11 @@ class Pool:
             return pool
 
     async def fetch(self, sql: str, *values: object, wait: float) -> list[Row]:
-        """The rows that one statement gives, which is sent again after a failure that may pass.
+        """Execute one statement and return its rows. It is sent again after a failure that may be temporary.
 
         Args:
-            sql: A statement that may be sent twice, where the answer to the first was lost.
+            sql: A statement that may be executed twice: the answer to the first attempt may be lost.
+            values: Its parameters.
             wait: Seconds until the last attempt.
 
         Raises:
@@ -160,10 +166,11 @@ class Pool:
         return await self.run(lambda link: link.fetch(sql, *values), wait=wait)
 
     async def transaction(self, job: Callable[[Link], Awaitable[T]], *, wait: float) -> T:
-        """Run `job` in a transaction; again, from its beginning, after a failure that may pass.
+        """Run `job` in a transaction. It is run again from its beginning after a failure that may be
+        temporary.
 
-        Whoever stands still inside, in a process that is frozen, holds what it has locked until the server
-        ends it, some seconds later: what can be one statement is better one.
+        Prefer a single statement where one is enough: a process that is frozen within a transaction holds its
+        locks until the server ends the transaction, some seconds later.
 
         Raises:
             StoreError: As for `fetch`.
@@ -180,13 +187,13 @@ class Pool:
                     await link.roll_back()
                 raise
             except BaseException:
-                link.terminate()  # which undoes it, and waits for nothing
+                link.terminate()  # the server rolls back; unlike `roll_back`, this does not wait
                 raise
 
         return await self.run(in_transaction, wait=wait)
 
     async def run(self, job: Callable[[Link], Awaitable[T]], *, wait: float) -> T:
-        """Run `job` on a connection; again, on another one, after a failure that may pass.
+        """Run `job` on a connection, and again on another one after a failure that may be temporary.
 
         Raises:
             StoreError: As for `fetch`.
@@ -201,16 +208,16 @@ class Pool:
                 if now + pause >= deadline:
                     kind = StoreBusyError if isinstance(error.__cause__, TimeoutError) else StoreError
                     raise kind(
-                        f"{error}; this was tried for {now - began:.1f} s (busy_timeout)"
+                        f"{error}; gave up after {now - began:.1f} s (busy_timeout)"
                     ) from error.__cause__
                 if now - began > _WARN_SECONDS and not warned:
                     warned = True
                     log.warning("%s; it is tried again for up to %g s", error, deadline - now)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret hangs on it
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def aclose(self) -> None:
-        """Close the connections of the running loop; the next job opens others."""
+        """Close the connections of the running loop; the next job opens new ones."""
         await self._pools.aclose()
 
     async def _once(self, job: Callable[[Link], Awaitable[T]], deadline: float) -> T:
@@ -219,14 +226,14 @@ class Pool:
             pool = await self._pools.get().get()
             raw = await pool.acquire(timeout=max(deadline - time.monotonic(), 0.001))
         except kinds() as error:
-            # Without the driver's frames, whose variables hold the password: error reporters show them.
+            # Drop the driver's frames: their variables hold the password, and error reporters show them.
             raise store_error(error, self._server) from error.with_traceback(None)
         try:
             return await job(Link(raw, self._server, deadline))
         finally:
             try:
                 await pool.release(raw, timeout=_RELEASE_SECONDS)
-            except kinds() as error:  # the driver has let the connection go
+            except kinds() as error:  # the driver has closed the connection
                 log.debug("%s: a connection could not be kept: %s", self._server.shown, type(error).__name__)
 
     async def _make(self) -> Any:
@@ -243,14 +250,14 @@ class Pool:
         )
 
     def _password(self) -> str | None:
-        """The password as the driver wants it, for as long as it connects."""
+        """The password in plain text; the driver calls this when it connects."""
         return None if self._server.password is None else str(self._server.password)
 
     def _start_afresh(self) -> None:
         self._pools = LoopLocal(lambda: _LoopPool(self._make), _LoopPool.close)
 
     def _after_fork_in_child(self) -> None:
-        # Kept: to drop it would end the parent's connections, whose sockets the child has, too.
+        # Kept, since dropping it would end the parent's connections, whose sockets the child shares.
         _of_parent.append(self._pools)
         self._start_afresh()
 
@@ -261,7 +268,7 @@ async def _prepare(raw: Any) -> None:
 
 
 async def _leave_as_it_is(raw: Any) -> None:
-    """In place of the driver's question at the end of every job, which would double their number."""
+    """Replaces the driver's reset of a connection after each job, which would be one more round trip."""
 
 
 _pools: WeakValueDictionary[Hashable, Pool] = WeakValueDictionary()

@@ -1,7 +1,8 @@
-"""The tables of a `PostgresDb`, as a list of migrations: their version is how many of them they have seen.
+"""The tables of a `PostgresDb`, as a list of migrations. The version of the tables is how many were applied.
 
-`{t}` is the sessions' table; the names of all others begin with its name. JSON is stored as `json`, which
-keeps every byte, and which a person reads with psql. A released migration is never changed; add another.
+`{t}` is the table of sessions; the names of the others begin with its name. JSON is stored as `json`, not
+`jsonb`: it keeps every byte, and people can read it with psql. Never change a migration that was released;
+add another.
 """
 
 from __future__ import annotations
@@ -130,11 +131,11 @@ _TABLES = ("runs", "changes", "media", "leases", "cancels", "claims", "steps", "
 
 
 def names_of(table: str, schema: str | None) -> dict[str, str]:
-    """The tables' names by what statements call them, quoted; "t" is the sessions' table.
+    """The quoted names of the tables, by their placeholders in the statements; "t" is the table of sessions.
 
     Args:
-        table: The name of the sessions' table, checked by the caller.
-        schema: The schema that they are in, checked too; None leaves it to the server's search path.
+        table: The name of the table of sessions, checked by the caller.
+        schema: The schema, checked by the caller; None: the server's search path decides.
     """
     prefix = f'"{schema}".' if schema else ""
     names = {name: f'{prefix}"{table}_{name}"' for name in _TABLES}
@@ -142,30 +143,31 @@ def names_of(table: str, schema: str | None) -> dict[str, str]:
 
 
 async def check(pool: Pool, names: Mapping[str, str], told: str, wait: float) -> None:
-    """See that the tables are there and have this version.
+    """Check that the tables exist and have the version of this Kern.
 
     Raises:
-        StoreError: They are not, or have another.
+        StoreError: They do not exist, or have another version.
     """
     done = await pool.run(lambda link: _version(link, names), wait=wait)
     _refuse_newer(done, names, told)
     if done < len(MIGRATIONS):
         raise StoreError(
-            f"{told}: the tables of {names['t']} have version {done}, and this Kern needs "
-            f"{len(MIGRATIONS)}: bring them up to date with `kern db migrate URL`, or leave "
-            "create_tables=False away"
+            f"{told}: the tables of {names['t']} have version {done}, and this version of Kern needs "
+            f"{len(MIGRATIONS)}: upgrade them with `kern db migrate URL`, or remove create_tables=False"
         )
 
 
 async def migrate(
     pool: Pool, names: Mapping[str, str], told: str, wait: float, schema: str | None = None
 ) -> tuple[int, int]:
-    """Bring the tables up to the newest version; of all processes that try it at once, one does it.
+    """Create the tables, or upgrade them to the newest version. If several processes try, one of them does
+    it.
 
-    Returns the version before, and the one after.
+    Returns:
+        The versions before and after.
 
     Raises:
-        StoreError: They cannot be made, or a newer Kern has made them.
+        StoreError: The tables cannot be created, or belong to a newer version of Kern.
     """
     done = await pool.run(lambda link: _version(link, names), wait=wait)
     _refuse_newer(done, names, told)
@@ -174,7 +176,7 @@ async def migrate(
 
     async def job(link: Link) -> int:
         await link.fetch("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", names["t"])
-        done = await _version(link, names)  # another process may have been quicker
+        done = await _version(link, names)  # another process may have done it in the meantime
         _refuse_newer(done, names, told)
         if schema is not None and not await _exists(link, _NAMESPACE, f'"{schema}"'):
             await link.execute(f'CREATE SCHEMA "{schema}"')
@@ -191,7 +193,7 @@ async def migrate(
 
 _SCHEMA = "CREATE TABLE {schema} (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
 _RECORD = "INSERT INTO {schema} (version) VALUES ($1)"
-# To read a table is to hear what others have made meanwhile, which the functions do not by themselves.
+# They read from pg_class because to_regclass alone may use a cached catalog and miss new tables of others.
 _TABLE = "SELECT to_regclass($1) IS NOT NULL FROM pg_catalog.pg_class LIMIT 1"
 _NAMESPACE = "SELECT to_regnamespace($1) IS NOT NULL FROM pg_catalog.pg_class LIMIT 1"
 _VERSION = "SELECT coalesce(max(version), 0) FROM {schema}"
@@ -212,5 +214,5 @@ def _refuse_newer(done: int, names: Mapping[str, str], told: str) -> None:
     if done > len(MIGRATIONS):
         raise StoreError(
             f"{told}: the tables of {names['t']} have version {done}, written by a newer Kern; this one "
-            f"knows versions up to {len(MIGRATIONS)}: update it, or choose another session_table"
+            f"knows versions up to {len(MIGRATIONS)}: update Kern, or choose another session_table"
         )

@@ -1,4 +1,4 @@
-"""A Postgres server as its URL names it: where it is, and what may be shown of that."""
+"""Reads the URL of a Postgres server, and keeps its password out of texts."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class Server:
     Args:
         url: The URL without its password.
         password: The password; None if the URL has none.
-        shown: What errors and `repr` say of it: user, hosts and database.
-        place: Equal for URLs that lead to one database.
+        shown: The text for errors and `repr`: user, hosts and database.
+        place: A value that is equal for URLs of the same database.
+        mask: Removes the password from a text.
     """
 
     url: str
@@ -31,19 +32,20 @@ class Server:
     shown: str
     place: Hashable
     mask: Masker = field(repr=False, compare=False)
-    """Takes the password out of a text."""
+    """Removes the password from a text."""
 
     @classmethod
     def of(cls, url: object) -> Server:
-        """The server that a URL names.
+        """Parse a URL.
 
         Raises:
-            UsageError: It is no URL of Postgres. The message shows nothing of it: it may hold a password.
+            UsageError: It is not a URL of Postgres. The message does not show it, since it may hold a
+                password.
         """
         if not isinstance(url, str):
-            raise UsageError(f"db_url is a text such as {_EXAMPLE!r}, not a {type(url).__name__}")
+            raise UsageError(f"db_url must be a str such as {_EXAMPLE!r}, not a {type(url).__name__}")
         if re.match(r"postgres(ql)?(\+\w+)?://", url) is None:
-            raise UsageError(f"db_url is no URL of Postgres; write {_EXAMPLE!r}")
+            raise UsageError(f"db_url is not a URL of Postgres; write {_EXAMPLE!r}")
         try:
             parts = urlsplit(url)
         except ValueError:  # its text may hold the password
@@ -71,7 +73,7 @@ class Server:
 
 
 def _hosts(hosts: str, port: str | None) -> str:
-    """The hosts in one way of writing them: Postgres' own port is named."""
+    """The hosts in a canonical form: lower case, with the default port written out."""
     ports = (port or "").split(",")
     named = []
     for place, written in enumerate(unquote(hosts).split(",")):
@@ -84,6 +86,6 @@ def _hosts(hosts: str, port: str | None) -> str:
 
 def _refuse() -> NoReturn:
     raise UsageError(
-        "db_url cannot be taken apart; in user and password write %40 for @, %2F for /, %23 for #, %3F for ? "
-        "and %3A for : (urllib.parse.quote(password, safe='') does it)"
+        "db_url cannot be parsed; in user and password write %40 for @, %2F for /, %23 for #, %3F for ? "
+        "and %3A for : (urllib.parse.quote(password, safe='') does this)"
     ) from None

@@ -17,16 +17,16 @@ _PARTS = {
     ),
     "change": "session_id, revision, patch, agent_path, run_id, tool, tool_call_id, created_at",
     "now": "clock_timestamp()",
-    # Of a lease: when it was asked for, and whether it is to be had.
+    # For a lease: the time of the request, and whether the lease is free.
     "asked": "(excluded.expires_at - make_interval(secs => excluded.seconds))",
     "free": "(l.owner = excluded.owner OR l.expires_at <= "
     "excluded.expires_at - make_interval(secs => excluded.seconds))",
-    # Of a claim: what was noted of the run stays, since nobody becomes the owner of a begun run by its id.
+    # For a claim: what is on record of a run stays, so that knowing its id does not make anybody its owner.
     "begun": (
         "(excluded.session_id IS NULL OR (c.session_id IS NOT NULL AND (c.request IS NOT NULL "
         "OR EXISTS (SELECT FROM {steps} AS s WHERE s.run_id = c.run_id))))"
     ),
-    # Where a page begins; after a run that is not stored comes nothing.
+    # Where a page begins. If the run before it is not stored any more, the page is empty.
     "before": "CASE WHEN $2::text IS NULL THEN 9223372036854775807 "
     "ELSE (SELECT seq FROM {runs} WHERE run_id = $2) END",
 }
@@ -34,7 +34,7 @@ _PARTS = {
 _UNKNOWN_RUNS = """NOT EXISTS (
             SELECT FROM {runs} WHERE run_id = ANY($9::text[])
             AND (session_id <> $1 OR (run_id = $10::text AND generation >= $11::bigint)))"""
-"""The commit was not made before, and its runs' ids are not another session's."""
+"""True if the commit was not made before, and no run of another session has one of its runs' ids."""
 
 _INSERT = """
     INSERT INTO {t} AS x (session_id, user_id, generation, created_at, used,
@@ -50,7 +50,7 @@ _UPDATE = """
     WHERE x.session_id = $1::text AND x.used = $2::bigint AND {unknown_runs}
     RETURNING x.used, x.name, x.summary"""
 
-# A run whose id another session took in this instant: NULL is refused, and the commit is looked at again.
+# If a run of another session has just taken the id, NULL violates a constraint, and the commit is repeated.
 _REST = """
 ), runs AS (
     INSERT INTO {runs} AS r
@@ -121,7 +121,7 @@ _SQL = {
         WHERE s.user_id = $4 AND r.seq < {before} AND r.parent_run_id IS NULL
             AND ($1::text IS NULL OR r.status = $1)
         ORDER BY r.seq DESC LIMIT $3""",
-    # As the partial index has it: runs that are not completed are few.
+    # The condition is that of the partial index: there are few runs that are not completed.
     "list_runs_by_status": """
         SELECT {run} FROM {runs} AS r
         WHERE status = $1 AND status <> 'COMPLETED' AND parent_run_id IS NULL AND seq < {before}
@@ -149,7 +149,7 @@ _SQL = {
             cancels AS (DELETE FROM {cancels} WHERE run_id IN (SELECT run_id FROM runs))
         DELETE FROM {t} WHERE session_id = ANY($1::text[])""",
     "delete_cancels_of_user": "DELETE FROM {cancels} WHERE user_id = $1 AND NOT trusted",
-    # One that has longer left than it was given for: the clock was set back. Its holder has time to renew it.
+    # More time left than the lease was given for: the clock was set back. Its owner has time to renew it.
     "acquire_lease": """
         INSERT INTO {leases} AS l (name, owner, seconds, expires_at)
         VALUES ($1, $2, $3::float8, {now} + make_interval(secs => $3::float8))
@@ -268,11 +268,11 @@ _ENDED = """, claims AS (
 ), steps AS (
     DELETE FROM {steps} WHERE run_id = {run} AND EXISTS (SELECT FROM session)
 )"""
-"""The commit of the end of a run with a journal: only for who has the run, and steps and claim go with it."""
+"""For the end of a run with a journal: commits only if the claim holds, and deletes claim and steps."""
 
 
 def statements(names: Mapping[str, str]) -> dict[str, str]:
-    """All statements, by their names, for these tables."""
+    """All statements for these tables, by name."""
     made = {name: text.format_map({**_PARTS, **names}).format_map(names) for name, text in _SQL.items()}
     for name, head, last in (("insert", _INSERT, 29), ("update", _UPDATE, 26)):
         media = _MEDIA.format_map({**names, "hashes": f"${last + 1}", "bytes": f"${last + 2}"})

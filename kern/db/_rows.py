@@ -1,4 +1,8 @@
-"""Rows as databases give them, read and to be written. They come from outside, and may be damaged."""
+"""Converts between the rows of SQL databases and the row classes of the port.
+
+A row may be damaged: SQLite takes a value of any type in any column. There is a reader per row class, so that
+type checkers see which column becomes which field.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,11 @@ _Values = tuple[str | bytes | int | float | None, ...]
 
 
 def session_of(values: tuple[Any, ...]) -> SessionRow:
-    """A session's row.
+    """The session in a row: the eleven columns of `SessionRow` before `position`, and `position` if it is
+    selected.
 
     Raises:
-        StoreError: It cannot be read.
+        StoreError: A column holds a value of the wrong type.
     """
     session_id, user_id, state, state_version, revision, version = values[:6]
     name, summary, created_at, updated_at, generation, *more = values[6:]
@@ -46,10 +51,10 @@ def session_of(values: tuple[Any, ...]) -> SessionRow:
 
 
 def info_of(values: tuple[Any, ...]) -> SessionInfo:
-    """A session's row without its state.
+    """The session in a row of a listing, which has no state.
 
     Raises:
-        StoreError: It cannot be read.
+        StoreError: A column holds a value of the wrong type.
     """
     session_id, user_id, name, summary, created_at, updated_at, position = values
     what = f"session {session_id!r}"
@@ -68,10 +73,10 @@ def info_of(values: tuple[Any, ...]) -> SessionInfo:
 
 
 def run_of(values: tuple[Any, ...]) -> RunRow:
-    """A run's row.
+    """The run in a row.
 
     Raises:
-        StoreError: It cannot be read.
+        StoreError: A column holds a value of the wrong type.
     """
     run_id, session_id, runner_id, parent_run_id, status, generation, data, created_at = values
     what = f"run {run_id!r}"
@@ -91,7 +96,7 @@ def run_of(values: tuple[Any, ...]) -> RunRow:
 
 
 def readable(read: Callable[[tuple[Any, ...]], T], rows: Iterable[tuple[Any, ...]]) -> list[T]:
-    """The rows that can be read; the others are logged and left out."""
+    """Read the rows with `read`. Rows that cannot be read are logged as warnings and left out."""
     good = []
     for row in rows:
         try:
@@ -102,7 +107,7 @@ def readable(read: Callable[[tuple[Any, ...]], T], rows: Iterable[tuple[Any, ...
 
 
 def run_values(run: RunRow) -> _Values:
-    """What is written of a run."""
+    """The columns of a run, in the order of the INSERT statements."""
     return (
         run.run_id,
         run.session_id,
@@ -116,10 +121,10 @@ def run_values(run: RunRow) -> _Values:
 
 
 def change_of(values: tuple[Any, ...]) -> ChangeRow:
-    """A change's row.
+    """The change in a row.
 
     Raises:
-        StoreError: It cannot be read.
+        StoreError: A column holds a value of the wrong type.
     """
     session_id, revision, patch, agent_path, run_id, tool, tool_call_id, created_at = values
     what = f"a change of session {session_id!r}"
@@ -138,10 +143,10 @@ def change_of(values: tuple[Any, ...]) -> ChangeRow:
 
 
 def _check(what: str, values: Sequence[Any], *kinds: type) -> None:
-    """See that what stands in columns is of their types: SQLite takes any value in any column.
+    """Check that columns hold values of the right types.
 
     Raises:
-        StoreError: It is not.
+        StoreError: One of them does not.
     """
     for value in values:
         if not isinstance(value, kinds):
@@ -149,7 +154,7 @@ def _check(what: str, values: Sequence[Any], *kinds: type) -> None:
 
 
 def _words(value: Any) -> str | None:
-    """What is told to people only, and stops nothing if it is damaged."""
+    """The value of a column that is only shown to people: a damaged one is converted, not refused."""
     return value if isinstance(value, str | None) else str(value)
 
 
@@ -158,7 +163,7 @@ def _seconds(value: Any) -> float:
 
 
 def change_values(change: ChangeRow) -> _Values:
-    """What is written of a change."""
+    """The columns of a change, in the order of the INSERT statements."""
     return (
         change.session_id,
         change.revision,

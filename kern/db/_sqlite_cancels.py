@@ -1,4 +1,4 @@
-"""Requests to cancel runs, on one set of tables: they wait for the process that drives the run."""
+"""Requests to cancel runs in SQLite. A request waits until the process that drives the run looks for it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ NOW = "((julianday('now') - 2440587.5) * 86400.0)"
 """Seconds since the epoch, by the database's clock; unixepoch('subsec') needs SQLite 3.42."""
 
 _MILLISECONDS = 0.002
-"""What times in the database are exact to."""
+"""The precision of times in the database, in seconds."""
 
 _KEEP_SECONDS = 3600.0
-"""After them a request is forgotten: a run looks every second."""
+"""How long a request is kept. A run looks for requests every second."""
 
 _MOST = 10_000
-"""Requests that are kept; the oldest go first."""
+"""How many requests are kept; the oldest are dropped first."""
 
 Asked = Sequence[tuple[str, str | None, float | None]]
-"""Runs, each with its owner, and when it was asked for, by the monotonic clock; None is any time."""
+"""Runs, each with its user and the monotonic time at which it was asked for; None: at any time."""
 
 _SQL = {
     "forget": """
@@ -44,7 +44,7 @@ _SQL = {
 
 
 class Cancels:
-    """The verbs on requests to cancel; those without a transaction of their own are part of another one.
+    """The queries on requests to cancel. `runs_ended` and the following ones are part of another transaction.
 
     Args:
         path: The file, for error messages.
@@ -56,18 +56,18 @@ class Cancels:
         self._sql = {name: text.format(t=table, now=NOW) for name, text in _SQL.items()}
 
     def request(self, raw: sqlite3.Connection, run_id: str, user_id: str | None) -> None:
-        """Ask whoever drives the run to cancel it."""
+        """Ask for the run to be cancelled."""
         with transaction(raw, self._path), store_errors(self._path):
             raw.execute(self._sql["forget"], (_KEEP_SECONDS, _MOST))
             raw.execute(self._sql["request"], (run_id, user_id is None, user_id or ""))
 
     def find(self, raw: sqlite3.Connection, asked: Asked) -> Asked:
-        """Those of the runs that there are requests for, however old."""
+        """The runs for which there are requests, of whatever age."""
         with store_errors(self._path):
             return [run for run in asked if self._counts(raw, *run) is not None]
 
     def take(self, raw: sqlite3.Connection, asked: Asked) -> set[str]:
-        """Forget the requests for these runs; those of the runs that one counts for."""
+        """Delete the requests for these runs; return the ids of the runs for which a request counts."""
         wanted: set[str] = set()
         with transaction(raw, self._path), store_errors(self._path):
             for run_id, owner, since in asked:
@@ -77,21 +77,21 @@ class Cancels:
         return wanted
 
     def runs_ended(self, raw: sqlite3.Connection, runs: Sequence[RunRow]) -> None:
-        """Those of the runs that do not wait take what was asked of them along."""
+        """Delete the requests for those of the runs that have ended."""
         raw.executemany(self._sql["ended"], [(run.run_id,) for run in runs if run.ended])
 
     def session_deleted(self, raw: sqlite3.Connection, session_id: str) -> None:
-        """Forget the requests for the runs of a session, which are still there."""
+        """Delete the requests for the runs of a session, before the runs are deleted."""
         raw.execute(self._sql["session"], (session_id,))
 
     def user_deleted(self, raw: sqlite3.Connection, user_id: str) -> None:
-        """Forget the requests in the user's name."""
+        """Delete the requests in the user's name."""
         raw.execute(self._sql["user"], (user_id,))
 
     def _counts(
         self, raw: sqlite3.Connection, run_id: str, owner: str | None, since: float | None
     ) -> int | None:
-        """Whether a request for the run counts; None if there is none."""
+        """Whether a request for the run counts (1 or 0); None if there is none."""
         age = None if since is None else time.monotonic() - since + _MILLISECONDS
         found: tuple[int | None] = raw.execute(self._sql["find"], (age, run_id, owner)).fetchone()
         return found[0]

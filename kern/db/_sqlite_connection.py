@@ -1,4 +1,4 @@
-"""One SQLite connection of one event loop: opened on first use, and never shared with a forked child."""
+"""An SQLite connection of one event loop. It is opened on first use and never shared with a forked child."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from kern.db._sqlite_thread import SqliteThread, Uncancellable, result_when_done
 T = TypeVar("T")
 
 BUSY_SLICE = 0.1
-"""Seconds that SQLite itself waits for another process. Short, since the thread can do nothing else
-meanwhile: `SqliteFile` waits the rest of the time, and tries again."""
+"""Seconds that SQLite itself waits for another process. This blocks the thread, so it is short: `SqliteFile`
+waits for the rest of the time without a thread, and tries again."""
 
 PAGE_BYTES = 2048
-"""A commit writes each page that it changes as a whole: a leaf of every index, and the pages of the rows.
-Half of SQLite's default halves that; a state of 100 kB costs the same."""
+"""The page size of new files. A commit writes every page that it changes as a whole: a leaf of each index,
+and the pages of the rows. Half of SQLite's default halves the bytes per commit; a state of 100 kB costs the
+same."""
 
 LOG_PAGES = 2000
-"""At how many pages the log is copied into the file: 4 MB, which is SQLite's default as well."""
+"""The number of pages at which the log is copied into the file: 4 MB, as by SQLite's default."""
 
 
 class Connection:
-    """A connection that is opened on first use, and again after it was closed.
+    """A connection that is opened on first use, and opened again if it is used after it was closed.
 
-    Belongs to the event loop that runs when it is made.
+    It belongs to the event loop that is running when it is created.
 
     Args:
-        path: The file; its folders are made.
-        owner: An object that lives as long as the connection is open.
+        path: The file; its folders are created.
+        owner: An object that is kept alive while the connection is open.
     """
 
     def __init__(self, path: Path, owner: object) -> None:
@@ -43,20 +44,20 @@ class Connection:
         self._owner = owner
         self.loop = asyncio.get_running_loop()
         self.users = 0
-        """How many jobs are under way."""
+        """How many jobs are running or queued."""
         self._thread: SqliteThread | None = None
         self._file: OpenFile | None = None
         self._opening: tuple[SqliteThread, Uncancellable[None]] | None = None
-        # Held while SQLite is at work, so that a fork can wait until it is not.
+        # Held while SQLite code runs, so that a fork can wait until none does.
         self._at_work = threading.Lock()
 
     @property
     def file(self) -> OpenFile | None:
-        """The open file: jobs can be submitted. None while it is not open."""
+        """The open file, to which jobs can be submitted; None while it is closed."""
         return self._file if self._thread is not None else None
 
     async def open(self) -> None:
-        """Open the file if that has not been done.
+        """Open the file, unless it is open already.
 
         Raises:
             StoreError: It cannot be opened.
@@ -69,18 +70,19 @@ class Connection:
             await self._wait_for(*self._opening)
 
     async def close(self) -> None:
-        """Close, after the jobs that are submitted already."""
+        """Close the connection once the submitted jobs are done."""
         if self._opening is not None:
-            with suppress(Exception):  # those who wait for it are told
+            with suppress(Exception):  # the tasks that wait for the connection get the error
                 await self._wait_for(*self._opening)
         closing = self.let_go()
         if closing is not None:
             await result_when_done(closing)
 
     def let_go(self) -> Uncancellable[None] | None:
-        """Close, after the jobs that are submitted already; the next one opens the file again.
+        """Begin to close the connection; it closes once the submitted jobs are done. The next job reopens it.
 
-        Returns what to wait for; nobody has to.
+        Returns:
+            A future that is done when the connection is closed, for callers that want to wait.
         """
         if self._thread is None:
             return None
@@ -100,11 +102,12 @@ class Connection:
     def submit(
         self, job: Callable[[OpenFile], T], finished: Callable[[], None] | None = None
     ) -> Uncancellable[T]:
-        """Queue `job` on the open connection; it runs to its end whatever becomes of the future or the loop.
+        """Queue `job` on the open connection. It runs to its end even if the task is cancelled or the loop
+        stops.
 
         Args:
             job: Called in the connection's thread.
-            finished: Called there after it, always.
+            finished: Called in that thread after the job, also if it fails.
         """
         thread, file, at_work = self._thread, self._file, self._at_work
         assert thread is not None
@@ -118,7 +121,7 @@ class Connection:
         return thread.submit(run, finished)
 
     async def _wait_for(self, thread: SqliteThread, opening: Uncancellable[None]) -> None:
-        """Wait until the thread has opened the file, or failed; the first to know takes note of it."""
+        """Wait until the thread has opened the file, or failed; the first task to wake up records it."""
         try:
             await result_when_done(opening)
         finally:
@@ -145,7 +148,7 @@ class Connection:
                 raise
 
     def _close_if_abandoned(self) -> bool:
-        """Close, without the loop, if that was closed and did not do it; True if so."""
+        """Close the connection if its loop was closed without doing so; returns whether that is the case."""
         if not self.loop.is_closed():
             return False
         thread = self._opening[0] if self._opening is not None else self._thread
@@ -166,11 +169,13 @@ class Connection:
         self._at_work.release()
 
     def _after_fork_in_child(self) -> None:
-        """Close the parent's connection, which is at rest, and forget the thread, which is not there.
+        """Close the connection that was inherited from the parent, and forget its thread, which does not
+        exist here.
 
-        Left open, it would lose what the child writes: SQLite counts the locks of a process in the
-        process's memory, so a connection of the child's own would believe that it has the lock which only
-        the parent has; and when the parent closes the file, it deletes the log that the child writes to.
+        The connection is idle. If it stayed open, writes of the child would be lost. SQLite keeps a process's
+        file locks in memory, so a new connection of the child would believe to hold a lock that only the
+        parent has. And when the parent closes the file, it deletes the log that the child writes to. See "How
+        To Corrupt An SQLite Database File" on sqlite.org.
         """
         if self._file is not None:
             self._file.raw.close()
@@ -180,16 +185,17 @@ class Connection:
 
 
 def _text(data: bytes) -> str:
-    """Text as it is stored; what is damaged in it does not make the row unreadable."""
+    """Decode a text; invalid UTF-8 is replaced, so that a damaged text does not make its row unreadable."""
     return data.decode("utf-8", "replace")
 
 
 def _configure(raw: sqlite3.Connection) -> bool:
-    """WAL, if the file system can do it: readers and the writer do not wait for each other.
+    """Switch to a write-ahead log if the file system supports it; returns whether it does.
 
-    With synchronous=NORMAL a commit survives the death of the process (kill -9); a failure of the machine's
-    power may undo the last ones, but never leaves half of one. FULL would keep those too, for an fsync per
-    commit. Where the file system cannot do WAL, only FULL is safe.
+    With a write-ahead log, readers and the writer do not wait for each other. With synchronous=NORMAL a
+    commit survives the death of the process (kill -9); a power failure may undo the last commits, but never
+    leaves half of one. FULL would keep those as well, at the price of an fsync per commit. Without a
+    write-ahead log only FULL is safe.
     """
     mode = raw.execute("PRAGMA journal_mode").fetchone()[0]
     if mode != "wal":
@@ -202,13 +208,13 @@ def _configure(raw: sqlite3.Connection) -> bool:
 
 
 _connections: set[Connection] = set()
-"""Every connection that may be open: kept here, so that only its loop, or its owner, closes it."""
+"""All connections that may be open. The reference keeps the garbage collector from closing them."""
 _connections_mutex = threading.Lock()
 _forking: list[Connection] = []
 
 
 def _keep(connection: Connection) -> None:
-    """Keep a connection that is about to be opened, and drop those whose loops are gone."""
+    """Register a connection that is about to be opened, and close those whose loops are closed."""
     with _connections_mutex:
         gone = {other for other in _connections if other._close_if_abandoned()}
         _connections.difference_update(gone)

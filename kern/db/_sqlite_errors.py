@@ -1,4 +1,4 @@
-"""What SQLite and the file system say, as errors of Kern's that name the file."""
+"""Converts errors of SQLite and of the file system to Kern's errors, which name the file."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from kern.errors import StoreError
 
 _LET_WRITE = "let this user write the file and its folder"
 _HINTS = {
-    sqlite3.SQLITE_NOTADB: "the file is no SQLite database; choose another db_file",
+    sqlite3.SQLITE_NOTADB: "the file is not an SQLite database; choose another db_file",
     sqlite3.SQLITE_CORRUPT: "the database file is damaged; restore a copy of it, or save what is left with "
     "`sqlite3 FILE .recover`",
-    sqlite3.SQLITE_FULL: "the disk is full, or the database has reached its greatest size; make room",
-    sqlite3.SQLITE_IOERR: "the system cannot read or write the file; see that the disk is sound, has room, "
-    "and no limit on the size of files is reached",
+    sqlite3.SQLITE_FULL: "the disk is full, or the database has reached its maximum size; free some space",
+    sqlite3.SQLITE_IOERR: "the system cannot read or write the file; check that the disk works and has "
+    "space, and that no limit on the size of files is reached",
     sqlite3.SQLITE_READONLY: f"the database cannot be written; {_LET_WRITE}",
     sqlite3.SQLITE_PERM: f"no permission to use the database; {_LET_WRITE}",
-    sqlite3.SQLITE_CANTOPEN: f"the database file cannot be opened or made; {_LET_WRITE}",
+    sqlite3.SQLITE_CANTOPEN: f"the database file cannot be opened or created; {_LET_WRITE}",
 }
 
 
 class Busy(StoreError):
-    """Another process is writing; the transaction was not begun, and may be tried again."""
+    """Another process is writing. The transaction has not begun, and can be tried again."""
 
 
 class Moved(Exception):
-    """The file at the path, or its log, is not the one that the connection has open."""
+    """The connection is open on a file or log that was deleted or replaced; reopen it."""
 
 
 class store_errors:
-    """Turn what the database raises inside the block into `StoreError`s that name `path`.
+    """Converts errors that the database raises inside the block to `StoreError`s that name `path`.
 
-    A class, since every run comes here ten times: a generator costs several times as much.
+    A class and not a generator, which costs several times as much: every run enters it ten times.
     """
 
     __slots__ = ("_path",)
@@ -52,9 +52,9 @@ class store_errors:
 
 
 def _told(path: Path, error: BaseException) -> StoreError | None:
-    """The error for what the database or the file system has raised; None for what somebody else has."""
+    """The `StoreError` for an error of the database or the file system; None for any other error."""
     if isinstance(error, sqlite3.Error):
-        # The low byte is the kind; what an extended code adds above it makes no difference here.
+        # The low byte is the primary result code; extended codes add details in the higher bytes.
         kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return Busy(f"{path}: {error}")

@@ -1,4 +1,4 @@
-"""A database file as this process shares it: one writer at a time, one connection per event loop."""
+"""A database file, shared within this process: one writer at a time, one connection per event loop."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from kern.errors import StoreBusyError
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
-"""A whole transaction; runs in the connection's thread."""
+"""A whole transaction; it runs in the connection's thread."""
 
 _PAUSE = 0.005
-"""Seconds between two attempts at a file that another process is writing."""
+"""Seconds between two attempts while another process is writing to the file."""
 
 
 class SqliteFile:
-    """A database file, the same object for everyone in this process who opens it (`SqliteFile.at`)."""
+    """A database file. `SqliteFile.at` returns the same object for the same path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -38,7 +38,7 @@ class SqliteFile:
 
     @classmethod
     def at(cls, path: Path) -> SqliteFile:
-        """The file at `path`, which must be absolute and free of symbolic links."""
+        """The file at `path`, which must be absolute and without symbolic links."""
         with _files_mutex:
             file = _files.get(path)
             if file is None:
@@ -56,17 +56,18 @@ class SqliteFile:
     ) -> T:
         """Run `job` in the thread of the running loop's connection.
 
-        A cancellation is raised when the job has come to its end; one that has not begun is not begun.
+        A cancellation is raised after the job has ended. A job that has not begun is not begun any more.
 
         Args:
-            job: One whole transaction. It is tried again if another process holds the file.
-            schema: A name for what `prepare` makes.
+            job: One whole transaction. It is tried again if another process holds the file's lock.
+            schema: A name for the tables that `prepare` creates.
             prepare: Called once per connection, before the first job that needs `schema`.
-            write: The job writes: no other job of this process that does may run meanwhile.
+            write: The job writes. Jobs of this process that write run one at a time.
             wait: Seconds to wait for other writers, in this process and others.
 
         Raises:
-            StoreError: The file cannot be opened, or others had it for all of `wait`.
+            StoreError: The file cannot be opened, or the database failed.
+            StoreBusyError: Other writers held the file for all of `wait`.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
@@ -78,7 +79,7 @@ class SqliteFile:
                 if connection is not self._connections.get():
                     await (
                         connection.close()
-                    )  # it was let go while this task waited: nobody else would close it
+                    )  # the pool dropped it while this task waited, so nothing else would close it
                     continue
                 alone = write or connection.file is None or schema not in connection.file.prepared
                 if alone:
@@ -86,7 +87,7 @@ class SqliteFile:
                     if connection.file is None:  # closed by another task while this one waited
                         self._lock.release()
                         continue
-                # The thread itself gives the lock back: this task may be cancelled, and its loop stopped.
+                # The thread releases the lock, since this task may be cancelled, and its loop stopped.
                 future = connection.submit(
                     partial(_run, job, schema, prepare, write), self._lock.release if alone else None
                 )
@@ -97,7 +98,7 @@ class SqliteFile:
                 if loop.time() >= deadline:
                     raise StoreBusyError(
                         f"{self.path}: the database is busy: other writers have held it for "
-                        f"{wait:g} s; end the program that holds it, or wait longer with "
+                        f"{wait:g} s; stop the program that holds it, or wait longer with "
                         "SqliteDb(busy_timeout=...)"
                     ) from error
                 await asyncio.sleep(_PAUSE)
@@ -113,7 +114,7 @@ class SqliteFile:
         self._connections = LoopLocal(partial(Connection, self.path, self), close)
 
     def _after_fork_in_child(self) -> None:
-        # Kept: to drop it would make the loop, which may be the parent's own, close connections.
+        # Kept, since dropping it would make the loop, which may be the parent's, close connections.
         _of_parent.append(self._connections)
         self._start_afresh()
 

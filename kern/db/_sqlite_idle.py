@@ -1,4 +1,4 @@
-"""Connections at rest: a few stay open for the next job, the others let their thread and descriptors go."""
+"""Idle connections: a few stay open for the next job, the others are closed to free their threads."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from weakref import WeakKeyDictionary
 from kern.db._sqlite_connection import Connection
 
 MOST_IDLE = 16
-"""How many connections of an event loop that nobody uses stay open."""
+"""How many idle connections of an event loop stay open."""
 
 IDLE_SECONDS = 10.0
-"""How long a connection that nobody uses stays open, while its event loop runs."""
+"""How many seconds an idle connection stays open while its event loop runs."""
 
 
 class _Idle:
-    """The connections of one event loop that nobody uses, the longest unused first."""
+    """The idle connections of one event loop, the longest idle first."""
 
     def __init__(self) -> None:
         self._since: dict[Connection, float] = {}
@@ -34,7 +34,7 @@ class _Idle:
         self._since.pop(connection, None)
 
     def stop(self) -> bool:
-        """Let the timer go, which refers to the loop, if no connection is left; says whether none is."""
+        """Cancel the timer, which refers to the loop, if no connection is left; returns whether none is."""
         if self._since:
             return False
         if self._timer is not None:
@@ -54,11 +54,11 @@ class _Idle:
 
 
 _idle: WeakKeyDictionary[asyncio.AbstractEventLoop, _Idle] = WeakKeyDictionary()
-"""An entry refers to its loop, by its connections and its timer: `close` takes it out with the last one."""
+"""By event loop, to which an entry refers: `close` removes the entry with its last connection."""
 
 
 def begin_use(connection: Connection) -> None:
-    """The connection is in use, on its loop; `end_use` has to follow."""
+    """Mark the connection as in use. Must be called on its loop, and be followed by `end_use`."""
     connection.users += 1
     if connection.users == 1:
         idle = _idle.get(connection.loop)
@@ -67,7 +67,7 @@ def begin_use(connection: Connection) -> None:
 
 
 def end_use(connection: Connection) -> None:
-    """The reverse of `begin_use`: the last one leaves it at rest."""
+    """Undo `begin_use`. The connection is idle after the last call."""
     connection.users -= 1
     loop = connection.loop
     if connection.users == 0 and connection.file is not None and not loop.is_closed():
@@ -78,7 +78,7 @@ def end_use(connection: Connection) -> None:
 
 
 async def close(connection: Connection) -> None:
-    """Close a connection with its loop: nothing of it stays here, which would keep the loop."""
+    """Close a connection at the end of its loop, and remove the entry, which would keep the loop alive."""
     idle = _idle.get(connection.loop)
     if idle is not None:
         idle.discard(connection)

@@ -1,4 +1,4 @@
-"""A database file as one connection has it open: is it still there, and is its log?"""
+"""An open database file; detects that the file or its write-ahead log was deleted or replaced."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ _NO_CHECKPOINT_ON_CLOSE = 1006
 
 
 class OpenFile:
-    """What a connection has while it is open.
+    """The file of an open connection.
 
     Args:
-        wal: The file has a write-ahead log, and an index of that, beside it.
+        path: Its path.
+        raw: The connection.
+        wal: The file has a write-ahead log ("-wal") and its index ("-shm") beside it.
     """
 
     def __init__(self, path: Path, raw: sqlite3.Connection, *, wal: bool) -> None:
         self.path = path
         self.raw = raw
         self.prepared: set[str] = set()
-        """The schemas that the file is known to have; for the owner's use."""
+        """The schemas that the file is known to have. `SqliteFile` fills it."""
         self._data_version = -1
         self._closed = False
         self._beyond_help: StoreError | None = None
@@ -41,7 +43,7 @@ class OpenFile:
         self._inode = _inode(path)
         self._inodes = [_inode(name) for name in self._companions]
         self.lock = threading.Lock()
-        """Held while a job has the connection, and while somebody closes it."""
+        """Held while a job uses the connection, and while it is closed."""
         _last_seen[path] = _content(path)
         _open_files.add(self)
 
@@ -53,10 +55,10 @@ class OpenFile:
     def check_moved(self) -> None:
         """Raise `Moved` if the file, or its log, was deleted or replaced.
 
-        SQLite would go on writing to a deleted file, where nobody will ever find it.
+        SQLite itself would go on writing to the deleted file, and the data would be lost.
 
         Raises:
-            StoreError: Another program has begun a new log, so that what this one has cannot be saved.
+            StoreError: Another program has begun a new log, so the content of the old one cannot be saved.
         """
         with store_errors(self.path):
             moved = _inode(self.path) != self._inode
@@ -68,10 +70,10 @@ class OpenFile:
             raise Moved
 
     def check_written(self) -> None:
-        """After a commit: see that it is not in a log that was deleted meanwhile.
+        """Call after a commit: save it if its log was deleted in the meantime.
 
         Raises:
-            StoreError: It is, and cannot be saved.
+            StoreError: It cannot be saved.
         """
         with store_errors(self.path):
             _last_seen[self.path] = _content(self.path)
@@ -80,7 +82,7 @@ class OpenFile:
             self._save_log()
 
     def check_schema(self) -> None:
-        """Forget what the file is known to have, if others have written to it: maybe a newer Kern has."""
+        """Forget the known schemas if another connection has written to the file: it may be a newer Kern."""
         with store_errors(self.path):
             version = self.raw.execute("PRAGMA data_version").fetchone()[0]
         if version != self._data_version:
@@ -88,12 +90,12 @@ class OpenFile:
             self._data_version = version
 
     def close(self) -> None:
-        """Close the connection; nothing if that was done, or must not be done any more."""
+        """Close the connection, unless it is closed already or must stay open (see `_give_up`)."""
         with self.lock:
             self._close()
 
     def close_if_lost(self) -> None:
-        """Close the connection if its log was deleted, with what that holds saved.
+        """If the log was deleted, save its content and close the connection.
 
         Raises:
             StoreError: It cannot be saved.
@@ -104,7 +106,7 @@ class OpenFile:
                 self._close()
 
     def forget(self) -> None:
-        """In a forked child: the connection is the parent's."""
+        """Call in a forked child, where the connection belongs to the parent."""
         _open_files.discard(self)
 
     def _close(self) -> None:
@@ -117,10 +119,10 @@ class OpenFile:
         return [_inode(name) for name in self._companions] != self._inodes
 
     def _save_log(self) -> None:
-        """Copy what is in the deleted log, which is still open here, into the database file.
+        """Copy the content of the deleted log, which is still open here, into the database file.
 
-        While nobody has written without it, everybody who has the file open has the old log, and what its
-        index says is true. Afterwards the copy would overwrite what others have written since.
+        As long as no program has written to the file without this log, the log's index is right. After that
+        the copy would overwrite newer data, so the log is given up.
         """
         if self._beyond_help is not None:
             raise self._beyond_help
@@ -133,13 +135,13 @@ class OpenFile:
         if busy:
             raise StoreError(
                 f"{self.path}: the write-ahead log was deleted while the database was in use, and "
-                "its content cannot be saved while other programs read the file; close them and "
+                "its content cannot be saved while other programs read the file; stop them and "
                 "try again"
             )
         log.error("%s: its write-ahead log was deleted while it was in use; its content was saved", self.path)
 
     def _give_up(self) -> NoReturn:
-        """Let the connection go without the checkpoint that SQLite makes when the last one is closed.
+        """Drop the connection without the checkpoint that SQLite makes when the last connection is closed.
 
         Raises:
             StoreError: Always.
@@ -154,7 +156,7 @@ class OpenFile:
             configure(_NO_CHECKPOINT_ON_CLOSE, True)
             self._close()
             raise StoreError(told)
-        # Python 3.11 can neither close it without the checkpoint, nor open the file beside it.
+        # Python 3.11 cannot close it without a checkpoint, nor open the file again while it is open.
         self._beyond_help = StoreError(f"{told}; restart this process to use the file")
         kept = self.raw
         threading.Thread(target=lambda: threading.Event().wait() and kept, daemon=True).start()
@@ -162,7 +164,7 @@ class OpenFile:
 
 
 _last_seen: dict[Path, tuple[int, int]] = {}
-"""What the files held after the last write of this process: time of the last change, and size."""
+"""By file: the time of its last change and its size after the last write of this process."""
 
 
 def _content(path: Path) -> tuple[int, int]:
@@ -176,10 +178,10 @@ _opening = threading.Lock()
 
 @contextmanager
 def opening(path: Path) -> Iterator[None]:
-    """The file is being opened inside of the block.
+    """Wrap the opening of the file: connections whose log was deleted are closed first.
 
-    What SQLite knows of a log it keeps once per process: a connection that is opened beside an old one, whose
-    log was deleted, would take the old log's index for the new log's. So the old ones are closed first.
+    SQLite keeps the index of a log once per process. A new connection beside an old one whose log was deleted
+    would use the index of the old log for the new one.
     """
     with _opening, store_errors(path):
         for file in list(_open_files):
@@ -189,14 +191,14 @@ def opening(path: Path) -> Iterator[None]:
 
 
 def make_private(path: Path) -> None:
-    """Make the file and its folders, where there are none, for their owner's eyes only.
+    """Create the file and its folders, unless they exist, readable by their owner only.
 
-    SQLite gives the files that it makes beside it the same mode.
+    SQLite gives the files that it creates beside it the same mode.
     """
     _make_folder(path.parent)
     if path.is_dir():
         raise IsADirectoryError("it is a folder; db_file must name a file")
-    # One that is there is never opened here: to close it would give up the locks that this process has on it.
+    # An existing file is never opened here: closing it would drop this process's POSIX locks on the file.
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
@@ -208,7 +210,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:
-        if not folder.is_dir():  # else somebody was faster
+        if not folder.is_dir():  # otherwise another process has created it first
             raise NotADirectoryError(f"{folder} is a file, not a folder; choose another db_file") from None
 
 

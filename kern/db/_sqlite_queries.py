@@ -1,4 +1,4 @@
-"""The verbs of a `SqliteDb` as plain functions of a sqlite3 connection, each a whole transaction."""
+"""The operations of a `SqliteDb` as plain functions of a sqlite3 connection, each a whole transaction."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kern.db.base import (
 from kern.errors import StoreError
 
 _PARTS = {
-    # JSON goes in and comes out as the bytes that it is, and lies in the file as TEXT.
+    # JSON is stored as TEXT, for people with the sqlite3 shell, and converted from and to bytes in SQL.
     "session": (
         "session_id, user_id, CAST(state AS BLOB), state_version, revision, version,"
         " name, summary, created_at, updated_at, generation"
@@ -40,10 +40,10 @@ _PARTS = {
 }
 
 _NEXT = "(SELECT coalesce(max(used), 0) + 1 FROM {t})"
-"""The number of a commit, in the order of all commits to the sessions of the table."""
+"""SQL: the number of the next commit, counted over all sessions of the table."""
 
 _LAST = 2**63 - 1
-"""Comes after every position."""
+"""Greater than every position."""
 
 _SQL = {
     "load_session": "SELECT {session} FROM {t} WHERE session_id = ?",
@@ -57,7 +57,7 @@ _SQL = {
         UPDATE {t} SET updated_at = ?, revision = ?, summary = ?,
             version = ?, state_version = ?, state = CAST(? AS TEXT)
         WHERE session_id = ?""",
-    # The one that comes last already stays where it is, and so do the pages of the indexes.
+    # A session that is already the last one is not changed, which saves writing pages of the indexes.
     "to_the_end": "UPDATE {t} SET used = {next} WHERE session_id = ? AND used < (SELECT max(used) FROM {t})",
     "find_run": "SELECT session_id, generation FROM {t}_runs WHERE run_id = ?",
     "put_run": """
@@ -109,8 +109,8 @@ _SQL = {
         WHERE session_id = :session_id AND seq < :before AND parent_run_id IS NULL
             AND (:status IS NULL OR status = :status)
         ORDER BY seq DESC LIMIT :limit""",
-    # All of the user's runs are put in order, in the index, and the rows of one page are read. The cost
-    # depends on what the user has, and not on what others have.
+    # Sorts all of the user's runs within the index, and reads the rows of one page. The cost depends on the
+    # number of the user's own runs, not on those of others.
     "list_runs_of_user": """
         SELECT {run} FROM {t}_runs WHERE seq IN (
             SELECT r.seq FROM {t} AS s CROSS JOIN {t}_runs AS r ON r.session_id = s.session_id
@@ -118,7 +118,7 @@ _SQL = {
                 AND (:status IS NULL OR r.status = :status)
             ORDER BY r.seq DESC LIMIT :limit)
         ORDER BY seq DESC""",
-    # As the partial index has it: runs that are not completed are few.
+    # The condition is that of the partial index: there are few runs that are not completed.
     "list_runs_by_status": """
         SELECT {run} FROM {t}_runs INDEXED BY {t}_runs_by_status
         WHERE status = :status AND status <> 'COMPLETED' AND parent_run_id IS NULL AND seq < :before
@@ -137,7 +137,7 @@ _SQL = {
     "delete_changes": "DELETE FROM {t}_changes WHERE session_id = ?",
     "delete_session": "DELETE FROM {t} WHERE session_id = ?",
     "sessions_of_user": "SELECT session_id FROM {t} WHERE user_id = ?",
-    # One that has longer left than it was given for: the clock was set back. Its holder has time to renew it.
+    # More time left than the lease was given for: the clock was set back. Its owner has time to renew it.
     "bound_lease": """
         UPDATE {t}_leases SET expires_at = {now} + seconds WHERE name = ? AND expires_at > {now} + seconds""",
     "acquire_lease": """
@@ -150,11 +150,11 @@ _SQL = {
 
 
 class Queries:
-    """The verbs on one set of tables.
+    """The operations on one set of tables.
 
     Args:
         path: The file, for error messages.
-        table: The name of the sessions' table, checked by the caller.
+        table: The name of the table of sessions, checked by the caller.
     """
 
     def __init__(self, path: Path, table: str) -> None:
@@ -171,7 +171,7 @@ class Queries:
         return session_of(found) if found else None
 
     def commit(self, raw: sqlite3.Connection, commit: Commit) -> Committed:
-        """Write all of `commit`, or nothing. What `commit.resolve` raises is passed on as it is."""
+        """Write all of `commit`, or nothing. Errors of `commit.resolve` are passed on unchanged."""
         with transaction(raw, self._path):
             stored = self.load_session(raw, commit.session_id)
             check_commit(stored, commit)
@@ -279,7 +279,7 @@ class Queries:
         return readable(run_of, rows)
 
     def _owns(self, raw: sqlite3.Connection, session_id: str, user_id: str | None) -> bool:
-        """True if the session is the user's; None is any user."""
+        """Whether the session belongs to the user; None stands for any user."""
         if user_id is None:
             return True
         found: tuple[object] | None = raw.execute(self._sql["find_owner"], (session_id,)).fetchone()
@@ -317,7 +317,7 @@ class Queries:
             raw.execute(self._sql["release_lease"], (name, owner))
 
     def _repeated(self, raw: sqlite3.Connection, commit: Commit) -> bool:
-        """True if the commit was made before.
+        """Whether the commit was made before.
 
         Raises:
             StoreError: A run's id is taken by a run of another session.

@@ -1,7 +1,7 @@
-"""The tables of a `SqliteDb`, as a list of migrations: a file's version is how many of them it has seen.
+"""The tables of a `SqliteDb`, as a list of migrations. The version of a file is how many were applied to it.
 
-JSON is stored as TEXT, so that a person with the sqlite3 shell can read it. `{t}` is the sessions' table, and
-the names of all others begin with its name. A migration that was released is never changed; add another.
+JSON is stored as TEXT, so that people can read it with the sqlite3 shell. `{t}` is the table of sessions; the
+names of the others begin with its name. Never change a migration that was released; add another.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kern.errors import StoreError
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
-        # The state comes last: an update of what stands before it leaves its pages alone.
+        # The state is the last column, so that an update of the columns before it does not write its pages.
         """CREATE TABLE {t} (
             session_id TEXT NOT NULL PRIMARY KEY,
             user_id TEXT,
@@ -41,8 +41,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             created_at REAL NOT NULL,
             data TEXT NOT NULL
         )""",
-        # The newest N runs are the end of a range of these, whatever came before; members' runs, which
-        # lie between, are passed over in the index.
+        # The newest N runs are the end of a range of this index; members' runs are skipped within the index.
         "CREATE INDEX {t}_runs_by_age ON {t}_runs (session_id, created_at, seq, parent_run_id)",
         "CREATE INDEX {t}_runs_by_runner ON {t}_runs (session_id, runner_id, created_at, seq)",
         """CREATE TABLE {t}_changes (
@@ -93,9 +92,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX {t}_by_use ON {t} (used)",
         "DROP INDEX {t}_runs_by_age",
         "DROP INDEX {t}_runs_by_runner",
-        # One for all: a commit writes a page less, and the runs of others are passed over in the index.
+        # One index for all queries, so that a commit writes a page less.
         "CREATE INDEX {t}_runs_by_age ON {t}_runs (session_id, seq, parent_run_id, runner_id)",
-        # For commits without runs, which are known by nothing else when they come twice.
+        # Identifies commits without runs, so that one that comes twice is recognised.
         "ALTER TABLE {t}_changes ADD COLUMN commit_id TEXT",
         "DROP TABLE {t}_leases",
         """CREATE TABLE {t}_leases (
@@ -106,7 +105,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
     ),
     (
-        # Pictures and other files of a session, each once, however many of its rows name it.
+        # Images and other files of a session; each is stored once, however many rows refer to it.
         """CREATE TABLE {t}_media (
             session_id TEXT NOT NULL,
             sha256 TEXT NOT NULL,
@@ -115,8 +114,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
     ),
     (
-        # Whose name a request to cancel is made in: the process that drives the run checks it. What is lost
-        # here is no older than a second.
+        # The user in whose name a request to cancel is made; the process that drives the run checks it. The
+        # requests that this drops are at most some seconds old.
         "DROP TABLE {t}_cancels",
         """CREATE TABLE {t}_cancels (
             run_id TEXT NOT NULL,
@@ -127,14 +126,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
     ),
     (
-        # Runs that wait for a person, and failed ones, among any number of completed ones. A completed run
-        # has no entry, so that its commit writes no page more.
+        # Finds paused and failed runs among any number of completed ones. A completed run has no entry, so
+        # that its commit does not write another page.
         """CREATE INDEX {t}_runs_by_status ON {t}_runs (status, seq, session_id)
             WHERE parent_run_id IS NULL AND status <> 'COMPLETED'""",
     ),
     (
-        # A commit writes whole pages, so a row is in as few trees as can be: the log is its own index, and a
-        # session of nobody's has no entry among those of users.
+        # A commit writes whole pages, so each row is in as few B-trees as possible: the log is its own index,
+        # and a session without a user has no entry in the index of users.
         "ALTER TABLE {t}_changes RENAME TO {t}_changes_before",
         """CREATE TABLE {t}_changes (
             session_id TEXT NOT NULL,
@@ -158,8 +157,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX {t}_by_user ON {t} (user_id, used) WHERE user_id IS NOT NULL",
     ),
     (
-        # Runs that outlive their process: who has each, and the steps that are done. Both are empty but for
-        # runs with a journal that have not ended.
+        # Durable runs: which process has each, and the steps that are done. Both tables hold only runs with a
+        # journal that have not ended.
         """CREATE TABLE {t}_claims (
             run_id TEXT NOT NULL PRIMARY KEY,
             owner TEXT NOT NULL,
@@ -177,14 +176,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE UNIQUE INDEX {t}_steps_by_run ON {t}_steps (run_id, key)",
     ),
     (
-        # Runs that were submitted, for any process to begin them: what they are asked.
+        # Submitted runs, which any process may begin, with their requests.
         "ALTER TABLE {t}_claims ADD COLUMN before TEXT",
         "ALTER TABLE {t}_claims ADD COLUMN session_id TEXT",
         "ALTER TABLE {t}_claims ADD COLUMN runner_id TEXT",
         "ALTER TABLE {t}_claims ADD COLUMN request TEXT",
     ),
     (
-        # What is to be known of a run that goes on, and what it has told.
+        # What listings show of runs that have not ended, and the events of runs.
         "ALTER TABLE {t}_claims ADD COLUMN user_id TEXT",
         "ALTER TABLE {t}_claims ADD COLUMN is_team INTEGER",
         "ALTER TABLE {t}_claims ADD COLUMN begun_at REAL NOT NULL DEFAULT 0",
@@ -198,7 +197,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX {t}_events_by_age ON {t}_events (written_at)",
     ),
     (
-        # Deleting a session, or a user, finds the unfinished runs.
+        # For deleting sessions and users: finds their unfinished runs.
         "CREATE INDEX {t}_claims_by_session ON {t}_claims (session_id) WHERE session_id IS NOT NULL",
         "CREATE INDEX {t}_claims_by_user ON {t}_claims (user_id) WHERE user_id IS NOT NULL",
     ),
@@ -206,10 +205,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 
 class transaction:
-    """Commit the block, or undo it if it raises.
+    """Commits the block, or rolls it back if it raises.
 
-    Always IMMEDIATE: a transaction that begins by reading and writes later fails at once if another process
-    has written in between, whatever the timeout.
+    The transaction is IMMEDIATE: one that begins by reading and writes later fails at once if another process
+    has written in between, and the busy timeout does not help.
     """
 
     __slots__ = ("_path", "_raw")
@@ -236,25 +235,30 @@ class transaction:
             raise
 
     def _undo(self) -> None:
-        if self._raw.in_transaction:  # a full disk has ended it already
+        if self._raw.in_transaction:  # SQLite has already rolled back after an error such as a full disk
             with suppress(sqlite3.Error):
                 self._raw.execute("ROLLBACK")
 
 
 def migrate(raw: sqlite3.Connection, path: Path, table: str) -> None:
-    """Bring the tables that belong to `table` up to the newest version; safe against other processes.
+    """Create the tables, or upgrade them to the newest version. Several processes may try at the same time.
+
+    Args:
+        raw: The connection.
+        path: The file, for error messages.
+        table: The name of the table of sessions.
 
     Raises:
-        StoreError: A newer Kern has written the file, or it has a table of that name that is not Kern's.
+        StoreError: The tables belong to a newer version of Kern, or a table of that name is not Kern's.
     """
     if _version(raw, path, table) == len(MIGRATIONS):
         return
     with transaction(raw, path):
-        done = _version(raw, path, table)  # another process may have been quicker
+        done = _version(raw, path, table)  # another process may have done it in the meantime
         if done > len(MIGRATIONS):
             raise StoreError(
                 f"{path}: the tables of {table!r} have version {done}, written by a newer Kern; "
-                f"this one knows versions up to {len(MIGRATIONS)}: update it, or choose another db_file"
+                f"this one knows versions up to {len(MIGRATIONS)}: update Kern, or choose another db_file"
             )
         with store_errors(path):
             if done == 0:

@@ -1,7 +1,7 @@
-"""aiosqlite's thread, driven one whole function at a time. What Kern has to know of its insides is all here.
+"""Runs whole functions in aiosqlite's thread. All uses of aiosqlite's private parts are in this module.
 
-aiosqlite has no public way to run a function of ours in its thread; a hop for every statement would cost a
-commit twice its time, and could be cancelled half way. Works with aiosqlite from 0.20 on.
+aiosqlite has no public way to run a function in its thread. A thread switch for every statement would double
+the time of a commit, which could then be cancelled half way. Works with aiosqlite from 0.20 on.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 class Uncancellable(asyncio.Future[T]):
-    """A future that refuses to be cancelled.
+    """A future that cannot be cancelled.
 
-    asyncio then lets a cancelled task wait on, and raises `CancelledError` in it when the future is done.
+    A cancelled task that awaits it keeps waiting; asyncio raises `CancelledError` when the future is done.
     """
 
     def cancel(self, msg: object = None) -> bool:
@@ -31,36 +31,37 @@ class Uncancellable(asyncio.Future[T]):
 
 
 async def result_when_done(future: Uncancellable[T]) -> T:
-    """The future's result; a cancellation of the caller is raised after the future has come to its end."""
+    """The future's result. A cancellation of the caller is raised after the future is done."""
     try:
         return await future
     except asyncio.CancelledError:
         if future.done():
-            future.exception()  # looked at: asyncio need not report that nobody did
+            future.exception()  # retrieved, so that asyncio does not log it as never retrieved
         raise
 
 
 class SqliteThread:
     """A thread for one SQLite connection, started with the object.
 
-    A daemon, since aiosqlite's own choice keeps a program that does not close from ending.
+    It is a daemon thread: aiosqlite's default would keep a program from ending that does not close its
+    connection.
     """
 
     def __init__(self) -> None:
-        # Never awaited: aiosqlite would lose the connection that its thread is making if the await is
-        # cancelled. The connection is made by the first job.
+        # Never awaited: if the await is cancelled, aiosqlite loses the connection that its thread is opening.
+        # The first job opens the connection instead.
         self._aiosqlite = aiosqlite.Connection(_no_connection, iter_chunk_size=64)
-        # Up to aiosqlite 0.21 the connection is its thread, from 0.22 on it has one.
+        # Up to aiosqlite 0.21 the connection is a thread; from 0.22 on it has one.
         thread: threading.Thread = getattr(self._aiosqlite, "_thread", self._aiosqlite)  # type: ignore[arg-type]
         thread.daemon = True
         thread.start()
 
     def submit(self, job: Callable[[], T], finished: Callable[[], None] | None = None) -> Uncancellable[T]:
-        """Queue `job`; it runs to its end whatever becomes of the future, or of the loop.
+        """Queue `job`. It runs to its end even if the waiting task is cancelled or the loop stops.
 
         Args:
             job: Called in the thread.
-            finished: Called there after it, always, before the future is done.
+            finished: Called in the thread after the job, also if it fails, before the future is done.
         """
         loop = asyncio.get_running_loop()
         future: Uncancellable[T] = Uncancellable()
@@ -71,7 +72,7 @@ class SqliteThread:
             nonlocal job, finished, waiting
             try:
                 answer = partial(waiting.set_result, job())
-            except StopIteration as error:  # a future does not take one
+            except StopIteration as error:  # asyncio's futures refuse a StopIteration
                 failure = RuntimeError("StopIteration was raised in a database transaction")
                 failure.__cause__ = error
                 answer = partial(waiting.set_exception, failure)
@@ -79,21 +80,21 @@ class SqliteThread:
                 answer = partial(waiting.set_exception, error)
             if finished is not None:
                 finished()
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed, so no task waits any more
                 loop.call_soon_threadsafe(answer)
-            # aiosqlite's thread keeps this function until it gets another, and so all that it refers to.
+            # aiosqlite's thread keeps this function, and all that it refers to, until it gets the next one.
             del job, finished, waiting
 
         self.put(run)
         return future
 
     def end(self) -> None:
-        """Let the thread end when it has done what it was given. Waits for nothing."""
+        """Let the thread end once its queue is empty. Returns at once."""
         self.put(lambda: _STOP_RUNNING_SENTINEL)  # what stops aiosqlite from 0.22 on
         self._aiosqlite._tx.put_nowait(_STOP_RUNNING_SENTINEL)  # type: ignore[arg-type]  # and before
 
     def put(self, function: Callable[[], object]) -> None:
-        """Queue a function that does not raise, and whose end nobody waits for."""
+        """Queue a function that must not raise, and for whose end no task waits."""
         self._aiosqlite._tx.put_nowait((_NOBODY, function))  # type: ignore[arg-type]
 
 
@@ -102,10 +103,10 @@ def _no_connection() -> sqlite3.Connection:
 
 
 class _Nobody:
-    """Stands where aiosqlite has a future, and answers nobody, since a job answers by itself.
+    """Takes the place of the future that aiosqlite's thread resolves; jobs resolve their own.
 
-    aiosqlite's thread dies when it answers a loop that was closed meanwhile, and what is queued behind,
-    with the lock that it holds, would wait for ever.
+    aiosqlite's thread dies if it resolves a future of a loop that was closed. Jobs queued behind it, and the
+    lock that they would release, would then be stuck for ever.
     """
 
     def get_loop(self) -> _Nobody:

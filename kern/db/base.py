@@ -1,4 +1,7 @@
-"""The database port: sessions, runs, the log of state changes. Seventeen verbs, all of them async."""
+"""The database port: what Kern needs of a database to store sessions, runs and the log of state changes.
+
+A new database implements `Db`; `kern.testing.db` has the conformance suite for it.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ from kern.errors import SessionDeletedError, SessionOwnershipError
 from kern.run.output import RunStatus
 
 NOBODY: Mapping[str, str | None] = {}
-"""No owners are known."""
+"""By run id: the user of the run. Empty: no owner is known."""
 
 ANY_TIME: Mapping[str, float] = {}
-"""A request to cancel counts, however old it is."""
+"""By run id: when the run was asked for. Empty: a request to cancel counts, however old it is."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -24,18 +27,20 @@ class SessionRow:
     """A session as it is stored.
 
     Args:
+        session_id: The session.
+        user_id: The owner; None if it has none.
         state: The session state as JSON text (UTF-8).
-        state_version: The application's own version of the state's shape, for its migrations.
-        revision: How many commits the state has seen.
-        version: How many times this row's state was written; what optimistic writers compare.
-        name: What a person calls it.
-        summary: What was said so far, in short.
-        created_at, updated_at: Seconds since the epoch, by the clock of the process that wrote; for people.
+        state_version: The number of the application's migrations that the state has seen.
+        revision: The number of commits to the state.
+        version: How often the state was written to this row. Optimistic writers compare it.
+        name: A name for people.
+        summary: The summary of the conversation.
+        created_at, updated_at: Seconds since the epoch, by the clock of the writing process; for people only.
             Nothing is ordered by them, since a clock may be set back.
-        generation: Tells the session from an earlier one of the same id that was deleted; set by the first
+        generation: Differs from that of an earlier, deleted session with the same id. Set by the first
             commit.
-        position: The session's place in the order of last commits, if the database knows a row again by it;
-            else 0.
+        position: The session's place in the order of last commits, if the database uses it to recognise a
+            row; otherwise 0.
     """
 
     session_id: str
@@ -54,16 +59,16 @@ class SessionRow:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class SessionInfo:
-    """A session as a listing shows it: everything but its state, which may be large.
+    """A session as a listing shows it: without the state, which may be large.
 
     Args:
         session_id: The session.
         user_id: Its owner; None if it has none.
-        name: What a person calls it.
-        summary: What was said so far, in short.
-        created_at, updated_at: Seconds since the epoch, by the clock of the process that wrote; for people.
-        position: Its place in the order of last commits, which the next page is asked for with (`before=`).
-            It rises with every commit to the session. No two sessions have the same, whatever clocks say.
+        name: A name for people.
+        summary: The summary of the conversation.
+        created_at, updated_at: Seconds since the epoch, by the clock of the writing process; for people only.
+        position: Its place in the order of last commits; pass it as `before=` to get the next page. It rises
+            with every commit to the session, and no two sessions have the same one.
     """
 
     session_id: str
@@ -80,17 +85,19 @@ class RunRow:
     """A run as it is stored.
 
     Args:
-        runner_id: The agent or team that ran.
-        parent_run_id: None for a run that the application started.
+        run_id: The run.
+        session_id: Its session.
+        runner_id: The id of the agent or team that ran.
+        parent_run_id: The run that delegated to this one; None for a run that the application started.
         status: A `RunStatus` value.
-        generation: 0 for the first write of a run; one more each time a paused run is continued, or a failed
-            one is tried again. A row that is present with this generation or a later one makes the whole
-            commit a no-op.
+        generation: 0 for the first write of a run. It rises by one each time a paused run is continued, or a
+            failed one is tried again. If the row is already stored with this generation or a later one, the
+            whole commit is a repetition and writes nothing.
         data: The output as JSON text (UTF-8).
-        created_at: Seconds since the epoch, by the clock of the process that ran it; for people. Runs of a
-            session are in the order in which they were first stored.
-        media: The bytes that `data` names by their SHA-256 in hex. They are stored with the session, once,
-            and come back by `load_media`; a row that is loaded holds none.
+        created_at: Seconds since the epoch, by the clock of the process that ran it; for people only. The
+            runs of a session are in the order in which they were first stored.
+        media: Bytes of images and other files, by their SHA-256 in hex, to which `data` refers. Each is
+            stored once per session and loaded by `load_media`; a row that was loaded has none.
     """
 
     run_id: str
@@ -105,7 +112,7 @@ class RunRow:
 
     @property
     def ended(self) -> bool:
-        """It does not wait for a person."""
+        """Whether the run has ended: it is not paused, waiting for a person."""
         return self.status != RunStatus.paused.value
 
 
@@ -114,9 +121,14 @@ class ChangeRow:
     """One commit to a session's state: who changed what.
 
     Args:
+        session_id: The session.
         revision: The revision that the commit made.
         patch: JSON text: a list of RFC 6902 operations, each with the value that it replaced as "old".
         agent_path: JSON text: a list of the names from the top-level run down.
+        run_id: The run that wrote; None for the application itself.
+        tool: The tool or function that wrote.
+        tool_call_id: The model's id of that call.
+        created_at: Seconds since the epoch.
     """
 
     session_id: str
@@ -131,14 +143,15 @@ class ChangeRow:
 
 @dataclass(slots=True, frozen=True)
 class StateWrite:
-    """What the resolver of a commit wants written.
+    """What the resolver of a commit decides to write.
 
     Args:
-        state: The new state; None leaves the stored one and its version as they are.
+        state: The new state as JSON text (UTF-8); None leaves the stored state and its version as they are.
         revision: The state's revision after this commit.
-        changes: Rows for the log, their revisions final.
-        runs: Rows to write in place of the commit's, of the same runs, where what the resolver found belongs
-            in them; None for the commit's own.
+        state_version: As in `SessionRow`.
+        changes: Rows for the log, with their final revisions.
+        runs: Replacement rows for the commit's runs, if conflicts that the resolver found must be stored in
+            them; None writes the commit's own rows.
     """
 
     state: bytes | None
@@ -149,23 +162,29 @@ class StateWrite:
 
 
 StateResolver = Callable[[SessionRow | None], StateWrite]
-"""Pure; called on the event loop or in a thread, with the session as it is stored right then. A database that
-tries a commit again calls it again: what the last call says is written. The first call may be with what the
-caller knows (`Commit.known`), if nothing is written unless that is what is stored."""
+"""A pure function of the stored session that decides what a commit writes. A database calls it inside the
+transaction, on the event loop or in a thread, and again whenever it tries the commit again; the last call
+counts. A database may first call it with `Commit.known` instead of the stored session, if it then writes only
+on condition that the stored session is still the known one."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Commit:
-    """What one transaction is to write: the end of a run, or a change made from outside of runs.
+    """What one transaction writes: the end of a run, or a change from outside of runs.
 
     Args:
-        resolve: Decides the state with the stored row at hand: the place where processes are merged.
-        runs: The rows of the run and of its members' runs; the first is the top-level one.
-        summary: What was said so far, in short; None leaves what is stored.
-        known: The session as the caller last saw it stored; None if it was not. The commit is for that
-            generation of the session, and no other. A database may try to write from it without reading.
-        id: What a commit without runs is recognised by if it comes twice; others are by their first run.
+        session_id: The session.
+        user_id: Its owner. A stored session of another user refuses the commit.
+        resolve: Decides what is written, given the stored row. This is where the changes of several processes
+            are merged.
+        runs: The rows of the run and of its members' runs; the first is the top-level run.
+        summary: The new summary of the conversation; None leaves the stored one.
+        known: The session as the caller last saw it; None if it was not stored. The commit applies to that
+            generation of the session only. A database may write on the basis of it without reading first.
+        id: Identifies a commit without runs, so that a repetition of it is recognised. A commit with runs is
+            recognised by its first run.
         claim: The claim to the run that ends, if it has a journal; see `kern.db.journals`.
+        now: Seconds since the epoch, by the clock of this process.
     """
 
     session_id: str
@@ -185,7 +204,7 @@ class Committed:
 
     Args:
         row: The session as it is stored now.
-        repeated: The commit was there already; nothing was written.
+        repeated: The commit had been made before; nothing was written.
     """
 
     row: SessionRow
@@ -193,19 +212,22 @@ class Committed:
 
 
 class Db(ABC):
-    """Where sessions are kept.
+    """Stores sessions, their runs and the log of their state changes.
 
-    Any number of event loops and threads of a process may use one object at once. Every verb raises
-    `StoreError` when the database cannot do it, with the original error as the cause.
+    Any number of event loops and threads of a process may use one object at the same time. Every method
+    raises `StoreError` if the database fails, with the original error as the cause.
     """
 
     shared: ClassVar[bool] = True
-    """Other processes may reach the same sessions. False spares the questions that only they could answer."""
+    """Whether other processes may reach the same sessions. False saves queries about what those do."""
 
     @property
     @abstractmethod
     def identity(self) -> Hashable:
-        """Equal for two objects of this process that reach the same sessions (path, URL and tables)."""
+        """A value that is equal for two objects of this process that reach the same sessions.
+
+        Usually the path or URL with the names of the tables.
+        """
 
     @abstractmethod
     async def load_session(self, session_id: str) -> SessionRow | None:
@@ -215,16 +237,17 @@ class Db(ABC):
     async def commit(self, commit: Commit) -> Committed:
         """Write all of `commit` in one transaction, or nothing.
 
-        The stored row is read inside the transaction, `commit.resolve` called with it, and the session row
-        inserted or updated as `applied` says, after `check_commit`. A commit that is made twice, such as by
-        a database that has lost the answer and asks again, is written once. Runs that have ended take the
-        requests to cancel them along: what was meant for one attempt does not reach the next.
+        Inside the transaction, read the stored row, call `check_commit`, call `commit.resolve` with the row,
+        and insert or update the session as `applied` says. A commit that comes twice, such as from a client
+        that lost the answer and asked again, is written once. For runs that have ended, delete the requests
+        to
+        cancel them: a request that was meant for one attempt must not reach the next.
 
         Raises:
             SessionOwnershipError: The stored session belongs to another user; nothing is written.
-            SessionDeletedError: The session that the caller knows was deleted; nothing is written. The same
-                of `RunLostError`: the commit's claim does not hold any more.
-            StoreError: It could not be written; nothing is, as far as the database knows.
+            SessionDeletedError: The session that the caller knows was deleted; nothing is written.
+            RunLostError: The commit's claim does not hold any more; nothing is written.
+            StoreError: The commit could not be written; as far as the database knows, nothing was.
         """
 
     @abstractmethod
@@ -236,41 +259,55 @@ class Db(ABC):
         runner_id: str | None = None,
         top_level: bool = True,
     ) -> list[RunRow]:
-        """The session's newest `limit` runs, the oldest of them first; None means all.
+        """The session's newest runs, the oldest of them first.
 
-        A run is as old as its first commit, whatever a clock said; of one commit, in the order of its rows.
-        `top_level` leaves out members' runs; `runner_id` leaves out other agents' and teams' runs.
+        Runs are ordered by their first commits, not by clocks; runs of the same commit by the order of its
+        rows.
+
+        Args:
+            session_id: The session.
+            limit: How many of the newest runs; None: all.
+            runner_id: Only runs of this agent or team.
+            top_level: Leave out members' runs.
         """
 
     @abstractmethod
     async def load_run(self, run_id: str) -> RunRow | None:
-        """One run, or None."""
+        """The run as it is stored, or None."""
 
     @abstractmethod
     async def load_media(self, session_id: str, hashes: Sequence[str]) -> dict[str, bytes]:
-        """The bytes of these hashes that are stored with the session; the others are left out."""
+        """The media of a session.
+
+        Args:
+            session_id: The session.
+            hashes: SHA-256 hashes in hex.
+
+        Returns:
+            The bytes by hash. Hashes that are not stored with the session are left out.
+        """
 
     async def load_session_and_run(
         self, session_id: str, run_id: str
     ) -> tuple[SessionRow | None, RunRow | None]:
-        """`load_session` and `load_run`; a database that is asked over a network does it in one question."""
+        """`load_session` and `load_run` together; a database on a network does it in one round trip."""
         return await self.load_session(session_id), await self.load_run(run_id)
 
     @abstractmethod
     async def load_changes(self, session_id: str, *, after: int = 0) -> list[ChangeRow]:
-        """The log of state changes with a revision above `after`, oldest first."""
+        """The session's log of state changes with revisions above `after`, oldest first."""
 
     @abstractmethod
     async def list_sessions(
         self, *, user_id: str | None = None, limit: int = 100, before: int | None = None
     ) -> list[SessionInfo]:
-        """Sessions, the one with the latest commit first, whatever a clock said. Their states are not read.
+        """List sessions, the one with the latest commit first, without reading their states.
 
         Args:
-            user_id: Only this user's sessions; None for all users.
-            limit: At most so many.
-            before: Only sessions whose `position` is below this: the position of the last one of the page
-                before.
+            user_id: Only this user's sessions; None: those of all users.
+            limit: The maximum number of sessions.
+            before: Only sessions whose `position` is below this one. For the next page pass the position of
+                the last session of the present page.
         """
 
     @abstractmethod
@@ -283,61 +320,81 @@ class Db(ABC):
         limit: int = 100,
         before: str | None = None,
     ) -> list[RunRow]:
-        """Runs of any session that the application started, the newest first. Members' runs are left out.
+        """List runs that the application started, the newest first. Members' runs are left out.
 
-        A run is as old as its first commit, whatever a clock said: one that is continued keeps its place.
-        The runs of one status other than COMPLETED have to be found without reading the completed ones.
+        Runs are ordered by their first commits, not by clocks: a run that is continued keeps its place. A
+        query for a status other than COMPLETED must not read the completed runs, of which there are many.
 
         Args:
             session_id: Only this session's runs.
-            user_id: Only runs in this user's sessions; None for all users.
+            user_id: Only runs in this user's sessions; None: those of all users.
             status: Only runs with this `RunStatus` value, such as "PAUSED".
-            limit: At most so many.
-            before: Only runs that are older than this one: the id of the last run of the page before. If
-                that run is not stored any more, nothing is listed.
+            limit: The maximum number of runs.
+            before: Only runs that are older than the run with this id. For the next page pass the id of the
+                last run of the present page. If that run is no longer stored, the list is empty.
         """
 
     @abstractmethod
     async def describe_session(
         self, session_id: str, *, name: str | None = None, summary: str | None = None
     ) -> bool:
-        """Set what is not None; False if there is no such session. The state's version stays."""
+        """Set the name and the summary, where they are not None. The row's `version` does not change.
+
+        Returns:
+            False if the session does not exist.
+        """
 
     @abstractmethod
     async def delete_session(self, session_id: str) -> bool:
-        """Delete the session with its runs, their media and its log; False if there is no such session.
+        """Delete the session with its runs, their media and its log.
 
-        A new session of that id is another generation.
+        A new session with the same id has another `generation`.
+
+        Returns:
+            False if the session does not exist.
         """
 
     @abstractmethod
     async def delete_user(self, user_id: str) -> int:
         """Delete all sessions of the user, as `delete_session` does, in one transaction.
 
-        Returns how many there were. Requests to cancel in the user's name are deleted, too.
+        Requests to cancel in the user's name are deleted as well.
+
+        Returns:
+            How many sessions were deleted.
         """
 
     @abstractmethod
     async def acquire_lease(self, name: str, owner: str, seconds: float) -> bool:
-        """Give `owner` the lease of that name for `seconds` from now, by the database's clock.
+        """Try to take or renew a lease, by the database's clock.
 
-        True if it was free, had expired, or is the owner's already (a renewal). A lease that seems to have
-        longer left than it was given for, since the clock was set back, has that long from now.
+        If a lease seems to have more time left than it was given for, the clock was set back. It then expires
+        that long from now.
+
+        Args:
+            name: The lease.
+            owner: Who takes it.
+            seconds: For how long, from now.
+
+        Returns:
+            True if the lease was free, had expired, or already belongs to `owner`.
         """
 
     @abstractmethod
     async def release_lease(self, name: str, owner: str) -> None:
-        """Give the lease back, if it is `owner`'s."""
+        """Release the lease, if it belongs to `owner`."""
 
     @abstractmethod
     async def request_cancel(self, run_id: str, *, user_id: str | None = None) -> None:
         """Ask the process that drives the run, whichever it is, to cancel it.
 
-        A request is kept for as long as a process may need to look, and no longer; nor without bound.
+        Processes look for requests every second, so a request may be dropped after a while. The number of
+        requests that are kept must be bounded.
 
         Args:
             run_id: The run, which need not be stored.
-            user_id: In whose name; None is trusted code. That process checks it.
+            user_id: The user in whose name the request is made; None for trusted code. The process that
+                drives the run checks it.
         """
 
     @abstractmethod
@@ -348,27 +405,33 @@ class Db(ABC):
         owners: Mapping[str, str | None] = NOBODY,
         since: Mapping[str, float] = ANY_TIME,
     ) -> set[str]:
-        """Which of these runs were asked to be cancelled. The requests are forgotten, older ones too: a run
-        is not cancelled by what was meant for an earlier one of its id.
+        """Find requests to cancel these runs, and delete them.
+
+        Requests that do not count are deleted as well, so that they do not reach a later run with the same
+        id.
 
         Args:
             run_ids: Runs that the asking process drives.
-            owners: Whose they are, by run id; a request in the name of another user does not count.
-            since: When a run was asked for, by run id, in `time.monotonic()` of this process; a request that
-                was made before, by the database's clock, does not count. Without it every request does.
+            owners: The users of the runs, by run id. A request in the name of another user does not count.
+            since: When each run was asked for, by run id, in `time.monotonic()` of this process. A request
+                that was made before that, by the database's clock, does not count. A run that is missing here
+                has no such bound.
+
+        Returns:
+            The ids of the runs that are to be cancelled.
         """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Let go of the connections of the running event loop. The object can be used again afterwards."""
+        """Close the connections of the running event loop. The object can be used again afterwards."""
 
 
 def check_commit(stored: SessionRow | None, commit: Commit) -> None:
-    """See that `commit` may be made on `stored`: the same for every database.
+    """Check whether `commit` may be made on the stored row. Every database calls this.
 
     Raises:
-        SessionDeletedError: It is not the session that the caller knows.
-        SessionOwnershipError: It belongs to another user.
+        SessionDeletedError: The session that the caller knows was deleted.
+        SessionOwnershipError: The session belongs to another user.
     """
     known = commit.known
     if known is not None and (stored is None or stored.generation != known.generation):
@@ -378,7 +441,13 @@ def check_commit(stored: SessionRow | None, commit: Commit) -> None:
 
 
 def applied(stored: SessionRow | None, commit: Commit, write: StateWrite) -> SessionRow:
-    """The row that `write` makes of `stored`: the same for every database."""
+    """The session's row after the commit. Every database calls this.
+
+    Args:
+        stored: The row as it is stored; None for a new session.
+        commit: The commit.
+        write: What its resolver decided.
+    """
     row = stored or SessionRow(
         session_id=commit.session_id,
         user_id=commit.user_id,

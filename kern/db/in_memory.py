@@ -1,4 +1,4 @@
-"""Sessions in this process's memory: for tests, and for applications that keep nothing."""
+"""A database in the memory of this process: for tests, and for applications that need not keep sessions."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from kern.db.journals import (
 from kern.errors import StoreError, UsageError
 
 _MOST_CANCELS = 10_000
-"""Runs that requests to cancel are kept for; the oldest go first."""
+"""The number of runs for which requests to cancel are kept; the oldest are dropped first."""
 
 
 @dataclass(slots=True, frozen=True)
 class _Lease:
     owner: str
     expires_at: float
-    """By the monotonic clock, which nobody sets back."""
+    """By the monotonic clock, which cannot be set back."""
 
 
 @dataclass(slots=True)
@@ -58,20 +58,20 @@ class _Session:
     commits: set[str] = field(default_factory=set)
     """The ids of the commits without runs."""
     position: int = 0
-    """Of its last commit, in the order of all commits."""
+    """The number of its last commit, counted over all sessions."""
 
 
 class InMemoryDb(Db):
-    """A database in this process's memory.
+    """A database in the memory of this process.
 
-    It has the semantics of the real ones, transactions and ownership included, and is gone with the
-    object. Rows are immutable, so nobody can change what is stored.
+    It behaves like the other databases, transactions and ownership included. Its content is lost with the
+    object. Rows are immutable, so callers cannot change what is stored.
     """
 
     shared: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        # Held for single steps and for the resolver of a commit, never across an await.
+        # Held for single operations and for the resolver of a commit, never across an await.
         self._mutex = threading.Lock()
         self._sessions: dict[str, _Session] = {}
         """In the order of their last commits."""
@@ -80,7 +80,7 @@ class InMemoryDb(Db):
         """In the order of their first commits; a replaced row keeps its place."""
         self._leases: dict[str, _Lease] = {}
         self._cancels: dict[str, dict[str | None, float]] = {}
-        """By run: in whose name, None being trusted code, and when."""
+        """By run: the requests by user (None for trusted code), each with its time."""
         self._journals = Journals()
 
     def __copy__(self) -> Self:
@@ -122,7 +122,7 @@ class InMemoryDb(Db):
             row = applied(stored, commit, write)
             if commit.claim is not None:
                 self._journals.run_ended(commit.claim)
-            # From here on nothing can fail: the write is whole.
+            # Nothing from here on can fail, so the commit is made as a whole.
             session = self._sessions.pop(commit.session_id, None) or _Session(row)
             self._sessions[commit.session_id] = session  # as the last one
             session.row = row
@@ -201,7 +201,7 @@ class InMemoryDb(Db):
         with self._mutex:
             session = None if session_id is None else self._sessions.get(session_id)
             if session is not None and (before is None or before in session.runs):
-                known = session.runs  # whatever other sessions have
+                known = session.runs  # the cost does not depend on other sessions
             else:
                 known = self._runs
             rows: Iterator[RunRow] = reversed(known.values())
@@ -263,7 +263,7 @@ class InMemoryDb(Db):
                 del self._leases[name]
 
     async def request_cancel(self, run_id: str, *, user_id: str | None = None) -> None:
-        """Ask whoever drives the run to cancel it."""
+        """Ask for the run to be cancelled."""
         with self._mutex:
             self._cancels.setdefault(run_id, {})[user_id] = time.monotonic()
             if len(self._cancels) > _MOST_CANCELS:
@@ -350,10 +350,10 @@ class InMemoryDb(Db):
             return self._journals.unfinished(limit)
 
     async def aclose(self) -> None:
-        """Nothing to let go of; what is stored stays."""
+        """Do nothing: there are no connections, and the content stays."""
 
     def _check_runs(self, commit: Commit) -> bool:
-        """True if the commit was made before.
+        """Whether the commit was made before.
 
         Raises:
             StoreError: A run's id is taken by a run of another session.

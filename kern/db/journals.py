@@ -1,7 +1,6 @@
-"""What a database keeps of runs that outlive their process: who has a run, the steps that are done, and
-what the run has told.
+"""The port for durable runs: the claims of processes to runs, the steps that are done, and the runs' events.
 
-An optional power of a database, found by `isinstance(db, JournalDb)`.
+A database may implement it in addition to `Db`; Kern finds it by `isinstance(db, JournalDb)`.
 """
 
 from __future__ import annotations
@@ -11,17 +10,17 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 EVENT_SECONDS = 86_400.0
-"""For how long the events of a run that has ended are kept."""
+"""The number of seconds for which the events of a run are kept after its end."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class StepRow:
-    """One step of a run that is done, as it is stored.
+    """A step of a run that is done, as it is stored.
 
     Args:
-        key: What the step is, unique in the run.
-        kind: What sort of step it is.
-        data: What it came to, as JSON text (UTF-8).
+        key: Identifies the step within the run, such as "<run id>/model/0".
+        kind: The kind of step, such as "model".
+        data: The outcome of the step, as JSON text (UTF-8).
     """
 
     key: str
@@ -31,11 +30,11 @@ class StepRow:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class EventRow:
-    """Some events of a run, one after another.
+    """Several consecutive events of a run.
 
     Args:
-        last_seq: The number of the last one, unique in the run.
-        data: All of them, as a JSON array (UTF-8).
+        last_seq: The `seq` of the last one; unique within the run.
+        data: The events, as a JSON array (UTF-8).
     """
 
     last_seq: int
@@ -44,11 +43,13 @@ class EventRow:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class RunAbout:
-    """What is to be known of a run while it goes on.
+    """What a listing shows of a run that has not ended.
 
     Args:
-        runner_id: The agent or team.
-        is_team: It is a team.
+        session_id: Its session.
+        user_id: The owner of the session; None if it has none.
+        runner_id: The id of the agent or team.
+        is_team: Whether that is a team.
     """
 
     session_id: str
@@ -62,11 +63,12 @@ class RunningRow:
     """A run that was begun and has not ended.
 
     Args:
-        about: What it is.
-        owner: The process that has it; None if none has it right now.
-        attempt: How many processes have had it.
-        begun_at: When it was claimed first, by the database's clock.
-        heartbeat_at: When its owner has last renewed the claim.
+        run_id: The run.
+        about: Its session, user and agent.
+        owner: The process that drives it; None if no process does right now.
+        attempt: How many processes have claimed it so far.
+        begun_at: When it was claimed first, in seconds since the epoch, by the database's clock.
+        heartbeat_at: When its owner last renewed the claim, likewise.
     """
 
     run_id: str
@@ -83,8 +85,8 @@ class RunClaim:
 
     Args:
         run_id: The run.
-        owner: Who has it: a name that no other process, and no other attempt, uses.
-        attempt: 1 for the first process that had the run, one more for each that took it over.
+        owner: The process that has it: a name that is unique per process and attempt.
+        attempt: 1 for the first process that claimed the run, one more for each that took it over.
         before: The owner of the attempt before this one; None for the first.
     """
 
@@ -96,12 +98,12 @@ class RunClaim:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class SubmittedRow:
-    """A run that was asked for and that any process may begin, as it is stored.
+    """A run that was submitted, and that any process may begin, as it is stored.
 
     Args:
-        run_id: Its id.
-        about: Its session, whose that is, and the agent or team that is asked.
-        request: What it is asked, and on which terms, as JSON text (UTF-8).
+        run_id: The run.
+        about: Its session, user and agent.
+        request: The input and the options of the run, as JSON text (UTF-8).
     """
 
     run_id: str
@@ -111,7 +113,12 @@ class SubmittedRow:
 
 @dataclass(slots=True, frozen=True)
 class TakenRun:
-    """A submitted run that was given to a process, and what it is asked, as JSON text (UTF-8)."""
+    """A submitted run that a process has claimed.
+
+    Args:
+        claim: The claim.
+        request: As in `SubmittedRow`.
+    """
 
     claim: RunClaim
     request: bytes
@@ -119,12 +126,13 @@ class TakenRun:
 
 @dataclass(slots=True, frozen=True)
 class ClaimedRun:
-    """A claim that was granted.
+    """A run that a process has claimed, with what is on record of it.
 
     Args:
+        claim: The claim.
         steps: The steps on record, in the order in which they were appended.
-        last_seq: The number of the last event that is kept of the run; 0 without any.
-        about: What was noted of the run when it was begun or submitted, or is noted now; None if nothing was.
+        last_seq: The `seq` of the last event on record; 0 if there is none.
+        about: What is on record of the run's session, user and agent; None if nothing is.
     """
 
     claim: RunClaim
@@ -136,7 +144,7 @@ class ClaimedRun:
 def run_about(
     session_id: str | None, user_id: str | None, runner_id: str | None, is_team: bool | int | None
 ) -> RunAbout | None:
-    """What a row of a table says of a run; None if nothing was noted."""
+    """The `RunAbout` in the columns of a row; None if they are empty."""
     if session_id is None or runner_id is None:
         return None
     return RunAbout(session_id=session_id, user_id=user_id, runner_id=runner_id, is_team=bool(is_team))
@@ -153,7 +161,7 @@ def running_row(
     begun_at: float,
     heartbeat_at: float,
 ) -> RunningRow:
-    """The row of a table."""
+    """The `RunningRow` in the columns of a row."""
     about = RunAbout(session_id=session_id, user_id=user_id, runner_id=runner_id, is_team=bool(is_team))
     return RunningRow(
         run_id=run_id,
@@ -167,36 +175,48 @@ def running_row(
 
 @runtime_checkable
 class JournalDb(Protocol):
-    """A database that keeps the steps of runs.
+    """A database that stores the steps of durable runs.
 
-    The end of such a run is a commit with `Commit.claim`: it is refused to whoever has lost the claim, and
-    deletes the claim and the steps in the same transaction. The events stay for a day after that, or until
-    the session is deleted. Times are by the database's clock.
+    The end of such a run is a commit with `Commit.claim`. It is refused if another process has taken the run
+    over; otherwise the claim and the steps are deleted in the same transaction. The events stay for
+    EVENT_SECONDS after that, or until the session is deleted. Times are by the database's clock.
     """
 
     async def claim_run(
         self, run_id: str, owner: str, seconds: float, about: RunAbout | None = None
     ) -> ClaimedRun | None:
-        """Give `owner` the run for `seconds` from now; None if another has it, whose time is not over.
+        """Claim a run, or renew the claim.
 
         Args:
-            about: What `running_runs` is to tell of it; None leaves it out there. What was noted of a run
-                that was begun or submitted stays as it is.
+            run_id: The run. owner: The process that claims it. seconds: For how long, from now. about: What
+                `running_runs` shows of the run; None leaves the run out there. If the run was begun or
+                submitted before, what is on record stays.
+
+        Returns:
+            None if another process has the run and its claim has not expired.
         """
         ...
 
     async def append_steps(
         self, claim: RunClaim, seconds: float, steps: Sequence[StepRow], events: Sequence[EventRow] = ()
     ) -> bool:
-        """Keep all the steps and events, and give the owner `seconds` from now; in one transaction.
+        """Store steps and events and renew the claim, in one transaction.
 
-        Events that are kept already are kept once. False if another process has taken the run over, or it has
-        ended: nothing is kept.
+        Events that are stored already are not stored twice.
+
+        Args:
+            claim: The claim.
+            seconds: For how long it holds from now.
+            steps: The steps, in order.
+            events: The events, in order.
+
+        Returns:
+            False if another process has taken the run over, or it has ended. Then nothing is stored.
         """
         ...
 
     async def load_events(self, run_id: str, *, after: int = 0, limit: int = 100) -> list[EventRow]:
-        """The first `limit` rows with events of a number above `after`, in their order."""
+        """The first `limit` rows whose `last_seq` is above `after`, in order."""
         ...
 
     async def running_runs(
@@ -208,23 +228,27 @@ class JournalDb(Protocol):
         limit: int = 100,
         before: str | None = None,
     ) -> list[RunningRow]:
-        """Runs that have begun and have not ended, the newest first, whether a process has them or not.
+        """List runs that have begun and not ended, the newest first, whether a process has them or not.
 
         Args:
             run_id: Only this run.
             session_id: Only runs of this session.
-            user_id: Only this user's runs; None for all users.
-            limit: At most so many.
-            before: Only runs that were begun before this one.
+            user_id: Only this user's runs; None: those of all users.
+            limit: The maximum number of runs.
+            before: Only runs that were begun before the run with this id.
         """
         ...
 
     async def release_claim(self, claim: RunClaim) -> None:
-        """Let others have the run at once, if the claim still holds; its steps and its request stay."""
+        """End the claim, if it still holds, so that others can claim the run. Steps and request stay."""
         ...
 
     async def submit_run(self, run: SubmittedRow) -> bool:
-        """Keep the request, with a claim that nobody has; False if the id is known."""
+        """Store the request, for any process to claim it.
+
+        Returns:
+            False if the id is already known.
+        """
         ...
 
     async def load_request(self, run_id: str) -> bytes | None:
@@ -232,22 +256,35 @@ class JournalDb(Protocol):
         ...
 
     async def take_run(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:
-        """Give `owner` the oldest submitted run of one of these agents and teams that nobody has.
+        """Claim the oldest submitted run of these agents and teams that no process has.
 
-        A run whose process has died is among them once its claim is over. None if there is none. Of several
-        processes that ask at once, each gets another run, and none waits for another one.
+        That includes runs whose process has died, once the claim has expired. If several processes ask at the
+        same time, each gets a different run, and none waits for another.
+
+        Args:
+            owner: The process that claims the run.
+            seconds: For how long, from now.
+            runner_ids: The ids of the agents and teams that the process can run.
+
+        Returns:
+            None if there is no such run.
         """
         ...
 
     async def forget_run(self, run_id: str, owner: str | None = None) -> bool:
-        """Delete the request, the steps and the claim, if it is `owner`'s; None deletes whoever has the run.
+        """Delete the request, the steps and the claim of a run.
 
-        False if there was nothing of the kind.
+        Args:
+            run_id: The run.
+            owner: Delete only if this process has the run; None: in any case.
+
+        Returns:
+            False if there was nothing to delete.
         """
         ...
 
     async def unfinished_runs(self, *, limit: int = 100) -> list[str]:
-        """The ids of runs that were submitted or have steps on record, and that no process has right now.
+        """The ids of runs that no process has right now, and that were submitted or have steps on record.
 
         The oldest come first.
         """

@@ -1,4 +1,4 @@
-"""Sessions in a Postgres database, for any number of processes on any number of machines."""
+"""A database on a Postgres server, for any number of processes on any number of machines."""
 
 from __future__ import annotations
 
@@ -46,13 +46,14 @@ _LAST = 2**63 - 1
 """Comes after every position."""
 
 _LONGEST_NAME = 40
-"""Of a table or schema: the names that Postgres makes of it have 63 letters at most."""
+"""The maximum length of the name of a table or schema. Names that are derived from it have up to 63
+characters, which is the limit of Postgres."""
 
 _KEEP_SECONDS = 3600.0
-"""After them a request to cancel is forgotten: a run looks every second."""
+"""How long a request to cancel is kept. A run looks for requests every second."""
 
 _MOST_CANCELS = 10_000
-"""Requests to cancel that are kept; the oldest go first."""
+"""How many requests to cancel are kept; the oldest are dropped first."""
 
 _SESSION_COLUMNS = 12
 
@@ -60,28 +61,32 @@ _SESSION_COLUMNS = 12
 class PostgresDb(Db):
     """A database on a Postgres server, version 14 or newer.
 
-    A run asks the server two questions, one at its beginning and one at its end, however many members a team
-    has; a third if it reads the history. Each is a single statement, so that no process holds a lock while it
-    does anything else. What may pass, such as a connection that breaks, a server that starts again or another
-    one that takes over, is tried again for `busy_timeout`; a commit that is sent twice counts once.
+    A run sends two statements to the server, one at its beginning and one at its end, however many members a
+    team has, and a third if it reads the history. Each is a transaction of its own, so that no process holds
+    a lock while it does anything else. After a failure that may be temporary (a connection breaks, the server
+    restarts or fails over to another one) a statement is sent again, for up to `busy_timeout`. A commit that
+    arrives twice is made once.
 
-    The tables are made on first use. Any number of objects, event loops, threads and processes may use one
-    database at once; the objects of a process share one pool of connections per event loop, which the loop
-    closes when it ends.
+    The tables are created on first use. Any number of objects, event loops, threads and processes may use one
+    database at the same time. The objects of a process share one pool of connections per event loop; the loop
+    closes it when it ends.
 
     Args:
         db_url: "postgresql://user:password@host:5432/database". Options of libpq may follow after "?", such
-            as "sslmode=verify-full", or several hosts and "target_session_attrs=read-write".
-        session_table: The table of the sessions. The other tables' names begin with it.
-        schema: The schema that the tables are in; None leaves it to the server's search path.
-        pool_size: The most connections of one event loop.
-        statement_cache_size: How many statements a connection keeps prepared. 0 behind PgBouncer before 1.21
-            in transaction mode, and behind other poolers that give each statement another connection.
-        create_tables: False if the role may not make tables: `kern db migrate` does it then, with another.
-        busy_timeout: Seconds that a call waits for the server, before it fails with a `StoreError`.
+            as "sslmode=verify-full". Several hosts are possible, with "target_session_attrs=read-write".
+        session_table: The name of the table of sessions. The names of the other tables begin with it.
+        schema: The schema of the tables; None: the server's search path decides.
+        pool_size: The maximum number of connections per event loop.
+        statement_cache_size: How many prepared statements a connection keeps. Pass 0 behind PgBouncer before
+            version 1.21 in transaction mode, and behind other poolers that give each statement another
+            connection.
+        create_tables: Pass False if the role may not create tables; create them with `kern db migrate` and
+            another role.
+        busy_timeout: Seconds that a call waits for the server before it fails with a `StoreError`.
 
     Raises:
-        UsageError: A value is of no use; or the extra `postgres` is not installed.
+        UsageError: A value is not valid.
+        MissingExtraError: The extra `postgres` is not installed.
     """
 
     def __init__(
@@ -95,16 +100,18 @@ class PostgresDb(Db):
         create_tables: bool = True,
         busy_timeout: float = 30.0,
     ) -> None:
-        asyncpg()  # says at once what is missing
+        asyncpg()  # fails now, and not at the first run, if the extra is missing
         for option, name in (("session_table", session_table), ("schema", schema)):
             if name is not None and re.fullmatch(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]*", name) is None:
-                raise UsageError(f"{option} takes letters, digits and _, not {name!r}")
+                raise UsageError(f"{option} may contain letters, digits and _ only, not {name!r}")
             if name is not None and len(name) > _LONGEST_NAME:
-                raise UsageError(f"{option} takes {_LONGEST_NAME} letters at most, {name!r} has {len(name)}")
+                raise UsageError(
+                    f"{option} may have {_LONGEST_NAME} characters at most; {name!r} has {len(name)}"
+                )
         if pool_size < 1 or statement_cache_size < 0:
             raise UsageError(
-                f"pool_size is at least 1 and statement_cache_size at least 0, not {pool_size!r} and "
-                f"{statement_cache_size!r}"
+                "pool_size must be at least 1 and statement_cache_size at least 0, "
+                f"not {pool_size!r} and {statement_cache_size!r}"
             )
         self._server = Server.of(db_url)
         self._url = db_url
@@ -126,7 +133,7 @@ class PostgresDb(Db):
         self._ready = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy, also in another process, is another object on the same database."""
+        """Copies and pickles are new objects on the same database, also in another process."""
         return partial(type(self), **self._options), (self._url,)
 
     @property
@@ -135,12 +142,15 @@ class PostgresDb(Db):
         return ("postgres", self._server.place, self._names["t"])
 
     async def migrate(self) -> tuple[int, int]:
-        """Bring the tables up to this version of Kern's; the versions before and after.
+        """Create the tables, or upgrade them to this version of Kern.
 
-        Nobody has to call it: the first use does it, unless `create_tables` is False.
+        The first use does this by itself, unless `create_tables` is False.
+
+        Returns:
+            The versions of the tables before and after; 0 if there were none.
 
         Raises:
-            StoreError: They cannot be made, or are of a newer Kern.
+            StoreError: The tables cannot be created, or belong to a newer version of Kern.
         """
         return await migrate(self._pool, self._names, self._server.shown, self._busy_timeout, self._schema)
 
@@ -152,8 +162,8 @@ class PostgresDb(Db):
     async def commit(self, commit: Commit) -> Committed:
         """Write all of `commit` in one statement, or nothing.
 
-        The statement is first made from what the caller knows, and made again from what is stored if that is
-        something else.
+        The first attempt is based on what the caller knows. If the stored session is different, it is read
+        and the commit is made on that basis.
         """
         await self._prepared()
         return await self._committer.commit(commit)
@@ -178,7 +188,7 @@ class PostgresDb(Db):
     async def load_session_and_run(
         self, session_id: str, run_id: str
     ) -> tuple[SessionRow | None, RunRow | None]:
-        """Both of them, in one question."""
+        """Both of them, in one round trip."""
         row = tuple((await self._fetch("load_session_and_run", session_id, run_id))[0])
         session, run = row[:_SESSION_COLUMNS], row[_SESSION_COLUMNS:]
         return None if session[0] is None else session_of(session), None if run[0] is None else run_of(run)
@@ -335,14 +345,14 @@ class PostgresDb(Db):
         named = [owners.get(run_id) for run_id in run_ids]
         found = await self._fetch("find_cancels", list(run_ids), named)
         now = time.monotonic()
-        if found:  # found first, and deleted then: an answer that is lost is asked for again
+        if found:  # two statements, so that no request is lost with a lost answer
             await self._fetch("take_cancels", *map(list, zip(*(row[:4] for row in found), strict=True)))
         return {run_id for run_id, _, _, _, age in found if now - age >= since.get(run_id, -math.inf)}
 
     async def aclose(self) -> None:
-        """Close the running loop's connections, also those of other objects on the same database.
+        """Close the running loop's connections, which all objects on the same database share.
 
-        The next call opens others.
+        The next call opens new ones.
         """
         await self._pool.aclose()
 
@@ -351,19 +361,21 @@ class PostgresDb(Db):
         try:
             return await self._pool.fetch(self._sql[name], *values, wait=self._busy_timeout)
         except StoreError as error:
-            if getattr(error.__cause__, "sqlstate", None) == "42P01":  # somebody has dropped the tables
+            if getattr(error.__cause__, "sqlstate", None) == "42P01":  # undefined_table: they were dropped
                 self._ready = False
             raise
 
     async def _delete(self, lock: str, whose: str, sessions: list[str] | None) -> int:
-        """Delete sessions that are locked first, so that what is committed to them meanwhile is gone, too."""
+        """Lock sessions, then delete them, so that commits made at the same time are deleted as well."""
         await self._prepared()
         there = 0
 
         async def job(link: Link) -> None:
             nonlocal there
             locked = await link.fetch(self._sql[lock], whose)
-            there = max(there, len(locked))  # also if an earlier attempt has deleted them, unheard
+            there = max(
+                there, len(locked)
+            )  # an earlier attempt, whose answer was lost, may have deleted them
             if sessions is None:
                 await link.fetch(self._sql["delete_cancels_of_user"], whose)
             own = [row[0] for row in locked] if sessions is None else sessions

@@ -1,4 +1,4 @@
-"""Sessions in an SQLite file."""
+"""A database in an SQLite file."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ T = TypeVar("T")
 class SqliteDb(Db):
     """A database in an SQLite file.
 
-    The file, its folders and its tables are made on first use. Any number of objects, event loops,
-    threads and processes may use one file at once; within a process they share one writer and, per loop,
-    one connection. Nothing has to be closed: a loop closes its connections when it ends.
+    The file, its folders and its tables are created on first use. Any number of objects, event loops, threads
+    and processes may use one file at the same time; within a process they share one writer and, per event
+    loop, one connection. You need not close anything: a loop closes its connections when it ends.
 
-    A commit that has returned survives the death of the process (kill -9). A failure of the machine's
-    power may undo the last commits, never a part of one. The file must be on a local disk: SQLite's locks do
-    not work on most network file systems.
+    A commit that has returned survives the death of the process (kill -9). A power failure may undo the last
+    commits, but never a part of one. The file must be on a local disk: SQLite's locks do not work on most
+    network file systems.
 
     Args:
-        db_file: The file's path; "~" is the home folder.
+        db_file: The path of the file; "~" is the home folder.
         db_url: The same as a URL: "sqlite:///relative/path.db" or "sqlite:////absolute/path.db".
-        session_table: The table of the sessions. The other tables' names begin with it, so one file can
-            hold several sets: "kern_sessions_runs", "kern_sessions_changes" and so on.
+        session_table: The name of the table of sessions. The names of the other tables begin with it
+            ("kern_sessions_runs", "kern_sessions_changes"...), so one file can hold several sets of tables.
         busy_timeout: Seconds that a call waits for other writers, in this process or in others, before it
-            fails with a `StoreError`.
+            fails with a `StoreBusyError`.
 
     Raises:
-        UsageError: Not exactly one of `db_file` and `db_url`, or one that names no file.
+        UsageError: Both or neither of `db_file` and `db_url` are given, or the value does not name a file.
     """
 
     def __init__(
@@ -71,9 +71,7 @@ class SqliteDb(Db):
         busy_timeout: float = 30.0,
     ) -> None:
         if (db_file is None) == (db_url is None):
-            raise UsageError(
-                "SqliteDb needs db_file or db_url, and only one of them: SqliteDb('tmp/agents.db')"
-            )
+            raise UsageError("SqliteDb takes either db_file or db_url, such as SqliteDb('tmp/agents.db')")
         if re.fullmatch(r"(?!sqlite_)[A-Za-z_][A-Za-z0-9_]*", session_table) is None:
             raise UsageError(f"session_table may contain letters, digits and _ only, not {session_table!r}")
         self._path = _real_path(_path_of(db_url or "") if db_file is None else db_file)
@@ -84,7 +82,7 @@ class SqliteDb(Db):
         self._prepare = partial(migrate, path=self._path, table=session_table)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy, also in another process, is another object on the same file."""
+        """Copies and pickles are new objects on the same file, also in another process."""
         made = partial(type(self), session_table=self._table, busy_timeout=self._busy_timeout)
         return made, (str(self._path),)
 
@@ -100,7 +98,7 @@ class SqliteDb(Db):
     async def commit(self, commit: Commit) -> Committed:
         """Write all of `commit` in one transaction, or nothing.
 
-        A cancellation is raised when the transaction has come to its end, with all or nothing written.
+        A cancellation is raised after the transaction has ended, with all or nothing written.
         """
         return await self._write(partial(self._queries.commit, commit=commit))
 
@@ -270,7 +268,7 @@ class SqliteDb(Db):
     async def take_run(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:
         """Give `owner` the oldest submitted run that nobody has."""
         free = partial(self._queries.journals.free, runner_ids=runner_ids)
-        if await self._read(free) is None:  # whoever only looks keeps nobody from writing
+        if await self._read(free) is None:  # workers that poll must not take the write lock
             return None
         return await self._write(
             partial(self._queries.journals.take, owner=owner, seconds=seconds, runner_ids=runner_ids)
@@ -285,7 +283,7 @@ class SqliteDb(Db):
         return await self._read(partial(self._queries.journals.unfinished, limit=limit))
 
     async def aclose(self) -> None:
-        """Close the running loop's connection to the file, also for other objects on it.
+        """Close the running loop's connection to the file, which all objects on the same file share.
 
         The next call opens it again.
         """
@@ -313,15 +311,15 @@ def _path_of(url: str) -> str:
         raise UsageError(f"db_url {url!r} is not an SQLite URL; write 'sqlite:///tmp/agents.db'")
     if match["host"]:
         raise UsageError(
-            f"db_url {url!r} names a host; with three slashes, 'sqlite:///tmp/agents.db', a file"
+            f"db_url {url!r} names a host; for a file write three slashes: 'sqlite:///tmp/agents.db'"
         )
     if match["query"]:
-        raise UsageError(f"db_url {url!r} has options after '?'; SqliteDb takes a plain path")
+        raise UsageError(f"db_url {url!r} has options after '?', which SqliteDb does not know; remove them")
     return match["path"] or ""
 
 
 def _real_path(given: object) -> Path:
-    """The path, absolute and free of symbolic links: what two objects on one file have in common."""
+    """The path, absolute and without symbolic links, so that two objects on one file have the same path."""
     path = os.fspath(given) if isinstance(given, str | os.PathLike) else given
     if not isinstance(path, str):
         raise UsageError(f"db_file must be a path (str or pathlib.Path), not {given!r}")

@@ -60,14 +60,14 @@ async def db(postgres: Postgres, table: str) -> AsyncIterator[PostgresDb]:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"db_url": "sqlite:///a.db"}, "no URL of Postgres"),
+        ({"db_url": "sqlite:///a.db"}, "not a URL of Postgres"),
         ({"db_url": 5}, "not a int"),
         ({"db_url": f"postgresql://u:{SECRET}@h/db"}, "write %40 for @"),
-        ({"db_url": "postgresql://u:secretword@[::1/db"}, "cannot be taken apart"),
-        ({"session_table": "a; DROP TABLE b"}, "session_table takes letters"),
-        ({"session_table": "a" * 41}, "40 letters at most"),
-        ({"schema": 'a"b'}, "schema takes letters"),
-        ({"pool_size": 0}, "pool_size is at least 1"),
+        ({"db_url": "postgresql://u:secretword@[::1/db"}, "cannot be parsed"),
+        ({"session_table": "a; DROP TABLE b"}, "session_table may contain letters"),
+        ({"session_table": "a" * 41}, "40 characters at most"),
+        ({"schema": 'a"b'}, "schema may contain letters"),
+        ({"pool_size": 0}, "pool_size must be at least 1"),
         ({"statement_cache_size": -1}, "statement_cache_size at least 0"),
     ],
 )
@@ -163,7 +163,7 @@ async def test_a_password_lets_in(postgres: Postgres) -> None:
 async def test_a_wrong_password_is_told_at_once_and_not_shown(postgres: Postgres) -> None:
     role = with_password(postgres)
     db = PostgresDb(postgres.url.replace("postgres@", f"{role}:wrong-password@", 1))
-    with pytest.raises(StoreError, match="does not take this user's password") as caught:
+    with pytest.raises(StoreError, match="refuses this user's password") as caught:
         await db.load_session("s")
     shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
     assert "wrong-password" not in shown
@@ -177,7 +177,7 @@ async def test_a_server_that_is_not_there_is_a_store_error_after_the_timeout(
 ) -> None:
     monkeypatch.setattr(_postgres_pool, "_WARN_SECONDS", 0.1)
     db = PostgresDb(f"postgresql://ann:secretword@/app?host={tmp_path}", busy_timeout=0.8)
-    with pytest.raises(StoreError, match=r"was tried for 0\.\d s") as caught:
+    with pytest.raises(StoreError, match=r"gave up after 0\.\d s") as caught:
         await db.load_session("s")
     assert isinstance(caught.value.__cause__, OSError)
     assert "it is tried again for up to" in caplog.text
@@ -313,7 +313,7 @@ async def test_tables_that_somebody_has_dropped_are_made_again(
     ):
         postgres.psql(f"DROP TABLE {table}{name}")
     postgres.psql(f"DROP SEQUENCE {table}_order")
-    with pytest.raises(StoreError, match="the next call makes them"):
+    with pytest.raises(StoreError, match="the next call creates them"):
         await db.load_session("s")
     assert (await db.commit(state_commit())).row.version == 1
 
@@ -360,7 +360,7 @@ async def test_of_two_sessions_that_take_one_run_id_at_once_one_gets_it(db: Post
         ]
         done = await asyncio.gather(*commits, return_exceptions=True)
         (error,) = [each for each in done if isinstance(each, BaseException)]
-        assert f"run id 'r{n}' is taken" in str(error)
+        assert f"run_id 'r{n}' belongs to a run of another session" in str(error)
     assert len(await db.list_sessions()) == 20
 
 

@@ -81,7 +81,7 @@ def test_other_tables_are_another_database(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({}, "db_file or db_url"),
-        ({"db_file": "a.db", "db_url": "sqlite:///a.db"}, "one of them"),
+        ({"db_file": "a.db", "db_url": "sqlite:///a.db"}, "either db_file or db_url"),
         ({"db_file": ":memory:"}, "InMemoryDb"),
         ({"db_file": ""}, "InMemoryDb"),
         ({"db_url": "sqlite://"}, "InMemoryDb"),
@@ -156,7 +156,7 @@ async def test_a_file_system_that_takes_no_files() -> None:
 async def test_a_file_that_is_no_database(path: Path) -> None:
     path.write_bytes(b"These are notes, and they are long enough to be taken for a header." * 100)
     before = path.read_bytes()
-    assert "no SQLite database" in await refused(path)
+    assert "not an SQLite database" in await refused(path)
     assert path.read_bytes() == before
 
 

@@ -80,7 +80,7 @@ async def test_a_newer_kern_that_changes_the_tables_while_the_file_is_open(path:
     newer.execute("ALTER TABLE kern_sessions ADD COLUMN more TEXT")
     newer.execute("INSERT INTO kern_sessions_schema (version) VALUES (99)")
     newer.commit()
-    with pytest.raises(StoreError, match=r"newer Kern.*update it"):
+    with pytest.raises(StoreError, match=r"newer Kern.*update Kern"):
         await agent.arun("go")
     assert newer.execute("SELECT state FROM kern_sessions").fetchall() == [('{"count":1}',)]
     newer.close()
@@ -101,7 +101,7 @@ def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
                 agent.run("go")
             except StoreError as error:
                 assert error.run_output.content == "done"
-                assert "has room" in str(error) or "make room" in str(error), error
+                assert "has space" in str(error) or "free some space" in str(error), error
                 print("refused")
         assert agent.get_session_state() == {"count": 1}
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

@@ -135,7 +135,7 @@ async def test_a_file_of_a_later_version_is_refused_by_both_versions_numbers(pat
     raw.execute("INSERT INTO kern_sessions_schema (version) VALUES (?)", (len(MIGRATIONS) + 1,))
     before = raw.execute("SELECT * FROM kern_sessions").fetchall()
     raw.commit()
-    told = re.compile(rf"version {len(MIGRATIONS) + 1}.*newer Kern.*up to {len(MIGRATIONS)}\b.*update it")
+    told = re.compile(rf"version {len(MIGRATIONS) + 1}.*newer Kern.*up to {len(MIGRATIONS)}\b.*update Kern")
     with pytest.raises(StoreError, match=told):
         await reader(path).aget_chat_history("conversation")
     with pytest.raises(StoreError, match=told) as raised:
