@@ -69,3 +69,8 @@ def test_an_event_without_a_field_that_it_needs_is_refused() -> None:
         event_from_dict({"event": "ToolCallStarted", "run_id": "r", "session_id": "s"})
     with pytest.raises(UsageError, match="run_id"):
         event_from_dict({"event": "RunStarted"})
+
+
+def test_a_change_event_s_tool_is_a_name_and_comes_back_as_one() -> None:
+    event = kern.run.SessionStateChangedEvent(EventSource("r", "s"), tool="add_item", revision=1)
+    assert event_from_dict(event.to_dict()) == event

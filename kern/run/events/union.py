@@ -101,7 +101,10 @@ def event_from_dict(data: Mapping[str, Any]) -> Event:
 def _read(cls: type[Event], data: Mapping[str, Any], *, is_team: bool) -> Event:
     source = {key: data[key] for key in SOURCE_FIELDS if key in data}
     source["path"] = tuple(source.get("path", ()))
-    given = {f.name: _PARTS.get(f.name, _as_it_is)(data[f.name]) for f in fields(cls) if f.name in data}
+    given = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+    name, read = _PARTS.get(cls, ("", None))
+    if read is not None and name in given:
+        given[name] = read(given[name])
     numbers = {key: given.pop(key) for key in ("seq", "created_at") if key in given}
     event = cls(EventSource(**source, is_team=is_team), **given)
     for key, value in numbers.items():
@@ -109,14 +112,17 @@ def _read(cls: type[Event], data: Mapping[str, Any], *, is_team: bool) -> Event:
     return event
 
 
-def _as_it_is(value: Any) -> Any:
-    return value
+def _requirements(items: Any) -> list[RunRequirement]:
+    return [RunRequirement.from_dict(item) for item in items]
 
 
-_PARTS: Mapping[str, Callable[[Any], Any]] = {
-    "tool": ToolExecution.from_dict,
-    "call": ProviderCall.from_dict,
-    "citation": Citation.from_dict,
-    "requirements": lambda items: [RunRequirement.from_dict(item) for item in items],
+_PARTS: Mapping[type[Event], tuple[str, Callable[[Any], Any]]] = {
+    ToolCallStartedEvent: ("tool", ToolExecution.from_dict),
+    ToolCallCompletedEvent: ("tool", ToolExecution.from_dict),
+    ToolCallErrorEvent: ("tool", ToolExecution.from_dict),
+    ProviderToolCallStartedEvent: ("call", ProviderCall.from_dict),
+    ProviderToolCallCompletedEvent: ("call", ProviderCall.from_dict),
+    CitationAddedEvent: ("citation", Citation.from_dict),
+    RunPausedEvent: ("requirements", _requirements),
 }
-"""How a field is read whose value is an object, by the field's name; other fields hold plain JSON."""
+"""By class: the field whose value is an object, and how it is read. All other fields hold plain JSON."""
