@@ -176,6 +176,68 @@ def count(details: Any, name: str) -> int:
     return min(max(value, 0), _MOST) if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
+def sure_text(value: Any, where: str) -> str:
+    """A text of the answer; "" where it is left out.
+
+    Raises:
+        StreamFault: It is no text, so that a part of the answer would be lost.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    raise damaged(value, where, "text")
+
+
+def sure_objects(value: Any, where: str, remarks: list[str]) -> list[dict[str, Any]]:
+    """The objects of a list of the answer; a null among them is passed over with a remark.
+
+    Raises:
+        StreamFault: It is no list, or one of them is no object, so that a part of the answer would be lost.
+    """
+    if type(value) is list and len(value) == 1 and type(value[0]) is dict:  # as nearly always
+        return value
+    if value is None or value in ("", {}):
+        return []
+    if not isinstance(value, list):
+        raise damaged(value, where, "a list")
+    objects: list[dict[str, Any]] = []
+    for item in value:
+        if isinstance(item, dict):
+            objects.append(item)
+        elif item is None:
+            remark(remarks, f"null in {where} is passed over")
+        else:
+            raise damaged(item, f"an item of {where}", "an object")
+    return objects
+
+
+def text_beside(value: Any, where: str, remarks: list[str]) -> str:
+    """A text beside the answer, such as reasoning; what is none is passed over with a remark."""
+    if value is not None and not isinstance(value, str):
+        remark(remarks, f"{where} is {_kind(value)}, not text, and is passed over")
+        return ""
+    return value or ""
+
+
+def remark(remarks: list[str], text: str) -> None:
+    """Say something once about an answer."""
+    if text not in remarks:
+        remarks.append(text)
+
+
+def damaged(value: Any, where: str, wanted: str) -> StreamFault:
+    """The fault of an answer that holds a value of another type than it should."""
+    return StreamFault(f"the answer is damaged: {where} is {_kind(value)}, not {wanted}")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    kinds = {dict: "an object", list: "a list", str: "text", int: "a number", float: "a number"}
+    return kinds.get(type(value), "null")
+
+
 def items_of(value: Any) -> list[dict[str, Any]]:
     """The objects in a list; empty if `value` is not a list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -176,7 +176,8 @@ async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) 
             await read_body(response, reader, sink, post.bounds, own=post.client is None)
             answer = reader.finish()
         for remark in reader.remarks:
-            logger.warning("%s", post.origin.clean(remark))
+            who = f"{post.origin.provider}/{post.origin.model} at {post.origin.host}"
+            logger.warning("%s: %s", who, post.origin.clean(remark))
         return answer
     except StreamFault as fault:
         request_id = request_id_of(response.headers) if response is not None else None

@@ -77,7 +77,7 @@ async def test_what_is_clear_is_read(
 async def test_an_answer_of_which_nothing_could_be_read_is_an_error(
     server: ReplayServer, sink: Sink, choice: dict[str, Any], stream: bool
 ) -> None:
-    with pytest.raises((ModelStreamError, ModelBehaviorError), match=r"no message|cannot read"):
+    with pytest.raises((ModelStreamError, ModelBehaviorError), match=r"no message|cannot read|is damaged"):
         await chat(server, sink, choice, stream=stream)
 
 

@@ -13,7 +13,17 @@ from kern.models._billed import billed_of, terms_of
 from kern.models._codes import explain, tells
 from kern.models._ends import Ends, finish_reason_of, is_refusal, says_calls
 from kern.models._failures import StreamFault
-from kern.models._reading import AnswerReader, count, items_of, merged, text_of
+from kern.models._reading import (
+    AnswerReader,
+    count,
+    damaged,
+    items_of,
+    merged,
+    sure_objects,
+    sure_text,
+    text_beside,
+    text_of,
+)
 from kern.models._text_stream import mended_json
 from kern.models.anthropic._blocks import PAUSED, PROVIDER, Block, built, code_runs, paired
 from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
@@ -96,7 +106,7 @@ class MessagesReader(AnswerReader):
             return
         self._message = message
         self._count(message.get("usage"))
-        for index, block in enumerate(items_of(message.get("content"))):
+        for index, block in enumerate(sure_objects(message.get("content"), "content", self.remarks)):
             self._start(index, block)
             self._stop(index)
 
@@ -113,15 +123,17 @@ class MessagesReader(AnswerReader):
             self._usage = usage if self._usage is None else merged(self._usage, usage)
 
     def _start(self, index: Any, data: Any) -> Block:
-        block = Block(data if isinstance(data, dict) else {}, self._origin)
+        if not isinstance(data, dict):
+            raise damaged(data, "content_block", "an object")
+        block = Block(data, self._origin)
         self._blocks.append(block)
         self._by_index[index if isinstance(index, int) else None] = block
         if block.kind == "text":
-            self._say(block, text_of(block.data.get("text")))
+            self._say(block, sure_text(block.data.get("text"), "the text of a block"))
             block.citations += items_of(block.data.get("citations"))
         elif block.kind == "thinking":
             self._reasoning.part()
-            self._think(block, text_of(block.data.get("thinking")))
+            self._think(block, text_beside(block.data.get("thinking"), "thinking", self.remarks))
             block.signature.append(text_of(block.data.get("signature")))
         if block.kind != "text":
             self._content.end()
@@ -132,18 +144,18 @@ class MessagesReader(AnswerReader):
     def _read_delta(self, event: dict[str, Any]) -> None:
         delta = event.get("delta")
         if not isinstance(delta, dict):
-            return
+            raise damaged(delta, "the delta of a block", "an object")
         index = event.get("index")
         block = self._by_index.get(index if isinstance(index, int) else None)
         kind = delta.get("type")
         if block is None:  # a server that does not say where a block begins
             block = self._start(index, {"type": "thinking" if kind == "thinking_delta" else "text"})
         if kind == "text_delta":
-            self._say(block, text_of(delta.get("text")))
+            self._say(block, sure_text(delta.get("text"), "the text of a delta"))
         elif kind == "input_json_delta":
-            self._add_arguments(block, text_of(delta.get("partial_json")))
+            self._add_arguments(block, sure_text(delta.get("partial_json"), "partial_json"))
         elif kind == "thinking_delta":
-            self._think(block, text_of(delta.get("thinking")))
+            self._think(block, text_beside(delta.get("thinking"), "thinking", self.remarks))
         elif kind == "signature_delta":
             block.signature.append(text_of(delta.get("signature")))
         elif kind == "citations_delta":

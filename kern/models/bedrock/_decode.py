@@ -12,7 +12,16 @@ from kern.messages import Message, Origin, ProviderCall, TextPart, ToolCall
 from kern.models._codes import explain, says_for_the_day
 from kern.models._ends import Ends, finish_reason_of, says_calls
 from kern.models._failures import CutFault, StreamFault
-from kern.models._reading import AnswerReader, count, items_of, text_of
+from kern.models._reading import (
+    AnswerReader,
+    count,
+    damaged,
+    items_of,
+    sure_objects,
+    sure_text,
+    text_beside,
+    text_of,
+)
 from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
 from kern.models.bedrock._blocks import Block, Parts, citations_of
 from kern.models.bedrock._conversation import PROVIDER
@@ -105,7 +114,7 @@ class ConverseReader(AnswerReader):
             text, code, status = explain(answer)
             detail = f": {text}" if text else ""
             raise StreamFault(f"the answer is no message: it has no content{detail}", code, status)
-        for index, data in enumerate(items_of(message["content"])):
+        for index, data in enumerate(sure_objects(message["content"], "content", self.remarks)):
             for kind, value in data.items():
                 self._read_block(index, kind, value)
         self._word = answer.get("stopReason")
@@ -117,7 +126,7 @@ class ConverseReader(AnswerReader):
         fields: dict[str, Any] = value if isinstance(value, dict) else {}
         block = self._open(index, kind, fields)
         if kind == "text":
-            self._say(block, text_of(value))
+            self._say(block, sure_text(value, "the text of a block"))
         elif kind == "citationsContent":
             self._say(block, "".join(text_of(piece.get("text")) for piece in items_of(fields.get("content"))))
             block.citations += items_of(fields.get("citations"))
@@ -149,7 +158,9 @@ class ConverseReader(AnswerReader):
 
     def _read_delta(self, event: dict[str, Any]) -> None:
         delta = event.get("delta")
-        for kind, value in (delta if isinstance(delta, dict) else {}).items():
+        if not isinstance(delta, dict):
+            raise damaged(delta, "the delta of a block", "an object")
+        for kind, value in delta.items():
             index = _index(event)
             block = self._by_index.get(index)
             wanted = "text" if kind == "citation" else kind
@@ -161,9 +172,9 @@ class ConverseReader(AnswerReader):
     def _extend(self, block: Block, kind: str, value: Any) -> None:
         fields: dict[str, Any] = value if isinstance(value, dict) else {}
         if kind == "text":
-            self._say(block, text_of(value))
+            self._say(block, sure_text(value, "the text of a delta"))
         elif kind == "toolUse":
-            self._add_arguments(block, text_of(fields.get("input")))
+            self._add_arguments(block, sure_text(fields.get("input"), "the input of a call"))
         elif kind == "reasoningContent":
             self._reason(block, fields)
         elif kind == "citation":
@@ -185,7 +196,7 @@ class ConverseReader(AnswerReader):
         self._content.add(text)
 
     def _reason(self, block: Block, said: dict[str, Any]) -> None:
-        if text := text_of(said.get("text")):
+        if text := text_beside(said.get("text"), "the text of reasoning", self.remarks):
             block.pieces.append(text)
             self._reasoning.add(text)
         block.signature.append(text_of(said.get("signature")))

@@ -13,7 +13,7 @@ from kern.models._billed import billed_of, terms_of
 from kern.models._codes import explain, tells
 from kern.models._ends import Ends
 from kern.models._failures import StreamFault
-from kern.models._reading import AnswerReader, count, items_of, merged, text_of
+from kern.models._reading import AnswerReader, count, damaged, items_of, merged, sure_objects, text_of
 from kern.models._text_stream import mended_json
 from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
 from kern.models.google._ends import blocked_prompt, check_end, graver
@@ -68,14 +68,16 @@ class GeminiReader(AnswerReader):
         feedback = answer.get("promptFeedback")
         if isinstance(feedback, dict) and feedback.get("blockReason"):
             self._blocked = feedback
-        for candidate in items_of(answer.get("candidates")):
+        for candidate in sure_objects(answer.get("candidates"), "candidates", self.remarks):
             if not candidate.get("index"):  # others nobody asked for
                 self._is_answer = True
                 self._read_candidate(candidate)
 
     def _read_candidate(self, candidate: dict[str, Any]) -> None:
         content = candidate.get("content")
-        parts = items_of(content.get("parts")) if isinstance(content, dict) else []
+        if content is not None and not isinstance(content, dict):
+            raise damaged(content, "content", "an object")
+        parts = sure_objects(content.get("parts"), "parts", self.remarks) if content else []
         if self._halved:  # of texts the next event may bring the other half
             parts = [part if isinstance(part.get("text"), str) else mended_json(part) for part in parts]
             candidate = mended_json({**candidate, "content": None})

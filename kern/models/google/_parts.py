@@ -24,7 +24,7 @@ from kern.messages import (
     ToolCall,
     Video,
 )
-from kern.models._reading import text_of
+from kern.models._reading import damaged, text_of
 from kern.models._text_stream import TextStream, mended, mended_json
 
 SIGNATURE = "thoughtSignature"
@@ -74,6 +74,11 @@ class AnswerParts:
         if isinstance(text := raw.get("text"), str):
             self._add_text(text, thought=raw.get("thought") is True, signature=raw.get(SIGNATURE))
             return
+        if text is not None:
+            raise damaged(text, "the text of a part", "text")
+        for name in raw.keys() & _TAKEN.keys():
+            if not isinstance(raw[name], dict | None):
+                raise damaged(raw[name], name, "an object")
         kinds = [name for name, value in raw.items() if name not in _BESIDE and isinstance(value, dict)]
         if not kinds and text_of(raw.get(SIGNATURE)):
             self._add_text("", thought=raw.get("thought") is True, signature=raw[SIGNATURE])
@@ -170,6 +175,8 @@ class AnswerParts:
         self._ids.add(made)
         kept = {"id": given} if given else {}
         arguments = call.get("args")
+        if arguments is not None and not isinstance(arguments, dict):
+            raise damaged(arguments, "the args of a call", "an object")
         text = to_json(arguments).decode() if isinstance(arguments, dict) and arguments else "{}"
         name = text_of(call.get("name"))
         data = _signed(kept, raw) or None

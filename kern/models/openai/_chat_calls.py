@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from kern._json import json_bytes
 from kern.messages import Origin, ToolCall
-from kern.models._reading import text_of
+from kern.models._reading import sure_objects, text_of
 from kern.models._text_stream import mended
 from kern.models.openai._responses_output import arguments_text
 
@@ -254,3 +254,13 @@ def _piece(arguments: Any) -> str:
     if isinstance(arguments, str) or arguments is None:
         return arguments or ""
     return json_bytes(arguments).decode()
+
+
+def entries_of(calls: Any, remarks: list[str]) -> list[dict[str, Any]]:
+    """The entries of `tool_calls`, which a server may give as one object."""
+    return sure_objects([calls] if isinstance(calls, dict) and calls else calls, "tool_calls", remarks)
+
+
+def is_function(call: dict[str, Any]) -> bool:
+    """Whether a call, or a delta of one, is that of a function, and not of a tool that takes text, say."""
+    return "function" in call or (call.get("type") in ("function", "", None) and "custom" not in call)

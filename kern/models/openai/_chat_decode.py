@@ -16,15 +16,19 @@ from kern.models._ends import Ends, finish_reason_of, is_refusal, says_calls
 from kern.models._failures import StreamFault
 from kern.models._reading import (
     AnswerReader,
+    damaged,
     is_plain,
-    items_of,
     merged,
+    remark,
+    sure_objects,
+    sure_text,
+    text_beside,
     text_in,
     text_of,
 )
 from kern.models._text_stream import TextStream, mended_json
 from kern.models.base import DeltaSink, ModelResponse, citation_of, tool_arguments_of
-from kern.models.openai._chat_calls import Calls
+from kern.models.openai._chat_calls import Calls, entries_of, is_function
 from kern.models.openai._chat_encode import REASONING_NAMES
 from kern.models.openai._chat_usage import usage_of
 from kern.models.openai._kept import Kept
@@ -115,7 +119,7 @@ class ChatReader(AnswerReader):
         error = chunk.get("error")
         if (error and tells(error)) or name == b"error" or chunk.get("object") == "error":
             raise StreamFault(*explain(chunk))
-        choices = items_of(chunk.get("choices"))
+        choices = sure_objects(chunk.get("choices"), "choices", self.remarks)
         for choice in choices:
             if choice.get("index"):  # a second answer, which nobody asked for
                 continue
@@ -148,7 +152,7 @@ class ChatReader(AnswerReader):
     def _read_whole(self, answer: dict[str, Any]) -> None:
         if tells(answer.get("error")) or answer.get("object") == "error":
             raise StreamFault(*explain(answer))
-        choices = items_of(answer.get("choices"))
+        choices = sure_objects(answer.get("choices"), "choices", self.remarks)
         if not choices:
             text, code, status = explain(answer)
             detail = f": {text}" if text else ""
@@ -218,17 +222,22 @@ class ChatReader(AnswerReader):
             if isinstance(part, str):
                 texts.append(part)
                 continue
-            if not isinstance(part, dict):
+            if part is None:
+                remark(self.remarks, "null in content is passed over")
                 continue
+            if not isinstance(part, dict):
+                raise damaged(part, "a part of the content", "an object")
             kind = text_of(part.get("type"))
             if kind in _THINKING:
                 self._reasoning_name = kind
                 thoughts.append(text_in(part.get(kind) or part.get("text") or part.get("content")))
             elif kind == "refusal":
                 self._refused = True
-                texts.append(text_of(part.get("refusal")))
+                texts.append(sure_text(part.get("refusal"), "a refusal"))
             elif text := text_in(part.get("text")):
                 texts.append(text)
+            elif isinstance(part.get("text"), int | float):
+                raise damaged(part["text"], "the text of a part", "text")
             elif kind not in ("", "text", "output_text", "reference"):
                 self._unknown.add(kind[:_LONGEST_KIND])
         for stream, pieces in ((self._reasoning, thoughts), (self._content, texts)):
@@ -241,6 +250,8 @@ class ChatReader(AnswerReader):
             return
         reasoning = ""
         for name in REASONING_NAMES:
+            if isinstance(said.get(name), int | float):
+                text_beside(said[name], name, self.remarks)
             if reasoning := text_in(said.get(name)):
                 self._reasoning_name = name
                 self._reasoning.add(
@@ -248,21 +259,21 @@ class ChatReader(AnswerReader):
                 )
                 break
         self._kept.read(said, whole=whole)
-        if refusal := text_of(said.get("refusal")):
+        if refusal := sure_text(said.get("refusal"), "the refusal"):
             self._refuse(refusal, whole=whole)
         audio = said.get("audio")
         if isinstance(audio, dict):
             self._say(text_of(audio.get("transcript")), whole=whole)
-        calls = _entries(said.get("tool_calls"))
+        calls = entries_of(said.get("tool_calls"), self.remarks)
         legacy = said.get("function_call")
         if isinstance(legacy, dict) and not calls:
             calls = [{"index": 0, "function": legacy}]
         if not calls and not reasoning:
             self._read_odd(said, whole=whole)
             return
-        known = [call for call in calls if _is_function(call)]
+        known = [call for call in calls if is_function(call)]
         self._unknown.update(
-            text_of(call.get("type"))[:_LONGEST_KIND] or "custom" for call in calls if not _is_function(call)
+            text_of(call.get("type"))[:_LONGEST_KIND] or "custom" for call in calls if not is_function(call)
         )
         if known:
             (self._calls.add_whole if whole else self._calls.add)(known)
@@ -375,13 +386,3 @@ def _said(choice: dict[str, Any]) -> dict[str, Any] | None:
         if said is not None:
             return said if isinstance(said, dict) else {"content": said}
     return None
-
-
-def _entries(calls: Any) -> list[dict[str, Any]]:
-    """The entries of `tool_calls`, which a server may give as one object."""
-    return [calls] if isinstance(calls, dict) and calls else items_of(calls)
-
-
-def _is_function(call: dict[str, Any]) -> bool:
-    """Whether a call, or a delta of one, is that of a function, and not of a tool that takes text, say."""
-    return "function" in call or (call.get("type") in ("function", "", None) and "custom" not in call)

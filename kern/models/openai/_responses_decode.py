@@ -13,12 +13,13 @@ from kern.models._billed import billed_of, terms_of
 from kern.models._codes import explain, tells
 from kern.models._ends import Ends, cut_reason, finish_reason_of
 from kern.models._failures import CutFault, StreamFault
-from kern.models._reading import AnswerReader, count, text_of
+from kern.models._reading import AnswerReader, count, sure_text, text_beside, text_of
 from kern.models._text_stream import mended_json
 from kern.models.base import DeltaSink, ModelResponse, tool_arguments_of
 from kern.models.openai._chained import chained_to
 from kern.models.openai._responses_items import (
     StreamedItem,
+    check_items,
     check_whole,
     output_items,
     together,
@@ -102,7 +103,7 @@ class ResponsesReader(AnswerReader):
         if kind in (_TEXT, _REFUSAL):
             if event.get("output_index") != self._spoken or not self._speaking:
                 self._begin_message(event)
-            self._voice.add(text_of(event.get("delta")))
+            self._voice.add(sure_text(event.get("delta"), "the delta of a text"))
         elif kind in _REASONING:
             self._read_reasoning(event, _REASONING[kind])
         elif kind == _ARGUMENTS:
@@ -120,7 +121,7 @@ class ResponsesReader(AnswerReader):
             self._words = words  # a server's about its failure, perhaps
 
     def _read_arguments(self, event: dict[str, Any]) -> None:
-        item, delta = self._item(event), text_of(event.get("delta"))
+        item, delta = self._item(event), sure_text(event.get("delta"), "the delta of a call's arguments")
         item.arguments.append(delta)
         if self._told_arguments is not None and delta:
             call_id = text_of(item.data.get("call_id")) or text_of(item.data.get("id"))
@@ -139,7 +140,7 @@ class ResponsesReader(AnswerReader):
         if part != self._reasoning_part:
             self._reasoning_part = part
             self._reasoning.part()
-        self._reasoning.add(text_of(event.get("delta")))
+        self._reasoning.add(text_beside(event.get("delta"), "the delta of reasoning", self.remarks))
 
     def _item(self, event: dict[str, Any]) -> StreamedItem:
         """The item that an event belongs to. Some servers count all items 0, some make up ids as they go."""
@@ -220,6 +221,7 @@ class ResponsesReader(AnswerReader):
             last = f", after {self._last.decode(errors='replace')!r}" if self._last else ""
             waits = self._last == b"response.queued"  # a job, which another request would only double
             raise StreamFault(f"the stream ended before the answer was complete{last}", again=not waits)
+        check_items(self._final, self.remarks)
         final = [self._streamed_reasoning(item) for item in output_items(self._final)]
         items = together(self._items, final)
         if self._texts == 1:

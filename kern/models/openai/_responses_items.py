@@ -12,7 +12,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from kern.models._failures import StreamFault
-from kern.models._reading import items_of, text_in, text_of
+from kern.models._reading import damaged, is_plain, items_of, sure_objects, text_in, text_of
 from kern.models._text_stream import mended
 from kern.models.openai._responses_output import arguments_text, kind_of
 
@@ -51,6 +51,26 @@ def output_items(answer: _Item) -> list[_Item]:
     if text and isinstance(text, str):
         return [{"type": "message", "role": "assistant", "content": text}]
     return items_of(output)
+
+
+def check_items(answer: _Item, remarks: list[str]) -> None:
+    """See that all of the output can be read.
+
+    Raises:
+        StreamFault: An item is no object, or is of another type than its kind.
+    """
+    output = answer.get("output")
+    if output is None or isinstance(output, str | dict):
+        return
+    for item in sure_objects(output, "output", remarks):
+        content = item.get("content")
+        if item.get("type") != "message" or not isinstance(content, list) or is_plain(content):
+            continue
+        for piece in sure_objects(
+            [each for each in content if not isinstance(each, str)], "content", remarks
+        ):
+            if isinstance(piece.get("text"), int | float):
+                raise damaged(piece["text"], "the text of a message", "text")
 
 
 def together(streamed: list[StreamedItem], final: list[_Item]) -> list[_Item]:
