@@ -1,4 +1,4 @@
-"""Tools: a function, its JSON schema, and the validated call."""
+"""Tools: functions with a JSON schema and validated arguments, toolkits, and tools that a provider runs."""
 
 from kern.tools.decorator import tool
 from kern.tools.function import Function

@@ -1,4 +1,4 @@
-"""A callable's parameters as a JSON schema, and a model's arguments as values for them."""
+"""Makes the JSON schema of a callable's parameters, and validates a model's arguments against it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _BAD_TYPE = (
 )
 
 
-# Made on first use: `import kern` loads none of pydantic's models, which take longer than all of Kern.
+# Made on first use: loading pydantic's models takes longer than the rest of `import kern`.
 @cache
 def _closed() -> type[pydantic.BaseModel]:
     return pydantic.create_model("Closed", __config__=pydantic.ConfigDict(extra="forbid"))
@@ -46,7 +46,7 @@ def _open() -> type[pydantic.BaseModel]:
 
 @cache
 def _json_schema() -> type[pydantic.json_schema.GenerateJsonSchema]:
-    """As pydantic's; a default that is no JSON is left out of the schema in silence."""
+    """pydantic's generator, without the warning that a default value cannot be written as JSON."""
     base = pydantic.json_schema.GenerateJsonSchema
     ignored = base.ignored_warning_kinds | {"non-serializable-default"}
     return type("JsonSchema", (base,), {"ignored_warning_kinds": ignored})
@@ -54,13 +54,13 @@ def _json_schema() -> type[pydantic.json_schema.GenerateJsonSchema]:
 
 @cache
 def load_pydantic() -> None:
-    """Load what pydantic loads with its first model and its first schema: once, and it takes a while."""
+    """Load now what pydantic would import, slowly, with its first model and its first schema."""
     first = pydantic.create_model("First", __base__=_closed(), field=(int, ...))
     first.model_json_schema(schema_generator=_json_schema())
 
 
 class Arguments:
-    """What a model may pass to one callable. Made once per function; the pydantic model on first use."""
+    """The arguments that a model may pass to one callable; the pydantic model is made on first use."""
 
     __slots__ = ("_docstring", "_model", "_owner", "_schema", "signature")
 
@@ -79,14 +79,14 @@ class Arguments:
 
     @property
     def docstring(self) -> Docstring:
-        """The callable's docstring, taken apart."""
+        """The callable's parsed docstring."""
         if self._docstring is None:
             self._docstring = parse_docstring(self.signature.doc)
         return self._docstring
 
     @property
     def schema(self) -> Schema:
-        """The JSON schema of the arguments; not to be changed.
+        """The JSON schema of the arguments; do not change it.
 
         Raises:
             UsageError: A parameter's annotation has no JSON schema.
@@ -103,7 +103,7 @@ class Arguments:
     def validate(
         self, arguments_json: str, *, tool: str, strict: bool, extra: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        """Keyword arguments for the callable; see `Function.validate`."""
+        """Parse and validate arguments; see `Function.validate`."""
         text: str | bytes = arguments_json.strip() or "{}"
         value = parsed(text, tool)
         if hidden := value.keys() & self.signature.hidden:  # **kwargs would let them through
@@ -124,7 +124,7 @@ class Arguments:
         return self._as_kwargs(filled)
 
     def _as_kwargs(self, filled: pydantic.BaseModel) -> dict[str, Any]:
-        """What was given, and defaults that only pydantic knows; Python fills in the others itself."""
+        """The arguments that were passed, and the defaults of `Field(...)`; Python fills in the others."""
         kwargs = {
             parameter.name: getattr(filled, f"p{at}")
             for at, parameter in enumerate(self._named())
@@ -138,14 +138,16 @@ class Arguments:
     def _as_model(self) -> type[pydantic.BaseModel]:
         if self._model is None:
             if self.signature.parameters and self.signature.parameters[0].name == "self":
-                raise UsageError(f"{self._owner} is a method that is not bound to an object: pass obj.method")
+                raise UsageError(
+                    f"{self._owner} is an unbound method: pass the method of an object, obj.method"
+                )
             fields: dict[str, Any] = {}
             base: type[pydantic.BaseModel] = _closed()
             try:
                 for parameter in self.signature.parameters:
                     if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                         base = self._open(parameter)
-                    else:  # numbered, with an alias: not every parameter's name may be a field's
+                    else:  # numbered fields with aliases: pydantic does not allow every name as a field
                         fields[f"p{len(fields)}"] = self._field(parameter)
                 self._model = pydantic.create_model("Arguments", __base__=base, **fields)
             except _BAD_TYPE as error:
@@ -163,12 +165,12 @@ class Arguments:
         return type("_OpenTyped", (_open(),), namespace)
 
     def _field(self, parameter: inspect.Parameter) -> tuple[Any, Any]:
-        """A parameter as pydantic's `create_model` takes it: annotation and default."""
+        """A parameter as a field for pydantic's `create_model`: annotation and default."""
         annotation = self._annotation(parameter)
         metadata: tuple[Any, ...] = ()
         if typing.get_origin(annotation) is Annotated:
             annotation, metadata = annotation.__origin__, annotation.__metadata__
-        if parameter.default is None:  # `x: int = None` means that None will do
+        if parameter.default is None:  # `x: int = None` means that None is allowed
             annotation = Optional[annotation]  # noqa: UP045  # | is not defined for every annotation
         known = pydantic.Field(
             alias=parameter.name, description=self.docstring.parameters.get(parameter.name)
@@ -186,7 +188,7 @@ class Arguments:
         return annotation
 
     def _blamed(self, error: Exception) -> UsageError:
-        """The error, with the parameter that is the cause of it."""
+        """The error, with the name of the parameter that causes it."""
         for parameter in self.signature.parameters:
             try:
                 one = pydantic.create_model("Argument", __base__=_closed(), p0=self._field(parameter))
@@ -224,15 +226,15 @@ arguments_of: PerFunction[Arguments] = PerFunction(_read)
 """The `Arguments` of a callable.
 
 Raises:
-    UsageError: It cannot be called with a JSON object.
+    UsageError: It cannot be called with named arguments only, or has no readable signature.
 """
 
 
 def parsed(text: str | bytes, tool: str) -> dict[str, Any]:
-    """What a model has written as the arguments of `tool`.
+    """Parse the arguments that a model wrote for `tool`.
 
     Raises:
-        ToolArgumentsError: It is no JSON object; NaN and infinities are no JSON either.
+        ToolArgumentsError: They are not a JSON object, or contain NaN or Infinity.
     """
     try:
         value = from_json(text.strip() or b"{}")
@@ -252,7 +254,7 @@ def parsed(text: str | bytes, tool: str) -> dict[str, Any]:
 
 
 def misfits_of(error: ToolArgumentsError) -> dict[str, str]:
-    """What of the arguments does not fit, by name: a line each. Empty where they are no JSON object."""
+    """The arguments that do not fit, by name, with a line on each; empty if they are not a JSON object."""
     cause = error.__cause__
     if not isinstance(cause, ValidationError):
         return {}

@@ -1,4 +1,4 @@
-"""Functions with positional-only parameters, called by name: a model names its arguments."""
+"""Calls functions with positional-only parameters by name, since a model names its arguments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class ByKeyword:
-    """A callable with positional-only parameters that takes them by name as well."""
+    """Wraps a callable with positional-only parameters, and accepts them by name, too."""
 
     def __init__(self, function: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> None:
         self.__wrapped__ = function
@@ -18,7 +18,7 @@ class ByKeyword:
         self._parameters = parameters
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function, with each argument where it belongs."""
+        """Call the function, with each argument at its position."""
         last = max((at for at, p in enumerate(self._parameters, 1) if p.name in kwargs), default=0)
         named = [kwargs.pop(p.name, p.default) for p in self._parameters[len(args) : last]]
         return self.__wrapped__(*args, *named, **kwargs)
@@ -28,5 +28,5 @@ class ByKeyword:
 
 
 def without_keywords(entrypoint: Callable[..., Any]) -> Callable[..., Any]:
-    """The callable as it was written."""
+    """The callable inside a `ByKeyword`; any other as it is."""
     return entrypoint.__wrapped__ if isinstance(entrypoint, ByKeyword) else entrypoint

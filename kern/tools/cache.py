@@ -1,4 +1,4 @@
-"""Results of tools that are kept in files, for any process of the same user."""
+"""Caches results of tools in files, which all processes of a user share."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _OF_TOOLKITS = frozenset({"name", "instructions", "functions"})
 
 
 class ResultCache:
-    """The kept results of one tool. Every method blocks.
+    """The cached results of one tool. Every method blocks.
 
-    A result is found again by the tool and its arguments: a function by its module and name, with what it
-    closes over or a partial has fixed; a method also by the attributes of its object. Of what is no plain
-    data, the object itself counts, so that such results are found in this process only.
+    The key of a result is the tool and its arguments: for a function its module and name, with its closure
+    and the arguments fixed by a partial; for a method also the attributes of its object. Values that are not
+    plain data are keyed by identity, so their results are found in this process only.
 
-    What is kept is the text that the model is told, and so a hook sees a text whether it was kept or not.
-    Errors and results with media are not kept.
+    The cache holds the text that the model reads, and `get_or_make` returns that text for fresh results, too:
+    a hook sees the same type either way. Errors and results with media are not cached.
 
     Args:
         function: The tool, with its `cache_ttl` and `cache_dir`.
@@ -47,11 +47,15 @@ class ResultCache:
         self._function = function
 
     def get_or_make(self, arguments: Mapping[str, Any], make: Callable[[], Any]) -> Any:
-        """The kept result for `arguments`, or what `make` returns, which is kept from now on."""
+        """The cached result for `arguments`, or the result of `make`, which is then cached."""
         given = self._function.cache_dir
         folder = Path(given) if given is not None else _default_folder()
         if not _ready(folder, ours=given is None):
-            log.warning("tool %s: results cannot be cached in %s", self._function.name, folder)
+            log.warning(
+                "tool %s: results cannot be cached in %s: not a writable folder of this user",
+                self._function.name,
+                folder,
+            )
             return make()
         path = folder / f"{self._key(arguments)}.json"
         kept = self._read(path)
@@ -70,7 +74,7 @@ class ResultCache:
         named = {name: arguments[name] for name in sorted(arguments)}
         try:
             text = to_json([identity, named], fallback=_token, inf_nan_mode="constants")
-        except (PydanticSerializationError, ValueError):  # something that holds itself: never found again
+        except (PydanticSerializationError, ValueError):  # a value that contains itself is never found again
             return uuid.uuid4().hex
         return hashlib.sha256(text).hexdigest()
 
@@ -89,7 +93,7 @@ class ResultCache:
         return None
 
     def _write(self, path: Path, result: str) -> None:
-        # Readers and writers of other processes see the old file or the new one, never a half of either.
+        # Renaming is atomic: other processes see the old file or the new one, never a part of it.
         temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.tmp")
         try:
             temporary.write_bytes(to_json({"kept_at": time.time(), "result": result}))
@@ -104,8 +108,8 @@ def _default_folder() -> Path:
 
 
 def _ready(folder: Path, *, ours: bool) -> bool:
-    """The folder is there. One of `ours`, in a place where anybody may make one, must be nobody else's: what
-    is written there is told to the model as a result.
+    """Make the folder; whether it can be trusted. `ours`, in the shared folder for temporary files, must
+    belong to this user and be writable for nobody else: a model reads its contents as results.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -118,7 +122,7 @@ def _ready(folder: Path, *, ours: bool) -> bool:
 
 
 def _bound(function: Callable[..., Any]) -> Iterator[Any]:
-    """What a callable has with it beside its code."""
+    """The data that a callable carries beside its code."""
     if isinstance(function, functools.partial):
         yield [function.args, function.keywords]
         yield from _bound(function.func)
@@ -146,8 +150,8 @@ _tokens: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 def _token(value: Any) -> str:
-    """A name for an object that nothing else has, in this process and all others."""
+    """A name for an object that is unique in this process and all others."""
     try:
         return _tokens.setdefault(value, uuid.uuid4().hex)
-    except TypeError:  # it cannot be referred to weakly, or not be hashed: never found again
+    except TypeError:  # no weak reference or hash is possible: never found again
         return uuid.uuid4().hex

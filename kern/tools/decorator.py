@@ -1,4 +1,4 @@
-"""`@tool`: a function, and options, as a `Function`."""
+"""`@tool`: makes a `Function` of a function, with options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 
 class _Decorator:
-    """`@tool(...)` before it meets its function."""
+    """What `@tool(...)` returns: a decorator that holds the options."""
 
     def __init__(self, options: ToolOptions) -> None:
         self._options = options
@@ -29,9 +29,9 @@ def tool(function: Callable[P, R], /, **options: Unpack[ToolOptions]) -> Functio
 @overload
 def tool(**options: Unpack[ToolOptions]) -> _Decorator: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]) -> Any:
-    """Make a tool of a function, bare or with options.
+    """Make a tool of a function; used as `@tool` or, with options, as `@tool(...)`.
 
-    The result can still be called like the function. On a method it binds like one.
+    The tool can still be called like the function. In a class it binds like a method.
 
         @tool
         def add_item(run_context: RunContext, item: str) -> str: ...
@@ -40,12 +40,12 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Unpack[ToolOp
         async def order(article: str, quantity: int = 1) -> str: ...
 
     Args:
-        function: The function; any callable will do.
+        function: The function or any other callable.
         options: The keywords of `Function`.
 
     Raises:
         UsageError: The function cannot be a tool, or the options contradict each other.
-        TypeError: There is no such option.
+        TypeError: An option does not exist.
     """
     if function is not None:
         return Function(function, **options)

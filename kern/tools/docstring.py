@@ -1,4 +1,4 @@
-"""What a docstring says of a function and of its parameters, in the three styles that people write.
+"""Parses docstrings in the three common styles into a description and texts for the parameters.
 
 - Google: https://google.github.io/styleguide/pyguide.html#383-functions-and-methods
 - NumPy: https://numpydoc.readthedocs.io/en/latest/format.html
@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Docstring:
-    """A docstring, taken apart.
+    """A parsed docstring.
 
     Args:
-        description: The text without the parts that document parameters.
-        parameters: What is said of each parameter, by name; stars are stripped.
+        description: The text without the sections on parameters.
+        parameters: The text on each parameter, by name; stars are stripped.
     """
 
     description: str = ""
@@ -33,14 +33,14 @@ _NUMPY_RULE = re.compile(r"-{3,}\s*$")
 _SPHINX_FIELD = re.compile(
     r":(?P<field>param|parameter|arg|argument|key|keyword|type)\s+(?:[^:]*\s)?\*{0,2}(?P<name>\w+)\s*:(?P<text>.*)$"
 )
-# "name: text", "name (type): text"; the type may hold brackets of its own
+# "name: text", "name (type): text"; the type may contain brackets
 _GOOGLE_ENTRY = re.compile(r"\*{0,2}(?P<name>\w+)\s*(?:\((?:[^()]|\([^()]*\))*\))?\s*:(?:\s+|$)(?P<text>.*)$")
 # "name", "name : type", "first, second : type"
 _NUMPY_ENTRY = re.compile(r"(?P<names>\*{0,2}\w+(?:\s*,\s*\*{0,2}\w+)*)\s*(?::.*)?$")
 
 
 def parse_docstring(text: str | None) -> Docstring:
-    """Take a docstring apart; sections that are not about parameters stay in the description."""
+    """Parse a docstring; sections that are not about parameters stay in the description."""
     result = Docstring()
     if not text:
         return result
@@ -50,7 +50,7 @@ def parse_docstring(text: str | None) -> Docstring:
     while at < len(lines):
         line = lines[at]
         if _GOOGLE_HEADER.match(line):
-            flat = at == 0 and len(lines) > 1 and not _indent(lines[1])  # cleandoc has taken the indent
+            flat = at == 0 and len(lines) > 1 and not _indent(lines[1])  # cleandoc removed the indentation
             end = _end_of_block(lines, at + 1, above=-1 if flat else 0)
             _read_google(lines[at + 1 : end], result.parameters)
         elif _is_numpy_header(lines, at):
@@ -77,7 +77,9 @@ def _joined(lines: list[str]) -> str:
 
 
 def _end_of_block(lines: list[str], start: int, *, above: int, blank_ends: bool = False) -> int:
-    """The index of the first line that is not indented by more than `above`; blank lines belong inside."""
+    """The index of the first line that is not indented by more than `above`; blank lines do not end a
+    block.
+    """
     for at in range(start, len(lines)):
         if not lines[at].strip():
             if blank_ends:
@@ -96,7 +98,7 @@ def _is_numpy_header(lines: list[str], at: int) -> bool:
 
 
 def _end_of_numpy(lines: list[str], start: int) -> int:
-    """A NumPy section ends where the next one's header is underlined, or where plain text begins."""
+    """The end of a NumPy section: the next underlined header, or the beginning of plain text."""
     for at in range(start, len(lines)):
         line = lines[at]
         if not line.strip() or _indent(line):

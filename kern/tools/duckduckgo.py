@@ -14,27 +14,27 @@ from kern.tools.toolkit import Toolkit
 
 MaxResults = Annotated[int, Field(ge=1, le=50)]
 
-# ddgs raises where an engine has answered and found nothing: https://github.com/deedy5/ddgs
+# The text of the error that ddgs raises if an engine found nothing: https://github.com/deedy5/ddgs
 _NOTHING_FOUND = "No results found."
 
 
 class DuckDuckGoTools(Toolkit):
     """Web search and news search: the tools `web_search` and `search_news`.
 
-    The functions block, so the runtime calls them in a worker thread. Results are a JSON list of objects:
-    title, href and body of a page; date, title, body, url, image and source of a piece of news.
+    The functions block, so Kern calls them in a worker thread. Results are a JSON list of objects:
+    title, href and body of a page; date, title, body, url, image and source of a news item.
 
     Args:
         enable_search: Offer `web_search`.
         enable_news: Offer `search_news`.
-        modifier: A text that is put before every web query, such as "site:python.org".
-        fixed_max_results: How many results, whatever the model asks for.
-        proxy: An http, https or socks5 URL.
-        timeout: How long a search engine may take, in seconds.
+        modifier: A text to put before every web query, such as "site:python.org".
+        fixed_max_results: The number of results; None: as many as the model asks for, at most 50.
+        proxy: The URL of a proxy (http, https or socks5).
+        timeout: How long a search engine may take to answer, in seconds.
         verify_ssl: Check the engines' certificates.
-        timelimit: Only results of the last day, week, month or year.
+        timelimit: Only results of the last day ("d"), week, month or year.
         region: Country and language, such as "us-en".
-        backend: The search engine of ddgs; several divided by commas, or "auto".
+        backend: The search engine, by its name in ddgs; several separated by commas, or "auto".
         include_tools: As in `Toolkit`.
         exclude_tools: As in `Toolkit`.
 
@@ -102,7 +102,7 @@ class DuckDuckGoTools(Toolkit):
         return self._search("search_news", "news", query, max_results)
 
     def _search(self, tool: str, category: Literal["text", "news"], query: str, max_results: int) -> str:
-        # Imported here, in the worker thread: it takes a while, and kern itself must not need it
+        # Imported here, in the worker thread: the import is slow, and ddgs is optional
         from ddgs import DDGS
         from ddgs.exceptions import DDGSException
 

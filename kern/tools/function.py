@@ -1,4 +1,4 @@
-"""A tool: a callable with all that the runtime and the model are to know of it."""
+"""`Function`: a callable as a tool, with its JSON schema and its options."""
 
 from __future__ import annotations
 
@@ -38,42 +38,44 @@ class _Doc:
 
 
 class Function(Generic[P, R]):
-    """A tool: a callable, and what the runtime and the model are to know of it.
+    """A tool: a callable, its JSON schema, and the options of its calls.
 
-    It can be called like the callable that it was made of. Do not change one that is in use: `replace`
-    makes another.
+    It can be called like the callable itself. Do not change a `Function` that is in use: `replace` returns a
+    changed copy.
 
     Args:
-        entrypoint: The callable: a function, method, partial, or an object with `__call__`; sync, async or
-            a generator of either colour. Its signature and docstring make the schema.
-        name: What the model calls it: letters, digits, _ and -; the callable's own name if not given.
-        description: When and how to use it; from the docstring if not given.
-        parameters: A JSON schema of type object to show instead of the signature's. What the model passes
-            is still validated against the signature: have `**kwargs` to take anything.
-        strict: Ask the provider to follow the schema to the letter. An optional parameter is then a
-            required one that may be null, and null means its default.
-        instructions: A text for the system message of whoever has the tool.
-        show_result: Show the result to the user as content of the run; None: if `stop_after_tool_call`.
-        stop_after_tool_call: The run ends with this call's turn.
-        requires_confirmation: A person has to allow each call.
-        requires_user_input: A person has to fill in arguments.
-        user_input_fields: Those parameters; the model is not shown them. Implies `requires_user_input`.
-        external_execution: The application executes the call outside of the run.
-        pre_hook: Called before each call, with what it asks for by parameter names: function_name,
+        entrypoint: The callable: a function, method, partial, or an object with `__call__`; sync, async, or
+            a generator of either kind. The schema is made from its signature and docstring.
+        name: The tool's name for the model: letters, digits, _ and -, at most 64; by default the callable's.
+        description: When and how to use the tool; by default from the docstring.
+        parameters: A JSON schema of type object to show instead of the signature's. Arguments are still
+            validated against the signature: declare `**kwargs` to accept anything.
+        strict: Ask the provider to guarantee arguments that fit the schema. In the schema an optional
+            parameter is then required but nullable, and null means its default.
+        instructions: A text to add to the system message of agents and teams that have the tool.
+        show_result: Show the result to the user as content of the run; None: only with
+            `stop_after_tool_call`.
+        stop_after_tool_call: End the run after the turn with this call.
+        requires_confirmation: A person has to approve each call.
+        requires_user_input: A person has to fill in arguments of each call.
+        user_input_fields: The parameters that a person fills in, hidden from the model; () with
+            `requires_user_input`: all of them. Setting it implies `requires_user_input`.
+        external_execution: The application executes the call outside the run.
+        pre_hook: Called before each call with the arguments that it declares, by name: function_name,
             arguments (a dict that it may change), run_context.
-        post_hook: Called after each call, likewise, and with the result.
+        post_hook: Called after each call, likewise; it may also declare result.
         tool_hooks: Wrapped around each call, the first one outermost: `hook(function_name, function_call,
-            arguments)`, and run_context if it wants it, calls `function_call(**arguments)`, awaits it if it
-            is async itself, and returns the result. A call and its hooks are one transaction, and an error
-            in a hook is an error of the call: the model is told.
-        cache_results: Keep results on disk, by tool and arguments. Not for a tool with a `run_context`, whose
-            result depends on more than those.
-        cache_ttl: How long a kept result holds, in seconds.
-        cache_dir: Where results are kept; None: the system's folder for temporary files.
-        timeout: How long a call may take, in seconds.
-        cache: The provider may cache the prompt up to the end of this tool's definition, for so long.
-        effect: What may be done with a call of a durable run in which the process has died: "read" and
-            "idempotent" ones are made again; for "once", and where nothing is said, a person is asked. See
+            arguments)`, and run_context if declared, calls `function_call(**arguments)` (and awaits it if
+            the hook is async) and returns the result. A call and its hooks are one transaction of the
+            session state. An error in a hook is an error of the call, and the model reads it.
+        cache_results: Cache results on disk, by tool and arguments. Not allowed for a tool with a
+            `run_context`: its result depends on more than its arguments.
+        cache_ttl: How long a cached result is valid, in seconds.
+        cache_dir: The folder of the cached results; None: one in the system's folder for temporary files.
+        timeout: How long a call may take, in seconds; None: any time.
+        cache: The provider may cache the prompt up to the end of this tool's definition, for this time.
+        effect: Whether a call may be repeated when a durable run continues after its process died during
+            the call: "read" and "idempotent" calls are repeated; for "once" and None a person decides. See
             `run_context.idempotency_key`.
 
     Raises:
@@ -163,36 +165,36 @@ class Function(Generic[P, R]):
 
     @classmethod
     def from_callable(cls, function: Callable[P, R] | Function[P, R]) -> Function[P, R]:
-        """The tool that a callable is; a `Function` is one already.
+        """The callable as a tool; a `Function` is returned as it is.
 
-        What follows from the signature is computed once per function, however many tools it makes.
+        The schema is computed once per function, however many tools are made from it.
 
         Raises:
-            UsageError: It cannot be a tool.
+            UsageError: The callable cannot be a tool.
         """
         return function if isinstance(function, Function) else cls(function)
 
     @property
     def kind(self) -> Kind:
-        """How the entrypoint is to be called: "sync", "async", "generator" or "async_generator"."""
+        """How the entrypoint is called: "sync", "async", "generator" or "async_generator"."""
         return self._arguments.signature.kind
 
     @property
     def context_parameter(self) -> str | None:
-        """The parameter that gets the `RunContext`, if there is one."""
+        """The name of the parameter that receives the `RunContext`; None if there is none."""
         return self._arguments.signature.context_parameter
 
     @property
     def evaluated(self) -> bool:
-        """Every annotation is known; a name that is defined later is looked for at the first use."""
+        """Whether all annotations could be evaluated; if not, they are evaluated again at the first use."""
         return self._arguments.signature.namespace is None
 
     @property
     def parameters(self) -> Schema:
-        """The JSON schema that the model is shown; computed on first use, not to be changed.
+        """The JSON schema that the model reads. It is computed on first use; do not change it.
 
         Raises:
-            UsageError: An annotation has no JSON schema, or none in the strict dialect.
+            UsageError: An annotation has no JSON schema, or none that strict mode allows.
         """
         if self._parameters is None:
             schema = self._given_parameters or self._without_user_input(self._arguments.schema)
@@ -204,41 +206,43 @@ class Function(Generic[P, R]):
 
     @property
     def user_input_schema(self) -> Schema:
-        """The JSON schema of what a person fills in: `user_input_fields`, or every parameter."""
+        """The JSON schema of the arguments that a person fills in: `user_input_fields`, or all parameters."""
         schema = self._arguments.schema
         return _only(schema, self.user_input_fields) if self.user_input_fields else schema
 
     def validate(self, arguments_json: str, *, user_input: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The keyword arguments for `entrypoint`, without the context.
+        """Parse and validate arguments; returns keyword arguments for `entrypoint`, without the context.
 
-        Values are converted to what the parameters are annotated with, as pydantic does it. A parameter
-        that was not passed is not in the result: Python fills in its default.
+        pydantic converts the values to the types of the parameters. A parameter that was not passed is not
+        in the result: Python fills in its default.
 
         Args:
-            arguments_json: What the model wrote; an empty text means no arguments.
-            user_input: What a person filled in, by parameter name; it goes before what the model wrote.
+            arguments_json: The JSON that the model wrote; an empty text means no arguments.
+            user_input: Values that a person filled in, by parameter; they override those of the model.
 
         Raises:
-            ToolArgumentsError: They do not fit; the text tells the model which, why, and what would.
+            ToolArgumentsError: The arguments do not fit; the text tells the model which ones, and why.
         """
         return self._arguments.validate(arguments_json, tool=self.name, strict=self.strict, extra=user_input)
 
     def replace(self, **options: Unpack[ToolOptions]) -> Function[P, R]:
-        """The same tool with other options."""
+        """A copy of the tool with some options changed."""
         return cast("Function[P, R]", self._copy(self.entrypoint, options))
 
     def __copy__(self) -> Self:
-        """The same object: it is not to be changed."""
+        """The same object: a `Function` is immutable."""
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Function[P, R]:
-        """Copied with the object that its method is bound to; of a plain function, the same object."""
+        """A copy for a bound method, whose object is copied, too; the same object for a plain function."""
         plain = without_keywords(self.entrypoint)
         twin = copy.deepcopy(plain, memo)
         return self if twin is plain else cast("Function[P, R]", self._copy(twin, {}))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As functions are pickled: by where it is found, if it is the `@tool` that stands there."""
+        """Pickle a module-level `@tool` by its name, as functions are; any other by its callable and
+        options.
+        """
         place = place_of(self.entrypoint)
         if place is not None and found_at(*place) is self:
             return found_at, place
@@ -249,7 +253,7 @@ class Function(Generic[P, R]):
         return self.entrypoint(*args, **kwargs)
 
     def __get__(self, instance: object, owner: type | None = None) -> Function[..., R]:
-        """A tool that is defined in a class, on an object: bound as a method is."""
+        """Bind a tool that is defined in a class to an object, like a method."""
         if instance is None or self._static or not hasattr(self.entrypoint, "__get__"):
             return self
         return self._copy(self.entrypoint.__get__(instance, owner), {})
@@ -266,7 +270,7 @@ class Function(Generic[P, R]):
         return f"Function(name={self.name!r}, entrypoint={describe(self.entrypoint)})"
 
     def options(self) -> ToolOptions:
-        """All options, as `Function(entrypoint, **options)` takes them."""
+        """All options: `Function(entrypoint, **options)` makes an equal tool."""
         return ToolOptions(
             name=self.name,
             description=self.description,
@@ -300,7 +304,8 @@ class Function(Generic[P, R]):
     def _check(self) -> None:
         if self.effect not in (None, *get_args(Effect)):
             raise UsageError(
-                f"the tool {self.name}: effect is one of {', '.join(get_args(Effect))}, not {self.effect!r}"
+                f"the tool {self.name}: effect must be one of {', '.join(get_args(Effect))}, "
+                f"not {self.effect!r}"
             )
         exclusive = [name for name in _EXCLUSIVE if getattr(self, name)]
         if len(exclusive) > 1:
@@ -335,7 +340,7 @@ Function.__doc__ = _Doc(Function.__doc__ or "")  # type: ignore[assignment]  # t
 
 
 def _remade(entrypoint: Any, options: ToolOptions, static: bool) -> Function[..., Any]:
-    """A `Function` that was pickled."""
+    """Unpickle a `Function`."""
     function = Function(restored(entrypoint), **options)
     function._static = static
     return function
@@ -372,7 +377,7 @@ def _checked_name(name: str | None, function: Callable[..., Any]) -> str:
 
 
 def _only(schema: Schema, names: Sequence[str]) -> Schema:
-    """An object's schema, with these properties only."""
+    """The schema of an object, reduced to these properties."""
     result = {**schema, "properties": {name: schema["properties"][name] for name in names}}
     if required := [name for name in schema.get("required", ()) if name in names]:
         return {**result, "required": required}

@@ -1,4 +1,6 @@
-"""Calling the application's own functions (hooks, instructions) with what they ask for by name."""
+"""Selects the arguments for the application's functions (hooks, instructions) by the parameters they
+declare.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ _CONTEXT = "run_context"
 
 
 class _Wanted:
-    """What a function asks for: (parameter, key in what is available, whether it must be there)."""
+    """The parameters of a function, each as (parameter, key of the value, whether it is required)."""
 
     __slots__ = ("items", "open")
 
@@ -47,13 +49,13 @@ _wanted: PerFunction[_Wanted] = PerFunction(_read)
 
 
 def call_kwargs(function: Callable[..., Any], available: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what is available, what a function asks for by the names of its parameters.
+    """The keyword arguments for a function: the available values that its parameters name.
 
-    A parameter that is annotated `RunContext` gets `available["run_context"]` under whatever name; a function
-    with `**kwargs` gets everything.
+    A parameter annotated as `RunContext` receives `available["run_context"]` under any name. A function with
+    `**kwargs` receives all values.
 
     Raises:
-        UsageError: It has a parameter without default that is not available.
+        UsageError: A parameter without a default is not available.
     """
     wanted = _wanted(function)
     kwargs = {}

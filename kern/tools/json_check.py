@@ -1,7 +1,7 @@
-"""A JSON value against a JSON schema: what does not fit, and where.
+"""Checks a JSON value against a JSON schema, and says what does not fit, and where.
 
-The keywords that say what a value is, after https://json-schema.org/draft/2020-12/json-schema-validation:
-those that pydantic writes and people write by hand. A keyword that is not known here refuses nothing.
+Source: https://json-schema.org/draft/2020-12/json-schema-validation. The keywords that pydantic writes and
+people commonly use are checked; others are ignored.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ _SHOWN = 80
 
 
 def _is_number(value: Any) -> bool:
-    """As JSON has them: NaN and the infinities, which Python's parsers read, are none."""
+    """Whether JSON can write it as a number: NaN and the infinities, which Python parses, are not numbers."""
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def misfits(value: Any, schema: Mapping[str, Any], *, unfinished: bool = False) -> list[str]:
-    """What of `value` does not fit `schema`, a line for each place; empty if all does.
+    """One line for each place where `value` does not fit `schema`; empty if it fits.
 
     Args:
         value: Parsed JSON.
-        unfinished: The value is still being written: what comes last in it may be cut short, or be lacking.
+        schema: The JSON schema.
+        unfinished: The value is still being written: its last part may be incomplete or missing.
     """
     return list(_Check(schema).value(value, schema, "", unfinished))
 
@@ -136,7 +137,7 @@ def _string(value: str, schema: Mapping[str, Any], path: str) -> Iterator[str]:
 def _matches(pattern: str, value: str) -> bool:
     try:
         return re.search(pattern, value) is not None
-    except re.error:  # JSON schemas have JavaScript's patterns, a few of which are none here
+    except re.error:  # JSON schemas use JavaScript's syntax; ignore patterns that Python does not know
         return True
 
 
@@ -159,7 +160,7 @@ def _is_multiple(value: float, of: float) -> bool:
     try:
         times = value / of
         return not math.isfinite(times) or abs(times - round(times)) < 1e-9
-    except (OverflowError, ZeroDivisionError):  # no schema's bound is meant so: it refuses nothing
+    except (OverflowError, ZeroDivisionError):  # a nonsensical bound: ignore it
         return True
 
 
@@ -170,6 +171,6 @@ def _line(path: str, complaint: str) -> str:
 def _shown(value: Any) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False)
-    except ValueError:  # a whole number of so many digits that Python does not write it
+    except ValueError:  # Python refuses to write an int with very many digits
         return "a value that is too long to be shown"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

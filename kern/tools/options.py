@@ -1,4 +1,4 @@
-"""What may be said of a tool, beside the callable itself."""
+"""The options of a tool."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from kern.tools.schema import Schema
 Hook = Callable[..., Any]
 
 Effect = Literal["read", "idempotent", "once"]
-"""What a second call with the same arguments would do: nothing, nothing more, or harm."""
+"""What a repeated call does: "read" changes nothing, "idempotent" changes nothing more, "once" does harm."""
 
 
 class ToolOptions(TypedDict, total=False):
-    """The keywords of `Function` and of `@tool`; `Function` tells what they mean."""
+    """The keywords of `Function` and `@tool`, documented at `Function`."""
 
     name: str | None
     description: str | None

@@ -1,7 +1,7 @@
-"""Callables as pickle takes them.
+"""Makes callables picklable that pickle rejects: decorated functions and their methods.
 
-Pickle writes a function down by its name. The name of a function that is decorated, as by `@tool`, stands for
-what the decorator made of it, so pickle refuses the function itself: it is found by way of that.
+Pickle stores a function by its name. The name of a decorated function (`@tool`) refers to what the decorator
+returned, so pickle refuses the function inside. It is stored as the decorated object and the way into it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(slots=True, frozen=True)
 class _Bound:
-    """A method: pickle would look it up on the object, and may find what a decorator made of it."""
+    """A bound method. Pickle would look it up on the object, and may find a decorated one there."""
 
     function: Any
     instance: Any
@@ -23,20 +23,20 @@ class _Bound:
 
 @dataclass(slots=True, frozen=True)
 class _Undecorated:
-    """What `decorated` wraps, by so many wrappers."""
+    """The function inside `decorated`, below this number of wrappers."""
 
     decorated: Any
     wrappers: int
 
 
 def place_of(function: Any) -> tuple[str, str] | None:
-    """The module and the dotted name under which a callable was defined, if it has such."""
+    """The module and the qualified name of a callable; None if it has none."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     return (module, name) if isinstance(module, str) and isinstance(name, str) else None
 
 
 def found_at(module: str, name: str) -> Any:
-    """What a module has under a dotted name; None if there is nothing."""
+    """The object in a module under a dotted name; None if there is none."""
     try:
         return operator.attrgetter(name)(importlib.import_module(module))
     except (ImportError, AttributeError):
@@ -44,7 +44,7 @@ def found_at(module: str, name: str) -> Any:
 
 
 def portable(function: Any) -> Any:
-    """A callable, as pickle takes it; `restored` is the reverse."""
+    """A picklable form of a callable; `restored` is the reverse."""
     if isinstance(function, types.MethodType):
         return _Bound(portable(function.__func__), function.__self__)
     place = place_of(function)
@@ -57,7 +57,7 @@ def portable(function: Any) -> Any:
 
 
 def restored(function: Any) -> Any:
-    """The callable that `portable` was given."""
+    """The callable from its `portable` form."""
     if isinstance(function, _Bound):
         return types.MethodType(restored(function.function), function.instance)
     if not isinstance(function, _Undecorated):

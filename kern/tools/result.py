@@ -1,4 +1,4 @@
-"""What a tool returned: the text that the model is told, and the media."""
+"""Converts what a tool returned into a text for the model, and media."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _JSON = (Mapping, list, tuple, set, frozenset)
 
 
 class Chunks(list[Any]):
-    """What a generator has yielded."""
+    """The values that a generator yielded."""
 
 
 @dataclass(slots=True, frozen=True)
 class Result:
-    """A tool's value, taken apart.
+    """A tool's return value as text and media.
 
     Args:
-        text: What the model reads; a picture, sound, video or file is mentioned in it.
-        media: Those themselves.
+        text: The text for the model; it mentions each image, audio, video and file.
+        media: The media themselves.
     """
 
     text: str
@@ -34,10 +34,10 @@ class Result:
 
 
 def result_of(value: Any) -> Result:
-    """A tool's value as text and media.
+    """Split a tool's return value into text and media.
 
-    Media are a value by themselves, or items of a list or tuple, or pieces of a generator. The texts of a
-    generator's pieces are joined as they are, those of a list with media line by line.
+    Media may be the value itself, or items of a list, tuple or generator. The texts of a generator's pieces
+    are concatenated; those of a list with media are joined by newlines.
     """
     if isinstance(value, Media):
         return Result(mention(value), (value,))
@@ -58,10 +58,10 @@ def _is_structured(value: Any) -> bool:
 
 
 def result_text(value: Any) -> str:
-    """The text for a tool's result: a str as it is, None as nothing, structured values as JSON.
+    """A tool's result as text: a str as it is, None as "", structured values as JSON.
 
-    Objects that JSON does not know are written with `str()`, alone or within a structure; so is a structure
-    that cannot be JSON at all, such as one that holds itself.
+    Objects without a JSON form are written with `str()`, also inside a structure. So is a structure that
+    cannot be JSON at all, such as one that contains itself.
     """
     if isinstance(value, str):
         return value
@@ -76,16 +76,18 @@ def result_text(value: Any) -> str:
 
 
 def prompt_text(value: Any) -> str:
-    """A value for a block of a prompt: a text, or JSON without `<`, so that no value in it ends the block."""
+    """A value for a tagged block of a prompt: a str as it is, or JSON without `<`, which cannot end the
+    block.
+    """
     return value if isinstance(value, str) else without_tags(result_text(value))
 
 
 def without_tags(json_text: str) -> str:
-    """JSON text that says the same, without `<`."""
+    """The same JSON with each `<` as an escape."""
     return json_text.replace("<", "\\u003c")
 
 
 def mention(media: Media) -> str:
-    """A word for a picture, sound, video or file, in a text that comes with it."""
+    """The text that stands for an image, audio, video or file, such as "[image: cat.png]"."""
     kind = type(media).__name__.lower()
     return f"[{kind}: {media.name}]" if media.name else f"[{kind}]"

@@ -1,6 +1,6 @@
-"""JSON schemas as providers want them: no noise, and OpenAI's strict dialect with the way back from it.
+"""Prepares JSON schemas for providers: drops titles, and converts to and from OpenAI's strict dialect.
 
-The dialect: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
+Source of the dialect: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MAPS = ("properties", "$defs", "definitions", "patternProperties", "dependentSc
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
 
-# What the strict dialect knows. An allow list: a keyword that is not on it is refused by the provider.
+# The keywords of the strict dialect; the provider rejects a schema with any other.
 _STRICT_KEYWORDS = frozenset(
     {
         *("type", "description", "enum", "const", "anyOf", "$ref", "$defs", "definitions"),
@@ -29,37 +29,37 @@ _STRICT_KEYWORDS = frozenset(
 _STRICT_FORMATS = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
 )
-# Dropped keywords that the model should know of all the same: they move into the description.
+# Keywords that are dropped and moved into the description, for the model to read.
 _NOTED = ("default", "minLength", "maxLength", "pattern", "format", "uniqueItems", "examples")
 _TYPED = ("type", "enum", "const", "anyOf", "$ref")
 
 
 def without_titles(schema: Schema) -> Schema:
-    """The schema without `title`s: pydantic makes them of the names, which stand there anyway."""
+    """The schema without the `title`s that pydantic adds: they only repeat the names."""
     result = _mapped(schema, without_titles)
     result.pop("title", None)
     return result
 
 
 def strict_schema(schema: Schema, *, nullable: bool = True) -> Schema:
-    """The schema in OpenAI's strict dialect; the given one is not changed.
+    """Convert a JSON schema to OpenAI's strict dialect; the given schema is not changed.
 
-    Every object is closed and all its properties are required; those that were optional may be null instead
-    (`undo_strict` takes such nulls away again). Keywords that the dialect lacks are dropped, and told in the
-    description where the model should know them: the values are validated against the full schema anyway.
+    Every object is closed, and all its properties are required. Optional properties become nullable, and
+    `undo_strict` removes their nulls from a value. Keywords that the dialect lacks are dropped, or moved into
+    the description if the model should know them; the values are validated against the full schema later.
 
     Args:
-        schema: A JSON schema of type object, such as pydantic's; one in this dialect stays as it is.
-        nullable: False: what was optional has to be given. For where nobody would call `undo_strict`.
+        schema: A JSON schema of type object, such as pydantic's. A schema in the dialect stays as it is.
+        nullable: If False, optional properties are just required: for values that skip `undo_strict`.
 
     Raises:
-        UsageError: It cannot be said in this dialect: an open object, a value without a type, a root that
-            is no object.
+        UsageError: The dialect cannot express the schema: an open object, a value without a type, or a root
+            that is not an object.
     """
     if not nullable:
         schema = _all_required(schema)
     root = schema
-    if "$ref" in schema:  # pydantic writes a recursive model so, and the root must be an object itself
+    if "$ref" in schema:  # pydantic's form of a recursive model; the dialect needs an object as the root
         root = {**resolved(schema["$ref"], schema), **{k: v for k, v in schema.items() if k != "$ref"}}
     if root.get("type") != "object":
         raise UsageError(
@@ -76,20 +76,20 @@ def _all_required(schema: Schema) -> Schema:
 
 
 def undo_strict(value: Any, schema: Schema) -> Any:
-    """The value without the nulls that only the strict dialect asked for.
+    """The value without the nulls that stand for omitted properties in the strict dialect.
 
-    A property that `schema` does not require and that is null is taken out, so that its default applies; but
-    a null that is one of the property's own values was meant, and stays.
+    A null property that `schema` does not require is removed, so that its default applies. A null that the
+    property's own schema allows stays: it was meant.
 
     Args:
-        value: A JSON value that follows `strict_schema(schema)`.
+        value: A JSON value that fits `strict_schema(schema)`.
         schema: The schema before `strict_schema`.
     """
     return _undone(value, schema, schema)
 
 
 def _mapped(schema: Schema, change: Callable[[Schema], Schema]) -> Schema:
-    """A copy of the schema whose direct subschemas have gone through `change`."""
+    """A copy of the schema with `change` applied to its direct subschemas."""
     result = dict(schema)
     for keyword in _MAPS:
         if isinstance(result.get(keyword), dict):
@@ -129,7 +129,7 @@ def _strict(schema: Any, path: str) -> Schema:
         if schema.get("patternProperties"):
             raise _open(path)
         _close(result, path)
-    if "$ref" in result and (len(result) > 1 or notes):  # a reference may have no siblings; anyOf may
+    if "$ref" in result and (len(result) > 1 or notes):  # a $ref allows no other keywords; anyOf does
         result["anyOf"] = [{"$ref": result.pop("$ref")}]
     if notes:
         told = ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in notes.items())
@@ -138,7 +138,7 @@ def _strict(schema: Any, path: str) -> Schema:
 
 
 def _plain(schema: Schema) -> Schema:
-    """One level of the schema with nothing but keywords of the dialect."""
+    """The schema with only the dialect's keywords at its top level."""
     merged = dict(schema)
     if len(merged.get("allOf", ())) == 1:
         merged = {**merged["allOf"][0], **{key: value for key, value in merged.items() if key != "allOf"}}
@@ -149,15 +149,13 @@ def _plain(schema: Schema) -> Schema:
     result = {key: value for key, value in merged.items() if key in _STRICT_KEYWORDS}
     if result.get("format") not in _STRICT_FORMATS:
         result.pop("format", None)
-    if "(?" in result.get(
-        "pattern", ""
-    ):  # the dialect has no lookaround, and nobody misses the other (? groups
+    if "(?" in result.get("pattern", ""):  # the dialect supports no lookaround; other (? groups are rare
         del result["pattern"]
     return result
 
 
 def _one_of(schemas: list[Schema]) -> Schema:
-    """The items of a tuple: the dialect has no positions, so each may be any of them."""
+    """The item schema for a tuple: the dialect has no positions, so an item may be any of them."""
     distinct = [schema for at, schema in enumerate(schemas) if schema not in schemas[:at]]
     return distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
 
@@ -169,7 +167,7 @@ def _close(schema: Schema, path: str) -> None:
     properties = {}
     for name, part in schema.get("properties", {}).items():
         closed = _strict(part, f"{path}/properties/{name}")
-        # A constant, such as the tag of a union's member, has nothing to leave open
+        # A constant, such as the tag of a union's member, cannot be left out
         properties[name] = closed if name in required or "const" in closed else _nullable(closed)
     schema.update(type="object", properties=properties, required=list(properties), additionalProperties=False)
 
@@ -182,7 +180,7 @@ def _open(path: str) -> UsageError:
 
 
 def _nullable(schema: Schema) -> Schema:
-    """The schema, with null allowed."""
+    """The schema that also allows null."""
     if "anyOf" in schema:
         known = any(part.get("type") == "null" for part in schema["anyOf"])
         return schema if known else {**schema, "anyOf": [*schema["anyOf"], _NULL]}
@@ -196,10 +194,10 @@ def _nullable(schema: Schema) -> Schema:
 
 
 def resolved(reference: str, root: Schema) -> Schema:
-    """The schema that a `$ref` within `root` stands for.
+    """The schema that a `$ref` inside `root` refers to.
 
     Raises:
-        UsageError: There is none.
+        UsageError: `root` does not define it.
     """
     target: Any = root
     for part in reference.removeprefix("#").strip("/").split("/"):
@@ -236,7 +234,7 @@ def _undone(value: Any, schema: Any, root: Schema) -> Any:
 
 
 def _is_meant(part: Any, root: Schema) -> bool:
-    """Whether a null is one of the property's own values, and another one than its default."""
+    """Whether null is allowed by the property's own schema and differs from its default."""
     if not isinstance(part, dict):
         return True
     return part.get("default", ...) is not None and _takes_null(part, root)
@@ -258,7 +256,7 @@ def _takes_null(part: Any, root: Schema) -> bool:
 
 
 def _fitting(value: Any, schemas: list[Schema], root: Schema) -> Schema | None:
-    """The first alternative that the value can be meant by, judged by its kind and its keys."""
+    """The first alternative that the value may belong to, judged by its type and its keys."""
     for schema in schemas:
         plain = resolved(schema["$ref"], root) if "$ref" in schema else schema
         if isinstance(value, Mapping):

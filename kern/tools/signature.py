@@ -1,4 +1,4 @@
-"""What a callable takes: its parameters, its annotations, which parameter gets the `RunContext`."""
+"""Reads the signature of a callable: parameters, annotations, and which parameter is the `RunContext`."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Kind = Literal["sync", "async", "generator", "async_generator"]
 
 _CONTEXT_NAME = "run_context"
 _PLAIN = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, type)
-# Of Python's and of typing_extensions, which are not the same objects in every version.
+# In some versions of Python, typing and typing_extensions define these as different objects.
 _UNPACK = (typing.Unpack, typing_extensions.Unpack)
 _REQUIRED = (typing.Required, typing_extensions.Required)
 _NOT_REQUIRED = (typing.NotRequired, typing_extensions.NotRequired)
 LEFT_OUT = object()
-"""The default of a keyword that may be left out, and then is not passed: no value, and none in a schema."""
-_MOST_WRAPPERS = 100  # one that wraps itself has no bottom
+"""The default of a TypedDict key that is not required: if it is left out, nothing is passed."""
+_MOST_WRAPPERS = 100  # stops at a function that wraps itself
 _RUNNERS = ("Agent", "Team")
 # A textual annotation that cannot be evaluated, such as a name that is imported for type checkers only
 _UNION_TEXT = r"(?:(?:\w+\.)*(?:Optional|Union)\[|None\s*\|\s*)?\s*"
@@ -44,17 +44,17 @@ _RUNNER_TEXT = re.compile(_UNION_TEXT + r"(?:\w+\.)*(?:Agent|Team)\b")
 
 @dataclass(slots=True, frozen=True)
 class Signature:
-    """What a callable takes.
+    """The signature of a callable, as a tool or a hook needs it.
 
     Args:
-        parameters: Those that a caller fills: not the bound first one of a method, not what a partial
-            has fixed, not the context. Annotations are evaluated; one that could not be is still a str.
-        context_parameter: The name of the parameter that gets the `RunContext`.
-        hidden: The names that no caller may pass: the context's, and what a partial has fixed.
-        kind: How it is to be called.
-        positional_only: All parameters that cannot be passed by name, the context's too.
-        doc: Its docstring, as it is written.
-        namespace: Where textual annotations are to be evaluated once more; None if none are left.
+        parameters: The parameters that a caller fills in: without `self`, those fixed by a partial, and the
+            context. Annotations are evaluated; one that could not be is still a str.
+        context_parameter: The name of the parameter that receives the `RunContext`.
+        hidden: The names that a caller may not pass: the context's, and those fixed by a partial.
+        kind: How the callable is called.
+        positional_only: All parameters that cannot be passed by name, the context's included.
+        doc: The docstring, unchanged.
+        namespace: Globals in which to evaluate annotations that are still text; None if there are none.
     """
 
     parameters: tuple[inspect.Parameter, ...]
@@ -67,10 +67,10 @@ class Signature:
 
 
 class PerFunction(Generic[T]):
-    """A value that is computed once per function and lives no longer than the function.
+    """A cache with one value per function, which is dropped with the function.
 
-    A bound method is recognised by the function below it. Other callables (partials, objects) are rare and
-    differ one by one: theirs are computed anew. A value that referred to its function would keep it alive.
+    A bound method is looked up by its function. Other callables (partials, objects) are not cached: they are
+    rare and usually used once. A value must not refer to its function, or neither would ever be freed.
     """
 
     def __init__(self, compute: Callable[[Callable[..., Any]], T]) -> None:
@@ -79,7 +79,7 @@ class PerFunction(Generic[T]):
         self._bound: WeakKeyDictionary[Callable[..., Any], T] = WeakKeyDictionary()
 
     def __call__(self, function: Callable[..., Any]) -> T:
-        """The value for `function`, from now on kept."""
+        """The value for `function`, computed at the first call."""
         if isinstance(function, types.FunctionType):
             cache, key = self._plain, function
         elif isinstance(function, types.MethodType) and isinstance(function.__func__, types.FunctionType):
@@ -136,7 +136,7 @@ def _read(function: Callable[..., Any]) -> Signature:
 def _unpacked(
     function: Callable[..., Any], parameters: list[inspect.Parameter], hints: dict[str, Any]
 ) -> tuple[list[inspect.Parameter], dict[str, Any]]:
-    """The parameters, with the keys of a TypedDict in the place of `**kwargs: Unpack[...]` (PEP 692)."""
+    """The parameters, with the keys of a TypedDict in place of `**kwargs: Unpack[...]` (PEP 692)."""
     if not parameters or parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
         return parameters, hints
     last = parameters[-1]
@@ -156,7 +156,7 @@ def _unpacked(
 
 
 def _keyword(name: str, hint: Any, required: bool) -> inspect.Parameter:
-    """A key of a TypedDict; its class does not know of qualifiers in annotations that are text."""
+    """A key of a TypedDict. Its class does not see Required and NotRequired inside textual annotations."""
     while (qualifier := typing.get_origin(hint)) in (*_REQUIRED, *_NOT_REQUIRED, ReadOnly):
         required = required if qualifier is ReadOnly else qualifier in _REQUIRED
         (hint,) = typing.get_args(hint)
@@ -168,17 +168,17 @@ signature_of: PerFunction[Signature] = PerFunction(_read)
 """The `Signature` of a callable.
 
 Raises:
-    UsageError: It has none that can be read, it asks for an Agent or a Team, or for two contexts.
+    UsageError: It cannot be read, or it asks for an Agent or a Team, or for two contexts.
 """
 
 
 def context_parameter(function: Callable[..., Any]) -> str | None:
-    """The name of the parameter that gets the `RunContext`: `run_context`, or one that is annotated so."""
+    """The name of the parameter that receives the `RunContext`: `run_context`, or one annotated as such."""
     return signature_of(function).context_parameter
 
 
 def describe(function: Callable[..., Any]) -> str:
-    """A callable as an error message names it: module and qualified name."""
+    """The name of a callable for error texts: its module and qualified name."""
     function = _unpartial(function)
     if not hasattr(function, "__qualname__"):
         function = type(function)
@@ -194,8 +194,8 @@ def _unpartial(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _definition(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function at the bottom of partials, methods, callable objects and wrappers: where annotations mean
-    what they say. A wrapper that has a `__signature__` of its own is the bottom, as for `inspect`."""
+    """The function inside partials, methods, callable objects and wrappers, whose globals its annotations
+    refer to. As in `inspect`, the search ends at a wrapper with a `__signature__`."""
     for _ in range(_MOST_WRAPPERS):
         function = _unpartial(function)
         if hasattr(function, "__signature__"):
@@ -210,14 +210,14 @@ def _definition(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrapped_by(function: Callable[..., Any]) -> Callable[..., Any] | None:
-    """What a wrapper says that it wraps, as `functools.wraps` notes it."""
+    """The callable that a wrapper wraps, according to its `__wrapped__` (see `functools.wraps`)."""
     wrapped = getattr(function, "__wrapped__", None)
     return wrapped if callable(wrapped) and wrapped is not function else None
 
 
 def named(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The callable whose name and text are the tool's: the function that the person wrote, whatever stands
-    round it, as long as that says whom it wraps. A wrapper that has taken over the name speaks for itself."""
+    """The callable whose name and docstring the tool takes: the innermost one, as far as wrappers have a
+    `__wrapped__` with another name. A wrapper with the same name (`functools.wraps`) is taken itself."""
     spokesman = function
     for _ in range(_MOST_WRAPPERS):
         if isinstance(function, functools.partial) and "__name__" not in vars(function):
@@ -233,7 +233,7 @@ def named(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def kind_of(function: Callable[..., Any]) -> Kind:
-    """What a callable looks like from outside; a wrapper may hide what it returns."""
+    """How a callable is called, by its outermost wrapper, which may hide what the function returns."""
     function = _unpartial(function)
     for candidate in (function, getattr(type(function), "__call__", None)):  # noqa: B004  # not a callable() test
         if inspect.isasyncgenfunction(candidate):
@@ -262,7 +262,7 @@ def _hints(target: Callable[..., Any], parameters: list[inspect.Parameter]) -> d
         try:
             return typing.get_type_hints(target, include_extras=True)
         except (NameError, AttributeError, TypeError, SyntaxError):
-            pass  # one bad annotation spoils all: take them one by one
+            pass  # one bad annotation fails all: evaluate them one by one
     namespace = getattr(target, "__globals__", {})
     hints = {}
     for parameter in parameters:
@@ -275,7 +275,7 @@ def _hints(target: Callable[..., Any], parameters: list[inspect.Parameter]) -> d
 
 
 def evaluate(annotation: str, namespace: dict[str, Any]) -> Any:
-    """A textual annotation as the type that it means; raises what its evaluation raises."""
+    """The type that a textual annotation means; raises what the evaluation raises."""
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     return typing.get_type_hints(holder, globalns=namespace, include_extras=True)["it"]
 
@@ -310,7 +310,9 @@ def _refuse_runner(function: Callable[..., Any], name: str, annotation: Any) -> 
 
 
 def _is_runner(part: Any) -> bool:
-    """Kern's Agent or Team, known by name, for they live above this layer; a data class so named is none."""
+    """Whether a type is Kern's Agent or Team, by name: this layer cannot import them. A data class of the
+    application with such a name is not.
+    """
     if not isinstance(part, type) or part.__name__ not in _RUNNERS:
         return False
     data = (

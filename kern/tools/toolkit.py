@@ -1,4 +1,4 @@
-"""`Toolkit`, a named set of tools that belong together; and what an agent's `tools` list comes to."""
+"""`Toolkit`, a named set of tools; and the functions that flatten the `tools` list of an agent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kern.tools.signature import describe
 
 
 class Toolkit:
-    """A set of tools that belong together: a base class, or used as it is.
+    """A named set of tools. Subclass it, or use it as it is.
 
         class Notes(Toolkit):
             def __init__(self, path: Path) -> None:
@@ -25,21 +25,21 @@ class Toolkit:
                 super().__init__(name="notes", tools=[self.read, self.write])
 
     Args:
-        name: What people call the set.
+        name: The name of the set, for people.
         tools: Functions, bound methods or `Function`s.
-        instructions: A text for the system message of whoever has the toolkit.
+        instructions: A text to add to the system message of agents and teams that have the toolkit.
         include_tools: Only these tools, by name.
         exclude_tools: All but these tools, by name.
-        requires_confirmation_tools: Tools of which a person has to allow each call, by name.
+        requires_confirmation_tools: Tools whose calls a person has to approve, by name.
         external_execution_required_tools: Tools that the application executes, by name.
         stop_after_tool_call_tools: Tools that end the run, by name.
         show_result_tools: Tools whose results are shown to the user, by name.
-        cache_results: Keep the results of its tools on disk, of those that take no `run_context`.
-        cache_ttl: How long a kept result holds, in seconds.
-        cache_dir: Where results are kept; None: the system's folder for temporary files.
+        cache_results: Cache the results of its tools on disk, except of those with a `run_context`.
+        cache_ttl: How long a cached result is valid, in seconds.
+        cache_dir: The folder of the cached results; None: one in the system's folder for temporary files.
 
     Raises:
-        UsageError: A name that is no tool of the set, two tools of one name, or something that is no tool.
+        UsageError: A name is not in the set, two tools have the same name, or an item is not a tool.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Toolkit:
         self.name = name
         self.instructions = instructions
         self.functions: dict[str, Function] = {}
-        """The tools that were chosen, by name."""
+        """The selected tools by name."""
         found = collect(tools)
         for keyword, names in (
             ("include_tools", include_tools or ()),
@@ -97,31 +97,31 @@ class Toolkit:
 
 
 class ToolSource(ABC):
-    """Tools that somebody has to be asked for, such as those of an MCP server.
+    """Tools that are known only at run time, such as those of an MCP server.
 
-    In the `tools` list of an agent or a team it stands for the toolkit that it comes to when a run begins.
+    In the `tools` list of an agent or a team, it is replaced by the toolkit that `load` returns.
     """
 
     @abstractmethod
     async def load(self) -> Toolkit:
-        """The tools as they are now; called at the beginning of each run.
+        """Return the current tools; called at the beginning of each run.
 
-        While they are the same ones, return the same object: what was made of them is then used again.
+        While the tools do not change, return the same object: Kern then reuses their schemas.
 
         Raises:
-            ToolError: They cannot be had.
+            ToolError: The tools are not available.
         """
 
 
 Tool = Callable[..., Any] | Function | Toolkit | ToolSource | ServerTool
-"""What a `tools` list may hold."""
+"""What a `tools` list may contain."""
 
 
 async def loaded(tools: Sequence[Tool]) -> list[Tool]:
-    """The tools that Kern runs, each source replaced by its toolkit; all are asked at the same time.
+    """The tools that Kern runs, with each source replaced by its toolkit. All sources load concurrently.
 
     Raises:
-        ToolError: A source cannot say.
+        ToolError: The tools of a source are not available.
     """
     sources = [tool for tool in tools if isinstance(tool, ToolSource)]
     try:
@@ -137,15 +137,15 @@ async def loaded(tools: Sequence[Tool]) -> list[Tool]:
 
 
 def without_sources(tools: Sequence[Tool]) -> list[Tool]:
-    """The tools that Kern runs, as far as they are known without asking anybody."""
+    """The tools that Kern runs and that are known without loading a source."""
     return [tool for tool in tools if not isinstance(tool, ToolSource | ServerTool)]
 
 
 def collect(tools: Iterable[Tool]) -> dict[str, Function]:
-    """The tools of a `tools` list by name, toolkits taken apart, in order. The same tool twice is one tool.
+    """The functions of a `tools` list by name, in order, with those of toolkits; duplicates are dropped.
 
     Raises:
-        UsageError: Two different tools have one name, or something is no tool.
+        UsageError: Two different tools have the same name, or an item is not a tool.
     """
     if isinstance(tools, str | dict) or not isinstance(tools, Iterable):
         raise UsageError(f"tools must be a list of functions and toolkits, not {tools!r}")
@@ -162,12 +162,12 @@ def collect(tools: Iterable[Tool]) -> dict[str, Function]:
 
 
 def instructions_of(tools: Iterable[Tool]) -> list[str]:
-    """What toolkits and tools have to say in the system message, in order, each text once."""
+    """The `instructions` of toolkits and tools for the system message, in order, each text once."""
     texts: dict[str, None] = {}
     for tool in tools:
         if isinstance(tool, Toolkit) and tool.instructions:
             texts[tool.instructions] = None
-        # A plain function has none to give.
+        # Plain functions have no instructions.
         for function in _functions(tool) if isinstance(tool, Toolkit | Function) else ():
             if function.instructions:
                 texts[function.instructions] = None

@@ -202,7 +202,7 @@ async def test_the_journal_is_in_the_database_of_the_session(db: SqliteDb) -> No
 
 
 def test_an_effect_is_one_of_three() -> None:
-    with pytest.raises(UsageError, match="effect is one of read, idempotent, once, not 'never'"):
+    with pytest.raises(UsageError, match="effect must be one of read, idempotent, once, not 'never'"):
         tool(name="x", effect="never")(lambda: None)
 
 

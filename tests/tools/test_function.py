@@ -285,7 +285,7 @@ def test_a_method_binds_to_its_object_with_its_options() -> None:
 
 
 def test_a_method_without_its_object_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"Kit\.plain is a method that is not bound to an object"):
+    with pytest.raises(UsageError, match=r"Kit\.plain is an unbound method"):
         _ = Function.from_callable(Kit.plain).parameters
 
 

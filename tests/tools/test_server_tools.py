@@ -75,17 +75,19 @@ async def test_a_tool_choice_goes_with_them_and_none_leaves_them_out_of_models_t
 
 
 async def test_a_model_of_another_api_refuses_them_and_says_why() -> None:
-    for model, has in ((ScriptedModel([]), "no such tools"), (Here([]), "those of 'there'")):
+    for model, has in ((ScriptedModel([]), "has no tools"), (Here([]), "uses the API 'there'")):
         if isinstance(model, Here):
             model.server_tool_api = "there"
-        with pytest.raises(UsageError, match=rf"Search\(depth=1\) is run by the API 'here'.* has {has}"):
+        with pytest.raises(
+            UsageError, match=rf"Search\(depth=1\) needs a model of the API 'here', but .* {has}"
+        ):
             await Agent(model=model, tools=[Search()]).arun("Hi")
 
 
 def test_its_name_is_no_other_tools() -> None:
     with pytest.raises(UsageError, match=r"the provider .* adds a tool named 'search'"):
         Agent(tools=[Search(), search])
-    with pytest.raises(UsageError, match="two tools are called 'search'"):
+    with pytest.raises(UsageError, match="two tools are named 'search'"):
         Agent(tools=[Search(), Search(depth=2)])
     Agent(tools=[Search(), Search()])
 
