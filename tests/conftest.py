@@ -13,6 +13,7 @@ from kern.models.resolve import load
 from kern.tools.arguments import load_pydantic
 from tests.databases import SHARED, place_of
 from tests.postgres import NONE, Postgres, binaries, server
+from tests.redis_server import NO_REDIS, RedisServer, redis_server
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and what they start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -37,6 +38,7 @@ def blockbuster() -> Iterator[BlockBuster]:
                 bb.functions[name].can_block_in("kern/db/sqlite.py", {"_real_path"})
         for function in bb.functions.values():  # the driver looks for files of certificates and passwords
             function.can_block_in("asyncpg/connect_utils.py", {"_parse_connect_dsn_and_args"})
+            function.can_block_in("redis/utils.py", {"get_lib_version"})  # at each connection
             # A cassette is read before the first run and written after the last one.
             function.can_block_in("kern/testing/cassette.py", {"read", "write", "cassette"})
             function.can_block_in("tests/durable/desk.py", {"add", "lines"})
@@ -52,11 +54,21 @@ def postgres() -> Iterator[Postgres]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[RedisServer]:
+    """A Redis server for all tests of this process that leave it as it is."""
+    with redis_server() as made:
+        yield made
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = [report for report in terminalreporter.getreports("skipped") if NONE in str(report.longrepr)]
-    if skipped:
-        terminalreporter.write_line(f"{len(skipped)} tests were not run: {NONE}")
+    for none in (NONE, NO_REDIS):
+        skipped = [
+            report for report in terminalreporter.getreports("skipped") if none in str(report.longrepr)
+        ]
+        if skipped:
+            terminalreporter.write_line(f"{len(skipped)} tests were not run: {none}")
 
 
 @pytest.fixture(params=SHARED)

@@ -87,6 +87,7 @@ EXTRAS = [
     "pytest",
     "openai",
     "dbos",
+    "redis",
     "temporalio",
 ]
 

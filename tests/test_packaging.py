@@ -186,6 +186,7 @@ EXTRA_OF = {
     "kern/engines/dbos.py": "dbos",
     "kern/engines/temporal.py": "temporal",
     "kern/db/_postgres_": "postgres",
+    "kern/durable/_redis_link.py": "redis",
     "kern/tools/duckduckgo.py": "duckduckgo",
     "kern/tools/mcp/": "mcp",
     "kern/models/_aiohttp.py": "fast",

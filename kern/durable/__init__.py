@@ -1,7 +1,19 @@
 """Journals: where a run notes each step that is done, so that another process can go on with it."""
 
 from kern.durable.db_journal import DbJournal
+from kern.durable.deltas import Delta, DeltaStream, InMemoryDeltas
 from kern.durable.journal import Entry, Journal, Playback, RunAsked, RunJournal
 from kern.durable.submission import Submission
 
-__all__ = ["DbJournal", "Entry", "Journal", "Playback", "RunAsked", "RunJournal", "Submission"]
+__all__ = [
+    "DbJournal",
+    "Delta",
+    "DeltaStream",
+    "Entry",
+    "InMemoryDeltas",
+    "Journal",
+    "Playback",
+    "RunAsked",
+    "RunJournal",
+    "Submission",
+]

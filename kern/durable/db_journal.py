@@ -15,9 +15,11 @@ from kern._log import named
 from kern._sync.shield import uninterrupted
 from kern.db.base import Db
 from kern.db.journals import ClaimedRun, EventRow, JournalDb, RunAbout, RunClaim, StepRow, TakenRun
+from kern.durable.deltas import DeltaStream
 from kern.durable.fingerprint import check_same_input
-from kern.durable.journal import Entry, Playback, RunAsked
-from kern.durable.outbox import Outbox, events_of
+from kern.durable.journal import Entry, Journal, Playback, RunAsked
+from kern.durable.outbox import Outbox
+from kern.durable.pieces import pieces_of
 from kern.durable.same_run import check_about, check_same_run
 from kern.durable.submission import Submission
 from kern.errors import KernError, RunLostError, StoreError, UsageError
@@ -45,17 +47,22 @@ class DbJournal:
         db: The database of the agent or team.
         claim_seconds: For how long a process that has died keeps others from going on with its runs. A
             process renews its claims all the time; one that stands still for longer loses them.
+        deltas: Where what is told between steps goes, such as `RedisDeltas`, for those who follow the run
+            from wherever; the database then is written at steps and renewals alone. None: into the database.
 
     Raises:
         UsageError: The database keeps no steps.
     """
 
-    def __init__(self, db: Db, *, claim_seconds: float = CLAIM_SECONDS) -> None:
+    def __init__(
+        self, db: Db, *, claim_seconds: float = CLAIM_SECONDS, deltas: DeltaStream | None = None
+    ) -> None:
         if not isinstance(db, JournalDb):
             raise UsageError(f"DbJournal takes a database that keeps steps, such as SqliteDb; not {db!r}")
         if claim_seconds <= 0:
             raise UsageError(f"claim_seconds is above 0, not {claim_seconds!r}")
         self.db: Db = db
+        self.deltas: DeltaStream | None = deltas
         self._steps: JournalDb = db
         self._seconds = claim_seconds
 
@@ -88,7 +95,7 @@ class DbJournal:
         except KernError:
             await self._steps.release_claim(found.claim)
             raise
-        return DbRunJournal(self._steps, found, self._seconds, since)
+        return DbRunJournal(self._steps, found, self._seconds, since, self.deltas)
 
     async def submit(self, run: Submission) -> bool:
         """Keep the run for any process to begin it; False if it was submitted, or begun, before.
@@ -147,6 +154,11 @@ class DbJournal:
         return f"DbJournal({self.db!r})"
 
 
+def deltas_of(journal: Journal | None) -> DeltaStream | None:
+    """Where what the runs with that journal tell between steps is; None: in their database."""
+    return journal.deltas if isinstance(journal, DbJournal) else None
+
+
 class Taken(DbJournal):
     """The journal of one submitted run that this process has taken; the run is to begin at once.
 
@@ -156,7 +168,7 @@ class Taken(DbJournal):
     """
 
     def __init__(self, journal: DbJournal, run: TakenRun) -> None:
-        super().__init__(journal.db, claim_seconds=journal._seconds)
+        super().__init__(journal.db, claim_seconds=journal._seconds, deltas=journal.deltas)
         self.claim: RunClaim = run.claim
         self.request: bytes = run.request
 
@@ -193,12 +205,20 @@ class DbRunJournal:
         found: The claim, and what is on record.
         seconds: How long the claim lasts.
         since: When it was asked for, by the monotonic clock.
+        deltas: Where what is told between steps goes; None: into the database.
     """
 
     playback = Playback.resume
     detailed = False
 
-    def __init__(self, db: JournalDb, found: ClaimedRun, seconds: float, since: float) -> None:
+    def __init__(
+        self,
+        db: JournalDb,
+        found: ClaimedRun,
+        seconds: float,
+        since: float,
+        deltas: DeltaStream | None = None,
+    ) -> None:
         self.entries: Sequence[Entry] = [Entry(step.key, step.kind, step.data) for step in found.steps]
         self.claim: RunClaim | None = found.claim
         self._outbox = Outbox(found.last_seq, self._told)
@@ -207,6 +227,7 @@ class DbRunJournal:
         self._writing = asyncio.Lock()
         self._claim = found.claim
         self._db = db
+        self._deltas = deltas
         self._seconds = seconds
         self._held_until = since + seconds
         self._lost: KernError | None = None
@@ -233,6 +254,8 @@ class DbRunJournal:
             self._unwritten += events
             if not await self._db.append_steps(self._claim, self._seconds, rows, self._unwritten):
                 raise self._lose()
+            if self._unwritten:
+                self._outbox.written_up_to(self._unwritten[-1].last_seq)
             self._unwritten = []
             self._held_until = since + self._seconds
 
@@ -241,7 +264,7 @@ class DbRunJournal:
         events: list[Event] = []
         while rows := await self._db.load_events(self._claim.run_id, after=after):
             for row in rows:
-                events += events_of(self._claim.run_id, row)
+                events += [piece.event for piece in pieces_of(self._claim.run_id, row.data)]
             after = rows[-1].last_seq
         return events
 
@@ -295,7 +318,7 @@ class DbRunJournal:
         while self._lost is None:
             await asyncio.sleep(pause)
             left = self._held_until - time.monotonic()
-            if left > self._seconds * 2 / 3 and not self._outbox.waiting:
+            if left > self._seconds * 2 / 3 and not self._must_write():
                 continue
             try:
                 await self._write([], self._outbox.take(between=True))
@@ -303,6 +326,15 @@ class DbRunJournal:
                 return
             except StoreError as error:
                 log.warning("run %s: the claim was not renewed: %s", self._claim.run_id, error)
+
+    def _must_write(self) -> bool:
+        """What was told is to be written, although no step is done."""
+        if self._deltas is None:
+            return self._outbox.waiting
+        delta = self._outbox.live()
+        if delta is not None:
+            self._deltas.publish(self._claim.run_id, delta)
+        return self._outbox.stuck
 
     def _lose(self) -> KernError:
         if self._lost is None:

@@ -10,27 +10,24 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
-from pydantic_core import from_json
-
-from kern._json import json_bytes
-from kern._log import named
 from kern.db.journals import EventRow
-from kern.errors import UsageError
+from kern.durable.deltas import Delta
+from kern.durable.pieces import joined, written
 from kern.run.events import (
     Event,
     ModelRequestCompletedEvent,
-    ReasoningContentDeltaEvent,
-    RunContentEvent,
     RunContinuedEvent,
     RunStartedEvent,
     SessionStateChangedEvent,
     ToolCallCompletedEvent,
-    event_from_dict,
 )
 
-log: Final = named("kern")
+AHEAD: Final = 1_000_000
+"""By so much may the number of what is told live be above the last number in the database. The numbers of the
+next life begin above that: whoever has heard what the database never got still hears what comes next.
+"""
 
 _COMPLETING = (ModelRequestCompletedEvent, ToolCallCompletedEvent)
 """Events that are told right before a step is kept."""
@@ -53,6 +50,11 @@ class Outbox:
         """How many steps of each run have yet to be told again that are on record."""
         self._begun: str | None = None
         self._revision = 0
+        self._written = last_seq
+        self._told_live = last_seq
+        """The number of the last event that was told, live or by the database."""
+        self._live = 0
+        """How many of the events were told live."""
 
     @property
     def waiting(self) -> bool:
@@ -97,56 +99,40 @@ class Outbox:
             between: No step is written with them: what completes one stays.
         """
         with self._mutex:
-            count = len(self._told)
-            if between:
-                completing = (n for n, event in enumerate(self._told) if isinstance(event, _COMPLETING))
-                count = next(completing, count)
+            count = self._until_completing() if between else len(self._told)
             taken, self._told = self._told[:count], self._told[count:]
-        if not taken:
-            return []
-        self.last_seq = taken[-1].seq
-        return [
-            EventRow(last_seq=self.last_seq, data=json_bytes([event.to_dict() for event in _joined(taken)]))
-        ]
+            self._live = max(0, self._live - count)
+            if not taken:
+                return []
+            told, self.last_seq = self._told_live, taken[-1].seq
+            self._told_live = max(told, self.last_seq)
+        return [EventRow(last_seq=taken[-1].seq, data=written(joined(taken, told)))]
 
+    def written_up_to(self, seq: int) -> None:
+        """The database has what was told up to that number."""
+        self._written = max(self._written, seq)
 
-def _joined(events: Sequence[Event]) -> list[Event]:
-    """The events, with neighbouring pieces of one text as one piece, under the number of the last."""
-    joined: list[Event] = []
-    for event in events:
-        whole = _whole(joined[-1], event) if joined else None
-        if whole is None:
-            joined.append(event)
-        else:
-            whole.seq, whole.created_at = event.seq, event.created_at
-            joined[-1] = whole
-    return joined
+    @property
+    def stuck(self) -> bool:
+        """Nothing more may be told live before the database has what was told."""
+        return bool(self._told) and self._told[-1].seq > self._written + AHEAD
 
+    def live(self) -> Delta | None:
+        """What was told since the last time, for those who follow live; it is still to be written.
 
-def _whole(first: Event, second: Event) -> Event | None:
-    """Both pieces as one, if they are of one text."""
-    if type(first) is not type(second) or first.source is not second.source:
-        return None
-    if isinstance(first, RunContentEvent) and isinstance(second, RunContentEvent):
-        texts = isinstance(first.content, str) and isinstance(second.content, str)
-        if texts and first.content_type is None and second.content_type is None:
-            return RunContentEvent(first.source, first.content + second.content)
-    if isinstance(first, ReasoningContentDeltaEvent) and isinstance(second, ReasoningContentDeltaEvent):
-        return ReasoningContentDeltaEvent(first.source, first.reasoning_content + second.reasoning_content)
-    return None
+        What completes a step is not among it, and nothing after that: it is told once the step is kept.
+        """
+        with self._mutex:
+            count = self._until_completing()
+            fresh = self._told[self._live : count]
+            if not fresh or fresh[-1].seq > self._written + AHEAD:
+                return None
+            pieces = joined(fresh)
+            self._told[self._live : count] = [piece.event for piece in pieces]
+            self._live += len(pieces)
+            before, self._told_live = self._told_live, fresh[-1].seq
+        return Delta(after=before, last_seq=fresh[-1].seq, data=written(pieces))
 
-
-def events_of(run_id: str, row: EventRow) -> list[Event]:
-    """The events of a row; those that cannot be read are logged and left out."""
-    try:
-        items: Any = from_json(row.data)
-    except ValueError as error:
-        log.warning("run %s: the events up to %d cannot be read: %s", run_id, row.last_seq, error)
-        return []
-    events = []
-    for item in items if isinstance(items, list) else [items]:
-        try:
-            events.append(event_from_dict(item))
-        except (UsageError, ValueError, TypeError, LookupError, AttributeError) as error:
-            log.warning("run %s: an event cannot be read, and is left out: %s", run_id, error)
-    return events
+    def _until_completing(self) -> int:
+        completing = (n for n, event in enumerate(self._told) if isinstance(event, _COMPLETING))
+        return next(completing, len(self._told))

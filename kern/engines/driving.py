@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 
 from kern.agent import Agent
 from kern.db.base import Db
-from kern.durable.db_journal import DbJournal
+from kern.durable.db_journal import DbJournal, deltas_of
 from kern.durable.fingerprint import check_same_input, fingerprint
 from kern.durable.submission import Submission
 from kern.errors import KernError, RunMismatch, SessionOwnershipError, ShutdownError, UsageError
@@ -145,7 +145,10 @@ def journal_of(runner: Runner, claim_seconds: float | None = None) -> DbJournal:
     db: Db = database_of(runner)
     if not db.shared:
         raise UsageError(f"{runner!r} has no db that other processes see: give it a SqliteDb or a PostgresDb")
-    return DbJournal(db) if claim_seconds is None else DbJournal(db, claim_seconds=claim_seconds)
+    deltas = deltas_of(runner.journal)
+    if claim_seconds is None:
+        return DbJournal(db, deltas=deltas)
+    return DbJournal(db, claim_seconds=claim_seconds, deltas=deltas)
 
 
 def by_id(runners: Sequence[Runner]) -> dict[str, Runner]:

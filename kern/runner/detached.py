@@ -11,7 +11,8 @@ from typing import Any, Final, Generic, TypeVar, Unpack
 from kern._ids import new_id
 from kern._traceback import ShortTraceback
 from kern.db.base import Db
-from kern.durable.db_journal import DbJournal
+from kern.durable.db_journal import DbJournal, deltas_of
+from kern.durable.deltas import DeltaStream
 from kern.run.cancel import CancelResult
 from kern.run.events import Event
 from kern.run.output import AnyRunOutput
@@ -40,15 +41,22 @@ class RunHandle(Generic[OutputT]):
         run_id: The run.
         user_id: Whose run it is: the handle follows and cancels no one else's.
         ended: Its output, or its error, once it has ended.
+        deltas: Where what it tells between steps is; None: in the database.
     """
 
     def __init__(
-        self, running: Running[OutputT], run_id: str, user_id: str | None, ended: Future[OutputT]
+        self,
+        running: Running[OutputT],
+        run_id: str,
+        user_id: str | None,
+        ended: Future[OutputT],
+        deltas: DeltaStream | None = None,
     ) -> None:
         self.run_id: str = run_id
         self._user_id = user_id
         self._running = running
         self._ended = ended
+        self._deltas = deltas
 
     async def result(self) -> OutputT:
         """The output, once the run has ended or waits for a person. A cancellation leaves the run alone.
@@ -70,7 +78,7 @@ class RunHandle(Generic[OutputT]):
 
     def follow(self, *, after: int = 0) -> AsyncIterator[Event]:
         """What the run tells; see `Agent.follow`."""
-        return follow(self._db, self.run_id, after=after, user_id=self._user_id)
+        return follow(self._db, self.run_id, after=after, user_id=self._user_id, deltas=self._deltas)
 
     async def cancel(self) -> CancelResult:
         """Cancel the run; see `acancel_run`."""
@@ -103,8 +111,9 @@ class Detached(Running[OutputT]):
         Raises:
             KernError: The run was refused.
         """
-        if options.get("journal") is None and self.journal is None:
-            options["journal"] = DbJournal(database_of(self))
+        journal = options.get("journal") or self.journal
+        if journal is None:
+            options["journal"] = journal = DbJournal(database_of(self))
         run_id = options.get("run_id")
         if run_id is None:
             options["run_id"] = run_id = new_id()
@@ -123,7 +132,7 @@ class Detached(Running[OutputT]):
         # A run of the user's own that is there already is not waited for; another's is refused.
         if not active_runs.drives_for(database_of(self), run_id, user_id):
             await asyncio.shield(begun)
-        return RunHandle(self, run_id, user_id, ended)
+        return RunHandle(self, run_id, user_id, ended, deltas_of(journal))
 
     def start(self, input: Input, **options: Unpack[RunKeywords]) -> RunHandle[OutputT]:
         """`astart` for sync code."""
@@ -152,7 +161,7 @@ class Detached(Running[OutputT]):
         """
         check_id("run_id", run_id)
         check_id("user_id", user_id)
-        return follow(database_of(self), run_id, after=after, user_id=user_id)
+        return follow(database_of(self), run_id, after=after, user_id=user_id, deltas=deltas_of(self.journal))
 
 
 async def _drained(

@@ -13,7 +13,7 @@ from kern._json import jsonable
 from kern.db.base import Db
 from kern.durable.db_journal import DbJournal, Taken
 from kern.durable.journal import Journal, RunAsked
-from kern.durable.outbox import Outbox
+from kern.durable.outbox import AHEAD, Outbox
 from kern.errors import KernError, ShutdownError, UsageError
 from kern.run.events import RunContinuedEvent
 from kern.runtime.active_runs import ActiveRun
@@ -114,9 +114,10 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
         "fingerprint": tree.request.fingerprint,
     }
     outbox = steps.outbox
-    if outbox is not None and outbox.last_seq:  # the end of what was told before took a number as well
+    if outbox is not None and (outbox.last_seq or steps.goes_on):
+        # Above all that may have been told live, and that is not on record.
         about["told"] = outbox.last_seq
-        tree.audience.go_on_after(max(tree.audience.number_after(0), outbox.last_seq + 1))
+        tree.audience.go_on_after(max(tree.audience.number_after(0), outbox.last_seq + AHEAD))
 
     def lost(error: KernError) -> None:
         steps.lost = error

@@ -1,0 +1,275 @@
+"""The connections of one event loop to Redis: what is sent in the background, and one reader for all runs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from kern._log import named
+from kern.durable.deltas import Delta
+from kern.errors import MissingExtraError, UsageError
+
+log: Final = named("kern")
+
+MOST_WAITING: Final = 10_000
+MOST_BYTES: Final = 16_000_000
+"""What may wait to be sent; then the newest is dropped."""
+
+AT_ONCE: Final = 200
+"""How many deltas are sent, or read of one run, with one question."""
+
+BLOCK_MS: Final = 50
+"""How long a question for what comes next stays open. A run that is followed meanwhile waits for its end."""
+
+GATHER_SECONDS: Final = 0.005
+"""Between two questions: those who have just been told ask for more."""
+
+FIRST_RETRY, LONGEST_RETRY = 0.5, 5.0
+
+
+def driver() -> Any:
+    """The driver.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import redis.asyncio as driver
+    except ImportError:
+        raise MissingExtraError("redis", "redis") from None
+    return driver
+
+
+def check_url(url: str) -> str:
+    """The place that the URL names, without its password.
+
+    Raises:
+        UsageError: It is no URL of a Redis.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"the URL of a Redis server cannot be read: {error}") from error
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise UsageError(
+            f'the URL of a Redis server begins with "redis://", "rediss://" or "unix://", not with '
+            f"{parts.scheme!r}"
+        )
+    return f"{parts.scheme}://{parts.hostname or ''}{f':{port}' if port else ''}{parts.path}"
+
+
+@dataclass(slots=True, frozen=True)
+class Settings:
+    """What `RedisDeltas` was given."""
+
+    url: str
+    prefix: str
+    max_deltas: int
+    keep_seconds: int
+    timeout: float
+
+
+class Health:
+    """Whether Redis can be reached, for all event loops of the process; the log has a line when that changes.
+
+    Args:
+        place: The server, for the log.
+    """
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._mutex = threading.Lock()
+        self._lost = False
+        self._pause = FIRST_RETRY
+        self._retry_at = 0.0
+
+    @property
+    def to_be_tried(self) -> bool:
+        """It can be reached as far as is known, or it is time to try again."""
+        return not self._lost or time.monotonic() >= self._retry_at
+
+    def lost(self, error: Exception) -> None:
+        """It has failed."""
+        with self._mutex:
+            first, self._lost = not self._lost, True
+            self._retry_at = time.monotonic() + self._pause
+            self._pause = min(self._pause * 2, LONGEST_RETRY)
+        if first:
+            log.warning(
+                "Redis at %s fails, so that those who follow runs hear whole turns until it is back: %s: %s",
+                self._place,
+                type(error).__name__,
+                error,
+            )
+
+    def well(self) -> None:
+        """It has answered."""
+        if not self._lost:
+            return
+        with self._mutex:
+            back, self._lost, self._pause = self._lost, False, FIRST_RETRY
+        if back:
+            log.warning("Redis at %s is back: those who follow runs hear pieces again", self._place)
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """One who waits for what a run tells."""
+
+    key: str
+    after: int
+    found: asyncio.Future[Sequence[Delta]]
+
+
+class Link:
+    """The connections of one event loop.
+
+    Args:
+        settings: Where to, and how.
+        health: Whether that can be reached.
+    """
+
+    def __init__(self, settings: Settings, health: Health) -> None:
+        self._settings = settings
+        self._health = health
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+        from redis.exceptions import ResponseError
+
+        redis = driver()
+        self._failures: tuple[type[Exception], ...] = (redis.RedisError, OSError, TimeoutError)
+        self._refused: type[Exception] = ResponseError
+        # No second attempts: the next delta is one.
+        options = {
+            "socket_timeout": settings.timeout + BLOCK_MS / 1000,
+            "socket_connect_timeout": settings.timeout,
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        self._client: Any = redis.Redis.from_url(settings.url, **options)
+        self._waiting: deque[tuple[str, Delta]] = deque()
+        self._bytes = 0
+        self._asked: set[_Asked] = set()
+        self._sender: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Close the connections; what was not sent is dropped."""
+        tasks = [task for task in (self._sender, self._reader) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._client.aclose()
+
+    # What is sent.
+
+    def publish(self, run_id: str, delta: Delta) -> None:
+        """Have it sent."""
+        if not self._health.to_be_tried or len(self._waiting) >= MOST_WAITING or self._bytes >= MOST_BYTES:
+            return
+        self._waiting.append((run_id, delta))
+        self._bytes += len(delta.data)
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send(), name="kern: deltas to Redis")
+
+    async def _send(self) -> None:
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
+            self._bytes -= sum(len(delta.data) for _, delta in batch)
+            try:
+                async with asyncio.timeout(2 * self._settings.timeout):
+                    await self._send_batch(batch)
+            except self._failures as error:
+                self._waiting.clear()  # whoever follows has a gap there, and reads the database
+                self._bytes = 0
+                self._health.lost(error)
+            else:
+                self._health.well()
+
+    async def _send_batch(self, batch: Sequence[tuple[str, Delta]]) -> None:
+        settings = self._settings
+        async with self._client.pipeline(transaction=False) as pipe:
+            for run_id, delta in batch:
+                pipe.xadd(
+                    settings.prefix + run_id,
+                    {"after": delta.after, "events": delta.data},
+                    id=f"{delta.last_seq}-0",
+                    maxlen=settings.max_deltas,
+                )
+            for run_id in {run_id for run_id, _ in batch}:
+                pipe.expire(settings.prefix + run_id, settings.keep_seconds)
+            answers = await pipe.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, Exception) and not self._is_old(answer):
+                raise answer
+
+    def _is_old(self, error: Exception) -> bool:
+        """The run has told more already: it goes on in another process, and this one stood still."""
+        return isinstance(error, self._refused) and "equal or smaller" in str(error)
+
+    # What is read.
+
+    async def read(self, run_id: str, after: int, seconds: float) -> Sequence[Delta]:
+        """What the run has told after that number, as soon as there is something."""
+        if not self._health.to_be_tried:
+            await asyncio.sleep(seconds)
+            return ()
+        asked = _Asked(self._settings.prefix + run_id, after, asyncio.get_running_loop().create_future())
+        self._asked.add(asked)
+        try:
+            if self._reader is None or self._reader.done():
+                self._reader = asyncio.create_task(self._read(), name="kern: deltas from Redis")
+            await asyncio.wait([asked.found], timeout=seconds)
+            return asked.found.result() if asked.found.done() else ()
+        finally:
+            self._asked.discard(asked)
+
+    async def _read(self) -> None:
+        while self._asked:
+            places: dict[str, int] = {}
+            for asked in self._asked:
+                places[asked.key] = min(asked.after, places.get(asked.key, asked.after))
+            try:
+                async with asyncio.timeout(2 * self._settings.timeout):
+                    answer = await self._client.xread(
+                        {key: f"{after}-0" for key, after in places.items()}, count=AT_ONCE, block=BLOCK_MS
+                    )
+            except self._failures as error:
+                self._health.lost(error)
+                return
+            self._health.well()
+            self._tell(answer)
+            await asyncio.sleep(GATHER_SECONDS)
+
+    def _tell(self, answer: Any) -> None:
+        streams = answer.items() if isinstance(answer, Mapping) else answer or ()
+        found = {_text(key): [delta for delta in map(_delta, entries) if delta] for key, entries in streams}
+        for asked in list(self._asked):
+            deltas = [delta for delta in found.get(asked.key, ()) if delta.last_seq > asked.after]
+            if deltas and not asked.found.done():
+                asked.found.set_result(deltas)
+                self._asked.discard(asked)
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+def _delta(entry: Any) -> Delta | None:
+    """An entry of a stream; None if it is none of ours."""
+    try:
+        number, values = entry
+        data = values[b"events"]
+        if not isinstance(data, bytes):
+            return None
+        return Delta(after=int(values[b"after"]), last_seq=int(number.partition(b"-")[0]), data=data)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        log.warning("an entry of a stream of deltas cannot be read, and is left out: %r", error)
+        return None
