@@ -1,4 +1,4 @@
-"""What a run is told, what it tells, and what it leaves behind."""
+"""The types of a run that applications use: its context, its events and its output."""
 
 from kern.run.cancel import CancelResult
 from kern.run.context import RunContext

@@ -1,4 +1,4 @@
-"""What `cancel_run` has come to."""
+"""The result of `cancel_run`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from enum import StrEnum
 
 
 class CancelResult(StrEnum):
-    """What `cancel_run` has come to; true only for `cancelled`."""
+    """The result of `cancel_run`; true in a condition only for `cancelled`."""
 
     cancelled = "cancelled"
-    """The run is stopped before its point of no return, and is stored with status CANCELLED."""
+    """The run was stopped in time, and is stored with status CANCELLED."""
     requested = "requested"
-    """Another process drives the run, if any does, and finds the request within about a second."""
+    """This process does not drive the run. If another one does, it sees the request within a second or so."""
     too_late = "too_late"
     """The run has ended, or its end is being written."""
     unknown = "unknown"
-    """There is no such run, and no other process that could drive it."""
+    """The run is not known, and no other process could drive it."""
 
     def __bool__(self) -> bool:
         return self is CancelResult.cancelled
 
-    def __int__(self) -> int:  # as a bool has it
+    def __int__(self) -> int:  # like a bool
         return int(bool(self))

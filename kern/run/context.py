@@ -1,4 +1,4 @@
-"""What a tool, a hook or an instruction function is told of the run it works for."""
+"""`RunContext`: the run as tools, hooks and instruction functions see it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ StateT_co = TypeVar("StateT_co", covariant=True, default=dict[str, Any])
 
 
 class StateTransaction(Protocol[StateT_co]):
-    """What `RunContext.transaction()` returns: for `with` and for `async with`."""
+    """What `RunContext.transaction()` returns: a context manager for `with` and for `async with`."""
 
     def __enter__(self) -> StateT_co: ...
     def __exit__(
@@ -30,26 +30,30 @@ class StateTransaction(Protocol[StateT_co]):
 
 
 class StateHandle(Protocol):
-    """One call's view of the session state; `kern.state` has the real one."""
+    """One call's access to the session state; implemented in `kern.state`."""
 
     def read(self) -> Any:
-        """The call's own copy; the first read takes the state."""
+        """The call's own copy. The first read locks the state."""
         ...
 
     def assign(self, value: Any) -> None:
-        """Make `value` the call's state; a TypeError for what is none."""
+        """Make `value` the call's copy.
+
+        Raises:
+            TypeError: It is not a state.
+        """
 
     def snapshot(self) -> Any:
-        """A deep copy that holds nothing."""
+        """A deep copy, without locking the state."""
         ...
 
     def transaction(self) -> StateTransaction[Any]:
-        """A part of the call that is committed, or undone, by itself."""
+        """A block whose edits are committed, or undone, at its end."""
         ...
 
 
 class _PlainState:
-    """The state of a context that no run made: a plain value, for unit tests of tools."""
+    """The state of a context that was made by hand, for unit tests of tools: a plain value."""
 
     __slots__ = ("value",)
 
@@ -96,27 +100,27 @@ class _PlainTransaction:
 
 
 class RunContext(Generic[StateT]):
-    """The run, as tools, hooks and instruction functions see it.
+    """The run as tools, hooks and instruction functions see it.
 
-    A tool, hook or instruction function gets one by naming a parameter `run_context`, or by annotating
-    one with `RunContext`; the model never sees that parameter. With a typed session state, annotate
+    A function gets it as its parameter `run_context`, or as any parameter that is annotated with
+    `RunContext`. The model does not see this parameter. With a typed session state, annotate
     `RunContext[MyState]`.
 
     In a unit test of a tool, make one yourself: `RunContext(session_state={"items": []})`.
 
     Args:
-        run_id: The run that the call belongs to; a member's run has an id of its own.
-        session_id: The session, the same for a team's leader and all its members.
-        user_id: Whose session it is.
-        session_state: The state of a context made by hand; None is an empty dict.
-        dependencies: What the application passed to the run.
-        metadata: What the application noted on the agent, team or run.
-        agent_id: The agent that calls; None where a team's leader does.
-        team_id: The team that calls, or the team of the agent that calls.
+        run_id: The run that the call belongs to; a member's run has its own id.
+        session_id: The session; the same for a team's leader and all members.
+        user_id: The owner of the session; None if it has none.
+        session_state: The state, for a context made by hand; None: an empty dict.
+        dependencies: The `dependencies` that the application passed to the agent, team or run.
+        metadata: The `metadata` of the agent, team and run.
+        agent_id: The agent that makes the call; None if a team's leader does.
+        team_id: The team whose leader makes the call, or the team of the agent that does.
         tool_call_id: The model's id of the call; None in hooks and instructions.
-        parent_run_id: The run that delegated to this one.
+        parent_run_id: The run that delegated to this one; None for a run that the application started.
         messages: A function that returns the conversation so far.
-        state: The call's view of the session state, from a run.
+        state: The access to the session state; set by the runtime.
     """
 
     __slots__ = (
@@ -150,7 +154,7 @@ class RunContext(Generic[StateT]):
         state: StateHandle | None = None,
     ) -> None:
         if state is not None and session_state is not None:
-            raise UsageError("RunContext takes session_state or state, not both")
+            raise UsageError("RunContext takes either session_state or state, not both")
         self.run_id: str = run_id
         self.session_id: str = session_id
         self.user_id: str | None = user_id
@@ -165,22 +169,23 @@ class RunContext(Generic[StateT]):
 
     @property
     def idempotency_key(self) -> str:
-        """The same for this call in every process that makes it, and different for any other call.
+        """A key that is unique to this call, and the same if the call is repeated, also by another process.
 
-        For services that do a thing once for a key, however often they are asked: payments, mails, orders.
+        Pass it to services that carry a request out only once per key: payments, mails, orders.
         """
         return f"{self.run_id}/{self.tool_call_id}" if self.tool_call_id else self.run_id
 
     @property
     def session_state(self) -> StateT:
-        """The session state: a dict (or your model) that is private to this call and edited in place.
+        """The session state: a dict, or your model, that this call may edit in place.
 
-        From the first touch until the call returns, the call has the state to itself. Its return commits
-        the edits in one step; an error, a timeout or a cancellation undoes them.
+        From the first access until it returns, the call has exclusive use of the state. When it returns, the
+        edits are committed in one step; an error, a timeout or a cancellation undoes them.
 
         Raises:
-            UsageError: The call has returned, or a child task touches the state first.
-            StateLockTimeout: Another call has had the state for too long.
+            UsageError: The call has returned, or a task or thread of the call uses the state before the call
+                itself does.
+            StateLockTimeout: Another call has held the state for too long.
         """
         state: StateT = self._state.read()
         return state
@@ -190,24 +195,25 @@ class RunContext(Generic[StateT]):
         self._state.assign(value)
 
     def snapshot(self) -> StateT:
-        """A deep copy: of this call's own view if it has touched the state, else of the last commit.
+        """A deep copy of the state: as this call has edited it, or as of the last commit.
 
-        It holds nothing and waits for nobody: the way to read and go on with slow I/O.
+        It does not lock the state and never waits. Use it to read the state before slow I/O.
         """
         state: StateT = self._state.snapshot()
         return state
 
     def transaction(self) -> StateTransaction[StateT]:
-        """A part of the call that takes the state, commits and lets go by itself.
+        """Lock the state for a block only, and commit at the end of the block.
 
-        `with run_context.transaction() as state:` in a sync function, `async with` in an async one. In a
-        call that has touched the state already it is a savepoint: an error inside undoes the block only.
+        Write `with run_context.transaction() as state:` in a sync function, and `async with` in an async one.
+        If the call has used the state before, the block is a savepoint: an error inside undoes the edits of
+        the block only.
         """
         return self._state.transaction()
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The conversation so far, read only."""
+        """The conversation so far; read-only."""
         return tuple(self._messages()) if self._messages is not None else ()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its output, which is also what its row in the database holds."""
+"""The output of a run, which is also stored as the run's row in the database."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from kern.run.tool_execution import ToolExecution
 from kern.usage import Metrics
 
 ContentT = TypeVar("ContentT", default=str)
-"""What a completed run answers with: text, or the type of its `output_schema`."""
+"""The type of a completed run's answer: str, or the type of its `output_schema`."""
 
 
 class RunStatus(StrEnum):
-    """Where a run stands."""
+    """The state of a run."""
 
     pending = "PENDING"
     running = "RUNNING"
@@ -83,26 +83,37 @@ class BaseRunOutput(Generic[ContentT]):
     """What the outputs of agents and teams have in common.
 
     Args:
-        input: What the run was asked, as text or JSON.
-        content: The answer: all text that the run showed as such, its turns joined by a blank line. Of a run
-            that was cut short: the text that was shown. With an `output_schema`: the validated value; None
-            unless the run was completed with one. What was shown meanwhile stands in `messages`.
-        last_turn: The text of the last turn alone, where `content` has more than that, or is None because the
-            model has declined to give the structured value.
-        content_type: "str", or the name of the structured value's class.
-        messages: This run's own messages, system message first; history is not repeated here.
-        tools: Its tool calls, in call order.
-        model: The model that really answered last, as its provider names it.
+        run_id: The run.
+        session_id: Its session.
+        parent_run_id: The run that delegated to this one; None for a run that the application started.
+        user_id: The owner of the session; None if it has none.
+        input: The input of the run, as text or JSON.
+        content: The answer: all text that the run showed as its answer; the texts of several turns are joined
+            by a blank line. If the run was cut short, the text until then. With an `output_schema`, the
+            validated value, or None unless the run was completed with one; `messages` then has the texts.
+        content_type: "str", or the name of the class of a structured value.
+        last_turn: The text of the last turn alone, if `content` has more than that, or is None because the
+            model declined to give the structured value.
+        reasoning_content: The model's reasoning, if the provider shows it.
+        messages: The messages of this run, system message first. History is not repeated here.
+        tools: The tool calls, in call order.
+        metrics: The usage of the run together with all runs below it.
+        model: The model that gave the last answer, as its provider names it.
+        model_provider: Its provider.
         response_id: The provider's id of that answer.
-        metrics: What the run and all runs below it used.
-        session_state: A copy of the committed state at the run's end, as JSON; so it is of a typed state.
-        events: What was streamed, where `store_events` asks for it.
-        state_conflicts: Where another process had changed the same value of the session state, and this run's
-            was kept: {"path": ..., "base": ..., "theirs": ..., "ours": ...}, without what there was not.
-        requirements: For status PAUSED: what the run waits for, its members' runs included.
-        error: For status ERROR: what happened.
-        refused: A check refused the run's "input" or its "output", which is left out of the history.
-        shown: `print_response` has shown the answer: a notebook then displays the output as one closing line.
+        images, audio, videos, files: Media of the answer and of tools.
+        events: The events of the run, if `store_events` is set.
+        metadata: The metadata of the agent, team and run.
+        session_state: A copy of the committed state at the end of the run, as JSON, also for a typed state.
+        state_conflicts: The values of the session state that another process changed as well; this run's
+            value was kept. {"path": ..., "base": ..., "theirs": ..., "ours": ...}, without missing values.
+        status: The state of the run.
+        requirements: For status PAUSED: what the run waits for, including members' runs.
+        error: For status ERROR: the error's text.
+        error_type: For status ERROR: the name of the error's class.
+        refused: Whether a check refused the "input" or the "output". It is then left out of the history.
+        created_at: Seconds since the epoch.
+        shown: `print_response` has shown the answer, so a notebook displays the output as one closing line.
     """
 
     run_id: str
@@ -137,7 +148,7 @@ class BaseRunOutput(Generic[ContentT]):
     shown: bool = field(default=False, compare=False)
 
     def __repr__(self) -> str:
-        """What a person looks for first; `to_dict()` has everything."""
+        """The fields that people look for first; `to_dict()` has all of them."""
         told: dict[str, Any] = {"status": self.status.value, "content": self.content, "error": self.error}
         told |= {"run_id": self.run_id, "session_id": self.session_id, "user_id": self.user_id}
         told["tools"] = [call.tool_name for call in self.tools]
@@ -145,7 +156,7 @@ class BaseRunOutput(Generic[ContentT]):
         return f"{type(self).__name__}({shown})"
 
     def get_content_as_string(self) -> str:
-        """The answer as text; structured values as JSON; of a model that has declined, what it says."""
+        """The answer as text, a structured value as JSON. If the model declined to give one, its text."""
         if self.content is None:
             return self.last_turn or ""
         if isinstance(self.content, str):
@@ -153,18 +164,18 @@ class BaseRunOutput(Generic[ContentT]):
         return json_bytes(self.content).decode()
 
     def _repr_markdown_(self) -> str:
-        """How a notebook displays it: the answer, if it was not shown yet, and a closing line."""
+        """What a notebook displays: the answer, unless it was shown before, and a closing line."""
         text = "" if self.shown else self.get_content_as_string()
         if text and not isinstance(self.content, str | None):
             text = f"```json\n{text}\n```"
         return "\n\n".join(part for part in (text, f"*{self.closing_line()}*") if part)
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """How IPython's prompt displays it."""
+        """What the prompt of IPython displays."""
         printer.text(self.closing_line() if self.shown else repr(self))
 
     def closing_line(self) -> str:
-        """How the run has ended, how long it took and what it has used, on one line."""
+        """One line with the status (unless completed), the duration and the tokens."""
         told = [] if self.status is RunStatus.completed else [self.status.value.lower()]
         if self.metrics.duration is not None:
             told.append(f"{self.metrics.duration:.1f}s")
@@ -174,12 +185,12 @@ class BaseRunOutput(Generic[ContentT]):
 
     @property
     def media(self) -> list[Media]:
-        """All images, sounds, videos and files that came with the answer."""
+        """All images, audio, videos and files of the output."""
         return [*self.images, *self.audio, *self.videos, *self.files]
 
     @property
     def citations(self) -> list[Citation]:
-        """Where the words of this run's model come from, in order."""
+        """The citations in the model's texts of this run, in order."""
         return [
             citation
             for message in self.messages
@@ -190,7 +201,7 @@ class BaseRunOutput(Generic[ContentT]):
         ]
 
     def add_media(self, media: Iterable[Media]) -> None:
-        """Put each where its kind belongs."""
+        """Add media to `images`, `audio`, `videos` and `files`, by their kinds."""
         for name, items in media_by_kind(media).items():
             getattr(self, name).extend(items)
 
@@ -207,7 +218,7 @@ class BaseRunOutput(Generic[ContentT]):
                 data[name] = value
         for name in ("input", "content", "metadata"):
             value = getattr(self, name)
-            if type(value) is str:  # as it is nearly always
+            if type(value) is str:  # the usual case
                 data[name] = value
             elif value not in (None, {}):
                 data[name] = jsonable(value)
@@ -216,7 +227,7 @@ class BaseRunOutput(Generic[ContentT]):
                 data[name] = [item.to_dict() for item in items]
         data["messages"] = said = []
         for message in self.messages:
-            said.append(message.to_dict(shelf))  # noqa: PERF401 - a comprehension is a call more, in each run
+            said.append(message.to_dict(shelf))  # noqa: PERF401 - a comprehension costs a call more per run
         if not said:
             del data["messages"]
         if self.images or self.audio or self.videos or self.files:
@@ -233,11 +244,11 @@ class BaseRunOutput(Generic[ContentT]):
         return json_bytes(self.to_dict()).decode()
 
     def to_row(self, shelf: Shelf, **more: Any) -> bytes:
-        """The output as its row holds it: JSON, without what has rows of its own (state, members' runs).
+        """The output as JSON for its database row, without what is stored elsewhere (state, members' runs).
 
         Args:
-            shelf: Takes the bytes of pictures and other media, which the row names by their hashes.
-            more: What else the row is to hold, as JSON.
+            shelf: Collects the bytes of media; the row refers to them by their hashes.
+            more: More fields for the row, as JSON.
         """
         data = self.to_dict(shelf)
         data.pop("session_state", None)
@@ -247,10 +258,12 @@ class BaseRunOutput(Generic[ContentT]):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The reverse of `to_dict`; a structured `content` stays the plain JSON value.
+        """Read an output back from what `to_dict` wrote. A structured `content` stays the plain JSON value.
 
         Raises:
-            ValueError: A value is not of its type.
+            ValueError: A value has the wrong type.
+            KeyError: A required value is missing.
+            UsageError: An event cannot be read.
         """
         check_types(cls.__name__, data, _OUTPUT_TYPES)
         names = {f.name for f in fields(cls)}
@@ -268,7 +281,12 @@ class BaseRunOutput(Generic[ContentT]):
 
 @dataclass(slots=True, kw_only=True, repr=False)
 class RunOutput(BaseRunOutput[ContentT]):
-    """What a run of an agent leaves behind."""
+    """The output of an agent's run.
+
+    Args:
+        agent_id: The agent.
+        agent_name: Its name.
+    """
 
     agent_id: str | None = None
     agent_name: str | None = None
@@ -284,9 +302,11 @@ class RunOutput(BaseRunOutput[ContentT]):
 
 @dataclass(slots=True, kw_only=True, repr=False)
 class TeamRunOutput(BaseRunOutput[ContentT]):
-    """What a run of a team leaves behind.
+    """The output of a team's run.
 
     Args:
+        team_id: The team.
+        team_name: Its name.
         member_responses: The outputs of the members' runs, in the order of the delegations.
     """
 
@@ -306,7 +326,7 @@ class TeamRunOutput(BaseRunOutput[ContentT]):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The reverse of `to_dict`; a structured `content` stays the plain JSON value."""
+        """Read an output back from what `to_dict` wrote; see `BaseRunOutput.from_dict`."""
         values = dict(data)
         members = [output_from_dict(member) for member in values.pop("member_responses", ())]
         output = super(TeamRunOutput, cls).from_dict(values)
@@ -319,7 +339,7 @@ AnyRunOutput: TypeAlias = RunOutput[Any] | TeamRunOutput[Any]
 
 
 def output_from_dict(data: Mapping[str, Any]) -> AnyRunOutput:
-    """The output that `to_dict` wrote, an agent's or a team's."""
+    """Read the output of an agent's or a team's run back from what `to_dict` wrote."""
     return TeamRunOutput.from_dict(data) if "team_id" in data else RunOutput.from_dict(data)
 
 

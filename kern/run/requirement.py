@@ -1,4 +1,4 @@
-"""What a paused run waits for: a person's word on one tool call."""
+"""What a paused run waits for: a person's decision on a tool call."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Need = Literal["confirmation", "user_input", "external_execution", "in_doubt"]
 
 
 class UserInputError(UsageError):
-    """What a person has put in does not fit the tool. The run waits on: the person can be asked again.
+    """The values that a person entered do not fit the tool. The run stays paused, so you can ask again.
 
     Args:
         message: What does not fit, and why.
-        tool_call_id: The call that it was put in for.
+        tool_call_id: The call that the values were entered for.
         fields: The names of the values that do not fit.
     """
 
@@ -33,24 +33,26 @@ class UserInputError(UsageError):
 
 @dataclass(slots=True, kw_only=True)
 class RunRequirement:
-    """One tool call that waits for a person. Resolve it, then call `continue_run`.
+    """A tool call that waits for a person. Resolve it, then call `continue_run`.
 
     Args:
-        kind: What is needed: a word of consent, values that the model may not choose, or the call's
-            result from somewhere else. "in_doubt": the process that made the call has died in it, and whether
-            it was carried out is not known: `confirm` makes it again, `set_external_execution_result` says
-            what it came to, and `reject` leaves it.
-        run_id: The run whose call it is; a member's, where a member waits.
-        agent_path: The names from the top-level run down to that one.
+        kind: What is needed. "confirmation": consent to the call. "user_input": values that the model may not
+            choose. "external_execution": the result of the call, which is carried out elsewhere. "in_doubt":
+            the process that made the call died during it, so it is not known whether the call was carried
+            out; `confirm` makes it again, `set_external_execution_result` gives its result, `reject` skips
+            it.
+        run_id: The run that made the call; for a member's call the member's run.
+        agent_path: The names from the top-level run down to that run.
         tool_call_id: The model's id of the call.
         tool_name: The tool.
-        tool_args: The arguments that the model chose. They are for people to read: whoever wants others
-            rejects the call with a note that says so.
-        user_input_schema: For "user_input": the JSON schema of the values that are asked for.
-        confirmed: For "confirmation": the answer; None as long as there is none.
-        note: What the model is told of a rejection.
+        tool_args: The arguments that the model chose, for people to read. Changing them has no effect; to get
+            other arguments, reject the call with a note that says so.
+        user_input_schema: For "user_input": the JSON schema of the values.
+        id: Identifies this requirement.
+        confirmed: For "confirmation": the decision; None until it is made.
+        note: For a rejected call: a note to the model.
         user_input: For "user_input": the values.
-        result: For "external_execution": the text that the model is told.
+        result: For "external_execution": the text that the model gets as the result.
     """
 
     kind: Need
@@ -68,27 +70,27 @@ class RunRequirement:
 
     @property
     def needs_confirmation(self) -> bool:
-        """It waits for `confirm` or `reject`."""
+        """Whether it waits for `confirm` or `reject`."""
         return self.kind == "confirmation" and self.confirmed is None
 
     @property
     def is_in_doubt(self) -> bool:
-        """It waits for `confirm`, `reject` or `set_external_execution_result`."""
+        """Whether it waits for `confirm`, `reject` or `set_external_execution_result`."""
         return self.kind == "in_doubt" and self.confirmed is None and self.result is None
 
     @property
     def needs_user_input(self) -> bool:
-        """It waits for `provide_user_input`."""
+        """Whether it waits for `provide_user_input`."""
         return self.kind == "user_input" and self.user_input is None and self.confirmed is None
 
     @property
     def needs_external_execution(self) -> bool:
-        """It waits for `set_external_execution_result`."""
+        """Whether it waits for `set_external_execution_result`."""
         return self.kind == "external_execution" and self.result is None and self.confirmed is None
 
     @property
     def is_resolved(self) -> bool:
-        """The run can go on, as far as this call is concerned."""
+        """Whether it has its answer. A run continues once all its requirements have theirs."""
         return not (
             self.needs_confirmation
             or self.needs_user_input
@@ -97,7 +99,7 @@ class RunRequirement:
         )
 
     def confirm(self) -> None:
-        """Let the call be made.
+        """Allow the call.
 
         Raises:
             UsageError: It waits for something else.
@@ -106,7 +108,7 @@ class RunRequirement:
         self.confirmed = True
 
     def reject(self, note: str | None = None) -> None:
-        """Refuse the call, whatever it waits for; the model is told so, with the note."""
+        """Refuse the call, whatever it waits for. The model gets an error text with the note."""
         self.confirmed = False
         self.note = note
 
@@ -114,8 +116,8 @@ class RunRequirement:
         """Give the values that the model may not choose.
 
         Raises:
-            UsageError: It waits for something else, or a value is asked for and not given, or not asked for,
-                or is no JSON. Whether the values fit the tool, `continue_run` sees.
+            UsageError: It waits for something else, or a value is missing, unknown or not JSON.
+                `continue_run` checks whether the values fit the tool.
         """
         self._expect("provide_user_input", "user_input")
         values = self._as_json(dict(values))
@@ -126,13 +128,13 @@ class RunRequirement:
         if unknown or missing:
             raise UsageError(
                 f"{self.tool_name} asks for {', '.join(asked)}"
-                + (f"; not given: {', '.join(missing)}" if missing else "")
-                + (f"; not asked for: {', '.join(unknown)}" if unknown else "")
+                + (f"; missing: {', '.join(missing)}" if missing else "")
+                + (f"; unknown: {', '.join(unknown)}" if unknown else "")
             )
         self.user_input = dict(values)
 
     def set_external_execution_result(self, result: str) -> None:
-        """Give the result of the call, which was carried out elsewhere.
+        """Give the result of a call that was carried out elsewhere.
 
         Raises:
             UsageError: It waits for something else.
@@ -144,13 +146,12 @@ class RunRequirement:
         """Copy the answer from another copy of this requirement; other fields are left alone.
 
         Raises:
-            UsageError: The answer is not of the kind that this one waits for, or to another call.
+            UsageError: The answer is of another kind than this requirement waits for, or `tool_args` differ.
         """
         if other.confirmed is not False and self._as_json(other.tool_args) != self._as_json(self.tool_args):
             raise UsageError(
-                f"{self.tool_name}: tool_args of the requirement were changed, but the call is "
-                "made with the arguments that the model chose. To have others used, reject it "
-                "with a note that names them"
+                f"{self.tool_name}: tool_args of the requirement were changed, but the call is made with the "
+                "arguments that the model chose; for other arguments, reject it with a note that names them"
             )
         if other.confirmed is False:
             self.reject(other.note)
@@ -173,15 +174,17 @@ class RunRequirement:
             raise UsageError(f"{self.tool_name} waits for {self.kind}, so {verb}() does not apply to it")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, without what is not set."""
+        """The requirement as JSON. Fields that are None are left out."""
         return {f.name: finite(value) for f in fields(self) if (value := getattr(self, f.name)) is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunRequirement:
-        """The reverse of `to_dict`.
+        """Read a requirement back from what `to_dict` wrote.
 
         Raises:
-            ValueError: A value is not of its type.
+            ValueError: A value has the wrong type, or the kind is unknown.
+            KeyError: The kind is missing.
+            TypeError: Another required value is missing, or a field is unknown.
         """
         check_types(cls.__name__, data, _TYPES)
         if data["kind"] not in get_args(Need):

@@ -1,4 +1,4 @@
-"""One tool call of a run, as its output, its events and its row tell of it."""
+"""One tool call of a run, as it appears in outputs and events."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from kern.messages import check_types
 
 @dataclass(slots=True)
 class ToolExecution:
-    """One tool call of a run, as it went.
+    """One tool call of a run.
 
     Args:
         tool_call_id: The model's id of the call.
         tool_name: The tool.
-        tool_args: The arguments, parsed; empty where they were not valid JSON.
-        result: The text that the model was told.
-        tool_call_error: The result is an error text.
+        tool_args: The parsed arguments; empty if they were not valid JSON.
+        result: The text that was returned to the model.
+        tool_call_error: Whether the result is an error text.
         child_run_id: For a delegation: the member's run.
         child_run_ids: For a delegation to all members: their runs.
-        duration: In seconds.
-        stop_after_tool_call: The run ended with this call.
-        confirmed: A person has allowed the call (True), or refused it; None if nobody was asked.
-        confirmation_note: What was said of a refusal.
+        duration: How long the call took, in seconds.
+        stop_after_tool_call: Whether the run ended with this call.
+        confirmed: Whether a person allowed the call (True) or rejected it (False); None if nobody was asked.
+        confirmation_note: The person's note to the model about a rejection.
         created_at: Seconds since the epoch.
     """
 
@@ -44,7 +44,7 @@ class ToolExecution:
     created_at: float = field(default_factory=time.time)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, without what is not set."""
+        """The call as JSON. Fields that have their default are left out."""
         data: dict[str, Any] = {}
         for name, default in _DEFAULTS:
             if (value := getattr(self, name)) is not default:
@@ -54,10 +54,11 @@ class ToolExecution:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ToolExecution:
-        """The reverse of `to_dict`.
+        """Read a call back from what `to_dict` wrote.
 
         Raises:
-            ValueError: A value is not of its type.
+            ValueError: A value has the wrong type.
+            TypeError: A required value is missing, or a field is unknown.
         """
         check_types(cls.__name__, data, _TYPES)
         return cls(**data)

@@ -16,8 +16,16 @@ class EventSource:
     """The run that an event comes from.
 
     Args:
-        path: The names from the top-level run down to this one, such as ("Shopping Team", "Buyer").
+        run_id: The run.
+        session_id: Its session.
+        parent_run_id: The run that delegated to it; None for a run that the application started.
+        agent_id: The agent that runs; None for a team's leader.
+        agent_name: Its name.
+        team_id: The team that runs; None for an agent.
+        team_name: Its name.
+        is_team: Whether a team's leader runs.
         nested_depth: 0 for the run that the application started, 1 for its members' runs, and so on.
+        path: The names from the top-level run down to this one, such as ("Shopping Team", "Buyer").
     """
 
     run_id: str
@@ -37,7 +45,13 @@ SOURCE_FIELDS = tuple(f.name for f in fields(EventSource))
 
 @dataclass(slots=True)
 class BaseRunEvent:
-    """What every event has. `seq` rises strictly within a top-level run; `created_at` is in seconds."""
+    """What every event has.
+
+    Args:
+        source: The run that it comes from.
+        seq: A number that rises strictly within a top-level run.
+        created_at: Seconds since the epoch.
+    """
 
     source: EventSource
     seq: int = field(default=0, init=False)
@@ -52,7 +66,7 @@ class BaseRunEvent:
 
     @property
     def content(self) -> Any:
-        """The text that the event brings; "" where it brings none, so that a loop may print every event's."""
+        """The text of the event; "" for events without one, so that a loop can print it for every event."""
         return ""
 
     @property
@@ -92,11 +106,11 @@ class BaseRunEvent:
 
     @property
     def nested_depth(self) -> int:
-        """How many runs stand above this one."""
+        """0 for the run that the application started, 1 for its members' runs, and so on."""
         return self.source.nested_depth
 
     def to_dict(self) -> dict[str, Any]:
-        """The event as JSON, without what is not set."""
+        """The event as JSON. Fields that are None are left out."""
         data: dict[str, Any] = {"event": self.event, "seq": self.seq, "created_at": self.created_at}
         for name in SOURCE_FIELDS:
             value = getattr(self.source, name)

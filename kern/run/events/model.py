@@ -11,7 +11,12 @@ from kern.run.events.base import BaseRunEvent
 
 @dataclass(slots=True)
 class ModelRequestStartedEvent(BaseRunEvent):
-    """A request goes to a model."""
+    """A request is sent to a model.
+
+    Args:
+        model: The model's id.
+        model_provider: Its provider.
+    """
 
     model: str | None = None
     model_provider: str | None = None
@@ -20,10 +25,13 @@ class ModelRequestStartedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class ModelRequestCompletedEvent(BaseRunEvent):
-    """A model has answered. `usage` as in `Usage.to_dict`.
+    """A model has answered.
 
     Args:
-        model: The model that really answered, as its provider names it.
+        model: The model that gave the answer, as its provider names it.
+        model_provider: Its provider.
+        usage: The usage of the request, as `Usage.to_dict` writes it.
+        time_to_first_token: Seconds from the request to the first token.
         response_id: The provider's id of the answer.
     """
 
@@ -37,12 +45,12 @@ class ModelRequestCompletedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class ModelRetryEvent(BaseRunEvent):
-    """A request to a model is tried again; what was streamed of this turn is void.
+    """A request to a model is about to be repeated. Discard what was streamed of this turn.
 
     Args:
-        error: Why.
-        attempt: The number of the attempt that is made now; the first one, which failed, was 1.
-        delay: Seconds before it.
+        error: Why the last attempt failed.
+        attempt: The number of the next attempt; the first one was 1.
+        delay: Seconds until the next attempt.
     """
 
     error: str = ""
@@ -61,7 +69,7 @@ class ReasoningContentDeltaEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class CitationAddedEvent(BaseRunEvent):
-    """The model says where words of its answer come from."""
+    """The model cites a source of its answer."""
 
     citation: Citation
     kind: ClassVar[str] = "CitationAdded"

@@ -11,7 +11,14 @@ from kern.run.requirement import RunRequirement
 
 @dataclass(slots=True)
 class RunStartedEvent(BaseRunEvent):
-    """The run begins. The top-level run's event tells the state that the change events start from."""
+    """The run begins.
+
+    Args:
+        model: The model's id.
+        model_provider: Its provider.
+        session_state: For a top-level run: the state that the change events start from.
+        revision: The revision of that state.
+    """
 
     model: str | None = None
     model_provider: str | None = None
@@ -24,8 +31,8 @@ class RunStartedEvent(BaseRunEvent):
 class RunContentEvent(BaseRunEvent):
     """A piece of the run's answer: a text delta, or a structured value with its `content_type`.
 
-    While a structured answer is being written, each event has a plain dict of what is there so far, which
-    replaces the one before; the last one has the validated value.
+    While a structured answer is being written, each event has a plain dict with what has arrived so far,
+    which replaces the one before. The last event has the validated value.
     """
 
     content: Any = ""
@@ -35,11 +42,14 @@ class RunContentEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class RunIntermediateContentEvent(BaseRunEvent):
-    """A piece of text that is not the answer: what the provider marks as commentary, the raw text that a
-    parser model then shapes; with an `output_schema` text before a call, and results of tools that are shown.
+    """A piece of text that is not part of the answer.
+
+    That is text that the provider marks as commentary, the text that a parser model turns into the answer
+    and, with an `output_schema`, text before a tool call and results of tools that are shown.
 
     Args:
-        tool_call_id: For a piece of a generator tool's result: the model's id of the call.
+        content: The piece.
+        tool_call_id: For a piece of the result of a generator tool: the model's id of the call.
     """
 
     content: Any = ""
@@ -49,14 +59,14 @@ class RunIntermediateContentEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class RunContentCompletedEvent(BaseRunEvent):
-    """The answer's text is whole."""
+    """The text of the answer is complete."""
 
     kind: ClassVar[str] = "RunContentCompleted"
 
 
 @dataclass(slots=True)
 class PreHookStartedEvent(BaseRunEvent):
-    """A hook before the run begins."""
+    """A pre-hook is about to be called; `hook` is its name."""
 
     hook: str = ""
     kind: ClassVar[str] = "PreHookStarted"
@@ -64,7 +74,7 @@ class PreHookStartedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class PreHookCompletedEvent(BaseRunEvent):
-    """A hook before the run has ended."""
+    """A pre-hook has returned; `hook` is its name."""
 
     hook: str = ""
     kind: ClassVar[str] = "PreHookCompleted"
@@ -72,7 +82,7 @@ class PreHookCompletedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class PostHookStartedEvent(BaseRunEvent):
-    """A hook after the run begins."""
+    """A post-hook is about to be called; `hook` is its name."""
 
     hook: str = ""
     kind: ClassVar[str] = "PostHookStarted"
@@ -80,7 +90,7 @@ class PostHookStartedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class PostHookCompletedEvent(BaseRunEvent):
-    """A hook after the run has ended."""
+    """A post-hook has returned; `hook` is its name."""
 
     hook: str = ""
     kind: ClassVar[str] = "PostHookCompleted"
@@ -88,7 +98,7 @@ class PostHookCompletedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class RunPausedEvent(BaseRunEvent):
-    """The run waits for a person. `requirements` tell for what."""
+    """The run waits for a person, and is committed. `requirements` says what it waits for."""
 
     requirements: list[RunRequirement] = field(default_factory=list)
     kind: ClassVar[str] = "RunPaused"
@@ -96,7 +106,7 @@ class RunPausedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class RunContinuedEvent(BaseRunEvent):
-    """A paused run goes on. The top-level run's event tells the state, as `RunStarted` does."""
+    """A paused run goes on; for a top-level run with the state, as in `RunStartedEvent`."""
 
     session_state: dict[str, Any] | None = None
     revision: int | None = None
@@ -105,7 +115,15 @@ class RunContinuedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class RunCompletedEvent(BaseRunEvent):
-    """The run has ended well and is committed. The top-level run's event tells the state as of then."""
+    """The run is completed and committed.
+
+    Args:
+        content: The answer; see `RunOutput`.
+        content_type: "str", or the name of the class of a structured value.
+        metrics: The usage of the run together with all runs below it.
+        session_state: For a top-level run: the committed state.
+        metadata: The metadata of the run.
+    """
 
     content: Any = None
     content_type: str | None = None
@@ -117,10 +135,10 @@ class RunCompletedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class RunCancelledEvent(BaseRunEvent):
-    """The run was cancelled; what it had done is committed.
+    """The run was cancelled; what it did before is committed.
 
     Args:
-        reason: Who did it, where Kern knows: "by cancel_run".
+        reason: The cause, if it is known, such as "by cancel_run".
     """
 
     reason: str | None = None
@@ -129,7 +147,12 @@ class RunCancelledEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class RunErrorEvent(BaseRunEvent):
-    """The run has failed; what it had done is committed. `error_type` is the error's class name."""
+    """The run failed; what it did before is committed.
+
+    Args:
+        error: The error's text.
+        error_type: The name of the error's class.
+    """
 
     error: str = ""
     error_type: str = ""

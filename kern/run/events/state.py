@@ -10,11 +10,14 @@ from kern.run.events.base import BaseRunEvent
 
 @dataclass(slots=True)
 class SessionStateChangedEvent(BaseRunEvent):
-    """A call has committed. Every live run of the session receives it; `source` is the run that asked.
+    """A call has changed the session state.
+
+    Every run in progress on the session gets the event; `source` is the run whose stream this is, and
+    `writer_run_id` the one that made the change.
 
     Args:
-        patch: What changed, as a JSON Patch (RFC 6902) from the revision before.
-        revision: The state's new revision.
+        patch: The change from the revision before, as a JSON Patch (RFC 6902).
+        revision: The new revision of the state.
         agent_path: Who wrote: the names from the top-level run down.
         tool: The tool or function that wrote.
         tool_call_id: The model's id of that call.
@@ -32,13 +35,13 @@ class SessionStateChangedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class SessionStateConflictEvent(BaseRunEvent):
-    """Another process changed the same value; this one's was kept.
+    """This run and another process changed the same value of the session state; this run's value was kept.
 
     Args:
-        path: Where, as a JSON Pointer (RFC 6901).
-        base: The value that both started from; absent for a new key.
-        theirs: What the other process had written.
-        ours: What was kept.
+        path: The value, as a JSON Pointer (RFC 6901).
+        base: The value that both started from; None for a new key.
+        theirs: The value that the other process had written.
+        ours: The value that was kept.
     """
 
     path: str = ""

@@ -12,7 +12,7 @@ from kern.run.tool_execution import ToolExecution
 
 @dataclass(slots=True)
 class ToolCallStartedEvent(BaseRunEvent):
-    """A tool call begins; a delegation is one too."""
+    """A tool call begins. A delegation to a member is a tool call, too."""
 
     tool: ToolExecution
     kind: ClassVar[str] = "ToolCallStarted"
@@ -20,7 +20,7 @@ class ToolCallStartedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class ToolCallCompletedEvent(BaseRunEvent):
-    """A tool call has ended; `tool.tool_call_error` tells whether its result is an error text."""
+    """A tool call has ended. `tool.tool_call_error` says whether its result is an error text."""
 
     tool: ToolExecution
     content: str | None = None  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -29,7 +29,10 @@ class ToolCallCompletedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class ToolCallErrorEvent(BaseRunEvent):
-    """A tool call failed; the model is told, and the run goes on. `ToolCallCompleted` follows."""
+    """A tool call failed. The model gets the error as its result, and the run goes on.
+
+    A `ToolCallCompletedEvent` follows.
+    """
 
     tool: ToolExecution
     error: str = ""
@@ -38,12 +41,12 @@ class ToolCallErrorEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class ToolCallArgumentsDeltaEvent(BaseRunEvent):
-    """A piece of the arguments of a call that the model is asking for.
+    """A piece of the arguments of a call, while the model is writing them.
 
     Args:
         tool_call_id: The model's id of the call.
         tool_name: The tool.
-        delta: The piece, of JSON text.
+        delta: A piece of the JSON text.
     """
 
     tool_call_id: str = ""
@@ -62,7 +65,7 @@ class ProviderToolCallStartedEvent(BaseRunEvent):
 
 @dataclass(slots=True)
 class ProviderToolCallCompletedEvent(BaseRunEvent):
-    """The provider has carried a call out; `call.status` tells whether it has failed."""
+    """The provider has carried out a call; `call.status` says whether it failed."""
 
     call: ProviderCall
     kind: ClassVar[str] = "ProviderToolCallCompleted"
