@@ -28,6 +28,13 @@ def heading(text: str) -> None:
 def fact(label: str, text: str) -> None:
     """A line with a label before it, wrapped under itself."""
     lines = textwrap.wrap(text, _width() - _LABEL, break_on_hyphens=False, break_long_words=False) or [""]
+    if any(
+        len(line) > _width() - _LABEL for line in lines
+    ):  # a path is never broken: it has a line of its own
+        _print(_bold(label))
+        lines = textwrap.wrap(text, _width(), break_on_hyphens=False, break_long_words=False)
+        _print("\n".join(lines))
+        return
     _print(f"{_bold(label.ljust(_LABEL))}{lines[0]}")
     for line in lines[1:]:
         _print(f"{'':{_LABEL}}{line}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.highlighter import JSONHighlighter
 from rich.markdown import Markdown, MarkdownContext, MarkdownElement, TableElement
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.segment import Segment
@@ -18,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kern.console._sections import Format, Section
-from kern.console._text import clean, encodable
+from kern.console._text import BREAK, breakable, clean, encodable
 
 
 @dataclass(slots=True)
@@ -36,7 +37,8 @@ class Harmless:
         for segment in console.render(self.content, options):
             if segment.control:
                 continue
-            yield Segment(encodable(clean(segment.text), options.encoding), segment.style)
+            text = clean(segment.text.replace(BREAK, ""))
+            yield Segment(encodable(text, options.encoding), segment.style)
 
 
 @dataclass(slots=True)
@@ -58,8 +60,8 @@ def body_of(text: str, form: Format) -> RenderableType:
     if form == "markdown":
         return WholeMarkdown(text)
     if form == "json":
-        return JSONHighlighter()(Text(text))
-    return Text(text)
+        return JSONHighlighter()(Text(breakable(text)))
+    return Text(breakable(text))
 
 
 def framed(content: RenderableType, title: str) -> Panel:
@@ -86,21 +88,21 @@ def rendered(section: Section, color: str) -> Harmless:
 
 def _rendered(section: Section, color: str) -> RenderableType:
     body = body_of(section.body, section.format)
-    name = Text(section.name, color)
+    text, name = breakable(section.body), Text.assemble((section.name, color))
     match section.kind:
         case "message":
-            return _hanging(Text(section.marker, "bold cyan"), Text(section.body), 0)
+            return _hanging(Text(section.marker, "bold cyan"), Text(text), 0)
         case "step" | "failure":
             style = "red" if section.kind == "failure" else "dim"
             line = name
             if section.name and section.body:
                 line += Text(": ", "dim")
-            return _hanging(Text(section.marker, style), line + Text(section.body, style), 2)
+            return _hanging(Text(section.marker, style), line + Text(text, style), 2)
         case "change":
-            return _hanging(Text(section.marker, "dim"), Text(section.body, "dim"), 6)
+            return _hanging(Text(section.marker, "dim"), Text(text, "dim"), 6)
         case "reasoning":
             heading = name + Text(" " * bool(section.name) + section.title, "dim")
-            return Group(heading, Padding(Text(section.body, "dim italic"), (0, 0, 0, 2)))
+            return Group(heading, Padding(Text(text, "dim italic"), (0, 0, 0, 2)))
         case "member":
             heading = name + Text(f" ({section.title})", "dim")
             return Group(heading, Padding(body, (0, 0, 0, 2)))
@@ -112,7 +114,7 @@ def _rendered(section: Section, color: str) -> RenderableType:
             return Text(section.body, "dim")
         case "paused" | "cancelled" | "error":
             style = "yellow" if section.kind == "paused" else "red"
-            return Group(Text(f"{section.title}:", f"bold {style}"), Text(section.body))
+            return Group(Text(f"{section.title}:", f"bold {style}"), Text(text))
 
 
 def _hanging(marker: Text, text: Text, indent: int) -> RenderableType:
@@ -126,9 +128,8 @@ def _hanging(marker: Text, text: Text, indent: int) -> RenderableType:
 
 # Markdown as rich renders it, except that no text is lost: in tables, in HTML, in what is nested deeply.
 
-_LEAST_CELL = 2
-"""Columns of the terminal that a table's column needs: a wide character's."""
-
+_ANY = 1_000_000
+"""A width in which every table has room."""
 
 _DEEPEST = 17
 """Levels of nested tokens; the parser leaves out what lies below its own limit of 20."""
@@ -138,30 +139,54 @@ _LEAST_TEXT = 8
 
 
 class WholeTable(TableElement):
-    """A table whose cells wrap anywhere, since some scripts have no spaces; rich cuts them with "…".
-
-    Where there are too many columns for the width, each row is a list of its cells.
-    """
+    """A table of which no word is broken: where its longest words need more width, each row is a list."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render the table."""
         for table in super().__rich_console__(console, options):
             if not isinstance(table, Table):
                 yield table
-            elif len(table.columns) * (_LEAST_CELL + 2) > options.max_width:
-                yield from _rows_as_text(table)
-            else:
-                for column in table.columns:
-                    column.overflow = "fold"
-                    column.min_width = _LEAST_CELL
-                yield table
+                continue
+            table.show_edge = False
+            wide = options.update(width=_ANY)
+            needed = table.__rich_measure__(console, wide)
+            if needed.minimum > options.max_width:
+                yield from _rows_as_lists(table)
+                continue
+            if needed.maximum > options.max_width:
+                _divide(table, options.max_width - needed.minimum, console, wide)
+            for column in table.columns:
+                column.overflow = "fold"
+            yield table
 
 
-def _rows_as_text(table: Table) -> Iterable[Text]:
+def _divide(table: Table, room: int, console: Console, wide: ConsoleOptions) -> None:
+    """Give each column its longest word, and a share of the room that is left; rich breaks words instead."""
+    columns = []
+    for column in table.columns:
+        cells = [Measurement.get(console, wide, cell) for cell in (column.header, *column.cells)]
+        least = max(cell.minimum for cell in cells)
+        columns.append((column, least, max(cell.maximum for cell in cells) - least))
+    for left, (column, least, more) in enumerate(sorted(columns, key=lambda each: each[2])):
+        share = min(more, room // (len(columns) - left))
+        column.width = least + share
+        room -= share
+
+
+def _rows_as_lists(table: Table) -> Iterator[RenderableType]:
+    """Each row as lines, one for each cell below the name of its column."""
     headers = [column.header for column in table.columns]
-    rows = zip(*(column.cells for column in table.columns), strict=False)
-    for row in (headers, *rows):
-        yield Text(" | ").join(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row)
+    for number, row in enumerate(zip(*(column.cells for column in table.columns), strict=False)):
+        if number:
+            yield Text()
+        for header, cell in zip(headers, row, strict=True):
+            line = _text(header) + Text(": ") + _text(cell)
+            line.justify = "left"
+            yield line
+
+
+def _text(cell: RenderableType) -> Text:
+    return cell.copy() if isinstance(cell, Text) else Text(str(cell))
 
 
 class HtmlBlock(MarkdownElement):
@@ -182,7 +207,8 @@ class HtmlBlock(MarkdownElement):
 class WholeMarkdown(Markdown):
     """Markdown of which all text is shown.
 
-    A link's address is written out: one that hides behind its text could lead anywhere.
+    A link's address is written out: one that hides behind its text could lead anywhere. Code has the
+    terminal's own colors and background, dark or light.
     """
 
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
@@ -192,10 +218,12 @@ class WholeMarkdown(Markdown):
     }
 
     def __init__(self, markup: str) -> None:
-        super().__init__(markup, hyperlinks=False)
+        super().__init__(markup, hyperlinks=False, code_theme="ansi_dark")
         for token in self.parsed:
             for child in token.children or ():
-                if child.type == "html_inline":
+                if child.type == "text":
+                    child.content = breakable(child.content)
+                elif child.type == "html_inline":
                     is_break = child.content.replace(" ", "").lower() in ("<br>", "<br/>")
                     child.type = "hardbreak" if is_break else "text"
         self._depth = max((token.level for token in self.parsed), default=0)

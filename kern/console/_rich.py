@@ -65,7 +65,7 @@ class RichView(View):
 
     def __enter__(self) -> Self:
         with self._lock, self._writing():
-            if self._console in _begun:
+            if self._options.chat or self._console in _begun:
                 self._print_raw([Text()])
             _begun.add(self._console)
             if self._options.show_message and (message := message_section(self._message)):

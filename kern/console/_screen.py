@@ -145,7 +145,9 @@ class Screen:
     def _member(self, run: RunProgress) -> Text:
         doing = [format_call(call.tool_name, call.tool_args) for call in run.running.values()]
         name = one_line(run.name)
-        line = Text(name, self._color_of(name)) + Text(f" {format_seconds(run.elapsed)}")
+        shown = Text(name)
+        shown.truncate(max(8, self._console.width // 2), overflow="ellipsis")
+        line = Text.assemble((shown.plain, self._color_of(name)), f" {format_seconds(run.elapsed)}")
         if doing:
             return line + Text(f" · {one_line(', '.join(doing))}")
         if self._options.show_member_responses and run.answer:

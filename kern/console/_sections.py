@@ -165,10 +165,10 @@ def _body(run: RunProgress, options: ViewOptions) -> tuple[str, Format]:
     return body if body.strip() else "", "json" if is_json else "markdown" if options.markdown else "text"
 
 
-def ending_section(run: RunProgress) -> Section | None:
-    """Why the run has not come to an answer; None for a completed one."""
+def ending_section(run: RunProgress, options: ViewOptions) -> Section | None:
+    """Why the run has not come to an answer; None for a completed one, or where a chat asks next."""
     match run.status:
-        case RunStatus.paused:
+        case RunStatus.paused if not options.chat:
             return Section("paused", _waiting_for(run.requirements), title="Paused")
         case RunStatus.cancelled:
             return Section("cancelled", clean(run.error) or "The run was cancelled.", title="Cancelled")

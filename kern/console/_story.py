@@ -113,7 +113,7 @@ class Story:
         sections += self._reasoning(top)
         sections.append(answer_section(top, self._options))
         if ending:
-            sections.append(ending_section(top))
+            sections.append(ending_section(top, self._options))
         return [section for section in sections if section is not None]
 
     def _reasoning(self, run: RunProgress) -> list[Section]:
@@ -171,7 +171,7 @@ def told_by_output(
     sections = [
         reasoning_section(run.reasoning.text) if options.show_reasoning else None,
         answer_section(run, options),
-        ending_section(run),
+        ending_section(run, options),
     ]
     yield from (section for section in sections if section is not None)
 

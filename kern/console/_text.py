@@ -35,6 +35,28 @@ def _picture(match: re.Match[str]) -> str:
     return "\u2421" if code == 0x7F else "\ufffd"
 
 
+BREAK = "\x1f"
+"""Where a line may be broken without a space. `clean` text has none of its own, and no width is counted."""
+
+_IDEOGRAPHIC = (
+    "\u2e80-\u303e\u3041-\u4dbf\u4e00-\u9fff\ua000-\ua4cf\uf900-\ufaff\uff01-\uff60\U00020000-\U0003fffd"
+)
+_OPENING = "「『（【〈《〔［｛〝"
+_NOT_FIRST = "、。，．・：；？！」』）】〉》〕］｝〟ー々ゝゞヽヾぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶ"
+_BREAKS = re.compile(
+    rf"(?<=[{_IDEOGRAPHIC}])(?<![{_OPENING}])(?=[{_IDEOGRAPHIC}\w])(?![{_NOT_FIRST}])"
+    rf"|(?<=\w)(?=[{_IDEOGRAPHIC}])(?![{_NOT_FIRST}])"
+)
+
+
+def breakable(text: str) -> str:
+    """The text with a `BREAK` wherever scripts without spaces, such as Japanese and Chinese, break lines.
+
+    A line does not begin with a full stop or a closing bracket, nor end with an opening one.
+    """
+    return text if text.isascii() else _BREAKS.sub(BREAK, text)
+
+
 def encodable(text: str, encoding: str | None) -> str:
     """The text with a "?" for each character that `encoding` cannot write."""
     if encoding is None or text.isascii():

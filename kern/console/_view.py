@@ -20,12 +20,15 @@ class ViewOptions:
         show_message: Show the user's message first.
         show_reasoning: Show the reasoning, where the model tells it.
         show_member_responses: Show the tool calls and answers of a team's members, not only the leader's.
+        chat: The run answers a line of a chat. The line stands above it, and what a paused run waits for
+            is not listed, since the chat asks for it.
     """
 
     markdown: bool = False
     show_message: bool = True
     show_reasoning: bool = True
     show_member_responses: bool = False
+    chat: bool = False
 
 
 class View(ABC):

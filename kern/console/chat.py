@@ -78,6 +78,7 @@ async def chat(
         talk = _Talk(respond, proceed, ctrl_c, leave)
         for line in past.splitlines():
             say(line)
+            talk.told = True
         if first is not None and not await talk.answer(first):
             return
         while (text := await talk.read_message(question)) is not None:
@@ -102,6 +103,7 @@ class _Talk(Generic[OutputT]):
         self._ctrl_c = ctrl_c
         self._leave = leave
         self._left = False
+        self.told = False  # something stands above that an empty line is to part from the next prompt
 
     async def read(self, prompt: str) -> str | None:
         """A line of the person's; None if they leave."""
@@ -123,6 +125,7 @@ class _Talk(Generic[OutputT]):
         A line that ends with a backslash goes on in the next one; lines between two lines of three quotes
         belong together.
         """
+        self._part()
         line = await self.read(prompt)
         if line is None or not (line.endswith("\\") or line.strip() == _QUOTES):
             return line if line is None else line.strip()
@@ -136,6 +139,11 @@ class _Talk(Generic[OutputT]):
                 break
         return "\n".join(lines).strip()
 
+    def _part(self) -> None:
+        if self.told and is_interactive():
+            say("")
+        self.told = False
+
     async def read_more(self) -> str | None:
         """One more line of the same message, whatever it says; None where the input has ended."""
         try:
@@ -145,6 +153,7 @@ class _Talk(Generic[OutputT]):
 
     async def obey(self, name: str, rest: str, commands: Mapping[str, Command]) -> None:
         """Carry out a command, and show what it says."""
+        self.told = True
         command = commands.get(name)
         if command is None:
             told = f"There is no command /{name}. " if name != "help" else ""
@@ -162,8 +171,11 @@ class _Talk(Generic[OutputT]):
     async def answer(self, text: Any) -> bool:
         """Answer one line, with all that its run asks of the person; False if they leave the chat."""
         kept: Kept = {}
+        self.told = True
         output = await self._shown(self._respond(text))
         while output is not None and self._proceed is not None and output.status is RunStatus.paused:
+            self._part()
+            self.told = True
             if not await ask(output.requirements, self._put, kept):
                 say(f"The run stays paused; its id is {output.run_id}")
                 return not self._left

@@ -71,6 +71,11 @@ class Terminal(Running[OutputT], SessionAccess, StateAccess):
             if show_member_responses is None
             else show_member_responses,
         )
+        return await self._printed(input, streaming, view_options, console, options)
+
+    async def _printed(
+        self, input: Input, streaming: bool, view_options: ViewOptions, console: Any, options: RunKeywords
+    ) -> OutputT:
         with open_view(as_text(input), view_options, stream=streaming, console=console) as view:
             if not streaming:
                 return await _shown(view, lambda observe: self._observed(input, observe, options))
@@ -178,24 +183,19 @@ class Terminal(Running[OutputT], SessionAccess, StateAccess):
         self, stream: bool | None, markdown: bool | None, commands: ChatCommands, user_id: str | None
     ) -> tuple[_Answer[Any, OutputT], _Answer[OutputT, OutputT]]:
         """What answers a line of a chat, and what goes on with a run that was paused for the person."""
+        streaming = self.stream if stream is None else stream
+        view_options = ViewOptions(
+            markdown=self.markdown if markdown is None else markdown,
+            show_message=False,
+            show_member_responses=self._shows_members(),
+            chat=True,
+        )
 
         async def respond(text: Any) -> OutputT:
-            return await self.aprint_response(
-                text,
-                stream=stream,
-                markdown=markdown,
-                show_message=False,
-                session_id=commands.session_id,
-                user_id=user_id,
-            )
+            options: RunKeywords = {"session_id": commands.session_id, "user_id": user_id}
+            return await self._printed(text, streaming, view_options, None, options)
 
         async def proceed(output: OutputT) -> OutputT:
-            streaming = self.stream if stream is None else stream
-            view_options = ViewOptions(
-                markdown=self.markdown if markdown is None else markdown,
-                show_message=False,
-                show_member_responses=self._shows_members(),
-            )
             with open_view("", view_options, stream=streaming) as view:
                 if not streaming:
                     return await _shown(

@@ -105,6 +105,22 @@ def test_a_person_confirms_refuses_or_says_why_not(how: str) -> None:
     assert "end" in asked[: asked.index("[y/N/reason]")], "the arguments are shown whole"
 
 
+def test_what_is_asked_stands_there_once_between_empty_lines() -> None:
+    terminal = Terminal(CODE, "stream", rows=100, columns=800)
+    talk(terminal, "User: ", "delete it", "[y/N/reason] ", "y")
+    terminal.child.expect_exact("It says: deleted")
+    talk(terminal, "User: ", "exit")
+    assert terminal.run() == 0
+    lines = terminal.lines
+    asked = next(number for number, line in enumerate(lines) if line.startswith("[y/N/reason]"))
+    assert sum("delete(path=" in line for line in lines[: asked + 1]) == 1
+    assert lines[asked - 2] == ""
+    assert lines[asked - 3].startswith("paused · ")
+    prompts = [number for number, line in enumerate(lines) if line.startswith("User:")]
+    assert prompts[0] == 0
+    assert [lines[1], *(lines[number - 1] for number in prompts[1:])] == [""] * len(prompts)
+
+
 def test_fields_are_filled_in_and_asked_for_again_where_they_do_not_fit() -> None:
     terminal = Terminal(CODE, "stream", rows=60)
     talk(terminal, "User: ", "book", "seats (integer; How many.): ", "many", "That does not fit: ", "3")

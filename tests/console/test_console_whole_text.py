@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from kern import Agent
@@ -35,6 +36,53 @@ def test_the_cells_of_a_table_are_never_cut_whatever_their_script(width: int) ->
     assert "…" not in shown
     assert all(shown.count(character) >= sentence.count(character) for character in sentence)
     assert shown.count("c") == 60
+
+
+def lines_of(text: str, width: int) -> list[str]:
+    """The lines between the sides of the answer's frame."""
+    return [line[1:-1].strip() for line in rendered(text, width).splitlines()[1:-1]]
+
+
+@pytest.mark.parametrize("form", ["markdown", "text"])
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_scripts_without_spaces_fill_their_lines(width: int, form: Any) -> None:
+    sentence = (
+        "nested: 深い入れ子の項目は、折り返しても読みやすくなければなりません。「とても長い文です」と言う。"
+    )
+    lines = [line[1:-1].strip() for line in rendered(sentence, width, form).splitlines()[1:-1]]
+    assert "".join(lines).replace(" ", "") == sentence.replace(" ", "")
+    assert all(cell_len(line) >= width - 4 - 6 for line in lines[:-1]), "no line is short while there is room"
+    assert not any(line[0] in "、。」" or line[-1] == "「" for line in lines)
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 160])
+def test_no_word_of_a_table_is_broken(width: int) -> None:
+    rows = [("日本 (Japan)", "1,234,567", "renovation"), ("Deutschland", "98,765", "The whole of February")]
+    table = "| Region | 売上 (Revenue) | Remark |\n|:--|--:|---|\n" + "\n".join(
+        f"| {' | '.join(row)} |" for row in rows
+    )
+    shown = rendered(table, width)
+    for word in ("(Japan)", "1,234,567", "renovation", "Deutschland", "98,765", "February", "(Revenue)"):
+        assert word in shown
+    if width == 30:
+        lines = lines_of(table, width)
+        assert "売上 (Revenue): 1,234,567" in lines
+        assert "Region: Deutschland" in lines
+
+
+def test_code_has_the_terminal_s_own_background() -> None:
+    console = Console(file=io.StringIO(), width=40, color_system="truecolor", force_terminal=True)
+    console.print(section_rendered(Section("answer", "```python\nx = 1\n```", format="markdown"), ""))
+    assert "48;" not in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["step", "failure"])
+def test_the_color_of_a_member_is_that_of_its_name_alone(kind: Any) -> None:
+    console = Console(file=io.StringIO(), width=40, color_system="standard", force_terminal=True)
+    console.print(section_rendered(Section(kind, "add(1)", name="Grocer"), "green"))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b[32mGrocer\x1b[0m" in shown
+    assert shown.count("32") == 1
 
 
 def test_a_tool_call_without_a_space_in_it_is_not_cut() -> None:
