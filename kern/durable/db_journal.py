@@ -14,15 +14,22 @@ from typing import Final
 from kern._log import named
 from kern._sync.shield import uninterrupted
 from kern.db.base import Db
-from kern.db.journals import ClaimedRun, EventRow, JournalDb, RunAbout, RunClaim, StepRow, TakenRun
+from kern.db.journals import ClaimedRun, EventRow, JournalDb, RunClaim, StepRow, TakenRun
 from kern.durable.deltas import DeltaStream
 from kern.durable.fingerprint import check_same_input
 from kern.durable.journal import Entry, Journal, Playback, RunAsked
 from kern.durable.outbox import Outbox
 from kern.durable.pieces import pieces_of
-from kern.durable.same_run import check_about, check_same_run
+from kern.durable.same_run import about_of, check_about, check_same_run
 from kern.durable.submission import Submission
-from kern.errors import KernError, RunLostError, StoreError, UsageError
+from kern.errors import (
+    KernError,
+    RunLostError,
+    SessionDeletedError,
+    SessionError,
+    StoreError,
+    UsageError,
+)
 from kern.run.events import Event
 
 log: Final = named("kern")
@@ -79,14 +86,10 @@ class DbJournal:
             StoreError: The database cannot be asked.
         """
         owner, since = self._owner(), time.monotonic()
-        about = RunAbout(
-            session_id=asked.session_id,
-            user_id=asked.user_id,
-            runner_id=asked.runner_id,
-            is_team=asked.is_team,
-        )
-        found = await self._steps.claim_run(asked.run_id, owner, self._seconds, about)
+        found = await self._steps.claim_run(asked.run_id, owner, self._seconds, about_of(asked))
         if found is None:
+            for known in await self._steps.running_runs(run_id=asked.run_id):
+                check_about(asked.run_id, known.about, about_of(asked, known.about))
             return None
         try:
             check_same_run(asked, found)
@@ -224,6 +227,8 @@ class DbRunJournal:
         self._outbox = Outbox(found.last_seq, self._told)
         self.outbox: Outbox | None = self._outbox
         self._unwritten: list[EventRow] = []
+        self._is_told = found.last_seq > 0
+        self._session_id = None if found.about is None else found.about.session_id
         self._writing = asyncio.Lock()
         self._claim = found.claim
         self._db = db
@@ -253,8 +258,9 @@ class DbRunJournal:
             since = time.monotonic()
             self._unwritten += events
             if not await self._db.append_steps(self._claim, self._seconds, rows, self._unwritten):
-                raise self._lose()
+                raise await self._lose()
             if self._unwritten:
+                self._is_told = True
                 self._outbox.written_up_to(self._unwritten[-1].last_seq)
             self._unwritten = []
             self._held_until = since + self._seconds
@@ -322,7 +328,7 @@ class DbRunJournal:
                 continue
             try:
                 await self._write([], self._outbox.take(between=True))
-            except RunLostError:
+            except SessionError:
                 return
             except StoreError as error:
                 log.warning("run %s: the claim was not renewed: %s", self._claim.run_id, error)
@@ -336,8 +342,18 @@ class DbRunJournal:
             self._deltas.publish(self._claim.run_id, delta)
         return self._outbox.stuck
 
-    def _lose(self) -> KernError:
+    async def _lose(self) -> KernError:
         if self._lost is None:
-            self._lost = RunLostError(self._claim.run_id)
+            self._lost = await self.why_lost()
             self._tell(self._lost)
         return self._lost
+
+    async def why_lost(self) -> KernError:
+        """What has taken the claim away: another process, or the deletion of the session."""
+        if self._is_told and self._session_id is not None:
+            try:  # only a deletion takes along what the run has told
+                if not await self._db.load_events(self._claim.run_id, limit=1):
+                    return SessionDeletedError(self._session_id)
+            except StoreError as error:
+                log.warning("run %s: why it was lost is not known: %s", self._claim.run_id, error)
+        return RunLostError(self._claim.run_id)

@@ -106,6 +106,10 @@ class RunJournal(Protocol):
         """Have `tell` called, on the event loop, as soon as it is known that another process has the run."""
         ...
 
+    async def why_lost(self) -> KernError:
+        """What has taken the run away, once its claim does not hold any more."""
+        ...
+
     async def end(self) -> None:
         """The end of the run is committed next, which checks the claim by itself. Never raises."""
         ...

@@ -25,13 +25,7 @@ def check_same_run(asked: RunAsked, found: ClaimedRun) -> None:
         StoreError: Its beginning cannot be read.
     """
     if found.about is not None:
-        given = RunAbout(
-            session_id=asked.session_id,
-            user_id=asked.user_id,
-            runner_id=found.about.runner_id if asked.unnamed else asked.runner_id,
-            is_team=asked.is_team,
-        )
-        check_about(asked.run_id, found.about, given)
+        check_about(asked.run_id, found.about, about_of(asked, found.about))
     base = next((step for step in found.steps if step.kind == "base"), None)
     if base is None or asked.continued:
         return
@@ -45,6 +39,20 @@ def check_same_run(asked: RunAsked, found: ClaimedRun) -> None:
             f"the recorded beginning of run {asked.run_id!r} cannot be read: {error!r}"
         ) from error
     check_same_input(asked.run_id, known, asked.fingerprint)
+
+
+def about_of(asked: RunAsked, known: RunAbout | None = None) -> RunAbout:
+    """What is to be known of the run that is asked for.
+
+    Args:
+        known: What it is compared with: an agent without a name may be any one.
+    """
+    return RunAbout(
+        session_id=asked.session_id,
+        user_id=asked.user_id,
+        runner_id=known.runner_id if known is not None and asked.unnamed else asked.runner_id,
+        is_team=asked.is_team,
+    )
 
 
 def check_about(run_id: str, known: RunAbout, asked: RunAbout) -> None:

@@ -13,7 +13,14 @@ from typing import Any, Final
 from kern._log import named
 from kern.durable.submission import Submission
 from kern.engines.driving import Runner, by_id, drive, journal_of
-from kern.errors import KernError, MissingExtraError, RunLostError, ShutdownError, UsageError
+from kern.errors import (
+    KernError,
+    MissingExtraError,
+    RunLostError,
+    SessionDeletedError,
+    ShutdownError,
+    UsageError,
+)
 
 try:
     from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync
@@ -76,7 +83,7 @@ class DbosRuns:
         while True:
             try:
                 return (await drive(runner, run, journal_of(runner))).status.value
-            except UsageError:
+            except (UsageError, SessionDeletedError):
                 raise
             except ShutdownError as error:  # DBOS would store it as the end of the workflow
                 raise asyncio.CancelledError(str(error)) from error

@@ -15,7 +15,7 @@ from typing import Any
 
 from kern.durable.submission import Submission
 from kern.engines.driving import Runner, by_id, drive, journal_of
-from kern.errors import KernError, MissingExtraError, UsageError
+from kern.errors import KernError, MissingExtraError, SessionDeletedError, UsageError
 
 try:
     from temporalio import activity, workflow
@@ -102,7 +102,7 @@ class TemporalRuns:
                 return await self._driven(runner, run)
             finally:
                 beats.cancel()
-        except UsageError as error:
+        except (UsageError, SessionDeletedError) as error:
             raise ApplicationError(str(error), type=type(error).__name__, non_retryable=True) from error
         except KernError as error:
             raise ApplicationError(str(error), type=type(error).__name__) from error

@@ -16,7 +16,7 @@ from kern.db.base import Db
 from kern.durable.db_journal import CLAIM_SECONDS, DbJournal, Taken
 from kern.durable.submission import Submission
 from kern.engines.driving import Runner, by_id, drive, journal_of
-from kern.errors import KernError, RunLostError, StoreError, UsageError
+from kern.errors import KernError, RunLostError, SessionDeletedError, StoreError, UsageError
 
 log: Final = named("kern")
 
@@ -115,7 +115,7 @@ class Worker:
             output = await drive(self._runners[run.runner_id], run, taken)
             log.info("worker: run %s stands at %s", run_id, output.status.value)
             await taken.done_with()
-        except RunLostError as error:
+        except (RunLostError, SessionDeletedError) as error:
             log.warning("worker: %s", error)
         except Exception as error:  # noqa: BLE001 - it is logged, and the other runs go on
             await self._put_off(taken, error)

@@ -9,25 +9,34 @@ from concurrent.futures import Future
 from typing import Any, Final, Generic, TypeVar, Unpack
 
 from kern._ids import new_id
+from kern._log import named
 from kern._traceback import ShortTraceback
 from kern.db.base import Db
 from kern.durable.db_journal import DbJournal, deltas_of
 from kern.durable.deltas import DeltaStream
+from kern.errors import KernError
 from kern.run.cancel import CancelResult
 from kern.run.events import Event
 from kern.run.output import AnyRunOutput
 from kern.runner.checks import check_id
+from kern.runner.compile import request
 from kern.runner.definition import database_of
+from kern.runner.input import run_input
 from kern.runner.input_schema import Input
-from kern.runner.options import RunKeywords
+from kern.runner.options import ContinueKeywords, RunKeywords, RunOptions
 from kern.runner.running import Running
 from kern.runtime.active_runs import active_runs
+from kern.runtime.audience import Listen
+from kern.runtime.duplicates import check_joins
 from kern.runtime.following import follow
+from kern.runtime.lifecycle import execute
 from kern.runtime.portal import portal
 from kern.runtime.run_ends import current_started_runs
-from kern.runtime.stream import RunStream
+from kern.runtime.stream import EventBuffer, RunStream
 
 OutputT = TypeVar("OutputT", bound=AnyRunOutput)
+
+log: Final = named("kern")
 
 _tasks: Final[set[asyncio.Task[None]]] = set()
 """The runs that no call awaits: an event loop itself keeps no task alive."""
@@ -114,25 +123,57 @@ class Detached(Running[OutputT]):
         journal = options.get("journal") or self.journal
         if journal is None:
             options["journal"] = journal = DbJournal(database_of(self))
-        run_id = options.get("run_id")
-        if run_id is None:
-            options["run_id"] = run_id = new_id()
-        # It belongs to nobody: neither to a call that starts it, nor to that call's state.
-        nested = current_started_runs.get() is not None
-        context = contextvars.Context() if nested else contextvars.copy_context()
-        options["stream_events"] = True
-        stream: RunStream[OutputT, Event] = self.arun(input, stream=True, **options)
-        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        ended: Future[OutputT] = Future()
-        task = asyncio.get_running_loop().create_task(_drained(stream, begun, ended), context=context)
-        _tasks.add(task)
-        task.add_done_callback(_tasks.discard)
-        user_id = options.get("user_id")
-        user_id = self.user_id if user_id is None else user_id
-        # A run of the user's own that is there already is not waited for; another's is refused.
-        if not active_runs.drives_for(database_of(self), run_id, user_id):
+        if options.get("run_id") is None:
+            options["run_id"] = new_id()
+        chosen = RunOptions.of(options)
+        asked = request(self, run_input(input, self.input_schema, chosen), chosen)
+        other = active_runs.own(asked.db, asked.run_id, asked.user_id)
+        if other is not None:
+            check_joins(other, asked)
+
+        def run(buffer: EventBuffer) -> Coroutine[Any, Any, Any]:
+            return execute(asked, buffer, Listen.everything)
+
+        begun, ended = _detached(asked.run_id, RunStream(run, EventBuffer()))
+        if other is None:  # one that goes on already is not waited for
             await asyncio.shield(begun)
-        return RunHandle(self, run_id, user_id, ended, deltas_of(journal))
+        return RunHandle(self, asked.run_id, asked.user_id, ended, deltas_of(journal))
+
+    async def astart_continuation(
+        self, run_response: AnyRunOutput | None = None, **options: Unpack[ContinueKeywords]
+    ) -> RunHandle[OutputT]:
+        """Go on with a paused run, which then goes on by itself, as one that `astart` has started.
+
+        Args:
+            run_response: The paused run's output, its `requirements` resolved.
+            options: As for `acontinue_run`.
+
+        Raises:
+            KernError: The run was refused: it does not wait, goes on already, or the answers do not fit.
+        """
+        journal = options.get("journal") or self.journal
+        if journal is None:
+            options["journal"] = journal = DbJournal(database_of(self))
+        options["stream_events"] = True
+        stream: RunStream[OutputT, Event] = self.acontinue_run(run_response, stream=True, **options)
+        run_id, user_id = options.get("run_id"), options.get("user_id")
+        if run_response is not None:
+            run_id, user_id = run_id or run_response.run_id, user_id or run_response.user_id
+        assert run_id is not None  # acontinue_run has refused that
+        begun, ended = _detached(run_id, stream)
+        await asyncio.shield(begun)
+        return RunHandle(self, run_id, user_id or self.user_id, ended, deltas_of(journal))
+
+    def start_continuation(
+        self, run_response: AnyRunOutput | None = None, **options: Unpack[ContinueKeywords]
+    ) -> RunHandle[OutputT]:
+        """`astart_continuation` for sync code."""
+
+        def begin() -> Coroutine[Any, Any, RunHandle[OutputT]]:
+            return self.astart_continuation(run_response, **options)
+
+        with ShortTraceback(whole=self._debugs(options)):
+            return portal.call(begin)
 
     def start(self, input: Input, **options: Unpack[RunKeywords]) -> RunHandle[OutputT]:
         """`astart` for sync code."""
@@ -164,8 +205,22 @@ class Detached(Running[OutputT]):
         return follow(database_of(self), run_id, after=after, user_id=user_id, deltas=deltas_of(self.journal))
 
 
+def _detached(run_id: str, stream: RunStream[OutputT, Event]) -> tuple[asyncio.Future[None], Future[OutputT]]:
+    """Have the run driven by a task of its own: what says that it has begun, and what says how it ends."""
+    # It belongs to nobody: neither to a call that starts it, nor to that call's state.
+    nested = current_started_runs.get() is not None
+    context = contextvars.Context() if nested else contextvars.copy_context()
+    loop = asyncio.get_running_loop()
+    begun: asyncio.Future[None] = loop.create_future()
+    ended: Future[OutputT] = Future()
+    task = loop.create_task(_drained(run_id, stream, begun, ended), context=context)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+    return begun, ended
+
+
 async def _drained(
-    stream: RunStream[OutputT, Event], begun: asyncio.Future[None], ended: Future[OutputT]
+    run_id: str, stream: RunStream[OutputT, Event], begun: asyncio.Future[None], ended: Future[OutputT]
 ) -> None:
     """Drive a run whose events are read from the database."""
     try:
@@ -176,8 +231,11 @@ async def _drained(
             pass
         ended.set_result(stream.output)
     except BaseException as error:
+        if isinstance(error, KernError) and error.run_output is None:
+            log.warning("run %s, started by itself: %s", run_id, error)  # no stored output says so
         if not begun.done():
             begun.set_exception(error)
+            begun.exception()  # a run that had begun before is not waited for
         ended.set_exception(error)
         if isinstance(error, asyncio.CancelledError):
             raise

@@ -21,7 +21,7 @@ from kern.runner.definition import Definition, database_of
 from kern.runner.session_view import Session
 from kern.runner.transcript import recalled
 from kern.runtime.deleting import delete_session, delete_user
-from kern.runtime.following import running_outputs
+from kern.runtime.following import running_output, running_outputs
 from kern.runtime.session import LiveSession
 from kern.runtime.stored_runs import load_metrics, load_output, load_outputs
 from kern.state.codec import decode
@@ -121,10 +121,16 @@ class SessionAccess(Definition):
         return await load_outputs(db, rows)
 
     async def aget_run_output(self, run_id: str, *, user_id: str | None = None) -> Output | None:
-        """A run as it is stored, a member's too, or None."""
-        row = await database_of(self).load_run(run_id)
-        if row is None:
-            return None
+        """A run as it is stored, a member's too, or None.
+
+        A run with a journal that has begun, or is being continued, and has not ended has the status RUNNING.
+        """
+        db = database_of(self)
+        row = await db.load_run(run_id)
+        if row is None or row.status == RunStatus.paused.value:
+            going_on = await running_output(db, run_id, user_id)
+            if going_on is not None or row is None:
+                return going_on
         async with use(self, row.session_id, user_id) as session:  # whose runs that were left are over then
             row = await session.db.load_run(run_id) or row
             return await load_output(session.db, row)

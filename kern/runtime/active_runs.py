@@ -202,11 +202,11 @@ class ActiveRuns:
         with self._mutex:
             return (db.identity, run_id) in self._runs
 
-    def drives_for(self, db: Db, run_id: str, user_id: str | None) -> bool:
-        """Whether it drives a run of that id which is the user's own."""
+    def own(self, db: Db, run_id: str, user_id: str | None) -> ActiveRun | None:
+        """The run of that id which the user has asked this process for, if it goes on."""
         with self._mutex:
-            users = self._runs.get((db.identity, run_id), {})
-            return user_id in users and users[user_id].claimed
+            found = self._runs.get((db.identity, run_id), {}).get(user_id)
+        return found if found is not None and found.alive else None
 
     def cancel(self, db: Db, run_id: str, user_id: str | None) -> CancelResult:
         """Cancel a run of that database, or a member's run; from any thread. Never waits.

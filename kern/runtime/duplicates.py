@@ -41,6 +41,25 @@ async def wait_for(other: ActiveRun, request: RunRequest, deadline: Deadline) ->
         SessionBusyError: It does not go on, and has not ended.
         RunDeadlineExceeded: It takes longer than this run may.
     """
+    check_joins(other, request)
+    run_id = request.run_id
+    done = asyncio.wrap_future(other.done.future)
+    async with deadline.inside():
+        while other.alive:
+            if not other.loop.is_running():
+                raise SessionBusyError(
+                    request.session_id, f"has run {run_id!r} in progress on an event loop that is not running"
+                )
+            await asyncio.wait([done], timeout=_LOOP_SECONDS)
+
+
+def check_joins(other: ActiveRun, request: RunRequest) -> None:
+    """See that a request may wait for the output of the user's own run that has its id.
+
+    Raises:
+        RunMismatch: The run was asked for with other values.
+        RunConflictError: The request does not want to wait, or is a part of that run.
+    """
     run_id, theirs = request.run_id, other.request
     if theirs.session_id != request.session_id:
         raise RunMismatch(run_id, "session")
@@ -56,14 +75,6 @@ async def wait_for(other: ActiveRun, request: RunRequest, deadline: Deadline) ->
         raise RunConflictError(
             f"run {run_id!r} would wait for itself: a tool or hook of that run asks for it"
         )
-    done = asyncio.wrap_future(other.done.future)
-    async with deadline.inside():
-        while other.alive:
-            if not other.loop.is_running():
-                raise SessionBusyError(
-                    request.session_id, f"has run {run_id!r} in progress on an event loop that is not running"
-                )
-            await asyncio.wait([done], timeout=_LOOP_SECONDS)
 
 
 class EarlierAttempt(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from kern.db.base import Db
 from kern.db.journals import JournalDb, RunningRow
 from kern.durable.deltas import DeltaStream
-from kern.errors import UsageError
+from kern.errors import SessionOwnershipError, UsageError
 from kern.run.events import Event
 from kern.run.output import AnyRunOutput, RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.tail import Tail
@@ -47,6 +47,21 @@ async def running_outputs(
         return []
     rows = await db.running_runs(session_id=session_id, user_id=user_id, limit=limit, before=before)
     return [_running_output(row) for row in rows]
+
+
+async def running_output(db: Db, run_id: str, user_id: str | None) -> AnyRunOutput | None:
+    """A run with a journal that has begun and has not ended; None if there is none of that id.
+
+    Raises:
+        SessionOwnershipError: It is another user's.
+    """
+    if not isinstance(db, JournalDb):
+        return None
+    for row in await db.running_runs(run_id=run_id):
+        if user_id is not None and row.about.user_id != user_id:
+            raise SessionOwnershipError(row.about.session_id)
+        return _running_output(row)
+    return None
 
 
 def _running_output(row: RunningRow) -> AnyRunOutput:

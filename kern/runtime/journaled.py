@@ -20,6 +20,7 @@ from kern.runtime.active_runs import ActiveRun
 from kern.runtime.duplicates import in_another_process
 from kern.runtime.run_tree import Run, RunRequest
 from kern.runtime.steps import JournalSignal, Steps
+from kern.runtime.tail import last_event
 
 
 class InstalledJournal(Journal, Protocol):
@@ -117,6 +118,8 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
     if outbox is not None and (outbox.last_seq or steps.goes_on):
         # Above all that may have been told live, and that is not on record.
         about["told"] = outbox.last_seq
+        if request.resume is not None and not steps.goes_on:
+            await _told_pause(request, outbox)
         tree.audience.go_on_after(max(tree.audience.number_after(0), outbox.last_seq + AHEAD))
 
     def lost(error: KernError) -> None:
@@ -129,6 +132,16 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
         await _told_before(run, steps, outbox)
     if request.resume is None:
         run.output.created_at = int(steps.line.since)
+
+
+async def _told_pause(request: RunRequest, outbox: Outbox) -> None:
+    """Keep the event that ended the part before the pause: until now the stored run itself has told it."""
+    row = await request.db.load_run(request.run_id)
+    before = await outbox.told(outbox.last_seq - 1)
+    if row is not None and before:
+        paused = await last_event(request.db, row)
+        paused.seq, paused.created_at = outbox.last_seq + 1, before[-1].created_at
+        outbox.put(paused)
 
 
 async def _told_before(run: Run, steps: Steps, outbox: Outbox) -> None:

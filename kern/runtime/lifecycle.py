@@ -14,7 +14,7 @@ from kern._sync.offload import off_loop
 from kern._sync.shield import wait_until_done
 from kern.db.base import RunRow
 from kern.db.journals import RunClaim
-from kern.errors import KernError, RunDeadlineExceeded, StoreError, UsageError
+from kern.errors import KernError, RunDeadlineExceeded, RunLostError, StoreError, UsageError
 from kern.run.events import RunCompletedEvent, SessionStateConflictEvent
 from kern.run.output import AnyRunOutput, RunStatus
 from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
@@ -304,6 +304,8 @@ async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | 
             break
         # `asyncio.run` cancels every task at its end, this one and the commit too: write it again.
     if (unsaved := commit.exception()) is not None:
+        if isinstance(unsaved, RunLostError) and tree.steps is not None:
+            unsaved = await tree.steps.why_lost()
         raise _unsaved(tree.top, unsaved, cancelled or failure)
     for conflict in commit.result():
         tree.top.out.event(SessionStateConflictEvent(tree.top.source, **conflict.to_dict()))

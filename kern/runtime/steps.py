@@ -21,7 +21,7 @@ from kern._json import json_bytes
 from kern.db.journals import RunClaim
 from kern.durable.journal import Entry, Playback, RunJournal
 from kern.durable.outbox import Outbox
-from kern.errors import KernError, ReplayMismatch, RunLostError
+from kern.errors import KernError, ReplayMismatch, RunLostError, SessionDeletedError
 from kern.run.events import EventSource
 from kern.runtime.recorded_steps import RecordedSteps
 from kern.runtime.session import LiveSession
@@ -265,11 +265,15 @@ class Steps:
         if self.claim is not None and self.lost is None:
             try:
                 await self._journal.append([])
-            except RunLostError as error:
+            except (RunLostError, SessionDeletedError) as error:
                 self.lost = error
             except KernError:
                 return False  # the commit will say the same
         return self.lost is not None
+
+    async def why_lost(self) -> KernError:
+        """What has taken the run away, once the commit of its end was refused for the claim."""
+        return await self._journal.why_lost()
 
     async def caught_up(self) -> None:
         """Wait until all that is on record has been taken."""

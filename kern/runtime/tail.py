@@ -206,9 +206,8 @@ class Tail:
                 raise self._unknown()
             self._ends = True  # looked at between its claim and its first step
             return False
-        last = await _terminal(self._db, stored)
-        if last is not None:
-            last.seq, last.created_at = await self._number_of_the_end(stored)
+        last = await last_event(self._db, stored)
+        last.seq, last.created_at = await self._number_of_the_end(stored)
         self._terminal, self._over = last, True
         return True
 
@@ -242,7 +241,7 @@ def _events(told: Sequence[_Told] | deque[_Told], heard: int) -> list[Event]:
     ]
 
 
-async def _terminal(db: Db, row: RunRow) -> Event | None:
+async def last_event(db: Db, row: RunRow) -> Event:
     """The last event of a run that has ended, or that waits for a person."""
     output = await load_output(db, row)
     source = _source(output, row)

@@ -147,6 +147,10 @@ class CassetteJournal:
     def when_lost(self, tell: Callable[[KernError], None]) -> None:
         """Nobody else gets the run."""
 
+    async def why_lost(self) -> KernError:
+        """Nobody else gets the run."""
+        raise AssertionError("a recorded run has no claim")
+
     async def end(self) -> None:
         """The end is no step."""
 
