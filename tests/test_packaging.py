@@ -192,6 +192,7 @@ EXTRA_OF = {
     "kern/models/_aiohttp.py": "fast",
     "kern/models/bedrock/": "bedrock",
     "kern/models/prices.py": "prices",
+    "kern/models/_exact_price.py": "prices",
     "kern/testing/pytest_plugin.py": "pytest",
 }
 

@@ -57,6 +57,8 @@ class ChatServer:
             content; "told": the field in which it came; None: it is not sent back.
         reasoning_kept: Which reasoning is sent back: of answers with tool calls ("calls"), or "all".
         extras: Earlier messages and calls may have fields of other vendors (signatures, details).
+        file_part: The type of the part that holds a file.
+        file_urls: It fetches files itself.
         reasoning_apart: Its count of completion tokens excludes reasoning tokens.
         cost: The field of `usage` that holds the cost of the answer: "outer.inner"; None: there is none.
         cost_unit: The value of one unit of `cost`, in US dollars.
@@ -90,6 +92,8 @@ class ChatServer:
     reasoning: Literal["told", "reasoning", "reasoning_content", "thinking"] | None = "told"
     reasoning_kept: Literal["calls", "all"] = "calls"
     extras: bool = True
+    file_part: Literal["file", "file_url", "document_url"] = "file"
+    file_urls: bool = False
     reasoning_apart: bool = False
     cost: str | None = None
     cost_unit: float = 1.0

@@ -131,6 +131,7 @@ _ALL: Final = (
         spelled={**_MAX_TOKENS, "reasoning_effort": "reasoning.effort"},
         reasoning="reasoning",
         cost="cost",
+        file_urls=True,
         price_list="openrouter",
     ),
     ChatServer(
@@ -167,6 +168,8 @@ _ALL: Final = (
         reasoning="thinking",
         reasoning_kept="all",
         extras=False,
+        file_part="document_url",
+        file_urls=True,
         price_list="mistral",
     ),
     ChatServer(
@@ -277,6 +280,8 @@ _ALL: Final = (
         reasoning=None,
         extras=False,
         cost="cost.total_cost",
+        file_part="file_url",
+        file_urls=True,
         price_list="perplexity",
     ),
     ChatServer(

@@ -76,6 +76,55 @@ def by_google(name: str) -> Cell:
     return Cell(test, f"recorded:gemini/{name}")
 
 
+_TAKES = "test_what_servers_take_and_tell.py"
+
+
+def cited(name: str) -> Cell:
+    """What a recorded answer cites is what its body names."""
+    return Cell(f"{_TAKES}::test_what_a_recorded_answer_cites_is_what_its_body_names", f"recorded:{name}")
+
+
+_SEEING = {
+    "openai": "https://platform.openai.com/docs/guides/images-vision",
+    "azure": "https://learn.microsoft.com/azure/ai-foundry/openai/how-to/gpt-with-vision",
+    "ollama": "https://docs.ollama.com/api/openai-compatibility",
+    "vllm": "https://docs.vllm.ai/en/latest/features/multimodal_inputs.html",
+    "llamacpp": "https://github.com/ggml-org/llama.cpp/blob/master/docs/multimodal.md",
+    "lmstudio": "https://lmstudio.ai/docs/developer/openai-compat",
+    "openrouter": "https://openrouter.ai/docs/features/multimodal/images",
+    "groq": "https://console.groq.com/docs/vision",
+    "mistral": "https://docs.mistral.ai/capabilities/vision",
+    "xai": "https://docs.x.ai/docs/guides/image-understanding",
+    "together": "https://docs.together.ai/docs/vision-overview",
+    "fireworks": "https://docs.fireworks.ai/guides/querying-vision-language-models",
+    "moonshot": "https://platform.moonshot.ai/docs/guide/use-kimi-vision-model",
+    "perplexity": "https://docs.perplexity.ai/guides/image-attachments",
+    "huggingface": "https://huggingface.co/docs/inference-providers/tasks/image-text-to-text",
+    "litellm": "https://docs.litellm.ai/docs/completion/vision",
+    "zai": "https://docs.z.ai/guides/vlm/glm-4.5v",
+    "google-chat": "https://ai.google.dev/gemini-api/docs/openai",
+}
+"""Where servers say that they take pictures."""
+
+_READING = {
+    "openai": "https://platform.openai.com/docs/guides/pdf-files",
+    "openrouter": "https://openrouter.ai/docs/features/multimodal/pdfs",
+    "mistral": "https://docs.mistral.ai/capabilities/document_ai/document_qna",
+    "perplexity": "https://docs.perplexity.ai/guides/file-attachments",
+    "litellm": "https://docs.litellm.ai/docs/completion/document_understanding",
+}
+"""Where servers say that they take files."""
+
+_CITING = {
+    "openai": cited("openai-chat/citations"),
+    "openrouter": cited("openrouter/annotations"),
+    "perplexity": cited("perplexity/citations"),
+    "xai": Cell(
+        f"{_TAKES}::test_the_pages_that_xai_names_beside_its_text_are_citations",
+        "https://docs.x.ai/docs/guides/live-search",
+    ),
+}
+
 _GOOGLE = "https://ai.google.dev/gemini-api/docs"
 _RESPONSES = "https://platform.openai.com/docs/api-reference/responses"
 
@@ -120,6 +169,7 @@ _RECORDED: dict[str, Row] = {
     "llamacpp": {
         "stream": decoded("llamacpp/unicode-across-chunks"),
         "errors": decoded("llamacpp/error-500"),
+        "caching": decoded("llamacpp/unicode-across-chunks"),
     },
     "openrouter": {
         "text": decoded("openrouter/annotations"),
@@ -132,6 +182,10 @@ _RECORDED: dict[str, Row] = {
     "groq": {
         "stream": decoded("groq/web-search-stream"),
         "tools": decoded("groq/null-arguments"),
+        "server tools": Cell(
+            f"{_TAKES}::test_what_groq_has_run_itself_is_a_call_of_the_providers",
+            "recorded:groq/web-search-stream",
+        ),
         "usage": decoded("groq/web-search-stream"),
         "errors": decoded("groq/tool-use-failed"),
     },
@@ -147,12 +201,14 @@ _RECORDED: dict[str, Row] = {
         "tools": decoded("deepseek/reasoning-tool-1"),
         "reasoning carried on": goes_back("deepseek/reasoning-tool-1"),
         "usage": decoded("deepseek/reasoning-tool-1"),
+        "caching": decoded("deepseek/reasoning-tool-2"),
     },
     "xai": {
         "stream": decoded("xai/call-stream"),
         "tools": decoded("xai/call-stream"),
         "caching": decoded("xai/call-stream"),
         "usage": decoded("xai/call-stream"),
+        "cost": decoded("xai/call-stream"),
         "errors": decoded("xai/error-auth-400"),
     },
     "perplexity": {
@@ -163,6 +219,7 @@ _RECORDED: dict[str, Row] = {
     "cerebras": {
         "stream": decoded("cerebras/two-calls-one-index"),
         "parallel tools": decoded("cerebras/two-calls-one-index"),
+        "caching": decoded("cerebras/two-calls-one-index"),
     },
     "moonshot": {
         "caching": decoded("moonshot/cached-tokens"),
@@ -197,6 +254,12 @@ def chat_row(facts: ChatServer) -> Row:
     if facts.name in ("openai", "azure"):
         tests["cost"] = listed
     row = {feature: Cell(test, facts.docs) for feature, test in tests.items()}
+    if page := _SEEING.get(facts.name):
+        row["images"] = Cell(f"{_TAKES}::test_pictures_are_sent_as_the_server_takes_them", page)
+    if page := _READING.get(facts.name):
+        row["files"] = Cell(f"{_TAKES}::test_files_are_sent_as_the_server_takes_them", page)
+    if cell := _CITING.get(facts.name):
+        row["citations"] = cell
     return row | _RECORDED.get(facts.name, {})
 
 
@@ -210,6 +273,15 @@ ROWS: dict[str, Row] = {
         "reasoning carried on": goes_back("openai-responses/reasoning-tool-session-1"),
         "images": Cell("test_openai_responses.py::test_media_are_sent_as_urls_bytes_and_ids", _RESPONSES),
         "files": Cell("test_openai_responses.py::test_media_are_sent_as_urls_bytes_and_ids", _RESPONSES),
+        "citations": cited("openai-responses/web-search-1"),
+        "server tools": Cell(
+            "test_openai_server_tools.py::test_their_calls_are_parts_in_their_places",
+            "https://platform.openai.com/docs/guides/tools",
+        ),
+        "caching": Cell(
+            "test_openai_responses.py::test_text_is_streamed_piece_by_piece_and_returned_whole",
+            "https://platform.openai.com/docs/guides/prompt-caching",
+        ),
         "usage": decoded("openai-responses/reasoning-tool-session-1"),
         "cost": Cell(
             "../test_prices.py::test_the_list_knows_what_the_models_of_providers_cost",
@@ -242,6 +314,9 @@ ROWS: dict[str, Row] = {
         "server tools": by_google("thoughts-code-stream"),
         "caching": by_google("cache-by-modality"),
         "usage": by_google("cache-by-modality"),
+        "cost": Cell(
+            "test_what_is_billed.py::test_what_has_a_price_of_its_own_is_paid_for", f"{_GOOGLE}/pricing"
+        ),
         "errors": by_google("error-429"),
     },
     "Anthropic, Messages": {

@@ -27,7 +27,7 @@ from kern.models._reading import (
     text_of,
 )
 from kern.models._text_stream import TextStream, mended_json
-from kern.models.base import DeltaSink, ModelResponse, citation_of, tool_arguments_of
+from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
 from kern.models.openai._chat_calls import Calls, entries_of, is_function
 from kern.models.openai._chat_encode import REASONING_NAMES
 from kern.models.openai._chat_usage import usage_of
@@ -42,6 +42,7 @@ _FIELDS = frozenset(
     {
         *("role", "content", "refusal", "tool_calls", "function_call", "audio", "images", "annotations"),
         *("name", "id", "type", "object", "index", "citations", "reasoning_details", "extra_content"),
+        "executed_tools",
         *REASONING_NAMES,
     }
 )
@@ -83,7 +84,7 @@ class ChatReader(AnswerReader):
         self._unknown: set[str] = set()
         self._reasoning_name: str | None = None
         self._refused = False
-        self._kept = Kept(streamed=streamed)
+        self._kept = Kept(origin, streamed=streamed, told_call=provider_call_of(sink))
         self._finish_reason: Any = None
         self._native_reason: Any = None
         self._usage: Any = None
@@ -330,6 +331,8 @@ class ChatReader(AnswerReader):
         head = self._head or {}
         tier = (self._sources or head).get("service_tier")
         usage = usage_of(self._usage, self._server, text_of(head.get("model")) or self._model, tier)
+        if self._kept.runs and usage.cost is None:
+            usage.billed = {**(usage.billed or {}), "server_tools": len(self._kept.runs)}
         return usage, usage.output_tokens > 0 and self._finish_reason is not None
 
     def _has_begun(self) -> bool:
@@ -349,6 +352,8 @@ class ChatReader(AnswerReader):
         parts: list[Part] = []
         if reasoning or kept:
             parts.append(ReasoningPart(reasoning, provider_data=kept or None, origin=self._origin))
+        self._kept.end()
+        parts += self._kept.runs
         if content or not calls:
             parts.append(TextPart(content, citations=citations, origin=self._origin))
             if self._cite is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from kern.errors import UsageError
@@ -78,10 +79,11 @@ def encode(
 
 def _messages(spoken: Sequence[Message], origin: Origin, server: ChatServer) -> Iterator[dict[str, Any]]:
     attached: dict[str, list[dict[str, Any]]] = {}
+    part_of = partial(_part, server)
     for index, message in enumerate(spoken):
         if attached and message.role != "tool":
             yield from _attachments(attached)
-        parts, mentions = shown_media(message, _part)
+        parts, mentions = shown_media(message, part_of)
         text = _spoken(message)
         if mentions:
             text = "\n".join(filter(None, (text, *mentions)))
@@ -229,14 +231,14 @@ def _call(call: ToolCall, origin: Origin, server: ChatServer) -> dict[str, Any]:
     return data
 
 
-def _part(media: Media) -> dict[str, Any]:
+def _part(server: ChatServer, media: Media) -> dict[str, Any]:
     match media:
         case Image():
             return _image(media)
         case Audio():
             return _audio(media)
         case File():
-            return _file(media)
+            return _file(media, server)
     raise no_video()
 
 
@@ -256,15 +258,29 @@ def _audio(audio: Audio) -> dict[str, Any]:
     return {"type": "input_audio", "input_audio": sound}
 
 
-def _file(file: File) -> dict[str, Any]:
-    if file.url is not None:
-        raise UsageError("chat completions take a file as content, filepath or id, not by url")
-    if has_bytes(file):
-        data = data_url(file, "application/pdf")
-        return {"type": "file", "file": {"filename": file_name(file), "file_data": data}}
+def _file(file: File, server: ChatServer) -> dict[str, Any]:
+    if file.url is not None and not server.file_urls:
+        raise UsageError(f"{server.title} takes a file as content, filepath or id, not by url")
+    if file.url is not None or has_bytes(file):
+        return _whole_file(file, server)
     if file.id is None:
         raise no_bytes(file)
     return {"type": "file", "file": {"file_id": file.id}}
+
+
+def _whole_file(file: File, server: ChatServer) -> dict[str, Any]:
+    """A file as its server takes it: https://docs.mistral.ai/capabilities/document_ai/document_qna and
+    https://docs.perplexity.ai/guides/file-attachments have parts of their own.
+    """
+    data = file.url
+    if server.file_part == "file_url":
+        part = {"type": "file_url", "file_url": {"url": encoded(file) if data is None else data}}
+        return part | {"file_name": file_name(file)}
+    if data is None:
+        data = data_url(file, "application/pdf")
+    if server.file_part == "document_url":
+        return {"type": "document_url", "document_url": data}
+    return {"type": "file", "file": {"filename": file_name(file), "file_data": data}}
 
 
 def _tool(tool: ToolDefinition, server: ChatServer) -> dict[str, Any]:

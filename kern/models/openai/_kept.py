@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
-from kern.messages import Citation, Image
+from kern.messages import Citation, Image, Origin, ProviderCall
+from kern.models._reading import text_of
 from kern.models.openai._citations import citation
 
+_RUN_RESULTS = ("output", "search_results", "code_results", "browser_results")
 _PIECES = {"reasoning.text": "text", "reasoning.summary": "summary"}
 """The kinds of reasoning that come in pieces, and the name of the piece."""
 
@@ -19,8 +24,15 @@ class Kept:
     (https://ai.google.dev/gemini-api/docs/thought-signatures#openai).
     """
 
-    def __init__(self, *, streamed: bool) -> None:
+    def __init__(
+        self, origin: Origin, *, streamed: bool, told_call: Callable[[ProviderCall], None] | None = None
+    ) -> None:
         self.images: list[Image] = []
+        self.runs: list[ProviderCall] = []
+        """What the server has run itself, as Groq tells it in `executed_tools`."""
+        self._by_index: dict[Any, ProviderCall] = {}
+        self._origin = origin
+        self._told_call = told_call
         self._streamed = streamed
         self._details: list[tuple[dict[str, Any], dict[str, list[str]]]] = []
         """Each with the pieces of its text, by the name of the text."""
@@ -50,6 +62,8 @@ class Kept:
             self._read_annotation(annotation)
         for part in _objects(said.get("images")):
             self._read_image(part)
+        for number, run in enumerate(_objects(said.get("executed_tools"))):
+            self._read_run(run, run.get("index", number))
 
     def read_sources(self, answer: dict[str, Any]) -> None:
         """Take the pages that an answer names beside its text, as Perplexity's do, if its text cites none."""
@@ -78,6 +92,33 @@ class Kept:
             self._details.append((detail, pieces))
         if isinstance(piece, str):
             pieces.setdefault(name, []).append(piece)
+
+    def _read_run(self, run: dict[str, Any], index: Any) -> None:
+        """A tool that the server has run: told when it begins, and again with what came out of it."""
+        call = self._by_index.get(index) if isinstance(index, int) else None
+        if call is None:
+            name = text_of(run.get("type")) or text_of(run.get("name")) or "tool"
+            arguments = text_of(run.get("arguments")) or "{}"
+            call = ProviderCall(f"call_{uuid4().hex}", name, arguments, status="running", origin=self._origin)
+            self.runs.append(call)
+            if isinstance(index, int):
+                self._by_index[index] = call
+            self._tell(call)
+        results = {name: run[name] for name in _RUN_RESULTS if run.get(name)}
+        if call.status == "running" and (results.keys() - {"search_results"} or not self._streamed):
+            call.status, call.result = "completed", results
+            self._tell(call)
+
+    def end(self) -> None:
+        """Nothing more comes: what was run has ended."""
+        for call in self.runs:
+            if call.status == "running":
+                call.status = "completed"
+                self._tell(call)
+
+    def _tell(self, call: ProviderCall) -> None:
+        if self._told_call is not None:
+            self._told_call(replace(call))
 
     def _read_image(self, part: dict[str, Any]) -> None:
         place = part.get("image_url")
