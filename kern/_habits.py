@@ -92,6 +92,13 @@ MODULES: Final[dict[str, str]] = {
 """Modules that there are not, with where their contents are."""
 
 _PROVIDERS: Final[dict[str, str]] = {
+    **dict.fromkeys(
+        (
+            *("arn:aws:bedrock", "amazon.", "anthropic.", "meta.", "mistral.", "cohere.", "writer."),
+            *("us.", "eu.", "apac.", "jp.", "au.", "ca.", "global.", "us-gov."),
+        ),
+        "bedrock",
+    ),
     **dict.fromkeys(("gpt-", "chatgpt", "o1", "o3", "o4"), "openai"),
     "claude": "anthropic",
     "gemini": "google",

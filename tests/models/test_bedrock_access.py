@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -391,3 +392,9 @@ for ask in (lambda: __import__("kern.models.bedrock"), lambda: resolve("bedrock:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("id", ["us.anthropic.claude-haiku-4-5-20251001-v1:0", "amazon.nova-lite-v1:0", ARN])
+def test_an_id_of_bedrocks_without_its_provider_is_told_what_to_write(id: str) -> None:
+    with pytest.raises(UsageError, match=f'such as "bedrock:{re.escape(id)}"'):
+        resolve(id)

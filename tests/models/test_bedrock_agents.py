@@ -13,7 +13,7 @@ pytest.importorskip("botocore", reason="the extra bedrock is not installed")
 from kern import Agent
 from kern.db.sqlite import SqliteDb
 from kern.messages import Citation, Message, ProviderCall
-from kern.models.base import ModelRequest
+from kern.models.base import ModelRequest, ResponseFormat
 from kern.models.bedrock import BedrockConverse
 from kern.models.openai import OpenAIChat
 from kern.testing import Answer, Fault, ModelServer, ReceivedRequest, tool_call
@@ -270,3 +270,51 @@ async def test_a_conversation_is_kept_and_goes_on(server: ReplayServer, tmp_path
     judge(last)
     assert [turn["role"] for turn in last["messages"]] == ["user", "assistant", "user", "assistant", "user"]
     assert last["messages"][1]["content"][0] == THOUGHT
+
+
+REFUSED = "The model returned the following errors: "
+
+
+async def test_schemas_that_the_service_cannot_enforce_are_asked_for_in_words(
+    server: ReplayServer, sink: Sink
+) -> None:
+    no = json.dumps({"message": f"{REFUSED}The compiled grammar is too large"}).encode()
+    server.replies = [Reply([no], 400, content_type="application/json"), said({"text": json.dumps(ANN)})]
+    asked = model(server)
+    form = ResponseFormat("person", {"type": "object", "properties": {"name": {"type": "string"}}})
+    request = ModelRequest([Message("user", "Who?")], response_format=form)
+    for _ in range(2):
+        assert (await asked.respond(request, sink)).message.content == json.dumps(ANN)
+    bodies = [reply.body for reply in server.asked]
+    assert ["outputConfig" in body for body in bodies] == [True, False, False]
+    assert "JSON schema" in bodies[1]["system"][-1]["text"]
+
+
+async def test_reasoning_whose_signature_does_not_hold_is_left_out(server: ReplayServer, sink: Sink) -> None:
+    no = json.dumps(
+        {"message": f"{REFUSED}messages.1.content.0: Invalid signature in thinking block"}
+    ).encode()
+    server.replies = [said(THOUGHT, {"text": "Hm."}), Reply([no], 400, content_type="application/json")]
+    asked = model(server)
+    first = (await asked.respond(ModelRequest([Message("user", "Hi")]), sink)).message
+    server.replies.append(said({"text": "ok"}))
+    messages = [Message("user", "Hi"), first, Message("user", "And?")]
+    assert (await asked.respond(ModelRequest(messages), sink)).message.content == "ok"
+    assert ["SIGNED" in json.dumps(reply.body) for reply in server.asked] == [False, True, False]
+
+
+async def test_what_has_a_price_of_its_own_is_counted(server: ReplayServer, sink: Sink) -> None:
+    search = {"toolUseId": "s1", "name": "nova_grounding", "input": {}, "type": "server_tool_use"}
+    found = {"toolUseId": "s1", "content": [{"text": "[HIDDEN]"}], "type": "nova_grounding_result"}
+    content = [{"toolUse": search}, {"toolResult": found}, {"text": "ok"}]
+    details = [{"ttl": "1h", "inputTokens": 20}, {"ttl": "5m", "inputTokens": 10}]
+    body = {
+        "output": {"message": {"role": "assistant", "content": content}},
+        "stopReason": "end_turn",
+        "usage": {**USAGE, "cacheDetails": details},
+        "serviceTier": {"type": "priority"},
+    }
+    server.replies = [Reply([json.dumps(body).encode()], content_type="application/json")]
+    usage = (await model(server, NOVA).respond(ModelRequest([Message("user", "Hi")]), sink)).usage
+    assert usage.billed == {"cache_write_1h_tokens": 20, "web_searches": 1}
+    assert usage.terms == {"service_tier": "priority"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
 import httpx
@@ -12,8 +12,9 @@ import httpx
 from kern._log import named
 from kern._secrets import Masked
 from kern.errors import ModelBadRequestError, UsageError
-from kern.messages import CacheMark, Message, ReasoningPart
+from kern.messages import CacheMark
 from kern.models._body import Reader
+from kern.models._claude_refusals import refuses_schema, without_refused_reasoning
 from kern.models._extra import SYSTEM, Extras
 from kern.models._http_model import HttpModel, endpoint
 from kern.models.anthropic._blocks import PROVIDER
@@ -39,11 +40,6 @@ _SHORT_ANSWERS = (
 )
 # Models that enforce no schema: https://platform.claude.com/docs/en/build-with-claude/structured-outputs
 _UNSTRUCTURED = re.compile(r"claude-(2|3|instant|(opus|sonnet)-4(-0|[-@]20\d{6})?(?![-.]?\d))")
-# "Schemas contains too many parameters with union types", "The compiled grammar is too large", and the like.
-_SCHEMA_REFUSED = re.compile(
-    r"grammar|too many (strict|optional|parameters)|schemas? (contains?|is) too", re.IGNORECASE
-)
-_SIGNATURE_REFUSED = re.compile(r"invalid `?signature|`?(redacted_)?thinking`? blocks?", re.IGNORECASE)
 
 
 @dataclass(eq=False, repr=False)
@@ -155,18 +151,14 @@ class AnthropicMessages(HttpModel):
     def _plainer(self, request: ModelRequest, error: ModelBadRequestError) -> ModelRequest | None:
         """The request without what was refused; None if that is none of what can be left out."""
         text = str(error)
-        wants_schema = request.response_format is not None or any(tool.strict for tool in request.tools)
-        if self._strict and wants_schema and _SCHEMA_REFUSED.search(text):
+        if self._strict and refuses_schema(request, text):
             self._strict = False
             log.warning("%r: %s; asked again without strict schemas", self, error)
             return request
-        # Of another account, say, or of a conversation whose beginning has changed since.
-        if _SIGNATURE_REFUSED.search(text):
-            messages = [_without_reasoning(message) for message in request.messages]
-            if messages != list(request.messages):
-                log.warning("%r: %s; asked again without earlier thinking", self, error)
-                return replace(request, messages=messages)
-        return None
+        plainer = without_refused_reasoning(request, text)
+        if plainer is not None:
+            log.warning("%r: %s; asked again without earlier thinking", self, error)
+        return plainer
 
     def _payload(self, request: ModelRequest, base_url: httpx.URL) -> dict[str, Any]:
         options = Options(
@@ -230,9 +222,3 @@ class AnthropicMessages(HttpModel):
 
     def _own_headers(self, request: ModelRequest) -> dict[str, str]:
         return {"anthropic-version": VERSION}
-
-
-def _without_reasoning(message: Message) -> Message:
-    if not any(isinstance(part, ReasoningPart) for part in message.parts):
-        return message
-    return replace(message, parts=[part for part in message.parts if not isinstance(part, ReasoningPart)])

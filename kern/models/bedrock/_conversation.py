@@ -239,11 +239,8 @@ def _text(part: TextPart) -> Iterator[dict[str, Any]]:
 def _reasoning(part: ReasoningPart) -> Iterator[dict[str, Any]]:
     if part.redacted:
         yield {"reasoningContent": {"redactedContent": part.redacted}}
-    elif part.text or part.signature:
-        told = {"text": part.text}
-        if part.signature:
-            told["signature"] = part.signature
-        yield {"reasoningContent": {"reasoningText": told}}
+    elif part.signature:
+        yield {"reasoningContent": {"reasoningText": {"text": part.text, "signature": part.signature}}}
 
 
 def _carried_out(part: ProviderCall) -> Iterator[dict[str, Any]]:

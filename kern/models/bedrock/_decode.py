@@ -9,6 +9,7 @@ from typing import Any
 
 from kern.errors import ModelBehaviorError
 from kern.messages import Message, Origin, ProviderCall, TextPart, ToolCall
+from kern.models._billed import billed_of, terms_of
 from kern.models._codes import explain, says_for_the_day
 from kern.models._ends import Ends, finish_reason_of, says_calls
 from kern.models._failures import CutFault, StreamFault
@@ -64,6 +65,7 @@ class ConverseReader(AnswerReader):
         self._running: dict[str, Block] = {}
         self._word: Any = None
         self._usage: Any = None
+        self._tier: Any = None
         self._trace: Any = None
         self._gap = False
         self._spoke = False
@@ -102,7 +104,7 @@ class ConverseReader(AnswerReader):
         elif kind == "messageStop":
             self._word = event.get("stopReason")
         elif kind == "metadata":
-            self._usage, self._trace = event.get("usage"), event.get("trace")
+            self._read_end(event)
             self.done = self._word is not None
         elif kind.endswith("Exception"):
             raise _reported(kind, event)
@@ -118,8 +120,12 @@ class ConverseReader(AnswerReader):
             for kind, value in data.items():
                 self._read_block(index, kind, value)
         self._word = answer.get("stopReason")
-        self._usage, self._trace = answer.get("usage"), answer.get("trace")
+        self._read_end(answer)
         self.done = True
+
+    def _read_end(self, said: dict[str, Any]) -> None:
+        """What is told of the answer as a whole."""
+        self._usage, self._trace, self._tier = said.get("usage"), said.get("trace"), said.get("serviceTier")
 
     def _read_block(self, index: int, kind: str, value: Any) -> None:
         """A block that came at once."""
@@ -240,13 +246,24 @@ class ConverseReader(AnswerReader):
                 self._put_citation(citation)
 
     def _used(self) -> tuple[Usage, bool]:
-        return _usage(self._usage), self._usage is not None
+        return self._counted(), self._usage is not None
+
+    def _counted(self) -> Usage:
+        """What the answer has cost, with what the tools of the service have done."""
+        usage = _usage(self._usage, self._tier)
+        used = [text_of(block.data.get("name")) for block in self._blocks if block.is_carried_out]
+        done = billed_of(
+            web_searches=used.count("nova_grounding"), code_executions=used.count("nova_code_interpreter")
+        )
+        if done:
+            usage.billed = {**(usage.billed or {}), **done}
+        return usage
 
     def _has_begun(self) -> bool:
         return super()._has_begun() or bool(self._blocks)
 
     def _respond(self) -> ModelResponse:
-        usage = _usage(self._usage)
+        usage = self._counted()
         guarded = self._trace.get("guardrail") if isinstance(self._trace, dict) else None
         if self._word == _GUARDRAIL and not self._ends.good(_GUARDRAIL):
             why = text_of(guarded.get("actionReason")) if isinstance(guarded, dict) else ""
@@ -298,10 +315,12 @@ def _reported(kind: str, event: dict[str, Any]) -> StreamFault:
     return StreamFault(text, code, _STATUSES.get(kind), again=not says_for_the_day(text))
 
 
-def _usage(usage: Any) -> Usage:
+def _usage(usage: Any, tier: Any) -> Usage:
     """What the answer has cost, by Kern's rule: Bedrock counts what is cached beside `inputTokens`."""
     read, written = count(usage, "cacheReadInputTokens"), count(usage, "cacheWriteInputTokens")
     sent, said = count(usage, "inputTokens") + read + written, count(usage, "outputTokens")
+    details = items_of(usage.get("cacheDetails")) if isinstance(usage, dict) else []
+    long = sum(count(detail, "inputTokens") for detail in details if detail.get("ttl") == "1h")
     return Usage(
         input_tokens=sent,
         output_tokens=said,
@@ -309,4 +328,6 @@ def _usage(usage: Any) -> Usage:
         cached_tokens=read,
         cache_write_tokens=written,
         requests=1,
+        billed=billed_of(cache_write_1h_tokens=min(long, written)),
+        terms=terms_of(service_tier=tier.get("type") if isinstance(tier, dict) else None),
     )

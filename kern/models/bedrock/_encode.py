@@ -27,6 +27,7 @@ class Options:
         facts: What the model takes.
         cache: The automatic cache points; None: none.
         citations: Documents may be cited.
+        strict: Strict schemas are enforced; False once the service has refused them.
         fields: The settings that the model has and Converse has no word for.
     """
 
@@ -34,12 +35,13 @@ class Options:
     facts: Facts
     cache: CacheMark | None = None
     citations: bool = False
+    strict: bool = True
     fields: Mapping[str, Any] | None = None
 
 
 def encode(request: ModelRequest, options: Options) -> dict[str, Any]:
     """The parts of the body that the request decides."""
-    strict = StrictBudget()
+    strict = StrictBudget() if options.strict else None
     answer, words = _format(request.response_format, strict)
     conversation = Conversation(
         options.model, options.facts, citations=options.citations and request.response_format is None
@@ -55,10 +57,9 @@ def encode(request: ModelRequest, options: Options) -> dict[str, Any]:
     if fields:
         body["additionalModelRequestFields"] = fields
     if tools := _tools(request, options.facts, strict, conversation.called):
-        body["toolConfig"] = {"tools": tools}
+        config: dict[str, Any] = {"tools": tools}
         choice = _choice(request, options.facts, thinks=_told_to_think(fields))
-        if choice is not None:
-            body["toolConfig"]["toolChoice"] = choice
+        body["toolConfig"] = config if choice is None else {**config, "toolChoice": choice}
     if answer is not None:
         body["outputConfig"] = {
             "textFormat": {"type": "json_schema", "structure": {"jsonSchema": answer}},
@@ -84,18 +85,22 @@ def _system(messages: Sequence[Message], words: str | None) -> Blocks:
     return blocks
 
 
-def _format(wanted: ResponseFormat | None, strict: StrictBudget) -> tuple[dict[str, Any] | None, str | None]:
+def _format(
+    wanted: ResponseFormat | None, strict: StrictBudget | None
+) -> tuple[dict[str, Any] | None, str | None]:
     """The schema of the answer that is enforced, or words that ask for it where it cannot be."""
     if wanted is None:
         return None, None
-    schema = strict.answer(wanted.schema)
+    schema = strict.answer(wanted.schema) if strict is not None else None
     if schema is not None:
         return {"name": wanted.name, "schema": json_bytes(schema).decode()}, None
     told = json_bytes(wanted.schema).decode()
     return None, f"Answer with one JSON value that follows this JSON schema, and with nothing else:\n{told}"
 
 
-def _tools(request: ModelRequest, facts: Facts, strict: StrictBudget, called: Mapping[str, None]) -> Blocks:
+def _tools(
+    request: ModelRequest, facts: Facts, strict: StrictBudget | None, called: Mapping[str, None]
+) -> Blocks:
     """The agent's tools and Bedrock's. A conversation with calls is taken with tools only."""
     blocks: Blocks = []
     for tool in request.tools:

@@ -34,7 +34,7 @@ class Facts:
         result_status: The result of a tool may say that the call has failed.
         text_results: The result of a tool may be a text, and not only JSON.
         mixed_turns: The user's words may stand in one turn with the results of tools.
-        sees_reasoning: Its own reasoning goes back to it.
+        sees_reasoning: Its own reasoning goes back to it, if it is signed.
         cites: Documents may be cited.
     """
 
@@ -57,6 +57,6 @@ def facts_of(model: str) -> Facts:
         result_status=_WRITER.search(model) is None,
         text_results=_MISTRAL.search(model) is None,
         mixed_turns=able,
-        sees_reasoning=able or "deepseek.r1" in model,
+        sees_reasoning=able,
         cites=_CLAUDE.search(model) is not None,
     )

@@ -12,12 +12,14 @@ from urllib.parse import quote
 
 import httpx
 
+from kern._log import named
 from kern._secrets import Masked
-from kern.errors import MissingKeyError, UsageError
+from kern.errors import MissingKeyError, ModelBadRequestError, UsageError
 from kern.messages import CacheMark
 from kern.models._body import FRAMES, Reader
+from kern.models._claude_refusals import refuses_schema, without_refused_reasoning
 from kern.models._extra import SAID, SYSTEM, Extras
-from kern.models._http_model import HttpModel, endpoint
+from kern.models._http_model import HttpModel, endpoint, parse_base_url
 from kern.models._transport import Post
 from kern.models.base import DeltaSink, ModelRequest, ModelResponse
 from kern.models.bedrock._access import Access, AwsSession, signed
@@ -26,6 +28,8 @@ from kern.models.bedrock._decode import ConverseReader
 from kern.models.bedrock._encode import Options, encode
 from kern.models.bedrock._facts import facts_of
 from kern.models.bedrock.tools import API
+
+log: Final = named("kern.models")
 
 _NOT_SAID: Final = cast("Literal['native', 'tool', 'none']", None)
 _DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
@@ -128,17 +132,49 @@ class BedrockConverse(HttpModel):
         if self.structured_output is _NOT_SAID:
             self.structured_output = "native" if self._facts.structured else "tool"
         self._region: str | None = None
+        self._strict = True
 
     def check_key(self) -> None:
         """See `Model.check_key`. Whether there are credentials, only files and the network may tell."""
 
     async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
         """Answer one request; see `Model.respond`."""
-        asked = copy.copy(self)
-        asked._region = self._access.known_region()
-        if asked._region is None and (self._signs() or not self._given_base_url()):
-            asked._region = await asyncio.to_thread(self._access.region)
-        return await HttpModel.respond(asked, request, sink)
+        ready = await self._placed()
+        for _ in range(2):
+            try:
+                return await HttpModel.respond(ready, request, sink)
+            except ModelBadRequestError as error:
+                plainer = ready._plainer(request, error)
+                if plainer is None:
+                    raise
+                request = plainer
+                self._strict = ready._strict
+        return await HttpModel.respond(ready, request, sink)
+
+    async def _placed(self) -> BedrockConverse:
+        """The model, once it knows its region; a copy, if the environment has changed that since."""
+        region = self._access.known_region()
+        if region is None and (self._signs() or not self._given_base_url()):
+            region = await asyncio.to_thread(self._access.region)
+        if self._region is None:
+            self._region = region
+        if self._region == region:
+            return self
+        moved = copy.copy(self)
+        moved._region = region
+        return moved
+
+    def _plainer(self, request: ModelRequest, error: ModelBadRequestError) -> ModelRequest | None:
+        """The request without what was refused; None if that is none of what can be left out."""
+        text = str(error)
+        if self._strict and refuses_schema(request, text):
+            self._strict = False
+            log.warning("%r: %s; asked again without strict schemas", self, error)
+            return request
+        plainer = without_refused_reasoning(request, text)
+        if plainer is not None:
+            log.warning("%r: %s; asked again without earlier reasoning", self, error)
+        return plainer
 
     def _given_base_url(self) -> str | None:
         return self.base_url or os.environ.get(self.base_url_variable)
@@ -154,7 +190,7 @@ class BedrockConverse(HttpModel):
         if not region.replace("-", "").isalnum():
             raise UsageError(f"a region is a word such as 'us-east-1', not {region!r}")
         domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-        return httpx.URL(f"https://bedrock-runtime.{region}.{domain}")
+        return parse_base_url(f"https://bedrock-runtime.{region}.{domain}")
 
     def _endpoint(self, base_url: httpx.URL, request: ModelRequest) -> httpx.URL:
         operation = "converse-stream" if request.stream else "converse"
@@ -167,6 +203,7 @@ class BedrockConverse(HttpModel):
             cache=self.cache,
             citations=self.citations and self._facts.cites,
             fields=self.additional_fields,
+            strict=self._strict,
         )
         body = encode(request, options)
         settings = {
