@@ -328,6 +328,25 @@ def an_answer_of_anthropics_of_many_blocks(n: int) -> Callable[[], Any]:
 
 
 @path
+def an_answer_of_bedrocks_of_many_blocks_in_small_pieces(n: int) -> Callable[[], Any]:
+    pytest.importorskip("botocore", reason="the extra bedrock is not installed")
+    from kern.models.bedrock._decode import ConverseReader
+    from tests.models.bedrock_wire import frame
+
+    events = [frame("contentBlockDelta", contentBlockIndex=x, delta={"text": "x"}) for x in range(n // 4)]
+    events.append(frame("contentBlockDelta", contentBlockIndex=0, delta={"text": "x" * 60 * n}))
+    body = b"".join([*events, frame("messageStop", stopReason="end_turn"), frame("metadata", usage={})])
+
+    def read() -> Any:
+        reader = ConverseReader("m", None, streamed=True, ends=Ends())
+        for at in range(0, len(body), 50):
+            reader.feed(body[at : at + 50])
+        return reader.finish()
+
+    return read
+
+
+@path
 def a_docstring_of_many_parameters(n: int) -> Callable[[], Any]:
     google = "Do.\n\nArgs:\n" + "".join(f"    p{x}: What it is.\n        More.\n" for x in range(n))
     numpy = "Do.\n\nParameters\n----------\n" + "".join(f"p{x} : int\n    What it is.\n" for x in range(n))

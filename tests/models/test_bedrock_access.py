@@ -270,6 +270,10 @@ async def test_credentials_that_cannot_be_had_are_an_error_without_secrets(
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(MissingKeyError, match=r"ProfileNotFound.*nobody"):
         await model(server, region="us-east-1").respond(ASK, sink)
+    (tmp_path / "config").write_bytes(b"\xff\xfe[\x00broken")
+    with pytest.raises(MissingKeyError, match="cannot be had"):
+        await model(server).respond(ASK, sink)
+    (tmp_path / "config").unlink()
     monkeypatch.delenv("AWS_PROFILE")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDALONE")
     with pytest.raises(MissingKeyError, match="PartialCredentials"):

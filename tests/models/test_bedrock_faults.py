@@ -139,6 +139,7 @@ ANSWER = ("Hm.", "Grüße \U0001f600", [("tooluse_1", "add", {"item": "milk"})])
         streamed(thrown("throttlingException", "Too many requests, please wait.")),
         streamed(thrown("modelTimeoutException", "Too late.")),
         streamed(packed({":message-type": "error", ":error-code": "InternalFailure"}, b"")),
+        streamed(packed({":message-type": "exception"}, b"{}")),
         streamed(BEGIN + frame("messageStop", stopReason="malformed_model_output") + END),
         streamed(BEGIN + frame("messageStop", stopReason="tool_use") + END),
         Reply([b"<html><body>Bad gateway</body></html>"], content_type="text/html"),
@@ -221,6 +222,12 @@ async def test_an_exception_in_the_stream_is_the_one_that_the_status_would_be(
     assert (caught.value.status, caught.value.code, len(server.asked)) == (status, code, 1)
     assert SECRETS[1] not in str(caught.value)
     assert sink.text() == "Grüße \U0001f600"
+
+
+async def test_events_of_a_newer_service_are_passed_over(server: ReplayServer, sink: Sink) -> None:
+    new = packed({":event-type": "initial-response", ":message-type": "event"}, b"\x00\xff")
+    server.replies = [streamed(new + BEGIN + THOUGHT + new + TEXT + CALL + REASON + END)]
+    assert summary((await model(server).respond(ASK, sink)).message) == ANSWER
 
 
 async def test_a_refused_request_in_the_stream_is_not_asked_again(server: ReplayServer, sink: Sink) -> None:

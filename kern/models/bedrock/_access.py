@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -24,8 +25,6 @@ from kern.models._transport import Post
 
 SERVICE = "bedrock"
 """The name under which requests to the host bedrock-runtime are signed."""
-
-_Found = TypeVar("_Found")
 
 REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
@@ -82,8 +81,13 @@ class Access:
         )
 
     def region(self) -> str | None:
-        """The region; None if nothing tells it. Blocking."""
-        return self.known_region() or self._guarded(_region_of)
+        """The region; None if nothing tells it. Blocking.
+
+        Raises:
+            MissingKeyError: The files of AWS cannot be read.
+        """
+        with _explained():
+            return self.known_region() or _region_of(self._found_session())
 
     def credentials(self) -> ReadOnlyCredentials | None:
         """The credentials that are valid now; None if there are none. Blocking.
@@ -93,18 +97,26 @@ class Access:
         """
         if self._keys is not None:
             return ReadOnlyCredentials(*self._keys)
-        return self._guarded(lambda session: _frozen(session.get_credentials()))
+        with _explained():
+            session = self._found_session()
+            with self._lock:  # a session looks for its credentials only once
+                found = session.get_credentials()
+            return _frozen(found)
 
-    def _guarded(self, ask: Callable[[Any], _Found]) -> _Found:
-        """What a session answers. One thread at a time: it looks for its credentials only once."""
-        try:
-            with self._lock:
-                if self._session is None:
-                    self._session = Session()
-                return ask(self._session)
-        except BotoCoreError as error:
-            # Its text names files, profiles and hosts; its frames hold keys.
-            raise MissingKeyError(f"AWS credentials cannot be had: {type(error).__name__}: {error}") from None
+    def _found_session(self) -> Any:
+        with self._lock:
+            if self._session is None:
+                self._session = Session()
+            return self._session
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """botocore's errors as one of ours, without their frames, which hold keys."""
+    try:
+        yield
+    except (BotoCoreError, OSError, ValueError) as error:
+        raise MissingKeyError(f"AWS credentials cannot be had: {type(error).__name__}: {error}") from None
 
 
 def signed(post: Post, credentials: ReadOnlyCredentials, region: str) -> Post:

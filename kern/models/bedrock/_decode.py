@@ -26,10 +26,11 @@ from kern.models._reading import (
 from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
 from kern.models.bedrock._blocks import Block, Parts, citations_of
 from kern.models.bedrock._conversation import PROVIDER
-from kern.models.bedrock._frames import Frames
+from kern.models.bedrock._frames import EXCEPTION, Frames
 from kern.usage import Usage
 
 _GUARDRAIL = "guardrail_intervened"
+_EVENTS = frozenset(("contentBlockDelta", "contentBlockStart", "contentBlockStop", "messageStop", "metadata"))
 _STATUSES = {
     "internalServerException": 500,
     "modelStreamErrorException": 424,
@@ -94,6 +95,8 @@ class ConverseReader(AnswerReader):
 
     def _read_event(self, name: bytes, data: bytes) -> None:
         kind = name.decode(errors="replace")
+        if kind not in _EVENTS and not kind.endswith(EXCEPTION):
+            return  # of a newer service
         event = self._parse(data)
         if kind == "contentBlockDelta":
             self._read_delta(event)
@@ -106,7 +109,7 @@ class ConverseReader(AnswerReader):
         elif kind == "metadata":
             self._read_end(event)
             self.done = self._word is not None
-        elif kind.endswith("Exception"):
+        elif kind.endswith(EXCEPTION):
             raise _reported(kind, event)
 
     def _read_whole(self, answer: dict[str, Any]) -> None:

@@ -13,6 +13,9 @@ from botocore.eventstream import EventStreamBuffer, EventStreamMessage, ParserEr
 
 from kern.models._failures import StreamFault
 
+EXCEPTION = "Exception"
+"""The end of the name of every exception, and of no event."""
+
 _PRELUDE = 12
 """The lengths of the message and of its headers, and a checksum of both."""
 
@@ -98,5 +101,10 @@ def _event(message: EventStreamMessage) -> tuple[bytes, bytes]:
             str(headers.get(":error-message") or "the event stream reports an error"),
             code if isinstance(code, str) else None,
         )
-    name = headers.get(":exception-type" if kind == "exception" else ":event-type")
+    if kind == "exception":
+        name = headers.get(":exception-type")
+        return (
+            name if isinstance(name, str) and name.endswith(EXCEPTION) else EXCEPTION
+        ).encode(), message.payload
+    name = headers.get(":event-type")
     return (name if isinstance(name, str) else "").encode(), message.payload
