@@ -1,4 +1,4 @@
-"""A conversation's messages and their parts: plain data, the same for every provider."""
+"""The messages of a conversation and their parts: plain data, in the same form for every provider."""
 
 from kern.messages._checks import check_types
 from kern.messages._views import BREAK

@@ -1,4 +1,4 @@
-"""Checks of what was read back: a row is data from outside."""
+"""Checks the types of values that were read from a database, which may be damaged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 Types = Mapping[str, type | tuple[type, ...]]
-"""The type of each value of a record, by its name."""
+"""The type of each field of a record, by its name."""
 
 TEXT = (str, type(None))
 FLAG = (bool, type(None))
@@ -15,11 +15,16 @@ PLACE = (int, type(None))
 
 
 def check_types(what: str, data: Mapping[str, Any], types: Types) -> None:
-    """See that what was read back is of its type: a row is data from outside.
+    """Check the types of a record that was read from a database.
+
+    Args:
+        what: The record's name, for the error.
+        data: The record. Fields that it lacks are not checked.
+        types: The type of each field.
 
     Raises:
-        ValueError: A value is not; the text names it.
+        ValueError: A field has another type; the text names it.
     """
     for name, kind in types.items():
         if name in data and not isinstance(data[name], kind):
-            raise ValueError(f"{what}: {name} is a {type(data[name]).__name__}")
+            raise ValueError(f"{what}: {name} has the wrong type {type(data[name]).__name__}")

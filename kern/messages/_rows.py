@@ -1,8 +1,8 @@
-"""The parts of a message in its JSON.
+"""Writes the parts of a message as JSON for a database, and reads them back.
 
-The JSON holds the message's views as they have always been written (`content`, `tool_calls`, `images` and so
-on). Where they do not say all, "parts" holds beside them, in order, what they do not say of each part; the
-text of a kind that has one part alone, calls and media are not written twice.
+The JSON contains the message's views (`content`, `tool_calls`, `images` and so on), as older versions of Kern
+wrote them. If the views do not say all, "parts" lists for each part, in order, what they leave out. Calls and
+media, and a text that is the only one of its kind, are not written twice.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _TEXT_VIEWS = {"text": "content", "commentary": "commentary", "reasoning": "reas
 
 
 def put_parts(data: dict[str, Any], parts: Sequence[Part], shelf: Shelf | None) -> None:
-    """Put the parts, of which there are some, into the JSON of their message."""
+    """Write the parts, at least one, into the JSON of their message."""
     first = parts[0]
-    if len(parts) == 1 and type(first) is TextPart and not _says_more(first):  # as most messages are
+    if len(parts) == 1 and type(first) is TextPart and not _says_more(first):  # most messages are so
         data["commentary" if first.commentary else "content"] = first.text
         origin = first.origin
     else:
@@ -41,7 +41,7 @@ def put_parts(data: dict[str, Any], parts: Sequence[Part], shelf: Shelf | None) 
 
 
 def _says_more(part: TextPart) -> bool:
-    """Whether there is more to say of the part than its text, and who made it."""
+    """Whether the part has more than its text and origin."""
     return bool(part.citations) or part.paragraph or part.provider_data is not None
 
 
@@ -55,10 +55,10 @@ def _texts(parts: Sequence[Part]) -> dict[str, str]:
 
 
 def parts_from_dict(data: Mapping[str, Any]) -> list[Part]:
-    """The parts of a message, out of its JSON.
+    """Read the parts of a message from its JSON.
 
     Raises:
-        ValueError: A value is not of its type, or a part is not there.
+        ValueError: A value is not of its type, or a part is missing.
     """
     origin = origin_in(data)
     calls: list[Part] = [ToolCall.from_dict(call) for call in data.get("tool_calls", ())]
@@ -84,15 +84,15 @@ def parts_from_dict(data: Mapping[str, Any]) -> list[Part]:
 
 
 def maker(parts: Sequence[Part]) -> Origin | None:
-    """Who made the first of the parts, which is most often who made all; media tell it themselves."""
+    """The origin of the first part, which is usually that of all; media write their own."""
     return next((part.origin for part in parts if not isinstance(part, Media)), None)
 
 
 def is_plain(parts: Sequence[Part], origin: Origin | None) -> bool:
-    """Whether the views and the origin say all that there is to say of the parts."""
+    """Whether the views and the origin describe the parts completely."""
     last = -1
     for part in parts:
-        if not isinstance(part, Media) and part.origin != origin:  # media tell it themselves
+        if not isinstance(part, Media) and part.origin != origin:  # media write their own
             return False
         if isinstance(part, TextPart):
             if _says_more(part):
@@ -104,7 +104,7 @@ def is_plain(parts: Sequence[Part], origin: Origin | None) -> bool:
         elif isinstance(part, ProviderCall):
             return False
         place = rank(part)
-        if place < last or (place == last and place < 3):  # of texts and reasoning one each
+        if place < last or (place == last and place < 3):  # at most one text and one reasoning
             return False
         last = place
     return _media_sorted(parts)
@@ -116,7 +116,7 @@ def _media_sorted(parts: Sequence[Part]) -> bool:
 
 
 def _parts_to_list(parts: Sequence[Part], origin: Origin | None, shelf: Shelf | None) -> list[dict[str, Any]]:
-    """The parts as JSON, without what the views say of them."""
+    """The parts as JSON, without what the views contain."""
     kinds = [kind_name(part) for part in parts]
     counts = Counter(kinds)
     entries = []
@@ -139,14 +139,14 @@ def _parts_to_list(parts: Sequence[Part], origin: Origin | None, shelf: Shelf | 
                 entry["redacted"] = part.redacted
         elif isinstance(part, ProviderCall):
             entry |= part.to_dict(shelf)
-        if part.origin != origin and not isinstance(part, Media):  # media tell it themselves
+        if part.origin != origin and not isinstance(part, Media):  # media write their own
             entry["origin"] = part.origin and list(part.origin)
         entries.append(entry)
     return entries
 
 
 def kind_name(part: Part) -> str:
-    """The name of a part's kind in JSON; of media the name of their view."""
+    """The name of a part's kind in JSON; for media the name of their view."""
     match part:
         case TextPart():
             return "commentary" if part.commentary else "text"
@@ -168,13 +168,13 @@ def _parts_from_list(
     """The reverse of `_parts_to_list`.
 
     Args:
-        entries: What was written of the parts.
-        data: The message's JSON, which holds the texts.
+        entries: The entries of "parts".
+        data: The JSON of the message, which contains the texts.
         views: The calls and the media, by the names of their kinds.
-        origin: Who made the parts that say nothing of it.
+        origin: The origin of parts without an entry for it.
 
     Raises:
-        ValueError: A value is not of its type, or a part is not there.
+        ValueError: A value is not of its type, or a part is missing.
     """
     parts = []
     for entry in entries:
@@ -187,7 +187,7 @@ def _parts_from_list(
             part.origin = origin
         parts.append(part)
     if any(next(view, None) is not None for view in views.values()):
-        raise ValueError("Message: parts has not all of its calls and media")
+        raise ValueError("Message: parts does not list all of the message's calls and media")
     return parts
 
 
@@ -198,10 +198,10 @@ def _part(entry: dict[str, Any], data: Mapping[str, Any], views: Mapping[str, It
     if (view := views.get(kind or "")) is not None:
         part = next(view, None)
         if part is None:
-            raise ValueError(f"Message: parts has more of {kind!r} than there are")
+            raise ValueError(f"Message: parts lists more of {kind!r} than the message has")
         return part
     if kind not in _TEXT_VIEWS:
-        raise ValueError(f"Message: a part is of an unknown type, {kind!r:.60}")
+        raise ValueError(f"Message: a part has the unknown type {kind!r:.60}")
     text: Any = entry["text"] if "text" in entry else data.get(_TEXT_VIEWS[kind])
     check_types("Message: a part", {"text": text}, {"text": str})
     if kind == "reasoning":

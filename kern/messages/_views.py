@@ -1,4 +1,4 @@
-"""A message's ordered parts seen as one text, or as the list of one kind."""
+"""Views of a message's parts: as one text, or as the list of the parts of one kind."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from kern.messages.parts import Part, ProviderCall, ReasoningPart, TextPart, Too
 
 P = TypeVar("P", bound=Part)
 BREAK = "\n\n"
-"""What separates paragraphs in the views that are texts."""
+"""The separator of paragraphs in text views."""
 
 _RANKS: tuple[tuple[type, int], ...] = ((ReasoningPart, 0), (TextPart, 2), (Media, 3), (ToolCall, 4))
 
 
 def rank(part: Part) -> int:
-    """The place of a part among those that are put into a message without a place."""
+    """The position of a part's kind in a message that is made from its views."""
     if isinstance(part, TextPart):
         return 1 if part.commentary else 2
     return next((place for kind, place in _RANKS if isinstance(part, kind)), 3)
 
 
 def text_of(parts: Sequence[Part], *, commentary: bool) -> str | None:
-    """The texts that are commentary, or those that are not, as one; None if there are none."""
+    """The commentary, or the text without it, joined; None if there is none."""
     text: str | None = None
     for part in parts:
         if isinstance(part, TextPart) and part.commentary is commentary:
@@ -37,13 +37,13 @@ def text_of(parts: Sequence[Part], *, commentary: bool) -> str | None:
 
 
 def reasoning_of(parts: Sequence[Part]) -> str | None:
-    """What is shown of the reasoning, each step a paragraph; None if nothing is."""
+    """The visible reasoning, each step a paragraph; None if there is none."""
     texts = [part.text for part in parts if isinstance(part, ReasoningPart) and part.text]
     return BREAK.join(texts) if texts else None
 
 
 def put_text(parts: list[Part], text: str | None, *, commentary: bool) -> None:
-    """Put one text in the place of all of its kind, or none if it is None."""
+    """Replace all texts of a kind by one; remove them if it is None."""
     if text == text_of(parts, commentary=commentary):
         return
     new: list[Part] = [] if text is None else [TextPart(text, commentary=commentary)]
@@ -51,7 +51,7 @@ def put_text(parts: list[Part], text: str | None, *, commentary: bool) -> None:
 
 
 def put_reasoning(parts: list[Part], text: str | None) -> None:
-    """Put one reasoning in the place of all, or none if it is None."""
+    """Replace all reasoning by one text; remove it if it is None."""
     if text != reasoning_of(parts):
         put(
             parts, lambda part: isinstance(part, ReasoningPart), [] if text is None else [ReasoningPart(text)]
@@ -59,9 +59,9 @@ def put_reasoning(parts: list[Part], text: str | None) -> None:
 
 
 def put(parts: list[Part], wanted: Callable[[Part], bool], new: Sequence[Part]) -> None:
-    """Put `new` in the places of the wanted parts; of more, the rest follows the last of them.
+    """Replace the wanted parts by `new`, each at the position of an old one; the rest follow the last.
 
-    Where there were none, they stand where a message that is made of its views has them.
+    Without any old ones, `new` goes to the position of its kind in a message that is made from views.
     """
     left = deque(new)
     kept: list[Part] = []
@@ -81,7 +81,7 @@ def put(parts: list[Part], wanted: Callable[[Part], bool], new: Sequence[Part]) 
 
 
 def media_of(parts: Sequence[Part]) -> list[Media]:
-    """All media, in order, those that a provider's call has made included."""
+    """All media in order, including those that calls of the provider made."""
     media: list[Media] = []
     for part in parts:
         if isinstance(part, Media):
@@ -92,7 +92,7 @@ def media_of(parts: Sequence[Part]) -> list[Media]:
 
 
 def plain(part: Part) -> Part | None:
-    """The part without what its provider wants to see again; None if nothing is left that can be said."""
+    """The part without data for its provider; None if nothing is left of it."""
     match part:
         case TextPart():
             return replace(part, provider_data=None, origin=None)
@@ -104,11 +104,11 @@ def plain(part: Part) -> Part | None:
 
 
 class PartsView(list[P]):
-    """The parts of one kind, as a list: what is changed in it is changed in the message.
+    """The parts of one kind as a list; changing the list changes the message.
 
     Args:
         parts: The parts of the message.
-        kind: Which of them the view shows.
+        kind: The kind of parts in the view.
     """
 
     __slots__ = ("_kind", "_parts")
@@ -119,7 +119,7 @@ class PartsView(list[P]):
         self._kind = kind
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
-        """A copy is a plain list: it shows no message."""
+        """Copy and pickle as a plain list, without the message."""
         return list, (list(self),)
 
     def _write(self) -> None:
@@ -127,12 +127,12 @@ class PartsView(list[P]):
         put(self._parts, lambda part: isinstance(part, kind), cast("list[Part]", self))
 
     def append(self, item: P, /) -> None:
-        """Add a part behind the last of its kind."""
+        """Add a part after the last of its kind."""
         super().append(item)
         self._write()
 
     def extend(self, items: Iterable[P], /) -> None:
-        """Add parts behind the last of their kind."""
+        """Add parts after the last of their kind."""
         super().extend(items)
         self._write()
 
@@ -142,28 +142,28 @@ class PartsView(list[P]):
         self._write()
 
     def pop(self, at: SupportsIndex = -1, /) -> P:
-        """Take a part out."""
+        """Remove a part and return it."""
         item = super().pop(at)
         self._write()
         return item
 
     def remove(self, item: P, /) -> None:
-        """Take the first part out that equals this one."""
+        """Remove the first part that equals this one."""
         super().remove(item)
         self._write()
 
     def clear(self) -> None:
-        """Take all of this kind out."""
+        """Remove all parts of this kind."""
         super().clear()
         self._write()
 
     def reverse(self) -> None:
-        """Turn their order round."""
+        """Reverse their order, in the positions that they have."""
         super().reverse()
         self._write()
 
     def sort(self, **options: Any) -> None:
-        """Sort them, in the places that they have."""
+        """Sort them, in the positions that they have."""
         super().sort(**options)
         self._write()
 

@@ -1,4 +1,4 @@
-"""Pictures, sound, videos and files: parts of messages, and of what tools and runs give out."""
+"""Images, audio, videos and files: parts of messages, and results of tools and runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kern.messages._checks import RECORD, TEXT, Types, check_types
 from kern.messages.origin import CacheMark, Origin, cache_in, origin_in
 
 Shelf: TypeAlias = MutableMapping[str, bytes]
-"""Where bytes are put that JSON names by their SHA-256."""
+"""Holds bytes by their SHA-256 (hex), which the JSON of a message refers to."""
 
 
 def _short(value: object) -> str:
@@ -32,21 +32,24 @@ _GIVEN_AS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
 
 @dataclass(slots=True, kw_only=True, repr=False)
 class Media:
-    """A picture, sound, video or file: exactly one of `url`, `content` and `filepath`.
+    """An image, audio, video or file. Pass exactly one of `url`, `content` and `filepath`, or an `id`.
 
     Args:
-        url: Where the provider fetches it.
-        content: The bytes themselves.
-        filepath: A file, read once, when the run that is given it begins: what is written to it later does
-            not change what was said.
-        mime_type: Such as "image/png"; guessed from the file's name if not given.
-        name: The file's name, as the model is told.
-        id: An id of the application's, or of the provider's.
-        sha256: Set by Kern where the bytes lie in a database, with the session, under this hash. Read back,
-            they are in `content`; without them, they are not stored there any more.
-        cache: The provider may cache the prompt up to here.
-        provider_data: What the provider that made it needs to see again with it.
-        origin: Who made it; None: the application.
+        url: The address from which the provider fetches it.
+        content: The bytes.
+        filepath: The path of a file. It is read once, at the beginning of the run; later changes of the file
+            have no effect on the message.
+        mime_type: The MIME type, such as "image/png"; by default guessed from the file's name.
+        name: The file's name, which the model may read.
+        id: The id of a file that was uploaded to the provider, or an id of the application.
+        sha256: Set by Kern if the database stores the bytes under this hash. After loading they are in
+            `content`; if `content` is None, the database no longer has them.
+        cache: The provider may cache the prompt up to here, for this time.
+        provider_data: Data to send back to the provider that made it.
+        origin: The model that made it; None: the application did.
+
+    Raises:
+        UsageError: A value has the wrong type, or not exactly one source is given.
     """
 
     url: str | None = None
@@ -67,16 +70,16 @@ class Media:
         for name, (kinds, hint) in _GIVEN_AS.items():
             value = getattr(self, name)
             if value is not None and not isinstance(value, kinds):
-                raise UsageError(f"{type(self).__name__}({name}=...) takes {hint}, not {_short(value)}")
+                raise UsageError(f"{type(self).__name__}({name}=...) must be {hint}, not {_short(value)}")
         given = [name for name in ("url", "content", "filepath") if getattr(self, name) is not None]
         if len(given) != 1 and self.id is None and self.sha256 is None:
             raise UsageError(
-                f"{type(self).__name__} takes exactly one of url, content and filepath; "
+                f"{type(self).__name__} needs exactly one of url, content and filepath; "
                 f"given: {', '.join(given) or 'none'}"
             )
 
     def __repr__(self) -> str:
-        """What is set; of bytes how many, since a picture has millions."""
+        """The fields that are set; of bytes only their number."""
         values = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
         shown = (
             f"{name}=<{len(value)} bytes>" if isinstance(value, bytes) else f"{name}={value!r}"
@@ -85,18 +88,24 @@ class Media:
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def read(self) -> bytes:
-        """The bytes: `content`, or the file's (blocking)."""
+        """The bytes: `content`, or those of the file (blocking).
+
+        Raises:
+            UsageError: It has neither, or the file cannot be read.
+        """
         if self.content is not None:
             return self.content
         if self.filepath is None:
-            raise UsageError(f"this {type(self).__name__} has no bytes, and no file to read them from")
+            raise UsageError(f"{self!r} has no bytes: pass content or filepath")
         try:
             return Path(self.filepath).read_bytes()
         except (OSError, ValueError) as error:
-            raise UsageError(f"cannot read the file of a message: {error}") from error
+            raise UsageError(
+                f"the file {str(self.filepath)!r} of a message cannot be read: {error}"
+            ) from error
 
     def loaded(self) -> Self:
-        """The same with the bytes of its file (blocking); itself, if it names none.
+        """A copy with the bytes of its file (blocking); itself if it has no file.
 
         Raises:
             UsageError: The file cannot be read.
@@ -106,12 +115,14 @@ class Media:
         return replace(self, content=self.read(), filepath=None, name=self.name or Path(self.filepath).name)
 
     def guess_mime_type(self, default: str) -> str:
-        """`mime_type`, or what the name of the file or url tells, or `default`."""
+        """`mime_type`, or a guess from the name of the file or url, or `default`."""
         name = self.name or (str(self.filepath) if self.filepath else self.url) or ""
         return self.mime_type or mimetypes.guess_type(name)[0] or default
 
     def to_dict(self, shelf: Shelf | None = None) -> dict[str, Any]:
-        """As JSON; bytes in base64, or, where there is a shelf for them, by their hash."""
+        """The media as JSON; the bytes in base64 or, if a shelf is given, put there and named by their
+        hash.
+        """
         data: dict[str, Any] = {
             name: value
             for name in ("url", "mime_type", "name", "id")
@@ -154,12 +165,13 @@ class Media:
 
 @dataclass(slots=True, kw_only=True, repr=False)
 class Image(Media):
-    """A picture for the model, or made by it."""
+    """An image for the model, or made by it."""
 
     detail: Literal["low", "high", "auto"] | None = None
+    """The resolution at which OpenAI's models see the image; None leaves it to the provider."""
 
     def to_dict(self, shelf: Shelf | None = None) -> dict[str, Any]:
-        """As JSON; bytes in base64, or, where there is a shelf for them, by their hash."""
+        """The image as JSON; see `Media.to_dict`."""
         data = Media.to_dict(self, shelf)
         if self.detail is not None:
             data["detail"] = self.detail
@@ -168,7 +180,7 @@ class Image(Media):
 
 @dataclass(slots=True, kw_only=True, repr=False)
 class Audio(Media):
-    """Sound for the model, or made by it."""
+    """Audio for the model, or made by it."""
 
 
 @dataclass(slots=True, kw_only=True, repr=False)
@@ -187,11 +199,11 @@ _MEDIA_TYPES: Types = {
 }
 
 MEDIA: dict[str, type[Media]] = {"images": Image, "audio": Audio, "videos": Video, "files": File}
-"""The kinds of media, by the name under which messages, outputs and rows hold them."""
+"""The kinds of media, by the name of their field in messages, outputs and rows."""
 
 
 def media_by_kind(items: Iterable[Media]) -> dict[str, list[Any]]:
-    """Media sorted by kind, under the names of `MEDIA`; kinds of which there are none are left out."""
+    """Media grouped by kind, by the names in `MEDIA`; without kinds that do not occur."""
     sorted_by: dict[str, list[Any]] = {}
     for item in items:
         for name, kind in MEDIA.items():

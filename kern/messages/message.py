@@ -1,4 +1,6 @@
-"""A conversation's messages: each says something in ordered parts, the same for every provider."""
+"""`Message`: one message of a conversation as an ordered list of parts, in the same form for every
+provider.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ C = TypeVar("C")
 
 
 def _record(cls: type[C]) -> type[C]:
-    """A dataclass, under another name: type checkers then let `dataclasses.replace` set the views, too."""
+    """Make a dataclass. Under this name, type checkers allow `dataclasses.replace` to set the views, too."""
     return dataclass(slots=True, init=False, repr=False)(cls)
 
 
@@ -36,34 +38,33 @@ def _record(cls: type[C]) -> type[C]:
 class Message:
     """One message of a conversation: an ordered list of `parts`.
 
-    The texts and lists beside it are views of the parts: `content` is all text of the answer,
-    `reasoning_content` what is shown of the reasoning, `commentary` what the model said about its work,
-    `tool_calls`, `provider_calls`, `images`, `audio`, `videos` and `files` are the parts of their kinds. What
-    is set, or changed in such a list, is changed in the parts. A message that is made without parts has what
-    is given in the order reasoning, commentary, content, media, tool calls. Where both are given, the views
-    replace what the parts say.
+    The other texts and lists are views of the parts: `content` is the text, `reasoning_content` the visible
+    reasoning, and `commentary` what the model said about its work; `tool_calls`, `provider_calls`, `images`,
+    `audio`, `videos` and `files` are lists of the parts of that kind. Setting a view, or changing such a
+    list, changes the parts. Without `parts`, the message gets its parts from the views, in the order
+    reasoning, commentary, content, media, tool calls. With both, the views replace the parts of their kind.
 
     Args:
-        role: Who speaks.
+        role: Who speaks: "system", "developer", "user", "assistant" or "tool".
         content: The text.
-        parts: What is said, in order.
-        reasoning_content: The model's reasoning, where the provider shows it.
-        commentary: What the model said about its work, marked by the provider as no part of the answer.
-        said: The part of `content` that somebody said, where the application has added to it (dependencies,
-            the context of a task) or put in all of it, which is "" (examples, corrections to the model).
-            Only this part stands in later prompts and in the chat history.
-        tool_calls: What an assistant message asks to be called.
-        tool_call_id: For a tool message: the call that it answers.
-        tool_name: For a tool message: the tool.
-        tool_call_error: For a tool message: the call failed.
-        stop_after_tool_call: For a tool message: the run ended with it.
-        name: Who speaks, where several share a role.
+        parts: The parts, in order.
+        reasoning_content: The model's reasoning, as far as the provider shows it.
+        commentary: What the model said about its work, if the provider keeps it apart from the answer.
+        said: The part of `content` to show in later prompts and in the chat history. It is set where the
+            application added to the text (dependencies, the context of a task), or wrote all of it ("", as
+            for examples and corrections to the model). None: all of `content`.
+        tool_calls: The tool calls of an assistant message.
+        tool_call_id: Of a tool message: the id of the call that it answers.
+        tool_name: Of a tool message: the tool's name.
+        tool_call_error: Of a tool message: the call failed.
+        stop_after_tool_call: Of a tool message: the run ended after it.
+        name: The speaker's name, where several share a role.
         images, audio, videos, files: Media.
-        provider_data: What the provider needs to see again of the message as a whole, under its name.
-        usage: For an assistant message: what the request used.
-        created_at: Seconds since the epoch.
-        from_history: It was said in an earlier run.
-        cache: The provider may cache the prompt up to the end of this message.
+        provider_data: Data to send back to a provider with the message, by provider.
+        usage: Of an assistant message: what the request used.
+        created_at: When the message was made, in seconds since the epoch.
+        from_history: It comes from an earlier run of the session.
+        cache: The provider may cache the prompt up to the end of this message, for this time.
     """
 
     role: Role
@@ -131,7 +132,7 @@ class Message:
             _views.put_text(made, commentary, commentary=True)
         if reasoning_content is not _UNSET:
             _views.put_reasoning(made, reasoning_content)
-        # Each of these in its own place, behind what is there already.
+        # Each setter puts its parts behind those that are there already.
         if images is not _UNSET:
             self.images = images
         if audio is not _UNSET:
@@ -144,7 +145,7 @@ class Message:
             self.tool_calls = tool_calls
 
     def __repr__(self) -> str:
-        """What is set, without what most messages lack."""
+        """The fields that are set."""
         shown: list[tuple[str, Any]] = [("role", self.role)]
         if not self.parts or _rows.is_plain(self.parts, _rows.maker(self.parts)):
             shown += [(name, getattr(self, name)) for name in _VIEWS]
@@ -155,7 +156,7 @@ class Message:
 
     @property
     def is_text(self) -> bool:
-        """It holds texts alone: no reasoning, no calls and no media, whose views need not be looked at."""
+        """Whether all parts are text; if so, the views of reasoning, calls and media are empty."""
         for part in self.parts:  # noqa: SIM110 - a generator costs more than the loop
             if type(part) is not TextPart:
                 return False
@@ -175,7 +176,7 @@ class Message:
 
     @property
     def commentary(self) -> str | None:
-        """What the model said about its work, marked by the provider as no part of the answer."""
+        """What the model said about its work, if the provider keeps it apart from the answer."""
         return _views.text_of(self.parts, commentary=True)
 
     @commentary.setter
@@ -184,7 +185,7 @@ class Message:
 
     @property
     def reasoning_content(self) -> str | None:
-        """What the provider shows of the model's reasoning; None if it shows nothing."""
+        """The model's reasoning, as far as the provider shows it; None if it shows none."""
         return _views.reasoning_of(self.parts)
 
     @reasoning_content.setter
@@ -193,7 +194,7 @@ class Message:
 
     @property
     def tool_calls(self) -> list[ToolCall]:
-        """The calls that an assistant message asks for."""
+        """The tool calls of an assistant message."""
         return PartsView(self.parts, ToolCall)
 
     @tool_calls.setter
@@ -202,12 +203,12 @@ class Message:
 
     @property
     def provider_calls(self) -> list[ProviderCall]:
-        """The calls that the provider has carried out itself."""
+        """The calls that the provider ran itself."""
         return PartsView(self.parts, ProviderCall)
 
     @property
     def images(self) -> list[Image]:
-        """The pictures."""
+        """The images."""
         return PartsView(self.parts, Image)
 
     @images.setter
@@ -216,7 +217,7 @@ class Message:
 
     @property
     def audio(self) -> list[Audio]:
-        """The sounds."""
+        """The audio."""
         return PartsView(self.parts, Audio)
 
     @audio.setter
@@ -243,19 +244,19 @@ class Message:
 
     @property
     def media(self) -> list[Media]:
-        """All that is not text, in order; what a provider's call has made included."""
+        """All media in order, including those that calls of the provider made."""
         return _views.media_of(self.parts)
 
     def plain(self) -> Message:
-        """The same as anybody could have said it: without what providers want to see again.
+        """A copy without ids, signatures and other data for a provider.
 
-        For a message that was changed: ids and signatures belong to it as it was.
+        Use it for a message that was changed: such data belongs to the original text.
         """
         parts = [plain for part in self.parts if (plain := _views.plain(part)) is not None]
         return replace(self, parts=parts, provider_data=None)
 
     def loaded(self) -> Message:
-        """The same with the bytes of all files that it names (blocking); itself, if it names none.
+        """A copy with the bytes of all files that it refers to (blocking); itself if there are none.
 
         Raises:
             UsageError: A file cannot be read.
@@ -267,8 +268,8 @@ class Message:
         )
 
     def to_dict(self, shelf: Shelf | None = None) -> dict[str, Any]:
-        """As JSON, without what is empty; bytes as `Media.to_dict` writes them."""
-        # Spelled out, since it is done for each message of each run, and a loop over names costs far more.
+        """The message as JSON, without empty fields; `Media.to_dict` writes the bytes of media."""
+        # Spelled out: this runs for each message of each run, and a loop over names costs far more.
         data: dict[str, Any] = {"role": self.role}
         if self.parts:
             _rows.put_parts(data, self.parts, shelf)
@@ -304,7 +305,7 @@ class Message:
         """
         check_types(cls.__name__, data, _MESSAGE_TYPES)
         if data["role"] not in ROLES:
-            raise ValueError(f"Message: role is one of {', '.join(ROLES)}, not {data['role']!r}")
+            raise ValueError(f"Message: role must be one of {', '.join(ROLES)}, not {data['role']!r}")
         values = {name: data[name] for name in ("role", *_PLAIN) if name in data}
         values["parts"] = _rows.parts_from_dict(data)
         if "cache" in data:
@@ -315,7 +316,7 @@ class Message:
 
 
 def _put(parts: list[Part], kind: type[Part], items: Sequence[Part]) -> None:
-    new = list(items)  # which may be a view of these very parts
+    new = list(items)  # a copy: `items` may be a view of these very parts
     if new or parts:
         _views.put(parts, lambda part: isinstance(part, kind), new)
 
@@ -341,7 +342,7 @@ _MESSAGE_TYPES: Types = {
 
 
 def with_context(messages: Sequence[Message], *, before: str = "", after: str = "") -> list[Message]:
-    """The messages, with a text of the application's before or after what their last user says."""
+    """The messages with text of the application added before or after the last user message's text."""
     if not before and not after:
         return list(messages)
     at = max((at for at, message in enumerate(messages) if message.role == "user"), default=len(messages) - 1)

@@ -1,4 +1,4 @@
-"""Who made a part of a message, and how long a provider may keep it in its cache."""
+"""The origin of a part of a message, and marks for the provider's prompt cache."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 CacheMark = Literal["5m", "1h"]
-"""A provider may cache all of a prompt up to here, for so long. One without such marks passes over it."""
+"""The provider may cache the prompt up to here, for this time. Providers without such marks ignore it."""
 
 CACHE_MARKS: tuple[str, ...] = get_args(CacheMark)
 
 
 class Origin(NamedTuple):
-    """Which provider and model made a part of a message.
+    """The provider and the model that made a part of a message.
 
-    What a part holds for its provider alone (`provider_data`, ids, signatures) goes to no other.
+    A part's data for its provider (`provider_data`, ids, signatures) is sent to no other provider.
     """
 
     provider: str
@@ -22,10 +22,10 @@ class Origin(NamedTuple):
 
 
 def origin_in(data: Mapping[str, Any]) -> Origin | None:
-    """The origin that was written under "origin", as a list of two texts.
+    """Read the origin under "origin", a list of provider and model; None if there is none.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: It is anything else.
     """
     match data.get("origin"):
         case None:
@@ -33,10 +33,10 @@ def origin_in(data: Mapping[str, Any]) -> Origin | None:
         case [str() as provider, str() as model]:
             return Origin(provider, model)
         case other:
-            raise ValueError(f"origin is a provider and a model, not {other!r:.100}")
+            raise ValueError(f"origin must be a list of a provider and a model, not {other!r:.100}")
 
 
 def cache_in(data: Mapping[str, Any]) -> Any:
-    """The cache mark that was written under "cache"; None for one that is not known, since it is a hint."""
+    """Read the mark under "cache"; None if it is unknown: it is only a hint."""
     mark = data.get("cache")
     return mark if mark in CACHE_MARKS else None

@@ -1,4 +1,4 @@
-"""What a message is made of, in order: texts, reasoning, calls, media."""
+"""The parts of a message: text, reasoning, calls, media."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _STATUSES: tuple[str, ...] = get_args(CallStatus)
 
 @dataclass(slots=True, kw_only=True)
 class Citation:
-    """Where words of the model come from.
+    """The source of a piece of the model's text.
 
     Args:
-        url: The page that is cited.
-        title: Its title, or the document's.
-        text: The words of the source that are cited.
-        start, end: The place that the citation belongs to, in characters of the part's text.
-        file_id: The provider's id of the file that is cited.
-        document: Which of the documents in the prompt is cited, counted from 0.
-        provider_data: What the provider needs to see again with it.
+        url: The cited page.
+        title: The title of the page or document.
+        text: The cited passage of the source.
+        start, end: The piece of the part's text that the citation supports, as character offsets.
+        file_id: The provider's id of the cited file.
+        document: The index of the cited document in the prompt, from 0.
+        provider_data: Data to send back to the provider with it.
     """
 
     url: str | None = None
@@ -38,7 +38,7 @@ class Citation:
     provider_data: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, without what is not known."""
+        """The citation as JSON, without fields that are None."""
         return {name: value for name in _CITATION_TYPES if (value := getattr(self, name)) is not None}
 
     @classmethod
@@ -57,13 +57,13 @@ class TextPart:
     """A text, or a piece of one.
 
     Args:
-        text: The words.
-        citations: Where they come from.
-        commentary: What the model said about its work, marked by the provider as no part of the answer.
-        paragraph: It begins a paragraph: in `Message.content` an empty line separates it from the text
-            before it. Otherwise it goes on where that text ends.
-        provider_data: What the provider needs to see again with it, such as its id.
-        origin: Who made it; None: the application.
+        text: The text.
+        citations: The sources of the text.
+        commentary: The text is about the model's work, and the provider keeps it apart from the answer.
+        paragraph: It begins a paragraph: `Message.content` puts an empty line before it. If False, it
+            continues the text before it.
+        provider_data: Data to send back to the provider with it, such as its id.
+        origin: The model that made it; None: the application did.
     """
 
     text: str
@@ -80,11 +80,11 @@ class ReasoningPart:
     """A step of the model's reasoning.
 
     Args:
-        text: What the provider shows of it.
-        signature: The provider's signature of it, which goes back with it.
-        redacted: The form in which only the provider can read it (redacted, or encrypted), as it was sent.
-        provider_data: What else the provider needs to see again with it, such as its id.
-        origin: Who made it; None: unknown.
+        text: The reasoning, as far as the provider shows it.
+        signature: The provider's signature, to send back with the text.
+        redacted: The redacted or encrypted form that only the provider can read, as it was sent.
+        provider_data: Further data to send back to the provider, such as its id.
+        origin: The model that made it; None: unknown.
     """
 
     text: str = ""
@@ -97,14 +97,14 @@ class ReasoningPart:
 
 @dataclass(slots=True)
 class ToolCall:
-    """A call that the model asks for.
+    """A tool call of the model.
 
     Args:
-        id: The provider's id of the call; the result goes back under it.
+        id: The id of the call, which the message with its result refers to.
         name: The tool's name.
-        arguments: The arguments as the model wrote them: JSON text, possibly broken.
-        provider_data: What the provider needs to see again with the call, such as its item id.
-        origin: Who asked for it; None: unknown.
+        arguments: The arguments as the model wrote them: JSON text, perhaps invalid.
+        provider_data: Data to send back to the provider with the call, such as its item id.
+        origin: The model that made it; None: unknown.
     """
 
     id: str
@@ -114,7 +114,7 @@ class ToolCall:
     origin: Origin | None = field(default=None, compare=False, kw_only=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """The call as JSON."""
         data: dict[str, Any] = {"id": self.id, "name": self.name, "arguments": self.arguments}
         if self.provider_data is not None:
             data["provider_data"] = self.provider_data
@@ -133,17 +133,17 @@ class ToolCall:
 
 @dataclass(slots=True)
 class ProviderCall:
-    """A call that the provider itself carried out: a web search, code, files, an MCP server, a picture.
+    """A call that the provider ran itself: web search, code execution, file search, MCP, image generation.
 
     Args:
         id: The provider's id of the call.
         name: The provider's tool, such as "web_search".
-        arguments: What it was called with, as JSON text.
-        result: What came out of it, as JSON.
-        status: "running" while it goes on; in a message, "completed" or "failed".
-        media: Pictures and files that it made.
-        provider_data: What the provider needs to see again: the call as it sent it.
-        origin: Who carried it out.
+        arguments: The arguments as JSON text.
+        result: The result as JSON data.
+        status: "completed" or "failed"; "running" only in events, while the call is in progress.
+        media: Images and files that the call made.
+        provider_data: The call as the provider sent it, to send it back.
+        origin: The model that made the call.
     """
 
     id: str
@@ -157,7 +157,7 @@ class ProviderCall:
     origin: Origin | None = field(default=None, compare=False)
 
     def to_dict(self, shelf: Shelf | None = None) -> dict[str, Any]:
-        """As JSON; bytes as `Media.to_dict` writes them."""
+        """The call as JSON; `Media.to_dict` writes the bytes of media."""
         data: dict[str, Any] = {"id": self.id, "name": self.name, "arguments": self.arguments}
         if self.result is not None:
             data["result"] = self.result
@@ -178,7 +178,9 @@ class ProviderCall:
         """
         check_types(cls.__name__, data, _PROVIDER_CALL_TYPES)
         if (status := data.get("status", "completed")) not in _STATUSES:
-            raise ValueError(f"{cls.__name__}: status is one of {', '.join(_STATUSES)}, not {status!r:.60}")
+            raise ValueError(
+                f"{cls.__name__}: status must be one of {', '.join(_STATUSES)}, not {status!r:.60}"
+            )
         return cls(
             data["id"],
             data["name"],
@@ -195,20 +197,20 @@ Part: TypeAlias = TextPart | ReasoningPart | ToolCall | ProviderCall | Media
 
 
 def kind_of_media(item: Media) -> str:
-    """The name in `MEDIA` of the item's kind."""
+    """The name of the item's kind in `MEDIA`, such as "images"."""
     return next(name for name, kind in MEDIA.items() if isinstance(item, kind))
 
 
 def media_from_dict(data: Mapping[str, Any]) -> Media:
-    """Media written with its "kind".
+    """Read media from JSON that has its "kind".
 
     Raises:
-        ValueError: Its kind is not known, or a value is not of its type.
+        ValueError: The kind is unknown, or a value is not of its type.
     """
     values = dict(data)
     kind = MEDIA.get(str(values.pop("kind", None)))
     if kind is None:
-        raise ValueError(f"media are of a kind such as images, not {data.get('kind')!r:.60}")
+        raise ValueError(f"media: kind must be one of {', '.join(MEDIA)}, not {data.get('kind')!r:.60}")
     return kind.from_dict(values)
 
 

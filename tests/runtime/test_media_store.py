@@ -126,7 +126,7 @@ async def test_accessors_give_the_bytes_back(reopened: Callable[[], Db], picture
 async def test_a_file_that_cannot_be_read_fails_the_run_before_anything_is_asked(picture: Path) -> None:
     model = ScriptedModel(["never", "ok"])
     agent = talking(InMemoryDb(), model)
-    with pytest.raises(UsageError, match=r"cannot read the file of a message: .*gone\.png"):
+    with pytest.raises(UsageError, match=r"the file .*gone\.png. of a message cannot be read"):
         await agent.arun("see", images=[Image(filepath=picture.parent / "gone.png")])
     assert model.requests == []
     await agent.arun("no picture this time")

@@ -85,7 +85,7 @@ async def test_a_call_that_takes_too_long_is_cancelled_at_the_server_and_the_con
         before = await pid(tools)
         output = await run_with(tools, tool_call("wait", mark=str(mark)))
         assert results(output) == [
-            "ToolTimeoutError: wait, at the MCP server slow, took longer than its timeout of 0.2 s"
+            "ToolTimeoutError: wait on the MCP server slow took longer than its timeout of 0.2 s"
         ]
         await until(says(mark, "cancelled"))
         assert await pid(tools) == before

@@ -94,8 +94,8 @@ async def serving(answer: Answer) -> AsyncIterator[tuple[str, list[str]]]:
 @pytest.mark.parametrize(
     ("status", "hint"),
     [
-        ("401 Unauthorized", "other credentials"),
-        ("403 Forbidden", "do not allow"),
+        ("401 Unauthorized", "rejects the credentials"),
+        ("403 Forbidden", "do not permit"),
         ("404 Not Found", "older SSE transport"),
         ("405 Method Not Allowed", "older SSE transport"),
         ("500 Internal Server Error", ""),
@@ -126,7 +126,7 @@ async def test_a_call_that_fails_says_its_status_and_the_next_one_may_succeed() 
     async with serving(works(call)) as (url, _), MCPTools(url=url) as tools:
         output = await run_with(tools, tool_call("look"), tool_call("look"))
     failed, seen = results(output)
-    assert "HTTP 429 Too Many Requests. It says: slow down" in (failed or "")
+    assert "HTTP 429 Too Many Requests. The server says: slow down" in (failed or "")
     assert seen == "seen"
 
 

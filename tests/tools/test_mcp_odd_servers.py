@@ -78,13 +78,13 @@ CALLS = {
     ),
     "no base64": (
         texts({"type": "image", "data": "abc", "mimeType": "image/png"}),
-        "[image/png, which cannot be read: it is no base64]",
+        "[image/png, which cannot be read: it is not valid base64]",
     ),
 }
 BAD_CALLS = {
     "text": (answered("just text"), "no message of the protocol"),
-    "no content": (answered({}), "cannot be read: content: Field required"),
-    "content is a text": (answered({"content": "t"}), "cannot be read: content"),
+    "no content": (answered({}), "an invalid answer: content: Field required"),
+    "content is a text": (answered({"content": "t"}), "an invalid answer: content"),
     "a message that is none": (b'{"jsonrpc": "2.0", "id": @ID@, "error": 5}', "no message of the protocol"),
 }
 
@@ -146,7 +146,7 @@ async def test_tools_that_cannot_be_used_are_left_out(
             "a tool without a name",
             "a tool without a name",
             "a tool without a name",
-            "a second tool of the name 'look'",
+            "a second tool with the name 'look'",
         ]
         assert all("the MCP server odd" in line for line in said)
 
@@ -201,7 +201,7 @@ async def test_a_server_that_floods_its_client_does_not_hold_up_the_end_of_a_cal
         output = await run_with(tools, tool_call("look"), tool_call("look"))
     server.close()
     assert results(output) == [
-        "ToolTimeoutError: look, at the MCP server odd, took longer than its timeout of 0.5 s",
+        "ToolTimeoutError: look on the MCP server odd took longer than its timeout of 0.5 s",
         "",
     ]
 

@@ -1,8 +1,8 @@
-"""A connection to an MCP server, which one task of its own enters, keeps and leaves.
+"""A connection to an MCP server, which a task of its own opens, holds and closes.
 
-Below it are task groups and cancel scopes, which belong to the task that entered them. If that were a run's
-task, or that of whoever comes first, the connection would break when that task is cancelled. So calls come
-from any task, and what happens to them touches only them.
+The package `mcp` uses task groups and cancel scopes, which belong to the task that entered them. If that were
+the task of a run, cancelling the run would break the connection for all others. With a task of its own, calls
+may come from any task, and their cancellation affects only them.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ T = TypeVar("T")
 log: Final = named("kern")
 
 CLOSE_SECONDS = 3.0
-"""How long a server may take to hear that the connection is over. A process has some more seconds to end by
-itself, and is ended then."""
+"""How long closing may take. A process then has a few more seconds to exit before it is ended."""
 
 SUBSCRIBE_SECONDS = 5.0
-"""How long a server may take to confirm that it will tell of changes."""
+"""How long a server may take to confirm the subscription to changes of its tools."""
 
 _MOST_PAGES = 1000
 _MOST_FAULTS = 3
 
 
 _PARTING_SECONDS = 0.5
-"""How long a call that is given up may take to tell the server. One that takes longer ends the connection."""
+"""How long the cancellation of a call may take to reach the server; if it takes longer, the connection
+ends."""
 
 _LIBRARIES = ("mcp", "httpx2", "httpcore2")
-_LOGGERS = ("client",)  # that of `mcp.client.session`
+_LOGGERS = ("client",)  # the logger of `mcp.client.session`
 
 
 class SessionLostError(ToolError):
-    """The server has forgotten the session, and refuses unread what is asked in it."""
+    """The server has forgotten the session and rejected the request unread, so it can be repeated."""
 
 
 class Connections:
-    """One event loop's connection to a server: made when it is needed, and anew when it was lost.
+    """The connection of one event loop to a server: opened on demand, and again after it was lost.
 
     Args:
-        server: Whom to connect to.
-        connect_seconds: How long that may take, with the handshake and the first list of tools.
+        server: The server.
+        connect_seconds: How long connecting may take, with the handshake and the first list of tools.
     """
 
     def __init__(self, server: Server, connect_seconds: float) -> None:
@@ -72,10 +72,10 @@ class Connections:
         self._open: set[Connection] = set()
 
     async def get(self) -> Connection:
-        """The connection, once it is there; those who come while it is being made share it.
+        """Return an open connection; concurrent callers share it.
 
         Raises:
-            ToolError: It cannot be made.
+            ToolError: The server cannot be reached.
         """
         connection = self._current
         if connection is None or not connection.usable:
@@ -85,29 +85,29 @@ class Connections:
         return connection
 
     async def ask(self, what: Callable[[Connection], Awaitable[T]]) -> T:
-        """Ask something of the connection, and of a new one where the server has forgotten the first.
+        """Make a request; if the server has forgotten the session, repeat it on a new connection.
 
         Raises:
-            ToolError: The server cannot be used, or refuses.
+            ToolError: The server cannot be reached, or refuses the request.
         """
         try:
             return await what(await self.get())
-        except SessionLostError:  # it was refused unread: nothing is done twice
+        except SessionLostError:  # rejected unread: nothing is done twice
             return await what(await self.get())
 
     async def aclose(self) -> None:
-        """Leave what is open, and wait until it is left."""
+        """Close all connections, and wait for it."""
         self._current = None
         for connection in list(self._open):
             await connection.aclose()
 
 
 class Connection:
-    """One connection; connecting begins at once.
+    """One connection, which begins to open at once.
 
     Args:
-        server: Whom to connect to.
-        connect_seconds: How long that may take.
+        server: The server.
+        connect_seconds: How long connecting may take.
     """
 
     def __init__(self, server: Server, connect_seconds: float) -> None:
@@ -124,23 +124,23 @@ class Connection:
         self._tools_changed = False
         self._hears_changes = True
         self._listing = asyncio.Lock()
-        # It outlives the run that needs it first, and is to keep nothing of that run's context.
+        # An empty context: the task outlives the run that opened it and must not keep its context alive.
         context = contextvars.Context()
         self.task: asyncio.Task[None] = asyncio.create_task(
             self._own(), name=f"kern-mcp-{server.name}", context=context
         )
-        """The task that has entered it."""
+        """The task that holds the connection."""
 
     @property
     def usable(self) -> bool:
-        """It is open, or about to be."""
+        """Whether it is open or opening."""
         return not (self._retired or self._leave.is_set() or self.task.done())
 
     async def opened(self) -> None:
-        """Wait until the connection is there.
+        """Wait until the connection is open.
 
         Raises:
-            ToolError: It could not be made.
+            ToolError: It could not be opened.
         """
         await self._opened.wait()
         if self._client is None:
@@ -148,14 +148,14 @@ class Connection:
             raise ToolError(f"the MCP server {self._server.name} cannot be used: {why}")
 
     async def tools(self, seconds: float) -> Sequence[Tool]:
-        """What the server offers: the same object for as long as that is the same.
+        """The server's tools; the same object while they do not change.
 
         Raises:
-            ToolError: The server does not say, in so many seconds.
+            ToolError: The server does not answer within `seconds`, or refuses.
         """
         async with self._listing:
             if self._tools_changed or not self._hears_changes:
-                self._tools_changed = False  # before it is asked: what changes while it answers counts
+                self._tools_changed = False  # before the request: a change during it counts
                 try:
                     tools = await self._request(self._listed, seconds, "tools/list")
                 except BaseException:
@@ -166,16 +166,16 @@ class Connection:
             return self._tools
 
     async def call(self, tool: str, arguments: dict[str, Any], seconds: float) -> CallToolResult:
-        """Call a tool. If the call is cancelled, or takes too long, the server is told to cancel it.
+        """Call a tool. If the call is cancelled or takes too long, the server is asked to cancel it.
 
         Raises:
-            ToolTimeoutError: It took longer than so many seconds.
-            ToolError: The server refuses, or is gone.
+            ToolTimeoutError: The call took longer than `seconds`.
+            ToolError: The server refuses the call, or the connection is lost.
         """
         return await self._request(lambda client: client.call_tool(tool, arguments), seconds, tool)
 
     async def aclose(self) -> None:
-        """Leave the connection, and wait until it is left."""
+        """Close the connection, and wait for it."""
         self._leave.set()
         if not self._opened.is_set():
             self._scope.cancel()
@@ -185,7 +185,7 @@ class Connection:
         client = self._client
         if client is None:
             raise ToolError(f"the connection to the MCP server {self._server.name} is closed", tool=what)
-        # In a task of its own: the package waits for a server to take the news that a call is given up.
+        # In a task of its own: on cancellation the package waits until the server has taken the notice.
         request = asyncio.ensure_future(self._asked(make, client))
         try:
             done, _ = await asyncio.wait([request], timeout=seconds)
@@ -195,14 +195,14 @@ class Connection:
         if not done:
             await self._give_up(request)
             server = self._server.name
-            text = f"{what}, at the MCP server {server}, took longer than its timeout of {seconds:g} s"
+            text = f"{what} on the MCP server {server} took longer than its timeout of {seconds:g} s"
             raise ToolTimeoutError(text, tool=what)
         if request.cancelled():
             raise asyncio.CancelledError
         failure = request.exception()
         if failure is None:
             return request.result()
-        # A new error, without the frames of the other, in which a reporter would see what is masked in this.
+        # A new error without the frames of the original: error reporters would show secrets in them.
         raise self._failed(failure, what)
 
     async def _asked(self, make: Callable[[Client], Awaitable[T]], client: Client) -> T:
@@ -217,18 +217,18 @@ class Connection:
             self._leave.set()
 
     def _failed(self, failure: BaseException, what: str) -> BaseException:
-        """What to raise for a request's failure."""
+        """The exception to raise for a failed request."""
         from mcp import MCPError
 
         name = self._server.name
         if isinstance(failure, ToolError) or not isinstance(failure, Exception):
             return failure
         if not isinstance(failure, MCPError):
-            text = f"the MCP server {name} sent what cannot be read: {self._server.clean(_reason(failure))}"
+            text = f"the MCP server {name} sent an invalid answer: {self._server.clean(_reason(failure))}"
             return ToolError(text, tool=what)
         lost = failure.error.data == SESSION_LOST
         if lost or (self._server.calls_fail_alone and _may_be_the_sessions(failure)):
-            self._retired = True  # the next call has another; this one ends with its last request
+            self._retired = True  # the next call opens another; this one closes after its last request
             if not self._requests:
                 self._leave.set()
         kind = SessionLostError if lost else ToolError
@@ -245,7 +245,7 @@ class Connection:
                 self._leave.set()
 
     async def _own(self) -> None:
-        """Enter the connection, keep it, and leave it: all in this task."""
+        """Open the connection, hold it, and close it, all in this task."""
         scope = self._scope
         try:
             with scope:
@@ -262,7 +262,7 @@ class Connection:
                         scope.deadline = anyio.current_time() + CLOSE_SECONDS
             if scope.cancelled_caught and anyio.current_time() >= scope.deadline:
                 self._failure = TimeoutError(f"not connected within {self._connect_seconds:g} s")
-        except Exception as error:  # noqa: BLE001 - whatever it is: those who wait for the connection are told
+        except Exception as error:  # noqa: BLE001 - any error: `opened` reports it to those who wait
             self._failure = error
             if self._opened.is_set():
                 why = self._server.clean(_reason(error))
@@ -286,7 +286,7 @@ class Connection:
         return client
 
     async def _listed(self, client: Client) -> list[Tool]:
-        """All tools, each name once."""
+        """All tools; of several with the same name, the first."""
         tools: dict[str, Tool] = {}
         cursors: set[str | None] = set()
         cursor: str | None = None
@@ -295,7 +295,7 @@ class Connection:
             page = await client.list_tools(cursor=cursor)
             for tool in page.tools:
                 if tool.name in tools:
-                    twice = f"a second tool of the name {tool.name!r}"
+                    twice = f"a second tool with the name {tool.name!r}"
                     log.warning("ignored from the MCP server %s: %s", self._server.name, twice)
                 tools.setdefault(tool.name, tool)
             cursor = page.next_cursor
@@ -307,14 +307,14 @@ class Connection:
         raise ToolError(f"the MCP server {self._server.name}: its list of tools has no end: nextCursor {why}")
 
     async def _hear(self, message: IncomingMessage) -> None:
-        """What servers tell unasked, up to the protocol of 2025."""
+        """Handle a notification: servers send changes unasked up to the protocol of 2025."""
         from mcp.types import ToolListChangedNotification
 
         if isinstance(message, ToolListChangedNotification):
             self._tools_changed = True
 
     async def _subscribe(self, stack: AsyncExitStack, client: Client) -> None:
-        """Ask to be told when the tools change, as the protocol has it since 2026."""
+        """Subscribe to changes of the tools, which the protocol requires since 2026."""
         from mcp import MCPError
         from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 
@@ -344,15 +344,18 @@ class Connection:
 
 
 def _import_packages() -> None:
-    """In a thread, because it takes a second; `mcp` itself imports the other one during the first call."""
+    """Import what a connection needs, including jsonschema, which `mcp` imports only during the first call.
+
+    It takes a second, so call this in a thread.
+    """
     for package in ("mcp", "jsonschema", "mcp.client.stdio", "mcp.client.streamable_http", "httpcore2"):
         import_module(package)
 
 
 def _may_be_the_sessions(error: MCPError) -> bool:
-    """Not the tool is refused, but the request: the session below it may be unknown to a restarted server.
+    """Whether the server may have rejected the request, not the tool, because it has lost the session.
 
-    Servers say so with various codes, -32001 among them, which is otherwise that of a timeout.
+    Servers that restarted answer with various codes, among them -32001, which otherwise means a timeout.
     """
     from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST, REQUEST_TIMEOUT
 
@@ -360,7 +363,7 @@ def _may_be_the_sessions(error: MCPError) -> bool:
 
 
 def _reason(failure: BaseException | None) -> str:
-    """A failure in one line."""
+    """A failure as one line of text."""
     if isinstance(failure, ValidationError):  # without the values, which are long
         found = failure.errors(include_url=False, include_context=False, include_input=False)
         return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:_MOST_FAULTS])

@@ -1,7 +1,7 @@
-"""The HTTP client below the connections to MCP servers, as the package `mcp` takes it.
+"""The HTTP client for connections to MCP servers, which is passed to the package `mcp`.
 
-What a server answers with an error status reaches the caller of the tool as an error of the protocol, which
-says the status: the package itself says the same of all of them.
+It converts a response with an error status to an error message of the protocol that contains the status and
+the server's text; the package itself reports the same text for all of them.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ _NO_SESSION = re.compile(
     rb"(?:no valid|invalid|unknown|expired) session|session (?:id )?(?:not found|expired)", re.IGNORECASE
 )
 SESSION_LOST = token_hex()
-"""The data of the error that stands for a message which was refused unread, since its session is gone. No
-server knows it."""
+"""The data of an error message that says: the request was rejected unread, because its session is lost. It is
+random, so that no server can send it."""
 
-_NO_ENDPOINT = "this address takes no MCP messages; servers of the older SSE transport cannot be used"
+_NO_ENDPOINT = "this address accepts no MCP messages; servers with the older SSE transport are not supported"
 _HINTS = {
-    401: "the server wants other credentials than the headers hold",
-    403: "the credentials in the headers do not allow it",
+    401: "the server rejects the credentials in the headers, or needs some",
+    403: "the credentials in the headers do not permit it",
     404: _NO_ENDPOINT,
     405: _NO_ENDPOINT,
 }
 
 
 def make_client(headers: Mapping[str, str], connect_seconds: float, answers: Answers) -> httpx2.AsyncClient:
-    """A client that keeps no cookies, and gives out answers that are messages.
+    """An HTTP client without cookies, whose responses are always messages of the protocol.
 
     Args:
-        headers: Sent with each request.
+        headers: The headers of each request.
         connect_seconds: How long a server may take to accept a connection, or a request.
-        answers: Reads the answers to messages.
+        answers: Converts the responses.
     """
     import httpx2
 
@@ -56,9 +56,9 @@ def make_client(headers: Mapping[str, str], connect_seconds: float, answers: Ans
 
     return Client(
         headers=dict(headers),
-        # An answer may take as long as the call: that has a timeout of its own.
+        # No read timeout: the call has one of its own.
         timeout=httpx2.Timeout(connect_seconds, read=None),
-        # Each call has a connection while it lasts; one that had to wait too long would end them all.
+        # Each call needs a connection; a call that timed out waiting for one would end all of them.
         limits=httpx2.Limits(max_connections=None),
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
     )
@@ -66,18 +66,18 @@ def make_client(headers: Mapping[str, str], connect_seconds: float, answers: Ans
 
 @dataclass(slots=True, frozen=True)
 class Answers:
-    """Turns what is no message of the protocol into an error that is one.
+    """Converts responses that are not messages of the protocol to error messages of the protocol.
 
     Args:
-        longest: Bytes of the longest message that is taken in; None: any.
-        clean: Takes secrets out of what a server says.
+        longest: The longest message in bytes; None: any length.
+        clean: Masks secrets in what the server sent.
     """
 
     longest: int | None
     clean: Clean = field(repr=False)
 
     async def read(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
-        """The answer to a message; an event stream is left to be read."""
+        """Read and convert the response to a message; an event stream is returned unread."""
         failed = response.status_code >= 400
         if not failed and not response.headers.get("content-type", "").lower().startswith("application/json"):
             return response
@@ -97,7 +97,7 @@ class Answers:
             body = await read_message(body or b"")
             if body is None:
                 return _error(request, response, NO_MESSAGE)
-        sent = ("content-encoding", "content-length", "transfer-encoding")  # how it was sent
+        sent = ("content-encoding", "content-length", "transfer-encoding")  # these describe the encoded body
         headers = [item for item in response.headers.multi_items() if item[0].lower() not in sent]
         return type(response)(response.status_code, headers=headers, content=body, request=request)
 
@@ -108,11 +108,11 @@ class Answers:
         kind = response.headers.get("content-type", "")
         beginning = body[: 10 * _LONGEST_EXPLANATION].decode(errors="replace").strip()
         said = "" if "html" in kind else self.clean(beginning)  # before it is cut
-        return f"{text}. It says: {said[:_LONGEST_EXPLANATION]}" if said else text
+        return f"{text}. The server says: {said[:_LONGEST_EXPLANATION]}" if said else text
 
 
 async def _beginning(response: httpx2.Response, limit: int | None) -> bytes | None:
-    """The body; None if it is longer."""
+    """The body; None if it is longer than the limit."""
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk
@@ -122,7 +122,7 @@ async def _beginning(response: httpx2.Response, limit: int | None) -> bytes | No
 
 
 def _is_message(body: bytes | None) -> bool:
-    """A server may say in the protocol's words what is wrong, whatever the status."""
+    """Whether an error response contains an error message of the protocol."""
     try:
         message = json.loads(body or b"")
     except (ValueError, RecursionError):
@@ -131,14 +131,14 @@ def _is_message(body: bytes | None) -> bool:
 
 
 def _is_refused_session(request: httpx2.Request, response: httpx2.Response, said: bytes) -> bool:
-    """The session is unknown to the server, which has not read the message; many say so with 400."""
+    """Whether the server rejected the message unread because it does not know the session; many send 400."""
     if "mcp-session-id" not in request.headers:
         return False
     return response.status_code == 404 or (response.status_code == 400 and bool(_NO_SESSION.search(said)))
 
 
 def _error(request: httpx2.Request, response: httpx2.Response, text: str) -> httpx2.Response:
-    """The same as an error of the protocol, under the code that the package gives to this status."""
+    """The text as an error message of the protocol, with the code that the package uses for this status."""
     from mcp.types import INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND
 
     code, data = INTERNAL_ERROR, None

@@ -1,4 +1,4 @@
-"""The names under which models are shown a server's tools: providers take fewer characters than servers."""
+"""Converts a server's names of tools to names that providers accept: MCP allows more characters."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _HASH_CHARACTERS = 8
 
 
 def shown_name(name: str, prefix: str | None = None) -> str:
-    """A server's name for a tool, in the characters and at the length that providers take."""
+    """A server's name for a tool in the characters and the length that providers accept."""
     return _FOREIGN.sub("_", f"{prefix}_{name}" if prefix else name)[:_MOST_CHARACTERS]
 
 
 def shown_names(names: Iterable[str], prefix: str | None = None) -> dict[str, str]:
-    """Each name of a server's, and the name that the model is shown instead; no two of those are equal.
+    """Map each of the server's names to a unique name for the model.
 
-    Where two would be, a hash of the server's own name tells them apart, so that a name stays the same in
-    whatever order the server lists its tools. A name that needs no change keeps its own.
+    Names that would become equal get a hash of the server's name, so that they do not depend on the order in
+    which the server lists its tools. A name that needs no conversion stays as it is.
     """
     plain = {name: shown_name(name, prefix) for name in names}
     count = Counter(plain.values())

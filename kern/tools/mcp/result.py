@@ -1,6 +1,6 @@
-"""What a server's tool returned, as a value that a tool of Kern's may return.
+"""Converts the result of a server's tool to the value that a tool of Kern returns.
 
-The format: https://modelcontextprotocol.io/specification/2025-11-25/server/tools#tool-result
+Source of the format: https://modelcontextprotocol.io/specification/2025-11-25/server/tools#tool-result
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from kern.tools.result import result_of, result_text
 if TYPE_CHECKING:
     from mcp.types import BlobResourceContents, CallToolResult, ContentBlock, ResourceContents
 
-# Models are shown the pictures and files that a tool returns, and a request with one that they do not take is
-# refused. These all providers take.
+# Media of a tool's result are sent to the model, and a provider rejects a request with a type that it does
+# not
+# support. All providers support these.
 _PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _FILES = ("application/pdf",)
 
 
 def value_of(result: CallToolResult, tool: str) -> list[str | Media] | str:
-    """The content, or the structured content where the content holds nothing that a model could use.
+    """The content of a result, or its structured content if the content has nothing for a model to read.
 
-    Never both: the structured content is the same once more, which costs its tokens twice, and of a picture
-    it is the base64 text.
+    Never both: the structured content repeats the content, so its tokens would be paid twice; for an image it
+    repeats the base64 text.
 
     Args:
-        result: As the server sent it.
+        result: The result as the server sent it.
         tool: The tool's name.
 
     Returns:
-        A text; texts and media where there are media.
+        A text, or a list of texts and media if there are media.
 
     Raises:
-        ToolError: It is an error's text.
+        ToolError: The result is an error.
     """
     parts: list[str | Media] = [_part(block) for block in result.content]
     if result.structured_content is not None and not any(map(_usable, parts, result.content)):
@@ -47,12 +48,12 @@ def value_of(result: CallToolResult, tool: str) -> list[str | Media] | str:
     texts = [part for part in parts if isinstance(part, str)]
     value = "\n".join(texts) if len(texts) == len(parts) else parts
     if result.is_error:
-        raise ToolError(result_of(value).text or "the tool failed without a reason", tool=tool)
+        raise ToolError(result_of(value).text or f"the MCP tool {tool} failed and gave no reason", tool=tool)
     return value
 
 
 def _usable(part: str | Media, block: ContentBlock) -> bool:
-    """Not an empty text, nor a mention of bytes that models do not take."""
+    """Whether the part is neither an empty text nor a mention of data that models do not support."""
     if not isinstance(part, str):
         return True
     if block.type == "resource" and hasattr(block.resource, "blob"):
@@ -79,11 +80,11 @@ def _is_blob(resource: ResourceContents) -> TypeIs[BlobResourceContents]:
 
 
 def _media(data: str, mime_type: str, uri: str | None) -> str | Media:
-    """Bytes in base64 as media, or a text that mentions them."""
+    """Base64 data as media, or a text that mentions it."""
     try:
         content = b64decode(data)
     except ValueError:
-        return f"[{mime_type}, which cannot be read: it is no base64]"
+        return f"[{mime_type}, which cannot be read: it is not valid base64]"
     name = None if uri is None else PurePosixPath(urlsplit(uri).path).name or None
     if mime_type in _PICTURES:
         return Image(content=content, mime_type=mime_type, name=name)

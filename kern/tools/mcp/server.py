@@ -1,4 +1,4 @@
-"""Where an MCP server is, and how the two streams of messages to and from it are opened."""
+"""The two kinds of MCP servers, a program and a url, and how to open the message streams to each."""
 
 from __future__ import annotations
 
@@ -33,37 +33,37 @@ class Server(Protocol):
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """The server's name in errors."""
         ...
 
     @property
     def calls_fail_alone(self) -> bool:
-        """Each call has a connection of its own below: one that breaks off does not tell of the others."""
+        """Each call has its own HTTP connection: if one breaks, the others may be intact."""
         ...
 
     @property
     def clean(self) -> Clean:
-        """Takes the server's secrets, which it may have repeated, out of an error or a log."""
+        """Masks the server's secrets in an error or a log, in case the server repeats them."""
         ...
 
     @property
     def clean_result(self) -> Clean:
-        """Takes out of what a model works with what is a secret by its name or its looks."""
+        """Masks in a tool's result, which a model reads, only what looks like a secret."""
         ...
 
     def open(self) -> AbstractAsyncContextManager[Streams]:
-        """The streams, for as long as the context lasts; to be left in the task that has entered it."""
+        """Open the message streams; enter and exit the context in the same task."""
         ...
 
 
 @dataclass(frozen=True)
 class Program:
-    """A server that is started as a process, and spoken to over its standard input and output.
+    """A server that runs as a child process and communicates over its standard input and output.
 
     Args:
-        name: What errors call it.
-        command: The program and its arguments, which may hold secrets.
-        env: Environment variables, beside the few harmless ones that it has in any case: secrets.
+        name: The server's name in errors.
+        command: The program and its arguments; these may contain secrets.
+        env: Environment variables, secret, beside the few harmless ones that every server gets.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Program:
 
     @property
     def clean(self) -> Clean:
-        """Takes out what the environment and the arguments may hide from others. A path is no secret."""
+        """Masks the values of `env` and of the arguments, except paths."""
         return self._clean
 
     @cached_property
@@ -85,7 +85,7 @@ class Program:
 
     @property
     def clean_result(self) -> Clean:
-        """Likewise, but no more than the secrets."""
+        """Masks only those values that look like secrets."""
         return self._clean_result
 
     @cached_property
@@ -95,33 +95,33 @@ class Program:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Streams]:
-        """Start the program; at the end its input is closed, and if it stays all the same, it is ended."""
+        """Start the program. At the end, close its input, and end it if it does not exit by itself."""
         from mcp import StdioServerParameters
         from mcp.client.stdio import stdio_client
 
         program, *arguments = self.command
-        # Not checked, since that would make plain texts of masked ones: these are local variables below.
+        # Without validation, which would turn masked texts into plain ones in local variables below.
         parameters = StdioServerParameters.model_construct(
             command=program,
             args=[Masked(argument) for argument in arguments],
             env=dict(self.env),
-            encoding_error_handler="replace",  # a line that is no UTF-8 would end the reading for good
+            encoding_error_handler="replace",  # otherwise a line that is not UTF-8 would stop the reader
         )
-        # Not sys.stderr, which in a notebook or a test is no file that a process could have.
+        # Not sys.stderr: in a notebook or a test it is not a file that a process can inherit.
         async with stdio_client(parameters, sys.__stderr__) as streams:  # type: ignore[arg-type]  # or None
             yield streams
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server that is reached over HTTP, by the transport that is called streamable HTTP.
+    """A server that is reached over HTTP, with MCP's streamable HTTP transport.
 
     Args:
-        name: What errors call it.
-        url: Its address, which may hold a secret.
-        headers: Sent with each request: secrets.
-        connect_seconds: How long it may take to accept a connection.
-        max_answer_bytes: The longest message that is taken in; None: any.
+        name: The server's name in errors.
+        url: The address, which may contain a secret.
+        headers: Headers of each request, secret.
+        connect_seconds: How long the server may take to accept a connection.
+        max_answer_bytes: The longest message from the server, in bytes; None: any length.
     """
 
     name: str
@@ -134,7 +134,7 @@ class Endpoint:
 
     @property
     def clean(self) -> Clean:
-        """Takes out what the headers and the address hide from others."""
+        """Masks the values of headers, and the parameters and password of the url."""
         return self._clean
 
     @cached_property
@@ -145,12 +145,12 @@ class Endpoint:
 
     @property
     def clean_result(self) -> Clean:
-        """Likewise."""
+        """The same as `clean`."""
         return self.clean
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Streams]:
-        """Make an HTTP client; at the end the server is told that its session is over."""
+        """Open an HTTP client. At the end, tell the server that the session is over."""
         from mcp.client.streamable_http import streamable_http_client
 
         client = await asyncio.to_thread(self._client)
@@ -163,12 +163,14 @@ class Endpoint:
             yield streams
 
     def _client(self) -> httpx2.AsyncClient:
-        """In a thread, because certificates are read."""
+        """Make the client; it reads certificates, so call this in a thread."""
         return make_client(self.headers, self.connect_seconds, Answers(self.max_answer_bytes, self.clean))
 
 
 def _secret_arguments(arguments: Sequence[str]) -> Iterator[str]:
-    """Those that are secrets by the name of their option (`--token x`, `--token=x`), or by their looks."""
+    """The arguments that are secret by the name of their option (`--token x`, `--token=x`) or by their
+    form.
+    """
     before = ""
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -181,7 +183,7 @@ def _secret_arguments(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def is_secret(name: str, value: str) -> bool:
-    """A variable or an argument of this name and value is one that a model has no use for either."""
+    """Whether a variable or argument is secret, by its name or because its value looks random."""
     if _is_path(value):
         return False
     if _SECRET_NAME.search(name) and not value.startswith("-"):

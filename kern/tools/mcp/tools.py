@@ -36,45 +36,46 @@ class MCPTools(ToolSource):
         tools = MCPTools(command="uvx mcp-server-git")
         agent = Agent(tools=[tools])
 
-    The server is connected to when a run first needs it, once per event loop, for all runs at once; the
-    connection is closed with the event loop, or when nobody holds this object any more. To decide it
-    yourself, and to hear of a server that is not there before any run: `async with MCPTools(...) as tools:`.
+    Kern connects to the server when a run first needs it, once per event loop, and all runs share the
+    connection. It is closed with the event loop, or when this object is garbage-collected. To control that
+    yourself, and to learn before any run that a server is not available, write
+    `async with MCPTools(...) as tools:`.
 
-    A run that is cancelled cancels its call at the server; the connection stays. If it is lost, the calls on
-    their way fail, and the next one connects anew; a call that a server over HTTP refuses unread, because it
-    has forgotten the session, is made again. Calls run concurrently.
+    Calls run concurrently. Cancelling a run cancels its call at the server; the connection stays. If the
+    connection is lost, the calls in progress fail, and the next call connects again. If a server over HTTP
+    has forgotten the session and rejects a call unread, the call is repeated in a new session.
 
-    A tool that cannot be used (without a name, of a name that another has, after the first 2,000) is left out
-    with a warning; a part of a result that cannot be read is a text that says so.
+    A tool that cannot be used (without a name, with the name of another, after the first 2,000) is left out
+    with a warning. A part of a result that cannot be read becomes a text that says so.
 
-    A process gets a few harmless variables of the environment (PATH, HOME, ...) and `env`; what it writes to
-    its standard error goes to that of this process.
+    A process gets a few harmless environment variables (PATH, HOME, ...) and `env`. Its standard error goes
+    to that of this process.
 
-    The model is shown the server's names for its tools, in the characters and at the length that providers
-    take (`[A-Za-z0-9_-]`, 64 of them); where two would become equal, they end in a hash of the server's name.
+    The model sees the server's names for its tools, converted to the characters and the length that providers
+    accept (`[A-Za-z0-9_-]`, at most 64). Names that would become equal end in a hash of the original.
 
     Args:
-        command: The program that is the server, spoken to over its standard input and output: a command line
-            (no shell reads it), or the program and its arguments one by one.
-        url: Or the address of a server that runs already.
-        transport: "stdio" for a command, "streamable-http" for an address; follows from these.
+        command: The program of a server that uses standard input and output: a command line (no shell
+            interprets it), or a list of the program and its arguments. Pass either `command` or `url`.
+        url: The address of a running server.
+        transport: "stdio" for a command, "streamable-http" for a url; None: the matching one.
         env: Environment variables for the command.
-        headers: HTTP headers for the address, such as Authorization.
-        include_tools: Only these tools, by the server's names for them.
-        exclude_tools: All but these tools, likewise.
-        requires_confirmation_tools: Tools of which a person has to allow each call, likewise.
-        stop_after_tool_call_tools: Tools that end the run, likewise.
-        show_result_tools: Tools whose results are shown to the user, likewise.
-        tool_name_prefix: Put before the tools' names, with an underscore: for two servers with a tool of
-            the same name.
+        headers: HTTP headers for the url, such as Authorization.
+        include_tools: Only these tools, by the server's names.
+        exclude_tools: All but these tools, by the server's names.
+        requires_confirmation_tools: Tools whose calls a person has to approve, by the server's names.
+        stop_after_tool_call_tools: Tools that end the run, by the server's names.
+        show_result_tools: Tools whose results are shown to the user, by the server's names.
+        tool_name_prefix: A prefix for the tools' names, joined by an underscore: for two servers whose tools
+            have equal names.
         timeout_seconds: How long a call may take.
-        connect_timeout_seconds: How long connecting may take, the start of the program included.
-        max_answer_bytes: The longest message of a server at an address that is taken in; None: any.
-        name: What errors call the server; otherwise the program's name or the host's.
+        connect_timeout_seconds: How long connecting may take, including the start of the program.
+        max_answer_bytes: The longest message from the server at a url, in bytes; None: any length.
+        name: The server's name in errors; by default the name of the program or host.
 
     Raises:
         MissingExtraError: The package `mcp` is not installed.
-        UsageError: Neither command nor url is given, or both, or something that does not go with it.
+        UsageError: Not exactly one of command and url is given, or an option does not fit it.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class MCPTools(ToolSource):
         self._start()
 
     def _start(self) -> None:
-        # Nothing below refers to this object: when it is dropped, so is what it holds open.
+        # Nothing here refers to this object, so that its connections are closed when it is dropped.
         make = partial(Connections, self._server, self._connect_timeout)
         self._connections = LoopLocal(make, Connections.aclose)
         self._known: tuple[Sequence[Tool], Toolkit] | None = None
@@ -137,7 +138,7 @@ class MCPTools(ToolSource):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickle: another process connects anew."""
+        """Pickle without connections: another process opens its own."""
         return {k: v for k, v in vars(self).items() if k not in ("_connections", "_known")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -145,11 +146,11 @@ class MCPTools(ToolSource):
         self._start()
 
     async def load(self) -> Toolkit:
-        """The server's tools, connecting to it if need be.
+        """The server's tools; connects if necessary.
 
         Raises:
-            ToolError: The server cannot be used.
-            UsageError: A tool that was named is none of its tools.
+            ToolError: The server is not available.
+            UsageError: The server has no tool with a name that was passed.
         """
         tools = await self._connections.get().ask(lambda connection: connection.tools(self.timeout_seconds))
         if self._known is None or (self._known[0] is not tools and self._known[0] != tools):
@@ -157,7 +158,7 @@ class MCPTools(ToolSource):
         return self._known[1]
 
     async def aclose(self) -> None:
-        """Close this event loop's connection; what needs it later connects anew."""
+        """Close the connection of this event loop; the next call connects again."""
         await self._connections.aclose()
 
     async def __aenter__(self) -> Self:
@@ -179,7 +180,7 @@ class MCPTools(ToolSource):
     def _toolkit(self, tools: Sequence[Tool]) -> Toolkit:
         shown = shown_names((tool.name for tool in tools), self.tool_name_prefix)
 
-        def these(names: Sequence[str]) -> list[str]:  # one that is none of the server's stays, and is told
+        def these(names: Sequence[str]) -> list[str]:  # an unknown name stays: Toolkit reports it
             return [shown.get(name, name) for name in names]
 
         return Toolkit(
@@ -197,7 +198,7 @@ class MCPTools(ToolSource):
             _calling(self._connections, tool.name, self.timeout_seconds),
             name=name,
             description=tool.description or tool.title or "",
-            # Not every server says that a tool without parameters has none, and OpenAI wants to hear it.
+            # Some servers omit "properties" for a tool without parameters; OpenAI requires it.
             parameters={"properties": {}, **tool.input_schema},
         )
 
@@ -205,7 +206,7 @@ class MCPTools(ToolSource):
 def _calling(
     connections: LoopLocal[Connections], tool: str, seconds: float
 ) -> Callable[..., Coroutine[Any, Any, list[str | Media] | str]]:
-    """The function that calls a server's tool; its arguments are the server's to check."""
+    """A function that calls a tool of the server, which checks the arguments itself."""
 
     async def call(**arguments: Any) -> list[str | Media] | str:
         result = await connections.get().ask(lambda connection: connection.call(tool, arguments, seconds))
