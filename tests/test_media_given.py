@@ -47,6 +47,6 @@ def test_other_kinds_of_bytes_are_bytes() -> None:
 
 async def test_a_path_that_cannot_be_one_is_refused_before_anything_is_asked() -> None:
     model = ScriptedModel(["ok"])
-    with pytest.raises(UsageError, match="the file .* cannot be read"):
+    with pytest.raises(UsageError, match=r"the file .* cannot be read"):
         await Agent(model=model).arun("q", images=[Image(filepath="a\0b")])
     assert model.requests == []

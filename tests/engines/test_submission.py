@@ -134,7 +134,7 @@ def test_an_input_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 async def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     agent = agent_on(tmp_path)
     run = submission(agent, "Look", session_id="s", files=[File(filepath=tmp_path / "nothing")])
-    with pytest.raises(UsageError, match="the file .* cannot be read"):
+    with pytest.raises(UsageError, match=r"the file .* cannot be read"):
         await submit(agent, run)
     assert await DbJournal(SqliteDb(tmp_path / "kern.db")).unfinished() == []
 
