@@ -1,7 +1,7 @@
 """The messages of a conversation and their parts: plain data, in the same form for every provider."""
 
 from kern.messages._checks import check_types
-from kern.messages._views import BREAK
+from kern.messages._views import BREAK, number_citations, placed_citations
 from kern.messages.media import MEDIA, Audio, File, Image, Media, Shelf, Video, media_by_kind
 from kern.messages.message import ROLES, Message, Role, with_context
 from kern.messages.origin import CacheMark, Origin
@@ -38,5 +38,7 @@ __all__ = [
     "Video",
     "check_types",
     "media_by_kind",
+    "number_citations",
+    "placed_citations",
     "with_context",
 ]

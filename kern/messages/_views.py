@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Self, SupportsIndex, TypeVar, cast
 
 from kern.messages.media import Media
-from kern.messages.parts import Part, ProviderCall, ReasoningPart, TextPart, ToolCall
+from kern.messages.parts import Citation, Part, ProviderCall, ReasoningPart, TextPart, ToolCall
 
 P = TypeVar("P", bound=Part)
 BREAK = "\n\n"
@@ -34,6 +34,43 @@ def text_of(parts: Sequence[Part], *, commentary: bool) -> str | None:
             else:
                 text = part.text
     return text
+
+
+def number_citations(parts: Iterable[Part]) -> None:
+    """Tell each citation which of the texts it belongs to."""
+    number = 0
+    for part in parts:
+        if isinstance(part, TextPart):
+            for citation in part.citations:
+                citation.part = number
+            number += 1
+
+
+def placed_citations(content: str, messages: Iterable[tuple[str | None, Sequence[Part]]]) -> list[Citation]:
+    """The citations of messages, with their places in a text that is made of the messages' own texts.
+
+    Args:
+        content: The text.
+        messages: Of each message what `text_of` makes of its parts, and the parts.
+    """
+    placed: list[Citation] = []
+    behind = 0
+    for said, parts in messages:
+        at = content.find(said, behind) if said else -1
+        length = 0
+        for number, part in enumerate(part for part in parts if isinstance(part, TextPart)):
+            begin = None
+            if not part.commentary:
+                length += len(BREAK) if length and part.paragraph and part.text else 0
+                begin, length = at + length, length + len(part.text)
+            for cited in part.citations:
+                span = None
+                if at >= 0 and begin is not None and cited.start is not None and cited.end is not None:
+                    span = begin + cited.start, begin + cited.end
+                placed.append(replace(cited, part=number, span=span))
+        if said and at >= 0:
+            behind = at + len(said)
+    return placed
 
 
 def reasoning_of(parts: Sequence[Part]) -> str | None:

@@ -26,6 +26,9 @@ class Citation:
         file_id: The provider's id of the cited file.
         document: The index of the cited document in the prompt, from 0.
         provider_data: Data to send back to the provider with it.
+        part: Which of the message's texts the citation belongs to, from 0.
+        span: In `RunOutput.citations`, the cited piece as offsets in `RunOutput.content`; None if the
+            provider has not told the place, or `content` does not contain that text.
     """
 
     url: str | None = None
@@ -36,6 +39,8 @@ class Citation:
     file_id: str | None = None
     document: int | None = None
     provider_data: dict[str, Any] | None = None
+    part: int | None = field(default=None, compare=False)
+    span: tuple[int, int] | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The citation as JSON, without fields that are None."""
@@ -216,7 +221,7 @@ def media_from_dict(data: Mapping[str, Any]) -> Media:
 
 _CITATION_TYPES: Types = {
     **dict.fromkeys(("url", "title", "text", "file_id"), TEXT),
-    **dict.fromkeys(("start", "end", "document"), PLACE),
+    **dict.fromkeys(("start", "end", "document", "part"), PLACE),
     "provider_data": RECORD,
 }
 _CALL_TYPES: Types = {"id": str, "name": str, "arguments": str, "provider_data": RECORD}

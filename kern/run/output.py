@@ -20,10 +20,10 @@ from kern.messages import (
     Media,
     Message,
     Shelf,
-    TextPart,
     Video,
     check_types,
     media_by_kind,
+    placed_citations,
 )
 from kern.run.events import Event, EventSource, event_from_dict
 from kern.run.requirement import RunRequirement
@@ -190,15 +190,10 @@ class BaseRunOutput(Generic[ContentT]):
 
     @property
     def citations(self) -> list[Citation]:
-        """The citations in the model's texts of this run, in order."""
-        return [
-            citation
-            for message in self.messages
-            if message.role == "assistant" and not message.from_history
-            for part in message.parts
-            if isinstance(part, TextPart)
-            for citation in part.citations
-        ]
+        """The citations in the model's texts of this run, in order, with their places in `content`."""
+        said = [each for each in self.messages if each.role == "assistant" and not each.from_history]
+        content = self.content if isinstance(self.content, str) else ""
+        return placed_citations(content, [(message.content, message.parts) for message in said])
 
     def add_media(self, media: Iterable[Media]) -> None:
         """Add media to `images`, `audio`, `videos` and `files`, by their kinds."""

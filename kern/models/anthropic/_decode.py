@@ -197,7 +197,12 @@ class MessagesReader(AnswerReader):
         elif block.is_result:
             self._tell((paired(block, self._running) or block).provider_call())
         elif block.kind == "text":
-            self._tell(block.text_part())
+            part = block.text_part()
+            before = self._blocks[: self._blocks.index(block)] if part.citations else []
+            number = sum(each.kind == "text" and bool(each.pieces) for each in before)
+            for citation in part.citations:
+                citation.part = number
+            self._tell(part)
 
     def _tell(self, part: Part) -> None:
         """Tell the sink of what is neither text nor reasoning."""

@@ -234,7 +234,12 @@ class ConverseReader(AnswerReader):
         elif block.kind == "toolResult" and (call := self._running.pop(block.id, None)) is not None:
             self._tell(self._parts.carried_out(call, block))
         elif block.citations and self._put_citation is not None:
+            told = [
+                each for each in self._blocks if each.pieces and each.kind in ("text", "citationsContent")
+            ]
+            number = next((at for at, each in enumerate(told) if each is block), max(len(told) - 1, 0))
             for citation in citations_of(block, 0):
+                citation.part = number
                 self._told = True
                 self._put_citation(citation)
 

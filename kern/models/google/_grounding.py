@@ -66,6 +66,7 @@ class Grounding:
         if not (texts := answer.texts):
             return
         for part, citation in [*self._supported(texts), *_attributed(self._cited, texts)]:
+            citation.part = next(number for number, text in enumerate(texts) if text is part)
             part.citations.append(citation)
             if told is not None:
                 told(citation)

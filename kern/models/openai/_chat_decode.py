@@ -10,7 +10,7 @@ from typing import Any
 
 from kern._json import json_bytes
 from kern.errors import ModelBehaviorError
-from kern.messages import Citation, Message, Origin, Part, ReasoningPart, TextPart, ToolCall
+from kern.messages import Citation, Message, Origin, Part, ReasoningPart, TextPart, ToolCall, number_citations
 from kern.models._codes import explain, tells
 from kern.models._ends import Ends, finish_reason_of, is_refusal, says_calls
 from kern.models._failures import StreamFault
@@ -356,6 +356,7 @@ class ChatReader(AnswerReader):
         parts += self._kept.runs
         if content or not calls:
             parts.append(TextPart(content, citations=citations, origin=self._origin))
+            number_citations(parts)
             if self._cite is not None:
                 for cited in citations:
                     self._cite(cited)

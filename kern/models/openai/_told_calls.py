@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from kern.messages import Message, Origin, ProviderCall, TextPart
+from kern.messages import Message, Origin, ProviderCall, TextPart, number_citations
 from kern.models.base import DeltaSink, citation_of, provider_call_of
 from kern.models.openai._responses_parts import HOSTED, IMAGE_CALL, provider_call
 
@@ -36,6 +36,7 @@ class ToldCalls:
 
     def whole(self, message: Message) -> None:
         """The whole answer is here: what the stream has not told is told now."""
+        number_citations(message.parts)
         for part in message.parts:
             if isinstance(part, ProviderCall):
                 self._tell_of(part, ended=True)
