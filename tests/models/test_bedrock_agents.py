@@ -209,6 +209,33 @@ async def test_what_streams_is_told_as_it_comes(server: ReplayServer) -> None:
     assert (answer.usage.input_tokens, answer.usage.cached_tokens) == (110, 70)
 
 
+async def test_a_text_and_a_call_may_have_one_index(server: ReplayServer, sink: Sink) -> None:
+    start = {"toolUse": {"toolUseId": "t1", "name": "look"}}
+    server.replies = [
+        told(
+            delta(0, reasoningContent={"text": "Hm."}),
+            delta(0, text="I "),
+            frame("contentBlockStart", contentBlockIndex=0, start=start),
+            delta(0, toolUse={"input": '{"place":'}),
+            delta(0, text="look."),
+            delta(0, toolUse={"input": '"x"}'}),
+            frame("contentBlockStop", contentBlockIndex=0),
+            word="tool_use",
+        )
+    ]
+    request = ModelRequest([Message("user", "Hi")], stream=True)
+    message = (await model(server).respond(request, sink)).message
+    (call,) = message.tool_calls
+    assert (message.reasoning_content, message.content, call.arguments) == ("Hm.", "I look.", '{"place":"x"}')
+
+
+async def test_arguments_that_are_no_json_are_what_the_model_wrote(server: ReplayServer, sink: Sink) -> None:
+    use_ = {"toolUse": {"toolUseId": "t1", "name": "look", "input": '{"place": '}}
+    server.replies = [said(use_, word="tool_use")]
+    message = (await model(server).respond(ModelRequest([Message("user", "Hi")]), sink)).message
+    assert message.tool_calls[0].arguments == '{"place": '
+
+
 async def test_a_router_tells_which_model_has_answered(server: ReplayServer, sink: Sink) -> None:
     reply = said({"text": "ok"})
     body = json.loads(reply.body[0])

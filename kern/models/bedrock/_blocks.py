@@ -61,6 +61,8 @@ class Block:
         if self.pieces:
             return self.text
         given = self.data.get("input")
+        if isinstance(given, str):  # what is no JSON
+            return mended(given) or "{}"
         return "{}" if given in (None, "", {}) else json_bytes(mended_json(given)).decode()
 
 

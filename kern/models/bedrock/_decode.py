@@ -62,7 +62,8 @@ class ConverseReader(AnswerReader):
         self._parts = Parts(Origin(PROVIDER, model))
         self._origin = Origin(PROVIDER, model)
         self._blocks: list[Block] = []
-        self._by_index: dict[Any, Block] = {}
+        self._by_index: dict[int | None, dict[str, Block]] = {}
+        """The blocks by index and kind: some models give a text and a call one index."""
         self._running: dict[str, Block] = {}
         self._word: Any = None
         self._usage: Any = None
@@ -103,7 +104,8 @@ class ConverseReader(AnswerReader):
         elif kind == "contentBlockStart":
             self._start(event.get("contentBlockIndex"), event.get("start"))
         elif kind == "contentBlockStop":
-            self._stop(self._by_index.get(_index(event)))
+            for block in self._by_index.get(_index(event), {}).values():
+                self._stop(block)
         elif kind == "messageStop":
             self._word = event.get("stopReason")
         elif kind == "metadata":
@@ -157,7 +159,7 @@ class ConverseReader(AnswerReader):
     def _open(self, index: Any, kind: str, data: dict[str, Any]) -> Block:
         block = Block(kind, data)
         self._blocks.append(block)
-        self._by_index[index if isinstance(index, int) else None] = block
+        self._by_index.setdefault(index if isinstance(index, int) else None, {})[kind] = block
         if kind == "reasoningContent":
             self._reasoning.part()
         if kind not in _FLOWING:
@@ -171,10 +173,9 @@ class ConverseReader(AnswerReader):
             raise damaged(delta, "the delta of a block", "an object")
         for kind, value in delta.items():
             index = _index(event)
-            block = self._by_index.get(index)
             wanted = "text" if kind == "citation" else kind
-            if block is None or (block.kind != wanted and not block.data):
-                # Texts and reasoning have no start; and some servers give all blocks one index.
+            block = self._by_index.get(index, {}).get(wanted)
+            if block is None:  # texts and reasoning have no start
                 block = self._open(index, wanted, {})
             self._extend(block, kind, value)
 
@@ -225,9 +226,7 @@ class ConverseReader(AnswerReader):
         if isinstance(source, dict) and (text := text_of(source.get("bytes"))):
             block.pieces.append(text)
 
-    def _stop(self, block: Block | None) -> None:
-        if block is None:
-            return
+    def _stop(self, block: Block) -> None:
         if block.is_carried_out:
             self._running[block.id] = block
             self._tell(self._parts.carried_out(block, None))
