@@ -44,6 +44,7 @@ class UsageBudget:
         self._requests = self._used.requests
         self._tool_calls = 0
         self._set_aside = 0.0
+        self._known: set[str] = set()
         self._unknown = used is not None and used.requests > 0 and used.cost is None
 
     def __repr__(self) -> str:
@@ -86,6 +87,18 @@ class UsageBudget:
         with self._lock:
             self._requests -= 1
             self._set_aside -= expected
+
+    def remember(self, steps: Iterable[str]) -> None:
+        """These steps were counted; the run that did them was let go, and may do them again by its record."""
+        with self._lock:
+            self._known.update(steps)
+
+    def knows(self, step: str) -> bool:
+        """The step was counted before, and is not counted again; each is asked for once."""
+        with self._lock:
+            known = step in self._known
+            self._known.discard(step)
+            return known
 
     def end_request(self, expected: float) -> None:
         """The request is over: nothing is set aside for it any more."""
@@ -151,16 +164,18 @@ Limits = UsageLimits | UsageBudget | Sequence[UsageLimits | UsageBudget]
 class UsageLedger:
     """Counts what a tree of runs uses, against its own limits and the budgets that it shares with others."""
 
-    __slots__ = ("_budgets", "_own", "limits_cost")
+    __slots__ = ("_budgets", "_own", "_steps", "limits_cost")
 
     def __init__(self, limits: Limits | None) -> None:
         given = () if limits is None else limits if isinstance(limits, Sequence) else (limits,)
         self._own = [UsageBudget(limit) for limit in given if isinstance(limit, UsageLimits)]
         self._budgets = [*self._own, *(limit for limit in given if isinstance(limit, UsageBudget))]
+        self._steps: list[str] = []
+        """What was counted of a run with a journal."""
         self.limits_cost: bool = any(budget.limits.cost is not None for budget in self._budgets)
         """The cost of a request has to be known before it is made."""
 
-    def reserve_request(self, expected: float = 0.0) -> None:
+    def reserve_request(self, expected: float = 0.0, step: str | None = None) -> None:
         """Count a request that is about to be made, and set aside what it is expected to cost.
 
         Raises:
@@ -171,18 +186,34 @@ class UsageLedger:
                 lambda budget: budget.reserve_request(expected),
                 lambda budget: budget.take_back_request(expected),
             )
+        self._counted(step)
 
-    def note(self, *, requests: int = 0, tool_calls: int = 0) -> None:
-        """Count what was done before, whatever the limits say."""
+    def note(self, *, requests: int = 0, tool_calls: int = 0, step: str) -> None:
+        """Count what was done before, whatever the limits say.
+
+        Args:
+            step: The step on record. A shared budget that has counted it does not count it again.
+        """
         for budget in self._budgets:
-            budget.note(requests, tool_calls)
+            if not budget.knows(step):
+                budget.note(requests, tool_calls)
+        self._counted(step)
+
+    def let_go(self) -> None:
+        """The run has not ended and may go on in this process: shared budgets have counted its steps."""
+        for budget in self._budgets:
+            budget.remember(self._steps)
+
+    def _counted(self, step: str | None) -> None:
+        if step is not None:
+            self._steps.append(step)
 
     def end_request(self, expected: float) -> None:
         """The request is over."""
         for budget in self._budgets:
             budget.end_request(expected)
 
-    def reserve_tool_calls(self, count: int) -> None:
+    def reserve_tool_calls(self, count: int, step: str | None = None) -> None:
         """Count the tool calls of a turn, which are about to be made.
 
         Raises:
@@ -193,11 +224,23 @@ class UsageLedger:
                 lambda budget: budget.reserve_tool_calls(count),
                 lambda budget: budget.take_back_tool_calls(count),
             )
+        self._counted(step)
 
-    def count(self, usage: Usage, expected: float = 0.0) -> None:
-        """Count what a request has used; `expected` was set aside for it."""
+    def count(
+        self, usage: Usage, expected: float = 0.0, step: str | None = None, *, on_record: bool = False
+    ) -> None:
+        """Count what a request has used.
+
+        Args:
+            usage: What it has used.
+            expected: What was set aside for it.
+            step: The step of a run with a journal that it was used in.
+            on_record: The step was done before. A shared budget that has counted it does not count it again.
+        """
         for budget in self._budgets:
-            budget.count(usage, expected)
+            if not (on_record and step is not None and budget.knows(step)):
+                budget.count(usage, expected)
+        self._counted(step)
 
     def resume(self, usage: Usage, tool_calls: int) -> None:
         """Count what a run has used before it was paused: shared budgets had it counted then."""

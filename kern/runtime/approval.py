@@ -89,13 +89,16 @@ def decide(run: Run, function: Function, site: CallSite) -> Proceed | ToolOutcom
         assert requirement is not None
         run.requirements.append(requirement)
         return ToolOutcome("", pending=True)
+    return _answered(site, requirement) or Proceed(requirement.user_input)
+
+
+def _answered(site: CallSite, requirement: RunRequirement) -> ToolOutcome | None:
+    """What the call has come to by what the person has said; None if it is to be made."""
     site.execution.confirmed, site.execution.confirmation_note = requirement.confirmed, requirement.note
     if requirement.confirmed is False:
         note = f": {requirement.note}" if requirement.note else ""
         return ToolOutcome(f"The user has rejected this call{note}. Do not repeat it as it is.")
-    if requirement.result is not None:
-        return ToolOutcome(requirement.result)
-    return Proceed(requirement.user_input)
+    return None if requirement.result is None else ToolOutcome(requirement.result)
 
 
 def may_call(run: Run, function: Function, site: CallSite) -> bool:
@@ -109,8 +112,18 @@ def may_call(run: Run, function: Function, site: CallSite) -> bool:
 
 
 def in_doubt(run: Run, site: CallSite) -> ToolOutcome:
-    """The outcome of a call that was begun by a process that has died: a person has to say what to do."""
+    """The outcome of a call that was begun by a process that has died: a person has to say what to do.
+
+    What the person has said since counts, but for a confirmation: nobody knows whether it was given for the
+    call that is in doubt now, or for the one before it.
+    """
     answer = run.progress.answers.pop(site.call.id, None)
+    resume = run.tree.request.resume
+    for given in () if resume is None else resume.given:
+        if (given.run_id, given.tool_call_id) == (run.run_id, site.call.id) and (
+            outcome := _answered(site, given)
+        ):
+            return outcome
     requirement = _requirement(run, site, "in_doubt")
     if answer is not None:
         requirement.user_input = answer.user_input

@@ -12,12 +12,13 @@ from kern._error_text import leaf_errors
 from kern._json import jsonable
 from kern.db.base import Db
 from kern.durable.db_journal import DbJournal, Taken
-from kern.durable.journal import Journal, RunAsked
+from kern.durable.journal import Journal, Playback, RunAsked
 from kern.durable.outbox import AHEAD, Outbox
 from kern.errors import KernError, ShutdownError, UsageError
 from kern.run.events import RunContinuedEvent
 from kern.runtime.active_runs import ActiveRun
 from kern.runtime.duplicates import in_another_process
+from kern.runtime.request import Resume
 from kern.runtime.run_tree import Run, RunRequest
 from kern.runtime.steps import JournalSignal, Steps
 from kern.runtime.tail import last_event
@@ -114,6 +115,8 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
         "continued": request.resume is not None,
         "fingerprint": tree.request.fingerprint,
     }
+    if request.resume is not None:
+        about["answers"] = [answer.to_dict() for answer in request.resume.requirements]
     outbox = steps.outbox
     if outbox is not None and (outbox.last_seq or steps.goes_on):
         # Above all that may have been told live, and that is not on record.
@@ -132,6 +135,26 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
         await _told_before(run, steps, outbox)
     if request.resume is None:
         run.output.created_at = int(steps.line.since)
+
+
+def continued(request: RunRequest, steps: Steps) -> RunRequest:
+    """The request, which goes on with a continuation that has died: with the answers that are on record.
+
+    The answers on record stand, since calls may have been made by them. Those that this call gives to other
+    requirements are added.
+
+    Raises:
+        StoreError: The answers on record cannot be read.
+    """
+    answers = steps.line.answers
+    if answers is None or steps.playback is not Playback.resume:
+        return request
+    if request.resume is None and request.on_duplicate != "return":
+        return request  # which is refused: the run is stored as a paused one
+    given = () if request.resume is None else request.resume.requirements
+    known = {answer.id for answer in answers}
+    answers += [answer for answer in given if answer.id not in known]
+    return replace(request, resume=Resume(answers, given), on_duplicate=None, session_state=None)
 
 
 async def _told_pause(request: RunRequest, outbox: Outbox) -> None:
@@ -195,6 +218,8 @@ async def why_not_ended(active: ActiveRun, run: Run, error: BaseException) -> Ba
 async def let_go(run: Run) -> None:
     """Leave nothing of the run in this process, and nothing of it in the session that is not stored."""
     session, own = run.tree.session, {one.run_id for one in run.tree.runs}
+    if run.tree.ledger is not None:
+        run.tree.ledger.let_go()
     if run.started_runs is not None:
         await run.started_runs.give_up()
     session.state.take_back(

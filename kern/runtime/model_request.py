@@ -135,12 +135,12 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
         response = await (answered(model, request, deltas) if step is None else step.respond(model, deltas))
     except (ModelError, ModelBehaviorError) as error:
         if error.usage is not None:
-            _count(run, model, error.usage, None, expected)
+            _count(run, model, error.usage, None, expected, step)
         if isinstance(error, ModelIncompleteError):
             deltas.cut(error.content)
         raise
     else:
-        _count(run, model, response.usage, response.model, expected)
+        _count(run, model, response.usage, response.model, expected, step)
     finally:
         for usage in deltas.thrown_away:
             _count(run, model, usage, None, expected)
@@ -195,7 +195,7 @@ async def _reserve(run: Run, model: Model, request: ModelRequest, step: ModelSte
     ledger = run.tree.ledger
     if step is not None and step.on_record:  # it was made, and no limit refuses it
         if ledger is not None:
-            ledger.note(requests=1)
+            ledger.note(requests=1, step=step.key)
         return 0.0
     try:
         if run.spec.max_requests is not None and run.progress.requests >= run.spec.max_requests:
@@ -203,7 +203,7 @@ async def _reserve(run: Run, model: Model, request: ModelRequest, step: ModelSte
         if ledger is None:
             return 0.0
         expected = expected_cost(model, request) if ledger.limits_cost else 0.0
-        ledger.reserve_request(expected)
+        ledger.reserve_request(expected, None if step is None else step.key)
     except UsageLimitExceeded as error:  # which of two members meets the limit is chance
         if step is not None:
             await step.keep_error(error)
@@ -211,9 +211,19 @@ async def _reserve(run: Run, model: Model, request: ModelRequest, step: ModelSte
     return expected
 
 
-def _count(run: Run, model: Model, usage: Usage, answered: str | None, expected: float) -> None:
+def _count(
+    run: Run,
+    model: Model,
+    usage: Usage,
+    answered: str | None,
+    expected: float,
+    step: ModelStep | None = None,
+) -> None:
     if usage.cost is None and (model.price is not None or model.provider in LISTED):
         usage.cost = cost_of(model, usage, answered)
     if run.tree.ledger is not None:
-        run.tree.ledger.count(usage, expected)
+        if step is None:
+            run.tree.ledger.count(usage, expected)
+        else:
+            run.tree.ledger.count(usage, expected, f"{step.key} usage", on_record=step.on_record)
     run.progress.own_metrics.count(f"{model.provider}/{model.id}", usage)

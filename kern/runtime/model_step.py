@@ -43,11 +43,11 @@ class ModelStep:
         self._run = run
         self._steps = steps
         self._request = request
-        self._key = f"{run.run_id}/model/{run.progress.requests}"
+        self.key: str = f"{run.run_id}/model/{run.progress.requests}"
         self._deltas: list[list[str]] = []
         self._played = False
         self._thrown_away: Sequence[Usage] = ()
-        self.on_record: bool = self._key in steps
+        self.on_record: bool = self.key in steps
         """It was asked before: no limit refuses it."""
 
     async def respond(self, model: Model, sink: RunSink) -> ModelResponse:
@@ -58,10 +58,10 @@ class ModelStep:
             JournalSignal: The journal cannot be written, or has another request.
         """
         steps, request = self._steps, self._request
-        broken = steps.broken.get(self._key)
+        broken = steps.broken.get(self.key)
         if broken is not None and request.stream:
             _tell(broken, sink)  # as far as it came
-        data = await steps.recorded(self._run, self._key)
+        data = await steps.recorded(self._run, self.key)
         if data is not None:
             self._played = True
             return self._again(data, sink)
@@ -70,7 +70,7 @@ class ModelStep:
             response = await answered(model, request, told)
         except asyncio.CancelledError:
             if steps.detailed:
-                steps.broke_off(self._key, {"deltas": self._deltas})
+                steps.broke_off(self.key, {"deltas": self._deltas})
             raise
         except KernError as error:
             self._thrown_away = sink.thrown_away
@@ -86,12 +86,12 @@ class ModelStep:
             data = {**response_data(response), **self._asked()}
             if self._deltas:
                 data["deltas"] = self._deltas
-            await self._steps.keep(self._run, "model", self._key, data)
+            await self._steps.keep(self._run, "model", self.key, data)
 
     async def keep_error(self, error: KernError) -> None:
         """Keep that the request has failed, or was refused by a limit."""
         self._steps.tick(self._run)
-        await self._steps.keep(self._run, "model", self._key, {"error": error_data(error), **self._asked()})
+        await self._steps.keep(self._run, "model", self.key, {"error": error_data(error), **self._asked()})
 
     def _asked(self) -> Data:
         """What answers have used that were thrown away; for people and replays the request, too, as far as it
@@ -111,14 +111,14 @@ class ModelStep:
         """The recorded answer, told as it was the first time."""
         steps, run_id = self._steps, self._run.run_id
         if "asked" in data:
-            with signalled(), reading(self._key):
+            with signalled(), reading(self.key):
                 recorded = lengthened(data["asked"], steps.asked.get(run_id, {}))
             steps.asked[run_id] = recorded
             if steps.playback is Playback.strict:
                 self._compare(recorded)
         if self._request.stream:
             _tell(data, sink)
-        with signalled(), reading(self._key):
+        with signalled(), reading(self.key):
             sink.thrown_away = [Usage.from_dict(usage) for usage in data.get("thrown_away", ())]
             came_to = error_from(data["error"]) if "error" in data else response_from(data)
         if isinstance(came_to, KernError):
@@ -130,7 +130,7 @@ class ModelStep:
         if not same(recorded, now):
             who = " > ".join(self._run.source.path)
             shown = difference(recorded, EnvironmentKeys().masked(now))
-            error = ReplayMismatch(f"{self._key}: {who} asks something else than what is recorded:\n{shown}")
+            error = ReplayMismatch(f"{self.key}: {who} asks something else than what is recorded:\n{shown}")
             raise JournalSignal(error)
 
 

@@ -48,9 +48,15 @@ class RunInput:
 
 @dataclass(slots=True, frozen=True)
 class Resume:
-    """The answers of people for a paused run."""
+    """The answers of people for a paused run.
+
+    Args:
+        requirements: The answers, those on record of a continuation that has died before those of this call.
+        given: The answers of this call, if there are some on record.
+    """
 
     requirements: Sequence[RunRequirement]
+    given: Sequence[RunRequirement] = ()
 
 
 @dataclass(slots=True, frozen=True)

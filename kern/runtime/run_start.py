@@ -14,7 +14,7 @@ from kern.run.output import AnyRunOutput, RunStatus
 from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
 from kern.runtime.audience import NOBODY, Audience, Listen
 from kern.runtime.duplicates import EarlierAttempt, earlier_attempt, in_another_process
-from kern.runtime.journaled import begin, opened
+from kern.runtime.journaled import begin, continued, opened
 from kern.runtime.lease import Lease, exclusive_session
 from kern.runtime.resume import claimed, reserved, restore
 from kern.runtime.run_ends import SessionRun
@@ -65,6 +65,7 @@ class RunStart:
                     "start it before the function touches session_state, or in another session"
                 )
             self._steps = steps = await self._hold(opened(request))
+            self.active.request = request = continued(request, steps)
         claim = None if steps is None else steps.claim
         on_busy = request.on_busy if outer is None else "share"
         leases: list[Lease] = []
@@ -145,8 +146,15 @@ class RunStart:
                         run.tree.steps = await held.enter_async_context(opened(request))
                     yield run
                 return
-            async with claimed(request.db, request.run_id):
-                yield await restore(self._tree(), request.spec)
+            async with AsyncExitStack() as held:
+                steps: Steps | None = None
+                if request.journal is not None:
+                    steps = await held.enter_async_context(opened(request))
+                if steps is None or steps.claim is None:
+                    await held.enter_async_context(claimed(request.db, request.run_id))
+                run = await restore(self._tree(), request.spec)
+                run.tree.steps = steps
+                yield run
 
     async def _is_stored(self) -> bool:
         """The run, whose id the caller has given, has ended, or waits for a person."""

@@ -16,6 +16,7 @@ from kern.db.base import ChangeRow
 from kern.durable.journal import Entry, Playback
 from kern.durable.keys import EnvironmentKeys, same
 from kern.errors import ReplayMismatch, SessionDeletedError
+from kern.run.requirement import RunRequirement
 from kern.runtime.recorded_steps import CHANGE
 from kern.runtime.session import LiveSession
 from kern.runtime.step_data import Data, change_entry, change_from, loads, reading, written
@@ -124,6 +125,18 @@ class StateLine:
         for change in self._recorded[:commits]:
             tree = apply(tree, change.patch)
         return tree
+
+    @property
+    def answers(self) -> list[RunRequirement] | None:
+        """The answers on record, if what was begun is the continuation of a paused run.
+
+        Raises:
+            StoreError: They cannot be read.
+        """
+        if self._base is None or "answers" not in self._base:
+            return None
+        with reading("base"):
+            return [RunRequirement.from_dict(answer) for answer in self._base["answers"]]
 
     @property
     def told(self) -> int:

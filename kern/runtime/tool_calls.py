@@ -156,11 +156,15 @@ async def _reserve(run: Run, calls: Sequence[ToolCall]) -> None:
     ledger, steps = run.tree.ledger, run.tree.steps
     if ledger is None:
         return
-    if steps is not None and any(call_key(run.run_id, "tool", call.id) in steps for call in calls):
-        ledger.note(tool_calls=len(calls))
-        return
+    step: str | None = None
+    if steps is not None and calls:
+        keys = [call_key(run.run_id, "tool", call.id) for call in calls]
+        step = f"{keys[0]} counted"
+        if any(key in steps for key in keys):
+            ledger.note(tool_calls=len(calls), step=step)
+            return
     try:
-        ledger.reserve_tool_calls(len(calls))
+        ledger.reserve_tool_calls(len(calls), step)
     except UsageLimitExceeded as error:
         for call in calls:
             _note_not_made(_record(run, call), error)
