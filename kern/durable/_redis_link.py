@@ -170,11 +170,11 @@ class Link:
 
     # What is sent.
 
-    def publish(self, run_id: str, delta: Delta) -> None:
+    def publish(self, name: str, delta: Delta) -> None:
         """Have it sent."""
         if not self._health.to_be_tried or len(self._waiting) >= MOST_WAITING or self._bytes >= MOST_BYTES:
             return
-        self._waiting.append((run_id, delta))
+        self._waiting.append((name, delta))
         self._bytes += len(delta.data)
         if self._sender is None or self._sender.done():
             self._sender = asyncio.create_task(self._send(), name="kern: deltas to Redis")
@@ -196,15 +196,15 @@ class Link:
     async def _send_batch(self, batch: Sequence[tuple[str, Delta]]) -> None:
         settings = self._settings
         async with self._client.pipeline(transaction=False) as pipe:
-            for run_id, delta in batch:
+            for name, delta in batch:
                 pipe.xadd(
-                    settings.prefix + run_id,
+                    settings.prefix + name,
                     {"after": delta.after, "events": delta.data},
                     id=f"{delta.last_seq}-0",
                     maxlen=settings.max_deltas,
                 )
-            for run_id in {run_id for run_id, _ in batch}:
-                pipe.expire(settings.prefix + run_id, settings.keep_seconds)
+            for name in {name for name, _ in batch}:
+                pipe.expire(settings.prefix + name, settings.keep_seconds)
             answers = await pipe.execute(raise_on_error=False)
         for answer in answers:
             if isinstance(answer, Exception) and not self._is_old(answer):
@@ -216,12 +216,12 @@ class Link:
 
     # What is read.
 
-    async def read(self, run_id: str, after: int, seconds: float) -> Sequence[Delta]:
+    async def read(self, name: str, after: int, seconds: float) -> Sequence[Delta]:
         """What the run has told after that number, as soon as there is something."""
         if not self._health.to_be_tried:
             await asyncio.sleep(seconds)
             return ()
-        asked = _Asked(self._settings.prefix + run_id, after, asyncio.get_running_loop().create_future())
+        asked = _Asked(self._settings.prefix + name, after, asyncio.get_running_loop().create_future())
         self._asked.add(asked)
         try:
             if self._reader is None or self._reader.done():

@@ -15,7 +15,7 @@ from kern._log import named
 from kern._sync.shield import uninterrupted
 from kern.db.base import Db
 from kern.db.journals import ClaimedRun, EventRow, JournalDb, RunClaim, StepRow, TakenRun
-from kern.durable.deltas import DeltaStream
+from kern.durable.deltas import DeltaStream, stream_of
 from kern.durable.fingerprint import check_same_input
 from kern.durable.journal import Entry, Journal, Playback, RunAsked
 from kern.durable.outbox import Outbox
@@ -233,6 +233,7 @@ class DbRunJournal:
         self._claim = found.claim
         self._db = db
         self._deltas = deltas
+        self._stream: str | None = None
         self._seconds = seconds
         self._held_until = since + seconds
         self._lost: KernError | None = None
@@ -324,22 +325,31 @@ class DbRunJournal:
         while self._lost is None:
             await asyncio.sleep(pause)
             left = self._held_until - time.monotonic()
-            if left > self._seconds * 2 / 3 and not self._must_write():
-                continue
             try:
+                if not await self._must_write() and left > self._seconds * 2 / 3:
+                    continue
                 await self._write([], self._outbox.take(between=True))
             except SessionError:
                 return
             except StoreError as error:
                 log.warning("run %s: the claim was not renewed: %s", self._claim.run_id, error)
 
-    def _must_write(self) -> bool:
-        """What was told is to be written, although no step is done."""
-        if self._deltas is None:
+    async def _must_write(self) -> bool:
+        """What was told is to be written, although no step is done.
+
+        Raises:
+            StoreError: The database cannot be asked.
+        """
+        if self._deltas is None or not self._outbox.waiting:
             return self._outbox.waiting
+        if self._stream is None:
+            running = await self._db.running_runs(run_id=self._claim.run_id)
+            if not running:  # its first step is still to be written
+                return False
+            self._stream = stream_of(running[0])
         delta = self._outbox.live()
         if delta is not None:
-            self._deltas.publish(self._claim.run_id, delta)
+            self._deltas.publish(self._stream, delta)
         return self._outbox.stuck
 
     async def _lose(self) -> KernError:

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from kern.db.journals import RunningRow
+
 
 @dataclass(slots=True, frozen=True)
 class Delta:
@@ -34,16 +36,28 @@ class Delta:
 class DeltaStream(Protocol):
     """Takes what runs tell to those who follow them, in whatever process. It never fails a run."""
 
-    def publish(self, run_id: str, delta: Delta) -> None:
-        """Hand on what a run has told. Never waits and never raises: what cannot be handed on is dropped."""
+    def publish(self, name: str, delta: Delta) -> None:
+        """Hand on what a run has told. Never waits and never raises: what cannot be handed on is dropped.
+
+        Args:
+            name: See `stream_of`.
+            delta: What was told.
+        """
         ...
 
-    async def read(self, run_id: str, after: int, seconds: float) -> Sequence[Delta]:
+    async def read(self, name: str, after: int, seconds: float) -> Sequence[Delta]:
         """What the run has told after that number, as soon as there is something; none after `seconds`.
 
         Never raises: where nothing can be read, it waits.
         """
         ...
+
+
+def stream_of(run: RunningRow) -> str:
+    """The name under which a run tells. Another run that gets the same id, once this one has ended or in
+    another database, has another name: it begins at another time.
+    """
+    return f"{run.run_id}@{run.begun_at:.6f}"
 
 
 class InMemoryDeltas:
@@ -60,22 +74,22 @@ class InMemoryDeltas:
         self._mutex = threading.Lock()
         self._runs: dict[str, tuple[float, deque[Delta]]] = {}
 
-    def publish(self, run_id: str, delta: Delta) -> None:
+    def publish(self, name: str, delta: Delta) -> None:
         """Keep it for those who read."""
         now = time.monotonic()
         with self._mutex:
-            _, kept = self._runs.pop(run_id, (now, deque(maxlen=self._max)))
+            _, kept = self._runs.pop(name, (now, deque(maxlen=self._max)))
             kept.append(delta)
-            self._runs[run_id] = (now, kept)  # the last one: those that say nothing come first
+            self._runs[name] = (now, kept)  # the last one: those that say nothing come first
             while (oldest := next(iter(self._runs))) and self._runs[oldest][0] < now - self._keep:
                 del self._runs[oldest]
 
-    async def read(self, run_id: str, after: int, seconds: float) -> Sequence[Delta]:
+    async def read(self, name: str, after: int, seconds: float) -> Sequence[Delta]:
         """What is kept, looked for often."""
         deadline = time.monotonic() + seconds
         while True:
             with self._mutex:
-                _, kept = self._runs.get(run_id, (0.0, ()))
+                _, kept = self._runs.get(name, (0.0, ()))
                 found = [delta for delta in kept if delta.last_seq > after]
             left = deadline - time.monotonic()
             if found or left <= 0:

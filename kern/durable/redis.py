@@ -23,7 +23,7 @@ class RedisDeltas:
 
     Args:
         url: "redis://user:password@host:6379/0", "rediss://..." for TLS, or "unix:///path/to/socket".
-        prefix: Begins the keys of the streams; of two databases that use one Redis, each needs its own.
+        prefix: Begins the keys of the streams.
         max_deltas: About how many deltas a stream keeps, the newest. A turn of a minute tells 600.
         keep_seconds: When a stream goes after the last delta.
         timeout: Seconds that Redis has for an answer.
@@ -53,13 +53,13 @@ class RedisDeltas:
         self._place = place
         self._links: LoopLocal[Link] = LoopLocal(lambda: Link(settings, health), Link.close)
 
-    def publish(self, run_id: str, delta: Delta) -> None:
+    def publish(self, name: str, delta: Delta) -> None:
         """Send it in the background; dropped where Redis cannot be reached, or is behind."""
-        self._links.get().publish(run_id, delta)
+        self._links.get().publish(name, delta)
 
-    async def read(self, run_id: str, after: int, seconds: float) -> Sequence[Delta]:
-        """What the stream of the run has after that number; waits where Redis cannot be reached."""
-        return await self._links.get().read(run_id, after, seconds)
+    async def read(self, name: str, after: int, seconds: float) -> Sequence[Delta]:
+        """What the stream has after that number; waits where Redis cannot be reached."""
+        return await self._links.get().read(name, after, seconds)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop now; the end of the loop does it, too."""

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from kern.db.base import Db, RunRow
 from kern.db.journals import EventRow, JournalDb
-from kern.durable.deltas import DeltaStream
+from kern.durable.deltas import DeltaStream, stream_of
 from kern.durable.pieces import Piece, pieces_of
 from kern.errors import SessionOwnershipError, UsageError
 from kern.run.events import (
@@ -76,6 +76,8 @@ class Tail:
         self._window: deque[_Told] = deque()
         self._floor = self._last = begin
         self._size = 0
+        self._stream: str | None = None
+        """Where what is told between steps is read."""
         self._missing = False
         """The stream of deltas goes on after something that only the database has."""
         self._pause = FIRST_PAUSE
@@ -173,6 +175,7 @@ class Tail:
             return
         # Looked at first: what a run has told is there before its end is.
         running = await self._journals.running_runs(run_id=self._run_id)
+        self._stream = stream_of(running[0]) if running and self._deltas is not None else None
         rows = await self._journals.load_events(self._run_id, after=self._last, limit=ROWS)
         for row in rows:
             self._add(_told(self._run_id, row))
@@ -185,11 +188,11 @@ class Tail:
 
     async def _hear(self, seconds: float) -> bool:
         """Wait for what is told live; False if it is time to look at the database."""
-        if self._deltas is None or self._missing:
+        if self._deltas is None or self._stream is None or self._missing:
             await asyncio.sleep(seconds)
             return False
         heard = False
-        for delta in await self._deltas.read(self._run_id, self._last, seconds):
+        for delta in await self._deltas.read(self._stream, self._last, seconds):
             if delta.last_seq <= self._last:
                 continue
             if delta.after > self._last:

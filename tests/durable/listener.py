@@ -58,13 +58,16 @@ async def post(port: int, path: str) -> str:
     return answer.decode()
 
 
-async def listen(port: int, run_id: str, heard: Heard) -> None:
-    """Read server-sent events until the run or the server ends."""
+async def listen(port: int, run_id: str, heard: Heard, most: int | None = None) -> None:
+    """Read server-sent events until the run or the server ends, or there were `most` of them."""
+    until = None if most is None else len(heard.seen) + most
     reader, writer = await ask(port, f"GET /events/{run_id}", heard.last)
     try:
         while not heard.ended and (line := await reader.readline()):
             if line.startswith(b"data: ") and line.endswith(b"\n"):
                 heard.add(event_from_dict(from_json(line[6:])))
+                if until is not None and len(heard.seen) >= until:
+                    return
     except ConnectionError:
         return
     finally:

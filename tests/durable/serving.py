@@ -15,6 +15,7 @@ from typing import Any
 
 from kern import Agent, Team, tool
 from kern.durable import DbJournal
+from kern.durable.redis import RedisDeltas
 from kern.errors import KernError, SessionBusyError
 from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
 from kern.testing import tool_call
@@ -51,14 +52,15 @@ async def look(what: str) -> str:
     return f"seen {what}"
 
 
-def team_on(place: str, **options: Any) -> Team:
-    """The team."""
+def team_on(place: str, redis: str | None = None, claim_seconds: float = 0.3, **options: Any) -> Team:
+    """The team; what its runs tell between steps goes over Redis if that has a URL."""
     looks = (lambda: tool_call("look", what="a"), lambda: tool_call("look", what="b"))
     members = [Agent(name=m, id=m, model=Talking(m, looks), tools=[look]) for m in ("ann", "bob")]
     tasks = [
         lambda m=m: tool_call("delegate_task_to_member", member_id=m, task="work") for m in ("ann", "bob")
     ]
     db = opened(place)
+    deltas = None if redis is None else RedisDeltas(redis, timeout=0.2)
     return Team(
         members,
         id="desk",
@@ -66,7 +68,7 @@ def team_on(place: str, **options: Any) -> Team:
         model=Talking("lead", tasks, looks[:1]),
         tools=[look],
         db=db,
-        journal=DbJournal(db, claim_seconds=0.3),
+        journal=DbJournal(db, claim_seconds=claim_seconds, deltas=deltas),
         **options,
     )
 
@@ -85,9 +87,9 @@ async def _start(team: Team, run_id: str) -> str:
     return "busy"
 
 
-async def serve(place: str, announce: int) -> None:
+async def serve(place: str, redis: str | None, claim_seconds: float, announce: int) -> None:
     """Serve until killed."""
-    team = team_on(place)
+    team = team_on(place, redis, claim_seconds)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -118,7 +120,7 @@ def main() -> None:
         if child == 0:
             random.seed()
             try:
-                asyncio.run(serve(order["place"], mouth))
+                asyncio.run(serve(**order, announce=mouth))
             finally:
                 os._exit(1)
         os.close(mouth)

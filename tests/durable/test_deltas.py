@@ -60,7 +60,8 @@ class Desk:
 
     def __init__(self, db: Db, deltas: DeltaStream | None) -> None:
         self.model = Spoken()
-        self.journal = DbJournal(db, deltas=deltas)
+        # So long that no renewal writes what was told between steps.
+        self.journal = DbJournal(db, deltas=deltas, claim_seconds=600)
         self.agent = Agent(id="desk", name="Desk", model=self.model, db=db, journal=self.journal)
 
 
@@ -268,3 +269,16 @@ async def test_a_number_that_is_none_is_refused(after: Any) -> None:
     desk = Desk(InMemoryDb(), None)
     with pytest.raises(UsageError, match="after="):
         await anext(desk.agent.follow("r", after=after))
+
+
+async def test_a_run_of_another_database_that_has_the_same_id_is_not_heard(deltas: DeltaStream) -> None:
+    first, second = Desk(InMemoryDb(), deltas), Desk(InMemoryDb(), deltas)
+    handles = []
+    for desk, text in ((first, "of the first"), (second, "of the second")):
+        handles.append(await desk.agent.astart("go", session_id="s", run_id="r"))
+        desk.model.say(text)
+        follower = Follower(desk.agent.follow("r"))
+        await follower.until("r", text)
+        desk.model.say(None)
+        assert (await follower.task).texts["r"] == text
+    assert [(await handle.result()).content for handle in handles] == ["of the first", "of the second"]

@@ -224,21 +224,22 @@ def test_sync_code_starts_a_run_and_waits_for_it() -> None:
 class Servers:
     """A process that forks servers."""
 
-    def __init__(self, process: subprocess.Popen[str], place: str) -> None:
-        self._process, self._place = process, place
+    def __init__(self, process: subprocess.Popen[str], **order: Any) -> None:
+        self._process = process
+        self._order = json.dumps(order)
 
     def one_more(self) -> tuple[int, int]:
         """The id and the port of a new server."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"place": self._place}) + "\n")
+        self._process.stdin.write(f"{self._order}\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         return answer["pid"], answer["port"]
 
 
 @contextmanager
-def servers(place: str) -> Iterator[Servers]:
+def servers(place: str, redis: str | None = None, claim_seconds: float = 0.3) -> Iterator[Servers]:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.durable.serving"],
         stdin=subprocess.PIPE,
@@ -247,7 +248,7 @@ def servers(place: str) -> Iterator[Servers]:
         cwd=ROOT,
     )
     try:
-        yield Servers(process, place)
+        yield Servers(process, place=place, redis=redis, claim_seconds=claim_seconds)
     finally:
         process.kill()
         process.wait(timeout=20)
@@ -281,17 +282,20 @@ async def survive(forge: Servers, team: Team, run_id: str) -> tuple[list[str], b
     for run in (output, *output.member_responses):
         if ears.texts[run.run_id] != run.content:
             found.append(f"{run_id}: heard {ears.texts[run.run_id]!r}, and it was {run.content!r}")
+            found += [f"{e.seq} {e.event} {e.content!r}" for e in ears.seen if e.run_id == run.run_id]
     if [event.seq for event in ears.seen] != sorted({event.seq for event in ears.seen}):
         found.append(f"{run_id}: numbers {[event.seq for event in ears.seen]}")
     return found, died_in_it
 
 
-async def survivals(kind: str, number: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+async def survivals(
+    kind: str, number: int, tmp_path: Path, request: pytest.FixtureRequest, redis: str | None = None
+) -> None:
     place = place_of(kind, tmp_path, request)
     team = team_on(place)
     await team.aget_session_state(session_id="none")  # the tables are there
     found, deaths, tried = [], 0, 0
-    with servers(place) as forge:
+    with servers(place, redis) as forge:
         while deaths < number and tried < 3 * number:
             texts, died = await survive(forge, team, f"r{tried}")
             found += texts
