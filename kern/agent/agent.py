@@ -11,9 +11,8 @@ from kern.models.base import Model
 from kern.run.output import ContentT, RunOutput
 from kern.runner.batch import Batches
 from kern.runner.compile import function_tools, has_sources, loaded_tools, model_of, spec_of, with_checks
-from kern.runner.definition import KeptSpec
 from kern.runner.detached import Detached
-from kern.runner.options import NO_OPTIONS, RunOptions
+from kern.runner.options import RunOptions
 from kern.runner.session_state import StateAccess
 from kern.runner.sessions import SessionAccess
 from kern.runner.terminal import Terminal
@@ -154,17 +153,6 @@ class Agent(
     output_schema: type[ContentT] | Mapping[str, Any] | UnionType | None = None
 
     def _spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
-        if not options.leaves_the_spec:
-            return self._made(options, inherited_model)
-        kept = self._kept
-        if isinstance(kept, KeptSpec) and kept.fits(self, inherited_model):
-            return kept.spec
-        spec = self._made(NO_OPTIONS, inherited_model)
-        # The spec is kept from the second run on: an agent that runs once does not pay for keeping it.
-        self._kept = "soon" if kept is None else KeptSpec.of(self, inherited_model, spec)
-        return spec
-
-    def _made(self, options: RunOptions, inherited_model: Model | None) -> RunnerSpec:
         model = model_of(self, inherited_model)
         spec = with_checks(spec_of(self, options, model, function_tools(self)), self, options)
         if not has_sources(self):

@@ -14,10 +14,10 @@ from kern.durable.submission import Submission
 from kern.errors import KernError, RunMismatch, SessionOwnershipError, ShutdownError, UsageError
 from kern.messages import Audio, File, Image, Message, Video
 from kern.run.output import AnyRunOutput, RunOutput, RunStatus, TeamRunOutput
-from kern.runner.definition import database_of, id_of
-from kern.runner.input import is_message, run_input
+from kern.runner.compile import database_of
+from kern.runner.definition import id_of
 from kern.runner.input_schema import Input
-from kern.runner.options import OutputSchema, RunKeywords, RunOptions
+from kern.runner.options import OutputSchema, RunKeywords, RunOptions, is_message, run_input
 from kern.runtime.answer_schema import answer_schema
 from kern.runtime.duplicates import known_fingerprint
 from kern.team import Team

@@ -22,20 +22,15 @@ _TEXT_VIEWS = {"text": "content", "commentary": "commentary", "reasoning": "reas
 
 def put_parts(data: dict[str, Any], parts: Sequence[Part], shelf: Shelf | None) -> None:
     """Write the parts, at least one, into the JSON of their message."""
-    first = parts[0]
-    if len(parts) == 1 and type(first) is TextPart and not _says_more(first):  # most messages are so
-        data["commentary" if first.commentary else "content"] = first.text
-        origin = first.origin
-    else:
-        origin = maker(parts)
-        data |= _texts(parts)
-        for part in parts:
-            if isinstance(part, ToolCall):
-                data.setdefault("tool_calls", []).append(part.to_dict())
-            elif isinstance(part, Media):
-                data.setdefault(kind_of_media(part), []).append(part.to_dict(shelf))
-        if not is_plain(parts, origin):
-            data["parts"] = _parts_to_list(parts, origin, shelf)
+    origin = maker(parts)
+    data |= _texts(parts)
+    for part in parts:
+        if isinstance(part, ToolCall):
+            data.setdefault("tool_calls", []).append(part.to_dict())
+        elif isinstance(part, Media):
+            data.setdefault(kind_of_media(part), []).append(part.to_dict(shelf))
+    if not is_plain(parts, origin):
+        data["parts"] = _parts_to_list(parts, origin, shelf)
     if origin is not None:
         data["origin"] = list(origin)
 

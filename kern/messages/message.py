@@ -271,8 +271,17 @@ class Message:
         """The message as JSON, without empty fields; `Media.to_dict` writes the bytes of media."""
         # Spelled out: this runs for each message of each run, and a loop over names costs far more.
         data: dict[str, Any] = {"role": self.role}
-        if self.parts:
-            _rows.put_parts(data, self.parts, shelf)
+        parts = self.parts
+        if (
+            len(parts) == 1  # as of most messages: one text, with nothing more to say of it
+            and type(part := parts[0]) is TextPart
+            and not (part.citations or part.paragraph or part.provider_data is not None)
+        ):
+            data["commentary" if part.commentary else "content"] = part.text
+            if part.origin is not None:
+                data["origin"] = list(part.origin)
+        elif parts:
+            _rows.put_parts(data, parts, shelf)
         if self.said is not None:
             data["said"] = self.said
         if self.tool_call_id is not None:

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from kern._traceback import ShortTraceback
 from kern.errors import SessionOwnershipError
-from kern.runner.checks import check_id
-from kern.runner.compile import state_spec
-from kern.runner.definition import Definition, database_of, default_session
+from kern.runner.compile import database_of, state_spec
+from kern.runner.definition import Definition, default_session
+from kern.runner.options import check_id
 from kern.runtime.portal import portal
 from kern.runtime.session import ANY_USER, LiveSession, live_sessions
 from kern.state.call_state import CallState

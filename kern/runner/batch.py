@@ -17,11 +17,10 @@ from kern.console import Progress, open_progress
 from kern.durable.fingerprint import check_same_input, fingerprint
 from kern.errors import KernError, RunConflictError, RunMismatch, UsageError
 from kern.run.output import AnyRunOutput, RunStatus
-from kern.runner.checks import check_keywords
-from kern.runner.definition import Definition, database_of, id_of
-from kern.runner.input import as_json, run_input
+from kern.runner.compile import database_of
+from kern.runner.definition import Definition, id_of
 from kern.runner.input_schema import Input
-from kern.runner.options import MapKeywords, RunKeywords, RunOptions
+from kern.runner.options import MapKeywords, RunKeywords, RunOptions, as_json, check_keywords, run_input
 from kern.runner.running import Running
 from kern.runtime.duplicates import known_fingerprint
 from kern.runtime.portal import portal

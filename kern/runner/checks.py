@@ -1,45 +1,22 @@
-"""What programs pass to a constructor or a run, looked at before anything is begun with it."""
+"""What programs pass to a constructor, looked at before anything is begun with it."""
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import tzinfo
 from operator import attrgetter
-from typing import Any, get_args
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic_core import to_json
-
-from kern._habits import KEYWORDS
-from kern.budget import check_limits
 from kern.db.base import Db
 from kern.errors import UsageError
-from kern.messages import MEDIA, ROLES, Message
+from kern.messages import ROLES, Message
 from kern.models.base import Model
 from kern.run.events import RunEvent, TeamRunEvent
-from kern.runtime.request import OnDuplicate
+from kern.runner.options import OWN_CHECKS, check_id
 
-
-def check_keywords(what: str, given: Iterable[str], known: Collection[str]) -> None:
-    """See that every keyword is a known one.
-
-    Raises:
-        TypeError: One is not.
-    """
-    for name in given:
-        if name not in known:
-            if (instead := KEYWORDS.get(name)) is not None:
-                raise TypeError(f"{what} has no keyword {name!r}: {instead}")
-            close = difflib.get_close_matches(name, known, 1)
-            there = f"it takes: {', '.join(known)}" if len(known) < _MANY else f"see help({what})"
-            hint = f"did you mean {close[0]!r}?" if close else there
-            raise TypeError(f"{what} has no keyword {name!r}; {hint}")
-
-
-_MANY = 30  # keywords, which nobody reads in an error
-_ON_DUPLICATE = get_args(OnDuplicate)
 _LIST = (list, tuple, Sequence)  # the first two are what it nearly always is, and quickly seen
 _KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
     *((name, (str,), "a str") for name in ("name", "role", "description", "expected_output")),
@@ -62,32 +39,6 @@ _seen_kinds: set[tuple[type, ...]] = set()
 _MOST_KINDS = 1000
 
 
-def check_run(given: Mapping[str, Any]) -> None:
-    """See that what a run is told, by keyword, is what it has to be.
-
-    Raises:
-        UsageError: Something is not.
-    """
-    for name, value in given.items():
-        if value is not None and name in _RUN_CHECKS:
-            _RUN_CHECKS[name](name, value)
-    on_duplicate = given.get("on_duplicate")
-    if on_duplicate not in (None, *_ON_DUPLICATE):
-        raise UsageError(f"on_duplicate must be one of {', '.join(_ON_DUPLICATE)}, not {on_duplicate!r}")
-    if on_duplicate not in (None, "raise") and given.get("run_id") is None:
-        raise UsageError(f"on_duplicate={on_duplicate!r} has no effect without a run_id: pass one")
-
-
-def needs_stream(stream_events: bool | None, yield_run_output: bool) -> None:
-    """See that a run which is not streamed is not told what its stream should hold.
-
-    Raises:
-        UsageError: It is.
-    """
-    if stream_events or yield_run_output:
-        raise UsageError("stream_events and yield_run_output have no effect without stream=True")
-
-
 def check_definition(definition: Any) -> None:
     """See that the parameters of an agent or a team are of the kinds that they have to be.
 
@@ -97,7 +48,7 @@ def check_definition(definition: Any) -> None:
     check_id("id", definition.id)
     own = _own_of(definition)
     if tuple(map(type, own)) != _NOTHING_OF_ITS_OWN:
-        for given, (name, check) in zip(own, _OWN_CHECKS.items(), strict=True):
+        for given, (name, check) in zip(own, OWN_CHECKS.items(), strict=True):
             if given is not None:
                 check(name, given)
     if definition.db is not None and not isinstance(definition.db, Db):
@@ -197,16 +148,6 @@ def check_count(name: str, given: Any) -> None:
         raise UsageError(f"{name} must be a number, 0 or more, not {given!r}")
 
 
-def check_seconds(name: str, given: Any) -> None:
-    """See that a time is None, or more than no time.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    if given is not None and not (isinstance(given, (int, float)) and given > 0):
-        raise UsageError(f"{name} must be a number of seconds above 0, not {given!r}")
-
-
 def check_page(limit: Any, before: Any, key: type) -> None:
     """See that a page of a list can be asked for.
 
@@ -220,60 +161,5 @@ def check_page(limit: Any, before: Any, key: type) -> None:
         raise UsageError(f"before must be {what} of the previous page, not {before!r}")
 
 
-def check_id(name: str, value: Any) -> None:
-    """See that an id is None, or a str that can be stored.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    if value is None:
-        return
-    if not isinstance(value, str):
-        raise UsageError(f"{name} must be a str, not {type(value).__name__}")
-    if not value and name != "user_id":  # "" is a user too, who owns nothing of anybody else's
-        raise UsageError(f"{name} is an empty string; leave it out or pass None instead")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise UsageError(
-            f"{name}={value!r} holds half of a surrogate pair, which no database can store"
-        ) from None
-
-
-def _check_dependencies(name: str, given: Any) -> None:
-    if not isinstance(given, Mapping):
-        raise UsageError(f"{name} must be a dict, not {type(given).__name__}")
-
-
-def _check_metadata(name: str, given: Any) -> None:
-    if not isinstance(given, Mapping):
-        raise UsageError(f"{name} must be a dict, not {type(given).__name__}")
-    try:
-        to_json(dict(given))
-    except ValueError as error:
-        raise UsageError(f"{name} is stored with the run and must be JSON: {error}") from error
-
-
-def _check_media(name: str, given: Any) -> None:
-    kind = MEDIA[name]
-    if not isinstance(given, Sequence) or not all(isinstance(item, kind) for item in given):
-        raise UsageError(f"{name} must be a list of {kind.__name__}(url=... | content=... | filepath=...)")
-
-
-_OWN_CHECKS: Mapping[str, Callable[[str, Any], None]] = {
-    "session_id": check_id,
-    "user_id": check_id,
-    "timeout": check_seconds,
-    "usage_limits": check_limits,
-    "dependencies": _check_dependencies,
-    "metadata": _check_metadata,
-}
-"""What a constructor and a run both take."""
-
-_RUN_CHECKS: Mapping[str, Callable[[str, Any], None]] = {
-    **_OWN_CHECKS,
-    "run_id": check_id,
-    **dict.fromkeys(MEDIA, _check_media),
-}
-_own_of = attrgetter(*_OWN_CHECKS)
-_NOTHING_OF_ITS_OWN = (type(None),) * len(_OWN_CHECKS)
+_own_of = attrgetter(*OWN_CHECKS)
+_NOTHING_OF_ITS_OWN = (type(None),) * len(OWN_CHECKS)

@@ -8,15 +8,16 @@ from operator import is_
 from typing import Any
 
 from kern._ids import new_id
+from kern.db.base import Db
 from kern.durable.fingerprint import fingerprint
 from kern.errors import UsageError
 from kern.models.base import Model
 from kern.models.resolve import default_model, resolve
 from kern.runner.checks import check_tool_choice
-from kern.runner.definition import Definition, database_of, default_session, id_of, log_session
+from kern.runner.definition import Definition, default_session, id_of, log_session
 from kern.runner.hooks import with_hooks
 from kern.runner.input_schema import with_input
-from kern.runner.options import RunOptions
+from kern.runner.options import NO_OPTIONS, RunOptions
 from kern.runner.output_schema import with_output
 from kern.runner.past_runs import HISTORY_TOOL, ReadHistoryTool
 from kern.runner.prompt import Prompt
@@ -26,6 +27,7 @@ from kern.runner.tools import check_names, compiled
 from kern.runtime.audience import Listen
 from kern.runtime.debug import show_debug_messages
 from kern.runtime.hooked_tool import hooked
+from kern.runtime.journaled import Installed
 from kern.runtime.request import OnDuplicate, Retries, RunInput
 from kern.runtime.run_tree import RunnableTool, RunnerSpec, RunRequest, Step
 from kern.state.model_state import ModelStateType, initial_state, state_type_of
@@ -46,11 +48,16 @@ def request(definition: Definition, input: RunInput, options: RunOptions) -> Run
         show_debug_messages()
     if options.session_id is None and definition.session_id is None and definition.db is not None:
         log_session(definition, user_id)
-    state = state_spec(definition)
+    kept = definition._kept
+    if options.leaves_the_spec and isinstance(kept, KeptSpec) and kept.state is not None and kept.fits():
+        spec, state = kept.spec, kept.state
+    else:
+        state = state_spec(definition)
+        spec = spec_for(definition, options, state=state)
     journal = definition.journal if options.journal is None else options.journal
     untold: OnDuplicate = "raise" if journal is None else "return"
     return RunRequest(
-        spec=definition._spec(options),
+        spec=spec,
         input=input,
         db=database_of(definition),
         run_id=options.run_id or new_id(),
@@ -70,6 +77,93 @@ def request(definition: Definition, input: RunInput, options: RunOptions) -> Run
         journal=journal,
         fingerprint=None if options.run_id is None else fingerprint(input.value, input.messages),
     )
+
+
+class KeptSpec:
+    """What was made of an agent or a team for a run, kept for its next ones, until a part of it changes.
+
+    Args:
+        definition: The agent or team.
+        inherited: The model that it was given.
+        spec: What was made.
+        state: What it declares of the state of sessions; None of a member.
+    """
+
+    __slots__ = ("_below", "_definition", "_lists", "_parts", "inherited", "spec", "state")
+
+    def __init__(
+        self, definition: Definition, inherited: Model | None, spec: RunnerSpec, state: StateSpec | None
+    ) -> None:
+        self.spec = spec
+        self.state = state
+        self.inherited = inherited
+        self._definition = definition
+        self._parts = definition._parts_of(definition)
+        self._lists = [(part, [*part]) for part in self._parts if isinstance(part, list)]
+        own = definition.model if isinstance(definition.model, Model) else inherited
+        members = definition._known_members().values()
+        self._below = [KeptSpec(member, own, spec, None) for member in members]
+
+    def fits(self) -> bool:
+        """Nothing has changed: the parts are the same objects, and the lists hold the same ones."""
+        definition = self._definition
+        if not all(map(is_, definition._parts_of(definition), self._parts)):
+            return False
+        for part, held in self._lists:
+            if len(part) != len(held) or not all(map(is_, part, held)):
+                return False
+        for member in self._below:  # noqa: SIM110 - a generator costs more than the loop
+            if not member.fits():
+                return False
+        return True
+
+
+def _keepable(definition: Definition, inherited: Model | None) -> bool:
+    """No part may come to mean something else, unseen: a name that the environment explains, or what is
+    changed in its inside.
+    """
+    model = definition.model or inherited
+    models = (definition.session_summary_model, definition.parser_model, definition.output_model)
+    insides = (definition.tool_choice, definition.output_schema)
+    if not isinstance(model, Model):
+        return False
+    if any(isinstance(one, str) for one in (*models, *(definition.fallback_models or ()))):
+        return False
+    if any(isinstance(one, Mapping) for one in insides):
+        return False
+    return all(_keepable(member, model) for member in definition._known_members().values())
+
+
+def spec_for(
+    definition: Definition,
+    options: RunOptions,
+    inherited: Model | None = None,
+    *,
+    state: StateSpec | None = None,
+) -> RunnerSpec:
+    """What the engine is told of an agent or a team, made or kept.
+
+    Args:
+        inherited: The model of the team that it is a member of.
+        state: What it declares of the state of sessions, if it is the one that is run.
+    """
+    kept = definition._kept
+    leaves = options.leaves_the_spec
+    if (
+        leaves
+        and isinstance(kept, KeptSpec)
+        and kept.inherited is inherited
+        and kept.state is state
+        and kept.fits()
+    ):
+        return kept.spec
+    spec = definition._spec(NO_OPTIONS if leaves else options, inherited)
+    if leaves and kept is None:  # only from the second run on: one that is used once pays nothing for it
+        definition._kept = "soon"
+    elif leaves:
+        keeps = _keepable(definition, inherited)
+        definition._kept = KeptSpec(definition, inherited, spec, state) if keeps else None
+    return spec
 
 
 def listens(definition: Definition, stream_events: bool | None) -> Listen:
@@ -160,21 +254,14 @@ def state_spec(definition: Definition) -> StateSpec:
     Raises:
         UsageError: Members want to see the state as something else.
     """
-    given = (definition.session_state, definition.state_migrations, definition.merge)
-    known = definition._kept_state
-    if known is not None and all(map(is_, given, known[0])):
-        return known[1]
     state_type = state_type_of(definition.session_state)
     check_state_type(definition, state_type)
-    made = StateSpec(
+    return StateSpec(
         default=partial(default_state, definition),
         state_type=state_type,
         migrations=definition.state_migrations,
         policies=definition.merge or {},
     )
-    if definition._kept is not None and not definition._has_members:  # whose states may change, unseen
-        definition._kept_state = given, made
-    return made
 
 
 def check_state_type(
@@ -258,3 +345,14 @@ def _retries(definition: Definition) -> Retries:
     return Retries(
         definition.retries, definition.delay_between_retries, definition.exponential_backoff, fallbacks
     )
+
+
+def database_of(definition: Definition) -> Db:
+    """`db`, or the memory of this object; while runs are replayed, a database of the replay's own."""
+    installed = Installed.journal
+    if installed is not None and installed.db is not None:
+        return installed.db
+    if definition.db is not None:
+        return definition.db
+    memory = definition._memory
+    return definition._own_memory() if memory is None else memory

@@ -13,10 +13,9 @@ from kern.durable.journal import Journal
 from kern.errors import SessionOwnershipError, UsageError
 from kern.run.output import AnyRunOutput
 from kern.run.requirement import RunRequirement
-from kern.runner.checks import check_id, check_seconds
-from kern.runner.compile import request
-from kern.runner.definition import Definition, database_of
-from kern.runner.options import OutputSchema, RunOptions
+from kern.runner.compile import database_of, request
+from kern.runner.definition import Definition
+from kern.runner.options import OutputSchema, RunOptions, check_id, check_seconds
 from kern.runtime.request import Resume, RunInput
 from kern.runtime.run_tree import RunRequest
 from kern.runtime.stored_runs import reading

@@ -1,4 +1,4 @@
-"""What an agent and a team have in common: the parameters, copies, and the ids and database of their own."""
+"""What an agent and a team have in common: the parameters, copies, and the ids and memory of their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 
 import pydantic
@@ -26,20 +26,19 @@ from kern.models.base import Model
 from kern.models.resolve import load
 from kern.run.events import RunEvent, TeamRunEvent
 from kern.run.output import AnyRunOutput, RunOutput
-from kern.runner.checks import check_definition, check_keywords
+from kern.runner.checks import check_definition
 from kern.runner.hook_parameters import AFTER, BEFORE, check_hooks
 from kern.runner.input_schema import check_input_schema
-from kern.runner.options import RunOptions
+from kern.runner.options import RunOptions, check_keywords
 from kern.runner.past_runs import HISTORY_TOOL
 from kern.runner.state_tool import STATE_TOOL
 from kern.runner.tools import Compiled, checked
 from kern.runtime.answer_schema import answer_schema
-from kern.runtime.journaled import Installed
 from kern.runtime.request import OnBusy
 from kern.runtime.run_tree import RunnerSpec
 from kern.state.merge import Policies, policy_path
 from kern.state.model_state import initial_state
-from kern.state.state_spec import Migration, StateSpec
+from kern.state.state_spec import Migration
 from kern.tools import Tool
 from kern.tools.arguments import load_pydantic
 
@@ -50,54 +49,16 @@ log: Final = named("kern")
 _ON_BUSY = get_args(OnBusy)
 _mutex = threading.Lock()
 
-_parts_of = attrgetter(
+PARTS: Final = (
     *("id", "name", "model", "tools", "tool_hooks", "pre_hooks", "post_hooks", "tool_choice"),
     *("tool_call_limit", "max_requests", "retries", "delay_between_retries", "exponential_backoff"),
     *("fallback_models", "add_history_to_context", "num_history_runs", "num_history_messages"),
     *("max_tool_calls_from_history", "add_session_state_to_context", "add_dependencies_to_context"),
     *("enable_session_summaries", "session_summary_model", "enable_agentic_state", "read_chat_history"),
     *("input_schema", "output_schema", "use_json_mode", "parser_model", "output_model"),
+    *("session_state", "state_migrations", "merge", "role", "description"),
 )
 """What a spec is made of. What a run looks up itself, such as `instructions`, is not among it."""
-
-
-class KeptSpec:
-    """What was made of an agent for a run, for its next ones, as long as nothing that it was made of changes.
-
-    Args:
-        definition: The agent.
-        inherited: The model that it was given.
-        spec: What was made.
-    """
-
-    __slots__ = ("_inherited", "_lists", "_parts", "spec")
-
-    def __init__(self, definition: Definition, inherited: Model | None, spec: RunnerSpec) -> None:
-        self.spec = spec
-        self._inherited = inherited
-        self._parts = _parts_of(definition)
-        self._lists = [(part, [*part]) for part in self._parts if isinstance(part, list)]
-
-    @classmethod
-    def of(cls, definition: Definition, inherited: Model | None, spec: RunnerSpec) -> KeptSpec | None:
-        """None where a part may come to mean something else, unseen: a name that the environment explains, or
-        what is changed in its inside.
-        """
-        models = (definition.session_summary_model, definition.parser_model, definition.output_model)
-        named = (definition.model or inherited, *models, *(definition.fallback_models or ()))
-        insides = (definition.tool_choice, definition.output_schema)
-        if named[0] is None or any(isinstance(one, str) for one in named):
-            return None
-        return None if any(isinstance(one, Mapping) for one in insides) else cls(definition, inherited, spec)
-
-    def fits(self, definition: Definition, inherited: Model | None) -> bool:
-        """Nothing has changed: the parts are the same objects, and the lists hold the same ones."""
-        if inherited is not self._inherited or not all(map(is_, _parts_of(definition), self._parts)):
-            return False
-        for part, held in self._lists:
-            if len(part) != len(held) or not all(map(is_, part, held)):
-                return False
-        return True
 
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True, weakref_slot=True)
@@ -191,8 +152,8 @@ class Definition:
     _session_logged: bool = field(default=False, init=False)
     _memory: InMemoryDb | None = field(default=None, init=False)
     _compiled: Compiled | None = field(default=None, init=False)
-    _kept: KeptSpec | Literal["soon"] | None = field(default=None, init=False)
-    _kept_state: tuple[tuple[Any, ...], StateSpec] | None = field(default=None, init=False)
+    _kept: object = field(default=None, init=False)
+    """What was made of it for its runs; see `KeptSpec`."""
 
     if not TYPE_CHECKING:  # which knows the keywords from __init__
 
@@ -247,7 +208,7 @@ class Definition:
         return self._twin(lambda value: copy.deepcopy(value, memo), memo)
 
     def _twin(self, copied: Callable[[Any], Any], memo: dict[int, Any]) -> Self:
-        memory = database_of(self) if self.db is None else None
+        memory = self._own_memory() if self.db is None else None
         memo[id(self)] = twin = object.__new__(type(self))
         for part in self._parts(memory=memory):
             for name, value in (part or {}).items():
@@ -263,7 +224,6 @@ class Definition:
             "_memory": memory,
             "_compiled": None,
             "_kept": None,
-            "_kept_state": None,
         }
 
     def _session_of_its_own(self) -> str:
@@ -279,7 +239,15 @@ class Definition:
         """What the engine is told of this agent or team for one run."""
         raise NotImplementedError
 
-    _has_members: ClassVar[bool] = False
+    _parts_of: ClassVar[attrgetter[tuple[Any, ...]]] = attrgetter(*PARTS)
+    """What a spec of it is made of."""
+
+    def _own_memory(self) -> InMemoryDb:
+        """The database of one that is given none."""
+        with _mutex:
+            if self._memory is None:
+                self._memory = InMemoryDb()
+            return self._memory
 
     def _known_members(self) -> Mapping[str, Definition]:
         """The members by id, as far as they are known before a run."""
@@ -325,19 +293,6 @@ def log_session(definition: Definition, user_id: str | None) -> None:
             definition,
             default_session(definition, user_id),
         )
-
-
-def database_of(definition: Definition) -> Db:
-    """`db`, or the memory of this object; while runs are replayed, a database of the replay's own."""
-    installed = Installed.journal
-    if installed is not None and installed.db is not None:
-        return installed.db
-    if definition.db is not None:
-        return definition.db
-    with _mutex:
-        if definition._memory is None:
-            definition._memory = InMemoryDb()
-        return definition._memory
 
 
 def _load(definition: Definition) -> None:

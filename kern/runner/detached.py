@@ -18,12 +18,9 @@ from kern.errors import KernError
 from kern.run.cancel import CancelResult
 from kern.run.events import Event
 from kern.run.output import AnyRunOutput
-from kern.runner.checks import check_id
-from kern.runner.compile import request
-from kern.runner.definition import database_of
-from kern.runner.input import run_input
+from kern.runner.compile import database_of, request
 from kern.runner.input_schema import Input
-from kern.runner.options import ContinueKeywords, RunKeywords, RunOptions
+from kern.runner.options import ContinueKeywords, RunKeywords, RunOptions, check_id, run_input
 from kern.runner.running import Running
 from kern.runtime.active_runs import active_runs
 from kern.runtime.audience import Listen

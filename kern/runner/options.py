@@ -1,20 +1,27 @@
-"""What one run may be told, beside its input: the keywords of `run` and `arun`."""
+"""What one run is told, its input and its keywords, looked at before anything is begun with it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import difflib
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 from types import UnionType
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict, get_args
 
 import pydantic
+from pydantic_core import to_json
 
-from kern.budget import Limits
+from kern._habits import KEYWORDS
+from kern._json import jsonable
+from kern.budget import Limits, check_limits
 from kern.durable.journal import Journal
-from kern.messages import Audio, File, Image, Video
+from kern.errors import UsageError
+from kern.messages import MEDIA, ROLES, Audio, File, Image, Message, Video
 from kern.run.requirement import RunRequirement
-from kern.runner.checks import check_keywords, check_run
-from kern.runtime.request import OnDuplicate
+from kern.runner.input_schema import Input, checked_input
+from kern.runtime.request import OnDuplicate, RunInput
 
 OutputSchema: TypeAlias = type[Any] | Mapping[str, Any] | UnionType
 """What a structured answer may be declared as; see `Agent`."""
@@ -133,10 +140,207 @@ class RunOptions:
         """
         if not keywords.keys() <= _NAMES:
             check_keywords("a run", keywords, _NAMES)
-        check_run(keywords)
+        for name, value in keywords.items():
+            if value is not None and name in _RUN_CHECKS:
+                _RUN_CHECKS[name](name, value)
+        if keywords.get("on_duplicate") is not None:
+            _check_on_duplicate(keywords)
         return cls(**keywords)
 
 
 _NAMES = RunOptions.__dataclass_fields__.keys()
 
 NO_OPTIONS = RunOptions()
+
+
+def run_input(input: Input, schema: type[pydantic.BaseModel] | None, options: RunOptions) -> RunInput:
+    """What a run begins with.
+
+    Args:
+        schema: The `input_schema` that the input has to fit.
+
+    Raises:
+        InputCheckError: It does not fit.
+        UsageError: It is nothing that a run takes, or empty.
+    """
+    media_given = options.images or options.audio or options.videos or options.files
+    if type(input) is str and schema is None and not media_given and input.strip():
+        return RunInput(value=input, messages=[Message("user", input)])
+    input = checked_input(schema, input)
+    try:
+        messages, value = _messages(input), as_json(input)
+    except (ValueError, RecursionError) as error:  # too deep, numbers too long, a list that contains itself
+        raise UsageError(f"the input cannot be written as JSON: {error}") from error
+    last = messages[-1]
+    media: dict[str, Any] = {
+        name: [*getattr(last, name), *given] for name in MEDIA if (given := getattr(options, name))
+    }
+    if media:
+        messages[-1] = replace(last, **media)
+    if not any(message.content or any(getattr(message, name) for name in MEDIA) for message in messages):
+        raise UsageError("the input is empty; pass a text, or messages")
+    return RunInput(value=value, messages=messages)
+
+
+def _messages(input: Input) -> list[Message]:
+    if isinstance(input, Message):
+        return [input]
+    if isinstance(input, Sequence) and not isinstance(input, str) and input:
+        items: Sequence[Any] = input
+        if all(isinstance(item, Message) or is_message(item) for item in items):
+            return [item if isinstance(item, Message) else Message.from_dict(item) for item in items]
+        if all(isinstance(item, str) for item in items):
+            return [Message("user", "\n".join(items))]
+    return [Message("user", as_text(input))]
+
+
+def is_message(item: Any) -> bool:
+    """A message as most of the field writes one: a dict of a role and a text."""
+    return (
+        isinstance(item, Mapping)
+        and item.get("role") in ROLES
+        and isinstance(item.get("content"), str)
+        and item.keys() <= {"role", "content", "name"}
+    )
+
+
+def as_text(input: Any) -> str:
+    """The input as the model and the person read it."""
+    if isinstance(input, str):
+        return input if input.strip() else ""
+    if isinstance(input, Message):
+        return input.content or ""
+    if isinstance(input, pydantic.BaseModel):
+        return input.model_dump_json()
+    if isinstance(input, Mapping | Sequence) and not isinstance(input, bytes | bytearray | memoryview):
+        if input and not isinstance(input, Mapping) and all(isinstance(item, str) for item in input):
+            return "\n".join(input)
+        return json.dumps(as_json(input), ensure_ascii=False) if input else ""
+    raise UsageError(
+        f"input must be a str, list, dict, Message or pydantic model, not {type(input).__name__}"
+    )
+
+
+def as_json(input: Input) -> Any:
+    """The input as JSON, as the run's output holds it."""
+    if isinstance(input, str):
+        return input
+    if isinstance(input, Message):
+        return _without_bytes(input)
+    if isinstance(input, Sequence) and any(isinstance(item, Message) for item in input):
+        return [_without_bytes(item) if isinstance(item, Message) else item for item in input]
+    return jsonable(input)
+
+
+def _without_bytes(message: Message) -> dict[str, Any]:
+    """A message as JSON; what its media are called, and their hashes, in place of bytes and files."""
+    data = message.to_dict({})
+    for item in (item for name in MEDIA for item in data.get(name, ())):
+        if path := item.pop("filepath", None):
+            item.setdefault("name", PurePath(path).name)
+    return data
+
+
+def check_keywords(what: str, given: Iterable[str], known: Collection[str]) -> None:
+    """See that every keyword is a known one.
+
+    Raises:
+        TypeError: One is not.
+    """
+    for name in given:
+        if name not in known:
+            if (instead := KEYWORDS.get(name)) is not None:
+                raise TypeError(f"{what} has no keyword {name!r}: {instead}")
+            close = difflib.get_close_matches(name, known, 1)
+            there = f"it takes: {', '.join(known)}" if len(known) < _MANY else f"see help({what})"
+            hint = f"did you mean {close[0]!r}?" if close else there
+            raise TypeError(f"{what} has no keyword {name!r}; {hint}")
+
+
+_MANY = 30  # keywords, which nobody reads in an error
+_ON_DUPLICATE = get_args(OnDuplicate)
+
+
+def _check_on_duplicate(given: Mapping[str, Any]) -> None:
+    on_duplicate = given["on_duplicate"]
+    if on_duplicate not in _ON_DUPLICATE:
+        raise UsageError(f"on_duplicate must be one of {', '.join(_ON_DUPLICATE)}, not {on_duplicate!r}")
+    if on_duplicate != "raise" and given.get("run_id") is None:
+        raise UsageError(f"on_duplicate={on_duplicate!r} has no effect without a run_id: pass one")
+
+
+def needs_stream(stream_events: bool | None, yield_run_output: bool) -> None:
+    """See that a run which is not streamed is not told what its stream should hold.
+
+    Raises:
+        UsageError: It is.
+    """
+    if stream_events or yield_run_output:
+        raise UsageError("stream_events and yield_run_output have no effect without stream=True")
+
+
+def check_seconds(name: str, given: Any) -> None:
+    """See that a time is None, or more than no time.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if given is not None and not (isinstance(given, (int, float)) and given > 0):
+        raise UsageError(f"{name} must be a number of seconds above 0, not {given!r}")
+
+
+def check_id(name: str, value: Any) -> None:
+    """See that an id is None, or a str that can be stored.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise UsageError(f"{name} must be a str, not {type(value).__name__}")
+    if not value and name != "user_id":  # "" is a user too, who owns nothing of anybody else's
+        raise UsageError(f"{name} is an empty string; leave it out or pass None instead")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{name}={value!r} holds half of a surrogate pair, which no database can store"
+        ) from None
+
+
+def _check_dependencies(name: str, given: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise UsageError(f"{name} must be a dict, not {type(given).__name__}")
+
+
+def _check_metadata(name: str, given: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise UsageError(f"{name} must be a dict, not {type(given).__name__}")
+    try:
+        to_json(dict(given))
+    except ValueError as error:
+        raise UsageError(f"{name} is stored with the run and must be JSON: {error}") from error
+
+
+def _check_media(name: str, given: Any) -> None:
+    kind = MEDIA[name]
+    if not isinstance(given, Sequence) or not all(isinstance(item, kind) for item in given):
+        raise UsageError(f"{name} must be a list of {kind.__name__}(url=... | content=... | filepath=...)")
+
+
+OWN_CHECKS: Mapping[str, Callable[[str, Any], None]] = {
+    "session_id": check_id,
+    "user_id": check_id,
+    "timeout": check_seconds,
+    "usage_limits": check_limits,
+    "dependencies": _check_dependencies,
+    "metadata": _check_metadata,
+}
+"""What a constructor and a run both take."""
+
+_RUN_CHECKS: Mapping[str, Callable[[str, Any], None]] = {
+    **OWN_CHECKS,
+    "run_id": check_id,
+    **dict.fromkeys(MEDIA, _check_media),
+}

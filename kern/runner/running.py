@@ -12,13 +12,21 @@ from kern.run.cancel import CancelResult
 from kern.run.events import Event
 from kern.run.output import AnyRunOutput, RunOutput, TeamRunOutput
 from kern.runner.access import use
-from kern.runner.checks import check_id, check_keywords, needs_stream
-from kern.runner.compile import listens, request
+from kern.runner.compile import database_of, listens, request
 from kern.runner.continuation import Continuation, continuation
-from kern.runner.definition import Definition, database_of
-from kern.runner.input import run_input
+from kern.runner.definition import Definition
 from kern.runner.input_schema import Input
-from kern.runner.options import NO_OPTIONS, ContinueKeywords, Keywords, RunKeywords, RunOptions
+from kern.runner.options import (
+    NO_OPTIONS,
+    ContinueKeywords,
+    Keywords,
+    RunKeywords,
+    RunOptions,
+    check_id,
+    check_keywords,
+    needs_stream,
+    run_input,
+)
 from kern.runtime.active_runs import active_runs
 from kern.runtime.audience import Listen
 from kern.runtime.cancel_elsewhere import cancel_elsewhere

@@ -15,9 +15,10 @@ from kern.errors import StoreError, UsageError
 from kern.messages import Message
 from kern.run.output import AnyRunOutput, RunStatus
 from kern.runner.access import use, wait
-from kern.runner.checks import check_id, check_page
-from kern.runner.compile import state_spec
-from kern.runner.definition import Definition, database_of
+from kern.runner.checks import check_page
+from kern.runner.compile import database_of, state_spec
+from kern.runner.definition import Definition
+from kern.runner.options import check_id
 from kern.runner.session_view import Session
 from kern.runner.transcript import recalled
 from kern.runtime.deleting import delete_session, delete_user

@@ -18,9 +18,8 @@ from kern.errors import KernError
 from kern.run.events import BaseRunEvent, Event
 from kern.run.output import AnyRunOutput
 from kern.runner.chat_commands import ChatCommands, history_file
-from kern.runner.input import as_text
 from kern.runner.input_schema import Input
-from kern.runner.options import RunKeywords
+from kern.runner.options import RunKeywords, as_text
 from kern.runner.running import Running
 from kern.runner.session_state import StateAccess
 from kern.runner.sessions import SessionAccess

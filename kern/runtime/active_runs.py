@@ -42,7 +42,8 @@ class ActiveRun:
     def __init__(self, request: RunRequest) -> None:
         self.request = request
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        carry_context(self.loop)  # to runs inside of this one that its tools make in threads
+        if getattr(self.loop, "_default_executor", self.loop) is None:
+            carry_context(self.loop)  # to runs inside of this one that its tools make in threads
         self.key: tuple[Hashable, str] = (request.db.identity, request.run_id)
         """The database, and the id there; of each user one run may bear it until owners are checked."""
         self.cancel_token: CancelToken = CancelToken(self.loop)

@@ -27,11 +27,11 @@ from kern.runtime.identity import end_output
 from kern.runtime.journaled import Installed, end_steps, let_go, why_not_ended, with_journal
 from kern.runtime.lease import Lease
 from kern.runtime.pause import row_extras
-from kern.runtime.reconcile import RowsWithConflicts
 from kern.runtime.run_ends import current_started_runs
 from kern.runtime.run_events import announce, hear_state, terminal_event
 from kern.runtime.run_start import RunStart
 from kern.runtime.run_tree import Run, RunRequest, RunTree
+from kern.runtime.saving import RowsWithConflicts
 from kern.runtime.session import LiveSession, live_sessions
 from kern.runtime.stream import EventBuffer
 from kern.state.call_state import CallState
@@ -271,13 +271,15 @@ async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | 
                 raise
         return
 
+    top = tree.runs[0]
+
     def rows(conflicts: Sequence[Conflict]) -> list[RunRow]:
-        if conflicts or tree.top.output.state_conflicts:
-            tree.top.output.state_conflicts = [conflict.to_dict() for conflict in conflicts]
+        if conflicts or top.output.state_conflicts:
+            top.output.state_conflicts = [conflict.to_dict() for conflict in conflicts]
         return rows_of(tree)
 
     def take_note(state: bytes) -> None:  # for who wants to save it by other means
-        tree.top.output.session_state = decode(state)
+        top.output.session_state = decode(state)
 
     cancelled = failure if isinstance(failure, asyncio.CancelledError) else None
     claim: RunClaim | None = None
@@ -299,22 +301,22 @@ async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | 
                 f"the result of the run was not committed within {COMMIT_SECONDS:g} s; the "
                 "database is still working on it, so it may be saved later"
             )
-            raise _unsaved(tree.top, late, cancelled)
+            raise _unsaved(top, late, cancelled)
         if not commit.cancelled():
             break
         # `asyncio.run` cancels every task at its end, this one and the commit too: write it again.
     if (unsaved := commit.exception()) is not None:
         if isinstance(unsaved, RunLostError) and tree.steps is not None:
             unsaved = await tree.steps.why_lost()
-        raise _unsaved(tree.top, unsaved, cancelled or failure)
+        raise _unsaved(top, unsaved, cancelled or failure)
     for conflict in commit.result():
-        tree.top.out.event(SessionStateConflictEvent(tree.top.source, **conflict.to_dict()))
+        top.out.event(SessionStateConflictEvent(top.source, **conflict.to_dict()))
     session = tree.session
     # As a rule this run was the last one to use the session.
     state = session.state.take_tree() if session.users == 1 else None
     if state is None:
         state = await off_loop(len(session.state.text), tree.state)
-    tree.top.output.session_state = state
+    top.output.session_state = state
     if cancelled is not None and cancelled is not failure:
         cancelled.__context__ = failure
         raise cancelled
@@ -354,28 +356,24 @@ def rows_of(tree: RunTree) -> list[RunRow]:
     """The rows of all runs of the tree, and of those nested in its calls."""
     rows = []
     for run in tree.runs:
-        rows.append(_row(run))  # noqa: PERF401 - a comprehension is a call more, in each run
+        output = run.output
+        media: dict[str, bytes] = {}
+        more = {}
+        if output.status is RunStatus.paused or run.spec.stores_children:
+            more = row_extras(run, media)
+        rows.append(
+            RunRow(
+                run_id=run.run_id,
+                session_id=output.session_id,
+                runner_id=run.spec.id,
+                parent_run_id=output.parent_run_id,
+                status=output.status.value,
+                generation=run.generation,
+                data=output.to_row(media, **more),
+                created_at=output.created_at,
+                media=media,
+            )
+        )
     for nested in tree.enclosed:
         rows += rows_of(nested)
     return rows
-
-
-def _row(run: Run) -> RunRow:
-    output = run.output
-    media: dict[str, bytes] = {}
-    more = {}
-    if output.status is RunStatus.paused or run.spec.stores_children:
-        more = row_extras(run, media)
-    if run.parent is None and (fingerprint := run.tree.request.fingerprint) is not None:
-        more["fingerprint"] = fingerprint
-    return RunRow(
-        run_id=run.run_id,
-        session_id=output.session_id,
-        runner_id=run.spec.id,
-        parent_run_id=output.parent_run_id,
-        status=output.status.value,
-        generation=run.generation,
-        data=output.to_row(media, **more),
-        created_at=output.created_at,
-        media=media,
-    )

@@ -1,13 +1,21 @@
-"""How a live state gets into the database: with the rows of the run that ends, once, or not at all."""
+"""How a live state gets into the database: with the rows of the run that ends, once, or not at all.
+
+`Reconciler` decides what a commit makes of what is stored, `CommitAttempt` finds out what became of one.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import dropwhile, takewhile
+from typing import Any
+
+from pydantic_core import from_json
 
 from kern._sync.lock import FairLock
 from kern._sync.offload import LARGE, off_loop
-from kern.db.base import Commit, Committed, Db, SessionRow
+from kern.db.base import ChangeRow, Commit, Committed, Db, RunRow, SessionRow, StateWrite
 from kern.db.in_memory import InMemoryDb
 from kern.db.journals import RunClaim
 from kern.errors import (
@@ -19,12 +27,180 @@ from kern.errors import (
     StoreError,
 )
 from kern.runtime.busy_watch import BusyDatabase
-from kern.runtime.commit_attempt import CommitAttempt, Doubt
+from kern.runtime.change_rows import change_row
 from kern.runtime.debug import log
-from kern.runtime.reconcile import Reconciler, RowsWithConflicts
+from kern.state.codec import decode, encode
 from kern.state.merge import Conflict
-from kern.state.shared_state import Author, LiveState
+from kern.state.patch import apply, diff
+from kern.state.shared_state import Author, Change, LiveState, Snapshot, numbered, replayed
 from kern.state.state_spec import StateSpec
+
+RowsWithConflicts = Callable[[Sequence[Conflict]], Sequence[RunRow]]
+"""Makes the rows of a commit, once it is known where another process had changed the same values."""
+
+
+class Reconciler:
+    """Decides, inside the database's transaction, what a commit makes of the state that is stored right then.
+
+    Where that is not the state that this process started from, another process has committed in between: the
+    two are merged, three ways. The log keeps one row for each change of this process's, counted on from the
+    stored revision; their patches are made anew, so that they lead from what was stored to what is.
+
+    Args:
+        base: The session as this process last saw it stored; version 0 if it was not.
+        snapshot: The live state.
+        version: The state's version.
+        spec: What is declared of the state.
+        known: Conflicts that were met before.
+        rows: Makes the runs' rows, if there was a conflict.
+    """
+
+    def __init__(
+        self,
+        base: SessionRow,
+        snapshot: Snapshot,
+        version: int,
+        spec: StateSpec,
+        known: Sequence[Conflict],
+        rows: RowsWithConflicts,
+    ) -> None:
+        self._base = base
+        self._taken = snapshot
+        self._version = version
+        self._spec = spec
+        self._known = known
+        self._rows = rows
+        self.conflicts: Sequence[Conflict] = known
+        self.text: bytes = snapshot.text
+        """What is stored, after the call."""
+
+    def __call__(self, stored: SessionRow | None) -> StateWrite:
+        """The resolver of the commit; the database may call it again."""
+        base, snapshot = self._base, self._taken
+        self.text, self.conflicts = snapshot.text, self._known
+        changes, version = snapshot.changes, self._version
+        if stored is not None and (stored.state, stored.state_version) != (base.state, base.state_version):
+            changes = self._merge(stored)
+            version = max(version, stored.state_version)
+        start = base.revision if stored is None else stored.revision
+        rows: list[ChangeRow] = []
+        if changes:
+            rows = [change_row(base.session_id, change) for change in numbered(changes, start)]
+        unchanged = stored is not None and stored.state == self.text and stored.state_version == version
+        return StateWrite(
+            None if unchanged else self.text,
+            start + len(rows),
+            version,
+            rows,
+            self._rows(self.conflicts) if self.conflicts else None,
+        )
+
+    def _merge(self, stored: SessionRow) -> list[Change]:
+        spec, snapshot = self._spec, self._taken
+        start, theirs, ours = decode(self._base.state), decode(stored.state), decode(snapshot.text)
+        # Migrations are not edits of ours: apply them to both sides before merging.
+        own = list(dropwhile(lambda change: change.automatic, snapshot.changes))
+        for change in snapshot.changes[: len(snapshot.changes) - len(own)]:
+            start = apply(start, change.patch)
+        upgrades = []
+        for step in spec.upgrades(theirs, stored.state_version):
+            patch = diff(theirs, step.tree)
+            upgrades.append(Change(0, patch, Author(tool=step.name), automatic=True))
+            theirs = step.tree
+        result = spec.merge(start, theirs, ours)
+        self.text, merged = encode(result.value)
+        self.conflicts = [*self._known, *result.conflicts]
+        return upgrades + replayed(own, start, theirs, merged, spec)
+
+
+_Mark = tuple[float, str | None, str | None, str | None]
+"""What a change is known by in the log."""
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class CommitAttempt:
+    """A commit that is made, or was, without an answer.
+
+    Args:
+        base: The session as it was known.
+        snapshot: The live state that it writes.
+        author: Who made the changes, if no run did.
+        conflicts: How many conflicts were known before.
+    """
+
+    commit: Commit
+    base: SessionRow
+    snapshot: Snapshot
+    reconciler: Reconciler
+    author: Author | None
+    conflicts: int
+
+    @property
+    def has_author(self) -> bool:
+        """Somebody is told whether it is saved: the caller of a run, or the author."""
+        return self.author is not None or bool(self.commit.runs)
+
+    def owns(self, change: Change) -> bool:
+        """The change is of the runs that the commit is the end of, or of its author."""
+        runs = {row.run_id for row in self.commit.runs}
+        return change.author is self.author or change.author.run_id in runs
+
+    async def is_stored(self, db: Db) -> bool:
+        """Whether the database has it: the run with this very end, or the changes in the log."""
+        if self.commit.runs:
+            stored = await db.load_run(self.commit.runs[0].run_id)
+            return stored is not None and _same_end(stored, self.commit.runs[0])
+        own = {_mark(change) for change in self.snapshot.changes if not change.automatic}
+        return bool(own) and not own.isdisjoint(await self._logged(db))
+
+    async def stored_part(self, db: Db) -> Snapshot:
+        """Of the live state, what the database has: all, or the changes up to those that came later."""
+        snapshot, logged = self.snapshot, await self._logged(db)
+        part = list(takewhile(lambda change: change.automatic or _mark(change) in logged, snapshot.changes))
+        if len(part) == len(snapshot.changes):
+            return snapshot
+        tree = decode(self.base.state)
+        for change in part:
+            tree = apply(tree, change.patch)
+        return Snapshot(encode(tree)[0], snapshot.revision, part)
+
+    async def _logged(self, db: Db) -> set[_Mark]:
+        known = self.commit.known
+        rows = await db.load_changes(self.commit.session_id, after=0 if known is None else known.revision)
+        return {(row.created_at, row.run_id, row.tool, row.tool_call_id) for row in rows}
+
+
+@dataclass(slots=True)
+class Doubt:
+    """A commit of which it is not known whether it was written.
+
+    Args:
+        since: The attempts whose makers were told that they failed; their changes are to be taken back, but
+            for the one in doubt if that was written.
+    """
+
+    attempt: CommitAttempt
+    since: list[CommitAttempt] = field(default_factory=list)
+
+
+def _mark(change: Change) -> _Mark:
+    author = change.author
+    return change.created_at, author.run_id, author.tool, author.tool_call_id
+
+
+def _same_end(stored: RunRow, row: RunRow) -> bool:
+    if stored.generation != row.generation or stored.session_id != row.session_id:
+        return False
+    try:
+        return bool(_without_conflicts(stored) == _without_conflicts(row))
+    except (ValueError, AttributeError):  # what is stored is damaged, and so it is not this one
+        return False
+
+
+def _without_conflicts(row: RunRow) -> Any:
+    data = from_json(row.data)
+    data.pop("state_conflicts", None)
+    return data
 
 
 class SavedSession:

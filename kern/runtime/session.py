@@ -25,7 +25,7 @@ from kern.errors import (
     UsageError,
 )
 from kern.runtime.busy_watch import BusyDatabase
-from kern.runtime.reconcile import change_of
+from kern.runtime.change_rows import change_of
 from kern.runtime.run_ends import SessionRun, current_session_runs
 from kern.runtime.saving import SavedSession
 from kern.runtime.stream import EventBuffer
@@ -126,7 +126,7 @@ class LiveSession(SavedSession):
                 # What a reader found, who makes nothing, says nothing of the session by now.
                 first = not self._loaded or not (self.stored or self._claims)
                 if first:
-                    found = await self._first_load(spec, run_id, asked)
+                    found = await self._load(spec, run_id, asked)
                     if creates and not self.stored:
                         self._belongs_to(owner if user_id is ANY_USER else user_id)
                 exists = self.stored or self._claims or creates
@@ -171,36 +171,33 @@ class LiveSession(SavedSession):
         finally:
             self.unload(claimed=creates)
 
-    async def _first_load(self, spec: StateSpec, run_id: str | None, asked: float) -> RunRow | None:
-        if self._busy_load is not None:
-            self._busy_load.check(asked)
-        began = time.monotonic()
-        try:
-            found = await self._load(spec, run_id)
-        except StoreBusyError as error:
-            self._busy_load = BusyDatabase(began, error)
-            raise
-        self._busy_load = None
-        return found
-
     def _belongs_to(self, owner: str | None) -> None:
         if owner != self.row.user_id:  # a copy is not for nothing
             self.row = replace(self.row, user_id=owner)
 
-    async def _load(self, spec: StateSpec, run_id: str | None) -> RunRow | None:
+    async def _load(self, spec: StateSpec, run_id: str | None, asked: float) -> RunRow | None:
+        if self._busy_load is not None:
+            self._busy_load.check(asked)
+        began = time.monotonic()
         run: RunRow | None = None
-        if run_id is None:
-            row = await self.db.load_session(self.session_id)
-        else:
-            row, run = await self.db.load_session_and_run(self.session_id, run_id)
+        try:
+            if run_id is None:
+                row = await self.db.load_session(self.session_id)
+            else:
+                row, run = await self.db.load_session_and_run(self.session_id, run_id)
+        except StoreBusyError as error:
+            self._busy_load = BusyDatabase(began, error)
+            raise
+        self._busy_load = None
         self.stored = row is not None
         if row is None:
-            self._state = LiveState(encode(dict(spec.default()))[0])
+            self._state = LiveState(encode(dict(spec.default()))[0], spec=spec)
             text, version = self._state.text, spec.version
             row = SessionRow(session_id=self.session_id, user_id=None, state=text, state_version=version)
         else:
             small = len(row.state) < LARGE
-            self._state = _live_state(row) if small else await off_loop(LARGE, partial(_live_state, row))
+            made = partial(_live_state, row, spec)
+            self._state = made() if small else await off_loop(LARGE, made)
         self.row, self.version, self._spec = row, row.state_version, spec
         self._migrated.clear()
         self._doubt = None
@@ -280,9 +277,9 @@ class LiveSession(SavedSession):
         return snapshot, stored + [change for change in snapshot.changes if change.revision > after]
 
 
-def _live_state(row: SessionRow) -> LiveState | StoreError:
+def _live_state(row: SessionRow, spec: StateSpec) -> LiveState | StoreError:
     try:
-        return LiveState(row.state, revision=row.revision)
+        return LiveState(row.state, revision=row.revision, spec=spec)
     except (ValueError, InvalidStateError, RecursionError) as error:
         return StoreError(f"the stored state of session {row.session_id!r} cannot be read: {error}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from types import UnionType
 from typing import Any, ClassVar, Generic
 
@@ -12,19 +13,20 @@ from kern.errors import ToolError, UsageError
 from kern.models.base import Model
 from kern.run.output import AnyRunOutput, ContentT, TeamRunOutput
 from kern.runner.batch import Batches
-from kern.runner.checks import check_count, check_seconds
+from kern.runner.checks import check_count
 from kern.runner.compile import (
     check_state_type,
     function_tools,
     has_sources,
     loaded_tools,
     model_of,
+    spec_for,
     spec_of,
     with_checks,
 )
-from kern.runner.definition import Definition, id_of
+from kern.runner.definition import PARTS, Definition, id_of
 from kern.runner.detached import Detached
-from kern.runner.options import NO_OPTIONS, RunOptions
+from kern.runner.options import NO_OPTIONS, RunOptions, check_seconds
 from kern.runner.prompt import call_for_run
 from kern.runner.session_state import StateAccess
 from kern.runner.sessions import SessionAccess
@@ -234,7 +236,12 @@ class Team(
         self._known_members()
 
     _output_type: ClassVar[type[AnyRunOutput]] = TeamRunOutput
-    _has_members: ClassVar[bool] = True
+    _parts_of: ClassVar[attrgetter[tuple[Any, ...]]] = attrgetter(
+        *(*PARTS, "members", "mode", "respond_directly", "delegate_to_all_members", "max_iterations"),
+        *("determine_input_for_members", "share_member_interactions", "add_team_history_to_members"),
+        *("num_team_history_runs", "get_member_information_tool", "add_member_tools_to_context"),
+        *("member_timeout", "store_member_responses", "stream_member_events"),
+    )
 
     def _spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
         model = model_of(self, inherited_model)
@@ -282,7 +289,7 @@ class Team(
         functions: Mapping[str, RunnableTool],
         sourced: Mapping[str, Sourced],
     ) -> RunnerSpec:
-        specs = {key: _named(member._spec(NO_OPTIONS, model), key) for key, member in members.items()}
+        specs = {key: _named(spec_for(member, NO_OPTIONS, model), key) for key, member in members.items()}
         about = roster(members, specs, sourced, tools_too=self.add_member_tools_to_context)
         mode = self._chosen_mode()
         rules = with_rules(about, mode) if specs else None

@@ -7,13 +7,26 @@ from typing import Any
 
 import pytest
 
-from kern import Agent
-from kern.runner.options import NO_OPTIONS, RunOptions
-from kern.testing import FunctionModel
+from kern import Agent, Team
+from kern.models.base import ModelRequest, ModelResponse
+from kern.runner.compile import request
+from kern.runner.options import NO_OPTIONS
+from kern.runtime.request import RunInput
+from kern.runtime.run_tree import RunnerSpec
+from kern.testing import FunctionModel, tool_call
 
 
 def model() -> FunctionModel:
     return FunctionModel(lambda request: ",".join(sorted(tool.name for tool in request.tools)) or "none")
+
+
+def spec(definition: Agent | Team) -> RunnerSpec:
+    """What the next run would be told of it."""
+    return request(definition, RunInput(value="go", messages=[]), NO_OPTIONS).spec
+
+
+def delegates(request: ModelRequest) -> ModelResponse:
+    return tool_call("delegate_task_to_member", member_id="clerk", task="work")
 
 
 def one() -> str:
@@ -35,7 +48,7 @@ async def test_the_second_run_makes_what_the_later_ones_take() -> None:
     made = []
     for _ in range(4):
         await agent.arun("go")
-        made.append(agent._spec(NO_OPTIONS))
+        made.append(spec(agent))
     assert made[1] is made[2] is made[3]
 
 
@@ -106,9 +119,38 @@ async def test_what_one_run_asks_for_is_not_kept_for_others() -> None:
 def test_a_model_by_its_name_is_looked_up_for_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     agent = Agent(model="openai:gpt-5.2")
-    specs = [agent._spec(NO_OPTIONS) for _ in range(3)]
+    specs = [spec(agent) for _ in range(3)]
     assert specs[1].model is not specs[2].model
     unnamed = Agent()
     for name in ("openai:gpt-5.1", "openai:gpt-5.2", "openai:gpt-5.1"):
         monkeypatch.setenv("KERN_MODEL", name)
-        assert unnamed._spec(RunOptions()).model.id == name.partition(":")[2]
+        assert spec(unnamed).model.id == name.partition(":")[2]
+
+
+async def test_what_is_made_of_a_team_is_kept_until_a_member_changes() -> None:
+    clerk = Agent(name="Clerk", model=model())
+    inner = Team(name="Inner", members=[clerk], model=model())
+    team = Team(name="Outer", members=[inner], model=model())
+    made = []
+    for _ in range(3):
+        await team.arun("go")
+        made.append(spec(team))
+    assert made[1] is made[2]
+    for change in (
+        lambda: setattr(clerk, "role", "counts"),
+        lambda: setattr(team, "mode", "broadcast"),
+        lambda: inner.members.append(Agent(name="New", model=model())),
+    ):
+        change()
+        await team.arun("go")
+        made.append(spec(team))
+        assert made[-1] is not made[-2]
+
+
+async def test_a_member_that_is_changed_answers_as_it_is_now() -> None:
+    clerk = Agent(name="Clerk", id="clerk", model=FunctionModel(lambda request: "old"))
+    team = Team(name="T", members=[clerk], mode="route", model=FunctionModel(delegates))
+    for _ in range(3):
+        assert (await team.arun("go")).content == "old"
+    clerk.model = FunctionModel(lambda request: "new")
+    assert (await team.arun("go")).content == "new"

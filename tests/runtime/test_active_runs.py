@@ -19,7 +19,7 @@ from kern.messages import Message
 from kern.models.base import ModelRequest, ModelResponse
 from kern.models.openai import OpenAIChat
 from kern.run import BaseRunEvent, RunCompletedEvent
-from kern.runner.definition import database_of
+from kern.runner.compile import database_of
 from kern.runtime.session import live_sessions
 from kern.testing import FunctionModel, ModelServer, ScriptedModel, tool_call
 from kern.usage import Usage, UsageLimits

@@ -26,7 +26,7 @@ from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
 from kern.models.openai import OpenAIChat
 from kern.run import RunOutput, TeamRunOutput
 from kern.run.events import BaseRunEvent, ModelRetryEvent, RunContentEvent, RunIntermediateContentEvent
-from kern.runner.definition import database_of
+from kern.runner.compile import database_of
 from kern.testing import Answer, Fault, FunctionModel, ModelServer, ScriptedModel, tool_call
 
 

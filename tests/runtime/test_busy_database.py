@@ -15,7 +15,7 @@ import pytest
 from kern import Agent
 from kern.db import InMemoryDb, SqliteDb
 from kern.errors import StoreBusyError, StoreError
-from kern.runner.definition import database_of
+from kern.runner.compile import database_of
 from kern.testing import FunctionModel
 
 

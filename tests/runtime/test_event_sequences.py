@@ -14,7 +14,7 @@ from kern.errors import KernError, ModelError
 from kern.models.base import ModelResponse
 from kern.run import BaseRunEvent, RunOutput, TeamRunOutput, event_from_dict
 from kern.run.events import TERMINAL_EVENTS
-from kern.runner.definition import database_of
+from kern.runner.compile import database_of
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 
 

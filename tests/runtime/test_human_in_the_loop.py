@@ -14,7 +14,7 @@ from kern import Agent, RunContext, RunStatus, Team, tool
 from kern.errors import RunConflictError, UsageError
 from kern.messages import ToolCall
 from kern.models.base import ModelRequest, ModelResponse
-from kern.runner.definition import database_of
+from kern.runner.compile import database_of
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 
 DONE: list[str] = []

@@ -26,7 +26,7 @@ from kern.messages import File, Image, Message, ToolCall
 from kern.models.base import Model, ModelRequest, ModelResponse
 from kern.run import BaseRunEvent, RunOutput, TeamRunOutput
 from kern.run.requirement import RunRequirement
-from kern.runner.definition import database_of
+from kern.runner.compile import database_of
 from kern.runtime import resume
 from kern.testing import FunctionModel, ScriptedModel, no_leaks, tool_call
 from kern.usage import UsageLimits

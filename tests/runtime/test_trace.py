@@ -51,7 +51,7 @@ def team() -> Agent | Team:
 
 @pytest.mark.parametrize(
     ("make", "most_files", "most_functions"),
-    [(plain, 34, 133), (with_state_tool, 56, 245), (team, 58, 289)],
+    [(plain, 26, 123), (with_state_tool, 50, 236), (team, 40, 234)],
     ids=["plain", "tool", "team"],
 )
 async def test_a_run_goes_through_few_functions(

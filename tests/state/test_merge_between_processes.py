@@ -28,7 +28,7 @@ from kern.db.in_memory import InMemoryDb
 from kern.db.sqlite import SqliteDb
 from kern.errors import InvalidStateError, SessionDeletedError, StoreError
 from kern.run import SessionStateConflictEvent
-from kern.runtime.reconcile import change_of
+from kern.runtime.change_rows import change_of
 from kern.runtime.session import ANY_USER, LiveSession, LiveSessions
 from kern.state import add, union
 from kern.state.call_state import CallState

@@ -18,7 +18,7 @@ from kern.db.sqlite import SqliteDb
 from kern.errors import RetryAgentRun, StopAgentRun, UsageError
 from kern.run import RunContext
 from kern.run.output import RunOutput
-from kern.runner.definition import database_of
+from kern.runner.compile import database_of
 from kern.runtime.session import live_sessions
 from kern.state.call_state import CallState
 from kern.tools.function import Function

@@ -19,7 +19,7 @@ from kern import Agent, RunContext, RunStatus, Team
 from kern.db.sqlite import SqliteDb
 from kern.errors import InvalidStateError, UsageError
 from kern.run import RunStartedEvent, SessionStateChangedEvent
-from kern.runner.definition import database_of
+from kern.runner.compile import database_of
 from kern.state.model_state import ModelStateType, initial_state
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 from tests.played import agent_with, execution_of
