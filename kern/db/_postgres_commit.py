@@ -16,7 +16,8 @@ from kern._sync.offload import off_loop
 from kern.db._postgres_errors import TryAgainError
 from kern.db._postgres_pool import Link, Pool, Row
 from kern.db._rows import session_of
-from kern.db.base import Commit, Committed, RunRow, SessionRow, StateWrite, applied, check_commit
+from kern.db.base import Commit, Committed, RunRow, SessionRow, StateWrite
+from kern.db.rows import applied, check_commit
 from kern.errors import RunLostError, StoreError
 
 _MOST_TRIES = 5

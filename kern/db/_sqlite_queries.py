@@ -11,17 +11,8 @@ from kern.db._sqlite_cancels import NOW, Cancels
 from kern.db._sqlite_errors import store_errors
 from kern.db._sqlite_journal import Journals
 from kern.db._sqlite_schema import transaction
-from kern.db.base import (
-    ChangeRow,
-    Commit,
-    Committed,
-    RunRow,
-    SessionInfo,
-    SessionRow,
-    StateWrite,
-    applied,
-    check_commit,
-)
+from kern.db.base import ChangeRow, Commit, Committed, RunRow, SessionInfo, SessionRow, StateWrite
+from kern.db.rows import applied, check_commit
 from kern.errors import StoreError
 
 _PARTS = {

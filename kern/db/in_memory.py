@@ -12,19 +12,7 @@ from operator import attrgetter
 from typing import Any, ClassVar, NoReturn, Self
 
 from kern.db._memory_journal import Journals
-from kern.db.base import (
-    ANY_TIME,
-    NOBODY,
-    ChangeRow,
-    Commit,
-    Committed,
-    Db,
-    RunRow,
-    SessionInfo,
-    SessionRow,
-    applied,
-    check_commit,
-)
+from kern.db.base import ANY_TIME, NOBODY, ChangeRow, Commit, Committed, Db, RunRow, SessionInfo, SessionRow
 from kern.db.journals import (
     ClaimedRun,
     EventRow,
@@ -35,6 +23,7 @@ from kern.db.journals import (
     SubmittedRow,
     TakenRun,
 )
+from kern.db.rows import applied, check_commit
 from kern.errors import StoreError, UsageError
 
 _MOST_CANCELS = 10_000

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kern.db.journals import RunClaim
+from kern.errors import SessionDeletedError, SessionOwnershipError
 from kern.run.output import RunStatus
 
 
@@ -197,3 +198,46 @@ class Committed:
 
     row: SessionRow
     repeated: bool = False
+
+
+def check_commit(stored: SessionRow | None, commit: Commit) -> None:
+    """Check whether `commit` may be made on the stored row. Every database calls this.
+
+    Raises:
+        SessionDeletedError: The session that the caller knows was deleted.
+        SessionOwnershipError: The session belongs to another user.
+    """
+    known = commit.known
+    if known is not None and (stored is None or stored.generation != known.generation):
+        raise SessionDeletedError(commit.session_id)
+    if stored is not None and stored.user_id != commit.user_id:
+        raise SessionOwnershipError(commit.session_id)
+
+
+def applied(stored: SessionRow | None, commit: Commit, write: StateWrite) -> SessionRow:
+    """The session's row after the commit. Every database calls this.
+
+    Args:
+        stored: The row as it is stored; None for a new session.
+        commit: The commit.
+        write: What its resolver decided.
+    """
+    row = stored or SessionRow(
+        session_id=commit.session_id,
+        user_id=commit.user_id,
+        created_at=commit.now,
+        version=0,
+        generation=commit.id,
+    )
+    summary = row.summary if commit.summary is None else commit.summary
+    if write.state is None:
+        return replace(row, updated_at=commit.now, revision=write.revision, summary=summary)
+    return replace(
+        row,
+        updated_at=commit.now,
+        revision=write.revision,
+        summary=summary,
+        state=write.state,
+        state_version=write.state_version,
+        version=row.version + 1,
+    )

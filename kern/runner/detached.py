@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import Future
 from typing import Any, Final, Generic, TypeVar, Unpack
 
-from kern._ids import new_id
 from kern._log import named
 from kern._traceback import ShortTraceback
 from kern.db.base import Db
@@ -18,7 +17,7 @@ from kern.errors import KernError
 from kern.run.cancel import CancelResult
 from kern.run.events import Event
 from kern.run.output import AnyRunOutput
-from kern.runner.compile import database_of, request
+from kern.runner.compile import database_of, new_id, request
 from kern.runner.input_schema import Input
 from kern.runner.options import ContinueKeywords, RunKeywords, RunOptions, check_id, run_input
 from kern.runner.running import Running

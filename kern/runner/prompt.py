@@ -164,16 +164,16 @@ class Prompt:
         return f"<additional_information>\n{body}\n</additional_information>"
 
 
+@dataclass(slots=True)
 class _Texts:
     """The developer's texts as templates of the state, which is read only if one needs it.
 
     What a function returns is no template but the finished text: it may hold what the end user has typed.
     """
 
-    def __init__(self, run: Run, resolve: bool) -> None:
-        self._run = run
-        self._resolve = resolve
-        self._state: dict[str, Any] | None = None
+    _run: Run
+    _resolve: bool
+    _state: dict[str, Any] | None = None
 
     def state(self) -> dict[str, Any]:
         if self._state is None:

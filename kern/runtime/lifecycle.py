@@ -331,7 +331,7 @@ async def _committing(
     """The commit: it has ended already where it waits for nothing, and is else a task of its own.
 
     Raises:
-        CancelledError: It had to wait after all, since another thread was quicker; nothing is written.
+        CancelledError: It had to wait for another commit; nothing is written.
     """
     commit = session.commit(rows, unsaved=unsaved, claim=claim)
     if not session.commits_at_once:
@@ -358,9 +358,11 @@ def rows_of(tree: RunTree) -> list[RunRow]:
     for run in tree.runs:
         output = run.output
         media: dict[str, bytes] = {}
-        more = {}
+        more: dict[str, Any] = {}
         if output.status is RunStatus.paused or run.spec.stores_children:
             more = row_extras(run, media)
+        if run.parent is None and (fingerprint := tree.request.fingerprint) is not None:
+            more["fingerprint"] = fingerprint
         rows.append(
             RunRow(
                 run_id=run.run_id,

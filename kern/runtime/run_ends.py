@@ -15,6 +15,7 @@ import threading
 import time
 from contextlib import suppress
 from contextvars import ContextVar, Token
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -211,6 +212,7 @@ current_started_runs: Final[ContextVar[StartedRuns | None]] = ContextVar("kern_s
 """The call, or the run, that the running code belongs to."""
 
 
+@dataclass(slots=True, eq=False)
 class SessionRun:
     """The end of a run that is still to come.
 
@@ -219,24 +221,24 @@ class SessionRun:
         done: Its end.
         buffer: Its events; None if nobody listens.
         beside: Other runs of the session were going on when it came.
+        loop: The event loop that drives it.
     """
 
-    def __init__(self, run_id: str, done: End, buffer: EventBuffer | None, *, beside: bool) -> None:
-        self.run_id = run_id
-        self.done = done
-        self.beside = beside
-        self._buffer = buffer
-        self._left_at: float | None = None
-        self._logged = False
-        self.token: Token[frozenset[SessionRun]] | None = None
-        self.exclusive = False
-        """The run has the session to itself."""
-        self._loop = asyncio.get_running_loop()
+    run_id: str
+    done: End
+    buffer: EventBuffer | None
+    beside: bool
+    loop: asyncio.AbstractEventLoop
+    token: Token[frozenset[SessionRun]] | None = None
+    exclusive: bool = False
+    """The run has the session to itself."""
+    _left_at: float | None = None
+    _logged: bool = False
 
     @property
     def abandoned(self) -> bool:
         """The consumer of the run's events has walked away."""
-        return self._buffer is not None and self._buffer.abandoned
+        return self.buffer is not None and self.buffer.abandoned
 
     @property
     def overdue(self) -> bool:
@@ -281,7 +283,7 @@ class SessionRun:
         is overdue.
         """
         done = asyncio.wrap_future(self.done.future)
-        while not self.done.done() and self._loop.is_running() and not self.overdue:
+        while not self.done.done() and self.loop.is_running() and not self.overdue:
             await asyncio.wait([done], timeout=_LOOP_SECONDS)
 
 

@@ -4,6 +4,7 @@ it is in use, loaded by the first of them and let go by the last.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Hashable
@@ -238,7 +239,7 @@ class LiveSession(SavedSession):
 
     def register_run(self, run_id: str, done: End, buffer: EventBuffer | None) -> SessionRun:
         """A run begins, whose consumer may walk away; `unregister_run` has to follow, and then its end."""
-        session_run = SessionRun(run_id, done, buffer, beside=bool(self._runs))
+        session_run = SessionRun(run_id, done, buffer, bool(self._runs), asyncio.get_running_loop())
         self._runs.append(session_run)
         session_run.token = current_session_runs.set(current_session_runs.get() | {session_run})
         return session_run

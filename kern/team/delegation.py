@@ -11,11 +11,11 @@ from typing import Any
 from pydantic_core import from_json
 
 from kern._error_text import error_text
-from kern._ids import new_id
 from kern.errors import KernError, ToolArgumentsError
 from kern.messages import MEDIA, Message, with_context
 from kern.models.base import ToolDefinition
 from kern.run.output import AnyRunOutput, RunStatus
+from kern.runner.compile import new_id
 from kern.runner.past_runs import team_history
 from kern.runner.transcript import recalled
 from kern.runtime.engine import drive_child

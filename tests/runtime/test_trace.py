@@ -51,7 +51,7 @@ def team() -> Agent | Team:
 
 @pytest.mark.parametrize(
     ("make", "most_files", "most_functions"),
-    [(plain, 26, 123), (with_state_tool, 50, 236), (team, 40, 234)],
+    [(plain, 25, 120), (with_state_tool, 49, 232), (team, 39, 230)],
     ids=["plain", "tool", "team"],
 )
 async def test_a_run_goes_through_few_functions(

@@ -6,7 +6,7 @@ import time
 from uuid import UUID
 
 from kern import Agent, Team
-from kern._ids import new_id
+from kern.runner.compile import new_id
 from kern.testing import FunctionModel, tool_call
 
 
