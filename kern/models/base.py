@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from kern._error_text import error_text
 from kern.errors import KernError, ModelError, ModelIncompleteError
-from kern.messages import CacheMark, Citation, Message, ProviderCall, ToolCall, number_citations
+from kern.messages import CacheMark, Citation, Message, ProviderCall, TextPart, ToolCall, number_citations
 from kern.tools.server_tool import ServerTool
 from kern.usage import Price, Usage
 
@@ -92,7 +92,10 @@ class ModelResponse:
     def __post_init__(self) -> None:
         if not self.usage.requests:
             self.usage = replace(self.usage, requests=1)
-        number_citations(self.message.parts)
+        for part in self.message.parts:
+            if type(part) is TextPart and part.citations:  # as most answers have none
+                number_citations(self.message.parts)
+                break
         if self.finish_reason == "refusal" and self.message.tool_calls:
             self.message.tool_calls = []
             if not self.message.parts:
