@@ -17,6 +17,7 @@ from pydantic_core import from_json, to_json
 
 from kern.messages import ToolCall
 from kern.testing._events import Deltas, Event, deltas_of, strike_index, usage_of
+from kern.testing._provider_calls import message_blocks, searches
 from kern.testing._refusal import Refused, bearer_key
 from kern.testing.answers import Answer
 from kern.testing.request import ReceivedRequest
@@ -63,18 +64,19 @@ def whole(request: ReceivedRequest, answer: Answer) -> bytes:
     if deltas.reasoning:
         text = deltas.reasoning_text
         content.append({"type": "thinking", "thinking": text, "signature": signature_of(text)})
+    content += [block for call in answer.provider_calls for block in message_blocks(call)]
     if deltas.content:
         content.append({"type": "text", "text": deltas.content, "citations": None})
     for call, pieces in deltas.calls:
         content.append(_tool_use(call, _arguments("".join(pieces))))
-    usage = _usage(usage_of(answer, deltas, request))
+    usage = _usage(usage_of(answer, deltas, request), answer)
     return to_json({**_head(request), "content": content, **_stop(answer, deltas), "usage": usage})
 
 
 def stream(request: ReceivedRequest, answer: Answer) -> list[Event]:
     """The answer as server-sent events."""
     deltas = _deltas(answer)
-    usage = _usage(usage_of(answer, deltas, request))
+    usage = _usage(usage_of(answer, deltas, request), answer)
     out = _Stream()
     nothing = {"stop_reason": None, "stop_sequence": None}
     begun = {**_head(request), "content": [], **nothing, "usage": {**usage, "output_tokens": 1}}
@@ -87,6 +89,7 @@ def stream(request: ReceivedRequest, answer: Answer) -> list[Event]:
         signature = signature_of(deltas.reasoning_text)
         out.delta(block, {"type": "signature_delta", "signature": signature}, "frame")
         out.close(block)
+    out.provider_calls(answer)
     if deltas.content:
         block = out.open({"type": "text", "text": ""})
         for piece in deltas.text or ():
@@ -143,6 +146,15 @@ class _Stream:
         """The end of a block."""
         self.event("content_block_stop", index=block)
 
+    def provider_calls(self, answer: Answer) -> None:
+        """What the service does itself, each with its result."""
+        for call in answer.provider_calls:
+            use, result = message_blocks(call)
+            block = self.open({**use, "input": {}})
+            self.delta(block, {"type": "input_json_delta", "partial_json": call.arguments or "{}"}, "frame")
+            self.close(block)
+            self.close(self.open(result))
+
     def calls(self, deltas: Deltas) -> None:
         """The calls, one after the other; those that arrive in turns are open together."""
         if not deltas.interleave:
@@ -197,7 +209,7 @@ def _stop(answer: Answer, deltas: Deltas) -> dict[str, Any]:
     return {"stop_reason": reason, "stop_sequence": None, "stop_details": None}
 
 
-def _usage(usage: Usage) -> dict[str, Any]:
+def _usage(usage: Usage, answer: Answer) -> dict[str, Any]:
     cached = usage.cached_tokens + usage.cache_write_tokens
     return {
         "input_tokens": max(usage.input_tokens - cached, 0),
@@ -206,6 +218,9 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "output_tokens": usage.output_tokens,
         "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
         "service_tier": "standard",
+        "server_tool_use": {"web_search_requests": found}
+        if (found := searches(answer.provider_calls))
+        else None,
     }
 
 

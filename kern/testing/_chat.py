@@ -14,6 +14,7 @@ from uuid import uuid4
 from pydantic_core import to_json
 
 from kern.testing._events import Deltas, Event, deltas_of, strike_index, usage_of
+from kern.testing._provider_calls import executed_tools
 from kern.testing._refusal import Refused, error_object
 from kern.testing.answers import Answer
 from kern.testing.request import ReceivedRequest
@@ -35,6 +36,8 @@ def whole(request: ReceivedRequest, answer: Answer) -> bytes:
     message: dict[str, Any] = {"role": "assistant", "content": deltas.content, "refusal": None}
     if deltas.reasoning:
         message["reasoning_content"] = deltas.reasoning_text
+    if answer.provider_calls:
+        message["executed_tools"] = executed_tools(answer.provider_calls)
     if deltas.calls:
         message["tool_calls"] = [
             {
@@ -59,6 +62,9 @@ def stream(request: ReceivedRequest, answer: Answer) -> list[Event]:
     out.choice(opening | {"refusal": None})
     for piece in deltas.reasoning:
         out.choice({"reasoning_content": piece}, kind="delta")
+    for told in executed_tools(answer.provider_calls):
+        out.choice({"executed_tools": [{name: told[name] for name in ("index", "type", "arguments")}]})
+        out.choice({"executed_tools": [told]})
     for piece in deltas.text or ():
         out.choice({"content": piece}, kind="delta")
     out.calls(deltas)

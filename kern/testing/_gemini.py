@@ -17,6 +17,7 @@ from pydantic_core import from_json, to_json
 from kern.messages import ToolCall
 from kern.models.google.generation import wants_signatures
 from kern.testing._events import Deltas, Event, deltas_of, strike_index, usage_of
+from kern.testing._provider_calls import gemini_metadata, gemini_parts
 from kern.testing._refusal import Refused
 from kern.testing.answers import Answer
 from kern.testing.request import ReceivedRequest
@@ -58,11 +59,13 @@ def whole(request: ReceivedRequest, answer: Answer) -> bytes:
     parts: list[dict[str, Any]] = []
     if deltas.reasoning:
         parts.append({"text": deltas.reasoning_text, "thought": True})
+    parts += gemini_parts(answer.provider_calls)
     if deltas.content:
         parts.append({"text": deltas.content})
     parts += _calls(request, deltas)
     finish = _finish(answer)
-    return to_json(_chunk(parts, finish, _frame(request, usage_of(answer, deltas, request))))
+    beside = gemini_metadata(answer.provider_calls)
+    return to_json(_chunk(parts, finish, _frame(request, usage_of(answer, deltas, request)), beside))
 
 
 def stream(request: ReceivedRequest, answer: Answer) -> list[Event]:
@@ -71,11 +74,13 @@ def stream(request: ReceivedRequest, answer: Answer) -> list[Event]:
     frame = _frame(request, usage_of(answer, deltas, request))
     parts: list[dict[str, Any]] = [
         *({"text": piece, "thought": True} for piece in deltas.reasoning),
+        *gemini_parts(answer.provider_calls),
         *({"text": piece} for piece in deltas.text or () if piece),
         *_calls(request, deltas),
     ]
     events = [_event(_chunk([part], None, frame), "delta") for part in parts]
-    events.append(_event(_chunk([{"text": ""}], _finish(answer), frame), "end"))
+    beside = gemini_metadata(answer.provider_calls)
+    events.append(_event(_chunk([{"text": ""}], _finish(answer), frame, beside), "end"))
     fault = answer.fault
     if fault is not None and fault.kind in ("failed", "error_event"):
         del events[strike_index(events, fault.after) :]
@@ -150,9 +155,14 @@ def _frame(request: ReceivedRequest, usage: Usage) -> dict[str, Any]:
     return {"usageMetadata": counts, "modelVersion": request.model, "responseId": uuid4().hex[:22]}
 
 
-def _chunk(parts: Sequence[dict[str, Any]], finish: str | None, frame: dict[str, Any]) -> dict[str, Any]:
+def _chunk(
+    parts: Sequence[dict[str, Any]],
+    finish: str | None,
+    frame: dict[str, Any],
+    beside: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     content: dict[str, Any] = {"parts": parts, "role": "model"} if parts else {"role": "model"}
-    candidate: dict[str, Any] = {"content": content, "index": 0}
+    candidate: dict[str, Any] = {"content": content, "index": 0, **(beside or {})}
     if finish is not None:
         candidate["finishReason"] = finish
     return {"candidates": [candidate], **frame}

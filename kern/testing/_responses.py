@@ -16,6 +16,7 @@ from pydantic_core import to_json
 from kern.messages import ToolCall
 from kern.testing._events import Deltas, Event, deltas_of, strike_index, usage_of
 from kern.testing._items import ItemIds
+from kern.testing._provider_calls import response_item
 from kern.testing._refusal import Refused, error_object
 from kern.testing.answers import Answer, Fault, words
 from kern.testing.request import ReceivedRequest
@@ -67,6 +68,7 @@ def stream(request: ReceivedRequest, answer: Answer) -> list[Event]:
     out.opening()
     out.reasoning()
     out.commentary()
+    out.provider_calls()
     out.message()
     out.calls()
     out.ending()
@@ -84,6 +86,7 @@ class _Reply:
         self.usage = usage_of(answer, self.deltas, request)
         fault = answer.fault
         self.commentary = answer.commentary
+        self.played = [response_item(call) for call in answer.provider_calls]
         self.status = answer.finish_reason or "completed"
         self.incomplete = fault.code if fault is not None and fault.kind == "incomplete" else None
         self.item_status = "incomplete" if self.incomplete else "completed"
@@ -126,6 +129,7 @@ class _Reply:
         items = [self.reasoning_item()] if self.deltas.reasoning else []
         if self.commentary is not None:
             items.append(self.commentary_item())
+        items += [played.done for played in self.played]
         if self.deltas.text is not None:
             items.append(self.message_item())
         return items + [self.call_item(index) for index in range(len(self.deltas.calls))]
@@ -225,6 +229,14 @@ class _Stream:
         reply = self._reply
         if reply.commentary is not None:
             self._said(reply.open_commentary(), words(reply.commentary), reply.commentary_item())
+
+    def provider_calls(self) -> None:
+        """What the provider does itself: each item, with the steps of its work."""
+        for played in self._reply.played:
+            self._item("added", played.opened)
+            for step in played.steps:
+                self._emit(step, item_id=played.done["id"], output_index=self._output_index)
+            self._item("done", played.done)
 
     def message(self) -> None:
         """The message item and the text in it."""

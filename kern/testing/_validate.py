@@ -58,6 +58,10 @@ def _none_open(open_calls: Sequence[str], index: int) -> None:
         raise Refused(400, text, param=f"messages.[{index}].role")
 
 
+_DEEPEST = 10
+_MOST_VALUES = 1_000
+
+
 def check_strict(schema: Any, param: str, name: str, context: tuple[str, ...] = ()) -> None:
     """A strict schema closes every object and requires every property.
 
@@ -65,6 +69,10 @@ def check_strict(schema: Any, param: str, name: str, context: tuple[str, ...] = 
     """
     if not isinstance(schema, dict):
         return
+    if (depth := context.count("properties") + 1) > _DEEPEST and schema.get("type") == "object":
+        _bad_schema(name, context, f"{depth} levels of nesting exceeds limit of {_DEEPEST}.", param)
+    if len(schema.get("enum") or ()) > _MOST_VALUES:
+        _bad_schema(name, context, f"an enum has more than {_MOST_VALUES} values.", param)
     if schema.get("type") == "object" or "properties" in schema:
         properties = schema.get("properties") or {}
         if schema.get("additionalProperties") is not False:

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from pydantic_core import to_json
 
-from kern.messages import ToolCall
+from kern.messages import ProviderCall, ToolCall
 from kern.usage import Usage
 
 Splitter: TypeAlias = Callable[[bytes], Iterable[bytes]]
@@ -134,6 +134,10 @@ class Answer:
             compatible servers send it; OpenAI's own shows none there).
         commentary: What it says about its work before text and calls: in Responses a message of its own with
             the phase "commentary", in Chat Completions, which has no such thing, the beginning of the text.
+        provider_calls: What the provider has done itself before the text, such as
+            `ProviderCall("", "web_search", '{"query": "..."}')`: output items in Responses, `server_tool_use`
+            blocks and their results at Anthropic, code and grounding at Gemini, and in Chat Completions
+            `executed_tools`, as Groq has them.
         finish_reason: The word for its end, instead of the usual one: `finish_reason` in Chat Completions,
             `status` in Responses, whose way to say "length" is `Fault.incomplete`.
         usage: What is reported as used; None counts roughly (a delta is a token).
@@ -151,6 +155,7 @@ class Answer:
     tool_calls: Sequence[ToolCall] = field(default=(), kw_only=True)
     reasoning: str | None = field(default=None, kw_only=True)
     commentary: str | None = field(default=None, kw_only=True)
+    provider_calls: Sequence[ProviderCall] = field(default=(), kw_only=True)
     finish_reason: str | None = field(default=None, kw_only=True)
     usage: Usage | None = field(default=None, kw_only=True)
     pieces: Sequence[str] | None = field(default=None, kw_only=True)

@@ -17,10 +17,39 @@ def schema_for(schema: dict[str, Any], *, strict: bool) -> tuple[dict[str, Any],
     """
     if strict:
         try:
-            return strict_schema(schema, nullable=False), True
+            made = strict_schema(schema, nullable=False)
         except UsageError:
-            pass
+            return schema, False
+        if _keeps_limits(made):
+            return made, True
     return schema, False
+
+
+_DEEPEST = 10
+_MOST_PROPERTIES = 5_000
+_MOST_VALUES = 1_000
+"""The limits on https://platform.openai.com/docs/guides/structured-outputs#supported-schemas."""
+
+
+def _keeps_limits(schema: dict[str, Any]) -> bool:
+    """Whether the API takes the schema as a strict one: it is neither too deep nor too large."""
+    properties = values = 0
+    waiting: list[tuple[Any, int]] = [(schema, 1)]
+    while waiting:
+        part, depth = waiting.pop()
+        if not isinstance(part, dict):
+            continue
+        inside = part.get("properties")
+        if isinstance(inside, dict):
+            properties += len(inside)
+            if depth > _DEEPEST:
+                return False
+            waiting += [(value, depth + 1) for value in inside.values()]
+        values += len(part.get("enum") or ())
+        waiting.append((part.get("items"), depth))
+        waiting += [(option, depth) for option in part.get("anyOf") or ()]
+        waiting += [(value, 1) for value in (part.get("$defs") or {}).values()]
+    return properties <= _MOST_PROPERTIES and values <= _MOST_VALUES
 
 
 def schema_name(name: str) -> str:
