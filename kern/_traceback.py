@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sysconfig
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -11,8 +12,6 @@ from typing import Final
 from kern.errors import KernError
 
 _KERN: Final = str(Path(__file__).parent)
-_PATHS: Final = sysconfig.get_paths()
-_LIBRARIES: Final = ("<frozen", *(_PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")))
 
 
 class ShortTraceback:
@@ -65,7 +64,7 @@ def _shortened(trace: TracebackType | None) -> TracebackType | None:
         file = trace.tb_frame.f_code.co_filename
         if file.startswith(_KERN):
             own = False
-        elif own or not file.startswith(_LIBRARIES):
+        elif own or not file.startswith(_libraries()):
             own = True
             kept.append(trace)
         trace = trace.tb_next
@@ -73,3 +72,10 @@ def _shortened(trace: TracebackType | None) -> TracebackType | None:
     for one in reversed(kept):
         made = TracebackType(made, one.tb_frame, one.tb_lasti, one.tb_lineno)
     return made
+
+
+@cache
+def _libraries() -> tuple[str, ...]:
+    """Where the files of Python itself, and of installed packages, begin."""
+    paths = sysconfig.get_paths()
+    return ("<frozen", *(paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")))

@@ -43,7 +43,7 @@ _IDEOGRAPHIC = (
 )
 _OPENING = "「『（【〈《〔［｛〝"
 _NOT_FIRST = "、。，．・：；？！」』）】〉》〕］｝〟ー々ゝゞヽヾぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶ"
-_BREAKS = re.compile(
+_BREAKS = (
     rf"(?<=[{_IDEOGRAPHIC}])(?<![{_OPENING}])(?=[{_IDEOGRAPHIC}\w])(?![{_NOT_FIRST}])"
     rf"|(?<=\w)(?=[{_IDEOGRAPHIC}])(?![{_NOT_FIRST}])"
 )
@@ -54,7 +54,7 @@ def breakable(text: str) -> str:
 
     A line does not begin with a full stop or a closing bracket, nor end with an opening one.
     """
-    return text if text.isascii() else _BREAKS.sub(BREAK, text)
+    return text if text.isascii() else re.sub(_BREAKS, BREAK, text)
 
 
 def encodable(text: str, encoding: str | None) -> str:

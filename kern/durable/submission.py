@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+import pydantic
+from pydantic import ValidationError
 
 from kern._json import json_bytes, jsonable
 from kern._sync.threads import threads
@@ -17,7 +17,7 @@ from kern.errors import StoreError, UsageError
 from kern.messages import MEDIA, Message
 
 
-@dataclass(slots=True, frozen=True, kw_only=True, config=ConfigDict(extra="ignore"))
+@dataclass(slots=True, frozen=True, kw_only=True)
 class Submission:
     """A run that is asked for, and the terms that can be written down.
 
@@ -142,8 +142,8 @@ class Submission:
 
 
 @cache
-def _adapter() -> TypeAdapter[Submission]:
-    return TypeAdapter(Submission)
+def _adapter() -> pydantic.TypeAdapter[Submission]:
+    return pydantic.TypeAdapter(Submission)
 
 
 def _short(error: ValueError | RecursionError) -> str:

@@ -12,12 +12,15 @@ from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache, partial
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from kern._habits import provider_of
 from kern.errors import UsageError
 from kern.models.base import Model
 from kern.models.servers import SERVERS
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint, EntryPoints
 
 _PROVIDERS = {
     "google": ("kern.models.google", "Gemini"),
@@ -101,14 +104,20 @@ def _maker(provider: str) -> Callable[[str], Model] | None:
     if provider in SERVERS:
         module, class_name = _PROVIDERS[_CHAT]
         return partial(getattr(import_module(module), class_name), server=provider)
-    for added in entry_points(group=GROUP, name=provider):
+    for added in _entry_points().select(name=provider):
         return _loaded(added)
     return None
 
 
 @cache
 def _added() -> list[str]:
-    return sorted({added.name for added in entry_points(group=GROUP)} - _PROVIDERS.keys() - SERVERS.keys())
+    return sorted({added.name for added in _entry_points()} - _PROVIDERS.keys() - SERVERS.keys())
+
+
+def _entry_points() -> EntryPoints:
+    from importlib.metadata import entry_points  # takes 6 ms to import, and few applications add a provider
+
+    return entry_points(group=GROUP)
 
 
 def _loaded(added: EntryPoint) -> Callable[[str], Model]:

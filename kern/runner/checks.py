@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from datetime import tzinfo
 from operator import attrgetter
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from kern.db.base import Db
 from kern.errors import UsageError
@@ -100,6 +99,8 @@ def timezone_of(identifier: str) -> tzinfo:
     Raises:
         UsageError: None is known here by that name.
     """
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # reads files of the system, which few agents need
+
     try:
         return ZoneInfo(identifier)
     except (ZoneInfoNotFoundError, ValueError, TypeError) as error:

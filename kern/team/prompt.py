@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from xml.sax.saxutils import escape, quoteattr
+from html import escape
 
 from kern.errors import ToolError
 from kern.runner.definition import Definition
@@ -63,24 +63,24 @@ def roster(
     """
     lines = ["<team_members>"]
     for member_id, member in members.items():
-        lines.append(f"<member id={quoteattr(member_id)} name={quoteattr(member.name or member_id)}>")
+        lines.append(f'<member id="{_quoted(member_id)}" name="{_quoted(member.name or member_id)}">')
         about = member.role or member.description
         if about:
-            lines.append(f"Role: {escape(about)}")
+            lines.append(f"Role: {_escaped(about)}")
         if member.input_schema is not None:
             schema = json.dumps(member.input_schema.model_json_schema(), ensure_ascii=False)
-            lines.append(f"Its task is JSON that follows this schema: {escape(schema)}")
+            lines.append(f"Its task is JSON that follows this schema: {_escaped(schema)}")
         if specs[member_id].is_team:
-            names = ", ".join(escape(sub.name or key) for key, sub in member._known_members().items())
+            names = ", ".join(_escaped(sub.name or key) for key, sub in member._known_members().items())
             lines.append(f"A team of its own, with: {names or 'no members'}")
         tools = dict(specs[member_id].tools) if tools_too else {}
         more = sourced.get(member_id, {})
         if isinstance(more, ToolError):
-            lines.append(f"Some of its tools are not available now: {escape(str(more))}")
+            lines.append(f"Some of its tools are not available now: {_escaped(str(more))}")
         else:
             tools |= more
         lines += [
-            f"Tool: {escape(_line(tool.definition.name, tool.definition.description))}"
+            f"Tool: {_escaped(_line(tool.definition.name, tool.definition.description))}"
             for tool in tools.values()
         ]
         lines.append("</member>")
@@ -96,3 +96,13 @@ def with_rules(roster: str, mode: TeamMode) -> str:
 def _line(name: str, description: str) -> str:
     first = description.strip().splitlines()[0] if description.strip() else ""
     return f"{name}: {first}" if first else name
+
+
+def _escaped(text: str) -> str:
+    """The text with `&`, `<` and `>` written as entities, so that it cannot end an element."""
+    return escape(text, quote=False)
+
+
+def _quoted(text: str) -> str:
+    """The text as it can stand between double quotes; an apostrophe stays one."""
+    return _escaped(text).replace('"', "&quot;")
