@@ -27,6 +27,10 @@ def openai_headers() -> Mapping[str, str]:
     }
 
 
+def _no_headers(refused: Refused) -> Mapping[str, str]:
+    return {}
+
+
 @dataclass(slots=True, frozen=True)
 class WireProtocol:
     """A protocol: from HTTP to a request, from an answer to events or to one body.
@@ -34,11 +38,13 @@ class WireProtocol:
     Args:
         matches: Whether a path, without what stands before it in every address, is this protocol's.
         decode: Reads a request; raises `Refused` for what the real service refuses.
-        stream: The answer as server-sent events.
+        stream: The answer as events of a stream.
         whole: The answer as one JSON body.
         key: The key that a request carries; empty, if there is none.
         refusal: The body of an error.
         headers: The headers of every answer.
+        refusal_headers: Further headers of an error.
+        stream_type: The content type of a stream.
     """
 
     matches: Callable[[str], bool]
@@ -48,6 +54,8 @@ class WireProtocol:
     key: Callable[[Mapping[str, str]], str] = bearer_key
     refusal: Callable[[Refused], bytes] = error_body
     headers: Callable[[], Mapping[str, str]] = openai_headers
+    refusal_headers: Callable[[Refused], Mapping[str, str]] = _no_headers
+    stream_type: str = "text/event-stream; charset=utf-8"
 
 
 async def send_answer(
@@ -80,12 +88,10 @@ def _send_status(
     request: ReceivedRequest,
     headers: Mapping[str, str],
 ) -> None:
-    body = fault.body
-    if body is None:
-        body = protocol.refusal(
-            Refused(fault.http_status, fault.message, code=fault.code, model=request.model)
-        )
-    send_whole(out, fault.http_status, body, {**protocol.headers(), **headers, **fault.headers})
+    refused = Refused(fault.http_status, fault.message, code=fault.code, model=request.model)
+    body = protocol.refusal(refused) if fault.body is None else fault.body
+    told = {**protocol.headers(), **protocol.refusal_headers(refused), **headers, **fault.headers}
+    send_whole(out, fault.http_status, body, told)
 
 
 def send_whole(out: HttpConnection, status: int, body: bytes, headers: Mapping[str, str]) -> None:
@@ -119,7 +125,7 @@ async def _send_stream(
     fault = answer.fault
     if fault is not None and fault.at_byte is None:
         events = _struck(events, fault)
-    kind = {"content-type": "text/event-stream; charset=utf-8"}
+    kind = {"content-type": protocol.stream_type}
     out.start(200, {**kind, **protocol.headers(), **answer.headers}, length=None)
     at_byte = fault.at_byte if fault is not None else None
     if answer.split is not None or at_byte is not None:

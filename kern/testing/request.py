@@ -9,7 +9,7 @@ from typing import Any, Literal
 from kern.messages import Message
 from kern.models.base import ToolDefinition
 
-ProtocolName = Literal["responses", "chat", "anthropic", "gemini"]
+ProtocolName = Literal["responses", "chat", "anthropic", "gemini", "bedrock"]
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -18,7 +18,8 @@ class ReceivedRequest:
 
     Args:
         protocol: "responses" (`POST /responses`), "chat" (`POST /chat/completions`), "anthropic"
-            (`POST /messages`) or "gemini" (`POST /models/ID:generateContent` and `:streamGenerateContent`).
+            (`POST /messages`), "gemini" (`POST /models/ID:generateContent` and `:streamGenerateContent`) or
+            "bedrock" (`POST /model/ID/converse` and `/converse-stream`).
         path: The path as it was asked for.
         headers: The headers, their names in lower case.
         body: The JSON body as it came.

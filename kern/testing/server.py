@@ -14,7 +14,16 @@ from typing import NoReturn, Self, TypeAlias
 from pydantic_core import to_json
 
 from kern.errors import UsageError
-from kern.testing import _anthropic, _anthropic_decode, _chat, _gemini, _gemini_decode, _responses
+from kern.testing import (
+    _anthropic,
+    _anthropic_decode,
+    _bedrock,
+    _bedrock_decode,
+    _chat,
+    _gemini,
+    _gemini_decode,
+    _responses,
+)
 from kern.testing._decode import decode_chat, decode_responses
 from kern.testing._http import HttpConnection, HttpRequest
 from kern.testing._refusal import Refused, bearer_key, check_key, error_body
@@ -49,12 +58,23 @@ _PROTOCOLS = (
         refusal=_anthropic.refusal,
         headers=_anthropic.anthropic_headers,
     ),
+    WireProtocol(
+        _bedrock_decode.matches,
+        _bedrock_decode.decode,
+        _bedrock.stream,
+        _bedrock.whole,
+        key=_bedrock.given_key,
+        refusal=_bedrock.refusal,
+        headers=_bedrock.aws_headers,
+        refusal_headers=_bedrock.refusal_headers,
+        stream_type=_bedrock.FRAMES,
+    ),
 )
 
 
 class ModelServer:
     """A real HTTP server on 127.0.0.1 that speaks OpenAI's Responses and Chat Completions protocols,
-    Anthropic's Messages API and Google's Gemini API.
+    Anthropic's Messages API, Google's Gemini API and Amazon Bedrock's Converse API.
 
     It is driven by a script, whose answers are given in order, or by a function of the request:
 
@@ -193,7 +213,10 @@ class ModelServer:
             body, headers = (
                 (error_body(refusal), openai_headers())
                 if protocol is None
-                else (protocol.refusal(refusal), protocol.headers())
+                else (
+                    protocol.refusal(refusal),
+                    {**protocol.headers(), **protocol.refusal_headers(refusal)},
+                )
             )
             send_whole(out, refusal.status, body, headers)
 

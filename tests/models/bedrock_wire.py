@@ -17,13 +17,11 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 from urllib.parse import quote
-from uuid import uuid4
 
 from botocore.model import StructureShape
 from botocore.session import Session
 from botocore.validate import ParamValidator
 
-from kern.testing import Answer
 from tests.models.replay import Asked
 
 FRAMES = "application/vnd.amazon.eventstream"
@@ -120,27 +118,6 @@ def signature_of(asked: Asked, raw: bytes, region: str = "us-east-1") -> str:
         f"AWS4-HMAC-SHA256 Credential={KEYS['aws_access_key_id']}/{scope}, SignedHeaders={names[1]}, "
         f"Signature={key.hex()}"
     )
-
-
-def whole(answer: Answer) -> bytes:
-    """An answer of a test, as the service sends it."""
-    content: list[dict[str, Any]] = []
-    if answer.reasoning:
-        signature = base64.b64encode(f"signature of {answer.reasoning}".encode()).decode()
-        content.append(
-            {"reasoningContent": {"reasoningText": {"text": answer.reasoning, "signature": signature}}}
-        )
-    if answer.text:
-        content.append({"text": answer.text})
-    for call in answer.tool_calls:
-        use = {"toolUseId": f"tooluse_{uuid4().hex}", "name": call.name, "input": json.loads(call.arguments)}
-        content.append({"toolUse": use})
-    body = {
-        "output": {"message": {"role": "assistant", "content": content}},
-        "stopReason": "tool_use" if answer.tool_calls else "end_turn",
-        "usage": {"inputTokens": 1, "outputTokens": 1, "totalTokens": 2},
-    }
-    return json.dumps(body).encode()
 
 
 @cache

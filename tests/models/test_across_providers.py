@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import permutations
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,31 +87,24 @@ class Provider:
     def judged(self, body: bytes) -> ReceivedRequest:
         return self.protocol.decode(HttpRequest("POST", self.path, HEADERS, body))
 
-    def wire(self, messages: Sequence[Message], answer: Answer) -> bytes:
-        """What the provider's server sends."""
-        return self.protocol.whole(self.judged(self.body(messages)), answer)
-
     def answered(self, messages: Sequence[Message], answer: Answer) -> Message:
         """What the provider's server answers, read by Kern, and through a database."""
-        wire = self.wire(messages, answer)
+        wire = self.protocol.whole(self.judged(self.body(messages)), answer)
         reader = self.model._reader(ModelRequest(messages, tools=TOOLS), None, streamed=False)
         reader.feed(wire)
         return Message.from_dict(json.loads(json.dumps(reader.finish().message.to_dict())))
 
 
 def bedrock_providers() -> dict[str, Provider]:
-    """Bedrock, whose judge is a test's: `ModelServer` does not speak Converse."""
+    """Bedrock, which botocore's model of the service judges as well."""
     from kern.models.bedrock import BedrockConverse
-    from tests.models.bedrock_wire import judge, whole
+    from tests.models.bedrock_wire import judge
 
     @dataclass(frozen=True)
     class Bedrock(Provider):
-        def judged(self, body: bytes) -> Any:
+        def judged(self, body: bytes) -> ReceivedRequest:
             judge(json.loads(body))
-            return SimpleNamespace(user_text=body)
-
-        def wire(self, messages: Sequence[Message], answer: Answer) -> bytes:
-            return whole(answer)
+            return Provider.judged(self, body)
 
     def made(model_id: str) -> Provider:
         model = BedrockConverse(model_id, region="us-east-1", api_key=KEY)

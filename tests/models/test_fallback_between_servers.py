@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from itertools import permutations
 from typing import Any
 
@@ -14,6 +15,8 @@ from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.testing import Answer, Fault, ModelServer, ReceivedRequest, tool_call
 
 KINDS = ["responses", "openai", "openrouter", "mistral", "deepseek", "ollama", "google-chat", "zai"]
+if find_spec("botocore") is not None:
+    KINDS.append("bedrock")
 
 
 def look(place: str) -> str:
@@ -22,6 +25,10 @@ def look(place: str) -> str:
 
 
 def model(kind: str, server: ModelServer) -> Model:
+    if kind == "bedrock":
+        from kern.models.bedrock import BedrockConverse
+
+        return BedrockConverse("m-bedrock", base_url=server.base_url, api_key="any", max_retries=0)
     if kind == "responses":
         return OpenAIResponses(f"m-{kind}", base_url=server.base_url, api_key="any", max_retries=0)
     return OpenAIChat(f"m-{kind}", server=kind, base_url=server.base_url, api_key="any", max_retries=0)
@@ -57,7 +64,9 @@ async def test_a_turn_with_calls_and_reasoning_goes_on_where_its_first_model_fai
         assert "encrypted_content" not in json.dumps(went_on.body.get("input", []))
 
 
-@pytest.mark.parametrize(("first", "second"), [("responses", "deepseek"), ("deepseek", "responses")])
+@pytest.mark.parametrize(
+    ("first", "second"), [("responses", "deepseek"), ("deepseek", "responses"), ("responses", KINDS[-1])]
+)
 async def test_a_session_may_change_its_model_and_come_back(first: str, second: str) -> None:
     def play(request: ReceivedRequest) -> Any:
         if request.tool_results and not request.user_text.startswith("And"):
