@@ -1,6 +1,6 @@
-"""What a person sees: a view of a run in the terminal, and a chat loop.
+"""Shows runs in the terminal, and has the chat loop.
 
-Views consume events and outputs, and know neither Agent nor Team nor the engine.
+Views read events and outputs. They do not know agents, teams or the engine.
 """
 
 from kern.console._batch import Progress, open_progress

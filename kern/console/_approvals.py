@@ -1,4 +1,4 @@
-"""What a paused run waits for, asked of the person at the terminal."""
+"""Asks the person at the terminal for what a paused run waits for."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from kern.run.requirement import RunRequirement, UserInputError
 from kern.tools.json_check import misfits
 
 Read = Callable[[str], Awaitable[str | None]]
-"""Reads a line after a prompt; None means that the person leaves."""
+"""Reads a line after a prompt; returns None if the person leaves."""
 
 _WHOLE = 1_000_000
-"""A person who consents sees all that the call is made with."""
+"""How many characters of the arguments are shown: all, since the person consents to the call as a whole."""
 _YES = ("y", "yes")
 _NO = ("", "n", "no")
 
 
 Kept = Mapping[str, Mapping[str, Any]]
-"""What was put in already, and fits, by tool call."""
+"""By tool call: the values that were entered before and fit."""
 
 
 async def ask(requirements: Sequence[RunRequirement], read: Read, kept: Kept | None = None) -> bool:
-    """Have the person answer each requirement that has no answer yet; False if they leave instead."""
+    """Ask the person for each requirement that has no answer yet; returns False if they leave instead."""
     for need in requirements:
         while not need.is_resolved:
             call = format_call(need.tool_name, need.tool_args, limit=_WHOLE)
@@ -45,7 +45,11 @@ async def ask(requirements: Sequence[RunRequirement], read: Read, kept: Kept | N
 
 
 def take_back(requirements: Sequence[RunRequirement], misfit: UserInputError) -> Kept:
-    """Have what does not fit asked for again; returns what does."""
+    """Reopen the requirements whose values do not fit, so that they are asked for again.
+
+    Returns:
+        The values that fit, by tool call.
+    """
     kept = {}
     for need in requirements:
         if need.tool_call_id == misfit.tool_call_id and need.user_input is not None:
@@ -67,7 +71,7 @@ async def _confirm(need: RunRequirement, read: Read) -> bool:
 
 
 async def _settle_doubt(need: RunRequirement, read: Read) -> bool:
-    """The process that made the call has died in it: the person finds out whether it was carried out."""
+    """Ask about a call during which its process died: only the person can find out whether it was made."""
     say("The process ended during this call, so it may have been carried out. Find out before you answer.")
     line = await read("[again/N/its result] ")
     if line is None:
@@ -147,7 +151,7 @@ def _takes_text(field: Mapping[str, Any]) -> bool:
 
 
 def _value_of(line: str, field: Mapping[str, Any]) -> Any:
-    """What the person means: text as it is, other values as JSON, "y" and "n" where a boolean is wanted."""
+    """The value of a line: text unchanged for a text field, "y" or "n" for a boolean, JSON for the rest."""
     if _takes_text(field):
         return line
     if field.get("type") == "boolean" and line.casefold() in (*_YES, "n", "no"):

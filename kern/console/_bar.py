@@ -1,4 +1,4 @@
-"""The bar itself, by rich."""
+"""The progress bar of a batch, drawn with rich."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.progress import (
 
 
 class Bar:
-    """How many items of a batch have ended, how many of them have failed, and how long the rest will take."""
+    """A bar with the number of items that have ended and failed, and the estimated remaining time."""
 
     def __init__(self, name: str, total: int, console: Console) -> None:
         self._failed = 0

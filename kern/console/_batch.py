@@ -1,4 +1,4 @@
-"""A bar on the terminal, for many runs at once."""
+"""Shows the progress of a batch of runs on the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kern.errors import MissingExtraError
 
 
 class Progress(Protocol):
-    """Where a batch says how far it is."""
+    """What a batch reports its progress to."""
 
     def advance(self, *, failed: bool) -> None:
         """One more item has ended."""
@@ -26,15 +26,15 @@ class _Silent:
 
 @contextmanager
 def open_progress(name: str, total: int, wanted: bool | None) -> Iterator[Progress]:
-    """A bar, as long as the block lasts; nothing where it is not wanted.
+    """Show a progress bar for the duration of the block.
 
     Args:
-        name: What is at work.
-        total: How many items there are.
-        wanted: None: if standard error is a terminal and rich is installed.
+        name: The name of the agent or team.
+        total: The number of items.
+        wanted: Whether to show it. None: if standard error is a terminal and rich is installed.
 
     Raises:
-        MissingExtraError: It is wanted, but rich is not installed.
+        MissingExtraError: `wanted` is True, but rich is not installed.
     """
     there = find_spec("rich") is not None
     if wanted and not there:
@@ -42,7 +42,7 @@ def open_progress(name: str, total: int, wanted: bool | None) -> Iterator[Progre
     if not (is_terminal(sys.stderr) and there if wanted is None else wanted):
         yield _Silent()
         return
-    # rich is optional: what needs it is imported where it is known to be there.
+    # rich is optional, so this module is imported only if rich is installed.
     from rich.console import Console
 
     from kern.console._bar import Bar

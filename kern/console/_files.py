@@ -1,4 +1,4 @@
-"""What a program may have put in the place of a standard stream: anything that has `write` will do."""
+"""Helpers for standard streams, which programs replace by objects that may have no method but `write`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from kern.console._text import clean, encodable
 
 
 def is_open(file: Any) -> bool:
-    """Whether there is a stream, and it is not closed."""
+    """Whether the stream exists and is not closed."""
     return file is not None and not getattr(file, "closed", False)
 
 
 def is_terminal(file: Any) -> bool:
-    """Whether the stream says that it is a terminal, and can be used as one."""
+    """Whether the stream reports to be a terminal and has the methods of one."""
     isatty = getattr(file, "isatty", None)
     return is_open(file) and hasattr(file, "flush") and callable(isatty) and bool(isatty())
 
@@ -28,13 +28,13 @@ def has_descriptor(file: Any) -> bool:
 
 
 def encoding_of(file: Any) -> str | None:
-    """The stream's encoding, where it tells."""
+    """The stream's encoding, or None if it does not say."""
     encoding = getattr(file, "encoding", None)
     return encoding if isinstance(encoding, str) else None
 
 
 def write_text(file: Any, text: str) -> None:
-    """Write the text and flush; what the stream cannot encode becomes "?".
+    """Write the text and flush. Characters that the stream cannot encode become "?".
 
     Raises:
         OSError: The stream cannot be written to.
@@ -48,12 +48,12 @@ def write_text(file: Any, text: str) -> None:
 
 
 def say(line: str) -> None:
-    """Write a line of our own to standard output, if there is one."""
+    """Write one of Kern's own lines to standard output, if there is one."""
     if sys.stdout is not None:
         write_text(sys.stdout, clean(line.replace("\n", " ")) + "\n")
 
 
 def flush(file: Any) -> None:
-    """Flush the stream, where it can be."""
+    """Flush the stream, if it has the method."""
     if callable(method := getattr(file, "flush", None)):
         method()

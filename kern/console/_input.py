@@ -1,4 +1,4 @@
-"""Lines from standard input, read without blocking the event loop."""
+"""Reads lines from standard input without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from pathlib import Path
 from kern.console._files import has_descriptor, is_open, is_terminal
 
 _LINE_ENDS_WITHIN = 1.0
-"""Seconds that a read which is given up may take to return."""
+"""How many seconds a read that was cancelled may take to return."""
 
 _MOST_LINES = 1_000
 """How many lines of earlier chats are kept."""
 
 
 def is_interactive() -> bool:
-    """Whether a person types: standard input is a terminal, and there is somewhere to prompt."""
+    """Whether a person is typing: standard input and standard output are terminals."""
     return is_terminal(sys.stdin) and has_descriptor(sys.stdin) and sys.stdout is not None
 
 
 async def read_line(prompt: str) -> str | None:
-    """The next line of standard input without its newline; None at its end.
+    """Read the next line of standard input, without its newline; None at the end of the input.
 
-    A person gets the prompt and the line editing of `input()`; a pipe is read as it is. The read runs in
-    a daemon thread of its own: no pool's thread is held by a person who thinks, and no process waits at
-    its exit for a line. A cancelled read takes nothing from the input, and leaves the terminal as it was.
+    On a terminal this shows the prompt and has the line editing of `input()`. The read runs in a daemon
+    thread of its own, so that a person who thinks does not occupy a thread of a pool, and the process can
+    exit without waiting for a line. A cancelled read takes nothing from the input, and restores the terminal.
     """
     if not is_open(sys.stdin):
         return None
@@ -47,7 +47,7 @@ async def read_line(prompt: str) -> str | None:
 
     def read() -> None:
         outcome = _outcome(lambda: input(prompt) if person else _next_line())
-        with suppress(RuntimeError):  # the loop is closed: nobody waits for the line any more
+        with suppress(RuntimeError):  # the loop is closed, so no task waits for the line
             loop.call_soon_threadsafe(_resolve, line, outcome)
 
     with _saved_terminal() as restore:
@@ -89,12 +89,12 @@ def _resolve(line: asyncio.Future[str | None], outcome: str | BaseException | No
 
 @contextmanager
 def _input_at_its_end(reader: threading.Thread) -> Iterator[None]:
-    """Within, a thread that waits in `input()` finds standard input at its end, and returns.
+    """Make a thread that waits in `input()` return: within the block it finds standard input at its end.
 
-    Nothing else ends that wait: left alone, the thread would hold the terminal in readline's mode and take
-    the next line from whoever reads next. So standard input is the null device for a moment, and a signal
-    that does nothing makes the thread look again. Signal handlers belong to the main thread: on another
-    one, and on Windows, the thread stays (it is a daemon).
+    Python has no other way to end that wait. A thread that is left waiting would keep the terminal in
+    readline's mode and take the next line from another reader. So standard input is replaced by the null
+    device for a moment, and a signal whose handler does nothing makes the thread read again. Signal handlers
+    can be set in the main thread only: elsewhere, and on Windows, the thread stays (it is a daemon).
     """
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
@@ -120,11 +120,11 @@ def _input_at_its_end(reader: threading.Thread) -> Iterator[None]:
 
 @contextmanager
 def _saved_terminal() -> Iterator[Callable[[], None]]:
-    """Yields a function that sets the terminal's modes back to what they are now."""
+    """Yield a function that restores the present modes of the terminal."""
     if sys.platform == "win32" or not is_interactive():
         yield lambda: None
         return
-    import termios  # there is none on Windows
+    import termios  # does not exist on Windows
 
     fd = sys.stdin.fileno()
     modes = termios.tcgetattr(fd)
@@ -138,9 +138,9 @@ def _saved_terminal() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def kept_lines(file: Path | None) -> Iterator[None]:
-    """Within, the arrow keys bring back lines of earlier chats, which are kept in `file`.
+    """Within the block, the arrow keys recall lines of earlier chats, which are stored in `file`.
 
-    A file that cannot be read or written is no reason not to chat. Only its owner may read it.
+    Only the owner can read the file. If it cannot be read or written, the chat works without it.
     """
     if file is None or not is_interactive():
         yield

@@ -1,8 +1,8 @@
-"""The live region: the last lines of the terminal, repainted in place while a run is on.
+"""The live region: the last lines of the terminal, which are repainted in place while a run is in progress.
 
-What is whole is printed above it, once. The region itself is never as high as the terminal, so it never
-scrolls, and nothing of it is left in the scrollback. Its last row is empty and holds the cursor: what the
-terminal echoes there ("^C") neither wraps nor moves the rows above.
+What is complete is printed above the region, once. The region has always fewer lines than the terminal, so it
+does not scroll and leaves nothing in the scrollback. Its last row is empty and has the cursor, so that what
+the terminal echoes ("^C") does not move the rows above.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ _mutex = threading.Lock()
 
 
 def _nothing() -> None:
-    """What there is to give back where nothing was taken."""
+    """Does nothing; for streams that were not redirected."""
 
 
 class LiveRegion:
-    """The live region of one console; a console has one at a time.
+    """The live region of one console. A console has at most one at a time.
 
-    Only `paint` and `stop` write to the terminal, and their caller sees to it that they take turns. Whatever
-    else is to be seen in the meantime waits for the next repaint: two writers would each move the cursor
-    by a region that the other has changed.
+    Only `paint` and `stop` write to the terminal, and the caller must not call them at the same time. All
+    other output waits for the next repaint: of two writers, each would move the cursor by a region that the
+    other one has changed.
 
     Args:
         console: A console that is a terminal.
@@ -76,7 +76,7 @@ class LiveRegion:
 
     @classmethod
     def claim(cls, console: Console) -> LiveRegion | None:
-        """Start the region; None where another view has it."""
+        """Start the region; returns None if another view has it."""
         with _mutex:
             if console in _regions:
                 return None
@@ -89,7 +89,7 @@ class LiveRegion:
 
     @staticmethod
     def print_above(console: Console, blocks: Sequence[ConsoleRenderable]) -> bool:
-        """Have the console's region, if there is one now, print these blocks above itself."""
+        """Print blocks above the console's region, if it has one."""
         with _mutex:
             region = _regions.get(console)
             if region is not None:
@@ -97,7 +97,7 @@ class LiveRegion:
             return region is not None
 
     def paint(self, lines: list[list[Segment]], above: Sequence[ConsoleRenderable] = ()) -> None:
-        """Print `above` for good, and show these lines in place of the last ones, in one write.
+        """Print `above` permanently, and replace the region's lines, in one write.
 
         There must be fewer lines than the terminal has.
         """
@@ -105,19 +105,19 @@ class LiveRegion:
         with self._console:
             self._follow_width()
             self._lines = lines
-            # The region as it is to be, before anything is printed above it: rich would draw the old one
-            # again below what is printed, and the next refresh would leave its rows empty.
+            # Set the new region before printing above it: otherwise rich draws the old one again below what
+            # is printed, and the next refresh leaves its rows empty.
             self._live.update(Lines([*lines, _CURSOR_ROW] if lines else []), refresh=True)
             for printed, items in groupby((*waiting, *above), key=lambda item: isinstance(item, str)):
                 if printed:
-                    # No line is broken here that the terminal would not break: it can be copied as it was.
+                    # The terminal wraps long lines, so that they can be copied as one line.
                     text = (self._ansi.decode_line(str(line)) for line in items)
                     self._console.print(Group(*map(Harmless, text)), soft_wrap=True)
                 else:
                     self._console.print(*items)
 
     def stop(self, above: Sequence[ConsoleRenderable] = ()) -> None:
-        """Print `above`, remove the region, give back the cursor, standard output and standard error."""
+        """Print `above`, remove the region, and restore the cursor, standard output and standard error."""
         with _mutex:
             try:
                 self._give_back()
@@ -128,7 +128,7 @@ class LiveRegion:
                 self._live.stop()
 
     def _follow_width(self) -> None:
-        """Where the terminal has become narrower, it has wrapped the region's lines: erase the extra rows."""
+        """Erase the extra rows if the terminal became narrower and wrapped the region's lines."""
         width = self._console.width
         if width < self._width:
             extra = sum((Segment.get_line_length(line) - 1) // width for line in self._lines if line)

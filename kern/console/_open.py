@@ -1,4 +1,4 @@
-"""Which view it is: panels on a terminal, plain text elsewhere."""
+"""Chooses the view: panels on a terminal, plain text elsewhere."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _terminals: WeakValueDictionary[int, Console] = WeakValueDictionary()
 
 
 def open_view(message: str, options: ViewOptions, *, stream: bool, console: Any | None = None) -> View:
-    """A view of one run, for `with`.
+    """Open a view of one run, for `with`.
 
-    Panels, with a live region while the run is on, where standard output is a terminal and rich is
-    installed; plain text otherwise. A console that is passed in always gets panels.
+    If standard output is a terminal and rich is installed, the view has panels, and a live region while the
+    run is in progress. Otherwise it is plain text. A console that is passed in always gets panels.
 
     Args:
-        message: What the user said.
+        message: The user's message.
         options: What to show.
-        stream: Show text as it arrives. Without, events (none need come) only tell who works.
-        console: A `rich.console.Console`; None is standard output.
+        stream: Show text as it arrives. False: events only show who is working.
+        console: A `rich.console.Console`; None: standard output.
 
     Raises:
         MissingExtraError: A console is given, but rich is not installed.
@@ -41,7 +41,7 @@ def open_view(message: str, options: ViewOptions, *, stream: bool, console: Any 
             return PlainView(message, options, stream=stream, file=file)
     elif find_spec("rich") is None:
         raise MissingExtraError("rich", "console")
-    # rich is optional: what needs it is imported where it is known to be there.
+    # rich is optional, so these modules are imported only if rich is installed.
     from rich.console import Console
 
     from kern.console._rich import RichView
@@ -52,7 +52,7 @@ def open_view(message: str, options: ViewOptions, *, stream: bool, console: Any 
 
 
 def _terminal(file: TextIO | None) -> Console | None:
-    """The one console of a terminal, so that views at the same time know of each other; else None."""
+    """The console of a terminal, the same for all views, so that they cooperate; None if it is no terminal."""
     if file is None or not is_terminal(file) or find_spec("rich") is None:
         return None
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""Blocks as rich panels, and nothing of a model's in them that a terminal would obey."""
+"""Renders sections as rich panels, without control characters from texts of models and tools."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from kern.console._text import BREAK, breakable, clean, encodable
 
 @dataclass(slots=True)
 class Harmless:
-    """Whatever it holds, rendered without control characters, and with none that the encoding lacks.
+    """Renders its content without control characters, and without characters that the encoding lacks.
 
-    Texts are cleaned before they get here, so that widths are right; this stands behind them, for whatever a
-    renderer may bring out of a text, and for the frames and bullets that it adds.
+    Texts are cleaned before they get here, so that widths are right. This is a second line of defence, for
+    what a renderer may make of a text, and for the frames and bullets that it adds.
     """
 
     content: RenderableType
@@ -43,7 +43,7 @@ class Harmless:
 
 @dataclass(slots=True)
 class Lines:
-    """Lines that are rendered already."""
+    """Lines that were rendered before."""
 
     lines: list[list[Segment]]
 
@@ -56,7 +56,7 @@ class Lines:
 
 
 def body_of(text: str, form: Format) -> RenderableType:
-    """A section's body; `text` is clean. Without `markdown` no character of it has a meaning."""
+    """A section's body. `text` is clean; it is literal text unless `form` is "markdown" or "json"."""
     if form == "markdown":
         return WholeMarkdown(text)
     if form == "json":
@@ -81,7 +81,8 @@ def rendered(section: Section, color: str) -> Harmless:
     """A section as it is printed.
 
     Args:
-        color: That of the member that it is about.
+        section: The section.
+        color: The color of the member that it is about.
     """
     return Harmless(_rendered(section, color))
 
@@ -118,7 +119,7 @@ def _rendered(section: Section, color: str) -> RenderableType:
 
 
 def _hanging(marker: Text, text: Text, indent: int) -> RenderableType:
-    """A line whose rest, where it is too long, is indented under its beginning."""
+    """A line that is indented under its beginning where it wraps."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=1)
     grid.add_column(overflow="fold")  # "…" would take the end of a long word away
@@ -126,20 +127,20 @@ def _hanging(marker: Text, text: Text, indent: int) -> RenderableType:
     return Padding(grid, (0, 0, 0, indent))
 
 
-# Markdown as rich renders it, except that no text is lost: in tables, in HTML, in what is nested deeply.
+# rich's Markdown, changed so that no text is lost in tables, in HTML, and in deeply nested parts.
 
 _ANY = 1_000_000
-"""A width in which every table has room."""
+"""A width at which every table fits."""
 
 _DEEPEST = 17
-"""Levels of nested tokens; the parser leaves out what lies below its own limit of 20."""
+"""Levels of nested tokens that are laid out. The parser drops text below its own limit of 20."""
 _COLUMNS = {"blockquote": 4, "list_item": 5}
-"""How many columns each level of these takes away, at most."""
+"""The maximum number of columns by which each level of these indents."""
 _LEAST_TEXT = 8
 
 
 class WholeTable(TableElement):
-    """A table of which no word is broken: where its longest words need more width, each row is a list."""
+    """A table that does not break words. If its longest words need more width, each row becomes a list."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render the table."""
@@ -161,7 +162,7 @@ class WholeTable(TableElement):
 
 
 def _divide(table: Table, room: int, console: Console, wide: ConsoleOptions) -> None:
-    """Give each column its longest word, and a share of the room that is left; rich breaks words instead."""
+    """Give each column the width of its longest word, and a share of the rest; rich would break words."""
     columns = []
     for column in table.columns:
         cells = [Measurement.get(console, wide, cell) for cell in (column.header, *column.cells)]
@@ -190,7 +191,7 @@ def _text(cell: RenderableType) -> Text:
 
 
 class HtmlBlock(MarkdownElement):
-    """HTML is shown as it is written; a terminal has no other way, and rich leaves it out."""
+    """Shows the source of HTML, which rich leaves out."""
 
     def __init__(self) -> None:
         self._text = ""
@@ -205,10 +206,10 @@ class HtmlBlock(MarkdownElement):
 
 
 class WholeMarkdown(Markdown):
-    """Markdown of which all text is shown.
+    """Markdown that shows all of its text.
 
-    A link's address is written out: one that hides behind its text could lead anywhere. Code has the
-    terminal's own colors and background, dark or light.
+    The address of a link is written out, since an address hidden behind a text could lead anywhere. Code has
+    the terminal's own colors and background, dark or light.
     """
 
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
@@ -230,7 +231,7 @@ class WholeMarkdown(Markdown):
         self._indent = _deepest_indent(self.parsed)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Render it; as it is written, where it is nested too deeply to be laid out."""
+        """Render it, or show its source if it is nested too deeply to be laid out."""
         if self._depth > _DEEPEST or self._indent + _LEAST_TEXT > options.max_width:
             yield Text(self.markup)
         else:
@@ -238,7 +239,7 @@ class WholeMarkdown(Markdown):
 
 
 def _deepest_indent(tokens: Iterable[Token]) -> int:
-    """How many columns the most deeply nested text is indented by."""
+    """The indentation of the most deeply nested text, in columns."""
     indent = deepest = 0
     for token in tokens:
         kind = token.type.removesuffix("_open").removesuffix("_close")

@@ -1,4 +1,4 @@
-"""The view for pipes, files and terminals without rich: text as it comes, headings, no escape codes."""
+"""The view for pipes, files and terminals without rich: text and headings, without escape codes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from kern.run.events import BaseRunEvent, ModelRetryEvent, RunContentEvent
 from kern.run.output import AnyRunOutput
 
 _begun: WeakSet[TextIO] = WeakSet()
-"""Files to which a run was written already: an empty line stands between two runs."""
+"""Files to which a run was written before. An empty line separates two runs."""
 
 
 class PlainView(View):
-    """Writes the leader's text as it arrives, and all else line by line, as it happens.
+    """Writes the leader's text as it arrives, and everything else line by line.
 
     Args:
-        message: What the user said.
+        message: The user's message.
         options: What to show.
-        stream: Write while the run is on, not only at its end.
-        file: Where to; None (a program without a standard output) is nowhere.
+        stream: Write while the run is in progress, not only at its end.
+        file: Where to write; None, for a program without standard output, writes nothing.
     """
 
     def __init__(self, message: str, options: ViewOptions, *, stream: bool, file: TextIO | None) -> None:
@@ -59,7 +59,7 @@ class PlainView(View):
             self._close()
 
     def event(self, event: BaseRunEvent) -> None:
-        """Take in one event; the text of the top-level run is written at once, where it is streamed."""
+        """Take in one event. With `stream`, the text of the top-level run is written at once."""
         with self._lock:
             progress = self._story.progress
             before = progress.top.answer.text if progress.top is not None else ""
@@ -77,7 +77,7 @@ class PlainView(View):
                 self._show(sections)
 
     def finish(self, output: AnyRunOutput) -> None:
-        """Write what was not streamed."""
+        """Write what was not written yet."""
         with self._lock:
             self._done = True
             top = self._story.progress.top
@@ -135,7 +135,7 @@ class PlainView(View):
             self._write(_plain(section))
 
     def _separate(self, section: Section) -> None:
-        """Leave a line empty between what is no line of the story."""
+        """Separate sections by an empty line, except the one-line steps of a run."""
         self._end_line()
         last, self._last = self._last, section
         if last is not None and not (last.is_line and section.is_line):
@@ -159,7 +159,7 @@ class PlainView(View):
         self._at_line_start = text.endswith("\n")
 
     def _gap(self) -> str:
-        """The empty line between two runs that are written to one file."""
+        """Write the empty line between two runs in one file."""
         try:
             again = self._file in _begun
             _begun.add(self._file)  # type: ignore[arg-type]  # it is not None here

@@ -1,4 +1,4 @@
-"""What a tree of runs has done so far: the fold of its events, which every view reads."""
+"""Collects what a tree of runs has done so far from its events. All views read this."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from kern.run.tool_execution import ToolExecution
 
 
 class StreamedText:
-    """Text that arrives in pieces, and is joined only when somebody looks.
+    """Text that arrives in pieces, and is joined only when it is read.
 
-    A paragraph's gap stands between the texts of two turns: an answer's pieces bring it, the reasoning's do
-    not. What a turn has brought can be taken back.
+    The texts of two turns are separated by a blank line. The pieces of an answer contain it, those of the
+    reasoning do not. The text of the present turn can be taken back.
     """
 
     __slots__ = ("_arrived", "_text", "_turn")
@@ -49,7 +49,7 @@ class StreamedText:
         self._turn = 0
 
     def append(self, piece: str) -> str:
-        """Add a piece; returns what was added, the gap between two turns included."""
+        """Add a piece; returns what was added, including a gap between two turns."""
         if not piece:
             return ""
         begins = self._turn and not self._arrived and len(self._text) == self._turn
@@ -59,16 +59,16 @@ class StreamedText:
         return piece
 
     def start_turn(self) -> None:
-        """What follows belongs to a new turn."""
+        """Begin a new turn."""
         self._turn = len(self.text)
 
     def void_turn(self) -> None:
-        """Take back what this turn has brought."""
+        """Take back the text of this turn."""
         self._text = self.text[: self._turn]
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """The whole text."""
         if self._arrived:
             self._text += "".join(self._arrived)
             self._arrived.clear()
@@ -76,7 +76,7 @@ class StreamedText:
 
     @property
     def turn(self) -> str:
-        """What this turn has brought."""
+        """The text of this turn."""
         return self.text[self._turn :].lstrip("\n")
 
     def __bool__(self) -> bool:
@@ -85,17 +85,17 @@ class StreamedText:
 
 @dataclass(slots=True)
 class RunProgress:
-    """One run: what it has said, called and come to.
+    """One run: its texts, its tool calls and its outcome.
 
     Args:
-        name: Whose run it is; for members of members, the names from below the top down.
-        title: The name that the application has given, if it has given one.
+        name: The name of the agent or team; for members of members, the names from below the top down.
+        title: The name that the application has given, or None.
         id: The id of the agent or team.
-        structured: The answer, where it is not text.
+        structured: The answer, if it is not text.
         started: Seconds since the epoch.
         calls: The tool calls in the order in which they began; ids may repeat from turn to turn.
-        running: The calls that still run, by id.
-        duration: Seconds; None while it runs.
+        running: The calls in progress, by id.
+        duration: Seconds; None while the run is in progress.
     """
 
     run_id: str
@@ -121,12 +121,12 @@ class RunProgress:
 
     @property
     def ended(self) -> bool:
-        """Nothing more is to come."""
+        """Whether the run has ended or is paused."""
         return self.status is not RunStatus.running
 
     @property
     def completed(self) -> bool:
-        """It has come to its answer."""
+        """Whether the run has its answer."""
         return self.status is RunStatus.completed
 
     @property
@@ -136,12 +136,12 @@ class RunProgress:
 
     @property
     def untold(self) -> str:
-        """The text of the answer that was not shown for good."""
+        """The text of the answer that was not printed permanently yet."""
         return self.answer.text[self.told :].lstrip("\n")
 
     @property
     def content(self) -> Any:
-        """The answer: the structured value if there is one, else the text that is left to show."""
+        """The answer: the structured value if there is one, otherwise the text that is left to show."""
         return self.untold if self.structured is None else self.structured
 
     def end_call(self, call: ToolExecution) -> None:
@@ -160,7 +160,12 @@ class RunProgress:
         self.running[call.tool_call_id] = call
 
     def end(self, status: RunStatus, error: str = "", *, at: float | None = None) -> None:
-        """The run has come to `status`; `at` tells when (seconds since the epoch; None is now)."""
+        """Note the end of the run.
+
+        Args:
+            status: Its status.
+            at: Seconds since the epoch; None: now.
+        """
         self.status = status
         self.error = error or self.error
         if self.duration is None:
@@ -168,7 +173,7 @@ class RunProgress:
         self.running.clear()
 
     def finish(self, output: AnyRunOutput) -> None:
-        """Take over what the final output says; it knows better than the pieces that were streamed."""
+        """Take over the final output, which is more complete than the pieces that were streamed."""
         content = output.last_turn if output.content is None else output.content
         if content is not None:
             if not isinstance(content, str):
@@ -192,7 +197,7 @@ class RunProgress:
 
 
 def as_execution(call: ProviderCall) -> ToolExecution:
-    """A call that the provider has carried out, as calls are shown."""
+    """A call that the provider carried out, in the form of other tool calls."""
     try:
         arguments = from_json(call.arguments or "{}")
     except ValueError:
@@ -208,7 +213,7 @@ def as_execution(call: ProviderCall) -> ToolExecution:
 
 
 def _holds(streamed: str, final: str) -> bool:
-    """Whether the streamed text ends with the final answer, so that it shows the answer already."""
+    """Whether the streamed text ends with the final answer, which is then not shown again."""
     return streamed.strip().endswith(final.strip()) if final.strip() else True
 
 
@@ -224,7 +229,7 @@ class Progress:
         return (run for run in self.runs.values() if run is not self.top)
 
     def run_of(self, source: EventSource) -> RunProgress:
-        """The run of an event, known from its first event on."""
+        """The run of an event; created at its first event."""
         run = self.runs.get(source.run_id)
         if run is None:
             run = RunProgress(
@@ -298,7 +303,7 @@ def progress_of(output: AnyRunOutput, above: tuple[str, ...] = ()) -> RunProgres
 
 
 def _output_names(output: AnyRunOutput) -> tuple[str, str]:
-    """The name that the application has given, and how the run is called even without one."""
+    """The name that the application has given, or None, and the name to show in any case."""
     if isinstance(output, TeamRunOutput):
         return output.team_name or "", output.team_name or output.team_id or "Team"
     return output.agent_name or "", output.agent_name or output.agent_id or "Agent"

@@ -1,4 +1,4 @@
-"""Standard output and standard error while a live region has the terminal."""
+"""Redirects standard output and standard error while a live region has the terminal."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kern.console._files import flush, is_terminal
 
 
 class Redirect:
-    """Stands for a terminal's stream: whole lines go to the live region, which prints them above itself.
+    """Replaces a terminal's stream: complete lines go to the live region, which prints them above itself.
 
-    When no region is there, it is the stream: a logging handler may hold it for longer than a view lasts.
+    Without a region it writes to the stream: a logging handler may keep it for longer than a view lasts.
 
     Args:
         file: The stream itself.
@@ -30,7 +30,7 @@ class Redirect:
         return getattr(self.file, name)
 
     def write(self, text: str) -> int:
-        """Pass the lines on that are whole with this text."""
+        """Pass on the lines that this text completes."""
         with self._lock:
             if self._put is None:
                 return self.file.write(text)
@@ -40,7 +40,7 @@ class Redirect:
         return len(text)
 
     def flush(self) -> None:
-        """Pass on what has no newline yet."""
+        """Pass on a line that has no newline yet."""
         with self._lock:
             if self._put is None:
                 flush(self.file)
@@ -49,7 +49,7 @@ class Redirect:
                 self._line = ""
 
     def lead(self, put: Callable[[str], None] | None) -> None:
-        """Lead the lines to `put` from now on; None gives the stream back."""
+        """Send lines to `put` from now on; None: to the stream."""
         self.flush()
         with self._lock:
             self._put = put
@@ -59,7 +59,7 @@ _redirects: WeakValueDictionary[int, Redirect] = WeakValueDictionary()
 
 
 def redirect(put: Callable[[str], None]) -> Callable[[], None]:
-    """Lead what is printed on the terminal to `put`, a line at a time; returns what ends that."""
+    """Send what is printed on the terminal to `put`, line by line; returns a function that ends this."""
     taken: list[tuple[str, Redirect]] = []
     for name in ("stdout", "stderr"):
         file = getattr(sys, name)
@@ -80,6 +80,6 @@ def redirect(put: Callable[[str], None]) -> Callable[[], None]:
 
 
 def real_stdout() -> TextIO | None:
-    """Standard output, behind a redirect too."""
+    """Standard output itself, even if it is redirected."""
     file = cast("TextIO | Redirect | None", sys.stdout)
     return file.file if isinstance(file, Redirect) else file

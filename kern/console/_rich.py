@@ -1,4 +1,4 @@
-"""The view for terminals: panels, and a live region while the run is on (rich, the extra `console`)."""
+"""The view for terminals (extra `console`): panels, and a live region while the run is in progress."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from kern.run.output import AnyRunOutput
 _PAUSE = 1 / 12
 """Seconds between two repaints."""
 _REST = 4
-"""A repaint is followed by a rest of this many times its CPU time: it never takes over a fifth of a core."""
+"""After a repaint the thread sleeps this many times its CPU time: it takes at most a fifth of a core."""
 _COLORS = ("cyan", "magenta", "green", "blue", "bright_cyan", "bright_magenta", "bright_green", "bright_blue")
-"""Of the members, in the order of their first appearance."""
+"""The colors of members, in the order of their first appearance."""
 
 _begun: WeakSet[Console] = WeakSet()
-"""Consoles on which a run was shown already: an empty line stands between two runs."""
+"""Consoles on which a run was shown before. An empty line separates two runs."""
 
 
 class RichView(View):
-    """What is whole, line by line; below it, on a terminal, a live region for what is under way.
+    """Prints what is complete; below it, on a terminal, a live region shows what is in progress.
 
-    An event is only queued; a thread of the view's own takes the events in and repaints, some times a
-    second. So neither a token nor a slow terminal costs the event loop anything. `finish` and the exit
-    draw on the caller's thread.
+    Events are only queued. A thread of the view processes them and repaints a few times per second, so that
+    neither a token nor a slow terminal holds up the event loop. `finish` and the exit draw on the caller's
+    thread.
 
     Args:
-        message: What the user said.
+        message: The user's message.
         options: What to show.
         stream: Show text as it arrives.
-        console: Where to. The live region is left out where it is no terminal, or another view has it.
+        console: The console. There is no live region if it is not a terminal, or another view has the region.
     """
 
     def __init__(self, message: str, options: ViewOptions, *, stream: bool, console: Console) -> None:
@@ -101,7 +101,7 @@ class RichView(View):
         self._close(lambda: self._story.finish(output))
 
     def fail(self, error: BaseException) -> None:
-        """Show what there was, and the error."""
+        """Show what has happened so far, and the error."""
         with suppress(OSError):  # the run's error is the one to see
             self._close(lambda: [*self._story.left_over(ending=False), error_section(error)])
         mark_shown(error)
@@ -139,7 +139,7 @@ class RichView(View):
             raise error
 
     def _close(self, last: Callable[[], Iterable[Section]]) -> None:
-        """Show what waits, then the `last` sections, and give the terminal back; once."""
+        """Show what is queued and the `last` sections, and restore the terminal. Only the first call acts."""
         self._raise_failure()
         with self._lock:
             if self._closed:
@@ -165,18 +165,18 @@ class RichView(View):
             self._console.print(*panels)
 
     def _waiting(self) -> list[Section]:
-        """Take in the events that wait; returns the sections that are whole with them."""
+        """Process the queued events; returns the sections that they complete."""
         sections: list[Section] = []
         while self._events:
             sections += self._story.take(self._events.popleft())
         return sections
 
     def color_of(self, name: str) -> str:
-        """The color of a member: one of its own, as long as there are some."""
+        """The color of a member; colors repeat once all are used."""
         return self._colors.setdefault(name, _COLORS[len(self._colors) % len(_COLORS)])
 
     def _panels(self, sections: Iterable[Section]) -> Iterator[ConsoleRenderable]:
-        """The sections as they are printed, with empty lines between what is no line of the story."""
+        """The sections as they are printed, separated by empty lines, except the one-line steps of a run."""
         for section in sections:
             last, self._last = self._last, section
             if last is not None and not (last.is_line and section.is_line) and section.kind != "closing":
@@ -185,7 +185,7 @@ class RichView(View):
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """A write that fails closes the view; rich's own answer to a broken pipe is to exit the program."""
+        """Makes failed writes raise, so that the view can close; rich would exit the program instead."""
         try:
             yield
         except OSError:

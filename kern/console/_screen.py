@@ -1,4 +1,4 @@
-"""What the live region shows: who works at what, and the end of the text that is being written."""
+"""The content of the live region: who is working at what, and the end of the text that is being written."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ RenderedLines = list[list[Segment]]
 
 
 class Screen:
-    """Lays the live region out, always lower than the terminal.
+    """Lays out the live region, with fewer lines than the terminal.
 
-    The text is rendered again only when it has grown, and only as much of its end as fits: the cost of a
-    repaint does not depend on how long the answer is.
+    The text is rendered again only if it has grown, and only the end of it that fits. The cost of a repaint
+    therefore does not depend on the length of the answer.
 
     Args:
         console: The terminal.
@@ -57,7 +57,7 @@ class Screen:
         self._rendered: tuple[tuple[str, int, int], RenderedLines] | None = None
 
     def lines(self) -> RenderedLines:
-        """The region's lines as of now."""
+        """The present lines of the region."""
         room = self._console.height - 1
         text, what = self._text()
         status = self._status()
@@ -72,7 +72,7 @@ class Screen:
         return lines
 
     def _text(self) -> tuple[str, str]:
-        """The text that the leader has written and is writing, and what it is."""
+        """The text that the leader has written so far, and its kind (answer or reasoning)."""
         top = self._progress.top
         if top is None or not self._stream:
             return "", ""
@@ -107,7 +107,7 @@ class Screen:
         return self._render(body_of(clean(text[-width * height :]).strip("\n"), "text"), width)
 
     def _end_of_markdown(self, text: str, width: int, height: int) -> RenderedLines:
-        """As little as fills the height: rendering Markdown is what a repaint costs."""
+        """The shortest end of the text that fills the height, since rendering Markdown is expensive."""
         full = width * height
         for size in (min(_size_of_lines(text, height), full), full):
             cut = self._tail.cut(text, size)
@@ -121,7 +121,7 @@ class Screen:
         return self._console.render_lines(Harmless(content), options, pad=False)
 
     def _status(self) -> list[Text]:
-        """One line for each call and each member that works, last the leader where it is silent."""
+        """One line for each call and each member in progress, and for the leader if it shows no text."""
         now = time.monotonic()
         frames = _DASHES if self._console.options.ascii_only else _DOTS
         frame = frames[int(now * 10) % len(frames)]

@@ -1,6 +1,7 @@
-"""What there is to show, as sections of text: the same for a terminal and for a pipe.
+"""The sections that views show, as texts: the same for a terminal and for a pipe.
 
-The answer alone is framed. All else is told in dim lines, in the order in which it happens; see `Story`.
+Only the answer is framed. Everything else appears in dim lines, in the order in which it happens; see
+`Story`.
 """
 
 from __future__ import annotations
@@ -48,20 +49,20 @@ _WAITS_FOR: dict[Need, str] = {
 }
 _LONGEST_MESSAGE = 4_000
 _LEAST_SECONDS = 0.05
-"""A call that took less time is not worth the figure."""
+"""Calls that took less than this many seconds are shown without their duration."""
 
 
 @dataclass(slots=True, frozen=True)
 class Section:
-    """A piece of the view that is whole: it is printed once and never changed.
+    """A complete piece of the view: it is printed once and never changed.
 
     Args:
         kind: What it is.
         body: Its text, without control characters.
-        title: Its heading, where it has one of its own.
-        name: The member that it is about, where it is about one.
-        marker: What a line begins with, one character.
-        format: How the body is written.
+        title: Its heading, if it has one of its own.
+        name: The member that it is about, if any.
+        marker: The character that its line begins with.
+        format: The format of the body.
     """
 
     kind: Kind
@@ -73,12 +74,12 @@ class Section:
 
     @property
     def is_line(self) -> bool:
-        """It is one of the lines between the message and the answer."""
+        """Whether it is one of the one-line steps between the message and the answer."""
         return self.kind in ("step", "change", "failure")
 
 
 def message_section(message: str) -> Section | None:
-    """What the user said; a very long message is cut."""
+    """The user's message; a very long one is cut."""
     text = clean(message).strip("\n")
     if not text.strip():
         return None
@@ -88,22 +89,22 @@ def message_section(message: str) -> Section | None:
 
 
 def reasoning_section(text: str, name: str = "") -> Section | None:
-    """The model's reasoning; `name` is the member's whose it is."""
+    """The model's reasoning; `name` is the member's, if it is one's."""
     body = clean(text).strip()
     return Section("reasoning", body, title="Reasoning", name=one_line(name)) if body else None
 
 
 def call_section(call: ToolExecution, name: str = "") -> Section:
-    """A tool call that has ended; `name` is the member's that made it."""
+    """A tool call that has ended; `name` is the member's, if one made it."""
     failed = call.tool_call_error and call.confirmed is not False
     kind: Kind = "failure" if failed else "step"
     return Section(kind, describe_call(call), name=one_line(name), marker="✗" if failed else "")
 
 
 def describe_call(call: ToolExecution) -> str:
-    """A call on one line, with its duration; for a failed one also the first line of the error.
+    """A call on one line, with its duration; for a failed call also the first line of the error.
 
-    One that the person has refused was not made, and took no time.
+    A call that the person rejected was not made and has no duration.
     """
     line = format_call(call.tool_name, call.tool_args)
     if call.confirmed is False:
@@ -117,7 +118,7 @@ def describe_call(call: ToolExecution) -> str:
 
 
 def member_sections(run: RunProgress, options: ViewOptions) -> Iterator[Section]:
-    """The end of a member's run: its answer under its name, or that it has come back."""
+    """The end of a member's run: its answer under its name, or only that it has ended."""
     name = one_line(run.name)
     if run.status is RunStatus.error:
         yield Section("failure", f"failed: {clean(run.error)}", name=name, marker="✗")
@@ -141,7 +142,7 @@ def member_sections(run: RunProgress, options: ViewOptions) -> Iterator[Section]
 
 
 def said_section(run: RunProgress, options: ViewOptions) -> Section | None:
-    """What the top-level run has said before it went on to do something."""
+    """The text of the top-level run before it went on to call tools."""
     text, run.told = run.untold, len(run.answer.text)
     body = clean(text).strip("\n")
     if not body.strip():
@@ -151,7 +152,7 @@ def said_section(run: RunProgress, options: ViewOptions) -> Section | None:
 
 
 def answer_section(run: RunProgress, options: ViewOptions) -> Section | None:
-    """The answer of the top-level run, as far as there is one."""
+    """The answer of the top-level run, or None."""
     body, form = _body(run, options)
     if not body:
         return None
@@ -166,7 +167,7 @@ def _body(run: RunProgress, options: ViewOptions) -> tuple[str, Format]:
 
 
 def ending_section(run: RunProgress, options: ViewOptions) -> Section | None:
-    """Why the run has not come to an answer; None for a completed one, or where a chat asks next."""
+    """Why the run has no answer; None if it is completed, or if the chat asks next."""
     match run.status:
         case RunStatus.paused if not options.chat:
             return Section("paused", _waiting_for(run.requirements), title="Paused")
@@ -179,12 +180,12 @@ def ending_section(run: RunProgress, options: ViewOptions) -> Section | None:
 
 
 def closing_section(output: AnyRunOutput) -> Section:
-    """The last line: how long the run took, and what it has used."""
+    """The last line: the run's duration and usage."""
     return Section("closing", output.closing_line())
 
 
 def error_section(error: BaseException) -> Section:
-    """An error that ended the run. Kern's own errors speak for themselves; others are named."""
+    """An error that ended the run. Errors that are not Kern's are shown with the name of their class."""
     text = message_of(error).strip()
     if not isinstance(error, KernError) or not text:
         text = error_text(error)
@@ -192,7 +193,7 @@ def error_section(error: BaseException) -> Section:
 
 
 def one_line(text: str) -> str:
-    """The text on a line, without control characters."""
+    """The text as one line, without control characters."""
     return clean(text).replace("\n", " ")
 
 

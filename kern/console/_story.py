@@ -1,4 +1,4 @@
-"""A run as a story: what its events, or its output, come to as lines and texts, in the order of happening."""
+"""Turns the events of a run, or its output, into sections in the order in which things happened."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from kern.state.patch import apply
 
 _ENDS_REASONING = (RunContentEvent, ToolCallStartedEvent, ModelRequestStartedEvent, *TERMINAL_EVENTS)
 _MOST_CHANGES = 6
-"""Lines that one change of the state may take."""
+"""The maximum number of lines for one change of the state."""
 _LONGEST_VALUE = 60
 _LONGEST_TASK = 300
 
 
 class Story:
-    """Tells a tree of runs, event by event; each section is whole and final.
+    """Turns the events of a tree of runs into sections, each of which is complete and final.
 
     Args:
         options: What to show.
@@ -59,10 +59,10 @@ class Story:
         self._state: Any = None
         self._revision = -1
         self._changes: dict[tuple[str, str], list[Section]] = {}
-        """What calls that have not ended have changed; it is told below them."""
+        """The state changes of calls in progress; they are shown below the call when it ends."""
 
     def take(self, event: BaseRunEvent) -> list[Section]:
-        """Take in one event; returns what is to be shown of it now."""
+        """Process one event; returns the sections that can be shown now."""
         run = self.progress.apply(event)
         top = run is self.progress.top
         sections: list[Section] = []
@@ -93,7 +93,7 @@ class Story:
         return sections
 
     def finish(self, output: AnyRunOutput) -> list[Section]:
-        """What is left to show of a run that has ended so."""
+        """The sections that are left to show at the end of a run."""
         top = self.progress.top
         if top is None:
             return [*told_by_output(output, self._options), closing_section(output)]
@@ -101,7 +101,7 @@ class Story:
         return [*self.left_over(), closing_section(output)]
 
     def left_over(self, *, ending: bool = True) -> list[Section]:
-        """What the events have told and nothing has shown."""
+        """The sections from events that were not shown yet."""
         top = self.progress.top
         if top is None:
             return []
@@ -117,7 +117,7 @@ class Story:
         return [section for section in sections if section is not None]
 
     def _reasoning(self, run: RunProgress) -> list[Section]:
-        """The reasoning that is whole and was not shown yet."""
+        """The complete reasoning that was not shown yet."""
         shown = min(self._reasoned, len(run.reasoning.text))
         self._reasoned = len(run.reasoning.text)
         if not self._options.show_reasoning:
@@ -126,13 +126,13 @@ class Story:
         return [section] if section else []
 
     def _sent(self, member: RunProgress) -> Section:
-        """A member begins: what it was sent to do."""
+        """A member begins: its name and its task."""
         above = self.progress.runs.get(member.parent_run_id or "")
         calls = () if above is None else tuple(above.running.values())
         return _sent(member.name, _task_for(member.id, calls))
 
     def _changed(self, event: SessionStateChangedEvent) -> list[Section]:
-        """A change of the session state, told once, below the call that made it."""
+        """A change of the session state, shown once, below the call that made it."""
         if event.revision <= self._revision:
             return []
         self._revision = event.revision
@@ -152,7 +152,7 @@ class Story:
 def told_by_output(
     output: AnyRunOutput, options: ViewOptions, above: tuple[str, ...] = ()
 ) -> Iterator[Section]:
-    """The story that an output tells, whose events nobody has heard: call by call."""
+    """The sections for an output without events, call by call."""
     run = progress_of(output, above)
     members = {}
     if isinstance(output, TeamRunOutput):
@@ -185,17 +185,17 @@ def _told_by_member(
 
 
 def delegated(call: ToolExecution) -> Sequence[str]:
-    """The members' runs that a call has started."""
+    """The members' runs that a call started."""
     return call.child_run_ids or ([call.child_run_id] if call.child_run_id else [])
 
 
 def delegates(call: ToolExecution) -> bool:
-    """The call has sent members to work: they tell of it themselves."""
+    """Whether the call is a delegation, which the members' own sections show."""
     return bool(delegated(call))
 
 
 def _task_for(member_id: str, calls: Sequence[ToolExecution]) -> str:
-    """What the call says that has sent this member; of a call to all, the task of all."""
+    """The task in the call that delegated to this member."""
     for call in reversed(calls):
         if call.tool_args.get("member_id") in (member_id, None) and (task := _task_of(call)):
             return task

@@ -1,4 +1,4 @@
-"""The end of a growing text, as much as a screen can show: a repaint costs the same at any length."""
+"""The end of a growing text, as much as a screen can show, at a cost that does not depend on its length."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _FENCE = re.compile(r"^[ \t>]*(`{3,}|~{3,})(.*)$")
 
 
 class MarkdownTail:
-    """Cuts the last part out of growing Markdown, at a place where it still reads the same.
+    """Cuts off the last part of growing Markdown at a place where it still renders the same.
 
-    A cut inside a fenced code block begins with that block's opening line. The whole text is scanned once,
-    however often it is cut. (The final answer is rendered from the whole text; this is for the live view.)
+    A cut inside a fenced code block begins with the block's opening line. The text is scanned only once,
+    however often it is cut. (This is for the live view; the final answer is rendered from the whole text.)
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class MarkdownTail:
         self._fences = [""]
 
     def cut(self, text: str, size: int) -> str:
-        """The end of `text`: at least `size` characters, if there are so many, and few more."""
+        """The end of `text`: at least `size` characters, if it has that many, and few more."""
         if not text.startswith(self._text):
             self._reset()  # the text was taken back
         self._scan(text)
@@ -37,7 +37,7 @@ class MarkdownTail:
         return f"{opening}\n{text[start:]}" if opening else text[start:]
 
     def _scan(self, text: str) -> None:
-        """Note where fenced blocks begin and end, in the lines that are whole."""
+        """Note where fenced blocks begin and end, in the complete lines."""
         end = text.rfind("\n") + 1
         position = self._scanned
         for line in text[position:end].splitlines(keepends=True):
@@ -59,7 +59,7 @@ class MarkdownTail:
 
     @staticmethod
     def _start(text: str, latest: int) -> int:
-        """A place not far before `latest`: the start of a paragraph, else of a line, else `latest` itself."""
+        """A place shortly before `latest`: the start of a paragraph, else of a line, else `latest`."""
         for gap in ("\n\n", "\n"):
             found = text.rfind(gap, max(0, latest - _REACH), latest)
             if found >= 0:

@@ -1,4 +1,4 @@
-"""Text for a terminal: made harmless, made short, made to fit the encoding."""
+"""Text for a terminal: removes control characters, shortens, and fits the encoding."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202d\u202e\ud800
 
 
 def clean(text: str) -> str:
-    """The text without anything a terminal would obey: control characters become visible pictures.
+    """The text with control characters replaced by visible symbols, so that a terminal does not obey them.
 
-    Text of models and tools is not to be trusted: an ESC in it could recolour the screen, retitle the
-    window or write to the clipboard. Newlines and tabs stay. Half surrogates, which no encoding can write,
+    Texts of models and tools cannot be trusted: an ESC in them could recolour the screen, change the window's
+    title or write to the clipboard. Newlines and tabs stay. Lone surrogates, which no encoding can write,
     become U+FFFD.
     """
     if _UNSAFE.search(text) is None:
@@ -36,7 +36,7 @@ def _picture(match: re.Match[str]) -> str:
 
 
 BREAK = "\x1f"
-"""Where a line may be broken without a space. `clean` text has none of its own, and no width is counted."""
+"""Marks where a line may be broken without a space. It has no width, and `clean` texts do not contain it."""
 
 _IDEOGRAPHIC = (
     "\u2e80-\u303e\u3041-\u4dbf\u4e00-\u9fff\ua000-\ua4cf\uf900-\ufaff\uff01-\uff60\U00020000-\U0003fffd"
@@ -71,7 +71,7 @@ def encodable(text: str, encoding: str | None) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """At most `limit` characters, the last one "…" where something is missing."""
+    """At most `limit` characters; the last one is "…" if the text was cut."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -81,7 +81,7 @@ def first_line(text: str, limit: int) -> str:
 
 
 def content_text(content: Any) -> tuple[str, bool]:
-    """An answer as text, and whether it is JSON: a structured answer is shown as indented JSON."""
+    """An answer as text, and whether the text is JSON, as it is for a structured answer."""
     if content is None or isinstance(content, str):
         return content or "", False
     try:

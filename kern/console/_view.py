@@ -1,4 +1,4 @@
-"""The port: what a view of a run has to do, whatever it draws on."""
+"""The port for views of a run."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class ViewOptions:
     Args:
         markdown: Render the answers as Markdown, where the view can.
         show_message: Show the user's message first.
-        show_reasoning: Show the reasoning, where the model tells it.
-        show_member_responses: Show the tool calls and answers of a team's members, not only the leader's.
-        chat: The run answers a line of a chat. The line stands above it, and what a paused run waits for
-            is not listed, since the chat asks for it.
+        show_reasoning: Show the model's reasoning, if there is any.
+        show_member_responses: Also show the tool calls and answers of a team's members.
+        chat: The run answers a line of a chat. The line is already above it, and the requirements of a paused
+            run are not listed, since the chat asks for them.
     """
 
     markdown: bool = False
@@ -32,38 +32,38 @@ class ViewOptions:
 
 
 class View(ABC):
-    """A person's view of one run: a context manager that leaves the terminal clean, however it is left.
+    """A view of one run: a context manager that restores the terminal, however it is left.
 
-    The methods may be called from any thread. None of them waits for anything but the terminal itself.
-    A write that fails raises its `OSError` once, from `event`, `finish` or the exit (`BrokenPipeError` where
-    the reader of a pipe has gone), never in place of another error; from then on the view is silent.
+    The methods may be called from any thread. They wait for nothing but the terminal itself. If a write
+    fails, `event`, `finish` or the exit raises the `OSError` once (`BrokenPipeError` if the reader of a pipe
+    has gone), but never in place of another error. After that the view writes nothing.
     """
 
     @abstractmethod
     def __enter__(self) -> Self:
-        """Show the message, and from now on what happens."""
+        """Begin: show the user's message."""
 
     @abstractmethod
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Show what was not shown yet, and give the terminal back."""
+        """Show what was not shown yet, and restore the terminal."""
 
     @abstractmethod
     def event(self, event: BaseRunEvent) -> None:
-        """Take in one event of the tree of runs."""
+        """Process one event of the tree of runs."""
 
     @abstractmethod
     def finish(self, output: AnyRunOutput) -> None:
-        """Show the end of the run; the view takes no more events."""
+        """Show the end of the run. No events may follow."""
 
     @abstractmethod
     def fail(self, error: BaseException) -> None:
-        """Show the error that ended the run; the caller raises it."""
+        """Show the error that ended the run. The caller raises it."""
 
 
 def mark_shown(error: BaseException) -> None:
-    """Note on an error that a person has seen it."""
+    """Mark an error as shown, so that it is not shown twice."""
     error._kern_shown = True  # type: ignore[attr-defined]  # an error travels further than any registry
 
 

@@ -1,4 +1,4 @@
-"""A chat loop in the terminal: read a line, answer it, and again."""
+"""A chat loop in the terminal: reads lines and answers them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 OutputT = TypeVar("OutputT", bound=AnyRunOutput)
 
 Command: TypeAlias = Callable[[str], Awaitable[str]]
-"""What a line such as "/state" does: it is given the rest of the line, and returns what is to be shown."""
+"""A command such as "/state": takes the rest of the line, and returns the text to show."""
 
 _COMMAND = re.compile(r"/(?P<name>[a-z]+)(?:\s+(?P<rest>.*))?", re.DOTALL)
 _QUOTES = '"""'
@@ -49,28 +49,27 @@ async def chat(
 ) -> None:
     """Read lines from standard input and answer each, until the person leaves.
 
-    One of the words of `exit_on`, the end of the input (Ctrl-D) and Ctrl-C at the prompt leave. Ctrl-C
-    during an answer cancels that answer and comes back to the prompt. An answer that raises is shown (once,
-    where a view has shown it already), and the chat goes on.
+    To leave, type one of the words of `exit_on`, end the input (Ctrl-D), or press Ctrl-C at the prompt.
+    Ctrl-C during an answer cancels the answer and returns to the prompt. If an answer raises an error, the
+    error is shown once, and the chat goes on.
 
-    Where an answer waits for the person, they are asked what it waits for, and it goes on. A run that they
-    leave then, with Ctrl-C or one of the words, stays paused.
+    If a run pauses, the person is asked for what it waits for, and the run goes on. If they leave instead,
+    with Ctrl-C or one of the words, the run stays paused.
 
-    Ctrl-C is taken care of where the event loop runs in the main thread; elsewhere it is the caller's.
+    Ctrl-C is handled only if the event loop runs in the main thread.
 
     Args:
         respond: Answers one line, and shows the answer.
-        proceed: Goes on with a paused run, whose requirements are answered, and shows the rest.
-        first: Answered before the first prompt; None is nothing.
-        prompt: Who is asked to write.
-        exit_on: The words that leave; case does not matter.
-        commands: What lines such as "/state" do, by their name without the slash. `/exit` and `/help` are
-            there in any case.
-        past: What was said earlier, shown at the beginning.
-        history: The file that keeps the lines of earlier chats, for the arrow keys.
+        proceed: Goes on with a paused run whose requirements are answered, and shows the rest.
+        first: A line to answer before the first prompt; None: none.
+        prompt: The name in the prompt.
+        exit_on: The words that leave the chat; case does not matter.
+        commands: The commands such as "/state", by name without the slash. `/exit` and `/help` always exist.
+        past: Earlier messages, which are shown at the beginning.
+        history: The file for the lines of earlier chats, which the arrow keys recall.
 
     Raises:
-        BrokenPipeError: Nobody reads the output any more.
+        BrokenPipeError: The reader of standard output has gone.
     """
     leave = {word.casefold() for word in exit_on} | {"/exit"}
     question = _question(prompt)
@@ -89,7 +88,7 @@ async def chat(
 
 
 class _Talk(Generic[OutputT]):
-    """One chat: reads the person's lines and has them answered."""
+    """A chat in progress."""
 
     def __init__(
         self,
@@ -106,7 +105,7 @@ class _Talk(Generic[OutputT]):
         self.told = False  # something stands above that an empty line is to part from the next prompt
 
     async def read(self, prompt: str) -> str | None:
-        """A line of the person's; None if they leave."""
+        """Read a line; None if the person leaves."""
         try:
             line = await self._ctrl_c.guard(read_line(prompt))
         except _Interrupted:
@@ -120,9 +119,9 @@ class _Talk(Generic[OutputT]):
         return line
 
     async def read_message(self, prompt: str) -> str | None:
-        """What the person has to say: a line, or several.
+        """Read a message, of one or several lines.
 
-        A line that ends with a backslash goes on in the next one; lines between two lines of three quotes
+        A line that ends with a backslash continues in the next one. Lines between two lines with three quotes
         belong together.
         """
         self._part()
@@ -145,14 +144,14 @@ class _Talk(Generic[OutputT]):
         self.told = False
 
     async def read_more(self) -> str | None:
-        """One more line of the same message, whatever it says; None where the input has ended."""
+        """Read one more line of the same message; None at the end of the input."""
         try:
             return await self._ctrl_c.guard(read_line(_MORE))
         except _Interrupted:
             return None
 
     async def obey(self, name: str, rest: str, commands: Mapping[str, Command]) -> None:
-        """Carry out a command, and show what it says."""
+        """Carry out a command, and show its text."""
         self.told = True
         command = commands.get(name)
         if command is None:
@@ -169,7 +168,7 @@ class _Talk(Generic[OutputT]):
             say(str(error))
 
     async def answer(self, text: Any) -> bool:
-        """Answer one line, with all that its run asks of the person; False if they leave the chat."""
+        """Answer one line, asking the person for what its run waits for; False if they leave the chat."""
         kept: Kept = {}
         self.told = True
         output = await self._shown(self._respond(text))
@@ -187,7 +186,7 @@ class _Talk(Generic[OutputT]):
         return True
 
     async def _put(self, question: str) -> str | None:
-        """The person's answer to a question of ours, which a reader of a pipe sees too."""
+        """Ask a question and return the answer. The question is also shown if the output is a pipe."""
         if not is_interactive():
             say(question)
         return await self.read(question)
@@ -224,20 +223,20 @@ class _Interrupted(Exception):
 
 
 class _CtrlC:
-    """Turns Ctrl-C into `_Interrupted` where something guarded runs."""
+    """Turns Ctrl-C into `_Interrupted` while guarded work is in progress."""
 
     def __init__(self) -> None:
         self._task: asyncio.Task[Any] | None = None
         self._pressed = False
 
     def press(self) -> None:
-        """Cancel what runs."""
+        """Cancel the guarded work."""
         if self._task is not None:
             self._pressed = True
             self._task.cancel()
 
     async def guard(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do the work in a task of its own, so that cancelling it is not cancelling the chat."""
+        """Run the work in a task of its own, so that cancelling it does not cancel the chat."""
         self._pressed = False
         self._task = task = asyncio.create_task(work)
         try:
