@@ -52,7 +52,7 @@ def open_view(message: str, options: ViewOptions, *, stream: bool, console: Any 
 
 
 def _terminal(file: TextIO | None) -> Console | None:
-    """The console of a terminal, the same for all views, so that they cooperate; None if it is no terminal."""
+    """The console of a terminal, the same for all views, so that they cooperate; None if there is none."""
     if file is None or not is_terminal(file) or find_spec("rich") is None:
         return None
     from rich.console import Console

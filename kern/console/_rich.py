@@ -185,7 +185,7 @@ class RichView(View):
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Makes failed writes raise, so that the view can close; rich would exit the program instead."""
+        """Close the view if a write fails, and raise the error. On a broken pipe rich itself would exit."""
         try:
             yield
         except OSError:
