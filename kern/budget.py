@@ -42,6 +42,7 @@ class UsageBudget:
         self._used = replace(used) if used is not None else Usage()
         self._spent = self._used.cost or 0.0
         self._requests = self._used.requests
+        self._failed = 0
         self._tool_calls = 0
         self._set_aside = 0.0
         self._known: set[str] = set()
@@ -58,7 +59,11 @@ class UsageBudget:
     def used(self) -> Usage:
         """What the requests so far have used; those under way are not in it."""
         with self._lock:
-            return replace(self._used)
+            used = replace(self._used)
+            if self._failed:
+                used.cost = used.cost if used.requests else 0.0
+                used.requests += self._failed
+            return used
 
     def reserve_request(self, expected: float) -> None:
         """Count a request that is about to be made, and set aside what it is expected to cost.
@@ -100,10 +105,16 @@ class UsageBudget:
             self._known.discard(step)
             return known
 
-    def end_request(self, expected: float) -> None:
-        """The request is over: nothing is set aside for it any more."""
+    def end_request(self, expected: float, *, failed: bool = False) -> None:
+        """The request is over: nothing is set aside for it any more.
+
+        Args:
+            expected: What was.
+            failed: It got no answer, so that nothing is counted but the request.
+        """
         with self._lock:
             self._set_aside -= expected
+            self._failed += failed
 
     def reserve_tool_calls(self, count: int) -> None:
         """Count the tool calls of a turn, which are about to be made.
@@ -208,10 +219,10 @@ class UsageLedger:
         if step is not None:
             self._steps.append(step)
 
-    def end_request(self, expected: float) -> None:
-        """The request is over."""
+    def end_request(self, expected: float, *, failed: bool = False) -> None:
+        """The request is over; `failed`: without an answer."""
         for budget in self._budgets:
-            budget.end_request(expected)
+            budget.end_request(expected, failed=failed)
 
     def reserve_tool_calls(self, count: int, step: str | None = None) -> None:
         """Count the tool calls of a turn, which are about to be made.

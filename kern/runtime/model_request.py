@@ -124,6 +124,7 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
         await asyncio.to_thread(load_prices)
     step = None if steps is None else ModelStep(run, steps, request)
     expected = await _reserve(run, model, request, step)
+    failed = False
     run.progress.requests += 1
     if run.out.hears_events:
         run.out.event(ModelRequestStartedEvent(run.source, model.id, model.provider))
@@ -134,6 +135,7 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     try:
         response = await (answered(model, request, deltas) if step is None else step.respond(model, deltas))
     except (ModelError, ModelBehaviorError) as error:
+        failed = error.usage is None
         if error.usage is not None:
             _count(run, model, error.usage, None, expected, step)
         if isinstance(error, ModelIncompleteError):
@@ -142,10 +144,10 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     else:
         _count(run, model, response.usage, response.model, expected, step)
     finally:
-        for usage in deltas.thrown_away:
-            _count(run, model, usage, None, expected)
+        for number, usage in enumerate(deltas.thrown_away):
+            _count(run, model, usage, None, expected, step, f"thrown away {number}")
         if ledger is not None:
-            ledger.end_request(expected)
+            ledger.end_request(expected, failed=failed)
         deltas.close()
     deltas.ended(response.message)
     if verbose:
@@ -217,7 +219,8 @@ def _count(
     usage: Usage,
     answered: str | None,
     expected: float,
-    step: ModelStep | None = None,
+    step: ModelStep | None,
+    what: str = "usage",
 ) -> None:
     if usage.cost is None and (model.price is not None or model.provider in LISTED):
         usage.cost = cost_of(model, usage, answered)
@@ -225,5 +228,5 @@ def _count(
         if step is None:
             run.tree.ledger.count(usage, expected)
         else:
-            run.tree.ledger.count(usage, expected, f"{step.key} usage", on_record=step.on_record)
+            run.tree.ledger.count(usage, expected, f"{step.key} {what}", on_record=step.on_record)
     run.progress.own_metrics.count(f"{model.provider}/{model.id}", usage)

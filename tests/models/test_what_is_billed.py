@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from kern.models.anthropic import AnthropicMessages
 from kern.models.base import Model, ModelRequest, ToolDefinition
 from kern.models.google import Gemini
 from kern.models.openai import OpenAIChat, OpenAIResponses
-from kern.testing import Fault, ModelServer
+from kern.testing import Fault, ModelServer, record, replay
 from kern.usage import Metrics, Price, Usage, UsageLimits
 
 pytest.importorskip("genai_prices")
@@ -227,6 +228,31 @@ async def test_a_request_that_fails_in_the_end_has_paid_for_its_answers() -> Non
             await Agent(model=model, usage_limits=budget).arun("Hi")
     assert (budget.used.requests, budget.used.input_tokens) == (3, 300_000)
     assert budget.used.cost == pytest.approx(0.09)
+
+
+async def test_requests_without_an_answer_are_in_what_a_budget_has_used() -> None:
+    budget = UsageBudget(UsageLimits(requests=3, cost=1.0))
+    async with ModelServer(lambda request: Fault.status(503)) as server:
+        agent = Agent(model=asked("responses", server.base_url), usage_limits=budget)
+        for _ in range(3):
+            with pytest.raises(ModelError):
+                await agent.arun("Hi")
+        assert (budget.used.requests, budget.used.cost) == (3, 0.0)
+        stored = UsageBudget(budget.limits, used=budget.used)
+        with pytest.raises(UsageLimitExceeded, match="limit of 3 requests"):
+            await agent.arun("Hi", usage_limits=stored)
+
+
+async def test_a_replay_counts_the_answers_that_were_thrown_away(tmp_path: Path) -> None:
+    replies = [Fault.status(200, body=MALFORMED), Fault.status(200, body=GOOD)]
+    async with ModelServer(replies) as server:
+        model = Gemini("gemini-2.5-flash", base_url=server.base_url, api_key="any", max_retries=1)
+        agent = Agent(model=model)
+        first = await record(agent, "Hi", tmp_path / "run.json")
+        again = await replay(agent, tmp_path / "run.json")
+        assert len(server.requests) == 2
+    assert again.metrics.input_tokens == first.metrics.input_tokens == 200_000
+    assert again.metrics.cost == first.metrics.cost == pytest.approx(0.06)
 
 
 async def test_the_answer_of_a_model_that_is_given_up_counts_beside_that_of_its_fallback() -> None:
