@@ -19,14 +19,14 @@ from kern.errors import KernError
 
 __all__ = ["main"]
 
-_INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+_INTERRUPTED = 130  # 128 plus the number of SIGINT, as shells do
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code.
 
     Args:
-        arguments: Those of the command line, without the program's name; None takes the process's own.
+        arguments: The arguments without the program's name; None: those of the process.
     """
     parser = argparse.ArgumentParser(prog="kern", description="Kern, an async-first agent runtime.")
     parser.add_argument("--version", action="version", version=f"kern {__version__}")
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_db_parser(commands)
     add_worker_parser(commands)
     chosen = parser.parse_args(arguments)
-    named("kern").addHandler(logging.NullHandler())  # what matters is shown, or is the last line
+    named("kern").addHandler(logging.NullHandler())  # errors are shown anyway, at the latest as the last line
     try:
         code: int = chosen.run(chosen)
         sys.stdout.flush()
@@ -48,6 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("interrupted")
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has gone; the interpreter must not try to flush it at its exit.
+        # The reader of the output has gone: keep the interpreter from flushing it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -1,4 +1,4 @@
-"""`python -m kern.cli`, which is `kern`."""
+"""Runs the `kern` command as `python -m kern.cli`."""
 
 import sys
 

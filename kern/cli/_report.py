@@ -1,4 +1,4 @@
-"""What a command tells beside what a run shows: headings, facts, the state, an error."""
+"""Prints the output of commands: titles, headings, labelled lines, the session state, errors."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _WIDEST = 100
 
 
 def title(text: str) -> None:
-    """The first line, or lines where the terminal is narrow."""
+    """Print the title, wrapped to the terminal."""
     _print("\n".join(textwrap.wrap(text, _width())))
 
 
 def heading(text: str) -> None:
-    """Begin a part, with a line across the terminal."""
+    """Print a heading with a rule across the terminal."""
     rule = "─" * max(3, shutil.get_terminal_size().columns - len(text) - 4)
     _print(f"\n{_bold(f'── {text}')} {rule}\n")
 
 
 def fact(label: str, text: str) -> None:
-    """A line with a label before it, wrapped under itself."""
+    """Print a text with a label, wrapped with a hanging indent."""
     lines = textwrap.wrap(text, _width() - _LABEL, break_on_hyphens=False, break_long_words=False) or [""]
     if any(
         len(line) > _width() - _LABEL for line in lines
@@ -41,17 +41,17 @@ def fact(label: str, text: str) -> None:
 
 
 def state_fact(label: str, state: Mapping[str, Any]) -> None:
-    """The session state, as JSON."""
+    """Print the session state as JSON, with a label."""
     fact(label, json.dumps(state, ensure_ascii=False))
 
 
 def told(text: str) -> None:
-    """What a command has done, in a line."""
+    """Print a line that says what the command did."""
     _print(text)
 
 
 def say(text: str) -> None:
-    """The one line that a failed command ends with."""
+    """Print the error of a failed command to stderr, on one line."""
     print(f"kern: {' '.join(text.split())}", file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""The team of the demo: a leader and two members who write into one shopping list at the same time."""
+"""The team of the demo: a leader and two members who edit one shopping list at the same time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kern.team import Team
 
 SESSION = "kern-demo"
 EDITED = ("Added ", "Removed ")
-"""How the result of a call that changed the list begins."""
+"""The beginnings of the results of calls that changed the list."""
 
 
 def add_item(run_context: RunContext, item: str) -> str:

@@ -1,7 +1,7 @@
 """The demo's stand-in for a language model: a few rules that can keep a shopping list.
 
-It plays the leader and the members, behind a real HTTP server. A stand-in sees what a model sees, the
-conversation and the tools, and answers what a model answers: text and tool calls.
+It answers for the leader and the members, behind a real HTTP server. Like a model, it receives the
+conversation and the tools, and returns text and tool calls.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class StandIn:
     """A model made of rules.
 
     Args:
-        pace: Seconds between two words, so that a person can watch it think.
+        pace: Seconds between two words, so that a person can watch.
     """
 
     def __init__(self, pace: float = 0.0) -> None:
@@ -73,7 +73,7 @@ def _items(text: str) -> list[str]:
 
 
 def _summary(request: ReceivedRequest) -> str:
-    """The results of a turn's calls, said as an answer."""
+    """An answer that sums up the results of the calls."""
     results = [(message.content or "").rstrip(".") for message in request.tool_results]
     if request.tool_results[0].tool_name == "show_list":
         return f"On your list: {results[0]}."

@@ -1,4 +1,4 @@
-"""`kern db`: the tables of a Postgres database, made or brought up to date before the application starts."""
+"""`kern db`: creates or migrates the tables of a Postgres database before the application starts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 def add_db_parser(commands: Parsers) -> None:
     """Add the command's parser."""
-    parser = commands.add_parser("db", help="make the tables of a Postgres database")
+    parser = commands.add_parser("db", help="create or migrate the tables of a Postgres database")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     migration = verbs.add_parser(
         "migrate",
-        help="make the tables, or bring them up to date",
-        description="Makes the tables of a PostgresDb, or brings them up to date with this Kern. Of several "
-        "that do it at once, one does it. For applications whose role may make no tables: "
-        "PostgresDb(..., create_tables=False).",
+        help="create the tables, or migrate them to this version of Kern",
+        description="Creates the tables of a PostgresDb, or migrates them to this version of Kern. If "
+        "several processes do so at once, one of them does the work. Use it for applications whose role may "
+        "not create tables: PostgresDb(..., create_tables=False).",
     )
     migration.add_argument(
         "url",
@@ -32,7 +32,7 @@ def add_db_parser(commands: Parsers) -> None:
     migration.add_argument(
         "--session-table", metavar="NAME", default="kern_sessions", help="as in PostgresDb"
     )
-    migration.add_argument("--schema", metavar="NAME", help="as in PostgresDb; it is made if it is not there")
+    migration.add_argument("--schema", metavar="NAME", help="as in PostgresDb; created if it does not exist")
     migration.set_defaults(run=migrate)
 
 

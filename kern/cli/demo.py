@@ -1,4 +1,4 @@
-"""`kern demo`: a team at work in the terminal, and a second process that finds what it has left."""
+"""`kern demo`: shows a team at work in the terminal, and a second process that finds its session."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def add_demo_parser(commands: Parsers) -> None:
     parser = commands.add_parser(
         "demo",
         help="watch a team share one shopping list",
-        description="A leader and two members keep one shopping list, in an SQLite file. Without a key and "
-        "a network: a stand-in made of a few rules plays the model. With --model or --base-url the same team "
-        "asks a real model.",
+        description="A leader and two members keep one shopping list in an SQLite file. It needs no key "
+        "and no network: a few rules stand in for the model. With --model or --base-url the team asks a "
+        "real model.",
     )
     parser.add_argument(
         "--model",
@@ -53,7 +53,7 @@ def add_demo_parser(commands: Parsers) -> None:
     )
     parser.add_argument("--base-url", metavar="URL", help="such as http://localhost:11434/v1")
     parser.add_argument(
-        "--db", metavar="FILE", help="keep the list in this file; the next demo goes on with it"
+        "--db", metavar="FILE", help="keep the list in this file; the next demo continues with it"
     )
     parser.add_argument(
         "--ask", metavar="TEXT", help="ask the team this, instead of the demo's own questions"
@@ -63,7 +63,7 @@ def add_demo_parser(commands: Parsers) -> None:
 
 @dataclass(slots=True, frozen=True)
 class _Played:
-    """Who answers, and how that is told."""
+    """The model of the demo, and its description for the terminal."""
 
     model: Model
     told: str
@@ -72,7 +72,7 @@ class _Played:
 def run(options: argparse.Namespace) -> int:
     """The command; returns its exit code."""
     if options.base_url:
-        os.environ["OPENAI_BASE_URL"] = options.base_url  # a second process of ours inherits it
+        os.environ["OPENAI_BASE_URL"] = options.base_url  # the second process inherits it
     with _playing(options) as played, _file(options.db) as (path, kept):
         team = shopping_team(played.model, SqliteDb(path))
         if options.ask is not None:
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
 def _ask(team: Team, question: str, *, first: bool) -> None:
     before = team.get_session_state()
     state_fact("Before", before)
-    if first:  # between two runs the view leaves a line empty by itself
+    if first:  # later runs begin with an empty line anyway
         print()
     team.print_response(question, stream=True)
     after = team.get_session_state()
@@ -108,7 +108,7 @@ def _ask(team: Team, question: str, *, first: bool) -> None:
 
 
 def _edits(team: Team) -> tuple[int, int]:
-    """How many calls of the last run changed the list, and how many members made them."""
+    """The number of calls in the last run that changed the list, and of the members that made them."""
     output = team.get_last_run_output()
     delegations = output.tools if isinstance(output, TeamRunOutput) else []
     made: list[int] = []
@@ -120,7 +120,7 @@ def _edits(team: Team) -> tuple[int, int]:
 
 
 def _second_process(options: argparse.Namespace, path: Path) -> int:
-    """Start the command anew, in a process that has nothing but the file."""
+    """Run the command in a second process, which has nothing but the file."""
     arguments = ["demo", "--db", str(path), "--ask", _LAST_QUESTION]
     if options.model:
         arguments += ["--model", options.model]
@@ -128,13 +128,13 @@ def _second_process(options: argparse.Namespace, path: Path) -> int:
     try:
         return process.wait()
     except KeyboardInterrupt:
-        process.wait(_INTERRUPT_SECONDS)  # the terminal has told it, too: let it commit
+        process.wait(_INTERRUPT_SECONDS)  # it was interrupted, too: let it commit
         raise
 
 
 @contextmanager
 def _playing(options: argparse.Namespace) -> Iterator[_Played]:
-    """The real model, if there is a word of one, else the stand-in behind its server."""
+    """The real model if the options name one, else the stand-in behind its server."""
     if (options.model or options.base_url) and options.model != _STAND_IN:
         model = resolve(options.model) if options.model else default_model()
         where = f" at {options.base_url}" if options.base_url else ""
@@ -143,7 +143,7 @@ def _playing(options: argparse.Namespace) -> Iterator[_Played]:
     with ModelServer(StandIn(_PACE if sys.stdout.isatty() else 0.0)) as server:
         yield _Played(
             OpenAIResponses(_STAND_IN, base_url=server.base_url, api_key="none"),
-            "none that is real: a stand-in made of a few rules, behind an HTTP server on this machine. With "
+            "none that is real: a few rules behind an HTTP server on this machine stand in for it. With "
             "--model the same team asks a real one",
         )
 

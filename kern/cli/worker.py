@@ -1,4 +1,4 @@
-"""`kern worker`: takes submitted runs of an application's agents and teams until it is told to stop."""
+"""`kern worker`: executes submitted runs of an application's agents and teams until it is stopped."""
 
 from __future__ import annotations
 
@@ -31,23 +31,27 @@ def add_worker_parser(commands: Parsers) -> None:
     """Add the command's parser."""
     parser = commands.add_parser(
         "worker",
-        help="drive the runs that were submitted to a database",
-        description="Takes runs that were submitted to the database of an agent or team, and goes on with "
-        "those whose worker has died. SIGTERM lets go of the runs that go on, for other workers.",
+        help="execute the runs that were submitted to a database",
+        description="Executes runs that were submitted to the database of an agent or team, and continues "
+        "those whose worker has died. On SIGTERM it releases its runs to other workers.",
     )
     parser.add_argument(
         "application",
         metavar="FILE:OBJECT",
-        help="an agent, a team, or a list of these, such as app.py:desk or package.module:desk",
+        help="an agent, a team, or a list of them, such as app.py:desk or package.module:desk",
     )
-    parser.add_argument("--at-once", metavar="N", type=int, default=10, help="runs at a time (10)")
-    parser.add_argument("--poll", metavar="SECONDS", type=float, default=1.0, help="how often it looks (1)")
+    parser.add_argument(
+        "--at-once", metavar="N", type=int, default=10, help="how many runs to execute at a time (10)"
+    )
+    parser.add_argument(
+        "--poll", metavar="SECONDS", type=float, default=1.0, help="how often to look for new runs (1)"
+    )
     parser.add_argument(
         "--claim",
         metavar="SECONDS",
         type=float,
         default=CLAIM_SECONDS,
-        help=f"how long a worker that has died keeps its runs ({CLAIM_SECONDS:g})",
+        help=f"how long after its death a worker still holds its runs ({CLAIM_SECONDS:g})",
     )
     parser.set_defaults(run=work)
 
@@ -84,35 +88,35 @@ async def _work(runners: Sequence[Runner], options: argparse.Namespace) -> None:
 
 
 def load(application: str) -> Sequence[Runner]:
-    """The agents and teams that the application names.
+    """Import the agents and teams that FILE:OBJECT names.
 
     Raises:
-        UsageError: There is no such file or object, or it is something else.
+        UsageError: The file or object does not exist, or is not an agent or a team.
     """
     place, colon, name = application.rpartition(":")
     if not colon or not place or not name:
-        raise UsageError(f"the worker takes FILE:OBJECT, such as app.py:desk, not {application!r}")
+        raise UsageError(f"the application must be FILE:OBJECT, such as app.py:desk, not {application!r}")
     found: Any = _module(place)
     for part in name.split("."):
         if not hasattr(found, part):
-            raise UsageError(f"{place} has no {name}")
+            raise UsageError(f"{place} does not define {name!r}")
         found = getattr(found, part)
     runners = list(found) if isinstance(found, list | tuple) else [found]
     for runner in runners:
         if not isinstance(runner, Agent | Team):
-            raise UsageError(f"{application} is not an agent, a team or a list of these, but {runner!r}")
+            raise UsageError(f"{application} must be an agent, a team or a list of them, not {runner!r}")
     return runners
 
 
 def _module(place: str) -> ModuleType:
-    """The module at that path, or of that name; what it imports may lie beside it."""
+    """Import a module by its path or name; it may import modules from its own folder."""
     path = Path(place)
     if path.suffix == ".py":
         if not path.is_file():
-            raise UsageError(f"there is no file {place}")
+            raise UsageError(f"the file {place} does not exist")
         sys.path.insert(0, str(path.resolve().parent))
         return importlib.import_module(path.stem)
     sys.path.insert(0, str(Path.cwd()))
     if importlib.util.find_spec(place.partition(".")[0]) is None:
-        raise UsageError(f"there is no module {place}; a file ends in .py")
+        raise UsageError(f"the module {place} does not exist; the name of a file must end in .py")
     return importlib.import_module(place)

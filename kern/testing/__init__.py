@@ -1,7 +1,8 @@
-"""What tests of Kern, and of programs that use Kern, are made with: models that are played, and no network.
+"""Tools for tests of programs that use Kern, and of Kern itself: models that need no network and no key.
 
-`ScriptedModel` and `FunctionModel` answer in the process; `ModelServer` is a provider on the loopback
-interface, with faults; `no_leaks` checks that nothing is left running. Ports come with conformance suites:
+`ScriptedModel` and `FunctionModel` answer inside the process. `ModelServer` is a provider on the loopback
+interface, which can also fail. `cassette`, `record`, `replay` and `fork` record runs and replay them.
+`no_leaks` checks that nothing is left running. Conformance suites test implementations of a port:
 `kern.testing.db.DbConformance` for databases, `kern.testing.model.ModelConformance` for models.
 """
 

@@ -1,4 +1,4 @@
-"""The file of a cassette: what is in it, written without keys, and read as what may be damaged."""
+"""Reads and writes the file of a cassette; masks API keys in it, and checks it for damage."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class RecordedRun:
     """One run in a cassette, or one part of a run that was paused.
 
     Args:
-        run_id: Its id, which a replay gives it again.
-        runner: The agent or team.
-        input: What it was asked.
-        continued: It went on after a pause.
-        steps: What was done, in order; see `kern.runtime.steps`.
-        form: What the input was before it became JSON: a `Message`, a list of them, or a pydantic model.
+        run_id: The run's id; its replay has the same.
+        runner: The id of the agent or team.
+        input: The input as JSON data.
+        continued: It continues a paused run.
+        steps: The steps, in order; see `kern.runtime.steps`.
+        form: The type of the input before it became JSON: a `Message`, a list of them, or a pydantic model.
     """
 
     run_id: str
@@ -127,10 +127,10 @@ _DAMAGE = (KernError, ValueError, KeyError, TypeError, AttributeError, IndexErro
 
 
 def read_runs(path: Path) -> list[RecordedRun]:
-    """What is recorded in a file.
+    """Read the recorded runs from a file.
 
     Raises:
-        UsageError: There is no such file, or it is damaged, or of another version.
+        UsageError: The file does not exist, is damaged, or has another version.
     """
     place = ""
     try:
@@ -153,11 +153,11 @@ def read_runs(path: Path) -> list[RecordedRun]:
 
 
 def _damaged(path: Path, where: str, why: str) -> UsageError:
-    return UsageError(f"{path} is no cassette of this version of Kern: {where}: {why}; record it anew")
+    return UsageError(f"{path} is not a cassette of this version of Kern: {where}: {why}; record it again")
 
 
 def write_runs(path: Path, runs: Sequence[RecordedRun]) -> None:
-    """Store what was recorded; keys of the environment are named in place of their values."""
+    """Write runs to a file, with the names of API keys in the environment instead of their values."""
     keys = EnvironmentKeys()
     written = [{name: value for name, value in asdict(run).items() if value is not None} for run in runs]
     for run, data in zip(runs, written, strict=True):
@@ -165,7 +165,7 @@ def write_runs(path: Path, runs: Sequence[RecordedRun]) -> None:
     data = keys.masked({"kern_cassette": FORMAT, "runs": written})
     if keys.found:
         names = ", ".join(sorted(keys.found))
-        log.warning("%s: the recording holds the value of %s; its name is written in its place", path, names)
+        log.warning("%s: the recording contained the value of %s; wrote the name instead", path, names)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f"{path.suffix}.tmp")
     temporary.write_bytes(json_bytes(data, indent=2) + b"\n")
@@ -173,7 +173,7 @@ def write_runs(path: Path, runs: Sequence[RecordedRun]) -> None:
 
 
 def _in_whole_keys(step: dict[str, Any], keys: EnvironmentKeys) -> dict[str, Any]:
-    """A step whose pieces of an answer do not cut a key in two."""
+    """The step with deltas joined where an API key is split between two, so that it can be masked."""
     pieces: dict[str, str] = {}
     for verb, text in step.get("deltas", ()):
         pieces[verb] = pieces.get(verb, "") + text
@@ -185,7 +185,7 @@ def _in_whole_keys(step: dict[str, Any], keys: EnvironmentKeys) -> dict[str, Any
 
 
 def _check(step: Mapping[str, Any]) -> None:
-    """See that a step can be read."""
+    """Check that a step can be read; raises one of `_DAMAGE` if not."""
     kind = _STEP.validate_python(step, strict=True)["kind"]
     if kind == CHANGE:
         change_from(Entry(step["key"], kind, json_bytes(step)))
@@ -209,7 +209,7 @@ def _check(step: Mapping[str, Any]) -> None:
 
 
 def _check_state(steps: Sequence[Mapping[str, Any]]) -> None:
-    """See that the commits lead somewhere, and that prompts are made of states that there were."""
+    """Check that the commits apply to the recorded state, and that prompts refer to existing commits."""
     tree: Any = None
     changes = 0
     for step in steps:
@@ -219,7 +219,7 @@ def _check_state(steps: Sequence[Mapping[str, Any]]) -> None:
             changes += 1
             tree = apply(tree, change_from(Entry(step["key"], CHANGE, json_bytes(step))).patch)
     if steps and not isinstance(tree, dict):
-        raise ValueError("the state that the run began with is missing")
+        raise ValueError("the session state at the beginning of the run is missing")
     commits = [step["given"].get("commits", 0) for step in steps if step["kind"] == "prompt"]
     if not all(isinstance(count, int) and 0 <= count <= changes for count in commits):
-        raise ValueError(f"a prompt shows the state after one of {changes} commits, not after {commits}")
+        raise ValueError(f"prompts refer to commits {commits}, but the run has only {changes}")

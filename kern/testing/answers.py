@@ -1,4 +1,4 @@
-"""What a `ModelServer` answers: text, tool calls, reasoning, delays, and faults."""
+"""The answers of a `ModelServer`: text, tool calls, reasoning, delays, and faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kern.messages import ProviderCall, ToolCall
 from kern.usage import Usage
 
 Splitter: TypeAlias = Callable[[bytes], Iterable[bytes]]
-"""Cuts a body into the HTTP chunks that it is sent in."""
+"""Splits a body into the HTTP chunks in which it is sent."""
 
 FaultKind = Literal[
     "status", "disconnect", "hang", "cut", "stall", "malformed", "failed", "error_event", "incomplete"
@@ -24,16 +24,16 @@ FaultKind = Literal[
 
 
 def tool_call(name: str, /, **arguments: Any) -> ToolCall:
-    """A call that a model asks for, with an id of its own: `tool_call("add_item", item="milk")`."""
+    """A tool call of a model, with a new id: `tool_call("add_item", item="milk")`."""
     return ToolCall(f"call_{uuid4().hex[:24]}", name, to_json(arguments).decode())
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Fault:
-    """Something that goes wrong: an answer by itself, or the `fault` of an `Answer`.
+    """A failure of the provider: an answer by itself, or the `fault` of an `Answer`.
 
-    Made by its class methods. `after` counts deltas (pieces of text, reasoning or arguments): the fault
-    strikes before delta number `after`, or before the end where the answer has fewer.
+    Make it with one of the class methods. `after` is the number of deltas (pieces of text, reasoning or
+    arguments) that are sent before the fault; if the answer has fewer, the fault comes before its end.
     """
 
     kind: FaultKind
@@ -57,14 +57,14 @@ class Fault:
         headers: Mapping[str, str] | None = None,
         body: bytes | str | None = None,
     ) -> Fault:
-        """An error status, with the body that the real API sends with it.
+        """The server answers with an error status, and with the body that the real API sends.
 
         Args:
             status: The HTTP status.
-            retry_after: The Retry-After header: seconds, or an HTTP date as text.
-            message: The error's text, instead of the usual one for the status.
-            code: The error's code, such as "insufficient_quota" (for which there is a text, too).
-            headers: More headers.
+            retry_after: The value of the Retry-After header: seconds, or an HTTP date as text.
+            message: The error's text; None: the usual one for the status.
+            code: The error's code, such as "insufficient_quota", which also has a usual text.
+            headers: Further headers.
             body: The whole body, instead of the usual JSON: a proxy's HTML, say.
         """
         extra = dict(headers or {})
@@ -75,51 +75,59 @@ class Fault:
 
     @classmethod
     def disconnect(cls) -> Fault:
-        """The connection is closed before a byte of the answer was sent."""
+        """The server closes the connection before it sends a byte of the answer."""
         return cls(kind="disconnect")
 
     @classmethod
     def hang(cls) -> Fault:
-        """Nothing is ever answered, not even a status, until the client goes away."""
+        """The server never answers, not even with a status, until the client disconnects."""
         return cls(kind="hang")
 
     @classmethod
     def cut(cls, after: int = 0, *, at_byte: int | None = None, clean: bool = False) -> Fault:
-        """The answer breaks off.
+        """The server cuts the answer off.
 
         Args:
-            after: After so many deltas.
-            at_byte: After so many bytes of the body instead.
-            clean: The HTTP message ends properly, only the protocol's own end is missing, as behind some
-                proxies; otherwise the connection is closed in the middle of the message.
+            after: The number of deltas to send before.
+            at_byte: The number of bytes of the body to send before, instead.
+            clean: End the HTTP message properly, so that only the protocol's own end is missing, as some
+                proxies do. If False, the connection is closed in the middle of the message.
         """
         return cls(kind="cut", after=after, at_byte=at_byte, clean=clean)
 
     @classmethod
     def stall(cls, after: int = 0, *, at_byte: int | None = None) -> Fault:
-        """After so many deltas (or bytes) nothing more is sent, until the client goes away."""
+        """After this number of deltas or bytes the server sends nothing more, until the client
+        disconnects.
+        """
         return cls(kind="stall", after=after, at_byte=at_byte)
 
     @classmethod
     def malformed(cls, after: int = 0) -> Fault:
-        """The JSON of delta number `after` (of an unstreamed answer: of the body) is cut short."""
+        """The JSON of delta number `after` is cut short; of an answer without a stream, the JSON of the
+        body.
+        """
         return cls(kind="malformed", after=after)
 
     @classmethod
     def failed(cls, after: int = 0, *, code: str = "server_error", message: str | None = None) -> Fault:
-        """The provider gives up: `response.failed`; in Chat Completions an `error` object, or status 500."""
+        """The provider fails: `response.failed`; in Chat Completions an `error` object, or status 500."""
         return cls(kind="failed", after=after, code=code, message=message)
 
     @classmethod
     def error_event(cls, after: int = 0, *, code: str = "server_error", message: str | None = None) -> Fault:
-        """An `error` event, then `response.failed`, as the real API does; without a stream a status 500."""
+        """An `error` event and then `response.failed`, as the real API sends it; without a stream status
+        500.
+        """
         return cls(kind="error_event", after=after, code=code, message=message)
 
     @classmethod
     def incomplete(
         cls, after: int = 0, *, reason: Literal["max_output_tokens", "content_filter"] = "max_output_tokens"
     ) -> Fault:
-        """The answer is ended early, and says so: `response.incomplete`, or finish_reason "length"."""
+        """The provider ends the answer early and says so: `response.incomplete`, or finish_reason
+        "length".
+        """
         return cls(kind="incomplete", after=after, code=reason)
 
 
@@ -128,27 +136,27 @@ class Answer:
     """One answer of a model.
 
     Args:
-        text: What it says.
-        tool_calls: What it asks to be called; see `tool_call`.
-        reasoning: Its reasoning: a summary in Responses, `reasoning_content` in Chat Completions (as
-            compatible servers send it; OpenAI's own shows none there).
-        commentary: What it says about its work before text and calls: in Responses a message of its own with
-            the phase "commentary", in Chat Completions, which has no such thing, the beginning of the text.
-        provider_calls: What the provider has done itself before the text, such as
+        text: The text.
+        tool_calls: The tool calls; see `tool_call`.
+        reasoning: The reasoning: a summary in Responses, `reasoning_content` in Chat Completions, where
+            compatible servers send it, but not OpenAI itself.
+        commentary: Text about the model's work before the answer and the calls: in Responses a message with
+            the phase "commentary"; in Chat Completions, which has none, the beginning of the text.
+        provider_calls: Calls that the provider ran before the text, such as
             `ProviderCall("", "web_search", '{"query": "..."}')`: output items in Responses, `server_tool_use`
             blocks and their results at Anthropic, code and grounding at Gemini, and in Chat Completions
-            `executed_tools`, as Groq has them.
-        finish_reason: The word for its end, instead of the usual one: `finish_reason` in Chat Completions,
-            `status` in Responses, whose way to say "length" is `Fault.incomplete`.
-        usage: What is reported as used; None counts roughly (a delta is a token).
-        pieces: How the text is cut into deltas; None cuts it into words.
+            `executed_tools`, as Groq sends them.
+        finish_reason: The finish reason, instead of the usual one: `finish_reason` in Chat Completions,
+            `status` in Responses. For a cut answer in Responses use `Fault.incomplete`.
+        usage: The usage to report; None: a rough count, one token per delta.
+        pieces: The deltas of the text; None: one per word.
         latency: Seconds before the first byte.
         pace: Seconds between two deltas of a stream.
-        interleave: The arguments of several calls arrive in turns, not one call after the other.
-        split: How a body is cut into HTTP chunks: `split_at`, `split_every`, `split_randomly`. None sends
-            a chunk per event.
-        fault: What goes wrong.
-        headers: More headers of the response.
+        interleave: Send the arguments of several calls in turns, not one call after the other.
+        split: How to split a body into HTTP chunks: `split_at`, `split_every` or `split_randomly`. None sends
+            one chunk per event.
+        fault: The failure to simulate.
+        headers: Further headers of the response.
     """
 
     text: str | None = None
@@ -168,14 +176,14 @@ class Answer:
 
 
 Reply: TypeAlias = str | ToolCall | Answer | Fault
-"""What a script holds and a function returns: a text, one call, or the whole thing."""
+"""An answer in a script, or of a function: a text, one tool call, an `Answer`, or a `Fault`."""
 
 
 def as_answer(reply: Reply) -> Answer:
-    """The whole thing.
+    """Convert a reply to an `Answer`.
 
     Raises:
-        TypeError: It is no `Reply`.
+        TypeError: It is not a `Reply`.
     """
     match reply:
         case Answer():
@@ -186,11 +194,11 @@ def as_answer(reply: Reply) -> Answer:
             return Answer(tool_calls=(reply,))
         case Fault():
             return Answer(fault=reply)
-    raise TypeError(f"an answer is a str, ToolCall, Answer or Fault, not {type(reply).__name__}")
+    raise TypeError(f"an answer must be a str, ToolCall, Answer or Fault, not {reply!r:.100}")
 
 
 def split_every(size: int) -> Splitter:
-    """Chunks of `size` bytes."""
+    """Split a body into chunks of `size` bytes."""
 
     def split(body: bytes) -> list[bytes]:
         return [body[start : start + size] for start in range(0, len(body), size)]
@@ -199,7 +207,7 @@ def split_every(size: int) -> Splitter:
 
 
 def split_at(*positions: int) -> Splitter:
-    """Chunks that end at these byte positions."""
+    """Split a body at these byte positions."""
 
     def split(body: bytes) -> list[bytes]:
         edges = sorted({0, len(body), *(min(position, len(body)) for position in positions)})
@@ -209,10 +217,10 @@ def split_at(*positions: int) -> Splitter:
 
 
 def split_randomly(seed: int, *, largest: int = 64) -> Splitter:
-    """Chunks of 1 to `largest` bytes; the same ones for the same seed."""
+    """Split a body into chunks of 1 to `largest` bytes; the same ones for the same seed."""
 
     def split(body: bytes) -> list[bytes]:
-        dice = random.Random(seed)  # noqa: S311  # nobody's secret
+        dice = random.Random(seed)  # noqa: S311  # needs no secure randomness
         chunks, start = [], 0
         while start < len(body):
             end = start + dice.randint(1, largest)
@@ -224,5 +232,5 @@ def split_randomly(seed: int, *, largest: int = 64) -> Splitter:
 
 
 def words(text: str) -> list[str]:
-    """The text in pieces, each a word with the space before it; joined they are the text."""
+    """Split a text into words, each with the white space before it; joined they are the text."""
     return re.findall(r"\s*\S+|\s+", text)

@@ -1,13 +1,14 @@
-"""Runs that are recorded to a file, and replayed from it without a network.
+"""Records runs to a file, and replays them without a network.
 
     with cassette("desk.json", "record"):
         await team.arun("Plan a trip")
 
-    with cassette("desk.json"):  # strict: no model is asked, no tool is called, no hook
+    with cassette("desk.json"):  # strict: calls no model, no tool and no hook
         await team.arun("Plan a trip")
 
-The file is JSON to be read, compared and kept with the tests: each request with what is new in it, each
-answer, each outcome of a tool, each commit to the session state, in the order in which they were done.
+The file is readable JSON to keep with the tests: each request with what is new in it, each answer, each
+    result
+of a tool, and each commit to the session state, in order.
 """
 
 from __future__ import annotations
@@ -35,19 +36,19 @@ Mode = Literal["replay", "record", "auto"]
 
 
 class Cassette:
-    """A file of recorded runs, as a journal.
+    """A file of recorded runs, used as a journal.
 
     Args:
         path: The file.
-        runs: What is on it.
-        playback: What is done with that; None to record.
+        runs: The runs in the file.
+        playback: How to replay them; None to record.
     """
 
     def __init__(self, path: Path, runs: Sequence[RecordedRun], playback: Playback | None) -> None:
         self.path: Path = path
         self.runs: list[RecordedRun] = list(runs)
         self.db: Db | None = None if playback is None else InMemoryDb()
-        """Where sessions are in a replay, which leaves the database of the agents and teams alone."""
+        """Holds the sessions of a replay, which does not use the database of the agents and teams."""
         self._playback = playback
         self._left = list(runs)
         self._recording: list[tuple[RecordedRun, CassetteJournal]] = []
@@ -55,37 +56,37 @@ class Cassette:
 
     @classmethod
     def read(cls, path: Path, playback: Playback) -> Cassette:
-        """The cassette that is stored in a file.
+        """Read a cassette from a file.
 
         Raises:
-            UsageError: There is no such file, or it is damaged, or of another version.
+            UsageError: The file does not exist, is damaged, or has another version.
         """
         return cls(path, read_runs(path), playback)
 
     def write(self) -> None:
-        """Store what was recorded; keys of the environment are not written."""
+        """Write the recorded runs to the file, without the values of API keys in the environment."""
         for run, journal in self._recording:
-            if not journal.closed:  # the run goes on, since its stream was left and not closed
+            if not journal.closed:  # the run is still in progress: its stream was neither read nor closed
                 run.steps.append({"key": f"{run.run_id}/end", "kind": "broken_off"})
         write_runs(self.path, self.runs)
 
     def check_exhausted(self) -> None:
-        """See that every recorded run was replayed.
+        """Check that every recorded run was replayed.
 
         Raises:
-            ReplayMismatch: One was not.
+            ReplayMismatch: A run was not.
         """
         if self._playback is Playback.strict and self._left:
             left = ", ".join(f"{run.runner} ({run.input!r})" for run in self._left)
-            raise ReplayMismatch(f"{self.path}: recorded and not replayed: {left}")
+            raise ReplayMismatch(f"{self.path}: these recorded runs were not replayed: {left}")
 
     # As a journal.
 
     def run_id(self, asked: RunAsked) -> str:
-        """The id of the recorded run that the run is a replay of.
+        """The id of the recorded run that this run replays.
 
         Raises:
-            ReplayMismatch: There is none.
+            ReplayMismatch: No recorded run matches.
         """
         if self._playback is None:
             return asked.run_id
@@ -98,11 +99,14 @@ class Cassette:
                 if strict and not asked.continued and not same(run.input, asked.input):
                     now = EnvironmentKeys().masked(asked.input)
                     raise ReplayMismatch(
-                        f"{self.path}: {run.runner} is asked {now!r}; recorded is {run.input!r}"
+                        f"{self.path}: the input of {run.runner} is {now!r}, "
+                        f"but {run.input!r} in the recording"
                     )
                 return run.run_id
         left = ", ".join(run.runner for run in self._left) or "nothing"
-        raise ReplayMismatch(f"{self.path}: no run of {asked.runner_id!r} is on record; what is left: {left}")
+        raise ReplayMismatch(
+            f"{self.path}: no run of {asked.runner_id!r} is left in the recording; runs left: {left}"
+        )
 
     async def open(self, asked: RunAsked) -> CassetteJournal:
         """The journal of one run."""
@@ -118,12 +122,12 @@ class Cassette:
 
 
 class CassetteJournal:
-    """The journal of one run that is recorded or replayed.
+    """The journal of one recorded or replayed run.
 
     Args:
-        entries: What is on record.
-        playback: What is done with it.
-        steps: Where new steps go.
+        entries: The recorded steps.
+        playback: How to replay them.
+        steps: Receives the new steps.
     """
 
     detailed = True
@@ -134,28 +138,28 @@ class CassetteJournal:
         self.entries: Sequence[Entry] = entries
         self.playback: Playback = playback
         self.closed: bool = False
-        """The run has ended."""
+        """Whether the run has ended."""
         self._steps = steps
 
     async def append(self, entries: Sequence[Entry]) -> None:
-        """Note the entries."""
+        """Add the entries to the recorded steps."""
         self._steps += [{"key": e.key, "kind": e.kind, **json.loads(e.data)} for e in entries]
 
     async def hold(self) -> None:
-        """Nobody else has the run."""
+        """Do nothing: no other process has the run."""
 
     def when_lost(self, tell: Callable[[KernError], None]) -> None:
-        """Nobody else gets the run."""
+        """Do nothing: the run cannot be lost to another process."""
 
     async def why_lost(self) -> KernError:
-        """Nobody else gets the run."""
+        """Do nothing: the run is used by this process only."""
         raise AssertionError("a recorded run has no claim")
 
     async def end(self) -> None:
-        """The end is no step."""
+        """Do nothing: the end is not recorded as a step."""
 
     async def close(self) -> None:
-        """The file is written by the block round the runs."""
+        """Note the end; the `cassette` block writes the file."""
         self.closed = True
 
 
@@ -163,22 +167,22 @@ class CassetteJournal:
 def cassette(path: str | os.PathLike[str], mode: Mode = "replay") -> Iterator[Cassette]:
     """Record the top-level runs of this process inside the block, or replay them.
 
-    Runs that a tool starts are a part of that tool's call. A recorded run, and a replayed one, has its
-    session to itself. Tools and hooks are not called in a replay, and no model is asked: a request that is
-    another one than the recorded one ends the run with a `ReplayMismatch` that shows the difference. Sessions
-    are in the memory of the replay meanwhile, whatever `db` the agents and teams have.
+    A run that a tool starts is recorded as part of the tool's call. Recorded and replayed runs have their
+    session exclusively. A replay calls no model, no tool and no hook; a request that differs from the
+    recorded one ends the run with a `ReplayMismatch` that shows the difference. Sessions of a replay are in
+    memory, whatever `db` the agents and teams have.
 
     Args:
         path: The file.
-        mode: "replay"; "record", which replaces the file; or "auto": record if there is no such file.
+        mode: "replay"; "record", which replaces the file; or "auto": record if the file does not exist.
 
     Raises:
-        UsageError: There is no such file, or a cassette is in use already.
-        ReplayMismatch: At the end: not all that is on record was replayed.
+        UsageError: The file does not exist or is damaged, or another cassette is in use.
+        ReplayMismatch: At the end of the block: a recorded run was not replayed.
     """
     file = Path(path)
     if mode not in ("replay", "record", "auto"):
-        raise UsageError(f"mode is 'replay', 'record' or 'auto', not {mode!r}")
+        raise UsageError(f"mode must be 'replay', 'record' or 'auto', not {mode!r}")
     records = mode == "record" or (mode == "auto" and not file.exists())
     tape = Cassette(file, [], None) if records else Cassette.read(file, Playback.strict)
     with in_use(tape):
@@ -191,9 +195,9 @@ def cassette(path: str | os.PathLike[str], mode: Mode = "replay") -> Iterator[Ca
 
 @contextmanager
 def in_use(tape: Cassette) -> Iterator[None]:
-    """Inside the block, all top-level runs of this process use the cassette."""
+    """Use the cassette for all top-level runs of this process inside the block."""
     if Installed.journal is not None:
-        raise UsageError("a cassette is in use already: cassettes do not nest")
+        raise UsageError("another cassette is in use: cassettes cannot be nested")
     Installed.journal = tape
     try:
         yield
@@ -207,7 +211,7 @@ def _entry(step: Mapping[str, Any]) -> Entry:
 
 
 def _form(asked: RunAsked) -> InputForm | None:
-    """What the input was, where its JSON alone does not say it."""
+    """The type of the input, if its JSON does not show it."""
     value, messages = asked.input, asked.messages
     if isinstance(value, list):
         alike = len(value) == len(messages) and all(map(_is_json_of, value, messages))

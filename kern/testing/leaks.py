@@ -1,4 +1,4 @@
-"""A check that nothing is left running."""
+"""`no_leaks`: checks that a block leaves nothing running."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ async def no_leaks(
         async with ModelServer(["Hello!"]) as server, no_leaks(server):
             await agent.arun("Hi")
 
-    Tasks of the running event loop are counted, and what the servers have open. What ends by itself within
-    `grace` is no leak. A block that raises is not checked. In an async fixture the test is the block; the
-    tasks that run the fixture are not counted.
+    It checks the tasks of the running event loop, and the open requests and connections of the servers.
+    Whatever ends within `grace` seconds is not a leak. A block that raises is not checked. In an async
+    fixture the test is the block; the tasks that run the fixture are not counted.
 
     Args:
-        servers: The servers that the block talks to.
-        idle_connections: A client's pool may keep connections on which no request is open.
-        grace: Seconds.
+        servers: The servers that the block uses.
+        idle_connections: Allow connections without a request, as a client's pool keeps them.
+        grace: How long to wait for the end of what is still running, in seconds.
 
     Raises:
         AssertionError: Something is left; the text names it.
@@ -52,7 +52,7 @@ async def no_leaks(
     while found := left():
         if loop.time() > deadline:
             raise AssertionError("left behind: " + "; ".join(found))
-        # Mostly a few turns of the loop are enough; a server on another thread needs a little time.
+        # A few iterations of the loop are usually enough; a server on another thread needs a little time.
         turns += 1
         await asyncio.sleep(0 if turns < 20 else 0.005)
 

@@ -1,9 +1,9 @@
-"""The conformance suite of the model port: a `Model` is done when it passes.
+"""The conformance suite for models: a `Model` is complete when it passes.
 
-Subclass `ModelConformance` in a test module, or `ProviderConformance` if the model asks a provider over the
-network, and give it a fixture `play`: an async function that takes the answers of the provider, in order,
-and returns a model that is given them. `kern.testing.ModelServer` plays a provider that speaks OpenAI's
-protocols; for another protocol write a server, or an `httpx.MockTransport`, that understands the answers.
+Subclass `ModelConformance` in a test module, or `ProviderConformance` if the model calls a provider over the
+network. Give the class a fixture `play`: an async function that takes answers and returns a model which
+receives them from its provider, in order. `kern.testing.ModelServer` is such a provider for the protocols of
+OpenAI, Anthropic and Gemini; for another protocol write a server or an `httpx.MockTransport`.
 
     class TestMyModel(ProviderConformance):
         @pytest.fixture
@@ -15,10 +15,10 @@ protocols; for another protocol write a server, or an `httpx.MockTransport`, tha
                 yield play
 
 An answer is a text, a `ToolCall`, an `Answer` with `text`, `tool_calls`, `reasoning` and `usage`, or a
-`Fault`: `hang`, and for a provider also `status`, `cut` and `incomplete`. The provider has to be reachable
-from several event loops.
+`Fault`: `hang`, and for a provider also `status`, `cut` and `incomplete`. The provider must be reachable from
+several event loops.
 
-The tests are coroutines: run them with anyio's pytest plugin, or with pytest-asyncio, in their auto modes.
+The tests are coroutines: run them with the pytest plugin of anyio or with pytest-asyncio, in auto mode.
 """
 
 # ruff: noqa: D102  # the name of a test says what it is for
@@ -47,7 +47,7 @@ TEXT = " It is \U0001f6d2 'ä' \u2028 \\n\n\nand \"that\"  is all.\n"
 
 
 class ModelConformance:
-    """What every model does. See the module's docstring."""
+    """Tests for every model. See the module's docstring."""
 
     async def test_it_says_what_it_is(self, play: Play) -> None:
         model = await play()
@@ -171,10 +171,10 @@ NOW = ToolDefinition("now", "Say the time.", {"type": "object", "properties": {}
 
 
 class ProviderConformance(ModelConformance, ErrorConformance):
-    """What every model does that asks a provider over the network."""
+    """Tests for every model that calls a provider over the network."""
 
     api_key: ClassVar[str] = "sk-conformance-0123456789abcdef"
-    """The key that the models of the fixture `play` are to use."""
+    """The API key that the models of the fixture `play` must use."""
 
     async def test_what_was_shown_is_not_repeated(self, play: Play) -> None:
         model = await play(Answer("one two three four five", fault=Fault.cut(after=3)), "another answer")

@@ -1,4 +1,6 @@
-"""Models that are played in the process: for unit tests that need no HTTP."""
+"""`ScriptedModel` and `FunctionModel`: models for unit tests, which answer inside the process, without
+HTTP.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,15 @@ from kern.models.base import (
 from kern.testing.answers import words
 
 ModelAnswer: TypeAlias = str | ToolCall | ModelResponse | Exception
-"""What a played model answers: a text, one call, a `ModelResponse` (see its `of`), or an error to raise."""
+"""An answer of a test model: a text, one tool call, a `ModelResponse` (see its `of`), or an error to
+raise."""
 
 Play: TypeAlias = Callable[[ModelRequest], ModelAnswer | Awaitable[ModelAnswer]]
-"""A function, sync or async, that plays the model."""
+"""A function, sync or async, that returns the answer to a request."""
 
 
 class _PlayedModel(Model):
-    """Records the requests, and streams an answer word by word."""
+    """Records the requests, and streams each answer word by word."""
 
     structured_output: Literal["native", "tool", "none"] = "native"
 
@@ -42,14 +45,14 @@ class _PlayedModel(Model):
 
     @abstractmethod
     def _next(self) -> ModelAnswer | Play:
-        """The answer to the request that was just recorded."""
+        """The answer to the request that was recorded last."""
 
     async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
         """Answer one request; see `Model.respond`.
 
         Raises:
-            UsageError: No answer is left, or it is none.
-            Exception: What the script holds, or the function raises.
+            UsageError: No answer is left, or the answer has a wrong type.
+            Exception: The error in the script, or raised by the function.
         """
         self.requests.append(replace(request, messages=tuple(request.messages)))
         answer = self._next()
@@ -63,16 +66,16 @@ class _PlayedModel(Model):
 
 
 class ScriptedModel(_PlayedModel):
-    """A model that gives the answers of a list, in order.
+    """A model that returns the answers of a list, in order.
 
         model = ScriptedModel([tool_call("add_item", item="milk"), "It is on the list."])
         await Agent(model=model, tools=[add_item]).arun("Milk, please")
         model.assert_exhausted()
 
-    With a streamed request the words are put into the sink one by one. `requests` holds what was asked.
+    A streamed request receives the words one by one. `requests` is the list of all requests so far.
 
     Args:
-        answers: The list; a function in it is called with the request.
+        answers: The answers; a function among them is called with the request and returns the answer.
         id: The model's name.
         provider: The provider's name.
     """
@@ -81,7 +84,7 @@ class ScriptedModel(_PlayedModel):
         self, answers: Iterable[ModelAnswer | Play], *, id: str = "scripted", provider: str = "test"
     ) -> None:
         if isinstance(answers, str):
-            raise UsageError("ScriptedModel takes a list of answers: ScriptedModel(['...'])")
+            raise UsageError("ScriptedModel needs a list of answers, not a str: ScriptedModel(['...'])")
         super().__init__(id=id, provider=provider)
         self._answers = deque(answers)
         self._unexpected = 0
@@ -92,15 +95,15 @@ class ScriptedModel(_PlayedModel):
         return len(self._answers)
 
     def assert_exhausted(self) -> None:
-        """Check that every answer was asked for, and nothing else.
+        """Check that there was exactly one request for each answer.
 
         Raises:
-            AssertionError: Answers are left, or more was asked for than there was.
+            AssertionError: Answers are left, or there were more requests than answers.
         """
         if self._unexpected:
-            raise AssertionError(f"{self!r} was asked {self._unexpected} times more than it has answers")
+            raise AssertionError(f"{self!r} received {self._unexpected} more requests than it has answers")
         if self._answers:
-            left = f"{len(self._answers)} answers of {self!r} were not asked for"
+            left = f"{len(self._answers)} answers of {self!r} were not used"
             raise AssertionError(f"{left}, the next is {self._answers[0]!r}; requests: {len(self.requests)}")
 
     def _next(self) -> ModelAnswer | Play:
@@ -115,7 +118,7 @@ class ScriptedModel(_PlayedModel):
 
 
 class FunctionModel(_PlayedModel):
-    """A model that a function plays.
+    """A model whose answers a function returns.
 
         def play(request: ModelRequest) -> ModelAnswer:
             return "done" if request.messages[-1].role == "tool" else tool_call("add_item", item="milk")
@@ -123,8 +126,7 @@ class FunctionModel(_PlayedModel):
         model = FunctionModel(play)
 
     Args:
-        function: Called with every request; sync or async. It may be called again while an earlier call of it
-            still waits.
+        function: Called with each request; sync or async. Concurrent requests call it concurrently.
         id: The model's name.
         provider: The provider's name.
     """
@@ -147,11 +149,11 @@ def _as_response(answer: ModelAnswer) -> ModelResponse:
             return ModelResponse.of(None, answer)
         case Exception():
             raise answer
-    raise UsageError(f"an answer is a str, ToolCall, ModelResponse or Exception, not {type(answer).__name__}")
+    raise UsageError(f"an answer must be a str, ToolCall, ModelResponse or Exception, not {answer!r:.100}")
 
 
 async def _put(response: ModelResponse, sink: DeltaSink) -> None:
-    """Stream the answer; the loop gets a turn after every word, as it would between two reads of a socket."""
+    """Stream the answer; after each word other tasks may run, as between two reads from a socket."""
     message = response.message
     spoken: list[tuple[Callable[[str], None], str | None]]
     spoken = [(sink.reasoning, message.reasoning_content), (sink.content, message.content)]
@@ -167,7 +169,7 @@ async def _put(response: ModelResponse, sink: DeltaSink) -> None:
 
 
 def _put_parts(message: Message, sink: DeltaSink) -> None:
-    """Tell of what stands beside the texts."""
+    """Put the calls of the provider and the citations into the sink."""
     tell, cite = provider_call_of(sink), citation_of(sink)
     for part in message.parts:
         if isinstance(part, ProviderCall) and tell is not None:

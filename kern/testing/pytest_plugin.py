@@ -7,8 +7,8 @@
     async def test_the_desk_plans_a_trip(cassette):
         output = await team.arun("Plan a trip")
 
-The file is `cassettes/<module>/<test>.json` beside the test. `pytest --kern-record=once` records what has no
-file yet, `--kern-record=all` records everything anew; without it nothing leaves the process.
+The file is `cassettes/<module>/<test>.json` beside the test. `pytest --kern-record=once` records tests
+without a file, and `--kern-record=all` records all tests again. By default runs are only replayed.
 """
 
 from __future__ import annotations

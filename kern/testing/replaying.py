@@ -1,4 +1,4 @@
-"""One recorded run: recorded, replayed, or played up to a step and then for real."""
+"""Records one run, replays it, or forks it: replays it up to a step and continues for real."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ async def record(
 
     Args:
         runner: The agent or team.
-        input: What it is asked.
-        path: The file, which is replaced. A run that fails is recorded as well.
-        options: As for `arun`, without `stream`.
+        input: The input of the run.
+        path: The file, which is replaced. A failed run is recorded, too.
+        options: The options of `arun`, without `stream`.
 
     Raises:
-        UsageError: A stream is asked for.
+        UsageError: `stream` was passed.
     """
     _check_no_stream(options)
     tape = Cassette(Path(path), [], None)
@@ -47,11 +47,16 @@ async def record(
 
 
 async def replay(runner: Running[OutputT], path: str | os.PathLike[str], **options: Any) -> OutputT:
-    """Replay a recorded run, strictly: no model is asked and no tool is called.
+    """Replay a recorded run, without calling models, tools or hooks.
+
+    Args:
+        runner: The agent or team.
+        path: The file of the recorded run.
+        options: The options of `arun`, without `stream`.
 
     Raises:
-        ReplayMismatch: The run comes to something else than what is recorded.
-        KernError: As the recorded run has ended.
+        ReplayMismatch: The run differs from its recording.
+        KernError: The recorded run ended with this error.
     """
     _check_no_stream(options)
     with cassette(path) as tape:
@@ -67,20 +72,20 @@ async def fork(
     model: Model | None = None,
     **options: Any,
 ) -> OutputT:
-    """Play a recorded run up to a step, and go on from there for real: what would have happened if?
+    """Replay a recorded run up to a step, and continue for real from there, to see what would have happened.
 
-    Prompts are made anew: with other instructions than the recorded ones, the step is asked with these.
+    Prompts are built again: with changed instructions, the model is asked with the new ones.
 
     Args:
-        runner: The agent or team, which may be another one than was recorded: with other instructions, say.
+        runner: The agent or team; it may differ from the recorded one, for example in its instructions.
         path: The file of the recorded run.
-        at: The first step that is done for real: its key in the file, or the number of a request of the
-            top-level run, from 0. All that was done after it is done for real as well.
-        model: The model of `runner`, in place of its own.
-        options: As for `arun`.
+        at: The first step to do for real, as are all after it: the step's key in the file, or the number of
+            a model request of the top-level run, from 0.
+        model: A model to use instead of the runner's.
+        options: The options of `arun`, without `stream`.
 
     Raises:
-        UsageError: There is no such step.
+        UsageError: The recorded run has no such step.
     """
     _check_no_stream(options)
     tape = Cassette.read(Path(path), Playback.fork)
@@ -95,20 +100,20 @@ async def fork(
 
 
 def _check_no_stream(options: Mapping[str, Any]) -> None:
-    """See that the run has an output to return."""
+    """Check that the run is not streamed, so that it returns an output."""
     if options.get("stream"):
-        raise UsageError("record, replay and fork return an output: for a stream, use cassette(path, mode)")
+        raise UsageError("record, replay and fork cannot stream: for a stream, use cassette(path, mode)")
 
 
 def _first(tape: Cassette) -> RecordedRun:
-    """The run to be played."""
+    """The first run in the file."""
     if not tape.runs:
-        raise UsageError(f"{tape.path} holds no run; record one with record(agent, input, path)")
+        raise UsageError(f"{tape.path} contains no run; record one with record(agent, input, path)")
     return tape.runs[0]
 
 
 def _input(run: RecordedRun) -> Any:
-    """What the run was asked, as it was given."""
+    """The input of the run, in its original type."""
     match run.form:
         case "message":
             return Message.from_dict(run.input)
@@ -123,8 +128,8 @@ def _input(run: RecordedRun) -> Any:
 def _cut(run: RecordedRun, at: str) -> None:
     keys = [step["key"] for step in run.steps]
     if at not in keys:
-        raise UsageError(f"at={at!r} is no step of the recorded run; it has: {', '.join(keys)}")
+        raise UsageError(f"at={at!r}: the recorded run has no such step; its steps are: {', '.join(keys)}")
     end = keys.index(at)
-    while end and run.steps[end - 1]["kind"] == "change":  # a commit belongs to the step that comes after it
+    while end and run.steps[end - 1]["kind"] == "change":  # a commit belongs to the step after it
         end -= 1
     del run.steps[end:]

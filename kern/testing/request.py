@@ -1,4 +1,4 @@
-"""A request as a `ModelServer` has received it: the same shape for every protocol."""
+"""`ReceivedRequest`: a request that a `ModelServer` received, in the same form for every protocol."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ ProtocolName = Literal["responses", "chat", "anthropic", "gemini", "bedrock"]
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class ReceivedRequest:
-    """One request for an answer.
+    """One request to a `ModelServer`.
 
     Args:
         protocol: "responses" (`POST /responses`), "chat" (`POST /chat/completions`), "anthropic"
             (`POST /messages`), "gemini" (`POST /models/ID:generateContent` and `:streamGenerateContent`) or
             "bedrock" (`POST /model/ID/converse` and `/converse-stream`).
-        path: The path as it was asked for.
-        headers: The headers, their names in lower case.
-        body: The JSON body as it came.
-        model: The model asked for.
-        stream: A stream is wanted.
-        messages: The conversation, system texts included (`instructions` is the first of them).
-        tools: The functions that may be called.
+        path: The path of the request.
+        headers: The headers, with names in lower case.
+        body: The JSON body.
+        model: The id of the model.
+        stream: The client wants a stream.
+        messages: The conversation, including system messages (first the `instructions` of Responses).
+        tools: The functions that the model may call.
     """
 
     protocol: ProtocolName
@@ -40,13 +40,13 @@ class ReceivedRequest:
 
     @property
     def system_text(self) -> str:
-        """All system and developer texts, with an empty line between them."""
+        """All system and developer messages, joined by empty lines."""
         texts = (m.content for m in self.messages if m.role in ("system", "developer"))
         return "\n\n".join(text for text in texts if text)
 
     @property
     def user_text(self) -> str:
-        """What the user said last; empty if nothing."""
+        """The last message of the user; "" if there is none."""
         return next((m.content or "" for m in reversed(self.messages) if m.role == "user"), "")
 
     @property
@@ -62,5 +62,5 @@ class ReceivedRequest:
 
     @property
     def tool_names(self) -> list[str]:
-        """The names of the functions that may be called."""
+        """The names of the functions that the model may call."""
         return [tool.name for tool in self.tools]

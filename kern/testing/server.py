@@ -1,4 +1,4 @@
-"""A model provider on the loopback interface, for tests, demonstrations and benchmarks."""
+"""`ModelServer`: a model provider on the loopback interface, for tests, demonstrations and benchmarks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from kern.testing.answers import Answer, Reply, as_answer
 from kern.testing.request import ReceivedRequest
 
 Respond: TypeAlias = Callable[[ReceivedRequest], Reply | Awaitable[Reply]]
-"""A function, sync or async, that plays the model."""
+"""A function, sync or async, that returns the answer to a request."""
 
 _HOST = "127.0.0.1"
 
@@ -76,7 +76,7 @@ class ModelServer:
     """A real HTTP server on 127.0.0.1 that speaks OpenAI's Responses and Chat Completions protocols,
     Anthropic's Messages API, Google's Gemini API and Amazon Bedrock's Converse API.
 
-    It is driven by a script, whose answers are given in order, or by a function of the request:
+    The answers come from a list, in order, or from a function of the request:
 
         async with ModelServer(["Hello!"]) as server:
             model = OpenAIResponses("gpt-5.2", base_url=server.base_url, api_key="any")
@@ -87,15 +87,15 @@ class ModelServer:
         with ModelServer(play) as server: ...
 
     `async with` serves on the running event loop; `with` serves on a thread of its own, for sync programs.
-    A request that the script has no answer for, and an error that the function raises, are answered with
-    status 400 (which no client tries again), kept in `failures`, and the first of them is raised when the
-    block is left, unless it is left by an error already.
+    If no answer is left for a request, or the function raises, the client receives status 400, which it does
+    not retry. The errors are collected in `failures`, and leaving the block raises the first of them, unless
+    the block itself raised.
 
     Args:
-        answers: The script, or the function. A script may hold functions, too.
-        api_key: The only key that is let in; None lets everybody in.
-        models: The only models that exist; empty: every name is one.
-        path: What stands before "/responses" in every address.
+        answers: A list of answers and functions, or one function for all requests.
+        api_key: The only API key to accept; None accepts any.
+        models: The ids of the only models that exist; empty: any id is a model.
+        path: The path of the base URL, before "/responses" and the other addresses.
         port: The port; 0 takes a free one.
     """
 
@@ -109,7 +109,9 @@ class ModelServer:
         port: int = 0,
     ) -> None:
         if isinstance(answers, str):
-            raise UsageError("ModelServer takes a list of answers, or a function: ModelServer(['...'])")
+            raise UsageError(
+                "ModelServer needs a list of answers or a function, not a str: ModelServer(['...'])"
+            )
         self._respond = answers if callable(answers) else None
         self._script: deque[Reply | Respond] = deque(() if callable(answers) else answers)
         self._api_key = api_key
@@ -124,13 +126,13 @@ class ModelServer:
 
     @property
     def base_url(self) -> str:
-        """What a client takes as its base URL: "http://127.0.0.1:49152/v1".
+        """The base URL for clients, such as "http://127.0.0.1:49152/v1".
 
         Raises:
-            UsageError: The server does not run.
+            UsageError: The server is not running.
         """
         if self._listener is None:
-            raise UsageError("the ModelServer does not run: use `with` or `async with`")
+            raise UsageError("the ModelServer is not running: use it in a `with` or `async with` statement")
         return f"http://{_HOST}:{self._port}{self._path}"
 
     @property
@@ -140,16 +142,16 @@ class ModelServer:
 
     @property
     def open_requests(self) -> int:
-        """How many requests are being answered right now."""
+        """How many requests are being answered now."""
         return sum(connection.busy for connection in tuple(self._connections))
 
     @property
     def remaining(self) -> int:
-        """How many answers of the script are left."""
+        """How many answers of the list are left."""
         return len(self._script)
 
     def assert_exhausted(self) -> None:
-        """Check that every answer was asked for, and nothing else.
+        """Check that there was exactly one request for each answer, and no failure.
 
         Raises:
             AssertionError: Answers are left, or there were failures.
@@ -157,12 +159,12 @@ class ModelServer:
         if self.failures:
             raise AssertionError(f"failures of the ModelServer: {self.failures}") from self.failures[0]
         if self._script:
-            left = f"{len(self._script)} answers were not asked for, the next is {self._script[0]!r}"
+            left = f"{len(self._script)} answers were not used, the next is {self._script[0]!r}"
             raise AssertionError(f"{left}; requests: {len(self.requests)}")
 
     async def __aenter__(self) -> Self:
         if self._listener is not None:
-            raise UsageError("the ModelServer runs already")
+            raise UsageError("the ModelServer is running already: use another one, or leave its block first")
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
             lambda: HttpConnection(self._handle, self._connections), _HOST, self._port, backlog=4096
@@ -256,7 +258,7 @@ class ModelServer:
                 returned = reply(request)
                 reply = await returned if inspect.isawaitable(returned) else returned
             return as_answer(reply)
-        except Exception as error:  # kept, told to the client, and raised when the block is left
+        except Exception as error:  # sent to the client, and raised when the block is left
             self.failures.append(error)
             message = f"ModelServer: {type(error).__name__}: {error}"
             raise Refused(400, message, code="model_server_failure") from error
@@ -264,7 +266,7 @@ class ModelServer:
 
 def _unexpected(number: int, request: ReceivedRequest) -> NoReturn:
     raise UsageError(
-        f"the script has no answer left for request number {number}; its last message is "
+        f"the ModelServer has no answer left for request number {number}; its last message is "
         f"{request.messages[-1] if request.messages else None}"
     )
 
@@ -289,7 +291,7 @@ class _ServingThread(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        """The thread's work."""
+        """Run the event loop of the thread."""
         asyncio.run(self._serve())
 
     async def _serve(self) -> None:

@@ -42,7 +42,7 @@ def test_a_role_that_may_make_no_tables_uses_those_that_another_has_made(postgre
 
     with pytest.raises(StoreError, match=r"the role may not do this; .*kern db migrate"):
         asyncio.run(use(create_tables=True))
-    with pytest.raises(StoreError, match=f"have version 0, and this Kern needs {NEWEST}"):
+    with pytest.raises(StoreError, match=f"have version 0, and this version of Kern needs {NEWEST}"):
         asyncio.run(use(create_tables=False))
     assert main(["db", "migrate", postgres.url, "--schema", schema]) == 0
     postgres.psql(

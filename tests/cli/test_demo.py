@@ -70,7 +70,7 @@ def test_demo_needs_no_key_and_no_network(tmp_path: Path, closed_port: int) -> N
     done = kern(tmp_path, "demo", HTTP_PROXY=proxy, HTTPS_PROXY=proxy, ALL_PROXY=proxy)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    assert "none that is real: a stand-in" in done.stdout
+    assert "none that is real: a few rules" in done.stdout
     assert [state["edits"] for state in facts(done.stdout, "Before")] == [0, 6]
     assert [state["edits"] for state in facts(done.stdout, "After")] == [6, 8]
     assert "6 edits by 2 members at the same time; the state has counted 6." in done.stdout
@@ -96,7 +96,7 @@ def test_demo_asks_no_real_model_because_a_key_happens_to_be_exported(
     where = f"http://127.0.0.1:{closed_port}/v1"
     done = kern(tmp_path, "demo", OPENAI_API_KEY="sk-of-somebody", OPENAI_BASE_URL=where)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "none that is real: a stand-in" in done.stdout
+    assert "none that is real: a few rules" in done.stdout
 
 
 def test_demo_asks_a_real_model_where_it_is_told_to(tmp_path: Path) -> None:

@@ -34,11 +34,11 @@ def app(tmp_path: Path) -> Path:
     ("application", "said"),
     [
         ("shop_app.py", "FILE:OBJECT"),
-        ("shop_app.py:three", "has no three"),
-        ("shop_app.py:number", "not an agent"),
+        ("shop_app.py:three", "does not define 'three'"),
+        ("shop_app.py:number", "must be an agent"),
         ("shop_app.py:nameless", "give it an id="),
-        ("nowhere.py:one", "there is no file"),
-        ("no_such_module:one", "there is no module"),
+        ("nowhere.py:one", "nowhere.py does not exist"),
+        ("no_such_module:one", "no_such_module does not exist"),
     ],
 )
 def test_what_is_no_agent_is_refused_in_one_line(

@@ -167,7 +167,7 @@ async def test_a_fork_at_a_members_turn_asks_another_model(tape: Path) -> None:
     changed = await fork(agent, tape, at=f"{output.run_id}/model/1", model=other)
     assert (output.content, changed.content) == ("blue", "green")
     assert other.requests[0].messages[-1].content == "seen sea"
-    with pytest.raises(UsageError, match=r"at='nowhere' is no step of the recorded run; it has: .*model/0"):
+    with pytest.raises(UsageError, match=r"at='nowhere': the recorded run has no such step; .*model/0"):
         await fork(agent, tape, at="nowhere")
 
 
@@ -344,14 +344,20 @@ async def test_what_is_left_on_record_or_lacking_is_told(tape: Path) -> None:
     with cassette(tape, "record"):
         await agent("one").arun("1")
         await agent("two").arun("2")
-    with pytest.raises(ReplayMismatch, match=r"recorded and not replayed: a \('2'\)"), cassette(tape):
+    with (
+        pytest.raises(ReplayMismatch, match=r"these recorded runs were not replayed: a \('2'\)"),
+        cassette(tape),
+    ):
         await agent().arun("1")
     with cassette(tape):
         await agent().arun("1")
         await agent().arun("2")
-        with pytest.raises(ReplayMismatch, match="no run of 'a' is on record"):
+        with pytest.raises(ReplayMismatch, match="no run of 'a' is left in the recording"):
             await agent().arun("3")
-    with pytest.raises(ReplayMismatch, match="a is asked 'other'; recorded is '1'"), cassette(tape):
+    with (
+        pytest.raises(ReplayMismatch, match="the input of a is 'other', but '1' in the recording"),
+        cassette(tape),
+    ):
         await agent().arun("other")
     with pytest.raises(UsageError, match="does not exist; record it"), cassette(tape.with_name("none")):
         pass
@@ -364,5 +370,5 @@ async def test_what_is_left_on_record_or_lacking_is_told(tape: Path) -> None:
 def test_a_damaged_cassette_is_told(tape: Path) -> None:
     tape.parent.mkdir()
     tape.write_text('{"kern_cassette": 99, "runs": []}')
-    with pytest.raises(UsageError, match="is no cassette of this version of Kern"), cassette(tape):
+    with pytest.raises(UsageError, match="is not a cassette of this version of Kern"), cassette(tape):
         pass

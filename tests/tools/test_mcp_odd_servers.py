@@ -82,10 +82,13 @@ CALLS = {
     ),
 }
 BAD_CALLS = {
-    "text": (answered("just text"), "no message of the protocol"),
+    "text": (answered("just text"), "not a message of the MCP protocol"),
     "no content": (answered({}), "an invalid answer: content: Field required"),
     "content is a text": (answered({"content": "t"}), "an invalid answer: content"),
-    "a message that is none": (b'{"jsonrpc": "2.0", "id": @ID@, "error": 5}', "no message of the protocol"),
+    "a message that is none": (
+        b'{"jsonrpc": "2.0", "id": @ID@, "error": 5}',
+        "not a message of the MCP protocol",
+    ),
 }
 
 

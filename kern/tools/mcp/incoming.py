@@ -1,7 +1,7 @@
-"""What comes from a server, before the package `mcp` reads it: mended where it can be, and without secrets.
+"""Repairs messages from a server and masks secrets in them, before the package `mcp` reads them.
 
-Servers write what they like. One odd tool, or one odd part of a result, would have the package refuse all of
-it, with an error that quotes what it holds. A secret that is masked here is seen nowhere later on.
+The package rejects a whole message for one malformed tool or one malformed part of a result, with an error
+that quotes it. A secret that is masked here cannot appear anywhere later.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from mcp.shared.message import SessionMessage
 
 Streams = tuple[Any, Any]
-"""What is read from the server and what is written to it, as `mcp.client.Transport` has them."""
+"""The streams to read from and to write to, as `mcp.client.Transport` defines them."""
 
 Clean = Callable[[str], str]
 
 log: Final = named("kern")
 
-NO_MESSAGE = "the answer is no message of the protocol"
+NO_MESSAGE = "the answer is not a message of the MCP protocol"
 
 _LARGE = 128 * 1024
-"""Messages of so many bytes are looked through in a thread, while the event loop goes on."""
+"""Messages of at least this size in bytes are checked in a thread, to keep the event loop responsive."""
 
 _MOST_PARTS = 1000
 _MOST_TOOLS = 2000
@@ -44,12 +44,12 @@ _MOST_TOOLS = 2000
 
 @dataclass(slots=True, frozen=True)
 class Mender:
-    """Mends a server's messages.
+    """Repairs a server's messages.
 
     Args:
-        server: What warnings call it.
-        clean: Takes the server's secrets out of what people read.
-        clean_result: Takes them out of what a model works with, where not all that looks like one is one.
+        server: The server's name in warnings.
+        clean: Masks the server's secrets in texts for people.
+        clean_result: Masks them in results for the model, where fewer values count as secret.
     """
 
     server: str
@@ -57,7 +57,7 @@ class Mender:
     clean_result: Clean = field(repr=False)
 
     async def mended(self, item: SessionMessage | Exception) -> SessionMessage | Exception:
-        """The message to go on with."""
+        """The repaired message."""
         if isinstance(item, Exception):
             return self._unreadable(item)
         message = item.message
@@ -88,7 +88,7 @@ class Mender:
             message.params = _without(message.params, self.clean)
 
     def _tools(self, listed: list[Any]) -> list[dict[str, Any]]:
-        """Those that can be used."""
+        """The tools that can be used; logs a warning for each other."""
         from mcp.types import Tool
 
         tools = []
@@ -111,7 +111,7 @@ class Mender:
                 tools.append(form)
                 break
             else:
-                self._warn(f"the tool {tool['name']!r}, whose description is no valid one")
+                self._warn(f"the tool {tool['name']!r}, whose definition is invalid")
         if len(listed) > _MOST_TOOLS:
             self._warn(f"the tools after the first {_MOST_TOOLS:,}")
         return tools
@@ -120,7 +120,7 @@ class Mender:
         log.warning("ignored from the MCP server %s: %s", self.server, what)
 
     def _unreadable(self, failure: Exception) -> SessionMessage | Exception:
-        """A line that the package could not read: mended, or the failure of the request that it answers."""
+        """Repair a line that the package could not read, or make it the error of the request it answers."""
         if not isinstance(failure, ValidationError):
             return failure
         from mcp.shared.message import SessionMessage
@@ -146,13 +146,13 @@ class Mender:
 async def mending(
     streams: AbstractAsyncContextManager[Streams], mender: Mender, ended: Callable[[], None]
 ) -> AsyncIterator[Streams]:
-    """The same streams, of mended messages; `ended` is called as soon as nothing more will come."""
+    """The same streams with repaired messages; `ended` is called when the incoming stream ends."""
     async with streams as (incoming, outgoing):
         yield _Incoming(incoming, mender, ended), outgoing
 
 
 class _Incoming:
-    """A stream of messages that tells when its reader leaves it, which is at its end."""
+    """A stream of messages that reports when its reader leaves it, which is at its end."""
 
     def __init__(self, stream: Any, mender: Mender, ended: Callable[[], None]) -> None:
         self._stream = stream
@@ -161,7 +161,7 @@ class _Incoming:
 
     @property
     def last_context(self) -> Any:
-        """In which context the last message was put in; transports that have none lack it."""
+        """The context of the last message; None for transports without contexts."""
         return getattr(self._stream, "last_context", None)
 
     async def receive(self) -> Any:
@@ -188,7 +188,7 @@ class _Incoming:
 
 
 async def read_message(body: bytes) -> bytes | None:
-    """A body that is a message, whatever was wrong with its characters; None: it is none."""
+    """The body with invalid characters repaired; None if it is not a message."""
     return _read(body) if len(body) < _LARGE else await asyncio.to_thread(_read, body)
 
 
@@ -203,7 +203,7 @@ def _read(body: bytes) -> bytes | None:
         mended = True
     result = message.get("result") if isinstance(message, dict) else None
     try:
-        if result is not None:  # not as one of all messages: that takes ten times as long
+        if result is not None:  # validating against the union of all messages takes ten times as long
             JSONRPCResponse.model_validate(message, by_name=False)
         elif isinstance(message, dict) and "error" in message:
             JSONRPCError.model_validate(message, by_name=False)
@@ -219,7 +219,7 @@ def _read(body: bytes) -> bytes | None:
 
 
 def _json_of(given: Any) -> Any:
-    """JSON whose halves of surrogate pairs are replaced; what is no text is what JSON was read as already."""
+    """Parse JSON, with lone surrogates replaced; a value that is not a str was parsed already."""
     if not isinstance(given, str):
         return given
     try:
@@ -229,12 +229,12 @@ def _json_of(given: Any) -> Any:
 
 
 def _is_the_packages(error: Any, code: int) -> bool:
-    """Not the server has said so, but the package, which quotes what it could not read."""
+    """Whether the error comes from the package, not the server: it quotes what it could not read."""
     return bool(error.code == code and error.message.startswith("Failed to parse "))
 
 
 def _without(value: Any, clean: Clean) -> Any:
-    """JSON data without secrets, be they in values or in names; the same object if there are none."""
+    """JSON data with secrets masked in names and values; the same object if there are none."""
     if value is None:
         return None
     written = "\0".join(_texts(value))
@@ -242,7 +242,7 @@ def _without(value: Any, clean: Clean) -> Any:
 
 
 def _texts(value: Any) -> list[str]:
-    """All texts in JSON data, in no order."""
+    """All texts in JSON data, in any order."""
     found: list[str] = []
     waiting = [value]
     while waiting:
@@ -268,7 +268,7 @@ def _cleaned(value: Any, clean: Clean) -> Any:
 
 
 def _parts(content: list[Any]) -> list[dict[str, Any]]:
-    """The parts of a result; one that nobody can read is a text that says so."""
+    """The parts of a result; an unreadable one is replaced by a text that says so."""
     adapter = _adapter()
     many = len(content) > _MOST_PARTS
     parts: list[dict[str, Any]] = []
@@ -281,7 +281,7 @@ def _parts(content: list[Any]) -> list[dict[str, Any]]:
                 texts = []
             parts.append(block if text is None else {"type": "text", "text": text})
         else:
-            texts.append(text)  # one text instead of thousands, which the package reads one by one
+            texts.append(text)  # join thousands of texts, which the package would validate one by one
     if texts:
         parts.append({"type": "text", "text": "\n".join(texts)})
     if len(parts) > _MOST_PARTS:
@@ -298,7 +298,7 @@ def _adapter() -> TypeAdapter[Any]:
 
 
 def _text_of(block: Any, adapter: TypeAdapter[Any]) -> str | None:
-    """The text of a part that is one, or cannot be read; None for every other."""
+    """The text of a text part, or a text that says the part is unreadable; None for other parts."""
     if not isinstance(block, dict):
         return block if isinstance(block, str) else f"[a part that cannot be read: {type(block).__name__}]"
     if block.get("type") == "text" and isinstance(block.get("text"), str):
