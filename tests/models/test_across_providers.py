@@ -45,7 +45,7 @@ from tests.models.test_anthropic_recorded import model_of as anthropic_model_of
 from tests.models.test_anthropic_recorded import recorded as anthropic_names
 from tests.models.test_google_recorded import READ
 from tests.models.test_google_recorded import model_of as google_model_of
-from tests.models.test_recorded_replies import exchange, names, needs_folder, results, server_of
+from tests.models.test_recorded_replies import FOLDER, exchange, names, needs_folder, results, server_of
 from tests.models.test_recorded_replies import model_of as openai_model_of
 
 MARK = "zz9"
@@ -332,6 +332,8 @@ RECORDED = [
     *(f"gemini/{name}" for name in READ),
     *(f"anthropic/{name.rpartition('/')[2]}" for name in anthropic_names()),
 ]
+if find_spec("botocore") is not None and FOLDER is not None:
+    RECORDED += [f"bedrock/{file.stem}" for file in sorted(FOLDER.glob("bedrock/*.json"))]
 
 
 @needs_folder
@@ -340,8 +342,6 @@ async def test_a_recorded_answer_goes_on_at_every_other_provider(
     server: ReplayServer, sink: Sink, name: str
 ) -> None:
     recorded = exchange(name)
-    if recorded["response"].get("body") is None:
-        pytest.skip("the answer is binary")
     try:
         message = await answer_of(server, sink, name, recorded)
     except KernError:
@@ -361,6 +361,15 @@ async def answer_of(server: ReplayServer, sink: Sink, name: str, recorded: Any) 
     """The recorded answer, through a database."""
     response = recorded["response"]
     model: HttpModel
+    if name.startswith("bedrock/"):
+        from tests.models.test_bedrock_recorded import model_of as bedrock_model_of
+        from tests.models.test_bedrock_recorded import served
+
+        server.replies = [served(name.rpartition("/")[2], 0)[0]]
+        model = bedrock_model_of(recorded, server.url)
+        asked = ModelRequest([Message("user", "?")], stream="amazon" in server.replies[0].content_type)
+        answer = await model.respond(asked, sink)
+        return Message.from_dict(json.loads(json.dumps(answer.message.to_dict())))
     if name.startswith("gemini/"):
         model = google_model_of(recorded, server.url)
     elif name.startswith("anthropic/"):

@@ -489,3 +489,10 @@ async def test_a_signature_that_the_server_repeats_is_not_shown(client: str, sin
     assert signature is not None
     text = reported(caught.value.with_traceback(caught.tb.tb_next))  # not this function's variables
     assert all(secret[:12] not in text for secret in (signature[1], *SECRETS))
+
+
+def test_a_message_that_botocore_does_not_read_is_not_asked_for_again() -> None:
+    lengths = struct.pack("!II", 1 << 25, 0)
+    with pytest.raises(StreamFault, match="exceeded the maximum") as caught:
+        read(lengths + struct.pack("!I", zlib.crc32(lengths)) + bytes(64))
+    assert not caught.value.again

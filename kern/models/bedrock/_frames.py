@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from struct import error as StructError
 
-from botocore.eventstream import EventStreamBuffer, EventStreamMessage, ParserError
+from botocore.eventstream import (
+    EventStreamBuffer,
+    EventStreamMessage,
+    InvalidHeadersLength,
+    InvalidPayloadLength,
+    ParserError,
+)
 
 from kern.models._failures import StreamFault
 
@@ -87,7 +93,9 @@ class Frames:
             return next(buffer, None)
         except (ParserError, StructError, LookupError, ValueError) as error:
             raise StreamFault(
-                f"the answer is no valid event stream: {str(error) or type(error).__name__}", quoting=data
+                f"the answer is no valid event stream: {str(error) or type(error).__name__}",
+                again=not isinstance(error, InvalidHeadersLength | InvalidPayloadLength),
+                quoting=data,
             ) from error
 
 
