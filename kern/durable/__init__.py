@@ -1,4 +1,4 @@
-"""Journals: where a run notes each step that is done, so that another process can go on with it."""
+"""Durable runs: journals record each step of a run, so that another process can go on with the run."""
 
 from kern.durable.db_journal import DbJournal
 from kern.durable.deltas import Delta, DeltaStream, InMemoryDeltas

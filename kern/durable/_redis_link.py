@@ -1,4 +1,4 @@
-"""The connections of one event loop to Redis: what is sent in the background, and one reader for all runs."""
+"""The connections of one event loop to Redis: a sender in the background, and one reader for all runs."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ log: Final = named("kern")
 
 MOST_WAITING: Final = 10_000
 MOST_BYTES: Final = 16_000_000
-"""What may wait to be sent; then the newest is dropped."""
+"""The maximum number of deltas that wait to be sent; further ones are dropped."""
 
 AT_ONCE: Final = 200
-"""How many deltas are sent, or read of one run, with one question."""
+"""How many deltas are sent, or read for one run, in one round trip."""
 
 BLOCK_MS: Final = 50
-"""How long a question for what comes next stays open. A run that is followed meanwhile waits for its end."""
+"""How long a blocking read waits for new deltas. A run that is followed meanwhile is read after that."""
 
 GATHER_SECONDS: Final = 0.005
-"""Between two questions: those who have just been told ask for more."""
+"""The pause between two reads, in which readers that have just been served can ask again."""
 
 FIRST_RETRY, LONGEST_RETRY = 0.5, 5.0
 
 
 def driver() -> Any:
-    """The driver.
+    """Import the driver.
 
     Raises:
         MissingExtraError: It is not installed.
@@ -47,10 +47,10 @@ def driver() -> Any:
 
 
 def check_url(url: str) -> str:
-    """The place that the URL names, without its password.
+    """The server in the URL, without its password.
 
     Raises:
-        UsageError: It is no URL of a Redis.
+        UsageError: It is not a URL of a Redis server.
     """
     try:
         parts = urlsplit(url)
@@ -67,7 +67,7 @@ def check_url(url: str) -> str:
 
 @dataclass(slots=True, frozen=True)
 class Settings:
-    """What `RedisDeltas` was given."""
+    """The parameters of `RedisDeltas`."""
 
     url: str
     prefix: str
@@ -92,11 +92,11 @@ class Health:
 
     @property
     def to_be_tried(self) -> bool:
-        """It can be reached as far as is known, or it is time to try again."""
+        """Whether the server was reachable the last time, or it is time to try again."""
         return not self._lost or time.monotonic() >= self._retry_at
 
     def lost(self, error: Exception) -> None:
-        """It has failed."""
+        """Note a failure."""
         with self._mutex:
             first, self._lost = not self._lost, True
             self._retry_at = time.monotonic() + self._pause
@@ -110,7 +110,7 @@ class Health:
             )
 
     def well(self) -> None:
-        """It has answered."""
+        """Note an answer."""
         if not self._lost:
             return
         with self._mutex:
@@ -121,7 +121,7 @@ class Health:
 
 @dataclass(slots=True, eq=False)
 class _Asked:
-    """One who waits for what a run tells."""
+    """A reader that waits for deltas of a run."""
 
     key: str
     after: int
@@ -132,8 +132,8 @@ class Link:
     """The connections of one event loop.
 
     Args:
-        settings: Where to, and how.
-        health: Whether that can be reached.
+        settings: The server and the limits.
+        health: Whether the server can be reached.
     """
 
     def __init__(self, settings: Settings, health: Health) -> None:
@@ -146,7 +146,7 @@ class Link:
         redis = driver()
         self._failures: tuple[type[Exception], ...] = (redis.RedisError, OSError, TimeoutError)
         self._refused: type[Exception] = ResponseError
-        # No second attempts: the next delta is one.
+        # No retries: the next delta is the next attempt.
         options = {
             "socket_timeout": settings.timeout + BLOCK_MS / 1000,
             "socket_connect_timeout": settings.timeout,
@@ -161,17 +161,17 @@ class Link:
         self._reader: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
-        """Close the connections; what was not sent is dropped."""
+        """Close the connections. Deltas that were not sent are dropped."""
         tasks = [task for task in (self._sender, self._reader) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._client.aclose()
 
-    # What is sent.
+    # Sending.
 
     def publish(self, name: str, delta: Delta) -> None:
-        """Have it sent."""
+        """Queue a delta for the sender."""
         if not self._health.to_be_tried or len(self._waiting) >= MOST_WAITING or self._bytes >= MOST_BYTES:
             return
         self._waiting.append((name, delta))
@@ -187,7 +187,7 @@ class Link:
                 async with asyncio.timeout(2 * self._settings.timeout):
                     await self._send_batch(batch)
             except self._failures as error:
-                self._waiting.clear()  # whoever follows has a gap there, and reads the database
+                self._waiting.clear()  # followers notice the gap, and read the database
                 self._bytes = 0
                 self._health.lost(error)
             else:
@@ -211,13 +211,13 @@ class Link:
                 raise answer
 
     def _is_old(self, error: Exception) -> bool:
-        """The run has told more already: it goes on in another process, and this one stood still."""
+        """Whether the stream already has later deltas, so another process has taken the run over."""
         return isinstance(error, self._refused) and "equal or smaller" in str(error)
 
-    # What is read.
+    # Reading.
 
     async def read(self, name: str, after: int, seconds: float) -> Sequence[Delta]:
-        """What the run has told after that number, as soon as there is something."""
+        """The deltas of the run after that number, as soon as there are some."""
         if not self._health.to_be_tried:
             await asyncio.sleep(seconds)
             return ()
@@ -263,7 +263,7 @@ def _text(value: Any) -> str:
 
 
 def _delta(entry: Any) -> Delta | None:
-    """An entry of a stream; None if it is none of ours."""
+    """The delta in an entry of a stream; None if Kern did not write the entry."""
     try:
         number, values = entry
         data = values[b"events"]

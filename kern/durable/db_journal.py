@@ -1,4 +1,4 @@
-"""Journals in the database in which the session is: a run goes on in another process if this one dies."""
+"""The journal in the database of the session: if a process dies, another one goes on with its runs."""
 
 from __future__ import annotations
 
@@ -36,29 +36,30 @@ log: Final = named("kern")
 
 CLAIM_SECONDS = 15.0
 FLUSH_SECONDS = 0.1
-"""How long an event waits for a step to be written with."""
+"""How many seconds an event waits for a step with which it can be written."""
 RELEASE_SECONDS = 5.0
-"""How long the end of a run waits for the claim to be given back; it runs out by itself."""
+"""How many seconds the end of a run waits for the release of the claim, which expires by itself as well."""
 
 
 class DbJournal:
-    """Makes runs durable: each step that is done is kept in the database, with a claim to the run.
+    """Makes runs durable: the database stores each step that is done, and a claim of this process to the run.
 
         agent = Agent(db=db, journal=DbJournal(db))
         output = await agent.arun("Book it", run_id="booking-7")
 
     The same call starts the run, goes on with it after the process has died, and returns the stored output
-    once it has ended.
+    after it has ended.
 
     Args:
         db: The database of the agent or team.
-        claim_seconds: For how long a process that has died keeps others from going on with its runs. A
-            process renews its claims all the time; one that stands still for longer loses them.
-        deltas: Where what is told between steps goes, such as `RedisDeltas`, for those who follow the run
-            from wherever; the database then is written at steps and renewals alone. None: into the database.
+        claim_seconds: The seconds after which other processes may take over the runs of a process that has
+            died. A process renews its claims all the time; if it is frozen for longer, it loses them.
+        deltas: Carries events between steps to followers of the run in other processes, such as
+            `RedisDeltas`. The database is then written only at steps and renewals. None: the database
+            carries them.
 
     Raises:
-        UsageError: The database keeps no steps.
+        UsageError: The database cannot store steps.
     """
 
     def __init__(
@@ -81,9 +82,9 @@ class DbJournal:
         """Claim the run; None if another process has it.
 
         Raises:
-            SessionOwnershipError: The run was begun by another user.
-            RunMismatch: It was begun in another session, by another runner, or with another input.
-            StoreError: The database cannot be asked.
+            SessionOwnershipError: Another user began the run.
+            RunMismatch: It was begun in another session, by another agent or team, or with another input.
+            StoreError: The database failed.
         """
         owner, since = self._owner(), time.monotonic()
         found = await self._steps.claim_run(asked.run_id, owner, self._seconds, about_of(asked))
@@ -101,14 +102,18 @@ class DbJournal:
         return DbRunJournal(self._steps, found, self._seconds, since, self.deltas)
 
     async def submit(self, run: Submission) -> bool:
-        """Keep the run for any process to begin it; False if it was submitted, or begun, before.
+        """Store a run, for any process to begin it.
 
-        A run that has ended is not looked for: submitted again under its id, it is ended at once.
+        This does not check whether the run has already ended; if so, the worker that takes it ends it at
+        once.
+
+        Returns:
+            False if it was submitted, or begun, before.
 
         Raises:
-            SessionOwnershipError: The id is that of another user's run.
-            RunMismatch: The id is that of a run that was asked for with other values.
-            StoreError: It could not be kept.
+            SessionOwnershipError: The id belongs to a run of another user.
+            RunMismatch: The id belongs to a run with other values.
+            StoreError: It could not be stored.
         """
         row = run.row()
         if await self._steps.submit_run(row):
@@ -131,12 +136,13 @@ class DbJournal:
         return None if found is None else Taken(self, found)
 
     async def forget(self, run_id: str) -> bool:
-        """Delete what is kept of a run that cannot end: its request and its steps. False if there is nothing.
+        """Delete the request and the steps of a run that cannot end. A process that has the run loses it.
 
-        A process that has the run loses it.
+        Returns:
+            False if there was nothing to delete.
 
         Raises:
-            StoreError: The database cannot be asked.
+            StoreError: The database failed.
         """
         return await self._steps.forget_run(run_id)
 
@@ -145,7 +151,7 @@ class DbJournal:
         return await self._steps.unfinished_runs(limit=limit)
 
     async def _check_submitted(self, asked: RunAsked) -> None:
-        """See that the run was not submitted with another input."""
+        """Check that the run was not submitted with another input."""
         request = await self._steps.load_request(asked.run_id)
         if request is not None:
             check_same_input(asked.run_id, Submission.from_dict(request).fingerprint, asked.fingerprint)
@@ -163,10 +169,10 @@ def deltas_of(journal: Journal | None) -> DeltaStream | None:
 
 
 class Taken(DbJournal):
-    """The journal of one submitted run that this process has taken; the run is to begin at once.
+    """The journal of one submitted run that this process has claimed. The process begins the run at once.
 
     Args:
-        journal: Where it was taken from.
+        journal: The journal that it was taken from.
         run: The run.
     """
 
@@ -179,24 +185,24 @@ class Taken(DbJournal):
         return self.claim.owner
 
     async def put_off(self, seconds: float) -> None:
-        """Have nobody else take the run for that long.
+        """Keep the claim for that many seconds, so that no worker takes the run before.
 
         Raises:
-            StoreError: The database cannot be asked.
+            StoreError: The database failed.
         """
         await self._steps.append_steps(self.claim, seconds, [])
 
     async def done_with(self) -> None:
-        """Nobody has to take the run any more: it was submitted again after its end.
+        """Delete the request of a run that was submitted again after its end.
 
         Raises:
-            StoreError: The database cannot be asked.
+            StoreError: The database failed.
         """
         await self._steps.forget_run(self.claim.run_id, self.claim.owner)
 
 
 def new_owner() -> str:
-    """A name that no other process, and no other attempt, uses."""
+    """A name that is unique per process and attempt."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
 
 
@@ -204,11 +210,11 @@ class DbRunJournal:
     """The journal of one run that this process has claimed.
 
     Args:
-        db: Where it is kept.
+        db: The database.
         found: The claim, and what is on record.
-        seconds: How long the claim lasts.
-        since: When it was asked for, by the monotonic clock.
-        deltas: Where what is told between steps goes; None: into the database.
+        seconds: How long the claim is valid.
+        since: The monotonic time at which it was asked for.
+        deltas: Carries events between steps; None: the database does.
     """
 
     playback = Playback.resume
@@ -242,16 +248,16 @@ class DbRunJournal:
         self._renewal = asyncio.create_task(self._renew())
 
     async def append(self, entries: Sequence[Entry]) -> None:
-        """Keep the entries, and what was told until now, and renew the claim, in one transaction.
+        """Store the entries and the events until now, and renew the claim, in one transaction.
 
         Raises:
-            RunLostError: Another process has the run.
-            StoreError: They could not be kept.
+            RunLostError: Another process has taken the run over.
+            StoreError: They could not be stored.
         """
         await self._write(entries, self._outbox.take())
 
     async def _write(self, entries: Sequence[Entry], events: Sequence[EventRow]) -> None:
-        """One write after the other, in the order in which their events were taken."""
+        """Write, one call at a time, in the order in which the events were taken from the outbox."""
         rows = [StepRow(key=entry.key, kind=entry.kind, data=entry.data) for entry in entries]
         async with self._writing:
             if self._lost is not None:
@@ -267,7 +273,7 @@ class DbRunJournal:
             self._held_until = since + self._seconds
 
     async def _told(self, after: int) -> list[Event]:
-        """What is kept of what the run has told after that number."""
+        """The stored events of the run after that number."""
         events: list[Event] = []
         while rows := await self._db.load_events(self._claim.run_id, after=after):
             for row in rows:
@@ -276,22 +282,22 @@ class DbRunJournal:
         return events
 
     async def hold(self) -> None:
-        """Renew the claim if it may have run out.
+        """Renew the claim if it may have expired.
 
         Raises:
-            RunLostError: Another process has the run.
+            RunLostError: Another process has taken the run over.
         """
-        if self._lost is not None or time.monotonic() >= self._held_until:  # this process stood still
+        if self._lost is not None or time.monotonic() >= self._held_until:  # this process was frozen
             await self._write([], self._outbox.take(between=True))
 
     def when_lost(self, tell: Callable[[KernError], None]) -> None:
-        """Have `tell` called once another process has the run."""
+        """Call `tell` once another process has taken the run over."""
         self._tell = tell
         if self._lost is not None:
             tell(self._lost)
 
     async def end(self) -> None:
-        """Stop renewing, and write what was told: the commit of the end checks the claim, and deletes it."""
+        """Stop renewing and write the last events. The commit of the end checks and deletes the claim."""
         self._ended = True
         await self._stop(self._outbox.take)
 
@@ -307,7 +313,7 @@ class DbRunJournal:
                 log.warning("run %s: its last events were not written: %s", self._claim.run_id, error)
 
     async def close(self) -> None:
-        """Stop renewing, and let others have the run; nothing is left of one that has ended."""
+        """Stop renewing and release the claim. For a run that has ended, nothing is left to release."""
         if not self._ended:
             await self._stop(lambda: self._outbox.take(between=True))
         if self._lost is None:
@@ -335,16 +341,16 @@ class DbRunJournal:
                 log.warning("run %s: the claim was not renewed: %s", self._claim.run_id, error)
 
     async def _must_write(self) -> bool:
-        """What was told is to be written, although no step is done.
+        """Write events although no step is done.
 
         Raises:
-            StoreError: The database cannot be asked.
+            StoreError: The database failed.
         """
         if self._deltas is None or not self._outbox.waiting:
             return self._outbox.waiting
         if self._stream is None:
             running = await self._db.running_runs(run_id=self._claim.run_id)
-            if not running:  # its first step is still to be written
+            if not running:  # its first step is not written yet
                 return False
             self._stream = stream_of(running[0])
         delta = self._outbox.live()
@@ -359,9 +365,9 @@ class DbRunJournal:
         return self._lost
 
     async def why_lost(self) -> KernError:
-        """What has taken the claim away: another process, or the deletion of the session."""
+        """The error that says why the claim is lost: another process has it, or the session was deleted."""
         if self._is_told and self._session_id is not None:
-            try:  # only a deletion takes along what the run has told
+            try:  # only a deletion also deletes the events
                 if not await self._db.load_events(self._claim.run_id, limit=1):
                     return SessionDeletedError(self._session_id)
             except StoreError as error:

@@ -1,7 +1,7 @@
-"""What a run tells live, beside the database: the pieces of texts, on their way to those who follow the run.
+"""The port for deltas: pieces of text that go to the followers of a run live, not through the database.
 
-The database has the events of each step; a stream of deltas has what comes between. It may lose all of it at
-any time: then those who follow hear each turn as a whole, once its step is kept.
+The database has the events of each step; a stream of deltas has the events in between. It may lose any of
+them at any time: followers then get each turn as a whole, once its step is stored.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from kern.db.journals import RunningRow
 
 @dataclass(slots=True, frozen=True)
 class Delta:
-    """Some events of a run, one after another.
+    """Several consecutive events of a run.
 
     Args:
-        after: The number of the event before the first one: whoever has not heard all up to there reads the
-            database first.
-        last_seq: The number of the last event.
+        after: The `seq` of the event before the first one. A follower that does not have all events up to it
+            reads the database first.
+        last_seq: The `seq` of the last event.
         data: The events, as a JSON array (UTF-8).
     """
 
@@ -34,38 +34,40 @@ class Delta:
 
 
 class DeltaStream(Protocol):
-    """Takes what runs tell to those who follow them, in whatever process. It never fails a run."""
+    """Carries the events of runs to their followers in any process. Its failures never fail a run."""
 
     def publish(self, name: str, delta: Delta) -> None:
-        """Hand on what a run has told. Never waits and never raises: what cannot be handed on is dropped.
+        """Send events of a run. Never waits and never raises: what cannot be sent is dropped.
 
         Args:
-            name: See `stream_of`.
-            delta: What was told.
+            name: The name of the stream; see `stream_of`.
+            delta: The events.
         """
         ...
 
     async def read(self, name: str, after: int, seconds: float) -> Sequence[Delta]:
-        """What the run has told after that number, as soon as there is something; none after `seconds`.
+        """The deltas of the run after that number, as soon as there are some; none after `seconds`.
 
-        Never raises: where nothing can be read, it waits.
+        Never raises. If nothing can be read, it waits.
         """
         ...
 
 
 def stream_of(run: RunningRow) -> str:
-    """The name under which a run tells. Another run that gets the same id, once this one has ended or in
-    another database, has another name: it begins at another time.
+    """The name of a run's stream. It contains the time at which the run began, so that a later run with the
+    same id, or one in another database, has another stream.
     """
     return f"{run.run_id}@{run.begun_at:.6f}"
 
 
 class InMemoryDeltas:
-    """For runs that are followed in the process that drives them: the database is written at steps alone.
+    """Deltas in memory, for runs that are followed in the process that drives them.
+
+    The database is written only at steps.
 
     Args:
-        max_deltas: How many are kept of each run.
-        keep_seconds: For how long a run is kept that tells nothing more.
+        max_deltas: How many deltas are kept for each run.
+        keep_seconds: For how long they are kept after the last one.
     """
 
     def __init__(self, *, max_deltas: int = 1000, keep_seconds: float = 300.0) -> None:
@@ -75,7 +77,7 @@ class InMemoryDeltas:
         self._runs: dict[str, tuple[float, deque[Delta]]] = {}
 
     def publish(self, name: str, delta: Delta) -> None:
-        """Keep it for those who read."""
+        """Keep the delta for readers."""
         now = time.monotonic()
         with self._mutex:
             _, kept = self._runs.pop(name, (now, deque(maxlen=self._max)))
@@ -85,7 +87,7 @@ class InMemoryDeltas:
                 del self._runs[oldest]
 
     async def read(self, name: str, after: int, seconds: float) -> Sequence[Delta]:
-        """What is kept, looked for often."""
+        """Poll for kept deltas, at short intervals."""
         deadline = time.monotonic() + seconds
         while True:
             with self._mutex:

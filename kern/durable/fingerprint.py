@@ -1,4 +1,4 @@
-"""Fingerprints of what runs are asked: whoever names a known run id has to ask for the same."""
+"""Fingerprints of the inputs of runs: a call that repeats a known run id must have the same input."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kern.messages import Message
 
 
 def fingerprint(value: Any, messages: Sequence[Message]) -> str:
-    """What tells one input from another: a hash of its words, and one of its media.
+    """The fingerprint of an input: a hash of its text, and one of its media.
 
-    The hash of the media is left out if a file is not read yet: its bytes are not known.
+    If a file is not read yet, the hash of the media is left out, since the bytes are not known.
 
     Args:
         value: The input as JSON.
@@ -29,10 +29,10 @@ def fingerprint(value: Any, messages: Sequence[Message]) -> str:
 
 
 def check_same_input(run_id: str, known: str | None, asked: str | None) -> None:
-    """See that a known run was asked the same, by both fingerprints; None: nobody knows.
+    """Check that a known run had the same input, by both fingerprints. None is not compared.
 
     Raises:
-        RunMismatch: It was asked something else.
+        RunMismatch: It had another input.
     """
     if known is None or asked is None or known == asked:
         return

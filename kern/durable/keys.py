@@ -1,6 +1,8 @@
-"""Keys of the environment in recordings: each is named in place of its value, and matches any value.
+"""Masks keys of the environment in recordings: the name replaces the value, and matches any value in a
+replay.
 
-So a recording holds no key, and is replayed in any environment: with the same key, another one, or none.
+A recording therefore has no key in it, and can be replayed in any environment: with the same key, another
+one, or none.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import re
 from typing import Any
 
 SHORTEST = 16
-"""A value of fewer characters is none that only a key has, such as "test"."""
+"""The minimum length of a key. Shorter values, such as "test", may also occur in other texts."""
 
 _ENDS = r"(?:API_KEY|ACCESS_KEY|TOKEN|SECRET|PASSWORD)"
 _IS_KEY = re.compile(rf"(?:\w*_)?{_ENDS}", re.IGNORECASE)
@@ -19,7 +21,7 @@ _NAMED = re.compile(rf"\*\*\*(?:\w*_)?{_ENDS}\*\*\*", re.IGNORECASE)
 
 
 class EnvironmentKeys:
-    """The values of the variables that are keys by the end of their names."""
+    """The values of the environment variables whose names end like that of a key."""
 
     def __init__(self) -> None:
         self.found: set[str] = set()
@@ -47,7 +49,7 @@ class EnvironmentKeys:
 
 
 def same(recorded: Any, now: Any) -> bool:
-    """Whether JSON data is what was recorded, whatever stands in the place of a key."""
+    """Whether JSON data equals the recorded data, with any text in the place of a key."""
     if recorded == now:
         return True
     if isinstance(recorded, str) and isinstance(now, str):

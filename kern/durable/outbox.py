@@ -1,8 +1,8 @@
-"""What a run with a journal tells, on its way to the database: there it is written with the steps.
+"""The events of a run with a journal, on their way to the database, where they are written with the steps.
 
-The event that completes a turn, or a call, is told before the step is kept, and both are written at once:
-who reads the events later, from another process, has a turn as a whole if it is on record. In another life
-the run tells its recorded steps again; what is kept of that is passed over.
+The event that completes a turn or a call is emitted before its step is stored, and both are written in one
+transaction: other processes that read the events have the whole turn if its step is on record. A run that is
+resumed emits the events of its recorded steps again; those that are stored already are skipped.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from kern.run.events import (
 )
 
 AHEAD: Final = 1_000_000
-"""By so much may the number of what is told live be above the last number in the database. The numbers of the
-next life begin above that: whoever has heard what the database never got still hears what comes next.
-"""
+"""How far the `seq` of live events may be ahead of the last one in the database. When another process takes
+the run over, its events are numbered from above that, so that followers who got live events that were never
+stored still get the following ones."""
 
 _COMPLETING = (ModelRequestCompletedEvent, ToolCallCompletedEvent)
-"""Events that are told right before a step is kept."""
+"""Events that are emitted right before a step is stored."""
 
 
 class Outbox:
     """The events of one run that are not written yet.
 
     Args:
-        last_seq: The number of the last event that is kept of the run.
-        told: Reads what is kept of what the run has told after a number.
+        last_seq: The `seq` of the last stored event of the run.
+        told: Reads the stored events of the run after a number.
     """
 
     def __init__(self, last_seq: int, told: Callable[[int], Awaitable[Sequence[Event]]]) -> None:
@@ -47,26 +47,26 @@ class Outbox:
         self._mutex = threading.Lock()
         self._told: list[Event] = []
         self._known: Counter[str] = Counter()
-        """How many steps of each run have yet to be told again that are on record."""
+        """By run: how many recorded steps are still to be emitted again."""
         self._begun: str | None = None
         self._revision = 0
         self._written = last_seq
         self._told_live = last_seq
-        """The number of the last event that was told, live or by the database."""
+        """The `seq` of the last event that was sent, live or through the database."""
         self._live = 0
-        """How many of the events were told live."""
+        """How many of the events were sent live."""
 
     @property
     def waiting(self) -> bool:
-        """There are events to be written."""
+        """Whether there are events to write."""
         return bool(self._told)
 
     def go_on(self, continued: RunContinuedEvent, kept: Iterable[Event]) -> None:
-        """The run goes on in another life.
+        """Begin with a run that this process has taken over.
 
         Args:
-            continued: Tells it, with the state that the commits on record have led to.
-            kept: What was told of this part of the run.
+            continued: The event that says so, with the state after the commits on record.
+            kept: The stored events of this part of the run.
         """
         with self._mutex:
             for event in kept:
@@ -76,7 +76,7 @@ class Outbox:
             self._told.append(continued)
 
     def put(self, event: Event) -> None:
-        """An event of the run; from any thread."""
+        """Add an event of the run. May be called from any thread."""
         with self._mutex:
             if not self._is_known(event):
                 self._told.append(event)
@@ -93,10 +93,10 @@ class Outbox:
         return left > 0
 
     def take(self, *, between: bool = False) -> list[EventRow]:
-        """The events, to be written now.
+        """Take the events, to write them now.
 
         Args:
-            between: No step is written with them: what completes one stays.
+            between: No step is written with them, so an event that completes one stays, with all after it.
         """
         with self._mutex:
             count = self._until_completing() if between else len(self._told)
@@ -109,18 +109,18 @@ class Outbox:
         return [EventRow(last_seq=taken[-1].seq, data=written(joined(taken, told)))]
 
     def written_up_to(self, seq: int) -> None:
-        """The database has what was told up to that number."""
+        """Note that the database has the events up to that number."""
         self._written = max(self._written, seq)
 
     @property
     def stuck(self) -> bool:
-        """Nothing more may be told live before the database has what was told."""
+        """Whether live events are as far ahead of the database as they may be."""
         return bool(self._told) and self._told[-1].seq > self._written + AHEAD
 
     def live(self) -> Delta | None:
-        """What was told since the last time, for those who follow live; it is still to be written.
+        """The events since the last call, for live followers. They stay in the outbox until they are written.
 
-        What completes a step is not among it, and nothing after that: it is told once the step is kept.
+        An event that completes a step, and all after it, are held back until the step is stored.
         """
         with self._mutex:
             count = self._until_completing()

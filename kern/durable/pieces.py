@@ -1,7 +1,7 @@
-"""What a run has told, as it is kept for others: neighbouring pieces of one text are one piece.
+"""The stored form of a run's events: consecutive pieces of one text are joined.
 
-A text that was told live, piece by piece, is kept as one: with the numbers of the pieces and where each of
-them ended, so that whoever has heard some of them is told the rest.
+A text that was sent live, piece by piece, is stored as one event, with the number and the end of each piece,
+so that a follower that got some of the pieces gets the rest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kern.run.events import Event, ReasoningContentDeltaEvent, RunContentEvent, 
 log: Final = named("kern")
 
 Cut = tuple[int, int]
-"""The number of a piece that was told by itself, and how long the text was with it."""
+"""The `seq` of a piece that was sent by itself, and the length of the text including it."""
 
 _CUTS = "cuts"
 _UNREADABLE = (UsageError, ValueError, TypeError, LookupError, AttributeError)
@@ -30,18 +30,18 @@ _UNREADABLE = (UsageError, ValueError, TypeError, LookupError, AttributeError)
 
 @dataclass(slots=True, frozen=True)
 class Piece:
-    """An event, and where its text may be cut.
+    """An event, and the places where its text may be cut.
 
     Args:
-        event: The event, under the number of its last part.
-        cuts: The parts of its text that some have heard, but for the last, in their order.
+        event: The event, with the `seq` of its last piece.
+        cuts: The pieces of its text that were sent by themselves, except the last one, in order.
     """
 
     event: Event
     cuts: Sequence[Cut] = ()
 
     def after(self, seq: int) -> Event | None:
-        """What the event tells whoever has heard all up to that number; None: nothing."""
+        """The part of the event for a follower that has everything up to that number; None: nothing."""
         if self.event.seq <= seq:
             return None
         heard = max((length for number, length in self.cuts if number <= seq), default=0)
@@ -63,10 +63,11 @@ def written(pieces: Iterable[Piece]) -> bytes:
 
 
 def joined(events: Iterable[Event], told: int = 0) -> list[Piece]:
-    """The events, with neighbouring pieces of one text as one piece.
+    """Join consecutive pieces of one text.
 
     Args:
-        told: The number of the last event that was told live: up to there each was told by itself.
+        events: The events.
+        told: The `seq` of the last event that was sent live; up to there each was sent by itself.
     """
     groups: list[tuple[list[Event], list[str]]] = []
     for event in events:
@@ -80,7 +81,7 @@ def joined(events: Iterable[Event], told: int = 0) -> list[Piece]:
 
 
 def _text(event: Event) -> str | None:
-    """The text that the event brings, if it is a piece of one."""
+    """The text of the event, if it is a piece of a text; None otherwise."""
     if isinstance(event, RunContentEvent):
         return event.content if event.content_type is None and isinstance(event.content, str) else None
     return event.reasoning_content if isinstance(event, ReasoningContentDeltaEvent) else None
@@ -91,7 +92,7 @@ def _go_together(first: Event, second: Event) -> bool:
 
 
 def _whole(parts: Sequence[Event], texts: Sequence[str], told: int) -> Piece:
-    """Pieces of one text as one; a new event, since others hear theirs."""
+    """Join pieces of one text into a new event; the old ones may still be in use."""
     last = parts[-1]
     if len(parts) == 1:
         return Piece(last)
@@ -101,7 +102,7 @@ def _whole(parts: Sequence[Event], texts: Sequence[str], told: int) -> Piece:
 
 
 def _with_text(event: Event, text: str) -> Event:
-    """The event with another text."""
+    """A copy of the event with another text."""
     whole = copy.copy(event)
     if isinstance(whole, RunContentEvent):
         whole.content = text
@@ -111,7 +112,7 @@ def _with_text(event: Event, text: str) -> Event:
 
 
 def pieces_of(run_id: str, data: bytes) -> list[Piece]:
-    """What `written` has made; what cannot be read of it is logged and left out."""
+    """Read what `written` made. Events that cannot be read are logged and left out."""
     try:
         items: Any = from_json(data)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What durable runs tell between steps, over Redis: live for whoever follows a run, in whatever process."""
+"""Deltas over Redis: live events of durable runs for followers in any process."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from kern.errors import UsageError
 
 
 class RedisDeltas:
-    """A stream in Redis for each run that goes on, read by those who follow the run.
+    """Sends the live events of each run through a stream in Redis, which its followers read.
 
         journal = DbJournal(db, deltas=RedisDeltas("redis://localhost:6379/0"))
         desk = Agent(id="desk", db=db, journal=journal)
 
-    The processes that drive runs and those that follow them need the same settings. Redis is never waited
-    for: what a run tells goes to it in the background, and what it does not take in time is dropped. While
-    it cannot be reached, those who follow hear each turn as a whole, from the database; a warning in the log
-    says so once, and it is tried again every few seconds.
+    Processes that drive runs and processes that follow them need the same settings. Runs never wait for
+    Redis: events are sent in the background, and dropped if Redis does not take them in time. While Redis
+    cannot be reached, followers get each turn as a whole from the database. The log has one warning about
+    this, and Kern tries again every few seconds.
 
     Args:
         url: "redis://user:password@host:6379/0", "rediss://..." for TLS, or "unix:///path/to/socket".
-        prefix: Begins the keys of the streams.
-        max_deltas: About how many deltas a stream keeps, the newest. A turn of a minute tells 600.
-        keep_seconds: When a stream goes after the last delta.
-        timeout: Seconds that Redis has for an answer.
+        prefix: The beginning of the keys of the streams.
+        max_deltas: The approximate number of deltas that a stream keeps, the newest ones. A turn of a minute
+            makes 600.
+        keep_seconds: The seconds after the last delta for which a stream is kept.
+        timeout: How long to wait for an answer of Redis, in seconds.
 
     Raises:
-        UsageError: A value is of no use; or the extra `redis` is not installed.
+        UsageError: A value is not valid.
+        MissingExtraError: The extra `redis` is not installed.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class RedisDeltas:
         keep_seconds: float = 300.0,
         timeout: float = 1.0,
     ) -> None:
-        driver()  # says at once what is missing
+        driver()  # fails now, and not at the first run, if the extra is missing
         if max_deltas < 1 or keep_seconds < 1 or timeout <= 0:
             raise UsageError(
                 "max_deltas and keep_seconds are at least 1, and timeout is above 0; not "
@@ -54,11 +56,11 @@ class RedisDeltas:
         self._links: LoopLocal[Link] = LoopLocal(lambda: Link(settings, health), Link.close)
 
     def publish(self, name: str, delta: Delta) -> None:
-        """Send it in the background; dropped where Redis cannot be reached, or is behind."""
+        """Send the delta in the background. It is dropped if Redis cannot be reached or is behind."""
         self._links.get().publish(name, delta)
 
     async def read(self, name: str, after: int, seconds: float) -> Sequence[Delta]:
-        """What the stream has after that number; waits where Redis cannot be reached."""
+        """The deltas of the stream after that number. Waits if Redis cannot be reached."""
         return await self._links.get().read(name, after, seconds)
 
     async def aclose(self) -> None:

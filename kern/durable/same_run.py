@@ -1,4 +1,4 @@
-"""Whoever names the id of a run that was begun goes on with it only if it is his, and the same one."""
+"""Checks that a call which names the id of a known run has the same user, session, agent and input."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from kern.errors import RunMismatch, SessionOwnershipError, StoreError
 
 
 def check_same_run(asked: RunAsked, found: ClaimedRun) -> None:
-    """See that a run that was begun, or submitted, is the one that is asked for.
+    """Check that a run that was begun, or submitted, is the one that is about to begin here.
 
     Args:
         asked: The run that is about to begin here.
-        found: What is kept under its id, which nobody else has now.
+        found: What is on record under its id; this process has claimed it.
 
     Raises:
-        SessionOwnershipError: It is another user's.
+        SessionOwnershipError: It belongs to another user.
         RunMismatch: It is in another session, of another agent or team, or has another input.
-        StoreError: Its beginning cannot be read.
+        StoreError: The record of its beginning cannot be read.
     """
     if found.about is not None:
         check_about(asked.run_id, found.about, about_of(asked, found.about))
@@ -56,10 +56,10 @@ def about_of(asked: RunAsked, known: RunAbout | None = None) -> RunAbout:
 
 
 def check_about(run_id: str, known: RunAbout, asked: RunAbout) -> None:
-    """See that a known run is in the session that is asked for, and of the same agent or team.
+    """Check that a known run is in the same session, and of the same agent or team.
 
     Raises:
-        SessionOwnershipError: It is another user's.
+        SessionOwnershipError: It belongs to another user.
         RunMismatch: It is in another session, or of another agent or team.
     """
     if known.user_id != asked.user_id:

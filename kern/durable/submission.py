@@ -1,4 +1,4 @@
-"""Runs that are asked for in one process and done in another: what is handed over, as plain data."""
+"""Runs that one process submits and another one drives: the data that is handed over."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from kern.messages import MEDIA, Message
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Submission:
-    """A run that is asked for, and the terms that can be written down.
+    """A run to be driven by any process, with the options that can be written as JSON.
 
     Args:
         run_id: Its id.
-        runner_id: The agent or team that is asked.
+        runner_id: The id of the agent or team.
         session_id: Its session.
-        input: What the model is asked: a text, or JSON.
+        input: The input: a text, or JSON.
         messages: The input as messages, if it was given as one or several `Message`; with their media.
-        media: What is sent with the input: lists under "images", "audio", "videos" and "files". Their bytes
-            are in base64.
-        is_team: A team is asked.
-        user_id: Whose session it is.
-        session_state: Merged over the stored state.
-        metadata: Noted on the run.
+        media: The media of the input: lists under "images", "audio", "videos" and "files", with their bytes
+            in base64.
+        is_team: Whether a team runs.
+        user_id: The owner of the session; None if it has none.
+        session_state: Merged into the stored state, deeply.
+        metadata: Stored with the run.
         dependencies: For templates and `run_context.dependencies`.
         output_schema: The JSON schema of the answer.
-        timeout: Seconds that the run may take, from its first beginning.
+        timeout: The maximum duration in seconds, counted from the first time that the run begins.
         fingerprint: Identifies the input: the run id stands for this input alone.
     """
 
@@ -55,16 +55,16 @@ class Submission:
     fingerprint: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON data; what is None is left out."""
+        """The submission as plain JSON data. Fields that are None are left out."""
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {name: value for name, value in values if value is not None}
 
     @classmethod
     def of(cls, **values: Any) -> Submission:
-        """One that a program makes.
+        """Make a submission from a program's values.
 
         Raises:
-            UsageError: A value cannot be written down as JSON and read again, or is not what its name takes.
+            UsageError: A value cannot be written as JSON and read back, or has the wrong type.
         """
         try:
             made = _adapter().validate_python({name: jsonable(value) for name, value in values.items()})
@@ -78,7 +78,7 @@ class Submission:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | bytes) -> Submission:
-        """One that was stored, or sent, as plain data or as JSON text.
+        """Read a submission back from plain data, or from JSON text.
 
         Raises:
             StoreError: It is damaged.
@@ -128,7 +128,7 @@ class Submission:
         return messages, media
 
     def row(self) -> SubmittedRow:
-        """As a database keeps it."""
+        """The row for the database."""
         return SubmittedRow(
             run_id=self.run_id,
             about=RunAbout(
