@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 from kern.errors import UsageError, UsageLimitExceeded
-from kern.usage import Usage, UsageLimits
+from kern.usage import CUT_OFF, Usage, UsageLimits
 
 _UNKNOWN = (
     "cannot be kept any longer: nobody knows what a request has cost (its `Usage.billed` and `Usage.terms` "
@@ -161,7 +161,7 @@ class UsageBudget:
         """
         if not expected or usage.terms:
             return True
-        return any(name != "answers_cut_off" for name in usage.billed or ())
+        return any(name != CUT_OFF for name in usage.billed or ())
 
     def _check(self, what: str, used: float, limit: float | None) -> None:
         if limit is not None and used >= limit:

@@ -18,6 +18,10 @@ _COUNTS = (
 )
 
 
+CUT_OFF = "answers_cut_off"
+"""In `Usage.billed`: answers that broke off before they told what they used."""
+
+
 @dataclass(slots=True)
 class Usage:
     """What model requests used.

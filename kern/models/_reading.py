@@ -14,7 +14,7 @@ from kern.models._failures import StreamFault
 from kern.models._sse import EventStream
 from kern.models._text_stream import TextStream, mended
 from kern.models.base import DeltaSink, ModelResponse, commentary_of
-from kern.usage import Usage
+from kern.usage import CUT_OFF, Usage
 
 _MOST = 2**53  # a larger number is not a token count, and JavaScript cannot represent it exactly
 
@@ -90,7 +90,7 @@ class AnswerReader(ABC):
     def spent(self) -> Usage | None:
         """What an answer that is thrown away is paid for; None if it had not begun.
 
-        What an answer used that broke off nobody has told: it counts as one of `answers_cut_off`, so that its
+        What an answer used that broke off nobody has told: it counts as one of `CUT_OFF`, so that its
         cost is not known.
         """
         usage, told = self._used()
@@ -98,7 +98,7 @@ class AnswerReader(ABC):
             return usage
         if not (self._has_begun() or usage.output_tokens):
             return None
-        usage.billed = {**(usage.billed or {}), "answers_cut_off": 1}
+        usage.billed = {**(usage.billed or {}), CUT_OFF: 1}
         return usage
 
     @abstractmethod

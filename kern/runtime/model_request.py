@@ -27,7 +27,7 @@ from kern.runtime.model_step import ModelStep
 from kern.runtime.run_tree import Run, RunnableTool, SinkFactory
 from kern.runtime.sink import AnswerSink, RunSink
 from kern.tools.server_tool import check_server_tools
-from kern.usage import Usage
+from kern.usage import CUT_OFF, Usage
 
 log: Final = named("kern")
 
@@ -134,6 +134,10 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
         run.debug("asks %s, with the tools %s", model, offered, level=2)
     try:
         response = await (answered(model, request, deltas) if step is None else step.respond(model, deltas))
+    except asyncio.CancelledError:
+        if run.out.first_text_after is not None:  # the provider bills what it has written
+            _count(run, model, Usage(requests=1, billed={CUT_OFF: 1}), None, expected, step)
+        raise
     except (ModelError, ModelBehaviorError) as error:
         failed = error.usage is None
         if error.usage is not None:

@@ -17,7 +17,7 @@ from kern.models.anthropic import AnthropicMessages
 from kern.models.base import Model, ModelRequest, ToolDefinition
 from kern.models.google import Gemini
 from kern.models.openai import OpenAIChat, OpenAIResponses
-from kern.testing import Fault, ModelServer, record, replay
+from kern.testing import Answer, Fault, ModelServer, record, replay
 from kern.usage import Metrics, Price, Usage, UsageLimits
 
 pytest.importorskip("genai_prices")
@@ -291,6 +291,17 @@ async def test_an_answer_that_breaks_off_before_it_tells_all_costs_nobody_knows_
                 pass
     assert budget.used.cost is None
     assert budget.used.billed == {"answers_cut_off": 1}
+
+
+async def test_an_answer_that_is_cancelled_is_paid_for_nobody_knows_how_much() -> None:
+    budget = UsageBudget(UsageLimits(requests=9))
+    async with ModelServer([Answer("one two three", fault=Fault.stall(after=1))]) as server:
+        agent = Agent(model=asked("chat", server.base_url), usage_limits=budget)
+        async with agent.arun("Hi", stream=True) as stream:
+            async for _ in stream:
+                break
+    assert budget.used.billed == {"answers_cut_off": 1}
+    assert budget.used.cost is None
 
 
 async def test_what_was_set_aside_for_a_broken_answer_stays_spent() -> None:
