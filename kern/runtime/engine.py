@@ -15,7 +15,7 @@ from typing import Final
 from kern._error_text import error_text, is_failure, message_of
 from kern._log import named
 from kern.errors import CheckError, KernError, UsageLimitExceeded
-from kern.messages import Message
+from kern.messages import Message, ToolCall
 from kern.run.events import RunContentCompletedEvent
 from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput
 from kern.runtime.files import loaded
@@ -144,9 +144,10 @@ async def _turns(run: Run) -> Answer | None:
             if not message.is_text:
                 run.call_ids.ensure_unique_ids(message)
                 calls = message.tool_calls
-                run.output.add_media(message.media)
+                if media := message.media:
+                    run.output.add_media(media)
             run.messages.append(message)
-            if calls:
+            if calls and run.spec.tool_call_limit is not None:
                 _check_limit(run, message)
             if run.tree.request.debug:
                 run.debug("assistant: %s %s", message.content or "", calls or "")
@@ -154,18 +155,13 @@ async def _turns(run: Run) -> Answer | None:
             run.progress.has_called = True
             run.out.calls_begin()
             outcomes = await run_calls(run, calls)
-            if any(outcome.pending for outcome in outcomes):
-                ended = zip(calls, outcomes, strict=True)
-                run.progress.finished_calls = {c.id: done for c, done in ended if not done.pending}
-                return None
+            for outcome in outcomes:
+                if outcome.pending:
+                    ended = zip(calls, outcomes, strict=True)
+                    run.progress.finished_calls = {c.id: done for c, done in ended if not done.pending}
+                    return None
             run.progress.finished_calls.clear()
-            for call, outcome in zip(calls, outcomes, strict=True):
-                run.messages.append(tool_message(run, call, outcome))
-                run.output.add_media(outcome.media)
-                if outcome.show or outcome.stop:
-                    run.out.result(outcome.content, as_it_came=outcome.show)
-            answer = _answer_of(outcomes)
-            run.out.calls_ended(answer, heard=not any(outcome.not_streamed for outcome in outcomes))
+            answer = _tell_results(run, calls, outcomes)
             if answer is not None:
                 return answer
             continue
@@ -218,14 +214,31 @@ def _check_limit(run: Run, message: Message) -> None:
         raise UsageLimitExceeded("tool calls (tool_call_limit)", spec.tool_call_limit or 0)
 
 
-def _answer_of(outcomes: list[ToolOutcome]) -> Answer | None:
-    """The answer that tool calls have given, if they end the run."""
-    answers = [outcome.answer for outcome in outcomes if outcome.answer is not None]
-    if len(answers) == 1:
-        return answers[0]
-    if answers:
-        return Answer("\n\n".join(outcome.content for outcome in outcomes if outcome.answer is not None))
-    return Answer("") if any(outcome.stop for outcome in outcomes) else None  # their results are content
+def _tell_results(run: Run, calls: list[ToolCall], outcomes: list[ToolOutcome]) -> Answer | None:
+    """Tell the model, and those who hear the run, what the calls of a turn have come to; returns the answer
+    that they have given, if they end the run.
+    """
+    answering: list[ToolOutcome] = []
+    stopped, heard = False, True
+    for call, outcome in zip(calls, outcomes, strict=True):
+        run.messages.append(tool_message(run, call, outcome))
+        if outcome.media:
+            run.output.add_media(outcome.media)
+        if outcome.show or outcome.stop:
+            run.out.result(outcome.content, as_it_came=outcome.show)
+        if outcome.answer is not None:
+            answering.append(outcome)
+        stopped = stopped or outcome.stop
+        heard = heard and not outcome.not_streamed
+    answer: Answer | None = None
+    if len(answering) == 1:
+        answer = answering[0].answer
+    elif answering:
+        answer = Answer("\n\n".join(outcome.content for outcome in answering))
+    elif stopped:  # their results are content
+        answer = Answer("")
+    run.out.calls_ended(answer, heard=heard)
+    return answer
 
 
 async def drive_child(run: Run) -> AnyRunOutput:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 from kern._error_text import message_of
@@ -30,6 +31,8 @@ from kern.tools.server_tool import check_server_tools
 from kern.usage import CUT_OFF, Usage
 
 log: Final = named("kern")
+
+_definition: Final = attrgetter("definition")
 
 
 async def ask(
@@ -68,7 +71,7 @@ async def ask(
                 check_server_tools(by_provider, asked.server_tool_api, asked)
             request = ModelRequest(
                 messages=messages,
-                tools=[tool.definition for tool in offered.values()] if offered else [],
+                tools=list(map(_definition, offered.values())) if offered else [],
                 tool_choice=choice if may_call else None,
                 response_format=run.spec.response_format if tools is None else response_format,
                 stream=deltas.streams,

@@ -243,8 +243,9 @@ class Out:
         """The text of the turn is here as a whole: what no piece has brought is said now."""
         if not text.strip():
             return
-        unheard = self._queue is None and self._above is None and not self.hears_events
-        if unheard and not self._begun:
+        # Where somebody reads, a break may have to be shown before it, by this run or by the one above.
+        unheard = self._above is None or not self.audience.follows
+        if unheard and self._queue is None and not self.hears_events and not self._begun:
             if self.first_text_after is None:
                 self.first_text_after = time.perf_counter() - self.turn_began
             self._begun = self._in_turn = True

@@ -10,6 +10,7 @@ from typing import Any
 
 from kern._error_text import error_text, is_failure, message_of, only_error
 from kern._sync.shield import run_in_child_task
+from kern.budget import UsageLedger
 from kern.errors import RetryAgentRun, StopAgentRun, ToolTimeoutError, UsageLimitExceeded
 from kern.messages import File, Image, Message, ToolCall
 from kern.models.base import ToolDefinition
@@ -129,7 +130,9 @@ async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
     An error of a call's own is its outcome; what is raised here ends the run. A turn that would pass a limit
     is not begun: none of its calls is cut off half way.
     """
-    await _reserve(run, [call for call in calls if call.id not in run.progress.finished_calls])
+    if run.tree.ledger is not None:
+        new = [call for call in calls if call.id not in run.progress.finished_calls]
+        await _reserve(run, run.tree.ledger, new)
     if run.tree.steps is not None:  # whose time stands still, as long as no step is done
         run.turn_began = run.now()
     if len(calls) == 1:
@@ -147,15 +150,13 @@ async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
     return [task.result() for task in tasks]
 
 
-async def _reserve(run: Run, calls: Sequence[ToolCall]) -> None:
+async def _reserve(run: Run, ledger: UsageLedger, calls: Sequence[ToolCall]) -> None:
     """Count the calls of a turn.
 
     Raises:
         UsageLimitExceeded: They would pass a limit. Those of a turn on record are only counted.
     """
-    ledger, steps = run.tree.ledger, run.tree.steps
-    if ledger is None:
-        return
+    steps = run.tree.steps
     step: str | None = None
     if steps is not None and calls:
         keys = [call_key(run.run_id, "tool", call.id) for call in calls]
@@ -208,7 +209,8 @@ async def _run_call(
         execution = _record(run, call)
         if run.out.hears_events:
             run.out.event(ToolCallStartedEvent(run.source, replace(execution)))
-        run.debug("calls %s(%s)", call.name, call.arguments)
+        if run.tree.request.debug:
+            run.debug("calls %s(%s)", call.name, call.arguments)
         site = CallSite(call, execution, alone, slot)
         steps = run.tree.steps
         if steps is None:
@@ -217,7 +219,7 @@ async def _run_call(
             step = ToolStep(run, steps, site)
             with steps.under_way(step.owner):
                 outcome = await _carried_out(run, site, step)
-    if not outcome.pending:
+    if not outcome.pending and run.tree.audience.follows:
         await run.out.wait_for_consumer()
     return outcome
 
@@ -244,7 +246,8 @@ async def _carried_out(run: Run, site: CallSite, step: ToolStep | None) -> ToolO
     execution.result = outcome.content
     execution.tool_call_error = outcome.error
     execution.stop_after_tool_call = outcome.stop
-    run.debug("%s returns %s", site.call.name, outcome.content)
+    if run.tree.request.debug:
+        run.debug("%s returns %s", site.call.name, outcome.content)
     if run.out.hears_events:
         if outcome.error:
             run.out.event(ToolCallErrorEvent(run.source, replace(execution), outcome.content))
@@ -294,16 +297,17 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
 
 def tool_message(run: Run, call: ToolCall, outcome: ToolOutcome) -> Message:
     """What the model is told of a call."""
-    sent = () if outcome.media_in_text else outcome.media
-    return Message(
+    message = Message(
         "tool",
         outcome.content,
         tool_call_id=call.id,
         tool_name=call.name,
         tool_call_error=outcome.error,
         stop_after_tool_call=outcome.stop,
-        # What every provider can show of a tool; sound and video are mentioned in the text.
-        images=[media for media in sent if isinstance(media, Image)],
-        files=[media for media in sent if isinstance(media, File) and media.url is None],
         created_at=int(run.now()),
     )
+    if outcome.media and not outcome.media_in_text:
+        # What every provider can show of a tool; sound and video are mentioned in the text.
+        message.images = [media for media in outcome.media if isinstance(media, Image)]
+        message.files = [media for media in outcome.media if isinstance(media, File) and media.url is None]
+    return message
