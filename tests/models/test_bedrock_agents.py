@@ -16,6 +16,7 @@ from kern.messages import Citation, Message, ProviderCall
 from kern.models.base import ModelRequest, ResponseFormat
 from kern.models.bedrock import BedrockConverse
 from kern.models.openai import OpenAIChat
+from kern.models.prices import cost_of
 from kern.testing import Answer, Fault, ModelServer, ReceivedRequest, tool_call
 from tests.models.bedrock_wire import FRAMES, KEYS, frame, judge
 from tests.models.replay import ReplayServer, Reply, Sink
@@ -243,6 +244,17 @@ async def test_a_router_tells_which_model_has_answered(server: ReplayServer, sin
     server.replies = [Reply([json.dumps(body).encode()], content_type="application/json")]
     answer = await model(server).respond(ModelRequest([Message("user", "Hi")]), sink)
     assert answer.model == "arn:aws:bedrock:us-east-1::foundation-model/x.y"
+
+
+async def test_the_model_behind_an_arn_is_the_one_that_has_a_price(server: ReplayServer, sink: Sink) -> None:
+    pytest.importorskip("genai_prices", reason="the extra prices is not installed")
+    server.replies = [said({"text": "ok"})]
+    arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123"
+    asked = model(server, arn, base_model="us.anthropic.claude-3-7-sonnet-20250219-v1:0")
+    answer = await asked.respond(ModelRequest([Message("user", "Hi")]), sink)
+    expected = (10 * 3 + 70 * 0.3 + 30 * 3.75 + 5 * 15) / 1_000_000
+    assert cost_of(asked, answer.usage, answer.model) == pytest.approx(expected)
+    assert cost_of(model(server, arn), answer.usage) is None
 
 
 def other(played: ModelServer) -> OpenAIChat:

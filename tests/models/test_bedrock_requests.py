@@ -145,12 +145,42 @@ def test_results_are_texts_json_and_failures_in_the_order_of_their_calls() -> No
     ]
 
 
+def test_media_that_no_result_may_hold_are_shown_beside_it() -> None:
+    shown = {"images": [Image(content=PNG)], "files": [File(content=b"%PDF-")]}
+    messages = [
+        Message("user", "Hi"),
+        Message("assistant", None, tool_calls=[CALL]),
+        Message("tool", "ok", tool_call_id="a", audio=[Audio(content=b"..", mime_type="audio/wav")], **shown),
+    ]
+    told: dict[str, tuple[list[str], list[str]]] = {}
+    for id in (CLAUDE, NOVA, LLAMA):
+        body = body_of(ModelRequest(messages, tools=[ADD]), id)
+        blocks = [
+            block for turn in body["messages"][2:] if turn["role"] == "user" for block in turn["content"]
+        ]
+        inner = [kind for block in blocks[0]["toolResult"]["content"] for kind in block]
+        told[id] = inner, [kind for block in blocks[1:] for kind in block if kind != "text"]
+    assert told == {
+        CLAUDE: (["text", "image", "document"], ["audio"]),
+        NOVA: (["text", "image"], ["audio", "document"]),
+        LLAMA: (["text"], ["image", "audio", "document"]),
+    }
+
+
+def test_an_arn_that_tells_no_model_is_given_the_model_behind_it() -> None:
+    arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123"
+    plain, told = BedrockConverse(arn), BedrockConverse(arn, base_model=CLAUDE)
+    assert (plain.structured_output, told.structured_output) == ("tool", "native")
+    request = ModelRequest([Message("user", "Hi")], tools=[ADD], tool_choice="required")
+    assert body_of(request, arn, base_model=CLAUDE)["toolConfig"]["toolChoice"] == {"any": {}}
+
+
 def test_models_that_take_less_of_results_get_less() -> None:
     """Mistral's take JSON only, Writer's no status, and most no words beside results."""
     for id in (LLAMA, MISTRAL, WRITER):
         body = results_of(id)
         roles = [(turn["role"], len(turn["content"])) for turn in body["messages"]]
-        assert roles == [("user", 1), ("assistant", 5), ("user", 4), ("assistant", 1), ("user", 3)]
+        assert roles == [("user", 1), ("assistant", 5), ("user", 4), ("assistant", 1), ("user", 5)]
     mistral = [block["toolResult"] for block in results_of(MISTRAL)["messages"][2]["content"]]
     assert mistral[0]["content"][0] == {"json": {"result": "first"}}
     assert mistral[1]["content"] == [{"json": {"added": 2}}]

@@ -49,6 +49,8 @@ class Conversation:
     """The names of all tools that were called."""
     _used: dict[str, int] = field(default_factory=dict)
     _names: dict[str, int] = field(default_factory=dict)
+    _beside: Blocks = field(default_factory=list)
+    """Media of results that no result may hold: they are shown behind the results, as the user's."""
 
     def read(self, messages: Sequence[Message]) -> None:
         """Take in all messages but the system's."""
@@ -61,7 +63,8 @@ class Conversation:
                 self._add("assistant", blocks)
                 attached = self._attached(answer)
             results = self._results(ids, following)
-            said = [*attached, *self._said(following, ids)]
+            said = [*attached, *self._beside, *self._said(following, ids)]
+            self._beside = []
             self._add("user", results)
             if results and said and not self.facts.mixed_turns:
                 self._add("assistant", [{"text": _GO_ON}])
@@ -144,13 +147,16 @@ class Conversation:
         for block in content:
             if POINT in block:
                 continue
-            if "text" in block:
-                value = _object(block["text"])
-                if value is not None:
-                    block = {"json": value}
-                elif not self.facts.text_results:
-                    block = {"json": {"result": block["text"]}}
-            blocks.append(block)
+            if "text" not in block:
+                if self.facts.result_media.isdisjoint(block):
+                    self._beside += [{"text": "(attached by a tool)"}, block]
+                else:
+                    blocks.append(block)
+                continue
+            value = _object(block["text"])
+            if value is None and not self.facts.text_results:
+                value = {"result": block["text"]}
+            blocks.append(block if value is None else {"json": value})
         return blocks or [{"text": _NO_TEXT} if self.facts.text_results else {"json": {}}]
 
     def _said(self, following: Sequence[Message], ids: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -187,8 +193,6 @@ class Conversation:
         except UsageError:
             if message.role == "user" and not message.from_history:
                 raise
-            return {"text": mention(media)}
-        if "audio" in block and message.role == "tool":  # which no result may hold
             return {"text": mention(media)}
         if (document := block.get("document")) is not None:
             document["name"] = self._own_name(document["name"])

@@ -50,15 +50,24 @@ class ConverseReader(AnswerReader):
 
     Args:
         longest: The longest message of a stream that is taken in; None: any.
+        answers: The model behind the one that is asked, where that is known.
     """
 
     def __init__(
-        self, model: str, sink: DeltaSink | None, *, streamed: bool, ends: Ends, longest: int | None = None
+        self,
+        model: str,
+        sink: DeltaSink | None,
+        *,
+        streamed: bool,
+        ends: Ends,
+        longest: int | None = None,
+        answers: str | None = None,
     ) -> None:
         super().__init__(model, sink, streamed=streamed)
         self._frames = Frames(longest) if streamed else None
         self._events = self._frames
         self._ends = ends
+        self._answers = answers
         self._parts = Parts(Origin(PROVIDER, model))
         self._origin = Origin(PROVIDER, model)
         self._blocks: list[Block] = []
@@ -305,9 +314,10 @@ class ConverseReader(AnswerReader):
         self.remarks.append(f"parts of an answer that Kern does not act on: {kinds}")
 
     def _answered_by(self) -> str | None:
-        """The model that a router of prompts has chosen."""
+        """The model that a router of prompts has chosen, or that lies behind the one that was asked."""
         router = self._trace.get("promptRouter") if isinstance(self._trace, dict) else None
-        return text_of(router.get("invokedModelId")) or None if isinstance(router, dict) else None
+        chosen = text_of(router.get("invokedModelId")) if isinstance(router, dict) else ""
+        return chosen or self._answers
 
 
 def _index(event: dict[str, Any]) -> int | None:

@@ -34,6 +34,7 @@ class Facts:
         result_status: The result of a tool may say that the call has failed.
         text_results: The result of a tool may be a text, and not only JSON.
         mixed_turns: The user's words may stand in one turn with the results of tools.
+        result_media: The kinds of media that the result of a tool may hold.
         sees_reasoning: Its own reasoning goes back to it, if it is signed.
         cites: Documents may be cited.
     """
@@ -43,6 +44,7 @@ class Facts:
     result_status: bool
     text_results: bool
     mixed_turns: bool
+    result_media: frozenset[str]
     sees_reasoning: bool
     cites: bool
 
@@ -50,13 +52,15 @@ class Facts:
 @lru_cache(maxsize=256)
 def facts_of(model: str) -> Facts:
     """The facts of a model, an inference profile, or an ARN that names one."""
-    able = any(family.search(model) for family in (_CLAUDE, _NOVA))
+    claude, nova = _CLAUDE.search(model) is not None, _NOVA.search(model) is not None
+    able = claude or nova
     return Facts(
         structured=_STRUCTURED.search(model) is not None,
         forced=able,
         result_status=_WRITER.search(model) is None,
         text_results=_MISTRAL.search(model) is None,
         mixed_turns=able,
+        result_media=frozenset(("image", "document") if claude else ("image",) if nova else ()),
         sees_reasoning=able,
-        cites=_CLAUDE.search(model) is not None,
+        cites=claude,
     )

@@ -45,6 +45,8 @@ class BedrockConverse(HttpModel):
     Args:
         id: The id of the model, of an inference profile, or the ARN of one of them.
         api_key: An API key of Bedrock's, which goes as it is: nothing is signed.
+        base_model: The id of the model behind an ARN that does not tell it, such as that of an application's
+            inference profile: what the model takes and costs is known by it.
         region: Where the model is asked; None: that of `aws_session`, the variables AWS_REGION and
             AWS_DEFAULT_REGION, or of the profile.
         aws_access_key_id, aws_secret_access_key, aws_session_token: Keys that sign each request.
@@ -85,6 +87,7 @@ class BedrockConverse(HttpModel):
 
     id: str = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
     _: KW_ONLY
+    base_model: str | None = None
     region: str | None = None
     aws_access_key_id: InitVar[str | None] = None
     aws_secret_access_key: InitVar[str | None] = None
@@ -128,7 +131,7 @@ class BedrockConverse(HttpModel):
             raise UsageError("BedrockConverse takes an api_key, AWS keys, or an aws_session: one of them")
         if self.cache not in (None, "5m", "1h"):
             raise UsageError(f"cache is '5m', '1h' or None, not {self.cache!r}")
-        self._facts = facts_of(self.id)
+        self._facts = facts_of(self.base_model or self.id)
         if self.structured_output is _NOT_SAID:
             self.structured_output = "native" if self._facts.structured else "tool"
         self._region: str | None = None
@@ -217,7 +220,14 @@ class BedrockConverse(HttpModel):
         return body
 
     def _reader(self, request: ModelRequest, sink: DeltaSink | None, *, streamed: bool) -> Reader:
-        return ConverseReader(self.id, sink, streamed=streamed, ends=self._ends, longest=self.max_line_bytes)
+        return ConverseReader(
+            self.id,
+            sink,
+            streamed=streamed,
+            ends=self._ends,
+            longest=self.max_line_bytes,
+            answers=self.base_model,
+        )
 
     def _own_headers(self, request: ModelRequest) -> dict[str, str]:
         return {"accept": FRAMES if request.stream else "application/json"}
