@@ -1,7 +1,7 @@
-"""Engines: what begins a durable run, and begins it again after its process has died.
+"""Engines: they start durable runs, and start them again after a process has died.
 
-Kern keeps the steps of a run; an engine only has to see that somebody goes on with it.
-`kern.engines.worker` is Kern's own, for those who have a database; `kern.engines.temporal` and
+Kern stores the steps of a run; an engine only has to make sure that a process goes on with it.
+`kern.engines.worker` is Kern's own engine and needs only a database. `kern.engines.temporal` and
 `kern.engines.dbos` need their extras.
 """
 

@@ -1,7 +1,7 @@
-"""Durable runs that DBOS begins, and begins again at the next start of its process: one workflow each.
+"""Durable runs as workflows of DBOS, one per run. DBOS starts a run again when its process is started again.
 
-Kern keeps the steps; DBOS keeps the request, and finds at its start which runs have not ended. It needs no
-server: an SQLite file or Postgres will do. Needs the extra `dbos`.
+Kern stores the steps; DBOS stores the request, and finds the runs that have not ended when it starts. DBOS
+needs no server, only an SQLite file or Postgres. Needs the extra `dbos`.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class DbosRuns:
         handle = await runs.start(submission(desk, "Book a table", session_id="s"))
         await handle.get_result()  # "COMPLETED"
 
-    Make it in every process, before `DBOS.launch()`, which goes on with the runs that the process of the same
-    executor id had.
+    Create it in every process, before `DBOS.launch()`. The launch goes on with the runs of the earlier
+    process with the same executor id.
 
     Args:
-        runners: The agents and teams; each has an id, and a database that other processes see.
-        name: The name of the workflow, the same in all processes and versions of the application.
+        runners: The agents and teams. Each needs an id, and a database that other processes can open.
+        name: The name of the workflow; the same in all processes and versions of the application.
 
     Raises:
-        UsageError: One has no id or no such database.
+        UsageError: One of them has no id, or no such database.
     """
 
     def __init__(self, *runners: Runner, name: str = "kern-run") -> None:
@@ -66,9 +66,11 @@ class DbosRuns:
         self._kern_run = kern_run
 
     async def start(self, run: Submission) -> WorkflowHandleAsync[str]:
-        """Begin the run, in this process; `await handle.get_result()` says where it stands in the end.
+        """Start the run in this process. `await handle.get_result()` returns its final status, such as
+        "COMPLETED".
 
-        The id of the workflow is the run's: a run that goes on, or has ended, is not started again.
+        The run id is also the id of the workflow: a run that is in progress, or has ended, is not started
+        again.
         """
         run = await run.with_files()
         with SetWorkflowID(run.run_id):
@@ -85,12 +87,12 @@ class DbosRuns:
                 return (await drive(runner, run, journal_of(runner))).status.value
             except (UsageError, SessionDeletedError):
                 raise
-            except ShutdownError as error:  # DBOS would store it as the end of the workflow
+            except ShutdownError as error:  # any other error would end the workflow for DBOS
                 raise asyncio.CancelledError(str(error)) from error
             except RunLostError as error:
                 log.warning("dbos: %s", error)
             except KernError as error:
-                # Another process has the run, or its claim is not over yet, or the database is away.
+                # Another process has the run, its claim has not expired, or the database cannot be reached.
                 log.info("dbos: run %s is tried again in %g s: %s", run.run_id, pause, error)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret hangs on it
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             pause = min(2 * pause, LONGEST_PAUSE)

@@ -1,4 +1,4 @@
-"""What every engine does with a run: hand it over as plain data, and drive it to its end."""
+"""What all engines share: turning a run into plain data, and driving it to its end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kern.team import Team
 Runner: TypeAlias = Agent | Team
 
 _HERE = (RunStatus.completed, RunStatus.error, RunStatus.cancelled, RunStatus.paused)
-"""Nobody has to go on with a run that stands there: it has ended, or waits for a person."""
+"""The statuses of runs that no process needs to go on with: they have ended, or wait for a person."""
 
 
 def submission(
@@ -45,14 +45,14 @@ def submission(
     output_schema: OutputSchema | None = None,
     timeout: float | None = None,
 ) -> Submission:
-    """A run as an engine gets it: plain data, with an id of its own if none is given.
+    """Make the data of a run for an engine. The run gets a random id if none is given.
 
-    The arguments are those of `arun`. Files that the media name are read when the run is handed over. A class
-    as `output_schema` is handed over as its JSON schema: the output's content is then plain data.
+    The arguments are those of `arun`. Files of media are read when the run is handed over. A class as
+    `output_schema` is handed over as its JSON schema, so the content of the output is plain data.
 
     Raises:
-        UsageError: A value is no JSON, nests too deep, or is refused as `arun` would refuse it; or the agent
-            has no id that other processes know.
+        UsageError: A value is not JSON, is nested too deeply, or `arun` would refuse it; or the agent has no
+            id that is the same in other processes.
         InputCheckError: The input does not fit the `input_schema`.
     """
     media = {"images": images, "audio": audio, "videos": videos, "files": files}
@@ -78,7 +78,7 @@ def submission(
 
 
 def _messages(input: Input) -> list[Message]:
-    """The input, if it is made of `Message` objects: their media are part of it."""
+    """The input, if it consists of `Message` objects, whose media are part of it."""
     if isinstance(input, Message):
         return [input]
     items: Sequence[Any] = input if isinstance(input, Sequence) and not isinstance(input, str) else ()
@@ -97,16 +97,19 @@ def _schema(declared: OutputSchema) -> dict[str, Any]:
 
 
 async def submit(runner: Runner, run: Submission) -> bool:
-    """Store a run for a worker to begin it; False if it was submitted or begun before, or has ended.
+    """Store a run, for a worker to begin it.
 
     Args:
-        runner: The agent or team that is asked, whose database has the run.
-        run: What `submission` made.
+        runner: The agent or team. The run is stored in its database.
+        run: The result of `submission`.
+
+    Returns:
+        False if the run was submitted or begun before, or has ended.
 
     Raises:
         UsageError: A file of its input cannot be read.
-        SessionOwnershipError: The id is that of another user's run.
-        RunMismatch: The id is that of a run that was asked for with other values.
+        SessionOwnershipError: The id belongs to a run of another user.
+        RunMismatch: The id belongs to a run with other values.
         StoreError: It could not be stored.
     """
     journal, run = journal_of(runner), await run.with_files()
@@ -124,10 +127,10 @@ async def submit(runner: Runner, run: Submission) -> bool:
 
 
 def known_id(runner: Runner) -> str:
-    """The id by which other processes know the agent or team.
+    """The id of the agent or team, if it is the same in all processes.
 
     Raises:
-        UsageError: It has none: without an id and a name each process makes up another one.
+        UsageError: It has neither an id nor a name, so its id is random.
     """
     if not (runner.id or runner.name):
         raise UsageError(f"{runner!r} has no id that other processes know: give it an id=")
@@ -135,10 +138,10 @@ def known_id(runner: Runner) -> str:
 
 
 def journal_of(runner: Runner, claim_seconds: float | None = None) -> DbJournal:
-    """Where the steps of its durable runs are kept.
+    """The journal for the durable runs of an agent or team.
 
     Raises:
-        UsageError: Its database is of this process only, or keeps no steps.
+        UsageError: Other processes cannot open its database, or the database cannot store steps.
     """
     if claim_seconds is None and isinstance(runner.journal, DbJournal):
         return runner.journal
@@ -152,29 +155,30 @@ def journal_of(runner: Runner, claim_seconds: float | None = None) -> DbJournal:
 
 
 def by_id(runners: Sequence[Runner]) -> dict[str, Runner]:
-    """The agents and teams by their ids.
+    """The agents and teams by id.
 
     Raises:
-        UsageError: There is none, or two have one id.
+        UsageError: There is none, or two have the same id.
     """
     found: dict[str, Runner] = {}
     for runner in runners:
         if not isinstance(runner, Agent | Team):
             raise UsageError(f"an engine takes agents and teams, not {runner!r}")
         if found.setdefault(known_id(runner), runner) is not runner:
-            raise UsageError(f"two agents or teams have the id {known_id(runner)!r}: give one another id=")
+            raise UsageError(f"two agents or teams have the id {known_id(runner)!r}: change one's id=")
     if not found:
         raise UsageError("an engine needs an agent or a team to drive")
     return found
 
 
 async def drive(runner: Runner, run: Submission, journal: DbJournal) -> AnyRunOutput:
-    """Begin the run, or go on with it; its output once it has ended or waits for a person.
+    """Begin the run, or go on with it, until it has ended or waits for a person; return its output.
 
-    A run that has failed has ended: its output is returned, with status ERROR.
+    A run that has failed has ended; its output has status ERROR.
 
     Raises:
-        KernError: It has not ended, or cannot begin. `UsageError` says that it never can.
+        UsageError: The run can never begin.
+        KernError: It has not ended, or cannot begin now.
     """
     messages, media = run.asked()
     input: Input = run.input

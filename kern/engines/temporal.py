@@ -1,8 +1,8 @@
-"""Durable runs that Temporal begins, and begins again: one workflow with one activity for each run.
+"""Durable runs as workflows of Temporal: one workflow with one activity for each run.
 
-Kern keeps the steps; Temporal keeps the request, sees that the process has died, and starts the activity in
-another one. Nothing of the run goes through Temporal but what it is asked and where it stands: no limit of a
-payload's size matters. Needs the extra `temporal`.
+Kern stores the steps. Temporal stores the request, notices that a process has died, and starts the activity
+in another one. Only the request and the final status go through Temporal, so its limits on the size of
+payloads do not matter. Needs the extra `temporal`.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ LONGEST = timedelta(days=365)
 
 @workflow.defn(name="KernRun", sandboxed=False)
 class DurableRun:
-    """The workflow of one run; its result says where the run stands: "COMPLETED", "ERROR", "PAUSED"..."""
+    """The workflow of one run. Its result is the run's final status: "COMPLETED", "ERROR", "PAUSED"..."""
 
     @workflow.run
     async def run(self, request: dict[str, Any], heartbeat_seconds: float) -> str:
-        """Have the run driven to its end by whoever has the activity."""
+        """Run the activity, which drives the run to its end."""
         stands_at: str = await workflow.execute_activity(
             ACTIVITY,
             request,
@@ -55,7 +55,7 @@ class DurableRun:
 
 
 class TemporalRuns:
-    """What a Temporal worker needs to drive runs of agents and teams.
+    """The workflows and activities that a Temporal worker needs to drive runs of agents and teams.
 
         runs = TemporalRuns(desk)
         async with Worker(
@@ -63,10 +63,10 @@ class TemporalRuns:
         ): ...
 
     Args:
-        runners: The agents and teams; each has an id, and a database that other processes see.
+        runners: The agents and teams. Each needs an id, and a database that other processes can open.
 
     Raises:
-        UsageError: One has no id or no such database.
+        UsageError: One of them has no id, or no such database.
     """
 
     def __init__(self, *runners: Runner) -> None:
@@ -114,9 +114,9 @@ class TemporalRuns:
         except asyncio.CancelledError:
             details = activity.cancellation_details()
             if details is not None and details.cancel_requested:
-                await runner.acancel_run(run.run_id)  # the run ends, committed as cancelled
+                await runner.acancel_run(run.run_id)  # the run ends, with status CANCELLED
             else:
-                driving.cancel()  # it is let go, and goes on in another attempt
+                driving.cancel()  # the run does not end; another attempt goes on with it
             with suppress(asyncio.CancelledError, KernError):
                 await driving
             raise
@@ -138,16 +138,16 @@ async def start_run(
     task_queue: str,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> WorkflowHandle[DurableRun, str]:
-    """Have a run begun by a worker on that queue; `await handle.result()` says where it stands in the end.
+    """Start a run on a worker of that queue. `await handle.result()` returns its final status.
 
-    The id of the workflow is the run's: a run that goes on is not started twice, and one that has ended is
-    looked up, not done again.
+    The run id is also the id of the workflow: a run that is in progress is not started twice, and for one
+    that has ended the stored status is returned.
 
     Args:
         client: The connection to Temporal.
-        run: What `kern.engines.submission` made.
+        run: The result of `kern.engines.submission`.
         task_queue: The queue of the workers.
-        heartbeat_seconds: After how long without a sign of life a worker counts as dead.
+        heartbeat_seconds: The seconds without a heartbeat after which a worker counts as dead.
     """
     run = await run.with_files()
     return await client.start_workflow(

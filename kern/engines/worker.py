@@ -1,8 +1,7 @@
-"""Kern's own worker, for those who have only a database.
+"""Kern's own worker, which needs only a database.
 
-It takes submitted runs, and goes on with those whose process has died.
-
-It grows no schedules, priorities or rates: engines have these.
+It takes submitted runs, and goes on with runs whose process has died. It has no schedules, priorities or rate
+limits, on purpose: use another engine for these.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ class Worker:
         worker = Worker(desk)
         await worker.work()  # until stop()
 
-    Any number of workers, in any number of processes, share the runs of one database. A run whose worker has
-    died is gone on with by another one once its claim is over.
+    Any number of workers, in any number of processes, share the runs of one database. If a worker dies,
+    another one goes on with its runs once the claims have expired.
 
     Args:
-        runners: The agents and teams, all with the same database; each has an id of its own.
-        at_once: How many runs it has at a time.
-        poll_seconds: How often an idle worker looks for runs.
-        claim_seconds: For how long a worker that has died keeps others from its runs.
-        attempts: How often a run is begun, or gone on with, before it is left for a person to look at.
+        runners: The agents and teams. All need the same database, and each an id of its own.
+        at_once: The maximum number of runs at the same time.
+        poll_seconds: The seconds between two looks for runs while the worker is idle.
+        claim_seconds: The seconds after which other workers may take over the runs of a worker that has died.
+        attempts: The maximum number of attempts at a run. After that it is left for a person to look at.
 
     Raises:
-        UsageError: They do not have one database that other processes see, or one has no id.
+        UsageError: They have different databases, or one that other processes cannot open, or one has no id.
     """
 
     def __init__(
@@ -71,13 +70,13 @@ class Worker:
 
     @property
     def db(self) -> Db:
-        """The database whose runs it takes."""
+        """The database that it takes runs from."""
         return self._journal.db
 
     async def work(self) -> None:
-        """Take runs until `stop`; then let go of those that go on, for other workers.
+        """Take runs until `stop`; then release the runs in progress, for other workers.
 
-        A database that cannot be reached is tried again.
+        If the database cannot be reached, it is tried again.
         """
         ids = list(self._runners)
         stopping = asyncio.ensure_future(self._stopping.wait())
@@ -87,7 +86,7 @@ class Worker:
                 if taken is not None:
                     self._runs.add(asyncio.create_task(self._drive(taken), name=f"run {taken.claim.run_id}"))
                     continue
-                idle = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - no secret hangs on it
+                idle = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
                 waiting = {stopping, *self._runs}
                 await asyncio.wait(waiting, timeout=idle, return_when=asyncio.FIRST_COMPLETED)
                 self._runs = {run for run in self._runs if not run.done()}
@@ -96,7 +95,7 @@ class Worker:
             await self._let_go()
 
     def stop(self) -> None:
-        """Have `work` let go of its runs and return; for signal handlers, on the event loop."""
+        """Make `work` release its runs and return. For signal handlers; call it on the event loop."""
         self._stopping.set()
 
     async def _take(self, ids: list[str]) -> Taken | None:
@@ -121,7 +120,7 @@ class Worker:
             await self._put_off(taken, error)
 
     async def _put_off(self, taken: Taken, why: Exception) -> None:
-        """A run that has not ended, and cannot be gone on with now."""
+        """Postpone a run that has not ended and cannot go on now."""
         run_id, attempt = taken.claim.run_id, taken.claim.attempt
         if isinstance(why, KernError) and not isinstance(why, UsageError):
             pause = min(LONGEST_PAUSE, 2.0 ** min(attempt, 10))
@@ -135,7 +134,7 @@ class Worker:
             log.warning("worker: run %s was not put off: %s", run_id, error)
 
     async def _let_go(self) -> None:
-        """Durable runs whose task is cancelled have not ended: another worker goes on with them."""
+        """Cancel the tasks. Durable runs do not end by that: another worker goes on with them."""
         for run in self._runs:
             run.cancel()
         await asyncio.gather(*self._runs, return_exceptions=True)
