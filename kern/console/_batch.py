@@ -47,5 +47,8 @@ def open_progress(name: str, total: int, wanted: bool | None) -> Iterator[Progre
 
     from kern.console._bar import Bar
 
-    with Bar(name, total, Console(stderr=True)) as bar:
+    console = Console(stderr=True)
+    if console.is_jupyter and find_spec("ipywidgets") is None:
+        console = Console(force_jupyter=False)  # how it ended, in a line: a bar that moves is a widget there
+    with Bar(name, total, console) as bar:
         yield bar

@@ -54,6 +54,12 @@ def say(line: str) -> None:
 
 
 def flush(file: Any) -> None:
-    """Flush the stream, if it has the method."""
+    """Flush the stream, if it has the method.
+
+    A notebook's stream flushes itself, several times a second. Each flush of ours would wait for another
+    thread, and begin a new output.
+    """
+    if hasattr(file, "flush_interval"):
+        return
     if callable(method := getattr(file, "flush", None)):
         method()

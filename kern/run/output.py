@@ -164,23 +164,30 @@ class BaseRunOutput(Generic[ContentT]):
         return json_bytes(self.content).decode()
 
     def _repr_markdown_(self) -> str:
-        """What a notebook displays: the answer, unless it was shown before, and a closing line."""
-        text = "" if self.shown else self.get_content_as_string()
+        """What a notebook displays: the answer and a closing line; if both were shown, which run it was."""
+        if self.shown:
+            return f"*{self._which_run()}*"
+        text = self.get_content_as_string()
         if text and not isinstance(self.content, str | None):
-            text = f"```json\n{text}\n```"
+            text = f"```json\n{json_bytes(self.content, indent=2).decode()}\n```"
         return "\n\n".join(part for part in (text, f"*{self.closing_line()}*") if part)
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """What the prompt of IPython displays."""
-        printer.text(self.closing_line() if self.shown else repr(self))
+        printer.text(self._which_run() if self.shown else repr(self))
+
+    def _which_run(self) -> str:
+        return f"{self.status.value.lower()} · run {self.run_id} · session {self.session_id}"
 
     def closing_line(self) -> str:
-        """One line with the status (unless completed), the duration and the tokens."""
+        """One line: the status (unless completed), the duration, the tokens, the cost where it is known."""
         told = [] if self.status is RunStatus.completed else [self.status.value.lower()]
         if self.metrics.duration is not None:
             told.append(f"{self.metrics.duration:.1f}s")
         if self.metrics.total_tokens:
             told.append(f"{self.metrics.total_tokens:,} tokens")
+        if self.metrics.cost:
+            told.append(_dollars(self.metrics.cost))
         return " · ".join(told) or self.status.value.lower()
 
     @property
@@ -331,6 +338,12 @@ class TeamRunOutput(BaseRunOutput[ContentT]):
 
 AnyRunOutput: TypeAlias = RunOutput[Any] | TeamRunOutput[Any]
 """The output of an agent's or a team's run."""
+
+
+def _dollars(cost: float) -> str:
+    if cost < 0.0001:
+        return "under $0.0001"
+    return f"${cost:.4f}" if cost < 1 else f"${cost:,.2f}"
 
 
 def output_from_dict(data: Mapping[str, Any]) -> AnyRunOutput:

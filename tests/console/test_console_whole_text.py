@@ -216,6 +216,23 @@ def test_whatever_print_can_write_to_is_good_enough(make: Callable[[], WriteOnly
     assert "Grüße" in file.text or make is UnknownEncoding
 
 
+class OfANotebook(WriteOnly):
+    """As ipykernel's, whose flush waits for another thread."""
+
+    flush_interval = 0.2
+
+    def flush(self) -> None:
+        raise AssertionError("it flushes itself")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_notebook_s_stream_is_left_to_flush_itself(stream: bool) -> None:
+    file = OfANotebook()
+    with in_place_of_stdout(file):
+        Agent(model=ScriptedModel(["Hello to all of you"])).print_response("Hi", stream=stream)
+    assert "Hello to all of you" in file.text
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_program_without_a_standard_output_runs(stream: bool) -> None:
     with in_place_of_stdout(None):

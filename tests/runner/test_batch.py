@@ -227,6 +227,15 @@ async def test_a_bar_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "1 failed" in file.getvalue()
 
 
+async def test_a_notebook_without_widgets_is_told_how_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", file)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    await agent_of(Asked(failing={"b"})).amap(["a", "b", "c"], progress=True)  # a warning is an error here
+    assert "3/3" in file.getvalue()
+    assert "1 failed" in file.getvalue()
+
+
 async def test_nothing_is_shown_where_standard_error_is_no_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

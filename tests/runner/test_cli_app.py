@@ -10,6 +10,7 @@ import pytest
 
 from kern import Agent, RunContext
 from kern.db.sqlite import SqliteDb
+from kern.run import RunOutput, RunStatus
 from kern.testing import ScriptedModel, tool_call
 
 
@@ -52,11 +53,26 @@ def test_it_lists_sessions_and_goes_on_with_another_one(tmp_path: Path) -> None:
     assert text.endswith("> third\n3")
 
 
+async def test_a_notebook_lays_a_structured_answer_out() -> None:
+    output = await Agent(model=ScriptedModel(['{"a": 1}']), output_schema=dict[str, int]).arun("x")
+    assert output._repr_markdown_().startswith('```json\n{\n  "a": 1\n}\n```\n\n*0.')
+
+
+@pytest.mark.parametrize(
+    ("cost", "shown"), [(None, ""), (0.00001, "under $0.0001"), (0.0123, "$0.0123"), (1234.5, "$1,234.50")]
+)
+def test_the_closing_line_tells_the_cost_where_it_is_known(cost: float | None, shown: str) -> None:
+    output = RunOutput(run_id="r", session_id="s", status=RunStatus.completed)
+    output.metrics.input_tokens = output.metrics.total_tokens = 12
+    output.metrics.cost = cost
+    assert output.closing_line() == " · ".join(part for part in ("12 tokens", shown) if part)
+
+
 async def test_a_notebook_shows_an_answer_once() -> None:
     agent = Agent(model=ScriptedModel(["**Hi**", "**Hi**"]))
     output = await agent.arun("x")
     assert output._repr_markdown_().startswith("**Hi**\n\n*0.")
     shown = await agent.aprint_response("x")
     assert shown.shown
-    assert "Hi" not in shown._repr_markdown_()
+    assert shown._repr_markdown_() == f"*completed · run {shown.run_id} · session {shown.session_id}*"
     assert output.to_dict().keys() == shown.to_dict().keys()
