@@ -14,6 +14,8 @@ from kern.models._history import NO_RESULT, answered
 from kern.models.anthropic import AnthropicMessages
 from kern.models.anthropic._conversation import Conversation
 from kern.models.base import Model, ModelRequest
+from kern.models.bedrock._conversation import Conversation as BedrockConversation
+from kern.models.bedrock._facts import facts_of
 from kern.models.google import Gemini
 from kern.models.google._contents import contents_of
 from kern.models.openai import OpenAIChat, OpenAIResponses
@@ -93,7 +95,20 @@ def claude(messages: Sequence[Message]) -> Turns:
     return turns
 
 
-PROTOCOLS = [chat, responses, gemini, claude]
+def bedrock(messages: Sequence[Message]) -> Turns:
+    model = "anthropic.claude-sonnet-4-5-v1:0"
+    conversation = BedrockConversation(model, facts_of(model))
+    conversation.read(messages)
+    turns: Turns = []
+    for turn in conversation.turns:
+        if turn["role"] == "assistant":
+            turns.append(([b["toolUse"]["toolUseId"] for b in turn["content"] if "toolUse" in b], []))
+        elif told := [b["toolResult"]["toolUseId"] for b in turn["content"] if "toolResult" in b]:
+            turns[-1][1].extend(told)
+    return turns
+
+
+PROTOCOLS = [chat, responses, gemini, claude, bedrock]
 HELLO, BYE = Message("user", "Hello"), Message("user", "Bye")
 
 

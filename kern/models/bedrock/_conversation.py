@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from kern.errors import UsageError
 from kern.messages import Media, Message, ProviderCall, ReasoningPart, TextPart, ToolCall
-from kern.models._history import arguments_object, call_name, segments, shortened
+from kern.models._history import answered, arguments_object, call_name, segments, shortened
 from kern.models.bedrock._caching import POINT, Blocks, add_point
 from kern.models.bedrock._facts import Facts
 from kern.models.bedrock._media import media_block
@@ -26,7 +26,6 @@ PROVIDER = "bedrock"
 
 _FOREIGN = re.compile(r"[^A-Za-z0-9_.:-]")
 _LONGEST_ID = 64
-_NO_RESULT = "This call was not carried out."
 _NO_TEXT = "(no text)"
 _GO_ON = "(I have the results.)"
 
@@ -54,7 +53,7 @@ class Conversation:
 
     def read(self, messages: Sequence[Message]) -> None:
         """Take in all messages but the system's."""
-        for answer, following in segments(messages):
+        for answer, following in segments(answered(messages)):
             ids: dict[str, str] = {}
             attached: Blocks = []
             if answer is not None:
@@ -63,7 +62,7 @@ class Conversation:
                 self._add("assistant", blocks)
                 attached = self._attached(answer)
             results = self._results(ids, following)
-            said = [*attached, *self._beside, *self._said(following, ids)]
+            said = [*attached, *self._beside, *self._said(following)]
             self._beside = []
             self._add("user", results)
             if results and said and not self.facts.mixed_turns:
@@ -126,18 +125,16 @@ class Conversation:
         return new
 
     def _results(self, ids: Mapping[str, str], following: Sequence[Message]) -> Blocks:
-        """The results of all calls of an answer; a call without one is said to have failed."""
+        """The results of all calls of an answer."""
         told = {message.tool_call_id or "": message for message in following if message.role == "tool"}
         blocks: Blocks = []
         for given, new in ids.items():
-            message = told.get(given)
-            failed = message is None or bool(message.tool_call_error)
-            content = [{"text": _NO_RESULT}] if message is None else self._content(message)
-            result = {"toolUseId": new, "content": self._result(content)}
+            message = told[given]
+            result = {"toolUseId": new, "content": self._result(self._content(message))}
             if self.facts.result_status:
-                result["status"] = "error" if failed else "success"
+                result["status"] = "error" if message.tool_call_error else "success"
             blocks.append({"toolResult": result})
-            if message is not None and message.cache is not None:
+            if message.cache is not None:
                 add_point(blocks, message.cache)
         return blocks
 
@@ -159,14 +156,12 @@ class Conversation:
             blocks.append(block if value is None else {"json": value})
         return blocks or [{"text": _NO_TEXT} if self.facts.text_results else {"json": {}}]
 
-    def _said(self, following: Sequence[Message], ids: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        """What the user says, and results of calls that are not in the conversation, in words."""
+    def _said(self, following: Sequence[Message]) -> Iterator[dict[str, Any]]:
+        """What the user says."""
         for message in following:
-            if message.role == "tool" and message.tool_call_id in ids:
+            if message.role == "tool":
                 continue
             blocks = self._content(message)
-            if message.role == "tool" and blocks:
-                blocks.insert(0, {"text": f"(result of the tool {message.tool_name})"})
             self._mark(message, blocks)
             yield from blocks
 
