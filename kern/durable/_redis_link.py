@@ -27,8 +27,8 @@ AT_ONCE: Final = 200
 BLOCK_MS: Final = 50
 """How long a blocking read waits for new deltas. A run that is followed meanwhile is read after that."""
 
-GATHER_SECONDS: Final = 0.005
-"""The pause between two reads, in which readers that have just been served can ask again."""
+GATHER_SECONDS: Final = 0.02
+"""How long the deltas of several runs are collected for one round trip, and the readers that ask for them."""
 
 FIRST_RETRY, LONGEST_RETRY = 0.5, 5.0
 
@@ -181,6 +181,7 @@ class Link:
 
     async def _send(self) -> None:
         while self._waiting:
+            await asyncio.sleep(GATHER_SECONDS)
             batch = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
             self._bytes -= sum(len(delta.data) for _, delta in batch)
             try:

@@ -33,6 +33,9 @@ from kern.runtime.stored_runs import load_output
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 """Seconds between two looks at the database, while nothing comes."""
 
+QUIET_SECONDS: Final = 0.15
+"""After so long without a piece the database is looked at; a run tells pieces each tenth of a second."""
+
 ROWS: Final = 100
 """How many rows of events are read at once."""
 
@@ -200,6 +203,8 @@ class Tail:
                 break
             self._add(_Told(delta.last_seq, pieces_of(self._run_id, delta.data), len(delta.data)))
             heard = True
+        if heard:  # all up to there is known: the database has nothing that is not
+            self._look_at, self._pause = time.monotonic() + QUIET_SECONDS, FIRST_PAUSE
         return heard
 
     async def _has_ended(self) -> bool:
