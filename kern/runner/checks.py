@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import tzinfo
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
 from kern.db.base import Db
 from kern.errors import UsageError
@@ -36,6 +36,23 @@ _counts_of = attrgetter(*_COUNTS)
 _seen_kinds: set[tuple[type, ...]] = set()
 """What `_check_kinds` has let through: it goes by the types alone."""
 _MOST_KINDS = 1000
+_SELDOM = (
+    *OWN_CHECKS,
+    *("id", "db", "tool_choice", "system_message", "timezone_identifier", "fallback_models"),
+    "additional_input",
+)
+_seldom_of = attrgetter(*_SELDOM)
+_NONE_OF_THEM = (type(None),) * len(_SELDOM)
+
+EVENTS_TO_SKIP: Final = (
+    RunEvent.run_content,
+    TeamRunEvent.run_content,
+    RunEvent.reasoning_content_delta,
+    TeamRunEvent.reasoning_content_delta,
+    RunEvent.tool_call_arguments_delta,
+    TeamRunEvent.tool_call_arguments_delta,
+)
+"""The events that are not kept unless somebody says otherwise: there are many of them."""
 
 
 def check_definition(definition: Any) -> None:
@@ -44,14 +61,8 @@ def check_definition(definition: Any) -> None:
     Raises:
         UsageError: One is not; said here, since what comes of it later names no parameter.
     """
-    check_id("id", definition.id)
-    own = _own_of(definition)
-    if tuple(map(type, own)) != _NOTHING_OF_ITS_OWN:
-        for given, (name, check) in zip(own, OWN_CHECKS.items(), strict=True):
-            if given is not None:
-                check(name, given)
-    if definition.db is not None and not isinstance(definition.db, Db):
-        raise UsageError(f"db must be a database such as SqliteDb('agents.db'), not {definition.db!r}")
+    if tuple(map(type, _seldom_of(definition))) != _NONE_OF_THEM:
+        _check_seldom(definition)
     kinds = tuple(map(type, _kinds_of(definition)))
     if kinds not in _seen_kinds:
         _check_kinds(definition)
@@ -61,36 +72,48 @@ def check_definition(definition: Any) -> None:
     if counts != _USUAL_COUNTS:
         for given, name in zip(counts, _COUNTS, strict=True):
             check_count(name, given)
-    role = definition.system_message_role
-    if role not in ROLES:
+    if (role := definition.system_message_role) not in ROLES:
         raise UsageError(f"system_message_role must be one of {', '.join(ROLES)}, not {role!r}")
-    check_tool_choice(definition.tool_choice)
-    if unknown := [str(name) for name in definition.events_to_skip if name not in _EVENTS]:
-        near = difflib.get_close_matches(unknown[0], _EVENTS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else "; event names look like 'RunContent'"
-        raise UsageError(f"events_to_skip: no event is named {unknown[0]!r}{hint}")
-    for model in definition.fallback_models or ():
-        if not isinstance(model, str | Model):
-            raise UsageError(
-                f"fallback_models must hold Models or 'provider:id' strings; {model!r} is neither"
-            )
-    _check_texts(definition)
-    added = definition.additional_input
-    if added and not all(isinstance(item, str | Message) for item in added):
-        raise UsageError("additional_input must be a list of str and Message objects")
-
-
-def _check_texts(definition: Any) -> None:
+    if (skipped := definition.events_to_skip) is not EVENTS_TO_SKIP:
+        _check_events(skipped)
     told = definition.instructions
     if not (told is None or isinstance(told, str) or callable(told)) and not (
         isinstance(told, Sequence) and all(isinstance(line, str) for line in told)
     ):
         raise UsageError(f"instructions must be a str, a list of str, or a function, not {told!r}")
+
+
+def _check_seldom(definition: Any) -> None:
+    """The parameters that most leave alone."""
+    for name, check in OWN_CHECKS.items():
+        if (given := getattr(definition, name)) is not None:
+            check(name, given)
+    check_id("id", definition.id)
+    if definition.db is not None and not isinstance(definition.db, Db):
+        raise UsageError(f"db must be a database such as SqliteDb('agents.db'), not {definition.db!r}")
+    check_tool_choice(definition.tool_choice)
     own = definition.system_message
     if not (own is None or isinstance(own, str | Message) or callable(own)):
         raise UsageError(f"system_message must be a str, a Message, or a function, not {own!r}")
     if definition.timezone_identifier is not None:
         timezone_of(definition.timezone_identifier)
+    models, added = definition.fallback_models, definition.additional_input
+    if isinstance(models, Sequence) and not isinstance(models, str):
+        for model in models:
+            if not isinstance(model, str | Model):
+                raise UsageError(
+                    f"fallback_models must hold Models or 'provider:id' strings; {model!r} is neither"
+                )
+    items = added if isinstance(added, Sequence) and not isinstance(added, str) else ()
+    if not all(isinstance(item, str | Message) for item in items):
+        raise UsageError("additional_input must be a list of str and Message objects")
+
+
+def _check_events(skipped: Collection[Any]) -> None:
+    if unknown := [str(name) for name in skipped if name not in _EVENTS]:
+        near = difflib.get_close_matches(unknown[0], _EVENTS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else "; event names look like 'RunContent'"
+        raise UsageError(f"events_to_skip: no event is named {unknown[0]!r}{hint}")
 
 
 def timezone_of(identifier: str) -> tzinfo:
@@ -160,7 +183,3 @@ def check_page(limit: Any, before: Any, key: type) -> None:
     if before is not None and (not isinstance(before, key) or isinstance(before, bool)):
         what = "the position of the last session" if key is int else "the run_id of the last run"
         raise UsageError(f"before must be {what} of the previous page, not {before!r}")
-
-
-_own_of = attrgetter(*OWN_CHECKS)
-_NOTHING_OF_ITS_OWN = (type(None),) * len(OWN_CHECKS)

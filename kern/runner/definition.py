@@ -26,7 +26,7 @@ from kern.models.base import Model
 from kern.models.resolve import load
 from kern.run.events import RunEvent, TeamRunEvent
 from kern.run.output import AnyRunOutput, RunOutput
-from kern.runner.checks import check_definition
+from kern.runner.checks import EVENTS_TO_SKIP, check_definition
 from kern.runner.hook_parameters import AFTER, BEFORE, check_hooks
 from kern.runner.input_schema import check_input_schema
 from kern.runner.options import RunOptions, check_keywords
@@ -134,14 +134,7 @@ class Definition:
     fallback_models: Sequence[Model | str] | None = None
 
     store_events: bool = False
-    events_to_skip: Collection[RunEvent | TeamRunEvent | str] = (
-        RunEvent.run_content,
-        TeamRunEvent.run_content,
-        RunEvent.reasoning_content_delta,
-        TeamRunEvent.reasoning_content_delta,
-        RunEvent.tool_call_arguments_delta,
-        TeamRunEvent.tool_call_arguments_delta,
-    )
+    events_to_skip: Collection[RunEvent | TeamRunEvent | str] = EVENTS_TO_SKIP
     stream: bool = False
     stream_events: bool = False
     debug_mode: bool = False
