@@ -35,9 +35,7 @@ def check_same_run(asked: RunAsked, found: ClaimedRun) -> None:
         if not isinstance(known, str | None):
             raise ValueError("its fingerprint is no text")  # noqa: TRY004 - of JSON, not of a program
     except (ValueError, AttributeError) as error:
-        raise StoreError(
-            f"the recorded beginning of run {asked.run_id!r} cannot be read: {error!r}"
-        ) from error
+        raise StoreError(f"the recorded step {asked.run_id}/base cannot be read: {error!r}") from error
     check_same_input(asked.run_id, known, asked.fingerprint)
 
 

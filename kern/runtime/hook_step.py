@@ -30,9 +30,9 @@ async def hook_before(run: Run, name: str, call: Callable[[], Awaitable[None]]) 
         after = result()
         return {} if after == before else {"input": after}
 
-    data = await _step(run, name, call, changed)
+    key, data = await _step(run, name, call, changed)
     if data is not None and "input" in data:
-        with signalled(), reading(f"{run.run_id}/hook"):
+        with signalled(), reading(key):
             run.input.value, run.input.messages = data["input"]["value"], messages_from(data["input"])
 
 
@@ -52,23 +52,23 @@ async def hook_after(run: Run, name: str, call: Callable[[], Awaitable[None]]) -
             return {}
         return {"content": after, "same_type": type(output.content) is kind}
 
-    data = await _step(run, name, call, changed)
+    key, data = await _step(run, name, call, changed)
     if data is not None and "content" in data:
         content = data["content"]
         if data.get("same_type") and issubclass(kind, pydantic.BaseModel):
-            with signalled(), reading(f"{run.run_id}/hook"):
+            with signalled(), reading(key):
                 content = kind.model_validate(content)
         output.content = content  # of another class: as JSON, since a record revives no class
 
 
 async def _step(
     run: Run, name: str, call: Callable[[], Awaitable[None]], result: Callable[[], Data]
-) -> Data | None:
-    """What is on record of the hook; None if it was called now."""
+) -> tuple[str, Data | None]:
+    """The key of the hook, and what is on record of it; None if it was called now."""
     steps = run.tree.steps
     if steps is None:
         await call()
-        return None
+        return "", None
     key, owner = steps.number(run, "hook"), (run.run_id, None)
     data = await steps.recorded(run, key)
     if data is not None:
@@ -76,7 +76,7 @@ async def _step(
             with signalled(), reading(key):
                 error = error_from(data["error"])
             raise error
-        return data
+        return key, data
     with steps.under_way(owner):
         try:
             await call()
@@ -86,7 +86,7 @@ async def _step(
             raise
         steps.tick(run)
         await steps.keep(run, "hook", key, {"hook": name, **result()}, owner)
-    return None
+    return key, None
 
 
 def _plain(value: Any) -> Any:

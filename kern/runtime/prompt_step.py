@@ -28,7 +28,9 @@ async def made_prompt(run: Run) -> list[Message]:
     data = await steps.recorded(run, key)
     if data is not None and steps.playback is Playback.resume:
         with signalled(), reading(key):
-            return messages_from(data)
+            if not (messages := messages_from(data)):
+                raise ValueError("it has no messages")
+            return messages
     owner = (run.run_id, None)
     with steps.under_way(owner):
         run.given = given = Given(steps, None if data is None else data["given"])

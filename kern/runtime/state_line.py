@@ -19,7 +19,7 @@ from kern.errors import ReplayMismatch, SessionDeletedError
 from kern.run.requirement import RunRequirement
 from kern.runtime.recorded_steps import CHANGE
 from kern.runtime.session import LiveSession
-from kern.runtime.step_data import Data, change_entry, change_from, loads, reading, written
+from kern.runtime.step_data import Data, change_entry, change_from, loads, moment, reading, written
 from kern.state.codec import decode, encode
 from kern.state.patch import apply
 from kern.state.shared_state import MERGE, Author, Change
@@ -35,18 +35,24 @@ class StateLine:
         entries: What is on record.
         playback: What is done with it.
         changed: Told of each commit that is not on record; from any thread.
+        run_id: The run, for errors.
     """
 
     def __init__(
-        self, entries: Sequence[Entry], playback: Playback, changed: Callable[[Change], None]
+        self,
+        entries: Sequence[Entry],
+        playback: Playback,
+        changed: Callable[[Change], None],
+        run_id: str,
     ) -> None:
         self._playback = playback
         self._changed = changed
-        self._recorded = [change_from(entry) for entry in entries if entry.kind == CHANGE]
+        self._run_id = run_id
+        self._recorded = [change_from(entry, run_id) for entry in entries if entry.kind == CHANGE]
         self._base: Data | None = None
         for entry in entries:
             if entry.kind == "base":
-                self._base = _base_from(entry)
+                self._base = _base_from(entry, run_id)
         self._session: LiveSession | None = None
         self._made = 0
         """How many recorded commits have been made again."""
@@ -101,7 +107,8 @@ class StateLine:
         change = self._recorded[self._made]
         self._made += 1
         self._seen += 1
-        self._session.state.replay(change, stored=self._made <= self._stored, unheard=self._heard)
+        with reading(f"{self._run_id}/change/{self._made - 1}"):
+            self._session.state.replay(change, stored=self._made <= self._stored, unheard=self._heard)
 
     def entry_of(self, change: Change) -> Entry:
         """The next entry, for a commit that is not on record."""
@@ -122,8 +129,9 @@ class StateLine:
         """The state after so many of the recorded commits."""
         assert self._base is not None
         tree: dict[str, Any] = decode(encode(self._base["state"])[0])
-        for change in self._recorded[:commits]:
-            tree = apply(tree, change.patch)
+        for index, change in enumerate(self._recorded[:commits]):
+            with reading(f"{self._run_id}/change/{index}"):
+                tree = apply(tree, change.patch)
         return tree
 
     @property
@@ -135,7 +143,7 @@ class StateLine:
         """
         if self._base is None or "answers" not in self._base:
             return None
-        with reading("base"):
+        with reading(f"{self._run_id}/base"):
             return [RunRequirement.from_dict(answer) for answer in self._base["answers"]]
 
     @property
@@ -187,11 +195,12 @@ class StateLine:
         return last
 
 
-def _base_from(entry: Entry) -> Data:
-    data = loads(entry)
-    with reading(entry.key):
-        data["at"], data["revision"] = float(data["at"]), int(data["revision"])
+def _base_from(entry: Entry, run_id: str) -> Data:
+    data = loads(entry, run_id)
+    with reading(f"{run_id}/{entry.key}"):
+        data["at"], data["revision"] = moment(data["at"]), int(data["revision"])
         data["told"] = int(data.get("told", 0))
+        encode(data["state"])
         if not isinstance(data["state"], dict) or not isinstance(data["generation"], str | int | None):
             raise TypeError("it has no state")
         data["stored"] = bool(data["stored"])

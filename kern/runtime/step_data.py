@@ -15,7 +15,7 @@ from kern import errors
 from kern._error_text import message_of
 from kern._json import json_bytes, jsonable
 from kern.durable.journal import Entry
-from kern.errors import KernError, ModelBehaviorError, ModelError, StoreError, UsageError
+from kern.errors import KernError, ModelBehaviorError, ModelError, StateError, StoreError, UsageError
 from kern.messages import Media, Message
 from kern.models.base import ModelRequest, ModelResponse
 from kern.runtime.outcome import ToolOutcome
@@ -28,22 +28,27 @@ Data = dict[str, Any]
 
 _LONGEST = 200
 """Ids of calls that are longer are named by their hashes."""
+_LAST_MOMENT = 1e11
 _SURELY_READABLE = 190
 """The parser takes so many levels."""
 
 
-def loads(entry: Entry) -> Data:
+def loads(entry: Entry, run_id: str = "") -> Data:
     """The data of an entry.
+
+    Args:
+        run_id: The run, for errors, if the key of the entry does not name it.
 
     Raises:
         StoreError: It is no JSON object.
     """
+    key = f"{run_id}/{entry.key}" if run_id else entry.key
     try:
         data = from_json(entry.data)
     except ValueError as error:
-        raise StoreError(f"the recorded step {entry.key} cannot be read: {error}") from error
+        raise StoreError(f"the recorded step {key} cannot be read: {error}") from error
     if not isinstance(data, dict):
-        raise StoreError(f"the recorded step {entry.key} cannot be read: it is no JSON object")
+        raise StoreError(f"the recorded step {key} cannot be read: it is no JSON object")
     return data
 
 
@@ -83,11 +88,23 @@ def reading(key: str) -> Iterator[None]:
     """
     try:
         yield
-    except UNREADABLE as error:
+    except (*UNREADABLE, StateError) as error:
         raise StoreError(
             f"the recorded step {key} cannot be read; it is damaged, or a newer version of Kern wrote it: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def moment(value: Any) -> float:
+    """A time on record, in seconds since the epoch.
+
+    Raises:
+        ValueError: It is none.
+    """
+    seconds = float(value)
+    if not 0.0 <= seconds < _LAST_MOMENT:
+        raise ValueError(f"{value!r} is no time")
+    return seconds
 
 
 def response_data(response: ModelResponse) -> Data:
@@ -193,16 +210,15 @@ def change_entry(index: int, change: Change) -> Entry:
     return Entry(f"change/{index}", CHANGE, json_bytes(data))
 
 
-def change_from(entry: Entry) -> Change:
+def change_from(entry: Entry, run_id: str = "") -> Change:
     """The reverse; its revision is for whoever commits it."""
-    data = loads(entry)
-    try:
-        author = Author(data["run_id"], tuple(data["agent_path"]), data["tool"], data["tool_call_id"])
-        if not isinstance(data["run_id"], str | None) or not isinstance(data["patch"], list):
+    data = loads(entry, run_id)
+    with reading(f"{run_id}/{entry.key}"):
+        texts = (data["run_id"], data["tool"], data["tool_call_id"], *data["agent_path"])
+        if not isinstance(data["patch"], list) or not all(isinstance(text, str | None) for text in texts):
             raise TypeError("it is no commit")
-        return Change(0, data["patch"], author, float(data["at"]))
-    except (LookupError, TypeError, ValueError) as error:
-        raise StoreError(f"the recorded {entry.key} cannot be read: {error!r}") from error
+        author = Author(data["run_id"], tuple(data["agent_path"]), data["tool"], data["tool_call_id"])
+        return Change(0, data["patch"], author, moment(data["at"]))
 
 
 def request_data(request: ModelRequest) -> Data:

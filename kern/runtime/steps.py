@@ -26,7 +26,7 @@ from kern.run.events import EventSource
 from kern.runtime.recorded_steps import RecordedSteps
 from kern.runtime.session import LiveSession
 from kern.runtime.state_line import StateLine
-from kern.runtime.step_data import Data, loads, reading, written
+from kern.runtime.step_data import Data, loads, moment, reading, written
 from kern.runtime.step_writer import Owner, StepWriter
 from kern.state.shared_state import Change
 
@@ -89,7 +89,8 @@ class Steps:
 
     def __init__(self, journal: RunJournal) -> None:
         self._journal = journal
-        self.line: StateLine = StateLine(journal.entries, journal.playback, self._changed)
+        run_id = "a recording" if journal.claim is None else journal.claim.run_id
+        self.line: StateLine = StateLine(journal.entries, journal.playback, self._changed, run_id)
         self._writer = StepWriter(journal.append, self.line.entry_of)
         self._clocks: dict[str, float] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
@@ -235,7 +236,7 @@ class Steps:
                 return None
             data = loads(entry)
             with reading(key):
-                self._clocks[run.run_id] = max(float(data.get("at", 0.0)), self._clocks.get(run.run_id, 0.0))
+                self._clocks[run.run_id] = max(moment(data.get("at", 0.0)), self._clocks.get(run.run_id, 0.0))
         except KernError as error:
             raise JournalSignal(error) from error
         return data

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from kern._error_text import leaf_errors
 from kern.errors import KernError
+from kern.messages import check_types
 from kern.run.output import RunStatus
 from kern.runtime.approval import in_doubt, may_call
 from kern.runtime.hooked_tool import HookedTool
@@ -29,7 +30,14 @@ from kern.runtime.step_data import (
 from kern.runtime.steps import CutShort, Steps, signalled
 from kern.tools.function import Function
 
-_NOTED = ("child_run_id", "child_run_ids", "confirmed", "confirmation_note", "tool_args")
+_NOTED_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "child_run_id": str,
+    "child_run_ids": list,
+    "confirmed": bool,
+    "confirmation_note": str,
+    "tool_args": dict,
+}
+_NOTED = tuple(_NOTED_TYPES)
 """What a tool notes on the record of its call."""
 
 
@@ -166,6 +174,10 @@ class ToolStep:
     def _note(self, data: Data) -> None:
         """Note on the record of the call what the tool has noted there."""
         with signalled(), reading(self._key):
+            check_types("execution", data["execution"], _NOTED_TYPES)
+            for run_id in data["execution"].get("child_run_ids") or ():
+                if not isinstance(run_id, str):
+                    raise TypeError("child_run_ids are texts")
             for name in _NOTED:
                 if name in data["execution"]:
                     setattr(self._site.execution, name, data["execution"][name])
