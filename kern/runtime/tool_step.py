@@ -189,6 +189,9 @@ class ToolStep:
         alone = alone and not isinstance(tool, HookedTool)
         known = {child.run_id: child for child in run.children}
         children = []
+        with signalled(), reading(self._key):
+            if not isinstance(recorded, list):
+                raise TypeError("children is no list")
         for one in recorded:
             with signalled(), reading(self._key):
                 child = known.get(one["run_id"])
