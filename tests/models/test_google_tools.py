@@ -78,7 +78,7 @@ def test_beside_functions_what_google_runs_comes_back_and_earlier_models_refuse(
     assert [list(tool) for tool in body["tools"]] == [["functionDeclarations"], ["googleSearch"]]
     assert body["toolConfig"] == {"includeServerSideToolInvocations": True}
     assert "toolConfig" not in encode(request, "gemini-3-pro", vertex=True)
-    with pytest.raises(UsageError, match=r"flash takes Google's own tools \(google_search\)"):
+    with pytest.raises(UsageError, match=r"flash does not support Google's own tools \(google_search\)"):
         encode(request, "gemini-2.5-flash")
 
 

@@ -1,4 +1,4 @@
-"""Pictures and documents as Anthropic takes them."""
+"""Encodes images and documents for Anthropic."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _PICTURES = {
     b"GIF87a": "image/gif",
     b"GIF89a": "image/gif",
 }
-"""The first bytes of a picture: the service refuses one whose type is not what is said."""
+"""The first bytes of each image type: the service rejects an image whose type differs from the stated one."""
 _PICTURE_TYPES = (*_PICTURES.values(), "image/webp")
 _PDF = "application/pdf"
 
 
 def media_block(media: Media, *, citations: bool) -> dict[str, Any]:
-    """The content block of a picture or a document. Reads its file: blocking.
+    """The content block of an image or a document. Reads its file (blocking).
 
     Args:
-        media: What is shown.
-        citations: Documents may be cited.
+        media: The image or document.
+        citations: The answer may cite documents.
 
     Raises:
-        UsageError: Anthropic does not take it.
+        UsageError: Anthropic does not support it.
     """
     match media:
         case Image():
@@ -42,11 +42,11 @@ def media_block(media: Media, *, citations: bool) -> dict[str, Any]:
                 block["citations"] = {"enabled": True}
             return block
     kind = type(media).__name__.lower()
-    raise UsageError(f"Claude models take images, PDFs and texts, but no {kind}")
+    raise UsageError(f"Claude models do not support {kind}; pass images, PDFs or text files")
 
 
 def is_uploaded(media: Media) -> bool:
-    """Whether a file is known only by the id that its provider has given it."""
+    """Whether the media has nothing but an id, which the provider gave it at its upload."""
     return media.id is not None and media.url is None and media.content is None and media.filepath is None
 
 
@@ -64,7 +64,7 @@ def _image_source(image: Image) -> dict[str, Any]:
 
 def _check_picture(kind: str) -> None:
     if kind not in _PICTURE_TYPES:
-        raise UsageError(f"Claude models take pictures as PNG, JPEG, GIF or WebP, not as {kind}")
+        raise UsageError(f"Claude models support images as PNG, JPEG, GIF or WebP, not as {kind}")
 
 
 def _document_source(file: File) -> dict[str, Any]:
@@ -78,13 +78,13 @@ def _document_source(file: File) -> dict[str, Any]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(
-            f"Claude models take files as PDF or text, not {file.name or 'one'} of type {kind}"
+            f"Claude models support files as PDF or text, not {file.name or 'a file'} of type {kind}"
         ) from None
     return {"type": "text", "media_type": "text/plain", "data": text}
 
 
 def _elsewhere(media: Media) -> dict[str, Any] | None:
-    """The source of what lies at a URL or with Anthropic; None for what has bytes here."""
+    """The source block of media at a URL or uploaded to Anthropic; None if the bytes are sent."""
     if media.url is not None and not media.url.startswith("data:"):
         if isinstance(media, Image) and (kind := media.guess_mime_type("")).startswith("image/"):
             _check_picture(kind)
@@ -99,9 +99,7 @@ def _read(media: Media) -> bytes:
         return _in_url(media.url)
     if media.content is None and media.filepath is None:
         kind = type(media).__name__.lower()
-        raise UsageError(
-            f"the bytes of the {kind} {media.name or media.sha256 or ''!r} are not stored any more"
-        )
+        raise UsageError(f"the bytes of the {kind} {media.name or media.sha256 or ''!r} are no longer stored")
     return media.read()
 
 
@@ -112,7 +110,7 @@ def _said_type(media: Media, default: str) -> str:
 
 
 def _in_url(url: str) -> bytes:
-    """The bytes that a data: URL holds; the service itself takes https: only."""
+    """The bytes in a data: URL; the service supports only https: URLs."""
     head, _, data = url.partition(",")
     raw = unquote_to_bytes(data)
     if not head.endswith(";base64"):
@@ -120,7 +118,7 @@ def _in_url(url: str) -> bytes:
     try:
         return base64.b64decode(raw, validate=True)
     except (binascii.Error, ValueError):
-        raise UsageError("a data: URL says that it is in base64, and is not") from None
+        raise UsageError("the base64 of a data: URL is not valid") from None
 
 
 def _base64(kind: str, content: bytes) -> dict[str, Any]:

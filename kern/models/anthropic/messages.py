@@ -1,4 +1,4 @@
-"""Anthropic's Messages API."""
+"""`AnthropicMessages`: Claude models behind Anthropic's Messages API."""
 
 from __future__ import annotations
 
@@ -27,67 +27,71 @@ from kern.models.base import DeltaSink, ModelRequest, ModelResponse
 log: Final = named("kern.models")
 
 VERSION = "2023-06-01"
-"""The version of the API that Kern's requests follow. A later one (2026-10-21) takes no sampling settings."""
+"""The version of the API that Kern uses. A later one (2026-10-21) supports no sampling settings."""
 
 _BETA = "anthropic-beta"
 _FILES_BETA = "files-api-2025-04-14"
 _LEAST_BUDGET = 1024
 _ANSWER_TOKENS = 16_384
-# Older models, whose longest answer is shorter.
+# Older models with a lower limit of output tokens.
 _SHORT_ANSWERS = (
     (re.compile(r"claude-(3-(opus|sonnet|haiku)|2|instant)"), 4096),
     (re.compile(r"claude-3-5"), 8192),
 )
-# Models that enforce no schema: https://platform.claude.com/docs/en/build-with-claude/structured-outputs
+# Models that cannot enforce a schema: https://platform.claude.com/docs/en/build-with-claude/structured-outputs
 _UNSTRUCTURED = re.compile(r"claude-(2|3|instant|(opus|sonnet)-4(-0|[-@]20\d{6})?(?![-.]?\d))")
 
 
 @dataclass(eq=False, repr=False)
 class AnthropicMessages(HttpModel):
-    """A Claude model behind Anthropic's Messages API, or behind a server that speaks it.
+    """A Claude model behind Anthropic's Messages API, or a compatible server.
 
     Args:
-        id: The model's name, such as "claude-sonnet-4-6".
-        api_key: None: the environment variable ANTHROPIC_API_KEY, read at each request. A server other than
-            Anthropic's own is asked without a key if there is none.
-        base_url: None: the variable ANTHROPIC_BASE_URL, or Anthropic itself. With or without "/v1".
-        timeout: Seconds of silence after which a request is given up, while it is sent and while its answer
-            is waited for; None: 600. Connecting gets 10.
-        total_timeout: Seconds that a request may take as a whole, its repetitions and the pauses between them
-            included, however much comes in that time; None: any.
-        max_retries: How often a failed request is repeated, where that makes sense: an overloaded service
-            (529) and a stream that breaks off are, an answer that was cut at max_output_tokens is not.
-        default_headers: Further headers, such as "anthropic-beta"; they go before Kern's own. Those that are
-            not known to be harmless are as secret as the key.
-        max_line_bytes, max_answer_bytes: The longest line of a streamed answer, and the longest answer, that
-            is taken in, after decompression; None: any.
-        http_client: An `httpx.AsyncClient`, or one with its interface, used as it is and never closed. None:
-            clients that all models of an event loop share.
-        max_output_tokens: The longest answer, thinking included; the service wants one in every request.
-            None: 16,384 tokens beside those of a thinking budget, or what an older model can.
-        temperature, top_p, top_k: Sampling, for models that take it.
+        id: The name of the model, such as "claude-sonnet-4-6".
+        api_key: The API key. None: the environment variable ANTHROPIC_API_KEY, read at each request. Without
+            a key, a server other than Anthropic's is asked without one.
+        base_url: The address, with or without "/v1"; None: the variable ANTHROPIC_BASE_URL, or Anthropic.
+        timeout: How many seconds may pass without any data, while the request is sent or the answer is
+            awaited, before the attempt fails; None: 600. Connecting may take 10.
+        total_timeout: How many seconds the request may take altogether, with all retries and pauses; None: no
+            limit.
+        max_retries: How often to retry a failed request, where that can help. An overloaded service (529) and
+            a broken stream are retried; an answer that was cut at max_output_tokens is not.
+        default_headers: Further headers, such as "anthropic-beta"; they override Kern's own. Their values are
+            as secret as the key, unless the header is known to be harmless.
+        max_line_bytes, max_answer_bytes: The longest line of a streamed answer, and the longest answer, in
+            bytes after decompression; None: any length. A longer one is a `ModelStreamError`, without a
+            retry.
+        http_client: An `httpx.AsyncClient`, or a client with its interface; Kern uses it as it is and never
+            closes it. None: a client that all models of an event loop share.
+        max_output_tokens: The longest answer in tokens, thinking included; the API requires one in every
+            request. None: 16,384 tokens in addition to the thinking budget, or the limit of an older model.
+        temperature, top_p, top_k: Sampling settings, for models that support them.
         stop: Texts that end the answer.
-        thinking: "adaptive": the model decides when to think; a number: tokens that it may think, at least
-            1,024; "disabled"; None leaves it to the service. A model that thinks cannot be made to call a
-            tool: a `tool_choice` that forces a call is "auto" for it.
-        show_thinking: Whether thinking is told in words, or only signed; None leaves it to the service.
-        reasoning_effort: "low", "medium", "high", "xhigh" or "max", as the model allows.
-        parallel_tool_calls: False: at most one call per turn.
-        cache: How long the service keeps the beginning of a prompt that the next request repeats: marks
-            behind the tools and the system text, and at the end of the conversation. "5m", "1h", or None: no
-            marks but those of messages, tools and files (`cache=...`). Of all marks, the last four count.
-        citations: Answers may cite the documents of the prompt. Not together with an `output_schema`.
-        structured_output: "native": the model enforces a schema; one that is known by its name to enforce
-            none gives the answer by a "tool". Schemas that the service cannot enforce are asked for in words;
-            tools that it cannot be strict with are not strict.
+        thinking: "adaptive": the model decides when to think. A number: a budget in tokens, at least 1,024.
+            "disabled": no thinking. None leaves it to the service. While a model thinks, it cannot be forced
+            to call a tool: such a `tool_choice` becomes "auto".
+        show_thinking: Whether to receive the thinking as text, or only its signature; None leaves it to the
+            service.
+        reasoning_effort: "low", "medium", "high", "xhigh" or "max", as far as the model supports them.
+        parallel_tool_calls: False: at most one tool call per turn.
+        cache: How long the service caches the beginning of the prompt for later requests: "5m" or "1h". Kern
+            puts cache marks after the tools and the system text, and at the end of the conversation. None:
+            only the marks of messages, tools and files (`cache=...`). The service accepts four marks; the
+            last four count.
+        citations: Let answers cite the documents of the prompt. Not possible together with an
+            `output_schema`.
+        structured_output: "native": the model enforces a schema. A model that cannot, by its name, answers
+            with a tool call ("tool"). If the service cannot enforce a schema, the prompt asks for it, and a
+            tool with such a schema is not strict.
         service_tier: "auto" or "standard_only".
-        extra_body: Added to the request's body. The list "tools" is added to that of the request;
-            "output_config", "thinking" and "metadata" are merged into its own; other keys go before what the
-            settings say.
-        good_ends: Further stop reasons that say that an answer is whole.
+        extra_body: Fields to add to the body of the request. The list "tools" is appended to that of the
+            request; "output_config", "thinking" and "metadata" are merged into its own; other fields override
+            the settings.
+        good_ends: Further stop reasons of a complete answer.
 
     Raises:
-        UsageError: A setting that cannot work.
+        UsageError: A setting has no valid value, or contradicts another.
     """
 
     id: str = "claude-sonnet-4-6"
@@ -125,16 +129,19 @@ class AnthropicMessages(HttpModel):
             self.structured_output = "tool"
         budget = self.thinking
         if isinstance(budget, bool) or (isinstance(budget, int) and budget < _LEAST_BUDGET):
-            raise UsageError(f"a thinking budget is {_LEAST_BUDGET} tokens or more, not {budget!r}")
+            raise UsageError(
+                f"thinking must be at least {_LEAST_BUDGET} tokens, 'adaptive' or 'disabled', not {budget!r}"
+            )
         if isinstance(budget, str) and budget not in ("adaptive", "disabled"):
-            raise UsageError(f"thinking is 'adaptive', 'disabled' or a number of tokens, not {budget!r}")
+            raise UsageError(f"thinking must be 'adaptive', 'disabled' or a number of tokens, not {budget!r}")
         longest = self.max_output_tokens
         if isinstance(budget, int) and longest is not None and longest <= budget:
             raise UsageError(
-                f"max_output_tokens ({longest}) includes thinking, and is more than its budget ({budget})"
+                f"max_output_tokens must exceed the thinking budget ({budget}), which it includes, "
+                f"but is {longest}"
             )
         if self.cache not in (None, "5m", "1h"):
-            raise UsageError(f"cache is '5m', '1h' or None, not {self.cache!r}")
+            raise UsageError(f"cache must be '5m', '1h' or None, not {self.cache!r}")
 
     async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
         """Answer one request; see `Model.respond`."""
@@ -149,15 +156,15 @@ class AnthropicMessages(HttpModel):
         return await super().respond(request, sink)
 
     def _plainer(self, request: ModelRequest, error: ModelBadRequestError) -> ModelRequest | None:
-        """The request without what was refused; None if that is none of what can be left out."""
+        """The request without what the service refused; None if it cannot be left out."""
         text = str(error)
         if self._strict and refuses_schema(request, text):
             self._strict = False
-            log.warning("%r: %s; asked again without strict schemas", self, error)
+            log.warning("%r: %s; retrying without strict schemas", self, error)
             return request
         plainer = without_refused_reasoning(request, text)
         if plainer is not None:
-            log.warning("%r: %s; asked again without earlier thinking", self, error)
+            log.warning("%r: %s; retrying without earlier thinking", self, error)
         return plainer
 
     def _payload(self, request: ModelRequest, base_url: httpx.URL) -> dict[str, Any]:
@@ -192,7 +199,7 @@ class AnthropicMessages(HttpModel):
         return said
 
     def longest_answer(self) -> int:
-        """The most tokens that an answer may have: the service wants the number in every request."""
+        """The most tokens that an answer may have; the API requires the number in every request."""
         if self.max_output_tokens is not None:
             return self.max_output_tokens
         most = next((most for names, most in _SHORT_ANSWERS if names.search(self.id)), _ANSWER_TOKENS)

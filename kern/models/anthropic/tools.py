@@ -1,4 +1,4 @@
-"""The tools that Anthropic runs itself: in the `tools` of an agent, beside its own."""
+"""The tools that Anthropic runs itself, for the `tools` of an agent."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ API = "anthropic-messages"
 
 
 class AnthropicTool(ServerTool):
-    """A tool that Anthropic runs."""
+    """The base class of tools that Anthropic runs."""
 
     api = API
     beta: ClassVar[str | None] = None
-    """What the header "anthropic-beta" has to say for it."""
+    """The value of the header "anthropic-beta" that the tool needs; None: none."""
 
     @abstractmethod
     def definition(self) -> dict[str, Any]:
@@ -28,7 +28,7 @@ class AnthropicTool(ServerTool):
 
 @dataclass(frozen=True, kw_only=True)
 class _Web(AnthropicTool):
-    """What the two tools for the web have in common."""
+    """The common settings of the two web tools."""
 
     max_uses: int | None = None
     allowed_domains: Sequence[str] | None = None
@@ -36,7 +36,7 @@ class _Web(AnthropicTool):
 
     def __post_init__(self) -> None:
         if self.allowed_domains and self.blocked_domains:
-            raise UsageError(f"{type(self).__name__} takes allowed_domains or blocked_domains, not both")
+            raise UsageError(f"{type(self).__name__}: pass allowed_domains or blocked_domains, not both")
 
     def _limits(self) -> dict[str, Any]:
         domains = {
@@ -49,14 +49,14 @@ class _Web(AnthropicTool):
 
 @dataclass(frozen=True, kw_only=True)
 class WebSearch(_Web):
-    """A search of the web, whose results the answer cites.
+    """Lets the model search the web; the answer cites the results.
 
     Args:
         max_uses: How many searches one request may make.
-        allowed_domains: Only results of these are used; or instead
-        blocked_domains: results of these are not.
-        city, region, country, timezone: Where the user is, roughly; the country by its two letters.
-        version: The date of the tool's version.
+        allowed_domains: Only results of these domains. Pass either this or `blocked_domains`.
+        blocked_domains: No results of these domains.
+        city, region, country, timezone: The user's approximate location; the country as its two-letter code.
+        version: The version of the tool, as its date in Anthropic's documentation.
     """
 
     city: str | None = None
@@ -85,15 +85,15 @@ class WebSearch(_Web):
 
 @dataclass(frozen=True, kw_only=True)
 class WebFetch(_Web):
-    """Reads pages and PDFs whose addresses stand in the conversation.
+    """Lets the model read pages and PDFs whose URLs occur in the conversation.
 
     Args:
         max_uses: How many pages one request may read.
-        allowed_domains: Only pages of these are read; or instead
-        blocked_domains: pages of these are not.
-        citations: The answer cites what was read.
-        max_content_tokens: The most that is read of a page.
-        version: The date of the tool's version.
+        allowed_domains: Only pages of these domains. Pass either this or `blocked_domains`.
+        blocked_domains: No pages of these domains.
+        citations: Let the answer cite the pages.
+        max_content_tokens: How many tokens to read of a page at most.
+        version: The version of the tool, as its date in Anthropic's documentation.
     """
 
     citations: bool = False
@@ -117,11 +117,11 @@ class WebFetch(_Web):
 
 @dataclass(frozen=True, kw_only=True)
 class CodeExecution(AnthropicTool):
-    """Commands, files and Python in a container of Anthropic's, which later requests of the conversation use
-    again until it expires.
+    """Lets the model run commands and Python in a container at Anthropic, which later requests of the
+    conversation reuse until it expires.
 
     Args:
-        version: The date of the tool's version.
+        version: The version of the tool, as its date in Anthropic's documentation.
     """
 
     version: str = "20250825"
@@ -138,10 +138,10 @@ class CodeExecution(AnthropicTool):
 
 @dataclass(frozen=True, kw_only=True)
 class ToolSearch(AnthropicTool):
-    """A search among the agent's own tools: the model sees only those that it has found.
+    """Lets the model search the agent's own tools; it sees only those that it found.
 
     Args:
-        by: How it searches: by words ("bm25"), or with regular expressions ("regex").
+        by: How to search: with words ("bm25") or regular expressions ("regex").
         loaded: The names of tools that the model sees without a search.
     """
 
@@ -160,15 +160,15 @@ class ToolSearch(AnthropicTool):
 
 @dataclass(frozen=True)
 class MCPServer(AnthropicTool):
-    """An MCP server that Anthropic asks itself, over HTTP.
+    """An MCP server that Anthropic calls itself, over HTTP.
 
-    For one that Kern asks, wherever it runs, see `kern.tools.mcp`.
+    For a server that Kern calls see `kern.tools.mcp`.
 
     Args:
-        label: A name for it.
-        url: Its address, https.
-        authorization_token: Its OAuth token.
-        allowed_tools: The only ones of its tools that the model may call; None: all.
+        label: A name for the server.
+        url: The server's https address.
+        authorization_token: The OAuth token for the server.
+        allowed_tools: The only tools of the server that the model may call; None: all.
     """
 
     label: str
@@ -180,16 +180,16 @@ class MCPServer(AnthropicTool):
 
     @property
     def name(self) -> str:
-        """A name that no function has."""
+        """The tool's name; its colon keeps it different from every function's."""
         return f"mcp:{self.label}"
 
     @property
     def token(self) -> Masked | None:
-        """The token, which must never be shown."""
+        """The masked OAuth token."""
         return None if self.authorization_token is None else Masked(self.authorization_token)
 
     def definition(self) -> dict[str, Any]:
-        """The server's tools in a request's JSON."""
+        """The server's tools as JSON for the request."""
         data: dict[str, Any] = {"type": "mcp_toolset", "mcp_server_name": self.label}
         if self.allowed_tools is not None:
             data["default_config"] = {"enabled": False}
@@ -197,6 +197,6 @@ class MCPServer(AnthropicTool):
         return data
 
     def server(self) -> dict[str, Any]:
-        """The server itself, in the list "mcp_servers" of a request."""
+        """The server as JSON for the list "mcp_servers" of the request."""
         data = {"type": "url", "name": self.label, "url": self.url}
         return data if self.token is None else {**data, "authorization_token": self.token}

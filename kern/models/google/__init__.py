@@ -1,4 +1,4 @@
-"""Google's Gemini models: `generateContent`, over plain HTTP."""
+"""Google's Gemini models, and the tools that Google runs itself."""
 
 from kern.models.google.gemini import Gemini
 from kern.models.google.tools import (

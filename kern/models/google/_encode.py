@@ -1,4 +1,4 @@
-"""A conversation as the body of `generateContent`.
+"""Encodes a request as the body of `generateContent`.
 
 Source: https://ai.google.dev/api/generate-content#request-body
 """
@@ -20,15 +20,15 @@ _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
 
 def encode(request: ModelRequest, model: str, *, vertex: bool = False) -> dict[str, Any]:
-    """The body, with the settings that the request has: messages, tools, the schema of the answer.
+    """The body for a request: messages, tools, the schema of the answer.
 
     Args:
-        request: What is asked.
-        model: The model that is asked.
-        vertex: Vertex AI is asked, and not the Gemini API.
+        request: The request.
+        model: The model's id.
+        vertex: The request goes to Vertex AI, not to the Gemini API.
 
     Raises:
-        UsageError: The model cannot do what the request asks for.
+        UsageError: The model does not support what the request needs.
     """
     opening, messages = _split(request.messages)
     body: dict[str, Any] = {}
@@ -53,13 +53,11 @@ def encode(request: ModelRequest, model: str, *, vertex: bool = False) -> dict[s
 
 
 def _split(messages: Sequence[Message]) -> tuple[list[str], Sequence[Message]]:
-    """The system messages that open the conversation have a place of their own; others stay in theirs."""
+    """Split off the system messages at the beginning, which have a field of their own."""
     at = 0
     while at < len(messages) - 1 and messages[at].role in ("system", "developer"):
         if messages[at].media:
-            raise UsageError(
-                "Gemini takes images, audio, videos and files from the user, not in a system message"
-            )
+            raise UsageError("Gemini accepts media only in user messages, not in a system message")
         at += 1
     return [text for message in messages[:at] if (text := message.content)], messages[at:]
 
@@ -72,8 +70,8 @@ def _tools(request: ModelRequest, model: str) -> list[dict[str, Any]]:
     if len(tools) > 1 and request.tools and not wants_signatures(model):
         names = ", ".join(tool.name for tool in request.server_tools)
         raise UsageError(
-            f"{model} takes Google's own tools ({names}) only where there are no others: leave them out, or "
-            "take a model since Gemini 3"
+            f"{model} does not support Google's own tools ({names}) together with other tools: remove them, "
+            "or choose Gemini 3 or later"
         )
     return tools
 
@@ -83,7 +81,9 @@ def _tool_config(request: ModelRequest, *, vertex: bool) -> dict[str, Any]:
     if request.tools and request.tool_choice is not None:
         config["functionCallingConfig"] = _choice(request.tool_choice)
     if request.tools and request.server_tools and not vertex:
-        config["includeServerSideToolInvocations"] = True  # else what Google runs cannot go back beside calls
+        config["includeServerSideToolInvocations"] = (
+            True  # without it, calls that Google ran cannot be sent back with others
+        )
     return config
 
 
@@ -94,7 +94,7 @@ def _declared(tool: ToolDefinition, model: str) -> dict[str, Any]:
         declared["parametersJsonSchema"] = json_dialect(schema)
         return declared
     parameters = openapi_dialect(schema)
-    if parameters.get("properties"):  # an object of nothing is refused
+    if parameters.get("properties"):  # Google rejects an object without properties
         declared["parameters"] = parameters
     elif schema.get("additionalProperties") or schema.get("patternProperties"):
         told = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""How Gemini says that an answer has ended, as one of Kern's ends.
+"""Classifies Gemini's finish reasons: a complete answer, a cut one, or a failure.
 
 Source: `FinishReason` and `BlockReason` on https://ai.google.dev/api/generate-content.
 """
@@ -19,36 +19,36 @@ _FILTERED = frozenset(
     }
 )
 _WRONG_CALLS = frozenset({"UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS"})
-"""The model has called what it may not; the run goes on, and tells it so."""
+"""The model called a tool that it may not call; the run continues and says so in the result."""
 _DISTURBED = frozenset(
     {
         *("FINISH_REASON_UNSPECIFIED", "OTHER", "MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE"),
         *("IMAGE_OTHER", "NO_IMAGE"),
     }
 )
-"""The same request may well be answered the next time."""
+"""Failures in passing: the same request may succeed."""
 _FINAL = frozenset({"MISSING_THOUGHT_SIGNATURE"})
 
 
 def graver(said: str, word: str) -> str:
-    """The one of two finish reasons of an answer that decides: a good one does not take a bad one back."""
+    """The more serious of two finish reasons of one answer: a good one does not undo a bad one."""
     return word if said in ("", _WHOLE) else said
 
 
 def check_end(word: str, detail: str, ends: Ends, *, usage: Usage, content: str, calls: bool) -> None:
-    """Check that the answer is whole.
+    """Check that the answer is complete.
 
     Args:
-        word: The finish reason; empty, if there was none.
-        detail: What the provider says about it.
+        word: The finish reason; "" if there was none.
+        detail: The provider's explanation.
         ends: The model's own good ends.
-        usage: What the answer has cost.
+        usage: What the answer used, for the error.
         content: The text so far, for the error.
-        calls: There are calls of functions.
+        calls: The answer contains function calls.
 
     Raises:
         CutFault: The answer was cut at a limit, or by a filter.
-        StreamFault: It has ended otherwise, or not at all.
+        StreamFault: It ended with another finish reason, or with none.
     """
     if word == _WHOLE or (ends.good(word) and word not in _AT_A_LIMIT | _FILTERED):
         return
@@ -60,19 +60,19 @@ def check_end(word: str, detail: str, ends: Ends, *, usage: Usage, content: str,
         return
     said = f": {detail}" if detail else ""
     if not word:
-        raise StreamFault("the answer ended before it was complete: it has no finish reason")
+        raise StreamFault("the answer is incomplete: it has no finish reason")
     if word in _DISTURBED | _WRONG_CALLS | _FINAL:
         raise StreamFault(
-            f"the answer was broken off with the finish reason {word!r}{said}", again=word not in _FINAL
+            f"the provider aborted the answer with the finish reason {word!r}{said}", again=word not in _FINAL
         )
     raise StreamFault(
-        f"the answer ended with the finish reason {word!r}, which is not known as a good end{said}; "
-        "if it is one, add it to the model's good_ends",
+        f"the answer ended with the unknown finish reason {word!r}{said}; "
+        "if it means a complete answer, add it to the model's good_ends",
         again=False,
     )
 
 
 def blocked_prompt(reason: str, detail: str, usage: Usage) -> CutFault:
-    """The fault of a prompt that was not answered, since a filter has stopped it."""
+    """The fault for a prompt that a filter blocked."""
     told = f"the prompt was blocked: {detail}" if detail else "the prompt was blocked"
     return CutFault("content_filter", usage, word=reason, detail=told)

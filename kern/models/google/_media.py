@@ -1,4 +1,4 @@
-"""Pictures, sound, videos and documents as Gemini takes them: their bytes, or where the service finds them.
+"""Encodes images, audio, videos and documents for Gemini, by their bytes or their address.
 
 Sources: `Blob` and `FileData` on https://ai.google.dev/api/caching#Part, and
 https://ai.google.dev/gemini-api/docs/file-input-methods
@@ -17,10 +17,10 @@ _DEFAULTS: dict[type[Media], str] = {Image: "image/png", Audio: "audio/wav", Vid
 
 
 def media_part(media: Media) -> dict[str, Any]:
-    """The media as a part of a message. Reads its file: blocking.
+    """The media as a part of a message. Reads its file (blocking).
 
     Raises:
-        UsageError: Neither bytes nor an address are at hand.
+        UsageError: It has neither bytes nor an address.
     """
     if media.url is not None:
         return _inline(media.url) if media.url.startswith("data:") else _found_at(media, media.url)
@@ -32,10 +32,10 @@ def media_part(media: Media) -> dict[str, Any]:
     kind = type(media).__name__.lower()
     if media.id is not None and media.sha256 is None:
         raise UsageError(
-            f"Gemini finds the {kind} {media.id!r} nowhere: give its bytes, its url, or the id that Google's "
-            "Files API gave it, which begins with 'files/'"
+            f"Gemini cannot find the {kind} {media.id!r}: pass its bytes, its url, or its id in Google's "
+            "Files API, which begins with 'files/'"
         )
-    raise UsageError(f"the bytes of the {kind} {media.name or media.sha256 or ''!r} are not stored any more")
+    raise UsageError(f"the bytes of the {kind} {media.name or media.sha256 or ''!r} are no longer stored")
 
 
 def _blob(mime_type: str, content: bytes) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def _blob(mime_type: str, content: bytes) -> dict[str, Any]:
 
 
 def _found_at(media: Media, url: str) -> dict[str, Any]:
-    """A file by its address. What the service keeps itself, it knows the type of."""
+    """A file by its address. The service knows the type of its own files."""
     mime_type = media.guess_mime_type("" if url.startswith(_FILES) else _DEFAULTS.get(type(media), ""))
     return {"fileData": {"fileUri": url, **({"mimeType": mime_type} if mime_type else {})}}
 
@@ -51,7 +51,7 @@ def _found_at(media: Media, url: str) -> dict[str, Any]:
 def _inline(url: str) -> dict[str, Any]:
     head, comma, data = url.partition(",")
     if not comma or not head.endswith(";base64"):
-        raise UsageError("a data: URL for Gemini is in base64: give the bytes as content instead")
+        raise UsageError("a data: URL for Gemini must be in base64: pass the bytes as content instead")
     mime_type = head.removeprefix("data:").removesuffix(";base64") or "text/plain"
     return {"inlineData": {"mimeType": mime_type, "data": data}}
 

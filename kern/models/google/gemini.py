@@ -1,4 +1,4 @@
-"""Google's Gemini models, behind the Gemini API or Vertex AI."""
+"""`Gemini`: Google's models behind the Gemini API or Vertex AI."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from kern.models.google.generation import wants_signatures
 from kern.models.google.tools import API
 
 AccessToken = str | Callable[[], str | Awaitable[str]]
-"""A token of Google Cloud, or a function, sync or async, that gives the one that is valid now."""
+"""An access token of Google Cloud, or a function, sync or async, that returns a valid one."""
 
 
 @dataclass(eq=False, repr=False)
 class Gemini(HttpModel):
-    """A Gemini model behind `generateContent`.
+    """A Gemini model behind Google's `generateContent` API.
 
-    For Vertex AI say where the project's models are, and how to get a token::
+    For Vertex AI pass the address of the project's models, and an access token::
 
         Gemini(
             "gemini-3-pro-preview",
@@ -43,43 +43,45 @@ class Gemini(HttpModel):
         )
 
     Args:
-        id: The model's name at Google.
-        api_key: None: the environment variable GEMINI_API_KEY, or GOOGLE_API_KEY, read at each request. It
-            goes in a header, never in the URL.
-        access_token: For Vertex AI, instead of a key: a token, or a function that returns one, asked before
-            each request, since tokens last an hour.
-        base_url: None: the variable GOOGLE_GEMINI_BASE_URL, or Google itself. What follows it is
-            "/models/ID:generateContent".
-        timeout: Seconds of silence after which a request is given up, while it is sent and while its answer
-            is waited for; None: 600. Connecting gets 10.
-        total_timeout: Seconds that a request may take as a whole, its repetitions and the pauses between them
-            included; None: any.
-        max_retries: How often a failed request is repeated, where that makes sense.
-        default_headers: Further headers; they go before Kern's own. Those that are not known to be harmless
-            are as secret as the key.
-        max_line_bytes, max_answer_bytes: The longest line of a streamed answer, and the longest answer, that
-            is taken in; None: any.
-        http_client: An `httpx.AsyncClient`, or one with its interface, used as it is and never closed.
-        temperature, top_p, top_k: Sampling.
-        max_output_tokens: The longest answer, thoughts included; one that is cut by it is a
-            `ModelIncompleteError`.
+        id: Google's name of the model.
+        api_key: The API key. None: the environment variable GEMINI_API_KEY or GOOGLE_API_KEY, read at each
+            request. It is sent in a header, never in the URL.
+        access_token: For Vertex AI, instead of a key: a token, or a function that returns one. The function
+            is called before each request, since tokens expire after an hour.
+        base_url: The address before "/models/ID:generateContent"; None: the variable GOOGLE_GEMINI_BASE_URL,
+            or Google.
+        timeout: How many seconds may pass without any data, while the request is sent or the answer is
+            awaited, before the attempt fails; None: 600. Connecting may take 10.
+        total_timeout: How many seconds the request may take altogether, with all retries and pauses; None: no
+            limit.
+        max_retries: How often to retry a failed request, where that can help.
+        default_headers: Further headers; they override Kern's own. Their values are as secret as the key,
+            unless the header is known to be harmless.
+        max_line_bytes, max_answer_bytes: The longest line of a streamed answer, and the longest answer, in
+            bytes after decompression; None: any length. A longer one is a `ModelStreamError`, without a
+            retry.
+        http_client: An `httpx.AsyncClient`, or a client with its interface; Kern uses it as it is and never
+            closes it. None: a client that all models of an event loop share.
+        temperature, top_p, top_k: Sampling settings.
+        max_output_tokens: The longest answer in tokens, thoughts included. An answer that is cut there is a
+            `ModelIncompleteError`, without a retry.
         stop: Up to five texts that end the answer.
-        seed: For answers that can be repeated, as far as Google can.
-        thinking: How much the model thinks: "minimal", "low", "medium" or "high" for Gemini 3 and later; a
-            number of tokens for Gemini 2.5, where 0 is none and -1 leaves it to the model.
-        include_thoughts: Have summaries of the thoughts sent: they are the answer's reasoning.
-        safety_settings: Thresholds by category, under Google's names:
-            {"HARM_CATEGORY_HARASSMENT": "BLOCK_ONLY_HIGH"}.
-        structured_output: "tool" or "none" if the model is not to follow a JSON schema by itself. Models
-            before Gemini 3 do so only without tools: with tools Kern lets them answer by calling one.
-        extra_body: Added to the request's body. The list "tools" is added to the request's;
-            "generationConfig" and "toolConfig" are merged into its own; other keys go before what the
-            settings say.
-        good_ends: Further finish reasons that say that an answer is whole, beside STOP.
-        price: What its tokens cost; None: as the list of the extra `prices` knows it.
+        seed: A seed for repeatable answers, as far as the server supports it.
+        thinking: How much the model thinks: "minimal", "low", "medium" or "high" for Gemini 3 and later; for
+            Gemini 2.5 a number of tokens, where 0 means none and -1 leaves it to the model.
+        include_thoughts: Receive summaries of the thoughts, as the reasoning of the answer.
+        safety_settings: Thresholds by category, under Google's names: {"HARM_CATEGORY_HARASSMENT":
+            "BLOCK_ONLY_HIGH"}.
+        structured_output: "tool" or "none" if the model should not enforce a JSON schema itself. Models
+            before Gemini 3 do so only without tools; with tools Kern gets the answer as a tool call.
+        extra_body: Fields to add to the body of the request. The list "tools" is appended to that of the
+            request; "generationConfig" and "toolConfig" are merged into its own; other fields override the
+            settings.
+        good_ends: Further finish reasons of a complete answer, beside STOP.
+        price: What its tokens cost; None: the price in the list of the extra `prices`, if it is known there.
 
     Raises:
-        UsageError: A setting that cannot work.
+        UsageError: A setting has no valid value, or contradicts another.
     """
 
     id: str = "gemini-flash-latest"
@@ -110,7 +112,7 @@ class Gemini(HttpModel):
     def __post_init__(self, api_key: str | None, access_token: AccessToken | None) -> None:
         super().__post_init__(api_key)
         if api_key is not None and access_token is not None:
-            raise UsageError("Gemini takes an api_key or an access_token, not both")
+            raise UsageError("Gemini: pass an api_key or an access_token, not both")
         self.structured_beside_tools: bool = wants_signatures(self.id)
         self._token: Masked | None = Masked(access_token.strip()) if isinstance(access_token, str) else None
         self._fresh_token = None if isinstance(access_token, str) else access_token
@@ -172,7 +174,7 @@ class Gemini(HttpModel):
 
 
 async def _token_of(fresh: Callable[[], str | Awaitable[str]]) -> Masked:
-    """The token that is valid now; a sync function may ask for it over the network, and runs in a thread."""
+    """A valid token; a sync function runs in a thread, since it may use the network."""
     if inspect.iscoroutinefunction(fresh):
         return Masked((await fresh()).strip())
     token = await asyncio.to_thread(fresh)

@@ -1,4 +1,4 @@
-"""What the generations of Gemini differ in, told by a model's id."""
+"""The generation of a Gemini model, from its id, and what differs between generations."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ _OF_SIGNATURES = (3, 0)
 
 @lru_cache(maxsize=256)
 def generation(model: str) -> tuple[int, int]:
-    """The number in a model's id, such as (2, 5); "gemini-flash-latest", without one, is the newest."""
+    """The version in a model's id, such as (2, 5); an id without one ("gemini-flash-latest") is the
+    newest.
+    """
     found = _NUMBERED.search(model.lower())
     return (int(found[1]), int(found[2] or 0)) if found else _NEWEST
 
 
 def takes_json_schemas(model: str) -> bool:
-    """The model takes JSON Schema, and not only Google's selection of OpenAPI 3.0."""
+    """Whether the model supports JSON Schema, and not just Google's subset of OpenAPI 3.0."""
     return generation(model) >= _OF_JSON_SCHEMAS
 
 
 def wants_signatures(model: str) -> bool:
-    """The model refuses a call that comes back without the signature that it was given.
+    """Whether the model rejects an earlier function call without its thought signature.
 
-    Since the same generation a model answers as a schema says beside tools, takes media within the result of
-    a function, and calls functions beside Google's own tools.
+    Since the same generation, models support a response schema together with tools, media in the result of a
+    function, and functions together with Google's own tools.
     """
     return generation(model) >= _OF_SIGNATURES

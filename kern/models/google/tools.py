@@ -1,4 +1,4 @@
-"""Tools that Google runs itself: they stand in the `tools` of an agent beside its own.
+"""The tools that Google runs itself, for the `tools` of an agent.
 
 Source: https://ai.google.dev/api/caching#Tool
 """
@@ -16,18 +16,18 @@ API = "google-generate-content"
 
 
 class GoogleTool(ServerTool):
-    """A tool of Google's."""
+    """The base class of tools that Google runs."""
 
     api: ClassVar[str] = API
 
 
 @dataclass(frozen=True, slots=True)
 class GoogleSearch(GoogleTool):
-    """A search of the web. What the answer rests on are its citations.
+    """Lets the model search the web; the answer cites its sources.
 
     Args:
-        time_range: Only pages of this time, from and to; not on Vertex AI.
-        exclude_domains: Hosts that are left out; on Vertex AI only.
+        time_range: Only pages from this period, given by its start and end; not on Vertex AI.
+        exclude_domains: Hosts to leave out; on Vertex AI only.
     """
 
     time_range: tuple[datetime, datetime] | None = None
@@ -36,7 +36,7 @@ class GoogleSearch(GoogleTool):
     def __post_init__(self) -> None:
         if self.time_range is not None and any(time.tzinfo is None for time in self.time_range):
             raise UsageError(
-                "GoogleSearch(time_range=...) takes times with a zone: datetime(..., tzinfo=UTC)"
+                "GoogleSearch(time_range=...) needs times with a time zone: datetime(..., tzinfo=UTC)"
             )
 
     @property
@@ -57,7 +57,7 @@ class GoogleSearch(GoogleTool):
 
 @dataclass(frozen=True, slots=True)
 class UrlContext(GoogleTool):
-    """The pages whose addresses stand in the conversation are fetched and read."""
+    """Lets the model read the pages whose URLs occur in the conversation."""
 
     @property
     def name(self) -> str:
@@ -71,7 +71,7 @@ class UrlContext(GoogleTool):
 
 @dataclass(frozen=True, slots=True)
 class CodeExecution(GoogleTool):
-    """The model writes Python and has Google run it."""
+    """Lets the model run Python at Google."""
 
     @property
     def name(self) -> str:
@@ -85,7 +85,7 @@ class CodeExecution(GoogleTool):
 
 @dataclass(frozen=True, slots=True)
 class GoogleMaps(GoogleTool):
-    """Places and routes."""
+    """Lets the model look up places and routes in Google Maps."""
 
     @property
     def name(self) -> str:
@@ -99,12 +99,12 @@ class GoogleMaps(GoogleTool):
 
 @dataclass(frozen=True, slots=True)
 class FileSearch(GoogleTool):
-    """A search of the documents in Google's file search stores; not on Vertex AI.
+    """Lets the model search the documents in Google's file search stores; not on Vertex AI.
 
     Args:
-        stores: Their names, such as ("fileSearchStores/my-store",).
-        top_k: How many passages are found.
-        metadata_filter: Which documents, such as 'author = "Ada"'.
+        stores: The names of the stores, such as ("fileSearchStores/my-store",).
+        top_k: How many passages the model receives.
+        metadata_filter: A condition on the documents' metadata, such as 'author = "Ada"'.
     """
 
     stores: tuple[str, ...]
@@ -114,7 +114,9 @@ class FileSearch(GoogleTool):
     def __post_init__(self) -> None:
         stores: object = self.stores
         if not isinstance(stores, tuple) or not stores:
-            raise UsageError("FileSearch(stores=...) takes a tuple of names: ('fileSearchStores/my-store',)")
+            raise UsageError(
+                "FileSearch(stores=...) must be a tuple of names: ('fileSearchStores/my-store',)"
+            )
 
     @property
     def name(self) -> str:

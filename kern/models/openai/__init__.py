@@ -1,4 +1,4 @@
-"""OpenAI's models, the servers that speak its protocols, and the tools that OpenAI runs itself."""
+"""OpenAI's models, models of compatible servers, and the tools that OpenAI runs itself."""
 
 from kern.models.openai.chat import OpenAIChat
 from kern.models.openai.responses import OpenAIResponses

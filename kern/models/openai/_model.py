@@ -1,4 +1,4 @@
-"""What the two OpenAI models share: settings, address and key."""
+"""The base class of `OpenAIResponses` and `OpenAIChat`: settings, address and key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kern.models.base import ModelRequest
 
 @dataclass(eq=False, repr=False)
 class OpenAIModel(HttpModel):
-    """The common part of `OpenAIResponses` and `OpenAIChat`; their docstrings list the settings."""
+    """The base class of `OpenAIResponses` and `OpenAIChat`, which document the settings."""
 
     id: str = "gpt-5.2"
     _: KW_ONLY
@@ -44,7 +44,7 @@ class OpenAIModel(HttpModel):
     _made_by: Origin | None = field(default=None, init=False, repr=False)
 
     def _origin(self) -> Origin:
-        """Who makes the parts of an answer: the same object while nothing changes."""
+        """The origin of the parts of an answer; the same object while the model does not change."""
         origin = self._made_by
         if origin is None or (origin.provider, origin.model) != (self.provider, self.id):
             origin = self._made_by = Origin(self.provider, self.id)
@@ -52,7 +52,7 @@ class OpenAIModel(HttpModel):
 
     @abstractmethod
     def _body(self, request: ModelRequest) -> dict[str, Any]:
-        """The request on the wire, without `stream` and `extra_body`. May read files."""
+        """The body of the request, without `stream` and `extra_body`. May read files."""
 
     def _payload(self, request: ModelRequest, base_url: httpx.URL) -> dict[str, Any]:
         body = self._body(request)

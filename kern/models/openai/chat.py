@@ -1,4 +1,4 @@
-"""OpenAI's Chat Completions API, and the many servers that speak it."""
+"""`OpenAIChat`: models behind OpenAI's Chat Completions API, and behind the many compatible servers."""
 
 from __future__ import annotations
 
@@ -36,57 +36,58 @@ _LACKS_REASONING = re.compile(
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class OpenAIChat(OpenAIModel):
-    """A model behind the Chat Completions API of OpenAI, or of a server that speaks it.
+    """A model behind OpenAI's Chat Completions API, or a compatible server.
 
-    A known server is named, or known by the host of its base URL; `kern.models.servers` lists them. Of any
-    other one say where it is; a key is not needed::
+    Name a known server, or pass its base URL; `kern.models.servers` lists them. For any other server pass
+    `base_url`; it needs no key::
 
         OpenAIChat("llama3.2", server="ollama")
         OpenAIChat("my-model", base_url="http://localhost:9000/v1")
 
     Args:
-        id: The model's name at the provider.
-        server: The server's name, such as "groq", or its facts. None: the one at the host of the base URL,
-            or OpenAI itself.
-        api_key: None: the server's environment variable, for OpenAI and unknown servers OPENAI_API_KEY, read
-            at each request. An unknown server is asked without a key if there is none.
-        base_url: None: the server's environment variable, for OpenAI OPENAI_BASE_URL, or its usual address.
-        organization: The OpenAI organization that pays.
-        timeout: Seconds of silence after which a request is given up, while it is sent and while its answer
-            is waited for; None: 600. Connecting gets 10.
-        total_timeout: Seconds that a request may take as a whole, its repetitions and the pauses between them
-            included, however much comes in that time; None: any.
-        max_retries: How often a failed request is repeated, where that makes sense: a stream that breaks off
-            is, an answer that the provider itself has cut (at max_output_tokens, or by its content filter)
-            is not.
-        default_headers: Further headers; they go before Kern's own. Those that are not known to be harmless
-            are as secret as the key.
-        max_line_bytes, max_answer_bytes: The longest line of a streamed answer, and the longest answer, that
-            is taken in, after decompression; None: any. A longer one is a `ModelStreamError`, and is not
-            asked for again.
-        http_client: An `httpx.AsyncClient`, or one with its interface, used as it is and never closed. None:
-            clients that all models of an event loop share.
-        temperature, top_p: Sampling, for models that take it.
-        max_output_tokens: The longest answer; one that is cut by it is a `ModelIncompleteError`, and is not
-            asked for again. Each server gets it under the name that it knows.
-        reasoning_effort: "none", "minimal", "low", "medium", "high", "xhigh" or "max", as the model allows.
-        verbosity: How long answers are.
-        store: Whether OpenAI keeps the completion; None leaves it to the server.
-        seed: For answers that can be repeated, where the server honours it.
+        id: The provider's name of the model.
+        server: The name of a server, such as "groq", or its description. None: the server at the host of the
+            base URL, or OpenAI.
+        api_key: The API key. None: the server's environment variable, read at each request; for OpenAI and
+            unknown servers OPENAI_API_KEY. Without a key, an unknown server is asked without one.
+        base_url: The server's address. None: its environment variable, for OpenAI OPENAI_BASE_URL, or its
+            usual address.
+        organization: The id of the OpenAI organization to bill.
+        timeout: How many seconds may pass without any data, while the request is sent or the answer is
+            awaited, before the attempt fails; None: 600. Connecting may take 10.
+        total_timeout: How many seconds the request may take altogether, with all retries and pauses; None: no
+            limit.
+        max_retries: How often to retry a failed request, where that can help. A broken stream is retried; an
+            answer that the provider cut (at max_output_tokens, or by its content filter) is not.
+        default_headers: Further headers; they override Kern's own. Their values are as secret as the key,
+            unless the header is known to be harmless.
+        max_line_bytes, max_answer_bytes: The longest line of a streamed answer, and the longest answer, in
+            bytes after decompression; None: any length. A longer one is a `ModelStreamError`, without a
+            retry.
+        http_client: An `httpx.AsyncClient`, or a client with its interface; Kern uses it as it is and never
+            closes it. None: a client that all models of an event loop share.
+        temperature, top_p: Sampling settings, for models that support them.
+        max_output_tokens: The longest answer, in tokens. An answer that is cut there is a
+            `ModelIncompleteError`, without a retry. The field's name in the request depends on the server.
+        reasoning_effort: "none", "minimal", "low", "medium", "high", "xhigh" or "max", as far as the model
+            supports them.
+        verbosity: How long answers are: "low", "medium" or "high".
+        store: Whether OpenAI stores the completion; None leaves it to the server.
+        seed: A seed for repeatable answers, as far as the server supports it.
         stop: Up to four texts that end the answer.
-        parallel_tool_calls: False: at most one call per turn.
-        structured_output: How a structured answer is had: "native", if the server enforces a JSON schema,
-            "tool", or "none". None: as the server does it best.
-        extra_body: Added to the request's body. The lists "tools" (the provider's own, such as
-            {"type": "web_search"}) and "include" are added to those of the request, "text", "reasoning" and
-            "stream_options" are merged into its own; other keys go before what the settings say.
-        good_ends: Finish reasons of the server's own that say that an answer is whole, beside stop, eos,
-            end_turn, stop_sequence, tool_calls, tool_use and function_call. Any other word is a
-            `ModelStreamError` that quotes it. An empty text stands for a server that gives no finish reason.
-        price: What its tokens cost; None: as the list of the extra `prices` knows it.
+        parallel_tool_calls: False: at most one tool call per turn.
+        structured_output: How to get a structured answer: "native" if the server enforces a JSON schema,
+            "tool", or "none" (see `Model.structured_output`). None: the best way that the server supports.
+        extra_body: Fields to add to the body of the request. The lists "tools" (tools of the provider, such
+            as {"type": "web_search"}) and "include" are appended to those of the request; "text", "reasoning"
+            and "stream_options" are merged into its own; other fields override the settings.
+        good_ends: Further finish reasons of a complete answer, beside stop, eos, end_turn, stop_sequence,
+            tool_calls, tool_use and function_call. Any other is a `ModelStreamError` that quotes it. Add an
+            empty text for a server that sends no finish reason.
+        price: What its tokens cost; None: the price in the list of the extra `prices`, if it is known there.
 
     Raises:
-        UsageError: A setting that cannot work.
+        UsageError: A setting has no valid value, or contradicts another.
     """
 
     server: ChatServer | str | None = None
@@ -114,7 +115,7 @@ class OpenAIChat(OpenAIModel):
             self.structured_beside_tools: bool = facts.schema_beside_tools
 
     def _facts(self) -> ChatServer:
-        """What is known of the server that is asked."""
+        """The description of the server."""
         return self._server or _server_of(os.environ.get(OTHER.url_variable) or "")
 
     async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
@@ -125,7 +126,7 @@ class OpenAIChat(OpenAIModel):
             if self._wants_reasoning or not _LACKS_REASONING.search(str(error)):
                 raise
             self._wants_reasoning = True
-            log.warning("%r: %s; asked again with reasoning in each message", self, error)
+            log.warning("%r: %s; retrying with reasoning in each message", self, error)
         return await super().respond(request, sink)
 
     def _resolve_base_url(self) -> httpx.URL:
@@ -135,7 +136,7 @@ class OpenAIChat(OpenAIModel):
         given = self.base_url or os.environ.get(facts.url_variable) or facts.base_url
         if not given:
             raise UsageError(
-                f"{self!r}: {facts.title} has a different address for everybody: "
+                f"{self!r}: {facts.title} has a different address for each customer: "
                 f"pass base_url=..., or set the environment variable {facts.url_variable}"
             )
         url = parse_base_url(given)
@@ -164,7 +165,9 @@ class OpenAIChat(OpenAIModel):
     def _body(self, request: ModelRequest) -> dict[str, Any]:
         facts = self._facts()
         if request.tools and not facts.tools:
-            raise UsageError(f"{self!r}: {facts.title} calls no tools ({facts.docs})")
+            raise UsageError(
+                f"{self!r}: {facts.title} does not support tools ({facts.docs}): remove them from the agent"
+            )
         body = encode(request, self._origin(), server=facts, wants_reasoning=self._wants_reasoning)
         for name in _SETTINGS:
             value = getattr(self, name)
@@ -175,8 +178,8 @@ class OpenAIChat(OpenAIModel):
     def _set(self, body: dict[str, Any], name: str, value: Any, facts: ChatServer) -> None:
         if name not in facts.settings:
             raise UsageError(
-                f"{self!r}: {facts.title} does not know {name!r} ({facts.docs}); "
-                "what it has learnt since goes into extra_body"
+                f"{self!r}: {facts.title} does not support the setting {name!r} ({facts.docs}): remove it, "
+                "or send it in extra_body if the server supports it by now"
             )
         outer, _, inner = facts.spelled.get(name, name).partition(".")
         body[outer] = {inner: value} if inner else value
@@ -192,6 +195,6 @@ def _server_of(base_url: str) -> ChatServer:
         return SERVERS["openai"]
     try:
         host = parse_base_url(base_url).host
-    except UsageError:  # told when it is asked
+    except UsageError:  # raised again at the request
         return OTHER
     return server_at(host) or OTHER

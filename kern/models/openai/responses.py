@@ -1,4 +1,4 @@
-"""OpenAI's Responses API."""
+"""`OpenAIResponses`: models behind OpenAI's Responses API."""
 
 from __future__ import annotations
 
@@ -18,68 +18,69 @@ from kern.models.openai.server_tools import API
 log: Final = named("kern.models")
 
 _NO_REASONING = re.compile(r"(openai/|ft:)*(gpt-3|gpt-4|chatgpt-|gpt-5(\.\d+)?-chat)")
-"""Models of OpenAI's that answer "Encrypted content is not supported with this model"."""
+"""OpenAI's models that answer "Encrypted content is not supported with this model"."""
 
 _BROKEN_PAIR = re.compile(
     r"without its required (following|'reasoning') item|Item with id .* not found|"
     r"Duplicate item found with id|Expected an ID that begins with"
 )
-"""How OpenAI refuses items under ids that do not fit together."""
+"""OpenAI's errors for items whose ids do not belong together."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class OpenAIResponses(OpenAIModel):
-    """A model behind OpenAI's Responses API, or a server that speaks it.
+    """A model behind OpenAI's Responses API, or a compatible server.
 
-    The whole conversation is sent with every request, and nothing is stored at OpenAI (`store=False`): a
-    session is the application's own, outlives OpenAI's 30 days, and a changed system message takes effect.
-    The model's reasoning goes back to it in encrypted form
+    Every request sends the whole conversation, and OpenAI stores nothing (`store=False`): so sessions belong
+    to the application, outlive OpenAI's 30 days, and a changed system message takes effect. The model's
+    reasoning is sent back to it in encrypted form
     (https://platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items). With `store=False` every
-    request asks for that form, unless the model's name is one of OpenAI's that do not reason and refuse the
-    question (gpt-4o, gpt-4.1 and older, gpt-5-chat). A model that refuses it all the same, such as a
-    deployment under a name of its own, is asked once more without, and so are later requests.
+    request asks for that form, except for models that do not reason and reject the request, which Kern knows
+    by name (gpt-4o, gpt-4.1 and older, gpt-5-chat). If another model rejects it, such as a deployment with a
+    name of its own, Kern repeats the request without it, and omits it from then on.
 
     Args:
-        id: The model's name at the provider.
-        api_key: None: the environment variable OPENAI_API_KEY, read at each request. A server other than
-            OpenAI's own is asked without a key if there is none.
-        base_url: Such as "http://localhost:8000/v1"; None: the variable OPENAI_BASE_URL, or OpenAI itself.
-        organization: The OpenAI organization that pays.
-        timeout: Seconds of silence after which a request is given up, while it is sent and while its answer
-            is waited for; None: 600. Connecting gets 10.
-        total_timeout: Seconds that a request may take as a whole, its repetitions and the pauses between them
-            included, however much comes in that time; None: any.
-        max_retries: How often a failed request is repeated, where that makes sense: a stream that breaks off
-            is, an answer that the provider itself has cut (at max_output_tokens, or by its content filter)
-            is not.
-        default_headers: Further headers; they go before Kern's own. Those that are not known to be harmless
-            are as secret as the key.
-        max_line_bytes, max_answer_bytes: The longest line of a streamed answer, and the longest answer, that
-            is taken in, after decompression; None: any. A longer one is a `ModelStreamError`, and is not
-            asked for again.
-        http_client: An `httpx.AsyncClient`, or one with its interface, used as it is and never closed. None:
-            clients that all models of an event loop share.
-        temperature, top_p: Sampling, for models that take it.
-        max_output_tokens: The longest answer, reasoning included; an answer that is cut by it is a
-            `ModelIncompleteError`, and is not asked for again.
-        reasoning_effort: "none", "minimal", "low", "medium", "high", "xhigh" or "max", as the model allows.
-        reasoning_summary: Asks for a summary of the reasoning: "auto", "concise" or "detailed".
-        verbosity: How long answers are.
-        store: Whether OpenAI keeps the response.
+        id: The provider's name of the model.
+        api_key: The API key. None: the environment variable OPENAI_API_KEY, read at each request. Without a
+            key, a server other than OpenAI's is asked without one.
+        base_url: The address, such as "http://localhost:8000/v1"; None: the variable OPENAI_BASE_URL, or
+            OpenAI.
+        organization: The id of the OpenAI organization to bill.
+        timeout: How many seconds may pass without any data, while the request is sent or the answer is
+            awaited, before the attempt fails; None: 600. Connecting may take 10.
+        total_timeout: How many seconds the request may take altogether, with all retries and pauses; None: no
+            limit.
+        max_retries: How often to retry a failed request, where that can help. A broken stream is retried; an
+            answer that the provider cut (at max_output_tokens, or by its content filter) is not.
+        default_headers: Further headers; they override Kern's own. Their values are as secret as the key,
+            unless the header is known to be harmless.
+        max_line_bytes, max_answer_bytes: The longest line of a streamed answer, and the longest answer, in
+            bytes after decompression; None: any length. A longer one is a `ModelStreamError`, without a
+            retry.
+        http_client: An `httpx.AsyncClient`, or a client with its interface; Kern uses it as it is and never
+            closes it. None: a client that all models of an event loop share.
+        temperature, top_p: Sampling settings, for models that support them.
+        max_output_tokens: The longest answer in tokens, reasoning included. An answer that is cut there is a
+            `ModelIncompleteError`, without a retry.
+        reasoning_effort: "none", "minimal", "low", "medium", "high", "xhigh" or "max", as far as the model
+            supports them.
+        reasoning_summary: Ask for a summary of the reasoning: "auto", "concise" or "detailed".
+        verbosity: How long answers are: "low", "medium" or "high".
+        store: Whether OpenAI stores the response.
         use_previous_response: Send only what follows the model's last answer, with the id of that answer
-            (`previous_response_id`): OpenAI has the rest, with store=True. Where it does not find the answer
-            any more, the whole conversation is sent.
-        parallel_tool_calls: False: at most one call per turn.
+            (`previous_response_id`); OpenAI has the rest, since store=True is required. If OpenAI no longer
+            has the answer, the whole conversation is sent.
+        parallel_tool_calls: False: at most one tool call per turn.
         structured_output: "none" if the server does not enforce a JSON schema.
-        extra_body: Added to the request's body. The lists "tools" (the provider's own, such as
-            {"type": "web_search"}) and "include" are added to those of the request, "text", "reasoning" and
-            "stream_options" are merged into its own; other keys go before what the settings say.
-        good_ends: Statuses of the server's own that say that an answer is whole, beside "completed". Any
-            other word is a `ModelStreamError` that quotes it.
-        price: What its tokens cost; None: as the list of the extra `prices` knows it.
+        extra_body: Fields to add to the body of the request. The lists "tools" (tools of the provider, such
+            as {"type": "web_search"}) and "include" are appended to those of the request; "text", "reasoning"
+            and "stream_options" are merged into its own; other fields override the settings.
+        good_ends: Further statuses of a complete answer, beside "completed". Any other is a
+            `ModelStreamError` that quotes it.
+        price: What its tokens cost; None: the price in the list of the extra `prices`, if it is known there.
 
     Raises:
-        UsageError: A setting that cannot work.
+        UsageError: A setting has no valid value, or contradicts another.
     """
 
     reasoning_summary: Literal["auto", "concise", "detailed"] | None = None
@@ -93,7 +94,7 @@ class OpenAIResponses(OpenAIModel):
     def __post_init__(self, api_key: str | None) -> None:
         super().__post_init__(api_key)
         if self.use_previous_response and self.store is False:
-            raise UsageError("use_previous_response needs store=True: OpenAI has to keep the answers")
+            raise UsageError("use_previous_response needs store=True, so that OpenAI keeps the answers")
 
     async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
         """Answer one request; see `Model.respond`."""
@@ -104,11 +105,13 @@ class OpenAIResponses(OpenAIModel):
                 plainer = self._plainer(request, error)
                 if plainer is None:
                     raise
-                log.warning("%r: %s; asked again without what was refused", self, error)
+                log.warning("%r: %s; retrying without what was refused", self, error)
                 request = plainer
 
     def _plainer(self, request: ModelRequest, error: ModelBadRequestError) -> ModelRequest | None:
-        """The request without what of earlier answers was refused; None if something else was."""
+        """The request without the data of earlier answers that OpenAI refused; None if it refused other
+        data.
+        """
         messages = list(request.messages)
         if error.code == "previous_response_not_found":
             messages = [replace(message, provider_data=None) for message in messages]

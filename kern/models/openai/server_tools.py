@@ -1,6 +1,6 @@
-"""The tools that OpenAI runs itself, for `OpenAIResponses`.
+"""The tools that OpenAI runs itself, for the `tools` of agents with `OpenAIResponses`.
 
-Their settings: https://platform.openai.com/docs/guides/tools
+Source of their settings: https://platform.openai.com/docs/guides/tools
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ API = "openai-responses"
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAITool(ServerTool):
-    """A tool that OpenAI runs: the base of those that Kern knows, and of one's own for others.
+    """The base class of tools that OpenAI runs. Subclass it for a tool that Kern does not have.
 
-    A subclass names its `type`; its fields are the tool's settings, those that are None are left out.
+    A subclass sets `type`; its fields are the tool's settings. Fields that are None are not sent.
     """
 
     api: ClassVar[str] = API
     type: ClassVar[str]
     """The tool's type in a request."""
     includes: ClassVar[Sequence[str]] = ()
-    """What the answer is to hold besides; see `include` in OpenAI's documentation."""
+    """Further data for the answer to contain; see `include` in OpenAI's documentation."""
 
     @property
     def name(self) -> str:
-        """The tool's type, which is its name, too."""
+        """The tool's name, which is its type."""
         return self.type
 
     def definition(self) -> dict[str, Any]:
@@ -42,19 +42,19 @@ class OpenAITool(ServerTool):
         }
 
     def choice(self) -> dict[str, Any]:
-        """The `tool_choice` that has the model call it."""
+        """The `tool_choice` that makes the model call the tool."""
         return {"type": self.type}
 
 
 @dataclass(frozen=True, kw_only=True)
 class WebSearch(OpenAITool):
-    """The model searches the web, and cites what it found.
+    """Lets the model search the web; the answer cites the results.
 
     Args:
-        allowed_domains: Only pages of these, such as "python.org".
-        search_context_size: How much of what is found the model reads.
-        user_location: Where the user is, such as {"country": "DE", "city": "Berlin"}.
-        external_web_access: False: only pages that OpenAI has in its cache.
+        allowed_domains: Only pages of these domains, such as "python.org".
+        search_context_size: How much of the results the model reads.
+        user_location: The user's location, such as {"country": "DE", "city": "Berlin"}.
+        external_web_access: False: only pages in OpenAI's cache.
     """
 
     type: ClassVar[str] = "web_search"
@@ -76,13 +76,13 @@ class WebSearch(OpenAITool):
 
 @dataclass(frozen=True, kw_only=True)
 class FileSearch(OpenAITool):
-    """The model searches the files of vector stores, and cites them.
+    """Lets the model search the files in vector stores; the answer cites them.
 
     Args:
-        vector_store_ids: The stores.
-        max_num_results: How many pieces it gets.
-        filters: Which files, by their attributes.
-        ranking_options: How pieces are chosen.
+        vector_store_ids: The ids of the vector stores.
+        max_num_results: How many passages the model receives.
+        filters: Conditions on the files' attributes, in OpenAI's format.
+        ranking_options: How to rank passages, in OpenAI's format.
     """
 
     type: ClassVar[str] = "file_search"
@@ -95,12 +95,12 @@ class FileSearch(OpenAITool):
 
 @dataclass(frozen=True, kw_only=True)
 class CodeInterpreter(OpenAITool):
-    """The model writes Python, and OpenAI runs it.
+    """Lets the model run Python in a container at OpenAI.
 
     Args:
-        container: The id of a container; None: one is made.
-        file_ids: OpenAI's ids of the files that are put into one that is made.
-        memory_limit: The memory of one that is made.
+        container: The id of an existing container; None: a new one.
+        file_ids: OpenAI's ids of files to put into a new container.
+        memory_limit: The memory of a new container.
     """
 
     type: ClassVar[str] = "code_interpreter"
@@ -118,14 +118,14 @@ class CodeInterpreter(OpenAITool):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageGeneration(OpenAITool):
-    """The model has pictures made; they are in the output's `images`.
+    """Lets the model generate images, which are in the output's `images`.
 
     Args:
-        model: The model that makes them.
-        size: Such as "1024x1024".
+        model: The model that generates the images.
+        size: The size, such as "1024x1024".
         quality, background, output_format, output_compression, input_fidelity, moderation: As OpenAI
             documents them.
-        action: Whether it makes new ones, or edits those of the conversation.
+        action: Generate new images, edit those of the conversation, or let the model decide.
     """
 
     type: ClassVar[str] = "image_generation"
@@ -142,16 +142,16 @@ class ImageGeneration(OpenAITool):
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteMCP(OpenAITool):
-    """An MCP server that OpenAI calls. Nobody is asked before a call: allow only tools that may act so.
+    """An MCP server that OpenAI calls, without any approval: allow only tools for which that is acceptable.
 
     Args:
-        server_label: What the server is called; the tool's name, too.
-        server_url: Its address.
-        connector_id: Instead of an address: one of OpenAI's connectors.
-        server_description: What it is good for.
-        authorization: The token that OpenAI sends to it.
-        headers: Further headers that OpenAI sends to it.
-        allowed_tools: Only these of its tools.
+        server_label: The server's name for the model, and the tool's name.
+        server_url: The server's address. Pass either this or `connector_id`.
+        connector_id: The id of one of OpenAI's connectors.
+        server_description: What the server is for; the model reads it.
+        authorization: The access token that OpenAI sends to the server.
+        headers: Further headers that OpenAI sends to the server.
+        allowed_tools: The only tools of the server that the model may call; None: all.
     """
 
     type: ClassVar[str] = "mcp"
@@ -165,7 +165,7 @@ class RemoteMCP(OpenAITool):
 
     def __post_init__(self) -> None:
         if (self.server_url is None) == (self.connector_id is None):
-            raise UsageError("RemoteMCP takes a server_url or a connector_id, and not both")
+            raise UsageError("RemoteMCP needs exactly one of server_url and connector_id")
 
     @property
     def name(self) -> str:
@@ -177,17 +177,17 @@ class RemoteMCP(OpenAITool):
         return super().definition() | {"require_approval": "never"}
 
     def choice(self) -> dict[str, Any]:
-        """The `tool_choice` that has the model call the server."""
+        """The `tool_choice` that makes the model call the server."""
         return {"type": self.type, "server_label": self.server_label}
 
 
 def includes_of(tools: Sequence[ServerTool]) -> list[str]:
-    """What the answer is to hold for those tools, each once."""
+    """The `include` list for these tools, without duplicates."""
     return sorted({name for tool in tools if isinstance(tool, OpenAITool) for name in tool.includes})
 
 
 def choice_of(name: str, tools: Sequence[ServerTool]) -> dict[str, Any] | None:
-    """The `tool_choice` for the tool of that name; None if OpenAI runs none."""
+    """The `tool_choice` for the OpenAI tool with this name; None if there is none."""
     chosen = (tool.choice() for tool in tools if isinstance(tool, OpenAITool) and tool.name == name)
     return next(chosen, None)
 
