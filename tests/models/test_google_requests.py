@@ -209,7 +209,7 @@ def test_media_that_cannot_be_sent_are_refused_when_new_and_mentioned_when_old()
     lost = Image(id="file-openai", name="cat.png")
     with pytest.raises(UsageError, match="Files API"):
         body_of(Message("user", "Look", images=[lost]))
-    with pytest.raises(UsageError, match="not stored any more"):
+    with pytest.raises(UsageError, match="no longer stored"):
         body_of(Message("user", "Look", images=[Image(sha256="0" * 64)]))
     with pytest.raises(UsageError, match="base64"):
         body_of(Message("user", "Look", images=[Image(url="data:text/plain,words")]))

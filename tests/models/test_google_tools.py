@@ -65,7 +65,7 @@ def test_a_tool_stands_in_the_request_as_google_takes_it(tool: ServerTool, made:
 
 
 def test_settings_that_cannot_work_are_refused() -> None:
-    with pytest.raises(UsageError, match="with a zone"):
+    with pytest.raises(UsageError, match="with a time zone"):
         GoogleSearch(time_range=(datetime(2025, 1, 1), datetime(2025, 2, 1)))  # noqa: DTZ001
     stores: Any = "fileSearchStores/s"
     with pytest.raises(UsageError, match="tuple of names"):

@@ -397,10 +397,10 @@ async def test_media_are_sent_as_urls_bytes_and_ids(server: ReplayServer, sink: 
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        (Message("user", "See", videos=[Video(url="https://example.com/a.mp4")]), "no video"),
+        (Message("user", "See", videos=[Video(url="https://example.com/a.mp4")]), "do not support video"),
         (Message("user", "Hear", audio=[Audio(content=b"wav")]), "OpenAIChat"),
         (Message("system", "Made", images=[Image(content=b"x")]), "system message"),
-        (Message("user", "See", images=[Image(filepath="/nonexistent/a.png")]), "cannot read"),
+        (Message("user", "See", images=[Image(filepath="/nonexistent/a.png")]), "cannot be read"),
     ],
 )
 async def test_what_cannot_be_sent_is_refused_before_anything_is(

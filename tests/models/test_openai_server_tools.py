@@ -177,7 +177,7 @@ def test_a_container_of_ones_own_is_named_and_secrets_are_not_shown() -> None:
     )
     assert "s3cret" not in repr(server)
     assert server.definition()["authorization"] == "s3cret"
-    with pytest.raises(UsageError, match="server_url or a connector_id"):
+    with pytest.raises(UsageError, match="server_url and connector_id"):
         RemoteMCP(server_label="a")
 
 

@@ -145,7 +145,7 @@ async def test_a_server_gets_the_settings_that_it_knows_under_its_own_names(
         outer, _, inner = facts.spelled.get(setting, setting).partition(".")
         assert sent[outer] == ({inner: value} if inner else value)
     for setting in SETTINGS - facts.settings - ({"parallel_tool_calls"} if not tools else set()):
-        with pytest.raises(UsageError, match=f"does not know '{setting}'"):
+        with pytest.raises(UsageError, match=f"does not support the setting '{setting}'"):
             await body(
                 server,
                 chat(server, name, **{setting: VALUES[setting]}),
@@ -171,7 +171,7 @@ async def test_a_request_holds_nothing_that_its_server_refuses(server: ReplaySer
     assert ("name" in sent["messages"][1]) == facts.names
     assert ("stream_options" in sent) == facts.stream_usage
     if not facts.tools:
-        with pytest.raises(UsageError, match="calls no tools"):
+        with pytest.raises(UsageError, match="does not support tools"):
             chat(server, name)._body(ModelRequest(history, [ADD]))
         return
     assert ("strict" in sent["tools"][0]["function"]) == facts.strict
