@@ -62,6 +62,10 @@ def check_url(url: str) -> str:
             f'the URL of a Redis server begins with "redis://", "rediss://" or "unix://", not with '
             f"{parts.scheme!r}"
         )
+    try:
+        driver().ConnectionPool.from_url(url)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"the options of the URL of a Redis server cannot be read: {error}") from error
     return f"{parts.scheme}://{parts.hostname or ''}{f':{port}' if port else ''}{parts.path}"
 
 

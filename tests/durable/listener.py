@@ -61,7 +61,10 @@ async def post(port: int, path: str) -> str:
 async def listen(port: int, run_id: str, heard: Heard, most: int | None = None) -> None:
     """Read server-sent events until the run or the server ends, or there were `most` of them."""
     until = None if most is None else len(heard.seen) + most
-    reader, writer = await ask(port, f"GET /events/{run_id}", heard.last)
+    try:
+        reader, writer = await ask(port, f"GET /events/{run_id}", heard.last)
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return  # killed before it has answered
     try:
         while not heard.ended and (line := await reader.readline()):
             if line.startswith(b"data: ") and line.endswith(b"\n"):

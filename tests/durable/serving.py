@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import uuid
+from contextlib import suppress
 from typing import Any
 
 from kern import Agent, Team, tool
@@ -103,8 +104,12 @@ async def serve(place: str, redis: str | None, claim_seconds: float, announce: i
         else:
             async for event in team.follow(run_id, after=last):
                 writer.write(f"id: {event.seq}\ndata: {event.to_json()}\n\n".encode())
-                await writer.drain()
-        await writer.drain()
+                with suppress(ConnectionError):  # the client has left
+                    await writer.drain()
+                if writer.is_closing():
+                    break
+        with suppress(ConnectionError):
+            await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)

@@ -140,6 +140,7 @@ async def test_a_stream_in_redis_expires(shared_redis: RedisServer) -> None:
         ("http://localhost", {}),
         ("localhost:6379", {}),
         ("redis://localhost:port", {}),
+        ("redis://localhost?socket_timeout=soon", {}),
         ("redis://localhost", {"max_deltas": 0}),
         ("redis://localhost", {"timeout": 0}),
     ],
