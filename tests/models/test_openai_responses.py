@@ -227,7 +227,8 @@ async def test_reasoning_stays_away_where_it_no_longer_fits(
     sent = server.asked[1].body["input"]
     assert "reasoning" not in [item.get("type") for item in sent]
     assert all("id" not in item for item in sent)
-    assert [item["call_id"] for item in sent if "call_id" in item] == [call.id for call in first.tool_calls]
+    called = [item["call_id"] for item in sent if item.get("type") == "function_call"]
+    assert called == [call.id for call in first.tool_calls]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -376,11 +377,12 @@ async def test_media_are_sent_as_urls_bytes_and_ids(server: ReplayServer, sink: 
         Image(id="file-1"),
     ]
     files = [File(url="https://example.com/a.pdf"), File(content=b"pdf", name="a.pdf"), File(id="file-2")]
+    called = Message("assistant", tool_calls=[ToolCall("call_1", "look", "{}")])
     tool = Message("tool", "shot", tool_call_id="call_1", images=[Image(content=b"x")])
     await model(server).respond(
-        ModelRequest([Message("user", "See", images=images, files=files), tool]), sink
+        ModelRequest([Message("user", "See", images=images, files=files), called, tool]), sink
     )
-    user, result = server.asked[0].body["input"]
+    user, _, result = server.asked[0].body["input"]
     assert user["content"] == [
         {"type": "input_text", "text": "See"},
         {"type": "input_image", "detail": "low", "image_url": "https://example.com/a.jpg"},
