@@ -15,7 +15,7 @@ from kern.testing import ScriptedModel
 from kern.tools import Function, tool
 
 RUNS = {
-    *("run", "arun", "start", "astart", "follow", "map", "amap"),
+    *("run", "arun", "start", "astart", "start_continuation", "astart_continuation", "follow", "map", "amap"),
     *("continue_run", "acontinue_run", "cancel_run", "acancel_run"),
 }
 TERMINAL = {"print_response", "aprint_response", "cli_app", "acli_app"}
