@@ -9,6 +9,8 @@ from typing import Any
 from pydantic_core import from_json
 
 from kern.budget import Limits, check_limits
+from kern.db.journals import JournalDb
+from kern.durable.db_journal import DbJournal
 from kern.durable.journal import Journal
 from kern.errors import SessionOwnershipError, UsageError
 from kern.run.output import AnyRunOutput
@@ -68,6 +70,12 @@ async def continuation(
         raise UsageError(
             f"no run {run_id!r} is stored in this db; continue a run with the db that it was started with"
         )
+    with reading(row):
+        stored = from_json(row.data)
+        owner, journaled = stored.get("user_id"), stored.get("journaled") is True
+    journal = call.journal or definition.journal
+    if journal is None and journaled and isinstance(db, JournalDb):
+        journal = DbJournal(db)  # as `astart` has given it one: those who follow the run hear it to its end
     user_id = call.user_id
     if user_id is None and run_response is not None:
         user_id = run_response.user_id
@@ -81,12 +89,10 @@ async def continuation(
             "timeout": call.timeout,
             "usage_limits": call.usage_limits,
             "debug_mode": call.debug_mode,
-            "journal": call.journal,
+            "journal": journal,
         }
     )
     asked = request(definition, RunInput(value=None, messages=[]), options)
-    with reading(row):
-        owner = from_json(row.data).get("user_id")
     if asked.user_id != owner:  # before the id is noted as one that goes on: it would hold the owner up
         raise SessionOwnershipError(row.session_id)
     return replace(asked, resume=Resume(answers), on_duplicate=None, fingerprint=None)

@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic_core import from_json
 
 from kern.db.base import RunRow
+from kern.durable.db_journal import DbJournal
 from kern.messages import Media, Message, Shelf, check_types
 from kern.run.output import AnyRunOutput, RunStatus, output_from_dict
 from kern.runtime.interrupted import results_of_open_calls
@@ -123,6 +124,8 @@ def row_extras(run: Run, shelf: Shelf) -> dict[str, Any]:
     extras: dict[str, Any] = {}
     if run.output.status is RunStatus.paused:
         extras["paused"] = Pause.of(run).to_dict(shelf)
+        if isinstance(run.tree.request.journal, DbJournal):
+            extras["journaled"] = True  # who continues it goes on with the journal
         # What is stored as the conversation is whole, so that other runs can be told of it meanwhile.
         conversation = [*run.output.messages, *results_of_open_calls(run)]
         extras["messages"] = [message.to_dict(shelf) for message in conversation]

@@ -51,9 +51,8 @@ class Shop:
             return await did("shipped")
 
         self.model = ScriptedModel(list(answers))
-        self.agent = Agent(
-            id="shop", model=self.model, tools=[pay, ship], db=db, journal=DbJournal(db), **more
-        )
+        more.setdefault("journal", DbJournal(db))
+        self.agent = Agent(id="shop", model=self.model, tools=[pay, ship], db=db, **more)
 
     async def run(self, text: str = "buy", **more: Any) -> Any:
         return await self.agent.arun(text, session_id="s", run_id="r", **more)
@@ -226,3 +225,15 @@ async def test_a_shared_budget_counts_what_is_on_record_once(db: Db, paused_befo
     await shop.killed(shop.agent.arun("buy", session_id="s", run_id="other"))
     await Shop(db, "done", usage_limits=fresh).agent.arun("buy", session_id="s", run_id="other")
     assert fresh.used.requests == 2, "a budget that has not counted the steps counts them"
+
+
+async def test_a_detached_run_that_paused_goes_on_with_a_journal_of_its_own(db: Db) -> None:
+    shop = Shop(db, tool_call("pay"), "bought", journal=None)
+    handle = await shop.agent.astart("buy", session_id="s", run_id="r")
+    paused = await handle.result()
+    heard = [event.seq async for event in shop.agent.follow("r")]
+    paused.requirements[0].confirm()
+    output = await shop.agent.acontinue_run(paused)
+    assert (output.status, output.content) == (RunStatus.completed, "bought")
+    told = [event.event async for event in shop.agent.follow("r", after=heard[-1])]
+    assert (told[0], told[-1]) == ("RunContinued", "RunCompleted")
