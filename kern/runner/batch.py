@@ -32,16 +32,17 @@ OnError = Literal["collect", "raise"]
 
 _RUNS = uuid.UUID("6f0d8bde-6f4c-5f0e-9a54-0c3e2f6f6a01")
 _SESSIONS = uuid.UUID("6f0d8bde-6f4c-5f0e-9a54-0c3e2f6f6a02")
-"""The name spaces of the ids that follow from a batch: with others no batch would find its runs again."""
+"""The UUID namespaces of the ids that are derived from a batch. Never change them: a batch that was started
+before would not find its runs again."""
 
 _POLL_SECONDS = 0.5
-"""How often it is looked whether another process has ended an item."""
+"""How long to wait before asking again whether another process has finished an item."""
 _REPEATED = (RunStatus.error.value, RunStatus.cancelled.value, RunStatus.running.value)
 
 
 @dataclass(slots=True, frozen=True)
 class _Item:
-    """One input, and the ids that its run has."""
+    """One input, with the ids of its run and session."""
 
     input: Input
     run_id: str
@@ -68,39 +69,39 @@ class Batches(Running[OutputT]):
 
             outputs = await agent.amap(reviews, batch="reviews-2026-11", key=lambda review: review["id"])
 
-        With a `batch`, each item's run id and session id follow from the id of this agent or team, the batch
-        and the item's key. So a second start of the same batch, after a crash or with more inputs, makes only
-        those runs that are not stored yet or have failed; it returns the stored outputs of the others. An
-        item whose key stood for another input then fails with `RunMismatch`. A batch needs a `db` that
-        outlives the process, and an `id` or a `name`.
+        With a `batch`, the run id and session id of each item are derived from the id of this agent or team,
+        the name of the batch, and the item's key. A second start of the same batch, after a crash or with
+        more inputs, therefore makes only the runs that are not stored yet or have failed, and returns the
+        stored outputs of the others. An item whose key belonged to another input before fails with
+        `RunMismatch`. A batch needs a `db` that outlives the process, and an `id` or a `name`.
 
         Args:
             inputs: What the model is asked, as for `arun`.
             batch: The name of the batch. Without one, all ids are random and every item is run.
-            key: What tells an item of the batch from the others, such as the id of a record. Default: the
-                input itself; two equal inputs are then an error.
-            concurrency: How many runs are in progress at the same time, at most.
-            on_error: What a failed item does: "collect" puts its output, with status ERROR, among the others;
-                "raise" cancels the items that are in progress, and raises.
-            progress: Show a bar on the terminal. Default: if standard error is one.
+            key: Returns what identifies an item in the batch, such as the id of a record. Default: the input
+                itself; two equal inputs are then an error.
+            concurrency: The maximum number of runs in progress at the same time.
+            on_error: What happens when an item fails: "collect" puts its output, with status ERROR, among the
+                others; "raise" cancels the items in progress, and raises the error.
+            progress: Show a progress bar. Default: if standard error is a terminal.
             options: See `RunOptions`; they are the same for every item.
 
         Returns:
             The outputs, in the order of the inputs.
 
         Raises:
-            UsageError: The call cannot work as it is written; nothing was run.
-            KernError: An item has failed, with `on_error="raise"`.
+            UsageError: An argument is invalid; nothing was run.
+            KernError: An item failed, with `on_error="raise"`.
         """
         check_keywords("amap", options, MapKeywords.__optional_keys__)
         if on_error not in get_args(OnError):
-            raise UsageError(f"on_error is 'collect' or 'raise', not {on_error!r}")
+            raise UsageError(f"on_error must be 'collect' or 'raise', not {on_error!r}")
         count: object = concurrency
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise UsageError(f"concurrency must be a whole number, 1 or more, not {concurrency!r}")
         name: object = batch
         if name is not None and (not isinstance(name, str) or not name):
-            raise UsageError(f"batch must be a name, a text that is not empty, not {batch!r}")
+            raise UsageError(f"batch must be a name, a str that is not empty, not {batch!r}")
         items = _items(self, inputs, batch, key, options)
         todo = iter(enumerate(items))
         outputs: dict[int, OutputT] = {}
@@ -147,7 +148,7 @@ class Batches(Running[OutputT]):
                     return await self._run(item, stored, options)
                 except RunMismatch:
                     raise
-                except RunConflictError:  # another process makes it, or has died in it a moment ago
+                except RunConflictError:  # another process runs it, or died during it a moment ago
                     row = await database_of(self).load_run(item.run_id) if stored else None
                     if not stored or (row is not None and row.status not in _REPEATED):
                         raise
@@ -175,7 +176,7 @@ class Batches(Running[OutputT]):
         )
 
     def _failed(self, item: _Item, error: KernError) -> AnyRunOutput:
-        """The output of an item whose run could not even begin."""
+        """Make the output of an item whose run was refused."""
         return self._output_type(
             run_id=item.run_id,
             session_id=item.session_id,
@@ -193,20 +194,22 @@ def _items(
     key: Callable[[Any], str] | None,
     options: MapKeywords,
 ) -> list[_Item]:
-    """The inputs with their ids.
+    """Give each input its run id and session id: derived from the batch, or random without one.
 
     Raises:
-        UsageError: They cannot be told apart, now or at the next start.
+        UsageError: Two inputs have the same key, or an input has none that a second start would find again.
     """
     if isinstance(inputs, str | dict) or not isinstance(inputs, Iterable):
-        raise UsageError(f"amap takes a list of inputs, not one {type(inputs).__name__}: arun runs on one")
+        raise UsageError(
+            f"amap takes a list of inputs, not a {type(inputs).__name__}; use arun for a single input"
+        )
     if batch is None:
         if key is not None:
-            raise UsageError("key tells the items of a batch apart: pass batch= too, the name of the batch")
+            raise UsageError("key has no effect without a batch: pass batch= too, the name of the batch")
         return [_Item(item, str(uuid.uuid4()), str(uuid.uuid4())) for item in inputs]
     if definition.id is None and definition.name is None:
         raise UsageError(
-            "a batch needs an id or a name of the agent or team, by which a second start knows its runs"
+            "a batch needs an agent or team with an id or a name, so that a second start finds its runs"
         )
     user_id = options.get("user_id") or definition.user_id
     base = json_bytes([id_of(definition), user_id, batch])
@@ -225,7 +228,7 @@ def _items(
 
 
 def _shown(input: Input) -> Any:
-    """The input as the output of a run that could not begin holds it."""
+    """Return the input for the output of a run that was refused: JSON, or its `repr` if it is not JSON."""
     try:
         return as_json(input)
     except (ValueError, TypeError, RecursionError, KernError):
@@ -244,12 +247,12 @@ def _key_of(item: Input, key: Callable[[Any], str] | None) -> str:
     if isinstance(told, int | uuid.UUID) and not isinstance(told, bool):
         return str(told)
     if not isinstance(told, str) or not told:
-        raise UsageError(f"key returned {told!r} for an input; it has to be a text that is not empty")
+        raise UsageError(f"key must return a str that is not empty, but returned {told!r} for an input")
     return told
 
 
 async def _together(jobs: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Await all of them; the first error cancels the others, and is raised once they have ended."""
+    """Await all jobs. The first error cancels the others, and is raised when they have ended."""
     try:
         async with asyncio.TaskGroup() as group:
             for job in jobs:

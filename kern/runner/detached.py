@@ -1,4 +1,4 @@
-"""Runs that outlive the call that starts them: `astart`, and `follow` from any process."""
+"""Background runs: `astart` starts one, and `follow` reads its events from any process."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ OutputT = TypeVar("OutputT", bound=AnyRunOutput)
 log: Final = named("kern")
 
 _tasks: Final[set[asyncio.Task[None]]] = set()
-"""The runs that no call awaits: an event loop itself keeps no task alive."""
+"""The tasks of background runs. An event loop holds only weak references to its tasks."""
 
 
 class RunHandle(Generic[OutputT]):
-    """A run that goes on by itself.
+    """A run in the background: it does not depend on the call that started it.
 
     Args:
         running: The agent or team.
-        run_id: The run.
-        user_id: Whose run it is: the handle follows and cancels no one else's.
-        ended: Its output, or its error, once it has ended.
-        deltas: Where what it tells between steps is; None: in the database.
+        run_id: The id of the run.
+        user_id: The owner of the run, for whom the handle follows and cancels it.
+        ended: Resolves to the output of the run, or to its error.
+        deltas: Where the run's events between two steps are sent; None: they are stored in the database.
     """
 
     def __init__(
@@ -64,25 +64,29 @@ class RunHandle(Generic[OutputT]):
         self._deltas = deltas
 
     async def result(self) -> OutputT:
-        """The output, once the run has ended or waits for a person. A cancellation leaves the run alone.
+        """Wait until the run has ended or is paused, and return its output. Cancelling this does not cancel
+        the run.
 
         Raises:
-            KernError: The run has failed; the error has the output, which is committed.
-            ShutdownError: `kern.shutdown()` has let go of it.
+            KernError: The run failed; the error's `run_output` is committed.
+            ShutdownError: `kern.shutdown()` released the run before it ended.
         """
         return await asyncio.shield(asyncio.wrap_future(self._ended))
 
     def wait(self, timeout: float | None = None) -> OutputT:
         """`result` for sync code.
 
+        Args:
+            timeout: How many seconds to wait; None: without a limit.
+
         Raises:
-            TimeoutError: The run has not ended within so many seconds.
+            TimeoutError: The run did not end within `timeout`.
         """
         with ShortTraceback():
             return self._ended.result(timeout)
 
     def follow(self, *, after: int = 0) -> AsyncIterator[Event]:
-        """What the run tells; see `Agent.follow`."""
+        """Iterate over the events of the run; see `Agent.follow`."""
         return follow(self._db, self.run_id, after=after, user_id=self._user_id, deltas=self._deltas)
 
     async def cancel(self) -> CancelResult:
@@ -98,20 +102,24 @@ class RunHandle(Generic[OutputT]):
 
 
 class Detached(Running[OutputT]):
-    """Starts runs that no call owns, and follows runs by their ids."""
+    """Starts runs in the background, and follows runs by their ids."""
 
     __slots__ = ()
 
     async def astart(self, input: Input, **options: Unpack[RunKeywords]) -> RunHandle[OutputT]:
-        """Start a run that goes on by itself; back once it is on record, before the model is asked.
+        """Start a run in the background; return as soon as its start is stored, before the model is asked.
 
-        The run has a journal: `DbJournal` of the agent's or team's `db`, unless another one is given. It
-        ends with no call, only by itself, by `cancel_run`, or by its `timeout`; `kern.shutdown()` lets go of
-        it. If this process dies, another one goes on with it: by `arun` with the same `run_id`.
+        The run has a journal: a `DbJournal` in the `db` of the agent or team, unless you pass another. The
+        run goes on after the caller has ended. It ends by itself, by `cancel_run`, or by its `timeout`;
+        `kern.shutdown()` releases it. If this process dies, `arun` with the same `run_id` resumes the run in
+        another process.
 
         Args:
             input: As for `arun`.
             options: See `RunOptions`.
+
+        Returns:
+            A handle that waits for the run, follows it, or cancels it.
 
         Raises:
             KernError: The run was refused.
@@ -131,21 +139,21 @@ class Detached(Running[OutputT]):
             return execute(asked, buffer, Listen.everything)
 
         begun, ended = _detached(asked.run_id, RunStream(run, EventBuffer()))
-        if other is None:  # one that goes on already is not waited for
+        if other is None:  # otherwise the run is in progress already, and has begun
             await asyncio.shield(begun)
         return RunHandle(self, asked.run_id, asked.user_id, ended, deltas_of(journal))
 
     async def astart_continuation(
         self, run_response: AnyRunOutput | None = None, **options: Unpack[ContinueKeywords]
     ) -> RunHandle[OutputT]:
-        """Go on with a paused run, which then goes on by itself, as one that `astart` has started.
+        """Continue a paused run in the background, like a run that `astart` started.
 
         Args:
             run_response: The paused run's output, its `requirements` resolved.
             options: As for `acontinue_run`.
 
         Raises:
-            KernError: The run was refused: it does not wait, goes on already, or the answers do not fit.
+            KernError: The run is not paused, is being continued already, or the answers do not fit it.
         """
         journal = options.get("journal") or self.journal
         if journal is None:
@@ -181,20 +189,20 @@ class Detached(Running[OutputT]):
             return portal.call(begin)
 
     def follow(self, run_id: str, *, after: int = 0, user_id: str | None = None) -> AsyncIterator[Event]:
-        """What a run with a journal tells, from any process: `async for event in team.follow(run_id)`.
+        """Read the events of a run with a journal in any process: `async for event in team.follow(run_id)`.
 
-        Ends with the event that ends the run, or with `RunPaused`. Pieces of a text that came shortly after
-        each other are one piece, under the number of the last. If the run goes on in another process, its
-        `RunContinued` voids every turn that had not completed; see docs/following.md.
+        The last event is the one that ends the run, or `RunPaused`. Text deltas that came in quick succession
+        are joined to one, with the `seq` of the last. If another process resumes the run, its `RunContinued`
+        event voids every turn that had not completed; see docs/following.md.
 
         Args:
-            run_id: The run.
-            after: Only events with a `seq` above this: that of the last one that was heard.
-            user_id: Who asks, and has to be the owner of the run's session; None is trusted code, unchecked.
+            run_id: The id of the run.
+            after: Return only events with a `seq` above this: the `seq` of the last event that you received.
+            user_id: The user who asks, who must own the run's session. None is trusted code: no check.
 
         Raises:
             UsageError: There is no such run.
-            SessionOwnershipError: The run is another user's.
+            SessionOwnershipError: The run belongs to another user.
         """
         check_id("run_id", run_id)
         check_id("user_id", user_id)
@@ -202,8 +210,12 @@ class Detached(Running[OutputT]):
 
 
 def _detached(run_id: str, stream: RunStream[OutputT, Event]) -> tuple[asyncio.Future[None], Future[OutputT]]:
-    """Have the run driven by a task of its own: what says that it has begun, and what says how it ends."""
-    # It belongs to nobody: neither to a call that starts it, nor to that call's state.
+    """Drive the run in a task of its own.
+
+    Returns:
+        A future that resolves when the run has begun, and one that resolves to its output or error.
+    """
+    # Inside a run's tool, an empty context: the new run is not part of that call, nor of its transaction.
     nested = current_started_runs.get() is not None
     context = contextvars.Context() if nested else contextvars.copy_context()
     loop = asyncio.get_running_loop()
@@ -218,7 +230,7 @@ def _detached(run_id: str, stream: RunStream[OutputT, Event]) -> tuple[asyncio.F
 async def _drained(
     run_id: str, stream: RunStream[OutputT, Event], begun: asyncio.Future[None], ended: Future[OutputT]
 ) -> None:
-    """Drive a run whose events are read from the database."""
+    """Drive a background run to its end. Its followers read the events from the database."""
     try:
         await stream.open()
         if not begun.done():
@@ -228,10 +240,10 @@ async def _drained(
         ended.set_result(stream.output)
     except BaseException as error:
         if isinstance(error, KernError) and error.run_output is None:
-            log.warning("run %s, started by itself: %s", run_id, error)  # no stored output says so
+            log.warning("background run %s failed: %s", run_id, error)  # no stored output says so
         if not begun.done():
             begun.set_exception(error)
-            begun.exception()  # a run that had begun before is not waited for
+            begun.exception()  # asyncio warns about an exception that nobody retrieves
         ended.set_exception(error)
         if isinstance(error, asyncio.CancelledError):
             raise

@@ -1,4 +1,4 @@
-"""What one run is told, its input and its keywords, looked at before anything is begun with it."""
+"""The input and the keywords of one run, checked before the run begins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kern.runner.input_schema import Input, checked_input
 from kern.runtime.request import OnDuplicate, RunInput
 
 OutputSchema: TypeAlias = type[Any] | Mapping[str, Any] | UnionType
-"""What a structured answer may be declared as; see `Agent`."""
+"""The types of `output_schema`; see `Agent`."""
 
 
 class Keywords(TypedDict, total=False):
@@ -68,7 +68,7 @@ class RunKeywords(AnyRunKeywords, MapKeywords, total=False):
 
 
 class ContinueKeywords(AnyRunKeywords, total=False):
-    """The keywords of `continue_run`, beside the run itself."""
+    """The keywords of `continue_run`, without the run's output."""
 
     requirements: Sequence[RunRequirement] | None
 
@@ -78,25 +78,26 @@ class RunOptions:
     """The keywords of a run. None means the constructor's value.
 
     Args:
-        stream_events: With `stream=True`: every event of the tree, not only the answer's text.
-        session_id: The session to go on with; without one, the default session of this object and user.
-        session_state: Merged deep over the stored state (dicts merge, anything else replaces). With a typed
-            state also an instance: of it, the fields that were set or differ from their defaults.
-        user_id: Whose session it is.
-        run_id: An id of your own for the run; looked up before anything is done.
-        on_duplicate: With a `run_id` that is taken: "raise" a `RunConflictError`; "return" the stored output,
-            or wait for that of a run that goes on in this process; or "retry_failed": run again if that run
-            has failed or was cancelled. A run that waits for a person raises. None: "raise"; with a journal
-            "return", which then returns the output of a run that waits as well.
-        images, audio, videos, files: Sent with the input.
-        dependencies: For `{templates}` and for `run_context.dependencies`.
-        metadata: Noted on the run.
-        output_schema: What the run's answer has to look like, in place of the constructor's; see `Agent`.
-        timeout: Seconds that the run may take; then `RunDeadlineExceeded`.
-        usage_limits: What the run and all runs below it may use; then `UsageLimitExceeded`.
-            `UsageLimits` are each run's own, a `UsageBudget` is shared.
-        debug_mode: Log prompts and tool calls of this run.
-        journal: Where the steps of this run are kept; see `DbJournal`.
+        stream_events: With `stream=True`: yield every event of the run and of the runs below it, not only the
+            text of the answer.
+        session_id: The session to use. None: the default session of this agent or team and user.
+        session_state: Merged into the stored state: dicts are merged deeply, other values are replaced. With
+            a typed state also an instance of it: the fields that were set or differ from their defaults.
+        user_id: The owner of the session.
+        run_id: An id of your own for the run. A stored run with this id is looked up first.
+        on_duplicate: What to do if `run_id` is taken. "raise": raise `RunConflictError`. "return": return the
+            stored output, or wait for the run if it is in progress in this process. "retry_failed": run again
+            if that run failed or was cancelled. A paused run raises. None: "raise", or "return" with a
+            journal, which also returns the output of a paused run.
+        images, audio, videos, files: Media to send with the input.
+        dependencies: Values for `{templates}` and for `run_context.dependencies`.
+        metadata: Values to store with the run.
+        output_schema: The schema of the answer, in place of the constructor's; see `Agent`.
+        timeout: How many seconds the run may take; then it ends with `RunDeadlineExceeded`.
+        usage_limits: What the run and all runs below it may use; a run that needs more ends with
+            `UsageLimitExceeded`. `UsageLimits` apply to each run, a `UsageBudget` is shared by runs.
+        debug_mode: Log the prompts and tool calls of this run.
+        journal: Where the steps of this run are stored; see `DbJournal`.
     """
 
     stream_events: bool | None = None
@@ -122,7 +123,7 @@ class RunOptions:
 
     @property
     def leaves_the_spec(self) -> bool:
-        """They say nothing of who runs, only on which terms."""
+        """Whether the spec that was compiled from the constructor's values can be used as it is."""
         return (
             self.output_schema is None
             and self.add_history_to_context is None
@@ -132,11 +133,11 @@ class RunOptions:
 
     @classmethod
     def of(cls, keywords: RunKeywords) -> RunOptions:
-        """What a program has passed to a run.
+        """Check the keywords that a program passed to a run.
 
         Raises:
-            TypeError: There is no such keyword.
-            UsageError: A value cannot be what its keyword takes.
+            TypeError: A keyword is unknown.
+            UsageError: A value is invalid.
         """
         if not keywords.keys() <= _NAMES:
             check_keywords("a run", keywords, _NAMES)
@@ -154,14 +155,14 @@ NO_OPTIONS = RunOptions()
 
 
 def run_input(input: Input, schema: type[pydantic.BaseModel] | None, options: RunOptions) -> RunInput:
-    """What a run begins with.
+    """Turn the input of a run into messages, with the media of `options`.
 
     Args:
-        schema: The `input_schema` that the input has to fit.
+        schema: The `input_schema` that the input must fit; None: any input.
 
     Raises:
-        InputCheckError: It does not fit.
-        UsageError: It is nothing that a run takes, or empty.
+        InputCheckError: The input does not fit `schema`.
+        UsageError: The input is empty, or of an unsupported type.
     """
     media_given = options.images or options.audio or options.videos or options.files
     if type(input) is str and schema is None and not media_given and input.strip():
@@ -195,7 +196,7 @@ def _messages(input: Input) -> list[Message]:
 
 
 def is_message(item: Any) -> bool:
-    """A message as most of the field writes one: a dict of a role and a text."""
+    """Whether `item` is a message as most libraries write it: a dict with a role and a text."""
     return (
         isinstance(item, Mapping)
         and item.get("role") in ROLES
@@ -205,7 +206,7 @@ def is_message(item: Any) -> bool:
 
 
 def as_text(input: Any) -> str:
-    """The input as the model and the person read it."""
+    """Return the input as text, for the model and for people."""
     if isinstance(input, str):
         return input if input.strip() else ""
     if isinstance(input, Message):
@@ -222,7 +223,7 @@ def as_text(input: Any) -> str:
 
 
 def as_json(input: Input) -> Any:
-    """The input as JSON, as the run's output holds it."""
+    """Return the input as JSON, for the output of the run."""
     if isinstance(input, str):
         return input
     if isinstance(input, Message):
@@ -233,7 +234,7 @@ def as_json(input: Input) -> Any:
 
 
 def _without_bytes(message: Message) -> dict[str, Any]:
-    """A message as JSON; what its media are called, and their hashes, in place of bytes and files."""
+    """Return a message as JSON, with the names and hashes of its media in place of bytes and paths."""
     data = message.to_dict({})
     for item in (item for name in MEDIA for item in data.get(name, ())):
         if path := item.pop("filepath", None):
@@ -242,10 +243,10 @@ def _without_bytes(message: Message) -> dict[str, Any]:
 
 
 def check_keywords(what: str, given: Iterable[str], known: Collection[str]) -> None:
-    """See that every keyword is a known one.
+    """Check that every keyword is known.
 
     Raises:
-        TypeError: One is not.
+        TypeError: One is not; the message suggests another.
     """
     for name in given:
         if name not in known:
@@ -257,7 +258,7 @@ def check_keywords(what: str, given: Iterable[str], known: Collection[str]) -> N
             raise TypeError(f"{what} has no keyword {name!r}; {hint}")
 
 
-_MANY = 30  # keywords, which nobody reads in an error
+_MANY = 30  # keywords: too many to list in an error
 _ON_DUPLICATE = get_args(OnDuplicate)
 
 
@@ -270,17 +271,17 @@ def _check_on_duplicate(given: Mapping[str, Any]) -> None:
 
 
 def needs_stream(stream_events: bool | None, yield_run_output: bool) -> None:
-    """See that a run which is not streamed is not told what its stream should hold.
+    """Check that a run without a stream has no options of a stream.
 
     Raises:
-        UsageError: It is.
+        UsageError: It has one.
     """
     if stream_events or yield_run_output:
         raise UsageError("stream_events and yield_run_output have no effect without stream=True")
 
 
 def check_seconds(name: str, given: Any) -> None:
-    """See that a time is None, or more than no time.
+    """Check that a time is None, or a number of seconds above 0.
 
     Raises:
         UsageError: It is neither.
@@ -290,7 +291,7 @@ def check_seconds(name: str, given: Any) -> None:
 
 
 def check_id(name: str, value: Any) -> None:
-    """See that an id is None, or a str that can be stored.
+    """Check that an id is None, or a str that can be stored.
 
     Raises:
         UsageError: It is neither.
@@ -299,13 +300,13 @@ def check_id(name: str, value: Any) -> None:
         return
     if not isinstance(value, str):
         raise UsageError(f"{name} must be a str, not {type(value).__name__}")
-    if not value and name != "user_id":  # "" is a user too, who owns nothing of anybody else's
+    if not value and name != "user_id":  # "" is a valid user, distinct from None and from all others
         raise UsageError(f"{name} is an empty string; leave it out or pass None instead")
     try:
         value.encode()
     except UnicodeEncodeError:
         raise UsageError(
-            f"{name}={value!r} holds half of a surrogate pair, which no database can store"
+            f"{name}={value!r} contains half of a surrogate pair, which no database can store"
         ) from None
 
 
@@ -337,7 +338,7 @@ OWN_CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     "dependencies": _check_dependencies,
     "metadata": _check_metadata,
 }
-"""What a constructor and a run both take."""
+"""The checks of the parameters that a constructor and a run have in common."""
 
 _RUN_CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     **OWN_CHECKS,

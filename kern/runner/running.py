@@ -1,4 +1,4 @@
-"""Running an agent or a team: start a run, go on with one that was paused, cancel one."""
+"""Running an agent or a team: start a run, continue a paused one, cancel one."""
 
 from __future__ import annotations
 
@@ -79,15 +79,15 @@ class Running(Definition, Generic[OutputT]):
         """Run on `input`: `await agent.arun(...)`, or `async for event in agent.arun(..., stream=True)`.
 
         Args:
-            input: What the model is asked: a text, or messages, which may be dicts of a role and a content;
-                other dicts, lists and pydantic models go as JSON.
+            input: What to ask the model: a text, or a list of messages (`Message` objects, or dicts with a
+                role and a content). Other dicts and lists, and pydantic models, are sent as JSON.
             stream: Return an async iterator of events instead of a coroutine of the output.
-            yield_run_output: With `stream=True`: the output comes as the last item.
+            yield_run_output: With `stream=True`: yield the output as the last item.
             options: See `RunOptions`.
 
         Raises:
             KernError: The run failed; the error's `run_output` is committed and has status ERROR.
-            UsageError: The call cannot work as it is written.
+            UsageError: An argument is invalid.
         """
         chosen = RunOptions.of(options) if options else NO_OPTIONS
         asked = request(self, run_input(input, self.input_schema, chosen), chosen)
@@ -138,8 +138,8 @@ class Running(Definition, Generic[OutputT]):
     ) -> Any:
         """`arun` for sync code: returns the output, or with `stream=True` an iterator of events.
 
-        Works in a script, a worker thread, a sync tool, and a notebook whose loop is running. Ctrl-C cancels
-        the run, waits for its commit, and is raised.
+        Works in a script, a worker thread, a sync tool, and a notebook, whose event loop is running. Ctrl-C
+        cancels the run; `KeyboardInterrupt` is raised when the end of the run is committed.
         """
         if stream:
             with ShortTraceback(whole=self._debugs(options)):
@@ -196,23 +196,23 @@ class Running(Definition, Generic[OutputT]):
         yield_run_output: bool = False,
         **options: Unpack[ContinueKeywords],
     ) -> Any:
-        """Go on with a run that was paused; what had already run is not run again.
+        """Continue a paused run. Calls that were carried out before the pause are not repeated.
 
-        Works from the output of the paused run, or, after a restart, from the database by `run_id`.
+        Pass the output of the paused run or, after a restart, its `run_id`.
 
         Args:
-            run_response: The paused run's output, its `requirements` resolved.
-            run_id: Instead of it, the run's id.
-            requirements: The resolved requirements; without them, those of `run_response`.
+            run_response: The output of the paused run, with its `requirements` resolved.
+            run_id: The id of the run, in place of its output.
+            requirements: The resolved requirements. None: those of `run_response`.
             stream, stream_events, yield_run_output: As for `arun`.
-            user_id: Whose session it is; None: whose `run_response` is, else the constructor's.
-            dependencies, output_schema, usage_limits: What the run was given as its own; they are not stored.
-                What it used before the pause counts towards the limits.
-            timeout: Seconds that this part of the run may take.
+            user_id: The owner of the session; None: the owner of `run_response`, or the constructor's value.
+            dependencies, output_schema, usage_limits: Pass again what you passed to the run: they are not
+                stored. What the run used before the pause counts towards the limits.
+            timeout: How many seconds this part of the run may take.
 
         Raises:
-            UsageError: There is no such run, or an answer is not for it.
-            RunConflictError: The run does not wait, or goes on already.
+            UsageError: There is no such run, or a requirement belongs to another run.
+            RunConflictError: The run is not paused, or is being continued already.
         """
         start, call = self._continued(run_response, options)
         if not stream:
@@ -224,13 +224,17 @@ class Running(Definition, Generic[OutputT]):
     def _continued(
         self, run_response: AnyRunOutput | None, options: ContinueKeywords
     ) -> tuple[Callable[[EventBuffer | None, Listen], Coroutine[Any, Any, OutputT]], Continuation]:
-        """What goes on with the run, and how it was asked to."""
+        """Check the arguments of `continue_run`.
+
+        Returns:
+            A function that continues the run, and the checked keywords.
+        """
         check_keywords("continue_run", options, Continuation.__dataclass_fields__)
         call = Continuation(**options)
         if not isinstance(run_response, RunOutput | TeamRunOutput | None):
             raise UsageError(
-                f"continue_run takes the output of the paused run first, not {run_response!r}; to "
-                "name the run, pass run_id=..."
+                f"the first argument of continue_run must be the output of the paused run, not "
+                f"{run_response!r}; to continue a run by its id, pass run_id=..."
             )
         run_id = call.run_id or (run_response.run_id if run_response is not None else None)
         if run_id is None:
@@ -248,7 +252,7 @@ class Running(Definition, Generic[OutputT]):
     def _observed(
         self, input: Input, observer: Callable[[Event], None], options: RunKeywords
     ) -> Coroutine[Any, Any, OutputT]:
-        """A run that is not streamed; `observer` is called with its events, in whatever thread they arise."""
+        """Run without a stream, and call `observer` with each event, in the thread that emits it."""
         chosen = RunOptions.of(options) if options else NO_OPTIONS
         asked = request(self, run_input(input, self.input_schema, chosen), chosen)
         return cast("Coroutine[Any, Any, OutputT]", execute(asked, _told_to(observer), Listen.nothing))
@@ -256,7 +260,7 @@ class Running(Definition, Generic[OutputT]):
     def _continued_observed(
         self, run_response: AnyRunOutput, observer: Callable[[Event], None]
     ) -> Coroutine[Any, Any, OutputT]:
-        """The same for a run that was paused."""
+        """Continue a paused run without a stream, and call `observer` with each event."""
         start, _ = self._continued(run_response, {})
         return start(_told_to(observer), Listen.nothing)
 
@@ -314,26 +318,25 @@ class Running(Definition, Generic[OutputT]):
             return portal.call(lambda: self.acontinue_run(run_response, **options))
 
     def _debugs(self, options: Keywords) -> bool:
-        """Whether a run is looked at closely: then its errors have their whole traceback."""
+        """Whether the run is debugged: its errors then keep the whole traceback."""
         return bool(options.get("debug_mode") or self.debug_mode)
 
     async def acancel_run(self, run_id: str, *, user_id: str | None = None) -> CancelResult:
-        """Cancel a run of this database, a member's too: whoever awaits it gets its output, with status
-        CANCELLED. Does not wait for that.
+        """Cancel a run in this database, also a team member's run. Does not wait until the run has ended.
 
-        A run that still waits for its session never begins. One that waits for a person is cancelled where it
-        is stored, and cannot be continued any more. If another process drives the run, the request is written
-        to the database, where that process finds it within about a second.
+        The call that awaits the run gets its output, with status CANCELLED. A run that still waits for its
+        session never begins. A paused run is stored as cancelled, and cannot be continued. If another process
+        drives the run, the request is written to the database; that process finds it within about a second.
 
         Args:
-            run_id: The run.
-            user_id: Who asks, and has to be the owner of the run's session; None is trusted code, unchecked.
+            run_id: The id of the run.
+            user_id: The user who asks, who must own the run's session. None is trusted code: no check.
 
         Returns:
-            What has come of it; true only if the run is stopped and will be stored as CANCELLED.
+            The result of the request. It is true only if the run stops and will be stored as CANCELLED.
 
         Raises:
-            SessionOwnershipError: The run is another user's.
+            SessionOwnershipError: The run belongs to another user.
         """
         check_id("run_id", run_id)
         check_id("user_id", user_id)
@@ -344,7 +347,7 @@ class Running(Definition, Generic[OutputT]):
         return await cancel_elsewhere(db, run_id, user_id, partial(use, self))
 
     def cancel_run(self, run_id: str, *, user_id: str | None = None) -> CancelResult:
-        """See `acancel_run`; from any thread."""
+        """See `acancel_run`. May be called from any thread."""
         check_id("run_id", run_id)
         check_id("user_id", user_id)
         found = active_runs.cancel(database_of(self), run_id, user_id)

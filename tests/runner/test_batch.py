@@ -194,11 +194,11 @@ async def test_a_cancelled_batch_leaves_no_run_behind(tmp_path: Path) -> None:
         ({"inputs": {"a": 1}}, "takes a list of inputs"),
         ({"inputs": ["a"], "key": str}, "pass batch= too"),
         ({"inputs": ["a", "a"], "batch": "b"}, "inputs 0 and 1 of the batch 'b' have the same key"),
-        ({"inputs": ["a"], "batch": "b", "key": lambda _: ""}, "has to be a text that is not empty"),
+        ({"inputs": ["a"], "batch": "b", "key": lambda _: ""}, "must return a str that is not empty"),
         ({"inputs": ["a"], "concurrency": 0}, "concurrency must be a whole number"),
         ({"inputs": ["a"], "concurrency": True}, "concurrency must be"),
         ({"inputs": ["a"], "batch": ""}, "batch must be a name"),
-        ({"inputs": ["a"], "on_error": "ignore"}, "on_error is 'collect' or 'raise'"),
+        ({"inputs": ["a"], "on_error": "ignore"}, "on_error must be 'collect' or 'raise'"),
     ],
 )
 async def test_what_cannot_work_is_said_before_anything_runs(options: dict[str, Any], says: str) -> None:

@@ -220,7 +220,9 @@ async def test_a_db_that_is_none_is_refused(db: Any) -> None:
 
 async def test_a_run_id_in_the_place_of_an_output_is_told_where_it_goes() -> None:
     wrong: Any = "some-run"
-    with pytest.raises(UsageError, match="first, not 'some-run'; to name the run, pass run_id="):
+    with pytest.raises(
+        UsageError, match="paused run, not 'some-run'; to continue a run by its id, pass run_id="
+    ):
         await member().acontinue_run(wrong)
 
 
