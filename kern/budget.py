@@ -11,8 +11,8 @@ from kern.errors import UsageError, UsageLimitExceeded
 from kern.usage import CUT_OFF, Usage, UsageLimits
 
 _UNKNOWN = (
-    "cannot be kept any longer: nobody knows what a request has cost (its `Usage.billed` and `Usage.terms` "
-    "say what has no price); give the model a price=Price(..., others={...}) that names it"
+    "cannot be enforced any more: the cost of a request is unknown (its `Usage.billed` and `Usage.terms` "
+    "say what has no price); give the model a price=Price(..., others={...}) that includes it"
 )
 _TOKENS = ("input_tokens", "output_tokens", "total_tokens")
 

@@ -259,7 +259,7 @@ def _cost(data: dict[str, Any]) -> float | None:
     if cost is None:
         return None
     if isinstance(cost, bool) or not isinstance(cost, int | float) or not math.isfinite(cost) or cost < 0:
-        raise ValueError(f"usage: cost is in US dollars, not {cost!r:.100}")
+        raise ValueError(f"usage: cost must be a number of US dollars, not {cost!r:.100}")
     return float(cost)
 
 
@@ -267,14 +267,14 @@ def _billed(data: dict[str, Any]) -> dict[str, int] | None:
     billed = data.get("billed") or {}
     counts = billed.values() if isinstance(billed, dict) else [None]
     if not all(type(count) is int and count >= 0 for count in counts):
-        raise ValueError(f"usage: billed must hold counts, not {billed!r:.100}")
+        raise ValueError(f"usage: the values of billed must be counts, not {billed!r:.100}")
     return dict(billed) or None
 
 
 def _terms(data: dict[str, Any]) -> dict[str, str] | None:
     terms = data.get("terms") or {}
     if not isinstance(terms, dict) or not all(isinstance(word, str) for word in terms.values()):
-        raise ValueError(f"usage: terms must hold words, not {terms!r:.100}")
+        raise ValueError(f"usage: terms must be a dict of str, not {terms!r:.100}")
     return dict(terms) or None
 
 

@@ -82,7 +82,7 @@ def test_a_sum_of_which_a_part_is_not_known_is_not_known() -> None:
 
 @pytest.mark.parametrize("cost", ["1", True, -1, math.nan, math.inf, [1]])
 def test_a_stored_cost_that_is_none_is_refused(cost: Any) -> None:
-    with pytest.raises(ValueError, match="cost is in US dollars"):
+    with pytest.raises(ValueError, match="cost must be a number of US dollars"):
         Usage.from_dict({"requests": 1, "cost": cost})
     assert Usage.from_dict({"requests": 1, "cost": 0}).cost == 0.0
 

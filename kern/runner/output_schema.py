@@ -49,8 +49,8 @@ def with_output(spec: RunnerSpec, definition: Definition, options: RunOptions) -
     writer, parser = _model(definition.output_model), _model(definition.parser_model)
     if parser is not None and schema is None:
         raise UsageError(
-            f"{definition!r}: parser_model has nothing to do without an output_schema: give one, "
-            "or leave parser_model out"
+            f"{definition!r}: parser_model has no effect without an output_schema: pass one, or "
+            "remove parser_model"
         )
     if schema is not None:
         spec = replace(

@@ -62,7 +62,7 @@ class Summarize:
             return
         # The run has its answer, which people may have seen: it is no failure of the run's.
         why = f"{type(failure).__name__}: {failure}" if str(failure) else "the time of the run is up"
-        log.warning("run %s: the session summary is not renewed: %s", run.run_id, why)
+        log.warning("run %s: the session summary was not updated: %s", run.run_id, why)
 
 
 def current_summary(run: Run) -> str | None:

@@ -251,7 +251,7 @@ class ActiveRuns:
         try:
             await _look(db, runs)
         except StoreError as error:
-            log.warning("could not look for cancel requests of other processes: %s", error)
+            log.warning("could not read the cancel requests of other processes: %s", error)
 
 
 def _cancel_top_level(bearing: Sequence[ActiveRun], user_id: str | None) -> CancelResult:

@@ -26,7 +26,7 @@ async def follow(
         StoreError: The database cannot be read.
     """
     if type(after) is not int or not 0 <= after <= LAST_NUMBER:
-        raise UsageError(f"after= takes the seq of the last event that was heard, or 0; not {after!r}")
+        raise UsageError(f"after must be the seq of the last event that you received, or 0, not {after!r}")
     tail = Tail.of(db, run_id, deltas, after)
     await tail.check_owner(user_id)
     heard = after

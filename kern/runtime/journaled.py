@@ -81,8 +81,8 @@ async def opened(request: RunRequest) -> AsyncIterator[Steps]:
     assert request.journal is not None
     if isinstance(request.journal, DbJournal) and request.journal.db.identity != request.db.identity:
         raise UsageError(
-            f"the journal is in {request.journal.db!r}, and the session in {request.db!r}: the end of a run "
-            "is one transaction with its journal; give both the same db"
+            f"the journal uses {request.journal.db!r}, but the session uses {request.db!r}: a run is stored "
+            "in one transaction with its journal, so pass the same db to both"
         )
     journal = await request.journal.open(_asked(request))
     if journal is None:
@@ -210,7 +210,8 @@ async def why_not_ended(active: ActiveRun, run: Run, error: BaseException) -> Ba
     if active.released:
         await active.take_cancellation_back()
         return ShutdownError(
-            f"run {run.run_id!r} was let go by kern.shutdown() before its end: the same call goes on with it"
+            f"run {run.run_id!r} was released by kern.shutdown() before it ended: repeat the same call to "
+            "resume it"
         )
     return error
 

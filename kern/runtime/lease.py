@@ -32,9 +32,9 @@ LONG_SECONDS = 60.0
 """After how long it is logged that a run still waits for its turn."""
 
 _WAITS_LONG = (
-    "run %s has waited for session %s for %g s, which run %s has. If a tool of that run has started this one "
-    "in a thread of its own, they wait for each other: start it by asyncio.to_thread, or by "
-    "contextvars.copy_context().run"
+    "run %s has waited for session %s for %g s; run %s uses the session. If a tool of that run started this "
+    "run in a thread that it made itself, the two wait for each other: start the run with asyncio.to_thread, "
+    "or with contextvars.copy_context().run"
 )
 
 LEASE_SECONDS = 30.0

@@ -217,7 +217,7 @@ async def _look_before_pause(active: ActiveRun) -> None:
     try:
         await active.look()
     except StoreError as error:  # whoever continues the run looks again
-        log.warning("could not look for cancel requests of other processes: %s", error)
+        log.warning("could not read the cancel requests of other processes: %s", error)
 
 
 def _note(run: Run, error: BaseException) -> None:
@@ -299,7 +299,7 @@ async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | 
             commit.add_done_callback(_log_late_end)
             late = StoreError(
                 f"the result of the run was not committed within {COMMIT_SECONDS:g} s; the "
-                "database is still working on it, so it may be saved later"
+                "database still works on the commit, so the result may be saved later"
             )
             raise _unsaved(top, late, cancelled)
         if not commit.cancelled():

@@ -107,7 +107,7 @@ async def _before_another(run: Run, failure: KernError, attempt: int, delay: flo
     if not run.out.take_back():
         raise failure
     run.out.event(ModelRetryEvent(run.source, message_of(failure), attempt, delay))
-    log.warning("run %s: %s; the request is made again in %g s", run.run_id, message_of(failure), delay)
+    log.warning("run %s: %s; retrying the request in %g s", run.run_id, message_of(failure), delay)
     await asyncio.sleep(delay)
 
 

@@ -130,7 +130,7 @@ class ModelStep:
         if not same(recorded, now):
             who = " > ".join(self._run.source.path)
             shown = difference(recorded, EnvironmentKeys().masked(now))
-            error = ReplayMismatch(f"{self.key}: {who} asks something else than what is recorded:\n{shown}")
+            error = ReplayMismatch(f"{self.key}: the request of {who} differs from the recording:\n{shown}")
             raise JournalSignal(error)
 
 

@@ -110,7 +110,7 @@ class Pause:
 def _spoken(data: Mapping[str, Any]) -> list[list[str]]:
     parts: Any = data.get("spoken") or [[text, text] for text in data.get("shown_results", ())]
     if any(not isinstance(text, str) or not isinstance(kept, str) for text, kept in parts):
-        raise ValueError("paused: spoken is a list of pairs of texts")
+        raise ValueError("paused: spoken must be a list of pairs of str")
     return [list(part) for part in parts]
 
 

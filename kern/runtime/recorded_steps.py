@@ -93,7 +93,7 @@ class RecordedSteps:
         while self._in_order and (first := self._first()) is not None:
             future = asyncio.get_running_loop().create_future()
             self._live.append(future)
-            await self._woken(future, "a step that is not on record", first)
+            await self._woken(future, "a step that is not in the recording", first)
 
     def skip(self, run_id: str) -> list[str]:
         """Nobody will ask for the steps of that run that are left: it has ended. Returns them."""
@@ -144,9 +144,9 @@ class RecordedSteps:
 
     def _give_up(self, who: str, first: str) -> None:
         if self._strict:
-            raise ReplayMismatch(f"{first} is on record and comes before {who}, but nobody asks for it")
+            raise ReplayMismatch(f"{first} is recorded before {who}, but the program does not make this step")
         log.warning(
-            "%s is on record, and nobody asks for it: the program has changed; the run goes on without it",
+            "%s is recorded, but the program does not make this step any more; the run continues without it",
             first,
         )
         self._in_order = False

@@ -17,8 +17,8 @@ from kern.tools.signature import kind_of
 
 _CACHED = type(functools.cache(lambda: None))
 _USED_UP = (
-    "the function has returned a generator that is used up, as a cache around it does; keep "
-    "what it yields instead, or use cache_results=True"
+    "the function returned a generator that was consumed before, as a cache around it does; cache "
+    "the yielded values instead, or use cache_results=True"
 )
 
 Listener = Callable[[Any], None]

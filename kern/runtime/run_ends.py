@@ -261,8 +261,8 @@ class SessionRun:
     def complaint(self) -> str:
         """What is wrong with a run that is overdue."""
         return (
-            f"whose stream was left, has not ended {LEFT_SECONDS:g} s after it was cancelled: a tool or a "
-            "model swallows the cancellation; other runs of the session wait for it no longer"
+            f"whose stream was left, had not ended {LEFT_SECONDS:g} s after it was cancelled: a tool or a "
+            "model swallows the cancellation; other runs of the session do not wait for it any longer"
         )
 
     def why_not_to_wait(self) -> str | None:
@@ -273,8 +273,8 @@ class SessionRun:
             self in context.get(current_session_runs, ()) for context in contexts_of_waiters(calling_thread())
         ):
             return (
-                "one of whose tools has started this run in a thread of its own, and waits for it; start it "
-                "by asyncio.to_thread or contextvars.copy_context().run, and it is a part of that run"
+                "one of whose tools started this run in a thread that it made itself, and waits for it; "
+                "start it with asyncio.to_thread or contextvars.copy_context().run, so that it joins that run"
             )
         return None
 

@@ -61,8 +61,9 @@ class RunStart:
         if request.journal is not None:
             if outer is not None:
                 raise UsageError(
-                    "a run with a journal has its session to itself, and the calling function has its state: "
-                    "start it before the function touches session_state, or in another session"
+                    "a run with a journal needs its session exclusively, but the calling function holds the "
+                    "session state: start the run before the function touches session_state, or in another "
+                    "session"
                 )
             self._steps = steps = await self._hold(opened(request))
             self.active.request = request = continued(request, steps)

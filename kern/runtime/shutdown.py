@@ -36,7 +36,7 @@ async def shutdown(timeout: float | None = SHUTDOWN_SECONDS) -> None:
     """
     if current_started_runs.get() is not None:
         raise UsageError(
-            "kern.shutdown() was called inside of a run, and would wait for that run to end: call it outside"
+            "kern.shutdown() was called inside a run, and would wait for that run to end: call it outside"
         )
     waiting: dict[ActiveRun, asyncio.Future[None]] = {}
     with active_runs.closed(asyncio.get_running_loop()):

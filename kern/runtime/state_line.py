@@ -173,7 +173,7 @@ class StateLine:
         strict = self._playback is Playback.strict and session.stored == base["stored"]
         if strict and not same(base["state"], now := decode(live.text)):
             shown = _difference(base["state"], EnvironmentKeys().masked(now))
-            raise ReplayMismatch(f"the run begins with another session state than the recorded one:\n{shown}")
+            raise ReplayMismatch(f"the session state at the start differs from the recorded one:\n{shown}")
         if durable and session.stored:
             self._stored = self._among(
                 await session.db.load_changes(session.session_id, after=base["revision"])
@@ -202,7 +202,7 @@ def _base_from(entry: Entry, run_id: str) -> Data:
         data["told"] = int(data.get("told", 0))
         encode(data["state"])
         if not isinstance(data["state"], dict) or not isinstance(data["generation"], str | int | None):
-            raise TypeError("it has no state")
+            raise TypeError("state must be an object, and generation a str, an int or null")
         data["stored"] = bool(data["stored"])
     return data
 

@@ -48,7 +48,7 @@ def loads(entry: Entry, run_id: str = "") -> Data:
     except ValueError as error:
         raise StoreError(f"the recorded step {key} cannot be read: {error}") from error
     if not isinstance(data, dict):
-        raise StoreError(f"the recorded step {key} cannot be read: it is no JSON object")
+        raise StoreError(f"the recorded step {key} cannot be read: it is not a JSON object")
     return data
 
 
@@ -74,7 +74,7 @@ def written(data: Data, what: str) -> bytes:
             from_json(text)
         except ValueError as error:
             raise UsageError(
-                f"{what} nests too deep to be kept by a journal ({error}); pass a flatter value"
+                f"{what} is nested too deeply for a journal ({error}); use a flatter value"
             ) from error
     return text
 
@@ -103,7 +103,7 @@ def moment(value: Any) -> float:
     """
     seconds = float(value)
     if not 0.0 <= seconds < _LAST_MOMENT:
-        raise ValueError(f"{value!r} is no time")
+        raise ValueError(f"{value!r} is not a time")
     return seconds
 
 
@@ -216,7 +216,7 @@ def change_from(entry: Entry, run_id: str = "") -> Change:
     with reading(f"{run_id}/{entry.key}"):
         texts = (data["run_id"], data["tool"], data["tool_call_id"], *data["agent_path"])
         if not isinstance(data["patch"], list) or not all(isinstance(text, str | None) for text in texts):
-            raise TypeError("it is no commit")
+            raise TypeError("it is not a commit")
         author = Author(data["run_id"], tuple(data["agent_path"]), data["tool"], data["tool_call_id"])
         return Change(0, data["patch"], author, moment(data["at"]))
 

@@ -250,12 +250,12 @@ class Steps:
         if self.playback is Playback.strict:
             if key in self.broken or (self.broken and self._record.played_out):
                 raise ReplayMismatch(
-                    f"{key} ({' > '.join(run.source.path)}) was under way when the recorded run broke off, "
-                    "by a timeout, a cancellation or the end of its stream: the recording goes no further"
+                    f"{key} ({' > '.join(run.source.path)}) was in progress when the recorded run was cut "
+                    "short, by a timeout, a cancellation or the end of its stream: the recording ends there"
                 )
             left = ", ".join(self._record) or "nothing"
             raise ReplayMismatch(
-                f"{key} ({' > '.join(run.source.path)}) is not on record; left there: {left}"
+                f"{key} ({' > '.join(run.source.path)}) is not in the recording; unused steps: {left}"
             )
         if waits:
             await self._record.all_taken()
@@ -300,7 +300,7 @@ class Steps:
         left = self._record.skip(run.run_id)
         if left and self.playback is Playback.strict:
             error = ReplayMismatch(
-                f"{' > '.join(run.source.path)} has ended; still on record: {', '.join(left)}"
+                f"{' > '.join(run.source.path)} has ended, but the recording goes on: {', '.join(left)}"
             )
             raise JournalSignal(error)
 
@@ -320,7 +320,7 @@ class Steps:
         Raises:
             JournalSignal: It could not be kept.
         """
-        entry = Entry(key, kind, written({"at": self.now(run), **data}, f"what {key} has come to"))
+        entry = Entry(key, kind, written({"at": self.now(run), **data}, f"the result of {key}"))
         try:
             await self._writer.keep(entry, owner)
         except KernError as error:

@@ -100,7 +100,7 @@ class Tail:
         tail = _tails.get(key)
         if tail is None or tail._over:
             if not isinstance(db, JournalDb):
-                raise UsageError(f"{db!r} keeps no events, so that no run of it can be followed")
+                raise UsageError(f"{db!r} does not store events, so its runs cannot be followed")
             tail = _tails[key] = cls(db, db, run_id, deltas, after)
         return tail
 

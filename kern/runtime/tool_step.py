@@ -177,7 +177,7 @@ class ToolStep:
             check_types("execution", data["execution"], _NOTED_TYPES)
             for run_id in data["execution"].get("child_run_ids") or ():
                 if not isinstance(run_id, str):
-                    raise TypeError("child_run_ids are texts")
+                    raise TypeError("child_run_ids must be a list of str")
             for name in _NOTED:
                 if name in data["execution"]:
                     setattr(self._site.execution, name, data["execution"][name])
@@ -191,7 +191,7 @@ class ToolStep:
         children = []
         with signalled(), reading(self._key):
             if not isinstance(recorded, list):
-                raise TypeError("children is no list")
+                raise TypeError("children must be a list")
         for one in recorded:
             with signalled(), reading(self._key):
                 child = known.get(one["run_id"])

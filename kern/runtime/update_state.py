@@ -81,8 +81,8 @@ def update_in_thread(call: CallState, function: StateFunction) -> None:
         if inspect.isawaitable(value):
             close_unused(value)
             raise UsageError(
-                "update_session_state takes a sync function inside of a sync tool; an async tool awaits "
-                "aupdate_session_state"
+                "inside a sync tool, update_session_state needs a sync function; for an async function, "
+                "await aupdate_session_state in an async tool"
             )
         _check_none(value)
 
@@ -113,6 +113,6 @@ async def _in_thread(call: CallState, function: Callable[[], Any]) -> Any:
 def _check_none(value: Any) -> None:
     if value is not None:
         raise UsageError(
-            "the function for update_session_state changes the state in place and returns None; it returned "
-            f"a {type(value).__name__}, and nothing is changed"
+            "the function for update_session_state must change the state in place and return None; it "
+            f"returned a {type(value).__name__}, so nothing was changed"
         )

@@ -64,7 +64,7 @@ async def test_an_input_that_could_not_be_read_back_is_refused() -> None:
     db, deep = InMemoryDb(), {"d": 1}
     for _ in range(220):
         deep = {"d": deep}
-    with pytest.raises(UsageError, match="nests too deep"):
+    with pytest.raises(UsageError, match="is nested too deeply"):
         await agent(db, "x").arun(deep, session_id="s", run_id="R")
     assert await DbJournal(db).unfinished() == []
     assert (await agent(db, "x").arun("q", session_id="s", run_id="R")).content == "x"

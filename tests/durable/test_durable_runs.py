@@ -93,7 +93,7 @@ async def test_shutdown_lets_go_of_durable_runs(db: SqliteDb) -> None:
     task = asyncio.create_task(desk.run())
     await desk.waits.wait()
     await shutdown(0)
-    with pytest.raises(ShutdownError, match=r"was let go by kern\.shutdown"):
+    with pytest.raises(ShutdownError, match=r"was released by kern\.shutdown"):
         await task
     assert await DbJournal(db).unfinished() == ["r"]
     other = Desk(db, "done")

@@ -328,7 +328,7 @@ async def test_no_limit_on_the_cost_is_kept_once_a_cost_is_not_known() -> None:
         budget = UsageBudget(UsageLimits(cost=5.0), name="ann")
         agent = Agent(model=asked("responses", server.base_url), usage_limits=budget)
         await agent.arun("Hi")
-        with pytest.raises(UsageLimitExceeded, match=r"'ann' of 5\.0 US dollars cannot be kept any longer"):
+        with pytest.raises(UsageLimitExceeded, match=r"'ann' of 5\.0 US dollars cannot be enforced any more"):
             await agent.arun("Hi")
         assert len(server.requests) == 1
         stored = UsageBudget(UsageLimits(cost=5.0), used=budget.used)

@@ -209,7 +209,7 @@ async def test_what_cannot_work_is_said_before_anything_runs(options: dict[str, 
 
 
 async def test_a_batch_needs_a_name_to_be_known_by() -> None:
-    with pytest.raises(UsageError, match="needs an id or a name"):
+    with pytest.raises(UsageError, match="with an id or a name"):
         await Agent(model=ScriptedModel([])).amap(["a"], batch="b")
 
 

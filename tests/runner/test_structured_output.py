@@ -507,7 +507,7 @@ async def test_a_fallback_that_enforces_no_schema_is_told_of_it_in_words() -> No
 
 
 async def test_a_parser_model_without_a_schema_is_refused() -> None:
-    with pytest.raises(UsageError, match="parser_model has nothing to do without an output_schema"):
+    with pytest.raises(UsageError, match="parser_model has no effect without an output_schema"):
         await Agent(model=ScriptedModel([]), parser_model=ScriptedModel([])).arun("x")
 
 

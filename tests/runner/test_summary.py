@@ -47,7 +47,7 @@ async def test_a_failing_summary_is_logged_and_the_run_is_completed(
         else:
             output = await agent.arun("q")
     assert (output.status, output.content) == (RunStatus.completed, "the answer")
-    assert any("summary is not renewed" in record.getMessage() for record in caplog.records)
+    assert any("summary was not updated" in record.getMessage() for record in caplog.records)
     stored = await agent.aget_last_run_output()
     assert stored is not None
     assert stored.status is RunStatus.completed

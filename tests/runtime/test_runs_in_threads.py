@@ -152,7 +152,7 @@ async def test_one_in_a_thread_of_the_tool_s_own_is_told_that_it_waits_for_its_c
 
     agent, helper.db = agents(how(run))
     output = await asyncio.wait_for(agent.arun("go"), 10)
-    assert "one of whose tools has started this run in a thread of its own" in (output.tools[0].result or "")
+    assert "one of whose tools started this run in a thread" in (output.tools[0].result or "")
 
 
 async def test_who_only_waits_in_a_thread_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:

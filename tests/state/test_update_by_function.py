@@ -146,7 +146,7 @@ async def test_what_a_function_returns_would_be_lost_and_is_refused() -> None:
     agent = keeper(session_state={"n": 1})
     returning: list[Any] = [lambda state: {**state, "n": 2}, lambda state: state.setdefault("m", 3)]
     for function in returning:
-        with pytest.raises(UsageError, match="changes the state in place and returns None"):
+        with pytest.raises(UsageError, match="must change the state in place and return None"):
             await agent.aupdate_session_state(function)
     assert await agent.aget_session_state() == {"n": 1}
 
@@ -236,7 +236,7 @@ async def test_inside_of_a_tool_it_is_a_part_of_the_tools_transaction(touched: b
         state = agent.update_session_state(add_one)
         with pytest.raises(LookupError):
             agent.update_session_state(fail)
-        with pytest.raises(UsageError, match="takes a sync function inside of a sync tool"):
+        with pytest.raises(UsageError, match="update_session_state needs a sync function"):
             agent.update_session_state(add_two)
         assert state == run_context.session_state
         return repr(state)

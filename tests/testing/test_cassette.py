@@ -129,7 +129,7 @@ async def test_a_changed_prompt_fails_with_a_readable_difference(tmp_path: Path,
     with pytest.raises(ReplayMismatch) as raised:
         await replay(desk(ledger, instructions="Be brief."), tape)
     shown = str(raised.value)
-    assert "desk asks something else than what is recorded" in shown
+    assert "the request of desk differs from the recording" in shown
     assert "\n+Be brief.\n" in shown
     assert "-Be brief" not in shown
 
@@ -140,7 +140,7 @@ async def test_a_changed_tool_of_a_member_fails_as_well(tmp_path: Path, tape: Pa
     team = desk(ledger)
     bob = team.members[1]
     bob.instructions = "Hurry."
-    with pytest.raises(ReplayMismatch, match=r"desk > bob asks something else(.|\n)*\+Hurry\."):
+    with pytest.raises(ReplayMismatch, match=r"the request of desk > bob differs(.|\n)*\+Hurry\."):
         await replay(team, tape)
 
 

@@ -149,7 +149,7 @@ async def test_a_stream_that_was_broken_off_is_replayed_as_far_as_it_came(tape: 
     heard = []
     with (
         cassette(tape),
-        pytest.raises(ReplayMismatch, match="was under way when the recorded run broke off"),
+        pytest.raises(ReplayMismatch, match="when the recorded run was cut short"),
     ):
         async for text in events(agent(), to_end=True):
             heard.append(text)
@@ -161,7 +161,7 @@ async def test_a_stream_that_was_left_open_says_where_its_recording_ends(tape: P
         left = agent("one two three four").arun("q", stream=True)
         await anext(aiter(left))
     await left.aclose()
-    with cassette(tape), pytest.raises(ReplayMismatch, match="was under way when the recorded run broke off"):
+    with cassette(tape), pytest.raises(ReplayMismatch, match="when the recorded run was cut short"):
         await agent().arun("q")
 
 
@@ -178,7 +178,7 @@ async def test_a_run_that_its_timeout_ended_says_where_its_recording_ends(tape: 
     for one in (Agent(id="a", model=FunctionModel(never)), agent(tool_call("slow"), tools=[slow])):
         with pytest.raises(RunDeadlineExceeded):
             await record(one, "q", tape, timeout=0.2)
-        with pytest.raises(ReplayMismatch, match="was under way when the recorded run broke off"):
+        with pytest.raises(ReplayMismatch, match="when the recorded run was cut short"):
             await replay(agent(tools=one.tools), tape)
 
 
