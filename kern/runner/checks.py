@@ -1,4 +1,4 @@
-"""What programs pass to a constructor, looked at before anything is begun with it."""
+"""The checks of a constructor's parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kern.models.base import Model
 from kern.run.events import RunEvent, TeamRunEvent
 from kern.runner.options import OWN_CHECKS, check_id
 
-_LIST = (list, tuple, Sequence)  # the first two are what it nearly always is, and quickly seen
+_LIST = (list, tuple, Sequence)  # list and tuple first: nearly always the case, and quick to check
 _KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
     *((name, (str,), "a str") for name in ("name", "role", "description", "expected_output")),
     *((name, (str,), "a str") for name in ("additional_context", "introduction")),
@@ -30,11 +30,11 @@ _COUNTS = (
     *("tool_call_limit", "max_requests", "retries", "delay_between_retries"),
 )
 _USUAL_COUNTS = (3, None, None, None, 200, 0, 1.0)
-# All at once: agents are made by the thousand, and nearly every parameter of nearly all is as it should be.
+# Many at once, for speed: some programs make thousands of agents, and most parameters have their defaults.
 _kinds_of = attrgetter(*(name for name, _, _ in _KINDS))
 _counts_of = attrgetter(*_COUNTS)
 _seen_kinds: set[tuple[type, ...]] = set()
-"""What `_check_kinds` has let through: it goes by the types alone."""
+"""The combinations of types that `_check_kinds` has accepted."""
 _MOST_KINDS = 1000
 _SELDOM = (
     *OWN_CHECKS,
@@ -52,14 +52,14 @@ EVENTS_TO_SKIP: Final = (
     RunEvent.tool_call_arguments_delta,
     TeamRunEvent.tool_call_arguments_delta,
 )
-"""The events that are not kept unless somebody says otherwise: there are many of them."""
+"""The default of `events_to_skip`: the events of single deltas, of which there are many."""
 
 
 def check_definition(definition: Any) -> None:
-    """See that the parameters of an agent or a team are of the kinds that they have to be.
+    """Check the types and values of the parameters of an agent or a team.
 
     Raises:
-        UsageError: One is not; said here, since what comes of it later names no parameter.
+        UsageError: One is invalid. The error names the parameter, which a later failure would not.
     """
     if tuple(map(type, _seldom_of(definition))) != _NONE_OF_THEM:
         _check_seldom(definition)
@@ -84,7 +84,7 @@ def check_definition(definition: Any) -> None:
 
 
 def _check_seldom(definition: Any) -> None:
-    """The parameters that most leave alone."""
+    """Check the parameters that most programs leave at their defaults."""
     for name, check in OWN_CHECKS.items():
         if (given := getattr(definition, name)) is not None:
             check(name, given)
@@ -117,12 +117,12 @@ def _check_events(skipped: Collection[Any]) -> None:
 
 
 def timezone_of(identifier: str) -> tzinfo:
-    """The time zone of an IANA name.
+    """Return the time zone of an IANA name, such as "Europe/Berlin".
 
     Raises:
-        UsageError: None is known here by that name.
+        UsageError: This system has no such time zone.
     """
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # reads files of the system, which few agents need
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # slow to import, and few agents need it
 
     try:
         return ZoneInfo(identifier)
@@ -143,13 +143,13 @@ _EVENTS = frozenset(str(event) for event in (*RunEvent, *TeamRunEvent))
 
 
 def check_tool_choice(given: Any) -> str | dict[str, Any] | None:
-    """A `tool_choice` as models take it: a word, or `{"name": ...}`.
+    """Return a `tool_choice` in the form that models take: a word, or `{"name": ...}`.
 
-    A tool may also be named as OpenAI's APIs have it, `{"type": "function", "function": {"name": ...}}` or
+    The forms of OpenAI's APIs are accepted, too: `{"type": "function", "function": {"name": ...}}` and
     `{"type": "function", "name": ...}`.
 
     Raises:
-        UsageError: It is nothing of the kind.
+        UsageError: `given` has none of these forms.
     """
     if given is None or (isinstance(given, str) and given in ("auto", "none", "required")):
         return given
@@ -163,7 +163,7 @@ def check_tool_choice(given: Any) -> str | dict[str, Any] | None:
 
 
 def check_count(name: str, given: Any) -> None:
-    """See that a count or a pause is None, or a number that is not negative.
+    """Check that a count or a delay is None, or a number that is not negative.
 
     Raises:
         UsageError: It is neither.
@@ -173,10 +173,15 @@ def check_count(name: str, given: Any) -> None:
 
 
 def check_page(limit: Any, before: Any, key: type) -> None:
-    """See that a page of a list can be asked for.
+    """Check the parameters of a page of a list.
+
+    Args:
+        limit: The largest number of items; must be 1 or more.
+        before: The key of the last item of the previous page, or None.
+        key: The type of that key.
 
     Raises:
-        UsageError: It cannot.
+        UsageError: One is invalid.
     """
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise UsageError(f"limit must be a whole number, 1 or more, not {limit!r}")

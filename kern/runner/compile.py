@@ -1,4 +1,4 @@
-"""What the engine needs of a definition: the model, the tools, the state's declaration, a run's request."""
+"""Turns a definition into what the engine needs: the model, the tools, the state's type, a run's request."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from kern.tools.toolkit import loaded, without_sources
 
 
 def request(definition: Definition, input: RunInput, options: RunOptions) -> RunRequest:
-    """What the engine is asked for: a run on `input`, as the constructor and the call say."""
+    """Make the request for a run on `input`: the keywords of the call override the constructor's values."""
     user_id = options.user_id if options.user_id is not None else definition.user_id
     debug = definition.debug_mode if options.debug_mode is None else options.debug_mode
     limits = definition.usage_limits if options.usage_limits is None else options.usage_limits
@@ -81,13 +81,13 @@ def request(definition: Definition, input: RunInput, options: RunOptions) -> Run
 
 
 class KeptSpec:
-    """What was made of an agent or a team for a run, kept for its next ones, until a part of it changes.
+    """The compiled spec of an agent or a team, reused by its next runs until a part of it changes.
 
     Args:
         definition: The agent or team.
-        inherited: The model that it was given.
-        spec: What was made.
-        state: What it declares of the state of sessions; None of a member.
+        inherited: The model of the team that it is a member of.
+        spec: The compiled spec.
+        state: The declaration of the session state; None for a team member.
     """
 
     __slots__ = ("_below", "_definition", "_lists", "_parts", "inherited", "spec", "state")
@@ -106,7 +106,7 @@ class KeptSpec:
         self._below = [KeptSpec(member, own, spec, None) for member in members]
 
     def fits(self) -> bool:
-        """Nothing has changed: the parts are the same objects, and the lists hold the same ones."""
+        """Whether nothing has changed: the parts and the items of lists are the same objects as before."""
         definition = self._definition
         if not all(map(is_, definition._parts_of(definition), self._parts)):
             return False
@@ -120,8 +120,8 @@ class KeptSpec:
 
 
 def _keepable(definition: Definition, inherited: Model | None) -> bool:
-    """No part may come to mean something else, unseen: a name that the environment explains, or what is
-    changed in its inside.
+    """Whether `KeptSpec.fits` would notice every change: no part is a name that the environment resolves, or
+    a dict that may be changed in place.
     """
     model = definition.model or inherited
     models = (definition.session_summary_model, definition.parser_model, definition.output_model)
@@ -142,11 +142,11 @@ def spec_for(
     *,
     state: StateSpec | None = None,
 ) -> RunnerSpec:
-    """What the engine is told of an agent or a team, made or kept.
+    """Return the spec of an agent or a team: the kept one if it still fits, or a new one.
 
     Args:
         inherited: The model of the team that it is a member of.
-        state: What it declares of the state of sessions, if it is the one that is run.
+        state: The declaration of the session state, for a top-level run.
     """
     kept = definition._kept
     leaves = options.leaves_the_spec
@@ -159,7 +159,7 @@ def spec_for(
     ):
         return kept.spec
     spec = definition._spec(NO_OPTIONS if leaves else options, inherited)
-    if leaves and kept is None:  # only from the second run on: one that is used once pays nothing for it
+    if leaves and kept is None:  # keep from the second run on: an agent that runs once does not pay for it
         definition._kept = "soon"
     elif leaves:
         keeps = _keepable(definition, inherited)
@@ -168,7 +168,7 @@ def spec_for(
 
 
 def listens(definition: Definition, stream_events: bool | None) -> Listen:
-    """What a stream yields: what its run says, or the constructor."""
+    """Return what a stream yields, by the run's `stream_events` or else the constructor's."""
     everything = definition.stream_events if stream_events is None else stream_events
     return Listen.everything if everything else Listen.content
 
@@ -182,11 +182,11 @@ def spec_of(
     is_team: bool = False,
     roster: str | None = None,
 ) -> RunnerSpec:
-    """What agents and teams are for the engine alike; `with_checks` completes it.
+    """Make the part of a spec that agents and teams have in common; `with_checks` completes it.
 
     Args:
         functions: The application's own tools by name.
-        roster: What a team's leader is told of its members.
+        roster: The description of the members in the prompt of a team's leader.
     """
     return RunnerSpec(
         id=id_of(definition),
@@ -206,15 +206,15 @@ def spec_of(
 
 
 def with_checks(spec: RunnerSpec, definition: Definition, options: RunOptions) -> RunnerSpec:
-    """`spec`, with the hooks of `definition` and what it asks of input and answer."""
+    """Return `spec` with the hooks of `definition`, its `input_schema`, and its form of the answer."""
     return with_output(with_input(with_hooks(spec, definition), definition.input_schema), definition, options)
 
 
 def model_of(definition: Definition, inherited: Model | None) -> Model:
-    """The model that answers: the definition's own, the team's, or the default.
+    """Return the model that answers: the definition's own, the team's, or the default.
 
     Raises:
-        MissingKeyError: It has no key.
+        MissingKeyError: The model has no API key.
     """
     if isinstance(definition.model, Model):
         model = definition.model
@@ -229,20 +229,20 @@ def model_of(definition: Definition, inherited: Model | None) -> Model:
 
 
 def has_sources(definition: Definition) -> bool:
-    """Not all tools are known before a run begins."""
+    """Whether some tools come from sources, such as MCP servers, and are known only when a run begins."""
     return any(isinstance(tool, ToolSource) for tool in definition.tools or ())
 
 
 async def loaded_tools(definition: Definition) -> dict[str, RunnableTool]:
-    """The tools by name, with those of the sources, which are asked."""
+    """Ask the tool sources for their tools, and return all tools by name."""
     return function_tools(definition, await loaded(definition.tools or ()))
 
 
 def function_tools(definition: Definition, tools: Sequence[Tool] | None = None) -> dict[str, RunnableTool]:
-    """The tools by name, made ready once for as long as they and their hooks are the same objects.
+    """Return the tools by name. They are compiled once, and again when a tool or hook is another object.
 
     Args:
-        tools: Instead of those of the definition that are known without asking a source.
+        tools: The tools to use. None: those of the definition, without the tools of sources.
     """
     listed = without_sources(definition.tools or ()) if tools is None else tools
     definition._compiled = made = compiled(listed, definition.tool_hooks, definition._compiled)
@@ -250,10 +250,10 @@ def function_tools(definition: Definition, tools: Sequence[Tool] | None = None) 
 
 
 def state_spec(definition: Definition) -> StateSpec:
-    """What is declared of the state of sessions.
+    """Return the declaration of the session state: default, type, migrations, merge policies.
 
     Raises:
-        UsageError: Members want to see the state as something else.
+        UsageError: A member declares another type of state.
     """
     state_type = state_type_of(definition.session_state)
     check_state_type(definition, state_type)
@@ -268,14 +268,14 @@ def state_spec(definition: Definition) -> StateSpec:
 def check_state_type(
     definition: Definition, state_type: StateType, above: tuple[Definition, ...] = ()
 ) -> None:
-    """See that a session whose state has this type is one that the functions here can work with.
+    """Check that an agent or team, and its members, can work with a session state of this type.
 
     Args:
-        above: The teams of which it is a member.
+        above: The teams that `definition` is a member of, outermost first.
 
     Raises:
-        UsageError: They are written for a model that the state is not an instance of, or a team is a member
-            of itself.
+        UsageError: One declares a model that the state is not an instance of, or a team is a member of
+            itself.
     """
     if definition in above:
         raise UsageError(f"members: {definition!r} is a member of itself, directly or through another team")
@@ -298,9 +298,9 @@ def check_state_type(
 
 
 def default_state(definition: Definition) -> dict[str, Any]:
-    """What a new session starts from: the definition's own state, and what members bring that it lacks.
+    """Return the state of a new session: the definition's own, with the keys that only members declare.
 
-    A typed state has defaults of its own, and lacks nothing.
+    A typed state has its own defaults and gets no keys from members.
     """
     state = initial_state(definition.session_state)
     if isinstance(definition.session_state, Mapping | None):
@@ -312,14 +312,14 @@ def default_state(definition: Definition) -> dict[str, Any]:
 def _with_context_tools(
     definition: Definition, functions: Mapping[str, RunnableTool]
 ) -> dict[str, RunnableTool]:
-    """The application's own tools, and those that parameters add.
+    """Return the application's own tools, and those that parameters such as `read_chat_history` add.
 
     Raises:
-        UsageError: One of each has the same name.
+        UsageError: Two of them have the same name.
     """
     tools = dict(functions)
     if definition.enable_agentic_state or definition.read_chat_history:
-        check_names(tools, definition._tool_names())  # those of sources are known only now
+        check_names(tools, definition._tool_names())  # the tools of sources are known only now
     if definition.enable_agentic_state:
         tools[STATE_TOOL] = state_tool(definition.tool_hooks)
     if definition.read_chat_history:
@@ -328,7 +328,7 @@ def _with_context_tools(
 
 
 def _steps_after(definition: Definition) -> list[Step]:
-    """What is done once the answer is there."""
+    """Return the steps that follow the answer."""
     if not definition.enable_session_summaries:
         return []
     writer = definition.session_summary_model
@@ -336,12 +336,12 @@ def _steps_after(definition: Definition) -> list[Step]:
 
 
 def _skipped_events(definition: Definition) -> list[str]:
-    """Names of events that are not kept with a run."""
+    """Return the names of the events that are not stored with a run."""
     return [str(name) for name in definition.events_to_skip]
 
 
 def _retries(definition: Definition) -> Retries:
-    """What a run does when a model request fails."""
+    """Return what a run does when a model request fails."""
     fallbacks = [resolve(m) if isinstance(m, str) else m for m in definition.fallback_models or ()]
     return Retries(
         definition.retries, definition.delay_between_retries, definition.exponential_backoff, fallbacks
@@ -349,7 +349,7 @@ def _retries(definition: Definition) -> Retries:
 
 
 def database_of(definition: Definition) -> Db:
-    """`db`, or the memory of this object; while runs are replayed, a database of the replay's own."""
+    """Return `db`, or the in-memory database of this object; during a replay, the database of the replay."""
     installed = Installed.journal
     if installed is not None and installed.db is not None:
         return installed.db
@@ -360,10 +360,11 @@ def database_of(definition: Definition) -> Db:
 
 
 def new_id() -> str:
-    """An id for a run: a UUID of version 7, 48 bits of milliseconds since the epoch and 74 random bits.
+    """Make an id for a run: a UUID of version 7, with 48 bits of milliseconds since the epoch and 74 random
+    bits.
 
-    Ids that sort by the time of their making put new rows where the last ones are. With random ids every row
-    of a large table goes to another page of its index, and a commit writes whole pages.
+    Ids that sort by time put new rows next to each other. With random ids each new row of a large table goes
+    to another page of the index, and a commit writes whole pages.
     """
     drawn = os.urandom(10)
     high, low = drawn[0] << 8 | drawn[1], drawn[2] << 8 | drawn[3]

@@ -1,4 +1,4 @@
-"""What an agent and a team have in common: the parameters, copies, and the ids and memory of their own."""
+"""What an agent and a team have in common: parameters, copies, generated ids, the in-memory database."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ PARTS: Final = (
     *("input_schema", "output_schema", "use_json_mode", "parser_model", "output_model"),
     *("session_state", "state_migrations", "merge", "role", "description"),
 )
-"""What a spec is made of. What a run looks up itself, such as `instructions`, is not among it."""
+"""The parameters that a spec is compiled from. Those that each run reads, such as `instructions`, are not."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True, weakref_slot=True)
@@ -146,12 +146,12 @@ class Definition:
     _memory: InMemoryDb | None = field(default=None, init=False)
     _compiled: Compiled | None = field(default=None, init=False)
     _kept: object = field(default=None, init=False)
-    """What was made of it for its runs; see `KeptSpec`."""
+    """The compiled spec for the next runs; see `KeptSpec`."""
 
-    if not TYPE_CHECKING:  # which knows the keywords from __init__
+    if not TYPE_CHECKING:  # type checkers know the keywords from __init__
 
         def __new__(cls, *args: Any, **given: Any) -> Self:
-            """Refuse a keyword that there is not, before Python does, which suggests none before 3.13."""
+            """Refuse an unknown keyword with a suggestion, which Python itself gives only from 3.13 on."""
             known = _keywords(cls)
             if known is not None and not given.keys() <= known:
                 check_keywords(cls.__name__, given, known)
@@ -181,7 +181,7 @@ class Definition:
             answer_schema(self.output_schema)
 
     def __repr__(self) -> str:
-        """What tells it from others: its name and id; of one that has neither, how its instructions begin."""
+        """Return the name and id; without either, the role and the beginning of the instructions."""
         told: dict[str, Any] = {"name": self.name, "id": self._own_id}
         if self.name is None and self.id is None:
             told = {"role": self.role, "instructions": self.instructions}
@@ -189,15 +189,15 @@ class Definition:
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __getstate__(self) -> Any:
-        """For pickle: all but what is made of it as it runs. Sessions kept in its own memory stay here."""
+        """For pickle: everything but compiled parts. Sessions in the in-memory database are not included."""
         return self._parts(memory=None)
 
     def __copy__(self) -> Self:
-        """The copy has the default sessions, ids and memory of this one."""
+        """Copy: the copy has the same default session, id and in-memory database."""
         return self._twin(lambda value: value, {})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Likewise; a database is the same one in the copy."""
+        """Copy deeply: like `__copy__`; the copy uses the same database."""
         return self._twin(lambda value: copy.deepcopy(value, memo), memo)
 
     def _twin(self, copied: Callable[[Any], Any], memo: dict[int, Any]) -> Self:
@@ -209,7 +209,7 @@ class Definition:
         return twin
 
     def _parts(self, *, memory: Db | None) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-        """The attributes of a copy: those of an application's subclass, and slots."""
+        """Return the attributes of a copy: the `__dict__` of an application's subclass, and the slots."""
         self._session_of_its_own()
         given: Any = object.__getstate__(self)
         return given[0], {
@@ -220,37 +220,37 @@ class Definition:
         }
 
     def _session_of_its_own(self) -> str:
-        """A random id, made when it is first asked for: it is a third of what making an agent costs."""
+        """Return a random id, made on first use: making it is a third of the cost of making an agent."""
         with _mutex:
             if self._own_session is None:
                 self._own_session = str(uuid.uuid4())
             return self._own_session
 
-    # What agents and teams differ in, for `kern.runner.compile`.
+    # Agents and teams override these, for `kern.runner.compile`.
 
     def _spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
-        """What the engine is told of this agent or team for one run."""
+        """Compile the spec of this agent or team for one run."""
         raise NotImplementedError
 
     _parts_of: ClassVar[attrgetter[tuple[Any, ...]]] = attrgetter(*PARTS)
-    """What a spec of it is made of."""
+    """Reads the parameters that the spec is compiled from."""
 
     def _own_memory(self) -> InMemoryDb:
-        """The database of one that is given none."""
+        """Return the in-memory database of an agent or team without `db`."""
         with _mutex:
             if self._memory is None:
                 self._memory = InMemoryDb()
             return self._memory
 
     def _known_members(self) -> Mapping[str, Definition]:
-        """The members by id, as far as they are known before a run."""
+        """Return the members by id, as far as they are known before a run."""
         return {}
 
     _output_type: ClassVar[type[AnyRunOutput]] = RunOutput
-    """What its runs leave behind."""
+    """The class of the outputs of its runs."""
 
     def _tool_names(self) -> Mapping[str, str]:
-        """The names of tools that the runtime adds, with what adds each."""
+        """Return the names of the tools that Kern adds, each with the parameter that adds it."""
         names = {}
         if self.enable_agentic_state:
             names[STATE_TOOL] = "enable_agentic_state"
@@ -259,17 +259,17 @@ class Definition:
         return names
 
     def _state_keys(self) -> Sequence[str]:
-        """The top-level keys of the session state that the runtime itself writes for it."""
+        """Return the top-level keys of the session state that Kern itself writes."""
         return ()
 
 
 def id_of(definition: Definition) -> str:
-    """The id that runs are stored under: `id`, or the name as a slug, or a generated one."""
+    """Return the id that runs are stored under: `id`, the name as a slug, or a generated id."""
     return definition.id or definition._own_id
 
 
 def default_session(definition: Definition, user_id: str | None) -> str:
-    """The session of runs that name none: one for each user."""
+    """Return the session of runs without `session_id`: one for each user."""
     if definition.session_id is not None:
         return definition.session_id
     own = definition._session_of_its_own()
@@ -289,10 +289,10 @@ def log_session(definition: Definition, user_id: str | None) -> None:
 
 
 def _load(definition: Definition) -> None:
-    """Import what `import kern` leaves out and a run needs: here, where it holds up no event loop.
+    """Import what `import kern` leaves out and a run needs: here, where the import blocks no event loop.
 
     Raises:
-        UsageError: A model is of no known provider.
+        UsageError: The provider of a model is unknown.
     """
     load_pydantic()
     if definition.model is None or isinstance(definition.model, str):
@@ -309,7 +309,7 @@ _NO_OTHERS = (None, None, None)
 
 @lru_cache(maxsize=128)
 def _keywords(kind: type[Definition]) -> Set[str] | None:
-    """The keywords of a constructor; None where the application has written one of its own."""
+    """Return the keywords of a constructor; None if a subclass of the application has its own `__init__`."""
     owner = next(base for base in kind.__mro__ if "__init__" in vars(base))
     if "__dataclass_fields__" not in vars(owner):
         return None
@@ -318,5 +318,5 @@ def _keywords(kind: type[Definition]) -> Set[str] | None:
 
 @lru_cache(maxsize=1024)
 def slug(name: str) -> str:
-    """A name as an id: lower case, letters, digits and single hyphens."""
+    """Turn a name into an id: lower case, letters, digits and single hyphens."""
     return re.sub(r"[^\w]+", "-", name.lower()).strip("-_")

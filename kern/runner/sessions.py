@@ -1,6 +1,6 @@
-"""What programs ask of sessions beside their state and running them: lists, runs, messages, names, an end.
+"""The methods for stored sessions: list, read, name and delete them, and read their runs and messages.
 
-Each has a sync face and an `a` form; both are one line over one implementation.
+Each method has a sync form and an async form, whose name begins with `a`.
 """
 
 from __future__ import annotations
@@ -32,18 +32,19 @@ from kern.usage import Metrics
 Output = AnyRunOutput
 
 _PAGE = 100
-"""How many runs are read at once where all runs of a session are looked at."""
+"""How many rows to read at a time when all runs of a session are read."""
 
 
 class SessionAccess(Definition):
-    """The accessors of sessions and runs, for agents and teams alike; ids and users as in `StateAccess`."""
+    """The accessors of sessions and runs of agents and teams; `session_id` and `user_id` as in
+    `StateAccess`."""
 
     __slots__ = ()
 
     async def aget_session(
         self, session_id: str | None = None, *, user_id: str | None = None
     ) -> Session[Any] | None:
-        """The session, or None if it is not stored. It is stored when its first run ends."""
+        """Return the session, or None if it is not stored. A session is stored when its first run ends."""
         async with use(self, session_id, user_id) as session:
             row = await session.db.load_session(session.session_id)
             if row is None:
@@ -60,15 +61,15 @@ class SessionAccess(Definition):
     async def alist_sessions(
         self, *, user_id: str | None = None, limit: int = 100, before: int | None = None
     ) -> list[SessionInfo]:
-        """The sessions in this database without their states, the one with the latest commit first.
+        """List the sessions in this database, without their states, the one with the latest commit first.
 
-        The order counts commits, so that clocks do not matter.
+        The order is that of commits, and does not depend on clocks.
 
         Args:
-            user_id: Only this user's sessions. None is trusted code: the sessions of all users.
-            limit: The largest number of sessions to return.
-            before: For the next page: `position` of the last session of the page before. A session that is
-                used meanwhile moves to the front, and is not listed twice.
+            user_id: Return only this user's sessions. None is trusted code: the sessions of all users.
+            limit: The maximum number of sessions to return.
+            before: For the next page: the `position` of the last session of this page. A session that is
+                used in between moves to the front, and is not listed twice.
         """
         check_id("user_id", user_id)
         check_page(limit, before, int)
@@ -83,22 +84,22 @@ class SessionAccess(Definition):
         limit: int = 100,
         before: str | None = None,
     ) -> list[Output]:
-        """The stored runs of agents and teams, the newest first. Members' runs are not listed.
+        """List the stored runs of agents and teams, the newest first, without the runs of team members.
 
         `list_runs(status="PAUSED")` returns all runs that wait for a person, with their `requirements`. A run
-        is stored when it ends or pauses, and keeps its place when it is continued. With status "RUNNING" the
-        runs with a journal that have begun and have not ended, whatever process has them.
+        is stored when it ends or pauses, and keeps its place when it is continued. Status "RUNNING" returns
+        the runs with a journal that have begun and not ended, in any process.
 
         Args:
-            session_id: Only runs of this session. None is all sessions, not the default one.
-            status: Only runs with this status.
-            user_id: Only runs in this user's sessions; with `session_id` it has to be the owner. None is
-                trusted code: the runs of all users.
-            limit: The largest number of runs to return. Runs that cannot be read are logged and left out.
-            before: For the next page: `run_id` of the last run of the page before.
+            session_id: Return only runs of this session. None: of all sessions, not of the default session.
+            status: Return only runs with this status.
+            user_id: Return only runs in this user's sessions; with `session_id`, the user must own it. None
+                is trusted code: the runs of all users.
+            limit: The maximum number of runs to return. Runs that cannot be read are logged and left out.
+            before: For the next page: the `run_id` of the last run of this page.
 
         Raises:
-            SessionOwnershipError: The session is another user's.
+            SessionOwnershipError: The session belongs to another user.
             UsageError: The run `before` is not stored any more.
         """
         check_id("session_id", session_id)
@@ -111,7 +112,7 @@ class SessionAccess(Definition):
             )
         if session_id is not None:
             async with use(self, session_id, user_id):
-                pass  # it is the user's, and its runs that were left are over
+                pass  # checks the owner, and waits for the end of runs whose streams were left
         rows = await db.list_runs(
             session_id=session_id, user_id=user_id, status=wanted, limit=limit, before=before
         )
@@ -122,9 +123,9 @@ class SessionAccess(Definition):
         return await load_outputs(db, rows)
 
     async def aget_run_output(self, run_id: str, *, user_id: str | None = None) -> Output | None:
-        """A run as it is stored, a member's too, or None.
+        """Return the stored output of a run, also of a team member's run, or None.
 
-        A run with a journal that has begun, or is being continued, and has not ended has the status RUNNING.
+        A run with a journal is found as soon as it has begun: until it ends, its status is RUNNING.
         """
         db = database_of(self)
         row = await db.load_run(run_id)
@@ -132,14 +133,14 @@ class SessionAccess(Definition):
             going_on = await running_output(db, run_id, user_id)
             if going_on is not None or row is None:
                 return going_on
-        async with use(self, row.session_id, user_id) as session:  # whose runs that were left are over then
+        async with use(self, row.session_id, user_id) as session:  # waits for the end of runs that were left
             row = await session.db.load_run(run_id) or row
             return await load_output(session.db, row)
 
     async def aget_last_run_output(
         self, session_id: str | None = None, *, user_id: str | None = None
     ) -> Output | None:
-        """The newest run of the session that the application started, or None."""
+        """Return the output of the newest run of the session, without runs of team members, or None."""
         async with use(self, session_id, user_id) as session:
             rows = await session.db.load_runs(session.session_id, limit=1)
             return await load_output(session.db, rows[0]) if rows else None
@@ -147,7 +148,9 @@ class SessionAccess(Definition):
     async def aget_session_messages(
         self, session_id: str | None = None, *, user_id: str | None = None, limit: int | None = None
     ) -> list[Message]:
-        """What was said in the newest `limit` runs (None: all), oldest first, without system messages."""
+        """Return the messages of the newest `limit` runs (None: of all), oldest first, without system
+        messages.
+        """
         async with use(self, session_id, user_id) as session:
             rows = await session.db.load_runs(session.session_id, limit=limit)
             outputs = await load_outputs(session.db, rows)
@@ -156,10 +159,11 @@ class SessionAccess(Definition):
     async def aget_chat_history(
         self, session_id: str | None = None, *, user_id: str | None = None
     ) -> list[Message]:
-        """What was said between user and answer, tool calls left out, oldest first.
+        """Return the questions and answers of the session, without tool calls, oldest first.
 
-        Each run has one message of the answer, its `content`, whoever gave it: the model, a member, a tool.
-        Of a run that was cut short that is the text that was shown; what a check refused is left out.
+        Each run has one answer message with its `content`, whether the model, a team member or a tool gave
+        it. For a run that was cut short, that is the text shown before. Answers that a check refused are left
+        out.
         """
         async with use(self, session_id, user_id) as session:
             rows = await session.db.load_runs(session.session_id)
@@ -169,7 +173,7 @@ class SessionAccess(Definition):
     async def aget_session_metrics(
         self, session_id: str | None = None, *, user_id: str | None = None
     ) -> Metrics:
-        """What all stored runs of the session used together, members' runs included.
+        """Return the total usage of all stored runs of the session, with the runs of team members.
 
         `duration` is the sum of the runs' durations; `details` splits the counts by model.
         """
@@ -189,29 +193,30 @@ class SessionAccess(Definition):
     async def adelete_session(
         self, session_id: str | None = None, *, user_id: str | None = None, cancel: bool = False
     ) -> bool:
-        """Delete the session with all its runs, their pictures and its history; False if there is none.
+        """Delete the session with its runs, media and state history. Return False if there is none.
 
-        A run of another process that ends afterwards is not saved: it fails with `SessionDeletedError`.
+        A run in another process that ends afterwards is not saved: it fails with `SessionDeletedError`.
 
         Args:
-            cancel: Cancel the runs of the session that go on in this process, and wait for their ends.
+            cancel: Cancel the session's runs in this process, and wait until they have ended.
 
         Raises:
-            RunConflictError: A run of the session is going on; nothing is deleted.
+            RunConflictError: A run of the session is in progress; nothing is deleted.
         """
         async with use(self, session_id, user_id) as session:
             return await delete_session(session, cancel=cancel)
 
     async def adelete_user(self, user_id: str, *, cancel: bool = False) -> int:
-        """Delete all sessions of the user in this database, whichever agent or team they were made with.
-
-        All of them in one transaction, each as by `delete_session`. Returns how many there were.
+        """Delete all sessions of the user in this database, of all agents and teams, in one transaction.
 
         Args:
-            cancel: Cancel the user's runs that go on in this process, and wait for their ends.
+            cancel: Cancel the user's runs in this process, and wait until they have ended.
+
+        Returns:
+            The number of deleted sessions.
 
         Raises:
-            RunConflictError: A run of the user is going on; nothing is deleted.
+            RunConflictError: A run of the user is in progress; nothing is deleted.
         """
         if user_id is None:
             raise UsageError("delete_user needs a user_id, not None")
@@ -221,19 +226,19 @@ class SessionAccess(Definition):
     async def aset_session_name(
         self, name: str, session_id: str | None = None, *, user_id: str | None = None
     ) -> bool:
-        """Give the session a name for people; False if there is no such session."""
+        """Set the display name of the session. Return False if there is no such session."""
         async with use(self, session_id, user_id) as session:
             return await session.db.describe_session(session.session_id, name=name)
 
     async def aget_session_name(
         self, session_id: str | None = None, *, user_id: str | None = None
     ) -> str | None:
-        """The session's name for people, or None."""
+        """Return the display name of the session, or None."""
         async with use(self, session_id, user_id) as session:
             row = await session.db.load_session(session.session_id)
             return row.name if row is not None else None
 
-    # The sync faces.
+    # The sync forms.
 
     def get_session(
         self, session_id: str | None = None, *, user_id: str | None = None
@@ -311,7 +316,7 @@ class SessionAccess(Definition):
 def _with_state(
     row: SessionRow, session: LiveSession, spec: StateSpec
 ) -> tuple[SessionRow, Callable[[], Any]]:
-    """The row at the revision that the session has reached, and a function that makes the state of it."""
+    """Return the row with the live revision, and a function that loads the state of that revision."""
     try:
         text, version, revision = session.state.text, session.version, session.state.revision
     except StoreError as error:
