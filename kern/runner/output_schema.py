@@ -1,4 +1,4 @@
-"""`output_schema`, `parser_model` and `output_model`: what they make of an agent's or a team's spec."""
+"""`output_schema`, `parser_model` and `output_model`: how they change the spec of an agent or a team."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Prompt = Callable[[Run], Awaitable[list[Message]]]
 
 
 def with_output(spec: RunnerSpec, definition: Definition, options: RunOptions) -> RunnerSpec:
-    """`spec`, with an answer of the form that `definition`, or the run's `options`, ask for.
+    """Return `spec` with the form of the answer that `definition`, or the run's `options`, declare.
 
     Raises:
         UsageError: The parameters contradict each other.
@@ -69,7 +69,7 @@ Way = Literal["native", "tool", "words"]
 
 
 def _way(models: Sequence[Model], spec: RunnerSpec | None = None) -> Way:
-    """How all of the models can be brought to answer as the schema says, beside the tools of `spec`."""
+    """Choose how to get an answer that fits the schema from all of `models`, given the tools of `spec`."""
     means = {model.structured_output for model in models}
     if "none" in means:
         return "words"
@@ -82,7 +82,7 @@ def _way(models: Sequence[Model], spec: RunnerSpec | None = None) -> Way:
 
 
 def _structured(spec: RunnerSpec, schema: AnswerSchema, way: Way) -> RunnerSpec:
-    """`spec`, with the model itself giving the structured answer."""
+    """Return `spec` for a structured answer from the run's own model."""
     spec = replace(
         spec,
         sink=lambda run: GrowingSink(run.out, schema),
@@ -120,7 +120,7 @@ def _both(first: Review | None, second: Review) -> Review:
 
 
 def _with_rules(prompt: Prompt, rules: str) -> Prompt:
-    """The prompt, with `rules` at the end of its system message."""
+    """Return the prompt with `rules` at the end of its system message."""
 
     async def with_rules(run: Run) -> list[Message]:
         messages = await prompt(run)
@@ -134,7 +134,7 @@ def _with_rules(prompt: Prompt, rules: str) -> Prompt:
 
 
 async def _coerce_answer(schema: AnswerSchema, run: Run) -> None:
-    """An answer that did not come from a review, such as a tool's result, has to fit as well."""
+    """Check and convert an answer that did not come from a review, such as the result of a tool."""
     output = run.output
     if run.model_refused or (output.content_type == schema.type_name and schema.made(output.content)):
         return
@@ -152,7 +152,7 @@ async def _coerce_answer(schema: AnswerSchema, run: Run) -> None:
 async def _review_by_others(
     writer: Model | None, parser: Model | None, schema: AnswerSchema | None, run: Run, message: Message
 ) -> Answer:
-    """The answer that `output_model` and `parser_model` make of what the run's own model said."""
+    """Have `output_model` and `parser_model` make the answer from the text of the run's own model."""
     text = message.content or ""
     if writer is not None:
         wanted = schema if parser is None else None
@@ -174,7 +174,7 @@ def _instruction(run: Run, task: str, model: Model, schema: AnswerSchema | None)
 
 
 def _native(run: Run, model: Model, schema: AnswerSchema) -> bool:
-    """Whether `model`, and every model that may have to take its place, enforces the schema."""
+    """Whether `model` and all fallback models enforce the schema."""
     return _way([model, *run.spec.retries.fallbacks]) == "native"
 
 
@@ -185,7 +185,7 @@ async def _ask(
     schema: AnswerSchema | None,
     sink: SinkFactory = _aside,
 ) -> tuple[Message, Answer]:
-    """What another model than the run's own answers: a text, sent to `sink`, or what fits the schema."""
+    """Ask another model than the run's own. Its answer is a text, sent to `sink`, or fits the schema."""
     if schema is None:
         reply = await ask(run, model, messages, tools={}, sink=sink)
         return reply, Answer(reply.content or "")

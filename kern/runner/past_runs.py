@@ -1,6 +1,6 @@
-"""What was said in earlier runs of the session, for the model of this one.
+"""The earlier runs of the session, for the prompt of this run.
 
-Only runs that have left anything count, and only as many rows are read as are asked for.
+Runs that ended before any text or call do not count. Only as many rows are read as are needed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class History:
     """How much of earlier runs goes into a prompt.
 
     Args:
-        runs: The newest so many runs.
-        messages: Of those, the newest so many messages; None for all.
-        tool_calls: Of those, the newest so many tool calls with their results; None for all.
+        runs: The maximum number of runs, the newest ones.
+        messages: The maximum number of messages of those runs; None: all.
+        tool_calls: The maximum number of tool calls, with their results, of those runs; None: all.
     """
 
     runs: int
@@ -37,14 +37,14 @@ class History:
     tool_calls: int | None = None
 
     async def recall(self, run: Run) -> list[Message]:
-        """The messages, marked `from_history`, oldest first; never a tool result without its call."""
+        """Return the messages, marked `from_history`, oldest first; never a tool result without its call."""
         said = [
             replace(message, from_history=True)
             for past in await past_runs(run, self.runs)
             for message in past.prompt()
         ]
         if self.tool_calls is not None:
-            said = CallIds().apply(said)  # which calls are the newest goes by their ids
+            said = CallIds().apply(said)  # the ids must be unique: the newest calls are found by them
             said = _fewer_tool_calls(said, self.tool_calls)
         if self.messages is not None:
             said = _newest(said, self.messages)
@@ -52,10 +52,10 @@ class History:
 
 
 async def past_runs(run: Run, count: int) -> list[RunTranscript]:
-    """The newest `count` runs before `run` that have left anything, oldest first.
+    """Return the newest `count` runs before `run` that left any text or call, oldest first.
 
-    For a member's run those of the member. Otherwise the session's, whoever was asked: an agent without a
-    name has another id in the next process, and a session may be handed from one agent to another.
+    For a team member's run: the runs of that member. Otherwise: the runs of the session, of all agents. An
+    agent without a name has another id in the next process, and agents may share a session.
     """
     member = run.parent is not None
     db, limit = run.tree.request.db, count
@@ -73,12 +73,12 @@ async def past_runs(run: Run, count: int) -> list[RunTranscript]:
         good = [past for row in rows for past in read.get(row.run_id, ()) if past.stands]
         if len(good) >= count or len(rows) < limit:
             return good[-count:]
-        limit *= 2  # some of the newest have left nothing
+        limit *= 2  # some of the newest runs left nothing
     return []
 
 
 def earlier_attempt(run: Run) -> list[Message]:
-    """What a failed attempt under the run's own id has done: it is part of this run's conversation."""
+    """Return the messages of a failed attempt with the same run id: this run continues from them."""
     past = recalled(run.earlier) if run.earlier is not None else None
     if past is None or not past.stands:
         return []
@@ -88,7 +88,7 @@ def earlier_attempt(run: Run) -> list[Message]:
 
 
 async def team_history(run: Run, count: int) -> str:
-    """The team's last runs, as members are shown them before a task."""
+    """Return the team's last runs as a text that members get before their task."""
     lines = [
         f"- asked: {past.asked()}\n  answered: {past.answered()}"
         for past in await past_runs(run, count)
@@ -123,7 +123,7 @@ class ReadHistoryTool:
         )
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
-        """Look it up."""
+        """Read the history."""
         count = (arguments_of(site.call) or {}).get("num_runs", 3)
         if not isinstance(count, int) or count < 1:
             return ToolOutcome("num_runs is a whole number, 1 or more.", error=True)
@@ -132,13 +132,13 @@ class ReadHistoryTool:
 
 
 def _newest(messages: Sequence[Message], count: int) -> list[Message]:
-    """The newest `count` messages or fewer: they begin with something that the user said."""
+    """Return at most the newest `count` messages, beginning with a message of the user."""
     kept = messages[-count:] if count > 0 else []
     return list(dropwhile(lambda message: message.role != "user", kept))
 
 
 def _fewer_tool_calls(messages: Sequence[Message], count: int) -> list[Message]:
-    """Leave out all but the newest `count` tool calls, with their results."""
+    """Remove all but the newest `count` tool calls, with their results."""
     made = [call.id for message in messages for call in message.tool_calls]
     gone = set(made[: len(made) - count] if count > 0 else made)
     kept = []
@@ -149,7 +149,7 @@ def _fewer_tool_calls(messages: Sequence[Message], count: int) -> list[Message]:
             calls = [call for call in message.tool_calls if call.id not in gone]
             if not calls and not message.content:
                 continue
-            # What the provider wants to see again belongs to the message as it was.
+            # The provider's data belongs to the unchanged message, so `plain()` drops it.
             message = replace(message.plain(), tool_calls=calls)
         kept.append(message)
     return kept

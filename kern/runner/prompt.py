@@ -1,6 +1,6 @@
-"""The conversation up to the first request: system message, additional input, the user's input.
+"""The messages of a run's first request: system message, additional input, history, the user's input.
 
-Texts that the developer wrote are templates of the session state; what the end user wrote is never touched.
+The developer's texts are templates that are filled in from the session state. The user's texts never are.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ from kern.tools.toolkit import instructions_of, without_sources
 
 @dataclass(slots=True, frozen=True)
 class Prompt:
-    """Builds the messages of one agent's or team leader's runs.
+    """Builds the messages for the runs of one agent or team leader.
 
     Args:
-        definition: Whose.
-        history: How much of earlier runs comes before the input.
-        roster: What a team's leader is told of its members; already final, never a template.
-        show_state, show_dependencies: What the run wants, or the definition.
+        definition: The agent or team.
+        show_state: Add the session state to the system message.
+        show_dependencies: Add the dependencies to the input.
+        roster: The description of a team's members for its leader; not a template.
+        history: How much of earlier runs to add before the input; None: nothing.
     """
 
     definition: Definition
@@ -51,7 +52,7 @@ class Prompt:
 
     @classmethod
     def of(cls, definition: Definition, options: RunOptions, roster: str | None = None) -> Prompt:
-        """The prompt as `definition` wants it, or `options`."""
+        """Make the prompt of `definition`; the options of the run override it."""
         history = options.add_history_to_context
         wanted = definition.add_history_to_context if history is None else history
         state, dependencies = options.add_session_state_to_context, options.add_dependencies_to_context
@@ -64,7 +65,7 @@ class Prompt:
         )
 
     async def __call__(self, run: Run) -> list[Message]:
-        """The messages for `run`."""
+        """Build the messages for `run`."""
         definition = self.definition
         system = await self._system(run)
         messages = [] if system is None else [system]
@@ -75,7 +76,7 @@ class Prompt:
             recall = self.history.recall
             messages += await given(run, "history", lambda: recall(run), messages_data, messages_from)
         if definition.introduction and not await given(run, "earlier_runs", lambda: _any_runs(run)):
-            # Said before the first input, it belongs to the first run, and so to the history.
+            # The introduction is a message of the first run, and so a part of the history.
             text = _Texts(run, definition.resolve_in_context).fill(definition.introduction)
             messages.append(Message("assistant", text))
         dependencies = run.tree.request.dependencies
@@ -166,9 +167,9 @@ class Prompt:
 
 @dataclass(slots=True)
 class _Texts:
-    """The developer's texts as templates of the state, which is read only if one needs it.
+    """Fills in the developer's templates from the session state, which is read only if one needs it.
 
-    What a function returns is no template but the finished text: it may hold what the end user has typed.
+    What a function returns is the final text, not a template: it may contain text of the end user.
     """
 
     _run: Run
@@ -182,7 +183,7 @@ class _Texts:
         return self._state
 
     async def of(self, given: Any, what: str) -> str:
-        """The text of a parameter that takes one, or a function that makes one."""
+        """Return the text of a parameter that takes a text or a function."""
         text = await call_for_run(self._run, given, what) if callable(given) else given
         if isinstance(text, Chunks):
             text = result_of(text).text
@@ -199,7 +200,7 @@ class _Texts:
 
 
 async def call_for_run(run: Run, function: Any, what: str) -> Any:
-    """Call a function that stands for a parameter's value, as a transaction if it takes a `run_context`."""
+    """Call a function that returns a parameter's value, as a transaction if it takes a `run_context`."""
     return await given(run, what, lambda: _called_for_run(run, function, what), _as_json)
 
 

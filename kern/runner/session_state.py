@@ -1,6 +1,6 @@
-"""What programs ask of a session's state beside running it: read it, change it, its past, a fork of it.
+"""The methods for the session state outside runs: read it, change it, its history, and a fork of it.
 
-Each has a sync face and an `a` form; both are one line over one implementation.
+Each method has a sync form and an async form, whose name begins with `a`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from kern.state.transaction_block import TransactionBlock
 
 
 class StateAccess(Definition):
-    """The accessors of the session state, for agents and teams alike.
+    """The accessors of the session state of agents and teams.
 
-    `session_id` None means the default session (of `user_id`, where that is given). A `user_id` that is given
-    must be the owner's, otherwise `SessionOwnershipError`; None is trusted code, and not checked.
+    `session_id=None` means the default session, of `user_id` if that is given. A `user_id` must be the owner
+    of the session, or `SessionOwnershipError` is raised. None is trusted code: no check.
 
-    Outside of the functions that edit it a state is JSON, a typed one too: `MyState.model_validate(state)`
-    makes a model of it (with `by_name=True` if fields have aliases).
+    The state that these methods return is JSON, also for a typed state: `MyState.model_validate(state)` makes
+    a model of it (with `by_name=True` if fields have aliases).
     """
 
     __slots__ = ()
@@ -42,14 +42,14 @@ class StateAccess(Definition):
     async def aget_session_state(
         self, session_id: str | None = None, *, revision: int | None = None, user_id: str | None = None
     ) -> dict[str, Any]:
-        """The last committed state; of a session that does not exist yet, what it would start from.
+        """Return the last committed state, or the initial state if the session does not exist yet.
 
         Args:
-            revision: The state as it was after so many commits; 0 is what the session started from.
+            revision: Return the state after this number of commits; 0 is the initial state.
 
         Raises:
-            UsageError: The session has no such revision; the message tells which ones it has.
-            InvalidStateError: The stored state does not fit what is declared of it.
+            UsageError: The session has no such revision; the message says which ones it has.
+            InvalidStateError: The stored state does not fit the declared type.
         """
         async with use(self, session_id, user_id) as session:
             if revision is None:
@@ -66,12 +66,14 @@ class StateAccess(Definition):
     ) -> dict[str, Any]:
         """Change the session state, write the session to the database, and return the new state.
 
-        Creates the session if there is none. Inside a tool of that session it works in its transaction.
+        Creates the session if there is none. Inside a tool of the same session, the change is part of the
+        tool's transaction.
 
         Args:
             updates: The top-level keys to set; or a function that gets the state, as a tool does, and changes
-                it in place. Nobody else changes the state until the function has returned. It may be async;
-                a sync one runs in a thread. An error in it undoes what it did, and is raised here.
+                it in place. Until the function returns, nothing else can change the state. It may be async; a
+                sync function runs in a thread. If it raises, its changes are undone and the error is raised
+                here.
 
         Raises:
             InvalidStateError: A value is not JSON, or does not fit a typed state; nothing is changed.
@@ -98,13 +100,13 @@ class StateAccess(Definition):
     async def asession_state_history(
         self, session_id: str | None = None, path: str = "", *, user_id: str | None = None
     ) -> list[HistoryEntry]:
-        """Who changed what: the commits that changed the value at `path`, oldest first.
+        """Return the commits that changed the value at `path`, with their authors, oldest first.
 
-        What a run in progress has committed is part of it. Reads the whole log of the session.
+        Commits of a run in progress are included. Reads the whole log of the session.
 
         Args:
             path: A top-level key ("count"), a dotted path ("cart.total") or a JSON Pointer ("/cart/items/0");
-                "" is the whole state, and so every change.
+                "" is the whole state: all commits.
         """
         pointer = policy_path(path) if path else ""
         async with use(self, session_id, user_id) as session:
@@ -116,10 +118,10 @@ class StateAccess(Definition):
     ) -> str:
         """Make a new session that starts from the state of this one, and return its id.
 
-        The state only: the new session has the same owner, no runs, and a history of its own.
+        Only the state is copied. The new session has the same owner, no runs, and its own history.
 
         Args:
-            revision: Start from the state as it was then; None is the last committed one.
+            revision: The revision of the state to start from; None: the last committed one.
 
         Raises:
             UsageError: There is no such session, or no such revision of it.
@@ -143,7 +145,7 @@ class StateAccess(Definition):
             )
             return fork
 
-    # The sync faces.
+    # The sync forms.
 
     def get_session_state(
         self, session_id: str | None = None, *, revision: int | None = None, user_id: str | None = None
@@ -162,7 +164,7 @@ class StateAccess(Definition):
         call = own_call(self, session_id, user_id)
         if call is None:
             return wait(lambda: self.aupdate_session_state(updates, session_id, user_id=user_id))
-        if callable(updates):  # in this thread, whose call it is
+        if callable(updates):  # in this thread, which belongs to the call
             update_in_thread(call, updates)
             return _edited(call)
         return _update_in_call(call, updates)
@@ -181,7 +183,7 @@ class StateAccess(Definition):
 
 
 async def _past(session: LiveSession, revision: int) -> tuple[dict[str, Any], list[Change]]:
-    """The state at a revision, and the changes since."""
+    """Return the state at a revision, and the changes since."""
     snapshot, changes = await session.log(after=revision)
     if not first_known(changes, snapshot.revision) <= revision <= snapshot.revision:
         snapshot, changes = await session.log()

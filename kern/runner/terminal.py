@@ -1,4 +1,4 @@
-"""Runs in the terminal: `print_response` and `cli_app`, for agents and teams alike."""
+"""Runs of agents and teams in the terminal: `print_response` and `cli_app`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _Answer: TypeAlias = Callable[[AskedT], Coroutine[Any, Any, OutputT]]
 
 
 class Terminal(Running[OutputT], SessionAccess, StateAccess):
-    """Runs an agent or a team, and shows the run to a person."""
+    """Runs an agent or a team, and shows the run in the terminal."""
 
     __slots__ = ()
 
@@ -50,15 +50,15 @@ class Terminal(Running[OutputT], SessionAccess, StateAccess):
         console: Any = None,
         **options: Unpack[RunKeywords],
     ) -> OutputT:
-        """Run on `input`, show it in the terminal, and return the output; an error is shown, then raised.
+        """Run on `input`, show the run in the terminal, and return the output. An error is shown and raised.
 
         Args:
-            stream: Show the answer as it comes; None means the constructor's value.
-            markdown: Render the answer as Markdown.
+            stream: Show the answer while it is written; None: the constructor's value.
+            markdown: Render the answer as Markdown; None: the constructor's value.
             show_message: Show the input.
             show_reasoning: Show the model's reasoning.
-            show_member_responses: Show what a team's members did and answered.
-            console: A `rich.console.Console`; None is the standard output.
+            show_member_responses: Show the work and the answers of team members; None: the team's value.
+            console: A `rich.console.Console`; None: standard output.
             options: See `RunOptions`.
         """
         streaming = self.stream if stream is None else stream
@@ -121,19 +121,24 @@ class Terminal(Running[OutputT], SessionAccess, StateAccess):
         session_id: str | None = None,
         user_id: str | None = None,
     ) -> None:
-        """A chat in the terminal, in one session, until one of the words `exit_on`.
+        """Chat in the terminal, in one session, until the user enters one of the words in `exit_on`.
 
-        Where a run waits for a person, the person is asked: to confirm a call ("y", "n", or the reason why
-        not, which the model is told), to fill in values, or for the result of a call that is carried out
-        elsewhere. Then the run goes on.
+        When a run pauses, the chat asks the user: to confirm a call ("y", "n", or a reason to refuse, which
+        the model gets to read), to fill in values, or for the result of a call that is carried out elsewhere.
+        Then the run continues.
 
-        A chat that goes on with a session shows the last of what was said in it. The lines `/state`,
-        `/history`, `/sessions`, `/session ID`, `/help` and `/exit` are commands. A line that ends with a
-        backslash goes on in the next one; lines between two lines of three quotes are one message.
+        A chat in an existing session begins with its last messages. The lines `/state`, `/history`,
+        `/sessions`, `/session ID`, `/help` and `/exit` are commands. A backslash at the end of a line
+        continues the message in the next line; lines between two lines of three quotes are one message.
 
         Args:
             input: A first message, answered before the first prompt.
-            user: How the prompt calls the person.
+            user: The name of the user in the prompt.
+            stream: Show answers while they are written; None: the constructor's value.
+            markdown: Render answers as Markdown; None: the constructor's value.
+            exit_on: The words that end the chat.
+            session_id: The session; None: the default session.
+            user_id: The owner of the session; None: the constructor's value.
         """
         commands = self._commands(session_id, user_id, _awaited)
         respond, proceed = self._answers(stream, markdown, commands, user_id)
@@ -163,11 +168,11 @@ class Terminal(Running[OutputT], SessionAccess, StateAccess):
         def talk() -> None:
             asyncio.run(_talk(respond, proceed, commands, user, exit_on, input))
 
-        if in_event_loop():  # a notebook's
+        if in_event_loop():  # in a notebook
             worker = threading.Thread(target=talk, name="kern-chat")
             worker.start()
             worker.join()
-        else:  # in this thread, where Ctrl-C arrives: it cancels an answer, and leaves at the prompt
+        else:  # in this thread, which gets Ctrl-C: it cancels an answer, and ends the chat at the prompt
             talk()
 
     def _commands(
@@ -181,7 +186,7 @@ class Terminal(Running[OutputT], SessionAccess, StateAccess):
     def _answers(
         self, stream: bool | None, markdown: bool | None, commands: ChatCommands, user_id: str | None
     ) -> tuple[_Answer[Any, OutputT], _Answer[OutputT, OutputT]]:
-        """What answers a line of a chat, and what goes on with a run that was paused for the person."""
+        """Return a function that answers a message of the chat, and one that continues a paused run."""
         streaming = self.stream if stream is None else stream
         view_options = ViewOptions(
             markdown=self.markdown if markdown is None else markdown,
@@ -244,14 +249,14 @@ async def _shown(
     *,
     after: OutputT | None = None,
 ) -> OutputT:
-    """A run whose text is shown at its end, and all else as it happens."""
+    """Show a run that is not streamed: its text at the end, all other events as they happen."""
     failed: list[OSError] = []
 
     def observe(event: Event) -> None:
         if not failed:
             try:
                 view.event(event)
-            except OSError as error:  # nobody reads any more: that is no fault of the run
+            except OSError as error:  # such as a closed pipe: the run itself goes on
                 failed.append(error)
 
     try:
@@ -288,7 +293,7 @@ async def _streamed(
 
 
 def _rest(output: OutputT, after: OutputT | None) -> OutputT:
-    """What there is to show of a continued run: its text begins with what was shown before the pause."""
+    """Return the output of a continued run without the text that was shown before the pause."""
     shown, text = getattr(after, "content", None), output.content
     if isinstance(shown, str) and isinstance(text, str) and shown and text.startswith(shown):
         return replace(output, content=text[len(shown) :].lstrip("\n"))

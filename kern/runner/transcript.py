@@ -1,7 +1,7 @@
-"""What a stored run stands for in its session's history: for the model of a later run, and for people.
+"""A stored run as a part of the history: for the prompt of a later run, and for people.
 
-A run that was cancelled, that failed or that waits for a person stands as its question, its calls with their
-results, the text that was shown, and one line that says how it ended. What a check refused stands nowhere.
+A run that was cancelled, failed or is paused appears as its question, its calls with their results, the text
+that was shown, and one line that says how it ended. Texts that a check refused do not appear.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kern.run.tool_execution import ToolExecution
 from kern.runtime.interrupted import NOT_DECIDED
 
 _NOT_BEGUN = "[This call was not carried out.]"
-_EMPTY = "[The answer was empty.]"  # many servers want those who speak to take turns, and say something
+_EMPTY = "[The answer was empty.]"  # many servers require alternating roles, and refuse empty messages
 _NO_RESULT = "[The run ended before this call did; it may have acted all the same.]"
 _FOLLOWS = "[This is the answer, which follows.]"
 _LEFT_OUT = "[A request whose answer was refused by a check is left out here.]"
@@ -27,14 +27,14 @@ class RunTranscript:
     """One run as a part of the history.
 
     Args:
-        opening: What was said before the question: an introduction.
-        question: What the run was asked, without what the application added.
-        steps: Its calls, each with a result.
-        closing: What was said last; None if that is nothing, or stands in the steps.
-        content: All that was shown as the answer, as text.
-        media: What came with it, by the names of `MEDIA`.
-        ending: How the run ended, where it has not completed.
-        refused: A check refused the answer; the question is left out with it.
+        opening: The messages before the question: an introduction.
+        question: The input of the run, without additions of the application.
+        steps: The tool calls, each with a result.
+        closing: The last message of the run; None if there is none, or it is one of the steps.
+        content: The whole answer as text, as it was shown.
+        media: The media of the answer, by the names in `MEDIA`.
+        ending: How the run ended, if it did not complete.
+        refused: A check refused the input or the answer; the question is left out, too.
     """
 
     opening: Sequence[Message] = ()
@@ -48,18 +48,18 @@ class RunTranscript:
 
     @property
     def stands(self) -> bool:
-        """There is something to remember: a run that ended before any text or call leaves nothing."""
+        """Whether the run belongs to the history: not if it ended before any text or call."""
         return self.ending is None or bool(self.steps or self.content)
 
     def messages(self) -> list[Message]:
-        """What was said, with the calls."""
+        """Return the messages of the run, with its tool calls."""
         if not self.stands:
             return []
         closing = [self.closing] if self.closing is not None else []
         return [*self.opening, *self.question, *self.steps, *closing]
 
     def prompt(self) -> list[Message]:
-        """The same for a model, which is told also how the run ended."""
+        """Return the messages for the prompt of a later run, with a line on how the run ended."""
         if not self.stands:
             return []
         if self.ending is None:
@@ -73,7 +73,7 @@ class RunTranscript:
         return [*self.opening, *question, *self.steps, closing]
 
     def chat(self) -> list[Message]:
-        """What people have seen: the question, and all of the answer as one message."""
+        """Return what people have seen: the question, and the whole answer as one message."""
         if not self.stands:
             return []
         given = (*self.opening, *self.question)
@@ -84,7 +84,7 @@ class RunTranscript:
         return said
 
     def lines(self) -> list[dict[str, str]]:
-        """The chat for a model: texts alone, how the run ended, and which tools had acted till then."""
+        """Return the chat as texts for a model, how the run ended, and the results of its tools."""
         lines = [{"role": m.role, "content": m.content} for m in self.chat() if m.content]
         if self.stands and self.ending is not None:
             acted = [f"{m.tool_name}: {m.content}" for m in self.steps if m.role == "tool"]
@@ -96,18 +96,18 @@ class RunTranscript:
         return lines
 
     def asked(self) -> str:
-        """The question as text."""
+        """Return the question as text."""
         return "\n".join(message.content for message in self.question if message.content)
 
     def answered(self) -> str:
-        """The answer as text, and how the run ended, where it has not completed."""
+        """Return the answer as text, with how the run ended if it did not complete."""
         return "\n\n".join(text for text in (self.content, self.ending) if text)
 
 
 def recalled(output: AnyRunOutput) -> RunTranscript:
-    """What the run of `output` stands for."""
+    """Make the transcript of the run with this output."""
     said = [m for m in output.messages if m.role not in ("system", "developer") and not m.from_history]
-    # What follows the last words of a person is the run's own; corrections are nobody's words.
+    # Messages after the last one of the user are the run's own. Corrections (said == "") are not the user's.
     asked_until = max((at for at, m in enumerate(said, 1) if m.role == "user" and m.said != ""), default=0)
     given, own = [_words(m) for m in said[:asked_until] if m.said != ""], said[asked_until:]
     spoken_at = next((at for at, m in enumerate(given) if m.role == "user"), len(given))
@@ -131,7 +131,7 @@ def _completed(
     own: list[Message],
 ) -> RunTranscript:
     content, closing = output.get_content_as_string(), _last(own)
-    if closing is None:  # a tool's result, a member or a hook has answered
+    if closing is None:  # the answer came from a tool, a team member or a hook
         text = output.last_turn or content
         closing = Message("assistant", text) if text else None
         steps = [_pointing(message, text) for message in steps]
@@ -143,7 +143,7 @@ def _words(message: Message) -> Message:
 
 
 def _last(own: Sequence[Message]) -> Message | None:
-    """The run's last message, if that is a text of the model's."""
+    """Return the last message of the run, if it is a text of the model."""
     last = own[-1] if own else None
     if last is None or last.role != "assistant" or last.tool_calls:
         return None
@@ -152,14 +152,14 @@ def _last(own: Sequence[Message]) -> Message | None:
 
 
 def _steps(own: Sequence[Message], output: AnyRunOutput) -> Iterator[Message]:
-    """The calls, each turn with its results behind it; without texts that were sent back to the model."""
+    """Yield the calls of each turn, followed by their results; without answers that were sent back."""
     results = {m.tool_call_id: m for m in own if m.role == "tool"}
     made = {execution.tool_call_id: execution for execution in output.tools}
     for at, message in enumerate(own):
         if message.role != "assistant":
             continue
         if message.provider_calls and own[at + 1 :] and own[at + 1].role == "assistant":
-            yield message  # the provider has gone on with it in the next one
+            yield message  # the provider's own tools ran, and the answer continues in the next message
         if message.tool_calls:
             yield message
             for call in message.tool_calls:
@@ -167,7 +167,7 @@ def _steps(own: Sequence[Message], output: AnyRunOutput) -> Iterator[Message]:
 
 
 def _result(call: ToolCall, made: ToolExecution | None, status: RunStatus) -> Message:
-    """What is known of a call whose result the model was never told."""
+    """Make a result for a call whose result the model never got."""
     if made is not None and made.result is not None:
         text = made.result
     elif status is RunStatus.paused:
@@ -179,7 +179,7 @@ def _result(call: ToolCall, made: ToolExecution | None, status: RunStatus) -> Me
 
 
 def _pointing(message: Message, answer: str) -> Message:
-    """A result that was the answer, which follows, is not told twice."""
+    """Replace a tool result that was the answer: the answer itself follows."""
     told = message.content
     if message.role != "tool" or not told or told not in answer:
         return message
@@ -192,7 +192,7 @@ def _media(output: AnyRunOutput) -> dict[str, Any]:
 
 
 def _refused(output: AnyRunOutput) -> str | None:
-    """What a check refused; rows of version 0.1 tell it by the error alone."""
+    """Return what a check refused, "input" or "output". Rows of version 0.1 have the error type only."""
     return output.refused or {"InputCheckError": "input", "OutputCheckError": "output"}.get(
         output.error_type or ""
     )
