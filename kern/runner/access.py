@@ -1,4 +1,4 @@
-"""The session that an accessor means, and its live state."""
+"""Access to the session that a method of an agent or team refers to, and to its live state."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ T = TypeVar("T")
 def use(
     definition: Definition, session_id: str | None, user_id: str | None, *, create: bool = False
 ) -> AbstractAsyncContextManager[LiveSession]:
-    """The live session.
+    """Return a context manager that keeps the live session in use.
 
     Args:
-        session_id: None is the default session, of `user_id` if that is given.
-        user_id: Has to be the owner; None is trusted code, unchecked.
-        create: Make the session if there is none.
+        session_id: None: the default session, of `user_id` if that is given.
+        user_id: Must be the owner. None is trusted code: no check.
+        create: Create the session if there is none.
 
     Raises:
-        SessionOwnershipError: The session is another user's; raised on entry.
+        SessionOwnershipError: The session belongs to another user; raised on entry.
     """
     check_id("session_id", session_id)
     check_id("user_id", user_id)
@@ -46,7 +46,11 @@ def use(
 
 
 def own_call(definition: Definition, session_id: str | None, user_id: str | None) -> CallState | None:
-    """The call that this code belongs to, if it is one of the session's."""
+    """Return the tool call that the calling code belongs to, if it is a call in this session, or None.
+
+    Raises:
+        SessionOwnershipError: The session belongs to another user.
+    """
     check_id("session_id", session_id)
     check_id("user_id", user_id)
     owner = user_id if user_id is not None else definition.user_id
@@ -58,6 +62,6 @@ def own_call(definition: Definition, session_id: str | None, user_id: str | None
 
 
 def wait(function: Callable[[], Awaitable[T]]) -> T:
-    """Await `function()` for a sync face."""
+    """Await `function()` for a sync method."""
     with ShortTraceback():
         return portal.call(function)

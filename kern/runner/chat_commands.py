@@ -1,4 +1,4 @@
-"""What a person may ask of a chat beside the agent: its state, its past, other sessions."""
+"""The commands of a chat in the terminal: show the state and the history, list and change sessions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from kern.messages import Message
 T = TypeVar("T")
 
 _PAST = 3
-"""How many of the last runs are shown where a chat goes on with a session."""
+"""How many of the last runs a chat shows when it continues a session."""
 _SESSIONS = 20
 
 
 class Talker(Protocol):
-    """What is asked of an agent or a team here."""
+    """The methods of an agent or a team that the commands use."""
 
     async def aget_session_state(self, session_id: str | None, *, user_id: str | None) -> Any:
         """See `StateAccess`."""
@@ -42,9 +42,9 @@ class ChatCommands:
 
     Args:
         talker: The agent or team.
-        session_id: Its session; `/session` changes to another one.
-        user_id: Whose sessions they are.
-        call: Awaits on the event loop where runs of the talker go on.
+        session_id: The session at the start; `/session` changes to another one.
+        user_id: The owner of the sessions.
+        call: Awaits a function on the event loop that drives the runs of the talker.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ChatCommands:
         self.session_id = session_id
 
     def table(self) -> Mapping[str, Callable[[str], Awaitable[str]]]:
-        """The commands by name."""
+        """Return the commands by name."""
         return {
             "state": lambda _: self._call(self._state),
             "history": lambda _: self._call(lambda: self.past(None)),
@@ -73,7 +73,7 @@ class ChatCommands:
         return json.dumps(state, indent=2, ensure_ascii=False, default=_plain)
 
     async def past(self, limit: int | None = _PAST) -> str:
-        """What was said in the last runs of the session; "" in a new one."""
+        """Return the conversation of the last `limit` runs (None: all); "" in a new session."""
         messages = await self._talker.aget_session_messages(
             self.session_id, user_id=self._user_id, limit=limit
         )
@@ -85,19 +85,19 @@ class ChatCommands:
         return "\n".join(lines).rstrip()
 
     async def last(self) -> str:
-        """What was said last in the session, for the beginning of a chat."""
+        """Return the end of the conversation, for the beginning of a chat."""
         return await self._call(self.past)
 
     async def _sessions(self) -> str:
         found = await self._talker.alist_sessions(user_id=self._user_id, limit=_SESSIONS)
         if not found:
-            return "There is no session yet."
+            return "There are no sessions yet."
         lines = [_line(info, here=info.session_id == self.session_id) for info in found]
-        return "\n".join([*lines, "/session ID goes on with one of them."])
+        return "\n".join([*lines, "/session ID continues one of them."])
 
     async def _change(self, session_id: str) -> str:
         if not session_id.strip():
-            return "/session takes the id of a session; /sessions lists them."
+            return "/session needs the id of a session; /sessions lists them."
         before, self.session_id = self.session_id, session_id.strip()
         try:
             past = await self.past()
@@ -118,5 +118,5 @@ def _plain(value: Any) -> Any:
 
 
 def history_file() -> Path:
-    """Where the lines of chats are kept: in the user's state folder (XDG base directories)."""
+    """Return the file of the input history of chats, in the user's state folder (XDG base directories)."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "kern" / "chat"

@@ -1,4 +1,4 @@
-"""Going on with a run that was paused: the keywords of `continue_run`, and what the engine is asked for."""
+"""Continuing a paused run: the keywords of `continue_run`, and the request for the engine."""
 
 from __future__ import annotations
 
@@ -58,11 +58,18 @@ async def continuation(
     answers: Sequence[RunRequirement],
     call: Continuation,
 ) -> RunRequest:
-    """What the engine is asked for: to go on with the run.
+    """Make the request to continue a stored run.
+
+    Args:
+        definition: The agent or team.
+        run_id: The id of the run.
+        run_response: The output of the paused run, if the caller has it.
+        answers: The resolved requirements.
+        call: The keywords of the call.
 
     Raises:
         UsageError: There is no such run.
-        SessionOwnershipError: It is another user's.
+        SessionOwnershipError: The run belongs to another user.
     """
     db = database_of(definition)
     row = await db.load_run(run_id)

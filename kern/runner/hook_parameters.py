@@ -1,4 +1,4 @@
-"""What hooks may ask for by the names of their parameters."""
+"""The parameters that hooks may have, by name."""
 
 from __future__ import annotations
 
@@ -15,20 +15,25 @@ BEFORE: dict[str, None] = dict.fromkeys(
         *("metadata", "dependencies", "debug_mode"),
     )
 )
-"""A hook before a run."""
+"""The parameters of a hook before a run."""
 
 AFTER: dict[str, None] = {**BEFORE, "run_output": None}
-"""A hook after a run."""
+"""The parameters of a hook after a run."""
 
 AROUND: dict[str, None] = dict.fromkeys(("function_name", "arguments", "run_context", "function_call"))
-"""A hook around the calls of tools."""
+"""The parameters of a hook around tool calls."""
 
 
 def check_hooks(parameter: str, hooks: Sequence[Callable[..., Any]], offered: Mapping[str, Any]) -> None:
-    """See that hooks are functions that ask for nothing but what they are offered.
+    """Check that hooks are functions whose parameters are all offered.
+
+    Args:
+        parameter: The parameter that the hooks were passed as, for errors.
+        hooks: The hooks.
+        offered: The names that they may ask for.
 
     Raises:
-        UsageError: Something is not such a function.
+        UsageError: A hook is not a function, is a generator, or has an unknown parameter.
     """
     if callable(hooks):
         raise UsageError(f"{parameter} must be a list of functions, not a single function: {parameter}=[...]")

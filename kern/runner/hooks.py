@@ -27,7 +27,7 @@ Hook = Callable[..., Any]
 
 
 def with_hooks(spec: RunnerSpec, definition: Definition) -> RunnerSpec:
-    """`spec`, with the hooks of `definition` before and after its runs."""
+    """Return `spec` with the hooks of `definition` before and after its runs."""
     before: list[Step] = [partial(_before, hook) for hook in definition.pre_hooks]
     after: list[Step] = [partial(_after, hook) for hook in definition.post_hooks]
     if not before and not after:
@@ -53,7 +53,7 @@ async def _after(hook: Hook, run: Run) -> None:
 
 
 def _replaced(run: Run, before: Any) -> None:
-    """A hook has put something else in the place of the answer: so does the conversation that is kept."""
+    """A hook replaced the answer: replace it in the stored conversation, too."""
     output = run.output
     output.content_type = type(output.content).__name__
     output.last_turn = None
@@ -62,7 +62,7 @@ def _replaced(run: Run, before: Any) -> None:
         run.messages[-1] = replace(last.plain(), content=output.get_content_as_string())
     if not isinstance(before, str):
         return
-    for at, message in enumerate(run.messages):  # what was said before a call was a part of it
+    for at, message in enumerate(run.messages):  # texts before a call were a part of the old answer
         if message.tool_calls and message.content and not message.from_history:
             run.messages[at] = replace(message.plain(), content=None)
 

@@ -1,4 +1,4 @@
-"""`input_schema`: the input of a run, checked before it begins; a member's task, where that begins."""
+"""`input_schema`: checks the input before a run, and a team member's task when its run begins."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Input: TypeAlias = "str | Sequence[Any] | Mapping[str, Any] | Message | pydantic
 
 
 def checked_input(schema: type[pydantic.BaseModel] | None, given: Input) -> Input:
-    """The input as an instance of `schema`; as it is, where there is none.
+    """Return the input as an instance of `schema`, or unchanged if there is no schema.
 
     Raises:
-        InputCheckError: A dict, JSON text or instance that does not fit; the text says where.
-        UsageError: Something that could not fit, such as a `Message`.
+        InputCheckError: A dict or JSON text does not fit the schema; the message says where.
+        UsageError: The input is of a type that can never fit, such as a `Message`.
     """
     if schema is None or isinstance(given, schema):
         return given
@@ -47,14 +47,14 @@ def checked_input(schema: type[pydantic.BaseModel] | None, given: Input) -> Inpu
 
 
 def with_input(spec: RunnerSpec, schema: type[pydantic.BaseModel] | None) -> RunnerSpec:
-    """`spec`, which as a member takes no task that does not fit; the leader is told why."""
+    """Return `spec` with a check of the task if it runs as a team member; the leader gets the error."""
     if schema is None:
         return spec
     return replace(spec, before=(partial(_check_task, answer_schema(schema)), *spec.before))
 
 
 def check_input_schema(schema: object) -> None:
-    """See that it is a pydantic model class that has a JSON schema.
+    """Check that `schema` is a pydantic model class with a JSON schema.
 
     Raises:
         UsageError: It is not.
@@ -66,7 +66,7 @@ def check_input_schema(schema: object) -> None:
 
 async def _check_task(schema: AnswerSchema, run: Run) -> None:
     if run.parent is None:
-        return  # checked already
+        return  # the input of a top-level run is checked already
     try:
         schema.read(run.input.input_content)
     except BadAnswer as error:

@@ -1,4 +1,4 @@
-"""A session as programs see it: what it is called, whose it is, its state, and its runs on demand."""
+"""A stored session as programs see it: name, owner, state, and its runs on demand."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Output = AnyRunOutput
 
 
 class Session(Generic[StateT]):
-    """A session at the moment of asking. Changing it changes nothing that is stored.
+    """A snapshot of a session. Changing it does not change what is stored.
 
     Attributes:
         session_id: The session's id.
-        user_id: Its owner; None if it has none.
-        name: What a person calls it (`set_session_name`).
-        summary: What was said so far, in short (`enable_session_summaries`).
-        revision: How many commits the state has seen; what `session_state_history` counts by.
-        created_at, updated_at: When it was first and last written to, in seconds since the epoch.
+        user_id: The owner; None if there is none.
+        name: The display name (`set_session_name`).
+        summary: A summary of the conversation (`enable_session_summaries`).
+        revision: The number of commits to the state, as in `session_state_history`.
+        created_at, updated_at: When the session was first and last written, in seconds since the epoch.
     """
 
     __slots__ = (
@@ -65,20 +65,20 @@ class Session(Generic[StateT]):
 
     @property
     def state(self) -> StateT:
-        """The last committed state: a dict, or the model that `session_state` was declared as.
+        """The last committed state: a dict, or an instance of the declared model.
 
         Raises:
-            StoreError: What is stored cannot be read.
-            InvalidStateError: It does not fit what is declared of it.
+            StoreError: The stored state cannot be read.
+            InvalidStateError: The stored state does not fit the declared type.
         """
         if self._made is None:
             self._made = (self._make(),)
         return self._made[0]
 
     async def aruns(self, limit: int | None = None) -> list[Output]:
-        """The newest `limit` runs that the application started (None: all), the oldest of them first.
+        """Read the newest `limit` runs of the session (None: all) from the database, oldest first.
 
-        Read from the database at each call. Runs that cannot be read are logged and left out.
+        Runs of team members are not included. Runs that cannot be read are logged and left out.
         """
         return await self._runs(limit)
 

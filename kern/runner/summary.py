@@ -1,4 +1,4 @@
-"""Session summaries: what was said so far, in short, kept with the session and renewed by each run."""
+"""Session summaries: a text on the conversation so far, stored with the session and updated by each run."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ Write plain sentences, at most about 200 words, and nothing else."""
 
 @dataclass(slots=True, frozen=True)
 class Summarize:
-    """The step after an answer that renews the session's summary, by one more request.
+    """The step after an answer that updates the session's summary, with one more model request.
 
     Args:
-        model: Who writes it; None is the model of the run.
+        model: The model that writes the summary; None: the model of the run.
     """
 
     model: Model | None
 
     async def __call__(self, run: Run) -> None:
-        """Write the summary; it is stored in the same transaction as the run. Members' runs write none.
+        """Write the summary, which is stored in the same transaction as the run. Team members write none.
 
-        If that fails, or the run's time is up meanwhile, the summary stays as it was, which is logged.
+        If the request fails, or the run's timeout passes, the old summary stays and a warning is logged.
         """
         if run.parent is not None:
             return
@@ -60,12 +60,12 @@ class Summarize:
             if answer.content:
                 run.tree.session.summary = answer.content
             return
-        # The run has its answer, which people may have seen: it is no failure of the run's.
+        # The run has its answer, which people may have seen: the run itself has not failed.
         why = f"{type(failure).__name__}: {failure}" if str(failure) else "the time of the run is up"
         log.warning("run %s: the session summary was not updated: %s", run.run_id, why)
 
 
 def current_summary(run: Run) -> str | None:
-    """The session's summary as it was last written, or is about to be."""
+    """Return the session's summary, as it will be committed or as it is stored."""
     session = run.tree.session
     return session.summary or session.row.summary

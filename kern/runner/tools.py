@@ -1,4 +1,4 @@
-"""`tools` and `tool_hooks`: checked when an agent or a team is made, made ready when they are needed."""
+"""`tools` and `tool_hooks`: checked when an agent or a team is made, compiled when a run needs them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from kern.tools.signature import PerFunction
 from kern.tools.toolkit import collect, without_sources
 
 Compiled = tuple[tuple[Any, ...], dict[str, RunnableTool]]
-"""The tools and hooks that were made ready, and what came of them, by name."""
+"""The tools and hooks that were compiled, and the compiled tools by name."""
 
 
 def compiled(tools: Sequence[Tool], hooks: Sequence[Callable[..., Any]], known: Compiled | None) -> Compiled:
-    """The tools made ready: `known`, as long as they and their hooks are the same objects.
+    """Compile the tools, or return `known` if the tools and hooks are the same objects as before.
 
     Raises:
-        UsageError: Two different tools have one name, or something is not a tool.
+        UsageError: Two different tools have the same name, or something is not a tool.
     """
     given = (*tools, *hooks)
     if known is None or len(known[0]) != len(given) or any(map(_differ, known[0], given)):
@@ -39,18 +39,18 @@ def compiled(tools: Sequence[Tool], hooks: Sequence[Callable[..., Any]], known: 
 def checked(
     tools: Sequence[Tool], hooks: Sequence[Callable[..., Any]], taken: Mapping[str, str]
 ) -> Compiled | None:
-    """See that all of them can be what they are meant to be, but for sources, which are asked at each run.
+    """Check the tools and hooks. Tool sources are not checked: each run asks them for their tools.
 
-    Plain functions are looked at once, however many agents have them: making an agent of them is cheap.
+    A plain function is inspected once, even if many agents have it, so that making an agent is cheap.
 
     Args:
-        taken: Names that no tool may have, with who has them.
+        taken: The reserved names, with what uses each.
 
     Returns:
-        The tools made ready, if that was the way to see it.
+        The compiled tools, if the check had to compile them.
 
     Raises:
-        UsageError: Two different tools have one name, or something is not a tool or not a hook.
+        UsageError: Two different tools have the same name, or something is not a tool or not a hook.
     """
     if not hooks and _all_plain(tools, taken):
         return None
@@ -69,7 +69,7 @@ def checked(
 
 
 def _all_plain(tools: Sequence[Tool], taken: Mapping[str, str]) -> bool:
-    """The tools are plain functions of different names, none of which is taken."""
+    """Whether the tools are plain functions with different names, none of which is taken."""
     names = {_name_of(tool) for tool in tools if _is_plain(tool)}
     if len(names) < len(tools):
         return False
@@ -78,13 +78,13 @@ def _all_plain(tools: Sequence[Tool], taken: Mapping[str, str]) -> bool:
 
 
 def check_names(names: Container[str], taken: Mapping[str, str]) -> None:
-    """See that no tool has a name that is taken.
+    """Check that no tool has a reserved name.
 
     Args:
-        taken: The names, with who has them.
+        taken: The reserved names, with what uses each.
 
     Raises:
-        UsageError: One has.
+        UsageError: A tool has one.
     """
     for name in taken:
         if name in names:
@@ -102,7 +102,7 @@ def _is_plain(tool: Tool) -> TypeIs[types.FunctionType | types.MethodType]:
 
 
 def _sound(function: Function) -> Function:
-    """The tool, which has a schema, unless that waits for a name which is defined later."""
+    """Check that the tool has a schema, unless an annotation refers to a name that is defined later."""
     if function.evaluated:
         assert function.parameters is not None
     return function
@@ -113,4 +113,4 @@ def _read(function: Callable[..., Any]) -> str:
 
 
 _name_of: PerFunction[str] = PerFunction(_read)
-"""The name of the tool that a function makes, which can be one."""
+"""Returns the name of a plain function's tool, after a check that it can be a tool; computed once."""
