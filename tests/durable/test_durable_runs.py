@@ -193,7 +193,7 @@ async def test_a_durable_run_that_waits_for_a_person_is_returned_and_continued(d
 
 async def test_the_journal_is_in_the_database_of_the_session(db: SqliteDb) -> None:
     agent = Agent(model=ScriptedModel(["x"]), db=InMemoryDb(), journal=DbJournal(db))
-    with pytest.raises(UsageError, match="give both the same db"):
+    with pytest.raises(UsageError, match="pass the same db to both"):
         await agent.arun("x")
     with pytest.raises(UsageError, match="takes a database that keeps steps"):
         DbJournal(object())
