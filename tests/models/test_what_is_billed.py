@@ -332,7 +332,7 @@ async def test_no_limit_on_the_cost_is_kept_once_a_cost_is_not_known() -> None:
             await agent.arun("Hi")
         assert len(server.requests) == 1
         stored = UsageBudget(UsageLimits(cost=5.0), used=budget.used)
-        with pytest.raises(UsageLimitExceeded, match="cannot be kept"):
+        with pytest.raises(UsageLimitExceeded, match="cannot be enforced"):
             await agent.arun("Hi", usage_limits=stored)
 
 
