@@ -72,6 +72,10 @@ class SqliteDb(Db):
     ) -> None:
         if (db_file is None) == (db_url is None):
             raise UsageError("SqliteDb takes either db_file or db_url, such as SqliteDb('tmp/agents.db')")
+        if db_file is not None and (url := re.match(r"([A-Za-z][A-Za-z0-9+]*)://", str(db_file))):
+            if url[1].lower().startswith("postgres"):  # without the rest, which may hold a password
+                raise UsageError("SqliteDb takes a file, not a URL of PostgreSQL; use PostgresDb for that")
+            raise UsageError(f"SqliteDb takes a file; pass a URL such as {url[1]}://... as db_url=")
         if re.fullmatch(r"(?!sqlite_)[A-Za-z_][A-Za-z0-9_]*", session_table) is None:
             raise UsageError(f"session_table may contain letters, digits and _ only, not {session_table!r}")
         self._path = _real_path(_path_of(db_url or "") if db_file is None else db_file)
@@ -308,13 +312,12 @@ def _path_of(url: str) -> str:
     """The path in an SQLite URL, by SQLAlchemy's convention: three slashes, then the path."""
     match = re.fullmatch(r"sqlite(?:\+\w+)?://(?P<host>[^/]*)(?:/(?P<path>[^?]*))?(?P<query>\?.*)?", url)
     if match is None:
-        raise UsageError(f"db_url {url!r} is not an SQLite URL; write 'sqlite:///tmp/agents.db'")
+        # The URL is not repeated: it may hold a password.
+        raise UsageError("db_url is not an SQLite URL; write 'sqlite:///tmp/agents.db'")
     if match["host"]:
-        raise UsageError(
-            f"db_url {url!r} names a host; for a file write three slashes: 'sqlite:///tmp/agents.db'"
-        )
+        raise UsageError("db_url names a host; for a file write three slashes: 'sqlite:///tmp/agents.db'")
     if match["query"]:
-        raise UsageError(f"db_url {url!r} has options after '?', which SqliteDb does not know; remove them")
+        raise UsageError(f"db_url has options, {match['query']!r}, which SqliteDb does not know; remove them")
     return match["path"] or ""
 
 

@@ -355,7 +355,8 @@ class _Chunks:
 def mapped_error(error: Exception) -> httpx.TransportError:
     """The same as one of httpx's exceptions."""
     try:
-        text = str(error)
+        # Its own text repeats the host, and says "ssl" of any address.
+        text = str(error.os_error) if isinstance(error, aiohttp.ClientConnectorError) else str(error)
     except AttributeError:  # some describe a connection that they have not got
         text = type(error).__name__
     return next(mapped for kind, mapped in _ERRORS if isinstance(error, kind))(text)

@@ -37,6 +37,7 @@ from kern.models._codes import (
     says_for_the_day,
 )
 from kern.models._rpc_status import is_for_the_day, is_wrong_key, retry_delay
+from kern.models._switch import is_loopback
 from kern.usage import Usage
 
 MAX_RETRY_AFTER = 60.0
@@ -255,7 +256,9 @@ def of_exception(error: Exception, origin: Origin, *, reading: bool) -> Failure 
     if "TimeoutException" in names:
         return Failure(origin.timeout(f"{host} was silent for too long (see `timeout`)"), error)
     if "ConnectError" in names:
-        return Failure(origin.connection(f"no connection to {host}{detail}"), error)
+        here = is_loopback(host.partition(":")[0])
+        hint = "; is the server running, and is this its address?" if here else ""
+        return Failure(origin.connection(f"no connection to {host}{detail}{hint}"), error)
     if "ProxyError" in names:
         return Failure(origin.connection(f"the proxy on the way to {host} refused{detail}"), error)
     if reading and names & {"RemoteProtocolError", "DecodingError"}:

@@ -37,6 +37,7 @@ _CHAT = "openai-chat"
 GROUP = "kern.models"
 """The group of entry points by which other packages add providers."""
 
+_VARIABLE = "KERN_MODEL"
 _DEFAULT = "openai:gpt-5.2"
 
 
@@ -68,16 +69,19 @@ def load(name: str | None) -> None:
         _looked_up(name)
         return
     with suppress(UsageError):
-        _looked_up(_default_name())
+        _looked_up(os.environ.get(_VARIABLE) or _DEFAULT)
 
 
 def default_model() -> Model:
-    """The model of an agent that was given none: what the variable KERN_MODEL says, or OpenAI's gpt-5.2."""
-    return resolve(_default_name())
+    """The model of an agent that was given none: what the variable KERN_MODEL says, or OpenAI's gpt-5.2.
 
-
-def _default_name() -> str:
-    return os.environ.get("KERN_MODEL") or _DEFAULT
+    Raises:
+        UsageError: The variable names no model.
+    """
+    try:
+        return resolve(os.environ.get(_VARIABLE) or _DEFAULT)
+    except UsageError as error:
+        raise UsageError(f"the environment variable {_VARIABLE}: {error}") from error
 
 
 def _looked_up(name: str) -> tuple[Callable[[str], Model], str]:
@@ -85,6 +89,9 @@ def _looked_up(name: str) -> tuple[Callable[[str], Model], str]:
     make = _maker(provider) if provider and model_id else None
     if make is None:
         names = [*_PROVIDERS, *(server for server in SERVERS if server not in _PROVIDERS), *_added()]
+        if not model_id:  # written with a slash, as by other libraries
+            before, _, after = name.partition("/")
+            provider, model_id = (before, after) if before in names else (provider, model_id)
         near = get_close_matches(provider.lower(), names, n=1) if model_id else []
         guessed = provider_of(name)
         hint = f', such as "{guessed}:{name}"' if guessed in names else ""

@@ -84,7 +84,7 @@ class Batches(Running[OutputT]):
             on_error: What happens when an item fails: "collect" puts its output, with status ERROR, among the
                 others; "raise" cancels the items in progress, and raises the error.
             progress: Show a progress bar. Default: if standard error is a terminal.
-            options: See `RunOptions`; they are the same for every item.
+            options: The keywords of a run (`kern.runner.options.RunOptions`), the same for every item.
 
         Returns:
             The outputs, in the order of the inputs.

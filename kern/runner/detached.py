@@ -116,7 +116,7 @@ class Detached(Running[OutputT]):
 
         Args:
             input: As for `arun`.
-            options: See `RunOptions`.
+            options: The run's keywords, such as `session_id`; see `kern.runner.options.RunOptions`.
 
         Returns:
             A handle that waits for the run, follows it, or cancels it.

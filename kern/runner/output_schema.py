@@ -18,7 +18,7 @@ from kern.runtime.model_request import ask
 from kern.runtime.out import Answer, RetryAnswer
 from kern.runtime.run_tree import Review, Run, RunnerSpec, SinkFactory
 from kern.runtime.sink import AnswerSink, AsideSink, RunSink
-from kern.runtime.structured_answer import CHECK, AnswerTool, GrowingSink, reviewing
+from kern.runtime.structured_answer import CHECK, AnswerTool, GrowingSink, reviewing, shortened
 
 _WRITE = "Now write the final answer for the user, on the ground of this whole conversation."
 _PARSE = (
@@ -202,7 +202,7 @@ async def _ask(
         try:
             answer = schema.read(reply.content or "", enforced=enforced)
         except BadAnswer as error:
-            run.send_back(CHECK, str(error))
+            run.send_back(CHECK, f"{error} The last answer was {shortened(reply.content)}")
             messages = [*messages, reply, Message("user", f"{error}\nAnswer again, with the whole JSON.")]
             continue
         return reply, answer

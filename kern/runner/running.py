@@ -83,7 +83,7 @@ class Running(Definition, Generic[OutputT]):
                 role and a content). Other dicts and lists, and pydantic models, are sent as JSON.
             stream: Return an async iterator of events instead of a coroutine of the output.
             yield_run_output: With `stream=True`: yield the output as the last item.
-            options: See `RunOptions`.
+            options: The run's keywords, such as `session_id`; see `kern.runner.options.RunOptions`.
 
         Raises:
             KernError: The run failed; the error's `run_output` is committed and has status ERROR.
@@ -138,8 +138,9 @@ class Running(Definition, Generic[OutputT]):
     ) -> Any:
         """`arun` for sync code: returns the output, or with `stream=True` an iterator of events.
 
-        Works in a script, a worker thread, a sync tool, and a notebook, whose event loop is running. Ctrl-C
-        cancels the run; `KeyboardInterrupt` is raised when the end of the run is committed.
+        Works in a script, a worker thread, a sync tool, and a notebook, whose event loop is running. In async
+        code await `arun` instead: this method stops the event loop until the run has ended. Ctrl-C cancels
+        the run; `KeyboardInterrupt` is raised when the end of the run is committed.
         """
         if stream:
             with ShortTraceback(whole=self._debugs(options)):

@@ -19,7 +19,7 @@ from kern.run.events import BaseRunEvent, Event
 from kern.run.output import AnyRunOutput
 from kern.runner.chat_commands import ChatCommands, history_file
 from kern.runner.input_schema import Input
-from kern.runner.options import RunKeywords, as_text
+from kern.runner.options import RunKeywords, RunOptions, as_text, check_keywords
 from kern.runner.running import Running
 from kern.runner.session_state import StateAccess
 from kern.runner.sessions import SessionAccess
@@ -30,6 +30,9 @@ OutputT = TypeVar("OutputT", bound=AnyRunOutput)
 
 
 AskedT = TypeVar("AskedT")
+_VIEW_KEYWORDS = ("stream", "markdown", "show_message", "show_reasoning", "show_member_responses", "console")
+_KEYWORDS = (*_VIEW_KEYWORDS, *RunOptions.__dataclass_fields__)
+
 _Answer: TypeAlias = Callable[[AskedT], Coroutine[Any, Any, OutputT]]
 
 
@@ -59,7 +62,7 @@ class Terminal(Running[OutputT], SessionAccess, StateAccess):
             show_reasoning: Show the model's reasoning.
             show_member_responses: Show the work and the answers of team members; None: the team's value.
             console: A `rich.console.Console`; None: standard output.
-            options: See `RunOptions`.
+            options: The run's keywords, such as `session_id`; see `kern.runner.options.RunOptions`.
         """
         streaming = self.stream if stream is None else stream
         view_options = ViewOptions(
@@ -75,6 +78,7 @@ class Terminal(Running[OutputT], SessionAccess, StateAccess):
     async def _printed(
         self, input: Input, streaming: bool, view_options: ViewOptions, console: Any, options: RunKeywords
     ) -> OutputT:
+        check_keywords("print_response", options, _KEYWORDS)
         with open_view(as_text(input), view_options, stream=streaming, console=console) as view:
             if not streaming:
                 return await _shown(view, lambda observe: self._observed(input, observe, options))

@@ -9,17 +9,23 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextvars
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, Final, TypeVar
 
+from kern._log import named
 from kern._sync.fork import after_fork_in_child
+from kern._sync.loops import in_event_loop
 from kern._sync.shield import retrieve_error, wait_until_done
 from kern._sync.threads import thread_place_released
 from kern.errors import UsageError
 from kern.state.enclosing_calls import enclosing_calls
+
+log: Final = named("kern")
 
 T = TypeVar("T")
 
@@ -33,6 +39,15 @@ _calling: ContextVar[threading.Thread | None] = ContextVar("kern_calling", defau
 def calling_thread() -> threading.Thread:
     """The thread that waits for what the running code does, if it does it for a sync call; else its own."""
     return _calling.get() or threading.current_thread()
+
+
+@cache
+def _warn_of_stopped_loop() -> None:
+    """Say once per process what nobody sees otherwise."""
+    log.warning(
+        "a sync method such as run() was called in async code, and stops the event loop until it returns; "
+        "await the async method instead (arun, aprint_response, aget_session_state, ...)"
+    )
 
 
 class Portal:
@@ -71,6 +86,8 @@ class Portal:
                 "sync method; await the async method instead (arun, aprint_response, "
                 "aget_session_state, ...)"
             )
+        if in_event_loop() and "ipykernel" not in sys.modules:  # a notebook waits for its cell in any case
+            _warn_of_stopped_loop()
         job = _Job(function)
         with thread_place_released(), ExitStack() as given_up:
             # A call whose run is cancelled takes what it waits for with it.

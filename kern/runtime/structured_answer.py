@@ -16,8 +16,9 @@ from kern.runtime.outcome import CallSite, ToolOutcome
 from kern.runtime.run_tree import Review, Run
 from kern.runtime.sink import RunSink
 
-CHECK = "the check of the answer"
+CHECK = "the check of the answer against output_schema"
 
+_SHOWN = 200  # characters
 _STEP = 16
 _GROWTH = 1.05
 
@@ -29,11 +30,17 @@ def reviewing(schema: AnswerSchema, *, enforced: bool) -> Review:
         try:
             answer = schema.read(message.content or "", enforced=enforced)
         except BadAnswer as error:
-            run.send_back(CHECK, str(error))
+            run.send_back(CHECK, f"{error} The last answer was {shortened(message.content)}")
             return RetryAnswer(f"{error}\nAnswer again, with the whole JSON.")
         return answer
 
     return review
+
+
+def shortened(answer: str | None) -> str:
+    """The beginning of an answer, for an error."""
+    text = answer or ""
+    return f"{text[:_SHOWN]!r}" + (f"... ({len(text):,} characters)" if len(text) > _SHOWN else "")
 
 
 class AnswerTool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, overload
 
 from typing_extensions import ParamSpec, TypeVar, Unpack
@@ -49,9 +50,9 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Unpack[ToolOp
     """
     if function is not None:
         return Function(function, **options)
-    if unknown := options.keys() - ToolOptions.__annotations__.keys():
-        raise TypeError(
-            f"tool() has no option {', '.join(sorted(unknown))}; its options are: "
-            f"{', '.join(sorted(ToolOptions.__annotations__))}"
-        )
+    known = sorted(ToolOptions.__annotations__)
+    for name in options.keys() - ToolOptions.__annotations__.keys():
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"its options are: {', '.join(known)}"
+        raise TypeError(f"tool() has no option {name!r}; {hint}")
     return _Decorator(options)

@@ -325,9 +325,10 @@ class Function(Generic[P, R]):
             )
         for name in ("timeout", "cache_ttl"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            sound = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+            if value is not None and not sound:
                 raise UsageError(
-                    f"the tool {self.name}: {name} must be a number of seconds above 0, not {value}"
+                    f"the tool {self.name}: {name} must be a number of seconds above 0, not {value!r}"
                 )
 
     def _without_user_input(self, schema: Schema) -> Schema:

@@ -127,3 +127,14 @@ def test_what_this_machine_is(host: str, expected: bool) -> None:
 async def test_a_missing_key_is_told_before_the_ban() -> None:
     with forbid_requests(), pytest.raises(MissingKeyError):
         await ask()
+
+
+def test_a_slash_in_place_of_the_colon_is_seen() -> None:
+    with pytest.raises(UsageError, match=r'did you mean "openai:gpt-5\.2"'):
+        resolve("openai/gpt-5.2")
+
+
+def test_a_wrong_name_in_the_environment_is_said_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERN_MODEL", "opnai:gpt-5.2")
+    with pytest.raises(UsageError, match=r"environment variable KERN_MODEL: no model 'opnai:gpt-5\.2'"):
+        default_model()

@@ -76,3 +76,11 @@ async def test_a_notebook_shows_an_answer_once() -> None:
     assert shown.shown
     assert shown._repr_markdown_() == f"*completed · run {shown.run_id} · session {shown.session_id}*"
     assert output.to_dict().keys() == shown.to_dict().keys()
+
+
+def test_a_keyword_that_print_response_does_not_have_is_refused_before_anything_is_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(TypeError, match="did you mean 'show_member_responses'"):
+        Agent(model=ScriptedModel([])).print_response("Hi", show_members_responses=True)  # type: ignore[call-arg]
+    assert capsys.readouterr().out == ""

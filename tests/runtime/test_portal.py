@@ -11,12 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from blockbuster import BlockBuster
 
 from kern.agent import Agent
 from kern.db.in_memory import InMemoryDb
 from kern.errors import UsageError
 from kern.models.base import ModelRequest, ModelResponse
 from kern.run import RunContext
+from kern.runtime import portal as portal_module
 from kern.runtime.portal import portal
 from kern.runtime.session import live_sessions
 from kern.testing import FunctionModel
@@ -373,3 +375,17 @@ def test_ctrl_c_is_raised_when_the_cancelled_run_is_committed(tmp_path: Any, way
     program.send_signal(signal.SIGINT)
     output = processes.finish(program)
     assert output.splitlines()[-2:] == ["interrupted CANCELLED {}", "None"]
+
+
+async def test_a_sync_method_in_async_code_says_once_that_it_stops_the_loop(
+    caplog: pytest.LogCaptureFixture, blockbuster: BlockBuster
+) -> None:
+    blockbuster.deactivate()  # which says no to it, too
+    portal_module._warn_of_stopped_loop.cache_clear()
+    agent = Agent(model=FunctionModel(lambda request: "Hello."))
+    with caplog.at_level("WARNING", logger="kern"):
+        agent.run("Hi")
+        agent.run("Hi")
+    said = [record.getMessage() for record in caplog.records if "stops the event loop" in record.getMessage()]
+    assert len(said) == 1
+    assert "await the async method" in said[0]
