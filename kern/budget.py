@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any, Self
 
 from kern.errors import UsageError, UsageLimitExceeded
-from kern.usage import CUT_OFF, Usage, UsageLimits
+from kern.usage import Usage, UsageLimits
 
 _UNKNOWN = (
-    "cannot be enforced any more: the cost of a request is unknown (its `Usage.billed` and `Usage.terms` "
-    "say what has no price); give the model a price=Price(..., others={...}) that includes it"
+    "cannot be enforced any more: the cost of a request is unknown; the provider did not report its usage "
+    "or did something that has no price (see its `Usage.billed` and `Usage.terms`): give the model a "
+    "price=Price(..., others={...}) that includes it"
 )
 _TOKENS = ("input_tokens", "output_tokens", "total_tokens")
 
@@ -40,13 +41,13 @@ class UsageBudget:
         self.name = name
         self._lock = threading.Lock()
         self._used = replace(used) if used is not None else Usage()
-        self._spent = self._used.cost or 0.0
+        self._spent = self._used.limited_cost or 0.0
         self._requests = self._used.requests
         self._failed = 0
         self._tool_calls = 0
         self._set_aside = 0.0
         self._known: set[str] = set()
-        self._unknown = used is not None and used.requests > 0 and used.cost is None
+        self._unknown = used is not None and used.requests > 0 and used.limited_cost is None
 
     def __repr__(self) -> str:
         return f"UsageBudget({self.limits!r}, name={self.name!r})"
@@ -81,10 +82,11 @@ class UsageBudget:
             self._requests += 1
             self._set_aside += expected
 
-    def note(self, requests: int, tool_calls: int) -> None:
-        """Count what was done before, whatever the limits say."""
+    def note(self, requests: int, tool_calls: int, expected: float = 0.0) -> None:
+        """Count what was done before, whatever the limits say, and set `expected` aside for it."""
         with self._lock:
             self._requests += requests
+            self._set_aside += expected
             self._tool_calls += tool_calls
 
     def take_back_request(self, expected: float) -> None:
@@ -132,20 +134,16 @@ class UsageBudget:
         with self._lock:
             self._tool_calls -= count
 
-    def count(self, usage: Usage, expected: float = 0.0) -> None:
-        """Count what a request has used; a total that is less than its parts is their sum.
-
-        Args:
-            usage: What it has used.
-            expected: What was set aside for it, which is spent where nobody knows the cost.
-        """
+    def count(self, usage: Usage) -> None:
+        """Count what a request has used; a total that is less than its parts is their sum."""
         with self._lock:
             used = self._used
             used.add(usage)
             used.total_tokens = max(used.total_tokens, used.input_tokens + used.output_tokens)
             if usage.requests > 0:
-                self._spent += expected if usage.cost is None else max(usage.cost, 0.0)
-                self._unknown = self._unknown or (usage.cost is None and self._is_unbounded(usage, expected))
+                spent = usage.limited_cost
+                self._spent += spent or 0.0
+                self._unknown = self._unknown or spent is None
 
     def resume(self, usage: Usage, tool_calls: int) -> None:
         """Count what a run has used before it was paused."""
@@ -153,15 +151,6 @@ class UsageBudget:
         with self._lock:
             self._requests += max(usage.requests, 0)
             self._tool_calls += max(tool_calls, 0)
-
-    @staticmethod
-    def _is_unbounded(usage: Usage, expected: float) -> bool:
-        """Whether a request of unknown cost may have cost more than was set aside for it: nothing was, or it
-        made the provider do what has no price in the list.
-        """
-        if not expected or usage.terms:
-            return True
-        return any(name != CUT_OFF for name in usage.billed or ())
 
     def _check(self, what: str, used: float, limit: float | None) -> None:
         if limit is not None and used >= limit:
@@ -199,15 +188,19 @@ class UsageLedger:
             )
         self._counted(step)
 
-    def note(self, *, requests: int = 0, tool_calls: int = 0, step: str) -> None:
+    def note(self, *, requests: int = 0, tool_calls: int = 0, expected: float = 0.0, step: str) -> None:
         """Count what was done before, whatever the limits say.
 
         Args:
+            requests, tool_calls: What was done.
+            expected: What the request was expected to cost, which is set aside until its end.
             step: The step on record. A shared budget that has counted it does not count it again.
         """
         for budget in self._budgets:
-            if not budget.knows(step):
-                budget.note(requests, tool_calls)
+            if budget.knows(step):
+                budget.note(0, 0, expected)
+            else:
+                budget.note(requests, tool_calls, expected)
         self._counted(step)
 
     def let_go(self) -> None:
@@ -237,20 +230,17 @@ class UsageLedger:
             )
         self._counted(step)
 
-    def count(
-        self, usage: Usage, expected: float = 0.0, step: str | None = None, *, on_record: bool = False
-    ) -> None:
+    def count(self, usage: Usage, step: str | None = None, *, on_record: bool = False) -> None:
         """Count what a request has used.
 
         Args:
             usage: What it has used.
-            expected: What was set aside for it.
             step: The step of a run with a journal that it was used in.
             on_record: The step was done before. A shared budget that has counted it does not count it again.
         """
         for budget in self._budgets:
             if not (on_record and step is not None and budget.knows(step)):
-                budget.count(usage, expected)
+                budget.count(usage)
         self._counted(step)
 
     def resume(self, usage: Usage, tool_calls: int) -> None:

@@ -31,7 +31,9 @@ class Usage:
     (`cache_write_tokens`); `output_tokens` are all that were generated, `reasoning_tokens` included.
 
     `cost` is in US dollars: as the provider told it, or by the model's price. None: nobody knows it, and so
-    it is for a sum of which a part is not known; 0.0 means that it was free.
+    it is for a sum of which a part is not known; 0.0 means that it was free. `counted_cost` stands beside a
+    cost that is not known, and is what a limit on the cost counts for it: what is known of it, and what was
+    set aside for answers that did not tell what they used. None: that may be less than they cost.
 
     `billed` counts what has a price of its own: kinds of tokens that the counts above include
     ("cache_write_1h_tokens", "input_audio_tokens", which were not cached, "cache_audio_read_tokens",
@@ -50,6 +52,13 @@ class Usage:
     cost: float | None = None
     billed: dict[str, int] | None = None
     terms: dict[str, str] | None = None
+    counted_cost: float | None = None
+
+    @property
+    def limited_cost(self) -> float | None:
+        """What a limit on the cost counts: the cost, or else `counted_cost`."""
+        cost = self.counted_cost if self.cost is None else self.cost
+        return cost if cost is not None and 0 <= cost < math.inf else None
 
     def add(self, other: Usage) -> None:
         """Count `other` in; what is below zero, or NaN, is no count and takes nothing off a limit."""
@@ -57,10 +66,16 @@ class Usage:
             cost = other.cost
             if cost is not None and not 0 <= cost < math.inf:  # one that makes no sense is not known
                 cost = None
-            if not self.requests:
+            if cost is None and other.counted_cost is None:
+                self.cost = self.counted_cost = None
+            elif cost is None:
+                self._add_counted(other.limited_cost)
+            elif not self.requests:
                 self.cost = cost
             elif self.cost is not None:
-                self.cost = None if cost is None else self.cost + cost
+                self.cost += cost
+            elif self.counted_cost is not None:
+                self.counted_cost += cost
         if other.input_tokens > 0:
             self.input_tokens += other.input_tokens
         if other.output_tokens > 0:
@@ -78,6 +93,12 @@ class Usage:
         if other.billed:
             self.billed = _sum(self.billed or {}, other.billed)
 
+    def _add_counted(self, counted: float | None) -> None:
+        """Count in requests whose cost is not known, but what a limit counts for it."""
+        before = self.limited_cost if self.requests else 0.0
+        self.cost = None
+        self.counted_cost = None if before is None or counted is None else before + counted
+
     def to_dict(self) -> dict[str, Any]:
         """The counts that are not zero, and the cost where it is known."""
         data: dict[str, Any] = {}
@@ -86,6 +107,8 @@ class Usage:
                 data[name] = value
         if self.cost is not None:
             data["cost"] = self.cost
+        elif self.counted_cost is not None:
+            data["counted_cost"] = self.counted_cost
         if self.billed:
             data["billed"] = dict(self.billed)
         if self.terms:
@@ -99,7 +122,13 @@ class Usage:
         Raises:
             ValueError: A value is no count, or no cost.
         """
-        return cls(**_counts(data), cost=_cost(data), billed=_billed(data), terms=_terms(data))
+        return cls(
+            **_counts(data),
+            cost=_cost(data),
+            billed=_billed(data),
+            terms=_terms(data),
+            counted_cost=_cost(data, "counted_cost"),
+        )
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -210,7 +239,9 @@ class Metrics(Usage):
         if self.cost is not None and other.cost is not None:
             self.cost = max(self.cost - other.cost, 0.0)
         elif other.requests:
+            mine, theirs = self.limited_cost, other.limited_cost
             self.cost = None
+            self.counted_cost = None if mine is None or theirs is None else max(mine - theirs, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """The counts and times that are set, as JSON."""
@@ -240,6 +271,7 @@ class Metrics(Usage):
             cost=_cost(data),
             billed=_billed(data),
             terms=None,
+            counted_cost=_cost(data, "counted_cost"),
             time_to_first_token=first,
             duration=duration,
             details={model: Usage.from_dict(usage) for model, usage in data.get("details", {}).items()},
@@ -254,12 +286,12 @@ def _counts(data: dict[str, Any]) -> dict[str, int]:
     return counts
 
 
-def _cost(data: dict[str, Any]) -> float | None:
-    cost = data.get("cost")
+def _cost(data: dict[str, Any], name: str = "cost") -> float | None:
+    cost = data.get(name)
     if cost is None:
         return None
     if isinstance(cost, bool) or not isinstance(cost, int | float) or not math.isfinite(cost) or cost < 0:
-        raise ValueError(f"usage: cost must be a number of US dollars, not {cost!r:.100}")
+        raise ValueError(f"usage: {name} must be a number of US dollars, not {cost!r:.100}")
     return float(cost)
 
 

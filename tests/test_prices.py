@@ -80,6 +80,32 @@ def test_a_sum_of_which_a_part_is_not_known_is_not_known() -> None:
     assert metrics.details["a"].cost is None
 
 
+def test_what_a_limit_counts_for_unknown_costs_is_summed_taken_apart_and_stored() -> None:
+    cut = Usage(requests=1, counted_cost=0.5)
+    for order in ([Usage(requests=1, cost=1.0), cut], [cut, Usage(requests=1, cost=1.0)]):
+        total = Metrics()
+        for usage in order:
+            total.include(Metrics(requests=1, cost=usage.cost, counted_cost=usage.counted_cost))
+        assert (total.cost, total.counted_cost) == (None, 1.5)
+        assert Metrics.from_dict(json.loads(json.dumps(total.to_dict()))) == total
+        total.exclude(cut)
+        assert total.limited_cost == 1.0
+        total.add(Usage(requests=1))
+        assert total.limited_cost is None
+        total.add(cut)
+        assert total.limited_cost is None
+    with pytest.raises(ValueError, match="counted_cost must be a number"):
+        Usage.from_dict({"requests": 1, "counted_cost": -1})
+
+
+@pytest.mark.parametrize("cost", [math.nan, -5.0, math.inf])
+def test_a_cost_that_makes_no_sense_is_not_known_to_a_budget(cost: float) -> None:
+    budget = UsageBudget(UsageLimits(cost=0.001))
+    budget.count(Usage(requests=1, cost=cost))
+    with pytest.raises(UsageLimitExceeded, match="cannot be enforced"):
+        budget.reserve_request(0.0)
+
+
 @pytest.mark.parametrize("cost", ["1", True, -1, math.nan, math.inf, [1]])
 def test_a_stored_cost_that_is_none_is_refused(cost: Any) -> None:
     with pytest.raises(ValueError, match="cost must be a number of US dollars"):
@@ -94,7 +120,7 @@ def test_a_stored_cost_that_is_none_is_refused(cost: Any) -> None:
         (OpenAIResponses("gpt-4o"), "gpt-4o-2024-08-06", Usage(input_tokens=10**6), 2.5),
         (OpenAIResponses("gpt-4o"), "no-such", Usage(input_tokens=10**6, cached_tokens=10**6), 1.25),
         (OpenAIChat("gpt-4o", server="azure"), None, Usage(input_tokens=10**6), 2.5),
-        (OpenAIChat("deepseek-chat", server="deepseek"), "gpt-4o", Usage(), 0.0),
+        (OpenAIChat("deepseek-chat", server="deepseek"), "gpt-4o", Usage(), None),
         (OpenAIResponses("nobody-knows-me"), None, Usage(input_tokens=10**6), None),
         (OpenAIChat("llama3.2", server="ollama"), None, Usage(input_tokens=10**6), None),
     ],

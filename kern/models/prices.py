@@ -5,8 +5,10 @@ The list is part of the package genai-prices; nothing is fetched. An unknown mod
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from importlib.util import find_spec
@@ -19,7 +21,7 @@ from kern.messages import Image, Media
 from kern.models._exact_price import exact_price
 from kern.models.base import Model, ModelRequest, ToolDefinition
 from kern.models.servers import SERVERS
-from kern.usage import Price, Usage
+from kern.usage import CUT_OFF, Price, Usage
 
 _Priced = Callable[[Usage], float | None]
 
@@ -34,6 +36,7 @@ LISTED: Final[Mapping[str, str]] = {
 _PER_MILLION: Final = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
 _CHARS_PER_TOKEN: Final = 4  # of English; enough to set something aside
 
+_MANY: Final = 1_000_000
 _TOKENS_PER_PICTURE: Final = 1_500
 _TOKENS_ELSEWHERE: Final = 20_000
 """Of a document that the provider fetches, or that is read when the request is built: some tens of pages."""
@@ -52,14 +55,36 @@ def load() -> None:
         _snapshot()
 
 
-def cost_of(model: Model, usage: Usage, answered: str | None = None) -> float | None:
+def cost_of(model: Model, usage: Usage, answered: str | None = None, *, wrote: bool = False) -> float | None:
     """What a request has cost, in US dollars; None if nobody knows.
 
     Args:
+        model: The model that was asked.
+        usage: What the provider tells. Every request sends something, so that counts without input tokens
+            tell nothing.
         answered: The model that has answered, where the provider tells it.
+        wrote: The model has written something, so that there have to be output tokens as well.
     """
     if usage.cost is not None:
         return usage.cost
+    is_cut = CUT_OFF in (usage.billed or ())
+    is_told = usage.input_tokens > 0 and (usage.output_tokens > 0 or not wrote)
+    if is_told or is_cut:
+        cost = _reckoned(model, usage, answered)
+        if cost is not None or not is_cut:
+            return cost
+    billed = {name: number for name, number in (usage.billed or {}).items() if name != CUT_OFF}
+    anything = replace(usage, input_tokens=_MANY, output_tokens=_MANY, billed=billed)
+    return 0.0 if _reckoned(model, anything, answered) == 0 else None  # where all is free, this was
+
+
+def is_bounded(usage: Usage) -> bool:
+    """Whether a request whose cost is not known did nothing but read and write."""
+    return not usage.terms and all(name == CUT_OFF for name in usage.billed or ())
+
+
+def _reckoned(model: Model, usage: Usage, answered: str | None) -> float | None:
+    """The price of what a request has used."""
     if model.price is not None:
         return model.price.of(usage)
     if not _is_listed(model):
@@ -80,9 +105,9 @@ def expected_cost(model: Model, request: ModelRequest) -> float:
     defined = sum(map(_length_of, request.tools))
     if request.response_format is not None:
         defined += len(to_json(request.response_format.schema))
-    sent = (said + called + defined) // _CHARS_PER_TOKEN + shown
+    sent = math.ceil((said + called + defined) / _CHARS_PER_TOKEN) + shown
     usage = Usage(input_tokens=sent, output_tokens=model.longest_answer() or 0, requests=1)
-    cost = cost_of(model, usage)
+    cost = _reckoned(model, usage, None)
     if cost is None and not model.tells_cost:
         how = "" if _is_installed() else ", or install kern-agents[prices]"
         raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final
@@ -21,7 +22,7 @@ from kern.errors import (
 )
 from kern.messages import Message
 from kern.models.base import Model, ModelRequest, ModelResponse, ResponseFormat, answered
-from kern.models.prices import LISTED, cost_of, expected_cost, is_to_load
+from kern.models.prices import LISTED, cost_of, expected_cost, is_bounded, is_to_load
 from kern.models.prices import load as load_prices
 from kern.run.events import ModelRequestCompletedEvent, ModelRequestStartedEvent, ModelRetryEvent
 from kern.runtime.model_step import ModelStep
@@ -139,20 +140,20 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
         response = await (answered(model, request, deltas) if step is None else step.respond(model, deltas))
     except asyncio.CancelledError:
         if run.out.first_text_after is not None:  # the provider bills what it has written
-            _count(run, model, Usage(requests=1, billed={CUT_OFF: 1}), None, expected, step)
+            _count(run, model, Usage(requests=1, billed={CUT_OFF: 1}), expected, step)
         raise
     except (ModelError, ModelBehaviorError) as error:
         failed = error.usage is None
         if error.usage is not None:
-            _count(run, model, error.usage, None, expected, step)
+            _count(run, model, error.usage, expected, step, wrote=_is_begun(error))
         if isinstance(error, ModelIncompleteError):
             deltas.cut(error.content)
         raise
     else:
-        _count(run, model, response.usage, response.model, expected, step)
+        _count(run, model, response.usage, expected, step, response=response)
     finally:
         for number, usage in enumerate(deltas.thrown_away):
-            _count(run, model, usage, None, expected, step, f"thrown away {number}")
+            _count(run, model, usage, expected, step, f"thrown away {number}")
         if ledger is not None:
             ledger.end_request(expected, failed=failed)
         deltas.close()
@@ -180,6 +181,19 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     return response.message
 
 
+def _is_written(response: ModelResponse) -> bool:
+    """Whether the model has written something, so that there have to be output tokens."""
+    message = response.message
+    if response.finish_reason == "refusal":  # the words about it may be the provider's own
+        return False
+    return bool(message.content or message.tool_calls or message.reasoning_content)
+
+
+def _is_begun(error: ModelError | ModelBehaviorError) -> bool:
+    """Whether the model has written a part of an answer."""
+    return isinstance(error, ModelIncompleteError) and bool(error.content)
+
+
 def _take_in(run: Run, model: Model, response: ModelResponse) -> None:
     """Put what an answer tells about itself into the run."""
     message, output, out = response.message, run.output, run.out
@@ -203,9 +217,11 @@ async def _reserve(run: Run, model: Model, request: ModelRequest, step: ModelSte
     """
     ledger = run.tree.ledger
     if step is not None and step.on_record:  # it was made, and no limit refuses it
-        if ledger is not None:
-            ledger.note(requests=1, step=step.key)
-        return 0.0
+        if ledger is None:
+            return 0.0
+        expected = expected_cost(model, request) if ledger.limits_cost else 0.0
+        ledger.note(requests=1, expected=expected, step=step.key)
+        return expected
     try:
         if run.spec.max_requests is not None and run.progress.requests >= run.spec.max_requests:
             raise UsageLimitExceeded("requests of one run (max_requests)", run.spec.max_requests)
@@ -224,16 +240,33 @@ def _count(
     run: Run,
     model: Model,
     usage: Usage,
-    answered: str | None,
     expected: float,
     step: ModelStep | None,
     what: str = "usage",
+    *,
+    response: ModelResponse | None = None,
+    wrote: bool = False,
 ) -> None:
+    """Count what a request has used, at its price.
+
+    Args:
+        run, model, usage, step: Who has asked, which model, what it used, in which step.
+        expected: What was set aside for it, which a limit counts where nobody knows the cost.
+        what: Of the step.
+        response: The answer, where it is one.
+        wrote: The model has written something of an answer that is none.
+    """
+    if usage.cost is not None and not 0 <= usage.cost < math.inf:  # one that makes no sense is not known
+        usage.cost = None
     if usage.cost is None and (model.price is not None or model.provider in LISTED):
-        usage.cost = cost_of(model, usage, answered)
+        answered = None if response is None else response.model
+        wrote = wrote or (response is not None and _is_written(response))
+        usage.cost = cost_of(model, usage, answered, wrote=wrote)
+    if expected and usage.cost is None and is_bounded(usage):
+        usage.counted_cost = expected
     if run.tree.ledger is not None:
         if step is None:
-            run.tree.ledger.count(usage, expected)
+            run.tree.ledger.count(usage)
         else:
-            run.tree.ledger.count(usage, expected, f"{step.key} {what}", on_record=step.on_record)
+            run.tree.ledger.count(usage, f"{step.key} {what}", on_record=step.on_record)
     run.progress.own_metrics.count(f"{model.provider}/{model.id}", usage)

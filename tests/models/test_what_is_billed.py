@@ -23,24 +23,26 @@ from kern.usage import Metrics, Price, Usage, UsageLimits
 pytest.importorskip("genai_prices")
 
 
-def claude(usage: dict[str, Any], *blocks: dict[str, Any]) -> dict[str, Any]:
-    content = [*blocks, {"type": "text", "text": "ok"}]
+def claude(usage: Any, *blocks: dict[str, Any], text: str = "") -> dict[str, Any]:
+    content = [*blocks, {"type": "text", "text": text}]
     head = {"id": "m", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5"}
-    return {**head, "content": content, "stop_reason": "end_turn", "usage": {"output_tokens": 0, **usage}}
+    return {**head, "content": content, "stop_reason": "end_turn", "usage": usage}
 
 
-def gemini(usage: dict[str, Any], model: str = "gemini-2.5-flash", **candidate: Any) -> dict[str, Any]:
-    said = {"content": {"role": "model", "parts": [{"text": "ok"}]}, "finishReason": "STOP", **candidate}
+def gemini(
+    usage: Any, model: str = "gemini-2.5-flash", *, text: str = "", **candidate: Any
+) -> dict[str, Any]:
+    said = {"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": "STOP", **candidate}
     return {"candidates": [said], "modelVersion": model, "usageMetadata": usage}
 
 
-def chat(usage: dict[str, Any], model: str = "gpt-5.2", **more: Any) -> dict[str, Any]:
-    choice = {"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}
+def chat(usage: Any, model: str = "gpt-5.2", *, text: str = "", **more: Any) -> dict[str, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     return {"id": "c", "model": model, "choices": [choice], "usage": usage, **more}
 
 
-def responses(usage: dict[str, Any], *items: dict[str, Any], **more: Any) -> dict[str, Any]:
-    said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "ok"}]}
+def responses(usage: Any, *items: dict[str, Any], text: str = "", **more: Any) -> dict[str, Any]:
+    said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
     return {
         "id": "r",
         "object": "response",
@@ -74,7 +76,7 @@ def asked(kind: str, url: str, **settings: Any) -> Model:
 
 
 M = 1_000_000
-QUERIES = {"groundingMetadata": {"webSearchQueries": ["a", "b", "c"]}}
+QUERIES: dict[str, Any] = {"groundingMetadata": {"webSearchQueries": ["a", "b", "c"]}}
 SEARCHED = {
     "type": "web_search_call",
     "id": "ws",
@@ -131,7 +133,7 @@ ONE_HOUR = {
             0.55,
         ),
         ("gemini", gemini({"promptTokenCount": M}, **QUERIES), 0.335),
-        ("gemini3", gemini({"promptTokenCount": 0}, "gemini-3-pro-preview", **QUERIES), 0.042),
+        ("gemini3", gemini({"promptTokenCount": 50_000}, "gemini-3-pro-preview", **QUERIES), 0.142),
         ("gemini3", gemini({"promptTokenCount": 100_000}, "gemini-3-pro-preview"), 0.2),
         ("gemini3", gemini({"promptTokenCount": 300_000}, "gemini-3-pro-preview"), 1.2),
         ("gemini", gemini({"promptTokenCount": M, "serviceTier": "standard"}), 0.3),
@@ -320,6 +322,86 @@ async def test_what_was_set_aside_for_a_broken_answer_stays_spent() -> None:
         with pytest.raises(UsageLimitExceeded, match="is reached"):  # two dollars are spent
             await agent.arun("Hi")
         assert len(server.requests) == 1
+
+
+UNTOLD: list[Any] = [None, {}, "many", [], {"input_tokens": "7"}]
+MADE = {"claude": claude, "gemini": gemini, "chat": chat, "responses": responses}
+SENT = {"claude": "input_tokens", "gemini": "promptTokenCount", "chat": "prompt_tokens"}
+
+
+@pytest.mark.parametrize("usage", UNTOLD)
+@pytest.mark.parametrize("kind", MADE)
+async def test_an_answer_that_tells_no_usage_counts_as_what_was_set_aside(kind: str, usage: Any) -> None:
+    body = json.dumps(MADE[kind](usage, text="ok"))
+    budget = UsageBudget(UsageLimits(cost=4.0))
+    price = Price(input=1, output=10)
+    async with ModelServer(lambda request: Fault.status(200, body=body)) as server:
+        agent = Agent(
+            model=asked(kind, server.base_url, price=price, max_output_tokens=200_000), usage_limits=budget
+        )
+        output = await agent.arun("Hi")
+        assert output.metrics.cost is None
+        assert output.metrics.counted_cost == pytest.approx(2.0, abs=0.01)
+        await agent.arun("Hi")
+        with pytest.raises(UsageLimitExceeded, match=r"the limit of 4\.0 US dollars is reached"):
+            await agent.arun("Hi")
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("kind", MADE)
+async def test_an_answer_of_which_only_the_input_is_told_costs_nobody_knows_what(kind: str) -> None:
+    body = json.dumps(MADE[kind]({SENT.get(kind, "input_tokens"): 5}, text="ok"))
+    async with ModelServer([Fault.status(200, body=body)]) as server:
+        output = await Agent(model=asked(kind, server.base_url)).arun("Hi")
+    assert (output.metrics.input_tokens, output.metrics.cost) == (5, None)
+
+
+async def test_a_stream_without_usage_is_free_only_where_the_price_is_zero() -> None:
+    body = BEGUN["chat"] + 'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+    costs: list[float | None] = []
+    async with ModelServer(lambda request: Fault.status(200, body=body, headers=SSE)) as server:
+        for price in (Price(input=0, output=0), Price(input=0, output=1)):
+            stream = Agent(model=asked("chat", server.base_url, price=price)).arun("Hi", stream=True)
+            async with stream:
+                async for _ in stream:
+                    pass
+            costs.append(stream.output.metrics.cost)
+    assert costs == [0.0, None]
+
+
+async def test_a_budget_goes_on_in_another_process_after_an_answer_broke_off() -> None:
+    broken = Fault.status(200, body=BEGUN["chat"], headers=SSE)
+    paid = Fault.status(200, body=json.dumps(chat({"prompt_tokens": 3 * M})))
+    async with ModelServer([paid, broken, paid, paid, paid]) as server:
+        asked_model = asked(
+            "chat", server.base_url, price=Price(input=1, output=10), max_output_tokens=100_000
+        )
+        budget = UsageBudget(UsageLimits(cost=10.0))
+        agent = Agent(model=asked_model)
+        await agent.arun("Hi", usage_limits=budget)
+        with pytest.raises(ModelError):
+            async for _ in agent.arun("Hi", stream=True, usage_limits=budget):
+                pass
+        assert (budget.used.cost, budget.used.counted_cost) == (None, pytest.approx(4.0, abs=0.01))
+        stored = json.loads(json.dumps(budget.used.to_dict()))
+        again = UsageBudget(budget.limits, used=Usage.from_dict(stored))
+        await agent.arun("Hi", usage_limits=again)
+        await agent.arun("Hi", usage_limits=again)
+        with pytest.raises(UsageLimitExceeded, match=r"the limit of 10\.0 US dollars is reached"):
+            await agent.arun("Hi", usage_limits=again)
+        assert again.used.counted_cost == pytest.approx(10.0, abs=0.01)
+
+
+async def test_a_recorded_answer_that_was_thrown_away_counts_as_what_was_set_aside(tmp_path: Path) -> None:
+    untold = json.dumps({"candidates": [{"content": {"parts": [{"text": "x"}]}}]})
+    replies = [Fault.status(200, body=untold), Fault.status(200, body=GOOD)]
+    async with ModelServer(replies) as server:
+        model = Gemini("gemini-2.5-flash", base_url=server.base_url, api_key="any", max_retries=1)
+        agent = Agent(model=model, usage_limits=UsageLimits(cost=5.0))
+        first = await record(agent, "Hi", tmp_path / "run.json")
+        again = await replay(agent, tmp_path / "run.json")
+    assert first.metrics.billed == again.metrics.billed == {"answers_cut_off": 1}
+    assert first.metrics.counted_cost == again.metrics.counted_cost == pytest.approx(0.03, abs=0.001)
 
 
 async def test_no_limit_on_the_cost_is_kept_once_a_cost_is_not_known() -> None:
