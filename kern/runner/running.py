@@ -208,7 +208,8 @@ class Running(Definition, Generic[OutputT]):
             stream, stream_events, yield_run_output: As for `arun`.
             user_id: The owner of the session; None: the owner of `run_response`, or the constructor's value.
             dependencies, output_schema, usage_limits: Pass again what you passed to the run: they are not
-                stored. What the run used before the pause counts towards the limits.
+                stored. What the run used before the pause counts towards `UsageLimits`; a
+                `UsageBudget` that the run had before has counted it, and another one has not.
             timeout: How many seconds this part of the run may take.
 
         Raises:
