@@ -78,6 +78,13 @@ _OUTPUT_TYPES: Mapping[str, type | tuple[type, ...]] = {
 }
 
 
+_STORED_ELSEWHERE = (
+    *("session_state", "member_responses"),
+    *("run_id", "session_id", "parent_run_id", "status", "created_at"),
+)
+"""What the row of an output does not hold as JSON."""
+
+
 @dataclass(slots=True, kw_only=True, repr=False)
 class BaseRunOutput(Generic[ContentT]):
     """What the outputs of agents and teams have in common.
@@ -246,15 +253,16 @@ class BaseRunOutput(Generic[ContentT]):
         return json_bytes(self.to_dict()).decode()
 
     def to_row(self, shelf: Shelf, **more: Any) -> bytes:
-        """The output as JSON for its database row, without what is stored elsewhere (state, members' runs).
+        """The output as JSON for its row, without what is stored elsewhere: the state, the runs of
+        members, and what has a column of its own.
 
         Args:
             shelf: Collects the bytes of media; the row refers to them by their hashes.
             more: More fields for the row, as JSON.
         """
         data = self.to_dict(shelf)
-        data.pop("session_state", None)
-        data.pop("member_responses", None)
+        for name in _STORED_ELSEWHERE:
+            data.pop(name, None)
         data.update(more)
         return json_bytes(data)
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pydantic_core import from_json
-
 from kern.db.base import RunRow
 from kern.durable.db_journal import DbJournal
 from kern.messages import Media, Message, Shelf, check_types
@@ -15,7 +13,7 @@ from kern.run.output import AnyRunOutput, RunStatus, output_from_dict
 from kern.runtime.interrupted import results_of_open_calls
 from kern.runtime.progress import Progress
 from kern.runtime.run_tree import Run
-from kern.runtime.stored_runs import media_of, reading
+from kern.runtime.stored_runs import media_of, reading, row_json
 
 _LATE_EVENTS = 1000
 """Room in the numbers of events for those that come after a pause was stored, before the run goes on."""
@@ -76,7 +74,7 @@ class Pause:
             StoreError: The row cannot be read.
         """
         with reading(row):
-            data = from_json(row.data)
+            data = row_json(row)
             return cls.from_dict(data["paused"], output_from_dict(data))
 
     @classmethod

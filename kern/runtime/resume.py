@@ -24,7 +24,7 @@ from kern.runtime.pause import Pause
 from kern.runtime.request import RunInput
 from kern.runtime.run_tree import DelegatingTool, Run, RunnerSpec, RunTree
 from kern.runtime.session import LiveSession
-from kern.runtime.stored_runs import fill_media, reading
+from kern.runtime.stored_runs import fill_media, reading, row_json
 from kern.runtime.tool_calls import FunctionTool
 from kern.usage import Metrics
 
@@ -215,7 +215,7 @@ async def _restore_children(run: Run, answers: dict[str, RunRequirement]) -> Non
 async def _ended(run: Run, row: RunRow) -> Run:
     """A member's run that was over before the pause: for the output, not to be driven or written again."""
     with reading(row):
-        output = output_from_dict(from_json(row.data))
+        output = output_from_dict(row_json(row))
     team = isinstance(output, TeamRunOutput)
     name = output.team_name if isinstance(output, TeamRunOutput) else output.agent_name
     # Whoever it was: nobody of that id need be there any more.
@@ -301,11 +301,12 @@ async def _given_up(db: Db, row: RunRow) -> list[RunRow]:
         data = from_json(row.data)
         data.pop("paused", None)
         data.pop("requirements", None)
-        data["status"] = RunStatus.cancelled.value
-        tools = output_from_dict(data).tools
-    rows = [
-        replace(row, status=RunStatus.cancelled.value, generation=row.generation + 1, data=json_bytes(data))
-    ]
+        data.pop("status", None)  # rows of versions before 0.2.0 repeat the column
+        cancelled = replace(
+            row, status=RunStatus.cancelled.value, generation=row.generation + 1, data=json_bytes(data)
+        )
+        tools = output_from_dict(row_json(cancelled)).tools
+    rows = [cancelled]
     for execution in tools:
         for run_id in child_ids(execution):
             below = await db.load_run(run_id)

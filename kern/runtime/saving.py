@@ -189,7 +189,7 @@ def _mark(change: Change) -> _Mark:
 
 
 def _same_end(stored: RunRow, row: RunRow) -> bool:
-    if stored.generation != row.generation or stored.session_id != row.session_id:
+    if (stored.generation, stored.session_id, stored.status) != (row.generation, row.session_id, row.status):
         return False
     try:
         return bool(_without_conflicts(stored) == _without_conflicts(row))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
-from typing import Final
+from typing import Any, Final
 
 from pydantic_core import from_json
 
@@ -48,6 +48,24 @@ def reading(row: RunRow) -> Iterator[None]:
         ) from error
 
 
+def row_json(row: RunRow) -> dict[str, Any]:
+    """The JSON of a stored run, with what has a column of its own. Rows of versions before 0.2.0 hold both.
+
+    Raises:
+        ValueError: It is not that of a run.
+    """
+    data = from_json(row.data)
+    if not isinstance(data, dict):
+        raise ValueError("it is no JSON object")  # noqa: TRY004 - of what is stored, not of a program
+    if "agent_id" not in data and "team_id" not in data:
+        raise ValueError("it names neither an agent nor a team")
+    columns: dict[str, Any] = {"run_id": row.run_id, "session_id": row.session_id, "status": row.status}
+    columns["created_at"] = int(row.created_at)
+    if row.parent_run_id is not None:
+        columns["parent_run_id"] = row.parent_run_id
+    return columns | data
+
+
 async def load_output(db: Db, row: RunRow) -> Output:
     """The output that a row holds.
 
@@ -55,7 +73,7 @@ async def load_output(db: Db, row: RunRow) -> Output:
         StoreError: The row cannot be read.
     """
     with reading(row):
-        output = output_from_dict(from_json(row.data))
+        output = output_from_dict(row_json(row))
     await fill_media(db, row, media_of(output))
     return output
 
