@@ -38,7 +38,9 @@ _SQL = {
         WHERE run_id = ? AND (trusted OR user_id = ?)""",
     "take": "DELETE FROM {t}_cancels WHERE run_id = ? AND (trusted OR user_id = ?)",
     "ended": "DELETE FROM {t}_cancels WHERE run_id = ?",
-    "session": "DELETE FROM {t}_cancels WHERE run_id IN (SELECT run_id FROM {t}_runs WHERE session_id = ?)",
+    "session": """
+        DELETE FROM {t}_cancels WHERE run_id IN (SELECT run_id FROM {t}_runs
+            WHERE session_number = (SELECT number FROM {t} WHERE session_id = ?))""",
     "user": "DELETE FROM {t}_cancels WHERE user_id = ? AND NOT trusted",
 }
 

@@ -76,7 +76,8 @@ _SQL = {
             AND (request IS NOT NULL OR EXISTS (SELECT 1 FROM {t}_steps AS s WHERE s.run_id = c.run_id))
         ORDER BY rowid DESC LIMIT ?5""",
     "delete_events": """
-        DELETE FROM {t}_events WHERE run_id IN (SELECT run_id FROM {t}_runs WHERE session_id = ?1
+        DELETE FROM {t}_events WHERE run_id IN (SELECT run_id FROM {t}_runs
+            WHERE session_number = (SELECT number FROM {t} WHERE session_id = ?1)
             UNION SELECT run_id FROM {t}_claims WHERE session_id = ?1 OR user_id = ?2)""",
     "delete_steps": """
         DELETE FROM {t}_steps

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from kern.db._sqlite_errors import store_errors
+from kern.db._sqlite_numbers import run_numbers
 from kern.errors import StoreError
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -201,6 +202,77 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX {t}_claims_by_session ON {t}_claims (session_id) WHERE session_id IS NOT NULL",
         "CREATE INDEX {t}_claims_by_user ON {t}_claims (user_id) WHERE user_id IS NOT NULL",
     ),
+    (
+        # Numbers for texts: a table whose numbers grow is written at its end, and its pages are never split.
+        # A session's changes are numbered from 2**32 times its number; see `_sqlite_numbers`.
+        "ALTER TABLE {t} RENAME TO {t}_before",
+        """CREATE TABLE {t} (
+            number INTEGER PRIMARY KEY,
+            session_id TEXT NOT NULL UNIQUE,
+            user_id TEXT,
+            name TEXT,
+            summary TEXT,
+            generation TEXT NOT NULL,
+            used INTEGER NOT NULL,
+            created_at REAL NOT NULL,
+            updated_at REAL NOT NULL,
+            revision INTEGER NOT NULL,
+            version INTEGER NOT NULL,
+            state_version INTEGER NOT NULL,
+            state TEXT NOT NULL
+        )""",
+        """INSERT INTO {t}
+            SELECT rowid, session_id, user_id, name, summary, generation, used, created_at, updated_at,
+                revision, version, state_version, state
+            FROM {t}_before ORDER BY rowid""",
+        "DROP TABLE {t}_before",
+        "CREATE INDEX {t}_by_user ON {t} (user_id, used) WHERE user_id IS NOT NULL",
+        "CREATE INDEX {t}_by_use ON {t} (used)",
+        "ALTER TABLE {t}_runs RENAME TO {t}_runs_before",
+        """CREATE TABLE {t}_runs (
+            seq INTEGER PRIMARY KEY,
+            run_id TEXT NOT NULL,
+            session_number INTEGER NOT NULL,
+            session_id TEXT NOT NULL,
+            runner_id TEXT NOT NULL,
+            parent_run_id TEXT,
+            status TEXT NOT NULL,
+            generation INTEGER NOT NULL,
+            created_at REAL NOT NULL,
+            data TEXT NOT NULL
+        )""",
+        """INSERT INTO {t}_runs
+            SELECT seq, run_id, s.number, r.session_id, runner_id, parent_run_id, status, r.generation,
+                r.created_at, data
+            FROM {t}_runs_before AS r CROSS JOIN {t} AS s ON s.session_id = r.session_id ORDER BY seq""",
+        "DROP TABLE {t}_runs_before",
+        "CREATE INDEX {t}_runs_by_age ON {t}_runs (session_number, seq, parent_run_id, runner_id)",
+        """CREATE INDEX {t}_runs_by_status ON {t}_runs (status, seq, session_number)
+            WHERE parent_run_id IS NULL AND status <> 'COMPLETED'""",
+        "CREATE TABLE {t}_run_ids (number INTEGER PRIMARY KEY, seq INTEGER NOT NULL)",
+        """INSERT OR IGNORE INTO {t}_run_ids
+            SELECT kern_run_number(CAST(run_id AS BLOB), 0), seq FROM {t}_runs ORDER BY seq""",
+        """INSERT INTO {t}_run_ids
+            SELECT kern_run_number(CAST(run_id AS BLOB), 1), seq FROM {t}_runs
+            WHERE seq NOT IN (SELECT seq FROM {t}_run_ids) ORDER BY seq""",
+        "ALTER TABLE {t}_changes RENAME TO {t}_changes_before",
+        """CREATE TABLE {t}_changes (
+            seq INTEGER PRIMARY KEY,
+            revision INTEGER NOT NULL,
+            run_id TEXT,
+            tool TEXT,
+            tool_call_id TEXT,
+            agent_path TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            patch TEXT NOT NULL,
+            commit_id TEXT
+        )""",
+        """INSERT INTO {t}_changes
+            SELECT (s.number << 32) + row_number() OVER (PARTITION BY s.number ORDER BY c.revision, c.seq),
+                c.revision, run_id, tool, tool_call_id, agent_path, c.created_at, patch, commit_id
+            FROM {t}_changes_before AS c CROSS JOIN {t} AS s ON s.session_id = c.session_id""",
+        "DROP TABLE {t}_changes_before",
+    ),
 )
 
 
@@ -261,6 +333,7 @@ def migrate(raw: sqlite3.Connection, path: Path, table: str) -> None:
                 f"this one knows versions up to {len(MIGRATIONS)}: update Kern, or choose another db_file"
             )
         with store_errors(path):
+            raw.create_function("kern_run_number", 2, lambda run_id, which: run_numbers(run_id)[which])
             if done == 0:
                 raw.execute(f"CREATE TABLE {table}_schema (version INTEGER PRIMARY KEY, applied_at REAL)")
             for version, statements in enumerate(MIGRATIONS[done:], done + 1):

@@ -11,7 +11,7 @@ import pytest
 
 from kern import Agent, RunContext
 from kern.db import SqliteDb
-from kern.db._sqlite_queries import _SQL
+from kern.db._sqlite_sql import SQL
 from kern.models.base import ModelRequest, ModelResponse
 from kern.testing import FunctionModel, tool_call
 from kern.testing.db import change_row, run_row, state_commit
@@ -49,10 +49,10 @@ async def test_the_bytes_of_a_run_do_not_grow_with_the_runs_before_it(db: Sqlite
         sizes.append(written(tmp_path))
     early = (sizes[59] - sizes[9]) / 50
     late = (sizes[299] - sizes[249]) / 50
-    # Indexes of few pages put several new entries on one; later each has its own, and then it stays so.
-    # To rewrite the earlier runs would take a thousand kB.
-    assert late < early * 1.5
-    assert late < 32 * 1024
+    # These ids do not sort by time: the numbers of the two runs are first on one page, and later on two. To
+    # rewrite the earlier runs would take a thousand kB.
+    assert late < early * 1.2
+    assert late < 24 * 1024
 
 
 def count_up(run_context: RunContext) -> str:
@@ -101,7 +101,7 @@ async def test_a_run_that_leaves_the_state_alone_does_not_write_it(db: SqliteDb,
     assert row.state == state
 
 
-@pytest.mark.parametrize("name", [name for name, sql in _SQL.items() if re.search("SELECT|WHERE", sql)])
+@pytest.mark.parametrize("name", [name for name, sql in SQL.items() if re.search("SELECT|WHERE", sql)])
 async def test_no_query_scans_or_sorts_more_than_it_returns(db: SqliteDb, name: str) -> None:
     if name in ("forget_cancels", "forget_cancels_of_user"):
         pytest.skip("goes through a small table")
