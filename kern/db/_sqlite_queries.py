@@ -246,18 +246,19 @@ class Queries:
         places[run.run_id] = place
 
     def _delete(self, raw: sqlite3.Connection, session_id: str) -> bool:
+        self.cancels.session_deleted(raw, session_id)
+        self.journals.deleted(raw, session_id=session_id)
         found = raw.execute(self._sql["find_number"], (session_id,)).fetchone()
         if found is None:
             return False
         (number,) = found
-        self.cancels.session_deleted(raw, session_id)
-        self.journals.deleted(raw, session_id=session_id)
         runs = raw.execute(self._sql["ids_of_runs"], (number,)).fetchall()
         raw.executemany(self._sql["delete_run_ids"], [(*run_numbers(run_id), seq) for run_id, seq in runs])
         raw.execute(self._sql["delete_runs"], (number,))
         raw.execute(self._sql["delete_changes"], changes_of(number))
         raw.execute(self._sql["delete_media"], (session_id,))
-        return raw.execute(self._sql["delete_session"], (session_id,)).rowcount > 0
+        raw.execute(self._sql["delete_session"], (session_id,))
+        return True
 
     def _insert_session(self, raw: sqlite3.Connection, row: SessionRow) -> int:
         told = (row.updated_at, row.revision, row.summary)

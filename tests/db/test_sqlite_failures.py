@@ -171,7 +171,7 @@ MIGRATION = """
         if os.waitstatus_to_exitcode(status) == 0:
             break  # it was through before it could be killed
         assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, status
-        if moment % 4 == 1:
+        if moment % 6 == 1:
             copy = Path(path).with_name(f"copy-{len(sys.argv)}-{moment}.db")
             raw = connect(path)
             raw.execute(f"VACUUM INTO '{copy}'")
