@@ -12,6 +12,9 @@ from typing import Protocol, runtime_checkable
 EVENT_SECONDS = 86_400.0
 """The number of seconds for which the events of a run are kept after its end."""
 
+LAST_NUMBER = 2**63 - 1
+"""The highest `seq` that an event can be stored under."""
+
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class StepRow:

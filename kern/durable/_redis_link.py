@@ -255,7 +255,7 @@ class Link:
 
     def _tell(self, answer: Any) -> None:
         streams = answer.items() if isinstance(answer, Mapping) else answer or ()
-        found = {_text(key): [delta for delta in map(_delta, entries) if delta] for key, entries in streams}
+        found = {_text(key): [_delta(entry) for entry in entries] for key, entries in streams}
         for asked in list(self._asked):
             deltas = [delta for delta in found.get(asked.key, ()) if delta.last_seq > asked.after]
             if deltas and not asked.found.done():
@@ -267,14 +267,14 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
-def _delta(entry: Any) -> Delta | None:
-    """The delta in an entry of a stream; None if Kern did not write the entry."""
+def _delta(entry: Any) -> Delta:
+    """The delta in an entry of a stream. An entry that Kern did not write has no data that can be read, so
+    that whoever follows the run looks into the database.
+    """
+    number, values = entry
+    last_seq = int(number.partition(b"-")[0])
     try:
-        number, values = entry
-        data = values[b"events"]
-        if not isinstance(data, bytes):
-            return None
-        return Delta(after=int(values[b"after"]), last_seq=int(number.partition(b"-")[0]), data=data)
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        log.warning("an entry of a stream of deltas cannot be read, and is left out: %r", error)
-        return None
+        after, data = int(values[b"after"]), values[b"events"]
+    except (ValueError, TypeError, LookupError):
+        after, data = 0, b""
+    return Delta(after=after, last_seq=last_seq, data=data)

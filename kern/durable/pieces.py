@@ -9,13 +9,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, Final
 
 from pydantic_core import from_json
 
 from kern._json import json_bytes
 from kern._log import named
+from kern.db.journals import LAST_NUMBER
+from kern.durable.deltas import Delta
 from kern.errors import UsageError
 from kern.run.events import Event, ReasoningContentDeltaEvent, RunContentEvent, event_from_dict
 
@@ -109,6 +111,20 @@ def _with_text(event: Event, text: str) -> Event:
     elif isinstance(whole, ReasoningContentDeltaEvent):
         whole.reasoning_content = text
     return whole
+
+
+def pieces_in(delta: Delta, session_id: str) -> list[Piece] | None:
+    """Read a delta; None if it is not all that Kern has sent under its numbers for a run of that session."""
+    try:
+        items = from_json(delta.data)
+        pieces = [Piece(event_from_dict(item), _cuts(item.get(_CUTS, ()))) for item in items]
+    except _UNREADABLE:
+        return None
+    numbers = [delta.after, *(piece.event.seq for piece in pieces)]
+    rise = all(before < number for before, number in pairwise(numbers))
+    if not pieces or not rise or numbers[-1] != delta.last_seq or delta.last_seq > LAST_NUMBER:
+        return None
+    return pieces if all(piece.event.source.session_id == session_id for piece in pieces) else None
 
 
 def pieces_of(run_id: str, data: bytes) -> list[Piece]:

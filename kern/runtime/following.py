@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from kern.db.base import Db
-from kern.db.journals import JournalDb, RunningRow
+from kern.db.journals import LAST_NUMBER, JournalDb, RunningRow
 from kern.durable.deltas import DeltaStream
 from kern.errors import SessionOwnershipError, UsageError
 from kern.run.events import Event
 from kern.run.output import AnyRunOutput, RunOutput, RunStatus, TeamRunOutput
 from kern.runtime.tail import Tail
-
-LAST_NUMBER = 2**63 - 1
 
 
 async def follow(
@@ -23,12 +21,12 @@ async def follow(
     Raises:
         UsageError: There is no such run, or `after` is no number of an event.
         SessionOwnershipError: It is another user's.
+        SessionDeletedError: Its session was deleted meanwhile.
         StoreError: The database cannot be read.
     """
     if type(after) is not int or not 0 <= after <= LAST_NUMBER:
         raise UsageError(f"after must be the seq of the last event that you received, or 0, not {after!r}")
-    tail = Tail.of(db, run_id, deltas, after)
-    await tail.check_owner(user_id)
+    tail = await Tail.of(db, run_id, deltas, after, user_id)
     heard = after
     while True:
         events, up_to = await tail.after(heard)

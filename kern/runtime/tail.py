@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
 
+from kern._log import named
 from kern.db.base import Db, RunRow
 from kern.db.journals import EventRow, JournalDb
-from kern.durable.deltas import DeltaStream, stream_of
-from kern.durable.pieces import Piece, pieces_of
-from kern.errors import SessionOwnershipError, UsageError
+from kern.durable.deltas import Delta, DeltaStream, stream_of
+from kern.durable.pieces import Piece, pieces_in, pieces_of
+from kern.errors import UsageError
 from kern.run.events import (
     Event,
     EventSource,
@@ -28,7 +29,10 @@ from kern.run.events import (
     RunPausedEvent,
 )
 from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput
+from kern.runtime.followed import Followed, Identity, identity_of
 from kern.runtime.stored_runs import load_output
+
+log: Final = named("kern")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 """Seconds between two looks at the database, while nothing comes."""
@@ -42,8 +46,11 @@ ROWS: Final = 100
 WINDOW_BYTES: Final = 4_000_000
 """How much of what was told is kept for those who are behind; they read what is older by themselves."""
 
-Key = tuple[asyncio.AbstractEventLoop, Hashable, int, str]
-_tails: Final[WeakValueDictionary[Key, Tail]] = WeakValueDictionary()
+NUMBER_OF_AN_OLD_END: Final = 2**53 - 1
+"""The number of the end of a run whose events are not kept any more: above all that anybody has heard of it,
+and one that JavaScript can count to."""
+
+_tails: Final[WeakValueDictionary[Hashable, Tail]] = WeakValueDictionary()
 
 
 @dataclass(slots=True, frozen=True)
@@ -63,24 +70,32 @@ class Tail:
     Args:
         db: Where the run is.
         run_id: The run.
+        identity: Which run that is.
         deltas: Where what is told between steps is; None: in the database.
         begin: The number from which on it is read.
     """
 
     def __init__(
-        self, db: Db, journals: JournalDb, run_id: str, deltas: DeltaStream | None, begin: int
+        self,
+        db: Db,
+        journals: JournalDb,
+        run_id: str,
+        identity: Identity,
+        deltas: DeltaStream | None,
+        begin: int,
     ) -> None:
         self._db = db
         self._journals = journals
         self._run_id = run_id
         self._deltas = deltas
         self._lock = asyncio.Lock()
-        self._owner: tuple[str, str | None] | None = None
+        self._run = Followed(journals, run_id, identity)
         self._window: deque[_Told] = deque()
         self._floor = self._last = begin
         self._size = 0
         self._stream: str | None = None
         """Where what is told between steps is read."""
+        self._warned = False
         self._missing = False
         """The stream of deltas goes on after something that only the database has."""
         self._pause = FIRST_PAUSE
@@ -90,43 +105,27 @@ class Tail:
         self._terminal: Event | None = None
 
     @classmethod
-    def of(cls, db: Db, run_id: str, deltas: DeltaStream | None, after: int) -> Tail:
+    async def of(
+        cls, db: Db, run_id: str, deltas: DeltaStream | None, after: int, user_id: str | None
+    ) -> Tail:
         """The tail of the run on this event loop: the one that others follow it by, or a new one.
 
-        Raises:
-            UsageError: The database keeps no events.
-        """
-        key = (asyncio.get_running_loop(), db.identity, id(deltas), run_id)
-        tail = _tails.get(key)
-        if tail is None or tail._over:
-            if not isinstance(db, JournalDb):
-                raise UsageError(f"{db!r} does not store events, so its runs cannot be followed")
-            tail = _tails[key] = cls(db, db, run_id, deltas, after)
-        return tail
-
-    async def check_owner(self, user_id: str | None) -> None:
-        """See whose run it is, which stays so as long as it is followed.
+        Args:
+            user_id: Who asks; None is not checked.
 
         Raises:
-            UsageError: There is no such run.
+            UsageError: There is no such run, or the database keeps no events.
             SessionOwnershipError: It is another user's.
         """
-        async with self._lock:
-            if self._owner is None:
-                self._owner = await self._asked_owner()
-        session_id, owner = self._owner
-        if user_id is not None and owner != user_id:
-            raise SessionOwnershipError(session_id)
-
-    async def _asked_owner(self) -> tuple[str, str | None]:
-        running = await self._journals.running_runs(run_id=self._run_id)
-        if running:
-            return running[0].about.session_id, running[0].about.user_id
-        row = await self._db.load_run(self._run_id)
-        if row is None:
-            raise self._unknown()
-        session = await self._db.load_session(row.session_id)
-        return row.session_id, None if session is None else session.user_id
+        if not isinstance(db, JournalDb):
+            raise UsageError(f"{db!r} does not store events, so its runs cannot be followed")
+        identity = await identity_of(db, db, run_id)
+        identity.check_owner(user_id)
+        key = (asyncio.get_running_loop(), db.identity, id(deltas), run_id, identity)
+        tail = _tails.get(key)
+        if tail is None or tail._over:
+            tail = _tails[key] = cls(db, db, run_id, identity, deltas, after)
+        return tail
 
     async def after(self, heard: int) -> tuple[list[Event], int]:
         """What was told after that number, once there is something, and the number up to which that goes.
@@ -134,12 +133,14 @@ class Tail:
         No events with a number that is not above `heard`: the run has ended, or waits for a person.
 
         Raises:
+            SessionDeletedError: The session was deleted; another run may have the id now.
             UsageError: There is no such run any more.
             StoreError: The database cannot be read.
         """
         while True:
             if heard < self._floor:
                 rows = await self._journals.load_events(self._run_id, after=heard, limit=ROWS)
+                await self._run.running(self._db)
                 if rows:
                     return _events([_told(self._run_id, row) for row in rows], heard), rows[-1].last_seq
                 await self._begin_at(heard)
@@ -176,15 +177,19 @@ class Tail:
         wait = self._look_at - time.monotonic()
         if wait > 0 and await self._hear(wait):
             return
-        # Looked at first: what a run has told is there before its end is.
-        running = await self._journals.running_runs(run_id=self._run_id)
-        self._stream = stream_of(running[0]) if running and self._deltas is not None else None
         rows = await self._journals.load_events(self._run_id, after=self._last, limit=ROWS)
+        # Looked at afterwards: these events are of this run, and of no later one with its id.
+        running, stored = await self._run.running(self._db)
+        if running is None and not rows:  # what it has told before its end
+            rows = await self._journals.load_events(self._run_id, after=self._last, limit=ROWS)
+            if rows:
+                running, stored = await self._run.running(self._db)
+        self._stream = stream_of(running) if running is not None and self._deltas is not None else None
         for row in rows:
             self._add(_told(self._run_id, row))
         if rows:
             self._pause, self._missing, self._ends = FIRST_PAUSE, False, False
-        elif not running and await self._has_ended():
+        elif running is None and await self._has_ended(stored):
             return
         self._look_at = 0.0 if len(rows) == ROWS else time.monotonic() + self._pause
         self._pause = min(self._pause * 1.5, LONGEST_PAUSE)
@@ -201,17 +206,31 @@ class Tail:
             if delta.after > self._last:
                 self._missing = True
                 break
-            self._add(_Told(delta.last_seq, pieces_of(self._run_id, delta.data), len(delta.data)))
+            pieces = pieces_in(delta, self._run.session_id)
+            if pieces is None:  # not Kern's, or damaged, or a newer Kern's: the database has what it tells
+                self._missing = True
+                self._warn_of(delta)
+                break
+            self._add(_Told(delta.last_seq, pieces, len(delta.data)))
             heard = True
         if heard:  # all up to there is known: the database has nothing that is not
             self._look_at, self._pause = time.monotonic() + QUIET_SECONDS, FIRST_PAUSE
         return heard
 
-    async def _has_ended(self) -> bool:
-        stored = await self._db.load_run(self._run_id)
+    def _warn_of(self, delta: Delta) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "run %s: an entry of its stream of deltas cannot be read (number %d), so that those who "
+                "follow it hear whole turns from the database meanwhile",
+                self._run_id,
+                delta.last_seq,
+            )
+
+    async def _has_ended(self, stored: RunRow | None) -> bool:
         if stored is None:
             if self._ends:
-                raise self._unknown()
+                raise await self._run.gone()
             self._ends = True  # looked at between its claim and its first step
             return False
         last = await last_event(self._db, stored)
@@ -220,18 +239,19 @@ class Tail:
         return True
 
     async def _number_of_the_end(self, stored: RunRow) -> tuple[int, float]:
-        """The number after the last one that is kept."""
-        rows = await self._journals.load_events(self._run_id, after=max(0, self._last - 2))
-        before = [piece for row in rows for piece in pieces_of(self._run_id, row.data)]
-        if not before:
-            return 1, stored.created_at
-        return before[-1].event.seq + 1, before[-1].event.created_at
+        """The number of the event that is made of the stored run, and when that was.
 
-    def _unknown(self) -> UsageError:
-        return UsageError(
-            f"there is no run {self._run_id!r} to follow: it is neither stored nor running with a journal in "
-            "this database"
-        )
+        The end of a run has the second number after the last one that is kept, and its pause the first: who
+        has heard that it waits for a person hears its end as well.
+        """
+        ahead = 2 if stored.ended else 1
+        rows = await self._journals.load_events(self._run_id, after=max(0, self._last - ahead - 1))
+        before = [piece for row in rows for piece in pieces_of(self._run_id, row.data)]
+        if before:
+            return before[-1].event.seq + ahead, before[-1].event.created_at
+        if self._last > ahead and not await self._journals.load_events(self._run_id, limit=1):
+            return NUMBER_OF_AN_OLD_END - 2 + ahead, stored.created_at
+        return ahead, stored.created_at
 
 
 def _told(run_id: str, row: EventRow) -> _Told:
@@ -240,13 +260,13 @@ def _told(run_id: str, row: EventRow) -> _Told:
 
 def _events(told: Sequence[_Told] | deque[_Told], heard: int) -> list[Event]:
     """What they tell whoever has heard all up to that number."""
-    return [
-        event
-        for some in told
-        if some.last_seq > heard
-        for piece in some.pieces
-        if (event := piece.after(heard)) is not None
-    ]
+    events: list[Event] = []
+    for some in told:
+        if some.last_seq <= heard:
+            continue
+        events += [event for piece in some.pieces if (event := piece.after(heard)) is not None]
+        heard = some.last_seq  # a row of the database holds what was told live before it, too
+    return events
 
 
 async def last_event(db: Db, row: RunRow) -> Event:

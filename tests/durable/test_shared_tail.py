@@ -11,9 +11,11 @@ import pytest
 
 from kern.db import InMemoryDb
 from kern.db.journals import EventRow, RunningRow
+from kern.durable import InMemoryDeltas
 from kern.errors import SessionOwnershipError
 from kern.run.events import Event
 from kern.runtime import tail
+from tests.durable.listener import Heard
 from tests.durable.test_deltas import Desk, Follower
 
 
@@ -26,6 +28,7 @@ class Counted(InMemoryDb):
 
     async def running_runs(self, **which: Any) -> list[RunningRow]:
         self.asked["running_runs"] += 1
+        await asyncio.sleep(0)  # as each real database takes its time
         return await super().running_runs(**which)
 
     async def load_events(self, run_id: str, *, after: int = 0, limit: int = 100) -> list[EventRow]:
@@ -130,3 +133,22 @@ async def test_who_shares_a_tail_is_still_asked_who_he_is() -> None:
         await anext(desk.agent.follow("r", user_id="somebody else"))
     desk.model.say(None)
     assert (await own.task).ended
+
+
+async def test_one_who_is_behind_hears_what_was_told_live_and_then_stored_once() -> None:
+    desk = Desk(InMemoryDb(), InMemoryDeltas())
+    handle = await desk.agent.astart("go", session_id="s", run_id="r")
+    slow = desk.agent.follow("r")
+    ears, quick, text = Heard(), Follower(desk.agent.follow("r")), ""
+    for number in range(6):
+        text += f"word{number} "
+        desk.model.say(f"word{number} ")
+        await quick.until("r", text)
+        if number == 2:
+            while ears.texts["r"] != text:
+                ears.add(await anext(slow))
+    desk.model.say(None)
+    assert (await quick.task).texts["r"] == text
+    async for event in slow:
+        ears.add(event)
+    assert ears.texts["r"] == (await handle.result()).content == text
