@@ -268,7 +268,7 @@ async def test_nobody_hears_pieces_of_another_users_run(deltas: DeltaStream) -> 
 @pytest.mark.parametrize("after", ["7", -1, 2**63, True, None])
 async def test_a_number_that_is_none_is_refused(after: Any) -> None:
     desk = Desk(InMemoryDb(), None)
-    with pytest.raises(UsageError, match="after="):
+    with pytest.raises(UsageError, match="after must be"):
         await anext(desk.agent.follow("r", after=after))
 
 
