@@ -115,16 +115,26 @@ class DbJournal:
             RunMismatch: The id belongs to a run with other values.
             StoreError: It could not be stored.
         """
-        row = run.row()
-        if await self._steps.submit_run(row):
+        if await self._steps.submit_run(run.row()):
             return True
+        await self.check_known(run)
+        return False
+
+    async def check_known(self, run: Submission) -> None:
+        """Check that a run with that id that was submitted or begun, and has not ended, is this one.
+
+        Raises:
+            SessionOwnershipError: The id belongs to a run of another user.
+            RunMismatch: The id belongs to a run with other values.
+            StoreError: The database failed.
+        """
+        row = run.row()
         for known in await self._steps.running_runs(run_id=run.run_id):
             check_about(run.run_id, known.about, row.about)
         request = await self._steps.load_request(run.run_id)
         if request is not None:
             known_input = Submission.from_dict(request).fingerprint
             check_same_input(run.run_id, known_input, run.fingerprint)
-        return False
 
     async def take(self, runner_ids: Sequence[str]) -> Taken | None:
         """Take the oldest submitted run of these agents and teams that no process has.

@@ -9,6 +9,7 @@ from pydantic_core import from_json
 from kern.db.journals import ClaimedRun, RunAbout
 from kern.durable.fingerprint import check_same_input
 from kern.durable.journal import RunAsked
+from kern.durable.submission import Submission
 from kern.errors import RunMismatch, SessionOwnershipError, StoreError
 
 
@@ -66,3 +67,14 @@ def check_about(run_id: str, known: RunAbout, asked: RunAbout) -> None:
         raise RunMismatch(run_id, "session")
     if (known.runner_id, known.is_team) != (asked.runner_id, asked.is_team):
         raise RunMismatch(run_id, "agent or team")
+
+
+def check_same_submission(known: Submission, asked: Submission) -> None:
+    """Check that a run that an engine has under an id is the one that is asked for.
+
+    Raises:
+        SessionOwnershipError: It belongs to another user.
+        RunMismatch: It is in another session, of another agent or team, or has another input.
+    """
+    check_about(asked.run_id, known.row().about, asked.row().about)
+    check_same_input(asked.run_id, known.fingerprint, asked.fingerprint)

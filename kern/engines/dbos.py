@@ -11,8 +11,9 @@ import random
 from typing import Any, Final
 
 from kern._log import named
+from kern.durable.same_run import check_same_submission
 from kern.durable.submission import Submission
-from kern.engines.driving import Runner, by_id, drive, journal_of
+from kern.engines.driving import Runner, by_id, check_known, drive, journal_of
 from kern.errors import (
     KernError,
     MissingExtraError,
@@ -71,17 +72,36 @@ class DbosRuns:
 
         The run id is also the id of the workflow: a run that is in progress, or has ended, is not started
         again.
+
+        Raises:
+            UsageError: There is no agent or team of that id here, or a file of the input cannot be read.
+            SessionOwnershipError: The session, or the run of that id, belongs to another user.
+            RunMismatch: The id belongs to a run with other values.
+            SessionDeletedError: DBOS knows the run as ended, but it was deleted from Kern's database.
+            StoreError: The database failed.
         """
         run = await run.with_files()
+        stored = await check_known(self._runner(run), run)
         with SetWorkflowID(run.run_id):
-            return await DBOS.start_workflow_async(self._kern_run, run.to_dict())
+            handle = await DBOS.start_workflow_async(self._kern_run, run.to_dict())
+        # DBOS returns the workflow that has the id, whatever it was asked.
+        status = await handle.get_status()
+        args = () if status.input is None else status.input["args"]
+        if args and isinstance(args[-1], dict):
+            check_same_submission(Submission.from_dict(args[-1]), run)
+        if not stored and status.status == "SUCCESS" and not await check_known(self._runner(run), run):
+            raise SessionDeletedError(run.session_id)
+        return handle
 
-    async def _workflow(self, request: dict[str, Any]) -> str:
-        run = Submission.from_dict(request)
+    def _runner(self, run: Submission) -> Runner:
         runner = self._runners.get(run.runner_id)
         if runner is None:
             raise UsageError(f"there is no agent or team {run.runner_id!r}, only {', '.join(self._runners)}")
-        pause = 0.5
+        return runner
+
+    async def _workflow(self, request: dict[str, Any]) -> str:
+        run = Submission.from_dict(request)
+        runner, pause = self._runner(run), 0.5
         while True:
             try:
                 return (await drive(runner, run, journal_of(runner))).status.value

@@ -14,6 +14,7 @@ from kern.durable.submission import Submission
 from kern.errors import KernError, RunMismatch, SessionOwnershipError, ShutdownError, UsageError
 from kern.messages import Audio, File, Image, Message, Video
 from kern.run.output import AnyRunOutput, RunOutput, RunStatus, TeamRunOutput
+from kern.runner.access import use
 from kern.runner.compile import database_of
 from kern.runner.definition import id_of
 from kern.runner.input_schema import Input
@@ -57,7 +58,14 @@ def submission(
     """
     media = {"images": images, "audio": audio, "videos": videos, "files": files}
     given: dict[str, Any] = {name: items for name, items in media.items() if items}
-    asked = run_input(input, runner.input_schema, RunOptions.of(cast("RunKeywords", given)))
+    others = {
+        "run_id": run_id,
+        "session_id": session_id,
+        "user_id": user_id,
+        "timeout": timeout,
+    }
+    checked = {name: value for name, value in others.items() if value is not None}
+    asked = run_input(input, runner.input_schema, RunOptions.of(cast("RunKeywords", {**given, **checked})))
     messages = _messages(input)
     return Submission.of(
         run_id=run_id or str(uuid.uuid4()),
@@ -108,22 +116,39 @@ async def submit(runner: Runner, run: Submission) -> bool:
 
     Raises:
         UsageError: A file of its input cannot be read.
-        SessionOwnershipError: The id belongs to a run of another user.
+        SessionOwnershipError: The session, or the run of that id, belongs to another user.
         RunMismatch: The id belongs to a run with other values.
         StoreError: It could not be stored.
     """
-    journal, run = journal_of(runner), await run.with_files()
-    if (row := await journal.db.load_run(run.run_id)) is None:
-        return await journal.submit(run)
-    session = await journal.db.load_session(row.session_id)
-    if session is not None and session.user_id != run.user_id:
-        raise SessionOwnershipError(row.session_id)
+    run = await run.with_files()
+    if await check_known(runner, run):
+        return False
+    return await journal_of(runner).submit(run)
+
+
+async def check_known(runner: Runner, run: Submission) -> bool:
+    """Check that the run may have its session and its id. Return whether a run of that id is stored.
+
+    Raises:
+        SessionOwnershipError: The session, or the id, belongs to another user.
+        RunMismatch: The id belongs to a run with other values.
+        StoreError: The database failed.
+    """
+    journal = journal_of(runner)
+    row = await journal.db.load_run(run.run_id)
+    for session_id in {run.session_id, run.session_id if row is None else row.session_id}:
+        async with use(runner, session_id, None) as session:
+            if session.exists and session.row.user_id != run.user_id:
+                raise SessionOwnershipError(session_id)
+    if row is None:
+        await journal.check_known(run)
+        return False
     if row.session_id != run.session_id:
         raise RunMismatch(run.run_id, "session")
     if row.runner_id != run.runner_id:
         raise RunMismatch(run.run_id, "agent or team")
     check_same_input(run.run_id, known_fingerprint(row), run.fingerprint)
-    return False
+    return True
 
 
 def known_id(runner: Runner) -> str:

@@ -1,8 +1,8 @@
 """Durable runs as workflows of Temporal: one workflow with one activity for each run.
 
 Kern stores the steps. Temporal stores the request, notices that a process has died, and starts the activity
-in another one. Only the request and the final status go through Temporal, so its limits on the size of
-payloads do not matter. Needs the extra `temporal`.
+in another one. Only the request, with its media, and the final status go through Temporal. Needs the extra
+`temporal`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from kern._json import json_bytes
+from kern.durable.same_run import check_same_submission
 from kern.durable.submission import Submission
 from kern.engines.driving import Runner, by_id, drive, journal_of
 from kern.errors import KernError, MissingExtraError, SessionDeletedError, UsageError
@@ -29,6 +32,10 @@ __all__ = ["DurableRun", "TemporalRuns", "start_run"]
 
 ACTIVITY = "kern-run"
 HEARTBEAT_SECONDS = 10.0
+MOST_BYTES = 1_900_000
+"""The largest request in bytes: a server of Temporal refuses payloads above 2 MB, unless it is told to."""
+_MEMO = "kern-run"
+"""In the memo of a workflow: whose run it is, and the fingerprint of its input."""
 LONGEST = timedelta(days=365)
 
 
@@ -148,13 +155,33 @@ async def start_run(
         run: The result of `kern.engines.submission`.
         task_queue: The queue of the workers.
         heartbeat_seconds: The seconds without a heartbeat after which a worker counts as dead.
+
+    Raises:
+        UsageError: A file of the input cannot be read, or the request is larger than Temporal takes.
+        SessionOwnershipError: The run of that id is in progress, and belongs to another user.
+        RunMismatch: The run of that id is in progress, and has other values.
     """
     run = await run.with_files()
-    return await client.start_workflow(
+    request = run.to_dict()
+    if (size := len(json_bytes(request))) > MOST_BYTES:
+        raise UsageError(
+            f"the request of run {run.run_id!r} has {size} bytes, with its media; Temporal takes "
+            f"{MOST_BYTES}: pass large media by URL, or submit the run to a worker of Kern's"
+        )
+    named = replace(
+        run, input="", messages=None, media=None, session_state=None, metadata=None, dependencies=None
+    )
+    handle = await client.start_workflow(
         DurableRun.run,
-        args=[run.to_dict(), heartbeat_seconds],
+        args=[request, heartbeat_seconds],
         id=run.run_id,
         task_queue=task_queue,
         id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        memo={_MEMO: named.to_dict()},
     )
+    # Temporal returns the workflow that has the id, whatever it was asked.
+    known = await (await handle.describe()).memo_value(_MEMO, None)
+    if isinstance(known, dict):
+        check_same_submission(Submission.from_dict(known), run)
+    return handle

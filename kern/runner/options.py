@@ -308,6 +308,8 @@ def check_id(name: str, value: Any) -> None:
         raise UsageError(
             f"{name}={value!r} contains half of a surrogate pair, which no database can store"
         ) from None
+    if "\0" in value:
+        raise UsageError(f"{name}={value!r} contains a NUL character, which not every database can store")
 
 
 def _check_dependencies(name: str, given: Any) -> None:

@@ -31,8 +31,9 @@ async def delete_session(session: LiveSession, *, cancel: bool) -> bool:
         raise RunConflictError(
             f"session {session_id!r} has a run in progress; cancel it first, or delete with cancel=True"
         )
+    begun = session.exists  # perhaps by a durable run that has not ended: its steps and request are deleted
     session.forget()  # who comes from now on finds what is stored then; who has it learns it
-    return await db.delete_session(session_id)
+    return await db.delete_session(session_id) or begun
 
 
 async def delete_user(db: Db, user_id: str, *, cancel: bool) -> int:

@@ -106,8 +106,7 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
     """
     request, tree = active.request, run.tree
     if steps.goes_on or isinstance(request.journal, Taken):
-        active.since = None  # a request to cancel it may have come while no process had it
-        await active.look()
+        await active.look()  # a request to cancel it may have come while no process had it
     about = {
         "run_id": request.run_id,
         "runner": request.spec.id,

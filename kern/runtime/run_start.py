@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from kern.db.base import RunRow
 from kern.db.journals import RunClaim
+from kern.durable.db_journal import Taken
 from kern.errors import RunDeadlineExceeded, RunMismatch, StoreError, UsageError
 from kern.run.output import AnyRunOutput, RunStatus
 from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
@@ -67,6 +68,8 @@ class RunStart:
                 )
             self._steps = steps = await self._hold(opened(request))
             self.active.request = request = continued(request, steps)
+            if steps.goes_on or isinstance(request.journal, Taken):
+                self.active.since = None  # a request to cancel it may have come while no process had it
         claim = None if steps is None else steps.claim
         on_busy = request.on_busy if outer is None else "share"
         leases: list[Lease] = []

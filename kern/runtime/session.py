@@ -18,6 +18,7 @@ from kern._sync.lock import End, FairLock
 from kern._sync.offload import LARGE, off_loop
 from kern._sync.threads import own_threads
 from kern.db.base import Db, RunRow, SessionRow
+from kern.db.journals import JournalDb, RunAbout
 from kern.errors import (
     InvalidStateError,
     SessionOwnershipError,
@@ -66,6 +67,8 @@ class LiveSession(SavedSession):
         self._claims = 0
         """How many of those who have it loaded make the session if there is none."""
         self._loaded = False
+        self._begun: RunAbout | None = None
+        """A durable run that has begun in the session, which is not stored yet."""
         self._load_lock = FairLock()
         self._busy_load: BusyDatabase | None = None
         self._runs: list[SessionRun] = []
@@ -88,6 +91,11 @@ class LiveSession(SavedSession):
     def busy(self) -> bool:
         """A run of the session is going on in this process."""
         return bool(self._runs)
+
+    @property
+    def exists(self) -> bool:
+        """It is stored, or a durable run has begun in it; to be asked while it is loaded."""
+        return self.stored or self._begun is not None
 
     def owner_is(self, user_id: str) -> bool:
         """It is loaded, and belongs to the user."""
@@ -128,9 +136,12 @@ class LiveSession(SavedSession):
                 first = not self._loaded or not (self.stored or self._claims)
                 if first:
                     found = await self._load(spec, run_id, asked)
-                    if creates and not self.stored:
+                    self._begun = None if self.stored else await self._begun_by()
+                    if self._begun is not None:
+                        self._belongs_to(self._begun.user_id)
+                    elif creates and not self.stored:
                         self._belongs_to(owner if user_id is ANY_USER else user_id)
-                exists = self.stored or self._claims or creates
+                exists = self.stored or self._claims or creates or self._begun is not None
                 if exists and user_id is not ANY_USER and user_id != self.row.user_id:
                     raise SessionOwnershipError(self.session_id)
                 with self._mutex:
@@ -171,6 +182,16 @@ class LiveSession(SavedSession):
             yield
         finally:
             self.unload(claimed=creates)
+
+    async def _begun_by(self) -> RunAbout | None:
+        """Whose the session is by the first of its durable runs that has not ended; None if none has begun.
+
+        A session is stored at the end of its first run, and belongs to that run's user from the beginning.
+        """
+        if not isinstance(self.db, JournalDb):
+            return None
+        runs = await self.db.running_runs(session_id=self.session_id)
+        return runs[-1].about if runs else None
 
     def _belongs_to(self, owner: str | None) -> None:
         if owner != self.row.user_id:  # a copy is not for nothing

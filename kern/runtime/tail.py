@@ -249,6 +249,9 @@ class Tail:
         before = [piece for row in rows for piece in pieces_of(self._run_id, row.data)]
         if before:
             return before[-1].event.seq + ahead, before[-1].event.created_at
+        _, still = await self._run.running(self._db)
+        if still is None:  # deleted since it was found, its events too
+            raise await self._run.gone()
         if self._last > ahead and not await self._journals.load_events(self._run_id, limit=1):
             return NUMBER_OF_AN_OLD_END - 2 + ahead, stored.created_at
         return ahead, stored.created_at

@@ -86,13 +86,13 @@ class ToolStep:
         data = await steps.recorded(run, self._key, waits=not drives)
         if data is not None:
             return self._again(data)
+        begun = call_key(run.run_id, "begun", self._site.call.id)
+        if steps.in_doubt(begun):  # also where the program has no such tool any more
+            return in_doubt(run, self._site)
         function = getattr(self._tool, "function", None)
-        if isinstance(function, Function) and self._may_not_be_repeated(function):
-            begun = call_key(run.run_id, "begun", self._site.call.id)
-            if steps.in_doubt(begun):
-                return in_doubt(run, self._site)
-            if may_call(run, function, self._site):
-                await steps.keep(run, "begun", begun, {"tool": function.name})
+        noted = isinstance(function, Function) and self._may_not_be_repeated(function)
+        if isinstance(function, Function) and noted and may_call(run, function, self._site):
+            await steps.keep(run, "begun", begun, {"tool": function.name})
         try:
             outcome = await carry_out(run, self._site)
         except asyncio.CancelledError:

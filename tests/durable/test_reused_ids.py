@@ -12,6 +12,7 @@ from kern import Agent, RunStatus, tool
 from kern.db import Db
 from kern.db.journals import JournalDb
 from kern.durable import DbJournal
+from kern.durable.submission import Submission
 from kern.errors import SessionDeletedError, SessionError, SessionOwnershipError
 from kern.run.events import Event
 from kern.runtime import tail
@@ -156,3 +157,31 @@ async def test_who_comes_back_once_the_events_are_gone_still_hears_the_end(db: D
     assert await told(plain.follow("without events", after=end)) == []
     ((end, name),) = await told(plain.follow("without events"))
     assert await told(plain.follow("without events", after=end)) == []
+
+
+async def test_the_session_of_a_durable_run_that_has_not_ended_is_its_users(db: Db) -> None:
+    desk = Desk(db, None)
+    await submit_as_data(desk, "s", "r")
+    bob = Agent(model=ScriptedModel(["bob's"]), db=db)
+    with pytest.raises(SessionOwnershipError):
+        await bob.adelete_session("s", user_id="bob")
+    with pytest.raises(SessionOwnershipError):
+        await bob.arun("bob's", session_id="s", user_id="bob")
+    with pytest.raises(SessionOwnershipError):
+        await bob.aget_session_state("s", user_id="bob")
+    desk.model.say("kept", None)
+    handle = await desk.agent.astart("go", session_id="s", run_id="r", user_id="ann")
+    assert (await handle.result()).content == "kept"
+
+
+async def test_a_deletion_that_takes_a_run_that_has_not_ended_says_so(db: Db) -> None:
+    desk = Desk(db, None)
+    agent = desk.agent
+    await submit_as_data(desk, "s", "r")
+    assert await agent.adelete_session("s") is True
+    assert await agent.adelete_session("s") is False
+
+
+async def submit_as_data(desk: Desk, session_id: str, run_id: str) -> None:
+    run = Submission.of(run_id=run_id, runner_id="desk", session_id=session_id, input="go", user_id="ann")
+    assert await desk.journal.submit(run)

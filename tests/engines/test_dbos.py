@@ -10,6 +10,15 @@ import pytest
 
 pytest.importorskip("dbos")
 
+from dbos import DBOS
+
+from kern import Agent
+from kern.db import SqliteDb
+from kern.durable.submission import Submission
+from kern.engines import submission
+from kern.engines.dbos import DbosRuns
+from kern.errors import RunMismatch, SessionDeletedError, SessionOwnershipError
+from kern.testing import ScriptedModel
 from tests.durable.desk import Ledger
 from tests.durable.test_kills import SqliteFiles
 from tests.engines.killing import drivers, faults_of, kill_in_the_middle, processes, until
@@ -60,3 +69,31 @@ def test_a_second_process_with_the_same_executor_id_does_not_do_the_run_as_well(
         start(*APP, "local")
         assert faults_of(tmp_path, db, "R", "s", kept, None, "") == []
     assert len(drivers(ledger)) == 1
+
+
+async def test_dbos_refuses_another_request_under_the_id_of_a_run(tmp_path: Path) -> None:
+    agent = Agent(id="a", model=ScriptedModel(["one"]), db=SqliteDb(tmp_path / "kern.db"))
+    DBOS(config={"name": "kern-same", "system_database_url": f"sqlite:///{tmp_path}/dbos.sqlite"})
+    try:
+        runs = DbosRuns(agent, name="kern-same")
+        DBOS.launch()
+
+        def asked(text: str = "one", user: str = "ann", session: str = "s") -> Submission:
+            return submission(agent, text, run_id="r", session_id=session, user_id=user)
+
+        for _ in range(2):
+            assert await (await runs.start(asked())).get_result() == "COMPLETED"
+        for other, error in (
+            (asked("two"), RunMismatch),
+            (asked(session="another"), RunMismatch),
+            (asked(user="bob"), SessionOwnershipError),
+        ):
+            with pytest.raises(error):
+                await runs.start(other)
+        await agent.adelete_session("s")
+        with pytest.raises(RunMismatch):  # DBOS knows the run still
+            await runs.start(asked("two"))
+        with pytest.raises(SessionDeletedError):
+            await runs.start(asked())
+    finally:
+        DBOS.destroy()

@@ -185,3 +185,28 @@ async def test_a_submitted_run_whose_input_is_damaged_is_left(tmp_path: Path) ->
             damaged.asked()
         with pytest.raises(StoreError):
             await asyncio.wait_for(damaged.with_files(), 5)
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {"session_id": ""},
+        {"run_id": ""},
+        {"run_id": "r\ud800"},
+        {"user_id": "a\0b"},
+        {"timeout": -1},
+    ],
+)
+def test_ids_and_times_that_a_run_refuses_are_refused_before_anything_is_written(
+    tmp_path: Path, refused: dict[str, Any]
+) -> None:
+    agent = agent_on(tmp_path, "done")
+    with pytest.raises(UsageError):
+        submission(agent, "go", **{"session_id": "s", **refused})
+
+
+async def test_a_run_is_not_submitted_to_the_session_of_another_user(tmp_path: Path) -> None:
+    agent = agent_on(tmp_path, "done")
+    assert await submit(agent, submission(agent, "go", session_id="s", run_id="r", user_id="ann"))
+    with pytest.raises(SessionOwnershipError):
+        await submit(agent, submission(agent, "go", session_id="s", run_id="bobs", user_id="bob"))
