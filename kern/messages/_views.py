@@ -65,8 +65,10 @@ def placed_citations(content: str, messages: Iterable[tuple[str | None, Sequence
                 begin, length = at + length, length + len(part.text)
             for cited in part.citations:
                 span = None
-                if at >= 0 and begin is not None and cited.start is not None and cited.end is not None:
-                    span = begin + cited.start, begin + cited.end
+                start, end = cited.start, cited.end
+                if at >= 0 and begin is not None and start is not None and end is not None:
+                    end = min(end, len(part.text))
+                    span = (begin + start, begin + end) if 0 <= start <= end else None
                 placed.append(replace(cited, part=number, span=span))
         if said and at >= 0:
             behind = at + len(said)

@@ -64,12 +64,14 @@ class Failure:
         cause: The lower error.
         again: Another attempt may help.
         delay: Seconds that the provider asked to wait; None leaves it to us.
+        sent: The provider has the whole request; it may answer yet, and bill that.
     """
 
     error: KernError
     cause: BaseException | None = field(default=None, repr=False)
     again: bool = True
     delay: float | None = None
+    sent: bool = False
 
 
 class StreamFault(Exception):
@@ -254,7 +256,8 @@ def of_exception(error: Exception, origin: Origin, *, reading: bool) -> Failure 
     if "PoolTimeout" in names:
         return Failure(origin.timeout(f"no free connection to {host} in time"), error)
     if "TimeoutException" in names:
-        return Failure(origin.timeout(f"{host} was silent for too long (see `timeout`)"), error)
+        silent = origin.timeout(f"{host} was silent for too long (see `timeout`)")
+        return Failure(silent, error, sent="ReadTimeout" in names)
     if "ConnectError" in names:
         here = is_loopback(host.partition(":")[0])
         hint = "; is the server running, and is this its address?" if here else ""

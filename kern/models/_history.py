@@ -15,6 +15,7 @@ from pydantic_core import from_json, to_json
 
 from kern.errors import UsageError
 from kern.messages import Media, Message, Part, TextPart, ToolCall
+from kern.models._text_stream import mended
 from kern.tools.result import mention
 
 BROKEN_ARGUMENTS = "invalid_json"
@@ -35,7 +36,7 @@ def sound_arguments(call: ToolCall) -> str:
     vLLM, llama.cpp and others parse them to build the prompt, and reject a conversation with anything else.
     Text that is not a JSON object is wrapped in one, so that the model sees its mistake.
     """
-    text = call.arguments
+    text = mended(call.arguments)
     if not text.strip():
         return "{}"
     try:
@@ -49,6 +50,7 @@ def sound_arguments(call: ToolCall) -> str:
 
 def arguments_object(arguments: str) -> dict[str, Any]:
     """The arguments of an earlier call; what is no JSON object goes back as a text."""
+    arguments = mended(arguments)
     if not arguments.strip():
         return {}
     try:

@@ -18,6 +18,9 @@ from kern.usage import CUT_OFF, Usage
 
 _MOST = 2**53  # a larger number is not a token count, and JavaScript cannot represent it exactly
 
+_LONGEST_INDEX = 10
+INPUT_OF_NONE = "the answer is damaged: the input of a call has come without the call's start"
+
 
 class Events(Protocol):
     """Cuts a stream of bytes into events."""
@@ -218,6 +221,15 @@ def text_beside(value: Any, where: str, remarks: list[str]) -> str:
         remark(remarks, f"{where} is {_kind(value)}, not text, and is passed over")
         return ""
     return value or ""
+
+
+def index_of(value: Any) -> int | None:
+    """The index of a block, which some servers write as a text or a float; None if it is none."""
+    if isinstance(value, str) and value.isdecimal():
+        return int(value) if len(value) < _LONGEST_INDEX else None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
 
 
 def remark(remarks: list[str], text: str) -> None:

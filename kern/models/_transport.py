@@ -28,6 +28,7 @@ from kern.models._failures import (
 )
 from kern.models._switch import check_allowed
 from kern.models.base import DeltaSink, ModelResponse
+from kern.usage import CUT_OFF, Usage
 
 logger = named("kern.models")
 
@@ -111,7 +112,8 @@ async def _attempts_in_time(
         if not limit.expired():
             raise
     late = f"took longer than {post.total_timeout:g} s (see `total_timeout`)"
-    return Failure(post.origin.timeout(f"the request to {post.origin.host} {late}"))
+    error = post.origin.timeout(f"the request to {post.origin.host} {late}")
+    return Failure(_with_usage(error, None, sent=True))
 
 
 async def _repeat(
@@ -192,16 +194,24 @@ async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) 
     assert failure is not None
     if post.sign is not None:  # the one who raises the error knows nothing of what was signed
         failure = replace(failure, cause=post.origin.bare(failure.cause))
-    _with_usage(failure.error, reader)
+    _with_usage(failure.error, reader, sent=failure.sent)
     if reader is not None and reader.shown:
         return Failure(failure.error, failure.cause, again=False)
     return failure
 
 
-def _with_usage(error: KernError, reader: Reader | None) -> KernError:
-    """The error of an attempt, with what the answer that is thrown away is paid for."""
-    if reader is not None and isinstance(error, ModelError | ModelBehaviorError) and error.usage is None:
-        error.usage = reader.spent()
+def _with_usage(error: KernError, reader: Reader | None, *, sent: bool = False) -> KernError:
+    """The error of an attempt, with what the answer that is thrown away is paid for.
+
+    Args:
+        error: The error.
+        reader: That of the answer.
+        sent: An answer of which nothing has come may be paid for as well.
+    """
+    if isinstance(error, ModelError | ModelBehaviorError) and error.usage is None:
+        error.usage = None if reader is None else reader.spent()
+        if error.usage is None and sent:
+            error.usage = Usage(requests=1, billed={CUT_OFF: 1})
     return error
 
 

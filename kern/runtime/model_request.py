@@ -139,7 +139,7 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     try:
         response = await (answered(model, request, deltas) if step is None else step.respond(model, deltas))
     except asyncio.CancelledError:
-        if run.out.first_text_after is not None:  # the provider bills what it has written
+        if step is None or not step.on_record:  # what was sent, the provider may answer, and bill
             _count(run, model, Usage(requests=1, billed={CUT_OFF: 1}), expected, step)
         raise
     except (ModelError, ModelBehaviorError) as error:

@@ -198,6 +198,19 @@ async def test_the_chain_of_botocore_finds_variables_and_profiles(
     assert "/us-east-2/bedrock/" in server.asked[3].headers["authorization"]
 
 
+async def test_each_request_of_a_model_finds_the_region_in_the_environment(
+    server: ReplayServer, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDOFTHEVARIABLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_REGION", "sa-east-1")
+    server.replies = [WHOLE, WHOLE, WHOLE]
+    asked = model(server)
+    for _ in range(3):
+        await asked.respond(ASK, sink)
+    assert all("/sa-east-1/bedrock/" in each.headers["authorization"] for each in server.asked)
+
+
 async def test_a_session_signs_and_tells_the_region(server: ReplayServer, sink: Sink, tmp_path: Path) -> None:
     (tmp_path / "config").write_text(PROFILE, encoding="utf-8")
     server.replies = [WHOLE]

@@ -295,6 +295,23 @@ def test_reasoning_of_others_is_left_out_and_the_model_does_not_think_in_their_t
     assert "thinking" in again["additionalModelRequestFields"]
 
 
+def test_encrypted_reasoning_of_openais_models_goes_back_to_them() -> None:
+    id = "global.openai.gpt-5.6"
+    request = ModelRequest([Message("user", "Hi"), thought(Origin("bedrock", id)), RESULT], tools=[ADD])
+    sent = body_of(request, id)["messages"][1]["content"]
+    assert sent[0] == {"reasoningContent": {"redactedContent": "UkVEQUNURUQ="}}
+    assert "SIGNED" not in json.dumps(sent)
+
+
+def test_a_result_with_half_a_character_is_mended() -> None:
+    call = ToolCall("a", "add", '{"name": "caf\udce9"}')
+    result = Message("tool", '{"files": ["caf\udce9.txt"]}', tool_call_id="a")
+    body = body_of([Message("user", "Hi"), Message("assistant", None, tool_calls=[call]), result])
+    assert body["messages"][1]["content"][0]["toolUse"]["input"] == {"name": "caf\ufffd"}
+    sent = body["messages"][2]["content"][0]["toolResult"]["content"]
+    assert sent == [{"json": {"files": ["caf\ufffd.txt"]}}]
+
+
 def test_no_answer_ends_with_reasoning() -> None:
     message = Message("assistant", parts=[ReasoningPart("Hm.", signature="SIGNED", origin=OWN)])
     assert turns(body_of([Message("user", "Hi"), message, Message("user", "Well?")])) == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from kern import Agent
 from kern.budget import UsageBudget
-from kern.errors import ModelError, UsageLimitExceeded
+from kern.errors import ModelError, ModelTimeoutError, UsageLimitExceeded
 from kern.messages import File, Message
 from kern.models import prices
 from kern.models.anthropic import AnthropicMessages
@@ -293,6 +294,63 @@ async def test_an_answer_that_breaks_off_before_it_tells_all_costs_nobody_knows_
                 pass
     assert budget.used.cost is None
     assert budget.used.billed == {"answers_cut_off": 1}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_that_is_cancelled_after_it_was_sent_counts_as_what_was_set_aside(
+    stream: bool,
+) -> None:
+    arrived = asyncio.Event()
+
+    async def play(request: Any) -> Any:
+        arrived.set()
+        return Answer("late", fault=Fault.stall(after=0))
+
+    async def ask(agent: Agent[Any]) -> None:
+        if not stream:
+            await agent.arun("Hi")
+            return
+        async with agent.arun("Hi", stream=True) as events:
+            async for _ in events:
+                pass
+
+    budget = UsageBudget(UsageLimits(cost=1.5))
+    async with ModelServer(play) as server:
+        price = Price(input=1, output=10)
+        asked_model = asked("chat", server.base_url, price=price, max_output_tokens=100_000)
+        agent = Agent(model=asked_model, usage_limits=budget)
+        for _ in range(2):
+            arrived.clear()
+            run = asyncio.ensure_future(ask(agent))
+            await arrived.wait()
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+        assert (budget.used.requests, budget.used.billed) == (2, {"answers_cut_off": 2})
+        with pytest.raises(UsageLimitExceeded, match="is reached"):
+            await agent.arun("Hi")
+
+
+@pytest.mark.parametrize(("limit", "sent"), [({"timeout": 0.2}, 2), ({"total_timeout": 0.5}, 1)])
+async def test_a_request_whose_answer_does_not_come_in_time_counts_as_what_was_set_aside(
+    limit: dict[str, Any], sent: int
+) -> None:
+    budget = UsageBudget(UsageLimits(cost=3.0))
+    async with ModelServer(lambda request: Answer("late", fault=Fault.stall(after=0))) as server:
+        price = Price(input=1, output=10)
+        asked_model = OpenAIChat(
+            "m",
+            base_url=server.base_url,
+            api_key="any",
+            price=price,
+            max_output_tokens=100_000,
+            max_retries=1,
+            **limit,
+        )
+        with pytest.raises(ModelTimeoutError):
+            await Agent(model=asked_model, usage_limits=budget).arun("Hi")
+        assert len(server.requests) == sent
+    assert (budget.used.requests, budget.used.cost) == (sent, None)
+    assert budget.used.counted_cost == pytest.approx(1.0 * sent, abs=0.01)
 
 
 async def test_an_answer_that_is_cancelled_is_paid_for_nobody_knows_how_much() -> None:

@@ -16,6 +16,22 @@ from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.run.output import RunOutput
 from kern.testing import Fault, FunctionModel, ModelServer, tool_call
 
+
+@pytest.mark.parametrize(
+    ("start", "end", "span"),
+    [(0, 4, (0, 4)), (9, 3, None), (9, 12, None), (2, 40, (2, 4)), (0, 10**30, None)],
+)
+async def test_a_place_that_makes_no_sense_is_none(start: int, end: int, span: Any) -> None:
+    cited = {"type": "url_citation", "url": "https://a.example", "start_index": start, "end_index": end}
+    part = {"type": "output_text", "text": "Done", "annotations": [cited]}
+    said = {"type": "message", "role": "assistant", "content": [part]}
+    body = json.dumps({"status": "completed", "output": [said]})
+    async with ModelServer([Fault.status(200, body=body)]) as server:
+        model = OpenAIResponses("m", base_url=server.base_url, api_key="any")
+        output = await Agent(model=model).arun("Hi")
+    assert [citation.span for citation in output.citations] == [span]
+
+
 SEARCH: dict[str, Any] = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}}
 FOUND: dict[str, Any] = {"type": "web_search_tool_result", "tool_use_id": "s", "content": []}
 QUOTED = {"type": "web_search_result_location", "url": "https://a.example", "title": "A", "cited_text": "x"}

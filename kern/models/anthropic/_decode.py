@@ -14,9 +14,11 @@ from kern.models._codes import explain, tells
 from kern.models._ends import Ends, finish_reason_of, is_refusal, says_calls
 from kern.models._failures import StreamFault
 from kern.models._reading import (
+    INPUT_OF_NONE,
     AnswerReader,
     count,
     damaged,
+    index_of,
     items_of,
     merged,
     sure_objects,
@@ -29,6 +31,7 @@ from kern.models.anthropic._blocks import PAUSED, PROVIDER, Block, built, code_r
 from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
 from kern.usage import Usage
 
+_WITHOUT_INPUT = ("text", "thinking", "redacted_thinking")
 _NO_STOP = "the answer went on after its stop reason {!r}, and broke off without another one"
 
 
@@ -113,7 +116,9 @@ class MessagesReader(AnswerReader):
     def _read_end(self, event: dict[str, Any]) -> None:
         delta = event.get("delta")
         if isinstance(delta, dict):
-            self._end = {**self._end, **{name: value for name, value in delta.items() if value is not None}}
+            word = self._ends.graver(self._end.get("stop_reason"), delta.get("stop_reason"))
+            told = {name: value for name, value in delta.items() if value is not None}
+            self._end = {**self._end, **told, **({} if word is None else {"stop_reason": word})}
         self._count(event.get("usage"))
 
     def _count(self, usage: Any) -> None:
@@ -125,9 +130,13 @@ class MessagesReader(AnswerReader):
     def _start(self, index: Any, data: Any) -> Block:
         if not isinstance(data, dict):
             raise damaged(data, "content_block", "an object")
+        index = index_of(index)
+        begun = self._by_index.get(index)
+        if begun is not None and begun.id and begun.data == data and not begun.pieces:  # told twice
+            return begun
         block = Block(data, self._origin)
         self._blocks.append(block)
-        self._by_index[index if isinstance(index, int) else None] = block
+        self._by_index[index] = block
         if block.kind == "text":
             self._say(block, sure_text(block.data.get("text"), "the text of a block"))
             block.citations += items_of(block.data.get("citations"))
@@ -145,9 +154,11 @@ class MessagesReader(AnswerReader):
         delta = event.get("delta")
         if not isinstance(delta, dict):
             raise damaged(delta, "the delta of a block", "an object")
-        index = event.get("index")
-        block = self._by_index.get(index if isinstance(index, int) else None)
+        index = index_of(event.get("index"))
+        block = self._by_index.get(index)
         kind = delta.get("type")
+        if kind == "input_json_delta" and (block is None or block.kind in _WITHOUT_INPUT):
+            raise StreamFault(INPUT_OF_NONE)
         if block is None:  # a server that does not say where a block begins
             block = self._start(index, {"type": "thinking" if kind == "thinking_delta" else "text"})
         if kind == "text_delta":
@@ -188,7 +199,7 @@ class MessagesReader(AnswerReader):
             self._put_arguments(text_of(block.data.get("id")), text_of(block.data.get("name")), text)
 
     def _stop(self, index: Any) -> None:
-        block = self._by_index.get(index if isinstance(index, int) else None)
+        block = self._by_index.get(index_of(index))
         if block is None:
             return
         if block.is_call:

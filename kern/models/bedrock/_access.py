@@ -61,6 +61,7 @@ class Access:
         if key_id is not None and secret is not None:
             self._keys = (Masked(key_id), Masked(secret), None if token is None else Masked(token))
         self._session = session
+        self._found = session
         self._lock = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Access:
@@ -105,9 +106,9 @@ class Access:
 
     def _found_session(self) -> Any:
         with self._lock:
-            if self._session is None:
-                self._session = Session()
-            return self._session
+            if self._found is None:
+                self._found = Session()
+            return self._found
 
 
 @contextmanager

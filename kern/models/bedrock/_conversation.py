@@ -17,6 +17,7 @@ from pydantic_core import from_json
 from kern.errors import UsageError
 from kern.messages import Media, Message, ProviderCall, ReasoningPart, TextPart, ToolCall
 from kern.models._history import answered, arguments_object, call_name, segments, shortened
+from kern.models._text_stream import mended
 from kern.models.bedrock._caching import POINT, Blocks, add_point
 from kern.models.bedrock._facts import Facts
 from kern.models.bedrock._media import media_block
@@ -101,7 +102,7 @@ class Conversation:
                 case TextPart():
                     yield from _text(part)
                 case ReasoningPart() if part.origin == (PROVIDER, self.model):
-                    if self.facts.sees_reasoning:
+                    if self.facts.sees_reasoning or part.redacted:
                         yield from _reasoning(part)
                 case ToolCall():
                     yield self._call(part, ids)
@@ -256,7 +257,7 @@ def _object(text: str) -> dict[str, Any] | None:
     if not text.lstrip().startswith("{"):
         return None
     try:
-        value = from_json(text, allow_inf_nan=False)
+        value = from_json(mended(text), allow_inf_nan=False)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -14,9 +14,11 @@ from kern.models._codes import explain, says_for_the_day
 from kern.models._ends import Ends, finish_reason_of, says_calls
 from kern.models._failures import CutFault, StreamFault
 from kern.models._reading import (
+    INPUT_OF_NONE,
     AnswerReader,
     count,
     damaged,
+    index_of,
     items_of,
     sure_objects,
     sure_text,
@@ -77,6 +79,7 @@ class ConverseReader(AnswerReader):
         self._word: Any = None
         self._usage: Any = None
         self._tier: Any = None
+        self._performance: Any = None
         self._trace: Any = None
         self._gap = False
         self._spoke = False
@@ -113,10 +116,10 @@ class ConverseReader(AnswerReader):
         elif kind == "contentBlockStart":
             self._start(event.get("contentBlockIndex"), event.get("start"))
         elif kind == "contentBlockStop":
-            for block in self._by_index.get(_index(event), {}).values():
+            for block in self._by_index.get(index_of(event.get("contentBlockIndex")), {}).values():
                 self._stop(block)
         elif kind == "messageStop":
-            self._word = event.get("stopReason")
+            self._word = self._ends.graver(self._word, event.get("stopReason"))
         elif kind == "metadata":
             self._read_end(event)
             self.done = self._word is not None
@@ -140,6 +143,7 @@ class ConverseReader(AnswerReader):
     def _read_end(self, said: dict[str, Any]) -> None:
         """What is told of the answer as a whole."""
         self._usage, self._trace, self._tier = said.get("usage"), said.get("trace"), said.get("serviceTier")
+        self._performance = said.get("performanceConfig")
 
     def _read_block(self, index: int, kind: str, value: Any) -> None:
         """A block that came at once."""
@@ -163,12 +167,14 @@ class ConverseReader(AnswerReader):
 
     def _start(self, index: Any, start: Any) -> None:
         for kind, data in (start if isinstance(start, dict) else {}).items():
-            self._open(index, kind, data if isinstance(data, dict) else {})
+            begun = self._by_index.get(index_of(index), {}).get(kind)
+            if begun is None or begun.pieces or begun.data != data or not begun.id:  # else told twice
+                self._open(index, kind, data if isinstance(data, dict) else {})
 
     def _open(self, index: Any, kind: str, data: dict[str, Any]) -> Block:
         block = Block(kind, data)
         self._blocks.append(block)
-        self._by_index.setdefault(index if isinstance(index, int) else None, {})[kind] = block
+        self._by_index.setdefault(index_of(index), {})[kind] = block
         if kind == "reasoningContent":
             self._reasoning.part()
         if kind not in _FLOWING:
@@ -181,10 +187,12 @@ class ConverseReader(AnswerReader):
         if not isinstance(delta, dict):
             raise damaged(delta, "the delta of a block", "an object")
         for kind, value in delta.items():
-            index = _index(event)
+            index = index_of(event.get("contentBlockIndex"))
             wanted = "text" if kind == "citation" else kind
             block = self._by_index.get(index, {}).get(wanted)
             if block is None:  # texts and reasoning have no start
+                if wanted == "toolUse":
+                    raise StreamFault(INPUT_OF_NONE)
                 block = self._open(index, wanted, {})
             self._extend(block, kind, value)
 
@@ -266,7 +274,7 @@ class ConverseReader(AnswerReader):
 
     def _counted(self) -> Usage:
         """What the answer has cost, with what the tools of the service have done."""
-        usage = _usage(self._usage, self._tier)
+        usage = _usage(self._usage, self._tier, self._performance)
         used = [text_of(block.data.get("name")) for block in self._blocks if block.is_carried_out]
         done = billed_of(
             web_searches=used.count("nova_grounding"), code_executions=used.count("nova_code_interpreter")
@@ -320,11 +328,6 @@ class ConverseReader(AnswerReader):
         return chosen or self._answers
 
 
-def _index(event: dict[str, Any]) -> int | None:
-    index = event.get("contentBlockIndex")
-    return index if isinstance(index, int) else None
-
-
 def _reported(kind: str, event: dict[str, Any]) -> StreamFault:
     """An exception that the service reports inside of a stream."""
     text = text_of(event.get("originalMessage")) or text_of(event.get("message")) or "no explanation"
@@ -332,7 +335,7 @@ def _reported(kind: str, event: dict[str, Any]) -> StreamFault:
     return StreamFault(text, code, _STATUSES.get(kind), again=not says_for_the_day(text))
 
 
-def _usage(usage: Any, tier: Any) -> Usage:
+def _usage(usage: Any, tier: Any, performance: Any) -> Usage:
     """What the answer has cost, by Kern's rule: Bedrock counts what is cached beside `inputTokens`."""
     read, written = count(usage, "cacheReadInputTokens"), count(usage, "cacheWriteInputTokens")
     sent, said = count(usage, "inputTokens") + read + written, count(usage, "outputTokens")
@@ -346,5 +349,8 @@ def _usage(usage: Any, tier: Any) -> Usage:
         cache_write_tokens=written,
         requests=1,
         billed=billed_of(cache_write_1h_tokens=min(long, written)),
-        terms=terms_of(service_tier=tier.get("type") if isinstance(tier, dict) else None),
+        terms=terms_of(
+            service_tier=tier.get("type") if isinstance(tier, dict) else None,
+            latency=performance.get("latency") if isinstance(performance, dict) else None,
+        ),
     )

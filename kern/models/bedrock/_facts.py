@@ -35,7 +35,8 @@ class Facts:
         text_results: The result of a tool may be a text, and not only JSON.
         mixed_turns: The user's words may stand in one turn with the results of tools.
         result_media: The kinds of media that the result of a tool may hold.
-        sees_reasoning: Its own reasoning goes back to it, if it is signed.
+        sees_reasoning: Its own reasoning goes back to it, if it is signed; what is encrypted
+            goes back to all that have made such.
         cites: Documents may be cited.
     """
 

@@ -46,9 +46,14 @@ class Grounding:
 
         Source: https://ai.google.dev/gemini-api/docs/pricing
         """
-        queries = self._told.get("webSearchQueries")
-        asked = sum(isinstance(query, str) and bool(query) for query in queries) if queries else 0
+        asked = len(self._queries)
         return min(asked, 1) if _PER_ANSWER.search(model) else asked
+
+    @property
+    def _queries(self) -> list[str]:
+        """What was searched for."""
+        queries = self._told.get("webSearchQueries")
+        return [text for query in queries if (text := text_of(query))] if isinstance(queries, list) else []
 
     def into(self, answer: AnswerParts, told: Callable[[Citation], None] | None) -> None:
         """Put the citations to the texts of an answer, and the calls before them.
@@ -60,8 +65,7 @@ class Grounding:
         names = {part.name for part in answer.parts if isinstance(part, ProviderCall)}
         if self._fetched and "url_context" not in names:
             answer.put_call(self._fetch(answer.new_id()))
-        queries = self._told.get("webSearchQueries")
-        if queries and not any(name.startswith("google_search") for name in names):
+        if (queries := self._queries) and not any(name.startswith("google_search") for name in names):
             answer.put_call(self._search(queries, answer.new_id()))
         if not (texts := answer.texts):
             return

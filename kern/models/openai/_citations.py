@@ -8,6 +8,8 @@ from typing import Any
 from kern.messages import Citation
 from kern.models._reading import text_of
 
+_MOST = 2**53  # a larger number is no place in a text
+
 
 def citation(annotation: Mapping[str, Any], offset: int) -> Citation | None:
     """What an annotation of a text says of its source; None if it names none.
@@ -21,6 +23,8 @@ def citation(annotation: Mapping[str, Any], offset: int) -> Citation | None:
     start, end = _place(annotation, "start_index"), _place(annotation, "end_index")
     if start is None and end is None:
         start = end = _place(annotation, "index")  # of a file: the place behind which the mark stands
+    if start is not None and end is not None and start > end:
+        start = end = None
     container = text_of(annotation.get("container_id"))
     return Citation(
         url=url,
@@ -34,4 +38,4 @@ def citation(annotation: Mapping[str, Any], offset: int) -> Citation | None:
 
 def _place(annotation: Mapping[str, Any], name: str) -> int | None:
     value = annotation.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST else None
