@@ -70,6 +70,7 @@ def check_joins(other: ActiveRun, request: RunRequest) -> None:
             f"run {run_id!r} is already in progress; with on_duplicate='return' this call would "
             "wait for its output"
         )
+    _check_runner(request, theirs.spec.id, theirs.spec.is_team)
     check_same_input(run_id, theirs.fingerprint, request.fingerprint)
     if inside_of(other):
         raise RunConflictError(
@@ -146,11 +147,20 @@ def check_same_run(request: RunRequest, row: RunRow, output: AnyRunOutput) -> No
     Raises:
         RunMismatch: It is a run of another agent or team, or was asked something else.
     """
-    spec = request.spec
-    another = row.runner_id != spec.id and not spec.unnamed
-    if another or isinstance(output, TeamRunOutput) != spec.is_team:
-        raise RunMismatch(row.run_id, "agent or team")
+    _check_runner(request, row.runner_id, isinstance(output, TeamRunOutput))
     check_same_input(row.run_id, known_fingerprint(row), request.fingerprint)
+
+
+def _check_runner(request: RunRequest, runner_id: str, is_team: bool) -> None:
+    """Check that the run that is known under the id is of the agent or team that is asked.
+
+    Raises:
+        RunMismatch: It is of another one.
+    """
+    spec = request.spec
+    another = runner_id != spec.id and not spec.unnamed
+    if another or is_team != spec.is_team:
+        raise RunMismatch(request.run_id, "agent or team")
 
 
 def known_fingerprint(row: RunRow) -> str | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kern import Agent, CancelResult, RunStatus
+from kern import Agent, CancelResult, RunStatus, Team
 from kern.db.sqlite import SqliteDb
-from kern.errors import SessionError
+from kern.durable import DbJournal
+from kern.errors import RunMismatch, SessionError
 from kern.models.base import ModelRequest, ModelResponse
 from kern.testing import FunctionModel
 
@@ -30,6 +32,34 @@ async def test_another_user_gets_no_handle_of_a_run_that_goes_on(tmp_path: Path,
     with pytest.raises(SessionError):
         await agent.astart("q", session_id=session_id, run_id="r", user_id="bob")
     assert (await handle.result()).content == "the secret of ann"
+
+
+@pytest.mark.parametrize("door", ["astart", "arun"])
+@pytest.mark.parametrize("kind", [Agent, Team])
+async def test_another_agent_or_team_gets_no_handle_of_a_run_that_goes_on(
+    tmp_path: Path, door: str, kind: type[Agent] | type[Team]
+) -> None:
+    agent = desk(tmp_path)
+    members: dict[str, Any] = {"members": [desk(tmp_path)]} if kind is Team else {}
+    # A team may even have the id of the agent.
+    other = kind(
+        id="desk" if members else "other",
+        model=agent.model,
+        db=agent.db,
+        journal=DbJournal(SqliteDb(tmp_path / "runs.db")),
+        **members,
+    )
+    handle = await agent.astart("q", session_id="s", run_id="r")
+    with pytest.raises(RunMismatch, match="agent or team"):
+        await getattr(other, door)("q", session_id="s", run_id="r")
+    assert (await handle.result()).content == "the secret of ann"
+
+
+async def test_an_agent_without_a_name_waits_for_its_run_that_goes_on(tmp_path: Path) -> None:
+    db = SqliteDb(tmp_path / "runs.db")
+    first, second = (Agent(model=FunctionModel(answer), db=db) for _ in range(2))
+    handles = [await agent.astart("q", session_id="s", run_id="r") for agent in (first, second)]
+    assert [(await handle.result()).content for handle in handles] == ["the secret of ann"] * 2
 
 
 async def test_a_handle_cancels_the_run_of_its_user(tmp_path: Path) -> None:
