@@ -1,7 +1,7 @@
-"""The only turn loop: ask the model, carry out what it calls, tell it the results, until it has answered.
+"""The turn loop: ask the model, carry out its tool calls, send it the results, until it answers.
 
-The loop pushes events into the run's buffer and never yields to a caller, so that streaming or not, agent or
-team, nested or not, is all the same code.
+The loop pushes events into the run's buffer and never yields to a caller. So the same code serves agents and
+teams, nested and top-level runs, with and without streaming.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from kern.runtime.tool_calls import run_calls, tool_message
 log: Final = named("kern")
 
 YIELD_SECONDS = 0.005
-"""How long a run may keep the event loop, if none of its turns takes longer."""
+"""How many seconds turns may take in a row before the run yields to the event loop."""
 
 
 async def drive(run: Run) -> AnyRunOutput:
-    """Drive a run to its end, or to where it waits for a person.
+    """Drive a run until it ends or pauses.
 
-    `run.output` is filled in however it ends; the terminal event is the caller's. A run whose messages are
-    there already, because it was paused, goes on with the tool calls that its last turn left open. One that
-    is stopped returns its output, with status CANCELLED.
+    `run.output` is filled in however the run ends; the caller emits the terminal event. A run that was paused
+    has messages already, and continues with the open tool calls of its last turn. A run that `cancel_run`
+    stopped returns its output, with status CANCELLED.
 
     Raises:
-        KernError: The run has failed; the output has status ERROR.
-        CancelledError: It was cancelled; the output has status CANCELLED.
+        KernError: The run failed; the output has status ERROR.
+        CancelledError: The task was cancelled; the output has status CANCELLED.
     """
     run.started_runs = StartedRuns(current_started_runs.get())
     token = current_started_runs.set(run.started_runs)
@@ -57,7 +57,7 @@ async def drive(run: Run) -> AnyRunOutput:
         failure = _failure_of(run, error)
     finally:
         current_started_runs.reset(token)
-        # From here on the task is the caller's again. A run that was stopped ends as such, even so.
+        # From here on a stop does not cancel the task any more, but the run still ends as CANCELLED.
         run.cancel_token.leave()
         if run.parent is not None:
             failure = await end_run(run, failure)
@@ -68,14 +68,14 @@ async def drive(run: Run) -> AnyRunOutput:
 
 
 async def _answered(run: Run) -> None:
-    """Bring the run to its answer, or to where it waits for a person."""
+    """Drive the run to its answer, or to a pause, and fill in the content of its output."""
     output = run.output
     answer = await _turns(run)
     if answer is None:
         output.status = RunStatus.paused
         return
     output.content, output.content_type, output.last_turn = answer.content, answer.content_type, None
-    if answer.is_text:  # of texts all that was shown
+    if answer.is_text:  # the content of a text answer is all the text that was shown
         spoken = run.out.spoken
         output.content = spoken.text or answer.content
         if (last_turn := spoken.last_turn) and last_turn != output.content:
@@ -91,7 +91,7 @@ async def _answered(run: Run) -> None:
 
 
 def _note(run: Run) -> None:
-    """What was said and done so far, in the output."""
+    """Copy the conversation so far into the output."""
     output = run.output
     output.input = run.input.value
     output.messages = own = []
@@ -117,7 +117,7 @@ def _finish(run: Run) -> None:
     own.duration = (own.duration or 0.0) + time.perf_counter() - run.started
     output.metrics = own
     output.requirements = [*run.requirements]
-    if run.children:  # a copy: the next part of a paused run counts on from its own
+    if run.children:  # a copy: a run that is continued goes on counting from its own metrics
         output.metrics = replace(own, details={k: replace(v) for k, v in own.details.items()})
         for child in run.children:
             output.metrics.include(child.output.metrics)
@@ -125,13 +125,13 @@ def _finish(run: Run) -> None:
 
 
 async def _turns(run: Run) -> Answer | None:
-    """Turn after turn until there is an answer; None if the run waits for a person."""
-    _check_may_go_on(run)  # before anything is done
+    """Take turns until there is an answer. Return None if the run pauses."""
+    _check_may_go_on(run)  # before the first step
     if not run.messages:
         await _begin(run)
     while True:
-        # A model and tools that never wait would keep the loop: no timeout could fire, and no other run go
-        # on. With a journal always: a replay is to be the same each time.
+        # A model and tools that never wait would block the event loop: no timeout could fire, and no other
+        # run could progress. With a journal always yield, so that every replay takes the same steps.
         if run.tree.steps is not None or time.perf_counter() - run.last_yield > YIELD_SECONDS:
             await asyncio.sleep(0)
             run.last_yield = time.perf_counter()
@@ -168,7 +168,7 @@ async def _turns(run: Run) -> Answer | None:
         if run.model_paused:
             continue
         review = run.spec.review
-        if review is None or run.model_refused:  # a refusal would only be repeated, and paid for again
+        if review is None or run.model_refused:  # asking again would only cost another refusal
             verdict: Answer | RetryAnswer = Answer(message.content or "")
         else:
             verdict = await review(run, message)
@@ -196,7 +196,7 @@ async def _begin(run: Run) -> None:
 
 
 def _words_alone(messages: Sequence[Message]) -> bool:
-    """Nothing but texts is in them: no files to be read, no calls to be named."""
+    """Whether the messages are only texts, without files to read or call ids to make unique."""
     for message in messages:  # noqa: SIM110 - a generator costs more than the loop
         if message.role == "tool" or not message.is_text:
             return False
@@ -204,10 +204,10 @@ def _words_alone(messages: Sequence[Message]) -> bool:
 
 
 def _check_limit(run: Run, message: Message) -> None:
-    """See that a model that was asked to call nothing has called nothing.
+    """Check that a model that may not call any more tools has called none.
 
     Raises:
-        UsageLimitExceeded: It has; nothing of that is carried out.
+        UsageLimitExceeded: It has called one; none of the calls is carried out.
     """
     spec = run.spec
     if run.calls_used_up and any(call.name != spec.answer_tool for call in message.tool_calls):
@@ -215,8 +215,8 @@ def _check_limit(run: Run, message: Message) -> None:
 
 
 def _tell_results(run: Run, calls: list[ToolCall], outcomes: list[ToolOutcome]) -> Answer | None:
-    """Tell the model, and those who hear the run, what the calls of a turn have come to; returns the answer
-    that they have given, if they end the run.
+    """Add the results of a turn's calls to the conversation and to what the run shows. Return the answer, if
+    the calls end the run.
     """
     answering: list[ToolOutcome] = []
     stopped, heard = False, True
@@ -235,14 +235,14 @@ def _tell_results(run: Run, calls: list[ToolCall], outcomes: list[ToolOutcome]) 
         answer = answering[0].answer
     elif answering:
         answer = Answer("\n\n".join(outcome.content for outcome in answering))
-    elif stopped:  # their results are content
+    elif stopped:  # the results were added to the content above
         answer = Answer("")
     run.out.calls_ended(answer, heard=heard)
     return answer
 
 
 async def drive_child(run: Run) -> AnyRunOutput:
-    """Drive a member's run, with its start and its terminal event."""
+    """Drive a team member's run, with its start event and its terminal event."""
     announce(run)
     try:
         output = await drive(run)
@@ -257,10 +257,10 @@ async def drive_child(run: Run) -> AnyRunOutput:
 
 
 def _check_may_go_on(run: Run) -> None:
-    """See that the run may go on, between two turns.
+    """Check between two turns that the run was not cancelled.
 
     Raises:
-        CancelledError: It may not: a function or a model has swallowed the cancellation that said so.
+        CancelledError: It was, and a function or a model swallowed the cancellation.
     """
     tree, stopped = run.tree, run
     deadline = tree.runs[0].deadline
@@ -274,7 +274,7 @@ def _check_may_go_on(run: Run) -> None:
 
 
 def _failure_of(run: Run, error: BaseException) -> BaseException | None:
-    """What has ended the run, as it is raised, and as its output says it; None for a stop of its own."""
+    """Return the error to raise, and note it in the output; None if `cancel_run` stopped the run."""
     if isinstance(error, asyncio.CancelledError):
         end_output(run.output, error)
         return error if run.cancel_token.cancelled_from_outside or not run.cancel_token.stopped else None
@@ -291,10 +291,10 @@ def _failure_of(run: Run, error: BaseException) -> BaseException | None:
 
 
 async def end_run(run: Run, failure: BaseException | None) -> BaseException | None:
-    """The run ends, and cannot be stopped any more; returns what is raised.
+    """End the run: from here on `cancel_run` is too late. Return the error to raise.
 
-    One that was stopped before ends as a cancelled one, whatever else it has come to: `cancel_run` has said
-    so. What its tools have started goes on only after an end that is none of these.
+    A run that was stopped before ends as CANCELLED, even if it has an answer or an error: `cancel_run` has
+    promised that. Runs that its tools started go on only if this run completes or pauses.
     """
     output = run.output
     if run.cancel_token.seal() and not isinstance(failure, asyncio.CancelledError):
@@ -319,7 +319,7 @@ async def end_run(run: Run, failure: BaseException | None) -> BaseException | No
 
 
 def _drop_unfit_content(run: Run) -> None:
-    """With a schema the content is a value that fits, of a run that is completed; or nothing."""
+    """Remove a content that does not fit the schema: only a completed run has one that does."""
     output = run.output
     declined = run.model_refused and isinstance(output.content, str)
     if declined or output.status is not RunStatus.completed:

@@ -1,5 +1,5 @@
-"""A top-level run from its session's first row to its commit: resolve the state, drive the engine, write the
-end however it ends, and only then tell the consumer.
+"""A top-level run from its start to its commit: load the session, drive the engine, commit the result however
+the run ends, and only then emit the terminal event.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from kern.state.transaction_block import CallStateHandle
 log: Final = named("kern")
 
 COMMIT_SECONDS = 10.0
-"""How long a cancelled run waits for its commit."""
+"""How many seconds a cancelled run waits for its commit."""
 
 Output = AnyRunOutput
 
@@ -53,16 +53,24 @@ Output = AnyRunOutput
 async def execute(
     request: RunRequest, buffer: EventBuffer | None = None, listen: Listen = Listen.nothing
 ) -> Output:
-    """Run what the application asked for and commit it.
+    """Carry out a run and commit its result.
+
+    Args:
+        request: The run.
+        buffer: The queue for its events; None if nothing reads them.
+        listen: Which events the reader of the buffer gets.
+
+    Returns:
+        The output, which is committed.
 
     Raises:
-        KernError: The run failed; the error has the output, which is committed.
-        StoreError: The end could not be committed.
-        CancelledError: The calling task was cancelled; the end is committed.
+        KernError: The run failed; the error's `run_output` is committed.
+        StoreError: The result could not be committed.
+        CancelledError: The calling task was cancelled; the result is committed.
     """
     if not enclosing_calls.get():
         return await _active(request, buffer, listen)
-    async with Ungated():  # a tool that runs this must not make it wait for the tool's own turns
+    async with Ungated():  # inside a tool: the run must not wait for the tool's own turn with the state
         return await _active(request, buffer, listen)
 
 
@@ -85,7 +93,7 @@ async def _active(request: RunRequest, buffer: EventBuffer | None, listen: Liste
 async def _in_session(
     active: ActiveRun, deadline: Deadline, buffer: EventBuffer | None, listen: Listen
 ) -> Output:
-    """The run, for which its session is in use."""
+    """Carry out the run, with its session in use."""
     request = active.request
     session = live_sessions.enter(request.db, request.session_id)
     session_run = session.register_run(request.run_id, active.done, buffer)
@@ -99,7 +107,7 @@ async def _in_session(
                 run, leases = await _begun(active, start, deadline)
             except RunStored as stored:
                 run = start.already_ended(stored.output)
-                if buffer is not None:  # whatever else its consumer wants to hear
+                if buffer is not None:  # the one event that every consumer gets
                     buffer.put(terminal_event(run, None))
                 return run.output
             except (RunStopped, RunDeadlineExceeded) as error:
@@ -122,11 +130,11 @@ async def _in_session(
 
 
 async def _begun(active: ActiveRun, start: RunStart, deadline: Deadline) -> tuple[Run, list[Lease]]:
-    """The run, once it has its session; a cancellation and the deadline are heard while it waits.
+    """Wait for the session and begin the run. A cancellation or the deadline ends the wait.
 
     Raises:
-        RunStopped: `cancel_run` came before the run has begun.
-        RunDeadlineExceeded: The deadline did.
+        RunStopped: `cancel_run` was called before the run had begun.
+        RunDeadlineExceeded: The deadline passed before the run had begun.
     """
     token = active.cancel_token
     token.enter()
@@ -192,7 +200,7 @@ async def _run_and_commit(
 
 
 async def _finish(run: Run, outer: CallState | None, failure: BaseException | None) -> Output:
-    """Write the end of the run, whatever it is, and only then tell it and raise it."""
+    """Commit the result of the run, and then emit the terminal event and return or raise the result."""
     tree = run.tree
     failure = await end_run(run, failure)
     if tree.audience.recorded is not None:
@@ -202,7 +210,7 @@ async def _finish(run: Run, outer: CallState | None, failure: BaseException | No
     except BaseException as error:  # noqa: BLE001 - raised again below
         failure = error
     if run.output.events and isinstance(last := run.output.events[-1], RunCompletedEvent):
-        last.session_state = run.output.session_state  # which is known once all is committed
+        last.session_state = run.output.session_state  # known only after the commit
     if tree.audience.follows:
         tree.audience.put(terminal_event(run, failure))
     if failure is not None:
@@ -213,15 +221,15 @@ async def _finish(run: Run, outer: CallState | None, failure: BaseException | No
 
 
 async def _look_before_pause(active: ActiveRun) -> None:
-    """What another process has asked to be cancelled does not wait for a person."""
+    """Cancel instead of pausing if another process asked to cancel the run."""
     try:
         await active.look()
-    except StoreError as error:  # whoever continues the run looks again
+    except StoreError as error:  # the process that continues the run looks again
         log.warning("could not read the cancel requests of other processes: %s", error)
 
 
 def _note(run: Run, error: BaseException) -> None:
-    """The run ended before or inside the engine: see that its output says so."""
+    """Make the output say how the run ended, before or inside the engine."""
     output = run.output
     lost = output.status is RunStatus.cancelled and isinstance(error, KernError)
     if output.status is not RunStatus.running and not lost:
@@ -230,7 +238,7 @@ def _note(run: Run, error: BaseException) -> None:
 
 
 def _unsaved(run: Run, error: BaseException, failure: BaseException | None) -> BaseException:
-    """What to raise for a run whose end is not in the database."""
+    """Return the error to raise for a run whose result is not in the database."""
     log.error("the result of run %s was not saved: %s", run.run_id, message_of(error))
     if run.output.session_state is None:
         run.output.session_state = run.tree.state()
@@ -244,7 +252,7 @@ def _unsaved(run: Run, error: BaseException, failure: BaseException | None) -> B
 
 
 async def _seed(tree: RunTree, run: Run) -> None:
-    """Merge the run's own `session_state=` into the session, as a transaction."""
+    """Merge the `session_state=` of the run into the session, as a transaction."""
     request = tree.request
     given = request.session_state
     if given is None:
@@ -261,12 +269,12 @@ async def _seed(tree: RunTree, run: Run) -> None:
 
 
 async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | None) -> None:
-    """Write the end of the run, so that no cancellation of this task reaches the commit."""
+    """Commit the result of the run. A cancellation of this task does not reach the commit."""
     if outer is not None:
         outer.owner.enclosed.append(tree)
         try:
             tree.top.output.session_state = tree.state()
-        except UsageError:  # the caller was given up meanwhile, and its copy is gone
+        except UsageError:  # the calling function was cancelled meanwhile, and its copy is void
             if failure is None:
                 raise
         return
@@ -278,7 +286,7 @@ async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | 
             top.output.state_conflicts = [conflict.to_dict() for conflict in conflicts]
         return rows_of(tree)
 
-    def take_note(state: bytes) -> None:  # for who wants to save it by other means
+    def take_note(state: bytes) -> None:  # so that the application can save it in another way
         top.output.session_state = decode(state)
 
     cancelled = failure if isinstance(failure, asyncio.CancelledError) else None
@@ -304,7 +312,7 @@ async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | 
             raise _unsaved(top, late, cancelled)
         if not commit.cancelled():
             break
-        # `asyncio.run` cancels every task at its end, this one and the commit too: write it again.
+        # `asyncio.run` cancels all tasks when it ends, also the commit: write it again.
     if (unsaved := commit.exception()) is not None:
         if isinstance(unsaved, RunLostError) and tree.steps is not None:
             unsaved = await tree.steps.why_lost()
@@ -312,7 +320,7 @@ async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | 
     for conflict in commit.result():
         top.out.event(SessionStateConflictEvent(top.source, **conflict.to_dict()))
     session = tree.session
-    # As a rule this run was the last one to use the session.
+    # Usually this run is the last user of the session, and may take the parsed state without a copy.
     state = session.state.take_tree() if session.users == 1 else None
     if state is None:
         state = await off_loop(len(session.state.text), tree.state)
@@ -328,10 +336,13 @@ async def _committing(
     unsaved: Callable[[bytes], None],
     claim: RunClaim | None,
 ) -> asyncio.Future[Sequence[Conflict]]:
-    """The commit: it has ended already where it waits for nothing, and is else a task of its own.
+    """Start the commit in a task, or await it here if the database never waits.
+
+    Returns:
+        The commit, which is done already in the second case.
 
     Raises:
-        CancelledError: It had to wait for another commit; nothing is written.
+        CancelledError: The commit had to wait for another one; nothing is written.
     """
     commit = session.commit(rows, unsaved=unsaved, claim=claim)
     if not session.commits_at_once:
@@ -339,7 +350,7 @@ async def _committing(
     ended: asyncio.Future[Sequence[Conflict]] = asyncio.get_running_loop().create_future()
     try:
         ended.set_result(await commit)
-    except Exception as error:  # noqa: BLE001 - told by the future, as a task would
+    except Exception as error:  # noqa: BLE001 - the future has it, as a task would
         ended.set_exception(error)
     return ended
 
@@ -353,7 +364,7 @@ def _log_late_end(commit: asyncio.Future[Any]) -> None:
 
 
 def rows_of(tree: RunTree) -> list[RunRow]:
-    """The rows of all runs of the tree, and of those nested in its calls."""
+    """Make the rows of all runs of the tree, and of runs that are nested in its calls."""
     rows = []
     for run in tree.runs:
         output = run.output

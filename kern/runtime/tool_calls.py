@@ -1,4 +1,4 @@
-"""Tool calls: those of one turn start together, and each comes to a result that the model is told."""
+"""Tool calls: the calls of one turn run concurrently, and each ends in a result for the model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from kern.tools.result import Chunks, result_of
 
 
 class FunctionTool(StatefulTool):
-    """An application's function, as the engine calls it.
+    """A function of the application as a tool that the engine can run.
 
     Args:
         hooks: The `tool_hooks` of the agent or team; see `links_of`.
@@ -74,7 +74,7 @@ class FunctionTool(StatefulTool):
                 value = await self._call(run, site, values)
         except TimeoutError as error:
             if not deadline.expired():
-                raise  # the function's own
+                raise  # the function itself raised it
             raise ToolTimeoutError(
                 f"{function.name} took longer than its timeout of {function.timeout:g} s", tool=function.name
             ) from error
@@ -105,7 +105,7 @@ class FunctionTool(StatefulTool):
         )
 
     def _streams_content(self, run: Run, site: CallSite) -> bool:
-        """A generator's pieces are content as they come: nothing of another call or a hook can interfere."""
+        """Whether to stream a generator's chunks as content: only if no other call and no hook interferes."""
         generates = self.function.kind in ("generator", "async_generator")
         shown = self.function.show_result and not run.spec.structured
         return bool(generates and shown and site.alone and not self._links)
@@ -121,19 +121,19 @@ class FunctionTool(StatefulTool):
 
 
 _AT_ONCE = 128
-"""Calls that begin in one step of the event loop: a model may make thousands, and others have to go on."""
+"""How many calls start before the loop yields: a model may make thousands, and other runs must progress."""
 
 
 async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
-    """Carry out all calls of one turn, together; the outcomes come in call order.
+    """Carry out all calls of one turn, concurrently. Return the outcomes in call order.
 
-    An error of a call's own is its outcome; what is raised here ends the run. A turn that would pass a limit
-    is not begun: none of its calls is cut off half way.
+    The error of a call is its outcome. An error that is raised here ends the run. If the calls would exceed a
+    limit, none of them begins, so that none is cut short.
     """
     if run.tree.ledger is not None:
         new = [call for call in calls if call.id not in run.progress.finished_calls]
         await _reserve(run, run.tree.ledger, new)
-    if run.tree.steps is not None:  # whose time stands still, as long as no step is done
+    if run.tree.steps is not None:  # a run with a journal has the time of its latest step
         run.turn_began = run.now()
     if len(calls) == 1:
         return [await run_in_child_task(_run_call(run, calls[0], alone=True))]
@@ -151,10 +151,10 @@ async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
 
 
 async def _reserve(run: Run, ledger: UsageLedger, calls: Sequence[ToolCall]) -> None:
-    """Count the calls of a turn.
+    """Count the calls of a turn towards the limits. Recorded calls are counted without a check.
 
     Raises:
-        UsageLimitExceeded: They would pass a limit. Those of a turn on record are only counted.
+        UsageLimitExceeded: The calls would exceed a limit.
     """
     steps = run.tree.steps
     step: str | None = None
@@ -173,10 +173,10 @@ async def _reserve(run: Run, ledger: UsageLedger, calls: Sequence[ToolCall]) -> 
 
 
 def _record(run: Run, call: ToolCall) -> ToolExecution:
-    """The call in the output: that from before a pause, or a new one."""
+    """Return the record of the call in the output: the one from before a pause, or a new one."""
     execution = run.progress.begun_calls.get(call.id)
     if execution is None:
-        # For people and the record: empty where they are no JSON object.
+        # For display and storage: empty if the arguments are not a JSON object.
         arguments = arguments_of(call) or {}
         execution = ToolExecution(call.id, call.name, arguments, created_at=run.turn_began or time.time())
         run.output.tools.append(execution)
@@ -184,7 +184,7 @@ def _record(run: Run, call: ToolCall) -> ToolExecution:
 
 
 def _slots(run: Run, calls: list[ToolCall]) -> dict[str, TurnSlot]:
-    """The order of those calls that may touch the session state, by call id; other calls hold nobody up."""
+    """Give the calls that may touch the session state their order, by call id. Other calls need no slot."""
     stateful = [
         call.id for call in calls if call.id not in run.progress.finished_calls and _touches_state(run, call)
     ]
@@ -201,9 +201,7 @@ def _touches_state(run: Run, call: ToolCall) -> bool:
 async def _run_call(
     run: Run, call: ToolCall, slot: TurnSlot | None = None, *, alone: bool = False
 ) -> ToolOutcome:
-    if (
-        settled := run.progress.finished_calls.get(call.id)
-    ) is not None:  # before a pause; it is not made again
+    if (settled := run.progress.finished_calls.get(call.id)) is not None:  # finished before a pause
         return settled
     async with run.turn_slots:
         execution = _record(run, call)
@@ -225,7 +223,7 @@ async def _run_call(
 
 
 async def _carried_out(run: Run, site: CallSite, step: ToolStep | None) -> ToolOutcome:
-    """The outcome of a call, noted, told, and, with a journal, kept."""
+    """Carry out a call: note its outcome, emit its events, and record it if there is a journal."""
     execution = site.execution
     started = time.perf_counter()
     try:
@@ -258,7 +256,7 @@ async def _carried_out(run: Run, site: CallSite, step: ToolStep | None) -> ToolO
 
 
 def _note_not_made(execution: ToolExecution, error: BaseException) -> None:
-    """The end of the run has kept the call from being made: nobody is to take it for made."""
+    """Note that the run ended before the call was made, so that it is not mistaken for a finished call."""
     why = message_of(error) if isinstance(error, UsageLimitExceeded) else "the run ended before"
     execution.result, execution.tool_call_error = f"Not called: {why}.", True
 
@@ -276,7 +274,7 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
         return ToolOutcome(f"There is no tool named {call.name!r}. Tools: {known}.", error=True)
     try:
         async with StartedRuns(current_started_runs.get()):
-            if not isinstance(tool, FunctionTool):  # which knows it better
+            if not isinstance(tool, FunctionTool):  # a FunctionTool calls `begin` itself, when it starts
                 site.start.begin()
             outcome = await tool.run(run, site)
         return replace(outcome, media=await loaded(outcome.media)) if outcome.media else outcome
@@ -292,11 +290,11 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
             return ToolOutcome(f"{call.name} was cancelled.", error=True)
         if not is_failure(error):
             raise
-        return ToolOutcome(error_text(error), error=True)  # whatever a tool raises is told to the model
+        return ToolOutcome(error_text(error), error=True)  # the model gets every error of a tool
 
 
 def tool_message(run: Run, call: ToolCall, outcome: ToolOutcome) -> Message:
-    """What the model is told of a call."""
+    """Make the message with the result of a call for the model."""
     message = Message(
         "tool",
         outcome.content,
@@ -307,7 +305,7 @@ def tool_message(run: Run, call: ToolCall, outcome: ToolOutcome) -> Message:
         created_at=int(run.now()),
     )
     if outcome.media and not outcome.media_in_text:
-        # What every provider can show of a tool; sound and video are mentioned in the text.
+        # The media that all providers accept in tool results; the text mentions audio and video.
         message.images = [media for media in outcome.media if isinstance(media, Image)]
         message.files = [media for media in outcome.media if isinstance(media, File) and media.url is None]
     return message
