@@ -1,4 +1,4 @@
-"""Who hears the runs of one request, and how much of them: together with `out.py`, where that is decided."""
+"""The audience of one request: which events its consumer and its observers get. See also `out.py`."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from kern.runtime.stream import EventBuffer
 
 
 class Listen(IntEnum):
-    """How much of a run its consumer wants to hear."""
+    """Which events the consumer of a run gets."""
 
     nothing = 0
     content = 1
-    """The top-level run's content, and its terminal event when that is no plain completion."""
+    """The content of the top-level run, and its terminal event unless the run completes."""
     everything = 2
 
 
 class Audience:
-    """Everybody who hears the runs of one request: the consumer of the stream, and observers, such as the
+    """Receives the events of one request: for the consumer of the stream, and for observers, such as the
     record of `store_events`.
 
     Args:
         buffer: The queue of the stream's consumer; None if the run is not streamed.
-        listen: How much the consumer wants to hear.
-        skip_events: Names of events that are not recorded; None to record nothing.
+        listen: Which events the consumer gets.
+        skip_events: The names of events that are not recorded; None: no event is recorded.
     """
 
     __slots__ = ("_buffer", "_listen", "follows", "hears_events", "queue", "recorded")
@@ -49,19 +49,19 @@ class Audience:
             buffer.observers = (*buffer.observers, record)
         self._buffer = buffer
         self.hears_events: bool = self._listen is Listen.everything or bool(buffer and buffer.observers)
-        """Somebody hears every event: the consumer or an observer."""
+        """Whether the consumer or an observer gets every event."""
         self.follows: bool = self._listen is not Listen.nothing
-        """A consumer reads the run as a stream."""
+        """Whether a consumer reads the run as a stream."""
         self.queue: EventBuffer | None = self._buffer if self.follows else None
-        """Where events for the consumer go that it is known to want; None without one."""
+        """The queue for events that the consumer is known to want; None without a consumer."""
 
     @property
     def reads_text(self) -> bool:
-        """A consumer reads the answer as it comes, and hears of nothing else."""
+        """Whether the consumer reads only the text of the answer."""
         return self._listen is Listen.content
 
     def put(self, event: Event) -> None:
-        """Tell the observers, and the consumer if it wants to hear it; never waits; from any thread."""
+        """Send an event to observers, and to the consumer if it wants it, from any thread. Never waits."""
         if self._buffer is not None:
             self._buffer.put(event, deliver=self._wanted(event))
 
@@ -73,12 +73,12 @@ class Audience:
 
     @property
     def gone(self) -> bool:
-        """The consumer has closed its stream."""
+        """Whether the consumer has closed its stream."""
         return self._buffer is not None and self._buffer.closed
 
     @property
     def full(self) -> bool:
-        """The consumer is behind."""
+        """Whether the consumer is behind."""
         return self._buffer is not None and self._buffer.full
 
     async def drain(self) -> None:
@@ -87,17 +87,17 @@ class Audience:
             await self._buffer.drain()
 
     def number_after(self, events: int) -> int:
-        """The number that the newest event has after so many more; 0 where nobody is told of events."""
+        """Return the `seq` of the newest event after `events` more; 0 without consumer and observers."""
         return 0 if self._buffer is None else self._buffer.seq + events
 
     def go_on_after(self, number: int) -> None:
-        """Number the next events from there on."""
+        """Give the next events the numbers after `number`."""
         if self._buffer is not None:
             self._buffer.seq = number
 
 
 def _record(skipped: Collection[str]) -> tuple[list[Event], Callable[[Event], None]]:
-    """A list, and an observer that adds events to it, but for those of the names that are skipped."""
+    """Return a list, and an observer that adds events to it, except those with skipped names."""
     recorded: list[Event] = []
 
     def record(event: Event) -> None:
@@ -108,4 +108,4 @@ def _record(skipped: Collection[str]) -> tuple[list[Event], Callable[[Event], No
 
 
 NOBODY: Final = Audience(None, Listen.nothing, None)
-"""For all runs that nobody hears: there is nothing in it that changes."""
+"""Shared by all runs without consumer and observers: it has no state that changes."""

@@ -1,5 +1,5 @@
-"""The final value of an application's function. The value that it returns decides how to go on, not its
-signature, which wrappers hide.
+"""The final value of an application's function. What the function returns decides how to proceed, not its
+signature, which decorators may hide.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ _USED_UP = (
 )
 
 Listener = Callable[[Any], None]
-"""Told of every piece of a generator, at once; called in whatever thread the generator runs."""
+"""Called with every chunk of a generator, in the thread that runs the generator."""
 
 InThread = Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]]
-"""Runs a sync function in a thread, as a part of its call."""
+"""Runs a sync function in a thread, as a part of the tool call."""
 
 
 def goes_on(value: Any) -> bool:
-    """The function has not ended with this: it is to be awaited, or to be iterated over."""
+    """Whether the function goes on after it returned `value`: the value must be awaited or iterated over."""
     if value is None or isinstance(value, str | list | dict):
         return False
     return inspect.isawaitable(value) or isinstance(value, AsyncIterator | Iterator)
 
 
 def ended_here(value: Any, listener: Listener | None) -> Any:
-    """What a sync function has returned, in its thread: an iterator is run to its end."""
+    """Return what a sync function returned, in its thread; an iterator is run to its end first."""
     if isinstance(value, str | list | dict) or not isinstance(value, Iterator):
         return value
     return collect(value, listener)
 
 
 async def ended(value: Any, listener: Listener | None, in_thread: InThread) -> Any:
-    """What a function comes to in the end that has returned `value`, whatever that is."""
+    """Await `value`, or iterate over it, until there is a final value."""
     while goes_on(value):
         if inspect.isawaitable(value):
             value = await value
@@ -55,13 +55,13 @@ async def ended(value: Any, listener: Listener | None, in_thread: InThread) -> A
 
 
 def close_unused(value: Any) -> None:
-    """Close a coroutine that was handed out and not begun, since the call was given up: Python would warn."""
+    """Close a coroutine that was never awaited because the call was cancelled: Python would warn."""
     if inspect.iscoroutine(value) and inspect.getcoroutinestate(value) == inspect.CORO_CREATED:
         value.close()
 
 
 def called_anew(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, without a cache of functools' that keeps what can be run only once."""
+    """Remove a functools cache from a function that returns a coroutine or generator: these run once."""
     if isinstance(function, functools.partial):
         inner = called_anew(function.func)
         return function if inner is function.func else partial(inner, *function.args, **function.keywords)

@@ -1,6 +1,6 @@
-"""A run: the spec of an agent or a team that can run, and the tree of runs that one request grows into.
+"""A run, the spec that it follows, and the tree of runs of one request.
 
-The engine knows neither `Agent` nor `Team`. A team is a spec whose members are tools.
+The engine knows neither `Agent` nor `Team`: it runs specs. A team is a spec whose members are tools.
 """
 
 from __future__ import annotations
@@ -41,47 +41,47 @@ log: Final = named("kern")
 T = TypeVar("T")
 
 MAX_RETRIES_OF_ONE_KIND = 3
-"""How often, in one run, each tool and the check of the answer may have the model try again."""
+"""How many times each tool, and the check of the answer, may ask the model to try again in one run."""
 
 
 class RunnableTool(Protocol):
-    """What the engine can call for the model: an application's function, or a delegation."""
+    """A tool that the engine can run: a function of the application, or a delegation."""
 
     @property
     def definition(self) -> ToolDefinition:
-        """The tool as the model is told of it."""
+        """The definition that the model gets."""
         ...
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
-        """Carry the call out for `run`; an error that is raised is told to the model as a text."""
+        """Carry out the call for `run`. The model gets an error that is raised as a text."""
         ...
 
 
 @runtime_checkable
 class DelegatingTool(RunnableTool, Protocol):
-    """A tool that has runs of other agents and teams do the work."""
+    """A tool that delegates the work to runs of other agents and teams."""
 
     @property
     def drives_runs(self) -> bool:
-        """A call is made of their runs; False for a tool that only prepares them."""
+        """Whether a call drives their runs; False for a tool that only prepares them."""
         ...
 
     @property
     def team(self) -> Roster:
-        """Who may do it."""
+        """The members that may do the work."""
         ...
 
 
 class Roster(Protocol):
-    """Those whom a run may have do its work."""
+    """The members to which a run may delegate work."""
 
     @property
     def specs(self) -> Mapping[str, RunnerSpec]:
-        """Who they are, by id."""
+        """Their specs by id."""
         ...
 
     def child(self, run: Run, spec: RunnerSpec, input: RunInput, run_id: str, *, alone: bool) -> Run:
-        """A member's run below `run`, heard as members are.
+        """Make a member's run below `run`.
 
         Args:
             alone: As in `CallSite`.
@@ -89,7 +89,7 @@ class Roster(Protocol):
         ...
 
     async def drive_again(self, child: Run) -> None:
-        """Drive a member's run whose outcome for `run` is on record, by what is on record of itself."""
+        """Drive a member's run again from its recorded steps; its outcome for `run` is recorded, too."""
         ...
 
 
@@ -103,11 +103,11 @@ class GivenValues(Protocol):
         dump: Callable[[T], Any] = ...,
         load: Callable[[Any], T] | None = ...,
     ) -> T:
-        """The value of that name, made now or on record."""
+        """Return the recorded value of that name, or make it now."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """The session state, as the prompt shows it."""
+        """Return the session state that the prompt shows."""
         ...
 
 
@@ -121,26 +121,25 @@ class RunnerSpec(Named):
     """An agent or a team, ready to run.
 
     Args:
-        model: Who answers.
-        tools: What the model may call, by name.
-        server_tools: What the model's provider runs for it.
-        prompt: Makes the conversation up to the first request: system message, history, input.
-        expand: Makes the spec that is really meant, at the beginning of a run: where members or tools are
-            known only then.
+        model: The model that answers.
+        tools: The tools that the model may call, by name.
+        server_tools: The tools that the model's provider runs.
+        prompt: Makes the messages of the first request: system message, history, input.
+        expand: Makes the final spec when a run begins, if members or tools are known only then.
         before: Steps before the prompt is made, such as hooks that check the input.
-        review: Decides whether a message without tool calls is the answer; None: its text is.
-        after: Steps once the answer is there, such as hooks that check it.
-        response_format: The schema that the provider is to enforce.
-        structured: The answer is a value that fits a schema; texts on the way to it are none of it.
-        typed: Makes that value of its JSON, as a row holds it.
-        sink: Where the model's text goes as it comes, if it is not the answer as it stands.
+        review: Decides whether a message without tool calls is the answer. None: its text is the answer.
+        after: Steps after the answer, such as hooks that check it.
+        response_format: The schema that the provider enforces.
+        structured: The answer is a value that fits a schema; texts are not a part of it.
+        typed: Makes that value from its JSON in a stored row.
+        sink: Makes the receiver of the model's deltas; None: the model's text is the answer.
         tool_choice: As in `ModelRequest`.
-        tool_call_limit: How many tool calls a run may make; None for any number.
-        answer_tool: The tool that ends the run with its answer, if there is one; it counts towards no limit.
-        max_requests: How many requests to models a run may make; None for any number.
-        parallel_calls: How many calls of one turn run at once.
+        tool_call_limit: The maximum number of tool calls in a run; None: no limit.
+        answer_tool: The tool that ends the run with its answer, if any; it does not count as a tool call.
+        max_requests: The maximum number of model requests in a run; None: no limit.
+        parallel_calls: How many calls of one turn may run at the same time.
         retries: What to do when a model request fails.
-        stores_children: The run's row repeats the outputs of the runs below it.
+        stores_children: The row of the run includes the outputs of the runs below it.
     """
 
     model: Model
@@ -166,7 +165,7 @@ class RunnerSpec(Named):
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class RunRequest(RunTerms):
-    """A run that the application asks for."""
+    """The request for a run: its terms, the spec to follow, and the input."""
 
     spec: RunnerSpec
     input: RunInput
@@ -176,10 +175,10 @@ class RunTree:
     """What all runs of one request share.
 
     Args:
-        request: What the application asked for.
-        session: The session, in use for as long as the tree lives.
-        shared_state: Where calls take turns on its state.
-        audience: Who hears the runs.
+        request: The request of the application.
+        session: The session, which stays in use until the tree ends.
+        shared_state: The session state, on which calls take turns.
+        audience: Receives the events of the runs.
         cancel_token: Whether the top-level run is stopped.
     """
 
@@ -199,13 +198,13 @@ class RunTree:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         limits = request.usage_limits
         self.ledger: UsageLedger | None = None if limits is None else UsageLedger(limits)
-        """What counts the use against limits; None without any."""
+        """Counts the usage towards the limits; None without limits."""
         self.runs: list[Run] = []
-        """Every run of the tree, in the order of their starts; the first is the top-level one."""
+        """All runs of the tree, in the order of their starts; the first is the top-level run."""
         self.steps: Steps | None = None
-        """What keeps the steps of the runs, and has those on record; None without a journal."""
+        """The recorded steps of the runs, and the writer of new ones; None without a journal."""
         self.enclosed: list[RunTree] = []
-        """Trees of nested runs that a call encloses; their rows are written with this tree's."""
+        """The trees of runs inside a tool call's transaction; their rows are written with this tree's."""
 
     @property
     def top(self) -> Run:
@@ -213,36 +212,36 @@ class RunTree:
         return self.runs[0]
 
     def state(self) -> dict[str, Any]:
-        """A copy of the last committed state."""
+        """Return a copy of the last committed state."""
         state: dict[str, Any] = decode(self.shared_state.text)
         return state
 
 
 class Run:
-    """One agent's or team's run.
+    """One run of an agent or a team.
 
     Args:
-        tree: What it shares with the runs above and below it.
-        spec: Who runs.
-        input: What it is asked.
-        run_id: Its id.
+        tree: The tree that the run belongs to.
+        spec: The agent or team.
+        input: The input.
+        run_id: The id of the run.
         parent: The run that delegated to this one.
-        heard: The events of this run are part of those of its parent.
+        heard: The events of this run are emitted together with those of its parent.
         speaks_for_parent: The answer of this run is the answer of its parent.
     """
 
     source: EventSource
     output: AnyRunOutput
     started_runs: StartedRuns | None = None
-    """The runs that its tools and hooks have started; None until it is driven."""
+    """The runs that its tools and hooks started; None before the run is driven."""
     earlier: AnyRunOutput | None = None
-    """What an attempt under the same id has come to, which failed."""
+    """The output of a failed attempt with the same run id."""
     deadline: Deadline | None = None
-    """When the run has to have ended; None for a member's."""
+    """The timeout of the run; None for a team member's run."""
     turn_began: float | None = None
-    """When the calls of the turn began, for a run with a journal."""
+    """When the calls of the turn began, in seconds since the epoch, for a run with a journal."""
     given: GivenValues | None = None
-    """What its prompt is made of, while it is made, for a run with a journal."""
+    """The recorded values for the prompt, while it is made, for a run with a journal."""
 
     def __init__(
         self,
@@ -257,30 +256,30 @@ class Run:
     ) -> None:
         self.tree = tree
         self.cancel_token: CancelToken = tree.cancel_token if parent is None else CancelToken(tree.loop)
-        """Whether `cancel_run` or the run's own end came first."""
+        """Decides which came first: `cancel_run`, or the end of the run."""
         self.spec: RunnerSpec = spec
         self.input = input
         self.parent = parent
         self.messages: list[Message] = []
         self.children: list[Run] = []
         self.progress: Progress = Progress()
-        """What it has used, and what has become of the calls of its last turn."""
+        """The usage so far, and the outcomes of the calls of the last turn."""
         self.generation = 0
         """How many times the run was continued after a pause."""
         self.requirements: list[RunRequirement] = []
-        """What calls of this run wait for."""
+        """What the calls of this run wait for."""
         self.paused: dict[str, Run] = {}
-        """Members' runs that go on after a pause, by run id."""
+        """The paused runs of team members, by run id."""
         self.started: float = time.perf_counter()
         self.last_yield: float = self.started
-        """When the run has last let others have a turn of the event loop."""
+        """When the run last yielded to the event loop, by `time.perf_counter`."""
         self._call_ids: CallIds | None = None
         self.model_refused = False
-        """The model's last answer is a refusal."""
+        """The last answer of the model is a refusal."""
         self.model_paused = False
-        """The provider wants to be asked again, to go on where its last answer stopped."""
+        """The provider interrupted its last answer, and continues it at the next request."""
         self.answered = False
-        """Its output has the answer."""
+        """The output has the answer."""
         self.turn_slots: asyncio.Semaphore = asyncio.Semaphore(spec.parallel_calls)
         self.member_slots: asyncio.Semaphore = asyncio.Semaphore(spec.parallel_calls)
         self.source = _source(tree, spec, run_id, None if parent is None else parent.source)
@@ -292,7 +291,7 @@ class Run:
             speaks_for_above=speaks_for_parent,
             of_value=spec.structured,
         )
-        """What it says to those who hear it."""
+        """The answer and the events of the run."""
         self.run_id: str = run_id
         self.output = new_output(
             self.source,
@@ -312,14 +311,14 @@ class Run:
         return self._call_ids
 
     async def expand(self) -> None:
-        """Make the spec whole, where a part of it is known only when the run begins."""
+        """Complete the spec, if a part of it is known only when the run begins."""
         if self.spec.expand is not None:
             expanded = await self.spec.expand(self)
-            self.spec = replace(expanded, id=self.spec.id)  # which a member may have from its team
+            self.spec = replace(expanded, id=self.spec.id)  # a team may have given its member another id
             self.out.of_value = self.spec.structured
 
     def abandon(self) -> None:
-        """A run that was paused, and that does not go on, since the one above it has ended."""
+        """Mark a paused run as cancelled: it is not continued, since the run above it has ended."""
         self.output.status = RunStatus.cancelled
         self.output.requirements = []
         for child in [
@@ -330,21 +329,21 @@ class Run:
 
     @property
     def calls_used_up(self) -> bool:
-        """`tool_call_limit` allows no further tool call."""
+        """Whether `tool_call_limit` is reached."""
         limit = self.spec.tool_call_limit
         return limit is not None and self.progress.tool_calls >= limit
 
     @property
     def out_of_time(self) -> bool:
-        """A cancellation that has just arrived in the run's task is that of its deadline, and no other."""
+        """Whether a cancellation that just arrived in the run's task came from its deadline alone."""
         late = self.deadline is not None and self.deadline.expired
         return late and not self.cancel_token.stopped and self.cancel_token.cancelled_once
 
     def send_back(self, who: str, complaint: str) -> None:
-        """Count that `who` has the model try again.
+        """Count that `who`, a tool or the check of the answer, asks the model to try again.
 
         Raises:
-            ModelBehaviorError: It has been tried often enough.
+            ModelBehaviorError: It has done so `MAX_RETRIES_OF_ONE_KIND` times before.
         """
         sent_back = self.progress.sent_back
         sent_back[who] += 1
@@ -363,27 +362,27 @@ class Run:
         heard: bool = True,
         speaks_for_parent: bool = False,
     ) -> Run:
-        """A run below this one, for a delegation; see `Run`."""
+        """Make a run below this one, for a delegation; see `Run`."""
         run = Run(self.tree, spec, input, run_id, self, heard=heard, speaks_for_parent=speaks_for_parent)
         self.children.append(run)
         return run
 
     def now(self) -> float:
-        """Seconds since the epoch: with a journal those of the run's latest step, which a replay has too."""
+        """Return seconds since the epoch; with a journal, the time of the latest step, as in a replay."""
         steps = self.tree.steps
         return time.time() if steps is None else steps.now(self)
 
     def debug(self, message: str, *args: object, level: int = 1) -> None:
-        """Log for `debug_mode`, from that `debug_level` on, under the run's path."""
+        """Log a message, with the run's path, if `debug_level` is at least `level`."""
         if self.tree.request.debug >= level:
             debug(f"[%s] {message}", " > ".join(self.source.path), *args)
 
 
 def _source(tree: RunTree, runner: Named, run_id: str, above: EventSource | None) -> EventSource:
-    """What the events of a run say of it.
+    """Make the source of the events of a run.
 
     Args:
-        runner: Who runs.
+        runner: The agent or team.
         above: The source of the run that delegated to it.
     """
     return EventSource(

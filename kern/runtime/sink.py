@@ -1,4 +1,4 @@
-"""Where a model's deltas go: sinks hand them to the run's `out`, which decides who hears them."""
+"""Sinks receive the deltas of a model, and pass them to the run's `Out`, which decides who gets them."""
 
 from __future__ import annotations
 
@@ -23,56 +23,56 @@ log: Final = named("kern")
 
 
 class RunSink:
-    """Where a model puts the deltas of one request.
+    """Receives the deltas of one model request.
 
     Args:
-        out: The run's.
+        out: The output of the run.
     """
 
     __slots__ = ("_out", "model", "streams", "thrown_away")
 
     model: Model | None
-    """Who is asked."""
+    """The model that is asked."""
 
     thrown_away: Sequence[Usage]
-    """What answers have used that were no good, so that the request was made again."""
+    """The usage of answers that were discarded, because the request was retried."""
 
     def __init__(self, out: Out) -> None:
         self._out = out
         self.model = None
         self.thrown_away = ()
         self.streams: bool = out.streams
-        """The deltas are wanted, and not only the whole message."""
+        """Whether to stream: the deltas are wanted, not only the whole message."""
 
     def content(self, text: str) -> None:
-        """A piece of the text."""
+        """Receive a delta of the text."""
 
     def ended(self, message: Message) -> None:
-        """The whole message is here."""
+        """Receive the whole message."""
 
     def cut(self, text: str) -> None:
-        """The text breaks off after `text`."""
+        """Receive a text that was cut off."""
 
     def close(self) -> None:
-        """The request has ended, one way or the other."""
+        """Note that the request has ended, with an answer or an error."""
 
     def reasoning(self, text: str) -> None:
-        """A piece of the reasoning."""
+        """Receive a delta of the reasoning."""
         if text:
             self._out.event(ReasoningContentDeltaEvent(self._out.source, text))
 
     def commentary(self, text: str) -> None:
-        """A piece of what the model says beside its answer."""
+        """Receive a delta of a text that is not a part of the answer."""
         if text:
             self._out.aside(text)
 
     def tool_arguments(self, call_id: str, name: str, delta: str) -> None:
-        """A piece of the arguments of a call."""
+        """Receive a delta of the arguments of a call."""
         if self._out.hears_events:
             self._out.event(ToolCallArgumentsDeltaEvent(self._out.source, call_id, name, delta))
 
     def provider_call(self, call: ProviderCall) -> None:
-        """The provider has begun, or ended, a call of its own."""
+        """Receive the start or the end of a call that the provider carries out itself."""
         if self._out.hears_events:
             told = replace(call, media=[], provider_data=None)
             running = call.status == "running"
@@ -80,12 +80,12 @@ class RunSink:
             self._out.event(made(self._out.source, told))
 
     def citation(self, citation: Citation) -> None:
-        """The model says where words of its come from."""
+        """Receive the source of a part of the text."""
         if self._out.hears_events:
             self._out.event(CitationAddedEvent(self._out.source, citation))
 
     def tell_parts(self, message: Message) -> None:
-        """Tell of the provider's calls and of citations in an answer that was not streamed."""
+        """Emit the provider's calls and the citations of an answer that was not streamed."""
         for part in message.parts:
             if isinstance(part, ProviderCall):
                 self.provider_call(replace(part, status="running", result=None))
@@ -95,15 +95,15 @@ class RunSink:
                     self.citation(citation)
 
     def retrying(self, error: Exception, attempt: int, delay: float) -> None:
-        """The request is tried again; nothing of it was shown."""
+        """Note that the request is retried; no delta of it was shown."""
         usage = getattr(error, "usage", None)
         if isinstance(usage, Usage):
             self.thrown_away = (*self.thrown_away, usage)
-        log.warning("%s: attempt %d failed, the next one in %.1f s: %s", self.model, attempt, delay, error)
+        log.warning("%s: attempt %d failed, retrying in %.1f s: %s", self.model, attempt, delay, error)
 
     @property
     def full(self) -> bool:
-        """The consumer is behind."""
+        """Whether the consumer is behind."""
         return self._out.audience.full
 
     async def drain(self) -> None:
@@ -117,20 +117,20 @@ class AnswerSink(RunSink):
     __slots__ = ()
 
     def content(self, text: str) -> None:
-        """A piece of the text."""
+        """Add a delta to the answer."""
         self._out.text(text)
 
     def ended(self, message: Message) -> None:
-        """The whole message is here."""
+        """Add the whole text."""
         self._out.text_ended(message.content or "")
 
     def cut(self, text: str) -> None:
-        """The answer breaks off after `text`."""
+        """Add a text that was cut off."""
         self._out.text_cut(text)
 
 
 class SilentSink(RunSink):
-    """For a text that nobody hears: it is not for the user."""
+    """For a text that is not shown, such as a summary."""
 
     __slots__ = ()
 
@@ -140,16 +140,16 @@ class SilentSink(RunSink):
 
 
 class AsideSink(RunSink):
-    """For a text that is not the answer: another model makes it of that, or it is too early for one."""
+    """For a text that is not the answer, for example because another model makes the answer from it."""
 
     __slots__ = ()
 
     def content(self, text: str) -> None:
-        """A piece of the text."""
+        """Emit a delta as an aside."""
         self._out.text_begins()
         self.commentary(text)
 
     def ended(self, message: Message) -> None:
-        """The whole message is here: its text is said now if no delta has brought it."""
+        """Emit the text of the message if there were no deltas."""
         if self._out.first_text_after is None and self._out.streams:
             self.commentary(message.content or "")

@@ -1,4 +1,4 @@
-"""Events on their way from a run to its consumer, and the stream object that `arun(stream=True)` returns."""
+"""The queue of events between a run and its consumer, and the stream that `arun(stream=True)` returns."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ ItemT_co = TypeVar("ItemT_co", default=Event, covariant=True)
 Start = Callable[["EventBuffer"], Coroutine[Any, Any, OutputT]]
 
 _HIGH_WATER = 256
-"""Events that may wait for the consumer before the run waits for it."""
+"""How many events may be queued before the run waits for the consumer."""
 
 
 class EventBuffer:
-    """The queue between a run and its consumer, filled from any thread, emptied on one loop.
+    """The queue between a run and its consumer. Any thread may put events; one event loop takes them.
 
-    Putting never waits; a producer that can wait calls `drain` when `full`. Nothing is lost or reordered:
-    `seq` is given and the event queued in one step.
+    `put` never waits. A producer that can wait calls `drain` when the buffer is `full`. Events are never lost
+    or reordered: an event gets its `seq` and its place in the queue in one step.
     """
 
     __slots__ = (
@@ -50,12 +50,12 @@ class EventBuffer:
     def __init__(self) -> None:
         self.items: deque[Event] = deque()
         self.observers: Sequence[Callable[[Event], None]] = ()
-        """Told of every event, in order, in whatever thread it comes from: they must be quick."""
+        """Called with every event, in order, in the thread that emits it: they must be fast."""
         self.abandoned: bool = False
-        """The consumer has walked away without closing; the run ends in the background."""
+        """The consumer left the stream without closing it; the run ends in the background."""
         self._mutex = threading.Lock()
         self.seq: int = 0
-        """The number of the newest event."""
+        """The `seq` of the newest event."""
         self._closed = False
         self._begun = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -63,7 +63,7 @@ class EventBuffer:
         self._drained: list[asyncio.Future[None]] = []
 
     def put(self, event: Event, *, deliver: bool = True) -> None:
-        """Queue an event; with `deliver` False only observers are told of it."""
+        """Queue an event and call the observers; with `deliver=False` only call the observers."""
         with self._mutex:
             self.seq += 1
             event.seq = self.seq
@@ -73,7 +73,7 @@ class EventBuffer:
             if not deliver or self._closed:
                 return
             self.items.append(event)
-            waiter, self._ready = self._ready, None  # woken once, however much comes before it runs
+            waiter, self._ready = self._ready, None  # wake the consumer once, not for each event
         if waiter is not None:
             self._wake(waiter)
 
@@ -82,17 +82,17 @@ class EventBuffer:
         if asyncio._get_running_loop() is loop:
             _resolve(waiter)
         else:
-            with suppress(RuntimeError):  # it is closed: nobody listens any more
+            with suppress(RuntimeError):  # the loop of the consumer is closed
                 loop.call_soon_threadsafe(_resolve, waiter)
 
     @property
     def full(self) -> bool:
-        """The consumer is behind."""
+        """Whether the consumer is behind."""
         return len(self.items) >= _HIGH_WATER
 
     @property
     def closed(self) -> bool:
-        """No more events are taken: the consumer has left, or the run has ended."""
+        """Whether the buffer takes no more events: the consumer has left, or the run has ended."""
         return self._closed
 
     async def drain(self) -> None:
@@ -103,7 +103,7 @@ class EventBuffer:
             await future
 
     async def ready(self) -> bool:
-        """Wait for an event; False when the buffer is closed and empty."""
+        """Wait for an event. Return False when the buffer is closed and empty."""
         while not self.items:
             if self._closed:
                 return False
@@ -116,22 +116,22 @@ class EventBuffer:
         return True
 
     def pop(self) -> Any:
-        """The oldest event; there must be one."""
+        """Take the oldest event; there must be one."""
         event = self.items.popleft()
         if self._drained and len(self.items) <= _HIGH_WATER // 2:
             self._let_producers_go()
         return event
 
     def begin(self) -> None:
-        """The run was not refused: its session is its own, and in use."""
+        """Note that the run was accepted: it has its session."""
         self._begun.set()
 
     async def begun(self) -> None:
-        """Wait until the run has begun, or has ended without."""
+        """Wait until the run has begun, or has ended without beginning."""
         await self._begun.wait()
 
     def close(self) -> None:
-        """No more events come; those that are queued stay."""
+        """Take no more events. Queued events can still be read."""
         with self._mutex:
             self._closed = True
             waiter = self._ready
@@ -154,16 +154,16 @@ def _resolve(future: asyncio.Future[None]) -> None:
 class RunStream(Generic[OutputT, ItemT_co]):
     """The events of a run, as they happen: `async for event in agent.arun(..., stream=True)`.
 
-    The run starts with the first event asked for, or with `open()`, which raises what refuses the run. With
-    `async with`, or after `aclose()`, or an error or a cancellation inside `__anext__`, the run has ended and
-    is committed when control comes back. A bare `break` leaves Python no place to wait: the run is cancelled
-    at once and committed in the background, and the next run or accessor of its session waits for that.
+    The run starts with the first read, or with `open()`, which raises the error if the run is refused. After
+    `async with`, after `aclose()`, and after an error or a cancellation inside `__anext__`, the run has ended
+    and is committed. After a bare `break` Python gives no place to wait: the run is cancelled at once and
+    committed in the background, and the next run or accessor of its session waits for that.
 
-    One task reads a stream at a time. A read that is cancelled cancels the run: to wait with a timeout, keep
-    `anext(stream)` in a task, and wait for that with `asyncio.wait`.
+    Only one task may read a stream at a time. Cancelling a read cancels the run: to read with a timeout, keep
+    `anext(stream)` in a task, and wait for the task with `asyncio.wait`.
 
-    An iterator class and no async generator: one of those, with a task group inside, would cancel its
-    consumer's task.
+    This is an iterator class, not an async generator: a generator with a task group inside could cancel the
+    task of its consumer.
     """
 
     def __init__(
@@ -211,10 +211,10 @@ class RunStream(Generic[OutputT, ItemT_co]):
         return last
 
     def _check_cut_off(self) -> None:
-        """See that nobody takes what was read of a run that was cut off for the whole of it.
+        """Check that no read was cancelled, so that a partial stream is not mistaken for the whole.
 
         Raises:
-            UsageError: A read was cancelled before, and somebody reads on.
+            UsageError: A read was cancelled before.
         """
         if self._cut_off:
             raise UsageError(
@@ -224,19 +224,18 @@ class RunStream(Generic[OutputT, ItemT_co]):
             )
 
     async def open(self) -> Self:
-        """Start the run, and return once it was not refused: before the model is asked.
+        """Start the run, and return when it has been accepted, before the model is asked.
 
-        A server can answer with the right status then, which it cannot once the answer has begun. The events
-        are read as always; a stream that is read without being opened starts by itself. Checks of the
-        application's (`pre_hooks`) are a part of the run: what they refuse comes as its last event, and is
-        raised there.
+        A web server can then still respond with the right status code. Read the events as usual afterwards; a
+        stream that is not opened starts with its first read. The application's own checks (`pre_hooks`) are a
+        part of the run: if they refuse the input, the error is the last event, and is raised by that read.
 
         Raises:
-            SessionOwnershipError: The session is another user's.
-            SessionBusyError: Another run has the session, and `on_busy` says not to wait for it.
-            RunConflictError: The run's id is taken.
-            ShutdownError: The service ends.
-            UsageError: The call cannot work as it is written.
+            SessionOwnershipError: The session belongs to another user.
+            SessionBusyError: Another run uses the session, and `on_busy` is "reject".
+            RunConflictError: The run id is taken.
+            ShutdownError: `kern.shutdown()` is in progress.
+            UsageError: An argument is invalid.
         """
         if self._finished:
             return self
@@ -261,11 +260,11 @@ class RunStream(Generic[OutputT, ItemT_co]):
         return self._task
 
     def take(self) -> list[Event]:
-        """The events that are there already, without waiting."""
+        """Take all queued events, without waiting."""
         return [self._buffer.pop() for _ in range(len(self._buffer.items))]
 
     async def _end(self, task: asyncio.Task[OutputT]) -> Any:
-        """The events are through: the output, if it was asked for, then the run's error or the end."""
+        """End the stream after the last event: with the output, if asked for, then the error or the end."""
         await asyncio.wait([task])
         if self._yield_output:
             self._yield_output = False
@@ -279,11 +278,11 @@ class RunStream(Generic[OutputT, ItemT_co]):
 
     @property
     def output(self) -> OutputT:
-        """The run's output, once the stream is through.
+        """The output of the run, after the last event.
 
         Raises:
-            UsageError: The run goes on, has not begun, or was cancelled with its stream.
-            KernError: The run has failed; the output is the error's `run_output`.
+            UsageError: The run has not ended, or was cancelled together with its stream.
+            KernError: The run failed; the output is the error's `run_output`.
         """
         if self._task is None or not self._task.done() or self._task.cancelled():
             state = "was cancelled" if self._task is not None and self._task.done() else "has not ended"
@@ -293,7 +292,7 @@ class RunStream(Generic[OutputT, ItemT_co]):
         return self._task.result()
 
     async def aclose(self) -> None:
-        """Cancel the run if it still goes on, and wait until its end is committed."""
+        """Cancel the run if it is in progress, and wait until its result is committed."""
         self._finished = True
         task = self._task
         if task is None or task.done():
@@ -313,11 +312,11 @@ class RunStream(Generic[OutputT, ItemT_co]):
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The loop on which the run goes on; None where none has begun, or it has ended."""
+        """The event loop of the run; None if the run has not begun or has ended."""
         return None if self._task is None or self._task.done() else self._task.get_loop()
 
     def abandon(self) -> None:
-        """Cancel the run if it still goes on, and wait for nothing; from any thread."""
+        """Cancel the run if it is in progress, without waiting. May be called from any thread."""
         task = self._task
         if task is not None and not task.done() and not task.get_loop().is_closed():
             self._buffer.abandoned = True
@@ -333,7 +332,7 @@ def _abandon(task: asyncio.Task[Any], buffer: EventBuffer) -> None:
 
 
 def _observe(task: asyncio.Task[Any]) -> None:
-    """Look at the error, so that asyncio does not report one that no consumer stayed to see."""
+    """Retrieve the error, so that asyncio does not report it when the consumer has left."""
     if not task.cancelled():
         task.exception()
 
@@ -346,10 +345,11 @@ async def _drive(start: Start[OutputT], buffer: EventBuffer) -> OutputT:
 
 
 def iterate(stream: RunStream[Any, T], *, whole: bool) -> Iterator[T]:
-    """A run's events for sync code: fetched from the portal's loop in batches, closed on `break`.
+    """Iterate over a run's events in sync code: read from the portal's loop in batches, closed on `break`.
 
     Args:
-        whole: An error has its whole traceback; see `ShortTraceback`.
+        stream: The stream.
+        whole: Errors keep their whole traceback; see `ShortTraceback`.
     """
 
     async def batch() -> list[Any]:
@@ -371,11 +371,11 @@ def iterate(stream: RunStream[Any, T], *, whole: bool) -> Iterator[T]:
 
 
 def _let_go(stream: RunStream[Any, Any]) -> None:
-    """Close a stream of the portal's loop, and wait for it, where that can be.
+    """Close a stream of the portal's loop, and wait for its end if possible.
 
-    An iterator that was left with `break` may be let go of anywhere: at the end of the process, when the
-    portal has ended its runs and no thread can be started; in a forked child, where its loop does not run;
-    by the garbage collector on the portal's own thread.
+    An iterator that was left with `break` may be finalized anywhere: when the process exits, after the portal
+    has ended its runs and no thread can be started; in a forked child, where the loop does not run; by the
+    garbage collector in the portal's own thread.
     """
     loop = stream.loop
     if loop is None or not portal.drives(loop):
