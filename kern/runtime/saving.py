@@ -1,6 +1,6 @@
-"""How a live state gets into the database: with the rows of the run that ends, once, or not at all.
+"""Writes a live state to the database, together with the rows of the run that ends, in one transaction.
 
-`Reconciler` decides what a commit makes of what is stored, `CommitAttempt` finds out what became of one.
+`Reconciler` merges the live state with the stored one; `CommitAttempt` finds out if a commit was written.
 """
 
 from __future__ import annotations
@@ -36,23 +36,24 @@ from kern.state.shared_state import Author, Change, LiveState, Snapshot, numbere
 from kern.state.state_spec import StateSpec
 
 RowsWithConflicts = Callable[[Sequence[Conflict]], Sequence[RunRow]]
-"""Makes the rows of a commit, once it is known where another process had changed the same values."""
+"""Makes the rows of a commit, given the conflicts with changes of other processes."""
 
 
 class Reconciler:
-    """Decides, inside the database's transaction, what a commit makes of the state that is stored right then.
+    """Decides, inside the database transaction, which state a commit writes, given the stored one.
 
-    Where that is not the state that this process started from, another process has committed in between: the
-    two are merged, three ways. The log keeps one row for each change of this process's, counted on from the
-    stored revision; their patches are made anew, so that they lead from what was stored to what is.
+    If the stored state is not the one that this process started from, another process has committed in
+    between: the two are merged, with a three-way merge. The log gets one row for each change of this process,
+    numbered from the stored revision on. Their patches are made again, so that they lead from the stored
+    state to the merged one.
 
     Args:
-        base: The session as this process last saw it stored; version 0 if it was not.
+        base: The session as this process last saw it stored; version 0 if it was not stored.
         snapshot: The live state.
-        version: The state's version.
-        spec: What is declared of the state.
-        known: Conflicts that were met before.
-        rows: Makes the runs' rows, if there was a conflict.
+        version: The version of the state.
+        spec: The declaration of the state.
+        known: The conflicts so far.
+        rows: Makes the rows of the runs again if there are conflicts.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Reconciler:
         self._rows = rows
         self.conflicts: Sequence[Conflict] = known
         self.text: bytes = snapshot.text
-        """What is stored, after the call."""
+        """The state that the last call decided to store, as JSON."""
 
     def __call__(self, stored: SessionRow | None) -> StateWrite:
         """The resolver of the commit; the database may call it again."""
@@ -98,7 +99,7 @@ class Reconciler:
     def _merge(self, stored: SessionRow) -> list[Change]:
         spec, snapshot = self._spec, self._taken
         start, theirs, ours = decode(self._base.state), decode(stored.state), decode(snapshot.text)
-        # Migrations are not edits of ours: apply them to both sides before merging.
+        # Migrations are not edits of this process: apply them to both sides before merging.
         own = list(dropwhile(lambda change: change.automatic, snapshot.changes))
         for change in snapshot.changes[: len(snapshot.changes) - len(own)]:
             start = apply(start, change.patch)
@@ -114,17 +115,18 @@ class Reconciler:
 
 
 _Mark = tuple[float, str | None, str | None, str | None]
-"""What a change is known by in the log."""
+"""Identifies a change in the log: time, run id, tool, tool call id."""
 
 
 @dataclass(slots=True, frozen=True, eq=False)
 class CommitAttempt:
-    """A commit that is made, or was, without an answer.
+    """A commit that is in progress, or whose result is unknown.
 
     Args:
-        base: The session as it was known.
-        snapshot: The live state that it writes.
-        author: Who made the changes, if no run did.
+        base: The session as this process last saw it stored.
+        snapshot: The live state to write.
+        reconciler: Decides which state is written.
+        author: The author of the changes, if no run made them.
         conflicts: How many conflicts were known before.
     """
 
@@ -137,16 +139,16 @@ class CommitAttempt:
 
     @property
     def has_author(self) -> bool:
-        """Somebody is told whether it is saved: the caller of a run, or the author."""
+        """Whether a caller learns if the commit was written: that of a run, or of an update."""
         return self.author is not None or bool(self.commit.runs)
 
     def owns(self, change: Change) -> bool:
-        """The change is of the runs that the commit is the end of, or of its author."""
+        """Whether the change was made by the runs of this commit, or by its author."""
         runs = {row.run_id for row in self.commit.runs}
         return change.author is self.author or change.author.run_id in runs
 
     async def is_stored(self, db: Db) -> bool:
-        """Whether the database has it: the run with this very end, or the changes in the log."""
+        """Whether the commit was written: the stored run has this result, or the log has the changes."""
         if self.commit.runs:
             stored = await db.load_run(self.commit.runs[0].run_id)
             return stored is not None and _same_end(stored, self.commit.runs[0])
@@ -154,7 +156,7 @@ class CommitAttempt:
         return bool(own) and not own.isdisjoint(await self._logged(db))
 
     async def stored_part(self, db: Db) -> Snapshot:
-        """Of the live state, what the database has: all, or the changes up to those that came later."""
+        """Return the part of the snapshot that is stored: the changes up to the first one not in the log."""
         snapshot, logged = self.snapshot, await self._logged(db)
         part = list(takewhile(lambda change: change.automatic or _mark(change) in logged, snapshot.changes))
         if len(part) == len(snapshot.changes):
@@ -172,11 +174,11 @@ class CommitAttempt:
 
 @dataclass(slots=True)
 class Doubt:
-    """A commit of which it is not known whether it was written.
+    """A commit that may or may not have been written.
 
     Args:
-        since: The attempts whose makers were told that they failed; their changes are to be taken back, but
-            for the one in doubt if that was written.
+        since: The attempts that were reported as failed. Their changes are taken back, except those of
+            `attempt` if it turns out to be written.
     """
 
     attempt: CommitAttempt
@@ -193,7 +195,7 @@ def _same_end(stored: RunRow, row: RunRow) -> bool:
         return False
     try:
         return bool(_without_conflicts(stored) == _without_conflicts(row))
-    except (ValueError, AttributeError):  # what is stored is damaged, and so it is not this one
+    except (ValueError, AttributeError):  # a damaged row is not this one
         return False
 
 
@@ -204,16 +206,16 @@ def _without_conflicts(row: RunRow) -> Any:
 
 
 class SavedSession:
-    """A session's live state, and the session as it is stored.
+    """The live state of a session, and its stored row.
 
     Args:
-        db: Where it is kept.
+        db: The database.
     """
 
     row: SessionRow
-    """The session as this process last saw it stored, or what it would be stored as."""
+    """The session as this process last saw it stored, or as it would be stored."""
     stored: bool
-    """There is such a session in the database, as far as this process knows."""
+    """Whether the session is in the database, as far as this process knows."""
     forget: Callable[[], None]
     """Called when the session turns out to be deleted."""
 
@@ -221,9 +223,9 @@ class SavedSession:
         self.db = db
         self.session_id = session_id
         self.version: int = 0
-        """The version of the live state, in the count of the application's migrations."""
+        """The version of the live state, as counted by the application's migrations."""
         self.summary: str | None = None
-        """A new summary, to be written with the next commit."""
+        """A new summary, which the next commit writes."""
         self._spec: StateSpec
         self._state: LiveState | StoreError
         self._commit_lock = FairLock()
@@ -235,7 +237,7 @@ class SavedSession:
         """The live state.
 
         Raises:
-            StoreError: What is stored is none; the rest of the session can be read, and all of it deleted.
+            StoreError: The stored state cannot be read. The session's runs can, and it can be deleted.
         """
         if isinstance(self._state, StoreError):
             raise self._state
@@ -243,7 +245,7 @@ class SavedSession:
 
     @property
     def commits_at_once(self) -> bool:
-        """A commit waits for nothing but others of its session: a dict is written."""
+        """Whether a commit never waits, except for other commits of the session: it writes to a dict."""
         if type(self.db) is not InMemoryDb:
             return False
         return isinstance(self._state, LiveState) and len(self._state.text) < LARGE
@@ -256,21 +258,23 @@ class SavedSession:
         unsaved: Callable[[bytes], None] = lambda text: None,
         claim: RunClaim | None = None,
     ) -> Sequence[Conflict]:
-        """Write the live state as it is now, and the runs' rows, in one transaction.
+        """Write the live state and the rows of runs, in one transaction.
 
-        Returns where another process had changed the same values; this one's were kept. What is not saved is
-        not kept either: the changes of a commit that fails are taken back from the live state.
+        If the commit fails, its changes are taken back from the live state.
 
         Args:
-            rows: Makes the runs' rows.
-            author: Who made the changes, if no run did.
-            unsaved: Called with the state as it was, before the changes are taken back.
+            rows: Makes the rows of the runs.
+            author: The author of the changes, if no run made them.
+            unsaved: Called with the live state, as JSON, before the changes are taken back.
             claim: The claim to the run, if it has a journal.
 
+        Returns:
+            The conflicts: values that another process had changed, too. This process's values were kept.
+
         Raises:
-            StoreError: It is not saved; or, as the message says then, it is not known whether it is.
-            SessionDeletedError: There is no such session any more; nothing is written.
-            InvalidStateError: It cannot be merged with what another process has written; nothing is.
+            StoreError: The commit was not written, or it is unknown whether it was; the message says which.
+            SessionDeletedError: The session was deleted; nothing is written.
+            InvalidStateError: The merge with another process's state does not fit; nothing is written.
         """
         asked = time.monotonic()
         if not self._commit_lock.try_acquire():
@@ -286,7 +290,7 @@ class SavedSession:
                 unsaved(self.state.text)
                 attempt = attempt or self._attempt(rows, author, claim)
                 committed = await self._after_failure(attempt, error)
-            except BaseException:  # `asyncio.run` cancels all at its end; a run's end is then written again
+            except BaseException:  # `asyncio.run` cancels all tasks at its end: the caller commits again
                 if self._doubt is None and attempt is not None:
                     self._doubt = Doubt(attempt)
                 raise
@@ -334,15 +338,15 @@ class SavedSession:
         return committed
 
     async def _after_failure(self, attempt: CommitAttempt, error: Exception) -> Committed:
-        """What was written all the same, since only the answer was lost; else the changes are taken back.
+        """Return what was written, if only the database's response was lost; otherwise take the changes back.
 
         Raises:
-            Exception: The error; or one that says that it cannot be found out.
+            Exception: The error, or one that says that the result of the commit is unknown.
         """
         doubt = self._doubt
         if isinstance(error, SessionDeletedError):
             self.forget()
-        elif doubt is not None:  # the database does not say what became of a commit before this one
+        elif doubt is not None:  # the result of an earlier commit is still unknown
             doubt.since.append(attempt)
         elif not attempt.has_author:
             self._doubt = Doubt(attempt)
@@ -364,7 +368,7 @@ class SavedSession:
         raise error
 
     async def _clear_doubt(self, doubt: Doubt) -> None:
-        """Find out whether a commit whose end is not known was written."""
+        """Find out whether a commit with an unknown result was written."""
         gone = list(doubt.since)
         if await doubt.attempt.is_stored(self.db):
             row = await self.db.load_session(self.session_id)
@@ -380,7 +384,7 @@ class SavedSession:
         await off_loop(size, lambda: self.state.take_back(row.state, row.revision, attempt.owns))
 
     async def _note(self, attempt: CommitAttempt, committed: Committed) -> None:
-        """The database has the changes of the attempt, and maybe more by now."""
+        """Note that the database has the changes of the attempt, and maybe later ones."""
         row = committed.row
         snapshot, text = attempt.snapshot, attempt.reconciler.text
         if committed.repeated:

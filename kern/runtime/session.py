@@ -1,5 +1,5 @@
-"""Sessions in use: one live state per session and process, joined by every run and accessor that comes while
-it is in use, loaded by the first of them and let go by the last.
+"""Sessions in use: one live state per session and process, shared by all runs and accessors of the session.
+The first of them loads it, the last one releases it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from kern.state.state_type import StateType
 from kern.state.stepping import Ungated
 
 ANY_USER: Any = object()
-"""For accessors that are trusted code: no user is checked."""
+"""Passed as the user by trusted code: the owner is not checked."""
 
 Key = Hashable
 
@@ -48,8 +48,9 @@ class LiveSession(SavedSession):
     """A session that is in use in this process.
 
     Args:
-        db: Where it is kept.
-        key: What identifies it in this process.
+        db: The database.
+        session_id: The id of the session.
+        key: Identifies the session in this process.
     """
 
     row: SessionRow
@@ -60,12 +61,12 @@ class LiveSession(SavedSession):
         super().__init__(db, session_id)
         self.key = key
         self.users = 0
-        """How many runs and accessors have it in use, or wait for it."""
+        """How many runs and accessors use the session, or wait for it."""
         self._migrated: set[tuple[StateType, int]] = set()
         self._mutex = threading.Lock()
         self._loaders = 0
         self._claims = 0
-        """How many of those who have it loaded make the session if there is none."""
+        """How many of the loaders create the session if there is none."""
         self._loaded = False
         self._begun: RunAbout | None = None
         """A durable run that has begun in the session, which is not stored yet."""
@@ -73,23 +74,23 @@ class LiveSession(SavedSession):
         self._busy_load: BusyDatabase | None = None
         self._runs: list[SessionRun] = []
         self.exclusive_lock: FairLock = FairLock()
-        """For the runs of this process that want the session to themselves."""
+        """Taken by the runs of this process that need exclusive use of the session."""
 
     @property
     def has_exclusive_use(self) -> bool:
-        """The running code belongs to a run that has the session to itself."""
+        """Whether the running code belongs to a run with exclusive use of the session."""
         return any(
             session_run.exclusive for session_run in self._runs if session_run in current_session_runs.get()
         )
 
     @property
     def exclusive_runs(self) -> list[SessionRun]:
-        """The run of this process that has the session to itself, if there is one."""
+        """The run of this process with exclusive use of the session, if there is one."""
         return [run for run in self._runs if run.exclusive]
 
     @property
     def busy(self) -> bool:
-        """A run of the session is going on in this process."""
+        """Whether a run of the session is in progress in this process."""
         return bool(self._runs)
 
     @property
@@ -98,7 +99,7 @@ class LiveSession(SavedSession):
         return self.stored or self._begun is not None
 
     def owner_is(self, user_id: str) -> bool:
-        """It is loaded, and belongs to the user."""
+        """Whether the session is loaded and belongs to the user."""
         return self._loaded and self.row.user_id == user_id
 
     async def load(
@@ -110,18 +111,20 @@ class LiveSession(SavedSession):
         creates: bool = True,
         run_id: str | None = None,
     ) -> RunRow | None:
-        """Have what the session holds here, until `unload`: the first one reads it from the database.
+        """Keep the session loaded until `unload`. The first caller reads it from the database.
 
         Args:
-            spec: What is declared of the state; a new session starts from the default of who creates it.
-            user_id: Who asks; must be the owner, or `ANY_USER`.
-            owner: Who owns a new session that `ANY_USER` creates.
-            creates: Where there is no such session, the one who asks makes and owns it. Who only reads does
-                neither.
-            run_id: A run to look up on the way.
+            spec: The declaration of the state; a new session starts from its default.
+            user_id: The user who asks: must be the owner, or `ANY_USER`.
+            owner: The owner of a new session that `ANY_USER` creates.
+            creates: Create the session, for this user, if there is none. False for callers that only read.
+            run_id: A run to load in the same read.
 
         Returns:
-            That run, or None.
+            The row of that run, or None.
+
+        Raises:
+            SessionOwnershipError: The session belongs to another user.
         """
         found: RunRow | None = None
         claimed = False
@@ -132,7 +135,7 @@ class LiveSession(SavedSession):
             if not self._load_lock.try_acquire():
                 await self._load_lock.acquire()
             try:
-                # What a reader found, who makes nothing, says nothing of the session by now.
+                # If only readers loaded it and found no session, it may have been created since.
                 first = not self._loaded or not (self.stored or self._claims)
                 if first:
                     found = await self._load(spec, run_id, asked)
@@ -161,10 +164,10 @@ class LiveSession(SavedSession):
             raise
 
     def unload(self, *, claimed: bool = True) -> None:
-        """The reverse of `load`.
+        """Undo one `load`.
 
         Args:
-            claimed: It made the session, where there was none.
+            claimed: The `creates` of that `load`.
         """
         with self._mutex:
             self._claims -= claimed
@@ -176,7 +179,7 @@ class LiveSession(SavedSession):
     async def loaded(
         self, spec: StateSpec, user_id: str | None, owner: str | None = None, *, creates: bool = True
     ) -> AsyncIterator[None]:
-        """Inside the block, what the session holds is here; see `load`."""
+        """Keep the session loaded inside the block; see `load`."""
         await self.load(spec, user_id, owner, creates=creates)
         try:
             yield
@@ -194,7 +197,7 @@ class LiveSession(SavedSession):
         return runs[-1].about if runs else None
 
     def _belongs_to(self, owner: str | None) -> None:
-        if owner != self.row.user_id:  # a copy is not for nothing
+        if owner != self.row.user_id:  # spares a copy of the row
             self.row = replace(self.row, user_id=owner)
 
     async def _load(self, spec: StateSpec, run_id: str | None, asked: float) -> RunRow | None:
@@ -227,10 +230,10 @@ class LiveSession(SavedSession):
         return run
 
     async def migrate(self, spec: StateSpec) -> None:
-        """Bring the state up to date with `spec`, for a run that is about to use it.
+        """Apply the migrations of `spec` to the state, before a run uses it.
 
         Raises:
-            InvalidStateError: It cannot be; nothing is changed.
+            InvalidStateError: A migration failed, or its result does not fit; nothing is changed.
         """
         key = (spec.state_type, spec.version)
         if spec.takes_anything or key in self._migrated:
@@ -246,10 +249,10 @@ class LiveSession(SavedSession):
             self.state.lock.release()
 
     def check_migrated(self, spec: StateSpec) -> None:
-        """See that a run inside of a call that has the state need not bring it up to date.
+        """Check that a run inside a call that holds the state needs no migration.
 
         Raises:
-            UsageError: It would have to; the call may still be undone, and the migration with it.
+            UsageError: It needs one. The call may still be undone, and would undo the migration.
         """
         if not spec.takes_anything and spec.version != self.version:
             raise UsageError(
@@ -259,25 +262,32 @@ class LiveSession(SavedSession):
             )
 
     def register_run(self, run_id: str, done: End, buffer: EventBuffer | None) -> SessionRun:
-        """A run begins, whose consumer may walk away; `unregister_run` has to follow, and then its end."""
+        """Note that a run begins. `unregister_run` must follow, and then the end of `done`.
+
+        Args:
+            run_id: The id of the run.
+            done: Ends when the run has ended.
+            buffer: The queue of its events; None if nothing reads them.
+        """
         session_run = SessionRun(run_id, done, buffer, bool(self._runs), asyncio.get_running_loop())
         self._runs.append(session_run)
         session_run.token = current_session_runs.set(current_session_runs.get() | {session_run})
         return session_run
 
     def unregister_run(self, session_run: SessionRun) -> None:
-        """The run has ended and is committed, or never will be; its `done` is the caller's to reach."""
+        """Note that the run has ended, committed or not. The caller ends its `done`."""
         if session_run.token is not None:
             current_session_runs.reset(session_run.token)
         self._runs.remove(session_run)
 
     async def wait_for_abandoned_runs(self, own: SessionRun | None = None) -> None:
-        """Wait for the runs that were walked away from: they end, and are committed, in the background.
+        """Wait for runs whose consumer left their stream: they end, and are committed, in the background.
 
-        Not inside a run of the session, such as in a tool that cleans up: that would be a wait for itself.
+        Inside another run of the session, such as in a tool, this returns at once: the tool would wait for
+        its own run.
 
         Args:
-            own: The end of the run that asks.
+            own: The entry of the run that asks.
         """
         others = [session_run for session_run in self._runs if session_run is not own]
         if not current_session_runs.get().isdisjoint(others):
@@ -287,14 +297,14 @@ class LiveSession(SavedSession):
                 await session_run.wait_until_over()
 
     async def log(self, after: int = 0) -> tuple[Snapshot, list[Change]]:
-        """The live state, and what led to it: the changes above revision `after`, oldest first."""
+        """Return the live state, and the changes that led to it, above revision `after`, oldest first."""
         await self._commit_lock.acquire()
         try:
             row, snapshot = self.row, self.state.snapshot()
         finally:
             self._commit_lock.release()
         rows = await self.db.load_changes(self.session_id, after=after)
-        # What lies above the row is another process's, or ours by now: the live state counts on from the row.
+        # Skip stored changes above the known row: another process's, or ones that the live state has as well.
         stored = await own_threads.run(lambda: [change_of(r) for r in rows if r.revision <= row.revision])
         return snapshot, stored + [change for change in snapshot.changes if change.revision > after]
 
@@ -321,7 +331,7 @@ class LiveSessions:
         return len(self._sessions)
 
     def enter(self, db: Db, session_id: str) -> LiveSession:
-        """Join the live session, or make one; `leave` has to follow."""
+        """Use the live session, or make one; `leave` must follow."""
         key = (db.identity, session_id)
         with self._mutex:
             session = self._sessions.get(key)
@@ -332,21 +342,21 @@ class LiveSessions:
             return session
 
     def leave(self, session: LiveSession) -> None:
-        """The reverse of `enter`; the last one out lets the live session go."""
+        """Undo one `enter`; the last user releases the live session."""
         with self._mutex:
             session.users -= 1
-            # It is another one after a fork, or after the session was deleted.
+            # After a fork, or a deletion of the session, the entry is another object.
             if session.users == 0 and self._sessions.get(session.key) is session:
                 del self._sessions[session.key]
 
     def forget(self, session: LiveSession) -> None:
-        """The session is deleted: who has it in use has the old one, and who comes from now on a new one."""
+        """Note that the session is deleted: its users keep the old object, later ones get a new one."""
         with self._mutex:
             if self._sessions.get(session.key) is session:
                 del self._sessions[session.key]
 
     def of_user(self, db: Db, user_id: str) -> list[LiveSession]:
-        """The sessions in use that belong to the user, as far as they are loaded."""
+        """Return the loaded sessions in use that belong to the user."""
         with self._mutex:
             sessions = list(self._sessions.values())
         return [
@@ -366,10 +376,10 @@ class LiveSessions:
         owner: str | None = None,
         creates: bool = False,
     ) -> AsyncIterator[LiveSession]:
-        """Have the session in use, loaded, after all ends of runs that are still being written.
+        """Keep the session in use and loaded inside the block; first wait for runs whose streams were left.
 
         Args:
-            spec, user_id, owner, creates: As for `LiveSession.loaded`.
+            spec, user_id, owner, creates: As for `LiveSession.load`.
         """
         session = self.enter(db, session_id)
         try:
