@@ -1,9 +1,9 @@
 """A tool with hooks around it: a chain of sync and async links that is one call and one transaction.
 
-The hooks are middleware: each is given `function_call`, which calls the next link, and returns the result.
-Each link runs where its colour belongs, sync ones in a thread, async ones on the loop; `function_call`
-crosses over where two neighbours differ, so that a sync hook just calls it and an async one awaits it. All
-links share one `CallState`; the running link owns it.
+The hooks are middleware: each one gets `function_call`, which calls the next link, and returns the result.
+Sync links run in a thread, async ones on the event loop. `function_call` switches where two neighbours
+differ, so that a sync hook calls it and an async hook awaits it. All links share one `CallState`, which the
+running link owns.
 """
 
 from __future__ import annotations
@@ -36,25 +36,26 @@ Next = Callable[..., Any]
 class Link(Protocol):
     """A hook, or the function itself.
 
-    Called with the chain, with what calls the next link, and with the function's arguments; an async link
-    returns a coroutine.
+    It is called with the chain, a function that calls the next link, and the arguments of the tool. An async
+    link returns a coroutine.
     """
 
     is_async: bool
     takes_context: bool
 
     def __call__(self, chain: Chain, function_call: Next, arguments: dict[str, Any]) -> Any:
-        """Carry the link out."""
+        """Carry out the link."""
 
 
 def links_of(function: Function, hooks: Sequence[Hook]) -> tuple[Link, ...]:
-    """What a call of `function` runs through, outermost first; empty where it is the function alone.
+    """Return the links that a call of `function` passes through, outermost first; empty without hooks.
 
     Args:
-        hooks: The agent's or team's own `tool_hooks`, which wrap those of the tool.
+        function: The tool.
+        hooks: The `tool_hooks` of the agent or team, which wrap those of the tool.
 
     Raises:
-        UsageError: Something is no hook.
+        UsageError: A hook is not a function, or has an unknown parameter.
     """
     links: list[Link] = []
     if function.pre_hook is not None:
@@ -68,16 +69,16 @@ def links_of(function: Function, hooks: Sequence[Hook]) -> tuple[Link, ...]:
 
 
 def around_hooks(name: str, hooks: Sequence[Hook]) -> list[Link]:
-    """The hooks around calls of the tool `name`, outermost first.
+    """Return the links of hooks around calls of the tool `name`, outermost first.
 
     Raises:
-        UsageError: Something is no hook.
+        UsageError: A hook is not a function, or has an unknown parameter.
     """
     return [_AroundHook(name, hook) for hook in hooks]
 
 
 class _Hooked:
-    """A hook, called with the parameters that it names."""
+    """A hook, called with the parameters that its signature names."""
 
     offered: tuple[str, ...]
 
@@ -104,7 +105,7 @@ class _Hooked:
 
 
 class _AroundHook(_Hooked):
-    """A hook around the call: it calls `function_call(**arguments)` itself, or does not."""
+    """A hook around the call: it decides whether to call `function_call(**arguments)`."""
 
     offered = ("function_call",)
 
@@ -113,7 +114,7 @@ class _AroundHook(_Hooked):
 
 
 class _PreHook(_Hooked):
-    """A hook before the call, which may change `arguments` in place."""
+    """A hook before the call. It may change `arguments` in place."""
 
     offered = ()
 
@@ -125,7 +126,7 @@ class _PreHook(_Hooked):
 
 
 class _PostHook(_Hooked):
-    """A hook after the call, which is told the `result`."""
+    """A hook after the call. It gets the `result`."""
 
     offered = ("result",)
 
@@ -149,7 +150,7 @@ async def _then(first: Coroutine[Any, Any, Any], go_on: Callable[[Any], Coroutin
 
 
 class _CacheLink:
-    """The results that are kept. It reads and writes files, and so is sync whatever the function is."""
+    """The cache of results. It reads and writes files, so it is sync, also for an async function."""
 
     is_async = False
     takes_context = False
@@ -177,11 +178,13 @@ class _FunctionLink:
 
 
 class Chain(FunctionCall):
-    """One call of a tool on its way through its links.
+    """One call of a tool, through all its links.
 
     Args:
-        links: Outermost first; the last is the function itself.
-        listener: Told of a generator's links as they come.
+        run: The run that makes the call.
+        site: The call.
+        links: The links, outermost first; the last is the function itself.
+        listener: Called with the chunks of a generator.
     """
 
     def __init__(self, run: Run, site: CallSite, links: Sequence[Link], listener: Listener | None) -> None:
@@ -205,11 +208,11 @@ class Chain(FunctionCall):
 
     @property
     def has_state(self) -> bool:
-        """The running hook has the session state, for the call or in a block."""
+        """Whether the running hook holds the session state, for the call or in a transaction block."""
         return self.state is not None and self.state.has_state()
 
     async def run(self, arguments: Mapping[str, Any]) -> Any:
-        """Carry the call out; its value is what the outermost link returns."""
+        """Carry out the call, and return the value of the outermost link."""
         first, given = self._links[0], dict(arguments)
         value = await self.carry_out(lambda: first(self, self._next(0), given), is_async=first.is_async)
         if self._lost:
@@ -220,7 +223,7 @@ class Chain(FunctionCall):
         return value
 
     def _next(self, index: int) -> Next:
-        """What link number `index` calls the next one with: a sync or an async function, as it is itself."""
+        """Return the `function_call` of link number `index`: sync for a sync link, async for an async one."""
         if index + 1 == len(self._links):
             return _nothing
         caller, callee = self._links[index], self._links[index + 1]
@@ -242,7 +245,7 @@ class Chain(FunctionCall):
 
     @contextmanager
     def _one_call(self, index: int) -> Iterator[None]:
-        """Wrap one use of `function_call`: if it fails, its changes to the state are undone."""
+        """Wrap one use of `function_call`, and undo its changes to the state if it fails."""
         if index in self._busy:
             raise UsageError("a hook called function_call again before the first call had returned")
         self._busy.add(index)
@@ -252,7 +255,7 @@ class Chain(FunctionCall):
             yield
         except BaseException as error:
             if call is not None and call.touched and not keeps_edits(error):
-                with suppress(UsageError):  # it was given up: all is undone
+                with suppress(UsageError):  # the call was given up, which undoes everything
                     call.state_type.restore(
                         call.read(),
                         call.state_type.load(call.shared_state.text) if before is None else before,
@@ -262,7 +265,7 @@ class Chain(FunctionCall):
             self._busy.discard(index)
 
     async def _here(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """An async link for an async one: in the task that steps the call, or in a child task of it."""
+        """Run an async link for an async one, in the task that steps the call or in a child task of it."""
         if self.state is None or self.state.steps_current_task():
             return await coroutine
         return await step(self.state, coroutine)
@@ -284,7 +287,7 @@ class Chain(FunctionCall):
         *,
         here: bool,
     ) -> Any:
-        """What a link's function comes to in the end; for an async one (`here`) a coroutine for that."""
+        """Call a link's function and return its final value; for an async one (`here`), a coroutine."""
         function = called_anew(function)
         if here:
             return self.called(lambda: function(**arguments), listener)
@@ -297,9 +300,9 @@ class Chain(FunctionCall):
             close_unused(value)
 
     def on_loop(self, start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """Run an async link on the loop, for a sync one, whose thread waits."""
+        """Run an async link on the event loop for a sync one, whose thread waits."""
         call = self.state
-        if call is not None and not call.touched and call.has_state():  # it would wait for its own block
+        if call is not None and not call.touched and call.has_state():  # would wait for the hook's own block
             raise UsageError(
                 "a hook calls function_call inside `with run_context.transaction()`, and so "
                 "holds the session state that the function needs: end the transaction before the "
@@ -314,7 +317,7 @@ class Chain(FunctionCall):
             future = asyncio.run_coroutine_threadsafe(self._for_thread(start), self._loop)
             self._futures.add(future)
         try:
-            with thread_place_released():  # what it waits for may need a thread itself
+            with thread_place_released():  # the async link may need a thread itself
                 return future.result()
         finally:
             with self._mutex:
@@ -330,7 +333,7 @@ class Chain(FunctionCall):
             self._tasks.discard(task)
 
     async def give_up(self) -> None:
-        """A thread of the call is waited for no longer: it loses the state, and what it has on the loop."""
+        """Stop waiting for a thread of the call: void its state, and cancel its links on the event loop."""
         with self._mutex:
             self._given_up = True
             futures, tasks = list(self._futures), list(self._tasks)

@@ -1,9 +1,9 @@
 """Leases across processes: exclusive use of a session (`on_busy="queue"` and "reject"), or of a paused run
 that is being continued.
 
-Within the process runs take turns on a session by a lock, in the order of their coming. Between processes
-there is a lease in the database, with an expiry, so that it survives the death of its holder, who renews it
-for as long as it lives; who waits for it polls.
+Inside a process, a fair lock gives runs the session in the order of their requests. Between processes there
+is a lease in the database. It expires, so that others get it when the process of its holder dies; a living
+holder renews it. Waiters poll.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from kern.runtime.run_ends import SessionRun
 from kern.runtime.session import LiveSession
 
 EXCLUSIVE_POLL_SECONDS = 1.0
-"""How often one who waits for its turn looks whether the one who has it does not end."""
+"""How often a waiter checks whether the holder of the session will ever end."""
 
 
 LONG_SECONDS = 60.0
-"""After how long it is logged that a run still waits for its turn."""
+"""After how long a warning is logged that a run still waits."""
 
 _WAITS_LONG = (
     "run %s has waited for session %s for %g s; run %s uses the session. If a tool of that run started this "
@@ -38,41 +38,42 @@ _WAITS_LONG = (
 )
 
 LEASE_SECONDS = 30.0
-"""For how long a holder that has died keeps others out."""
+"""How long a lease keeps others out after its holder died."""
 
 RENEW_SECONDS = 10.0
 RETRY_SECONDS = 1.0
-"""How soon a renewal is tried again that the database could not answer."""
+"""How soon a failed renewal is tried again."""
 
 RELEASE_SECONDS = 5.0
-"""How long the end of a run waits for the lease to be given back."""
+"""How long the end of a run waits for the release of the lease."""
 
 SHORTEST_POLL = 0.05
 LONGEST_POLL = 1.0
 
 
 def lease_of_session(session_id: str) -> str:
-    """The name of a session's lease, which no id of a session makes the name of another lease."""
+    """Return the name of a session's lease. No session id gives the name of another lease."""
     return f"session:{session_id}" if session_id.startswith(("session:", "run:")) else session_id
 
 
 def lease_of_run(run_id: str) -> str:
-    """The name of a run's lease."""
+    """Return the name of a run's lease."""
     return f"run:{run_id}"
 
 
 class Lease:
-    """A lease that one run holds, and renews until it gives it back.
+    """A lease that one run holds, and renews until it releases it.
 
     Args:
-        db: The database that grants it.
-        name: Its name there.
-        run_id: The run.
-        what: What it is for, in errors.
-        untouched: Asked when the lease had expired before it was renewed: has nobody else had it since?
-        seconds: For how long a holder that has died keeps others out.
+        db: The database that grants the lease.
+        name: The name of the lease.
+        run_id: The id of the run.
+        what: What the lease is for, in errors.
+        untouched: Called if the lease expired before it was renewed: returns whether nobody else used what it
+            is for.
+        seconds: How long the lease lasts without renewal.
         renew: Seconds between renewals.
-        claim: The claim to the run, if it has a journal: what the process before this one held is free.
+        claim: The claim to the run, if it has a journal: the lease of the process before is released first.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Lease:
     ) -> None:
         self._db = db
         self._name = name
-        # The run's id is the application's to choose: two runs with one id must not pass for one holder.
+        # Applications choose run ids: two runs with the same id must not count as one holder.
         self._owner = f"{run_id}:{uuid.uuid4().hex if claim is None else claim.owner}"
         self._before = None if claim is None or claim.before is None else f"{run_id}:{claim.before}"
         self._what = what
@@ -102,20 +103,20 @@ class Lease:
         self._lost: SessionError | None = None
 
     async def acquire(self, *, wait: bool) -> bool:
-        """Take the lease, and renew it until `release`; False if another has it and `wait` is False."""
+        """Take the lease, and renew it until `release`. False: another has it, and not `wait`."""
         pause = SHORTEST_POLL
         if self._before is not None:
             await self._db.release_lease(self._name, self._before)
         while not await self._ask():
             if not wait:
                 return False
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret hangs on it
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - not used for security
             pause = min(2 * pause, LONGEST_POLL)
         self._renewal = asyncio.create_task(self._renew())
         return True
 
     async def release(self) -> None:
-        """Give the lease back; a database that cannot be told will let it expire."""
+        """Release the lease. If the database cannot be reached, the lease expires."""
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
@@ -125,16 +126,16 @@ class Lease:
             log.warning("%s: the lease could not be released: %s", self._what, error)
 
     async def released(self) -> None:
-        """Give it back at the end of the run, which no cancellation and no slow database holds up."""
+        """Release the lease at the end of the run, in spite of cancellation, and for `RELEASE_SECONDS`."""
         with suppress(TimeoutError):  # the lease will expire
             await uninterrupted(self.release(), RELEASE_SECONDS)
 
     @asynccontextmanager
     async def guard(self) -> AsyncIterator[None]:
-        """Inside the block, the loss of the lease cancels the task, and is raised.
+        """Inside the block, the loss of the lease cancels the task.
 
         Raises:
-            SessionError: Another run may have the session by now.
+            SessionError: The lease was lost: another run may use the session by now.
         """
         task = self._guarded = asyncio.current_task()
         assert task is not None
@@ -158,8 +159,8 @@ class Lease:
         return True
 
     async def _renewed(self) -> bool:
-        """False if another run has, or has had, what the lease is for."""
-        expired = time.monotonic() >= self._held_until  # this process stood still
+        """Renew the lease. Return False if another run has, or had, what it is for."""
+        expired = time.monotonic() >= self._held_until  # this process was frozen
         return await self._ask() and (not expired or await self._untouched())
 
     async def _renew(self) -> None:
@@ -183,11 +184,11 @@ class Lease:
 
 
 async def _wait_for_exclusive_use(session: LiveSession, run_id: str) -> None:
-    """Take `exclusive_lock` for a run, in the order of the asking.
+    """Take `exclusive_lock` for a run, in the order of the requests.
 
     Raises:
-        SessionBusyError: The run that has it was walked away from, and does not end; or a tool of it
-            waits for this one.
+        SessionBusyError: The stream of the run that holds it was left, and the run does not end; or a tool of
+            that run waits for this one.
     """
     acquiring = asyncio.ensure_future(session.exclusive_lock.acquire())
     since, told = time.monotonic(), False
@@ -219,10 +220,10 @@ async def exclusive_session(
     run_id: str,
     claim: RunClaim | None = None,
 ) -> AsyncIterator[Lease]:
-    """The session is this run's alone, inside the block.
+    """Give the run exclusive use of the session inside the block.
 
     Raises:
-        SessionBusyError: It is another's, and `on_busy` is "reject".
+        SessionBusyError: Another run uses the session, and `on_busy` is "reject".
     """
     if not session.exclusive_lock.try_acquire():
         if on_busy == "reject":

@@ -1,4 +1,4 @@
-"""A request to a model: repeated, handed on to the fallback models, counted and told."""
+"""A request to a model: with retries and fallback models, usage counts and events."""
 
 from __future__ import annotations
 
@@ -45,12 +45,23 @@ async def ask(
     response_format: ResponseFormat | None = None,
     sink: SinkFactory | None = None,
 ) -> Message:
-    """Ask `model`, as often as the run's retries allow, then the run's fallback models; returns the answer.
+    """Ask `model`, as often as the run's retries allow, and then the run's fallback models.
 
-    Every request is counted and told.
+    Every request is counted, and emits its events.
 
     Args:
-        tools, response_format, sink: Instead of the run's own; with tools goes the format.
+        run: The run.
+        model: The model to ask first.
+        messages: The conversation.
+        tools, response_format, sink: In place of the run's own. `response_format` is used only with `tools`.
+
+    Returns:
+        The answer.
+
+    Raises:
+        ModelError: The last request failed.
+        ModelBehaviorError: The last answer is unusable.
+        UsageLimitExceeded: The request would exceed a limit.
     """
     retries = run.spec.retries
     chosen = run.spec.tools if tools is None else tools
@@ -85,15 +96,15 @@ async def ask(
                 failed += 1
                 if not _may_pass(error):
                     break
-        again = 0  # of the fallbacks each is asked once
+        again = 0  # each fallback model is asked once
     raise failure or AssertionError("unreachable")
 
 
 def _choice(run: Run) -> str | dict[str, Any] | None:
-    """The `tool_choice` of the next request.
+    """Return the `tool_choice` of the next request.
 
-    A choice that forces a call holds for the first turn that calls, or the run would never answer; and once
-    `tool_call_limit` is used up nothing more may be called, or the model would try for ever.
+    A choice that forces a call applies until a turn has called a tool, or the run would never answer. When
+    `tool_call_limit` is reached, tools are switched off, or the model would try to call them for ever.
     """
     spec = run.spec
     if run.calls_used_up:
@@ -104,7 +115,11 @@ def _choice(run: Run) -> str | dict[str, Any] | None:
 
 
 async def _before_another(run: Run, failure: KernError, attempt: int, delay: float) -> None:
-    """A request has failed and is made again: what was streamed of the turn is void."""
+    """Prepare another attempt after a failed request: what was streamed of the turn is void.
+
+    Raises:
+        KernError: The failure, if the consumer has read a part of the text and gets no event that voids it.
+    """
     if not run.out.take_back():
         raise failure
     run.out.event(ModelRetryEvent(run.source, message_of(failure), attempt, delay))
@@ -113,7 +128,7 @@ async def _before_another(run: Run, failure: KernError, attempt: int, delay: flo
 
 
 def _may_pass(error: KernError) -> bool:
-    """The same request may succeed later."""
+    """Whether the same request may succeed later."""
     if isinstance(error, ModelIncompleteError | ModelBehaviorError):
         return False
     return not isinstance(error, ModelStatusError) or isinstance(
@@ -122,7 +137,7 @@ def _may_pass(error: KernError) -> bool:
 
 
 async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSink) -> Message:
-    """One request to a model, counted and told; returns its message."""
+    """Make one request to a model, with its counts and events. Return the message of its answer."""
     ledger, steps = run.tree.ledger, run.tree.steps
     if model.provider in LISTED and is_to_load(model):
         await asyncio.to_thread(load_prices)
@@ -133,7 +148,7 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     if run.out.hears_events:
         run.out.event(ModelRequestStartedEvent(run.source, model.id, model.provider))
     run.out.begin_turn()
-    if verbose := run.tree.request.debug > 1:  # what is to be shown costs something
+    if verbose := run.tree.request.debug > 1:  # collecting the tools takes time
         offered = {tool.name: tool.parameters for tool in request.tools}
         run.debug("asks %s, with the tools %s", model, offered, level=2)
     try:
@@ -195,7 +210,7 @@ def _is_begun(error: ModelError | ModelBehaviorError) -> bool:
 
 
 def _take_in(run: Run, model: Model, response: ModelResponse) -> None:
-    """Put what an answer tells about itself into the run."""
+    """Copy the facts of a response, such as its finish reason, into the run and its output."""
     message, output, out = response.message, run.output, run.out
     run.model_refused = response.finish_reason == "refusal"
     run.model_paused = response.finish_reason == "paused"
@@ -210,13 +225,13 @@ def _take_in(run: Run, model: Model, response: ModelResponse) -> None:
 
 
 async def _reserve(run: Run, model: Model, request: ModelRequest, step: ModelStep | None) -> float:
-    """Count a request that is about to be made; returns what it is expected to cost.
+    """Count a request before it is made. Return its expected cost in US dollars.
 
     Raises:
-        UsageLimitExceeded: It would pass a limit; it is not counted.
+        UsageLimitExceeded: The request would exceed a limit; it is not counted.
     """
     ledger = run.tree.ledger
-    if step is not None and step.on_record:  # it was made, and no limit refuses it
+    if step is not None and step.on_record:  # it was made before, so no limit refuses it
         if ledger is None:
             return 0.0
         expected = expected_cost(model, request) if ledger.limits_cost else 0.0
@@ -229,7 +244,7 @@ async def _reserve(run: Run, model: Model, request: ModelRequest, step: ModelSte
             return 0.0
         expected = expected_cost(model, request) if ledger.limits_cost else 0.0
         ledger.reserve_request(expected, None if step is None else step.key)
-    except UsageLimitExceeded as error:  # which of two members meets the limit is chance
+    except UsageLimitExceeded as error:  # recorded: in a replay another team member might meet the limit
         if step is not None:
             await step.keep_error(error)
         raise

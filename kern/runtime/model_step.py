@@ -27,16 +27,16 @@ from kern.runtime.steps import JournalSignal, Steps, signalled
 from kern.usage import Usage
 
 _TEXTS = ("content", "reasoning", "commentary")
-"""The verbs of a sink whose pieces are kept for those who want them."""
+"""The methods of a sink whose deltas are recorded."""
 
 
 class ModelStep:
-    """One request.
+    """One request to a model as a step.
 
     Args:
-        run: The run that asks.
-        steps: Its steps.
-        request: What is asked.
+        run: The run that makes the request.
+        steps: The steps of the run.
+        request: The request.
     """
 
     def __init__(self, run: Run, steps: Steps, request: ModelRequest) -> None:
@@ -48,19 +48,19 @@ class ModelStep:
         self._played = False
         self._thrown_away: Sequence[Usage] = ()
         self.on_record: bool = self.key in steps
-        """It was asked before: no limit refuses it."""
+        """Whether the request is recorded: no limit refuses it then."""
 
     async def respond(self, model: Model, sink: RunSink) -> ModelResponse:
-        """What the model answers, or has answered before.
+        """Return the recorded response, or ask the model.
 
         Raises:
-            KernError: Whatever the model raises, or has raised.
-            JournalSignal: The journal cannot be written, or has another request.
+            KernError: The error of the model, recorded or new.
+            JournalSignal: The journal cannot be written, or the recorded request differs.
         """
         steps, request = self._steps, self._request
         broken = steps.broken.get(self.key)
         if broken is not None and request.stream:
-            _tell(broken, sink)  # as far as it came
+            _tell(broken, sink)  # the deltas up to the point where the recorded run was cut short
         data = await steps.recorded(self._run, self.key)
         if data is not None:
             self._played = True
@@ -81,7 +81,7 @@ class ModelStep:
         return response
 
     async def keep(self, response: ModelResponse) -> None:
-        """Keep the answer, once all is told of it."""
+        """Record the response, after its events."""
         if not self._played:
             data = {**response_data(response), **self._asked()}
             if self._deltas:
@@ -89,12 +89,12 @@ class ModelStep:
             await self._steps.keep(self._run, "model", self.key, data)
 
     async def keep_error(self, error: KernError) -> None:
-        """Keep that the request has failed, or was refused by a limit."""
+        """Record that the request failed, or was refused by a limit."""
         self._steps.tick(self._run)
         await self._steps.keep(self._run, "model", self.key, {"error": error_data(error), **self._asked()})
 
     def _asked(self) -> Data:
-        """What answers have used that were thrown away; for people and replays the request, too, as far as it
+        """Return the usage of discarded answers, and, if requests are recorded, the part of the request that
         is new since the run's last one.
         """
         steps, run_id = self._steps, self._run.run_id
@@ -108,7 +108,7 @@ class ModelStep:
         return {**data, "asked": shortened(asked, last)}
 
     def _again(self, data: Data, sink: RunSink) -> ModelResponse:
-        """The recorded answer, told as it was the first time."""
+        """Return the recorded response, or raise the recorded error, after its deltas."""
         steps, run_id = self._steps, self._run.run_id
         if "asked" in data:
             with signalled(), reading(self.key):
@@ -135,7 +135,7 @@ class ModelStep:
 
 
 def _tell(data: Data, sink: RunSink) -> None:
-    """Tell the pieces of a recorded answer."""
+    """Send the deltas of a recorded answer to a sink."""
     deltas = data.get("deltas")
     if deltas is None and "message" in data:
         message: Mapping[str, Any] = data["message"]
@@ -148,7 +148,7 @@ def _tell(data: Data, sink: RunSink) -> None:
 
 
 class _Tee:
-    """A sink that notes the pieces of text on their way."""
+    """A sink that records text deltas and passes everything on."""
 
     def __init__(self, sink: RunSink, deltas: list[list[str]]) -> None:
         self._sink = sink
@@ -167,7 +167,7 @@ class _Tee:
 
 
 def shortened(asked: Data, last: Data) -> Data:
-    """A request without what the one before it had as well."""
+    """Return a request without the parts that are the same in the one before it."""
     before, messages = last.get("messages", []), asked["messages"]
     same = 0
     while same < min(len(before), len(messages)) and before[same] == messages[same]:
@@ -182,14 +182,14 @@ def shortened(asked: Data, last: Data) -> Data:
 
 
 def lengthened(data: Data, last: Data) -> Data:
-    """The reverse."""
+    """Undo `shortened`."""
     kept = {name: value for name, value in last.items() if name not in data.get("without", ())}
     new = {name: value for name, value in data.items() if name not in ("after", "without")}
     return {**kept, **new, "messages": [*last.get("messages", [])[: data["after"]], *data["messages"]]}
 
 
 def difference(recorded: Data, now: Data) -> str:
-    """Two requests, as a person compares them."""
+    """Return the difference of two requests as a text for people."""
     before, after = _lines(recorded), _lines(now)
     return "\n".join(unified_diff(before, after, "recorded", "now", lineterm="", n=1))
 

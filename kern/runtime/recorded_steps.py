@@ -1,11 +1,12 @@
-"""The steps that are on record, handed out in the order in which they were done.
+"""The recorded steps of a run, handed out in the order in which they were made.
 
-A run that is played again meets its steps in an order of its own: members work at the same time. Each step
-therefore waits for those before it, and the commits to the session state come where they came. What is not on
-record waits until all that is has been handed out: whatever is done for real finds everything before it done.
+A run that is resumed or replayed may ask for its steps in another order, since team members work
+concurrently. Each step therefore waits for those before it, and the commits to the session state are made in
+between, at their recorded places. A step that is not recorded waits until all recorded ones were handed out,
+so that everything before it has been done.
 
-That cannot hang: whatever a step needs was done before it, and stands before it in the record. If the program
-is another one by now, a step on record may never be asked for. Then the wait is given up after a while.
+This cannot hang: what a step needs was done before it, and precedes it in the record. But if the program has
+changed, it may never ask for a recorded step. Then the wait ends after `STALL_SECONDS`.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from kern.errors import ReplayMismatch
 log: Final = named("kern")
 
 STALL_SECONDS = 20.0
-"""How long a step waits while no other one is asked for, before it is taken that none will be."""
+"""How long a step waits while no other one is asked for, before the steps in front of it are skipped."""
 
 CHANGE = "change"
 """The kind of an entry that is a commit to the session state."""
 
 UNORDERED = ("base", "begun", "broken_off")
-"""Kinds of entries that nobody asks for in turn."""
+"""The kinds of entries that have no place in the order of steps."""
 
 
 class RecordedSteps:
-    """What is on record and not handed out yet.
+    """The recorded steps that were not handed out yet.
 
     Args:
-        entries: The record, in its order.
+        entries: The recorded entries, in order.
         commit: Makes a recorded commit to the session state.
-        strict: A step that nobody asks for is an error.
+        strict: A recorded step that the program does not make is an error.
     """
 
     def __init__(self, entries: Sequence[Entry], commit: Callable[[Entry], None], *, strict: bool) -> None:
@@ -55,23 +56,23 @@ class RecordedSteps:
         return key in self._open
 
     def __iter__(self) -> Iterator[str]:
-        """The keys of the steps that nobody has asked for yet, in order."""
+        """Iterate over the keys of the remaining steps, in order."""
         return iter(self._open)
 
     @property
     def played_out(self) -> bool:
-        """All steps on record have been handed out."""
+        """Whether all recorded steps have been handed out."""
         return not self._open
 
     def look_at(self, key: str) -> Entry | None:
-        """The step of that key, before its turn; None if it is not on record."""
+        """Return the step of that key before its turn; None if it is not recorded."""
         return self._open.get(key)
 
     async def take(self, key: str) -> Entry | None:
-        """The step of that key, once those before it were handed out; None if it is not on record.
+        """Return the step of that key after those before it; None if it is not recorded.
 
         Raises:
-            ReplayMismatch: A step before it is never asked for.
+            ReplayMismatch: The program does not make a step before it, in a strict replay.
         """
         entry = self._open.get(key)
         if entry is None:
@@ -89,14 +90,14 @@ class RecordedSteps:
         return entry
 
     async def all_taken(self) -> None:
-        """Wait until all steps on record were handed out."""
+        """Wait until all recorded steps were handed out."""
         while self._in_order and (first := self._first()) is not None:
             future = asyncio.get_running_loop().create_future()
             self._live.append(future)
             await self._woken(future, "a step that is not in the recording", first)
 
     def skip(self, run_id: str) -> list[str]:
-        """Nobody will ask for the steps of that run that are left: it has ended. Returns them."""
+        """Skip the remaining steps of a run that has ended, and return their keys."""
         left = [key for key in self._open if key.startswith(f"{run_id}/")]
         for key in left:
             del self._open[key]
@@ -105,7 +106,7 @@ class RecordedSteps:
         return left
 
     def go_on(self) -> None:
-        """Make the commits that no step is left for, and wake up whoever's turn it is."""
+        """Make the commits up to the next step, and wake the waiter for that step."""
         first = self._first()
         if first is None:
             self._commit_up_to(None)
@@ -116,11 +117,11 @@ class RecordedSteps:
             _wake(self._waiting[first])
 
     def _first(self) -> str | None:
-        """The key of the first step that was not handed out."""
+        """Return the key of the first step that was not handed out."""
         return next(iter(self._open), None)
 
     def _commit_up_to(self, end: Entry | None) -> None:
-        """Make the commits that come before the step `end`; None: all."""
+        """Make the recorded commits before the step `end`; None: all."""
         entries = self._entries
         while self._at < len(entries):
             entry = entries[self._at]
@@ -133,7 +134,7 @@ class RecordedSteps:
                 return
 
     async def _woken(self, future: asyncio.Future[None], who: str, first: str) -> None:
-        """Wait for the turn, or until it is clear that it does not come."""
+        """Wait for the turn of a step, or until nothing has happened for `STALL_SECONDS`."""
         while not future.done():
             before = self._handed_out
             with suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""A paused run, from its rows back to where it stopped, or given up."""
+"""A paused run: restored from its rows to be continued, or cancelled."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from kern.runtime.tool_calls import FunctionTool
 from kern.usage import Metrics
 
 CLAIM_SECONDS = 10.0
-"""For how long a process that died while it continued a run keeps others from continuing it."""
+"""How long a process that died while it continued a run keeps others from continuing it."""
 
 CLAIM_RENEW_SECONDS = 3.0
 
 
 @asynccontextmanager
 async def reserved(db: Db, run_id: str) -> AsyncIterator[Lease | None]:
-    """A run whose id the caller has given is made in one place only; None if another process is at it."""
+    """Reserve a run id that the caller chose, across processes. Yields None if another process has it."""
 
     async def untouched() -> bool:
         row = await db.load_run(run_id)
@@ -51,10 +51,10 @@ async def reserved(db: Db, run_id: str) -> AsyncIterator[Lease | None]:
 
 @asynccontextmanager
 async def claimed(db: Db, run_id: str) -> AsyncIterator[Lease]:
-    """A paused run goes on in one place only, whatever processes try.
+    """Claim a paused run, so that only one process continues it.
 
     Raises:
-        RunConflictError: It goes on somewhere else already.
+        RunConflictError: The run is being continued already.
     """
     lease = _claim(db, run_id)
     try:
@@ -66,7 +66,7 @@ async def claimed(db: Db, run_id: str) -> AsyncIterator[Lease]:
 
 
 async def claimed_elsewhere(db: Db, run_id: str) -> bool:
-    """Whether another process is at the run right now, to continue it or to try it again."""
+    """Whether another process is continuing or repeating the run right now."""
     lease = _claim(db, run_id)
     try:
         return not await lease.acquire(wait=False)
@@ -91,11 +91,11 @@ def _claim(db: Db, run_id: str, untouched: Callable[[], Awaitable[bool]] | None 
 
 
 async def restore(tree: RunTree, spec: RunnerSpec) -> Run:
-    """The top-level run of a request to go on, with the members' runs below it.
+    """Restore the top-level run that a request continues, with the runs of team members below it.
 
     Raises:
-        UsageError: There is no such run, or an answer is lacking or for another run.
-        RunConflictError: It does not wait, or not any more.
+        UsageError: There is no such run, or a requirement belongs to another run.
+        RunConflictError: The run is not paused.
     """
     request = tree.request
     assert request.resume is not None
@@ -120,10 +120,10 @@ async def restore(tree: RunTree, spec: RunnerSpec) -> Run:
 
 
 def _answers(given: Sequence[RunRequirement]) -> dict[str, RunRequirement]:
-    """The answers by requirement.
+    """Return the answers by the id of the requirement.
 
     Raises:
-        UsageError: Two of them contradict each other.
+        UsageError: Two answers to the same requirement differ.
     """
     answers: dict[str, RunRequirement] = {}
     for answer in given:
@@ -158,7 +158,7 @@ def _input(pause: Pause) -> RunInput:
 
 
 async def _restore(run: Run, row: RunRow, pause: Pause, answers: dict[str, RunRequirement]) -> None:
-    """Bring a new run to where the stored one stopped, with the members' runs below it."""
+    """Bring a new run to the point where the stored one paused, with the runs below it."""
     output = pause.output
     await run.expand()
     run.generation = row.generation + 1
@@ -213,12 +213,12 @@ async def _restore_children(run: Run, answers: dict[str, RunRequirement]) -> Non
 
 
 async def _ended(run: Run, row: RunRow) -> Run:
-    """A member's run that was over before the pause: for the output, not to be driven or written again."""
+    """Restore a member's run that ended before the pause, for the output: it is not driven or stored."""
     with reading(row):
         output = output_from_dict(row_json(row))
     team = isinstance(output, TeamRunOutput)
     name = output.team_name if isinstance(output, TeamRunOutput) else output.agent_name
-    # Whoever it was: nobody of that id need be there any more.
+    # The team need not have a member with that id any more.
     spec = replace(run.spec, id=row.runner_id, name=name, is_team=team, tools={})
     child = Run(run.tree, spec, RunInput(value=output.input, messages=[]), row.run_id, run)
     run.tree.runs.remove(child)
@@ -245,7 +245,7 @@ def _check_input(run: Run, requirement: RunRequirement) -> None:
 
 
 def _note_input(output: AnyRunOutput, requirement: RunRequirement) -> None:
-    """What a person has put in belongs to what the call was made with."""
+    """Add the values that a person entered to the arguments in the record of the call."""
     if requirement.user_input is None or requirement.confirmed is False:
         return
     for execution in output.tools:
@@ -254,13 +254,13 @@ def _note_input(output: AnyRunOutput, requirement: RunRequirement) -> None:
 
 
 def child_ids(execution: ToolExecution) -> list[str]:
-    """The members' runs that a call has started."""
+    """Return the ids of the members' runs that a call started."""
     one = [execution.child_run_id] if execution.child_run_id else []
     return [*one, *(execution.child_run_ids or ())]
 
 
 async def give_up(session: LiveSession, run_id: str) -> bool:
-    """Make a run that waits for a person a cancelled one; False if it does not wait, or goes on already."""
+    """Cancel a paused run. Return False if it is not paused, or is being continued already."""
     lease = _claim(session.db, run_id)
     try:
         if not await lease.acquire(wait=False):
@@ -283,7 +283,7 @@ _ELSEWHERE = RunClaim(run_id="", owner="", attempt=0)
 
 @asynccontextmanager
 async def _continuation(db: Db, run_id: str) -> AsyncIterator[RunClaim | None]:
-    """The claim to what is on record of a continuation that has died; None if no database keeps any."""
+    """Claim the journal of a continuation whose process died; None if the database has no journals."""
     if not isinstance(db, JournalDb):
         yield None
         return
@@ -296,7 +296,7 @@ async def _continuation(db: Db, run_id: str) -> AsyncIterator[RunClaim | None]:
 
 
 async def _given_up(db: Db, row: RunRow) -> list[RunRow]:
-    """The rows of a paused run, and of the members' runs below it that wait, as cancelled ones."""
+    """Make the rows of a paused run, and of the paused runs below it, as cancelled ones."""
     with reading(row):
         data = from_json(row.data)
         data.pop("paused", None)

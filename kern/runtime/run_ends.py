@@ -1,11 +1,10 @@
-"""How runs end: by themselves or stopped, not after the call that has started them, and never unseen by those
-who wait for them.
+"""How runs end.
 
-`CancelToken`: a run was stopped before it ended, or it was not; decided once, under one lock. `StartedRuns`:
-the runs that a call, or a run, has started itself do not outlive it when it is cut short. They are found by a
-context variable, so that it makes no difference how a run is started: awaited, in a task, in a thread, by a
-stream, with or without a `run_context`. `SessionRun`: the end of a run, which others of its session may wait
-for.
+- `CancelToken` decides once, under a lock, whether a run was stopped before it ended.
+- `StartedRuns`: runs that a tool call or a run started do not outlive it if it is cut short. A context
+  variable finds them, however they are started: awaited, in a task, in a thread, by a stream, with or without
+  a `run_context`.
+- `SessionRun`: the entry of a run in its session, whose end other runs may wait for.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ from kern.runtime.stream import EventBuffer
 from kern.state.transaction import keeps_edits
 
 GIVE_UP_SECONDS = 15.0
-"""How long the end of a call waits for runs that it has started, once they are cancelled."""
+"""How long the end of a call waits for the runs that it started, after it cancelled them."""
 
 LEFT_SECONDS = 10.0
-"""How long others wait for a run whose consumer has walked away, and that ends in the background."""
+"""How long others wait for a run whose consumer left its stream, and that ends in the background."""
 
 _LOOP_SECONDS = 0.2
-"""How often one who waits for another loop's run looks whether that loop runs."""
+"""How often a waiter for a run on another event loop checks whether that loop runs."""
 
 
 class CancelToken:
-    """How one run ends: by itself, or by `cancel_run`; whichever comes first.
+    """Decides how one run ends: by itself, or by `cancel_run`, whichever comes first.
 
     Args:
         loop: The event loop that drives the run.
@@ -50,50 +49,50 @@ class CancelToken:
         self._loop = loop
         self._mutex = threading.Lock()
         self.sealed: bool = False
-        """The run has ended, or its end is being written: it cannot be stopped any more."""
+        """Whether the run has ended, or its result is being committed: it cannot be stopped any more."""
         self.stopped: bool = False
-        """The run is to end as a cancelled one, whatever else it comes to."""
+        """Whether the run must end as CANCELLED, even if it gets an answer or an error."""
         self.cut_short: bool = False
-        """The call that has started the run is over, and the run's task is cancelled."""
+        """Whether the call that started the run has ended, and has cancelled the run's task."""
         self._task: asyncio.Task[object] | None = None
-        self._before = 0  # cancellations of the task that were there before the run
-        self._interrupts = 0  # those that `stop` has caused and that are not taken back
+        self._before = 0  # the task's cancellations from before the run
+        self._interrupts = 0  # the cancellations by `stop` that are not taken back
 
     def stop(self) -> bool:
-        """Have the run end as a cancelled one; from any thread. False if it has ended."""
+        """Make the run end as CANCELLED, from any thread. Return False if it has ended."""
         with self._mutex:
             if self.sealed:
                 return False
             self.stopped = True
-        with suppress(RuntimeError):  # its loop is closed, and nothing goes on there
+        with suppress(RuntimeError):  # its event loop is closed, so the task does not run
             self._loop.call_soon_threadsafe(self._interrupt)
         return True
 
     def seal(self) -> bool:
-        """The run ends now; True if it was stopped before."""
+        """Note that the run ends now. Return True if it was stopped before."""
         with self._mutex:
             self.sealed = True
             return self.stopped
 
     def enter(self) -> None:
-        """The running task is the run's from here on: a stop cancels it."""
+        """Note that the current task drives the run from here on: `stop` cancels it."""
         if self._task is None:
             self._task = task = asyncio.current_task()
             assert task is not None
             self._before = task.cancelling()
 
     def leave(self) -> None:
-        """The task is its caller's again."""
+        """Note that the task does not drive the run any more."""
         self._task = None
 
     @property
     def entered(self) -> bool:
-        """A task is the run's right now."""
+        """Whether a task drives the run right now."""
         return self._task is not None
 
     @property
     def cancelled_from_outside(self) -> bool:
-        """Somebody else than `stop` has cancelled the task; a stop's own cancellations are taken back."""
+        """Whether the task was cancelled other than by `stop`, whose cancellations are taken back here."""
         task = self._task
         if task is None:
             return False
@@ -104,14 +103,14 @@ class CancelToken:
 
     @property
     def cancelled_once(self) -> bool:
-        """The run's task has been cancelled, for one reason only."""
+        """Whether the run's task has been cancelled exactly once."""
         return self._task is not None and self._task.cancelling() == self._before + 1
 
     def go_on(self) -> None:
-        """Nothing is on its way to the task: what its count of cancellations says now is of the past.
+        """Forget the task's past cancellations: none is pending.
 
-        A task group whose task fails leaves one behind in Python 3.11, and so does a function that swallows
-        a cancellation.
+        In Python 3.11 a task group whose task fails leaves the count raised, and so does a function that
+        swallows a cancellation.
         """
         if self._task is not None:
             self._before = self._task.cancelling() - self._interrupts
@@ -124,22 +123,22 @@ class CancelToken:
 
 
 class StartedRun(Protocol):
-    """A run that goes on, as the one who started it sees it."""
+    """A run in progress, as its starter sees it."""
 
     @property
     def done(self) -> End:
-        """Done once the run has ended and is committed, or never will be."""
+        """Ends when the run has ended, committed or not."""
         ...
 
     def cancel(self) -> None:
-        """Cancel the task that drives it; from any thread."""
+        """Cancel the task that drives the run, from any thread."""
 
 
 class StartedRuns:
-    """The runs that one call, or one run, has started and that have not ended.
+    """The runs that one tool call, or one run, started and that have not ended.
 
     Args:
-        above: The call, or the run, that this one belongs to.
+        above: The same for the call or run that this one belongs to.
     """
 
     __slots__ = ("_above", "_given_up", "_handed_over", "_mutex", "_runs", "_token")
@@ -151,7 +150,7 @@ class StartedRuns:
         self._handed_over = self._given_up = False
 
     async def __aenter__(self) -> None:
-        """Wrap a call of an application's function."""
+        """Wrap a call of a function of the application."""
         self._token = current_started_runs.set(self)
 
     async def __aexit__(
@@ -164,7 +163,7 @@ class StartedRuns:
             await self.give_up()
 
     def add(self, run: StartedRun) -> bool:
-        """Note that `run` begins; False if what starts it has been cut short, and it must not begin."""
+        """Note that `run` begins. Return False if its starter was cut short, so that it must not begin."""
         with self._mutex:
             if self._given_up:
                 return False
@@ -175,7 +174,7 @@ class StartedRuns:
         return self._above is None or self._above.add(run)
 
     def hand_over(self) -> None:
-        """The end of a call, or a run, that was not cut short: what goes on is the caller's from here on."""
+        """End normally: the runs in progress belong to the call or run above from here on."""
         with self._mutex:
             self._handed_over, runs = True, list(self._runs)
             self._runs.clear()
@@ -186,7 +185,7 @@ class StartedRuns:
                     run.cancel()
 
     async def give_up(self) -> None:
-        """Cancel what goes on, and wait for its end, which no cancellation cuts short."""
+        """Cancel the runs in progress and wait for their ends. A cancellation does not shorten the wait."""
         with self._mutex:
             self._given_up, runs = True, list(self._runs)
         if not runs:
@@ -209,19 +208,19 @@ async def _ended(runs: list[StartedRun]) -> None:
 
 
 current_started_runs: Final[ContextVar[StartedRuns | None]] = ContextVar("kern_started", default=None)
-"""The call, or the run, that the running code belongs to."""
+"""The started runs of the call or run that the running code belongs to."""
 
 
 @dataclass(slots=True, eq=False)
 class SessionRun:
-    """The end of a run that is still to come.
+    """The entry of a run in its session.
 
     Args:
-        run_id: The run.
-        done: Its end.
-        buffer: Its events; None if nobody listens.
-        beside: Other runs of the session were going on when it came.
-        loop: The event loop that drives it.
+        run_id: The id of the run.
+        done: Ends when the run has ended.
+        buffer: The queue of its events; None if nothing reads them.
+        beside: Other runs of the session were in progress when it came.
+        loop: The event loop that drives the run.
     """
 
     run_id: str
@@ -231,19 +230,19 @@ class SessionRun:
     loop: asyncio.AbstractEventLoop
     token: Token[frozenset[SessionRun]] | None = None
     exclusive: bool = False
-    """The run has the session to itself."""
+    """Whether the run has exclusive use of the session."""
     _left_at: float | None = None
     _logged: bool = False
 
     @property
     def abandoned(self) -> bool:
-        """The consumer of the run's events has walked away."""
+        """Whether the consumer left the stream of the run without closing it."""
         return self.buffer is not None and self.buffer.abandoned
 
     @property
     def overdue(self) -> bool:
-        """The consumer walked away a while ago, and the run has not ended: something does not hear that it is
-        cancelled.
+        """Whether the run has not ended `LEFT_SECONDS` after its consumer left: something ignores the
+        cancellation.
         """
         if not self.abandoned or self.done.done():
             return False
@@ -259,14 +258,14 @@ class SessionRun:
 
     @property
     def complaint(self) -> str:
-        """What is wrong with a run that is overdue."""
+        """What to say of a run that is overdue, after "run 'id'"."""
         return (
             f"whose stream was left, had not ended {LEFT_SECONDS:g} s after it was cancelled: a tool or a "
             "model swallows the cancellation; other runs of the session do not wait for it any longer"
         )
 
     def why_not_to_wait(self) -> str | None:
-        """Why this run will not end, as long as the running code waits for that."""
+        """Return why this run will not end while the running code waits for it; None if it may end."""
         if self.overdue:
             return self.complaint
         if any(
@@ -279,9 +278,7 @@ class SessionRun:
         return None
 
     async def wait_until_over(self) -> None:
-        """Wait until the run is committed, or its event loop stands still, on which it would end, or until it
-        is overdue.
-        """
+        """Wait until the run has ended, its event loop does not run any more, or the run is overdue."""
         done = asyncio.wrap_future(self.done.future)
         while not self.done.done() and self.loop.is_running() and not self.overdue:
             await asyncio.wait([done], timeout=_LOOP_SECONDS)
@@ -290,4 +287,4 @@ class SessionRun:
 current_session_runs: Final[ContextVar[frozenset[SessionRun]]] = ContextVar(
     "kern_session_runs", default=frozenset()
 )
-"""The ends of the runs that the running code belongs to."""
+"""The entries of the runs that the running code belongs to."""

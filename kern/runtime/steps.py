@@ -1,11 +1,11 @@
-"""The steps of a run with a journal: what is done is kept, and what is on record is not done again.
+"""The steps of a run with a journal: each step is recorded, and a recorded step is not made again.
 
-Each step has a key that says what it is: "<run id>/model/<n>" for the n-th request of a run,
-"<run id>/tool/<call id>", "<run id>/hook/<n>", "<run id>/prompt". A step is made, what it came to is told to
-those who listen, and then it is kept: the run goes on once it is safe. In another life, or in a replay, the
-same step finds itself on record.
+Each step has a key that identifies it: "<run id>/model/<n>" for the n-th request of a run,
+"<run id>/tool/<call id>", "<run id>/hook/<n>", "<run id>/prompt". A step is made, its events are emitted, and
+then its result is recorded; the run goes on when the record is safe. When the run is resumed, or replayed,
+the same step takes its result from the record.
 
-What the journal itself raises ends the run, and is told to no model: it travels as a `JournalSignal`.
+An error of the journal itself ends the run, and never reaches the model: it travels as a `JournalSignal`.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from kern.state.shared_state import Change
 
 
 class StepRun(Protocol):
-    """What is to be known of a run that does a step."""
+    """What this module needs to know of a run."""
 
     @property
     def run_id(self) -> str:
-        """The run's id."""
+        """The id of the run."""
         ...
 
     @property
     def parent(self) -> StepRun | None:
-        """The run that delegated to it."""
+        """The run that delegated to this one, or None."""
 
     @property
     def source(self) -> EventSource:
-        """Who runs."""
+        """The agent or team of the run, as its events name it."""
         ...
 
 
 class JournalSignal(BaseException):
-    """Takes an error of the journal through a run, past all that would tell a model of it.
+    """Carries an error of the journal through a run, past the code that sends errors to the model.
 
     Args:
-        error: What is raised at the end.
+        error: The error to raise at the end.
     """
 
     def __init__(self, error: KernError) -> None:
@@ -63,7 +63,7 @@ class JournalSignal(BaseException):
 
 @contextmanager
 def signalled() -> Iterator[None]:
-    """An error of the journal that is raised inside of the block ends the run, and is told to no model."""
+    """Turn an error of the journal inside the block into a `JournalSignal`, which ends the run."""
     try:
         yield
     except KernError as error:
@@ -71,11 +71,11 @@ def signalled() -> Iterator[None]:
 
 
 class CutShort(BaseException):
-    """The record of a run ends here: it was cut short, and what became of that is on record elsewhere."""
+    """Ends the replay of a run that was cut short at this point; its team's record says what followed."""
 
 
 def first_signal(error: BaseException) -> BaseException | None:
-    """What ends the whole tree of runs, in a group of errors of tasks that ran at the same time."""
+    """Return the signal that ends the whole tree of runs, from an error or group of errors; or None."""
     signals = [leaf for leaf in leaf_errors(error) if isinstance(leaf, JournalSignal | CutShort)]
     return next(iter(signals), None)
 
@@ -84,7 +84,7 @@ class Steps:
     """The steps of one top-level run and of all runs below it.
 
     Args:
-        journal: Where they are kept.
+        journal: The journal in which they are recorded.
     """
 
     def __init__(self, journal: RunJournal) -> None:
@@ -97,57 +97,57 @@ class Steps:
         self._cut: set[str] = set()
         self._broken_off: list[Entry] = []
         self.asked: dict[str, Data] = {}
-        """What each run has asked its model last, for those who want requests."""
+        """The last request of each run to its model, for journals that record requests."""
         self.lost: KernError | None = None
-        """Another process has the run."""
+        """The error to raise if another process has taken the run over."""
         self.broken: dict[str, Data] = {
             entry.key: loads(entry) for entry in journal.entries if entry.kind == "broken_off"
         }
-        """The steps that were under way where the recording was broken off, and how far each had come."""
+        """The steps that were in progress when the recorded run was cut short, and how far each had got."""
         self._begun = {entry.key for entry in journal.entries if entry.kind == "begun"}
         strict = journal.playback is Playback.strict
         self._record = RecordedSteps(journal.entries, self.line.replay, strict=strict)
 
     @property
     def playback(self) -> Playback:
-        """What is done with the steps on record."""
+        """How recorded steps are used."""
         return self._journal.playback
 
     @property
     def entries(self) -> Sequence[Entry]:
-        """What was on record when the run began."""
+        """The entries that were recorded before."""
         return self._journal.entries
 
     @property
     def detailed(self) -> bool:
-        """Requests, and pieces of answers, are kept as well."""
+        """Whether requests and the deltas of answers are recorded, too."""
         return self._journal.detailed
 
     @property
     def claim(self) -> RunClaim | None:
-        """This process's claim to the run, if others may go on with it."""
+        """This process's claim to the run, if other processes may resume the run."""
         return self._journal.claim
 
     @property
     def outbox(self) -> Outbox | None:
-        """Where what the run tells goes that other processes can read."""
+        """Stores the events of the run, for followers in other processes; None if they are not stored."""
         return self._journal.outbox
 
     @property
     def goes_on(self) -> bool:
-        """The run was begun before, in another process or attempt."""
+        """Whether the run was begun before, in another process or attempt."""
         return bool(self._journal.entries)
 
     @property
     def age(self) -> float:
-        """Seconds since the run began, if that was in another process."""
+        """Seconds since the run began, if it began in another process; else 0."""
         known = self.playback is Playback.resume and self.goes_on
         return max(0.0, time.time() - self.line.since) if known else 0.0
 
     # The clock.
 
     def now(self, run: StepRun) -> float:
-        """The time of the run: that of its latest step, so that a replay has the same."""
+        """Return the time of the run's latest step, in seconds since the epoch: a replay has the same."""
         at: StepRun | None = run
         while at is not None:
             if (clock := self._clocks.get(at.run_id)) is not None:
@@ -156,21 +156,21 @@ class Steps:
         return self.line.since
 
     def tick(self, run: StepRun) -> None:
-        """A step of the run has just been done."""
+        """Note that a step of the run has just been made."""
         self._clocks[run.run_id] = time.time()
 
     # Beginning.
 
     async def begin(self, session: LiveSession, about: Data, lost: Callable[[KernError], None]) -> None:
-        """Make the session what it was when the run began.
+        """Restore the session as it was when the run began, or record that it begins now.
 
         Args:
-            session: The session, loaded, which the run has to itself.
-            about: What is to be known of the run, for people.
+            session: The loaded session, of which the run has exclusive use.
+            about: Facts about the run, recorded with its beginning.
             lost: Called when another process has taken the run over.
 
         Raises:
-            KernError: The journal cannot be written, or the state is another one.
+            KernError: The journal cannot be written, or the session has another state.
         """
         entry = await self.line.open(session, about)
         if entry is not None:
@@ -178,37 +178,39 @@ class Steps:
         self._journal.when_lost(lost)  # before that, the error itself says so
 
     async def end(self) -> None:
-        """The end of the run is committed next. Never raises."""
+        """Note that the result of the run is committed next. Never raises."""
         await self._writer.settled()
         await self._journal.end()
 
     async def close(self) -> None:
-        """The run has ended and is committed, or this process lets go of it. Never raises."""
+        """Close the journal: the run is committed, or this process releases it. Never raises."""
         try:
             self.line.close()
             await self._writer.settled()
             if self._broken_off:
-                await self._journal.append(self._broken_off)  # only recordings have these: those cannot fail
+                await self._journal.append(self._broken_off)  # only in recordings, where `append` cannot fail
         finally:
             await self._journal.close()
 
-    # Taking from the record.
+    # Reading the record.
 
     def number(self, run: StepRun, kind: str) -> str:
-        """The key of the run's next step of a kind whose steps come one after another."""
+        """Return the key of the run's next step, for a kind of which steps are made one after another."""
         count = self._counts[run.run_id, kind]
         self._counts[run.run_id, kind] += 1
         return f"{run.run_id}/{kind}/{count}"
 
     def __contains__(self, key: str) -> bool:
-        """The step is on record, and was not taken yet."""
+        """Whether the step is recorded, and was not taken yet."""
         return key in self._record
 
     def look_at(self, key: str) -> Data | None:
-        """What a step came to that is made of other steps, which come first; None if it is not on record.
+        """Return the result of a step before its turn; None if it is not recorded.
+
+        For a step that consists of other steps, such as a delegation: these are taken first.
 
         Raises:
-            JournalSignal: It cannot be read.
+            JournalSignal: The record cannot be read.
         """
         entry = self._record.look_at(key)
         try:
@@ -217,16 +219,16 @@ class Steps:
             raise JournalSignal(error) from error
 
     async def recorded(self, run: StepRun, key: str, *, waits: bool = True) -> Data | None:
-        """What a step came to, once all that was done before it has been taken; None: it is to be done now.
+        """Return the recorded result of a step, after all earlier ones were taken; None: make the step now.
 
         Args:
-            run: Whose step it is.
-            key: Which.
-            waits: It is to be done only once all that is on record has been taken. One that is made of other
-                steps, which may be on record, does not.
+            run: The run of the step.
+            key: The key of the step.
+            waits: Before a new step, wait until all recorded steps were taken. Pass False for a step that
+                consists of other steps, which may be recorded.
 
         Raises:
-            JournalSignal: It should be on record and is not, or this process has lost the run.
+            JournalSignal: A strict replay has no such step, or this process has lost the run.
             CutShort: The run was cut short at this point.
         """
         try:
@@ -262,7 +264,7 @@ class Steps:
         await self._journal.hold()
 
     async def is_lost(self) -> bool:
-        """Another process has the run by now; asked before a failure of this one is committed as its end."""
+        """Whether another process has taken the run over. Asked before a failure is committed as its end."""
         if self.claim is not None and self.lost is None:
             try:
                 await self._journal.append([])
@@ -273,29 +275,29 @@ class Steps:
         return self.lost is not None
 
     async def why_lost(self) -> KernError:
-        """What has taken the run away, once the commit of its end was refused for the claim."""
+        """Return why the run was lost, after the commit of its result was refused because of the claim."""
         return await self._journal.why_lost()
 
     async def caught_up(self) -> None:
-        """Wait until all that is on record has been taken."""
+        """Wait until all recorded steps have been taken."""
         try:
             await self._record.all_taken()
         except KernError as error:
             raise JournalSignal(error) from error
 
     def in_doubt(self, key: str) -> bool:
-        """The step was begun before, and whether it was done is not known."""
+        """Whether the step was begun before, so that it is unknown whether it was carried out."""
         return key in self._begun
 
     def cut(self, run_id: str) -> None:
-        """Where the record of that run, and of those below it, ends, it was cut short."""
+        """Note that the run, and the runs below it, were cut short where their record ends."""
         self._cut.add(run_id)
 
     def ended(self, run: StepRun) -> None:
-        """The run has ended: nobody will ask for what is left of it on record.
+        """Note that the run has ended: its remaining recorded steps are skipped.
 
         Raises:
-            JournalSignal: Something is, in a strict replay.
+            JournalSignal: There are such steps, in a strict replay.
         """
         left = self._record.skip(run.run_id)
         if left and self.playback is Playback.strict:
@@ -304,21 +306,21 @@ class Steps:
             )
             raise JournalSignal(error)
 
-    # Keeping.
+    # Recording.
 
     def under_way(self, owner: Owner) -> AbstractContextManager[None]:
-        """Round a step, from before it is done until it is kept; see `StepWriter`."""
+        """Wrap a step, from before it is made until it is recorded; see `StepWriter`."""
         return self._writer.under_way(owner)
 
     def watch(self, owner: Owner, over: Callable[[], bool]) -> None:
-        """A transaction of a step; see `StepWriter`."""
+        """Watch a transaction of a step; see `StepWriter`."""
         self._writer.watch(owner, over)
 
     async def keep(self, run: StepRun, kind: str, key: str, data: Data, owner: Owner | None = None) -> None:
-        """Keep a step that is done, with what its owner has committed; back when it is safe.
+        """Record a step and the commits of its owner. Return when they are safe.
 
         Raises:
-            JournalSignal: It could not be kept.
+            JournalSignal: The journal cannot be written.
         """
         entry = Entry(key, kind, written({"at": self.now(run), **data}, f"the result of {key}"))
         try:
@@ -327,14 +329,14 @@ class Steps:
             raise JournalSignal(error) from error
 
     def broke_off(self, key: str, data: Data) -> None:
-        """A step was cancelled: a recording says so, and how far it came."""
+        """Note in a recording that a step was cancelled, and how far it had got."""
         self._broken_off.append(Entry(key, "broken_off", json_bytes(data)))
 
     async def flush(self) -> None:
-        """Make the commits that no step on record is left for, and keep those that no step has brought.
+        """Replay the recorded commits after the last step, and record the commits that belong to no step.
 
         Raises:
-            JournalSignal: They could not be kept.
+            JournalSignal: The journal cannot be written.
         """
         self._record.go_on()
         if self.detailed:

@@ -1,4 +1,4 @@
-"""`update_session_state(function)`: change a session's state from outside of runs, as one transaction."""
+"""`update_session_state(function)`: change a session's state outside runs, in one transaction."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from kern.state.transaction_block import TransactionBlock
 from kern.tools.signature import kind_of
 
 StateFunction = Callable[[Any], Awaitable[None] | None]
-"""Takes the session state (a dict, or the typed model), and changes it in place."""
+"""Gets the session state (a dict, or the typed model), and changes it in place."""
 
 SIGNED = "update_session_state"
-"""Signs the changes in the session's history."""
+"""The author's tool of these changes in the session's history."""
 
 
 class _Update:
-    """Stands for a run in the function's call: a run that is nested in it finds its session here."""
+    """Takes the place of a run as the owner of the function's call: nested runs find their session here."""
 
     def __init__(self, session: LiveSession) -> None:
         self.session = session
         self.enclosed: list[RunTree] = []
-        """Runs on this session that the function has made: a part of the transaction."""
+        """The runs on this session that the function made: they are a part of the transaction."""
 
 
 async def update_by(session: LiveSession, state_type: StateType, function: StateFunction) -> None:
-    """Call the function with the state, and commit what it has changed.
+    """Call the function with the state, and commit its changes.
 
-    A sync function runs in a thread. The function has the state to itself until it returns.
+    A sync function runs in a thread. Until the function returns, nothing else can change the state.
 
     Raises:
-        UsageError: It returns something.
-        Exception: What it raises; nothing is changed then.
+        UsageError: The function returned a value; nothing is changed.
+        Exception: The error of the function; nothing is changed.
     """
     update, author = _Update(session), Author(tool=SIGNED)
     call = CallState(session.state, author, session=session.key, owner=update, state_type=state_type)
@@ -63,14 +63,14 @@ async def update_by(session: LiveSession, state_type: StateType, function: State
 
 
 async def update_in(call: CallState, function: StateFunction) -> None:
-    """The same as a part of a call that is going on; an error undoes what the function did, and no more."""
+    """The same inside a call in progress. An error undoes only the changes of the function."""
     call.take()
     async with TransactionBlock(call):
         await _called(call, function)
 
 
 def update_in_thread(call: CallState, function: StateFunction) -> None:
-    """The same in the thread of the call.
+    """The same inside a call in progress, in the thread of the call.
 
     Raises:
         UsageError: The function is async.
