@@ -1,6 +1,6 @@
-"""Runs that this process drives: from the first moment, when they still wait for their session, to the end.
+"""The runs that this process drives, from their request, before they have their session, to their end.
 
-They can be cancelled by their id: in this process at once, from another one through the database.
+A run can be cancelled by its id: in this process at once, from another process through the database.
 """
 
 from __future__ import annotations
@@ -25,88 +25,88 @@ from kern.runtime.run_ends import CancelToken
 from kern.runtime.run_tree import RunRequest, RunTree, log
 
 POLL_SECONDS = 1.0
-"""How often the database is asked whether another process wants a run to be cancelled."""
+"""Seconds between two reads of the cancel requests in the database."""
 
 
 class RunStopped(Exception):
-    """A run was cancelled by its id before it had begun."""
+    """Raised for a run that was cancelled by its id before it had begun."""
 
 
 class ActiveRun:
-    """A run that the application has asked for and whose end is not committed yet.
+    """A run whose result is not committed yet.
 
     Args:
-        request: What was asked for.
+        request: The request for the run.
     """
 
     def __init__(self, request: RunRequest) -> None:
         self.request = request
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         if getattr(self.loop, "_default_executor", self.loop) is None:
-            carry_context(self.loop)  # to runs inside of this one that its tools make in threads
+            carry_context(self.loop)  # so that runs that its tools start in threads find this one
         self.key: tuple[Hashable, str] = (request.db.identity, request.run_id)
-        """The database, and the id there; of each user one run may bear it until owners are checked."""
+        """The database and the run id. Until owners are checked, each user may have a run with this id."""
         self.cancel_token: CancelToken = CancelToken(self.loop)
         self.tree: RunTree | None = None
-        """Its runs, once it has begun."""
+        """The tree of runs; None before the run has begun."""
         self.since: float | None = None if request.resume is not None else time.monotonic()
-        """When it was asked for; a run that goes on is older than that."""
+        """When it was requested; None if the run is older: cancel requests may have come before."""
         self.done: End = End()
         self._task = asyncio.current_task()
         self.token: Token[frozenset[ActiveRun]] | None = None
-        """Of the mark that the code inside belongs to this run, once it is noted."""
+        """Resets the context variable that says that the running code belongs to this run."""
         self.released = False
-        """This process lets go of it; another one goes on."""
+        """Whether this process releases the run, so that another process may resume it."""
         self.claimed = False
-        """Its owner has been checked, and the id that the caller gave is its own."""
+        """Whether the owner has been checked, and the run has its id for itself."""
 
     @property
     def alive(self) -> bool:
-        """Its event loop is not closed, so that it may end yet."""
+        """Whether the run has not ended and can still end: its event loop is not closed."""
         return not self.done.done() and not self.loop.is_closed()
 
     @property
     def durable(self) -> bool:
-        """Another process can go on with it."""
+        """Whether another process can resume the run."""
         steps = None if self.tree is None else self.tree.steps
         return steps is not None and steps.claim is not None
 
     def cancel_tokens(self) -> Iterator[tuple[str, CancelToken]]:
-        """The id of every run of the tree, members' too, and whether it is stopped."""
+        """Yield the id and the cancel token of every run of the tree."""
         yield self.request.run_id, self.cancel_token
         if self.tree is not None:
             yield from [(run.run_id, run.cancel_token) for run in list(self.tree.runs)]
 
     async def look(self) -> None:
-        """Stop the run if another process has asked for it, and those of the tree that it has asked for.
+        """Stop the runs of the tree that another process has asked to cancel.
 
         Raises:
-            StoreError: The database cannot say.
+            StoreError: The requests cannot be read.
         """
         if self.request.db.shared:
             await _look(self.request.db, [self])
 
     def cancel(self) -> None:
-        """Cancel the task that drives it; from any thread."""
+        """Cancel the task that drives the run, from any thread."""
         if self._task is not None and self.alive:
             with suppress(RuntimeError):  # closed in this instant
                 self.loop.call_soon_threadsafe(self._cancel)
 
     def release(self) -> None:
-        """Have this process let go of a run that another one can go on with; from any thread."""
+        """Release a run that another process can resume, from any thread."""
         self.released = True
         self.cancel()
 
     async def take_cancellation_back(self) -> None:
-        """The task was cancelled by `cancel`, or is about to be, and raises something else instead."""
+        """Take the cancellation by `cancel` back, since the task raises another error instead."""
         task, self._task = self._task, None
         with suppress(asyncio.CancelledError):
-            await asyncio.sleep(0)  # one that is on its way arrives here
+            await asyncio.sleep(0)  # a pending cancellation arrives here
         if task is not None and task.cancelling():
             task.uncancel()
 
     def _cancel(self) -> None:
-        if self._task is not None and not self.done.done():  # the task may do other things by now
+        if self._task is not None and not self.done.done():  # the task may have other work by now
             self.cancel_token.cut_short = True
             self._task.cancel()
 
@@ -131,7 +131,7 @@ class ActiveRuns:
         self._runs: dict[tuple[Hashable, str], dict[str | None, ActiveRun]] = {}
         self._closed: Counter[asyncio.AbstractEventLoop] = Counter()
         self._watching: WeakKeyDictionary[asyncio.AbstractEventLoop, set[Hashable]] = WeakKeyDictionary()
-        """The databases that a timer of the loop asks; weak, since a loop may end before its timer does."""
+        """The databases that each loop polls with a timer; weak, since a loop may end before its timer."""
 
     def __iter__(self) -> Iterator[ActiveRun]:
         with self._mutex:
@@ -139,7 +139,7 @@ class ActiveRuns:
 
     @contextmanager
     def closed(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-        """Inside the block no new run begins on that loop, but for runs inside of runs."""
+        """Inside the block no new run begins on that loop, except runs inside runs."""
         with self._mutex:
             self._closed[loop] += 1
         try:
@@ -151,16 +151,20 @@ class ActiveRuns:
                     del self._closed[loop]
 
     def enter(self, active: ActiveRun, *, nested: bool) -> ActiveRun | None:
-        """Note that a run begins, which the running code belongs to from then on.
+        """Note that a run begins; the running code belongs to it from then on.
 
-        Returns its user's own run of that id, if there is one, and notes nothing then.
-        Runs of other users are not asked about: whoever may not have the session would hold its owner up.
+        Runs of other users with the same id do not count: otherwise a user without access could
+        block the owner.
 
         Args:
-            nested: It is started inside of another run.
+            active: The run.
+            nested: The run starts inside another run.
+
+        Returns:
+            None; or the user's own run with that id, if there is one: then nothing is noted.
 
         Raises:
-            ShutdownError: No new run begins on its loop.
+            ShutdownError: No new run may begin on the loop.
         """
         with self._mutex:
             if active.loop in self._closed and not nested:
@@ -178,7 +182,7 @@ class ActiveRuns:
         return None
 
     def leave(self, active: ActiveRun) -> None:
-        """The run has ended and is committed, or never will be."""
+        """Note that the run has ended, committed or not."""
         with self._mutex:
             users = self._runs.get(active.key, {})
             if users.get(active.request.user_id) is active:  # it is not after a fork
@@ -190,7 +194,7 @@ class ActiveRuns:
         active.done.reached()
 
     def claim(self, active: ActiveRun) -> bool:
-        """Have the id, once the owner of the session was checked; False if another user's run has it."""
+        """Claim the id after the owner was checked. Return False if another user's run has it."""
         with self._mutex:
             for other in self._runs.get(active.key, {}).values():
                 if other is not active and other.claimed and other.alive:
@@ -199,21 +203,21 @@ class ActiveRuns:
         return True
 
     def drives(self, db: Db, run_id: str) -> bool:
-        """Whether this process drives the top-level run of that id, in that database."""
+        """Whether this process drives a top-level run with that id in that database."""
         with self._mutex:
             return (db.identity, run_id) in self._runs
 
     def own(self, db: Db, run_id: str, user_id: str | None) -> ActiveRun | None:
-        """The run of that id which the user has asked this process for, if it goes on."""
+        """Return the user's run with that id in this process, if it is in progress."""
         with self._mutex:
             found = self._runs.get((db.identity, run_id), {}).get(user_id)
         return found if found is not None and found.alive else None
 
     def cancel(self, db: Db, run_id: str, user_id: str | None) -> CancelResult:
-        """Cancel a run of that database, or a member's run; from any thread. Never waits.
+        """Cancel a run in that database, also a team member's, from any thread. Never waits.
 
         Raises:
-            SessionOwnershipError: It is another user's.
+            SessionOwnershipError: The run belongs to another user.
         """
         bearing = self._top_level(db, run_id)
         if bearing:
@@ -226,12 +230,12 @@ class ActiveRuns:
         return CancelResult.unknown
 
     def _top_level(self, db: Db, run_id: str) -> list[ActiveRun]:
-        """The top-level runs of that id: several while it is unknown which of them owns the session."""
+        """Return the top-level runs with that id: several until it is known which user owns the session."""
         with self._mutex:
             return [run for run in self._runs.get((db.identity, run_id), {}).values() if run.alive]
 
     def _watch(self, db: Db, loop: asyncio.AbstractEventLoop) -> None:
-        """See that the database is asked, as long as runs of it go on."""
+        """Poll the cancel requests in the database while runs of it are in progress."""
         if not db.shared:
             return
         with self._mutex:
@@ -255,7 +259,7 @@ class ActiveRuns:
 
 
 def _cancel_top_level(bearing: Sequence[ActiveRun], user_id: str | None) -> CancelResult:
-    """Cancel the one of the runs that has begun; before that, the user's own one."""
+    """Cancel the run that has begun, or, if none has, the user's own run."""
     begun = [run for run in bearing if run.tree is not None]
     allowed = [run for run in bearing if user_id is None or run.request.user_id == user_id]
     for run in begun or allowed:
@@ -270,7 +274,7 @@ def _cancel(active: ActiveRun, cancel_token: CancelToken, user_id: str | None) -
 
 
 async def _look(db: Db, runs: list[ActiveRun]) -> None:
-    """Stop what other processes want to be stopped."""
+    """Stop the runs that other processes have asked to cancel."""
     cancel_tokens: dict[str, CancelToken] = {}
     owners: dict[str, str | None] = {}
     since: dict[str, float] = {}

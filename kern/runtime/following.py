@@ -1,4 +1,4 @@
-"""Following a run from any process: what it tells is read from the database, where its steps are kept."""
+"""Following a run from any process: its events are read from the database, where its steps are stored."""
 
 from __future__ import annotations
 
@@ -16,12 +16,19 @@ from kern.runtime.tail import Tail
 async def follow(
     db: Db, run_id: str, *, after: int, user_id: str | None, deltas: DeltaStream | None = None
 ) -> AsyncIterator[Event]:
-    """What the run tells after that number, as it comes, until it has ended or waits for a person.
+    """Iterate over the events of a run, as they come, until it has ended or pauses.
+
+    Args:
+        db: The database of the run.
+        run_id: The id of the run.
+        after: Yield only events with a `seq` above this; 0: all.
+        user_id: The user who asks, who must own the session. None is trusted code: no check.
+        deltas: The stream of the events between steps; None: they are in the database.
 
     Raises:
-        UsageError: There is no such run, or `after` is no number of an event.
-        SessionOwnershipError: It is another user's.
-        SessionDeletedError: Its session was deleted meanwhile.
+        UsageError: There is no such run, or `after` is not a valid `seq`.
+        SessionOwnershipError: The run belongs to another user.
+        SessionDeletedError: The session was deleted meanwhile.
         StoreError: The database cannot be read.
     """
     if type(after) is not int or not 0 <= after <= LAST_NUMBER:
@@ -40,7 +47,7 @@ async def follow(
 async def running_outputs(
     db: Db, *, session_id: str | None, user_id: str | None, limit: int, before: str | None
 ) -> list[AnyRunOutput]:
-    """The runs with a journal that have begun and have not ended, the newest first."""
+    """Return the runs with a journal that have begun and not ended, the newest first."""
     if not isinstance(db, JournalDb):
         return []
     rows = await db.running_runs(session_id=session_id, user_id=user_id, limit=limit, before=before)
@@ -48,10 +55,10 @@ async def running_outputs(
 
 
 async def running_output(db: Db, run_id: str, user_id: str | None) -> AnyRunOutput | None:
-    """A run with a journal that has begun and has not ended; None if there is none of that id.
+    """Return a run with a journal that has begun and not ended; None if there is none with that id.
 
     Raises:
-        SessionOwnershipError: It is another user's.
+        SessionOwnershipError: The run belongs to another user.
     """
     if not isinstance(db, JournalDb):
         return None
@@ -63,7 +70,7 @@ async def running_output(db: Db, run_id: str, user_id: str | None) -> AnyRunOutp
 
 
 def _running_output(row: RunningRow) -> AnyRunOutput:
-    """A run that goes on, as an output."""
+    """Make the output of a run in progress, with status RUNNING."""
     about = row.about
     output: AnyRunOutput
     if about.is_team:

@@ -1,4 +1,4 @@
-"""Runs with a journal: which journal a run has, how it is opened, and when a run that stops has not ended."""
+"""Runs with a journal: which journal a run has, how it is opened, and whether a run that stops has ended."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ from kern.runtime.tail import last_event
 
 
 class InstalledJournal(Journal, Protocol):
-    """A journal of all runs of the process."""
+    """A journal for all runs of the process."""
 
     db: Db | None
-    """Where sessions are meanwhile; None: where the agents and teams have them."""
+    """The database to use meanwhile; None: those of the agents and teams."""
 
 
 class Installed:
-    """The journal of all runs of the process that are given none: for tests that record and replay."""
+    """The journal of all runs without a journal of their own, for tests that record and replay."""
 
     journal: InstalledJournal | None = None
 
 
 def with_journal(request: RunRequest, *, nested: bool) -> RunRequest:
-    """The request with the journal that it is to have, if any.
+    """Return the request with its journal: its own, or the installed one; unchanged if there is none.
 
-    A run with a journal has its session to itself: its commits are one line.
+    A run with a journal needs exclusive use of its session, so that its commits are in one order.
 
     Args:
-        nested: The run is started inside of another one: it is a part of that one's steps.
+        request: The request.
+        nested: The run starts inside another run, and is a part of that run's steps.
     """
     journal: Journal | None = request.journal
     if journal is None and not nested:
@@ -72,11 +73,11 @@ def _asked(request: RunRequest) -> RunAsked:
 
 @asynccontextmanager
 async def opened(request: RunRequest) -> AsyncIterator[Steps]:
-    """The steps of a run with a journal, as long as it is driven here.
+    """Open the journal of a run inside the block.
 
     Raises:
         RunConflictError: Another process has the run; with `on_duplicate="return"` a `SessionBusyError`.
-        UsageError: The journal is in another database.
+        UsageError: The journal is in another database than the session.
     """
     assert request.journal is not None
     if isinstance(request.journal, DbJournal) and request.journal.db.identity != request.db.identity:
@@ -99,14 +100,14 @@ async def opened(request: RunRequest) -> AsyncIterator[Steps]:
 
 
 async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
-    """Make the session what it was when the run began, and note the beginning if it is now.
+    """Restore the session as it was when the run began, or record that the run begins now.
 
     Raises:
-        KernError: That cannot be done.
+        KernError: The journal cannot be read or written, or the session has another state.
     """
     request, tree = active.request, run.tree
     if steps.goes_on or isinstance(request.journal, Taken):
-        await active.look()  # a request to cancel it may have come while no process had it
+        await active.look()  # a cancel request may have come while no process had the run
     about = {
         "run_id": request.run_id,
         "runner": request.spec.id,
@@ -118,7 +119,7 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
         about["answers"] = [answer.to_dict() for answer in request.resume.requirements]
     outbox = steps.outbox
     if outbox is not None and (outbox.last_seq or steps.goes_on):
-        # Above all that may have been told live, and that is not on record.
+        # Above the numbers of all events that may have been sent live without being recorded.
         about["told"] = outbox.last_seq
         if request.resume is not None and not steps.goes_on:
             await _told_pause(request, outbox)
@@ -137,19 +138,19 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
 
 
 def continued(request: RunRequest, steps: Steps) -> RunRequest:
-    """The request, which goes on with a continuation that has died: with the answers that are on record.
+    """Return the request with the recorded answers, if it resumes a continuation whose process died.
 
-    The answers on record stand, since calls may have been made by them. Those that this call gives to other
-    requirements are added.
+    The recorded answers remain valid, since calls may have been made because of them. The answers of this
+    request to other requirements are added.
 
     Raises:
-        StoreError: The answers on record cannot be read.
+        StoreError: The recorded answers cannot be read.
     """
     answers = steps.line.answers
     if answers is None or steps.playback is not Playback.resume:
         return request
     if request.resume is None and request.on_duplicate != "return":
-        return request  # which is refused: the run is stored as a paused one
+        return request  # it will be refused: the stored run is paused
     given = () if request.resume is None else request.resume.requirements
     known = {answer.id for answer in answers}
     answers += [answer for answer in given if answer.id not in known]
@@ -157,7 +158,7 @@ def continued(request: RunRequest, steps: Steps) -> RunRequest:
 
 
 async def _told_pause(request: RunRequest, outbox: Outbox) -> None:
-    """Keep the event that ended the part before the pause: until now the stored run itself has told it."""
+    """Store the event of the pause: until now followers got it from the stored run itself."""
     row = await request.db.load_run(request.run_id)
     before = await outbox.told(outbox.last_seq - 1)
     if row is not None and before:
@@ -167,7 +168,7 @@ async def _told_pause(request: RunRequest, outbox: Outbox) -> None:
 
 
 async def _told_before(run: Run, steps: Steps, outbox: Outbox) -> None:
-    """Tell those who follow the run that it goes on, and nothing again that they have heard."""
+    """Send followers the event that the run is resumed, and do not repeat stored events."""
     audience, line = run.tree.audience, steps.line
     kept = await outbox.told(line.told)
     state, revision = line.recorded_state()
@@ -178,19 +179,19 @@ async def _told_before(run: Run, steps: Steps, outbox: Outbox) -> None:
 
 
 async def end_steps(run: Run, steps: Steps) -> None:
-    """Keep what no step has brought.
+    """Record the commits that belong to no step.
 
     Raises:
-        JournalSignal: That cannot be done, or a strict replay has not come to the end of its record.
+        JournalSignal: The journal cannot be written, or a strict replay has unused recorded steps.
     """
     steps.ended(run)
     await steps.flush()
 
 
 async def why_not_ended(active: ActiveRun, run: Run, error: BaseException) -> BaseException | None:
-    """What is raised for a run that stops here and has not ended: another process goes on with it.
+    """Return the error to raise for a run that stops here but may be resumed by another process.
 
-    None for one that has ended by `error`.
+    Returns None for a run that has ended with `error`.
     """
     steps = run.tree.steps
     if steps is None:
@@ -216,7 +217,7 @@ async def why_not_ended(active: ActiveRun, run: Run, error: BaseException) -> Ba
 
 
 async def let_go(run: Run) -> None:
-    """Leave nothing of the run in this process, and nothing of it in the session that is not stored."""
+    """Release the run: undo its counts, cancel the runs that it started, and take unsaved changes back."""
     session, own = run.tree.session, {one.run_id for one in run.tree.runs}
     if run.tree.ledger is not None:
         run.tree.ledger.let_go()

@@ -1,4 +1,4 @@
-"""How a run comes to its session: it waits for its turn, and hears a deadline and `cancel_run` meanwhile."""
+"""The start of a run: it waits for its session, and a deadline or `cancel_run` ends the wait."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class RunStart:
-    """What a run begins with.
+    """Acquires what a run needs: the session, leases, the journal.
 
     Args:
-        active: The run as it was asked for.
-        session: Its session, in use.
-        session_run: Its end, which others may wait for.
-        outer: The call whose copy of the state it works on, if it is started inside of one.
-        buffer, listen: Who hears its events.
+        active: The entry of the run in this process.
+        session: The session, in use.
+        session_run: The entry of the run in its session.
+        outer: The call whose copy of the state the run works on, if it starts inside one.
+        buffer, listen: The queue of its events, and which events its reader gets.
     """
 
     active: ActiveRun
@@ -47,14 +47,14 @@ class RunStart:
     buffer: EventBuffer | None
     listen: Listen
     _held: AsyncExitStack | None = None
-    """What the run has to itself, where it has anything."""
+    """The leases, claims and journal that `let_go` releases, if there are any."""
     _steps: Steps | None = None
-    """Its steps, if it has a journal."""
+    """The steps of the run, if it has a journal."""
     _loaded: bool = False
-    """The session is loaded, and let go after that."""
+    """Whether `let_go` has to unload the session."""
 
     async def begin(self) -> tuple[Run, list[Lease]]:
-        """Wait for the session; the run, ready to be driven, and what it has to itself until `let_go`."""
+        """Wait for the session. Return the run, ready to be driven, and its leases, held until `let_go`."""
         request, session, outer = self.active.request, self.session, self.outer
         if outer is None and self.session_run.beside:
             await session.wait_for_abandoned_runs(self.session_run)
@@ -75,7 +75,7 @@ class RunStart:
         leases: list[Lease] = []
         attempt: EarlierAttempt | None = None
         looked_up = claim is not None and await self._is_stored()
-        if looked_up:  # whoever has the session now need not be waited for
+        if looked_up:  # no need to wait for the session
             attempt = await self._looked_up(leases, claim)
         if on_busy != "share" and not session.has_exclusive_use:
             own = exclusive_session(session, self.session_run, on_busy, request.run_id, claim)
@@ -87,7 +87,7 @@ class RunStart:
         if outer is None:
             if not request.state.takes_anything:
                 await session.migrate(request.state)
-        elif request.resume is not None:  # its rows would say that it waits until that call's run ends
+        elif request.resume is not None:  # its rows would be written only when the calling run ends
             raise UsageError(
                 f"run {request.run_id!r} cannot be continued here: the calling function holds the "
                 "state of its session. Continue it before the function touches session_state, or "
@@ -100,7 +100,7 @@ class RunStart:
         else:
             if claim is None:
                 leases.append(await self._hold(claimed(request.db, request.run_id)))
-            await self.active.look()  # before anything that a person has confirmed is done
+            await self.active.look()  # a cancel request must stop the calls that a person has confirmed
             tree = self._tree()
             run = await restore(tree, request.spec)
             self.active.tree = tree
@@ -109,7 +109,7 @@ class RunStart:
         return run, leases
 
     async def let_go(self) -> None:
-        """Let the session go, and all that the run has had to itself."""
+        """Release the leases, the journal and the session."""
         try:
             if self._held is not None:
                 await self._held.aclose()
@@ -118,7 +118,7 @@ class RunStart:
                 self.session.unload()
 
     async def _load(self, run_id: str | None = None) -> RunRow | None:
-        """Have the session loaded, and a run looked up on the way."""
+        """Load the session, and the row of a run in the same read."""
         request = self.active.request
         found = await self.session.load(request.state, request.user_id, run_id=run_id)
         if self._held is None:
@@ -134,10 +134,10 @@ class RunStart:
 
     @asynccontextmanager
     async def ended_early(self, why: RunStopped | RunDeadlineExceeded) -> AsyncIterator[Run]:
-        """The run, which has not begun and never will, to be stored as such.
+        """Make a run that ended before it began, to be stored with that result.
 
         Raises:
-            RunDeadlineExceeded: It waits for a person, and goes on to do so.
+            RunDeadlineExceeded: The run is paused, and stays paused.
         """
         request = self.active.request
         if request.resume is not None and isinstance(why, RunDeadlineExceeded):
@@ -161,20 +161,20 @@ class RunStart:
                 yield run
 
     async def _is_stored(self) -> bool:
-        """The run, whose id the caller has given, has ended, or waits for a person."""
+        """Whether a run with the id that the caller chose is stored: it has ended, or is paused."""
         request = self.active.request
         if request.resume is not None or request.on_duplicate is None:
             return False
         return await request.db.load_run(request.run_id) is not None
 
     async def _looked_up(self, leases: list[Lease], claim: RunClaim | None) -> EarlierAttempt | None:
-        """Have the session, and see that nothing else bears the id that the caller has given."""
+        """Load the session, and check that the id that the caller chose is free."""
         request = self.active.request
         row = await self._load(request.run_id)
-        # The owner is checked by now: whoever may not have the session cannot hold the id against its owner.
+        # The owner is checked by now, so another user cannot block the id.
         if not active_runs.claim(self.active):
             raise RunMismatch(request.run_id, "session")
-        if claim is not None:  # what other processes may have done, they had done before it was granted
+        if claim is not None:  # other processes cannot have changed the run since the claim was granted
             row = await request.db.load_run(request.run_id)
         elif request.db.shared:
             lease = await self._hold(reserved(request.db, request.run_id))
@@ -185,12 +185,12 @@ class RunStart:
         return await earlier_attempt(request, row)
 
     def already_ended(self, output: AnyRunOutput) -> Run:
-        """The run as it is stored; nothing is done.
+        """Make a run from its stored output, which is returned as it is.
 
         Raises:
-            StoreError: Its answer does not fit the schema that the run is now to have.
+            StoreError: The stored answer does not fit the `output_schema` of this request.
         """
-        self._steps = None  # what it tells now is for this caller; what it told then is on record
+        self._steps = None  # events go to this caller only: those of the run itself are stored
         run = self._new()
         typed = run.spec.typed
         if typed is not None and output.status is RunStatus.completed and output.content is not None:

@@ -1,7 +1,7 @@
-"""What a run tells, read once for all who follow it on one event loop.
+"""The events of a run, read once for all its followers on one event loop.
 
-The database has the events of each step, in their order. Where a stream of deltas is given, what comes
-between steps is read from that, and the database is asked for what is missing there.
+The database has the events of each step, in order. If there is a stream of deltas, the events between two
+steps are read from it, and the database is read for those that are missing there.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ from kern.runtime.stored_runs import load_output
 log: Final = named("kern")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
-"""Seconds between two looks at the database, while nothing comes."""
+"""Seconds between two reads of the database while no events come."""
 
 QUIET_SECONDS: Final = 0.15
-"""After so long without a piece the database is looked at; a run tells pieces each tenth of a second."""
+"""After this time without a delta the database is read; a run sends deltas every tenth of a second."""
 
 ROWS: Final = 100
-"""How many rows of events are read at once."""
+"""How many rows of events are read at a time."""
 
 WINDOW_BYTES: Final = 4_000_000
-"""How much of what was told is kept for those who are behind; they read what is older by themselves."""
+"""How many bytes of events are kept for slow followers; these read older events from the database."""
 
 NUMBER_OF_AN_OLD_END: Final = 2**53 - 1
-"""The number of the end of a run whose events are not kept any more: above all that anybody has heard of it,
-and one that JavaScript can count to."""
+"""The `seq` of the last event of a run whose events are not stored any more: above all that were sent before, and
+exact in JavaScript."""
 
 _tails: Final[WeakValueDictionary[Hashable, Tail]] = WeakValueDictionary()
 
 
 @dataclass(slots=True, frozen=True)
 class _Told:
-    """Some events of the run, one after another, up to a number."""
+    """Consecutive events of the run, up to the one with `seq` `last_seq`."""
 
     last_seq: int
     pieces: Sequence[Piece]
@@ -63,16 +63,16 @@ class _Told:
 
 
 class Tail:
-    """What one run tells: the newest of it, and all that comes.
+    """The newest events of one run, and those that come, shared by its followers.
 
-    Whoever waits for more looks for all, under a lock: there is no task that would have to end.
+    A follower that waits reads for all of them, under a lock: no background task is needed.
 
     Args:
-        db: Where the run is.
-        run_id: The run.
-        identity: Which run that is.
-        deltas: Where what is told between steps is; None: in the database.
-        begin: The number from which on it is read.
+        db: The database of the run.
+        run_id: The id of the run.
+        identity: Distinguishes the run from others with the same id.
+        deltas: The stream of the events between steps; None: they are in the database.
+        begin: Read the events after this `seq`.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class Tail:
         self._floor = self._last = begin
         self._size = 0
         self._stream: str | None = None
-        """Where what is told between steps is read."""
+        """The name of the stream of deltas, while the run is in progress."""
         self._warned = False
         self._missing = False
-        """The stream of deltas goes on after something that only the database has."""
+        """Whether the next deltas follow events that only the database has."""
         self._pause = FIRST_PAUSE
         self._look_at = 0.0
         self._ends = False
@@ -108,14 +108,14 @@ class Tail:
     async def of(
         cls, db: Db, run_id: str, deltas: DeltaStream | None, after: int, user_id: str | None
     ) -> Tail:
-        """The tail of the run on this event loop: the one that others follow it by, or a new one.
+        """Return the tail of the run on this event loop: the one that other followers use, or a new one.
 
         Args:
-            user_id: Who asks; None is not checked.
+            user_id: The user who asks; None: no check.
 
         Raises:
-            UsageError: There is no such run, or the database keeps no events.
-            SessionOwnershipError: It is another user's.
+            UsageError: There is no such run, or the database does not store events.
+            SessionOwnershipError: The run belongs to another user.
         """
         if not isinstance(db, JournalDb):
             raise UsageError(f"{db!r} does not store events, so its runs cannot be followed")
@@ -128,9 +128,11 @@ class Tail:
         return tail
 
     async def after(self, heard: int) -> tuple[list[Event], int]:
-        """What was told after that number, once there is something, and the number up to which that goes.
+        """Wait for events after the `seq` `heard`.
 
-        No events with a number that is not above `heard`: the run has ended, or waits for a person.
+        Returns:
+            The events, and the `seq` up to which they go. If that is not above `heard`, the run has ended or
+            is paused.
 
         Raises:
             SessionDeletedError: The session was deleted; another run may have the id now.
@@ -155,7 +157,7 @@ class Tail:
                     await self._look()
 
     async def _begin_at(self, number: int) -> None:
-        """Read on from there, if the database has nothing more: what is missing was told live alone."""
+        """Continue from a lower `seq`, if the database has no events after it: those were only sent live."""
         async with self._lock:
             if number < self._floor and not await self._journals.load_events(
                 self._run_id, after=number, limit=1
@@ -173,14 +175,14 @@ class Tail:
             self._floor, self._size = oldest.last_seq, self._size - oldest.size
 
     async def _look(self) -> None:
-        """Wait for what comes next, for the time between two looks at the database, and look there."""
+        """Wait for deltas until the next read of the database is due, and then read it."""
         wait = self._look_at - time.monotonic()
         if wait > 0 and await self._hear(wait):
             return
         rows = await self._journals.load_events(self._run_id, after=self._last, limit=ROWS)
-        # Looked at afterwards: these events are of this run, and of no later one with its id.
+        # Read this afterwards: it confirms that the events are of this run, not of a later one with its id.
         running, stored = await self._run.running(self._db)
-        if running is None and not rows:  # what it has told before its end
+        if running is None and not rows:  # the run may have stored events since
             rows = await self._journals.load_events(self._run_id, after=self._last, limit=ROWS)
             if rows:
                 running, stored = await self._run.running(self._db)
@@ -195,7 +197,7 @@ class Tail:
         self._pause = min(self._pause * 1.5, LONGEST_PAUSE)
 
     async def _hear(self, seconds: float) -> bool:
-        """Wait for what is told live; False if it is time to look at the database."""
+        """Wait for deltas. Return False if it is time to read the database."""
         if self._deltas is None or self._stream is None or self._missing:
             await asyncio.sleep(seconds)
             return False
@@ -207,13 +209,13 @@ class Tail:
                 self._missing = True
                 break
             pieces = pieces_in(delta, self._run.session_id)
-            if pieces is None:  # not Kern's, or damaged, or a newer Kern's: the database has what it tells
+            if pieces is None:  # foreign, damaged, or of a newer version of Kern: the database has its events
                 self._missing = True
                 self._warn_of(delta)
                 break
             self._add(_Told(delta.last_seq, pieces, len(delta.data)))
             heard = True
-        if heard:  # all up to there is known: the database has nothing that is not
+        if heard:  # everything up to there is known, so the database has nothing new
             self._look_at, self._pause = time.monotonic() + QUIET_SECONDS, FIRST_PAUSE
         return heard
 
@@ -273,7 +275,7 @@ def _events(told: Sequence[_Told] | deque[_Told], heard: int) -> list[Event]:
 
 
 async def last_event(db: Db, row: RunRow) -> Event:
-    """The last event of a run that has ended, or that waits for a person."""
+    """Make the last event of a run that has ended or is paused, from its stored output."""
     output = await load_output(db, row)
     source = _source(output, row)
     if output.status is RunStatus.completed:
