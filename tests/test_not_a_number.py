@@ -64,7 +64,7 @@ async def test_a_structured_answer_goes_back_to_the_model(schema: Any, word: str
     output = await heard(Agent(model=model, output_schema=schema))
     told = model.requests[1].messages[-1].content
     assert told is not None
-    assert "is no JSON number" in told
+    assert "is not a JSON number" in told
     assert ("NaN" if word == "NaN" else "Infinity") in told
     assert output.content in ({"n": 5, "mean": 1.5}, Stats(mean=1.5))
 

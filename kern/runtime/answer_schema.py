@@ -1,4 +1,4 @@
-"""The form of a structured answer: what one has to look like, and how it is read from what a model wrote."""
+"""The schema of a structured answer, and how an answer is read from the text of a model."""
 
 from __future__ import annotations
 
@@ -36,20 +36,21 @@ _MOST_ERRORS = 8
 
 
 class BadAnswer(ValueError):
-    """What a model wrote is not the JSON that was asked for; the text tells it why."""
+    """The text of a model is not the JSON that was asked for. The message is for the model."""
 
 
 class AnswerSchema:
-    """What an answer, or a task, has to look like.
+    """The schema of an answer, or of a task.
 
-    A value that is not a JSON object stands in one, `{"value": ...}`: providers and tools take objects only.
+    A value that is not a JSON object is wrapped in one, `{"value": ...}`: providers and tools accept only
+    objects.
 
     Args:
-        declared: A JSON schema: bare, or wrapped as OpenAI's `response_format`; or a type for pydantic's
+        declared: A JSON schema, bare or wrapped as in OpenAI's `response_format`; or a type for pydantic's
             `TypeAdapter`: a model class, a dataclass, a TypedDict, `list[A]`, `A | B`, `Literal["a"]`, int...
 
     Raises:
-        UsageError: It is neither.
+        UsageError: `declared` is neither.
     """
 
     __slots__ = ("_adapter", "_class", "_shown", "_strict", "_wrapped", "name", "schema", "type_name")
@@ -77,11 +78,11 @@ class AnswerSchema:
             self._strict = _in_strict(self._shown)
 
     def response_format(self) -> ResponseFormat:
-        """The schema for a provider that enforces one: to the letter, where the strict dialect can say it."""
+        """Return the schema for a provider that enforces it, in the strict dialect if possible."""
         return ResponseFormat(self.name, self._strict or self._shown, strict=self._strict is not None)
 
     def tool_definition(self) -> ToolDefinition:
-        """The schema as a tool that gives the answer."""
+        """Return the schema as the definition of a tool whose arguments are the answer."""
         return ToolDefinition(
             ANSWER_TOOL,
             "Give the final answer. Call it once, by itself, when you have all that you need for it.",
@@ -90,13 +91,14 @@ class AnswerSchema:
         )
 
     def read(self, text: str, *, enforced: bool = False) -> Answer:
-        """The answer in what a model wrote: JSON, alone, in a code fence, or amid other words.
+        """Find the answer in the text of a model: JSON, alone, in a code fence, or between other text.
 
         Args:
-            enforced: The provider was given `response_format` or `tool_definition`.
+            text: The text.
+            enforced: The provider got `response_format` or `tool_definition`.
 
         Raises:
-            BadAnswer: There is none, or there are several that differ.
+            BadAnswer: There is no answer, or there are several different ones.
         """
         failure: BadAnswer | None = None
         fitting: list[Answer] = []
@@ -104,7 +106,7 @@ class AnswerSchema:
         for value in values:
             try:
                 if (found := non_finite(value)) is not None:
-                    raise BadAnswer(f"That is no JSON: {found} is no JSON number.")
+                    raise BadAnswer(f"That is not JSON: {found} is not a JSON number.")
                 if enforced and self._strict:
                     value = undo_strict(value, self._shown)
                 answer = self._fitting(value)
@@ -115,23 +117,23 @@ class AnswerSchema:
                     return answer
                 if all(answer.content != other.content for other in fitting):
                     fitting.append(answer)
-        if len(fitting) > 1:  # nobody can tell the answer from an example, say
+        if len(fitting) > 1:  # one may be an example, and nothing says which
             raise BadAnswer(f"That holds {len(fitting)} different JSON values that fit the schema.")
         if fitting:
             return fitting[0]
-        raise failure or BadAnswer("That is no JSON.")
+        raise failure or BadAnswer("That is not JSON.")
 
     def _fitting(self, value: Any) -> Answer:
-        """The answer that a JSON value is: in the object that was asked for, or without it."""
+        """Validate a JSON value, with or without the object that wraps it."""
         if self._wrapped and isinstance(value, dict) and value.keys() == {_KEY}:
             return self.validate(value[_KEY])
         return self.validate(value)
 
     def validate(self, value: Any) -> Answer:
-        """The answer that a JSON value, or an instance, is.
+        """Validate a JSON value, or an instance, and return it as an answer.
 
         Raises:
-            BadAnswer: It does not fit.
+            BadAnswer: The value does not fit.
         """
         if self._adapter is None:
             lines = misfits(value, self.schema)
@@ -152,7 +154,7 @@ class AnswerSchema:
         raise BadAnswer("That does not fit the schema:\n" + "\n".join(f"- {line}" for line in lines))
 
     def made(self, value: Any) -> bool:
-        """Whether a value that bears this form's name is the validated one, and not its JSON out of a row."""
+        """Whether a value is the validated one, not its JSON from a stored row."""
         if self._adapter is None:
             return True
         if self._class is not None:
@@ -164,7 +166,7 @@ class AnswerSchema:
         return True
 
     def so_far(self, text: str) -> Any:
-        """What is there of an answer that is still being written; None if that does not fit."""
+        """Parse the beginning of an answer that is still being written; None if it does not fit."""
         start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
         if start < 0:
             return None
@@ -177,7 +179,7 @@ class AnswerSchema:
         return value if value and not misfits(value, self.schema, unfinished=True) else None
 
     def in_words(self) -> str:
-        """The schema for a system message."""
+        """Return the schema as instructions for a system message."""
         return (
             "<output_schema>\nAnswer with one JSON value that follows this JSON schema, and nothing else: "
             "no words before or after it, no code fence.\n"
@@ -189,16 +191,16 @@ _known: WeakKeyDictionary[Any, AnswerSchema] = WeakKeyDictionary()
 
 
 def answer_schema(declared: Any) -> AnswerSchema:
-    """The form that a parameter declares, computed once per type.
+    """Return the schema that a parameter declares, made once per type.
 
     Raises:
-        UsageError: It declares none.
+        UsageError: `declared` is neither a type nor a JSON schema.
     """
     if isinstance(declared, Mapping) or not _is_type(declared):
         return AnswerSchema(declared)
     try:
         known = _known.get(declared)
-    except TypeError:  # of a union no weak reference can be had
+    except TypeError:  # a union cannot be weakly referenced
         return _form_of_union(declared) if isinstance(declared, Hashable) else AnswerSchema(declared)
     if known is None:
         known = _known[declared] = AnswerSchema(declared)
@@ -228,7 +230,7 @@ def _is_type(declared: Any) -> bool:
 
 
 def _called(declared: Any) -> str:
-    """A type as people write it, without modules."""
+    """Return the name of a type as people write it, without modules."""
     if isinstance(declared, type) and typing.get_origin(declared) is None:
         return declared.__name__
     return re.sub(r"(?:[\w<>]+\.)+", "", repr(declared))
@@ -237,12 +239,12 @@ def _called(declared: Any) -> str:
 def _in_strict(schema: Schema) -> Schema | None:
     try:
         return strict_schema(schema)
-    except UsageError:  # an open object, say
+    except UsageError:  # such as an object with additional properties
         return None
 
 
 def _in_object(schema: Schema) -> Schema:
-    """The schema of an object whose one property is the value."""
+    """Return the schema of an object whose only property is the value."""
     inner = {key: value for key, value in schema.items() if key not in _DEFINITIONS}
     outer = {key: schema[key] for key in _DEFINITIONS if key in schema}
     return {
@@ -255,7 +257,7 @@ def _in_object(schema: Schema) -> Schema:
 
 
 def _unwrapped(declared: Mapping[str, Any]) -> tuple[str, Schema]:
-    """Name and schema. The wrapping is that of OpenAI's `response_format`:
+    """Return name and schema. The wrapping is that of OpenAI's `response_format`:
     https://platform.openai.com/docs/api-reference/chat/create#chat-create-response_format
     """
     if declared.get("type") == "json_schema":
@@ -273,8 +275,8 @@ def _unwrapped(declared: Mapping[str, Any]) -> tuple[str, Schema]:
 
 
 def _values(text: str) -> tuple[list[Any], bool]:
-    """The different JSON values in a text, the last one first; and whether there is nothing else in it: then
-    each is the draft of the one that follows.
+    """Return the JSON values in a text, the last one first, and whether there is no other text: then each is
+    a draft of the next one.
     """
     try:
         return [from_json(text.strip())], True
@@ -291,7 +293,7 @@ def _values(text: str) -> tuple[list[Any], bool]:
 
 
 def _found(text: str) -> dict[str, Any]:
-    """The values in code fences, and then all that begin with a bracket, by how they are written."""
+    """Return the values that begin with a bracket, then those in code fences, by their canonical JSON."""
     values = []
     for match in _FENCED.finditer(text):
         try:
@@ -302,7 +304,7 @@ def _found(text: str) -> dict[str, Any]:
 
 
 def _amid_words(text: str) -> tuple[list[Any], str]:
-    """The values that begin with a bracket, and the words around them."""
+    """Return the values that begin with a bracket, and the text around them."""
     decoder, at = json.JSONDecoder(), 0
     values: list[Any] = []
     words = ""

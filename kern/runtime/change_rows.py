@@ -1,4 +1,4 @@
-"""Changes of a session state as the log in the database keeps them."""
+"""Changes of a session state as rows of the log in the database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kern.state.shared_state import Author, Change
 
 
 def change_row(session_id: str, change: Change) -> ChangeRow:
-    """A change as the log keeps it."""
+    """Make the row of a change."""
     author = change.author
     return ChangeRow(
         session_id=session_id,
@@ -27,7 +27,7 @@ def change_row(session_id: str, change: Change) -> ChangeRow:
 
 
 def change_of(row: ChangeRow) -> Change:
-    """The reverse of `change_row`.
+    """Undo `change_row`.
 
     Raises:
         StoreError: The row cannot be read.

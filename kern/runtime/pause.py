@@ -1,4 +1,4 @@
-"""A pause as one value: all that a paused run takes to go on, as its row holds it."""
+"""A pause as one value: everything that a paused run needs to be continued, as its row stores it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kern.runtime.run_tree import Run
 from kern.runtime.stored_runs import media_of, reading, row_json
 
 _LATE_EVENTS = 1000
-"""Room in the numbers of events for those that come after a pause was stored, before the run goes on."""
+"""Numbers (`seq`) left free for events that are emitted after a pause was stored."""
 
 _TYPES: Mapping[str, type] = {
     **dict.fromkeys(("input", "messages", "spoken", "shown_results"), list),
@@ -29,12 +29,12 @@ class Pause:
     """A run that waits for a person.
 
     Args:
-        output: What it has come to.
-        input: The messages that it was given.
-        messages: Its conversation, up to the calls that wait.
-        progress: How far it has come.
-        spoken: What it has said as its answer.
-        seq: The number of its newest event.
+        output: The output so far.
+        input: The messages of the input.
+        messages: The conversation, up to the calls that wait.
+        progress: The counts and the outcomes of calls so far.
+        spoken: The parts of the answer so far, as in `AnswerText`.
+        seq: The `seq` after which the events of the next part are numbered.
     """
 
     output: AnyRunOutput
@@ -46,7 +46,7 @@ class Pause:
 
     @classmethod
     def of(cls, run: Run) -> Self:
-        """The pause of a run that has just come to one."""
+        """Make the pause of a run that has just paused."""
         return cls(
             output=run.output,
             input=run.input.messages,
@@ -57,7 +57,7 @@ class Pause:
         )
 
     def to_dict(self, shelf: Shelf) -> dict[str, Any]:
-        """What the row holds beside the output, as JSON."""
+        """Return what the row stores in addition to the output, as JSON."""
         return {
             "input": [message.to_dict(shelf) for message in self.input],
             "messages": [message.to_dict(shelf) for message in self.messages],
@@ -68,7 +68,7 @@ class Pause:
 
     @classmethod
     def from_row(cls, row: RunRow) -> Self:
-        """The reverse, out of the row; its media do not have their bytes yet.
+        """Read the pause from a row. Its media do not have their bytes yet.
 
         Raises:
             StoreError: The row cannot be read.
@@ -79,10 +79,10 @@ class Pause:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], output: AnyRunOutput) -> Self:
-        """The reverse of `to_dict`.
+        """Undo `to_dict`.
 
         Raises:
-            ValueError: A value is not of its type.
+            ValueError: A value is of the wrong type.
         """
         check_types("paused", data, _TYPES)
         messages = [Message.from_dict(item) for item in data["messages"]]
@@ -99,7 +99,7 @@ class Pause:
 
     @property
     def media(self) -> list[Media]:
-        """All media in it."""
+        """All media of the pause."""
         of_messages = [media for message in (*self.messages, *self.input) for media in message.media]
         of_calls = [media for outcome in self.progress.finished_calls.values() for media in outcome.media]
         return [*of_messages, *of_calls, *media_of(self.output)]
@@ -113,18 +113,18 @@ def _spoken(data: Mapping[str, Any]) -> list[list[str]]:
 
 
 def row_extras(run: Run, shelf: Shelf) -> dict[str, Any]:
-    """What the row of a run holds beside its output: of a paused one, all that it takes to go on.
+    """Return what the row of a run stores in addition to its output, such as the pause of a paused run.
 
     Args:
         run: The run.
-        shelf: Takes the bytes of pictures and other media.
+        shelf: Receives the bytes of media, by their hashes.
     """
     extras: dict[str, Any] = {}
     if run.output.status is RunStatus.paused:
         extras["paused"] = Pause.of(run).to_dict(shelf)
         if isinstance(run.tree.request.journal, DbJournal):
-            extras["journaled"] = True  # who continues it goes on with the journal
-        # What is stored as the conversation is whole, so that other runs can be told of it meanwhile.
+            extras["journaled"] = True  # the continuation uses the journal, too
+        # The stored conversation has results for all calls, so that it can be used as history meanwhile.
         conversation = [*run.output.messages, *results_of_open_calls(run)]
         extras["messages"] = [message.to_dict(shelf) for message in conversation]
     if run.spec.stores_children:

@@ -1,6 +1,6 @@
-"""The commits to the session state during one run, in one line: from the state that the run began with.
+"""The commits to the session state during one run with a journal, in order, from its initial state on.
 
-In another life the run begins with that state again, and each recorded commit is made when its turn comes.
+A run that is resumed or replayed begins with that state again, and makes each recorded commit in its turn.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from kern.state.patch import apply
 from kern.state.shared_state import MERGE, Author, Change
 
 STALE = -1
-"""A version that no stored row has: a database that is told so looks for itself."""
+"""A version that no stored row has: the database then reads the row before a commit."""
 
 
 class StateLine:
     """The commits of one run.
 
     Args:
-        entries: What is on record.
-        playback: What is done with it.
-        changed: Told of each commit that is not on record; from any thread.
-        run_id: The run, for errors.
+        entries: The recorded entries.
+        playback: How they are used.
+        changed: Called with each commit that is not recorded yet, from any thread.
+        run_id: The id of the run, for errors.
     """
 
     def __init__(
@@ -59,21 +59,24 @@ class StateLine:
         self._stored = 0
         """How many of the recorded commits the database has already."""
         self._count = len(self._recorded)
-        """How many commits are on record, those of this life included."""
+        """How many commits are recorded, including those of this process."""
         self._seen = 0
-        """How many commits there have been, in this life and before."""
+        """How many commits have been made, including recorded ones that were made again."""
         self.since: float = time.time() if self._base is None else self._base.get("at", 0.0)
-        """When the run began, the first time."""
+        """When the run first began, in seconds since the epoch."""
 
     async def open(self, session: LiveSession, about: Data) -> Entry | None:
-        """Make the session what it was when the run began. Returns what is to be kept, if it begins now.
+        """Restore the session as it was when the run began.
 
         Args:
-            session: The session, loaded, which the run has to itself.
-            about: What else is to be kept of the beginning.
+            session: The loaded session, of which the run has exclusive use.
+            about: More facts to record with the beginning.
+
+        Returns:
+            The entry to record if the run begins now, or None.
 
         Raises:
-            ReplayMismatch: It begins with another state than the recorded one.
+            ReplayMismatch: The session has another state than the recorded one.
             SessionDeletedError: The session was deleted meanwhile.
         """
         live, base = session.state, self._base
@@ -97,12 +100,12 @@ class StateLine:
         return entry
 
     def close(self) -> None:
-        """The run has ended."""
+        """Stop following the session's commits: the run has ended."""
         if self._session is not None:
             self._session.state.unsubscribe(self._heard)
 
     def replay(self, entry: Entry) -> None:
-        """Make a recorded commit once more."""
+        """Make a recorded commit again."""
         assert self._session is not None
         change = self._recorded[self._made]
         self._made += 1
@@ -111,22 +114,22 @@ class StateLine:
             self._session.state.replay(change, stored=self._made <= self._stored, unheard=self._heard)
 
     def entry_of(self, change: Change) -> Entry:
-        """The next entry, for a commit that is not on record."""
+        """Make the next entry, for a commit that is not recorded yet."""
         self._count += 1
         return change_entry(self._count - 1, change)
 
     def made(self, author: Author) -> bool:
-        """A commit of that author is on record."""
+        """Whether a commit of that author is recorded."""
         return any(change.author == author for change in self._recorded)
 
     def now(self) -> tuple[int, dict[str, Any]]:
-        """The state, and how many commits have led there."""
+        """Return the number of commits so far, and the state after them."""
         assert self._session is not None
         seen, text = self._session.state.look(lambda text: (self._seen, text))
         return seen, decode(text)
 
     def state_at(self, commits: int) -> dict[str, Any]:
-        """The state after so many of the recorded commits."""
+        """Return the state after that number of recorded commits."""
         assert self._base is not None
         tree: dict[str, Any] = decode(encode(self._base["state"])[0])
         for index, change in enumerate(self._recorded[:commits]):
@@ -136,10 +139,10 @@ class StateLine:
 
     @property
     def answers(self) -> list[RunRequirement] | None:
-        """The answers on record, if what was begun is the continuation of a paused run.
+        """The recorded answers, if the run was begun as the continuation of a paused run; else None.
 
         Raises:
-            StoreError: They cannot be read.
+            StoreError: The answers cannot be read.
         """
         if self._base is None or "answers" not in self._base:
             return None
@@ -148,12 +151,12 @@ class StateLine:
 
     @property
     def told(self) -> int:
-        """The number of the last event before those of this part of the run."""
+        """The `seq` of the last event before this part of the run."""
         told: int = self._base.get("told", 0) if self._base is not None else 0
         return told
 
     def recorded_state(self) -> tuple[dict[str, Any], int]:
-        """The state that the recorded commits have led to, and its revision."""
+        """Return the state after all recorded commits, and its revision."""
         assert self._base is not None
         revision = max((change.revision for change in self._recorded), default=self._base["revision"])
         return self.state_at(len(self._recorded)), revision
@@ -184,7 +187,7 @@ class StateLine:
         live.reset(text, base["revision"])
 
     def _among(self, rows: Sequence[ChangeRow]) -> int:
-        """How many of the recorded commits are among those that the database has."""
+        """Return how many of the recorded commits the database has, given the rows of its log."""
         stored = {(row.created_at, row.run_id, row.tool, row.tool_call_id) for row in rows}
         last = 0
         for number, change in enumerate(self._recorded, 1):

@@ -1,4 +1,4 @@
-"""What steps come to, as JSON and back: answers of models, outcomes of tools, errors, commits, requests."""
+"""The results of steps as JSON and back: model responses, tool outcomes, errors, commits, requests."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ from kern.usage import Usage
 Data = dict[str, Any]
 
 _LONGEST = 200
-"""Ids of calls that are longer are named by their hashes."""
+"""Longer call ids are replaced by their hashes."""
 _LAST_MOMENT = 1e11
 _SURELY_READABLE = 190
-"""The parser takes so many levels."""
+"""A depth of nesting that the JSON parser certainly accepts."""
 
 
 def loads(entry: Entry, run_id: str = "") -> Data:
-    """The data of an entry.
+    """Parse the data of an entry.
 
     Args:
-        run_id: The run, for errors, if the key of the entry does not name it.
+        entry: The entry.
+        run_id: The id of the run, for errors, if the key of the entry does not include it.
 
     Raises:
-        StoreError: It is no JSON object.
+        StoreError: The data is not a JSON object.
     """
     key = f"{run_id}/{entry.key}" if run_id else entry.key
     try:
@@ -53,8 +54,8 @@ def loads(entry: Entry, run_id: str = "") -> Data:
 
 
 def call_key(run_id: str, kind: str, call_id: str) -> str:
-    """The key of a step of a tool call: a text that every database takes, whatever the provider's id is."""
-    # As it comes back in the recorded answer of the model, where half a surrogate pair is U+FFFD.
+    """Return the key of a tool call's step: a text that every database accepts, for any id of a provider."""
+    # The id as the recorded response has it, where half of a surrogate pair is U+FFFD.
     stored: str = call_id if call_id.isascii() else from_json(json_bytes(call_id))
     name = stored.encode("unicode_escape").decode()
     if len(name) > _LONGEST:
@@ -63,10 +64,14 @@ def call_key(run_id: str, kind: str, call_id: str) -> str:
 
 
 def written(data: Data, what: str) -> bytes:
-    """The data of a step as JSON that can be read again.
+    """Write the data of a step as JSON that can be read again.
+
+    Args:
+        data: The data.
+        what: What it is, for errors.
 
     Raises:
-        UsageError: It nests so deep that no process could read it back.
+        UsageError: The data is nested so deeply that it could not be read back.
     """
     text = json_bytes(data)
     if text.count(b"{") + text.count(b"[") > _SURELY_READABLE:
@@ -81,10 +86,10 @@ def written(data: Data, what: str) -> bytes:
 
 @contextmanager
 def reading(key: str) -> Iterator[None]:
-    """Around what is made of a recorded step, whose JSON may be anything.
+    """Wrap the reading of a recorded step, whose JSON may be damaged.
 
     Raises:
-        StoreError: It cannot be read.
+        StoreError: The step cannot be read.
     """
     try:
         yield
@@ -96,10 +101,10 @@ def reading(key: str) -> Iterator[None]:
 
 
 def moment(value: Any) -> float:
-    """A time on record, in seconds since the epoch.
+    """Read a recorded time, in seconds since the epoch.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The value is not a time.
     """
     seconds = float(value)
     if not 0.0 <= seconds < _LAST_MOMENT:
@@ -108,7 +113,7 @@ def moment(value: Any) -> float:
 
 
 def response_data(response: ModelResponse) -> Data:
-    """An answer of a model."""
+    """Turn a model response into data."""
     data: Data = {"message": response.message.to_dict(), "usage": response.usage.to_dict()}
     for field in fields(response):
         value = getattr(response, field.name)
@@ -118,48 +123,48 @@ def response_data(response: ModelResponse) -> Data:
 
 
 def response_from(data: Mapping[str, Any]) -> ModelResponse:
-    """The reverse."""
+    """Undo `response_data`."""
     plain = {f.name: data[f.name] for f in fields(ModelResponse) if f.name in data}
     plain["message"], plain["usage"] = Message.from_dict(data["message"]), Usage.from_dict(data["usage"])
     return ModelResponse(**plain)
 
 
 def outcome_data(outcome: ToolOutcome) -> Data:
-    """What a tool call came to; the bytes of its media beside it."""
+    """Turn the outcome of a tool call into data, with the bytes of its media next to it."""
     shelf: dict[str, bytes] = {}
     data = outcome.to_dict(shelf)
     return {"outcome": data, **media_data(shelf)}
 
 
 def outcome_from(data: Mapping[str, Any]) -> ToolOutcome:
-    """The reverse."""
+    """Undo `outcome_data`."""
     outcome = ToolOutcome.from_dict(data["outcome"])
     fill(outcome.media, data)
     return outcome
 
 
 def messages_data(messages: Iterable[Message]) -> Data:
-    """Messages; the bytes of their media beside them."""
+    """Turn messages into data, with the bytes of their media next to them."""
     shelf: dict[str, bytes] = {}
     return {"messages": [message.to_dict(shelf) for message in messages], **media_data(shelf)}
 
 
 def messages_from(data: Mapping[str, Any]) -> list[Message]:
-    """The reverse."""
+    """Undo `messages_data`."""
     messages = [Message.from_dict(item) for item in data["messages"]]
     fill([media for message in messages for media in message.media], data)
     return messages
 
 
 def media_data(shelf: Mapping[str, bytes]) -> Data:
-    """Bytes by their hashes."""
+    """Turn the bytes of media into data, by their hashes."""
     if not shelf:
         return {}
     return {"media": {name: base64.b64encode(content).decode() for name, content in shelf.items()}}
 
 
 def fill(media: Any, data: Mapping[str, Any]) -> None:
-    """Give media the bytes that were kept beside them."""
+    """Give media the bytes that `media_data` stored."""
     kept = data.get("media", {})
     item: Media
     for item in media:
@@ -168,7 +173,7 @@ def fill(media: Any, data: Mapping[str, Any]) -> None:
 
 
 def error_data(error: KernError) -> Data:
-    """An error that a step has raised."""
+    """Turn the error of a step into data."""
     attributes: Data = {}
     for name, value in vars(error).items():
         if name == "run_output" or name.startswith("_"):
@@ -178,12 +183,12 @@ def error_data(error: KernError) -> Data:
         try:
             attributes[name] = jsonable(value)
         except ValueError:
-            continue  # what cannot be written is nothing that decides how the run goes on
+            continue  # such a value does not influence the run
     return {"type": type(error).__name__, "message": message_of(error), "attributes": attributes}
 
 
 def error_from(data: Mapping[str, Any]) -> KernError:
-    """The reverse; of a class that is not known, a plain `KernError`."""
+    """Undo `error_data`. An error of an unknown class becomes a `KernError`."""
     kind = getattr(errors, data["type"], KernError)
     if not (isinstance(kind, type) and issubclass(kind, KernError)):
         kind = KernError
@@ -197,7 +202,7 @@ def error_from(data: Mapping[str, Any]) -> KernError:
 
 
 def change_entry(index: int, change: Change) -> Entry:
-    """A commit to the session state."""
+    """Make the entry of a commit to the session state."""
     author = change.author
     data: Data = {
         "at": change.created_at,
@@ -211,7 +216,7 @@ def change_entry(index: int, change: Change) -> Entry:
 
 
 def change_from(entry: Entry, run_id: str = "") -> Change:
-    """The reverse; its revision is for whoever commits it."""
+    """Undo `change_entry`. The revision is 0: it is set when the change is committed."""
     data = loads(entry, run_id)
     with reading(f"{run_id}/{entry.key}"):
         texts = (data["run_id"], data["tool"], data["tool_call_id"], *data["agent_path"])
@@ -222,7 +227,7 @@ def change_from(entry: Entry, run_id: str = "") -> Change:
 
 
 def request_data(request: ModelRequest) -> Data:
-    """What a model is asked, as far as a replay compares it: no times, and no bytes of pictures."""
+    """Turn a model request into the data that a replay compares: without times and bytes of media."""
     data: Data = {
         "messages": [_asked(message) for message in request.messages],
         "tools": [
@@ -259,5 +264,5 @@ def _asked(message: Message) -> Data:
 
 
 def media_name(media: Media) -> Data:
-    """A picture or other file, by its hash instead of its bytes."""
+    """Describe media by its hash instead of its bytes."""
     return {"type": type(media).__name__.lower(), **media.to_dict({})}

@@ -1,4 +1,4 @@
-"""One tool call as a step of a run with a journal; a delegation is one as well."""
+"""One tool call, or delegation, as a step of a run with a journal."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _NOTED_TYPES: Mapping[str, type | tuple[type, ...]] = {
     "tool_args": dict,
 }
 _NOTED = tuple(_NOTED_TYPES)
-"""What a tool notes on the record of its call."""
+"""The fields of a call's record that the tool fills in."""
 
 
 class ToolStep:
-    """One call.
+    """One call as a step.
 
     Args:
-        run: The run that calls.
-        steps: Its steps.
+        run: The run that makes the call.
+        steps: The steps of the run.
         site: The call.
     """
 
@@ -59,18 +59,21 @@ class ToolStep:
         self._played = False
         self._sent_back = run.progress.sent_back[site.call.name]
         self.duration: float | None = None
-        """How long the call took, in seconds, if it was made before."""
+        """How many seconds the recorded call took; None if there is none."""
 
     @property
     def owner(self) -> tuple[str, str]:
-        """What the commits of the call are signed with."""
+        """The author of the commits of the call: run id and call id."""
         return self._run.run_id, self._site.call.id
 
     async def outcome(self, carry_out: Callable[[Run, CallSite], Awaitable[ToolOutcome]]) -> ToolOutcome:
-        """What the call comes to, or has come to before.
+        """Return the recorded outcome of the call, or carry it out.
+
+        Args:
+            carry_out: Carries out the call.
 
         Raises:
-            KernError: What ends the run.
+            KernError: An error that ends the run.
             JournalSignal: The journal cannot be written.
         """
         run, steps = self._run, self._steps
@@ -79,7 +82,7 @@ class ToolStep:
             self._note(first)
             await self._children_again(self._tool, first["children"])
         if first is not None and first.get("pending"):
-            outcome = await carry_out(run, self._site)  # which comes to the same question
+            outcome = await carry_out(run, self._site)  # makes the same requirement again
             self._played = await steps.recorded(run, self._key) is not None
             return outcome
         drives = isinstance(self._tool, DelegatingTool) and self._tool.drives_runs
@@ -107,11 +110,11 @@ class ToolStep:
         return outcome
 
     def _may_not_be_repeated(self, function: Function) -> bool:
-        """Another process has to know that the call was begun."""
+        """Whether to record that the call begins, for a process that resumes the run."""
         return self._steps.claim is not None and function.effect not in ("read", "idempotent")
 
     async def keep(self, outcome: ToolOutcome) -> None:
-        """Keep what the call has come to, once all is told of it."""
+        """Record the outcome of the call, after its events."""
         if self._played:
             return
         run, execution = self._run, self._site.execution
@@ -127,15 +130,15 @@ class ToolStep:
         await self._steps.keep(run, kind, self._key, data, self.owner)
 
     async def keep_pending(self) -> None:
-        """Note that the call waits for a person, for those who replay it.
+        """Record in a recording that the call waits for a person.
 
-        For other processes the row of the paused run says so.
+        A run in a database needs no such record: the row of the paused run says so.
         """
         if self._steps.claim is None and not self._played:
             await self._steps.keep(self._run, "tool", self._key, {"pending": True}, self.owner)
 
     def _children(self) -> list[Data]:
-        """The members' runs that the call has started."""
+        """Return data on the members' runs that the call started."""
         execution = self._site.execution
         ids = [execution.child_run_id, *(execution.child_run_ids or ())]
         return [
@@ -150,7 +153,7 @@ class ToolStep:
         ]
 
     def _again(self, data: Data) -> ToolOutcome:
-        """The recorded outcome, with all that the call has left in the run."""
+        """Return the recorded outcome, and repeat the effects of the call on the run."""
         self._played = True
         run, call = self._run, self._site.call
         if call.name != run.spec.answer_tool:
@@ -172,7 +175,7 @@ class ToolStep:
         return outcome
 
     def _note(self, data: Data) -> None:
-        """Note on the record of the call what the tool has noted there."""
+        """Fill in the call's record in the output from the recorded step."""
         with signalled(), reading(self._key):
             check_types("execution", data["execution"], _NOTED_TYPES)
             for run_id in data["execution"].get("child_run_ids") or ():
@@ -183,7 +186,7 @@ class ToolStep:
                     setattr(self._site.execution, name, data["execution"][name])
 
     async def _children_again(self, tool: DelegatingTool, recorded: list[Data]) -> None:
-        """Drive the members' runs to where they came, by what is on record of them."""
+        """Drive the members' runs again, from their recorded steps, to where they had got."""
         run = self._run
         alone = self._site.alone and self._site.execution.child_run_id is not None
         alone = alone and not isinstance(tool, HookedTool)
@@ -215,14 +218,14 @@ async def _child_again(tool: DelegatingTool, child: Run) -> None:
     except BaseException as error:
         leaves = list(leaf_errors(error))
         if all(isinstance(leaf, KernError) for leaf in leaves):
-            return  # what that means for its team is on record
+            return  # the recorded outcome of the delegation says what followed
         if not all(isinstance(leaf, CutShort) for leaf in leaves):
             raise
         _was_cut_short(child)
 
 
 def _was_cut_short(run: Run) -> None:
-    """The run, and those below it that had not ended, were cancelled at this point."""
+    """Mark the run, and those below it that had not ended, as cancelled at this point."""
     for child in run.children:
         if child.output.status is RunStatus.running:
             _was_cut_short(child)

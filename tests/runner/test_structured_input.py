@@ -120,7 +120,7 @@ async def test_a_leader_is_told_a_member_s_schema_and_what_is_wrong_with_a_task(
     output = await Team(members=[member], model=leader).arun("order milk")
     assert '"exclusiveMinimum": 0' in (leader.requests[0].messages[0].content or "")
     results = [call.result or "" for call in output.tools]
-    assert "InputCheckError: the task must be JSON that fits Line. That is no JSON." in results[0]
+    assert "InputCheckError: the task must be JSON that fits Line. That is not JSON." in results[0]
     assert "/quantity: Input should be greater than 0" in results[1]
     assert results[2] == "ordered"
     assert [call.tool_call_error for call in output.tools] == [True, True, False]

@@ -216,11 +216,11 @@ async def test_json_is_found_amid_other_words(text: str) -> None:
 
 
 WRONG = [
-    ("no JSON at all", "That is no JSON."),
+    ("no JSON at all", "That is not JSON."),
     ('{"title": "Stalker"}', "/year: Field required"),
     ('{"title": "Stalker", "year": 1879}', "/year: Input should be greater than or equal to 1888"),
     ('{"title": "Stalker", "year": 1979, "genre": "western"}', "/genre: Input should be 'drama' or 'comedy'"),
-    ('{"title": "Stalker", "year": 19', "That is no JSON."),
+    ('{"title": "Stalker", "year": 19', "That is not JSON."),
     ("[]", "Input should be an object"),
 ]
 
