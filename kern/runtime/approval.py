@@ -1,4 +1,4 @@
-"""Tool calls that need a person: which do, and what becomes of one once the person has answered."""
+"""Tool calls that need a person: which calls do, and how one continues after the person has answered."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from kern.tools.json_check import misfits
 
 @dataclass(slots=True, frozen=True)
 class Proceed:
-    """The call may be made, with what the person has put in."""
+    """The call may be made, with the values that the person entered."""
 
     user_input: dict[str, Any] | None = None
 
 
 def need_of(function: Function) -> Need | None:
-    """What a call of `function` waits for; None if it can be made at once."""
+    """Return what a call of `function` waits for; None if it can be made at once."""
     if function.requires_confirmation:
         return "confirmation"
     if function.requires_user_input:
@@ -36,22 +36,22 @@ def need_of(function: Function) -> Need | None:
 
 
 def check_before_asking(function: Function, call: ToolCall) -> None:
-    """See that a call for which a person has to put something in is one that the person can make whole.
+    """Check the model's part of a call that needs user input, before the person is asked.
 
     Raises:
-        ToolArgumentsError: The model has left out its own part, or written no JSON.
+        ToolArgumentsError: The model left out a required argument, or wrote invalid JSON.
     """
     given = parsed(call.arguments, function.name)
     required = function.parameters.get("required", ()) if function.user_input_fields else ()
     if any(name not in given for name in required):
-        function.validate(call.arguments)  # which has the words for it
+        function.validate(call.arguments)  # raises the error with the details
 
 
 def check_input(function: Function, call: ToolCall, requirement: RunRequirement) -> None:
-    """See that what a person has put in will do: it is the person who can put it right, and not the model.
+    """Check the values that a person entered: the person can correct them, the model cannot.
 
     Raises:
-        UserInputError: It does not fit.
+        UserInputError: The values do not fit the parameters.
     """
     given = requirement.user_input
     if given is None or requirement.confirmed is False:
@@ -63,9 +63,9 @@ def check_input(function: Function, call: ToolCall, requirement: RunRequirement)
         own = {name: line for name, line in found.items() if name in given}
         lines = misfits(given, requirement.user_input_schema or {}) or [*own.values()]
         fields = [*own] or list(given)
-        if not lines:  # it is the model's own part
+        if not lines:  # the misfit is in the model's own part
             return
-    except Exception as error:  # noqa: BLE001 - a validator's own
+    except Exception as error:  # noqa: BLE001 - a validator of the application may raise anything
         lines, fields = [error_text(error)], list(given)
     else:
         return
@@ -77,9 +77,9 @@ def check_input(function: Function, call: ToolCall, requirement: RunRequirement)
 
 
 def decide(run: Run, function: Function, site: CallSite) -> Proceed | ToolOutcome:
-    """Whether the call goes on, has its outcome already, or has to wait."""
+    """Decide whether the call is made, has its outcome already, or has to wait for a person."""
     need = need_of(function)
-    requirement = run.progress.answers.pop(site.call.id, None)  # it holds for this one call
+    requirement = run.progress.answers.pop(site.call.id, None)  # an answer is valid for one call
     if need is None and (requirement is None or requirement.kind != "in_doubt"):
         return Proceed()
     if requirement is None or not requirement.is_resolved:
@@ -93,7 +93,7 @@ def decide(run: Run, function: Function, site: CallSite) -> Proceed | ToolOutcom
 
 
 def _answered(site: CallSite, requirement: RunRequirement) -> ToolOutcome | None:
-    """What the call has come to by what the person has said; None if it is to be made."""
+    """Return the outcome that the person's answer gives the call; None if the call is to be made."""
     site.execution.confirmed, site.execution.confirmation_note = requirement.confirmed, requirement.note
     if requirement.confirmed is False:
         note = f": {requirement.note}" if requirement.note else ""
@@ -102,7 +102,7 @@ def _answered(site: CallSite, requirement: RunRequirement) -> ToolOutcome | None
 
 
 def may_call(run: Run, function: Function, site: CallSite) -> bool:
-    """The function will be called, as far as people are concerned, and not be left open or refused."""
+    """Whether no person has to decide on the call first, or a person has allowed it."""
     if need_of(function) is None:
         return True
     answer = run.progress.answers.get(site.call.id)
@@ -112,10 +112,10 @@ def may_call(run: Run, function: Function, site: CallSite) -> bool:
 
 
 def in_doubt(run: Run, site: CallSite) -> ToolOutcome:
-    """The outcome of a call that was begun by a process that has died: a person has to say what to do.
+    """Return the outcome of a call that was begun by a process that died: a person must decide what to do.
 
-    What the person has said since counts, but for a confirmation: nobody knows whether it was given for the
-    call that is in doubt now, or for the one before it.
+    An answer that was given since counts, except a confirmation: it may have been given for the original
+    call, not for the call in doubt.
     """
     answer = run.progress.answers.pop(site.call.id, None)
     resume = run.tree.request.resume

@@ -1,4 +1,4 @@
-"""A run whose id the caller has given: what else bears that id, looked at before anything is done."""
+"""A run with an id that the caller chose: checks before its start whether the id is taken."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LOOP_SECONDS = 0.2
 
 
 class RunStored(Exception):
-    """The run has ended already, and its stored output is what was asked for.
+    """Raised when the run has ended before, and its stored output is to be returned.
 
     Args:
-        output: That output.
+        output: The stored output.
     """
 
     def __init__(self, output: AnyRunOutput) -> None:
@@ -33,13 +33,13 @@ class RunStored(Exception):
 
 
 async def wait_for(other: ActiveRun, request: RunRequest, deadline: Deadline) -> None:
-    """Wait for the user's own run of this process that has the id, where that is what the request wants.
+    """Wait for the user's own run with the same id in this process, if the request allows that.
 
     Raises:
-        RunMismatch: It was asked for with other values.
-        RunConflictError: It is in the way.
-        SessionBusyError: It does not go on, and has not ended.
-        RunDeadlineExceeded: It takes longer than this run may.
+        RunMismatch: That run was requested with other values.
+        RunConflictError: The request does not want to wait, or is a part of that run.
+        SessionBusyError: The event loop of that run does not run.
+        RunDeadlineExceeded: The timeout of this run passed first.
     """
     check_joins(other, request)
     run_id = request.run_id
@@ -54,10 +54,10 @@ async def wait_for(other: ActiveRun, request: RunRequest, deadline: Deadline) ->
 
 
 def check_joins(other: ActiveRun, request: RunRequest) -> None:
-    """See that a request may wait for the output of the user's own run that has its id.
+    """Check that a request may wait for the output of the user's own run with the same id.
 
     Raises:
-        RunMismatch: The run was asked for with other values.
+        RunMismatch: That run was requested with other values.
         RunConflictError: The request does not want to wait, or is a part of that run.
     """
     run_id, theirs = request.run_id, other.request
@@ -79,14 +79,14 @@ def check_joins(other: ActiveRun, request: RunRequest) -> None:
 
 
 class EarlierAttempt(NamedTuple):
-    """A run that has failed, and that is tried again under its id."""
+    """A failed run that is repeated under its id."""
 
     output: AnyRunOutput
     generation: int
 
 
 def in_another_process(request: RunRequest) -> SessionError:
-    """The error for a run that goes on elsewhere, where nobody here can wait for it."""
+    """Make the error for a run that is in progress in another process."""
     if request.on_duplicate == "return":
         return SessionBusyError(
             request.session_id, f"has run {request.run_id!r} in progress in another process"
@@ -95,16 +95,16 @@ def in_another_process(request: RunRequest) -> SessionError:
 
 
 async def earlier_attempt(request: RunRequest, row: RunRow | None) -> EarlierAttempt | None:
-    """The failed attempt that the run is to be another one of, if there is one.
+    """Return the failed attempt that the request repeats; None if the id is free.
 
     Args:
-        request: Of a user who owns its session.
-        row: The run that is stored under the id.
+        request: The request of a user who owns the session.
+        row: The stored run with this id, or None.
 
     Raises:
-        RunMismatch: The id is taken by a run that was asked for with other values.
-        RunConflictError: The id is taken, and that is not what the request allows for.
-        RunStored: The output is there.
+        RunMismatch: The stored run was requested with other values.
+        RunConflictError: The id is taken, and `on_duplicate` does not allow that.
+        RunStored: The stored output is to be returned.
     """
     if row is None:
         return None
@@ -137,15 +137,15 @@ async def earlier_attempt(request: RunRequest, row: RunRow | None) -> EarlierAtt
 
 
 def check_same_run(request: RunRequest, row: RunRow, output: AnyRunOutput) -> None:
-    """See that a stored run is the one that is asked for.
+    """Check that a stored run is the one that the request means.
 
     Args:
-        request: Of a user who owns the session of both.
-        row: The run that is stored under the id.
+        request: The request of a user who owns the session.
+        row: The stored run with this id.
         output: Its output.
 
     Raises:
-        RunMismatch: It is a run of another agent or team, or was asked something else.
+        RunMismatch: It is a run of another agent or team, or had another input.
     """
     _check_runner(request, row.runner_id, isinstance(output, TeamRunOutput))
     check_same_input(row.run_id, known_fingerprint(row), request.fingerprint)
@@ -164,7 +164,7 @@ def _check_runner(request: RunRequest, runner_id: str, is_team: bool) -> None:
 
 
 def known_fingerprint(row: RunRow) -> str | None:
-    """The fingerprint of what a stored run was asked; None if none was stored."""
+    """Return the fingerprint of a stored run's input; None if none was stored."""
     with reading(row):
         found = from_json(row.data).get("fingerprint")
     return found if isinstance(found, str) else None

@@ -1,8 +1,8 @@
 """`tool_hooks` around built-in tools, such as the delegations of a team.
 
-The hooks see the call as they see any other: by its name, with its arguments, and with the text that the
-model is to be told as its result. Only, such a call is no transaction: what it does may take long and touch
-the state itself, so that hooks may not have the state while it goes on.
+The hooks see the call like any other: its name, its arguments, and the text for the model as its result. But
+such a call is not a transaction: it may take long and touch the state itself, so hooks must not hold the
+state during `function_call`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from kern.tools.result import result_of
 
 
 def hooked(tool: RunnableTool, hooks: Sequence[Hook]) -> RunnableTool:
-    """`tool`, with the `tool_hooks` of its agent or team around each call.
+    """Return `tool` with the `tool_hooks` of its agent or team around each call.
 
     Raises:
-        UsageError: Something is no hook.
+        UsageError: A hook is not a function, or has an unknown parameter.
     """
     if not hooks:
         return tool
@@ -38,7 +38,7 @@ def hooked(tool: RunnableTool, hooks: Sequence[Hook]) -> RunnableTool:
 
 
 class _Paused(BaseException):
-    """Through the hooks: the call waits for a person, and has no result yet."""
+    """Raised through the hooks when the call waits for a person, and has no result yet."""
 
 
 class HookedTool(StatefulTool):
@@ -51,13 +51,13 @@ class HookedTool(StatefulTool):
 
     @property
     def definition(self) -> ToolDefinition:
-        """The tool as the model is told of it."""
+        """The definition that the model gets."""
         return self._tool.definition
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
-        """Carry the call out by way of the hooks."""
+        """Carry out the call through the hooks."""
         given = arguments_of(site.call)
-        if given is None:  # the tool has words for that
+        if given is None:  # the tool itself reports invalid JSON
             return await self._tool.run(run, site)
         inner = _Inner(self._tool, run, site)
         try:
@@ -67,7 +67,7 @@ class HookedTool(StatefulTool):
                 raise
             return ToolOutcome("", pending=True)
         outcome = inner.outcome
-        if outcome is not None and outcome.pending:  # and a hook has gone on all the same
+        if outcome is not None and outcome.pending:  # even if a hook caught `_Paused`
             return outcome
         if outcome is not None and value == outcome.content:
             return outcome
@@ -88,12 +88,12 @@ class HookedDelegation(HookedTool):
 
     @property
     def drives_runs(self) -> bool:
-        """Its tool does."""
+        """Whether its tool drives runs."""
         return self._tool.drives_runs
 
     @property
     def team(self) -> Roster:
-        """Who may do the work."""
+        """The members that may do the work."""
         return self._tool.team
 
 
@@ -108,7 +108,7 @@ class _Inner(Link):
         self._tool = tool
         self._run = run
         self._site = site
-        # Of the hooks' own call, so that nothing that members do is taken to be a part of it.
+        # The context outside the hooks' call, so that the members' work is not taken for a part of it.
         self._outside = contextvars.copy_context()
 
     def __call__(
@@ -125,10 +125,10 @@ class _Inner(Link):
                 "end `with run_context.transaction() as state:` before function_call, or read "
                 "run_context.snapshot()"
             )
-        if self.outcome is not None:  # a hook that tries again
+        if self.outcome is not None:  # a hook calls `function_call` again
             site.execution.child_run_ids = None
         call = replace(site.call, arguments=json_bytes(arguments).decode())
-        if site.slot is not None:  # what is called now may take long, and does not touch the state itself
+        if site.slot is not None:  # the tool may take long, and does not touch the state itself
             site.slot.mark_passed()
         running = self._tool.run(self._run, replace(site, call=call, alone=False, slot=None))
         async with Ungated():

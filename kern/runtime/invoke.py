@@ -25,17 +25,17 @@ from kern.tools.signature import Kind
 
 
 class FunctionCall:
-    """One call of an application's function, alone or with hooks around it.
+    """One call of a function of the application, alone or with hooks around it.
 
     Args:
-        run: The run that calls it.
-        label: The function's name, for provenance and errors.
-        takes_context: It takes a `RunContext`: the call is a transaction. One that takes none never waits for
-            the state.
-        tool_call_id: The id of the model's call.
-        slot: The call's place among those of its turn that may touch the state.
-        listener: Told of a generator's pieces as they come.
-        start: Told when it begins.
+        run: The run that makes the call.
+        label: The name of the function, for the state's history and for errors.
+        takes_context: The function takes a `RunContext`, so the call is a transaction. A call without one
+            never waits for the state.
+        tool_call_id: The id of the model's tool call.
+        slot: The place of the call among the calls of its turn that may touch the state.
+        listener: Called with the chunks of a generator.
+        start: Notified when the function begins.
     """
 
     def __init__(
@@ -58,7 +58,9 @@ class FunctionCall:
             self.context = _context(run, self.state)
 
     async def carry_out(self, function: Callable[[], Any], *, is_async: bool) -> Any:
-        """Call `function`, an async one on the loop; returns what it comes to, a generator as `Chunks`."""
+        """Call `function`, in a thread or, if it is async, on the loop. Return its final value; a generator's
+        chunks as `Chunks`.
+        """
 
         def begun() -> Any:
             if self._start is not None:
@@ -76,11 +78,11 @@ class FunctionCall:
             close_unused(value)
 
     async def called(self, function: Callable[[], Any], listener: Listener | None) -> Any:
-        """Call a function on the loop: what it comes to in the end. It is not called before this is begun."""
+        """Call a function on the loop and return its final value."""
         return await ended(function(), listener, self.in_thread)
 
     async def _to_the_end(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run `coroutine` here as the whole of the call, or as its end."""
+        """Run `coroutine` here, as the whole call or the rest of it, and end the transaction."""
         state = self.state
         if state is None:
             return await coroutine
@@ -94,7 +96,7 @@ class FunctionCall:
         return value
 
     async def _begun_in_thread(self, function: Callable[[], Any]) -> Any:
-        """Run `function` in a thread as the whole of the call; with what `goes_on` it has not ended yet."""
+        """Run `function` in a thread, and end the transaction unless the value it returned `goes_on`."""
         state = self.state
 
         def body() -> Any:
@@ -113,7 +115,7 @@ class FunctionCall:
         return await self._unless_given_up(body)
 
     async def in_thread(self, function: Callable[[], Any]) -> Any:
-        """Run a sync `function` in a thread as a part of the call, which goes on afterwards."""
+        """Run a sync `function` in a thread, as a part of the call."""
         state = self.state
 
         def body() -> Any:
@@ -132,15 +134,15 @@ class FunctionCall:
             raise
 
     async def give_up(self) -> None:
-        """A thread of the call is waited for no longer. It cannot be stopped, but it loses the state."""
+        """Stop waiting for a thread of the call. It cannot be stopped, but it loses access to the state."""
         if self.state is not None:
             await give_up(self.state)
 
 
 async def give_up(state: CallState) -> None:
-    """Take the state from a call, one of whose threads is waited for no longer."""
+    """Take the state from a call whose thread is not waited for any more."""
     state.void()
-    while state.unfinished:  # noqa: ASYNC110  # a thread's, over in an instant, and part of the run's end
+    while state.unfinished:  # noqa: ASYNC110  # a commit in that thread, which takes only an instant
         await asyncio.sleep(0.001)
 
 
@@ -157,10 +159,13 @@ async def invoke(
     listener: Listener | None = None,
     start: Start | None = None,
 ) -> Any:
-    """Call `function` for `run`, without hooks; returns its final value.
+    """Call `function` for `run`, without hooks, and return its final value.
 
     Args:
-        kind: What it looks like; what it returns says what it is.
+        run: The run that makes the call.
+        function: The function.
+        kind: The kind that its signature shows; the value that it returns decides.
+        arguments: Its arguments, without the `RunContext`.
         context_parameter: The name of the parameter that gets the `RunContext`, if there is one.
         label, tool_call_id, slot, listener, start: As in `FunctionCall`.
     """
@@ -181,7 +186,7 @@ async def invoke(
 
 
 def _state(run: Run, function: str, tool_call_id: str | None, slot: TurnSlot | None) -> CallState:
-    """The transaction for one call."""
+    """Make the transaction for one call."""
     author = Author(run.run_id, run.source.path, function, tool_call_id)
     tree = run.tree
     state_type = tree.request.state.state_type
@@ -194,7 +199,7 @@ def _state(run: Run, function: str, tool_call_id: str | None, slot: TurnSlot | N
 
 
 def _context(run: Run, call: CallState) -> RunContext[Any]:
-    """What the function is told of the run."""
+    """Make the `RunContext` for the function."""
     source, request = run.source, run.tree.request
     above = run.parent.spec.id if run.parent is not None else None
     return RunContext(

@@ -1,4 +1,4 @@
-"""One call of a tool and what it comes to."""
+"""One tool call and its outcome."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from kern.state.turn_order import TurnSlot
 
 @dataclass(slots=True, frozen=True)
 class ToolOutcome:
-    """What a tool call came to.
+    """The outcome of a tool call.
 
     Args:
         content: The text for the model.
-        error: It is an error text.
+        error: The text is an error.
         stop: The run ends with this turn.
-        pending: It waits for a person; the run pauses once the other calls of the turn are done.
-        answer: The run ends with this turn, and this is its answer.
+        pending: The call waits for a person; the run pauses when the other calls of the turn have ended.
+        answer: The answer of the run, which ends with this turn.
         not_streamed: The answer has not been streamed to a text-only consumer yet.
-        media: Pictures and other things that came with the text.
-        media_in_text: They are mentioned in the text, and the model is not sent them.
-        show: The text is part of the run's content.
+        media: Images and other media of the result.
+        media_in_text: The text mentions the media, and they are not sent to the model.
+        show: The text is a part of the run's content.
     """
 
     content: str
@@ -43,7 +43,7 @@ class ToolOutcome:
     show: bool = False
 
     def to_dict(self, shelf: Shelf) -> dict[str, Any]:
-        """The outcome as JSON; its media are on the shelf."""
+        """Return the outcome as JSON; `shelf` receives the bytes of its media, by their hashes."""
         data: dict[str, Any] = {"content": self.content}
         data.update({key: True for key, name in _FLAGS.items() if getattr(self, name)})
         if self.answer is not None:
@@ -59,7 +59,7 @@ class ToolOutcome:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The reverse of `to_dict`."""
+        """Undo `to_dict`."""
         return cls(
             data["content"],
             **{name: True for key, name in _FLAGS.items() if key in data},
@@ -69,7 +69,7 @@ class ToolOutcome:
 
 
 _STORED_AS = {"not_streamed": "not_streamed", "media_in_text": "media_in_text"}
-"""Flags whose key in a stored row differs from their name: rows of version 0.2 must stay readable."""
+"""The keys of flags in a stored row, where they differ: rows of version 0.2 must stay readable."""
 
 _FLAGS = {
     _STORED_AS.get(flag.name, flag.name): flag.name for flag in fields(ToolOutcome) if flag.default is False
@@ -77,19 +77,19 @@ _FLAGS = {
 
 
 class Start:
-    """Whether the application's part of a call has begun: decided once, whichever thread comes first."""
+    """Decides once, across threads, whether the application's part of a call has begun."""
 
     __slots__ = ("_begun", "_open")
 
     def __init__(self) -> None:
-        self._open = [True]  # popping is one step for all threads
+        self._open = [True]  # `pop` is atomic
         self._begun = False
 
     def begin(self) -> None:
-        """It begins now, if it has not yet.
+        """Note that it begins.
 
         Raises:
-            ToolError: The run has ended meanwhile, and has noted that the call was not made.
+            ToolError: The run has ended, and has noted that the call was not made.
         """
         if self._begun:
             return
@@ -99,7 +99,7 @@ class Start:
             raise ToolError("the run ended before this call began") from None
 
     def prevent(self) -> bool:
-        """It has not begun, and cannot any more."""
+        """Prevent it from beginning. Return False if it has begun."""
         try:
             return self._open.pop()
         except IndexError:
@@ -108,15 +108,15 @@ class Start:
 
 @dataclass(slots=True, frozen=True)
 class CallSite:
-    """One call that the model asks for, on its way to an outcome.
+    """One tool call of the model, while it is carried out.
 
     Args:
-        call: As the model wrote it.
-        execution: The record of it, which the tool may add to.
-        alone: It is the only call of its turn, and no hook can change what it comes to.
-        slot: The place in its turn of a call that may touch the session state; None if no other call of the
-            turn may.
-        start: Says to a run that is cut short whether the call was made.
+        call: The call as the model wrote it.
+        execution: The record of the call in the output; the tool may fill in fields.
+        alone: It is the only call of its turn, and no hook can change its outcome.
+        slot: Its place among the calls of the turn that may touch the session state; None if it is the only
+            one, or does not.
+        start: Tells a run that is cut short whether the call was made.
     """
 
     call: ToolCall
@@ -127,9 +127,9 @@ class CallSite:
 
 
 def arguments_of(call: ToolCall) -> dict[str, Any] | None:
-    """The arguments of a call, parsed; None where they are no JSON object.
+    """Parse the arguments of a call; None if they are not a JSON object.
 
-    NaN and infinities are null here, for people are shown JSON; a function that is called refuses them.
+    NaN and infinities become null, since the arguments are shown as JSON; the call itself refuses them.
     """
     try:
         parsed = from_json(call.arguments or "{}")
@@ -139,10 +139,10 @@ def arguments_of(call: ToolCall) -> dict[str, Any] | None:
 
 
 class StatefulTool:
-    """A tool whose functions may touch the session state: those calls of one turn do so in their order.
+    """A tool that may touch the session state. Its calls in one turn get the state in the order of the calls.
 
     Args:
-        touches_state: One of its functions takes a `run_context`.
+        touches_state: The function, or one of its hooks, takes a `run_context`.
     """
 
     __slots__ = ("touches_state",)

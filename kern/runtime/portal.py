@@ -1,6 +1,6 @@
-"""The one way from sync code into an event loop: a daemon thread whose loop lives as long as the process.
+"""The way from sync code into an event loop: a daemon thread whose loop lives as long as the process.
 
-A fresh loop per call would throw away what belongs to a loop: HTTP connections, locks, database threads.
+A new loop for each call would lose what belongs to a loop: HTTP connections, locks, database threads.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ log: Final = named("kern")
 T = TypeVar("T")
 
 _INTERRUPT_SECONDS = 12.0
-"""How long Ctrl-C waits for the cancelled run's commit, which has a deadline of its own."""
+"""How many seconds Ctrl-C waits for the commit of the cancelled run, which has its own deadline."""
 
 
 _calling: ContextVar[threading.Thread | None] = ContextVar("kern_calling", default=None)
 
 
 def calling_thread() -> threading.Thread:
-    """The thread that waits for what the running code does, if it does it for a sync call; else its own."""
+    """Return the thread that waits for the running code, if that serves a sync call; else the current one."""
     return _calling.get() or threading.current_thread()
 
 
@@ -51,7 +51,7 @@ def _warn_of_stopped_loop() -> None:
 
 
 class Portal:
-    """Runs coroutines on a loop of its own, for callers that have none, or cannot await."""
+    """Runs coroutines on its own event loop, for callers that have none or cannot await."""
 
     def __init__(self) -> None:
         self._reset()
@@ -65,17 +65,18 @@ class Portal:
 
     @property
     def running_here(self) -> bool:
-        """The caller runs on the portal's own thread."""
+        """Whether the caller runs in the portal's own thread."""
         return threading.current_thread() is self._thread
 
     def drives(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether `loop` is the portal's, and runs."""
+        """Whether `loop` is the portal's running loop."""
         return loop is self._loop
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Await `function()` on the portal's loop and return its result; the calling thread waits.
 
-        Context variables are carried over. Ctrl-C cancels the coroutine, waits for its end, and is raised.
+        The coroutine sees the caller's context variables. Ctrl-C cancels the coroutine and waits for its end;
+        then `KeyboardInterrupt` is raised.
 
         Raises:
             UsageError: Called from async code that runs on the portal's own loop.
@@ -90,7 +91,7 @@ class Portal:
             _warn_of_stopped_loop()
         job = _Job(function)
         with thread_place_released(), ExitStack() as given_up:
-            # A call whose run is cancelled takes what it waits for with it.
+            # If the run of the calling tool is cancelled, this job is cancelled, too.
             for call in enclosing_calls.get().values():
                 given_up.enter_context(call.dependents.cancelled_by(job.cancel))
             self._running_loop().call_soon_threadsafe(job.start)
@@ -98,7 +99,7 @@ class Portal:
         return result
 
     async def acall(self, function: Callable[[], Awaitable[T]]) -> T:
-        """The same for a task of another loop, whose thread does not wait; cancelling it cancels."""
+        """The same for a task of another loop, whose thread does not block. Cancelling it cancels the job."""
         job = _Job(function)
         self._running_loop().call_soon_threadsafe(job.start)
         result: T = await job.wait_in_task()
@@ -115,7 +116,7 @@ class Portal:
             return self._loop
 
     def close(self) -> None:
-        """Cancel what still runs, close what the loop holds, and end the thread; at exit of the process."""
+        """Cancel all tasks, close the loop's resources, and end the thread. Called when the process exits."""
         with self._mutex:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
@@ -124,7 +125,7 @@ class Portal:
         try:
             asyncio.run_coroutine_threadsafe(_shut_down(), loop).result(_INTERRUPT_SECONDS)
         except concurrent.futures.TimeoutError:
-            return  # something does not end; the thread is a daemon, and the process may go
+            return  # a task does not end; the thread is a daemon, so the process can exit
         loop.call_soon_threadsafe(loop.stop)
         thread.join(1.0)
         if not thread.is_alive():
@@ -132,7 +133,7 @@ class Portal:
 
 
 class _Job:
-    """One call: its coroutine as a task on the portal's loop, its result for the waiting thread."""
+    """One call: runs its coroutine as a task on the portal's loop, and hands the result to the waiter."""
 
     def __init__(self, function: Callable[[], Awaitable[Any]]) -> None:
         self._function = function
@@ -144,7 +145,7 @@ class _Job:
         self._cancelled = False
 
     def start(self) -> None:
-        """Begin, on the portal's loop."""
+        """Create the task. Called on the portal's loop."""
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._main(), context=self._context)
         self._task.add_done_callback(self._done)
@@ -163,13 +164,13 @@ class _Job:
             self._result.set_result(task.result())
 
     def cancel(self) -> None:
-        """Cancel the task; from any thread."""
+        """Cancel the task, from any thread."""
         self._cancelled = True
         if self._loop is not None and self._task is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._task.cancel)
 
     async def wait_in_task(self) -> Any:
-        """The result, for a task of another loop."""
+        """Wait for the result in a task of another loop."""
         waiter = asyncio.wrap_future(self._result)
         cancelled = await wait_until_done(waiter, grace=_INTERRUPT_SECONDS, on_cancel=self.cancel)
         if cancelled is not None:
@@ -178,7 +179,7 @@ class _Job:
         return waiter.result()
 
     def wait(self) -> Any:
-        """The result, once it is there."""
+        """Wait for the result in a thread."""
         try:
             return self._result.result()
         except KeyboardInterrupt:
@@ -192,7 +193,7 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
     while True:
         try:
             loop.run_forever()
-        except (SystemExit, KeyboardInterrupt):  # raised by a task; its waiter is told, and others wait too
+        except (SystemExit, KeyboardInterrupt):  # raised by a task: its waiter gets it, the others go on
             continue
         return
 

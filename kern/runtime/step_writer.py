@@ -1,8 +1,8 @@
-"""Writes the steps of a run to its journal, several at once, with the commits to the session state.
+"""Writes the steps of a run to its journal, in batches, together with the commits to the session state.
 
-A journal is always a prefix of the commits: a step of a call goes with what the call has committed, and
-before both go all earlier commits. Where an earlier one is that of a call whose own step is still on its way,
-both wait for it: alone it would have the next process find the state changed by a call that it makes again.
+The journal always has a prefix of the commits. The step of a call is written together with the commits of the
+call, and after all earlier commits. If an earlier commit belongs to a call whose step is not ready yet, both
+wait for that step: otherwise a process that resumes the run would find the change of a call that it repeats.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kern.durable.journal import Entry
 from kern.state.shared_state import Change
 
 Owner = tuple[str | None, str | None]
-"""The run, and the tool call in it that commits are signed with; no call for hooks and the prompt."""
+"""Run id and tool call id of the author of commits; no call id for hooks and the prompt."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +35,7 @@ class StepWriter:
     """Writes steps and commits.
 
     Args:
-        append: Writes entries, all or none.
+        append: Writes entries to the journal, all or none.
         entry_of: Makes the entry of a commit.
     """
 
@@ -50,31 +50,31 @@ class StepWriter:
         self._task: asyncio.Task[None] | None = None
 
     def changed(self, change: Change) -> None:
-        """A commit to the session state, whoever made it; from any thread, in the order of the commits."""
+        """Note a commit to the session state, of any author. Called from any thread, in their order."""
         self._changes.append(change)
 
     @contextmanager
     def under_way(self, owner: Owner) -> Iterator[None]:
-        """Round a step: what its calls commit is kept with it."""
+        """Wrap a step: the commits of its call are written together with it."""
         self._under_way[owner] = []
         try:
             yield
         finally:
             del self._under_way[owner]
-            if self._queue:  # others may have waited for it, and it has failed
+            if self._queue:  # others may have waited for this step, which failed
                 self._start()
 
     def watch(self, owner: Owner, over: Callable[[], bool]) -> None:
-        """A transaction of a step that is under way; what it commits once it is `over` goes with the step."""
+        """Watch a transaction of a step in progress: its commits, when it is `over`, wait for the step."""
         calls = self._under_way.get(owner)
         if calls is not None:
             calls.append(over)
 
     async def keep(self, entry: Entry, owner: Owner | None = None) -> None:
-        """Write a step, with what its owner has committed; back when it is written.
+        """Write a step, with the commits of its owner. Return when it is written.
 
         Raises:
-            KernError: What the journal raises.
+            KernError: The journal cannot be written.
         """
         kept = _Kept(entry, owner, asyncio.get_running_loop().create_future())
         self._queue.append(kept)
@@ -82,7 +82,7 @@ class StepWriter:
         await asyncio.shield(kept.done)
 
     async def flush(self) -> None:
-        """Write the commits that no step brings."""
+        """Write the commits that belong to no step."""
         await self.settled()
         if self._changes:
             await self._append([self._entry_of(self._changes.popleft()) for _ in range(len(self._changes))])
@@ -106,7 +106,7 @@ class StepWriter:
                 self._changes.popleft()
             try:
                 await self._append(list(self._entries(changes, kept)))
-            except BaseException as error:  # noqa: BLE001 - told to those who wait
+            except BaseException as error:  # noqa: BLE001 - raised in those who wait
                 for one in kept:
                     _fail(one.done, error)
             else:
@@ -115,7 +115,7 @@ class StepWriter:
                         one.done.set_result(None)
 
     def _batch(self) -> tuple[list[Change], list[_Kept]]:
-        """What can be written now: the longest beginning of the commits, and the steps that lack none."""
+        """Return what can be written now: the longest prefix of the commits, and the steps that it covers."""
         changes = list(self._changes)
         ready = {one.owner for one in self._queue if one.owner is not None}
         while True:
@@ -127,12 +127,12 @@ class StepWriter:
         return first, [one for one in self._queue if one.owner is None or one.owner in ready]
 
     def _free(self, ready: set[Owner], change: Change) -> bool:
-        """The commit may be written: its step is, too, or it is nobody's, or of a call that goes on."""
+        """Whether the commit may be written: with its step, or because it belongs to no ended transaction."""
         owner = _owner(change)
         return owner in ready or not any(over() for over in self._under_way.get(owner, ()))
 
     def _entries(self, changes: Sequence[Change], kept: Sequence[_Kept]) -> Iterator[Entry]:
-        """Each step right after the last of its commits."""
+        """Yield the entries, each step right after the last of its commits."""
         last = {_owner(change): index for index, change in enumerate(changes)}
         steps = {one.owner: one.entry for one in kept if one.owner in last}
         for index, change in enumerate(changes):
@@ -152,4 +152,4 @@ def _fail(done: asyncio.Future[None], error: BaseException) -> None:
         done.cancel()
     elif not done.done():
         done.set_exception(error)
-        done.exception()  # whoever waited may have been cancelled
+        done.exception()  # the waiter may have been cancelled, and asyncio would warn
