@@ -47,12 +47,7 @@ async def ask(
 ) -> Message:
     """Ask `model`, as often as the run's retries allow, and then the run's fallback models.
 
-    Every request is counted, and emits its events.
-
     Args:
-        run: The run.
-        model: The model to ask first.
-        messages: The conversation.
         tools, response_format, sink: In place of the run's own. `response_format` is used only with `tools`.
 
     Returns:
