@@ -1,4 +1,4 @@
-"""One wait for a busy database serves all runs of a session that want the same of it."""
+"""Lets the runs of a session share one wait for a busy database."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from kern.errors import StoreBusyError
 
 @dataclass(slots=True, frozen=True)
 class BusyDatabase:
-    """The database was busy for all of its `busy_timeout`.
+    """An attempt failed because the database was busy for its whole `busy_timeout`.
 
-    The runs of a session load and commit one after the other. Those that had come before such an attempt
-    began have waited as long as it did: each would wait for the whole time again, one after the other.
+    The runs of a session load and commit one after another. A run that came before this attempt began has
+    waited as long as the attempt: it fails, too, so that the runs do not wait for the whole time in turn.
 
     Args:
         began: When the attempt began, by `time.monotonic`.
-        failure: What it came to.
+        failure: The error of the attempt.
     """
 
     began: float
     failure: StoreBusyError
 
     def check(self, asked: float) -> None:
-        """See that somebody who has waited since `asked` may try again.
+        """Check whether a run that has waited since `asked` may try again.
 
         Raises:
-            StoreBusyError: The attempt began after that.
+            StoreBusyError: The attempt began after `asked`.
         """
         if self.began >= asked:
             raise StoreBusyError(str(self.failure)) from self.failure

@@ -1,4 +1,4 @@
-"""Ids of tool calls: servers may count anew in each answer; in a prompt each call has an id of its own."""
+"""Ids of tool calls: servers may repeat ids in each answer, but in a prompt each call needs its own id."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import replace
 from kern.messages import Message, ToolCall
 
 _LONGEST = 40
-"""Longer ids are refused by some servers; an id that a server gave itself is kept, however long it is."""
+"""The maximum length of new ids: some servers refuse longer ones. Ids of a server itself may be longer."""
 
 
 class CallIds:
-    """The ids of the calls in a prompt: results go by them, and so does what a person says of a call."""
+    """The ids of the calls in a prompt: results, and the answers of people, refer to calls by their ids."""
 
     def __init__(self) -> None:
         self._used: set[str] = set()
         self._next: dict[str, int] = {}
 
     def take(self, wanted: str) -> str:
-        """`wanted` if no other call has it, or else a new id that is like it."""
+        """Return `wanted` if no other call has it; otherwise a new id with that beginning."""
         wanted = wanted or "call"
         chosen = wanted
         while chosen in self._used:
@@ -32,14 +32,14 @@ class CallIds:
         return chosen
 
     def ensure_unique_ids(self, message: Message) -> None:
-        """Give the calls of a new answer their ids."""
+        """Make the ids of the calls in a new answer unique."""
         calls = message.tool_calls
         named = self._named(calls)
         if any(new is not call for new, call in zip(named, calls, strict=True)):
             message.tool_calls = named
 
     def _named(self, calls: Sequence[ToolCall]) -> list[ToolCall]:
-        """The calls under ids of their own; one that has one is itself."""
+        """Return the calls with unique ids. A call whose id is unique stays the same object."""
         named = []
         for call in calls:
             call_id = self.take(call.id)
@@ -47,9 +47,9 @@ class CallIds:
         return named
 
     def apply(self, messages: Iterable[Message]) -> list[Message]:
-        """Messages in which each call has an id of its own, and each result that of its call.
+        """Return messages in which each call has a unique id, and each result the id of its call.
 
-        A message that changes is a copy: it may be stored, or be somebody else's.
+        A message is copied before a change: it may be stored, or belong to the application.
         """
         applied = []
         open_calls: dict[str, deque[str]] = {}

@@ -1,4 +1,4 @@
-"""Cancelling a run that this process does not drive: one that waits for a person, or another process's."""
+"""Cancels a run that this process does not drive: a paused run, or a run of another process."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from kern.runtime.resume import claimed_elsewhere, give_up
 from kern.runtime.session import LiveSession
 
 Use = Callable[[str, str | None], AbstractAsyncContextManager[LiveSession]]
-"""Has a session in use, for a user, or for trusted code."""
+"""Keeps a session in use, for a user or, with None, for trusted code."""
 
 
 async def cancel_elsewhere(db: Db, run_id: str, user_id: str | None, use: Use) -> CancelResult:
-    """What comes of cancelling a run by its id that this process does not drive.
+    """Cancel a run by its id that this process does not drive.
 
     Raises:
-        SessionOwnershipError: The run is another user's.
+        SessionOwnershipError: The run belongs to another user.
     """
     row = await db.load_run(run_id)
-    if row is None:  # never heard of; or another process is at it, since rows are written at the end
+    if row is None:  # unknown, or in progress in another process: rows are written at the end
         if not db.shared:
             return CancelResult.unknown
         return await _requested(db, run_id, user_id, use, row)
@@ -45,10 +45,10 @@ async def cancel_elsewhere(db: Db, run_id: str, user_id: str | None, use: Use) -
 async def _requested(
     db: Db, run_id: str, user_id: str | None, use: Use, before: RunRow | None
 ) -> CancelResult:
-    """Ask the process that drives the run; one that has paused or ended meanwhile is looked at once more."""
+    """Send the request to the process that drives the run. If it paused or ended meanwhile, start over."""
     await db.request_cancel(run_id, user_id=user_id)
     now = await db.load_run(run_id)
     if now == before:
         return CancelResult.requested
-    await db.cancel_requested([run_id], owners={run_id: user_id})  # not for the next attempt
+    await db.cancel_requested([run_id], owners={run_id: user_id})  # deletes it: not for the next attempt
     return await cancel_elsewhere(db, run_id, user_id, use)

@@ -1,4 +1,4 @@
-"""The end of the time that a run may take."""
+"""The deadline of a run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _ANY_TIME = nullcontext()
 
 
 class Deadline:
-    """The end of the time that a run may take, its wait for the session included.
+    """The deadline of a run, including its wait for the session.
 
     Args:
-        seconds: From now on; None: any time.
+        seconds: How many seconds the run may take from now on; None: no limit.
     """
 
     __slots__ = ("_at", "_seconds", "_timeout")
@@ -27,20 +27,20 @@ class Deadline:
         self._timeout: asyncio.Timeout | None = None
 
     def count(self, seconds: float) -> None:
-        """Count time that the run took before, in another process."""
+        """Subtract seconds that the run took before, in another process."""
         if self._at is not None:
             self._at -= seconds
 
     @property
     def expired(self) -> bool:
-        """It has passed, and has cancelled what was inside of it."""
+        """Whether the deadline has passed, and has cancelled the code inside."""
         return self._timeout is not None and self._timeout.expired()
 
     def inside(self) -> AbstractAsyncContextManager[None]:
-        """Inside the block, the deadline cancels the task.
+        """Return a context manager in which the deadline cancels the task.
 
         Raises:
-            RunDeadlineExceeded: It has passed.
+            RunDeadlineExceeded: The deadline has passed.
         """
         return _ANY_TIME if self._seconds is None else self._limited()
 
@@ -59,4 +59,4 @@ class Deadline:
 
 
 NO_DEADLINE: Final = Deadline(None)
-"""Any time."""
+"""No limit."""

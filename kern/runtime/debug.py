@@ -1,4 +1,4 @@
-"""`debug_mode`: messages of the logger "kern", shown even where no logging is set up."""
+"""`debug_mode`: messages of the logger "kern", shown even if no logging is configured."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Final
 from kern._log import named, one_line
 
 log: Final = named("kern")
-log.addHandler(logging.NullHandler())  # a library speaks only where it is listened to
+log.addHandler(logging.NullHandler())  # a library prints no logs unless the application asks for them
 
 
 class _StandardError(logging.Handler):
-    """Writes to the standard error as it is right now: a live view in the terminal may stand in for it."""
+    """Writes to the current `sys.stderr`, which a live view in the terminal may have replaced."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # A traceback has lines of its own: indented, none of them can pass for a message.
+        # Lines of a traceback are indented, so that none can be mistaken for a message.
         lines = self.format(record).split("\n")
         sys.stderr.write("\n    ".join(map(one_line, lines)) + "\n")
 
 
 def show_debug_messages() -> None:
-    """Give the logger a handler on the standard error, if nothing handles its messages yet."""
+    """Add a handler for standard error to the logger, if it has no handler yet."""
     if not _is_handled():
         handler = _StandardError()
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
@@ -39,7 +39,7 @@ def _is_handled() -> bool:
 
 
 def debug(message: str, *args: object) -> None:
-    """Log for a run in debug mode, whatever the logger's level: no global level has to be changed."""
+    """Log a message of a run in debug mode at any level of the logger, which is not changed."""
     if log.isEnabledFor(logging.DEBUG):
         log.debug(message, *args)
         return

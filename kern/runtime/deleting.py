@@ -1,4 +1,4 @@
-"""Deleting sessions that runs may be using: the runs end first, so that they write nothing afterwards."""
+"""Deletes sessions that runs may be using: the runs end first, so that they write nothing afterwards."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from kern.runtime.active_runs import ActiveRun, active_runs, inside_of
 from kern.runtime.session import LiveSession, live_sessions
 
 CANCEL_SECONDS = 10.0
-"""How long a deletion waits for the runs that it has cancelled."""
+"""How long a deletion waits for the runs that it cancelled."""
 
 
 async def delete_session(session: LiveSession, *, cancel: bool) -> bool:
-    """Delete the session with all its runs; False if it is not stored.
+    """Delete the session with all its runs. Return False if it is not stored.
 
     Args:
         session: The session, which the caller has in use.
-        cancel: Cancel the runs of the session that go on, and wait for their ends.
+        cancel: Cancel the runs of the session in this process, and wait until they have ended.
 
     Raises:
-        RunConflictError: A run of the session is going on; nothing is deleted.
+        RunConflictError: A run of the session is in progress; nothing is deleted.
     """
     db, session_id = session.db, session.session_id
     if cancel:
@@ -31,19 +31,21 @@ async def delete_session(session: LiveSession, *, cancel: bool) -> bool:
         raise RunConflictError(
             f"session {session_id!r} has a run in progress; cancel it first, or delete with cancel=True"
         )
-    begun = session.exists  # perhaps by a durable run that has not ended: its steps and request are deleted
-    session.forget()  # who comes from now on finds what is stored then; who has it learns it
+    begun = session.exists  # perhaps by a durable run in progress: its steps and request are deleted, too
+    session.forget()  # later users load the session again; present ones fail when they commit
     return await db.delete_session(session_id) or begun
 
 
 async def delete_user(db: Db, user_id: str, *, cancel: bool) -> int:
-    """Delete all sessions of a user, in one transaction; returns how many there were.
+    """Delete all sessions of a user, in one transaction. Return how many there were.
 
     Args:
-        cancel: Cancel the user's runs that go on, and wait for their ends.
+        db: The database.
+        user_id: The user.
+        cancel: Cancel the user's runs in this process, and wait until they have ended.
 
     Raises:
-        RunConflictError: A run of the user is going on; nothing is deleted.
+        RunConflictError: A run of the user is in progress; nothing is deleted.
     """
     if cancel:
         await _end(_runs(db, user_id=user_id))
@@ -58,7 +60,7 @@ async def delete_user(db: Db, user_id: str, *, cancel: bool) -> int:
 
 
 def _runs(db: Db, *, session_id: str | None = None, user_id: str | None = None) -> list[ActiveRun]:
-    """The runs of this process in a session, or of a user; those that wait for their session, too."""
+    """Return the runs of this process in a session or of a user, also those that wait for their session."""
     identity = db.identity
     return [
         run
@@ -71,10 +73,10 @@ def _runs(db: Db, *, session_id: str | None = None, user_id: str | None = None) 
 
 
 async def _end(runs: Sequence[ActiveRun]) -> None:
-    """Cancel the runs and wait until their ends are committed.
+    """Cancel the runs, and wait until they are committed.
 
     Raises:
-        RunConflictError: One does not end, or this code is a part of it.
+        RunConflictError: A run does not end, or the calling code is a part of it.
     """
     if own := [run for run in runs if inside_of(run)]:
         raise RunConflictError(

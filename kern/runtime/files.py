@@ -1,4 +1,4 @@
-"""Files that messages and results of tools name: read once, when they are given."""
+"""Reads the files that messages and tool results refer to, once, when a run gets them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T", Media, Message)
 
 
 async def loaded(items: Sequence[T]) -> list[T]:
-    """Messages, or media, that hold the bytes of the files that they name.
+    """Return messages or media with the bytes of the files that they refer to.
 
     Raises:
         UsageError: A file cannot be read.

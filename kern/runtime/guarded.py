@@ -1,4 +1,4 @@
-"""Driving a run that has something to lose: leases, which others may take, and time."""
+"""Drives a run that has leases, which it may lose, or a deadline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def drive_guarded(run: Run, leases: Sequence[Lease], deadline: Deadline) -
 
     Raises:
         SessionError: A lease was lost.
-        RunDeadlineExceeded: The deadline has passed; the output says so.
+        RunDeadlineExceeded: The deadline has passed; the output has that error.
     """
     async with AsyncExitStack() as guards:
         for lease in leases:
@@ -33,7 +33,7 @@ async def drive_in_time(run: Run, deadline: Deadline) -> None:
     """Drive a run until its deadline.
 
     Raises:
-        RunDeadlineExceeded: It has passed; the output says so.
+        RunDeadlineExceeded: The deadline has passed; the output has that error.
     """
     try:
         async with deadline.inside():

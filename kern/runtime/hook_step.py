@@ -1,4 +1,4 @@
-"""A hook round a run as a step of a run with a journal: what it has made of the input, or of the answer."""
+"""A hook before or after a run as a step of a run with a journal: records its change of input or answer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from kern.runtime.steps import signalled
 
 
 async def hook_before(run: Run, name: str, call: Callable[[], Awaitable[None]]) -> None:
-    """Call a hook before the run, or take what it has made of the input.
+    """Call a hook before the run, or apply its recorded change of the input.
 
     Raises:
-        KernError: What the hook raises, or has raised.
+        KernError: The error of the hook, new or recorded.
     """
 
     def result() -> Data:
@@ -37,10 +37,10 @@ async def hook_before(run: Run, name: str, call: Callable[[], Awaitable[None]]) 
 
 
 async def hook_after(run: Run, name: str, call: Callable[[], Awaitable[None]]) -> None:
-    """Call a hook after the run, or take what it has made of the answer.
+    """Call a hook after the run, or apply its recorded change of the answer.
 
     Raises:
-        KernError: What the hook raises, or has raised.
+        KernError: The error of the hook, new or recorded.
     """
     output = run.output
     before = None if run.tree.steps is None else _plain(output.content)
@@ -58,13 +58,13 @@ async def hook_after(run: Run, name: str, call: Callable[[], Awaitable[None]]) -
         if data.get("same_type") and issubclass(kind, pydantic.BaseModel):
             with signalled(), reading(key):
                 content = kind.model_validate(content)
-        output.content = content  # of another class: as JSON, since a record revives no class
+        output.content = content  # of another class: as JSON, since the record does not restore classes
 
 
 async def _step(
     run: Run, name: str, call: Callable[[], Awaitable[None]], result: Callable[[], Data]
 ) -> tuple[str, Data | None]:
-    """The key of the hook, and what is on record of it; None if it was called now."""
+    """Return the key of the hook's step, and its recorded data; None if the hook was called now."""
     steps = run.tree.steps
     if steps is None:
         await call()
@@ -90,7 +90,7 @@ async def _step(
 
 
 def _plain(value: Any) -> Any:
-    """As JSON; what has no JSON form is no part of a record."""
+    """Return a value as JSON, or its `repr` if it has no JSON form."""
     try:
         return jsonable(value)
     except ValueError:

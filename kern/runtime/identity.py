@@ -1,4 +1,4 @@
-"""Who runs, as events and errors name it; how an output ends."""
+"""The names of an agent or team in events and errors; the end of an output."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Named:
     """An agent or a team, as events name it.
 
     Args:
-        id: Its id.
-        name: Its name, for people.
-        is_team: Its events are a team's.
-        unnamed: Its id is a random one, which tells a person nothing.
+        id: The id.
+        name: The display name.
+        is_team: Whether it is a team.
+        unnamed: The id is random, so it is useless in an error.
     """
 
     id: str
@@ -27,19 +27,19 @@ class Named:
 
     @property
     def label(self) -> str:
-        """How people and paths call it."""
+        """The name in paths and texts: the display name, or the id."""
         return self.name or self.id
 
     @property
     def title(self) -> str:
-        """How errors call it."""
+        """The name in errors: the label, or "the agent" or "the team" without a name."""
         if self.unnamed:
             return "the team" if self.is_team else "the agent"
         return self.label
 
 
 def end_output(output: RunOutput | TeamRunOutput, error: BaseException) -> None:
-    """Have an output say that its run has ended by `error`: was cancelled, or has failed."""
+    """Note in an output that its run was cancelled, or failed with `error`."""
     if isinstance(error, asyncio.CancelledError):
         output.status, output.error, output.error_type = RunStatus.cancelled, None, None
     else:

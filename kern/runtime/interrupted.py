@@ -1,4 +1,4 @@
-"""What a run that is cut short leaves in its conversation: shown text, and what its members did."""
+"""The last messages of a run that is cut short: the text that was shown, and the work of its members."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ NOT_DECIDED = "[Not carried out: a person has not decided on it.]"
 
 
 def closing_messages(run: Run) -> list[Message]:
-    """What the conversation of a run that is cut short still lacks."""
+    """Return the messages that complete the conversation of a run that was cut short."""
     said = run.out.unfinished
     return [*results_of_open_calls(run), *([Message("assistant", said)] if said else [])]
 
 
 def results_of_open_calls(run: Run) -> list[Message]:
-    """What is known of delegations that have not come to a result, and of calls that wait for a person."""
+    """Return results for delegations that have not ended, and for calls that wait for a person."""
     waiting = {requirement.tool_call_id for requirement in run.requirements}
     results = []
     for execution in run.output.tools:
@@ -29,7 +29,7 @@ def results_of_open_calls(run: Run) -> list[Message]:
 
 
 def _delegation(run: Run, execution: ToolExecution) -> str:
-    """What the members of a delegation without a result did, and had answered."""
+    """Describe the work and the answers of the members in a delegation without a result."""
     ids = {execution.child_run_id, *(execution.child_run_ids or ())}
     children = [child for child in run.children if child.run_id in ids]
     if execution.result is not None or not children:
@@ -48,10 +48,11 @@ def _outcome(child: Run) -> str:
 
 
 def summary_of_calls(run: Run, of_unfinished: str = "") -> str:
-    """What a run that has not answered had done by its calls: nobody is to do it again unknowingly.
+    """Describe the calls of a run that has not answered, so that they are not repeated unknowingly.
 
     Args:
-        of_unfinished: What is told of a call that had not ended; without it nothing is.
+        run: The run.
+        of_unfinished: The text for a call that had not ended; "": such calls are left out.
     """
     lines = []
     waiting = {requirement.tool_call_id for requirement in run.requirements}

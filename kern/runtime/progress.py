@@ -1,4 +1,4 @@
-"""How far a run has come: what it has used, and what has become of the calls of its last turn."""
+"""The progress of a run: its usage, its counts, and the outcomes of the calls of its last turn."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ _TYPES: Mapping[str, type] = {**dict.fromkeys(("own", "settled", "sent_back"), d
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """How far a run has come, beside its conversation and what it has said; a pause does not end it.
+    """The progress of a run, in addition to its conversation and its answer so far. It survives a pause.
 
     Args:
-        own_metrics: What the run has used itself, without the runs below it.
-        requests: Requests to models, those that failed included.
-        tool_calls: Calls that count towards its limit.
-        has_called: A turn has called a tool: a `tool_choice` that forces a call has had its effect.
-        sent_back: How often a tool, or the check of the answer, has had the model try again.
-        finished_calls: What calls of the last turn have come to, where others of that turn wait for a person.
-        begun_calls: The calls of the last turn that were begun before a pause.
-        answers: Answers of people, by tool call id.
+        own_metrics: The usage of the run itself, without the runs below it.
+        requests: The number of model requests, with those that failed.
+        tool_calls: The number of calls that count towards `tool_call_limit`.
+        has_called: A turn has called a tool, so a `tool_choice` that forces a call does not apply any more.
+        sent_back: How often each tool, or the check of the answer, has asked the model to try again.
+        finished_calls: The outcomes of finished calls of the last turn, by call id, while others of that turn
+            wait for a person.
+        begun_calls: The calls of the last turn that were begun before a pause, by call id.
+        answers: The answers of people, by call id.
     """
 
     own_metrics: Metrics = field(default_factory=Metrics)
@@ -43,7 +44,7 @@ class Progress:
     answers: dict[str, RunRequirement] = field(default_factory=dict)
 
     def to_dict(self, shelf: Shelf) -> dict[str, Any]:
-        """What of it the output and the conversation do not tell, as JSON."""
+        """Return the parts that cannot be derived from the output and the conversation, as JSON."""
         return {
             "own": self.own_metrics.to_dict(),
             "settled": {call_id: outcome.to_dict(shelf) for call_id, outcome in self.finished_calls.items()},
@@ -53,10 +54,10 @@ class Progress:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], output: AnyRunOutput, messages: Sequence[Message]) -> Self:
-        """The reverse of `to_dict`, with what the output and the conversation tell.
+        """Undo `to_dict`, with the output and the conversation.
 
         Raises:
-            ValueError: A value is not of its type.
+            ValueError: A value is of the wrong type.
         """
         check_types("paused", data, _TYPES)
         own = Metrics.from_dict(data["own"])

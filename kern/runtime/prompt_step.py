@@ -1,7 +1,7 @@
-"""The prompt of a run with a journal as a step, and what it is made of: values that only that moment knew.
+"""The prompt of a run with a journal as a step, and the values that it is made from, such as the history.
 
-A run that goes on in another process takes the recorded prompt. A replay makes it anew, from the recorded
-values, so that a change in the program's own words shows in the requests.
+A run that is resumed takes the recorded prompt. A replay makes the prompt again from the recorded values, so
+that a change of the program's own texts shows up in the requests.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 async def made_prompt(run: Run) -> list[Message]:
-    """The conversation up to the first request."""
+    """Return the recorded messages of the first request, or make and record them."""
     steps = run.tree.steps
     if steps is None:
         return await run.spec.prompt(run)
@@ -29,7 +29,7 @@ async def made_prompt(run: Run) -> list[Message]:
     if data is not None and steps.playback is Playback.resume:
         with signalled(), reading(key):
             if not (messages := messages_from(data)):
-                raise ValueError("it has no messages")
+                raise ValueError("messages is empty")
             return messages
     owner = (run.run_id, None)
     with steps.under_way(owner):
@@ -48,11 +48,11 @@ async def made_prompt(run: Run) -> list[Message]:
 
 
 class Given:
-    """What a prompt is made of beside the program's own words: taken from the record, or kept for it.
+    """The values that a prompt is made from, in addition to the program's texts: recorded, or made and noted.
 
     Args:
         steps: The steps of the run.
-        recorded: The values on record; None if they are made now.
+        recorded: The recorded values; None if they are made now.
     """
 
     def __init__(self, steps: Steps, recorded: Data | None) -> None:
@@ -60,7 +60,7 @@ class Given:
         self._recorded = recorded
         self._state: dict[str, Any] | None = None
         self.values: Data = {}
-        """The values by name, as JSON."""
+        """The values that were made now, by name, as JSON."""
 
     async def value(
         self,
@@ -69,7 +69,7 @@ class Given:
         dump: Callable[[T], Any] = jsonable,
         load: Callable[[Any], T] | None = None,
     ) -> T:
-        """The value of that name, made now or on record."""
+        """Return the recorded value of that name, or make it now."""
         if self._recorded is not None and name in self._recorded:
             found: Any = self._recorded[name]
             return found if load is None else load(found)
@@ -78,7 +78,7 @@ class Given:
         return made
 
     def state(self) -> dict[str, Any]:
-        """The session state, as the prompt shows it."""
+        """Return the session state that the prompt shows."""
         if self._state is None:
             if self._recorded is not None and "commits" in self._recorded:
                 self._state = self._steps.line.state_at(self._recorded["commits"])
@@ -94,6 +94,13 @@ async def given(
     dump: Callable[[T], Any] = jsonable,
     load: Callable[[Any], T] | None = None,
 ) -> T:
-    """A value that only the moment knows: of the run's prompt, if it has a journal, by name."""
+    """Make a value for the prompt of a run, or take the recorded one if the run has a journal.
+
+    Args:
+        run: The run.
+        name: The name of the value in the record.
+        make: Makes the value.
+        dump, load: Turn the value into JSON, and back.
+    """
     values = run.given
     return await make() if values is None else await values.value(name, make, dump, load)

@@ -1,4 +1,4 @@
-"""What a run is asked, and on which terms."""
+"""The input of a run, and its terms."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from kern.run.requirement import RunRequirement
 from kern.state.state_spec import StateSpec
 
 OnBusy = Literal["share", "queue", "reject"]
-"""What a run does when its session has one already: work beside it, wait for its end, or refuse."""
+"""What a run does if its session has a run in progress: "share" the session with it, "queue" for its end, or
+"reject" the call."""
 
 OnDuplicate = Literal["raise", "return", "retry_failed"]
-"""What a run does whose id is taken: refuse, come to the stored output, or try a failed one again."""
+"""What a run does if its id is taken: "raise" an error, "return" the stored output, or repeat a failed run
+("retry_failed")."""
 
 
 @dataclass(slots=True, kw_only=True)
 class RunInput:
-    """What a run is asked; hooks before the run may change it.
+    """The input of a run. Hooks before the run may change it.
 
     Args:
-        value: The input as the output repeats it: text or JSON.
-        messages: The same as messages, usually one of role "user".
+        value: The input as the output shows it: text or JSON.
+        messages: The input as messages, usually one with the role "user".
     """
 
     value: Any
@@ -51,8 +53,8 @@ class Resume:
     """The answers of people for a paused run.
 
     Args:
-        requirements: The answers, those on record of a continuation that has died before those of this call.
-        given: The answers of this call, if there are some on record.
+        requirements: The answers. Recorded answers, of a continuation whose process died, come first.
+        given: The answers of this call, if there are recorded ones.
     """
 
     requirements: Sequence[RunRequirement]
@@ -61,15 +63,15 @@ class Resume:
 
 @dataclass(slots=True, frozen=True)
 class Retries:
-    """What a run does when a model request has failed for good, its own retries included.
+    """What a run does when a model request has failed, after the retries of the model itself.
 
-    What the run has done so far is kept: only the request is made again.
+    Only the request is repeated: the run keeps what it has done so far.
 
     Args:
-        count: How often it is made again.
-        delay: Seconds before that.
+        count: How often the request is repeated.
+        delay: Seconds before a repetition.
         exponential: Double the delay each time.
-        fallbacks: Models that are asked after that, in this order.
+        fallbacks: The models to ask after that, in this order.
     """
 
     count: int = 0
@@ -78,7 +80,7 @@ class Retries:
     fallbacks: Sequence[Model] = ()
 
     def wait(self, attempt: int) -> float:
-        """Seconds before attempt number `attempt` of one model; its first one (0) comes at once."""
+        """Return the seconds to wait before attempt number `attempt` of one model; 0 for the first (0)."""
         if attempt == 0:
             return 0.0
         return self.delay * (2 ** (attempt - 1) if self.exponential else 1)
@@ -86,23 +88,27 @@ class Retries:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class RunTerms:
-    """The terms of a run that the application asks for: all but who runs, and on what.
+    """The terms of a run: everything except the spec and the input.
 
     Args:
-        db: Where the session is kept.
-        state: What is declared of the session's state.
-        session_state: The run's own `session_state=`, or None.
-        overwrite_state: Drop what is stored before that is merged in.
-        on_busy: What to do when the session has a run already.
-        on_duplicate: What to do when a run of that id is stored, or goes on; None for an id that was made for
-            this run, which is not looked up.
-        timeout: Seconds that the run may take, from now on.
-        usage_limits: What the run and all below it may use.
-        resume: Go on with a paused run instead of beginning one.
-        skip_events: Keep the run's events with it, but for those of these names; None: keep none.
-        debug: How much is logged of the run: the `debug_level`, or 0.
-        journal: Where the steps of the run are kept, if it is to have a journal.
-        fingerprint: Identifies the input as the caller gave it; None if the caller gave no run id.
+        db: The database of the session.
+        run_id: The id of the run.
+        session_id: The id of the session.
+        user_id: The owner of the session, or None.
+        state: The declaration of the session state.
+        session_state: The `session_state=` of the run, or None.
+        overwrite_state: Discard the stored state before `session_state` is merged in.
+        on_busy: What to do if the session has a run in progress.
+        on_duplicate: What to do if the run id is taken. None for a generated id, which is not looked up.
+        dependencies: Values for templates and for the `RunContext`.
+        metadata: Values to store with the run.
+        timeout: How many seconds the run may take from now on; None: no limit.
+        usage_limits: What the run and all runs below it may use.
+        resume: Continue a paused run with these answers; None: begin a run.
+        skip_events: Store the events of the run, except those with these names; None: store no events.
+        debug: The `debug_level`, or 0.
+        journal: Where the steps of the run are recorded; None: nowhere.
+        fingerprint: Identifies the input as the caller passed it; None if the caller passed no run id.
     """
 
     db: Db

@@ -1,4 +1,4 @@
-"""The events with which a run begins and ends, and those of the session state meanwhile."""
+"""The events at the start and the end of a run, and those of the session state in between."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kern.state.shared_state import Change
 
 
 def announce(run: Run, state: dict[str, object] | None = None, revision: int | None = None) -> None:
-    """Tell that a run starts, or goes on after a pause."""
+    """Emit the event that a run starts, or continues after a pause."""
     if run.messages:
         run.out.event(RunContinuedEvent(run.source, state, revision))
         return
@@ -33,9 +33,9 @@ def announce(run: Run, state: dict[str, object] | None = None, revision: int | N
 def terminal_event(
     run: Run, error: BaseException | None
 ) -> RunCompletedEvent | RunPausedEvent | RunCancelledEvent | RunErrorEvent:
-    """The one event that ends a run's events; a top-level run is committed first."""
+    """Make the last event of a run. A top-level run is committed before it is emitted."""
     output = run.output
-    if output.status is RunStatus.completed:  # a cancellation that came during its commit comes too late
+    if output.status is RunStatus.completed:  # a cancellation during the commit is too late
         return RunCompletedEvent(
             run.source,
             output.content,
@@ -53,14 +53,15 @@ def terminal_event(
 
 
 def hear_state(run: Run) -> Callable[[Change], None]:
-    """Tell that a top-level run starts, with the state of now, and from then on each commit to it.
+    """Emit that a top-level run starts, with the current state, and from then on each commit to the state.
 
-    Returns what was subscribed to the session's state, to be unsubscribed.
+    Returns:
+        The subscriber to the session's state, to be unsubscribed.
     """
     tree = run.tree
 
     def changed(change: Change) -> None:
-        """Tell of a commit, whichever run of the session made it."""
+        """Emit a commit, of any run of the session."""
         author = change.author
         tree.audience.put(
             SessionStateChangedEvent(

@@ -1,4 +1,4 @@
-"""The end of a service: runs in flight end, or are cancelled, and their ends are committed."""
+"""The shutdown of a service: runs in progress end or are cancelled, and their results are committed."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from kern.runtime.run_ends import current_started_runs
 
 SHUTDOWN_SECONDS = 10.0
 END_SECONDS = 30.0
-"""How long runs that were cancelled are waited for: their commits have a deadline of their own."""
+"""How long to wait for runs that were cancelled: their commits have their own deadline."""
 
 LOOK_SECONDS = 0.2
-"""How often it is looked whether an event loop has been closed, whose runs are gone then."""
+"""How often to check whether an event loop was closed, whose runs cannot end then."""
 
 
 async def shutdown(timeout: float | None = SHUTDOWN_SECONDS) -> None:
-    """Let the runs of this process come to their ends, and return when these are committed.
+    """Wait until the runs of this process have ended and are committed; cancel those that take too long.
 
-    For the end of a service, such as a web application's lifespan: servers cancel requests, or drop them,
-    without waiting for what these do. Until it returns, no new run begins on this event loop
-    (`ShutdownError`); runs inside of runs do. Runs of other loops are waited for and cancelled as well, those
-    of sync code included. May be called again, and afterwards runs begin as before.
+    Call this when a service ends, such as in the lifespan of a web application: servers cancel or drop
+    requests without waiting for their work. Until it returns, new runs on this event loop are refused with
+    `ShutdownError`, except runs inside runs. Runs on other event loops, and those of sync code, are waited
+    for and cancelled, too. It may be called again; afterwards, runs can start as before.
 
     Args:
-        timeout: Seconds for runs to end by themselves; those that have not are cancelled, as by
-            `cancel_run`. 0 cancels at once; None waits for as long as it takes.
+        timeout: How many seconds runs may take to end by themselves. After that they are cancelled, as by
+            `cancel_run`, or released, if another process can resume them. 0: at once; None: wait for ever.
 
     Raises:
-        UsageError: Called inside of a run, which would wait for itself.
+        UsageError: Called inside a run, which would wait for itself.
     """
     if current_started_runs.get() is not None:
         raise UsageError(
@@ -62,7 +62,7 @@ async def _ended(
     deadline: float | None,
     runs: Sequence[ActiveRun] | None = None,
 ) -> None:
-    """Wait for runs, by default for all of the process, those that begin meanwhile included."""
+    """Wait for runs; by default for all runs of the process, including those that begin meanwhile."""
     while alive := [run for run in (active_runs if runs is None else runs) if run.alive]:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:

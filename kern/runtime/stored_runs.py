@@ -1,4 +1,4 @@
-"""Rows of runs, read back. A row is data from outside: it may be damaged, or a newer version's."""
+"""Reads stored runs. A row is data from outside: it may be damaged, or written by a newer version."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ UNREADABLE = (
     RecursionError,
     UsageError,
 )
-"""What reading JSON that is not what it should be ends in."""
+"""The errors that reading JSON of an unexpected shape may raise."""
 
 Output = AnyRunOutput
 
 
 @contextmanager
 def reading(row: RunRow) -> Iterator[None]:
-    """Inside of the block a row is read, whose JSON may be anything.
+    """Wrap the reading of a row, whose JSON may be damaged.
 
     Raises:
-        StoreError: It cannot be read.
+        StoreError: The row cannot be read.
     """
     try:
         yield
@@ -67,7 +67,7 @@ def row_json(row: RunRow) -> dict[str, Any]:
 
 
 async def load_output(db: Db, row: RunRow) -> Output:
-    """The output that a row holds.
+    """Read the output in a row, with the bytes of its media.
 
     Raises:
         StoreError: The row cannot be read.
@@ -79,7 +79,7 @@ async def load_output(db: Db, row: RunRow) -> Output:
 
 
 def load_metrics(rows: Iterable[RunRow]) -> list[Metrics]:
-    """What the runs of those rows used that can be read; the others are logged and left out."""
+    """Read the usage of the runs in `rows`. Rows that cannot be read are logged and left out."""
     found = []
     for row in rows:
         try:
@@ -91,7 +91,7 @@ def load_metrics(rows: Iterable[RunRow]) -> list[Metrics]:
 
 
 def media_of(output: Output) -> list[Media]:
-    """All media of an output, those of its messages and of its members' outputs included."""
+    """Return all media of an output, with those of its messages and of its members' outputs."""
     media = [*output.media, *(media for message in output.messages for media in message.media)]
     if isinstance(output, TeamRunOutput):
         media += [media for member in output.member_responses for media in media_of(member)]
@@ -99,9 +99,9 @@ def media_of(output: Output) -> list[Media]:
 
 
 async def fill_media(db: Db, row: RunRow, media: Iterable[Media]) -> None:
-    """Give media that were read from a row their bytes.
+    """Load the bytes of media that were read from a row.
 
-    A file that a row of an older version names is not read: it may be another one by now.
+    A row of an older version may have the path of a file. It is not read: it may be another file by now.
     """
     lacking = [item for item in media if item.content is None]
     if hashes := {item.sha256 for item in lacking if item.sha256 is not None}:
@@ -121,7 +121,7 @@ async def fill_media(db: Db, row: RunRow, media: Iterable[Media]) -> None:
 
 
 async def load_outputs(db: Db, rows: Iterable[RunRow]) -> list[Output]:
-    """The outputs of those rows that can be read; the others are logged and left out."""
+    """Read the outputs in `rows`. Rows that cannot be read are logged and left out."""
     outputs = []
     for row in rows:
         try:

@@ -1,5 +1,5 @@
-"""Structured answers for the engine: the review of one, the tool that gives one, and what is shown of one
-while it is being written.
+"""Structured answers in the engine: their review, the tool that gives one, and how one is streamed while it
+is written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _GROWTH = 1.05
 
 
 def reviewing(schema: AnswerSchema, *, enforced: bool) -> Review:
-    """A review that takes nothing but a fitting answer, and tells the model why others are none."""
+    """Make a review that accepts an answer that fits the schema, and tells the model why others do not."""
 
     async def review(run: Run, message: Message) -> Answer | RetryAnswer:
         try:
@@ -44,7 +44,7 @@ def shortened(answer: str | None) -> str:
 
 
 class AnswerTool:
-    """The tool by which a model answers that is better at calling tools than at writing JSON."""
+    """The tool with which a model answers, if it calls tools more reliably than it writes JSON."""
 
     __slots__ = ("_schema", "definition")
 
@@ -53,10 +53,10 @@ class AnswerTool:
         self.definition: ToolDefinition = schema.tool_definition()
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
-        """End the run with the arguments as its answer.
+        """End the run, with the arguments as its answer.
 
         Raises:
-            RetryAgentRun: They do not fit.
+            RetryAgentRun: The arguments do not fit the schema.
         """
         try:
             answer = self._schema.read(site.call.arguments, enforced=True)
@@ -67,10 +67,10 @@ class AnswerTool:
 
 
 class GrowingSink(RunSink):
-    """For JSON: the consumer gets what is there of the value, at most once for each read from the network.
+    """For JSON: sends the consumer the value so far, at most once for each read from the network.
 
-    Each reading begins at the start of the text, so that one is only made when the text has grown by a part
-    of itself: the work stays in proportion to the length.
+    Parsing begins at the start of the text each time. So it is repeated only when the text has grown by a
+    fraction of its length, which keeps the total work proportional to the length.
     """
 
     __slots__ = ("_loop", "_next_at", "_parts", "_planned", "_schema", "_sent", "_size")
@@ -86,22 +86,22 @@ class GrowingSink(RunSink):
         self._loop = asyncio.get_running_loop()
 
     def content(self, text: str) -> None:
-        """A piece of the JSON."""
+        """Receive a delta of the JSON."""
         self._out.text_begins()
         if not self._out.streams:
             return
         self._parts.append(text)
         self._size += len(text)
         if self._planned is None and self._size >= self._next_at:
-            self._planned = self._loop.call_soon(self._send)  # once what has arrived is through
+            self._planned = self._loop.call_soon(self._send)  # after the deltas that have arrived already
 
     def ended(self, message: Message) -> None:
-        """What the model says before it calls is no JSON of the answer's."""
+        """Emit the text before tool calls as an aside: it is not the JSON of the answer."""
         if message.tool_calls and self._out.streams:
             self.commentary(message.content or "")
 
     def close(self) -> None:
-        """The whole answer comes next."""
+        """Send no more partial values: the whole answer comes next."""
         if self._planned is not None:
             self._planned.cancel()
 

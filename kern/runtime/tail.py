@@ -47,7 +47,7 @@ WINDOW_BYTES: Final = 4_000_000
 """How many bytes of events are kept for slow followers; these read older events from the database."""
 
 NUMBER_OF_AN_OLD_END: Final = 2**53 - 1
-"""The `seq` of the last event of a run whose events are not stored any more: above all that were sent before, and
+"""The `seq` of the last event of a run whose events are not stored any more: above all earlier ones, and
 exact in JavaScript."""
 
 _tails: Final[WeakValueDictionary[Hashable, Tail]] = WeakValueDictionary()
