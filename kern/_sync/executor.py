@@ -1,7 +1,7 @@
-"""The threads of `loop.run_in_executor(None, ...)`, with the context variables of the code that starts a job.
+"""The threads of `loop.run_in_executor(None, ...)`, with the context variables of the submitting code.
 
-Kern finds the run that a tool belongs to by a context variable. asyncio's own default executor does not carry
-these over, as `asyncio.to_thread` does.
+Kern finds the run that a tool belongs to through a context variable. Unlike `asyncio.to_thread`, asyncio's
+default executor does not copy the context.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class ContextExecutor(ThreadPoolExecutor):
-    """A thread pool whose jobs see the context variables of those who submit them."""
+    """A thread pool whose jobs see the context variables of the code that submits them."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run `fn` in a thread, in a copy of the caller's context."""
@@ -26,7 +26,7 @@ class ContextExecutor(ThreadPoolExecutor):
 
 
 def carry_context(loop: asyncio.AbstractEventLoop) -> None:
-    """Give the loop such an executor, unless it has one already: its own, or the application's choice."""
-    # Where the attribute is missing, as in uvloop, nobody can tell: the loop is left alone.
+    """Set such an executor on the loop, unless the loop or the application has set one already."""
+    # Without the attribute, as in uvloop, there is no way to find out: leave the loop as it is.
     if getattr(loop, "_default_executor", loop) is None:
         loop.set_default_executor(ContextExecutor(thread_name_prefix="asyncio"))

@@ -1,11 +1,11 @@
-"""A fair lock that serves tasks of several event loops, and threads, at once; an end to wait for, likewise.
+"""A fair lock for tasks of several event loops and for threads; an end that any of them can wait for.
 
-asyncio's lock belongs to one loop and a thread's lock would block it. This one keeps its queue under a mutex
-that is never held across a wait. The traps that it is built around:
+asyncio's lock belongs to one loop, and a lock for threads would block the loop. This lock protects its queue
+with a mutex that is never held during a wait. The pitfalls that it avoids:
 
-- Hand-over is recorded under the mutex, and the lock stays held meanwhile: nobody can barge in.
-- A waiter that is cancelled after it was granted passes the lock on.
-- A waiter whose loop is closed is passed over; one whose loop stands still is asked to queue again when it
+- The lock is handed over under the mutex and is never free in between, so nobody can overtake the queue.
+- A waiter that is cancelled after it got the lock passes it on.
+- A waiter whose loop is closed is skipped. A waiter whose loop does not run has to queue again when the loop
   runs, since a loop that does not run must not own the lock.
 - A waiting thread cannot be cancelled, so its `Ticket` can be aborted from outside.
 """
@@ -41,23 +41,23 @@ class Ticket:
 
     @property
     def dead(self) -> bool:
-        """The loop that would have to wake up is closed."""
+        """Whether the loop of the waiter is closed."""
         return self._loop is not None and self._loop.is_closed()
 
     @property
     def asleep(self) -> bool:
-        """The loop that would have to wake up does not run right now."""
+        """Whether the loop of the waiter does not run right now."""
         return self._loop is not None and not self._loop.is_running()
 
     def wake(self) -> bool:
-        """Let the waiter look at its ticket; False if there is nobody to wake any more."""
+        """Wake the waiter, which then checks its ticket. Return False if its loop is closed."""
         if self._event is not None:
             self._event.set()
             return True
         assert self._loop is not None
         try:
             self._loop.call_soon_threadsafe(self._resolve)
-        except RuntimeError:  # closed in this instant
+        except RuntimeError:  # the loop was closed just now
             return False
         return True
 
@@ -67,7 +67,7 @@ class Ticket:
             self._future.set_result(None)
 
     async def wait(self, timeout: float | None) -> None:
-        """Wait in a task until woken."""
+        """Wait in a task until woken, at most `timeout` seconds."""
         assert self._future is not None
         if timeout is None:
             await self._future
@@ -85,16 +85,16 @@ class Ticket:
             self._future.set_exception(LockTimeout())
 
     def wait_blocking(self, timeout: float | None) -> None:
-        """Wait in a thread until woken, or until the time is up."""
+        """Wait in a thread until woken, at most `timeout` seconds."""
         assert self._event is not None
         self._event.wait(timeout)
 
 
 class FairSemaphore:
-    """First come, first served, for tasks of any loop and for threads.
+    """A semaphore for tasks of any event loop and for threads; first come, first served.
 
     Args:
-        places: How many may have it at once.
+        places: How many may hold it at the same time.
     """
 
     __slots__ = ("_free", "_mutex", "_places", "_queue")
@@ -106,16 +106,16 @@ class FairSemaphore:
 
     @property
     def held(self) -> bool:
-        """No place is free."""
+        """Whether no place is free."""
         return self._free == 0
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """The number of waiters."""
         return len(self._queue)
 
     def try_acquire(self) -> bool:
-        """Take a free place. Never waits, never overtakes: while anyone queues, none is free."""
+        """Take a free place; False if there is none. Never overtakes: no place is free while others wait."""
         with self._mutex:
             if self._free == 0:
                 return False
@@ -123,12 +123,12 @@ class FairSemaphore:
             return True
 
     async def acquire(self, timeout: float | None = None) -> None:
-        """Take a place from a task, waiting at most `timeout` seconds.
+        """Take a place in a task; wait at most `timeout` seconds.
 
         Raises:
             LockTimeout: The wait took longer.
         """
-        with self._mutex:  # as a rule it is free
+        with self._mutex:  # usually a place is free
             if self._free:
                 self._free -= 1
                 return
@@ -143,7 +143,7 @@ class FairSemaphore:
                 raise
             if ticket.granted:
                 return
-            # This loop stood still when its turn came; queue again now that it runs.
+            # This loop did not run when its turn came; queue again now.
 
     def acquire_blocking(
         self,
@@ -151,12 +151,12 @@ class FairSemaphore:
         ticket: Ticket | None = None,
         queued: Callable[[], None] | None = None,
     ) -> None:
-        """Take a place from a thread, which waits.
+        """Take a place in a thread, which blocks.
 
         Args:
-            timeout: At most this many seconds.
-            ticket: One made by `Ticket(None)`, if somebody may want to `abort` the wait.
-            queued: Called once the place in the queue is certain.
+            timeout: The maximum number of seconds to wait; None: no limit.
+            ticket: A `Ticket(None)` with which `abort` can end the wait.
+            queued: Called when the thread has its place in the queue.
 
         Raises:
             LockTimeout: The wait took longer.
@@ -180,7 +180,7 @@ class FairSemaphore:
             raise LockTimeout
 
     def abort(self, ticket: Ticket) -> None:
-        """End a thread's wait: its `acquire_blocking` raises `WaitAborted`. Harmless if it waits no more."""
+        """End a thread's wait: its `acquire_blocking` raises `WaitAborted`. No effect after the wait."""
         with self._mutex:
             ticket.aborted = True
             waiting = ticket in self._queue
@@ -190,7 +190,7 @@ class FairSemaphore:
             ticket.wake()
 
     def release(self) -> None:
-        """Hand the place to the first who waits, or free it."""
+        """Hand the place to the first waiter, or free it."""
         with self._mutex:
             if self._free == self._places:
                 raise RuntimeError("release of a lock that nobody holds")
@@ -208,7 +208,7 @@ class FairSemaphore:
             self._free += 1
 
     def _enqueue(self, ticket: Ticket) -> bool:
-        """True if a place was free and is the ticket's now."""
+        """Queue the ticket, or give it a free place. Return whether it has a place."""
         with self._mutex:
             self._queue_or_grant(ticket)
             return ticket.granted
@@ -221,14 +221,14 @@ class FairSemaphore:
             ticket.granted = True
 
     def _end_wait(self, ticket: Ticket) -> tuple[bool, bool]:
-        """How a thread's wait has ended: (granted, aborted); one that timed out leaves the queue."""
+        """Return (granted, aborted) for the wait of a thread. A ticket that timed out leaves the queue."""
         with self._mutex:
             if not ticket.granted and not ticket.aborted:
                 self._queue.remove(ticket)
             return ticket.granted, ticket.aborted
 
     def _leave(self, ticket: Ticket) -> None:
-        """Leave the queue; if the lock was handed over in the same instant, pass it on."""
+        """Leave the queue; if the place was handed over just now, pass it on."""
         with self._mutex:
             if not ticket.granted:
                 if ticket in self._queue:
@@ -244,9 +244,9 @@ class FairLock(FairSemaphore):
 
 
 class End:
-    """The end of something that goes on; from any thread.
+    """The end of something in progress, for waiters in any thread.
 
-    As a rule nobody waits for it. The future is made when it is first asked for: it costs more than the rest.
+    Usually nobody waits for it. So the future, the most expensive part, is made on first use.
     """
 
     __slots__ = ("_done", "_future", "_mutex")
@@ -257,11 +257,11 @@ class End:
         self._future: concurrent.futures.Future[None] | None = None
 
     def done(self) -> bool:
-        """It has ended."""
+        """Return whether the end is reached."""
         return self._done
 
     def reached(self) -> None:
-        """It ends now; once."""
+        """Note that the end is reached. Call this once."""
         with self._mutex:
             self._done, future = True, self._future
         if future is not None:
@@ -269,7 +269,7 @@ class End:
 
     @property
     def future(self) -> concurrent.futures.Future[None]:
-        """Done when it has ended; who waits for it cannot cancel it."""
+        """A future that is done when the end is reached. Waiters cannot cancel it."""
         with self._mutex:
             if self._future is None:
                 self._future = concurrent.futures.Future()

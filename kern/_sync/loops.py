@@ -1,8 +1,8 @@
-"""One resource per event loop, closed by that loop's own shutdown.
+"""One resource per event loop, closed by the shutdown of that loop.
 
-Connections and clients belong to the loop that made them, and nobody should have to close Kern. An async
-generator that was first stepped on a loop is closed by `loop.shutdown_asyncgens()`, which `asyncio.run`
-calls: that is the hook.
+Connections and clients belong to the loop that made them, and applications should not have to close Kern. The
+hook is an async generator: `loop.shutdown_asyncgens()`, which `asyncio.run` calls, closes every generator
+that was started on the loop.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class LoopLocal(Generic[T]):
     """A resource of which every running event loop has its own.
 
     Args:
-        make: Makes the resource; called on the loop, must not wait.
-        close: Closes it; called on the same loop when that shuts down.
+        make: Makes the resource. Called on the loop; must not block.
+        close: Closes the resource. Called on the same loop when it shuts down.
     """
 
     def __init__(self, make: Callable[[], T], close: Callable[[T], Awaitable[None]]) -> None:
@@ -34,7 +34,7 @@ class LoopLocal(Generic[T]):
         )
 
     def get(self) -> T:
-        """The running loop's own resource, made on first use."""
+        """Return the resource of the running loop, made on first use."""
         loop = asyncio.get_running_loop()
         entry = self._held.get(loop)
         if entry is None:
@@ -43,7 +43,7 @@ class LoopLocal(Generic[T]):
             _step_once(guard)
             with self._mutex:
                 for other in [other for other in self._held if other.is_closed()]:
-                    del self._held[other]  # closed without its shutdown; the entry refers to its own key
+                    del self._held[other]  # closed without shutdown; the value refers to its weak key
                 self._held[loop] = entry = (resource, guard)
         return entry[0]
 
@@ -56,23 +56,23 @@ class LoopLocal(Generic[T]):
             await self._close(resource)
 
     async def aclose(self) -> None:
-        """Close the running loop's own resource now; the next `get` makes another."""
+        """Close the resource of the running loop now; the next `get` makes another."""
         entry = self._held.get(asyncio.get_running_loop())
         if entry is not None:
             await entry[1].aclose()
 
 
 def in_event_loop() -> bool:
-    """The running code belongs to an event loop, whether to a task or a callback."""
+    """Whether the calling code runs on an event loop, in a task or a callback."""
     return asyncio._get_running_loop() is not None
 
 
 def current_task() -> asyncio.Task[Any] | None:
-    """The running task; None in a thread."""
+    """Return the running task; None outside an event loop."""
     return asyncio.current_task() if in_event_loop() else None
 
 
 def _step_once(guard: AsyncGenerator[None, None]) -> None:
     """Run the guard up to its `yield`, which registers it with the running loop."""
     with suppress(StopIteration):
-        guard.asend(None).send(None)  # an awaitable that is an iterator too
+        guard.asend(None).send(None)  # the awaitable has `send`, too

@@ -1,4 +1,4 @@
-"""Waiting in spite of cancellation, for the end of work that must not be left half done.
+"""Waits that survive cancellation, for work that must not be left half done.
 
 `asyncio.shield` protects the work, but its caller stops waiting. A shielded scope of anyio holds back only
 the cancellations of anyio's own scopes. Here the caller waits until the work has ended, and gets the
@@ -25,19 +25,20 @@ async def wait_until_done(
     """Wait until `work` is done, even if the waiting task is cancelled meanwhile; the work is not cancelled.
 
     Args:
-        seconds: Wait no longer than this.
-        grace: Wait no longer than this after the first cancellation, if `seconds` is not given.
+        work: The work.
+        seconds: The maximum number of seconds to wait; None: no limit.
+        grace: The maximum number of seconds to wait after the first cancellation, if `seconds` is None.
         on_cancel: Called at each cancellation.
 
     Returns:
-        The last cancellation that came, which the caller has to raise. `work.done()` says whether the time
-        was enough.
+        The last cancellation, which the caller must raise, or None. `work.done()` says whether the time was
+        enough.
     """
     loop = asyncio.get_running_loop()
     deadline = None if seconds is None else loop.time() + seconds
     cancelled: asyncio.CancelledError | None = None
     while not work.done() and (deadline is None or deadline > loop.time()):
-        # What `asyncio.wait` does of this costs half as much again as the task that is waited for.
+        # `asyncio.wait` would cost half as much again as the task itself.
         waiter: asyncio.Future[None] = loop.create_future()
         wake = partial(_wake, waiter)
         work.add_done_callback(wake)
@@ -63,11 +64,11 @@ def _wake(waiter: asyncio.Future[None], *_: object) -> None:
 
 
 async def uninterrupted(coroutine: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
-    """Await a coroutine to its end; a cancellation that came meanwhile is raised afterwards.
+    """Await a coroutine to its end; a cancellation of the caller is raised afterwards.
 
     Args:
-        coroutine: Runs in a task of its own.
-        seconds: Wait no longer than this; the coroutine then goes on by itself.
+        coroutine: The coroutine, which runs in its own task.
+        seconds: The maximum number of seconds to wait; after that the task goes on by itself. None: no limit.
 
     Raises:
         TimeoutError: The time is up.
@@ -80,15 +81,15 @@ async def uninterrupted(coroutine: Coroutine[Any, Any, T], seconds: float | None
 
 
 async def run_in_child_task(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Await code that may swallow a cancellation; the caller is cancelled all the same.
+    """Await code that may swallow a cancellation, and raise the cancellation nevertheless.
 
     Args:
-        coroutine: The application's code. It runs in a task of its own, since in the caller's task nobody
-            could tell afterwards whether a cancellation was swallowed: a task group whose task fails leaves
-            `Task.cancelling()` at 1 in Python 3.11.
+        coroutine: The application's code. It runs in its own task: in the caller's task it would be unknown
+            afterwards whether a cancellation was swallowed, since in Python 3.11 a task group whose task
+            fails leaves `Task.cancelling()` at 1.
 
     Raises:
-        CancelledError: The caller was cancelled; the coroutine was cancelled too, and has ended.
+        CancelledError: The caller was cancelled. The coroutine was cancelled, too, and has ended.
     """
     task = asyncio.ensure_future(coroutine)
     return _result(task, await wait_until_done(task, on_cancel=task.cancel))

@@ -1,13 +1,13 @@
 """Daemon threads for the application's sync functions, and others for Kern's own work.
 
-No library's pool will do: a program may not wait at its exit for a tool that never returns, and a tool that
-waits for the state must not keep the one that has it from getting a thread. So threads are made as needed,
-kept while idle. How many work at once is bounded; one that waits, for the state or for a run that it has
-started itself, gives its place up meanwhile, so that what it waits for can be had.
+Existing pools do not fit: a program must not wait at its exit for a tool that never returns, and a tool that
+waits for the state must not take the thread that the holder of the state needs. So threads are made as needed
+and reused. The number of threads that work at the same time is bounded. A thread that waits, for the state or
+for a run that it started, gives up its place meanwhile, so that what it waits for can make progress.
 
-A function that never returns (a request without a timeout) would keep its place for ever. While others wait,
-one that has worked for a second counts as stuck, and its place is given to the first who waits. That goes on
-up to a bound on the threads; beyond it those who wait get an error.
+A function that never returns (such as a request without a timeout) would keep its place for ever. So while
+others wait, a function that has run for a second counts as stuck, and its place goes to the first waiter. If
+the maximum number of threads is reached that way, the waiters get an error.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from kern.errors import ToolError, UsageError
 T = TypeVar("T")
 
 STUCK_SECONDS = 1.0
-"""A function that has worked for so long, while others wait, counts as stuck."""
+"""A function that has run for this time, while others wait, counts as stuck."""
 
 HOPELESS_SECONDS = 5.0
-"""For so long nothing has ended and no thread more may be made: those who wait get an error."""
+"""If no function ends for this time and no more threads are allowed, the waiters get an error."""
 
 _LOOK_SECONDS = 0.1
 _Job = Callable[[], None]
@@ -53,7 +53,7 @@ class _Worker(threading.Thread):
 
 
 class _Place:
-    """One job's right to work: given up while it waits, and for good when nobody awaits it any more."""
+    """The place of one job: given up while it waits, and for good when nobody awaits it any more."""
 
     __slots__ = ("_held", "_mutex", "_pool", "_since", "_wanted", "away")
 
@@ -62,15 +62,15 @@ class _Place:
         self._mutex = threading.Lock()
         self._held = self._wanted = True
         self.away = False
-        """Its thread waits, for the state or a run, and does not work."""
+        """Whether its thread waits, for the state or a run, and does not work."""
         self._since = time.monotonic()
 
     def stuck(self, now: float) -> bool:
-        """It has been held for long."""
+        """Whether the place has been held for `STUCK_SECONDS`."""
         return self._held and now - self._since >= STUCK_SECONDS
 
     def give_up(self, *, for_good: bool = False) -> None:
-        """Let somebody else work."""
+        """Give the place to another job."""
         with self._mutex:
             held, self._held = self._held, False
             self._wanted = self._wanted and not for_good
@@ -78,7 +78,7 @@ class _Place:
             self._pool.release()
 
     def take_again(self) -> None:
-        """Wait for a place, unless it was given up for good. Where none will come free, go on without one."""
+        """Wait for a place, unless it was given up for good. If none will be free, continue without one."""
         if not self._wanted:
             return
         try:
@@ -89,7 +89,7 @@ class _Place:
             self._pool.release()
 
     def _keep(self) -> bool:
-        """The place that was just taken is wanted still."""
+        """Keep a place that was just taken, if it is still wanted. Return whether it is."""
         with self._mutex:
             self._held, self._since = self._wanted, time.monotonic()
             return self._held
@@ -100,7 +100,7 @@ _here = threading.local()
 
 @contextmanager
 def thread_place_released() -> Iterator[None]:
-    """Wrap a blocking wait in a pool thread, so that another thread may take its place. Elsewhere a no-op."""
+    """Wrap a blocking wait in a pool thread: another job may work meanwhile. No effect in other threads."""
     place: _Place | None = getattr(_here, "place", None)
     if place is None:
         yield
@@ -115,13 +115,13 @@ def thread_place_released() -> Iterator[None]:
 
 
 class ThreadPool:
-    """Threads that are reused while they idle.
+    """A pool of daemon threads.
 
     Args:
-        places: How many jobs work at once, those that are stuck not counted.
-        most: How many threads there may be with those.
-        keep: How many threads may idle.
-        in_place: Where the system gives no thread, as at the end of the interpreter, a job is done at once.
+        places: The maximum number of jobs that work at the same time, without stuck ones.
+        most: The maximum number of jobs that work at the same time, with stuck ones.
+        keep: The maximum number of idle threads.
+        in_place: If no thread can be started, as at the exit of the interpreter, run the job in the caller.
     """
 
     def __init__(
@@ -139,14 +139,14 @@ class ThreadPool:
         self._places = FairSemaphore(self._places_count)
         self._idle: deque[_Worker] = deque()
         self._working: dict[_Place, None] = {}
-        """The places of all jobs that have not ended, also of those that nobody awaits; the oldest first."""
+        """The places of all jobs in progress, also of jobs that nobody awaits any more; the oldest first."""
         self._waiting: dict[asyncio.Timeout, asyncio.AbstractEventLoop] = {}
         self._returning: set[Ticket] = set()
         self._watched = False
         self._moved = time.monotonic()
 
     def rest(self, worker: _Worker) -> bool:
-        """`worker` has nothing to do; False if it should end."""
+        """Note that `worker` is idle. Return False if it should end."""
         with self._mutex:
             if len(self._idle) >= self._keep:
                 return False
@@ -154,10 +154,10 @@ class ThreadPool:
             return True
 
     def submit(self, job: _Job) -> None:
-        """Run `job` in a thread of its own; it must not raise.
+        """Run `job`, which must not raise, in an idle or a new thread.
 
         Raises:
-            RuntimeError: The system gives no thread.
+            RuntimeError: The system could not start a thread.
         """
         with self._mutex:
             worker = self._idle.pop() if self._idle else None
@@ -167,15 +167,15 @@ class ThreadPool:
         worker.jobs.put(job)
 
     def release(self) -> None:
-        """A place is free."""
+        """Free a place."""
         self._moved = time.monotonic()
         self._places.release()
 
     def acquire_blocking(self) -> None:
-        """Take a place from a thread, which waits.
+        """Take a place in a thread, which blocks.
 
         Raises:
-            WaitAborted: None will come free.
+            WaitAborted: No place will be free.
         """
         if self._places.try_acquire():
             return
@@ -188,12 +188,12 @@ class ThreadPool:
             self._returning.discard(ticket)
 
     async def run(self, function: Callable[[], T]) -> T:
-        """Call `function` in a thread, with the caller's context variables, and return what it returns.
+        """Call `function` in a thread, with the caller's context variables, and return its result.
 
-        A cancelled caller does not wait: the thread goes on by itself, and its result is dropped.
+        If the caller is cancelled, it does not wait: the thread goes on by itself, and its result is dropped.
 
         Raises:
-            ToolError: There is no thread for it, and none will come free.
+            ToolError: No thread is free, and none will be; or the system could not start one.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -209,7 +209,7 @@ class ThreadPool:
             _here.place = place
             try:
                 result = context.run(function)
-            except BaseException as error:  # noqa: BLE001 - it is raised where the future is awaited
+            except BaseException as error:  # noqa: BLE001 - raised where the future is awaited
                 _deliver(loop, _fail, future, error)
             else:
                 _deliver(loop, _succeed, future, result)
@@ -223,7 +223,7 @@ class ThreadPool:
         try:
             try:
                 self.submit(job)
-            except RuntimeError as error:  # a limit of the system's; or the interpreter is about to end
+            except RuntimeError as error:  # a limit of the system, or the interpreter is shutting down
                 if not self._in_place:
                     self._working.pop(place, None)
                     raise ToolError(
@@ -232,7 +232,7 @@ class ThreadPool:
                 job()
             return await future
         except BaseException:
-            place.give_up(for_good=True)  # the thread may go on, but nobody waits for it
+            place.give_up(for_good=True)  # the thread may go on, but nobody awaits it
             raise
 
     async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -259,14 +259,14 @@ class ThreadPool:
         )
 
     def _watch(self) -> None:
-        """See that somebody looks after those who wait, as long as anybody does."""
+        """Start the thread that watches over the waiters, if it does not run."""
         with self._mutex:
             if self._watched:
                 return
             self._watched = True
         try:
             threading.Thread(target=self._look_after, name="kern-tool-watch", daemon=True).start()
-        except RuntimeError:  # the system gives no thread: whoever waits next tries again
+        except RuntimeError:  # the system could not start a thread: the next waiter tries again
             self._watched = False
 
     def _look_after(self) -> None:
@@ -283,7 +283,7 @@ class ThreadPool:
                     return
 
     def _replace(self, wanted: int) -> None:
-        """Give the places of what is stuck to those who wait."""
+        """Give the places of stuck jobs to waiters, or end the waits if that is hopeless."""
         now = time.monotonic()
         working = list(self._working)
         stuck = [place for place in working if place.stuck(now)]
@@ -307,7 +307,7 @@ def _deliver(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *ar
         try:
             loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:
-            return  # closed in this instant: nobody waits any more
+            return  # the loop was closed just now: nobody waits any more
 
 
 def _succeed(future: asyncio.Future[Any], result: Any) -> None:
@@ -318,7 +318,7 @@ def _succeed(future: asyncio.Future[Any], result: Any) -> None:
 def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
     if future.done():
         return
-    if isinstance(error, StopIteration):  # a future refuses it
+    if isinstance(error, StopIteration):  # a future does not accept it
         wrapped = RuntimeError("the function raised StopIteration")
         wrapped.__cause__ = error
         error = wrapped
@@ -326,19 +326,22 @@ def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
 
 
 threads = ThreadPool()
-"""For the application's functions."""
+"""For functions of the application."""
 
 own_threads = ThreadPool(64, in_place=True)
 """For Kern's own work, on states, history and the terminal: application code never blocks it."""
 
 
 def limit_threads(most: int) -> None:
-    """Allow at most so many threads at once for sync tools and other sync functions of this process; 1024 if
-    this is not called. Threads of functions that do not return count, also where nobody awaits them any more.
+    """Set the maximum number of threads for sync tools and other sync functions of this process.
+
+    Args:
+        most: The maximum; 1024 if this is not called. Threads of functions that do not return count, even if
+            nobody awaits them any more.
 
     Raises:
-        UsageError: It is less than 128, which may work at once in any case.
+        UsageError: `most` is less than 128, the number of functions that may always run at the same time.
     """
     if most < 128:
-        raise UsageError(f"limit_threads takes a number of at least 128, not {most!r}")
+        raise UsageError(f"limit_threads needs a number of at least 128, not {most!r}")
     threads.most = most

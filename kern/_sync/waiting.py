@@ -1,7 +1,7 @@
-"""Who waits for a thread: found in the stacks, for the diagnosis of two that wait for each other.
+"""Finds the code that waits for a thread, by inspecting stacks, to diagnose runs that wait for each other.
 
-A thread that a function starts itself does not have the function's context variables. But whoever waits for
-such a thread has it in hand, or the future of the job that it works on.
+A thread that a function starts itself does not have the function's context variables. But the code that waits
+for it has the thread, or the future of its job, in a local variable.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from types import FrameType
 from typing import Any
 
 _MOST_STEPS = 8
-"""From a job's future over its callbacks to a future of asyncio's, and the context of who awaits that."""
+"""The depth of the search, from a job's future and its callbacks to the context of the awaiting task."""
 
 _MOST_OBJECTS = 500
 
 
 def contexts_of_waiters(thread: threading.Thread) -> Iterator[Context]:
-    """The contexts of the code that waits for `thread`, or has it in hand, as far as that can be found."""
+    """Yield the contexts of the code that waits for `thread` or refers to it, as far as they can be found."""
     frames = sys._current_frames()
     jobs = [value for value in _locals(frames.get(thread.ident or 0)) if _is_job(value)]
     for job in jobs:
@@ -35,7 +35,7 @@ def contexts_of_waiters(thread: threading.Thread) -> Iterator[Context]:
 
 
 def _locals(frame: FrameType | None) -> Iterator[Any]:
-    """The local values of a stack, of the objects among them that carry a job also its future."""
+    """Yield the local values of a stack, and the `future` attributes of objects among them."""
     while frame is not None:
         for value in list(frame.f_locals.values()):
             yield value
@@ -57,7 +57,7 @@ def _holds(value: object, wanted: set[int]) -> bool:
 
 
 def _contexts_near(job: object) -> Iterator[Context]:
-    """The contexts of the tasks that await a job: `asyncio.wrap_future` has left them at its future."""
+    """Yield the contexts of tasks that await a job: its future refers to them after `asyncio.wrap_future`."""
     seen, level = {id(job)}, [job]
     for _ in range(_MOST_STEPS):
         below: list[object] = []
@@ -73,5 +73,5 @@ def _contexts_near(job: object) -> Iterator[Context]:
 
 
 def _is_small(thing: object) -> bool:
-    """An object's own attributes, and no module's names."""
+    """Whether a dict is likely to hold the attributes of an object, not the names of a module."""
     return isinstance(thing, dict) and "__builtins__" not in thing and len(thing) < 20
