@@ -100,6 +100,6 @@ async def continuation(
         }
     )
     asked = request(definition, RunInput(value=None, messages=[]), options)
-    if asked.user_id != owner:  # before the id is noted as one that goes on: it would hold the owner up
+    if asked.user_id != owner:  # checked before the run is noted: another user must not block the id
         raise SessionOwnershipError(row.session_id)
     return replace(asked, resume=Resume(answers), on_duplicate=None, fingerprint=None)
