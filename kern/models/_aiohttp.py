@@ -30,17 +30,17 @@ _Timeouts = tuple[float, float, float, float]
 """Seconds, as httpx has them: connect, read, write, pool."""
 
 _LARGE = 512 * 1024
-"""Bytes of a body that is written in pieces, so as not to hold up the event loop."""
+"""Bodies of this size in bytes are written in pieces, so that they do not block the event loop."""
 
 _LOOKS = 8
-"""How often, in the time that may pass in silence, it is looked whether the request is still leaving."""
+"""How often, during a timeout, to check whether the request is still being sent."""
 
 _MOST_INTERIM = 10_000
 
 _STALE_SECONDS = 1.0
-"""A kept connection that breaks off so soon was closed before the request came."""
+"""A reused connection that breaks within this time was closed before the server got the request."""
 
-# The first that fits. A name that an older aiohttp does not have is an older name's subclass.
+# The first match counts. Classes that an older aiohttp lacks are subclasses of older ones.
 _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
     (aiohttp.ServerTimeoutError, httpx.ReadTimeout),
@@ -65,11 +65,11 @@ def _timeouts(connect: float, read: float, pool: float) -> aiohttp.ClientTimeout
 
 
 class AiohttpClient:
-    """Sends requests as `httpx.AsyncClient.stream` does; belongs to the event loop that it is made on.
+    """Sends requests as `httpx.AsyncClient.stream` does. It belongs to the event loop on which it is made.
 
     Args:
-        context: For https; None verifies nothing, because nothing is sent over TLS.
-        keep: Seconds that a connection may idle.
+        context: The TLS context; None: no request is sent over TLS.
+        keep: How many seconds a connection may idle.
     """
 
     def __init__(self, context: ssl.SSLContext | None, *, keep: float) -> None:
@@ -79,7 +79,7 @@ class AiohttpClient:
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("user-agent", "accept", "content-type"),
-            auto_decompress=False,  # an answer that swells is stopped by the transport
+            auto_decompress=False,  # the transport decompresses, with a limit on the size
         )
 
     def stream(
@@ -92,7 +92,7 @@ class AiohttpClient:
         timeout: _Timeouts,
         follow_redirects: bool = False,
     ) -> AiohttpRequest:
-        """A request, sent by `async with`, which gives the response."""
+        """Make a request, which `async with` sends, and which yields the response."""
         connect, read, _, pool = timeout
         options = {
             "data": content if len(content) < _LARGE else io.BytesIO(content),
@@ -103,19 +103,19 @@ class AiohttpClient:
         return AiohttpRequest(self, method, url, options)
 
     async def send(self, method: str, url: httpx.URL, options: dict[str, Any]) -> aiohttp.ClientResponse:
-        """The response, whose body is still to be read."""
-        if url is not self._asked[0]:  # it nearly always is the last one
+        """Send a request, and return the response, whose body is not read yet."""
+        if url is not self._asked[0]:  # usually it is the URL of the last request
             self._asked = url, yarl.URL(str(url), encoded=True)
         return await self._session.request(method, self._asked[1], **options)
 
     @property
     def is_closed(self) -> bool:
-        """No request can be made any more."""
+        """Whether the client is closed, so that it sends no more requests."""
         return self._session.closed
 
     @property
     def connections(self) -> tuple[int, int]:
-        """How many are in use, and how many idle."""
+        """The number of connections in use, and of idle ones."""
         connector = self._session.connector
         assert connector is not None
         return len(connector._acquired), sum(len(kept) for kept in connector._conns.values())
@@ -126,7 +126,7 @@ class AiohttpClient:
 
 
 class AiohttpRequest:
-    """A request on its way, and its response inside of `async with`."""
+    """A request, and its response inside `async with`."""
 
     __slots__ = ("_client", "_method", "_options", "_response", "_url")
 
@@ -165,15 +165,15 @@ class AiohttpRequest:
 
 
 _new_only: ContextVar[bool] = ContextVar("kern_new_connections_only", default=False)
-"""The request that is being sent must not use a kept connection."""
+"""Whether the request that is being sent must not use a kept connection."""
 
 
 class _StaleError(aiohttp.ServerDisconnectedError):
-    """A kept connection had been closed before the request came."""
+    """A kept connection was closed before the server got the request."""
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Keeps connections as its base does, but none that has bytes which nobody has asked for."""
+    """Keeps connections as its base class does, except those on which unrequested bytes arrived."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -197,27 +197,29 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _Handler(ResponseHandler):
-    """A connection that tells silence from a request that is still leaving, and a late answer from none."""
+    """A connection that distinguishes silence from a request that is still being sent, and a stale connection
+    from one that broke.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.kept = False
         self._resting = False
-        self._heard = 0  # bytes, since the last request
+        self._heard = 0  # bytes received since the last request
         self._written = False
-        self._interim = 0  # answers (1xx) before the answer itself
+        self._interim = 0  # number of interim responses (1xx)
         self._asked_at = 0.0
-        self._leaving = -1  # bytes of the request, when it was last looked
+        self._leaving = -1  # unsent bytes of the request at the last check
         self._look_timer: asyncio.TimerHandle | None = None
         self._poll: Callable[[int], object] | None = None
 
     def rest(self) -> None:
-        """The request is over: bytes that come before the next one end the connection."""
+        """Note that the request is over: bytes that arrive before the next one close the connection."""
         self._resting = True
         self._stop_looking()
 
     def is_quiet(self) -> bool:
-        """Nothing has come since the last answer, not even the end."""
+        """Whether nothing has arrived since the last response, not even the end."""
         if self.should_close or self.transport is None:
             return False
         if self._poll is None:
@@ -225,14 +227,14 @@ class _Handler(ResponseHandler):
         return self._poll is not None and not self._poll(0)
 
     def set_response_params(self, **options: Any) -> None:
-        """A request is about to be sent."""
+        """Note that a request is sent next."""
         self._resting = self._written = False
         self._interim = self._heard = 0
         self._asked_at = self._loop.time()
         super().set_response_params(**options)
 
     def pause_writing(self) -> None:
-        """The other side takes the request more slowly than it is written: silence counts from here on."""
+        """Note that the send buffer is full: the timeout for silence begins now."""
         super().pause_writing()
         if self.read_timeout and self._look_timer is None:
             self._leaving = -1
@@ -240,12 +242,12 @@ class _Handler(ResponseHandler):
             self._look_timer = self._loop.call_later(self.read_timeout / _LOOKS, self._look)
 
     def start_timeout(self) -> None:
-        """The whole request is written, as far as aiohttp knows."""
+        """Note that the whole request is written, as far as aiohttp knows."""
         self._written = True
         super().start_timeout()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come, or are to be looked at again."""
+        """Receive bytes; without any, parse the buffered ones again."""
         if data:
             if self._resting:
                 self.force_close()
@@ -261,18 +263,18 @@ class _Handler(ResponseHandler):
             self.abort()
 
     def feed_data(self, data: tuple[RawResponseMessage, aiohttp.StreamReader], size: int = 0) -> None:
-        """The head of an answer has come."""
+        """Receive the head of a response."""
         if data[0].code < 200:
             self._interim += 1
             if self._interim > _MOST_INTERIM:
                 self.set_exception(
-                    aiohttp.ClientPayloadError("the server sends interim answers without an end")
+                    aiohttp.ClientPayloadError("the server sends interim responses without an end")
                 )
                 return
         super().feed_data(data, size)
 
     def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
-        """The connection broke."""
+        """Note that the connection broke."""
         soon = self._loop.time() - self._asked_at < _STALE_SECONDS
         broke = isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
         if broke and soon and self.kept and not self._heard:
@@ -283,16 +285,16 @@ class _Handler(ResponseHandler):
             super().set_exception(exc, exc_cause)
 
     def close(self) -> None:
-        """Close the connection at once: a server that takes nothing would not let it end in good order."""
+        """Close the connection at once: with a server that reads nothing, an orderly close would not end."""
         self.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The connection is closed."""
+        """Note that the connection is closed."""
         self._stop_looking()
         super().connection_lost(exc)
 
     def _look(self) -> None:
-        """While the request is on its way, and moves, the time that may pass in silence starts anew."""
+        """Restart the timeout while the request is still being sent and makes progress."""
         self._look_timer = None
         if self.transport is None or not self.read_timeout:
             return
@@ -310,7 +312,7 @@ class _Handler(ResponseHandler):
 
 
 class AiohttpResponse:
-    """As much of an `httpx.Response` as the transport asks for."""
+    """The part of an `httpx.Response` that the transport uses."""
 
     __slots__ = ("_content", "headers", "status_code")
 
@@ -323,16 +325,16 @@ class AiohttpResponse:
 
     @property
     def is_success(self) -> bool:
-        """The status is 2xx."""
+        """Whether the status is 2xx."""
         return 200 <= self.status_code < 300
 
     def aiter_raw(self) -> AsyncIterator[bytes]:
-        """The body as it comes."""
+        """Return the chunks of the body, as they arrive."""
         return _Chunks(self._content)
 
 
 class _Chunks:
-    """All that has arrived at a time. No generator: one that is left early has to be ended by asyncio."""
+    """The chunks of a body. Not a generator: asyncio would have to finalize one that is left early."""
 
     __slots__ = ("_content",)
 
@@ -353,10 +355,10 @@ class _Chunks:
 
 
 def mapped_error(error: Exception) -> httpx.TransportError:
-    """The same as one of httpx's exceptions."""
+    """Turn an exception of aiohttp into the one of httpx."""
     try:
         # Its own text repeats the host, and says "ssl" of any address.
         text = str(error.os_error) if isinstance(error, aiohttp.ClientConnectorError) else str(error)
-    except AttributeError:  # some describe a connection that they have not got
+    except AttributeError:  # some describe a connection that they do not have
         text = type(error).__name__
     return next(mapped for kind, mapped in _ERRORS if isinstance(error, kind))(text)

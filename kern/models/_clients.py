@@ -1,5 +1,5 @@
-"""The HTTP clients: one per event loop and kind of address, shared by all models, closed by the loop's own
-shutdown.
+"""The HTTP clients: one per event loop and kind of address, shared by all models, closed by the shutdown of
+the loop.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from kern.models._switch import is_loopback
 
 
 class Client(Protocol):
-    """httpx's client, or the one of the extra `fast`."""
+    """The client on httpx, or the one of the extra `fast`."""
 
     def stream(self, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[Any]:
-        """Send a request; the response's body is read inside the `async with`."""
+        """Send a request. The body of the response is read inside the `async with`."""
         ...
 
     @property
     def is_closed(self) -> bool:
-        """No request can be made any more."""
+        """Whether the client is closed, so that it sends no more requests."""
         ...
 
     async def aclose(self) -> None:
@@ -42,30 +42,30 @@ class Client(Protocol):
 
 @dataclass(slots=True, frozen=True)
 class _Settings:
-    """What a client cannot be told per request."""
+    """The settings of a client, which are the same for all its requests."""
 
     tls: bool
     proxy: str | None = field(default=None, repr=False)
-    """Its address, which may hold a password."""
+    """The address of the proxy, which may include a password."""
 
 
 class Clients:
-    """One event loop's clients."""
+    """The clients of one event loop."""
 
     def __init__(self) -> None:
         self._clients: dict[_Settings, Client] = {}
         self._of_host: dict[tuple[str, str], Client] = {}
 
     def stream(self, method: str, url: httpx.URL, **options: Any) -> AbstractAsyncContextManager[Any]:
-        """`httpx.AsyncClient.stream`, on the client for `url`."""
+        """Send a request on the client for `url`, as `httpx.AsyncClient.stream` does."""
         return self.client(url).stream(method, url, **options)
 
     def knows(self, url: httpx.URL) -> bool:
-        """The client for `url` is there."""
+        """Whether the client for `url` exists."""
         return (url.scheme, url.host) in self._of_host
 
     def client(self, url: httpx.URL) -> Client:
-        """The client for `url`."""
+        """Return the client for `url`, made on first use."""
         host = (url.scheme, url.host)
         client = self._of_host.get(host)
         if client is None:
@@ -92,15 +92,15 @@ def _make(settings: _Settings) -> Client:
         proxy = httpx.Proxy(settings.proxy)
     except (ValueError, httpx.InvalidURL):
         raise UsageError(
-            "the proxy of the environment is no valid address, such as http://proxy.example:3128: "
-            "look at HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
+            "the address of the proxy in the environment is invalid; it must be like "
+            "http://proxy.example:3128: check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
         ) from None
     tls = settings.tls or proxy.url.scheme == "https"
     return HttpxClient(trusted() if tls else None, keep=KEPT_SECONDS, proxy=proxy)
 
 
 def proxy_for(url: httpx.URL) -> str | None:
-    """The environment's proxy on the way to `url`; it cannot reach this machine's own loopback."""
+    """Return the proxy in the environment for `url`; None for loopback addresses, which it cannot reach."""
     if is_loopback(url.host):
         return None
     proxies = getproxies()
@@ -111,7 +111,7 @@ def proxy_for(url: httpx.URL) -> str | None:
 
 
 def _is_excepted(host: str, no_proxy: str) -> bool:
-    """`no_proxy` names the host, or a domain that it is in, as curl and others read it."""
+    """Whether `no_proxy` names the host, or a domain of it, as in curl and other programs."""
     for entry in no_proxy.lower().split(","):
         name = entry.strip().removeprefix("*").removeprefix(".")
         if entry.strip() == "*" or (name and (host == name or host.endswith(f".{name}"))):
@@ -121,7 +121,7 @@ def _is_excepted(host: str, no_proxy: str) -> bool:
 
 @cache
 def fast_client() -> Callable[..., Client] | None:
-    """What the extra `fast` brings, if it is installed: 0.1 s to import, so from a thread."""
+    """Return the client of the extra `fast`, if it is installed. Importing it takes 0.1 s: use a thread."""
     try:
         from kern.models._aiohttp import AiohttpClient
     except ImportError:
@@ -131,7 +131,7 @@ def fast_client() -> Callable[..., Client] | None:
 
 @cache
 def trusted() -> ssl.SSLContext:
-    """The process's certificates, read once: 10 to 20 ms, so from a thread."""
+    """Return the trusted certificates, read once. That takes 10 to 20 ms: do it in a thread."""
     return httpx.create_ssl_context()
 
 
@@ -143,7 +143,7 @@ _of_loop: LoopLocal[Clients] = LoopLocal(Clients, _close)
 
 
 async def clients_for(url: httpx.URL) -> Clients:
-    """The running loop's clients, with what `url` needs at hand."""
+    """Return the clients of the running loop, after loading in a thread what `url` needs."""
     clients = _of_loop.get()
     if not clients.knows(url):
         if not fast_client.cache_info().currsize:
@@ -155,5 +155,5 @@ async def clients_for(url: httpx.URL) -> Clients:
 
 
 async def close_clients() -> None:
-    """Close the running loop's connections now, and not at its end; new ones are made on demand."""
+    """Close the connections of the running loop now, not when it ends. New ones are made on demand."""
     await _of_loop.aclose()

@@ -1,4 +1,4 @@
-"""Connections of asyncio's: to a host that has several addresses, and how much of what is sent has left."""
+"""Connections on asyncio: to a host with several addresses, and how much of the sent data has left."""
 
 from __future__ import annotations
 
@@ -26,15 +26,19 @@ else:
         return int(struct.unpack("i", ioctl(fd, TIOCOUTQ, bytes(4)))[0])
 
 
-WRAPPING = "the server sends hardly anything but what its answer is wrapped in (chunk extensions, trailers)"
+WRAPPING = "the server sends almost only framing (chunk extensions, trailers) and hardly any body"
 _MOST_WRAPPING = 2 * 1024 * 1024
 _WRAPPING_PER_BYTE = 16
 
 
 def is_wrapping(heard: int, taken: int) -> bool:
-    """So many bytes have come of an answer, and so few of them are its body, that it is a flood.
+    """Whether a response is a flood of framing: many bytes were received, and few of them are the body.
 
-    A body that comes byte by byte is wrapped in five more each; heads and what is not yet read count, too.
+    A body that is sent byte by byte has five bytes of framing for each. Heads and unread bytes count, too.
+
+    Args:
+        heard: The number of bytes received.
+        taken: The number of bytes of the body.
     """
     return heard - taken > _MOST_WRAPPING + _WRAPPING_PER_BYTE * taken
 
@@ -42,16 +46,16 @@ def is_wrapping(heard: int, taken: int) -> bool:
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 _EYEBALLS_DELAY = 0.25
-"""Seconds until a host's next address is tried beside the one before (RFC 8305)."""
+"""Seconds until the next address of a host is tried in parallel (RFC 8305)."""
 
 
 async def connect(
     protocol: Callable[[], P], host: str, port: int, local_address: str | None = None
 ) -> tuple[asyncio.BaseTransport, P]:
-    """A connection on the running event loop, to that address of the host which answers first.
+    """Connect to the first address of the host that answers, on the running event loop.
 
     Raises:
-        OSError: None does.
+        OSError: None answers.
     """
     loop = asyncio.get_running_loop()
     local = (local_address, 0) if local_address else None
@@ -61,7 +65,7 @@ async def connect(
         return await loop.create_connection(
             protocol, host, port, local_addr=local, happy_eyeballs_delay=_EYEBALLS_DELAY
         )
-    # Another loop than asyncio's own, such as uvloop's, tries one address after the other.
+    # Other loops than asyncio's own, such as uvloop's, try one address after the other.
     sock = await _first_of(await _addresses(host, port), local)
     return await loop.create_connection(protocol, sock=sock)
 
@@ -70,7 +74,7 @@ _Address = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]
 
 
 async def _addresses(host: str, port: int) -> list[_Address]:
-    """In the order of the resolver, but one family after the other."""
+    """Return the addresses in the resolver's order, alternating between the address families."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     first = [address for address in found if address[0] == found[0][0]]
     other = [address for address in found if address[0] != found[0][0]]
@@ -79,7 +83,7 @@ async def _addresses(host: str, port: int) -> list[_Address]:
 
 
 async def _first_of(addresses: list[_Address], local: tuple[str, int] | None) -> socket.socket:
-    """The first that is connected; an address is tried once those before it have failed or hesitate."""
+    """Return the first socket that connects. An address is tried when those before it failed or are slow."""
     tries: set[asyncio.Task[socket.socket]] = set()
     failures: list[BaseException] = []
     waiting = list(reversed(addresses))
@@ -129,8 +133,8 @@ def _is_address(host: str) -> bool:
 
 
 def unsent(transport: asyncio.WriteTransport) -> int:
-    """Bytes that the other side has not taken yet, as far as that is known: those in the transport's buffer,
-    and those in the kernel's.
+    """Return how many bytes the other side has not accepted yet, as far as known: those in the buffers of the
+    transport and of the kernel.
     """
     size = transport.get_write_buffer_size()
     sock = transport.get_extra_info("socket")
@@ -141,13 +145,13 @@ def unsent(transport: asyncio.WriteTransport) -> int:
 
 
 def readable(transport: asyncio.BaseTransport) -> bool:
-    """Something has arrived that the event loop has not seen yet, such as the end."""
+    """Whether something has arrived that the event loop has not seen yet, such as the end."""
     poll = poll_of(transport)
     return poll is None or bool(poll(0))
 
 
 def poll_of(transport: asyncio.BaseTransport) -> Callable[[int], object] | None:
-    """Tells, within so many milliseconds, what has arrived by now; for as long as the connection is open."""
+    """Return a function that waits at most that many milliseconds for data; None if the socket is closed."""
     sock = transport.get_extra_info("socket")
     if sock is None or sock.fileno() < 0:
         return None

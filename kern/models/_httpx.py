@@ -1,4 +1,4 @@
-"""The usual HTTP client: the connections of httpx, which are httpcore's, with our pool and network below."""
+"""The default HTTP client: httpcore's connections, as in httpx, with a pool and network layer of our own."""
 
 from __future__ import annotations
 
@@ -40,23 +40,21 @@ CAUGHT = tuple(_ERRORS)
 
 
 class HttpxClient:
-    """Sends requests as `httpx.AsyncClient.stream` does; belongs to the event loop that it is made on.
+    """Sends requests as `httpx.AsyncClient.stream` does. It belongs to the event loop on which it is made.
 
-    There is no `httpx.AsyncClient` below: it would keep cookies, and send one tenant's with another's key.
+    It does not use `httpx.AsyncClient`, which keeps cookies: those of one tenant would be sent with the key
+    of another.
 
     Args:
-        context: For https; None: nothing will be sent over TLS.
-        keep: Seconds that a connection may idle.
-        proxy: On the way to all hosts.
-
-    Raises:
-        UsageError: The proxy is none.
+        context: The TLS context; None: no request is sent over TLS.
+        keep: How many seconds a connection may idle.
+        proxy: The proxy for all requests; None: no proxy.
     """
 
     def __init__(
         self, context: ssl.SSLContext | None, *, keep: float, proxy: httpx.Proxy | None = None
     ) -> None:
-        # Without TLS an empty context will do, and costs nothing: a handshake under it fails.
+        # Without TLS an empty context is enough, and costs nothing: a handshake with it would fail.
         context = context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
         def connect(origin: httpcore.Origin) -> Line:
@@ -81,7 +79,7 @@ class HttpxClient:
         timeout: tuple[float, float, float, float],
         follow_redirects: bool = False,
     ) -> HttpxRequest:
-        """A request, sent by `async with`, which gives the response; no redirect is followed.
+        """Make a request, which `async with` sends, and which yields the response. It follows no redirect.
 
         Raises:
             RuntimeError: The client is closed.
@@ -101,12 +99,12 @@ class HttpxClient:
 
     @property
     def is_closed(self) -> bool:
-        """No request can be made any more."""
+        """Whether the client is closed, so that it sends no more requests."""
         return self._closed
 
     @property
     def connections(self) -> tuple[int, int]:
-        """How many are in use, and how many idle."""
+        """The number of connections in use, and of idle ones."""
         return self._pool.counts
 
     async def aclose(self) -> None:
@@ -123,10 +121,10 @@ def _bytes(value: str) -> bytes:
 def through(
     proxy: httpx.Proxy, context: ssl.SSLContext, keep: float, network: Network
 ) -> httpcore.AsyncConnectionPool:
-    """What connects by way of a proxy.
+    """Return what makes connections through a proxy.
 
     Raises:
-        UsageError: A package for it is not installed.
+        UsageError: The proxy needs a package that is not installed.
     """
     if proxy.url.scheme in ("socks5", "socks5h"):
         try:
@@ -139,7 +137,7 @@ def through(
             )
         except RuntimeError:
             raise UsageError(
-                "the proxy of the environment is a SOCKS proxy, which needs a package: pip install socksio"
+                "the proxy in the environment is a SOCKS proxy, which needs a package: pip install socksio"
             ) from None
     headers: list[tuple[bytes, bytes]] = []
     if proxy.raw_auth is not None:
@@ -160,7 +158,7 @@ def _hidden(credentials: tuple[bytes, bytes] | None) -> tuple[bytes, bytes] | No
 
 
 class HttpxRequest:
-    """A request on its way, and its response inside of `async with`."""
+    """A request, and its response inside `async with`."""
 
     __slots__ = ("_pool", "_request", "_response")
 
@@ -187,7 +185,7 @@ class HttpxRequest:
 
 
 class _Body(httpx.AsyncByteStream):
-    """A response's body. No generator: one that is left early has to be ended by asyncio."""
+    """The body of a response. Not a generator: asyncio would have to finalize one that is left early."""
 
     def __init__(self, response: httpcore.Response) -> None:
         self._response = response
@@ -226,5 +224,5 @@ class _Chunks:
 
 
 def mapped_error(error: Exception) -> httpx.TransportError:
-    """The same as one of httpx's exceptions."""
+    """Turn an exception of httpcore into the one of httpx."""
     return next(_ERRORS[kind] for kind in type(error).__mro__ if kind in _ERRORS)(str(error))

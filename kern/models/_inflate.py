@@ -1,4 +1,4 @@
-"""Compressed answers, undone piece by piece: a small one may swell to any size, and is stopped on the way."""
+"""Decompresses responses in pieces: a small one may expand to any size, so the reader can stop in between."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Self
 
 ACCEPTED = "gzip, deflate"
-"""What is asked for: what Python itself can undo up to a given size."""
+"""The accepted encodings: those that Python itself can decompress with a limit on the size."""
 
 _PIECE = 1024 * 1024
 _GZIP = b"\x1f\x8b"
 
 
 class CutError(zlib.error):
-    """The compressed bytes have no end."""
+    """The compressed data is incomplete."""
 
 
 class Inflate:
-    """Feed it compressed bytes, take out pieces of at most a megabyte.
+    """Takes compressed bytes, and returns pieces of at most one megabyte.
 
     Args:
-        encoding: "gzip" or "deflate"; the latter with zlib's frame or, as some servers send it, without.
+        encoding: "gzip" or "deflate"; the latter with zlib's header or, as some servers send it, without.
     """
 
     def __init__(self, encoding: str) -> None:
@@ -33,19 +33,19 @@ class Inflate:
         self._whole = True
 
     def finish(self) -> None:
-        """All bytes were fed.
+        """Note that there are no more bytes.
 
         Raises:
-            CutError: There ought to be more of them.
+            CutError: The compressed data is incomplete.
         """
         if not self._whole:
-            raise CutError("the end of the compressed answer is missing")
+            raise CutError("the compressed response is incomplete: its end is missing")
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """What `chunk` becomes.
+        """Decompress `chunk`.
 
         Raises:
-            zlib.error: It is not compressed that way.
+            zlib.error: The data is not compressed with this encoding.
         """
         self._whole = self._whole and (self._over or not chunk)
         if self._inflate is None:
@@ -58,7 +58,7 @@ class Inflate:
             piece = self._inflate.decompress(chunk, _PIECE)
             size = len(piece)
             chunk = self._inflate.unconsumed_tail
-            if self._inflate.eof:  # a gzip file may have further members; what else follows is no part of it
+            if self._inflate.eof:  # gzip data may have further members; ignore anything else that follows
                 chunk = self._inflate.unused_data
                 self._over = bool(chunk) and not chunk.startswith(_GZIP[:1])
                 self._whole = self._over or not chunk
@@ -74,7 +74,7 @@ class Inflate:
 
 
 class Inflated:
-    """The chunks of a compressed answer, decompressed. Others have a turn while one of them swells."""
+    """The decompressed chunks of a response. Large ones let other tasks run in between."""
 
     __slots__ = ("_chunks", "_inflate", "_pieces")
 
@@ -102,7 +102,7 @@ class Inflated:
 
 
 def encodings(header: str) -> list[str]:
-    """The names in a `content-encoding`, without those that change nothing."""
+    """Return the names in a `content-encoding` header, without those that change nothing."""
     if not header:
         return []
     names = [name.strip().lower() for name in header.split(",")]

@@ -1,14 +1,13 @@
-"""Connections that are kept between requests: taking one and giving it back costs the same however many there
-are.
+"""A pool of connections that are kept between requests. Taking and returning one costs the same for any
+number of connections.
 
-httpcore's own pool looks at all of its connections whenever a request comes or goes, which for a thousand
-requests at once is more work than the requests are. It can also forget a connection whose request was
-cancelled in the wrong instant: https://github.com/encode/httpcore/issues/1093. The connections themselves are
-httpcore's, TLS, proxies and all.
+httpcore's own pool looks at all its connections whenever a request begins or ends: for a thousand requests at
+once, that is more work than the requests themselves. It can also lose a connection whose request is cancelled
+at the wrong moment: https://github.com/encode/httpcore/issues/1093. The connections themselves, with TLS and
+proxies, are httpcore's.
 
-A kept connection answers the next request or nothing: bytes that nobody has asked for close it, so that no
-answer reaches another request than its own. If the server has closed it in the very moment in which it is
-used again, the request is sent once more at once, over a new one.
+An idle connection is closed if bytes arrive on it, so that no response reaches another request than its own.
+If the server closes it just when it is used again, the request is sent again at once, over a new connection.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import httpcore
 from kern.models._stream import Network
 
 KEPT_SECONDS = 30.0
-"""How long a connection may idle."""
+"""How many seconds a connection may idle."""
 
 _MOST_KEPT = 1000
 
@@ -35,8 +34,8 @@ class Line:
     """A connection, with the network below it.
 
     Args:
-        connection: Connects with its first request.
-        network: Connects it.
+        connection: The HTTP connection, which connects at its first request.
+        network: Makes the network connection.
     """
 
     __slots__ = ("connection", "network", "until")
@@ -48,11 +47,11 @@ class Line:
 
     @property
     def stale(self) -> bool:
-        """It was closed before the request came."""
+        """Whether the server closed the connection before it got the request."""
         return self.network.stream is not None and self.network.stream.stale
 
     def rest(self) -> bool:
-        """Ready to be kept for another request; if not, it is to be closed."""
+        """Prepare the connection for another request. Return False if it must be closed."""
         connection, stream = self.connection, self.network.stream
         if stream is None or not connection.is_idle() or connection.is_closed():
             return False
@@ -73,22 +72,23 @@ class Pool:
 
     @property
     def connections(self) -> list[Line]:
-        """All connections: those in use, and those that idle."""
+        """All connections, in use and idle."""
         return [*self._busy, *(line for kept in self._idle.values() for line in kept)]
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many connections are in use, and how many idle."""
+        """The number of connections in use, and of idle ones."""
         return len(self._busy), sum(len(kept) for kept in self._idle.values())
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
-        """Send `request`, whose body can be read twice. The response's end gives its connection back.
+        """Send `request`, whose body can be read twice. Its connection returns to the pool when the response
+        is closed.
 
         Raises:
-            UnsupportedProtocol: The address is neither http nor https.
+            UnsupportedProtocol: The scheme of the URL is neither http nor https.
         """
         if request.url.scheme not in (b"http", b"https"):
-            raise httpcore.UnsupportedProtocol("the address starts with neither http:// nor https://")
+            raise httpcore.UnsupportedProtocol("the URL must start with http:// or https://")
         origin = request.url.origin
         key = (origin.scheme, origin.host, origin.port)
         kept = await self._take(key)
@@ -123,7 +123,7 @@ class Pool:
             await line.connection.aclose()
 
     async def _take(self, key: _Key) -> Line | None:
-        """The connection that was used last and is still good, if there is one."""
+        """Return the most recently used connection that is still open, or None."""
         kept = self._idle.get(key)
         while kept:
             line = kept.pop()
@@ -133,8 +133,8 @@ class Pool:
         return None
 
     async def _release(self, key: _Key, line: Line) -> None:
-        """The request is over: keep its connection for the next one, or close it if it is not at its end."""
-        if line not in self._busy:  # closed meanwhile, with all others
+        """End a request: keep its connection for the next one, or close it if the response is incomplete."""
+        if line not in self._busy:  # closed meanwhile by `aclose`
             return
         self._busy.discard(line)
         if not line.rest():
@@ -149,7 +149,7 @@ class Pool:
 
 
 class _Body:
-    """A response's body, which gives its connection back when it is closed."""
+    """The body of a response, which returns its connection to the pool when it is closed."""
 
     def __init__(self, pool: Pool, key: _Key, line: Line, stream: AsyncIterable[bytes]) -> None:
         self._pool = pool
@@ -169,9 +169,9 @@ class _Body:
 
 
 def _has_unread(connection: object) -> bool:
-    """More bytes came with the answer than belong to it; httpcore would take them for the next answer.
+    """Whether bytes beyond the end of the response arrived; httpcore would take them for the next response.
 
-    There is no public way to see them. Where they are not found, the connection is not used again.
+    There is no public way to see them. If they cannot be found out, the connection is not used again.
     """
     while connection is not None:
         parser = getattr(connection, "_h11_state", None)

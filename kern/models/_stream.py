@@ -1,6 +1,6 @@
-"""httpcore's network on asyncio itself, where the usual one goes through anyio: a read or write that need not
-wait costs a few calls instead of some fifty, and a small request leaves as one packet, its head and body
-together.
+"""A network backend for httpcore directly on asyncio, not on anyio as httpcore's own: a read or write that
+need not wait costs a few calls instead of about fifty, and the head and body of a small request leave in one
+packet.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from httpcore import SOCKET_OPTION
 from kern.models._connect import connect, readable, unsent
 
 _LUMP = 64 * 1024
-"""Bytes that are held back until the answer is waited for, so that they leave together."""
+"""How many bytes are held back until the response is awaited, so that they are sent together."""
 
 _MOST_UNREAD = 256 * 1024
-"""Bytes that may wait to be read before the other side is made to wait."""
+"""How many received bytes may be unread before the other side has to wait."""
 
 _MOST_BEFORE_HEAD = 2 * 1024 * 1024
-"""Bytes of interim answers (1xx) before the answer itself; what has been read ahead of it is counted, too."""
+"""The maximum size in bytes of interim responses (1xx); bytes that were read ahead count, too."""
 
 _STALE_SECONDS = 1.0
-"""A kept connection that breaks off so soon was closed before the request came."""
+"""A reused connection that breaks within this time was closed before the server got the request."""
 
 _LOOKS = 8
-"""How often, in the time that may pass in silence, it is looked whether the request is still leaving."""
+"""How often, during a timeout, to check whether the request is still being sent."""
 
 
 class Network(httpcore.AsyncNetworkBackend):
-    """Makes one connection, on the running event loop, and knows it."""
+    """Makes one connection on the running event loop, and keeps it in `stream`."""
 
     stream: Stream | None = None
 
@@ -44,18 +44,18 @@ class Network(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """The connection to a host.
+        """Connect to a host.
 
         Raises:
             ConnectTimeout: It took longer than `timeout` seconds.
-            ConnectError: There is none to be had.
+            ConnectError: The connection failed.
         """
         try:
             async with asyncio.timeout(timeout):
                 transport, self.stream = await connect(Stream, host, port, local_address)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(str(error)) from error
-        except (OSError, UnicodeError) as error:  # a name may be none that could be looked up
+        except (OSError, UnicodeError) as error:  # UnicodeError: the host name is invalid
             raise httpcore.ConnectError(str(error)) from error
         for option in socket_options or ():
             transport.get_extra_info("socket").setsockopt(*option)
@@ -67,7 +67,7 @@ class Network(httpcore.AsyncNetworkBackend):
 
 
 class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
-    """One connection, used by one task at a time, which writes a request and then reads the answer."""
+    """One connection, used by one task at a time, which writes a request and then reads the response."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -82,18 +82,18 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._writing_paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._resting = False  # nobody has asked for anything yet, since the last answer
-        self._heard = 0  # bytes, since the last answer
+        self._resting = False  # no request was sent since the last response
+        self._heard = 0  # bytes received since the last response
         self._head_due = True
         self._asked_at: float | None = None
-        self._leaving: int | None = None  # bytes of the request, when it was last looked; None: all have left
+        self._leaving: int | None = None  # unsent bytes of the request at the last check; None: all sent
         self._moved_at = 0.0
 
-    # What the pool asks for.
+    # For the pool.
 
     def rest(self) -> bool:
-        """An answer is whole, and none is due until the next request leaves: bytes that come earlier end the
-        connection. False if there are such bytes already.
+        """Note that the response is complete: bytes that arrive before the next request is sent close the
+        connection. Return False if there are such bytes already.
         """
         self._resting = True
         self._heard = 0
@@ -102,29 +102,29 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         return not (self._unread or self._ended)
 
     def answered(self) -> None:
-        """The head of the answer is there: what follows is counted by whoever reads it."""
+        """Note that the head of the response is there: the reader counts the bytes that follow."""
         self._head_due = False
 
     @property
     def heard(self) -> int:
-        """Bytes that have come since the last answer."""
+        """The number of bytes received since the last response."""
         return self._heard
 
     @property
     def stale(self) -> bool:
-        """The other side closed the connection before the request came: no byte of an answer has arrived, and
-        it broke off at once.
+        """Whether the server closed the connection before it got the request: no byte of a response arrived,
+        and the connection broke at once.
         """
         soon = self._asked_at is None or self._loop.time() - self._asked_at < _STALE_SECONDS
         return soon and not self._heard
 
-    # What httpcore asks for.
+    # For httpcore.
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """What has arrived, at least one byte; nothing at the end.
+        """Return received bytes, at least one; b"" at the end.
 
         Raises:
-            ReadTimeout: Nothing has come for `timeout` seconds.
+            ReadTimeout: Nothing was received for `timeout` seconds.
             ReadError: The connection broke.
         """
         self._flush()
@@ -142,10 +142,10 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send, at the latest when the answer is read.
+        """Send bytes, at the latest when the response is read.
 
         Raises:
-            WriteTimeout: The other side has taken nothing for `timeout` seconds.
+            WriteTimeout: The other side accepted nothing for `timeout` seconds.
             WriteError: The connection broke.
         """
         self._unsent.append(buffer)
@@ -159,18 +159,18 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
             raise httpcore.WriteError("the connection is closed")
 
     async def aclose(self) -> None:
-        """Close the connection, with what is still under way."""
+        """Close the connection, and drop what is not sent yet."""
         self._transport.abort()
-        await asyncio.sleep(0)  # in which the socket is closed
+        await asyncio.sleep(0)  # lets asyncio close the socket
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
-        """Go on over TLS.
+        """Continue over TLS.
 
         Raises:
             ConnectTimeout: The handshake took longer than `timeout` seconds.
-            ConnectError: It failed.
+            ConnectError: The handshake failed.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -183,35 +183,35 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
             self._transport.abort()
             if isinstance(error, TimeoutError):
                 raise httpcore.ConnectTimeout("the TLS handshake took too long") from error
-            if isinstance(error, OSError):  # those of TLS are, too
+            if isinstance(error, OSError):  # errors of TLS are OSErrors, too
                 raise httpcore.ConnectError(str(error)) from error
             raise
         self._transport = transport
         return self
 
     def get_extra_info(self, info: str) -> Any:
-        """What httpcore wants to know of the connection."""
-        if info == "is_readable":  # in an idle connection: the other side has closed it
+        """Return a fact about the connection for httpcore."""
+        if info == "is_readable":  # for an idle connection this means that the other side closed it
             return self._ended or bool(self._unread) or readable(self._transport)
         names = {"client_addr": "sockname", "server_addr": "peername"}
         return self._transport.get_extra_info(names.get(info, info))
 
-    # What asyncio tells.
+    # For asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is there."""
-        self._transport = self._socket = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        """Keep the transport."""
+        self._transport = self._socket = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come."""
-        if self._resting:  # of whatever request: not of the next one
+        """Receive bytes."""
+        if self._resting:  # they do not belong to the next request
             self._ended = True
             self._transport.abort()
             return
         self._heard += len(data)
         self._unread += data
         if self._head_due and self._heard > _MOST_BEFORE_HEAD:
-            self._error = ConnectionError("the server sends interim answers without an end")
+            self._error = ConnectionError("the server sends interim responses without an end")
             self._ended = True
             self._unread.clear()
             self._transport.abort()
@@ -221,22 +221,22 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._wake()
 
     def eof_received(self) -> None:
-        """No more will come; asyncio closes the connection."""
+        """Note that the other side sends no more; asyncio closes the connection."""
         self._ended = True
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is closed."""
+        """Note that the connection is closed."""
         self._ended = True
         self._error = self._error or exc
         self._wake()
 
     def pause_writing(self) -> None:
-        """More is on its way than the other side takes."""
+        """Note that the send buffer is full."""
         self._writing_paused = True
 
     def resume_writing(self) -> None:
-        """It has caught up."""
+        """Note that the send buffer has room again."""
         self._writing_paused = False
         self._wake()
 
@@ -254,7 +254,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
             self._transport.write(data)
 
     async def _wait(self, seconds: float | None, late: type[httpcore.TimeoutException]) -> None:
-        """Wait until anything happens, for so many seconds of silence."""
+        """Wait until anything happens; `late` is raised after `seconds` of silence."""
         self._waiter = waiter = self._loop.create_future()
         if seconds is not None:
             self._moved_at = self._loop.time()
@@ -271,14 +271,14 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
     def _look(
         self, waiter: asyncio.Future[None], seconds: float, late: type[httpcore.TimeoutException]
     ) -> None:
-        """Nothing has come. While the request is still on its way, and moves, that is no silence."""
+        """Check for silence: none while the request is still being sent and makes progress."""
         if waiter.done():
             return
         now = self._loop.time()
         if self._leaving is not None:
             left = unsent(self._socket)
             if left != self._leaving:
-                # The first look only tells how much there is; an event loop under load takes it late.
+                # The first check only notes the amount; under load it may come late.
                 if self._leaving >= 0 or now - self._moved_at > seconds / 2:
                     self._moved_at = now
                 self._leaving = left or None

@@ -1,7 +1,7 @@
-"""A model by its name: "provider:id".
+"""Models by name: "provider:id".
 
-Other packages add providers by an entry point of the group "kern.models": its name is the provider, and it
-loads a callable that takes the model's id and returns a `Model`, as a rule a class.
+Other packages add providers with an entry point in the group "kern.models". Its name is the provider; it
+refers to a callable, usually a class, that takes the model's id and returns a `Model`.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ _PROVIDERS = {
     "anthropic": ("kern.models.anthropic", "AnthropicMessages"),
     "bedrock": ("kern.models.bedrock", "BedrockConverse"),
 }
-"""Module and class; only the providers that an application uses are loaded."""
+"""Module and class by provider; only the providers that an application uses are loaded."""
 
 _CHAT = "openai-chat"
-"""The provider whose class speaks with all of `kern.models.servers`."""
+"""The provider whose class is used for all of `kern.models.servers`."""
 
 GROUP = "kern.models"
-"""The group of entry points by which other packages add providers."""
+"""The group of entry points with which other packages add providers."""
 
 _VARIABLE = "KERN_MODEL"
 _DEFAULT = "openai:gpt-5.2"
 
 
 def resolve(name: str) -> Model:
-    """The model that `name` stands for.
+    """Make the model with this name.
 
     Args:
         name: "provider:id", such as "openai:gpt-5.2", "anthropic:claude-sonnet-4-6", "ollama:llama3.2" or
-            "groq:openai/gpt-oss-120b". What follows the first colon is the id. "openai-chat:..." stands for
-            any other server that speaks OpenAI's chat protocol, at the variable OPENAI_BASE_URL.
+            "groq:openai/gpt-oss-120b". The id is what follows the first colon. Use "openai-chat:..." for any
+            other server with OpenAI's chat protocol, whose address is in the variable OPENAI_BASE_URL.
 
     Raises:
-        UsageError: There is no such provider, or no id.
+        UsageError: The provider is unknown, or the name has no id.
     """
     make, model_id = _looked_up(name)
     return make(model_id)
 
 
 def load(name: str | None) -> None:
-    """Import what `resolve(name)`, or without a name `default_model()`, will need.
+    """Import what `resolve(name)`, or without a name `default_model()`, needs.
 
-    It takes a while, which is better spent where an application is built than in its event loop. The name in
-    the environment is not judged here: it may change before a run needs it.
+    The import takes a while, and should happen when an application starts, not in its event loop. The name in
+    the environment is not checked here: it may change before a run needs it.
 
     Raises:
-        UsageError: There is no such provider, or no id.
+        UsageError: The provider is unknown, or the name has no id.
     """
     if name is not None:
         _looked_up(name)
@@ -73,10 +73,10 @@ def load(name: str | None) -> None:
 
 
 def default_model() -> Model:
-    """The model of an agent that was given none: what the variable KERN_MODEL says, or OpenAI's gpt-5.2.
+    """Return the model of agents without a model: the one in the variable KERN_MODEL, or OpenAI's gpt-5.2.
 
     Raises:
-        UsageError: The variable names no model.
+        UsageError: The variable does not name a known model.
     """
     try:
         return resolve(os.environ.get(_VARIABLE) or _DEFAULT)
@@ -101,9 +101,9 @@ def _looked_up(name: str) -> tuple[Callable[[str], Model], str]:
     return make, model_id
 
 
-@cache  # the entry points are files, which no run may have to read
+@cache  # entry points are read from files, which no run should have to do again
 def _maker(provider: str) -> Callable[[str], Model] | None:
-    """What makes the models of a provider; None if nobody knows it."""
+    """Return the callable that makes the models of a provider; None if the provider is unknown."""
     if provider in _PROVIDERS:
         module, class_name = _PROVIDERS[provider]
         make: Callable[[str], Model] = getattr(import_module(module), class_name)
@@ -146,7 +146,7 @@ def _checked(provider: str, make: Callable[[str], object]) -> Callable[[str], Mo
         model = make(model_id)
         if not isinstance(model, Model):
             raise UsageError(
-                f"the provider {provider!r} has made {type(model).__name__}, which is not a Model"
+                f"the provider {provider!r} returned a {type(model).__name__}, which is not a Model"
             )
         return model
 

@@ -1,8 +1,7 @@
-"""The servers that speak Chat Completions, as facts: where they are, and what each does its own way.
+"""The servers that support Chat Completions, as data: their addresses, and how each differs.
 
-The protocol is OpenAI's; no server speaks all of it, and some refuse a request for one field that they do not
-know. What a server does differently stands here, as data. `kern.models.openai.OpenAIChat` reads it, and has
-no branch for any of them.
+The protocol is OpenAI's. No other server supports all of it, and some refuse a request because of one unknown
+field. `kern.models.openai.OpenAIChat` reads these differences and has no code for a particular server.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ OTHER: Final = ChatServer(
     searching="-search-",
     price_list="openai",
 )
-"""A server that nobody has described: what nearly all of them take."""
+"""An unknown server: what nearly all servers support."""
 
 _MAX_TOKENS: Final = {"max_output_tokens": "max_tokens"}
 _MAX_COMPLETION_TOKENS: Final = {"max_output_tokens": "max_completion_tokens"}
@@ -351,22 +350,22 @@ SERVERS: Final[Mapping[str, ChatServer]] = MappingProxyType({server.name: server
 
 
 def server_named(name: str) -> ChatServer:
-    """The server of that name.
+    """Return the server with this name.
 
     Raises:
-        UsageError: There is none.
+        UsageError: The name is unknown.
     """
     server = SERVERS.get(name)
     if server is None:
         near = get_close_matches(name.lower(), SERVERS, n=1)
         meant = f"did you mean {near[0]!r}? " if near else ""
-        raise UsageError(f"no server {name!r} is known; {meant}Known: {', '.join(SERVERS)}")
+        raise UsageError(f"the server {name!r} is unknown; {meant}Known: {', '.join(SERVERS)}")
     return server
 
 
 @lru_cache(maxsize=256)
 def server_at(host: str) -> ChatServer | None:
-    """The known server that answers at `host`, if one does."""
+    """Return the known server at `host`, or None."""
     for server in _ALL:
         if any(host == domain or host.endswith(f".{domain}") for domain in server.hosts):
             return server

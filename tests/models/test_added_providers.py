@@ -68,7 +68,7 @@ def test_a_provider_that_cannot_be_loaded_is_told_with_its_package() -> None:
 
 
 def test_a_provider_that_makes_no_model_is_told() -> None:
-    with pytest.raises(UsageError, match=r"'nothing' has made str, which is not a Model"):
+    with pytest.raises(UsageError, match=r"'nothing' returned a str, which is not a Model"):
         Agent(model="nothing:x").run("Hello")
 
 

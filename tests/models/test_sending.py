@@ -178,7 +178,7 @@ async def test_interim_answers_without_an_end_are_stopped() -> None:
             await wire.send(b"HTTP/1.1 102 Processing\r\n\r\n" * 500)
 
     async with raw_server(answer) as server:
-        with pytest.raises(ModelError, match="interim answers without an end"):
+        with pytest.raises(ModelError, match="interim responses without an end"):
             await ask(server)
 
 

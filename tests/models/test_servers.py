@@ -82,7 +82,7 @@ def test_a_misspelt_provider_is_told_which_was_meant() -> None:
         resolve("olama:llama3.2")
     with pytest.raises(UsageError, match=r'did you mean "groq:x"'):
         resolve("Groq:x")
-    with pytest.raises(UsageError, match=r"no server 'openruter' is known; did you mean 'openrouter'\?"):
+    with pytest.raises(UsageError, match=r"the server 'openruter' is unknown; did you mean 'openrouter'\?"):
         OpenAIChat("m", server="openruter")
 
 
