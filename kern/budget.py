@@ -1,4 +1,4 @@
-"""Limits that are kept: of one tree of runs, or of all runs that share a budget."""
+"""Enforces limits: of one tree of runs, or of all runs that share a budget."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _TOKENS = ("input_tokens", "output_tokens", "total_tokens")
 
 
 class UsageBudget:
-    """What several runs may use together: those of a user, of a day, of a batch.
+    """A limit that several runs share, such as the runs of a user, of a day, or of a batch.
 
-    Pass the same object as `usage_limits` of every run, or of an agent. It counts before a request as
-    `UsageLimits` do, and may be used from any number of event loops and threads at once. It lives in memory:
-    to go on with it in another process, store `used` and pass it on.
+    Pass the same object as `usage_limits` to every run, or to an agent. Like `UsageLimits`, it counts
+    requests before they are made. It may be used in several event loops and threads at once. It lives in
+    memory: to continue it in another process, store `used` and pass it there.
 
         budget = UsageBudget(UsageLimits(cost=5.0), name="ann, today")
         await agent.arun("...", usage_limits=budget)
 
     Args:
-        limits: What may be used.
-        used: What was used before.
-        name: Stands in the error of a limit that is reached.
+        limits: The limits.
+        used: The usage before.
+        name: The name of the budget in errors.
     """
 
     def __init__(self, limits: UsageLimits, *, used: Usage | None = None, name: str = "") -> None:
@@ -53,12 +53,12 @@ class UsageBudget:
         return f"UsageBudget({self.limits!r}, name={self.name!r})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """A copied agent shares the budget with the first."""
+        """Return the same object: a copied agent shares the budget with the original."""
         return self
 
     @property
     def used(self) -> Usage:
-        """What the requests so far have used; those under way are not in it."""
+        """The usage so far, without requests in progress."""
         with self._lock:
             used = replace(self._used)
             if self._failed:
@@ -67,10 +67,10 @@ class UsageBudget:
             return used
 
     def reserve_request(self, expected: float) -> None:
-        """Count a request that is about to be made, and set aside what it is expected to cost.
+        """Count a request before it is made, and reserve its expected cost in US dollars.
 
         Raises:
-            UsageLimitExceeded: It would pass a limit; it is not counted.
+            UsageLimitExceeded: The request would exceed a limit; it is not counted.
         """
         with self._lock:
             self._check("requests", self._requests, self.limits.requests)
@@ -83,46 +83,46 @@ class UsageBudget:
             self._set_aside += expected
 
     def note(self, requests: int, tool_calls: int, expected: float = 0.0) -> None:
-        """Count what was done before, whatever the limits say, and set `expected` aside for it."""
+        """Count what was done before, without checking the limits, and reserve `expected` for it."""
         with self._lock:
             self._requests += requests
             self._set_aside += expected
             self._tool_calls += tool_calls
 
     def take_back_request(self, expected: float) -> None:
-        """The request is not made."""
+        """Undo `reserve_request`: the request is not made."""
         with self._lock:
             self._requests -= 1
             self._set_aside -= expected
 
     def remember(self, steps: Iterable[str]) -> None:
-        """These steps were counted; the run that did them was let go, and may do them again by its record."""
+        """Remember that these steps were counted: their run was released, and repeats them when resumed."""
         with self._lock:
             self._known.update(steps)
 
     def knows(self, step: str) -> bool:
-        """The step was counted before, and is not counted again; each is asked for once."""
+        """Return whether the step was counted before, and forget it: each step is asked for once."""
         with self._lock:
             known = step in self._known
             self._known.discard(step)
             return known
 
     def end_request(self, expected: float, *, failed: bool = False) -> None:
-        """The request is over: nothing is set aside for it any more.
+        """End a request, and release what was reserved for it.
 
         Args:
-            expected: What was.
-            failed: It got no answer, so that nothing is counted but the request.
+            expected: The reserved cost.
+            failed: The request got no answer: only the request itself counts.
         """
         with self._lock:
             self._set_aside -= expected
             self._failed += failed
 
     def reserve_tool_calls(self, count: int) -> None:
-        """Count the tool calls of a turn, which are about to be made.
+        """Count the tool calls of a turn before they are made.
 
         Raises:
-            UsageLimitExceeded: They would pass the limit; none of them is counted.
+            UsageLimitExceeded: The calls would exceed the limit; none of them is counted.
         """
         with self._lock:
             if count:
@@ -130,12 +130,12 @@ class UsageBudget:
             self._tool_calls += count
 
     def take_back_tool_calls(self, count: int) -> None:
-        """The calls are not made."""
+        """Undo `reserve_tool_calls`: the calls are not made."""
         with self._lock:
             self._tool_calls -= count
 
     def count(self, usage: Usage) -> None:
-        """Count what a request has used; a total that is less than its parts is their sum."""
+        """Add the usage of a request. A total below the sum of its parts is replaced by the sum."""
         with self._lock:
             used = self._used
             used.add(usage)
@@ -146,7 +146,7 @@ class UsageBudget:
                 self._unknown = self._unknown or spent is None
 
     def resume(self, usage: Usage, tool_calls: int) -> None:
-        """Count what a run has used before it was paused."""
+        """Count what a run used before it was paused."""
         self.count(usage)
         with self._lock:
             self._requests += max(usage.requests, 0)
@@ -158,11 +158,11 @@ class UsageBudget:
 
 
 Limits = UsageLimits | UsageBudget | Sequence[UsageLimits | UsageBudget]
-"""What the parameter `usage_limits` takes."""
+"""The type of the parameter `usage_limits`."""
 
 
 class UsageLedger:
-    """Counts what a tree of runs uses, against its own limits and the budgets that it shares with others."""
+    """Counts the usage of a tree of runs towards its own limits and the budgets that it shares."""
 
     __slots__ = ("_budgets", "_own", "_steps", "limits_cost")
 
@@ -171,15 +171,15 @@ class UsageLedger:
         self._own = [UsageBudget(limit) for limit in given if isinstance(limit, UsageLimits)]
         self._budgets = [*self._own, *(limit for limit in given if isinstance(limit, UsageBudget))]
         self._steps: list[str] = []
-        """What was counted of a run with a journal."""
+        """The counted steps of a run with a journal."""
         self.limits_cost: bool = any(budget.limits.cost is not None for budget in self._budgets)
-        """The cost of a request has to be known before it is made."""
+        """Whether the cost is limited, so that the price must be known before a request."""
 
     def reserve_request(self, expected: float = 0.0, step: str | None = None) -> None:
-        """Count a request that is about to be made, and set aside what it is expected to cost.
+        """Count a request before it is made, and reserve its expected cost in US dollars.
 
         Raises:
-            UsageLimitExceeded: It would pass a limit; it is not counted.
+            UsageLimitExceeded: The request would exceed a limit; it is not counted.
         """
         if self._budgets:
             self._reserve(
@@ -189,12 +189,12 @@ class UsageLedger:
         self._counted(step)
 
     def note(self, *, requests: int = 0, tool_calls: int = 0, expected: float = 0.0, step: str) -> None:
-        """Count what was done before, whatever the limits say.
+        """Count what was done before, without checking the limits.
 
         Args:
             requests, tool_calls: What was done.
-            expected: What the request was expected to cost, which is set aside until its end.
-            step: The step on record. A shared budget that has counted it does not count it again.
+            expected: The expected cost of the request, which is reserved until its end.
+            step: The recorded step. A shared budget that has counted it does not count it again.
         """
         for budget in self._budgets:
             if budget.knows(step):
@@ -204,7 +204,7 @@ class UsageLedger:
         self._counted(step)
 
     def let_go(self) -> None:
-        """The run has not ended and may go on in this process: shared budgets have counted its steps."""
+        """Release the run, which may be resumed: shared budgets remember the steps that they have counted."""
         for budget in self._budgets:
             budget.remember(self._steps)
 
@@ -213,15 +213,15 @@ class UsageLedger:
             self._steps.append(step)
 
     def end_request(self, expected: float, *, failed: bool = False) -> None:
-        """The request is over; `failed`: without an answer."""
+        """End a request, and release what was reserved; with `failed` it got no answer."""
         for budget in self._budgets:
             budget.end_request(expected, failed=failed)
 
     def reserve_tool_calls(self, count: int, step: str | None = None) -> None:
-        """Count the tool calls of a turn, which are about to be made.
+        """Count the tool calls of a turn before they are made.
 
         Raises:
-            UsageLimitExceeded: They would pass the limit; none of them is counted.
+            UsageLimitExceeded: The calls would exceed the limit; none of them is counted.
         """
         if self._budgets:
             self._reserve(
@@ -235,8 +235,8 @@ class UsageLedger:
 
         Args:
             usage: What it has used.
-            step: The step of a run with a journal that it was used in.
-            on_record: The step was done before. A shared budget that has counted it does not count it again.
+            step: The step of a run with a journal.
+            on_record: The step is recorded. A shared budget that has counted it does not count it again.
         """
         for budget in self._budgets:
             if not (on_record and step is not None and budget.knows(step)):
@@ -244,7 +244,7 @@ class UsageLedger:
         self._counted(step)
 
     def resume(self, usage: Usage, tool_calls: int) -> None:
-        """Count what a run has used before it was paused: shared budgets had it counted then."""
+        """Count what a run used before it was paused. Shared budgets counted it then."""
         for budget in self._own:
             budget.resume(usage, tool_calls)
 
@@ -262,7 +262,7 @@ class UsageLedger:
 
 
 def check_limits(name: str, given: Any) -> None:
-    """See that limits are None, or what `usage_limits` takes.
+    """Check that limits are None, or valid `usage_limits`.
 
     Raises:
         UsageError: They are not.

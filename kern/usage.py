@@ -1,4 +1,4 @@
-"""Token and request counts, what they cost, and limits on them."""
+"""Counts of tokens and requests, their cost, and limits on them."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ _COUNTS = (
 
 
 CUT_OFF = "answers_cut_off"
-"""In `Usage.billed`: answers that broke off before they told what they used."""
+"""The key in `Usage.billed` for answers that were cut off before they reported their usage."""
 
 
 @dataclass(slots=True)
 class Usage:
-    """What model requests used.
+    """The usage of model requests.
 
-    One rule, whatever the provider's way of counting: `input_tokens` are all that were sent, those included
-    that the provider has read from its cache (`cached_tokens`) and written into it
-    (`cache_write_tokens`); `output_tokens` are all that were generated, `reasoning_tokens` included.
+    The rule is the same for all providers. `input_tokens` are all tokens that were sent, including those that
+    the provider read from its cache (`cached_tokens`) and wrote into it (`cache_write_tokens`).
+    `output_tokens` are all tokens that were generated, including `reasoning_tokens`.
 
-    `cost` is in US dollars: as the provider told it, or by the model's price. None: nobody knows it, and so
-    it is for a sum of which a part is not known; 0.0 means that it was free. `counted_cost` stands beside a
-    cost that is not known, and is what a limit on the cost counts for it: what is known of it, and what was
-    set aside for answers that did not tell what they used. None: that may be less than they cost.
+    `cost` is in US dollars, as the provider reported it or by the model's price; 0.0 means free. None means
+    unknown, also for a sum of which a part is unknown. `counted_cost` is then what a limit on the cost
+    counts: the known part, and the expected cost of answers that did not report their usage. If it is None,
+    too, the true cost may be higher than any estimate.
 
-    `billed` counts what has a price of its own: kinds of tokens that the counts above include
-    ("cache_write_1h_tokens", "input_audio_tokens", which were not cached, "cache_audio_read_tokens",
-    "output_image_tokens"), and what the provider itself did ("web_searches", "code_executions"). `terms` are
-    the conditions under which the provider says it answered, where they are not the usual ones
-    ({"service_tier": "flex"}); a sum has none.
+    `billed` counts what has its own price: kinds of tokens that the counts above include
+    ("cache_write_1h_tokens", "input_audio_tokens" without cached ones, "cache_audio_read_tokens",
+    "output_image_tokens"), and work of the provider itself ("web_searches", "code_executions"). `terms` are
+    the conditions of an answer that the provider reports as unusual ({"service_tier": "flex"}); a sum has
+    none.
     """
 
     input_tokens: int = 0
@@ -61,10 +61,10 @@ class Usage:
         return cost if cost is not None and 0 <= cost < math.inf else None
 
     def add(self, other: Usage) -> None:
-        """Count `other` in; what is below zero, or NaN, is no count and takes nothing off a limit."""
+        """Add `other`. Counts below zero and NaN are ignored, so that they cannot lower a total."""
         if other.requests > 0:
             cost = other.cost
-            if cost is not None and not 0 <= cost < math.inf:  # one that makes no sense is not known
+            if cost is not None and not 0 <= cost < math.inf:  # an impossible cost counts as unknown
                 cost = None
             if cost is None and other.counted_cost is None:
                 self.cost = self.counted_cost = None
@@ -94,13 +94,13 @@ class Usage:
             self.billed = _sum(self.billed or {}, other.billed)
 
     def _add_counted(self, counted: float | None) -> None:
-        """Count in requests whose cost is not known, but what a limit counts for it."""
+        """Add requests with an unknown cost, for which a limit counts `counted`."""
         before = self.limited_cost if self.requests else 0.0
         self.cost = None
         self.counted_cost = None if before is None or counted is None else before + counted
 
     def to_dict(self) -> dict[str, Any]:
-        """The counts that are not zero, and the cost where it is known."""
+        """Return the counts that are not zero, and the cost if it is known, as JSON."""
         data: dict[str, Any] = {}
         for name in _COUNTS:
             if value := getattr(self, name):
@@ -120,7 +120,7 @@ class Usage:
         """The reverse of `to_dict`.
 
         Raises:
-            ValueError: A value is no count, or no cost.
+            ValueError: A value is not a count, or not a cost.
         """
         return cls(
             **_counts(data),
@@ -133,15 +133,16 @@ class Usage:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Price:
-    """What a model's tokens cost, in US dollars for a million of them.
+    """The price of a model, in US dollars per million tokens.
 
     Args:
-        input, output: Tokens that are sent, and those that are generated.
-        cache_read, cache_write: Of those that are sent, the ones that the provider reads from its cache, and
-            those that it writes into it; None: as `input`.
-        request: Dollars for each request, beside its tokens.
-        others: What has a price of its own, by its name in `Usage.billed`: dollars for a million where it is
-            a kind of tokens ("cache_write_1h_tokens"), and for one of anything else ("web_searches").
+        input: The price of tokens that are sent.
+        output: The price of tokens that are generated.
+        cache_read: The price of sent tokens that the provider reads from its cache; None: as `input`.
+        cache_write: The price of sent tokens that the provider writes into its cache; None: as `input`.
+        request: US dollars for each request, in addition to its tokens.
+        others: Other prices, by their names in `Usage.billed`: per million for a kind of tokens
+            ("cache_write_1h_tokens"), per unit for everything else ("web_searches").
     """
 
     input: float
@@ -152,7 +153,7 @@ class Price:
     others: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, usage: Usage) -> float | None:
-        """The price of `usage`, in US dollars; None if it counts something that `others` does not name."""
+        """Return the cost of `usage` in US dollars; None if it has an item that `others` does not name."""
         read, written = usage.cached_tokens, usage.cache_write_tokens
         plain = max(usage.input_tokens - read - written, 0)
         millions = (
@@ -171,7 +172,7 @@ class Price:
         return dollars
 
     def _usual(self, name: str) -> float:
-        """What a kind of tokens costs as one of those that it is counted among."""
+        """Return the price of a kind of tokens as part of the general counts."""
         if name.startswith("output"):
             return self.output
         special = self.cache_read if "read" in name else self.cache_write if "write" in name else None
@@ -185,19 +186,19 @@ def is_of_tokens(name: str) -> bool:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class UsageLimits:
-    """What a run and all runs below it may use together; None means any amount.
+    """What a run and all runs below it may use together; None means no limit.
 
-    Requests and tool calls are counted before they are made, so that members in parallel cannot pass a limit
-    together; the calls of one turn are made all or none. Tokens and cost are known only after a request: the
-    one that passes the limit is the last. What the requests under way are expected to cost is set aside for
-    them: their input by its length, their output by the model's `max_output_tokens`, where it has one.
+    Requests and tool calls are counted before they are made, so that concurrent team members cannot exceed a
+    limit together. The calls of one turn are made all or none. Tokens and cost are known only after a
+    request: the request that exceeds the limit is the last. The expected cost of requests in progress is
+    reserved: for their input by its length, for their output by the model's `max_output_tokens`, if any.
 
     Args:
-        requests: Requests to models.
-        tool_calls: Tool calls; a delegation is one.
-        input_tokens, output_tokens, total_tokens: Tokens.
-        cost: US dollars. A model whose price nobody knows is not asked at all, and no model any more once the
-            cost of a request has turned out to be unknown.
+        requests: The maximum number of model requests.
+        tool_calls: The maximum number of tool calls; a delegation counts as one.
+        input_tokens, output_tokens, total_tokens: The maximum numbers of tokens.
+        cost: The maximum cost in US dollars. A model without a known price is refused. When the cost of a
+            request turns out to be unknown, no more requests are made.
     """
 
     requests: int | None = None
@@ -210,9 +211,9 @@ class UsageLimits:
 
 @dataclass(slots=True)
 class Metrics(Usage):
-    """What a run used: its own requests and those of all runs below it.
+    """The usage of a run: of its own requests and those of all runs below it.
 
-    Times are in seconds. `details` splits the counts by model ("openai/gpt-5.2").
+    Times are in seconds. `details` has the counts by model ("openai/gpt-5.2").
     """
 
     time_to_first_token: float | None = None
@@ -220,18 +221,18 @@ class Metrics(Usage):
     details: dict[str, Usage] = field(default_factory=dict)
 
     def count(self, model: str, usage: Usage) -> None:
-        """Count one request's usage in, under its model."""
+        """Add the usage of one request, under its model."""
         self.add(usage)
         self.details.setdefault(model, Usage()).add(usage)
 
     def include(self, other: Metrics) -> None:
-        """Count the run of a member in; times stay this run's own."""
+        """Add the usage of a team member's run. Times are not changed."""
         self.add(other)
         for model, usage in other.details.items():
             self.details.setdefault(model, Usage()).add(usage)
 
     def exclude(self, other: Usage) -> None:
-        """The reverse of `include`, for the sums."""
+        """Undo `include`, for the sums."""
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) - getattr(other, name))
         if self.billed and other.billed:
@@ -244,7 +245,7 @@ class Metrics(Usage):
             self.counted_cost = None if mine is None or theirs is None else max(mine - theirs, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """The counts and times that are set, as JSON."""
+        """Return the counts and times that are set, as JSON."""
         data = Usage.to_dict(self)
         if self.time_to_first_token is not None:
             data["time_to_first_token"] = self.time_to_first_token
@@ -261,7 +262,7 @@ class Metrics(Usage):
         """The reverse of `to_dict`.
 
         Raises:
-            ValueError: A value is no count, or no time.
+            ValueError: A value is not a count, or not a time.
         """
         first, duration = data.get("time_to_first_token"), data.get("duration")
         if not all(isinstance(seconds, int | float | None) for seconds in (first, duration)):

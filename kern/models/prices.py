@@ -1,6 +1,6 @@
-"""What a request has cost: by the price that a model was given, or the list that the extra `prices` brings.
+"""The cost of requests: by the `price` of a model, or by the price list of the extra `prices`.
 
-The list is part of the package genai-prices; nothing is fetched. An unknown model has no price, and not 0.
+The list is part of the package genai-prices; nothing is fetched. An unknown model has the price None, not 0.
 """
 
 from __future__ import annotations
@@ -34,36 +34,36 @@ LISTED: Final[Mapping[str, str]] = {
 """The providers that the list knows, and their names there."""
 
 _PER_MILLION: Final = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
-_CHARS_PER_TOKEN: Final = 4  # of English; enough to set something aside
+_CHARS_PER_TOKEN: Final = 4  # in English; good enough for an estimate
 
 _MANY: Final = 1_000_000
 _TOKENS_PER_PICTURE: Final = 1_500
 _TOKENS_ELSEWHERE: Final = 20_000
-"""Of a document that the provider fetches, or that is read when the request is built: some tens of pages."""
+"""For a document that the provider fetches, or that is read when the request is built: some tens of pages."""
 
 _lock: Final = threading.Lock()
 
 
 def is_to_load(model: Model) -> bool:
-    """Whether the list has yet to be loaded for this model."""
+    """Whether the price list is needed for this model, and not loaded yet."""
     return model.price is None and not _snapshot.cache_info().currsize and _is_listed(model)
 
 
 def load() -> None:
-    """Load the list: most of a second's work, which no event loop should wait for."""
+    """Load the price list. That takes most of a second: do it in a thread."""
     with _lock:
         _snapshot()
 
 
 def cost_of(model: Model, usage: Usage, answered: str | None = None, *, wrote: bool = False) -> float | None:
-    """What a request has cost, in US dollars; None if nobody knows.
+    """Return the cost of a request in US dollars; None if it is unknown.
 
     Args:
         model: The model that was asked.
-        usage: What the provider tells. Every request sends something, so that counts without input tokens
-            tell nothing.
-        answered: The model that has answered, where the provider tells it.
-        wrote: The model has written something, so that there have to be output tokens as well.
+        usage: The usage that the provider reported. Every request has input, so counts without input tokens
+            mean that the usage is unknown.
+        answered: The model that answered, if the provider reports it.
+        wrote: The model wrote something, so that there must be output tokens.
     """
     if usage.cost is not None:
         return usage.cost
@@ -79,12 +79,12 @@ def cost_of(model: Model, usage: Usage, answered: str | None = None, *, wrote: b
 
 
 def is_bounded(usage: Usage) -> bool:
-    """Whether a request whose cost is not known did nothing but read and write."""
+    """Whether a request with an unknown cost only used tokens, and nothing else that is billed."""
     return not usage.terms and all(name == CUT_OFF for name in usage.billed or ())
 
 
 def _reckoned(model: Model, usage: Usage, answered: str | None) -> float | None:
-    """The price of what a request has used."""
+    """Return the cost of the usage, by the model's price or the price list; None if it is unknown."""
     if model.price is not None:
         return model.price.of(usage)
     if not _is_listed(model):
@@ -94,10 +94,10 @@ def _reckoned(model: Model, usage: Usage, answered: str | None) -> float | None:
 
 
 def expected_cost(model: Model, request: ModelRequest) -> float:
-    """What a request is expected to cost: its input by its length, its output as long as it may become.
+    """Estimate the cost of a request in US dollars: its input by its length, its output by the maximum.
 
     Raises:
-        UsageError: Nobody knows the model's price, and the provider does not tell the cost.
+        UsageError: The price of the model is unknown, and the provider does not report the cost.
     """
     said = sum(len(message.content or "") for message in request.messages)
     called = sum(len(call.arguments) for message in request.messages for call in message.tool_calls)
@@ -111,26 +111,26 @@ def expected_cost(model: Model, request: ModelRequest) -> float:
     if cost is None and not model.tells_cost:
         how = "" if _is_installed() else ", or install kern-agents[prices]"
         raise UsageError(
-            f"a limit on the cost cannot be kept: nobody knows the price of {model.provider}/{model.id}; "
+            f"a limit on the cost cannot be enforced: the price of {model.provider}/{model.id} is unknown; "
             f"give the model one, price=Price(input=..., output=...){how}"
         )
     return cost or 0.0
 
 
 def _length_of(tool: ToolDefinition) -> int:
-    """The characters of a tool's definition."""
+    """Return the length of a tool's definition in characters."""
     return len(tool.name) + len(tool.description) + len(to_json(tool.parameters))
 
 
 def _tokens_of(media: Media) -> int:
-    """About what a picture or a document comes to."""
+    """Estimate the tokens of an image or a document."""
     if isinstance(media, Image):
         return _TOKENS_PER_PICTURE
     return len(media.content) // _CHARS_PER_TOKEN if media.content is not None else _TOKENS_ELSEWHERE
 
 
 def _is_listed(model: Model) -> bool:
-    """Whether the list is there, and knows the provider."""
+    """Whether the price list is installed, and has the provider."""
     return model.provider in LISTED and _is_installed()
 
 
@@ -148,10 +148,10 @@ def _snapshot() -> Any:
 
 @lru_cache(maxsize=1024)
 def _listed(provider: str, model_id: str) -> _Priced | None:
-    """How the list prices a model; None if it does not know it.
+    """Return a function for the cost of a model's usage by the price list; None if the model is unknown.
 
-    The package itself takes a third of a millisecond to reckon a price. That of plain tokens at the usual
-    terms, as most requests have them, is reckoned here, in a microsecond.
+    The package itself takes a third of a millisecond to calculate a price. For plain tokens at the usual
+    terms, as in most requests, it is calculated here, in a microsecond.
     """
     try:
         _, model = _snapshot().find_provider_model(
@@ -173,7 +173,7 @@ def _listed(provider: str, model_id: str) -> _Priced | None:
 
 
 def _plain(model: Any) -> _Priced | None:
-    """How the list prices plain tokens."""
+    """Return a function for the cost of plain tokens by the price list."""
     if isinstance(model.prices, list):  # by date, or hour
         return lambda usage: _rates(model.get_prices(datetime.now(UTC)), usage)
     if any(hasattr(getattr(model.prices, name, None), "tiers") for name in _PER_MILLION):
@@ -183,7 +183,7 @@ def _plain(model: Any) -> _Priced | None:
 
 
 def _has_kinds_of_output(model: Any) -> bool:
-    """Whether reasoning has a price of its own."""
+    """Whether reasoning tokens have their own price."""
     listed = model.prices if isinstance(model.prices, list) else [model.prices]
     return any(getattr(getattr(item, "prices", item), "output_reasoning_mtok", None) for item in listed)
 
@@ -194,7 +194,7 @@ def _rates(prices: Any, usage: Usage) -> float | None:
 
 
 def _price(prices: Any, sent: int) -> Price | None:
-    """What holds for a request of `sent` tokens."""
+    """Return the prices for a request of `sent` tokens."""
     rates = (_rate(getattr(prices, name, None), sent) for name in _PER_MILLION)
     input, output, cache_read, cache_write = rates
     if input is None or output is None:
@@ -210,7 +210,7 @@ def _price(prices: Any, sent: int) -> Price | None:
 
 
 def _rate(listed: Any, sent: int) -> float | None:
-    """A rate, or the one of its tiers that the length of the prompt leads to."""
+    """Return a rate; for a rate with tiers, the one for this length of the prompt."""
     for tier in reversed(getattr(listed, "tiers", ())):
         if sent > tier.start:
             return float(tier.price)
