@@ -1,4 +1,4 @@
-"""Conversations that OpenAI keeps: a request that goes on from an earlier response by its id."""
+"""Conversations that OpenAI stores: a request continues an earlier response by its id."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ PROVIDER = "openai"
 
 
 def chained_to(response_id: str, model: str) -> dict[str, Any]:
-    """What a message holds of the response that it is."""
+    """Return the `provider_data` of a message that can be continued by its response id."""
     return {PROVIDER: {"model": model, "response_id": response_id}}
 
 
 def after_last_response(messages: Sequence[Message], model: str) -> tuple[str | None, Sequence[Message]]:
-    """The id of the last response of this model, and what follows it; None, and all, if there is none."""
+    """Return the id of this model's last response, and the messages after it; None and all without one."""
     for at in range(len(messages) - 1, -1, -1):
         record = record_of(messages[at].provider_data, PROVIDER, model)
         response_id = record.get("response_id") if record is not None else None

@@ -1,4 +1,4 @@
-"""The tool calls of a chat completion, put together of deltas as servers really send them."""
+"""The tool calls of a chat completion, assembled from deltas as servers really send them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class _Call:
         self.extra: dict[str, Any] | None = None
         self.pieces: list[str] = []
         self.whole = False
-        """It came in one piece, and not in deltas."""
+        """Whether it came as a whole, not in deltas."""
 
     def is_nothing(self, answered: bool) -> bool:
-        """No tool is named, and nothing is passed to one: some servers send such an entry with every text.
+        """Whether the entry has no name and no arguments: some servers send such an entry with every text.
 
-        If nothing else was said (`answered`), one that has an id was meant as a call.
+        If there is no other answer (`answered` is False), an entry with an id is meant as a call.
         """
         arguments = "".join(self.pieces)
         if answered or not (self.id or arguments):
@@ -39,27 +39,27 @@ class _Call:
         return False
 
     def has_said(self, arguments: str) -> bool:
-        """A delta holds all arguments once more."""
+        """Whether a delta repeats all arguments."""
         if arguments[:1] != "{" or arguments[-1] != "}" or not self.pieces:
             return False
         return arguments == "".join(self.pieces) and self.complete()
 
     def goes_on(self, arguments: str) -> bool:
-        """Arguments that are not whole yet are gone on with, and not begun."""
+        """Whether the arguments continue incomplete ones, and do not begin new ones."""
         return (
             bool(self.pieces and arguments) and not arguments.lstrip().startswith("{") and not self.complete()
         )
 
     def lacks(self) -> bool:
-        """What was streamed of the arguments cannot be all."""
+        """Whether the streamed arguments must be incomplete."""
         return arguments_text("".join(self.pieces)) == "{}" or not self.complete()
 
     def is_repeated(self, identity: str, name: str, arguments: str) -> bool:
-        """A delta holds all of this call once more, as some servers send it at a call's end."""
+        """Whether a delta repeats the whole call, as some servers do at the end of a call."""
         return (identity, name, arguments) == (self.id, self.name, "".join(self.pieces))
 
     def complete(self) -> bool:
-        """The arguments so far are a whole JSON value."""
+        """Whether the arguments so far are a complete JSON value."""
         if not self.pieces or not self.pieces[-1].rstrip().endswith(("}", "null")):
             return False
         try:
@@ -70,15 +70,16 @@ class _Call:
 
 
 class Calls:
-    """Puts calls together.
+    """Assembles calls from deltas.
 
-    OpenAI numbers the calls of an answer by `index` and sends id and name with a call's first delta. Others
-    give all calls one index or none, leave out ids, repeat id and name with every delta, make up an id for
-    each delta, or give two calls one id. What is one call follows from all of these together.
+    OpenAI numbers the calls of an answer by `index`, and sends id and name with the first delta of a call.
+    Other servers give all calls the same index or none, leave out ids, repeat id and name with every delta,
+    invent an id for each delta, or give two calls the same id. Which deltas belong to one call is derived
+    from all of these together.
 
     Args:
         origin: The model that was asked.
-        tell: Who is told of pieces of arguments: the call's id, its name, the piece.
+        tell: Called with deltas of arguments: the id of the call, its name, the delta.
     """
 
     def __init__(self, origin: Origin, tell: Callable[[str, str, str], None] | None = None) -> None:
@@ -91,23 +92,23 @@ class Calls:
 
     @property
     def begun(self) -> bool:
-        """Whether there is any."""
+        """Whether there is any call."""
         return bool(self._calls)
 
     def mark(self) -> None:
-        """The calls are said to end here."""
+        """Note that the server says that the calls end here."""
         self._marked = self._size()
 
     @property
     def went_on(self) -> bool:
-        """There was more after the mark."""
+        """Whether there were deltas after the mark."""
         return self._marked is not None and self._marked != self._size()
 
     def _size(self) -> tuple[int, int]:
         return len(self._calls), sum(len(call.pieces) for call in self._calls)
 
     def add(self, entries: list[dict[str, Any]]) -> None:
-        """Take the deltas of one chunk."""
+        """Add the deltas of one chunk."""
         begun: set[_Call] = set()
         for entry in entries:
             index = _index(entry.get("index"))
@@ -133,9 +134,9 @@ class Calls:
                     self._tell(call.id, call.name, mended(arguments))
 
     def add_whole(self, entries: list[dict[str, Any]]) -> None:
-        """Take the calls of an answer that is not streamed: every entry is one.
+        """Add the calls of an answer that is not streamed: every entry is a call.
 
-        If the answer was streamed before, its calls are there already, and are made once.
+        Calls that were streamed before are not added again.
         """
         for entry in self._new(entries):
             self._by_index.clear()
@@ -147,7 +148,7 @@ class Calls:
             self.add([{**entry, "index": 0}])
 
     def _new(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The entries that are not, with other words perhaps, calls that were read before."""
+        """Return the entries that are new, and do not repeat a call that was read before."""
         if not self._calls:
             return entries
         read = list(self._calls)
@@ -169,11 +170,11 @@ class Calls:
         return entries
 
     def built(self, mend: Callable[[str], str], *, answered: bool) -> list[ToolCall]:
-        """The calls; one without an id gets one.
+        """Return the calls. A call without an id gets one.
 
         Args:
-            mend: Puts the halves of characters together.
-            answered: The answer is a text, by its finish reason too, and needs no call.
+            mend: Joins split characters.
+            answered: The answer is a text, also by its finish reason, and needs no call.
         """
         return [
             ToolCall(
@@ -188,7 +189,7 @@ class Calls:
         ]
 
     def _find(self, index: int | None, identity: str, name: str) -> _Call | None:
-        """The call that a delta goes on with, if it begins none."""
+        """Return the call that a delta continues; None if it begins a new one."""
         known = self._by_id.get(identity) if identity else None
         if index is None:
             return known or (None if identity and name else self._last())
@@ -201,7 +202,7 @@ class Calls:
         return self._calls[-1] if self._calls else None
 
     def _another(self, call: _Call, identity: str, name: str, arguments: str, begun: set[_Call]) -> bool:
-        """Whether a delta that bears a name begins another call than the one that it seems to belong to."""
+        """Whether a delta with a name begins a new call, not the one that it seems to continue."""
         if not call.name:
             return False
         if call in begun:
@@ -210,26 +211,26 @@ class Calls:
             return True
         if identity and call.id and identity != call.id:  # or an id is made up for every delta
             return not call.goes_on(arguments)
-        # Or else id and name are repeated with every delta.
+        # Otherwise the server repeats id and name with every delta.
         return arguments.lstrip().startswith(("{", "null")) and call.complete()
 
 
 def _parts(entry: dict[str, Any]) -> tuple[str, str, str]:
-    """Id, name and arguments of an entry; some servers leave out the object around the last two."""
+    """Return id, name and arguments of an entry. Some servers leave out the object around the last two."""
     function = entry.get("function")
     function = function if isinstance(function, dict) else entry
     return text_of(entry.get("id")), text_of(function.get("name")), _piece(function.get("arguments"))
 
 
 def _equal(call: _Call, identity: str, name: str, arguments: str) -> bool:
-    """An entry repeats a call. Its id may be made up anew, if the call was streamed."""
+    """Whether an entry repeats a call. If the call was streamed, the id may differ."""
     if name != call.name or (call.whole and identity != call.id):
         return False
     return bool(_value("".join(call.pieces)) == _value(arguments))
 
 
 def _meant(call: _Call, identity: str, name: str, arguments: str) -> bool:
-    """An entry stands for a call, of which one of the two says less, or something else."""
+    """Whether an entry means the same call, although one of the two is incomplete or differs."""
     if name != call.name and name and call.name:
         return False
     if identity and identity == call.id:
@@ -257,10 +258,10 @@ def _piece(arguments: Any) -> str:
 
 
 def entries_of(calls: Any, remarks: list[str]) -> list[dict[str, Any]]:
-    """The entries of `tool_calls`, which a server may give as one object."""
+    """Return the entries of `tool_calls`, which may also be a single object."""
     return sure_objects([calls] if isinstance(calls, dict) and calls else calls, "tool_calls", remarks)
 
 
 def is_function(call: dict[str, Any]) -> bool:
-    """Whether a call, or a delta of one, is that of a function, and not of a tool that takes text, say."""
+    """Whether a call, or a delta of one, is of a function, not of another kind of tool."""
     return "function" in call or (call.get("type") in ("function", "", None) and "custom" not in call)

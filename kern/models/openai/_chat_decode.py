@@ -1,7 +1,7 @@
 """The answer of `POST /chat/completions`, streamed or whole, as a `ModelResponse`: no I/O.
 
-The chunks: https://platform.openai.com/docs/api-reference/chat-streaming, read with the liberties that
-Ollama, vLLM, llama.cpp, LM Studio, DeepSeek, Mistral, OpenRouter and others take.
+The chunks: https://platform.openai.com/docs/api-reference/chat-streaming, with the deviations of Ollama,
+vLLM, llama.cpp, LM Studio, DeepSeek, Mistral, OpenRouter and others.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from kern.usage import Usage
 
 _THINKING = ("thinking", "reasoning")
 _LONGEST_KIND = 80
-_SURELY_REPEATED = 20  # characters; a shorter last piece may well be what was said before, once more
+_SURELY_REPEATED = 20  # characters; a shorter last piece may be a new one with the same text
 _FIELDS = frozenset(
     {
         *("role", "content", "refusal", "tool_calls", "function_call", "audio", "images", "annotations"),
@@ -46,11 +46,11 @@ _FIELDS = frozenset(
         *REASONING_NAMES,
     }
 )
-"""What a message may hold that is read, or is known to be no answer."""
+"""The fields of a message that are read, or are known not to be an answer."""
 
 
 _TEXT_FIELDS = ("role", "content")
-"""What a message may hold that is nothing but a text."""
+"""The fields of a message that is only a text."""
 
 _CHUNK_FIELDS = frozenset(
     {
@@ -59,7 +59,7 @@ _CHUNK_FIELDS = frozenset(
     }
 )
 _CHOICE_FIELDS = frozenset({"index", "delta", "finish_reason", "logprobs"})
-"""What a chunk, and its choice, may have in which nothing is looked for beside a piece of text."""
+"""The fields of a choice that has only a text delta."""
 
 
 class ChatReader(AnswerReader):
@@ -94,7 +94,7 @@ class ChatReader(AnswerReader):
         self._fields: set[str] = set()
         self._words: tuple[str, str | None, int | None] | None = None
         self._usual: tuple[tuple[str, ...], tuple[str, ...]] | None = None
-        """The fields of a chunk, and of its choice, that can hold nothing beside a piece of text."""
+        """The fields of the last chunk, and of its choice, that had only a text delta."""
 
     def _read_event(self, name: bytes, data: bytes) -> None:
         if data == b"[DONE]":
@@ -103,7 +103,7 @@ class ChatReader(AnswerReader):
         chunk = self._parse(data)
         usual, choices = self._usual, chunk.get("choices")
         if usual is not None and type(choices) is list and len(choices) == 1:
-            # A piece of text in a chunk like the one before: nothing else has to be looked for.
+            # A text delta in a chunk like the one before: skip the search for anything else.
             choice = choices[0]
             if type(choice) is dict and (*chunk,) == usual[0] and (*choice,) == usual[1] and not name:
                 delta, goes_on = choice["delta"], choice["finish_reason"] is None and not choice.get("index")
@@ -122,14 +122,14 @@ class ChatReader(AnswerReader):
             raise StreamFault(*explain(chunk))
         choices = sure_objects(chunk.get("choices"), "choices", self.remarks)
         for choice in choices:
-            if choice.get("index"):  # a second answer, which nobody asked for
+            if choice.get("index"):  # a second answer, which was not requested
                 continue
             delta = choice.get("delta")
             if isinstance(delta, dict) and delta:
                 self._read_choice(choice, delta, whole=False)
             else:
-                # The whole answer in one event: of a server that does not stream, or repeats at the end
-                # what it has streamed.
+                # The whole answer in one event: the server does not stream, or repeats at the end what it
+                # has streamed.
                 whole = choice.get("message") is not None
                 self._read_choice(choice, _said(choice), whole=whole)
         if usage := chunk.get("usage") or chunk.get("x_groq"):
@@ -144,7 +144,7 @@ class ChatReader(AnswerReader):
                 self._usual = fields
 
     def _read_aside(self, chunk: dict[str, Any]) -> None:
-        """A chunk without choices: what the answer has cost, or a server's words about its failure."""
+        """Read a chunk without choices: the usage of the answer, or the error of a server."""
         if chunk.get("usage"):
             self._mark_end()
         elif (words := explain(chunk))[0]:
@@ -157,7 +157,7 @@ class ChatReader(AnswerReader):
         if not choices:
             text, code, status = explain(answer)
             detail = f": {text}" if text else ""
-            raise StreamFault(f"the answer is no chat completion: it has no choices{detail}", code, status)
+            raise StreamFault(f"the answer is not a chat completion: it has no choices{detail}", code, status)
         self._usage = answer.get("usage")
         self._head = self._sources = answer
         self._read_choice(choices[0], _said(choices[0]), whole=True)
@@ -198,10 +198,10 @@ class ChatReader(AnswerReader):
         self._calls.mark()
 
     def _unsaid(self, stream: TextStream, text: str, *, whole: bool) -> str:
-        """Of a text that may repeat what was read the part that does not.
+        """Return the new part of a text that may repeat what was read before.
 
-        A whole message goes on where the pieces before it ended; one that says something else does not take
-        them back, since they were shown. The last piece may hold all of the others once more.
+        A whole message may repeat the deltas before it. If it differs from them, they stay, since they were
+        shown. The last delta may repeat all others.
         """
         read = stream.whole()
         if not read or not text:
@@ -213,7 +213,7 @@ class ChatReader(AnswerReader):
         return text if self._whole_read else ""  # a server may call its pieces messages
 
     def _read_parts(self, content: Any, *, whole: bool) -> None:
-        """Content that is no text but typed parts, one of them or a list; or an object that is the answer."""
+        """Read content that is not a text: a typed part, a list of them, or an object that is the answer."""
         texts, thoughts = [], []
         parts = content if isinstance(content, list) else [content]
         if is_plain(content):
@@ -280,7 +280,7 @@ class ChatReader(AnswerReader):
             (self._calls.add_whole if whole else self._calls.add)(known)
 
     def _read_odd(self, said: dict[str, Any], *, whole: bool) -> None:
-        """What a message holds in other places than the known ones."""
+        """Read a text in an unusual field, and note the fields that are unknown."""
         if said.get("tool_calls"):
             self._fields.add("tool_calls")
         if said.keys() <= _FIELDS or "content" in said:
@@ -309,8 +309,8 @@ class ChatReader(AnswerReader):
         self._ends.check(self._finish_reason, self._native_reason, content, usage)
         if not self.done and (self._content.went_on or self._calls.went_on):
             raise StreamFault(
-                f"the answer went on after its finish reason {self._finish_reason!r}, and broke off "
-                "without another one"
+                f"the answer continued after its finish reason {self._finish_reason!r}, and ended without "
+                "another one"
             )
         calls = self._calls.built(
             self._whole_text, answered=bool(content) and not says_calls(self._finish_reason)
@@ -339,7 +339,7 @@ class ChatReader(AnswerReader):
         return super()._has_begun() or self._calls.begun
 
     def _parts(self, content: str, reasoning: str, calls: list[ToolCall]) -> list[Part]:
-        """The answer in the order in which models make it; the protocol itself has none."""
+        """Return the parts in the order in which models write them; the protocol has no order."""
         kept = self._kept.record
         if reasoning and self._reasoning_name:
             kept["reasoning"] = self._reasoning_name
@@ -366,11 +366,11 @@ class ChatReader(AnswerReader):
         return [*parts, *calls]
 
     def _check_not_lost(self) -> None:
-        """An empty answer is one only if nothing was there that could not be read."""
+        """Check that an answer without text and calls has no parts that could not be read."""
         if self._unknown:
             raise ModelBehaviorError(
                 "the answer has no text and no call of a function, only parts of these types: "
-                f"{', '.join(sorted(self._unknown))}; Kern does not act on them"
+                f"{', '.join(sorted(self._unknown))}, which Kern does not support"
             )
         if self._fields:
             raise ModelBehaviorError(
@@ -379,14 +379,14 @@ class ChatReader(AnswerReader):
             )
         if says_calls(self._finish_reason):
             raise StreamFault(
-                f"the answer ended with the finish reason {self._finish_reason!r}, but holds no tool call"
+                f"the answer ended with the finish reason {self._finish_reason!r}, but has no tool call"
             )
         if not self._message_read:
-            raise StreamFault("the answer holds no message")
+            raise StreamFault("the answer has no message")
 
 
 def _said(choice: dict[str, Any]) -> dict[str, Any] | None:
-    """The message of a choice that is no usual delta: under another name, or as a text."""
+    """Return the message of an unusual choice: under another name, or as a text."""
     for name in ("message", "delta", "text"):
         said = choice.get(name)
         if said is not None:

@@ -1,4 +1,4 @@
-"""Kern's request as the body of `POST /chat/completions`: pure, but for files that media name.
+"""Encodes a request as the body of `POST /chat/completions`. Does no I/O, except reading files of media.
 
 The format: https://platform.openai.com/docs/api-reference/chat/create
 """
@@ -29,35 +29,35 @@ from kern.models.openai._schema import schema_for, schema_name
 from kern.models.servers import ChatServer
 
 PROVIDER = "openai-chat"
-"""The key under which `Message.provider_data` holds what this protocol wants to see again."""
+"""The key in `Message.provider_data` for what must be sent back over this protocol."""
 
 REASONING_NAMES = ("reasoning_content", "reasoning")
-"""The names under which servers give a model's reasoning, and want it back."""
+"""The fields in which servers send a model's reasoning, and expect it back."""
 
 THINKING = "thinking"
-"""A kind of part that holds reasoning, at Mistral."""
+"""Mistral's kind of part for reasoning."""
 
 REPLAYED: dict[str, type] = {"reasoning_details": list, "extra_content": dict}
-"""What goes back as it came, with the answer's every replay: signed reasoning of OpenRouter and others, and
-what Gemini wants to see again."""
+"""The fields that are always sent back unchanged: signed reasoning of OpenRouter and others, and Gemini's
+signatures."""
 
 _READ = "(The results were read.)"
 _PLAIN = re.compile(r"[A-Za-z0-9]*")
-_ID = 40  # characters of a call's id that OpenAI takes here
+_ID = 40  # the maximum length of a call id in OpenAI's API
 _NO_REASONING = " "
-"""For a message without reasoning, where a server wants one in each: Kimi and DeepSeek refuse "" there."""
+"""For a message without reasoning, if a server requires it in each: Kimi and DeepSeek refuse "" there."""
 
 
 def encode(
     request: ModelRequest, origin: Origin, *, server: ChatServer, wants_reasoning: bool = False
 ) -> dict[str, Any]:
-    """The parts of the body that the request decides.
+    """Return the parts of the body that depend on the request.
 
     Args:
         request: The request.
         origin: The model that is asked.
-        server: What is known of the server.
-        wants_reasoning: The server has refused assistants' messages without `reasoning_content`.
+        server: The description of the server.
+        wants_reasoning: The server has refused assistant messages without `reasoning_content`.
     """
     spoken = answered(request.messages)
     messages = list(_messages(spoken, origin, server))
@@ -100,7 +100,7 @@ def _messages(spoken: Sequence[Message], origin: Origin, server: ChatServer) -> 
 
 
 def _spaced(messages: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The messages, with an answer between a tool's and a user's, which Mistral refuses side by side."""
+    """Yield the messages, with an assistant's between a tool's and a user's: Mistral requires that."""
     before = ""
     for message in messages:
         if before == "tool" and message["role"] not in ("tool", "assistant"):
@@ -110,7 +110,7 @@ def _spaced(messages: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _spoken(message: Message) -> str:
-    """All texts of a message in order, for the one field that the protocol has for them."""
+    """Return all texts of a message, in order, for the protocol's single field."""
     text, commentary = "", False
     parts = message.parts
     if len(parts) == 1 and type(part := parts[0]) is TextPart:
@@ -124,7 +124,7 @@ def _spoken(message: Message) -> str:
 
 
 def _is_in_turn_with_calls(messages: Sequence[Message], index: int) -> bool:
-    """Whether a call was made between the users' messages before and after this one."""
+    """Whether a call was made between the user messages before and after this one."""
     for ways in (range(index, -1, -1), range(index + 1, len(messages))):
         for at in ways:
             if messages[at].role == "user":
@@ -135,7 +135,7 @@ def _is_in_turn_with_calls(messages: Sequence[Message], index: int) -> bool:
 
 
 def _add_reasoning(encoded: list[dict[str, Any]], spoken: Sequence[Message]) -> None:
-    """Put reasoning into all messages of assistants: their own, whichever model's, or none to speak of."""
+    """Add reasoning to all assistant messages: their own, of any model, or a placeholder."""
     said = iter([message for message in spoken if message.role == "assistant"])
     for data in encoded:
         if data["role"] == "assistant":
@@ -143,7 +143,7 @@ def _add_reasoning(encoded: list[dict[str, Any]], spoken: Sequence[Message]) -> 
 
 
 def _said(message: Message, text: str, parts: list[dict[str, Any]], server: ChatServer) -> dict[str, Any]:
-    # Most servers that speak this protocol know "system" only; at OpenAI the two are told apart.
+    # Most servers with this protocol know only "system"; OpenAI distinguishes the two.
     role = message.role if server.developer_role or message.role != "developer" else "system"
     said: dict[str, Any] = {"role": role, "content": text}
     if parts:
@@ -155,9 +155,9 @@ def _said(message: Message, text: str, parts: list[dict[str, Any]], server: Chat
 
 
 def _attachments(attached: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """What tools and earlier answers show, as the user's: their own messages hold text only.
+    """Yield media of tools and earlier answers as a user message: their own messages may only have text.
 
-    It follows the results of a turn, which have to stand right behind their calls.
+    It follows the results of a turn, which must come directly after their calls.
     """
     for role, words in (("assistant", "(attached by the assistant)"), ("tool", "(attached by the tools)")):
         if parts := attached.pop(role, None):
@@ -180,9 +180,9 @@ def _assistant(
     for name, kind in REPLAYED.items() if server.extras else ():
         if isinstance(value := record.get(name), kind) and value:
             said[name] = value
-    # Servers with thinking models (DeepSeek, Kimi) want their reasoning back, under the name that they gave
-    # it, if the turn has calls: in all later requests, too, or they refuse them
-    # (https://api-docs.deepseek.com/guides/thinking_mode). Reasoning of other turns they would pass over.
+    # Servers with thinking models (DeepSeek, Kimi) require their reasoning back, in the same field, if the
+    # turn has calls, also in all later requests (https://api-docs.deepseek.com/guides/thinking_mode). They
+    # ignore the reasoning of other turns.
     reasoning = message.reasoning_content
     if reasoning and (server.reasoning_kept == "all" or _is_in_turn_with_calls(messages, index)):
         _add_own_reasoning(said, reasoning, record.get("reasoning"), server)
@@ -190,7 +190,7 @@ def _assistant(
 
 
 def _kept(message: Message, origin: Origin) -> Mapping[str, Any] | None:
-    """What this very model wants to see again of its message; in rows of 0.1 the message itself holds it."""
+    """Return what this model must get back with its message; in rows of 0.1 the message itself has it."""
     for part in message.parts:
         if isinstance(part, ReasoningPart) and part.origin == origin and part.provider_data is not None:
             return part.provider_data
@@ -198,10 +198,10 @@ def _kept(message: Message, origin: Origin) -> Mapping[str, Any] | None:
 
 
 def _add_own_reasoning(said: dict[str, Any], reasoning: str, told: Any, server: ChatServer) -> None:
-    """Put the model's own reasoning into its message, as the server wants it.
+    """Add the model's own reasoning to its message, in the form that the server expects.
 
     Args:
-        told: The field under which it came.
+        told: The field in which it came.
     """
     if told is None or "reasoning_details" in said:
         return
@@ -215,7 +215,7 @@ def _add_own_reasoning(said: dict[str, Any], reasoning: str, told: Any, server: 
 
 
 def _call_id(given: str | None, server: ChatServer) -> str:
-    """The id of a call as the server takes it."""
+    """Return the id of a call in the form that the server accepts."""
     if server.call_id is None or (given and len(given) == server.call_id and _PLAIN.fullmatch(given)):
         return call_id(given, _ID)
     return hashlib.sha256((given or "").encode(errors="replace")).hexdigest()[: server.call_id]
@@ -269,8 +269,8 @@ def _file(file: File, server: ChatServer) -> dict[str, Any]:
 
 
 def _whole_file(file: File, server: ChatServer) -> dict[str, Any]:
-    """A file as its server takes it: https://docs.mistral.ai/capabilities/document_ai/document_qna and
-    https://docs.perplexity.ai/guides/file-attachments have parts of their own.
+    """Return a file as a part for its server: https://docs.mistral.ai/capabilities/document_ai/document_qna
+    and https://docs.perplexity.ai/guides/file-attachments define their own parts.
     """
     data = file.url
     if server.file_part == "file_url":
@@ -292,7 +292,7 @@ def _tool(tool: ToolDefinition, server: ChatServer) -> dict[str, Any]:
 
 
 def _tool_choice(choice: str | Mapping[str, Any] | None, server: ChatServer) -> Any:
-    """The choice in the strongest form that the server heeds; None leaves it out."""
+    """Return the choice in the strongest form that the server supports; None: leave it out."""
     if isinstance(choice, Mapping):
         if "named" in server.tool_choices:
             return {"type": "function", "function": {"name": choice["name"]}}

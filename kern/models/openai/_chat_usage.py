@@ -1,4 +1,4 @@
-"""What a chat completion has cost, as the servers count it."""
+"""The usage and cost of a chat completion, as servers report them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from kern.models.servers import ChatServer
 from kern.usage import Usage
 
 _CACHED = ("cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens")
-"""Where Moonshot, Mistral and DeepSeek count what they had in their cache, in `usage` itself."""
+"""The fields of `usage` in which Moonshot, Mistral and DeepSeek report cached tokens."""
 
 
 def usage_of(usage: Any, server: ChatServer, model: str = "", tier: Any = None) -> Usage:
-    """What a chat completion has used, whatever the server's way of counting.
+    """Return the usage of a chat completion, for any server's way of counting.
 
     Args:
-        usage: What the server tells.
-        server: What is known of it.
-        model: The model that has answered.
+        usage: The usage that the server reported.
+        server: The description of the server.
+        model: The model that answered.
         tier: The service tier that the answer names.
     """
     spent, said = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
@@ -57,7 +57,7 @@ def usage_of(usage: Any, server: ChatServer, model: str = "", tier: Any = None) 
 
 
 def _whole_cost(usage: Any, server: ChatServer) -> float | None:
-    """The cost that the server tells, with what a provider behind it bills to a key of the user's own."""
+    """Return the cost that the server reports, plus what a provider behind it bills to the user's own key."""
     told = _cost(usage, server.cost or "")
     if told is None or not usage.get("is_byok"):
         return None if told is None else told * server.cost_unit
@@ -66,7 +66,7 @@ def _whole_cost(usage: Any, server: ChatServer) -> float | None:
 
 
 def _cost(usage: Any, path: str) -> float | None:
-    """What the server says that the answer has cost."""
+    """Return the cost that the server reports."""
     for name in path.split("."):
         usage = usage.get(name) if isinstance(usage, dict) else None
     if isinstance(usage, bool) or not isinstance(usage, int | float) or not 0 <= usage < math.inf:

@@ -1,4 +1,4 @@
-"""What a chat completion holds beside its text and calls: what has to go back, and pictures."""
+"""The parts of a chat completion beside text and calls: what must be sent back, and images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from kern.models.openai._citations import citation
 
 _RUN_RESULTS = ("output", "search_results", "code_results", "browser_results")
 _PIECES = {"reasoning.text": "text", "reasoning.summary": "summary"}
-"""The kinds of reasoning that come in pieces, and the name of the piece."""
+"""The kinds of reasoning that are streamed in deltas, and the field of the delta."""
 
 
 class Kept:
-    """Collects what servers want to see again, as they wrote it, and the pictures that they made.
+    """Collects what servers must get back unchanged, and the images that they made.
 
     `reasoning_details` (OpenRouter and others) is reasoning with its signatures, `extra_content` is Gemini's
     (https://ai.google.dev/gemini-api/docs/thought-signatures#openai).
@@ -29,19 +29,19 @@ class Kept:
     ) -> None:
         self.images: list[Image] = []
         self.runs: list[ProviderCall] = []
-        """What the server has run itself, as Groq tells it in `executed_tools`."""
+        """The tools that the server ran itself, as Groq reports them in `executed_tools`."""
         self._by_index: dict[Any, ProviderCall] = {}
         self._origin = origin
         self._told_call = told_call
         self._streamed = streamed
         self._details: list[tuple[dict[str, Any], dict[str, list[str]]]] = []
-        """Each with the pieces of its text, by the name of the text."""
+        """Each item with the deltas of its texts, by the names of the texts."""
         self._extra: dict[str, Any] = {}
         self.citations: list[Citation] = []
 
     @property
     def record(self) -> dict[str, Any]:
-        """What has to go back with the message, by its name on the wire."""
+        """Return what must be sent back with the message, by its name in the protocol."""
         if not self._details and not self._extra:
             return {}
         details = [
@@ -52,7 +52,7 @@ class Kept:
         return {name: value for name, value in kept.items() if value}
 
     def read(self, said: dict[str, Any], *, whole: bool) -> None:
-        """Take what a message, or a delta of one, holds of it; a whole message may repeat what was read."""
+        """Read these parts of a message or a delta. A whole message may repeat what was read before."""
         if not (whole and self._details):
             for detail in _objects(said.get("reasoning_details")):
                 self._read_detail(dict(detail))
@@ -66,7 +66,7 @@ class Kept:
             self._read_run(run, run.get("index", number))
 
     def read_sources(self, answer: dict[str, Any]) -> None:
-        """Take the pages that an answer names beside its text, as Perplexity's do, if its text cites none."""
+        """Read the sources that an answer lists beside its text, as Perplexity's, if the text cites none."""
         sources = answer.get("search_results") or answer.get("citations")
         if self.citations or not isinstance(sources, list):
             return
@@ -94,7 +94,7 @@ class Kept:
             pieces.setdefault(name, []).append(piece)
 
     def _read_run(self, run: dict[str, Any], index: Any) -> None:
-        """A tool that the server has run: told when it begins, and again with what came out of it."""
+        """Read a tool that the server ran: it is reported when it begins, and again with its result."""
         call = self._by_index.get(index) if isinstance(index, int) else None
         if call is None:
             name = text_of(run.get("type")) or text_of(run.get("name")) or "tool"
@@ -110,7 +110,7 @@ class Kept:
             self._tell(call)
 
     def end(self) -> None:
-        """Nothing more comes: what was run has ended."""
+        """Note that the answer has ended: the tools that were run have ended, too."""
         for call in self.runs:
             if call.status == "running":
                 call.status = "completed"
@@ -124,12 +124,12 @@ class Kept:
         place = part.get("image_url")
         url = place.get("url") if isinstance(place, dict) else None
         image = image_of(url) if isinstance(url, str) and url else None
-        if image is not None and image not in self.images:  # some are told once more at the end
+        if image is not None and image not in self.images:  # some servers repeat them at the end
             self.images.append(image)
 
 
 def image_of(url: str) -> Image | None:
-    """The picture behind a URL, a `data:` URL's as bytes; None if those are damaged."""
+    """Return the image of a URL, for a `data:` URL with its bytes; None if those are damaged."""
     if not url.startswith("data:"):
         return Image(url=url)
     head, _, data = url.removeprefix("data:").partition(",")
@@ -138,7 +138,7 @@ def image_of(url: str) -> Image | None:
 
 
 def decoded(base64_text: str) -> bytes | None:
-    """The bytes of a picture; None if there are none, or if it is not base64."""
+    """Decode the bytes of an image; None if they are empty or not base64."""
     try:
         return base64.b64decode(base64_text, validate=True) or None
     except ValueError:

@@ -1,4 +1,4 @@
-"""Messages that version 0.1 has stored: a record of the output items beside the texts that they make up."""
+"""Messages that version 0.1 stored: with a record of the output items, next to the texts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from kern.models.openai._responses_parts import COMPACTION, provider_call, reaso
 
 
 def with_parts(message: Message, origin: Origin) -> Message:
-    """An assistant's message; one with such a record gets the parts that the record tells of.
+    """Return an assistant message with the parts of its record, if it has one.
 
-    Texts and arguments stand in the message; the record says where they belong. One of another model, one
-    that is damaged, or one whose message was changed since, is passed over.
+    The message has the texts and arguments; the record says where they belong. A record of another model, a
+    damaged one, or one whose message was changed since, is ignored.
     """
     record = record_of(message.provider_data, PROVIDER, origin.model)
     items = record.get("items") if record is not None else None
@@ -28,7 +28,7 @@ def with_parts(message: Message, origin: Origin) -> Message:
     texts = _texts(items, message)
     if texts is None:
         return message
-    # A record without "whole" is an older one's still, which left out reasoning that had no content.
+    # A record without "whole" is of a still older version, which left out reasoning without content.
     reasoned = any(item.get("type") == "reasoning" for item in items)
     named = record.get("whole") is True or reasoned
     told = items if named else [item for item in items if item.get("type") in ("message", "function_call")]
@@ -62,7 +62,7 @@ def _part(
 
 
 def _texts(items: list[dict[str, Any]], message: Message) -> Iterator[TextPart] | None:
-    """The text of each message item, or None if they do not make up the message's texts."""
+    """Return the text of each message item; None if they do not add up to the texts of the message."""
     whole = {"content": message.content or "", "commentary": message.commentary or ""}
     ends = dict.fromkeys(whole, 0)
     texts = []

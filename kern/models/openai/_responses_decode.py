@@ -44,10 +44,10 @@ _ENDS = {
     "response.incomplete": "incomplete",
     "response.failed": "failed",
     "response.cancelled": "cancelled",
-    "response.done": None,  # of a server that tells the status in the response alone
+    "response.done": None,  # of a server that reports the status only in the response
 }
 
-# The other kinds repeat what these say, or say it in parts: they are passed over unparsed.
+# The other kinds repeat these, or parts of them: they are skipped without parsing.
 _READ = frozenset(
     kind.encode()
     for kind in (_TEXT, _REFUSAL, *_REASONING, _ADDED, _DONE, _ARGUMENTS, _ALL_ARGUMENTS, *_ENDS, "error")
@@ -58,7 +58,7 @@ class ResponsesReader(AnswerReader):
     """Reads one answer of the Responses API.
 
     Args:
-        chained: The message is to hold the response's id, for the next request to go on from.
+        chained: The message gets the id of the response, so that the next request can continue it.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class ResponsesReader(AnswerReader):
             self._last = name
             if name not in _READ:
                 return
-        if data == b"[DONE]":  # some servers end this protocol, too, with the mark of the other one
+        if data == b"[DONE]":  # some servers end this protocol with the mark of Chat Completions
             return
         event = self._parse(data)
         kind = text_of(event.get("type")) or name.decode(errors="replace")
@@ -118,7 +118,7 @@ class ResponsesReader(AnswerReader):
         elif "error" in (kind, event.get("object")) or name == b"error" or (not kind and event.get("error")):
             raise StreamFault(*explain(event))
         elif not kind and (words := explain(event))[0]:
-            self._words = words  # a server's about its failure, perhaps
+            self._words = words  # perhaps the error message of a server
 
     def _read_arguments(self, event: dict[str, Any]) -> None:
         item, delta = self._item(event), sure_text(event.get("delta"), "the delta of a call's arguments")
@@ -128,7 +128,7 @@ class ResponsesReader(AnswerReader):
             self._told_arguments(call_id, text_of(item.data.get("name")), self._whole_text(delta))
 
     def _begin_message(self, event: dict[str, Any]) -> None:
-        """Text of another message than the last: a paragraph by itself, of the answer or the commentary."""
+        """Begin a new message: its text is a paragraph of the answer or of the commentary."""
         self._spoken, self._speaking = event.get("output_index"), True
         commentary = self._item(event).data.get("phase") == "commentary"
         self._voice = self._commentary if commentary else self._content
@@ -143,7 +143,7 @@ class ResponsesReader(AnswerReader):
         self._reasoning.add(text_beside(event.get("delta"), "the delta of reasoning", self.remarks))
 
     def _item(self, event: dict[str, Any]) -> StreamedItem:
-        """The item that an event belongs to. Some servers count all items 0, some make up ids as they go."""
+        """Return the item of an event. Some servers number all items 0, some change ids on the way."""
         item = self._by_id.get(text_of(event.get("item_id"))) or self._by_index.get(_index(event))
         return item or self._add_item(event, {})
 
@@ -175,7 +175,7 @@ class ResponsesReader(AnswerReader):
 
     def _read_whole(self, answer: Any, event: str | None = None) -> None:
         if not isinstance(answer, dict):
-            raise StreamFault("the final event holds no response")
+            raise StreamFault("the final event has no response")
         self._ended = answer
         if tells(answer.get("error")):
             message, code, status = explain(answer)
@@ -184,7 +184,7 @@ class ResponsesReader(AnswerReader):
         if not _has_output(answer) and not self._items and not self._content.whole():
             text, code, status = explain(answer)
             detail = f": {text}" if text else ""
-            raise StreamFault(f"the answer is no response: it has no output{detail}", code, status)
+            raise StreamFault(f"the answer is not a response: it has no output{detail}", code, status)
         self._final = answer
 
     def _check_status(self, answer: dict[str, Any], event: str | None) -> None:
@@ -192,7 +192,7 @@ class ResponsesReader(AnswerReader):
         said = answer.get("status")
         status = text_of(said) or event or ("completed" if said is None else str(said))
         if event is not None and (event != "completed" or status in ("queued", "in_progress")):
-            status = event  # some servers do not bring the status up to date
+            status = event  # some servers do not update the status
         details = answer.get("incomplete_details")
         word = details.get("reason") if isinstance(details, dict) else None
         if status == "incomplete" or (word and status == "completed"):
@@ -203,13 +203,13 @@ class ResponsesReader(AnswerReader):
             raise StreamFault("the response failed, without a reason")
         if status != "completed" and not self._ends.good(status):
             raise StreamFault(
-                f"the response is not complete: its status is {status!r}; Kern does not wait for it, nor "
-                "does it ask for another one",
+                f"the response is not complete: its status is {status!r}; Kern neither waits for it nor "
+                "repeats the request",
                 again=False,
             )
 
     def _text_so_far(self, answer: dict[str, Any]) -> str:
-        """What a response that was cut has said."""
+        """Return the text of a response that was cut off."""
         messages = [item for item in output_items(answer) if item.get("type") == "message"]
         said = Output(messages, self._origin, structured=self._structured).message
         return said.content or self._content.whole()
@@ -219,7 +219,7 @@ class ResponsesReader(AnswerReader):
             raise StreamFault(*self._words)
         if self._final is None:
             last = f", after {self._last.decode(errors='replace')!r}" if self._last else ""
-            waits = self._last == b"response.queued"  # a job, which another request would only double
+            waits = self._last == b"response.queued"  # a job, which another request would only repeat
             raise StreamFault(f"the stream ended before the answer was complete{last}", again=not waits)
         check_items(self._final, self.remarks)
         final = [self._streamed_reasoning(item) for item in output_items(self._final)]
@@ -251,7 +251,7 @@ class ResponsesReader(AnswerReader):
         return super()._has_begun() or bool(self._items)
 
     def _fill(self, message: Message) -> None:
-        """Put in what only the stream has told; an answer that says nothing at all is an empty text."""
+        """Add what only the stream contained. An answer without anything is an empty text."""
         if not message.content and not message.commentary:
             commentary = self._commentary.whole()
             if commentary:
@@ -269,7 +269,7 @@ class ResponsesReader(AnswerReader):
                 part.origin = self._origin
 
     def _streamed_reasoning(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Reasoning as its own event has it, which is what goes back: the last event encrypts it anew."""
+        """Return reasoning as its own event has it, to be sent back: the last event encrypts it again."""
         item_id = item.get("id")
         if item.get("type") != "reasoning" or not isinstance(item_id, str):
             return item
@@ -279,7 +279,7 @@ class ResponsesReader(AnswerReader):
 
 
 _TICK = 1e-10
-"""The unit in which xAI tells costs, in US dollars."""
+"""xAI's unit of costs, in US dollars."""
 
 _PAID = {
     "web_search_call": "web_searches",
@@ -288,7 +288,7 @@ _PAID = {
     "shell_call": "code_executions",
     "image_generation_call": "images_generated",
 }
-"""What costs something beside its tokens, by the types of the items that tell of it."""
+"""What is billed in addition to tokens, by the type of the item that reports it."""
 
 
 def _has_output(answer: dict[str, Any]) -> bool:
@@ -302,7 +302,7 @@ def _index(event: dict[str, Any]) -> int:
 
 
 def _usage(answer: Mapping[str, Any]) -> Usage:
-    """What a response has used."""
+    """Return the usage of a response."""
     usage = answer.get("usage")
     spent, said = count(usage, "input_tokens"), count(usage, "output_tokens")
     details = usage if isinstance(usage, dict) else {}
@@ -322,7 +322,7 @@ def _usage(answer: Mapping[str, Any]) -> Usage:
 
 
 def _billed(answer: Mapping[str, Any]) -> dict[str, int] | None:
-    """What the provider's tools did that is paid for; of a search in the web, not the pages it opened."""
+    """Count the billed calls of the provider's tools. The pages that a web search opens are not billed."""
     counts: dict[str, int] = {}
     for item in output_items(dict(answer)):
         name = _PAID.get(text_of(item.get("type")))

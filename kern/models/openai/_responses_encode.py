@@ -1,4 +1,4 @@
-"""Kern's request as the body of `POST /responses`: pure, but for files that media name.
+"""Encodes a request as the body of `POST /responses`. Does no I/O, except reading files of media.
 
 The format: https://platform.openai.com/docs/api-reference/responses/create
 """
@@ -31,13 +31,13 @@ from kern.tools import ServerTool
 def encode(
     request: ModelRequest, origin: Origin, *, stored: bool = False, chained: bool = False
 ) -> dict[str, Any]:
-    """The parts of the body that the request decides.
+    """Return the parts of the body that depend on the request.
 
     Args:
         request: The request.
         origin: The model that is asked.
-        stored: The provider's store has the answers of the turn that is going on.
-        chained: It has the whole conversation, so that only what follows its last answer is sent.
+        stored: The provider has stored the answers of the current turn.
+        chained: The provider has stored the whole conversation: only what follows its last answer is sent.
     """
     instructions, messages = _split(answered(request.messages, unique=True))
     earlier = None
@@ -60,7 +60,7 @@ def encode(
 
 
 def _split(messages: Sequence[Message]) -> tuple[str | None, Sequence[Message]]:
-    """The system message that opens the conversation has a place of its own; others stay where they are."""
+    """Separate the system message at the beginning, which has its own field, from the other messages."""
     if len(messages) > 1 and messages[0].role == "system":
         if has_media(messages[0]):
             refuse_unless_user(messages[0])
@@ -96,7 +96,7 @@ def _input(messages: Sequence[Message], origin: Origin, stored: bool) -> Iterato
 
 
 def _attachment(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """What an earlier answer shows, as the user's: an assistant's message holds text only."""
+    """Return media of an earlier answer as a user message: an assistant message may only have text."""
     return {
         "role": "user",
         "content": [{"type": "input_text", "text": "(attached by the assistant)"}, *parts],
@@ -119,7 +119,7 @@ def _part(media: Media) -> dict[str, Any]:
         case File():
             return _file(media)
         case Audio():
-            raise UsageError("the Responses API takes no audio: use OpenAIChat with a model that listens")
+            raise UsageError("the Responses API does not accept audio: use OpenAIChat with an audio model")
     raise no_video()
 
 
@@ -154,7 +154,7 @@ def _tool(tool: ToolDefinition) -> dict[str, Any]:
         "name": tool.name,
         "description": tool.description,
         "parameters": schema,
-        # Said either way: without it this API makes every schema strict, and optional arguments mandatory.
+        # Always explicit: by default this API makes every schema strict, and optional arguments required.
         "strict": strict,
     }
 

@@ -1,8 +1,8 @@
-"""An assistant's message as input items of the Responses API.
+"""Encodes an assistant message as input items of the Responses API.
 
-OpenAI accepts an item under its id only with the reasoning that led to it, and reasoning only with the item
-that follows it (https://platform.openai.com/docs/guides/reasoning#keeping-reasoning-items-in-context). So all
-items of an answer go back together under their ids, or as plain items without.
+OpenAI accepts an item with its id only together with the reasoning that led to it, and reasoning only with
+the item that follows it: https://platform.openai.com/docs/guides/reasoning#keeping-reasoning-items-in-context
+So all items of an answer are sent back together with their ids, or as plain items without ids.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from kern.models.openai._chained import PROVIDER
 from kern.models.openai._responses_parts import IMAGE_CALL, OF, is_whole, provider_item, reasoning_item
 
 LONGEST_ID = 64
-"""Characters of a call's id that OpenAI takes here."""
+"""The maximum length of a call id in this API."""
 
 
 def answer_items(message: Message, origin: Origin, *, stored: bool = False) -> list[dict[str, Any]]:
-    """The message as the output items of the model that is asked, or, if another has said it, as plain ones.
+    """Return the message as the original output items, or as plain items if it is of another model.
 
     Args:
-        message: An assistant's message.
+        message: An assistant message.
         origin: The model that is asked.
-        stored: The provider's store has the answer.
+        stored: The provider has stored the answer.
     """
     parts = message.parts
     if all(part.origin == origin for part in parts):
@@ -33,11 +33,11 @@ def answer_items(message: Message, origin: Origin, *, stored: bool = False) -> l
         if items is not None and is_whole(items, stored=stored):
             return items
     items = list(_plain_items(parts, origin))
-    return items or [said("")]  # it was somebody's turn, all the same
+    return items or [said("")]  # an empty message keeps the alternation of roles
 
 
 def is_own_picture(media: object, origin: Origin) -> bool:
-    """A picture that the model which is asked has made itself; it is mentioned, and not sent again."""
+    """Whether the model that is asked made the image itself: it is mentioned, but not sent again."""
     return isinstance(media, Image) and media.origin == origin
 
 
@@ -67,7 +67,7 @@ def _own_items(parts: Sequence[Part]) -> list[dict[str, Any]] | None:
 
 
 def _plain_items(parts: Sequence[Part], origin: Origin) -> Iterator[dict[str, Any]]:
-    """What anyone could have said, in order; of what this very model has said, its phase and its pictures."""
+    """Yield the parts as items without ids, in order; for the model's own parts with phase and images."""
     prompt = ""
     for part in parts:
         data = part.provider_data if part.origin == origin and part.provider_data else {}
@@ -103,7 +103,7 @@ def _is_text(data: dict[str, Any], name: str) -> bool:
 
 
 def said(text: str, *, refusal: bool = False) -> dict[str, Any]:
-    """A text of the assistant's. llama.cpp knows it only by its type, and by a list of typed parts."""
+    """Return a text of the assistant as an item. llama.cpp needs the type, and a list of typed parts."""
     content: dict[str, Any] = {"type": "output_text", "text": text, "annotations": []}
     if refusal:
         content = {"type": "refusal", "refusal": text}
@@ -111,7 +111,7 @@ def said(text: str, *, refusal: bool = False) -> dict[str, Any]:
 
 
 def _called(call: ToolCall) -> dict[str, Any]:
-    """A function call, without its id."""
+    """Return a function call as an item without its item id."""
     return {
         "type": "function_call",
         "call_id": call_id(call.id, LONGEST_ID),

@@ -1,7 +1,7 @@
-"""The output items of a response: what its stream told and what its last event tells, put together.
+"""The output items of a response, assembled from its stream and its last event.
 
-The last event should repeat all of the stream. Some servers' repeats nothing, only the last item, or items
-without their texts and arguments: what was streamed is the answer's.
+The last event should repeat the whole stream. With some servers it repeats nothing, only the last item, or
+items without their texts and arguments: then the streamed ones are used.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class StreamedItem:
         self.whole = False
         self.arguments: list[str] = []
         self.told = ""
-        """The arguments as one event told them all."""
+        """The complete arguments from a single event."""
 
     def put_together(self) -> _Item:
-        """The item, with the arguments that were streamed."""
+        """Return the item with the streamed arguments."""
         streamed = "".join(self.arguments)
         arguments = self.told if _lacks(streamed) else streamed
         said = self.data.get("arguments")
@@ -43,7 +43,7 @@ class StreamedItem:
 
 
 def output_items(answer: _Item) -> list[_Item]:
-    """The output of a response; a text, or one item, where a server gives no list."""
+    """Return the output of a response, which may also be a text or a single item."""
     output = answer.get("output")
     if isinstance(output, dict):
         output = [output]
@@ -54,10 +54,10 @@ def output_items(answer: _Item) -> list[_Item]:
 
 
 def check_items(answer: _Item, remarks: list[str]) -> None:
-    """See that all of the output can be read.
+    """Check that the whole output can be read.
 
     Raises:
-        StreamFault: An item is no object, or is of another type than its kind.
+        StreamFault: An item is not an object, or has a content of the wrong type.
     """
     output = answer.get("output")
     if output is None or isinstance(output, str | dict):
@@ -93,7 +93,7 @@ def together(streamed: list[StreamedItem], final: list[_Item]) -> list[_Item]:
 
 
 def with_text(items: list[_Item], text: str) -> list[_Item]:
-    """The items with the text that was streamed, if there is one message, and it holds less of it."""
+    """Return the items with the streamed text, if there is one message and it has less text."""
     messages = [item for item in items if kind_of(item) == "message"]
     if len(messages) != 1:
         return items
@@ -116,7 +116,7 @@ def check_whole(items: list[_Item]) -> None:
 
 
 def _paired(told: list[_Item], final: list[_Item]) -> list[_Item | None]:
-    """For each item of the stream the same one of the last event: by id, by what it says, by its place."""
+    """Find each streamed item in the last event: by its id, its content, or its position."""
     left = list(final)
     pairs: list[_Item | None] = [None] * len(told)
     for same in (_same_id, _same_words, _same_kind):
@@ -153,7 +153,7 @@ def _same_kind(item: _Item, own: _Item) -> bool:
 
 
 def _merged(own: _Item, streamed: _Item) -> _Item:
-    """An item of the last event, with the arguments or the text that only the stream has."""
+    """Return an item of the last event, with the arguments or text that only the stream has."""
     if kind_of(own) == "function_call":
         own = {**own, "name": own.get("name") or streamed.get("name")}
         if not _lacks(arguments := streamed.get("arguments")):
@@ -164,7 +164,7 @@ def _merged(own: _Item, streamed: _Item) -> _Item:
 
 
 def _lacks(arguments: Any) -> bool:
-    """Whether arguments are none, or not whole."""
+    """Whether arguments are missing or incomplete."""
     text = arguments_text(arguments)
     if text == "{}":
         return True

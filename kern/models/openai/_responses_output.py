@@ -21,31 +21,31 @@ from kern.models.openai._responses_parts import (
 )
 
 _LONGEST_KIND = 80
-# Of the provider's own tools, what can be an answer by itself.
+# The items of the provider's own tools that can be an answer by themselves.
 _ANSWERS = (IMAGE_CALL,)
 
 
 class Output:
-    """What an answer's output items come to.
+    """Turns the output items of an answer into parts of a message.
 
     Args:
         items: The output items.
-        origin: Whose they are.
-        structured: JSON was asked for: of several messages only the last is the answer.
+        origin: The model that made them.
+        structured: JSON was requested: if there are several messages, only the last is the answer.
 
     Raises:
-        ModelBehaviorError: None of them is known, so that there is no answer.
+        ModelBehaviorError: All items are of unknown types, so there is no answer.
     """
 
     def __init__(self, items: list[dict[str, Any]], origin: Origin, *, structured: bool = False) -> None:
         self.refused = False
         self.remarks: list[str] = []
-        """What is to be logged about the items."""
+        """Remarks on the items, to be logged."""
         self._origin = origin
         self._parts: list[Part] = []
         self._ids: list[tuple[TextPart | ToolCall, str]] = []
         self._needs_ids = False
-        """More than plain messages could say again, so that the ids of texts and calls are kept, too."""
+        """Whether the items are more than plain messages, so that the ids of texts and calls are kept."""
         self._unread: list[str] = []
         unknown: list[str] = []
         for item in _without_nothing(items):
@@ -73,14 +73,14 @@ class Output:
         if self._unread and not self._says_something():
             raise ModelBehaviorError(
                 "the answer has no text and no tool call, only parts of these types: "
-                f"{', '.join(sorted(set(self._unread)))}; Kern does not act on them"
+                f"{', '.join(sorted(set(self._unread)))}, which Kern does not support"
             )
         if unknown:
             known = self._has(TextPart) or self._has(ToolCall)
             self._report(unknown, known or any(kind_of(item) in _ANSWERS for item in items))
 
     def _report(self, unknown: list[str], answered: bool) -> None:
-        """Say what Kern does not act on."""
+        """Report the item types that Kern does not support."""
         if not answered:
             kinds = ", ".join(sorted(set(unknown)))
             raise ModelBehaviorError(
@@ -113,7 +113,7 @@ class Output:
             self._needs_ids = True
         content = item.get("content")
         if content is not None and is_plain(content):
-            content = json_bytes(content).decode()  # the answer itself, where JSON was asked for
+            content = json_bytes(content).decode()  # the answer itself, if JSON was requested
         text, citations = "", list[Citation]()
         for piece in content if isinstance(content, list) else [content]:
             if isinstance(piece, str):
@@ -133,11 +133,11 @@ class Output:
         self._ids.append((part, text_of(item.get("id"))))
 
     def _arrange(self, structured: bool) -> None:
-        """Tell answer and commentary apart: the messages of each kind are paragraphs of one text."""
+        """Separate answer and commentary. The messages of each kind are paragraphs of one text."""
         texts = [part for part in self._parts if isinstance(part, TextPart)]
         self._needs_ids = self._needs_ids or len(texts) > 1
         said = [part for part in texts if (part.provider_data or {}).get("phase") != "commentary"]
-        if not said and not self._has(ToolCall):  # nothing else follows: this is all that is answered
+        if not said and not self._has(ToolCall):  # nothing else follows: the commentary is the answer
             said = texts
         if structured:
             said = [part for part in said if part.text][-1:]
@@ -161,7 +161,7 @@ class Output:
         self._ids.append((call, text_of(item.get("id"))))
 
     def _put_ids(self) -> None:
-        """Keep what it takes to send the items under their ids, as long as all of them are there."""
+        """Keep what is needed to send the items back with their ids, if all of them are there."""
         for reasoning in self._parts:
             if isinstance(reasoning, ReasoningPart):
                 reasoning.provider_data = {OF: len(self._parts), **(reasoning.provider_data or {})}
@@ -171,12 +171,12 @@ class Output:
 
 
 def kind_of(item: dict[str, Any]) -> str:
-    """The type of an item; some servers leave that of a message out."""
+    """Return the type of an item. Some servers leave out the type of a message."""
     return text_of(item.get("type")) or ("message" if item.get("role") == "assistant" else "")
 
 
 def _without_nothing(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The items without calls that name no tool and pass nothing to one, or are told twice."""
+    """Remove calls without name and arguments, and repeated calls."""
     answered = any(kind_of(item) == "message" and item.get("content") for item in items)
 
     def is_nothing(item: dict[str, Any]) -> bool:
@@ -194,6 +194,6 @@ def _without_nothing(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def arguments_text(value: Any) -> str:
-    """A call's arguments as JSON text; for a tool without parameters servers also write null, or nothing."""
+    """Return the arguments of a call as JSON. For tools without parameters, servers also send null or ""."""
     text = value if isinstance(value, str) else "" if value is None else json_bytes(value).decode()
     return "{}" if text.strip() in ("", "null") else text

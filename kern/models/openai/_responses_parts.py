@@ -1,4 +1,4 @@
-"""Output items of the Responses API as parts of a message, and parts as input items again."""
+"""Converts output items of the Responses API to parts of a message, and parts back to input items."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ HOSTED = frozenset(
         "web_search_call",
     }
 )
-"""Items of the provider's own tools, done when they come: their results are in the text of the answer."""
+"""Items of the provider's tools that are complete when they arrive: the answer's text has their results."""
 
 IMAGE_CALL = "image_generation_call"
-"""An item that does not go back: its picture would be sent with every later request."""
+"""An item that is not sent back: its image would be sent with every later request."""
 
 OF = "of"
-"""Under this key reasoning holds how many parts its answer has: it goes back with all of them, or not."""
+"""The key for the number of parts in the answer of a reasoning item: it is sent back with all, or not."""
 
 COMPACTION = "compaction"
-"""An item that stands for a conversation before it, which only the provider can read."""
+"""An item that replaces the conversation before it, in a form that only the provider can read."""
 
 _ARGUMENTS = {
     "code_interpreter_call": "code",
@@ -41,7 +41,7 @@ _ARGUMENTS = {
     "web_search_call": "action",
     IMAGE_CALL: "revised_prompt",
 }
-"""Where items hold what the tool was called with."""
+"""The fields of items with the arguments of the tool."""
 
 _RESULTS = {
     "code_interpreter_call": "outputs",
@@ -50,7 +50,7 @@ _RESULTS = {
     "mcp_list_tools": "tools",
     "tool_search_output": "tools",
 }
-"""Where items hold what came out of it."""
+"""The fields of items with the result of the tool."""
 
 _MCP = "mcp_call"
 _FAILED = ("failed", "incomplete", "cancelled")
@@ -58,7 +58,7 @@ _SHOWN = ("summary", "content")
 
 
 def reasoning_part(item: Mapping[str, Any], origin: Origin) -> ReasoningPart:
-    """An item of reasoning, or a compaction; `reasoning_item` is the reverse."""
+    """Convert an item of reasoning, or a compaction; `reasoning_item` undoes it."""
     pieces = items_of(item.get("content")) or items_of(item.get("summary"))
     text = "\n\n".join(text for piece in pieces if (text := text_of(piece.get("text"))))
     data = {name: value for name, value in item.items() if value or name == "summary"}
@@ -75,7 +75,7 @@ def reasoning_part(item: Mapping[str, Any], origin: Origin) -> ReasoningPart:
 
 
 def reasoning_item(part: ReasoningPart) -> dict[str, Any]:
-    """The item that the provider made; one that lacks its id or its form cannot go back."""
+    """Return the original item. Without its id or its form it cannot be sent back."""
     item = {"type": "reasoning", **(part.provider_data or {})}
     item.pop(OF, None)
     for name in _SHOWN:
@@ -87,9 +87,9 @@ def reasoning_item(part: ReasoningPart) -> dict[str, Any]:
 
 
 def provider_call(item: Mapping[str, Any], origin: Origin) -> ProviderCall:
-    """An item of one of the provider's own tools; `provider_item` is the reverse.
+    """Convert an item of one of the provider's own tools; `provider_item` undoes it.
 
-    One that Kern does not know, or that waits for somebody, is a call that has failed.
+    An unknown item, or one that waits for an answer, becomes a failed call.
     """
     kind = text_of(item.get("type"))
     data = dict(item)
@@ -113,10 +113,10 @@ def provider_call(item: Mapping[str, Any], origin: Origin) -> ProviderCall:
 
 
 def provider_item(call: ProviderCall) -> dict[str, Any]:
-    """The item that the provider made.
+    """Return the original item.
 
     Raises:
-        ValueError: It was damaged since.
+        ValueError: The stored item is damaged.
     """
     item = dict(call.provider_data or {})
     kind = text_of(item.get("type"))
@@ -132,14 +132,14 @@ def provider_item(call: ProviderCall) -> dict[str, Any]:
 
 
 def is_whole(items: list[dict[str, Any]], *, stored: bool = False) -> bool:
-    """Whether an answer's items can go back as they are, under their ids.
+    """Whether the items of an answer can be sent back as they are, with their ids.
 
-    Not if reasoning comes without its (encrypted) content, which only the provider's store could find by its
-    id; nor if an item is held back, damaged, waits for an output that is not Kern's to give, or is not known.
+    That is not possible if reasoning has no (encrypted) content and is not stored by the provider; or if an
+    item is left out, damaged, unknown, or waits for an output that Kern cannot give.
 
     Args:
         items: The items.
-        stored: The provider's store has the answer.
+        stored: The provider has stored the answer.
     """
     return all(_goes_back(item, stored) for item in items)
 
@@ -162,5 +162,5 @@ def _are_texts(parts: Any) -> bool:
 
 
 def _taken(data: dict[str, Any], name: str) -> str:
-    """A text, taken out of the item; what is none stays there."""
+    """Remove a text from the item and return it; other values stay in the item."""
     return data.pop(name) if isinstance(data.get(name), str) else ""

@@ -1,4 +1,4 @@
-"""Schemas and their names as the OpenAI protocols want them."""
+"""Schemas and their names in the form of OpenAI's protocols."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from kern.tools.schema import strict_schema
 
 
 def schema_for(schema: dict[str, Any], *, strict: bool) -> tuple[dict[str, Any], bool]:
-    """The schema to send, and whether the provider is to follow it to the letter.
+    """Return the schema to send, and whether the provider enforces it strictly.
 
-    What Kern's own tools and answers ask for is in the strict dialect already, and stays as it is. Another
-    schema is brought to it, if that can be done.
+    The schemas of Kern's own tools and answers are in the strict dialect already. Others are converted to it
+    if possible.
     """
     if strict:
         try:
@@ -32,7 +32,7 @@ _MOST_VALUES = 1_000
 
 
 def _keeps_limits(schema: dict[str, Any]) -> bool:
-    """Whether the API takes the schema as a strict one: it is neither too deep nor too large."""
+    """Whether the API accepts the schema as strict: it is neither too deep nor too large."""
     properties = values = 0
     waiting: list[tuple[Any, int]] = [(schema, 1)]
     while waiting:
@@ -53,5 +53,5 @@ def _keeps_limits(schema: dict[str, Any]) -> bool:
 
 
 def schema_name(name: str) -> str:
-    """`name` with the characters and the length that the API allows."""
+    """Return `name` with the characters and the length that the API allows."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64] or "answer"
