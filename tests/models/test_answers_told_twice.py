@@ -265,12 +265,12 @@ async def test_a_text_after_its_finish_reason_needs_another_end(server: ReplaySe
         answer = await OpenAIChat("m", base_url=server.url, max_retries=0).respond(STREAMED, sink)
         assert answer.message.content == "The answer is"
     server.replies = [Reply([sse(*events)])]
-    with pytest.raises(ModelStreamError, match="went on after its finish reason 'stop'"):
+    with pytest.raises(ModelStreamError, match="continued after its finish reason 'stop'"):
         await OpenAIChat("m", base_url=server.url, max_retries=0).respond(STREAMED, sink)
     server.replies = [
         Reply([sse(chunk("tool_calls", tool_calls=[call("")]), chunk(tool_calls=[call('{"a')]))])
     ]
-    with pytest.raises(ModelStreamError, match="went on after"):
+    with pytest.raises(ModelStreamError, match="continued after"):
         await OpenAIChat("m", base_url=server.url, max_retries=0).respond(STREAMED, sink)
 
 

@@ -387,7 +387,7 @@ async def test_a_bad_end_is_not_taken_back_by_a_good_one(server: ReplayServer) -
 
 
 async def test_text_after_the_end_needs_another_end(server: ReplayServer) -> None:
-    with pytest.raises(ModelStreamError, match="went on after"):
+    with pytest.raises(ModelStreamError, match="continued after"):
         await streamed(server, chunk(text("One"), finish="STOP"), chunk(text(" two")))
     answer = await streamed(
         server,

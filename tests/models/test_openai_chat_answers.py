@@ -349,7 +349,7 @@ async def test_the_old_form_of_a_call_is_understood(server: ReplayServer, sink: 
 async def test_calls_that_are_said_to_be_there_and_are_not_are_an_error(
     server: ReplayServer, sink: Sink
 ) -> None:
-    with pytest.raises(ModelStreamError, match="holds no tool call"):
+    with pytest.raises(ModelStreamError, match="has no tool call"):
         await streamed(server, sink, chunk("tool_calls"), "[DONE]")
 
 

@@ -102,7 +102,7 @@ class GeminiReader(AnswerReader):
         check_end(self._word, self._detail, self._ends, usage=usage, content=content, calls=bool(calls))
         if self._went_on:
             raise StreamFault(
-                f"the answer went on after its finish reason {self._word!r}, and broke off without another"
+                f"the answer continued after its finish reason {self._word!r}, and ended without another"
             )
         if self._answer.in_pieces:
             raise ModelBehaviorError(
