@@ -1,4 +1,4 @@
-"""The content blocks of an answer, put together of their deltas, as parts of a message."""
+"""The content blocks of an answer, assembled from their deltas, as parts of a message."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ PROVIDER = "anthropic"
 """The provider's name, in origins and as the key of a message's `provider_data`."""
 
 PAUSED = ("pause_turn", "compaction")
-"""The stop reasons of answers that go on when they are sent back."""
+"""The stop reasons of answers that continue when they are sent back."""
 
 CALLS = ("server_tool_use", "mcp_tool_use")
 RESULT = "_tool_result"
-"""The end of the type of a block that holds the result of a call that the provider has carried out."""
+"""The suffix of the type of a block with the result of a call that the provider carried out."""
 
 _DIRECT = {"type": "direct"}
 _KNOWN = ("text", "thinking", "redacted_thinking", "tool_use", *CALLS)
@@ -43,7 +43,7 @@ _FREE_BESIDE = ("web_search", "web_fetch")
 
 
 def code_runs(blocks: Sequence[Block]) -> int:
-    """How often code was run for a price: beside a search in the web, or pages fetched from it, it is free.
+    """Count the billed code executions. They are free in answers that search or fetch web pages.
 
     Source: https://platform.claude.com/docs/en/agents-and-tools/tool-use/code-execution-tool
     """
@@ -55,8 +55,8 @@ class Block:
     """One content block.
 
     Args:
-        data: The block as its start has it; of an answer that is not streamed, all of it.
-        origin: Who made it.
+        data: The block as in its start event; if the answer is not streamed, the whole block.
+        origin: The model that made it.
     """
 
     __slots__ = ("_origin", "citations", "data", "kind", "paragraph", "pieces", "result", "signature")
@@ -65,41 +65,41 @@ class Block:
         self.data = data
         self.kind = text_of(data.get("type"))
         self.pieces: list[str] = []
-        """Text, thinking, or the arguments of a call."""
+        """The deltas of text, thinking, or the arguments of a call."""
         self.signature: list[str] = []
         self.citations: list[dict[str, Any]] = []
         self.paragraph = False
         self.result: Block | None = None
-        """The block with the result of the call that this one is."""
+        """The block with the result of this call."""
         self._origin = origin
 
     @property
     def id(self) -> str:
-        """The id of the call that the block is, or answers."""
+        """The id of the call that the block is, or that it is the result of."""
         return text_of(self.data.get("tool_use_id" if self.is_result else "id"))
 
     @property
     def is_call(self) -> bool:
-        """A call that the provider carries out."""
+        """Whether the block is a call that the provider carries out."""
         return self.kind in CALLS
 
     @property
     def is_result(self) -> bool:
-        """The result of such a call."""
+        """Whether the block is the result of such a call."""
         return self.kind.endswith(RESULT)
 
     @property
     def is_unknown(self) -> bool:
-        """A block of a type that Kern does not know; it goes back as it came."""
+        """Whether Kern does not know the type of the block; it is sent back unchanged."""
         return self.kind not in _KNOWN and not self.is_result
 
     def is_answered_by(self, result: Block) -> bool:
-        """Whether the result may be that of this call, whatever its id says, which proxies change."""
+        """Whether the result may belong to this call, regardless of its id, which proxies may change."""
         tool = result.kind.removesuffix(RESULT)
         return self.kind.startswith(tool) or text_of(self.data.get("name")).startswith(tool)
 
     def extend(self, delta: dict[str, Any]) -> None:
-        """A delta of a type that Kern does not know: its texts go on where those of the block end."""
+        """Add a delta of an unknown type: its texts continue those of the block."""
         for name, value in delta.items():
             if name != "type":
                 before = self.data.get(name)
@@ -108,7 +108,7 @@ class Block:
                 self.data[name] = value
 
     def part(self) -> Part:
-        """The block as a part of the message."""
+        """Return the block as a part of the message."""
         match self.kind:
             case "text":
                 return self.text_part()
@@ -122,13 +122,13 @@ class Block:
         return self.provider_call()
 
     def text_part(self) -> TextPart:
-        """The text with its citations."""
+        """Return the text with its citations."""
         text = self._text()
         cited = [_citation(citation, len(text)) for citation in self.citations]
         return TextPart(text, citations=cited, paragraph=self.paragraph, origin=self._origin)
 
     def provider_call(self) -> ProviderCall:
-        """The call that the provider carries out, with its result if that is there."""
+        """Return the call that the provider carries out, with its result if there is one."""
         result = self if self.is_result else self.result
         outcome: Any = None
         kept: dict[str, Any] = {}
@@ -181,7 +181,7 @@ class Block:
         return mended("".join(self.pieces))
 
     def _arguments(self) -> str:
-        """What the model wrote; a block without deltas holds it as a value."""
+        """Return the arguments as JSON text; a block without deltas has them as a value."""
         if self.pieces:
             return self._text()
         given = self.data.get("input")
@@ -189,8 +189,8 @@ class Block:
 
 
 def built(blocks: Sequence[Block]) -> list[Part]:
-    """The parts of a message. The results of the provider's calls are joined to their calls; "after" counts
-    the parts that stood between the two.
+    """Return the parts of a message. The results of the provider's calls are joined to their calls; "after"
+    is the number of parts that were between the two.
     """
     parts: list[Part] = []
     places: dict[int, tuple[int, ProviderCall]] = {}
@@ -200,7 +200,7 @@ def built(blocks: Sequence[Block]) -> list[Part]:
             if (between := len(parts) - at - 1) and part.provider_data is not None:
                 part.provider_data["after"] = between
             continue
-        if block.kind == "text" and not block.pieces:  # which the service itself refuses to see again
+        if block.kind == "text" and not block.pieces:  # the service refuses it if it is sent back
             continue
         made = block.part()
         if block.result is not None and isinstance(made, ProviderCall):
@@ -210,7 +210,7 @@ def built(blocks: Sequence[Block]) -> list[Part]:
 
 
 def paired(result: Block, running: dict[str, Block]) -> Block | None:
-    """The call that a result belongs to, out of those that run; None if it is in an earlier answer."""
+    """Return the running call that a result belongs to; None if the call is in an earlier answer."""
     call = running.pop(result.id, None)
     if call is None and running:
         identity, first = next(iter(running.items()))
@@ -251,6 +251,6 @@ def _is_failure(result: dict[str, Any]) -> bool:
 
 
 def _files(outcome: Any) -> list[str]:
-    """The ids of the files that code has made."""
+    """Return the ids of the files that the code made."""
     made = items_of(outcome.get("content")) if isinstance(outcome, dict) else []
     return [file_id for item in made if (file_id := text_of(item.get("file_id")))]

@@ -1,7 +1,7 @@
-"""Kern's messages as the turns of the Messages API: pure, but for files that media name.
+"""Encodes messages as the turns of the Messages API. Does no I/O, except reading files of media.
 
-The rules: https://platform.claude.com/docs/en/api/messages. Turns alternate; the results of all calls of a
-turn stand at the beginning of the next; no text is blank; ids are unique and of few characters.
+The rules: https://platform.claude.com/docs/en/api/messages. Roles alternate; a turn begins with the results
+of all calls of the turn before it; no text is blank; ids are unique and have few kinds of characters.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _NO_TEXT = "(no text)"
 
 @dataclass(slots=True)
 class Conversation:
-    """A conversation on its way to Anthropic.
+    """A conversation for a request to Anthropic.
 
     Args:
-        citations: Documents may be cited.
-        offered: The names of the tools that this request offers.
-        mcp: An MCP server is connected in this request.
+        citations: The answer may cite documents.
+        offered: The names of the tools in this request.
+        mcp: This request connects an MCP server.
     """
 
     citations: bool = False
@@ -47,7 +47,7 @@ class Conversation:
     _used: dict[str, int] = field(default_factory=dict)
 
     def read(self, messages: Sequence[Message]) -> None:
-        """Take in all messages but the system's."""
+        """Add all messages except system messages."""
         messages = answered(messages)
         replay = Replay(messages, offered=self.offered, mcp=self.mcp)
         for answer, following in segments(messages):
@@ -70,12 +70,12 @@ class Conversation:
             self.turns.append({"role": role, "content": blocks})
 
     def _finish(self) -> None:
-        """See to the rules for the first and the last turn, and for the end of each answer."""
+        """Apply the rules for the first and the last turn, and for the end of each answer."""
         turns, self.turns = self.turns, []
         for turn in turns:
             blocks = turn["content"]
             while turn["role"] == "assistant" and blocks and blocks[-1]["type"] in THINKING:
-                blocks.pop()  # the service takes no answer that ends with thinking
+                blocks.pop()  # the service refuses an answer that ends with thinking
             self._add(turn["role"], blocks)
         if not self.turns or self.turns[0]["role"] != "user":
             self.turns.insert(0, {"role": "user", "content": [{"type": "text", "text": _NO_TEXT}]})
@@ -84,7 +84,7 @@ class Conversation:
             last["text"] = last["text"].rstrip()
 
     def _answer(self, message: Message, replay: Replay, ids: dict[str, str]) -> Iterator[dict[str, Any]]:
-        """The blocks of an assistant's message."""
+        """Yield the blocks of an assistant message."""
         for at, part in enumerate(message.parts):
             own = part.origin is not None and part.origin.provider == PROVIDER
             match part:
@@ -110,7 +110,7 @@ class Conversation:
         return block
 
     def _fresh(self, given: str) -> str:
-        """The id of a call as Anthropic takes it, and no other call of the conversation has it."""
+        """Return an id for a call that Anthropic accepts, and that is unique in the conversation."""
         base = shortened(_FOREIGN.sub("_", given), given, _LONGEST_ID) or "call"
         new = base
         while new in self._used:
@@ -120,7 +120,7 @@ class Conversation:
         return new
 
     def _results(self, ids: Mapping[str, str], following: Sequence[Message]) -> Blocks:
-        """The results of all calls of an answer."""
+        """Return the results of all calls of an answer."""
         told = {message.tool_call_id or "": message for message in following if message.role == "tool"}
         blocks: Blocks = []
         for given, new in ids.items():
@@ -136,7 +136,7 @@ class Conversation:
         return blocks
 
     def _said(self, following: Sequence[Message]) -> Iterator[dict[str, Any]]:
-        """What the user says."""
+        """Yield the blocks of user messages."""
         for message in following:
             if message.role == "tool":
                 continue
@@ -145,7 +145,7 @@ class Conversation:
             yield from blocks
 
     def _content(self, message: Message) -> Blocks:
-        """Texts and media of a user, or of a tool."""
+        """Return the texts and media of a user or tool message."""
         blocks: Blocks = []
         for part in message.parts:
             if isinstance(part, TextPart):
@@ -155,14 +155,14 @@ class Conversation:
         return blocks
 
     def _attached(self, message: Message) -> Blocks:
-        """What an answer shows, as the user's: the service takes pictures from the user only."""
+        """Return the media of an answer for a user message: the service accepts them only there."""
         media = [self._media(part, message) for part in message.parts if isinstance(part, Media)]
         return [{"type": "text", "text": "(attached by the assistant)"}, *media] if media else []
 
     def _media(self, media: Media, message: Message) -> dict[str, Any]:
         try:
             if media.origin is not None and media.origin.provider != PROVIDER and is_uploaded(media):
-                raise UsageError("the file lies with another provider")
+                raise UsageError("the file is stored by another provider")
             block = media_block(media, citations=self.citations)
         except UsageError:
             if message.role == "user" and not message.from_history:
@@ -178,11 +178,11 @@ class Conversation:
 
 
 def lacks_thinking(turns: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the results of calls go to a turn of the model's that does not begin with thinking.
+    """Whether the last turn has calls with results, but does not begin with thinking.
 
-    A turn is all answers from the user's words on, with the results between them: Claude thinks at its
-    beginning. A turn without is another provider's, or was given while thinking was off. With thinking on,
-    the service would refuse it: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
+    A turn is all answers after the user's message, with the results between them; Claude thinks at its
+    beginning. A turn without thinking is of another provider, or was made while thinking was off. With
+    thinking on, the service refuses it: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
     """
     if len(turns) < 2 or turns[-1]["content"][0]["type"] != "tool_result":
         return False
@@ -193,12 +193,12 @@ def lacks_thinking(turns: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _text(part: TextPart, *, own: bool) -> Iterator[dict[str, Any]]:
-    if not part.text.strip():  # which the service refuses
+    if not part.text.strip():  # the service refuses blank texts
         return
     block: dict[str, Any] = {"type": "text", "text": part.text}
     cited = [dict(c.provider_data) for c in part.citations if own and c.provider_data]
     for citation in cited:
-        citation.pop("file_id", None)  # the service tells it, and takes it from nobody
+        citation.pop("file_id", None)  # the service sends it, but refuses it in a request
     if cited:
         block["citations"] = cited
     yield block
@@ -212,5 +212,5 @@ def _thinking(part: ReasoningPart) -> Iterator[dict[str, Any]]:
 
 
 def text_of_parts(parts: Sequence[Part]) -> str:
-    """All text of a message, each part a paragraph."""
+    """Return all text of a message, with each part as a paragraph."""
     return "\n\n".join(part.text for part in parts if isinstance(part, TextPart) and part.text.strip())

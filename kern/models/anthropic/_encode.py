@@ -1,4 +1,4 @@
-"""Kern's request as the body of `POST /v1/messages`: pure, but for files that media name."""
+"""Encodes a request as the body of `POST /v1/messages`. Does no I/O, except reading files of media."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _FORCED = {"required": "any", "auto": "auto", "none": "none"}
 
 @dataclass(slots=True, frozen=True)
 class Options:
-    """What of a model's settings the encoding of a request depends on.
+    """The settings of a model that influence the encoding of a request.
 
     Args:
         cache: The automatic cache marks; None: none.
-        citations: Documents may be cited.
-        thinking: As the service takes it; None: not said.
-        parallel: Whether several calls may be made in a turn; None: not said.
-        strict: Strict schemas are enforced; False once the service has refused them.
+        citations: The answer may cite documents.
+        thinking: The setting in the service's form; None: its default.
+        parallel: Whether a turn may have several calls; None: the service's default.
+        strict: Strict schemas are enforced; False after the service has refused them.
     """
 
     cache: CacheMark | None = "5m"
@@ -42,11 +42,11 @@ class Options:
 
 
 def encode(request: ModelRequest, options: Options) -> dict[str, Any]:
-    """The parts of the body that the request decides."""
+    """Return the parts of the body that depend on the request."""
     strict = StrictBudget() if options.strict else None
     answer, words = _format(request.response_format, strict)
     conversation = Conversation(
-        citations=options.citations and request.response_format is None,  # which exclude each other
+        citations=options.citations and request.response_format is None,  # the two exclude each other
         offered=[tool.name for tool in request.tools],
         mcp=any(isinstance(tool, MCPServer) for tool in request.server_tools),
     )
@@ -63,7 +63,7 @@ def encode(request: ModelRequest, options: Options) -> dict[str, Any]:
         _put_tools(body, request, strict)
         if choice := _choice(request.tool_choice, options.parallel, thinking):
             body["tool_choice"] = choice
-    elif conversation.called:  # a conversation with calls is taken with tools only
+    elif conversation.called:  # a conversation with calls requires tools
         body["tools"] = [{"name": name, "input_schema": {"type": "object"}} for name in conversation.called]
         body["tool_choice"] = {"type": "none"}
     if answer is not None:
@@ -93,7 +93,7 @@ def _system(messages: Sequence[Message], words: str | None) -> Blocks:
 def _format(
     wanted: ResponseFormat | None, strict: StrictBudget | None
 ) -> tuple[dict[str, Any] | None, str | None]:
-    """The schema of the answer that is enforced, or words that ask for it where it cannot be."""
+    """Return the schema of the answer to enforce, or instructions for the model if that is impossible."""
     if wanted is None:
         return None, None
     schema = strict.answer(wanted.schema) if strict is not None else None
@@ -104,7 +104,7 @@ def _format(
 
 
 def _put_tools(body: dict[str, Any], request: ModelRequest, strict: StrictBudget | None) -> None:
-    """The agent's tools and the service's, and what belongs to them."""
+    """Add the tools of the agent and of the service, with their settings."""
     tools = [_tool(tool, strict) for tool in request.tools]
     for search in request.server_tools:
         if isinstance(search, ToolSearch):
@@ -127,7 +127,7 @@ def _put_tools(body: dict[str, Any], request: ModelRequest, strict: StrictBudget
 
 
 def _container(messages: Sequence[Message]) -> str | None:
-    """The id of the container in which the service has run code last; None if there is none any more."""
+    """Return the id of the container in which the service last ran code; None if it has expired."""
     for message in reversed(messages):
         kept = (message.provider_data or {}).get(PROVIDER)
         container = kept.get("container") if isinstance(kept, Mapping) else None
@@ -156,7 +156,7 @@ def _tool(tool: ToolDefinition, strict: StrictBudget | None) -> dict[str, Any]:
 
 
 def _plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema that need not be followed to the letter: its root is an object, and no choice of several."""
+    """Return a schema that is not enforced: its root must be an object, not a choice of several."""
     if schema.get("type") == "object" and not any(keyword in schema for keyword in _UNIONS):
         return dict(schema)
     return {**{name: value for name, value in schema.items() if name not in _UNIONS}, "type": "object"}
@@ -175,7 +175,7 @@ def _choice(
     else:
         choice = {"type": "tool", "name": wanted["name"]}
     thinks = thinking is not None and thinking.get("type") != "disabled"
-    if thinks and choice["type"] in ("any", "tool"):  # the service lets no model think that has to call
+    if thinks and choice["type"] in ("any", "tool"):  # the service does not allow thinking with forced calls
         choice = {"type": "auto"}
     if parallel is not None and choice["type"] != "none":
         choice["disable_parallel_tool_use"] = not parallel

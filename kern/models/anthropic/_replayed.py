@@ -1,4 +1,4 @@
-"""Calls that Anthropic has carried out itself, as they go back: whole, and where the service takes them."""
+"""Sends calls that Anthropic carried out itself back: complete, and where the service accepts them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from kern.models.anthropic._blocks import CALLS, PROVIDER, RESULT
 
 
 class Replay:
-    """The blocks of the provider's calls of a conversation.
+    """The blocks of the provider's calls in a conversation.
 
-    A call and its result go back together: one without the other is refused, unless the answer that follows
-    is to bring the result. Earlier messages come out of rows: what is not as the service has sent it is left
-    out.
+    A call and its result are sent back together: one without the other is refused, unless the next answer
+    brings the result. Earlier messages come from stored rows: damaged blocks are left out.
 
     Args:
         messages: The conversation.
-        offered: The names of the tools that this request offers.
-        mcp: An MCP server is connected in this request.
+        offered: The names of the tools in this request.
+        mcp: This request connects an MCP server.
     """
 
     def __init__(self, messages: Sequence[Message], *, offered: Collection[str], mcp: bool) -> None:
         self._offered = offered
         self._mcp = mcp
         self.sent: set[str] = set()
-        """The ids of the calls that have gone back."""
+        """The ids of the calls that are sent back."""
         self._due: list[tuple[int, dict[str, Any]]] = []
         answers = [message for message in messages if message.role == "assistant"]
         self._last = answers[-1] if answers else None
@@ -40,7 +39,7 @@ class Replay:
         self._goes_on = all(message.role == "tool" for message in _after(messages, self._last))
 
     def call(self, message: Message, at: int, part: ProviderCall) -> Iterator[dict[str, Any]]:
-        """The blocks of one call, as far as they stand at its place; the rest comes with `due`."""
+        """Yield the blocks of one call that belong at its place; `due` yields the rest."""
         if (other := _block(part, "block")) is not None:
             yield other
             return
@@ -66,7 +65,7 @@ class Replay:
                 yield result
 
     def due(self, at: int | None) -> Iterator[dict[str, Any]]:
-        """The results that stand behind the part at `at`; None: all that are left."""
+        """Yield the results that follow the part at `at`; None: all that are left."""
         if not self._due:
             return
         now = [block for place, block in self._due if at is None or place <= at]
@@ -74,7 +73,7 @@ class Replay:
         yield from now
 
     def _takes(self, call: Mapping[str, Any], result: Mapping[str, Any] | None) -> bool:
-        """Whether the service takes the call in this request."""
+        """Whether the service accepts the call in this request."""
         if call.get("type") == "mcp_tool_use":
             return self._mcp
         content = result.get("content") if result is not None else None
@@ -84,7 +83,7 @@ class Replay:
 
 
 def _block(part: ProviderCall, name: str) -> dict[str, Any] | None:
-    """A copy of a block that was kept; None if there is none, or it is not what it should be."""
+    """Return a copy of a stored block; None if there is none, or it is damaged."""
     kept = part.provider_data
     if part.origin is None or part.origin.provider != PROVIDER or not isinstance(kept, Mapping):
         return None

@@ -1,8 +1,8 @@
-"""The messages of a conversation as Gemini's contents, which take turns between the user and the model.
+"""Encodes a conversation as Gemini's contents, which alternate between the user and the model.
 
-What came from this model goes back as it came, with its signatures and under its ids. What came from another
-one, Google's or not, goes back in words and as plain calls. Sources: https://ai.google.dev/api/caching#Content
-and https://ai.google.dev/gemini-api/docs/thought-signatures
+Parts of this model are sent back unchanged, with their signatures and ids. Parts of other models, also of
+Google's, are sent as texts and plain calls. Sources: https://ai.google.dev/api/caching#Content and
+https://ai.google.dev/gemini-api/docs/thought-signatures
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from kern.tools.result import mention
 
 PROVIDER = "google"
 _UNSIGNED = "skip_thought_signature_validator"
-"""What stands in place of a signature on a call that this model has not made; Google's page names it."""
+"""In place of a signature, for a call of another model; documented by Google."""
 
 _MOST_EXACT = 2**53
 _Part = dict[str, Any]
 
 
 def contents_of(messages: Sequence[Message], model: str) -> list[dict[str, Any]]:
-    """The conversation.
+    """Encode the conversation.
 
     Raises:
-        UsageError: A new message holds what Gemini does not take.
+        UsageError: A new message has content that Gemini does not support.
     """
     conversation = _Conversation(model)
     for message in answered(messages):
@@ -42,7 +42,7 @@ def contents_of(messages: Sequence[Message], model: str) -> list[dict[str, Any]]
 
 
 class _Conversation:
-    """Puts the contents together: neighbours of one role are one content, and calls are answered at once."""
+    """Assembles the contents: adjacent messages of one role are joined, and results follow their calls."""
 
     def __init__(self, model: str) -> None:
         self._origin = Origin(PROVIDER, model)
@@ -54,7 +54,7 @@ class _Conversation:
         self._beside: list[_Part] = []
 
     def add(self, message: Message) -> None:
-        """Take the next message."""
+        """Add the next message."""
         if message.role == "tool" and message.tool_call_id in self._called:
             self._add_result(message, self._called[message.tool_call_id])
             return
@@ -65,7 +65,7 @@ class _Conversation:
             self._put("user", self._said(message) or [{"text": " "}])
 
     def end(self) -> list[dict[str, Any]]:
-        """All contents."""
+        """Return all contents."""
         self._answer_calls()
         if not self._contents or self._contents[0]["role"] == "model":
             opening = {"role": "user", "parts": [{"text": "(The conversation goes on.)"}]}
@@ -81,7 +81,7 @@ class _Conversation:
             self._contents.append({"role": role, "parts": parts})
 
     def _said(self, message: Message) -> list[_Part]:
-        """What the user, or the application, says."""
+        """Return the parts of a message of the user or the application."""
         parts: list[_Part] = []
         for part in message.parts:
             if isinstance(part, TextPart) and part.text:
@@ -111,7 +111,7 @@ class _Conversation:
             self._beside = attached
 
     def _spoken(self, part: Any, message: Message) -> list[_Part]:
-        """A part of an answer, this model's as it came, another's in words."""
+        """Return a part of an answer: of this model unchanged, of another one as text."""
         own = _kept(part) if part.origin == self._origin else {}
         signature = own.get(SIGNATURE)
         signed: _Part = {SIGNATURE: signature} if isinstance(signature, str) else {}
@@ -129,7 +129,7 @@ class _Conversation:
         return []
 
     def _named(self, call: ToolCall) -> _Part:
-        """The name of a call, and its id if this model has given it one."""
+        """Return the name of a call, and its id if this model gave it one."""
         given = _kept(call).get("id") if call.origin == self._origin else None
         return {"name": call_name(call.name), **({"id": given} if isinstance(given, str) else {})}
 
@@ -145,7 +145,7 @@ class _Conversation:
         self._results[call.id] = {"functionResponse": response}
 
     def _answer_calls(self) -> None:
-        """Say what came out of the calls so far, in the order of the calls."""
+        """Add the results of the calls so far, in the order of the calls."""
         if self._called:
             self._put("user", [self._results[call_id] for call_id in self._called])
         self._put("user", self._beside)
@@ -153,7 +153,7 @@ class _Conversation:
 
 
 def _shown(media: Media, message: Message) -> _Part:
-    """Media as a part, or a word for what cannot be sent and was said earlier, or by another model."""
+    """Return media as a part; for media of earlier or other answers that cannot be sent, a text instead."""
     try:
         return media_part(media)
     except UsageError:
@@ -172,10 +172,10 @@ def _arguments(call: ToolCall) -> Any:
 
 
 def _value(text: str) -> Any:
-    """The result of a function: a JSON object as what it says, anything else as the text that it is.
+    """Return the result of a function: a JSON object as an object, anything else as text.
 
-    Google reads a "$ref" in an object as the name of a file, and refuses the request. It keeps numbers as
-    doubles: an object with one that would change stays a text, too.
+    Google reads a "$ref" in an object as the name of a file, and refuses the request. It stores numbers as
+    doubles: an object with a number that would change is sent as text, too.
     """
     if text[:1] != "{" or '"$ref"' in text:
         return text
@@ -196,4 +196,4 @@ def _exact_float(text: str) -> float:
 
 
 def _no_number(text: str) -> Any:
-    raise ValueError(f"{text[:50]} is no number that JSON and a double hold alike")
+    raise ValueError(f"the number {text[:50]} cannot be represented exactly as a double")

@@ -1,9 +1,8 @@
-"""JSON schemas as Gemini takes them: a selection of JSON Schema, or of OpenAPI 3.0 for models before 2.5.
+"""Converts JSON schemas for Gemini: to a subset of JSON Schema, or of OpenAPI 3.0 for models before 2.5.
 
 Sources: `responseJsonSchema` on https://ai.google.dev/api/generate-content, and `Schema` on
-https://ai.google.dev/api/caching#Schema. A keyword that is not listed there is refused, or passed over in
-silence; what the model should know of it moves into the description. The values are validated against the
-full schema anyway.
+https://ai.google.dev/api/caching#Schema. Other keywords are refused or silently ignored; what the model
+should know of them is added to the description. Kern validates values against the full schema in any case.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ _NULL: Schema = {"type": "null"}
 _DEFINITIONS = ("$defs", "definitions")
 _NAMED = re.compile(r"#/(\$defs|definitions)/[^/]+")
 _DEEPEST = 12
-"""How often definitions may be written into each other, where a schema cannot refer to them."""
+"""The maximum depth to which definitions are inlined, if a schema cannot refer to them."""
 
 
 def json_dialect(schema: Mapping[str, Any]) -> Schema:
-    """The schema as models since Gemini 2.5 take it, with its references."""
+    """Return the schema for models since Gemini 2.5, with references."""
     schema = _with_named_parts(schema)
     definitions = {name: part for name, part in _definitions(schema).items() if isinstance(part, dict)}
     cyclic = _cyclic(definitions)
     root = {key: value for key, value in schema.items() if key not in _DEFINITIONS}
-    if "$ref" in root:  # a recursive model is written so, and the root has to be an object itself
+    if "$ref" in root:  # the schema of a recursive model; but the root must be an object itself
         own = {key: value for key, value in root.items() if key != "$ref"}
         root = {**definitions.get(_name_in(root["$ref"]), {}), **own}
     result = _json(root, cyclic)
@@ -53,7 +52,7 @@ def json_dialect(schema: Mapping[str, Any]) -> Schema:
 
 
 def openapi_dialect(schema: Mapping[str, Any]) -> Schema:
-    """The schema as models before Gemini 2.5 take it: without references, and null as a flag."""
+    """Return the schema for models before Gemini 2.5: without references, and with null as a flag."""
     schema = _with_named_parts(schema)
     return _openapi(dict(schema), _definitions(schema), ())
 
@@ -67,9 +66,9 @@ def _definitions(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_named_parts(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema with a definition for each part that a reference names by its path ("#/properties/a").
+    """Return the schema with a definition for each part that is referred to by its path ("#/properties/a").
 
-    What a reference leads to that is not in the schema may be anything.
+    A reference to a missing part becomes a schema that allows everything.
     """
     paths = {path for path in _paths(schema) if not _NAMED.fullmatch(path)}
     if not paths:
@@ -93,7 +92,7 @@ def _with_named_parts(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _at(schema: Any, path: str) -> Mapping[str, Any] | None:
-    """The part of the schema that a JSON pointer leads to, if there is one."""
+    """Return the part of the schema at a JSON pointer, or None."""
     if not path.startswith("#"):
         return None
     for word in path[1:].split("/")[1:]:
@@ -119,7 +118,7 @@ def _name_in(reference: Any) -> str:
 
 
 def _cyclic(definitions: Mapping[str, Any]) -> frozenset[str]:
-    """The definitions that lead to themselves."""
+    """Return the definitions that refer to themselves, directly or indirectly."""
     leads_to = {name: set(_references(part)) & definitions.keys() for name, part in definitions.items()}
     found = set()
     for name in definitions:
@@ -140,7 +139,7 @@ def _references(value: Any) -> Iterator[str]:
 
 
 def _paths(value: Any) -> Iterator[str]:
-    """All references in a schema, as they are written."""
+    """Yield all references in a schema, as they are written."""
     if isinstance(value, Mapping):
         if isinstance(value.get("$ref"), str):
             yield value["$ref"]
@@ -172,7 +171,7 @@ def _json(schema: Any, cyclic: frozenset[str]) -> Schema:
     if isinstance(result.get("properties"), dict):
         given = result["properties"]
         result["properties"] = {name: _json(part, cyclic) for name, part in given.items()}
-        # A cycle may only go through what is not required.
+        # A cycle must include a property that is not required.
         required = [
             name for name in _names(result.get("required")) if cyclic.isdisjoint(_references(given.get(name)))
         ]
@@ -233,7 +232,7 @@ def _openapi(schema: Any, definitions: Mapping[str, Any], inside: tuple[str, ...
 
 
 def _with_sound_names(result: Schema) -> None:
-    """Leave no name in `required` that is no property: Google refuses the whole request for one."""
+    """Remove names from `required` that are not properties: Google refuses the whole request otherwise."""
     properties = result.get("properties")
     known = properties if isinstance(properties, dict) else {}
     if required := [name for name in _names(result.pop("required", None)) if name in known]:
@@ -241,7 +240,7 @@ def _with_sound_names(result: Schema) -> None:
 
 
 def _plain(schema: Schema) -> Schema:
-    """The schema with what both dialects write otherwise: parts that hold together, alternatives, limits."""
+    """Convert what both dialects express differently: `allOf`, alternatives, limits."""
     result = dict(schema)
     together = result.pop("allOf", None)
     for part in together if isinstance(together, list) else ():
@@ -275,7 +274,7 @@ def _with_format(result: Schema, known: frozenset[str]) -> None:
 
 
 def _said_values(schema: Schema) -> tuple[list[Any] | None, bool]:
-    """The texts and numbers that are allowed, of an enum or a constant, and whether null is; None: any."""
+    """Return the allowed values of an enum or constant (None: any), and whether null is allowed."""
     given = schema["enum"] if "enum" in schema else [schema["const"]] if "const" in schema else None
     if not isinstance(given, list):
         return None, False
@@ -286,7 +285,7 @@ def _said_values(schema: Schema) -> tuple[list[Any] | None, bool]:
 
 
 def _with_type(result: Schema, values: list[Any] | None, has_null: bool) -> None:
-    """Name the type of the values that are allowed, where the schema leaves it to them."""
+    """Set the type from the allowed values, if the schema has none."""
     if "type" in result or values is None:
         return
     kinds = {"string" if isinstance(value, str) else "number" for value in values}
@@ -297,7 +296,7 @@ def _with_type(result: Schema, values: list[Any] | None, has_null: bool) -> None
 
 
 def _with_one_type(result: Schema) -> bool:
-    """Leave one type in the schema; True if null was another of them."""
+    """Reduce the types of the schema to one. Return whether null was one of them."""
     kinds = result.get("type")
     if not isinstance(kinds, list):
         return False
@@ -318,7 +317,7 @@ def _or_null(schema: Schema) -> Schema:
 
 
 def _described(result: Schema, schema: Schema) -> Schema:
-    """The schema with a description that tells what its dialect has no keyword for."""
+    """Return the schema with a description of what the dialect has no keyword for."""
     notes = {key: schema[key] for key in _NOTED if key in schema and key not in result}
     if notes.get("default", ...) is None:
         del notes["default"]
