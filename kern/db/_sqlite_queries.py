@@ -242,7 +242,9 @@ class Queries:
             return
         place = raw.execute(self._sql["insert_run"], (run_id, session_number, session_id, *values)).lastrowid
         assert place is not None
-        raw.execute(self._sql["number_run"], (*run_numbers(run.run_id), place))
+        first, second = run_numbers(run.run_id)
+        if raw.execute(self._sql["number_run"], (first, place)).rowcount == 0:
+            raw.execute(self._sql["number_run"], (second, place))
         places[run.run_id] = place
 
     def _delete(self, raw: sqlite3.Connection, session_id: str) -> bool:

@@ -22,8 +22,11 @@ _PARTS = {
 _NUMBER = "(SELECT number FROM {t} WHERE session_id = ?)"
 """SQL: the number of a session. Numbers are given anew after a session was deleted, so no call keeps one."""
 
-_PLACE = "(SELECT seq FROM {t}_run_ids WHERE number IN (?, ?))"
-"""SQL: where the run is that has one of these numbers; it may be another run than the one that is meant."""
+_RUN_AT = """(SELECT i.seq FROM {t}_run_ids AS i CROSS JOIN {t}_runs AS r ON r.seq = i.seq
+            WHERE i.number = ?{which} AND r.run_id = ?3)"""
+
+_PLACE = f"coalesce({_RUN_AT.replace('{which}', '1')}, {_RUN_AT.replace('{which}', '2')})"
+"""SQL: where the run is, by its two numbers and its id. `IN` would make a table of the numbers each time."""
 
 _CHANGES = "(SELECT number << 32 FROM {t} WHERE session_id = :session_id)"
 """SQL: the number before those of a session's changes."""
@@ -53,14 +56,12 @@ SQL = {
         WHERE session_id = ?""",
     # A session that is already the last one is not changed, which saves writing pages of the indexes.
     "to_the_end": "UPDATE {t} SET used = {next} WHERE session_id = ? AND used < (SELECT max(used) FROM {t})",
-    "find_run": "SELECT session_id, generation, seq FROM {t}_runs WHERE seq IN {place} AND run_id = ?",
+    "find_run": "SELECT session_id, generation, seq FROM {t}_runs WHERE seq = {place}",
     "insert_run": """
         INSERT INTO {t}_runs (run_id, session_number, session_id, runner_id,
             parent_run_id, status, generation, created_at, data)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))""",
-    "number_run": """
-        INSERT INTO {t}_run_ids (number, seq)
-        VALUES (iif(EXISTS (SELECT 1 FROM {t}_run_ids WHERE number = ?1), ?2, ?1), ?3)""",
+    "number_run": "INSERT OR IGNORE INTO {t}_run_ids (number, seq) VALUES (?, ?)",
     "update_run": """
         UPDATE {t}_runs SET runner_id = ?1, parent_run_id = ?2, status = ?3, generation = ?4,
             created_at = ?5, data = CAST(?6 AS TEXT)
@@ -76,7 +77,7 @@ SQL = {
             (seq, revision, run_id, tool, tool_call_id, agent_path, created_at, patch, commit_id)
         VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), ?, CAST(? AS TEXT), ?)""",
     "find_commit": "SELECT 1 FROM {t}_changes WHERE {newer} AND commit_id = :id",
-    "load_run": "SELECT {run} FROM {t}_runs WHERE seq IN {place} AND run_id = ?",
+    "load_run": "SELECT {run} FROM {t}_runs WHERE seq = {place}",
     "load_all_runs": """
         SELECT {run} FROM {t}_runs WHERE session_number = {number}
         ORDER BY seq DESC LIMIT ?""",
@@ -94,7 +95,7 @@ SQL = {
     "list_sessions": "SELECT {info} FROM {t} WHERE used < ? ORDER BY used DESC LIMIT ?",
     "list_sessions_of_user": """
         SELECT {info} FROM {t} WHERE user_id = ? AND used < ? ORDER BY used DESC LIMIT ?""",
-    "find_place": "SELECT seq FROM {t}_runs WHERE seq IN {place} AND run_id = ?",
+    "find_place": "SELECT seq FROM {t}_runs WHERE seq = {place}",
     "find_owner": "SELECT user_id FROM {t} WHERE session_id = ?",
     "list_runs": """
         SELECT {run} FROM {t}_runs
