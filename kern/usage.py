@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kern.errors import UsageError
+
 _COUNTS = (
     "input_tokens",
     "output_tokens",
@@ -152,6 +154,13 @@ class Price:
     request: float = 0.0
     others: Mapping[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        rates = {name: getattr(self, name) for name in ("input", "output", "cache_read", "cache_write")}
+        for name, rate in {**rates, "request": self.request, **self.others}.items():
+            is_left_out = rate is None and name in ("cache_read", "cache_write")
+            if not (is_left_out or (_is_number(rate) and 0 <= rate < math.inf)):
+                raise UsageError(f"Price: {name} must be a number of US dollars, 0 or more, not {rate!r:.50}")
+
     def of(self, usage: Usage) -> float | None:
         """Return the cost of `usage` in US dollars; None if it has an item that `others` does not name."""
         read, written = usage.cached_tokens, usage.cache_write_tokens
@@ -207,6 +216,14 @@ class UsageLimits:
     output_tokens: int | None = None
     total_tokens: int | None = None
     cost: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("requests", "tool_calls", "input_tokens", "output_tokens", "total_tokens", "cost"):
+            limit = getattr(self, name)
+            if not (limit is None or (_is_number(limit) and limit >= 0)):
+                raise UsageError(
+                    f"UsageLimits: {name} must be None or a number, 0 or more, not {limit!r:.50}"
+                )
 
 
 @dataclass(slots=True)
@@ -277,6 +294,10 @@ class Metrics(Usage):
             duration=duration,
             details={model: Usage.from_dict(usage) for model, usage in data.get("details", {}).items()},
         )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _counts(data: dict[str, Any]) -> dict[str, int]:

@@ -98,6 +98,20 @@ def test_what_a_limit_counts_for_unknown_costs_is_summed_taken_apart_and_stored(
         Usage.from_dict({"requests": 1, "counted_cost": -1})
 
 
+@pytest.mark.parametrize("number", [math.nan, -1, "3", True])
+def test_prices_and_limits_that_are_no_numbers_are_refused(number: Any) -> None:
+    for name in ("input", "output", "cache_read", "cache_write", "request"):
+        with pytest.raises(UsageError, match=f"Price: {name} must be a number"):
+            Price(**{"input": 1, "output": 1, name: number})
+    with pytest.raises(UsageError, match="Price: web_searches must be a number"):
+        Price(input=1, output=1, others={"web_searches": number})
+    for name in ("requests", "tool_calls", "input_tokens", "output_tokens", "total_tokens", "cost"):
+        with pytest.raises(UsageError, match=f"UsageLimits: {name} must be None or a number"):
+            UsageLimits(**{name: number})
+    with pytest.raises(UsageError, match="not inf"):
+        Price(input=math.inf, output=1)
+
+
 @pytest.mark.parametrize("cost", [math.nan, -5.0, math.inf])
 def test_a_cost_that_makes_no_sense_is_not_known_to_a_budget(cost: float) -> None:
     budget = UsageBudget(UsageLimits(cost=0.001))
