@@ -155,10 +155,12 @@ class Price:
     others: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        rates = {name: getattr(self, name) for name in ("input", "output", "cache_read", "cache_write")}
-        for name, rate in {**rates, "request": self.request, **self.others}.items():
-            is_left_out = rate is None and name in ("cache_read", "cache_write")
-            if not (is_left_out or (_is_number(rate) and 0 <= rate < math.inf)):
+        names = ("input", "output", "cache_read", "cache_write", "request")
+        rates: dict[str, Any] = {name: getattr(self, name) for name in names}
+        for name, rate in (rates | dict(self.others)).items():
+            if rate is None and name in ("cache_read", "cache_write"):
+                continue
+            if not (_is_number(rate) and 0 <= rate < math.inf):
                 raise UsageError(f"Price: {name} must be a number of US dollars, 0 or more, not {rate!r:.50}")
 
     def of(self, usage: Usage) -> float | None:

@@ -17,6 +17,7 @@ from uuid import uuid4
 from pydantic_core import from_json, to_json
 
 from kern.testing._events import Deltas, Event, deltas_of, strike_index, usage_of
+from kern.testing._provider_calls import converse_blocks
 from kern.testing._refusal import Refused
 from kern.testing.answers import Answer
 from kern.testing.request import ReceivedRequest
@@ -59,6 +60,10 @@ def whole(request: ReceivedRequest, answer: Answer) -> bytes:
     if deltas.reasoning:
         told = {"text": deltas.reasoning_text, "signature": _signature()}
         content.append({"reasoningContent": {"reasoningText": told}})
+    for played in answer.provider_calls:
+        use, result, found = converse_blocks(played)
+        content.append({"toolUse": {**use, "input": from_json(played.arguments or "{}")}})
+        content.append({"toolResult": {**result, "content": found}})
     if deltas.content:
         content.append({"text": deltas.content})
     content += [
@@ -84,6 +89,17 @@ def stream(request: ReceivedRequest, answer: Answer) -> list[Event]:
         events += [_delta(index, {"reasoningContent": {"text": piece}}) for piece in deltas.reasoning]
         events += [_delta(index, {"reasoningContent": {"signature": _signature()}}, "frame"), _stop(index)]
         index += 1
+    for played in answer.provider_calls:
+        use, result, found = converse_blocks(played)
+        events += [
+            _event("contentBlockStart", {"contentBlockIndex": index, "start": {"toolUse": use}}),
+            _delta(index, {"toolUse": {"input": played.arguments or "{}"}}),
+            _stop(index),
+            _event("contentBlockStart", {"contentBlockIndex": index + 1, "start": {"toolResult": result}}),
+            *([_delta(index + 1, {"toolResult": found})] if found else []),
+            _stop(index + 1),
+        ]
+        index += 2
     if deltas.content:
         events += [_delta(index, {"text": piece}) for piece in deltas.text or () if piece]
         events.append(_stop(index))

@@ -87,6 +87,17 @@ def message_blocks(call: ProviderCall) -> tuple[dict[str, Any], dict[str, Any]]:
     return use, {"type": f"{call.name}_tool_result", "tool_use_id": call_id, "content": content}
 
 
+def converse_blocks(call: ProviderCall) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    """The call as Bedrock's Converse tells it: the call, its result, and what is in that."""
+    call_id = f"tooluse_{uuid4().hex[:22]}"
+    use = {"toolUseId": call_id, "name": call.name, "type": "server_tool_use"}
+    status = "error" if call.status == "failed" else "success"
+    result = {"toolUseId": call_id, "type": f"{call.name}_result", "status": status}
+    found = call.result
+    content = [] if found is None else [{"text" if isinstance(found, str) else "json": found}]
+    return use, result, content
+
+
 def searches(calls: Sequence[ProviderCall]) -> int:
     """How many of the calls are searches in the web."""
     return sum(call.name == "web_search" for call in calls)
@@ -117,8 +128,9 @@ def gemini_metadata(calls: Sequence[ProviderCall]) -> dict[str, Any]:
                 {"web": {"uri": page["url"], "title": page.get("title", "")}} for page in pages
             ],
         }
+    given = [_arguments(call) for call in calls if call.name == "url_context"]
     fetched = [
-        url for call in calls if call.name == "url_context" for url in _arguments(call).get("urls", ())
+        url for named in given for url in named.get("urls") or [named.get("url") or "https://example.com"]
     ]
     if fetched:
         success = "URL_RETRIEVAL_STATUS_SUCCESS"

@@ -144,8 +144,8 @@ class Answer:
             the phase "commentary"; in Chat Completions, which has none, the beginning of the text.
         provider_calls: Calls that the provider ran before the text, such as
             `ProviderCall("", "web_search", '{"query": "..."}')`: output items in Responses, `server_tool_use`
-            blocks and their results at Anthropic, code and grounding at Gemini, and in Chat Completions
-            `executed_tools`, as Groq sends them.
+            blocks and their results at Anthropic, server tools and their results in Bedrock's Converse, code
+            and grounding at Gemini, and in Chat Completions `executed_tools`, as Groq sends them.
         finish_reason: The finish reason, instead of the usual one: `finish_reason` in Chat Completions,
             `status` in Responses. For a cut answer in Responses use `Fault.incomplete`.
         usage: The usage to report; None: a rough count, one token per delta.

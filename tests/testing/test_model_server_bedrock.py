@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -17,7 +18,7 @@ from botocore.session import Session
 
 from kern import Agent
 from kern.errors import ModelError, ModelRateLimitError
-from kern.messages import File, Image, Message, Origin, ReasoningPart, TextPart, ToolCall
+from kern.messages import File, Image, Message, Origin, ProviderCall, ReasoningPart, TextPart, ToolCall
 from kern.models import Model, _transport
 from kern.models.base import ModelRequest, ToolDefinition
 from kern.models.bedrock import BedrockConverse
@@ -281,3 +282,41 @@ class TestBedrockConverse(ProviderConformance):
                 return BedrockConverse(ID, base_url=server.base_url, api_key=self.api_key)
 
             yield play
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_that_bedrock_carries_out_is_played_and_goes_back(stream: bool) -> None:
+    search = ProviderCall("", "nova_grounding", '{"query": "rain"}', result="It rains in Rome.")
+    async with ModelServer([Answer("It rains.", provider_calls=[search]), "Yes."]) as server:
+        model = BedrockConverse(
+            "amazon.nova-pro-v1:0", base_url=server.base_url, region="us-east-1", api_key="any"
+        )
+        agent = Agent(model=model)
+        if stream:
+            events = agent.arun("Hi", stream=True)
+            async for _ in events:
+                pass
+            output = events.output
+        else:
+            output = await agent.arun("Hi")
+        (call,) = output.messages[-1].provider_calls
+        told = call.name, json.loads(call.arguments), call.status
+        assert told == ("nova_grounding", {"query": "rain"}, "completed")
+        assert output.metrics.billed == {"web_searches": 1}
+        await agent.arun([*output.messages, Message("user", "Sure?")])
+        sent = server.requests[-1].body["messages"][1]["content"]
+        assert [next(iter(block)) for block in sent] == ["toolUse", "toolResult", "text"]
+
+
+async def test_botocore_reads_a_call_that_bedrock_carries_out() -> None:
+    search = ProviderCall("", "nova_grounding", '{"query": "rain"}', result="It rains.")
+    async with ModelServer(lambda request: Answer("Yes.", provider_calls=[search])) as server:
+        with client_of(server) as client:
+            whole = await asyncio.to_thread(client.converse, modelId=ID, messages=[USER])
+            stream = await asyncio.to_thread(client.converse_stream, modelId=ID, messages=[USER])
+            events = await asyncio.to_thread(lambda: list(stream["stream"]))
+    use, result, _ = whole["output"]["message"]["content"]
+    assert use["toolUse"]["type"] == "server_tool_use"
+    assert result["toolResult"]["content"] == [{"text": "It rains."}]
+    starts = [event["contentBlockStart"]["start"] for event in events if "contentBlockStart" in event]
+    assert [next(iter(start)) for start in starts] == ["toolUse", "toolResult"]
