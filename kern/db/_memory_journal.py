@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kern.db.journals import (
@@ -60,8 +60,15 @@ class Journals:
         self._runs: dict[str, _Claimed] = {}
         self._events: dict[str, _Told] = {}
 
-    def claim(self, run_id: str, owner: str, seconds: float, about: RunAbout | None) -> ClaimedRun | None:
-        """Give `owner` the run; None if another has it."""
+    def claim(
+        self,
+        run_id: str,
+        owner: str,
+        seconds: float,
+        about: RunAbout | None,
+        waits: Callable[[str], bool],
+    ) -> ClaimedRun | None:
+        """Give `owner` the run; None if another has it. `waits` says whether a run waits for a person."""
         now = time.monotonic()
         known = self._runs.get(run_id)
         if known is not None and known.claim.owner != owner and now < known.expires_at:
@@ -74,7 +81,7 @@ class Journals:
         if known.about is None or not known.matters:  # nobody becomes the owner of a begun run by its id
             known.about = about or known.about
         for name in [name for name, told in self._events.items() if told.at < now - EVENT_SECONDS]:
-            if name not in self._runs:
+            if name not in self._runs and not waits(name):
                 del self._events[name]
         told = self._events.get(run_id)
         return ClaimedRun(

@@ -164,6 +164,9 @@ _SQL = {
         WITH forgotten AS (
             DELETE FROM {events} AS e WHERE written_at < {now} - make_interval(secs => $8::float8)
             AND NOT EXISTS (SELECT FROM {claims} AS c WHERE c.run_id = e.run_id)
+            AND NOT EXISTS (SELECT FROM {runs} AS r WHERE r.run_id = e.run_id AND r.status = 'PAUSED')
+            AND NOT EXISTS (SELECT FROM {events} AS n WHERE n.run_id = e.run_id
+                AND n.written_at >= {now} - make_interval(secs => $8::float8))
         )
         INSERT INTO {claims} AS c
             (run_id, owner, attempt, seconds, expires_at, begun_at, session_id, user_id, runner_id, is_team)

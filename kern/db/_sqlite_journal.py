@@ -11,9 +11,9 @@ from kern.db._sqlite_cancels import NOW
 from kern.db._sqlite_errors import store_errors
 from kern.db._sqlite_schema import transaction
 from kern.db.journals import (
-    EVENT_SECONDS,
     ClaimedRun,
     EventRow,
+    OldEvents,
     RunAbout,
     RunClaim,
     RunningRow,
@@ -63,9 +63,14 @@ _SQL = {
     "load_events": """
         SELECT last_seq, CAST(data AS BLOB) FROM {t}_events
         WHERE run_id = ? AND last_seq > ? ORDER BY last_seq LIMIT ?""",
+    # Those of runs that ended long ago: a run that waits for a person has not ended.
     "drop_old_events": """
-        DELETE FROM {t}_events WHERE written_at < {now} - ?
-            AND NOT EXISTS (SELECT 1 FROM {t}_claims AS c WHERE c.run_id = {t}_events.run_id)""",
+        DELETE FROM {t}_events WHERE run_id IN (
+            SELECT run_id FROM {t}_events AS e WHERE written_at < {now} - ?1
+            AND NOT EXISTS (SELECT 1 FROM {t}_claims AS c WHERE c.run_id = e.run_id)
+            AND NOT EXISTS (SELECT 1 FROM {t}_runs AS r WHERE r.run_id = e.run_id AND r.status = 'PAUSED')
+            AND NOT EXISTS (SELECT 1 FROM {t}_events AS n
+                WHERE n.run_id = e.run_id AND n.written_at >= {now} - ?1))""",
     "running": """
         SELECT run_id, session_id, user_id, runner_id, is_team, iif(expires_at > {now}, owner, NULL), attempt,
             begun_at, iif(expires_at > seconds, expires_at - seconds, begun_at)
@@ -114,6 +119,7 @@ class Journals:
     def __init__(self, path: Path, table: str) -> None:
         self._path = path
         self._sql = {name: text.format(t=table, now=NOW) for name, text in _SQL.items()}
+        self._old_events = OldEvents()
 
     def claim(
         self, raw: sqlite3.Connection, run_id: str, owner: str, seconds: float, about: RunAbout | None
@@ -127,7 +133,7 @@ class Journals:
                 known = (about.session_id, about.user_id, about.runner_id, about.is_team)
                 raw.execute(self._sql["note_about"], (*known, run_id))
                 raw.execute(self._sql["note_begin"], (run_id,))
-            raw.execute(self._sql["drop_old_events"], (EVENT_SECONDS,))
+            raw.execute(self._sql["drop_old_events"], (self._old_events.seconds(),))
             rows = raw.execute(self._sql["load_steps"], (run_id,)).fetchall()
             (last_seq,) = raw.execute(self._sql["last_seq"], (run_id,)).fetchone()
             noted = raw.execute(self._sql["load_about"], (run_id,)).fetchone()

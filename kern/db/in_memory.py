@@ -281,7 +281,11 @@ class InMemoryDb(Db):
     ) -> ClaimedRun | None:
         """Give `owner` the run for `seconds`; None if another has it. See `kern.db.journals`."""
         with self._mutex:
-            return self._journals.claim(run_id, owner, seconds, about)
+            return self._journals.claim(run_id, owner, seconds, about, self._waits)
+
+    def _waits(self, run_id: str) -> bool:
+        run = self._runs.get(run_id)
+        return run is not None and not run.ended
 
     async def append_steps(
         self, claim: RunClaim, seconds: float, steps: Sequence[StepRow], events: Sequence[EventRow] = ()

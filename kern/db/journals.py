@@ -5,12 +5,16 @@ A database may implement it in addition to `Db`; Kern finds it by `isinstance(db
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 EVENT_SECONDS = 86_400.0
-"""The number of seconds for which the events of a run are kept after its end."""
+"""The number of seconds for which the events of a run that has ended are kept after the last of them."""
+
+DROP_SECONDS = 60.0
+"""How often a process deletes the events that are not kept any longer, when it claims a run."""
 
 LAST_NUMBER = 2**63 - 1
 """The highest `seq` that an event can be stored under."""
@@ -144,6 +148,20 @@ class ClaimedRun:
     about: RunAbout | None = None
 
 
+class OldEvents:
+    """When a process deletes the events that are not kept any longer."""
+
+    def __init__(self) -> None:
+        self._at = 0.0
+
+    def seconds(self) -> float:
+        """How old events have to be to be deleted now: all of them are too young but once a minute."""
+        if (now := time.monotonic()) < self._at:
+            return 1e10
+        self._at = now + DROP_SECONDS
+        return EVENT_SECONDS
+
+
 def run_about(
     session_id: str | None, user_id: str | None, runner_id: str | None, is_team: bool | int | None
 ) -> RunAbout | None:
@@ -181,8 +199,9 @@ class JournalDb(Protocol):
     """A database that stores the steps of durable runs.
 
     The end of such a run is a commit with `Commit.claim`. It is refused if another process has taken the run
-    over; otherwise the claim and the steps are deleted in the same transaction. The events stay for
-    EVENT_SECONDS after that, or until the session is deleted. Times are by the database's clock.
+    over; otherwise the claim and the steps are deleted in the same transaction. The events of a paused
+    run stay; those of a run that has ended stay for EVENT_SECONDS after the last of them. A deletion of the
+    session takes them along. Times are by the database's clock.
     """
 
     async def claim_run(

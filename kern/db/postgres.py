@@ -28,9 +28,9 @@ from kern.db.base import (
     SessionRow,
 )
 from kern.db.journals import (
-    EVENT_SECONDS,
     ClaimedRun,
     EventRow,
+    OldEvents,
     RunAbout,
     RunClaim,
     RunningRow,
@@ -131,6 +131,7 @@ class PostgresDb(Db):
         self._sql = statements(self._names)
         self._committer = Committer(self._pool, self._sql, busy_timeout)
         self._ready = False
+        self._old_events = OldEvents()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are new objects on the same database, also in another process."""
@@ -260,7 +261,7 @@ class PostgresDb(Db):
         more: tuple[object, ...] = (None,) * 4
         if about is not None:
             more = (about.session_id, about.user_id, about.runner_id, about.is_team)
-        rows = await self._fetch("claim_run", run_id, owner, seconds, *more, EVENT_SECONDS)
+        rows = await self._fetch("claim_run", run_id, owner, seconds, *more, self._old_events.seconds())
         if not rows:
             return None
         attempt, before, *noted, last_seq = rows[0]

@@ -6,9 +6,9 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from kern._log import named
@@ -31,6 +31,8 @@ GATHER_SECONDS: Final = 0.02
 """How long the deltas of several runs are collected for one round trip, and the readers that ask for them."""
 
 FIRST_RETRY, LONGEST_RETRY = 0.5, 5.0
+
+Way = Literal["send", "read"]
 
 
 def driver() -> Any:
@@ -83,6 +85,8 @@ class Settings:
 class Health:
     """Whether Redis can be reached, for all event loops of the process; the log has a line when that changes.
 
+    Sending and reading are two things: a server that is full, or that is a replica, is read and not written.
+
     Args:
         place: The server, for the log.
     """
@@ -90,21 +94,21 @@ class Health:
     def __init__(self, place: str) -> None:
         self._place = place
         self._mutex = threading.Lock()
-        self._lost = False
-        self._pause = FIRST_RETRY
-        self._retry_at = 0.0
+        self._lost: set[Way] = set()
+        self._pause = {"send": FIRST_RETRY, "read": FIRST_RETRY}
+        self._retry_at = {"send": 0.0, "read": 0.0}
 
-    @property
-    def to_be_tried(self) -> bool:
-        """Whether the server was reachable the last time, or it is time to try again."""
-        return not self._lost or time.monotonic() >= self._retry_at
+    def to_be_tried(self, way: Way) -> bool:
+        """Whether that went well the last time, or it is time to try it again."""
+        return way not in self._lost or time.monotonic() >= self._retry_at[way]
 
-    def lost(self, error: Exception) -> None:
+    def lost(self, way: Way, error: Exception) -> None:
         """Note a failure."""
         with self._mutex:
-            first, self._lost = not self._lost, True
-            self._retry_at = time.monotonic() + self._pause
-            self._pause = min(self._pause * 2, LONGEST_RETRY)
+            first = not self._lost
+            self._lost.add(way)
+            self._retry_at[way] = time.monotonic() + self._pause[way]
+            self._pause[way] = min(self._pause[way] * 2, LONGEST_RETRY)
         if first:
             log.warning(
                 "Redis at %s fails, so that those who follow runs hear whole turns until it is back: %s: %s",
@@ -113,12 +117,14 @@ class Health:
                 error,
             )
 
-    def well(self) -> None:
+    def well(self, way: Way) -> None:
         """Note an answer."""
-        if not self._lost:
+        if way not in self._lost:
             return
         with self._mutex:
-            back, self._lost, self._pause = self._lost, False, FIRST_RETRY
+            self._lost.discard(way)
+            self._pause[way] = FIRST_RETRY
+            back = not self._lost
         if back:
             log.warning("Redis at %s is back: those who follow runs hear pieces again", self._place)
 
@@ -161,6 +167,8 @@ class Link:
         self._waiting: deque[tuple[str, Delta]] = deque()
         self._bytes = 0
         self._asked: set[_Asked] = set()
+        self._set_aside: set[str] = set()
+        """Keys that are no streams."""
         self._sender: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
 
@@ -176,7 +184,11 @@ class Link:
 
     def publish(self, name: str, delta: Delta) -> None:
         """Queue a delta for the sender."""
-        if not self._health.to_be_tried or len(self._waiting) >= MOST_WAITING or self._bytes >= MOST_BYTES:
+        if (
+            not self._health.to_be_tried("send")
+            or len(self._waiting) >= MOST_WAITING
+            or self._bytes >= MOST_BYTES
+        ):
             return
         self._waiting.append((name, delta))
         self._bytes += len(delta.data)
@@ -194,9 +206,9 @@ class Link:
             except self._failures as error:
                 self._waiting.clear()  # followers notice the gap, and read the database
                 self._bytes = 0
-                self._health.lost(error)
+                self._health.lost("send", error)
             else:
-                self._health.well()
+                self._health.well("send")
 
     async def _send_batch(self, batch: Sequence[tuple[str, Delta]]) -> None:
         settings = self._settings
@@ -212,18 +224,22 @@ class Link:
                 pipe.expire(settings.prefix + name, settings.keep_seconds)
             answers = await pipe.execute(raise_on_error=False)
         for answer in answers:
-            if isinstance(answer, Exception) and not self._is_old(answer):
+            if isinstance(answer, Exception) and not (self._is_old(answer) or self._is_no_stream(answer)):
                 raise answer
 
     def _is_old(self, error: Exception) -> bool:
         """Whether the stream already has later deltas, so another process has taken the run over."""
         return isinstance(error, self._refused) and "equal or smaller" in str(error)
 
+    def _is_no_stream(self, error: Exception) -> bool:
+        """Whether a key is not Kern's, which says nothing of the server."""
+        return isinstance(error, self._refused) and "WRONGTYPE" in str(error)
+
     # Reading.
 
     async def read(self, name: str, after: int, seconds: float) -> Sequence[Delta]:
         """The deltas of the run after that number, as soon as there are some."""
-        if not self._health.to_be_tried:
+        if not self._health.to_be_tried("read"):
             await asyncio.sleep(seconds)
             return ()
         asked = _Asked(self._settings.prefix + name, after, asyncio.get_running_loop().create_future())
@@ -240,18 +256,36 @@ class Link:
         while self._asked:
             places: dict[str, int] = {}
             for asked in self._asked:
-                places[asked.key] = min(asked.after, places.get(asked.key, asked.after))
+                if asked.key not in self._set_aside:
+                    places[asked.key] = min(asked.after, places.get(asked.key, asked.after))
+            if not places:  # whoever waits does so until its time is over
+                return
             try:
                 async with asyncio.timeout(2 * self._settings.timeout):
                     answer = await self._client.xread(
                         {key: f"{after}-0" for key, after in places.items()}, count=AT_ONCE, block=BLOCK_MS
                     )
             except self._failures as error:
-                self._health.lost(error)
+                if self._is_no_stream(error) and await self._set_aside_one_of(places):
+                    continue
+                self._health.lost("read", error)
                 return
-            self._health.well()
+            self._health.well("read")
             self._tell(answer)
             await asyncio.sleep(GATHER_SECONDS)
+
+    async def _set_aside_one_of(self, keys: Iterable[str]) -> bool:
+        """Find the keys that are no streams, and read them no more. Return whether there is one."""
+        try:
+            async with asyncio.timeout(2 * self._settings.timeout):
+                kinds = {key: _text(await self._client.type(key)) for key in keys}
+        except self._failures:
+            return False
+        found = {key for key, kind in kinds.items() if kind not in ("stream", "none")}
+        if found:
+            log.warning("Redis has other values in place of the streams %s", ", ".join(sorted(found)))
+        self._set_aside |= found
+        return bool(found)
 
     def _tell(self, answer: Any) -> None:
         streams = answer.items() if isinstance(answer, Mapping) else answer or ()

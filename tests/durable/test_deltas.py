@@ -283,3 +283,78 @@ async def test_a_run_of_another_database_that_has_the_same_id_is_not_heard(delta
         desk.model.say(None)
         assert (await follower.task).texts["r"] == text
     assert [(await handle.result()).content for handle in handles] == ["of the first", "of the second"]
+
+
+async def test_a_server_that_takes_no_writes_is_told_of_once_and_once_when_it_is_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from redis.asyncio import Redis
+
+    def said() -> list[str]:
+        return [text for text in caplog.messages if text.startswith("Redis at")]
+
+    with redis_server() as server:
+        made, number = RedisDeltas(server.url), 0
+        async with Redis(unix_socket_path=str(server.socket)) as client:
+            await client.config_set("maxmemory-policy", "noeviction")
+            for limit, lines in (("1", 1), ("0", 2)):
+                await client.config_set("maxmemory", limit)
+                async with asyncio.timeout(20):
+                    while len(said()) < lines:
+                        made.publish("r", Delta(number, number + 1, b"[]"))
+                        number += 1
+                        await made.read("r", number, 0.1)
+                for _ in range(10):
+                    made.publish("r", Delta(number, number + 1, b"[]"))
+                    number += 1
+                    await made.read("r", number, 0.1)
+                assert len(said()) == lines
+        assert "fails" in said()[0]
+        assert "is back" in said()[1]
+        await made.aclose()
+
+
+@pytest.mark.parametrize("number", ["18446744073709551614-0", "4000000000-0", "*"])
+async def test_a_foreign_entry_of_a_stream_takes_no_text_and_no_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, number: str
+) -> None:
+    from redis.asyncio import Redis
+
+    with redis_server() as server:
+        deltas = RedisDeltas(server.url)
+        desk = Desk(SqliteDb(tmp_path / "a.db"), deltas)
+        handle = await desk.agent.astart("go", session_id="s", run_id="r")
+        follower = Follower(desk.agent.follow("r"))
+        desk.model.say("one ")
+        await follower.until("r", "one ")
+        async with Redis(unix_socket_path=str(server.socket)) as client:
+            (key,) = await client.keys("kern:*")
+            await client.xadd(key, {"after": "0", "events": "[]"}, id=number)
+        desk.model.say("two ")
+        await asyncio.sleep(0.5)
+        desk.model.say("three", None)
+        ears = await follower.task
+        assert ears.texts["r"] == (await handle.result()).content == "one two three"
+        assert ears.ended
+        assert len([text for text in caplog.messages if "stream of deltas cannot be read" in text]) == 1
+        await deltas.aclose()
+
+
+async def test_a_key_that_is_no_stream_takes_the_pieces_of_its_own_run_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from redis.asyncio import Redis
+
+    with redis_server() as server:
+        made = RedisDeltas(server.url)
+        async with Redis(unix_socket_path=str(server.socket)) as client:
+            await client.set("kern:poisoned", "x")
+        poisoned = asyncio.create_task(made.read("poisoned", 0, 2.0))
+        for number in range(5):
+            made.publish("poisoned", Delta(number, number + 1, b"[]"))
+            made.publish("r", Delta(number, number + 1, b"[]"))
+            found = await made.read("r", number, 5.0)
+            assert found == [Delta(number, number + 1, b"[]")]
+        assert list(await poisoned) == []
+        assert [text for text in caplog.messages if text.startswith("Redis at")] == []
+        await made.aclose()

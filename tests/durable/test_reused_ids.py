@@ -144,19 +144,42 @@ async def test_a_run_that_whoever_may_do_everything_continues_is_still_its_owner
     assert "RunPaused" in names
 
 
-async def test_who_comes_back_once_the_events_are_gone_still_hears_the_end(db: Db) -> None:
+@pytest.fixture
+def events_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each claim deletes the events of runs that have ended."""
+    for name in ("journals", "_memory_journal"):
+        monkeypatch.setattr(f"kern.db.{name}.EVENT_SECONDS", 0.0)
+    monkeypatch.setattr("kern.db.journals.DROP_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("events_are_old")
+async def test_who_comes_back_once_the_events_are_gone_still_hears_the_end_once(db: Db) -> None:
     desk = Desk(db, None)
-    desk.model.say("a text", None)
+    desk.model.say("a text", None, "another", None)
     await (await desk.agent.astart("go", session_id="s", run_id="r")).result()
     heard = await told(desk.agent.follow("r"))
+    await asyncio.sleep(0.05)
+    await (await desk.agent.astart("go", session_id="t", run_id="another")).result()
     assert isinstance(db, JournalDb)
-    plain = Agent(model=ScriptedModel(["plain"]), db=db)
-    await plain.arun("go", session_id="t", run_id="without events")
-    ((end, name),) = await told(plain.follow("without events", after=heard[3][0]))
-    assert name == "RunCompleted"
-    assert await told(plain.follow("without events", after=end)) == []
-    ((end, name),) = await told(plain.follow("without events"))
-    assert await told(plain.follow("without events", after=end)) == []
+    assert await db.load_events("r") == []
+    for after in (0, heard[3][0]):
+        ((end, name),) = await told(desk.agent.follow("r", after=after))
+        assert name == "RunCompleted"
+        assert await told(desk.agent.follow("r", after=end)) == []
+
+
+@pytest.mark.usefixtures("events_are_old")
+async def test_the_events_of_a_run_that_waits_for_a_person_are_kept(db: Db) -> None:
+    agent, desk = paying(db, DbJournal(db)), Desk(db, None)
+    paused = await agent.arun("go", session_id="s", run_id="r")
+    heard = await told(agent.follow("r"))
+    await asyncio.sleep(0.05)
+    desk.model.say("another", None)
+    await (await desk.agent.astart("go", session_id="t", run_id="another")).result()
+    assert await told(agent.follow("r")) == heard
+    paused.requirements[0].confirm()
+    await agent.acontinue_run(paused)
+    assert (await told(agent.follow("r")))[: len(heard)] == heard
 
 
 async def test_the_session_of_a_durable_run_that_has_not_ended_is_its_users(db: Db) -> None:
