@@ -16,7 +16,7 @@ from kern.durable import DbJournal
 from kern.errors import RunConflictError, RunMismatch
 from kern.testing import ScriptedModel, tool_call
 from kern.usage import UsageLimits
-from tests.databases import KINDS, opener
+from tests.databases import KINDS, SHARED, opener
 
 
 @pytest.fixture(params=KINDS)
@@ -237,3 +237,22 @@ async def test_a_detached_run_that_paused_goes_on_with_a_journal_of_its_own(db: 
     assert (output.status, output.content) == (RunStatus.completed, "bought")
     told = [event.event async for event in shop.agent.follow("r", after=heard[-1])]
     assert (told[0], told[-1]) == ("RunContinued", "RunCompleted")
+
+
+@pytest.mark.parametrize("db", SHARED, indirect=True)
+async def test_a_continuation_that_died_hears_a_request_that_came_while_its_claim_held(db: Db) -> None:
+    await died(db, "paid")
+    await db.request_cancel("r", user_id=None)  # the process that had it cannot take it any more
+    shop = Shop(db, "bought")
+    output = await shop.run()
+    assert (output.status, shop.done) == (RunStatus.cancelled, []), "the payment is not made again"
+
+
+async def test_a_call_that_was_begun_is_in_doubt_although_there_is_no_such_tool_any_more(db: Db) -> None:
+    shop = Shop(db, tool_call("ship"), waits="shipped", once=True)
+    await shop.killed(shop.run())
+    model = ScriptedModel(["done without"])
+    other = Agent(id="shop", model=model, db=db, journal=DbJournal(db))
+    output = await other.arun("buy", session_id="s", run_id="r")
+    assert output.status is RunStatus.paused
+    assert [(need.kind, need.tool_name) for need in output.requirements] == [("in_doubt", "ship")]
