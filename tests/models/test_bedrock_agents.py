@@ -357,3 +357,15 @@ async def test_what_has_a_price_of_its_own_is_counted(server: ReplayServer, sink
     usage = (await model(server, NOVA).respond(ModelRequest([Message("user", "Hi")]), sink)).usage
     assert usage.billed == {"cache_write_1h_tokens": 20, "web_searches": 1}
     assert usage.terms == {"service_tier": "priority"}
+
+
+async def test_latency_optimized_inference_has_a_price_that_nobody_knows(server: ReplayServer) -> None:
+    body = {"output": {"message": {"role": "assistant", "content": [{"text": "ok"}]}}, "usage": USAGE}
+    fast = {**body, "stopReason": "end_turn", "performanceConfig": {"latency": "optimized"}}
+    usual = {**fast, "performanceConfig": {"latency": "standard"}}
+    server.replies = [
+        Reply([json.dumps(answer).encode()], content_type="application/json") for answer in (fast, usual)
+    ]
+    agent = Agent(model=model(server, NOVA))
+    assert (await agent.arun("Hi")).metrics.cost is None
+    assert (await agent.arun("Hi")).metrics.cost is not None

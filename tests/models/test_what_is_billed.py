@@ -134,6 +134,7 @@ ONE_HOUR = {
             0.55,
         ),
         ("gemini", gemini({"promptTokenCount": M}, **QUERIES), 0.335),
+        ("gemini", gemini({"promptTokenCount": M}, groundingMetadata={"webSearchQueries": 5.5}), 0.3),
         ("gemini3", gemini({"promptTokenCount": 50_000}, "gemini-3-pro-preview", **QUERIES), 0.142),
         ("gemini3", gemini({"promptTokenCount": 100_000}, "gemini-3-pro-preview"), 0.2),
         ("gemini3", gemini({"promptTokenCount": 300_000}, "gemini-3-pro-preview"), 1.2),
