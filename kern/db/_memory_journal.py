@@ -17,6 +17,7 @@ from kern.db.journals import (
     SubmittedRow,
     TakenRun,
 )
+from kern.db.rows import Commit, check_begun
 from kern.errors import RunLostError
 
 
@@ -202,6 +203,17 @@ class Journals:
         now = time.monotonic()
         free = [run_id for run_id, known in self._runs.items() if known.matters and known.expires_at <= now]
         return free[:limit]
+
+    def check_owner(self, commit: Commit) -> None:
+        """Check whether the commit may store a new session.
+
+        Raises:
+            SessionOwnershipError: A durable run of another user has begun in it.
+        """
+        for run in self._runs.values():
+            if run.matters and run.about is not None and run.about.session_id == commit.session_id:
+                check_begun(commit, run.about.user_id)
+                return
 
     def run_ended(self, claim: RunClaim) -> None:
         """The end of the run is committed.

@@ -17,7 +17,7 @@ from kern.db._postgres_errors import TryAgainError
 from kern.db._postgres_pool import Link, Pool, Row
 from kern.db._rows import session_of
 from kern.db.base import Commit, Committed, RunRow, SessionRow, StateWrite
-from kern.db.rows import applied, check_commit
+from kern.db.rows import applied, check_begun, check_commit
 from kern.errors import RunLostError, StoreError
 
 _MOST_TRIES = 5
@@ -98,9 +98,11 @@ class Committer:
         runs = [run.run_id for run in commit.runs]
         after = 0 if commit.known is None else commit.known.revision
         row = (await self._ask("read_for_commit", link, commit.session_id, runs, after, commit.id))[0]
-        *session, known_runs, logged = row
+        *session, known_runs, logged, begun = row
         stored = None if session[0] is None else session_of(tuple(session))
         check_commit(stored, commit)
+        if begun is not None:  # by a durable run, in a session that is not stored yet
+            check_begun(commit, from_json(begun)[0])
         repeated = logged or (stored is not None and stored.generation == commit.id)
         return _Found(stored, _runs_are_known(commit.runs, known_runs) if runs else repeated)
 

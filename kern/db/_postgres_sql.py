@@ -6,6 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+_FIRST = """FROM (
+            SELECT user_id FROM {claims} WHERE session_id = $1 AND seq = (
+                SELECT min(seq) FROM {claims} AS c
+                WHERE session_id = $1 AND (request IS NOT NULL
+                    OR EXISTS (SELECT FROM {steps} AS s WHERE s.run_id = c.run_id)))) AS first"""
+"""The oldest durable run in a session that has not ended."""
+
 _PARTS = {
     "session": (
         "s.session_id, s.user_id, s.state, s.state_version, s.revision, s.version,"
@@ -26,6 +33,7 @@ _PARTS = {
         "(excluded.session_id IS NULL OR (c.session_id IS NOT NULL AND (c.request IS NOT NULL "
         "OR EXISTS (SELECT FROM {steps} AS s WHERE s.run_id = c.run_id))))"
     ),
+    "first": _FIRST,
     # Where a page begins. If the run before it is not stored any more, the page is empty.
     "before": "CASE WHEN $2::text IS NULL THEN 9223372036854775807 "
     "ELSE (SELECT seq FROM {runs} WHERE run_id = $2) END",
@@ -42,6 +50,7 @@ _INSERT = """
     SELECT $1::text, $27::text, $28::text, $29::float8, nextval('{order}'),
         $3::float8, $4::bigint, $5::bigint, $6::bigint, $7::text, coalesce($8::json, '{{}}')
     WHERE $2::bigint IS NULL AND {unknown_runs}
+        AND NOT EXISTS (SELECT {first} WHERE first.user_id IS DISTINCT FROM $27::text)
     ON CONFLICT (session_id) DO NOTHING RETURNING x.used, x.name, x.summary"""
 _UPDATE = """
     UPDATE {t} AS x SET used = nextval('{order}'), updated_at = $3::float8, revision = $4::bigint,
@@ -92,7 +101,8 @@ _SQL = {
         SELECT {session},
             (SELECT json_agg(json_build_array(run_id, session_id, generation))
                 FROM {runs} WHERE run_id = ANY($2::text[])),
-            EXISTS (SELECT FROM {changes} WHERE session_id = $1 AND revision > $3 AND commit_id = $4)
+            EXISTS (SELECT FROM {changes} WHERE session_id = $1 AND revision > $3 AND commit_id = $4),
+            (SELECT json_build_array(first.user_id) {first} WHERE s.session_id IS NULL)
         FROM (VALUES (1)) AS one LEFT JOIN {t} AS s ON s.session_id = $1""",
     "lock_session": "SELECT 1 FROM {t} WHERE session_id = $1 FOR UPDATE",
     "load_run": "SELECT {run} FROM {runs} AS r WHERE run_id = $1",
@@ -281,6 +291,7 @@ def statements(names: Mapping[str, str]) -> dict[str, str]:
         media = _MEDIA.format_map({**names, "hashes": f"${last + 1}", "bytes": f"${last + 2}"})
         for kind, more, values in ((name, "", last), (f"{name}_with_media", media, last + 2)):
             whole = f"session AS ({head}{_REST}"
+            whole = whole.replace("{first}", _FIRST)
             plain = whole.replace("{unknown_runs}", _UNKNOWN_RUNS)
             made[kind] = "WITH " + plain.format_map({**names, "more": more})
             claim = {**names, "run": f"${values + 1}::text", "owner": f"${values + 2}::text"}

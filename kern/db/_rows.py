@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from kern._log import named
 from kern.db.base import ChangeRow, RunRow, SessionInfo, SessionRow
+from kern.db.journals import StepRow, seconds
 from kern.errors import StoreError
 
 log = named("kern")
@@ -43,8 +44,8 @@ def session_of(values: tuple[Any, ...]) -> SessionRow:
         version=version,
         name=_words(name),
         summary=_words(summary),
-        created_at=_seconds(created_at),
-        updated_at=_seconds(updated_at),
+        created_at=seconds(created_at),
+        updated_at=seconds(updated_at),
         generation=generation,
         position=position,
     )
@@ -66,8 +67,8 @@ def info_of(values: tuple[Any, ...]) -> SessionInfo:
         user_id=user_id,
         name=_words(name),
         summary=_words(summary),
-        created_at=_seconds(created_at),
-        updated_at=_seconds(updated_at),
+        created_at=seconds(created_at),
+        updated_at=seconds(updated_at),
         position=position,
     )
 
@@ -91,8 +92,19 @@ def run_of(values: tuple[Any, ...]) -> RunRow:
         status=status,
         generation=generation,
         data=data,
-        created_at=_seconds(created_at),
+        created_at=seconds(created_at),
     )
+
+
+def step_of(run_id: str, values: tuple[Any, ...]) -> StepRow:
+    """The step in a row.
+
+    Raises:
+        StoreError: A column holds a value of the wrong type.
+    """
+    key, kind, data = values
+    _check(f"a step of run {run_id!r}", (key, kind), str)
+    return StepRow(key=key, kind=kind, data=data)
 
 
 def readable(read: Callable[[tuple[Any, ...]], T], rows: Iterable[tuple[Any, ...]]) -> list[T]:
@@ -138,7 +150,7 @@ def change_of(values: tuple[Any, ...]) -> ChangeRow:
         run_id=_words(run_id),
         tool=_words(tool),
         tool_call_id=_words(tool_call_id),
-        created_at=_seconds(created_at),
+        created_at=seconds(created_at),
     )
 
 
@@ -156,10 +168,6 @@ def _check(what: str, values: Sequence[Any], *kinds: type) -> None:
 def _words(value: Any) -> str | None:
     """The value of a column that is only shown to people: a damaged one is converted, not refused."""
     return value if isinstance(value, str | None) else str(value)
-
-
-def _seconds(value: Any) -> float:
-    return value if isinstance(value, int | float) else 0.0
 
 
 def change_values(change: ChangeRow) -> _Values:

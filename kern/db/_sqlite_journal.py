@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
+from kern.db._rows import step_of
 from kern.db._sqlite_cancels import NOW
 from kern.db._sqlite_errors import store_errors
 from kern.db._sqlite_schema import transaction
@@ -20,9 +21,11 @@ from kern.db.journals import (
     StepRow,
     SubmittedRow,
     TakenRun,
+    attempts,
     run_about,
     running_row,
 )
+from kern.db.rows import Commit, check_begun
 from kern.errors import RunLostError
 
 _SQL = {
@@ -80,6 +83,11 @@ _SQL = {
             AND (?4 IS NULL OR rowid < (SELECT rowid FROM {t}_claims WHERE run_id = ?4))
             AND (request IS NOT NULL OR EXISTS (SELECT 1 FROM {t}_steps AS s WHERE s.run_id = c.run_id))
         ORDER BY rowid DESC LIMIT ?5""",
+    "first_of_session": """
+        SELECT user_id FROM {t}_claims AS c
+        WHERE session_id = ? AND (request IS NOT NULL
+            OR EXISTS (SELECT 1 FROM {t}_steps AS s WHERE s.run_id = c.run_id))
+        ORDER BY rowid LIMIT 1""",
     "delete_events": """
         DELETE FROM {t}_events WHERE run_id IN (SELECT run_id FROM {t}_runs
             WHERE session_number = (SELECT number FROM {t} WHERE session_id = ?1)
@@ -137,7 +145,7 @@ class Journals:
             rows = raw.execute(self._sql["load_steps"], (run_id,)).fetchall()
             (last_seq,) = raw.execute(self._sql["last_seq"], (run_id,)).fetchone()
             noted = raw.execute(self._sql["load_about"], (run_id,)).fetchone()
-        steps = [StepRow(key=key, kind=kind, data=data) for key, kind, data in rows]
+        steps = [step_of(run_id, row) for row in rows]
         return ClaimedRun(claim, steps, last_seq, run_about(*noted))
 
     def _claim(self, raw: sqlite3.Connection, run_id: str, owner: str, seconds: float) -> RunClaim | None:
@@ -147,7 +155,7 @@ class Journals:
         if known != owner:
             if held:
                 return None
-            attempt, before = attempt + 1, known or None
+            attempt, before = attempts(attempt) + 1, known or None
         raw.execute(self._sql["put_claim"], (run_id, owner, attempt, before, seconds, seconds))
         return RunClaim(run_id=run_id, owner=owner, attempt=attempt, before=before)
 
@@ -251,6 +259,17 @@ class Journals:
         """The runs with steps on record that no process has."""
         with store_errors(self._path):
             return [run_id for (run_id,) in raw.execute(self._sql["unfinished"], (limit,)).fetchall()]
+
+    def check_owner(self, raw: sqlite3.Connection, commit: Commit) -> None:
+        """Check whether the commit may store a new session.
+
+        Raises:
+            SessionOwnershipError: A durable run of another user has begun in it.
+        """
+        with store_errors(self._path):
+            first = raw.execute(self._sql["first_of_session"], (commit.session_id,)).fetchone()
+        if first is not None:
+            check_begun(commit, first[0])
 
     def run_ended(self, raw: sqlite3.Connection, claim: RunClaim) -> None:
         """Delete the claim and the steps of a run whose end is committed in this transaction.

@@ -50,6 +50,8 @@ class Queries:
         with transaction(raw, self._path):
             stored, number = self._find_session(raw, commit.session_id)
             check_commit(stored, commit)
+            if stored is None:
+                self.journals.check_owner(raw, commit)
             places: dict[str, int] = {}
             if self._repeated(raw, commit, places) and stored is not None:
                 return Committed(stored, repeated=True)

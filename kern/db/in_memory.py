@@ -104,6 +104,8 @@ class InMemoryDb(Db):
             session = self._sessions.get(commit.session_id)
             stored = session.row if session else None
             check_commit(stored, commit)
+            if stored is None:
+                self._journals.check_owner(commit)
             repeated = self._check_runs(commit) or (session is not None and commit.id in session.commits)
             if repeated and stored is not None:
                 return Committed(stored, repeated=True)

@@ -5,10 +5,11 @@ A database may implement it in addition to `Db`; Kern finds it by `isinstance(db
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 EVENT_SECONDS = 86_400.0
 """The number of seconds for which the events of a run that has ended are kept after the last of them."""
@@ -178,20 +179,30 @@ def running_row(
     runner_id: str,
     is_team: bool | int,
     owner: str | None,
-    attempt: int,
-    begun_at: float,
-    heartbeat_at: float,
+    attempt: Any,
+    begun_at: Any,
+    heartbeat_at: Any,
 ) -> RunningRow:
-    """The `RunningRow` in the columns of a row."""
+    """The `RunningRow` in the columns of a row. A damaged number, which is only shown to people, is 0."""
     about = RunAbout(session_id=session_id, user_id=user_id, runner_id=runner_id, is_team=bool(is_team))
     return RunningRow(
         run_id=run_id,
         about=about,
         owner=owner,
-        attempt=attempt,
-        begun_at=begun_at,
-        heartbeat_at=heartbeat_at,
+        attempt=attempts(attempt),
+        begun_at=seconds(begun_at),
+        heartbeat_at=seconds(heartbeat_at),
     )
+
+
+def attempts(value: Any) -> int:
+    """The number of attempts in a column; 0 if the column is damaged."""
+    return value if isinstance(value, int) else 0
+
+
+def seconds(value: Any) -> float:
+    """The time in a column; 0 if the column is damaged."""
+    return value if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
 @runtime_checkable

@@ -214,6 +214,23 @@ def check_commit(stored: SessionRow | None, commit: Commit) -> None:
         raise SessionOwnershipError(commit.session_id)
 
 
+def check_begun(commit: Commit, owner: str | None) -> None:
+    """Check whether `commit` may store a new session in which a durable run has begun, or was submitted.
+
+    A session is stored with the end of its first run. Until then it belongs to the user of the oldest durable
+    run in it that has not ended.
+
+    Args:
+        commit: The commit.
+        owner: The user of that run.
+
+    Raises:
+        SessionOwnershipError: The run belongs to another user.
+    """
+    if owner != commit.user_id:
+        raise SessionOwnershipError(commit.session_id)
+
+
 def applied(stored: SessionRow | None, commit: Commit, write: StateWrite) -> SessionRow:
     """The session's row after the commit. Every database calls this.
 

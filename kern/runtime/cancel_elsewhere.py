@@ -9,6 +9,7 @@ from kern.db.base import Db, RunRow
 from kern.errors import SessionOwnershipError
 from kern.run.cancel import CancelResult
 from kern.run.output import RunStatus
+from kern.runtime.following import running_output
 from kern.runtime.resume import claimed_elsewhere, give_up
 from kern.runtime.session import LiveSession
 
@@ -24,6 +25,7 @@ async def cancel_elsewhere(db: Db, run_id: str, user_id: str | None, use: Use) -
     """
     row = await db.load_run(run_id)
     if row is None:  # unknown, or in progress in another process: rows are written at the end
+        await running_output(db, run_id, user_id)  # a durable run has its owner on record before that
         if not db.shared:
             return CancelResult.unknown
         return await _requested(db, run_id, user_id, use, row)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from kern.db.base import Db
 from kern.db.journals import ClaimedRun, EventRow, JournalDb, RunAbout, StepRow, SubmittedRow
-from kern.errors import RunLostError
+from kern.errors import RunLostError, SessionOwnershipError
 from kern.testing._db_rows import raises, run_row, state_commit
 
 HOUR = 3600.0
@@ -209,6 +209,29 @@ class JournalConformance:
         assert not await db.delete_session("s3")
         assert await db.running_runs() == []
 
+    async def test_a_new_session_belongs_to_the_user_of_the_first_durable_run_in_it(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        assert await db.submit_run(submitted("submitted"))
+        about = RunAbout(session_id="s2", user_id=None, runner_id="a", is_team=False)
+        begun = await db.claim_run("begun", "p", HOUR, about)
+        assert begun is not None
+        await db.append_steps(begun.claim, HOUR, [step("one")])
+        empty = await db.claim_run("empty", "p", HOUR, replace(about, session_id="s3", user_id="ann"))
+        assert empty is not None
+        for session_id, user_id in (("s", "bob"), ("s", None), ("s2", "ann")):
+            commit = state_commit(
+                session_id=session_id, user_id=user_id, runs=[run_row("r", session_id=session_id)]
+            )
+            with raises(SessionOwnershipError) as caught:
+                await db.commit(commit)
+            assert isinstance(caught[0], SessionOwnershipError)
+            assert caught[0].session_id == session_id
+            assert await db.load_session(session_id) is None
+            assert await db.load_run("r") is None
+        for session_id, user_id in (("s", "ann"), ("s2", None), ("s3", "bob")):
+            await db.commit(state_commit(session_id=session_id, user_id=user_id))
+        assert await db.unfinished_runs() == ["submitted"]
+
     async def test_a_submitted_run_is_taken_by_one_process_the_oldest_first(self, db: Db) -> None:
         assert isinstance(db, JournalDb)
         for number in range(3):
@@ -240,7 +263,7 @@ class JournalConformance:
         third = await db.take_run("c", HOUR, ["a"])  # the claim of b is over
         assert third is not None
         assert (third.claim.attempt, third.claim.before) == (3, "b")
-        commit = replace(state_commit(b'{"n":1}', runs=[run_row("r")]), claim=third.claim)
+        commit = replace(state_commit(b'{"n":1}', user_id="ann", runs=[run_row("r")]), claim=third.claim)
         await db.commit(commit)
         assert await db.take_run("d", HOUR, ["a"]) is None
         assert await db.unfinished_runs() == []

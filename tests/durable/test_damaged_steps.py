@@ -60,6 +60,38 @@ async def test_a_damaged_step_is_a_store_error_and_lets_go(tmp_path: Path, kind:
     await db.aclose()
 
 
+async def begun(place: str) -> SqliteDb:
+    """A run that has begun, and that no process has."""
+    db, waits = SqliteDb(place), asyncio.Event()
+    first = agent(db, tool_call("work"), waits=waits)
+    await cut(asyncio.create_task(first.arun("q", session_id="s", run_id="R")), waits)
+    return db
+
+
+@pytest.mark.parametrize("damage", ["'garbage'", "1e999", "x'ff00'", "'[]'"])
+@pytest.mark.parametrize("column", ["begun_at", "attempt"])
+async def test_a_damaged_number_of_a_claim_keeps_nobody_from_the_run(
+    tmp_path: Path, column: str, damage: str
+) -> None:
+    place = str(tmp_path / "a.db")
+    db = await begun(place)
+    ask(place, f"UPDATE {{t}}_claims SET {column} = {damage}")
+    again = agent(db, "end")
+    running = await again.alist_runs(status="RUNNING")
+    assert [(output.run_id, output.created_at > 0) for output in running] == [("R", column == "attempt")]
+    assert (await again.arun("q", session_id="s", run_id="R")).content == "end"
+    await db.aclose()
+
+
+async def test_a_step_whose_key_is_damaged_is_a_store_error(tmp_path: Path) -> None:
+    place = str(tmp_path / "a.db")
+    db = await begun(place)
+    ask(place, "UPDATE {t}_steps SET key = x'ff00' WHERE kind = 'prompt'")
+    with pytest.raises(StoreError, match="a step of run 'R' is damaged"):
+        await agent(db, "end").arun("q", session_id="s", run_id="R")
+    await db.aclose()
+
+
 async def test_an_input_that_could_not_be_read_back_is_refused() -> None:
     db, deep = InMemoryDb(), {"d": 1}
     for _ in range(220):

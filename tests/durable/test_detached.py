@@ -87,6 +87,9 @@ async def test_a_second_start_that_is_refused_is_told(opened: Any) -> None:
         asked = {"input": "q", **ASKED, **other}
         with pytest.raises(error):
             await desk.agent.astart(asked.pop("input"), **asked)
+    agent_of_that_db = Agent(id="another", model=ScriptedModel(["x"]), db=desk.agent.db)
+    with pytest.raises(RunMismatch, match="agent or team"):
+        await agent_of_that_db.astart("q", **ASKED)
     again = await desk.agent.astart("q", **ASKED)
     desk.goes_on.set()
     assert (await again.result()).content == (await first.result()).content == "done"
