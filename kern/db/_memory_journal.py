@@ -98,9 +98,13 @@ class Journals:
         return True
 
     def request(self, run_id: str) -> bytes | None:
-        """What was submitted under that id."""
+        """What the run was asked."""
         known = self._runs.get(run_id)
-        return None if known is None or known.submitted is None else known.submitted.request
+        if known is None:
+            return None
+        if known.submitted is not None:
+            return known.submitted.request
+        return next((step.data for step in known.steps if step.kind == "base"), None)
 
     def take(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:
         """Give `owner` the oldest submitted run that nobody has."""

@@ -235,7 +235,10 @@ _SQL = {
         INSERT INTO {claims}
             (run_id, session_id, user_id, runner_id, is_team, request, owner, attempt, seconds, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6, '', 0, 0, '-infinity') ON CONFLICT DO NOTHING RETURNING 1""",
-    "load_request": "SELECT request FROM {claims} WHERE run_id = $1",
+    "load_request": """
+        SELECT coalesce(request, (SELECT data FROM {steps} AS s
+            WHERE s.run_id = c.run_id AND kind = 'base' ORDER BY seq LIMIT 1))
+        FROM {claims} AS c WHERE run_id = $1""",
     "take_run": """
         UPDATE {claims} SET attempt = attempt + 1, before = nullif(owner, ''), owner = $1,
             seconds = $2::float8, expires_at = {now} + make_interval(secs => $2::float8)

@@ -107,7 +107,10 @@ _SQL = {
             (run_id, session_id, user_id, runner_id, is_team, request,
             owner, attempt, seconds, expires_at, begun_at)
         VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), '', 0, 0, 0, {now}) ON CONFLICT DO NOTHING""",
-    "load_request": "SELECT CAST(request AS BLOB) FROM {t}_claims WHERE run_id = ?",
+    "load_request": """
+        SELECT CAST(coalesce(request, (SELECT data FROM {t}_steps AS s
+            WHERE s.run_id = c.run_id AND kind = 'base' ORDER BY seq LIMIT 1)) AS BLOB)
+        FROM {t}_claims AS c WHERE run_id = ?""",
     "free": """
         SELECT run_id, CAST(request AS BLOB) FROM {t}_claims
         WHERE request IS NOT NULL AND runner_id IN (SELECT value FROM json_each(?))
@@ -168,7 +171,7 @@ class Journals:
             return raw.execute(self._sql["submit"], values).rowcount == 1
 
     def request(self, raw: sqlite3.Connection, run_id: str) -> bytes | None:
-        """What was submitted under that id."""
+        """What the run was asked."""
         with store_errors(self._path):
             found = raw.execute(self._sql["load_request"], (run_id,)).fetchone()
         return None if found is None else found[0]

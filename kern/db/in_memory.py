@@ -325,7 +325,7 @@ class InMemoryDb(Db):
             return self._journals.submit(run)
 
     async def load_request(self, run_id: str) -> bytes | None:
-        """What was submitted under that id, and has not ended."""
+        """What a run that has not ended was asked; see `kern.db.journals`."""
         with self._mutex:
             return self._journals.request(run_id)
 

@@ -285,7 +285,9 @@ class JournalDb(Protocol):
         ...
 
     async def load_request(self, run_id: str) -> bytes | None:
-        """What was submitted under that id and has not ended, as JSON text; None if nothing was."""
+        """What a run that has not ended was asked, as JSON text: the request that was submitted, or else its
+        first step of kind "base". None if there is neither.
+        """
         ...
 
     async def take_run(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:

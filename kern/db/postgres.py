@@ -308,7 +308,7 @@ class PostgresDb(Db):
         return bool(await self._fetch("submit_run", run.run_id, *who, run.request))
 
     async def load_request(self, run_id: str) -> bytes | None:
-        """What was submitted under that id, and has not ended."""
+        """What a run that has not ended was asked; see `kern.db.journals`."""
         rows = await self._fetch("load_request", run_id)
         return rows[0][0] if rows else None
 

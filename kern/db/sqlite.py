@@ -266,7 +266,7 @@ class SqliteDb(Db):
         return await self._write(partial(self._queries.journals.submit, run=run))
 
     async def load_request(self, run_id: str) -> bytes | None:
-        """What was submitted under that id, and has not ended."""
+        """What a run that has not ended was asked; see `kern.db.journals`."""
         return await self._read(partial(self._queries.journals.request, run_id=run_id))
 
     async def take_run(self, owner: str, seconds: float, runner_ids: Sequence[str]) -> TakenRun | None:

@@ -20,7 +20,7 @@ from kern.durable.fingerprint import check_same_input
 from kern.durable.journal import Entry, Journal, Playback, RunAsked
 from kern.durable.outbox import Outbox
 from kern.durable.pieces import pieces_of
-from kern.durable.same_run import about_of, check_about, check_same_run
+from kern.durable.same_run import about_of, check_about, check_same_run, known_fingerprint
 from kern.durable.submission import Submission
 from kern.errors import (
     KernError,
@@ -91,11 +91,12 @@ class DbJournal:
         if found is None:
             for known in await self._steps.running_runs(run_id=asked.run_id):
                 check_about(asked.run_id, known.about, about_of(asked, known.about))
+                await self._check_input(asked.run_id, None if asked.continued else asked.fingerprint)
             return None
         try:
             check_same_run(asked, found)
             if not found.steps:
-                await self._check_submitted(asked)
+                await self._check_input(asked.run_id, asked.fingerprint)
         except KernError:
             await self._steps.release_claim(found.claim)
             raise
@@ -131,10 +132,7 @@ class DbJournal:
         row = run.row()
         for known in await self._steps.running_runs(run_id=run.run_id):
             check_about(run.run_id, known.about, row.about)
-        request = await self._steps.load_request(run.run_id)
-        if request is not None:
-            known_input = Submission.from_dict(request).fingerprint
-            check_same_input(run.run_id, known_input, run.fingerprint)
+        await self._check_input(run.run_id, run.fingerprint)
 
     async def take(self, runner_ids: Sequence[str]) -> Taken | None:
         """Take the oldest submitted run of these agents and teams that no process has.
@@ -160,11 +158,11 @@ class DbJournal:
         """The ids of runs that were begun or submitted, that have not ended, and that no process has now."""
         return await self._steps.unfinished_runs(limit=limit)
 
-    async def _check_submitted(self, asked: RunAsked) -> None:
-        """Check that the run was not submitted with another input."""
-        request = await self._steps.load_request(asked.run_id)
+    async def _check_input(self, run_id: str, asked: str | None) -> None:
+        """Check that the run was not submitted or begun with another input than that of this fingerprint."""
+        request = await self._steps.load_request(run_id)
         if request is not None:
-            check_same_input(asked.run_id, Submission.from_dict(request).fingerprint, asked.fingerprint)
+            check_same_input(run_id, known_fingerprint(run_id, request), asked)
 
     def _owner(self) -> str:
         return new_owner()

@@ -30,14 +30,23 @@ def check_same_run(asked: RunAsked, found: ClaimedRun) -> None:
     base = next((step for step in found.steps if step.kind == "base"), None)
     if base is None or asked.continued:
         return
+    check_same_input(asked.run_id, known_fingerprint(asked.run_id, base.data), asked.fingerprint)
+
+
+def known_fingerprint(run_id: str, data: bytes) -> str | None:
+    """The fingerprint of the input in a submitted request, or in the first step of a run.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
     try:
-        begun: Any = from_json(base.data)
-        known = begun.get("fingerprint")
+        asked: Any = from_json(data)
+        known = asked.get("fingerprint")
         if not isinstance(known, str | None):
             raise ValueError("its fingerprint is no text")  # noqa: TRY004 - of JSON, not of a program
     except (ValueError, AttributeError) as error:
-        raise StoreError(f"the recorded step {asked.run_id}/base cannot be read: {error!r}") from error
-    check_same_input(asked.run_id, known, asked.fingerprint)
+        raise StoreError(f"the request of run {run_id!r} cannot be read: {error!r}") from error
+    return known
 
 
 def about_of(asked: RunAsked, known: RunAbout | None = None) -> RunAbout:

@@ -239,6 +239,12 @@ class JournalConformance:
         assert not await db.submit_run(submitted("r0")), "the id is known"
         assert await db.load_request("r0") == submitted("r0").request
         assert await db.load_request("unknown") is None
+        begun = await claimed(db, "q", run_id="begun")
+        assert await db.load_request("begun") is None, "it has no step"
+        asked = StepRow(key="base", kind="base", data=b'{"fingerprint": "f"}')
+        assert await db.append_steps(begun.claim, HOUR, [step("other"), asked])
+        assert await db.load_request("begun") == asked.data
+        assert await db.forget_run("begun")
         assert await db.submit_run(submitted("other", runner_id="somebody else"))
         assert await db.unfinished_runs() == ["r0", "r1", "r2", "other"]
         taken = await asyncio.gather(*(db.take_run(f"owner {n}", HOUR, ["a", "b"]) for n in range(5)))

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from kern import Agent, tool
-from kern.db import Db
-from kern.db.journals import JournalDb
+from kern._json import json_bytes
+from kern.db import Db, SqliteDb
+from kern.db.journals import JournalDb, RunAbout, StepRow
 from kern.durable import DbJournal, Submission
-from kern.errors import KernError, RunConflictError, SessionOwnershipError
+from kern.durable.fingerprint import fingerprint
+from kern.errors import KernError, RunConflictError, RunMismatch, SessionBusyError, SessionOwnershipError
 from kern.testing import ScriptedModel, tool_call
 from tests.databases import KINDS, opener
 
@@ -125,3 +127,21 @@ async def test_a_session_that_has_no_row_yet_can_be_deleted_with_its_begun_run(d
     await begun(db)
     await Desk(db).agent.adelete_user("u")
     assert await DbJournal(db).unfinished() == []
+
+
+async def test_another_process_that_asks_something_else_is_refused_while_the_run_goes_on(
+    tmp_path: Path,
+) -> None:
+    db = SqliteDb(tmp_path / "kern.db")
+    about = RunAbout(session_id="s-u", user_id="u", runner_id="desk", is_team=False)
+    found = await db.claim_run("R", "elsewhere", 3600.0, about)
+    assert found is not None
+    known = fingerprint("of u", [])
+    base = StepRow(key="base", kind="base", data=json_bytes({"fingerprint": known}))
+    assert await db.append_steps(found.claim, 3600.0, [base])
+    desk = Desk(db)
+    with pytest.raises(SessionBusyError):
+        await desk.run()
+    with pytest.raises(RunMismatch, match="input"):
+        await desk.run(input="something else")
+    assert not desk.model.requests

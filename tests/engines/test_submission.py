@@ -15,7 +15,8 @@ from kern.durable import DbJournal, Submission
 from kern.engines import Worker, submission, submit
 from kern.errors import InputCheckError, KernError, RunMismatch, SessionOwnershipError, StoreError, UsageError
 from kern.messages import Audio, File, Image, Message
-from kern.testing import ScriptedModel
+from kern.models.base import ModelRequest
+from kern.testing import FunctionModel, ScriptedModel
 from tests.engines.test_worker import ended, working
 
 PIXEL = b"\x89PNG\r\n\x1a\n one pixel"
@@ -210,3 +211,38 @@ async def test_a_run_is_not_submitted_to_the_session_of_another_user(tmp_path: P
     assert await submit(agent, submission(agent, "go", session_id="s", run_id="r", user_id="ann"))
     with pytest.raises(SessionOwnershipError):
         await submit(agent, submission(agent, "go", session_id="s", run_id="bobs", user_id="bob"))
+
+
+@pytest.mark.parametrize(
+    ("other", "error"),
+    [
+        ({"input": "another"}, RunMismatch),
+        ({"images": [Image(content=b"another")]}, RunMismatch),
+        ({"session_id": "another"}, RunMismatch),
+        ({"user_id": "bob"}, SessionOwnershipError),
+    ],
+)
+async def test_a_run_that_goes_on_and_was_not_submitted_stands_for_its_request_alone(
+    tmp_path: Path, other: dict[str, Any], error: type[KernError]
+) -> None:
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def answer(request: ModelRequest) -> str:
+        asked.set()
+        await answered.wait()
+        return "done"
+
+    def desk() -> Agent:
+        db = SqliteDb(tmp_path / "kern.db")
+        return Agent(id="desk", model=FunctionModel(answer), db=db, journal=DbJournal(db))
+
+    given: dict[str, Any] = {"input": "go", "session_id": "s", "run_id": "r", "user_id": "ann"}
+    given["images"] = [Image(content=PIXEL)]
+    handle = await desk().astart(given.pop("input"), **given)
+    await asked.wait()
+    given["input"] = "go"
+    assert not await submit(desk(), submission(desk(), **given)), "it is being done"
+    with pytest.raises(error):
+        await submit(desk(), submission(desk(), **{**given, **other}))
+    answered.set()
+    assert (await handle.result()).content == "done"
