@@ -101,7 +101,7 @@ async def read(client: httpx.AsyncClient, *, after: int = 0, most: int | None = 
     """The events after that one; the connection is cut after so many."""
     events: list[Any] = []
     async with client.stream("GET", EVENTS, headers={"last-event-id": str(after)}) as response:
-        assert response.status_code == 200
+        assert response.status_code == 200, response.status_code
         async for event in events_of(response):
             events.append(event)
             if len(events) == most:
