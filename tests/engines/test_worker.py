@@ -16,6 +16,7 @@ from kern import Agent, RunStatus
 from kern.db import SqliteDb
 from kern.durable import DbJournal, Submission
 from kern.engines import Worker, submission, submit
+from kern.engines.driving import journal_of
 from kern.errors import StoreError, UsageError
 from kern.testing import ScriptedModel
 from tests.durable.desk import Ledger
@@ -187,7 +188,7 @@ async def test_a_run_that_cannot_begin_is_put_off_and_keeps_nobody_waiting(
     theirs = submission(agent, "go", session_id="anns", user_id="bob")
     good = submission(agent, "go", session_id="s")
     damaged = submission(agent, "go", session_id="s2")
-    await submit(agent, theirs)
+    await journal_of(agent).submit(theirs)  # as if the session had become hers only afterwards
     await submit(agent, damaged)
     db = SqliteDb(tmp_path / "kern.db")
     await db._write(
