@@ -59,13 +59,16 @@ _SQL = {
         UPDATE {t}_claims SET begun_at = iif(begun_at > 0, begun_at, {now})
         WHERE run_id = ?""",
     "load_about": "SELECT session_id, user_id, runner_id, is_team FROM {t}_claims WHERE run_id = ?",
-    "last_seq": "SELECT coalesce(max(last_seq), 0) FROM {t}_events WHERE run_id = ?",
+    # Events with a damaged number are left out: SQLite sorts texts behind all numbers.
+    "last_seq": """
+        SELECT coalesce(max(last_seq), 0) FROM {t}_events
+        WHERE run_id = ? AND typeof(last_seq) = 'integer'""",
     "put_events": """
         INSERT OR REPLACE INTO {t}_events (run_id, last_seq, written_at, data)
         VALUES (?, ?, {now}, CAST(? AS TEXT))""",
     "load_events": """
         SELECT last_seq, CAST(data AS BLOB) FROM {t}_events
-        WHERE run_id = ? AND last_seq > ? ORDER BY last_seq LIMIT ?""",
+        WHERE run_id = ? AND last_seq > ? AND typeof(last_seq) = 'integer' ORDER BY last_seq LIMIT ?""",
     # Those of runs that ended long ago: a run that waits for a person has not ended.
     "drop_old_events": """
         DELETE FROM {t}_events WHERE run_id IN (

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from kern import Agent, tool
 from kern.db import InMemoryDb, SqliteDb
+from kern.db.journals import EventRow
 from kern.durable import DbJournal
 from kern.errors import StoreError, UsageError
 from kern.messages import ToolCall
@@ -89,6 +90,25 @@ async def test_a_step_whose_key_is_damaged_is_a_store_error(tmp_path: Path) -> N
     ask(place, "UPDATE {t}_steps SET key = x'ff00' WHERE kind = 'prompt'")
     with pytest.raises(StoreError, match="a step of run 'R' is damaged"):
         await agent(db, "end").arun("q", session_id="s", run_id="R")
+    await db.aclose()
+
+
+@pytest.mark.parametrize("damage", ["'garbage'", "x'ff00'", "'[]'"])
+async def test_an_event_whose_number_is_damaged_is_left_out(tmp_path: Path, damage: str) -> None:
+    place = str(tmp_path / "a.db")
+    db = await begun(place)
+    found = await db.claim_run("R", "somebody", 60.0)
+    assert found is not None
+    rows = [EventRow(last_seq=found.last_seq + number, data=b"[]") for number in (1, 2)]
+    assert await db.append_steps(found.claim, 60.0, [], rows)
+    await db.release_claim(found.claim)
+    ask(place, f"UPDATE {{t}}_events SET last_seq = {damage} WHERE last_seq = {rows[1].last_seq}")
+    again = agent(db, "end")
+    handle = await again.astart("q", session_id="s", run_id="R")
+    told = [event.event async for event in again.follow("R")]
+    assert (await handle.result()).content == "end"
+    assert told[-1] == "RunCompleted"
+    assert [row.last_seq for row in await db.load_events("R", after=found.last_seq)][:1] == [rows[0].last_seq]
     await db.aclose()
 
 
