@@ -139,7 +139,9 @@ class LiveSession(SavedSession):
                 first = not self._loaded or not (self.stored or self._claims)
                 if first:
                     found = await self._load(spec, run_id, asked)
-                    self._begun = None if self.stored else await self._begun_by()
+                    # A run without an id of the caller's asks no more than this: its commit checks the owner.
+                    asks = not self.stored and (run_id is not None or not creates)
+                    self._begun = await self._begun_by() if asks else None
                     if self._begun is not None:
                         self._belongs_to(self._begun.user_id)
                     elif creates and not self.stored:
