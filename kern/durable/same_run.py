@@ -45,7 +45,9 @@ def known_fingerprint(run_id: str, data: bytes) -> str | None:
         if not isinstance(known, str | None):
             raise ValueError("its fingerprint is no text")  # noqa: TRY004 - of JSON, not of a program
     except (ValueError, AttributeError) as error:
-        raise StoreError(f"the request of run {run_id!r} cannot be read: {error!r}") from error
+        raise StoreError(
+            f"the request of run {run_id!r}, its first recorded step, cannot be read: {error!r}"
+        ) from error
     return known
 
 
