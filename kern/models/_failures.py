@@ -265,11 +265,12 @@ def of_exception(error: Exception, origin: Origin, *, reading: bool) -> Failure 
     if "ProxyError" in names:
         return Failure(origin.connection(f"the proxy on the way to {host} refused{detail}"), error)
     if reading and names & {"RemoteProtocolError", "DecodingError"}:
-        return Failure(origin.stream(f"the answer of {host} was cut or garbled{detail}"), error)
+        return Failure(origin.stream(f"the answer of {host} is cut off or garbled{detail}"), error)
     if names & {"InvalidURL", "UnsupportedProtocol", "LocalProtocolError"}:
         # Without its text, which can quote the headers; nothing was sent, and nothing will be.
         return Failure(
-            UsageError(f"no valid HTTP request to {host}: look at base_url and the headers"), again=False
+            UsageError(f"the request to {host} is not valid HTTP: check base_url and the headers"),
+            again=False,
         )
     if "TransportError" in names:
         return Failure(origin.connection(f"the connection to {host} broke{detail}"), error)
@@ -286,7 +287,7 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, origin: Orig
     message, code, _ = explain(data)
     code = code or _code_in(headers)
     if 300 <= status < 400:
-        message = f"a redirect, which is not followed; look at base_url. {message}".strip()
+        message = f"a redirect, which Kern does not follow: check base_url. {message}".strip()
     retry_after = parse_retry_after(headers)
     if retry_after is None:
         retry_after = retry_delay(data)

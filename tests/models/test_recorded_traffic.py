@@ -160,6 +160,7 @@ def chat(body: str, content_type: str, *, apart: bool = False) -> Said:
     said = Said()
     calls: dict[Any, dict[str, Any]] = {}
     usage, last = None, None
+    run_there: set[int] = set()
     for chunk in objects(body, content_type):
         error = chunk.get("error") or (chunk if chunk.get("object") == "error" else None)
         if error:
@@ -178,6 +179,7 @@ def chat(body: str, content_type: str, *, apart: bool = False) -> Said:
             said.reasoning += delta.get("reasoning_content") or delta.get("reasoning") or ""
             said.text += delta.get("refusal") or ""
             said.refused = said.refused or bool(delta.get("refusal"))
+            run_there |= {tool.get("index", n) for n, tool in enumerate(delta.get("executed_tools") or ())}
             for number, entry in enumerate(delta.get("tool_calls") or ()):
                 if whole:
                     key: Any = number
@@ -195,6 +197,8 @@ def chat(body: str, content_type: str, *, apart: bool = False) -> Said:
     said.usage = usage_of(usage, "prompt_tokens", "completion_tokens", apart=apart)
     if "-search-" in objects(body, content_type)[0].get("model", ""):
         said.usage["billed"] = {"web_searches": 1}
+    if run_there:
+        said.usage["billed"] = {"server_tools": len(run_there)}
     return said
 
 

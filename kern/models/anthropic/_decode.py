@@ -291,9 +291,9 @@ class MessagesReader(AnswerReader):
         if all(isinstance(part, ProviderCall) for part in parts):
             raise ModelBehaviorError(
                 f"the answer has no text and no call of a tool, only blocks of these types: "
-                f"{', '.join(unknown)}; Kern does not act on them"
+                f"{', '.join(unknown)}; Kern does not support them"
             )
-        self.remarks.append(f"parts of an answer that Kern does not act on: {', '.join(unknown)}")
+        self.remarks.append(f"parts of the answer that Kern does not support: {', '.join(unknown)}")
 
 
 def _splits(usage: Any, before: Any) -> bool:

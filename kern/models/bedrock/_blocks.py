@@ -77,7 +77,7 @@ class Parts:
         self._origin = origin
         self._loose: list[dict[str, Any]] = []
         self.unknown: set[str] = set()
-        """The kinds of blocks that Kern does not act on."""
+        """The kinds of blocks that Kern does not support."""
 
     def made(self, blocks: Sequence[Block]) -> list[Part]:
         """The blocks as parts. Citations that stand alone belong to the text before them."""

@@ -317,9 +317,9 @@ class ConverseReader(AnswerReader):
         if empty:
             raise ModelBehaviorError(
                 f"the answer has no text and no call of a tool, only blocks of these kinds: {kinds}; "
-                "Kern does not act on them"
+                "Kern does not support them"
             )
-        self.remarks.append(f"parts of an answer that Kern does not act on: {kinds}")
+        self.remarks.append(f"parts of the answer that Kern does not support: {kinds}")
 
     def _answered_by(self) -> str | None:
         """The model that a router of prompts has chosen, or that lies behind the one that was asked."""

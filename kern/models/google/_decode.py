@@ -133,7 +133,7 @@ class GeminiReader(AnswerReader):
         if self._blocked:
             reason = text_of(self._blocked.get("blockReason"))
             raise blocked_prompt(reason, text_of(self._blocked.get("blockReasonMessage")), usage)
-        raise StreamFault("the answer holds no candidate")
+        raise StreamFault("the answer has no candidate")
 
     def _check_known(self) -> None:
         """An empty answer is one only if nothing was there that could not be read."""
@@ -141,10 +141,10 @@ class GeminiReader(AnswerReader):
         if unknown and not self._answer.parts:
             raise ModelBehaviorError(
                 f"the answer has no text and no call of a function, only parts of these kinds: {unknown}; "
-                "Kern does not act on them"
+                "Kern does not support them"
             )
         if unknown:
-            self.remarks.append(f"parts of an answer that Kern does not act on: {unknown}")
+            self.remarks.append(f"parts of the answer that Kern does not support: {unknown}")
 
 
 def _usage(usage: Any, searches: int) -> Usage:

@@ -318,7 +318,7 @@ class ChatReader(AnswerReader):
         if not content and not calls and not self._kept.images:
             self._check_not_lost()
         elif self._unknown:
-            self.remarks.append(f"parts of an answer that Kern does not act on: {', '.join(self._unknown)}")
+            self.remarks.append(f"parts of the answer that Kern does not support: {', '.join(self._unknown)}")
         refused = self._refused or is_refusal(self._finish_reason)
         word = text_of(self._finish_reason) or None
         finish = "refusal" if refused else finish_reason_of(word, calls=bool(calls))

@@ -85,12 +85,12 @@ class Output:
             kinds = ", ".join(sorted(set(unknown)))
             raise ModelBehaviorError(
                 f"the answer has no text and no tool call, only output items of these types: {kinds}; "
-                "Kern does not act on them: do not offer the hosted tool that they belong to, or let it act "
+                "Kern does not support them: do not offer the hosted tool that they belong to, or let it act "
                 "without approval"
             )
         if strange := ", ".join(sorted(set(unknown) - HOSTED)):
             self.remarks.append(
-                f"output items that Kern does not act on are kept beside the answer: {strange}"
+                f"output items that Kern does not support are kept beside the answer: {strange}"
             )
 
     def _has(self, kind: type[Part]) -> bool:
