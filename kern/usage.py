@@ -101,6 +101,19 @@ class Usage:
         self.cost = None
         self.counted_cost = None if before is None or counted is None else before + counted
 
+    def _subtract(self, other: Usage) -> None:
+        """Undo `add`, for the sums."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) - getattr(other, name))
+        if self.billed and other.billed:
+            self.billed = _sum(self.billed, other.billed, sign=-1)
+        if self.cost is not None and other.cost is not None:
+            self.cost = max(self.cost - other.cost, 0.0)
+        elif other.requests:
+            mine, theirs = self.limited_cost, other.limited_cost
+            self.cost = None
+            self.counted_cost = None if mine is None or theirs is None else max(mine - theirs, 0.0)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the counts that are not zero, and the cost if it is known, as JSON."""
         data: dict[str, Any] = {}
@@ -252,16 +265,7 @@ class Metrics(Usage):
 
     def exclude(self, other: Usage) -> None:
         """Undo `include`, for the sums."""
-        for name in _COUNTS:
-            setattr(self, name, getattr(self, name) - getattr(other, name))
-        if self.billed and other.billed:
-            self.billed = _sum(self.billed, other.billed, sign=-1)
-        if self.cost is not None and other.cost is not None:
-            self.cost = max(self.cost - other.cost, 0.0)
-        elif other.requests:
-            mine, theirs = self.limited_cost, other.limited_cost
-            self.cost = None
-            self.counted_cost = None if mine is None or theirs is None else max(mine - theirs, 0.0)
+        self._subtract(other)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counts and times that are set, as JSON."""

@@ -139,9 +139,9 @@ class LiveSession(SavedSession):
                 first = not self._loaded or not (self.stored or self._claims)
                 if first:
                     found = await self._load(spec, run_id, asked)
-                    # A run without an id of the caller's asks no more than this: its commit checks the owner.
-                    asks = not self.stored and (run_id is not None or not creates)
-                    self._begun = await self._begun_by() if asks else None
+                    # A run without an id of the caller's asks no more: its commit checks the owner.
+                    asks = run_id is not None or not creates
+                    self._begun = await self._begun_by() if asks and not self.stored else None
                     if self._begun is not None:
                         self._belongs_to(self._begun.user_id)
                     elif creates and not self.stored:
@@ -158,9 +158,7 @@ class LiveSession(SavedSession):
                     self.state.spec = self._spec
             finally:
                 self._load_lock.release()
-            if run_id is not None and not first:
-                found = await self.db.load_run(run_id)
-            return found
+            return found if first or run_id is None else await self.db.load_run(run_id)
         except BaseException:
             self.unload(claimed=claimed)
             raise

@@ -304,7 +304,7 @@ async def test_a_generator_that_is_used_up_is_no_empty_success() -> None:
 
     output = await Agent(model=ScriptedModel([tool_call("again"), "done"]), tools=[again]).arun("x")
     assert output.tools[0].tool_call_error
-    assert "used up" in (output.tools[0].result or "")
+    assert "consumed before" in (output.tools[0].result or "")
 
 
 async def test_pieces_of_a_wrapped_generator_are_told_as_they_come() -> None:
