@@ -262,7 +262,7 @@ async def test_several_event_loops_notice_a_deleted_log_and_go_on(tmp_path: Path
     done.set()
     results = await asyncio.gather(*threads, return_exceptions=True)
     assert all(isinstance(result, int | StoreError) for result in results), results
-    for _ in range(100):
+    for _ in range(400):
         raw = sqlite3.connect(path)
         try:
             assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
