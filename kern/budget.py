@@ -82,6 +82,21 @@ class UsageBudget:
             self._requests += 1
             self._set_aside += expected
 
+    def reserve_again(self, expected: float) -> None:
+        """Count another attempt of a request whose answer was discarded and counted; its reserve stays.
+
+        Raises:
+            UsageLimitExceeded: The attempt would exceed a limit; it is not counted.
+        """
+        with self._lock:
+            self._set_aside -= expected
+        try:
+            self.reserve_request(expected)
+        except UsageLimitExceeded:
+            with self._lock:
+                self._set_aside += expected
+            raise
+
     def note(self, requests: int, tool_calls: int, expected: float = 0.0) -> None:
         """Count what was done before, without checking the limits, and reserve `expected` for it."""
         with self._lock:
@@ -187,6 +202,17 @@ class UsageLedger:
                 lambda budget: budget.take_back_request(expected),
             )
         self._counted(step)
+
+    def reserve_again(self, expected: float) -> None:
+        """Count another attempt of a request whose answer was discarded.
+
+        Raises:
+            UsageLimitExceeded: The attempt would exceed a limit; it is not counted.
+        """
+        self._reserve(
+            lambda budget: budget.reserve_again(expected),
+            lambda budget: budget.note(-1, 0),
+        )
 
     def note(self, *, requests: int = 0, tool_calls: int = 0, expected: float = 0.0, step: str) -> None:
         """Count what was done before, without checking the limits.

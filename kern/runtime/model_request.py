@@ -138,7 +138,8 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
         await asyncio.to_thread(load_prices)
     step = None if steps is None else ModelStep(run, steps, request)
     expected = await _reserve(run, model, request, step)
-    failed = False
+    failed, limited = False, ledger is not None and (step is None or not step.on_record)
+    deltas.on_discarded = discarded = _Discarded(run, model, expected, step) if limited else None
     run.progress.requests += 1
     if run.out.hears_events:
         run.out.event(ModelRequestStartedEvent(run.source, model.id, model.provider))
@@ -162,8 +163,9 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     else:
         _count(run, model, response.usage, expected, step, response=response)
     finally:
-        for number, usage in enumerate(deltas.thrown_away):
-            _count(run, model, usage, expected, step, f"thrown away {number}")
+        if discarded is None:  # else each was counted before the next attempt
+            for number, usage in enumerate(deltas.thrown_away):
+                _count(run, model, usage, expected, step, f"thrown away {number}")
         if ledger is not None:
             ledger.end_request(expected, failed=failed)
         deltas.close()
@@ -189,6 +191,33 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     if run.tree.audience.follows:
         await run.out.wait_for_consumer()
     return response.message
+
+
+class _Discarded:
+    """Counts answers that are discarded, each before its request is retried: the limits hold for retries.
+
+    Args:
+        run, model, expected, step: Of the request; see `_count`.
+    """
+
+    def __init__(self, run: Run, model: Model, expected: float, step: ModelStep | None) -> None:
+        self._run = run
+        self._model = model
+        self._expected = expected
+        self._step = step
+        self._number = 0
+
+    def __call__(self, usage: Usage) -> None:
+        """Count the usage of a discarded answer.
+
+        Raises:
+            UsageLimitExceeded: Another attempt would exceed a limit.
+        """
+        what = f"thrown away {self._number}"
+        self._number += 1
+        _count(self._run, self._model, usage, self._expected, self._step, what)
+        if self._run.tree.ledger is not None:
+            self._run.tree.ledger.reserve_again(self._expected)
 
 
 def _is_written(response: ModelResponse) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -29,7 +29,7 @@ class RunSink:
         out: The output of the run.
     """
 
-    __slots__ = ("_out", "model", "streams", "thrown_away")
+    __slots__ = ("_out", "model", "on_discarded", "streams", "thrown_away")
 
     model: Model | None
     """The model that is asked."""
@@ -37,10 +37,14 @@ class RunSink:
     thrown_away: Sequence[Usage]
     """The usage of answers that were discarded, because the request was retried."""
 
+    on_discarded: Callable[[Usage], None] | None
+    """Called with the usage of an answer that is discarded, before the request is retried."""
+
     def __init__(self, out: Out) -> None:
         self._out = out
         self.model = None
         self.thrown_away = ()
+        self.on_discarded = None
         self.streams: bool = out.streams
         """Whether to stream: the deltas are wanted, not only the whole message."""
 
@@ -99,6 +103,8 @@ class RunSink:
         usage = getattr(error, "usage", None)
         if isinstance(usage, Usage):
             self.thrown_away = (*self.thrown_away, usage)
+            if self.on_discarded is not None:
+                self.on_discarded(usage)
         log.warning("%s: attempt %d failed, retrying in %.1f s: %s", self.model, attempt, delay, error)
 
     @property

@@ -224,6 +224,24 @@ async def test_answers_that_are_thrown_away_are_counted_and_paid_for() -> None:
     assert budget.used.cost == pytest.approx(0.09)
 
 
+@pytest.mark.parametrize(
+    ("limits", "sent"),
+    [(UsageLimits(cost=0.05), 2), (UsageLimits(requests=2), 2), (UsageLimits(total_tokens=250_000), 3)],
+    ids=["cost", "requests", "tokens"],
+)
+async def test_a_limit_holds_for_the_retries_of_answers_that_were_billed(
+    limits: UsageLimits, sent: int
+) -> None:
+    budget = UsageBudget(limits)
+    async with ModelServer([Fault.status(200, body=MALFORMED)] * 6) as server:
+        model = Gemini("gemini-2.5-flash", base_url=server.base_url, api_key="any", max_retries=5)
+        with pytest.raises(UsageLimitExceeded):
+            await Agent(model=model, usage_limits=budget).arun("Hi")
+        assert len(server.requests) == sent
+    assert budget.used.requests == sent
+    assert budget._set_aside == pytest.approx(0.0)
+
+
 async def test_a_request_that_fails_in_the_end_has_paid_for_its_answers() -> None:
     budget = UsageBudget(UsageLimits(cost=5.0))
     async with ModelServer([Fault.status(200, body=MALFORMED)] * 3) as server:
