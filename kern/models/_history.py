@@ -106,6 +106,32 @@ def shortened(text: str, given: str, longest: int) -> str:
     return f"{text[: longest - 9]}-{hashlib.sha256(given.encode(errors='replace')).hexdigest()[:8]}"
 
 
+class UniqueIds:
+    """Makes ids of calls that a service accepts, each of them once in a conversation.
+
+    Args:
+        foreign: Matches the characters that the service does not accept.
+        longest: The most characters of an id.
+    """
+
+    __slots__ = ("_foreign", "_longest", "_used")
+
+    def __init__(self, foreign: re.Pattern[str], longest: int) -> None:
+        self._foreign = foreign
+        self._longest = longest
+        self._used: dict[str, int] = {}
+
+    def fresh(self, given: str) -> str:
+        """Return `given` as the service accepts it, made different from all ids before."""
+        base = shortened(self._foreign.sub("_", given), given, self._longest) or "call"
+        new = base
+        while new in self._used:
+            self._used[base] += 1
+            new = f"{base[: self._longest - 8]}-{self._used[base]}"
+        self._used[new] = 1
+        return new
+
+
 def has_media(message: Message) -> bool:
     """Whether the message has media, which may have to be read from a file or encoded in base64."""
     for part in message.parts:  # noqa: SIM110 - a generator costs more than the loop

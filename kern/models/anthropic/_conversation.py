@@ -13,7 +13,7 @@ from typing import Any
 
 from kern.errors import UsageError
 from kern.messages import Media, Message, Part, ProviderCall, ReasoningPart, TextPart, ToolCall
-from kern.models._history import answered, arguments_object, call_name, segments, shortened
+from kern.models._history import UniqueIds, answered, arguments_object, call_name, segments
 from kern.models.anthropic._blocks import PROVIDER
 from kern.models.anthropic._caching import put_mark
 from kern.models.anthropic._media import is_uploaded, media_block
@@ -44,7 +44,7 @@ class Conversation:
     turns: list[dict[str, Any]] = field(default_factory=list)
     called: dict[str, None] = field(default_factory=dict)
     """The names of all tools that were called."""
-    _used: dict[str, int] = field(default_factory=dict)
+    _call_ids: UniqueIds = field(default_factory=lambda: UniqueIds(_FOREIGN, _LONGEST_ID))
 
     def read(self, messages: Sequence[Message]) -> None:
         """Add all messages except system messages."""
@@ -100,7 +100,7 @@ class Conversation:
         yield from replay.due(None)
 
     def _call(self, call: ToolCall, ids: dict[str, str], replay: Replay, *, own: bool) -> dict[str, Any]:
-        ids[call.id] = new = self._fresh(call.id)
+        ids[call.id] = new = self._call_ids.fresh(call.id)
         name = call_name(call.name)
         self.called[name] = None
         block = {"type": "tool_use", "id": new, "name": name, "input": arguments_object(call.arguments)}
@@ -108,16 +108,6 @@ class Conversation:
         if isinstance(caller, Mapping) and caller.get("tool_id") in replay.sent:
             block["caller"] = dict(caller)
         return block
-
-    def _fresh(self, given: str) -> str:
-        """Return an id for a call that Anthropic accepts, and that is unique in the conversation."""
-        base = shortened(_FOREIGN.sub("_", given), given, _LONGEST_ID) or "call"
-        new = base
-        while new in self._used:
-            self._used[base] += 1
-            new = f"{base[: _LONGEST_ID - 8]}-{self._used[base]}"
-        self._used[new] = 1
-        return new
 
     def _results(self, ids: Mapping[str, str], following: Sequence[Message]) -> Blocks:
         """Return the results of all calls of an answer."""

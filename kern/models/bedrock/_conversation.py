@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from kern.errors import UsageError
 from kern.messages import Media, Message, ProviderCall, ReasoningPart, TextPart, ToolCall
-from kern.models._history import answered, arguments_object, call_name, segments, shortened
+from kern.models._history import UniqueIds, answered, arguments_object, call_name, segments
 from kern.models._text_stream import mended
 from kern.models.bedrock._caching import POINT, Blocks, add_point
 from kern.models.bedrock._facts import Facts
@@ -47,7 +47,7 @@ class Conversation:
     turns: list[dict[str, Any]] = field(default_factory=list)
     called: dict[str, None] = field(default_factory=dict)
     """The names of all tools that were called."""
-    _used: dict[str, int] = field(default_factory=dict)
+    _call_ids: UniqueIds = field(default_factory=lambda: UniqueIds(_FOREIGN, _LONGEST_ID))
     _names: dict[str, int] = field(default_factory=dict)
     _beside: Blocks = field(default_factory=list)
     """Media of results that no result may hold: they are shown behind the results, as the user's."""
@@ -110,20 +110,10 @@ class Conversation:
                     yield from _carried_out(part)
 
     def _call(self, call: ToolCall, ids: dict[str, str]) -> dict[str, Any]:
-        ids[call.id] = new = self._fresh(call.id)
+        ids[call.id] = new = self._call_ids.fresh(call.id)
         name = call_name(call.name)
         self.called[name] = None
         return {"toolUse": {"toolUseId": new, "name": name, "input": arguments_object(call.arguments)}}
-
-    def _fresh(self, given: str) -> str:
-        """The id of a call as Bedrock takes it, and no other call of the conversation has it."""
-        base = shortened(_FOREIGN.sub("_", given), given, _LONGEST_ID) or "call"
-        new = base
-        while new in self._used:
-            self._used[base] += 1
-            new = f"{base[: _LONGEST_ID - 8]}-{self._used[base]}"
-        self._used[new] = 1
-        return new
 
     def _results(self, ids: Mapping[str, str], following: Sequence[Message]) -> Blocks:
         """The results of all calls of an answer."""
