@@ -1,4 +1,4 @@
-"""Every lower error becomes one of Kern's: HTTP statuses, and the exceptions of the HTTP client."""
+"""Converts HTTP statuses, and exceptions of the HTTP client, into Kern's errors."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ from kern.models._switch import is_loopback
 from kern.usage import Usage
 
 MAX_RETRY_AFTER = 60.0
-"""Seconds. A provider that asks for a longer wait gets no retry: the caller decides, with `retry_after`."""
+"""Seconds. If a provider asks for a longer wait, the request is not retried: the error has `retry_after`."""
 
 _REPR = re.compile(r": <\w+: \d+, message=.*>$", re.DOTALL)
-"""What aiohttp adds to a cut answer: an object's repr, with a status that nobody sent."""
+"""What aiohttp appends to the text of a cut response: an object's repr, with a status that was never sent."""
 
 _REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid")
 
@@ -52,7 +52,7 @@ _LONGEST_TEXT = 2_000
 _LONGEST_WORD = 200
 _LONGEST_QUOTE = 200
 _LONGEST_SECRET = 4_000
-"""Characters beyond the cut that are looked at, since a secret may lie across it."""
+"""How many characters beyond the cut are searched, since a secret may lie across it."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -60,11 +60,11 @@ class Failure:
     """An attempt that failed.
 
     Args:
-        error: What the caller gets, if this was the last attempt.
-        cause: The lower error.
-        again: Another attempt may help.
-        delay: Seconds that the provider asked to wait; None leaves it to us.
-        sent: The provider has the whole request; it may answer yet, and bill that.
+        error: What the caller gets if this was the last attempt.
+        cause: The error of the HTTP client.
+        again: Whether another attempt may help.
+        delay: How many seconds the provider asks to wait; None: Kern chooses.
+        sent: Whether the provider has received the whole request, so that it may bill an answer.
     """
 
     error: KernError
@@ -75,14 +75,14 @@ class Failure:
 
 
 class StreamFault(Exception):
-    """Raised by a decoder: the provider's answer broke the protocol, or reports a failure of its own.
+    """Raised by a decoder: the answer violates the protocol, or reports an error of the provider.
 
     Args:
-        message: What happened; long texts of the provider's are cut where secrets have been masked.
+        message: What happened. It is shortened later, after secrets are masked.
         code: The provider's error code.
-        status: The HTTP status that the provider's failure would have, where it says so.
-        again: Another attempt may help.
-        quoting: What the provider sent, whose beginning the error shows.
+        status: The HTTP status that the error would have had outside a stream, if the provider says so.
+        again: Whether another attempt may help.
+        quoting: The bytes that the provider sent; the error quotes their beginning.
     """
 
     def __init__(
@@ -101,25 +101,25 @@ class StreamFault(Exception):
         self.quoting = quoting
 
 
-# Why a provider ends an answer early, where the same request would only be ended early again.
+# Why a provider ends an answer early, if the same request would end early again.
 _CUT = {
     "max_output_tokens": (
         "the answer was cut: its limit of output tokens is used up, reasoning included; "
         "raise max_output_tokens, ask for less, or let the model reason less"
     ),
-    "content_filter": "the provider's content filter has cut the answer; change what is asked, or the model",
+    "content_filter": "the provider's content filter cut the answer; change the prompt, or the model",
 }
 
 
 class CutFault(StreamFault):
-    """Raised by a decoder: the provider has ended the answer early, for a reason that stays.
+    """Raised by a decoder: the provider ended the answer early, and would do so again.
 
     Args:
         reason: "max_output_tokens" or "content_filter".
-        usage: What the answer has cost; None if that is not known.
+        usage: The usage of the answer; None if it is unknown.
         content: The text so far.
-        word: The provider's own word for the reason.
-        detail: What the provider says about it.
+        word: The reason as the provider names it.
+        detail: The provider's explanation.
     """
 
     def __init__(
@@ -141,11 +141,11 @@ class CutFault(StreamFault):
 
 @dataclass(slots=True, frozen=True)
 class Origin:
-    """Whom a request goes to, for the words of its errors.
+    """Where a request goes, as its errors name it.
 
     Args:
-        secrets: What must not be repeated in a message, though a server may echo it.
-        elsewhere: The host is not the provider's own.
+        secrets: Texts that no message may repeat, although a server may echo them.
+        elsewhere: Whether the host is not the provider's own.
     """
 
     provider: str
@@ -156,21 +156,22 @@ class Origin:
 
     @property
     def where(self) -> str:
-        """What tells an error's reader which server has answered, where the provider's name does not."""
+        """A text for errors that names the host, if the provider's name does not imply it."""
         return f" (answered by {self.host})" if self.elsewhere else ""
 
     def clean(self, text: str, longest: int = _LONGEST_TEXT) -> str:
-        """`text` on one line without secrets, and only then cut to a readable length."""
+        """`text` on one line, with secrets masked, and only then cut to a readable length."""
         text = one_line(mask(text[: longest + _LONGEST_SECRET], self.secrets))
         return text if len(text) <= longest else text[:longest] + " ..."
 
     def word(self, text: str | None) -> str | None:
-        """A code or an id of the provider's, which is short."""
+        """A code or an id that the provider sent, without secrets, in a short form."""
         return self.clean(text, _LONGEST_WORD) if text else text
 
     def bare(self, error: BaseException | None) -> BaseException | None:
-        """An exception of another library's, of its class and with its text: without secrets, and without
-        its frames and attributes, whose headers an error reporter would write down.
+        """A copy of another library's exception: its class, and its text with secrets masked.
+
+        It has no frames and no attributes, since these hold headers that an error reporter would record.
         """
         if error is None:
             return None
@@ -178,7 +179,7 @@ class Origin:
         try:
             copy = type(error).__new__(type(error))
             copy.args = (text,)
-        except TypeError:  # it cannot be made of a text
+        except TypeError:  # the class cannot be built from a text
             copy = None
         if copy is None or _text(copy) != text:
             return RuntimeError(f"{type(error).__name__}: {text}")
@@ -193,12 +194,12 @@ class Origin:
         return ModelTimeoutError(self.clean(message), provider=self.provider, model=self.model)
 
     def stream(self, message: str) -> ModelStreamError:
-        """The answer is no valid one."""
+        """The answer is invalid."""
         return ModelStreamError(self.clean(message), provider=self.provider, model=self.model)
 
 
 def of_fault(fault: StreamFault, origin: Origin, request_id: str | None) -> Failure:
-    """An answer that broke off, or reports a failure, after the status said 200."""
+    """The failure of an answer that began with status 200, and then broke off or reported an error."""
     if not isinstance(fault, CutFault) and fault.code in FILTER_CODES:
         fault = CutFault("content_filter", detail=str(fault))
     kind = None if isinstance(fault, CutFault) else kind_inside(fault.code, fault.status)
@@ -237,15 +238,15 @@ def of_fault(fault: StreamFault, origin: Origin, request_id: str | None) -> Fail
 
 
 def of_exception(error: Exception, origin: Origin, *, reading: bool) -> Failure | None:
-    """What an exception of the HTTP client means; None if it is none of its own.
+    """The failure that an exception of the HTTP client means; None if the exception is not the client's.
 
-    Exceptions are known by the names of their classes, since another client with httpx's interface has
-    classes of its own under the same names.
+    Exceptions are recognized by the names of their classes, since another client with httpx's interface has
+    its own classes with the same names.
 
     Args:
         error: What was raised.
-        origin: Whom the request went to.
-        reading: The status line had arrived: the answer was being read.
+        origin: Where the request went.
+        reading: Whether the status line had arrived, so that the answer was being read.
     """
     names = {kind.__name__ for kind in type(error).__mro__}
     host = origin.host
@@ -267,7 +268,7 @@ def of_exception(error: Exception, origin: Origin, *, reading: bool) -> Failure 
     if reading and names & {"RemoteProtocolError", "DecodingError"}:
         return Failure(origin.stream(f"the answer of {host} is cut off or garbled{detail}"), error)
     if names & {"InvalidURL", "UnsupportedProtocol", "LocalProtocolError"}:
-        # Without its text, which can quote the headers; nothing was sent, and nothing will be.
+        # The exception's text may quote headers, so it is left out. A retry would fail the same way.
         return Failure(
             UsageError(f"the request to {host} is not valid HTTP: check base_url and the headers"),
             again=False,
@@ -282,7 +283,7 @@ def of_exception(error: Exception, origin: Origin, *, reading: bool) -> Failure 
 
 
 def of_status(status: int, headers: Mapping[str, str], body: bytes, origin: Origin) -> Failure:
-    """An answer whose status is not 2xx."""
+    """The failure of a response whose status is not 2xx."""
     data = _read(body)
     message, code, _ = explain(data)
     code = code or _code_in(headers)
@@ -302,7 +303,7 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, origin: Orig
         retry_after=retry_after,
     )
     again = kind in (ModelRateLimitError, ModelServerError)
-    # The provider's own word on it, as the official clients take it too.
+    # The provider decides whether to retry, if it says so; the official clients read this header as well.
     asked = headers.get("x-should-retry")
     if asked in ("true", "false"):
         again = asked == "true"
@@ -313,17 +314,17 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, origin: Orig
 
 
 def request_id_of(headers: Mapping[str, str]) -> str | None:
-    """The provider's id of a request, by which its support finds it."""
+    """The provider's id of the request, which its support asks for."""
     return next(filter(None, map(headers.get, _REQUEST_IDS)), None)
 
 
 def _code_in(headers: Mapping[str, str]) -> str | None:
-    """The code that AWS tells in a header, with the address of its meaning behind a colon."""
+    """The error code in AWS's header, without the URL that follows it after a colon."""
     return headers.get("x-amzn-errortype", "").partition(":")[0] or None
 
 
 def _read(body: bytes) -> Any:
-    """The JSON of an error body, or its text where it is none."""
+    """The JSON value of an error body, or its text if it is not JSON."""
     try:
         return from_json(body)
     except ValueError:
@@ -331,7 +332,7 @@ def _read(body: bytes) -> Any:
 
 
 def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds to wait: `retry-after-ms`, or `Retry-After`, in seconds or a date (RFC 9110, 10.2.3)."""
+    """The seconds to wait: `retry-after-ms`, or `Retry-After` as seconds or a date (RFC 9110, 10.2.3)."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             seconds = float(headers.get(name, "")) * unit
@@ -349,5 +350,5 @@ def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> f
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - some describe what they have not got
+    except Exception:  # noqa: BLE001 - some __str__ read attributes that are not set
         return ""

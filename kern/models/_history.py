@@ -23,7 +23,7 @@ BROKEN_ARGUMENTS = "invalid_json"
 
 
 def record_of(data: Mapping[str, Any] | None, provider: str, model: str) -> Mapping[str, Any] | None:
-    """The part of `provider_data` that belongs to this protocol and this very model, or None."""
+    """The part of `provider_data` that this model wrote with this protocol, or None."""
     record = data.get(provider) if isinstance(data, Mapping) else None
     if isinstance(record, Mapping) and record.get("model") == model:
         return record
@@ -49,7 +49,7 @@ def sound_arguments(call: ToolCall) -> str:
 
 
 def arguments_object(arguments: str) -> dict[str, Any]:
-    """The arguments of an earlier call; what is no JSON object goes back as a text."""
+    """The arguments of an earlier call as a JSON object; other text is wrapped in one."""
     arguments = mended(arguments)
     if not arguments.strip():
         return {}
@@ -63,7 +63,7 @@ def arguments_object(arguments: str) -> dict[str, Any]:
 
 
 def segments(messages: Sequence[Message]) -> Iterator[tuple[Message | None, list[Message]]]:
-    """Each answer with what users and tools say after it, up to the next."""
+    """Each answer with the messages of users and tools that follow it, up to the next answer."""
     for answer, following in _all_segments(messages):
         said = [message for message in following if message.role in ("user", "tool")]
         if answer is not None or said:
@@ -87,9 +87,9 @@ _LONGEST_NAME = 64
 
 
 def call_name(given: str) -> str:
-    """The name of an earlier call in the characters that providers accept; OpenAI and others reject others.
+    """The name of an earlier call, with other characters than providers accept replaced.
 
-    A model may have made the name up; the result of the call says that there is no such tool.
+    The name may be one that the model invented; the result of that call says that there is no such tool.
     """
     return shortened(_FOREIGN.sub("_", given), given, _LONGEST_NAME) or "unnamed"
 
@@ -107,7 +107,7 @@ def shortened(text: str, given: str, longest: int) -> str:
 
 
 class UniqueIds:
-    """Makes ids of calls that a service accepts, each of them once in a conversation.
+    """Makes ids of calls that a service accepts, and that are unique in a conversation.
 
     Args:
         foreign: Matches the characters that the service does not accept.
@@ -122,7 +122,7 @@ class UniqueIds:
         self._used: dict[str, int] = {}
 
     def fresh(self, given: str) -> str:
-        """Return `given` as the service accepts it, made different from all ids before."""
+        """Return `given` as the service accepts it, changed if an earlier call has that id."""
         base = shortened(self._foreign.sub("_", given), given, self._longest) or "call"
         new = base
         while new in self._used:
@@ -170,21 +170,21 @@ def shown_media(
 
 
 NO_RESULT = "This call was not carried out."
-"""What stands for the result of a call that has none."""
+"""The result that a call without a result gets."""
 
 
 def answered(messages: Sequence[Message], *, unique: bool = False) -> Sequence[Message]:
-    """The conversation as services take it: behind each answer stand the results of all its calls.
+    """The conversation as services accept it: the results of all calls follow the answer that made them.
 
-    A call without a result gets one that says so. A result without its call is told in words, as the user's.
-    Calls of one answer have ids of their own.
+    A call without a result gets one that says so. A result without its call becomes a text of the user.
+    The calls of one answer get different ids.
 
     Args:
-        messages: The conversation, which may come from a row, or from the application.
-        unique: No id of a call may come again in a later answer.
+        messages: The conversation, which may come from a row or from the application.
+        unique: Whether ids must be different in the whole conversation.
 
     Returns:
-        The messages themselves, if that is so already.
+        The messages themselves, if nothing has to change.
     """
     return messages if _is_sound(messages, unique) else list(_mended(messages, unique))
 
@@ -236,7 +236,7 @@ def _mended(messages: Sequence[Message], unique: bool) -> Iterator[Message]:
 
 
 def _fresh(given: str, used: set[str]) -> str:
-    """The id of a call, or one made of it, if another call has it."""
+    """The id of a call, with a number appended if another call has the same id."""
     new, number = given, 2
     while new in used:
         new, number = f"{given}-{number}", number + 1
@@ -249,7 +249,7 @@ def _no_result(call: ToolCall) -> Message:
 
 
 def _in_words(message: Message) -> Message:
-    """A result without its call, as the user's words, with what the tool has shown."""
+    """A result without its call as a message of the user, with the text and the media of the result."""
     words = TextPart(
         f"(result of the tool {message.tool_name})" if message.tool_name else "(result of a tool)"
     )

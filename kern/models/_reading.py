@@ -19,7 +19,7 @@ from kern.usage import CUT_OFF, Usage
 _MOST = 2**53  # a larger number is not a token count, and JavaScript cannot represent it exactly
 
 _LONGEST_INDEX = 10
-INPUT_OF_NONE = "the answer is damaged: the input of a call has come without the call's start"
+INPUT_OF_NONE = "the answer is damaged: the input of a call arrived without the start of that call"
 
 
 class Events(Protocol):
@@ -91,10 +91,10 @@ class AnswerReader(ABC):
         return response
 
     def spent(self) -> Usage | None:
-        """What an answer that is thrown away is paid for; None if it had not begun.
+        """The billed usage of an answer that is discarded; None if the answer had not begun.
 
-        What an answer used that broke off nobody has told: it counts as one of `CUT_OFF`, so that its
-        cost is not known.
+        If the answer broke off before its usage arrived, it counts as one of `CUT_OFF`, so that its cost
+        is unknown.
         """
         usage, told = self._used()
         if told and (usage.input_tokens or usage.output_tokens):
@@ -106,10 +106,10 @@ class AnswerReader(ABC):
 
     @abstractmethod
     def _used(self) -> tuple[Usage, bool]:
-        """What the answer has used as far as it has told, and whether that is all of it."""
+        """The usage that the answer has reported so far, and whether that report is final."""
 
     def _has_begun(self) -> bool:
-        """Whether anything of an answer has come."""
+        """Whether any part of an answer has arrived."""
         strands = (self._content, self._reasoning, self._commentary)
         return any(strand.whole() for strand in strands)
 
@@ -130,7 +130,7 @@ class AnswerReader(ABC):
         """Build the response from what was read; `StreamFault` if it is incomplete."""
 
     def _parse(self, data: bytes) -> dict[str, Any]:
-        """Parse a JSON object; `StreamFault` if the bytes are none."""
+        """Parse a JSON object; `StreamFault` if the bytes are something else."""
         try:
             value = from_json(data)
         except ValueError as error:
@@ -180,10 +180,10 @@ def count(details: Any, name: str) -> int:
 
 
 def sure_text(value: Any, where: str) -> str:
-    """A text of the answer; "" where it is left out.
+    """A text of the answer; "" if it is missing.
 
     Raises:
-        StreamFault: It is no text, so that a part of the answer would be lost.
+        StreamFault: The value is not text, so a part of the answer would be lost.
     """
     if isinstance(value, str):
         return value
@@ -193,10 +193,11 @@ def sure_text(value: Any, where: str) -> str:
 
 
 def sure_objects(value: Any, where: str, remarks: list[str]) -> list[dict[str, Any]]:
-    """The objects of a list of the answer; a null among them is passed over with a remark.
+    """The objects in a list of the answer; a null among them is skipped with a remark.
 
     Raises:
-        StreamFault: It is no list, or one of them is no object, so that a part of the answer would be lost.
+        StreamFault: The value is not a list, or an item is not an object, so a part of the answer would be
+            lost.
     """
     if type(value) is list and len(value) == 1 and type(value[0]) is dict:  # as nearly always
         return value
@@ -209,22 +210,22 @@ def sure_objects(value: Any, where: str, remarks: list[str]) -> list[dict[str, A
         if isinstance(item, dict):
             objects.append(item)
         elif item is None:
-            remark(remarks, f"null in {where} is passed over")
+            remark(remarks, f"null in {where} is skipped")
         else:
             raise damaged(item, f"an item of {where}", "an object")
     return objects
 
 
 def text_beside(value: Any, where: str, remarks: list[str]) -> str:
-    """A text beside the answer, such as reasoning; what is none is passed over with a remark."""
+    """A text beside the answer, such as reasoning; a value that is not text is skipped with a remark."""
     if value is not None and not isinstance(value, str):
-        remark(remarks, f"{where} is {_kind(value)}, not text, and is passed over")
+        remark(remarks, f"{where} is {_kind(value)}, not text, and is skipped")
         return ""
     return value or ""
 
 
 def index_of(value: Any) -> int | None:
-    """The index of a block, which some servers write as a text or a float; None if it is none."""
+    """The index of a block, which some servers write as a text or a float; None if it is not an index."""
     if isinstance(value, str) and value.isdecimal():
         return int(value) if len(value) < _LONGEST_INDEX else None
     if isinstance(value, float) and value.is_integer():
@@ -233,13 +234,13 @@ def index_of(value: Any) -> int | None:
 
 
 def remark(remarks: list[str], text: str) -> None:
-    """Say something once about an answer."""
+    """Add `text` to the remarks about an answer, once."""
     if text not in remarks:
         remarks.append(text)
 
 
 def damaged(value: Any, where: str, wanted: str) -> StreamFault:
-    """The fault of an answer that holds a value of another type than it should."""
+    """The fault of an answer in which a value has the wrong type."""
     return StreamFault(f"the answer is damaged: {where} is {_kind(value)}, not {wanted}")
 
 

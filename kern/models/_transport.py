@@ -1,4 +1,4 @@
-"""Sends a request to a provider: one POST, its answer fed to a reader, and retries where they can help."""
+"""Sends a request to a provider: one POST, whose answer is fed to a reader, with retries if they can help."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def send(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) -> M
         sink: Receives deltas and the notices of retries; reading pauses while it is full.
 
     Raises:
-        ModelError: The last attempt failed, or one failed in a way that a retry cannot mend.
+        ModelError: The last attempt failed, or one failed in a way that a retry cannot fix.
         UsageError: The request cannot be sent as it is.
     """
     check_allowed(post.url.host)
@@ -184,7 +184,7 @@ async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) 
     except StreamFault as fault:
         request_id = request_id_of(response.headers) if response is not None else None
         failure: Failure | None = of_fault(fault, post.origin, request_id)
-    except ModelBehaviorError as error:  # its text may repeat words of the provider's
+    except ModelBehaviorError as error:  # its text may quote the provider
         behaved = ModelBehaviorError(post.origin.clean(str(error)))
         return Failure(_with_usage(behaved, reader), again=False)
     except Exception as error:
@@ -192,7 +192,7 @@ async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) 
         if failure is None:
             raise
     assert failure is not None
-    if post.sign is not None:  # the one who raises the error knows nothing of what was signed
+    if post.sign is not None:  # the caller does not know the secrets of the signature, so mask them here
         failure = replace(failure, cause=post.origin.bare(failure.cause))
     _with_usage(failure.error, reader, sent=failure.sent)
     if reader is not None and reader.shown:
@@ -201,12 +201,12 @@ async def _attempt(post: Post, read: Callable[[bool], Reader], sink: DeltaSink) 
 
 
 def _with_usage(error: KernError, reader: Reader | None, *, sent: bool = False) -> KernError:
-    """The error of an attempt, with what the answer that is thrown away is paid for.
+    """Add the billed usage of the discarded answer to the error of an attempt.
 
     Args:
         error: The error.
-        reader: That of the answer.
-        sent: An answer of which nothing has come may be paid for as well.
+        reader: The reader of the answer; None if no answer arrived.
+        sent: Whether the provider may bill an answer of which nothing arrived.
     """
     if isinstance(error, ModelError | ModelBehaviorError) and error.usage is None:
         error.usage = None if reader is None else reader.spent()

@@ -145,13 +145,13 @@ async def test_what_would_lose_text_or_a_call_is_an_error_that_names_it(
 @pytest.mark.parametrize(
     ("kind", "body", "told"),
     [
-        ("chat", chat([None, TEXT, None]), "null in content is passed over"),
-        ("chat", chat(reasoning_content=5), "reasoning_content is a number, not text, and is passed over"),
-        ("chat", chat(tool_calls=[None]), "null in tool_calls is passed over"),
-        ("responses", responses(None, message(None, OUT)), "null in output is passed over"),
-        ("claude", claude(None, TEXT, None), "null in content is passed over"),
+        ("chat", chat([None, TEXT, None]), "null in content is skipped"),
+        ("chat", chat(reasoning_content=5), "reasoning_content is a number, not text, and is skipped"),
+        ("chat", chat(tool_calls=[None]), "null in tool_calls is skipped"),
+        ("responses", responses(None, message(None, OUT)), "null in output is skipped"),
+        ("claude", claude(None, TEXT, None), "null in content is skipped"),
         ("claude", claude({"type": "thinking", "thinking": 5}, TEXT), "thinking is a number, not text"),
-        ("gemini", gemini(None, {"text": "ok"}), "null in parts is passed over"),
+        ("gemini", gemini(None, {"text": "ok"}), "null in parts is skipped"),
     ],
 )
 async def test_what_loses_nothing_of_the_answer_is_passed_over_with_one_warning(

@@ -1,4 +1,4 @@
-"""The answer of `POST /v1/messages`, streamed or whole, as a `ModelResponse`: no I/O.
+"""Decodes the answer of `POST /v1/messages`, streamed or whole, into a `ModelResponse`: no I/O.
 
 The events: https://platform.claude.com/docs/en/build-with-claude/streaming
 """
@@ -32,7 +32,7 @@ from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_cal
 from kern.usage import Usage
 
 _WITHOUT_INPUT = ("text", "thinking", "redacted_thinking")
-_NO_STOP = "the answer went on after its stop reason {!r}, and broke off without another one"
+_NO_STOP = "the answer continued after its stop reason {!r}, and broke off without another one"
 
 
 class MessagesReader(AnswerReader):
@@ -59,11 +59,11 @@ class MessagesReader(AnswerReader):
 
     @property
     def shown(self) -> bool:
-        """A piece was put into the sink."""
+        """Whether a delta was put into the sink."""
         return self._told or super().shown
 
     def finish(self) -> ModelResponse:
-        """The whole answer, after the last byte."""
+        """Return the answer after the last byte."""
         response = super().finish()
         if self._sink is not None and self._events is None:  # a server that does not stream
             self._put_call = provider_call_of(self._sink)
@@ -98,13 +98,13 @@ class MessagesReader(AnswerReader):
         if not isinstance(answer.get("content"), list):
             text, code, status = explain(answer)
             detail = f": {text}" if text else ""
-            raise StreamFault(f"the answer is no message: it has no content{detail}", code, status)
+            raise StreamFault(f"the answer is not a message: it has no content{detail}", code, status)
         self._read_message(answer)
         self._end = answer
         self.done = True
 
     def _read_message(self, message: Any) -> None:
-        """The message's head; of an answer that is not streamed, all of it."""
+        """Read the head of a streamed message, or the whole of one that is not streamed."""
         if not isinstance(message, dict):
             return
         self._message = message
@@ -132,7 +132,7 @@ class MessagesReader(AnswerReader):
             raise damaged(data, "content_block", "an object")
         index = index_of(index)
         begun = self._by_index.get(index)
-        if begun is not None and begun.id and begun.data == data and not begun.pieces:  # told twice
+        if begun is not None and begun.id and begun.data == data and not begun.pieces:  # sent twice
             return begun
         block = Block(data, self._origin)
         self._blocks.append(block)
@@ -159,7 +159,7 @@ class MessagesReader(AnswerReader):
         kind = delta.get("type")
         if kind == "input_json_delta" and (block is None or block.kind in _WITHOUT_INPUT):
             raise StreamFault(INPUT_OF_NONE)
-        if block is None:  # a server that does not say where a block begins
+        if block is None:  # a server that sends no start of a block
             block = self._start(index, {"type": "thinking" if kind == "thinking_delta" else "text"})
         if kind == "text_delta":
             self._say(block, sure_text(delta.get("text"), "the text of a delta"))
@@ -177,7 +177,7 @@ class MessagesReader(AnswerReader):
     def _say(self, block: Block, text: str) -> None:
         if not text:
             return
-        if self._gap:  # something else stood between this text and the one before
+        if self._gap:  # there was something else between this text and the one before
             self._gap = False
             self._content.part()
             block.paragraph = self._spoke
@@ -216,7 +216,7 @@ class MessagesReader(AnswerReader):
             self._tell(part)
 
     def _tell(self, part: Part) -> None:
-        """Tell the sink of what is neither text nor reasoning."""
+        """Put a part that is neither text nor reasoning into the sink."""
         if isinstance(part, ProviderCall) and self._put_call is not None:
             self._told = True
             self._put_call(part)
@@ -263,7 +263,7 @@ class MessagesReader(AnswerReader):
         return super()._has_begun() or bool(self._blocks)
 
     def _refusal(self) -> list[Part]:
-        """The provider's words about a refusal, as the end of the answer."""
+        """The provider's explanation of a refusal, as the end of the answer."""
         details = self._end.get("stop_details")
         text = text_of(details.get("explanation")) if isinstance(details, dict) else ""
         if not text:
@@ -275,7 +275,7 @@ class MessagesReader(AnswerReader):
         return [TextPart(text, paragraph=paragraph, origin=self._origin)]
 
     def _record(self) -> dict[str, Any] | None:
-        """What of the message as a whole has to be known for the next request."""
+        """The fields of the message as a whole that the next request needs."""
         kept = {
             name: value
             for name in ("container", "stop_details")
@@ -284,7 +284,7 @@ class MessagesReader(AnswerReader):
         return {PROVIDER: mended_json(kept) if self._halved else kept} if kept else None
 
     def _check_not_lost(self, parts: list[Part]) -> None:
-        """An empty answer is one only if nothing was there that could not be read."""
+        """An answer may be empty only if it has no block that Kern cannot read."""
         unknown = sorted({block.kind[:80] for block in self._blocks if block.is_unknown})
         if not unknown:
             return
@@ -297,7 +297,7 @@ class MessagesReader(AnswerReader):
 
 
 def _splits(usage: Any, before: Any) -> bool:
-    """Whether a later count says that all that was sent was cached, which an earlier one did not know."""
+    """Whether a later count reports all input tokens as cached, and an earlier one none."""
     if not isinstance(usage, dict) or not isinstance(before, dict) or usage.get("input_tokens") != 0:
         return False
     cached = count(usage, "cache_read_input_tokens") + count(usage, "cache_creation_input_tokens")
@@ -306,7 +306,7 @@ def _splits(usage: Any, before: Any) -> bool:
 
 
 def _usage(usage: Any) -> Usage:
-    """What the answer has cost, by Kern's rule: Anthropic counts what is cached beside `input_tokens`."""
+    """The usage as Kern counts it: Anthropic does not include cached tokens in `input_tokens`, Kern does."""
     read, written = count(usage, "cache_read_input_tokens"), count(usage, "cache_creation_input_tokens")
     sent, said = count(usage, "input_tokens") + read + written, count(usage, "output_tokens")
     told: dict[str, Any] = usage if isinstance(usage, dict) else {}

@@ -1,4 +1,4 @@
-"""The answer of `generateContent`, whole, or of `streamGenerateContent` as server-sent events: no I/O.
+"""Decodes the answers of `generateContent` and `streamGenerateContent` (server-sent events): no I/O.
 
 Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
 """
@@ -23,7 +23,7 @@ from kern.usage import Usage
 
 
 class GeminiReader(AnswerReader):
-    """Reads one answer. A stream has no mark of its end, and may have several finish reasons."""
+    """Reads one answer. A stream has no event for its end, and may have several finish reasons."""
 
     def __init__(self, origin: Origin, sink: DeltaSink | None, *, streamed: bool, ends: Ends) -> None:
         super().__init__(origin.model, sink, streamed=streamed)
@@ -51,7 +51,7 @@ class GeminiReader(AnswerReader):
         self._read_whole(self._parse(data))
 
     def _read_body(self, data: bytes) -> None:
-        """An answer, or a list of the events of a stream, which comes where "alt=sse" was lost on the way."""
+        """Read an answer, or a list of a stream's events: what Google sends if a proxy drops "alt=sse"."""
         if data.lstrip()[:1] != b"[":
             super()._read_body(data)
             return
@@ -69,7 +69,7 @@ class GeminiReader(AnswerReader):
         if isinstance(feedback, dict) and feedback.get("blockReason"):
             self._blocked = feedback
         for candidate in sure_objects(answer.get("candidates"), "candidates", self.remarks):
-            if not candidate.get("index"):  # others nobody asked for
+            if not candidate.get("index"):  # Kern requests one candidate; skip others
                 self._is_answer = True
                 self._read_candidate(candidate)
 
@@ -78,7 +78,7 @@ class GeminiReader(AnswerReader):
         if content is not None and not isinstance(content, dict):
             raise damaged(content, "content", "an object")
         parts = sure_objects(content.get("parts"), "parts", self.remarks) if content else []
-        if self._halved:  # of texts the next event may bring the other half
+        if self._halved:  # the other half of a text's character may arrive with the next event
             parts = [part if isinstance(part.get("text"), str) else mended_json(part) for part in parts]
             candidate = mended_json({**candidate, "content": None})
         for part in parts:
@@ -107,10 +107,10 @@ class GeminiReader(AnswerReader):
         if self._answer.in_pieces:
             raise ModelBehaviorError(
                 "the arguments of a call came in pieces (partialArgs, willContinue), which Kern does "
-                "not read; leave streamFunctionCallArguments out of extra_body"
+                "not read; remove streamFunctionCallArguments from extra_body"
             )
         if self._answer.settle():
-            raise StreamFault("the answer broke off: what the provider itself has called has no result")
+            raise StreamFault("the answer broke off: a call that the provider carries out has no result")
         self._check_known()
         self._grounding.into(self._answer, self._told_citation)
         message = Message("assistant", parts=self._answer.parts, usage=usage)
@@ -136,7 +136,7 @@ class GeminiReader(AnswerReader):
         raise StreamFault("the answer has no candidate")
 
     def _check_known(self) -> None:
-        """An empty answer is one only if nothing was there that could not be read."""
+        """An answer may be empty only if it has no part that Kern cannot read."""
         unknown = ", ".join(sorted(self._answer.unknown))
         if unknown and not self._answer.parts:
             raise ModelBehaviorError(
@@ -148,7 +148,7 @@ class GeminiReader(AnswerReader):
 
 
 def _usage(usage: Any, searches: int) -> Usage:
-    """What the answer has used: thoughts are part of what was made, results of tools of what was read."""
+    """The usage as Kern counts it: thoughts are output, and results of Google's tools are input."""
     thoughts = count(usage, "thoughtsTokenCount")
     spent = count(usage, "promptTokenCount") + count(usage, "toolUsePromptTokenCount")
     said = count(usage, "candidatesTokenCount") + thoughts
@@ -167,7 +167,7 @@ def _usage(usage: Any, searches: int) -> Usage:
 
 
 def _billed(usage: Any, searches: int) -> dict[str, int] | None:
-    """What has a price of its own: searches, and the kinds of tokens that are not text."""
+    """What has its own price: searches, and tokens of other kinds than text."""
     read, cached, made = (
         _kinds(usage, *names)
         for names in (
@@ -186,7 +186,7 @@ def _billed(usage: Any, searches: int) -> dict[str, int] | None:
 
 
 def _kinds(usage: Any, *names: str) -> dict[str, int]:
-    """The tokens of pictures, sound and moving pictures; documents count as pictures."""
+    """The tokens of images, audio and video; documents count as images."""
     kinds: dict[str, int] = {}
     for name in names:
         for item in items_of(usage.get(name)) if isinstance(usage, dict) else ():

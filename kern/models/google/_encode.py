@@ -20,12 +20,12 @@ _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
 
 def encode(request: ModelRequest, model: str, *, vertex: bool = False) -> dict[str, Any]:
-    """The body for a request: messages, tools, the schema of the answer.
+    """The body of a request: messages, tools, the schema of the answer.
 
     Args:
         request: The request.
         model: The model's id.
-        vertex: The request goes to Vertex AI, not to the Gemini API.
+        vertex: Whether the request goes to Vertex AI, not to the Gemini API.
 
     Raises:
         UsageError: The model does not support what the request needs.

@@ -1,4 +1,4 @@
-"""The parts of an answer: Google's, as they arrive, as Kern's."""
+"""Converts the parts of Google's answers into Kern's, as they arrive."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _KINDS: tuple[tuple[str, type[Media]], ...] = (("image/", Image), ("audio/", Aud
 
 
 class AnswerParts:
-    """Puts the parts of one answer together.
+    """Assembles the parts of one answer.
 
     Args:
-        origin: Who makes them.
-        content, reasoning: Where texts are shown as they come.
-        told_arguments: Told of the arguments of a call of a function; None if nobody wants to know.
-        told_call: Told of a call that the provider carries out.
+        origin: The provider and the model.
+        content, reasoning: Receive the texts as they arrive.
+        told_arguments: Receives the arguments of a function call; None if nobody listens.
+        told_call: Receives the calls that the provider carries out; None if nobody listens.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class AnswerParts:
         self.parts: list[Part] = []
         self.unknown: set[str] = set()
         self.in_pieces = False
-        """The arguments of a call came in pieces that Kern does not read."""
+        """Whether the arguments of a call came in pieces, which Kern does not read."""
         self._origin = origin
         self._content = content
         self._reasoning = reasoning
@@ -70,7 +70,7 @@ class AnswerParts:
         """The provider's calls without a result, by name and id."""
 
     def add(self, raw: dict[str, Any]) -> None:
-        """Take a part."""
+        """Add a part as Google sent it."""
         if isinstance(text := raw.get("text"), str):
             self._add_text(text, thought=raw.get("thought") is True, signature=raw.get(SIGNATURE))
             return
@@ -92,7 +92,7 @@ class AnswerParts:
                 take(self, raw[kind], raw)
 
     def end(self, *, halved: bool) -> None:
-        """Nothing more comes. `halved`: texts may hold halves of characters."""
+        """End the answer. `halved`: texts may hold halves of surrogate pairs."""
         self._close()
         if not halved:
             return
@@ -112,10 +112,10 @@ class AnswerParts:
         return [part for part in self.parts if isinstance(part, TextPart)]
 
     def settle(self) -> bool:
-        """See to calls of the provider's without a result; True if the answer ends with one.
+        """Set the status of the provider's calls without a result; True if the answer ends with one.
 
-        The model may write code where none is run. A tool's result may come with the next answer, where the
-        model has called functions as well.
+        The model may write code that is not run. If the model has also called functions, the result of a
+        tool may arrive with the next answer.
         """
         running = [part for part in self.parts if isinstance(part, ProviderCall) and part.status == "running"]
         for part in running:
@@ -123,7 +123,7 @@ class AnswerParts:
         return bool(running) and self.parts[-1] is running[-1]
 
     def put_call(self, call: ProviderCall) -> None:
-        """A call of the provider's that it tells of beside the answer: it was made before the text."""
+        """Add a call that the provider reports beside the answer: it was made before the text."""
         call.origin = self._origin
         at = next((at for at, part in enumerate(self.parts) if isinstance(part, TextPart)), len(self.parts))
         self.parts.insert(at, call)
@@ -131,7 +131,7 @@ class AnswerParts:
         self._tell(call)
 
     def new_id(self) -> str:
-        """An id for what the provider gives none."""
+        """An id for a call that the provider sent without one."""
         return f"call_{uuid4().hex}"
 
     def _add_text(self, text: str, *, thought: bool, signature: Any) -> None:
@@ -235,7 +235,7 @@ class AnswerParts:
         try:
             content = base64.b64decode(text_of(blob.get("data")), validate=True)
         except (binascii.Error, ValueError):
-            self.unknown.add("inlineData that is no base64")
+            self.unknown.add("inlineData that is not base64")
             return
         self._add_media(kind, raw, content=content)
 
@@ -250,7 +250,7 @@ class AnswerParts:
 
     def _tell(self, call: ProviderCall) -> None:
         if self._told_call is not None:
-            self._told_call(replace(call))  # it changes when its result is there
+            self._told_call(replace(call))  # a copy: the call changes when its result arrives
 
 
 def _signed(data: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:

@@ -224,7 +224,7 @@ class ChatReader(AnswerReader):
                 texts.append(part)
                 continue
             if part is None:
-                remark(self.remarks, "null in content is passed over")
+                remark(self.remarks, "null in content is skipped")
                 continue
             if not isinstance(part, dict):
                 raise damaged(part, "a part of the content", "an object")
