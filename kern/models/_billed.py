@@ -1,4 +1,4 @@
-"""What of a request has a price of its own, or was answered under terms of its own: see `Usage.billed`."""
+"""What is billed apart from plain tokens, and the terms of a request: see `Usage.billed`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any, Final
 _USUAL: Final = frozenset(
     {"", "auto", "default", "global", "not_available", "on_demand", "standard", "traffic_type_unspecified"}
 )
-"""The words of providers for what everybody gets."""
+"""The values that providers use for their usual terms."""
 
 _SAME: Final = {
     ("service_tier", "batch"): ("processing", "batch"),
     ("service_tier", "on_demand_flex"): ("service_tier", "flex"),
     ("service_tier", "on_demand_priority"): ("service_tier", "priority"),
 }
-"""Other words for the same terms."""
+"""Other names of the same terms."""
 
 
 def terms_of(**said: Any) -> dict[str, str] | None:
-    """The terms under which a request was answered, of what the provider says; None: the usual ones."""
+    """The terms under which a request was answered, as the provider reports them; None: the usual terms."""
     terms: dict[str, str] = {}
     for name, word in said.items():
         if isinstance(word, str) and (folded := word.casefold()) not in _USUAL:

@@ -1,6 +1,6 @@
-"""What Claude refuses for reasons that lie in Kern's request, and what the request is without it.
+"""Recognizes what Claude rejects in a request, and builds the request without it.
 
-Bedrock passes Claude's words on: "The model returned the following errors: ...".
+Bedrock quotes Claude's error: "The model returned the following errors: ...".
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def refuses_schema(request: ModelRequest, text: str) -> bool:
 
 
 def without_refused_reasoning(request: ModelRequest, text: str) -> ModelRequest | None:
-    """The request without earlier reasoning, if an error says that its signatures do not hold.
+    """The request without earlier reasoning, if an error says that its signatures are invalid.
 
-    They may be of another account, say, or of a conversation whose beginning has changed since.
+    Signatures may come from another account, or from a conversation whose beginning has changed since.
     """
     if not _SIGNATURE.search(text):
         return None

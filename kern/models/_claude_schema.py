@@ -1,4 +1,4 @@
-"""Schemas in the strict dialect of Claude models, which is not OpenAI's, and the limits that one request has.
+"""Converts schemas to the strict dialect of Claude models, which is not OpenAI's, within a request's limits.
 
 The dialect and its limits: https://platform.claude.com/docs/en/build-with-claude/structured-outputs
 """
@@ -23,24 +23,24 @@ _FORMATS = frozenset(
 )
 _TYPES = frozenset({"object", "array", "string", "integer", "number", "boolean", "null"})
 _KEPT = ("title", "description", "default")
-# What the dialect lacks and the model should know all the same: it moves into the description.
+# Keywords that the dialect lacks, but that help the model: they move into the description.
 _NOTED = (
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
     *("minLength", "maxLength", "pattern", "format", "minItems", "maxItems", "uniqueItems", "examples"),
 )
-# What no schema of the dialect can say, in whatever words.
+# Keywords that the dialect cannot express at all.
 _BEYOND = ("not", "if", "then", "else", "patternProperties", "prefixItems", "dependentSchemas", "contains")
 _DEFINITIONS = ("$defs", "definitions")
 _DEEPEST = 60
 
 
 class _Unsayable(Exception):
-    """The schema cannot be said in the dialect."""
+    """The dialect cannot express the schema."""
 
 
 @dataclass(slots=True, frozen=True)
 class StrictForm:
-    """A schema in the strict dialect, and what it takes of the limits of a request."""
+    """A schema in the strict dialect, and how much of a request's limits it uses."""
 
     schema: Schema
     optional: int
@@ -48,11 +48,11 @@ class StrictForm:
 
 
 def strict_form(schema: Mapping[str, Any]) -> StrictForm | None:
-    """The schema in the strict dialect; None if it cannot be said in it.
+    """The schema in the strict dialect; None if the dialect cannot express it.
 
-    Every object is closed; what is optional stays so. Constraints that the dialect lacks are told in the
-    description: the values are validated against the full schema anyway. It cannot say an open object, a
-    value of any type, or a type that holds itself.
+    Every object is closed; optional properties stay optional. Constraints that the dialect lacks become part
+    of the description; the values are validated against the full schema anyway. The dialect cannot express an
+    open object, a value of any type, or a recursive type.
     """
     root = dict(schema)
     definitions = {
@@ -77,7 +77,7 @@ def strict_form(schema: Mapping[str, Any]) -> StrictForm | None:
 
 
 class StrictBudget:
-    """What the strict schemas of one request may take together."""
+    """Tracks how much of a request's limits its strict schemas use together."""
 
     __slots__ = ("_optional", "_tools", "_unions")
 
@@ -121,9 +121,9 @@ class _Converter:
         self._open: set[str] = set()
 
     def definition(self, reference: str) -> tuple[Schema, _Weight]:
-        """A definition, and what each reference to it weighs."""
+        """A definition, and the weight of each reference to it."""
         if reference in self._open or reference not in self._definitions:
-            raise _Unsayable  # it holds itself, or lies elsewhere
+            raise _Unsayable  # recursive, or not in this schema
         if reference not in self._done:
             self._open.add(reference)
             self._done[reference] = self.convert(self._definitions[reference], len(self._open))
@@ -139,7 +139,7 @@ class _Converter:
             schema = {**parts[0], **{name: value for name, value in schema.items() if name != "allOf"}}
         elif parts:
             raise _Unsayable
-        if "$ref" in schema:  # which may have no siblings
+        if "$ref" in schema:  # the dialect allows no other keyword beside it
             return {"$ref": schema["$ref"]}, self.definition(str(schema["$ref"]))[1]
         result: Schema = {name: schema[name] for name in _KEPT if name in schema}
         optional, unions = self._shape(schema, result, depth)
@@ -154,7 +154,7 @@ class _Converter:
         return result, (optional, unions)
 
     def _shape(self, schema: Mapping[str, Any], result: Schema, depth: int) -> _Weight:
-        """Put what the values look like into `result`."""
+        """Put the keywords that describe the values into `result`."""
         choices = schema.get("anyOf") or schema.get("oneOf")
         if choices:
             made = [self.convert(choice, depth + 1) for choice in choices]
@@ -187,7 +187,7 @@ class _Converter:
 
     def _object(self, schema: Mapping[str, Any], result: Schema, depth: int) -> _Weight:
         properties = _mapping(schema.get("properties"))
-        # Closed where it says nothing, as most schemas are meant; one that says it is open has to stay so.
+        # A schema that does not say whether it is open is meant as closed. One that says open must stay open.
         if schema.get("additionalProperties", False) is not False:
             raise _Unsayable
         made = {name: self.convert(part, depth + 1) for name, part in properties.items()}

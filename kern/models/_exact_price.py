@@ -1,6 +1,7 @@
-"""What a request costs whose tokens are not all alike, or that made the provider do something for a price.
+"""The price of a request with several kinds of tokens, or with services that are billed apart.
 
-The package genai-prices reckons; here stands what it has no price for, so that no cost is told too low.
+The package genai-prices calculates. This module knows what that package has no price for, so that no cost is
+reported too low.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from kern.usage import Usage, is_of_tokens
 _AS_TEXT: Final[Mapping[str, frozenset[str]]] = {
     "google": frozenset({"audio", "image", "video"}),
 }
-"""Kinds of input that the provider's price page names only where they do not cost what text does."""
+"""Kinds of input that cost what text costs, unless the provider's price page lists them."""
 
 _FACTORS: Final[Mapping[tuple[str, str], float]] = {("inference_geo", "us"): 1.1}
 """Terms that multiply the price of every token (https://platform.claude.com/docs/en/about-claude/pricing)."""
 
 
 def exact_price(model: Any, provider: str, usage: Usage) -> float | None:
-    """The price by the list, in US dollars; None if the list does not have all of it.
+    """The price in US dollars; None if the price list lacks a part of it.
 
     Args:
-        model: The list's `ModelInfo`.
+        model: The `ModelInfo` of the price list.
         provider: Kern's name of the provider.
-        usage: What is to be paid.
+        usage: The usage to pay for.
     """
     from genai_prices.types import Usage as ListedUsage  # optional
 
@@ -47,14 +48,14 @@ def exact_price(model: Any, provider: str, usage: Usage) -> float | None:
         return None
     try:
         price = prices.calc_price(ListedUsage(**counts))
-    except ValueError:  # kinds that overlap, and nobody has told by how much
+    except ValueError:  # kinds of tokens overlap by an unknown number
         return None
     tokens = float(price["input_price"] + price["output_price"])
     return float(price["total_price"]) + tokens * (factor - 1)
 
 
 def _is_listed(model: Any, term: tuple[str, str], now: datetime) -> bool:
-    """Whether the list has prices for a term, today."""
+    """Whether the list has prices for a term that are valid now."""
     return any(
         dict(variant.when) == dict([term]) and (variant.constraint is None or variant.constraint.active(now))
         for variant in model.price_variants or ()
@@ -62,7 +63,7 @@ def _is_listed(model: Any, term: tuple[str, str], now: datetime) -> bool:
 
 
 def _counts(usage: Usage) -> dict[str, int]:
-    """The counts under the names of the list, in which kinds that were cached are part of their kind."""
+    """The counts under the names of the list, which counts cached tokens of a kind in that kind as well."""
     counts = {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,

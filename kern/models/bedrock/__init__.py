@@ -1,9 +1,9 @@
-"""Models behind Amazon Bedrock, by its Converse API over plain HTTP: `pip install 'kern-agents[bedrock]'`."""
+"""Models behind Amazon Bedrock's Converse API, over plain HTTP: `pip install 'kern-agents[bedrock]'`."""
 
 from kern.errors import MissingExtraError
 
 try:
-    import botocore.eventstream  # noqa: F401 - which signs, and reads the event stream
+    import botocore.eventstream  # noqa: F401 - botocore signs requests and parses the event stream
 except ImportError as _missing:
     raise MissingExtraError("botocore", "bedrock") from _missing
 

@@ -1,6 +1,7 @@
-"""Who asks Bedrock, and where: AWS credentials, the region, and the signature of a request.
+"""AWS credentials, the region, and the signature of a request.
 
-botocore finds the credentials and signs. Both block: its chain reads files, asks the network, runs commands.
+botocore finds the credentials and signs. Both block: its credential chain reads files, sends requests and
+runs commands.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from kern.errors import MissingKeyError, UsageError
 from kern.models._transport import Post
 
 SERVICE = "bedrock"
-"""The name under which requests to the host bedrock-runtime are signed."""
+"""The name of the service in signatures of requests to the host bedrock-runtime."""
 
 REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 
 class AwsSession(Protocol):
-    """What Kern needs of a session of botocore, or of boto3."""
+    """The part of a session of botocore or boto3 that Kern uses."""
 
     def get_credentials(self) -> Any:
         """botocore's credentials, which renew themselves; None if there are none."""
@@ -38,12 +39,12 @@ class AwsSession(Protocol):
 
 
 class Access:
-    """The credentials and the region of a model, found once.
+    """Finds the credentials and the region of a model.
 
     Args:
-        region: As it was given.
-        keys: The id of the access key, the secret one, and the token of a session; as they were given.
-        session: The application's own session.
+        region: The region that the application passed.
+        keys: The access key id, the secret access key and the session token that the application passed.
+        session: The session that the application passed.
     """
 
     def __init__(
@@ -52,10 +53,11 @@ class Access:
         key_id, secret, token = keys
         if (key_id is None) is not (secret is None) or (token is not None and key_id is None):
             raise UsageError(
-                "aws_access_key_id and aws_secret_access_key go together, and aws_session_token with them"
+                "aws_access_key_id and aws_secret_access_key must be passed together, and "
+                "aws_session_token only with both"
             )
         if key_id is not None and session is not None:
-            raise UsageError("BedrockConverse takes AWS keys or an aws_session, not both")
+            raise UsageError("BedrockConverse takes either AWS keys or an aws_session: remove one of them")
         self._region = region
         self._keys = None
         if key_id is not None and secret is not None:
@@ -65,16 +67,16 @@ class Access:
         self._lock = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Access:
-        """The copy uses the same session, which is a connection to whatever gives the credentials."""
+        """A copy uses the same session, since a session caches credentials and renews them."""
         return self
 
     @property
     def is_given(self) -> bool:
-        """The application has said who asks."""
+        """Whether the application passed keys or a session."""
         return self._keys is not None or self._session is not None
 
     def known_region(self) -> str | None:
-        """The region, as far as no file has to be read for it."""
+        """The region, if it is known without reading a file; else None."""
         if self._region is not None or self._session is not None:
             return self._region
         return next(
@@ -82,10 +84,10 @@ class Access:
         )
 
     def region(self) -> str | None:
-        """The region; None if nothing tells it. Blocking.
+        """The region; None if it is set nowhere. Blocking.
 
         Raises:
-            MissingKeyError: The files of AWS cannot be read.
+            MissingKeyError: AWS's configuration files cannot be read.
         """
         with _explained():
             return self.known_region() or _region_of(self._found_session())
@@ -94,13 +96,13 @@ class Access:
         """The credentials that are valid now; None if there are none. Blocking.
 
         Raises:
-            MissingKeyError: Where they should come from, they cannot be had.
+            MissingKeyError: A source of credentials is configured, but it failed.
         """
         if self._keys is not None:
             return ReadOnlyCredentials(*self._keys)
         with _explained():
             session = self._found_session()
-            with self._lock:  # a session looks for its credentials only once
+            with self._lock:  # so that the session searches for credentials once, not in several threads
                 found = session.get_credentials()
             return _frozen(found)
 
@@ -113,17 +115,17 @@ class Access:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """botocore's errors as one of ours, without their frames, which hold keys."""
+    """Convert botocore's errors into Kern's, without their frames, which hold keys."""
     try:
         yield
     except (BotoCoreError, OSError, ValueError) as error:
-        raise MissingKeyError(f"AWS credentials cannot be had: {type(error).__name__}: {error}") from None
+        raise MissingKeyError(f"AWS credentials cannot be loaded: {type(error).__name__}: {error}") from None
 
 
 def signed(post: Post, credentials: ReadOnlyCredentials, region: str) -> Post:
-    """The request with a signature (version 4) that holds for some minutes, and which no text may show.
+    """The request with a signature (version 4), which is valid for some minutes. The signature is a secret.
 
-    Not by `SigV4Auth.add_auth`, which logs what it signs.
+    This does not call `SigV4Auth.add_auth`, which logs what it signs.
     """
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     new = {"x-amz-date": now}

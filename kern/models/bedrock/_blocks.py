@@ -1,4 +1,4 @@
-"""The content blocks of an answer, put together of their deltas, as parts of a message."""
+"""Assembles the content blocks of an answer from their deltas, and converts them to parts of a message."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Block:
     """One content block.
 
     Args:
-        kind: The name of its one member: "text", "reasoningContent", "toolUse" ...
-        data: What was said of it at once.
+        kind: The name of its only field: "text", "reasoningContent", "toolUse" ...
+        data: The fields that arrived with the start of the block.
     """
 
     kind: str
@@ -38,17 +38,17 @@ class Block:
     redacted: list[str] = field(default_factory=list)
     citations: list[dict[str, Any]] = field(default_factory=list)
     results: list[Any] = field(default_factory=list)
-    """What a tool that Bedrock has run has returned."""
+    """What a tool that Bedrock ran returned."""
     paragraph: bool = False
 
     @property
     def id(self) -> str:
-        """The id of the call that the block is, or answers."""
+        """The id of the call that the block contains, or whose result it contains."""
         return text_of(self.data.get("toolUseId"))
 
     @property
     def is_carried_out(self) -> bool:
-        """A call that Bedrock carries out itself."""
+        """Whether the block is a call that Bedrock carries out itself."""
         return self.kind == "toolUse" and self.data.get("type") == _CARRIED_OUT
 
     @property
@@ -57,20 +57,20 @@ class Block:
         return mended("".join(self.pieces))
 
     def arguments(self) -> str:
-        """What the model wrote; a block without deltas holds it as a value."""
+        """The arguments as the model wrote them. A block without deltas has them as a value."""
         if self.pieces:
             return self.text
         given = self.data.get("input")
-        if isinstance(given, str):  # what is no JSON
+        if isinstance(given, str):  # text that is not JSON
             return mended(given) or "{}"
         return "{}" if given in (None, "", {}) else json_bytes(mended_json(given)).decode()
 
 
 class Parts:
-    """The parts of an answer.
+    """Converts the blocks of an answer to parts.
 
     Args:
-        origin: Who made it.
+        origin: The provider and the model.
     """
 
     def __init__(self, origin: Origin) -> None:
@@ -80,7 +80,7 @@ class Parts:
         """The kinds of blocks that Kern does not support."""
 
     def made(self, blocks: Sequence[Block]) -> list[Part]:
-        """The blocks as parts. Citations that stand alone belong to the text before them."""
+        """The blocks as parts. A block of citations without text belongs to the text before it."""
         results = {block.id: block for block in blocks if block.kind == "toolResult"}
         parts: list[Part] = []
         last: TextPart | None = None
@@ -114,7 +114,7 @@ class Parts:
         return TextPart(text, citations=cited, paragraph=block.paragraph, origin=self._origin)
 
     def carried_out(self, block: Block, result: Block | None) -> ProviderCall:
-        """A call that Bedrock carries out, with its result if that is there."""
+        """A call that Bedrock carries out, with its result if that has arrived."""
         name, arguments = text_of(block.data.get("name")), block.arguments()
         call = ProviderCall(block.id, name, arguments, status="running", origin=self._origin)
         if result is not None:
@@ -153,7 +153,7 @@ class Parts:
 
 
 def citations_of(block: Block, since: int) -> list[Citation]:
-    """The citations that have come since there were `since` of them."""
+    """The citations of the block but the first `since`."""
     return _citations(block.citations[since:], len(block.text))
 
 
@@ -181,7 +181,7 @@ def _citation(given: dict[str, Any], length: int) -> Citation:
 
 
 def _joined(pieces: Sequence[str]) -> str:
-    """Bytes in base64 that came in pieces, each of which is padded for itself."""
+    """Join bytes in base64 that came in pieces, each with its own padding."""
     if len(pieces) == 1:
         return pieces[0]
     try:

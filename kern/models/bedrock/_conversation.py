@@ -1,8 +1,8 @@
-"""Kern's messages as the turns of the Converse API: pure, but for files that media name.
+"""Converts Kern's messages to the turns of the Converse API: no I/O, except that media files are read.
 
 The rules: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html. Turns alternate,
-the user's first; the results of all calls of a turn stand in the next; no text is blank; a document has a
-name of its own, and text beside it.
+and the user's comes first. The results of all calls of a turn are in the next turn. No text is blank. A
+document has a unique name, and a text in the same turn.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _GO_ON = "(I have the results.)"
 
 @dataclass(slots=True)
 class Conversation:
-    """A conversation on its way to Bedrock.
+    """A conversation as Bedrock accepts it.
 
     Args:
-        model: The model's id: what it has signed goes back to it alone.
-        facts: What the model takes.
-        citations: Documents may be cited.
+        model: The model's id. Signed reasoning is sent back only to the model that made it.
+        facts: What the model supports.
+        citations: Whether documents may be cited.
     """
 
     model: str
@@ -50,10 +50,10 @@ class Conversation:
     _call_ids: UniqueIds = field(default_factory=lambda: UniqueIds(_FOREIGN, _LONGEST_ID))
     _names: dict[str, int] = field(default_factory=dict)
     _beside: Blocks = field(default_factory=list)
-    """Media of results that no result may hold: they are shown behind the results, as the user's."""
+    """Media that the result of a tool may not hold: they follow the results, as the user's."""
 
     def read(self, messages: Sequence[Message]) -> None:
-        """Take in all messages but the system's."""
+        """Convert all messages but those with the system's role."""
         for answer, following in segments(answered(messages)):
             ids: dict[str, str] = {}
             attached: Blocks = []
@@ -80,12 +80,12 @@ class Conversation:
             self.turns.append({"role": role, "content": list(blocks)})
 
     def _finish(self) -> None:
-        """See to the rules for the first and the last turn, for the end of each answer, and for documents."""
+        """Apply the rules for the first and the last turn, for the end of each answer, and for documents."""
         turns, self.turns = self.turns, []
         for turn in turns:
             blocks = turn["content"]
             while turn["role"] == "assistant" and blocks and is_unfinished(blocks[-1]):
-                blocks.pop()  # no answer ends with reasoning
+                blocks.pop()  # an answer may not end with reasoning
             if any("document" in block for block in blocks) and not any("text" in block for block in blocks):
                 blocks.append({"text": _NO_TEXT})
             self._add(turn["role"], blocks)
@@ -96,7 +96,7 @@ class Conversation:
             last["text"] = last["text"].rstrip()
 
     def _answer(self, message: Message, ids: dict[str, str]) -> Iterator[dict[str, Any]]:
-        """The blocks of an assistant's message."""
+        """The blocks of a message of the assistant."""
         for part in message.parts:
             match part:
                 case TextPart():
@@ -130,7 +130,7 @@ class Conversation:
         return blocks
 
     def _result(self, content: Blocks) -> Blocks:
-        """What a tool has returned: a JSON object as such, everything else as a text, where that is taken."""
+        """What a tool returned: a JSON object as such, everything else as text if the model accepts that."""
         blocks: Blocks = []
         for block in content:
             if POINT in block:
@@ -148,7 +148,7 @@ class Conversation:
         return blocks or [{"text": _NO_TEXT} if self.facts.text_results else {"json": {}}]
 
     def _said(self, following: Sequence[Message]) -> Iterator[dict[str, Any]]:
-        """What the user says."""
+        """The blocks of the user's messages."""
         for message in following:
             if message.role == "tool":
                 continue
@@ -157,7 +157,7 @@ class Conversation:
             yield from blocks
 
     def _content(self, message: Message) -> Blocks:
-        """Texts and media of a user, or of a tool."""
+        """The texts and media of a message."""
         blocks: Blocks = []
         for part in message.parts:
             if isinstance(part, TextPart):
@@ -169,7 +169,7 @@ class Conversation:
         return blocks
 
     def _attached(self, message: Message) -> Blocks:
-        """What an answer shows, as the user's: no model takes pictures from itself."""
+        """The media of an answer, as the user's: models accept no media in their own turns."""
         media = [self._media(part, message) for part in message.parts if isinstance(part, Media)]
         return [{"text": "(attached by the assistant)"}, *media] if media else []
 
@@ -185,7 +185,7 @@ class Conversation:
         return block
 
     def _own_name(self, name: str) -> str:
-        """The name of a document, and no other document of the conversation has it."""
+        """The name of a document, with a number if another document of the conversation has the same."""
         own = name
         while own in self._names:
             self._names[name] += 1
@@ -199,15 +199,15 @@ class Conversation:
 
 
 def is_unfinished(block: Mapping[str, Any]) -> bool:
-    """Whether no answer may end with such a block."""
+    """Whether an answer may not end with this block."""
     return "reasoningContent" in block
 
 
 def lacks_reasoning(turns: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the results of calls go to a turn of the model's that does not begin with reasoning.
+    """Whether the conversation ends with results of calls whose turn does not begin with reasoning.
 
-    A turn is all answers from the user's words on. One without reasoning is another model's, or was given
-    while thinking was off; Claude, told to think, would refuse it.
+    The turn is all answers since the user's last text. It has no reasoning if another model made it, or if
+    thinking was off. With thinking on, Claude rejects such a turn.
     """
     if len(turns) < 2 or not _has_results(turns[-1]):
         return False
@@ -222,7 +222,7 @@ def _has_results(turn: Mapping[str, Any]) -> bool:
 
 
 def _text(part: TextPart) -> Iterator[dict[str, Any]]:
-    if part.text.strip():  # no model takes a blank one
+    if part.text.strip():  # models reject blank texts
         yield {"text": part.text}
 
 
@@ -234,7 +234,7 @@ def _reasoning(part: ReasoningPart) -> Iterator[dict[str, Any]]:
 
 
 def _carried_out(part: ProviderCall) -> Iterator[dict[str, Any]]:
-    """A call that Bedrock has carried out, with its result: one without the other is refused."""
+    """A call that Bedrock carried out, with its result: the service rejects one without the other."""
     kept = part.provider_data if isinstance(part.provider_data, Mapping) else {}
     call, result = kept.get("call"), kept.get("result")
     if isinstance(call, Mapping) and isinstance(result, Mapping):
@@ -243,7 +243,7 @@ def _carried_out(part: ProviderCall) -> Iterator[dict[str, Any]]:
 
 
 def _object(text: str) -> dict[str, Any] | None:
-    """The JSON object that a text is; None if it is something else."""
+    """The text parsed as a JSON object; None if it is something else."""
     if not text.lstrip().startswith("{"):
         return None
     try:

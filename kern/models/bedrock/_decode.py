@@ -1,4 +1,4 @@
-"""The answer of `POST /model/ID/converse`, streamed or whole, as a `ModelResponse`: no I/O.
+"""Decodes the answer of `POST /model/ID/converse`, streamed or whole, into a `ModelResponse`: no I/O.
 
 The events: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStreamOutput.html
 """
@@ -41,18 +41,18 @@ _STATUSES = {
     "throttlingException": 429,
     "validationException": 400,
 }
-"""The HTTP statuses that the exceptions of a stream have elsewhere, by botocore's model of the service."""
+"""The HTTP statuses of a stream's exceptions outside streams, by botocore's model of the service."""
 _BROKEN_OFF = "the answer broke off in the middle of an event"
 _FLOWING = ("text", "citationsContent")
-"""Blocks whose texts go on where the one before ends."""
+"""Blocks whose text continues the text of the block before, without a new paragraph."""
 
 
 class ConverseReader(AnswerReader):
     """Reads one answer of the Converse API.
 
     Args:
-        longest: The longest message of a stream that is taken in; None: any.
-        answers: The model behind the one that is asked, where that is known.
+        longest: The longest message of a stream, in bytes; None: any length.
+        answers: The model behind the requested one, if it is known.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class ConverseReader(AnswerReader):
 
     @property
     def shown(self) -> bool:
-        """A piece was put into the sink."""
+        """Whether a delta was put into the sink."""
         return self._told or super().shown
 
     def finish(self) -> ModelResponse:
-        """The whole answer, after the last byte."""
+        """Return the answer after the last byte."""
         if self._frames is not None and self._frames.pending and not self.done:
             raise StreamFault(_BROKEN_OFF)
         response = super().finish()
@@ -109,7 +109,7 @@ class ConverseReader(AnswerReader):
     def _read_event(self, name: bytes, data: bytes) -> None:
         kind = name.decode(errors="replace")
         if kind not in _EVENTS and not kind.endswith(EXCEPTION):
-            return  # of a newer service
+            return  # an event that Kern does not know yet
         event = self._parse(data)
         if kind == "contentBlockDelta":
             self._read_delta(event)
@@ -132,7 +132,7 @@ class ConverseReader(AnswerReader):
         if not isinstance(message, dict) or not isinstance(message.get("content"), list):
             text, code, status = explain(answer)
             detail = f": {text}" if text else ""
-            raise StreamFault(f"the answer is no message: it has no content{detail}", code, status)
+            raise StreamFault(f"the answer is not a message: it has no content{detail}", code, status)
         for index, data in enumerate(sure_objects(message["content"], "content", self.remarks)):
             for kind, value in data.items():
                 self._read_block(index, kind, value)
@@ -141,12 +141,12 @@ class ConverseReader(AnswerReader):
         self.done = True
 
     def _read_end(self, said: dict[str, Any]) -> None:
-        """What is told of the answer as a whole."""
+        """Read the fields of the answer as a whole."""
         self._usage, self._trace, self._tier = said.get("usage"), said.get("trace"), said.get("serviceTier")
         self._performance = said.get("performanceConfig")
 
     def _read_block(self, index: int, kind: str, value: Any) -> None:
-        """A block that came at once."""
+        """Read a block of an answer that is not streamed."""
         fields: dict[str, Any] = value if isinstance(value, dict) else {}
         block = self._open(index, kind, fields)
         if kind == "text":
@@ -168,7 +168,7 @@ class ConverseReader(AnswerReader):
     def _start(self, index: Any, start: Any) -> None:
         for kind, data in (start if isinstance(start, dict) else {}).items():
             begun = self._by_index.get(index_of(index), {}).get(kind)
-            if begun is None or begun.pieces or begun.data != data or not begun.id:  # else told twice
+            if begun is None or begun.pieces or begun.data != data or not begun.id:  # else sent twice
                 self._open(index, kind, data if isinstance(data, dict) else {})
 
     def _open(self, index: Any, kind: str, data: dict[str, Any]) -> Block:
@@ -190,7 +190,7 @@ class ConverseReader(AnswerReader):
             index = index_of(event.get("contentBlockIndex"))
             wanted = "text" if kind == "citation" else kind
             block = self._by_index.get(index, {}).get(wanted)
-            if block is None:  # texts and reasoning have no start
+            if block is None:  # texts and reasoning have no start event
                 if wanted == "toolUse":
                     raise StreamFault(INPUT_OF_NONE)
                 block = self._open(index, wanted, {})
@@ -214,7 +214,7 @@ class ConverseReader(AnswerReader):
     def _say(self, block: Block, text: str) -> None:
         if not text:
             return
-        if self._gap:  # something else stood between this text and the one before
+        if self._gap:  # there was something else between this text and the one before
             self._gap = False
             self._content.part()
             block.paragraph = self._spoke
@@ -260,7 +260,7 @@ class ConverseReader(AnswerReader):
                 self._put_citation(citation)
 
     def _tell(self, part: Any) -> None:
-        """Tell the sink of what is neither text nor reasoning."""
+        """Put a part that is neither text nor reasoning into the sink."""
         if isinstance(part, ProviderCall) and self._put_call is not None:
             self._told = True
             self._put_call(part)
@@ -273,7 +273,7 @@ class ConverseReader(AnswerReader):
         return self._counted(), self._usage is not None
 
     def _counted(self) -> Usage:
-        """What the answer has cost, with what the tools of the service have done."""
+        """The usage of the answer, with the calls of Bedrock's own tools."""
         usage = _usage(self._usage, self._tier, self._performance)
         used = [text_of(block.data.get("name")) for block in self._blocks if block.is_carried_out]
         done = billed_of(
@@ -310,7 +310,7 @@ class ConverseReader(AnswerReader):
         )
 
     def _check_not_lost(self, *, empty: bool) -> None:
-        """An empty answer is one only if nothing was there that could not be read."""
+        """An answer may be empty only if it has no block that Kern cannot read."""
         if not self._parts.unknown:
             return
         kinds = ", ".join(sorted(self._parts.unknown))
@@ -322,21 +322,21 @@ class ConverseReader(AnswerReader):
         self.remarks.append(f"parts of the answer that Kern does not support: {kinds}")
 
     def _answered_by(self) -> str | None:
-        """The model that a router of prompts has chosen, or that lies behind the one that was asked."""
+        """The model that a prompt router chose, or the model behind the requested one."""
         router = self._trace.get("promptRouter") if isinstance(self._trace, dict) else None
         chosen = text_of(router.get("invokedModelId")) if isinstance(router, dict) else ""
         return chosen or self._answers
 
 
 def _reported(kind: str, event: dict[str, Any]) -> StreamFault:
-    """An exception that the service reports inside of a stream."""
+    """The fault of an exception that the service reports in a stream."""
     text = text_of(event.get("originalMessage")) or text_of(event.get("message")) or "no explanation"
     code = kind[:1].upper() + kind[1:]
     return StreamFault(text, code, _STATUSES.get(kind), again=not says_for_the_day(text))
 
 
 def _usage(usage: Any, tier: Any, performance: Any) -> Usage:
-    """What the answer has cost, by Kern's rule: Bedrock counts what is cached beside `inputTokens`."""
+    """The usage as Kern counts it: Bedrock does not include cached tokens in `inputTokens`, Kern does."""
     read, written = count(usage, "cacheReadInputTokens"), count(usage, "cacheWriteInputTokens")
     sent, said = count(usage, "inputTokens") + read + written, count(usage, "outputTokens")
     details = items_of(usage.get("cacheDetails")) if isinstance(usage, dict) else []

@@ -1,4 +1,4 @@
-"""Kern's request as the body of `POST /model/ID/converse`: pure, but for files that media name."""
+"""Encodes a request as the body of `POST /model/ID/converse`: no I/O, except that media files are read."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _SYSTEM = ("system", "developer")
 
 @dataclass(slots=True, frozen=True)
 class Options:
-    """What of a model's settings the encoding of a request depends on.
+    """The settings of a model that its requests depend on.
 
     Args:
         model: The model's id.
-        facts: What the model takes.
-        cache: The automatic cache points; None: none.
-        citations: Documents may be cited.
-        strict: Strict schemas are enforced; False once the service has refused them.
-        fields: The settings that the model has and Converse has no word for.
+        facts: What the model supports.
+        cache: How long automatic cache points hold; None: there are none.
+        citations: Whether documents may be cited.
+        strict: Whether to send strict schemas; False after the service rejected them.
+        fields: Settings of the model that Converse has no field for.
     """
 
     model: str
@@ -40,7 +40,7 @@ class Options:
 
 
 def encode(request: ModelRequest, options: Options) -> dict[str, Any]:
-    """The parts of the body that the request decides."""
+    """The fields of the body that depend on the request."""
     strict = StrictBudget() if options.strict else None
     answer, words = _format(request.response_format, strict)
     conversation = Conversation(
@@ -74,7 +74,7 @@ def _system(messages: Sequence[Message], words: str | None) -> Blocks:
         if message.role not in _SYSTEM:
             continue
         if any(isinstance(part, Media) for part in message.parts):
-            raise UsageError(f"Bedrock takes images and files from the user, not in a {message.role} message")
+            raise UsageError(f"Bedrock accepts media only in user messages, not in a {message.role} message")
         texts = (part.text for part in message.parts if isinstance(part, TextPart) and part.text.strip())
         if text := "\n\n".join(texts):
             blocks.append({"text": text})
@@ -88,7 +88,7 @@ def _system(messages: Sequence[Message], words: str | None) -> Blocks:
 def _format(
     wanted: ResponseFormat | None, strict: StrictBudget | None
 ) -> tuple[dict[str, Any] | None, str | None]:
-    """The schema of the answer that is enforced, or words that ask for it where it cannot be."""
+    """The schema of the answer if it can be enforced; else a text for the prompt that asks for it."""
     if wanted is None:
         return None, None
     schema = strict.answer(wanted.schema) if strict is not None else None
@@ -101,7 +101,7 @@ def _format(
 def _tools(
     request: ModelRequest, facts: Facts, strict: StrictBudget | None, called: Mapping[str, None]
 ) -> Blocks:
-    """The agent's tools and Bedrock's. A conversation with calls is taken with tools only."""
+    """The agent's tools and Bedrock's. The service accepts a conversation with calls only with tools."""
     blocks: Blocks = []
     for tool in request.tools:
         blocks.append(_tool(tool, strict if facts.structured else None))
@@ -126,7 +126,7 @@ def _tool(tool: ToolDefinition, strict: StrictBudget | None) -> dict[str, Any]:
 
 
 def _choice(request: ModelRequest, facts: Facts, *, thinks: bool) -> dict[str, Any] | None:
-    """Which tool is to be called. Most models choose for themselves, and so does one that thinks."""
+    """Which tool to call. Only some models can be forced to call a tool, and not while they think."""
     wanted = request.tool_choice
     if not request.tools or wanted is None or not facts.forced:
         return None
@@ -138,6 +138,6 @@ def _choice(request: ModelRequest, facts: Facts, *, thinks: bool) -> dict[str, A
 
 
 def _told_to_think(fields: Mapping[str, Any]) -> bool:
-    """Whether Claude is to think, for which it has no word in Converse."""
+    """Whether the settings turn on Claude's thinking, for which Converse has no field."""
     thinking = fields.get("thinking")
     return isinstance(thinking, Mapping) and thinking.get("type") in ("enabled", "adaptive")

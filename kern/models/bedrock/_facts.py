@@ -1,4 +1,4 @@
-"""What the models behind Bedrock take, which the Converse API does not make equal: by their ids.
+"""What the models behind Bedrock support, by their ids: the Converse API does not hide these differences.
 
 Sources: https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference-supported-models-features.html,
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolResultBlock.html,
@@ -16,7 +16,7 @@ _CLAUDE = re.compile(r"anthropic\.claude")
 _NOVA = re.compile(r"amazon\.nova")
 _MISTRAL = re.compile(r"\bmistral\.")
 _WRITER = re.compile(r"\bwriter\.")
-# Those that the page on structured outputs lists.
+# The models that the page on structured outputs lists.
 _STRUCTURED = re.compile(
     r"claude-(haiku|sonnet|opus)-4-5|claude-(sonnet|opus)-4-6|qwen\.qwen3|google\.gemma-3-(12|27)b"
     r"|minimax-m2|nvidia\.nemotron-nano|mistral\.(magistral-small|ministral-3|mistral-large-3|voxtral)"
@@ -26,18 +26,18 @@ _STRUCTURED = re.compile(
 
 @dataclass(slots=True, frozen=True)
 class Facts:
-    """What a model takes.
+    """What a model supports.
 
     Args:
-        structured: It follows a JSON schema to the letter: that of an answer, and those of strict tools.
-        forced: It can be made to call a tool.
-        result_status: The result of a tool may say that the call has failed.
-        text_results: The result of a tool may be a text, and not only JSON.
-        mixed_turns: The user's words may stand in one turn with the results of tools.
+        structured: Whether it enforces JSON schemas, of answers and of strict tools.
+        forced: Whether it can be forced to call a tool.
+        result_status: Whether the result of a tool may say that the call failed.
+        text_results: Whether the result of a tool may be text; else it must be JSON.
+        mixed_turns: Whether a turn may have both results of tools and texts of the user.
         result_media: The kinds of media that the result of a tool may hold.
-        sees_reasoning: Its own reasoning goes back to it, if it is signed; what is encrypted
-            goes back to all that have made such.
-        cites: Documents may be cited.
+        sees_reasoning: Whether its signed reasoning is sent back to it. Encrypted reasoning is sent back to
+            every model that made it.
+        cites: Whether it can cite documents.
     """
 
     structured: bool
@@ -52,7 +52,7 @@ class Facts:
 
 @lru_cache(maxsize=256)
 def facts_of(model: str) -> Facts:
-    """The facts of a model, an inference profile, or an ARN that names one."""
+    """What a model supports, by its id, its inference profile, or an ARN that contains the id."""
     claude, nova = _CLAUDE.search(model) is not None, _NOVA.search(model) is not None
     able = claude or nova
     return Facts(

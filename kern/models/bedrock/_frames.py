@@ -1,7 +1,7 @@
-"""AWS's binary event stream, cut into its messages: no I/O, any chunking of the bytes gives the same ones.
+"""Cuts AWS's binary event stream into its messages: no I/O, and independent of how the bytes are chunked.
 
-botocore reads a message and checks its two checksums. It copies all that it holds with every piece that
-comes, so it is given a message at once, when that is whole.
+botocore parses a message and verifies its two checksums. It copies its whole buffer with every chunk, so
+Kern passes each message in one piece, when it is complete.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from botocore.eventstream import (
 from kern.models._failures import StreamFault
 
 EXCEPTION = "Exception"
-"""The end of the name of every exception, and of no event."""
+"""The suffix of the name of every exception; no event has it."""
 
 _PRELUDE = 12
-"""The lengths of the message and of its headers, and a checksum of both."""
+"""The size in bytes of the lengths of the message and of its headers, and a checksum of both."""
 
 
 class Frames:
-    """Feed it bytes, take out events: the name and the payload of each.
+    """Turns bytes into events, each with a name and a payload.
 
     Args:
-        longest: The longest message that is taken in; None: any.
+        longest: The longest message, in bytes; None: any length.
     """
 
     __slots__ = ("_buffer", "_data", "_longest", "_total")
@@ -39,18 +39,18 @@ class Frames:
         self._longest = longest
         self._data = bytearray()
         self._buffer = EventStreamBuffer()
-        self._total = 0  # bytes of the message that is coming; 0: not known yet
+        self._total = 0  # the length of the current message; 0: not known yet
 
     @property
     def pending(self) -> bool:
-        """A message has begun and is not whole."""
+        """Whether a message has begun and is incomplete."""
         return bool(self._data or self._total)
 
     def feed(self, chunk: bytes) -> Iterator[tuple[bytes, bytes]]:
         """The events that `chunk` completes.
 
         Raises:
-            StreamFault: The stream is damaged, or reports an error of its own.
+            StreamFault: The stream is damaged, or reports an error.
         """
         self._data += chunk
         while True:
@@ -63,18 +63,20 @@ class Frames:
             message = self._read(self._total)
             self._total = 0
             if message is None:
-                raise StreamFault("the answer is no valid event stream: a message is shorter than its head")
+                raise StreamFault(
+                    "the answer is not a valid event stream: a message is shorter than its head"
+                )
             yield _event(message)
 
     def _begin(self) -> None:
-        """Learn from its head how long the message is, before its bytes are waited for."""
+        """Read the length of the message from its head, before the rest has arrived."""
         total = int.from_bytes(self._data[:4])
-        # Only bytes with the right checksum tell a length: what is no event stream at all tells any.
+        # Verify the checksum first: in bytes that are not an event stream, the length is arbitrary.
         self._check_head()
         if self._longest is not None and total > self._longest:
             raise StreamFault(
                 f"a message of the answer is longer than {self._longest:,} bytes; "
-                "if that is no mistake, raise the model's max_line_bytes",
+                "if the answer is correct, raise the model's max_line_bytes",
                 again=False,
             )
         self._total = total
@@ -93,17 +95,17 @@ class Frames:
             return next(buffer, None)
         except (ParserError, StructError, LookupError, ValueError) as error:
             raise StreamFault(
-                f"the answer is no valid event stream: {str(error) or type(error).__name__}",
+                f"the answer is not a valid event stream: {str(error) or type(error).__name__}",
                 again=not isinstance(error, InvalidHeadersLength | InvalidPayloadLength),
                 quoting=data,
             ) from error
 
 
 def _event(message: EventStreamMessage) -> tuple[bytes, bytes]:
-    """The name of an event, or of an exception, and what it says."""
+    """The name and the payload of an event or an exception."""
     headers = message.headers
     kind = headers.get(":message-type")
-    if kind == "error":  # one of the stream itself, whose text stands in a header
+    if kind == "error":  # an error of the stream itself, whose text is in a header
         code = headers.get(":error-code")
         raise StreamFault(
             str(headers.get(":error-message") or "the event stream reports an error"),

@@ -1,4 +1,4 @@
-"""Pictures, documents, sound and videos as Converse takes them: bytes, or where they lie in S3.
+"""Encodes images, documents, audio and videos for Converse: as bytes, or as a location in S3.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html
 """
@@ -55,18 +55,18 @@ _FORMATS: dict[type[Media], dict[str, str]] = {
 _BLOCKS: dict[type[Media], str] = {Image: "image", Audio: "audio", Video: "video", File: "document"}
 _DEFAULTS: dict[type[Media], str] = {Image: "image/png", Audio: "audio/wav", Video: "video/mp4"}
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9 ()\[\]-]+")
-_LONGEST_NAME = 180  # of 200, so that a number finds room
+_LONGEST_NAME = 180  # Bedrock allows 200; the rest is for a number
 
 
 def media_block(media: Media, *, citations: bool) -> dict[str, Any]:
-    """The block of a picture, a document, a sound or a video. Reads its file: blocking.
+    """The block of an image, a document, an audio or a video. Blocking if it reads a file.
 
     Args:
-        media: What is shown.
-        citations: Documents may be cited.
+        media: The media.
+        citations: Whether documents may be cited.
 
     Raises:
-        UsageError: Bedrock does not take it.
+        UsageError: Bedrock does not accept this media.
     """
     kind = next(kind for kind in _BLOCKS if isinstance(media, kind))
     content = _content(media, _BLOCKS[kind])
@@ -84,27 +84,29 @@ def media_block(media: Media, *, citations: bool) -> dict[str, Any]:
 
 
 def document_name(given: str | None) -> str:
-    """A name that Bedrock takes: of few characters, and no two spaces in a row."""
+    """A name that Bedrock accepts: few kinds of characters, and no two spaces in a row."""
     return " ".join(_NOT_IN_NAMES.sub(" ", given or "").split())[:_LONGEST_NAME].strip() or "document"
 
 
 def _content(media: Media, kind: str) -> bytes | None:
-    """The bytes; None for what lies in S3."""
+    """The bytes; None if they are in S3."""
     url = media.url
     if url is not None:
         if url.startswith("data:"):
             return _in_url(url)
         if url.startswith(_S3):
             return None
-        raise UsageError(f"Bedrock fetches the {kind} from no URL but s3://...: give its bytes as content")
+        raise UsageError(f"Bedrock fetches the {kind} only from an s3:// URL: pass its bytes as content")
     if media.content is not None or media.filepath is not None:
         return media.read()
     what = media.name or media.id or media.sha256 or ""
-    raise UsageError(f"the bytes of the {kind} {what!r} are not at hand, and Bedrock keeps no files")
+    raise UsageError(
+        f"Bedrock needs the bytes of the {kind} {what!r}, which has none: pass its content or filepath"
+    )
 
 
 def _format(media: Media, kind: type[Media], content: bytes | None) -> str:
-    """The name of the format, by the first bytes where they tell, else by the type that is said."""
+    """The name of the format: from the first bytes if they identify it, else from the MIME type."""
     formats = _FORMATS[kind]
     if content is not None:
         found = next((name for head, name in _HEADS.items() if content.startswith(head)), None)
@@ -121,7 +123,7 @@ def _format(media: Media, kind: type[Media], content: bytes | None) -> str:
         return "txt"
     known = ", ".join(dict.fromkeys(formats.values()))
     raise UsageError(
-        f"Bedrock takes a {_BLOCKS[kind]} as {known}, not as {said or 'bytes of an unknown type'}"
+        f"Bedrock does not accept {said or 'bytes of an unknown type'} for a {_BLOCKS[kind]}: use {known}"
     )
 
 
@@ -141,4 +143,4 @@ def _in_url(url: str) -> bytes:
     try:
         return base64.b64decode(raw, validate=True)
     except (binascii.Error, ValueError):
-        raise UsageError("a data: URL says that it is in base64, and is not") from None
+        raise UsageError("a data: URL declares base64, but its data is not valid base64") from None

@@ -1,4 +1,4 @@
-"""Models behind Amazon Bedrock, by its Converse API."""
+"""Models behind Amazon Bedrock's Converse API."""
 
 from __future__ import annotations
 
@@ -39,50 +39,56 @@ _DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 class BedrockConverse(HttpModel):
     """A model behind Amazon Bedrock's Converse API: Claude, Nova, Llama, Mistral, and others.
 
-    Who asks: `api_key`, or AWS keys, or an `aws_session`; else the variable AWS_BEARER_TOKEN_BEDROCK; else
-    what botocore finds, in a thread: variables, profiles, and the role of the machine.
+    Requests are authorized with `api_key`, with AWS keys, or with the credentials of `aws_session`. Without
+    these, Kern uses the variable AWS_BEARER_TOKEN_BEDROCK, or the credentials that botocore finds:
+    environment variables, profiles, and the role of the machine. botocore searches in a thread.
 
     Args:
-        id: The id of the model, of an inference profile, or the ARN of one of them.
-        api_key: An API key of Bedrock's, which goes as it is: nothing is signed.
-        base_model: The id of the model behind an ARN that does not tell it, such as that of an application's
-            inference profile: what the model takes and costs is known by it.
-        region: Where the model is asked; None: that of `aws_session`, the variables AWS_REGION and
+        id: The id of the model or of an inference profile, or the ARN of one of them.
+        api_key: An API key of Bedrock; requests with it are not signed.
+        base_model: The id of the model behind an ARN that does not contain it, such as that of an application
+            inference profile. Kern derives from it what the model supports and what it costs.
+        region: The AWS region; None: that of `aws_session`, of the variables AWS_REGION and
             AWS_DEFAULT_REGION, or of the profile.
         aws_access_key_id, aws_secret_access_key, aws_session_token: Keys that sign each request.
         aws_session: A session of botocore or boto3, whose credentials sign each request.
-        base_url: None: the variable AWS_ENDPOINT_URL_BEDROCK_RUNTIME, or the region's own host.
-        timeout: Seconds of silence after which a request is given up, while it is sent and while its answer
-            is waited for; None: 600. Connecting gets 10.
-        total_timeout: Seconds that a request may take as a whole, its repetitions and the pauses between them
-            included; None: any.
-        max_retries: How often a failed request is repeated, where that makes sense. Each is signed anew.
-        default_headers: Further headers; they go before Kern's own, and are not signed. Those that are not
-            known to be harmless are as secret as the key. With an "authorization", nothing is signed.
-        max_line_bytes, max_answer_bytes: The longest message of a streamed answer, and the longest answer,
-            that is taken in; None: any. botocore reads no message above 24 MB.
-        http_client: An `httpx.AsyncClient`, or one with its interface, used as it is and never closed.
-        max_output_tokens: The longest answer; None: as long as the model can.
-        temperature, top_p: Sampling.
+        base_url: The address; None: the variable AWS_ENDPOINT_URL_BEDROCK_RUNTIME, or the host of the region.
+        timeout: How many seconds may pass without any data, while the request is sent or the answer is
+            awaited, before the attempt fails; None: 600. Connecting may take 10.
+        total_timeout: How many seconds the request may take altogether, with all retries and pauses; None: no
+            limit.
+        max_retries: How often to retry a failed request, where that can help. Each attempt is signed anew.
+        default_headers: Further headers; they override Kern's own, and are not signed. Their values are as
+            secret as the key, unless the header is known to be harmless. With an "authorization" header,
+            requests are not signed.
+        max_line_bytes, max_answer_bytes: The longest message of a streamed answer, and the longest answer, in
+            bytes; None: any length. botocore accepts no message above 24 MB.
+        http_client: An `httpx.AsyncClient`, or a client with its interface; Kern uses it as it is and never
+            closes it. None: a client that all models of an event loop share.
+        max_output_tokens: The longest answer in tokens; None: the limit of the model.
+        temperature, top_p: Sampling settings.
         stop: Texts that end the answer.
-        additional_fields: What the model has and Converse has no word for (`additionalModelRequestFields`),
-            such as {"thinking": {"type": "enabled", "budget_tokens": 2048}} of Claude's. A model that thinks
-            is not made to call a tool: a `tool_choice` that forces a call is "auto" for it.
-        cache: Cache points behind the system text and at the end of the conversation: "5m", or "1h" where the
-            model knows it. None: no points but those of messages, tools and files (`cache=...`); most models
-            refuse them. Of all points, the last four count.
-        citations: Claude may cite the documents of the prompt. Not together with an `output_schema`.
-        structured_output: "native": the model enforces a schema, which is so for those that Bedrock's
-            documentation lists; the others give a structured answer by a "tool".
-        extra_body: Added to the request's body, such as {"guardrailConfig": ...}. "inferenceConfig",
-            "toolConfig", "additionalModelRequestFields" and "outputConfig" are merged into the request's own;
-            other keys go before what the settings say.
-        good_ends: Further stop reasons that say that an answer is whole; with "guardrail_intervened", what a
-            guardrail says in place of an answer is the answer.
-        price: What its tokens cost; None: as the list of the extra `prices` knows it.
+        additional_fields: Settings of the model that Converse has no field for
+            (`additionalModelRequestFields`), such as
+            {"thinking": {"type": "enabled", "budget_tokens": 2048}} for Claude. While a model thinks, it
+            cannot be forced to call a tool: such a `tool_choice` becomes "auto".
+        cache: How long the service caches the beginning of the prompt for later requests: "5m", or "1h" if
+            the model supports it. Kern puts cache points after the system text and at the end of the
+            conversation. None: only the points of messages, tools and files (`cache=...`), since most models
+            reject cache points. The last four points count.
+        citations: Let Claude cite the documents of the prompt. Not possible together with an
+            `output_schema`.
+        structured_output: "native": the model enforces a schema; the default for the models that Bedrock's
+            documentation lists. "tool": the model answers with a tool call; the default for all others.
+        extra_body: Fields to add to the body of the request, such as {"guardrailConfig": ...}.
+            "inferenceConfig", "toolConfig", "additionalModelRequestFields" and "outputConfig" are merged into
+            those of the request; other fields override the settings.
+        good_ends: Further stop reasons of a complete answer. With "guardrail_intervened", the text that a
+            guardrail puts in place of the answer is the answer.
+        price: The prices of its tokens; None: those in the price list of the extra `prices`.
 
     Raises:
-        UsageError: A setting that cannot work.
+        UsageError: A setting has no valid value, or contradicts another.
     """
 
     id: str = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
@@ -128,9 +134,9 @@ class BedrockConverse(HttpModel):
         keys = (aws_access_key_id, aws_secret_access_key, aws_session_token)
         self._access = Access(self.region, keys, aws_session)
         if api_key is not None and self._access.is_given:
-            raise UsageError("BedrockConverse takes an api_key, AWS keys, or an aws_session: one of them")
+            raise UsageError("BedrockConverse takes only one of api_key, AWS keys and aws_session")
         if self.cache not in (None, "5m", "1h"):
-            raise UsageError(f"cache is '5m', '1h' or None, not {self.cache!r}")
+            raise UsageError(f"cache must be '5m', '1h' or None, not {self.cache!r}")
         self._facts = facts_of(self.base_model or self.id)
         if self.structured_output is _NOT_SAID:
             self.structured_output = "native" if self._facts.structured else "tool"
@@ -138,7 +144,7 @@ class BedrockConverse(HttpModel):
         self._strict = True
 
     def check_key(self) -> None:
-        """See `Model.check_key`. Whether there are credentials, only files and the network may tell."""
+        """See `Model.check_key`. This checks nothing: only files or the network have the credentials."""
 
     async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
         """Answer one request; see `Model.respond`."""
@@ -155,7 +161,7 @@ class BedrockConverse(HttpModel):
         return await HttpModel.respond(ready, request, sink)
 
     async def _placed(self) -> BedrockConverse:
-        """The model, once it knows its region; a copy, if the environment has changed that since."""
+        """The model with its region; a copy, if the environment names another region by now."""
         region = self._access.known_region()
         if region is None and (self._signs() or not self._given_base_url()):
             region = await asyncio.to_thread(self._access.region)
@@ -168,15 +174,15 @@ class BedrockConverse(HttpModel):
         return moved
 
     def _plainer(self, request: ModelRequest, error: ModelBadRequestError) -> ModelRequest | None:
-        """The request without what was refused; None if that is none of what can be left out."""
+        """The request without what the service rejected; None if Kern cannot leave that out."""
         text = str(error)
         if self._strict and refuses_schema(request, text):
             self._strict = False
-            log.warning("%r: %s; asked again without strict schemas", self, error)
+            log.warning("%r: %s; retrying without strict schemas", self, error)
             return request
         plainer = without_refused_reasoning(request, text)
         if plainer is not None:
-            log.warning("%r: %s; asked again without earlier reasoning", self, error)
+            log.warning("%r: %s; retrying without earlier reasoning", self, error)
         return plainer
 
     def _given_base_url(self) -> str | None:
@@ -191,7 +197,7 @@ class BedrockConverse(HttpModel):
                 f"{self!r} has no region: pass region=..., or set the environment variable AWS_REGION"
             )
         if not region.replace("-", "").isalnum():
-            raise UsageError(f"a region is a word such as 'us-east-1', not {region!r}")
+            raise UsageError(f"region must be the name of an AWS region such as 'us-east-1', not {region!r}")
         domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
         return parse_base_url(f"https://bedrock-runtime.{region}.{domain}")
 
@@ -242,10 +248,10 @@ class BedrockConverse(HttpModel):
         return host.endswith(_DOMAINS)
 
     def _must_have_key(self, host: str) -> bool:
-        return False  # what signs is looked for when it is needed
+        return False  # credentials are searched for when a request is signed
 
     def _signs(self) -> bool:
-        """Whether requests are signed, and carry no key or token."""
+        """Whether requests are signed, because they have no API key or token."""
         return not self._key() and not self._carries_key(
             {name.lower() for name in self.default_headers or ()}
         )
@@ -257,7 +263,7 @@ class BedrockConverse(HttpModel):
         return await asyncio.to_thread(self._sign, post)
 
     def _sign(self, post: Post) -> Post:
-        """Sign, if there is anything to sign with: servers other than Amazon's may want nothing. Blocking."""
+        """Sign the request, if there are credentials; servers other than Amazon's may need none. Blocking."""
         credentials = self._access.credentials()
         if credentials is None:
             if self._is_own(post.url.host) and self.http_client is None:

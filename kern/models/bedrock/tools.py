@@ -1,4 +1,4 @@
-"""Tools that Bedrock runs itself: they stand in the `tools` of an agent beside its own.
+"""Tools that Bedrock runs itself. Pass them in the `tools` of an agent, beside its own.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_SystemTool.html
 """
@@ -15,11 +15,11 @@ API = "bedrock-converse"
 
 @dataclass(frozen=True, slots=True)
 class SystemTool(ServerTool):
-    """A tool that a model behind Bedrock has of its own.
+    """A tool that is built into a model behind Bedrock.
 
     Args:
-        tool: Its name. Amazon's Nova 2 has "nova_grounding", a search of the web whose pages are the answer's
-            citations, and "nova_code_interpreter".
+        tool: The name of the tool. Amazon's Nova 2 has "nova_grounding", a web search whose pages the answer
+            cites, and "nova_code_interpreter".
     """
 
     tool: str

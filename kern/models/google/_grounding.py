@@ -1,4 +1,4 @@
-"""What Google tells beside an answer of the sources that it rests on, as citations and calls.
+"""Converts the sources that Google reports beside an answer to citations and calls.
 
 Source: `GroundingMetadata`, `CitationMetadata`, `UrlContextMetadata` on https://ai.google.dev/api/generate-content.
 """
@@ -30,7 +30,7 @@ class Grounding:
         self._fetched: list[dict[str, Any]] = []
 
     def read(self, candidate: dict[str, Any]) -> None:
-        """Take what a candidate holds of it."""
+        """Read the metadata of a candidate."""
         told = candidate.get("groundingMetadata")
         if isinstance(told, dict):
             self._told |= {name: value for name, value in told.items() if value}
@@ -42,7 +42,7 @@ class Grounding:
             self._fetched = items_of(fetched.get("urlMetadata")) or self._fetched
 
     def searches(self, model: str) -> int:
-        """How many searches are paid for: Gemini 3 and later pay for each query, others for each answer.
+        """How many searches are billed: Gemini 3 and later bill each query, others each answer.
 
         Source: https://ai.google.dev/gemini-api/docs/pricing
         """
@@ -51,16 +51,16 @@ class Grounding:
 
     @property
     def _queries(self) -> list[str]:
-        """What was searched for."""
+        """The search queries."""
         queries = self._told.get("webSearchQueries")
         return [text for query in queries if (text := text_of(query))] if isinstance(queries, list) else []
 
     def into(self, answer: AnswerParts, told: Callable[[Citation], None] | None) -> None:
-        """Put the citations to the texts of an answer, and the calls before them.
+        """Add the citations to the texts of an answer, and the calls before them.
 
         Args:
-            answer: The answer, whole.
-            told: Told of each citation.
+            answer: The complete answer.
+            told: Receives each citation; None if nobody listens.
         """
         names = {part.name for part in answer.parts if isinstance(part, ProviderCall)}
         if self._fetched and "url_context" not in names:
@@ -87,7 +87,7 @@ class Grounding:
         return call
 
     def _search(self, queries: Any, call_id: str) -> ProviderCall:
-        """The search. What Google wants shown with its results stands in `provider_data`."""
+        """The search. `provider_data` has what Google requires to be shown with the results."""
         arguments = to_json({"queries": queries}).decode()
         sources = [_source(chunk).to_dict() for chunk in items_of(self._told.get("groundingChunks"))]
         entry = self._told.get("searchEntryPoint")
@@ -127,9 +127,9 @@ def _attributed(cited: list[dict[str, Any]], texts: list[TextPart]) -> Iterable[
 
 
 def _place(segment: dict[str, Any], texts: list[TextPart]) -> tuple[TextPart, int | None, int | None]:
-    """The part that a segment lies in, and where, in characters: Google counts the bytes of a part's UTF-8.
+    """The part that contains a segment, and its place in characters: Google counts bytes of UTF-8.
 
-    In a stream the parts are not those that Google counts from; there the words of the segment tell.
+    In a stream the parts differ from those that Google counts in; there the text of the segment is searched.
     """
     start, end = _count(segment.get("startIndex") or 0), _count(segment.get("endIndex"))
     words = text_of(segment.get("text"))
@@ -145,7 +145,7 @@ def _place(segment: dict[str, Any], texts: list[TextPart]) -> tuple[TextPart, in
 
 
 def _characters(text: str, start: int, end: int) -> tuple[int, int] | None:
-    """The place in characters of what lies between two bytes; None if there are not so many."""
+    """Convert a range of bytes to a range of characters; None if the text is shorter."""
     if text.isascii():
         return (start, end) if end <= len(text) else None
     data = text.encode(errors="replace")

@@ -1,4 +1,4 @@
-"""Where an answer's words come from, as both protocols say it."""
+"""Converts the annotations of an answer to citations, for both protocols."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Any
 from kern.messages import Citation
 from kern.models._reading import text_of
 
-_MOST = 2**53  # a larger number is no place in a text
+_MOST = 2**53  # a larger number is not a position in a text
 
 
 def citation(annotation: Mapping[str, Any], offset: int) -> Citation | None:
-    """What an annotation of a text says of its source; None if it names none.
+    """The citation for an annotation of a text; None if the annotation names no source.
 
     Args:
-        offset: How many characters of the part's text stand before the text that it belongs to.
+        annotation: The annotation.
+        offset: How many characters of the part come before the annotated text.
     """
     url, file_id = (text_of(annotation.get(name)) or None for name in ("url", "file_id"))
     if url is None and file_id is None:
         return None
     start, end = _place(annotation, "start_index"), _place(annotation, "end_index")
     if start is None and end is None:
-        start = end = _place(annotation, "index")  # of a file: the place behind which the mark stands
+        start = end = _place(annotation, "index")  # of a file: the position of the mark in the text
     if start is not None and end is not None and start > end:
         start = end = None
     container = text_of(annotation.get("container_id"))
