@@ -284,7 +284,7 @@ async def test_credentials_that_cannot_be_had_are_an_error_without_secrets(
     with pytest.raises(MissingKeyError, match=r"ProfileNotFound.*nobody"):
         await model(server, region="us-east-1").respond(ASK, sink)
     (tmp_path / "config").write_bytes(b"\xff\xfe[\x00broken")
-    with pytest.raises(MissingKeyError, match="cannot be had"):
+    with pytest.raises(MissingKeyError, match="cannot be loaded"):
         await model(server).respond(ASK, sink)
     (tmp_path / "config").unlink()
     monkeypatch.delenv("AWS_PROFILE")

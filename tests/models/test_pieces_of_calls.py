@@ -1,4 +1,4 @@
-"""Pieces of a call's arguments that name another place than without the start of that call, or none."""
+"""Pieces of a call's arguments that name another place than the call's start, or none."""
 
 from __future__ import annotations
 
