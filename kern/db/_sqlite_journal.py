@@ -1,4 +1,4 @@
-"""The steps of runs that outlive their process, on one set of tables, and the claims to these runs."""
+"""The steps of durable runs, and the claims to these runs, on one set of tables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from kern.errors import RunLostError
 
 _SQL = {
     "find_claim": "SELECT owner, attempt, before, expires_at > {now} FROM {t}_claims WHERE run_id = ?",
-    # A claim that has longer left than it was given for: the clock was set back.
+    # A claim with more time left than its duration: the clock was set back.
     "bound_claim": """
         UPDATE {t}_claims SET expires_at = {now} + seconds
         WHERE run_id = ? AND expires_at > {now} + seconds""",
@@ -49,7 +49,7 @@ _SQL = {
     "load_steps": "SELECT key, kind, CAST(data AS BLOB) FROM {t}_steps WHERE run_id = ? ORDER BY seq",
     "put_step": "INSERT INTO {t}_steps (run_id, key, kind, data) VALUES (?, ?, ?, CAST(? AS TEXT))",
     "forget": "DELETE FROM {t}_claims WHERE run_id = ? AND owner = coalesce(?, owner)",
-    # What was noted of a run that was begun or submitted stays: nobody becomes its owner by its id.
+    # What is known of a begun or submitted run stays: a call with its id does not change its owner.
     "note_about": """
         UPDATE {t}_claims SET session_id = ?, user_id = ?, runner_id = ?, is_team = ?,
             begun_at = iif(begun_at > 0, begun_at, {now})
@@ -59,7 +59,7 @@ _SQL = {
         UPDATE {t}_claims SET begun_at = iif(begun_at > 0, begun_at, {now})
         WHERE run_id = ?""",
     "load_about": "SELECT session_id, user_id, runner_id, is_team FROM {t}_claims WHERE run_id = ?",
-    # Events with a damaged number are left out: SQLite sorts texts behind all numbers.
+    # Events with a damaged number are skipped: SQLite sorts texts after all numbers.
     "last_seq": """
         SELECT coalesce(max(last_seq), 0) FROM {t}_events
         WHERE run_id = ? AND typeof(last_seq) = 'integer'""",
@@ -69,7 +69,7 @@ _SQL = {
     "load_events": """
         SELECT last_seq, CAST(data AS BLOB) FROM {t}_events
         WHERE run_id = ? AND last_seq > ? AND typeof(last_seq) = 'integer' ORDER BY last_seq LIMIT ?""",
-    # Those of runs that ended long ago: a run that waits for a person has not ended.
+    # The events of runs that ended long ago: a run that waits for a person has not ended.
     "drop_old_events": """
         DELETE FROM {t}_events WHERE run_id IN (
             SELECT run_id FROM {t}_events AS e WHERE written_at < {now} - ?1
@@ -123,11 +123,11 @@ _SQL = {
 
 
 class Journals:
-    """The verbs on steps and claims; `run_ended` is part of another transaction.
+    """The operations on steps and claims; `run_ended` is part of another transaction.
 
     Args:
         path: The file, for error messages.
-        table: The name of the sessions' table, checked by the caller.
+        table: The name of the table of sessions, checked by the caller.
     """
 
     def __init__(self, path: Path, table: str) -> None:
@@ -138,7 +138,7 @@ class Journals:
     def claim(
         self, raw: sqlite3.Connection, run_id: str, owner: str, seconds: float, about: RunAbout | None
     ) -> ClaimedRun | None:
-        """Give `owner` the run for `seconds`; None if another has it."""
+        """Let `owner` claim the run for `seconds`; None if another owner has it."""
         with transaction(raw, self._path), store_errors(self._path):
             claim = self._claim(raw, run_id, owner, seconds)
             if claim is None:
@@ -166,7 +166,7 @@ class Journals:
         return RunClaim(run_id=run_id, owner=owner, attempt=attempt, before=before)
 
     def submit(self, raw: sqlite3.Connection, run: SubmittedRow) -> bool:
-        """Keep what a run is asked; False if the id is known."""
+        """Store the request of a run; False if the id is known."""
         with transaction(raw, self._path), store_errors(self._path):
             about = run.about
             who = (about.session_id, about.user_id, about.runner_id, about.is_team)
@@ -174,13 +174,13 @@ class Journals:
             return raw.execute(self._sql["submit"], values).rowcount == 1
 
     def request(self, raw: sqlite3.Connection, run_id: str) -> bytes | None:
-        """What the run was asked."""
+        """The request of the run."""
         with store_errors(self._path):
             found = raw.execute(self._sql["load_request"], (run_id,)).fetchone()
         return None if found is None else found[0]
 
     def free(self, raw: sqlite3.Connection, runner_ids: Sequence[str]) -> tuple[str, bytes] | None:
-        """The oldest submitted run that nobody has, and what it is asked."""
+        """The oldest submitted run without an owner, and its request."""
         with store_errors(self._path):
             found = raw.execute(self._sql["free"], (json.dumps(list(runner_ids)),)).fetchone()
             return None if found is None else (found[0], found[1])
@@ -188,7 +188,7 @@ class Journals:
     def take(
         self, raw: sqlite3.Connection, owner: str, seconds: float, runner_ids: Sequence[str]
     ) -> TakenRun | None:
-        """Give `owner` the oldest submitted run that nobody has."""
+        """Let `owner` claim the oldest submitted run without an owner."""
         with transaction(raw, self._path):
             found = self.free(raw, runner_ids)
             if found is None:
@@ -205,7 +205,7 @@ class Journals:
         steps: Sequence[StepRow],
         events: Sequence[EventRow],
     ) -> bool:
-        """Keep steps and events, and renew the claim; False, and nothing is kept, if it does not hold."""
+        """Store steps and events, and renew the claim; if it is lost, store nothing and return False."""
         with transaction(raw, self._path), store_errors(self._path):
             renewed = raw.execute(self._sql["renew_claim"], (seconds, seconds, claim.run_id, claim.owner))
             if renewed.rowcount == 0:
@@ -217,7 +217,7 @@ class Journals:
             return True
 
     def events(self, raw: sqlite3.Connection, run_id: str, after: int, limit: int) -> list[EventRow]:
-        """What the run has told after that number."""
+        """The events of the run after that number."""
         with store_errors(self._path):
             rows = raw.execute(self._sql["load_events"], (run_id, after, limit)).fetchall()
         return [EventRow(last_seq=last_seq, data=data) for last_seq, data in rows]
@@ -240,21 +240,21 @@ class Journals:
     def deleted(
         self, raw: sqlite3.Connection, *, session_id: str | None = None, user_id: str | None = None
     ) -> None:
-        """Delete what the runs of a session, or a user's unfinished ones, have told and done.
+        """Delete the events and the steps of the runs of a session, or of a user's unfinished runs.
 
-        The rows of runs that have ended are still there.
+        Call this before the rows of the ended runs are deleted, which it needs.
         """
         for name in ("delete_events", "delete_steps", "delete_claims"):
             raw.execute(self._sql[name], (session_id, user_id))
 
     def release(self, raw: sqlite3.Connection, claim: RunClaim) -> None:
-        """Let others have the run; a claim without steps leaves nothing."""
+        """End the claim, so that another owner can claim the run. A claim without steps is deleted."""
         with transaction(raw, self._path), store_errors(self._path):
             raw.execute(self._sql["drop_empty_claim"], (claim.run_id, claim.owner, claim.run_id))
             raw.execute(self._sql["release_claim"], (claim.run_id, claim.owner))
 
     def forget(self, raw: sqlite3.Connection, run_id: str, owner: str | None) -> bool:
-        """Delete all that is known of a run."""
+        """Delete the claim and the steps of a run."""
         with transaction(raw, self._path), store_errors(self._path):
             if raw.execute(self._sql["forget"], (run_id, owner)).rowcount == 0:
                 return False
@@ -262,7 +262,7 @@ class Journals:
             return True
 
     def unfinished(self, raw: sqlite3.Connection, limit: int) -> list[str]:
-        """The runs with steps on record that no process has."""
+        """The recorded or submitted runs without an owner."""
         with store_errors(self._path):
             return [run_id for (run_id,) in raw.execute(self._sql["unfinished"], (limit,)).fetchall()]
 
@@ -281,7 +281,7 @@ class Journals:
         """Delete the claim and the steps of a run whose end is committed in this transaction.
 
         Raises:
-            RunLostError: The claim does not hold any more.
+            RunLostError: The claim was lost.
         """
         if raw.execute(self._sql["drop_claim"], (claim.run_id, claim.owner)).rowcount == 0:
             raise RunLostError(claim.run_id)

@@ -1,7 +1,7 @@
-"""The numbers under which SQLite keeps what has a text for its key.
+"""Numbers that replace texts as keys in SQLite.
 
-A table whose numbers grow is written at its end alone. An index of texts is not: each time that its last page
-is full, SQLite moves the entries of up to four pages.
+A table whose keys are growing numbers is written only at its end. In an index of texts, SQLite moves the
+entries of up to four pages each time a page is full.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from contextlib import suppress
 from hashlib import blake2b
 
 _UUID_LENGTH, _UUID_VERSION = 36, 14
-"""The length of a UUID, and where it tells its version."""
+"""The length of a UUID as text, and the position of its version."""
 
 _LARGEST = 2**63 - 1
 
 
 def run_numbers(run_id: str | bytes) -> tuple[int, int]:
-    """The numbers for a run's id. The second is for a run whose first number another run has.
+    """The numbers for a run's id. The second is used if another run has the first.
 
     A UUID of version 7, as Kern makes them, begins with its milliseconds; so do its numbers.
     """
@@ -25,7 +25,7 @@ def run_numbers(run_id: str | bytes) -> tuple[int, int]:
     first = int.from_bytes(drawn[:8], "big") & _LARGEST
     second = int.from_bytes(drawn[8:], "big") & _LARGEST
     if len(text) == _UUID_LENGTH and text[_UUID_VERSION] == ord("7"):
-        with suppress(ValueError):  # as long as a UUID, but none
+        with suppress(ValueError):  # as long as a UUID, but not one
             first = (int(text[:8] + text[9:13], 16) << 20 | first & 0xF_FFFF) & _LARGEST
     return first, second
 

@@ -26,16 +26,16 @@ class OpenFile:
     """The file of an open connection.
 
     Args:
-        path: Its path.
+        path: The path of the file.
         raw: The connection.
-        wal: The file has a write-ahead log ("-wal") and its index ("-shm") beside it.
+        wal: Whether the file has a write-ahead log ("-wal") and its index ("-shm") beside it.
     """
 
     def __init__(self, path: Path, raw: sqlite3.Connection, *, wal: bool) -> None:
         self.path = path
         self.raw = raw
         self.prepared: set[str] = set()
-        """The schemas that the file is known to have. `SqliteFile` fills it."""
+        """The schemas that the file is known to have; `SqliteFile` adds them."""
         self._data_version = -1
         self._closed = False
         self._beyond_help: StoreError | None = None
@@ -55,7 +55,7 @@ class OpenFile:
     def check_moved(self) -> None:
         """Raise `Moved` if the file, or its log, was deleted or replaced.
 
-        SQLite itself would go on writing to the deleted file, and the data would be lost.
+        SQLite itself would continue to write to the deleted file, and the data would be lost.
 
         Raises:
             StoreError: Another program has begun a new log, so the content of the old one cannot be saved.
@@ -70,7 +70,7 @@ class OpenFile:
             raise Moved
 
     def check_written(self) -> None:
-        """Call after a commit: save it if its log was deleted in the meantime.
+        """Call this after a commit: it saves the commit if the log was deleted in the meantime.
 
         Raises:
             StoreError: It cannot be saved.
@@ -121,8 +121,8 @@ class OpenFile:
     def _save_log(self) -> None:
         """Copy the content of the deleted log, which is still open here, into the database file.
 
-        As long as no program has written to the file without this log, the log's index is right. After that
-        the copy would overwrite newer data, so the log is given up.
+        As long as no program has written to the file without this log, the log's index is correct. After that
+        the copy would overwrite newer data, so the log is dropped.
         """
         if self._beyond_help is not None:
             raise self._beyond_help
@@ -148,8 +148,8 @@ class OpenFile:
         """
         told = (
             f"{self.path}: its write-ahead log was deleted while it was in use, and another program has "
-            "written without it: what was committed since the last checkpoint may be lost. Never delete "
-            "files beside an open database"
+            "written without it: commits since the last checkpoint may be lost. Never delete files beside "
+            "an open database"
         )
         configure = getattr(self.raw, "setconfig", None)
         if configure is not None:

@@ -118,7 +118,7 @@ class Queries:
     def load_session_and_run(
         self, raw: sqlite3.Connection, session_id: str, run_id: str
     ) -> tuple[SessionRow | None, RunRow | None]:
-        """Both of them, or None."""
+        """The session and the run; None for each that is not stored."""
         return self.load_session(raw, session_id), self.load_run(raw, run_id)
 
     def load_changes(self, raw: sqlite3.Connection, session_id: str, after: int) -> list[ChangeRow]:
@@ -176,7 +176,7 @@ class Queries:
     def describe_session(
         self, raw: sqlite3.Connection, session_id: str, name: str | None, summary: str | None
     ) -> bool:
-        """Set what is not None; False if there is no such session."""
+        """Set the values that are not None; False if there is no such session."""
         with transaction(raw, self._path), store_errors(self._path):
             return raw.execute(self._sql["describe_session"], (name, summary, session_id)).rowcount > 0
 
@@ -200,15 +200,15 @@ class Queries:
             return raw.execute(self._sql["acquire_lease"], (name, owner, seconds, seconds)).rowcount > 0
 
     def release_lease(self, raw: sqlite3.Connection, name: str, owner: str) -> None:
-        """Give the lease back, if it is `owner`'s."""
+        """End the lease, if `owner` has it."""
         with transaction(raw, self._path), store_errors(self._path):
             raw.execute(self._sql["release_lease"], (name, owner))
 
     def _repeated(self, raw: sqlite3.Connection, commit: Commit, places: dict[str, int]) -> bool:
-        """Whether the commit was made before. `places` receives where its runs are that are stored already.
+        """Whether the commit was made before. `places` receives the rows of its runs that are stored already.
 
         Raises:
-            StoreError: A run's id is taken by a run of another session.
+            StoreError: A run of another session has the id of a run.
         """
         if not commit.runs:
             after = 0 if commit.known is None else commit.known.revision
@@ -228,7 +228,7 @@ class Queries:
         return repeated
 
     def _find_run(self, raw: sqlite3.Connection, run_id: str) -> tuple[str, int, int] | None:
-        """The run's session, its generation and its place."""
+        """The run's session, its generation and its row."""
         with store_errors(self._path):
             values = (*run_numbers(run_id), run_id)
             found: tuple[str, int, int] | None = raw.execute(self._sql["find_run"], values).fetchone()

@@ -279,8 +279,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 class transaction:
     """Commits the block, or rolls it back if it raises.
 
-    The transaction is IMMEDIATE: one that begins by reading and writes later fails at once if another process
-    has written in between, and the busy timeout does not help.
+    The transaction is IMMEDIATE. A transaction that begins by reading fails at its first write if another
+    process has written in between, and the busy timeout does not help.
     """
 
     __slots__ = ("_path", "_raw")
@@ -321,7 +321,7 @@ def migrate(raw: sqlite3.Connection, path: Path, table: str) -> None:
         table: The name of the table of sessions.
 
     Raises:
-        StoreError: The tables belong to a newer version of Kern, or a table of that name is not Kern's.
+        StoreError: The tables belong to a newer version of Kern, or another program made this table.
     """
     if _version(raw, path, table) == len(MIGRATIONS):
         return

@@ -20,23 +20,23 @@ _PARTS = {
 }
 
 _NUMBER = "(SELECT number FROM {t} WHERE session_id = ?)"
-"""SQL: the number of a session. Numbers are given anew after a session was deleted, so no call keeps one."""
+"""SQL: the number of a session. A deleted session's number may be used again, so no call keeps one."""
 
 _RUN_AT = """(SELECT i.seq FROM {t}_run_ids AS i CROSS JOIN {t}_runs AS r ON r.seq = i.seq
             WHERE i.number = ?{which} AND r.run_id = ?3)"""
 
 _PLACE = f"coalesce({_RUN_AT.replace('{which}', '1')}, {_RUN_AT.replace('{which}', '2')})"
-"""SQL: where the run is, by its two numbers and its id. `IN` would make a table of the numbers each time."""
+"""SQL: the row of a run, by its two numbers and its id. `IN` would build a table of the numbers each time."""
 
 _CHANGES = "(SELECT number << 32 FROM {t} WHERE session_id = :session_id)"
-"""SQL: the number before those of a session's changes."""
+"""SQL: the number before the first of a session's changes."""
 
 _NEWER = """
         seq <= {changes} + 4294967295
         AND seq > coalesce((SELECT seq FROM {t}_changes
             WHERE seq BETWEEN {changes} AND {changes} + 4294967295 AND revision <= :after
             ORDER BY seq DESC LIMIT 1), {changes})"""
-"""SQL: the session's changes with a revision above `after`. It is looked for from the end of the log."""
+"""SQL: the session's changes with a revision above `after`, searched from the end of the log."""
 
 _NEXT = "(SELECT coalesce(max(used), 0) + 1 FROM {t})"
 """SQL: the number of the next commit, counted over all sessions of the table."""
@@ -136,7 +136,7 @@ SQL = {
     "delete_changes": "DELETE FROM {t}_changes WHERE seq BETWEEN ? AND ?",
     "delete_session": "DELETE FROM {t} WHERE session_id = ?",
     "sessions_of_user": "SELECT session_id FROM {t} WHERE user_id = ?",
-    # More time left than the lease was given for: the clock was set back. Its owner has time to renew it.
+    # A lease with more time left than its duration: the clock was set back. Its owner gets the full duration.
     "bound_lease": """
         UPDATE {t}_leases SET expires_at = {now} + seconds WHERE name = ? AND expires_at > {now} + seconds""",
     "acquire_lease": """

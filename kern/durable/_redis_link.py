@@ -19,7 +19,7 @@ log: Final = named("kern")
 
 MOST_WAITING: Final = 10_000
 MOST_BYTES: Final = 16_000_000
-"""The maximum number of deltas that wait to be sent; further ones are dropped."""
+"""How many deltas, and how many bytes of them, may wait to be sent; further ones are dropped."""
 
 AT_ONCE: Final = 200
 """How many deltas are sent, or read for one run, in one round trip."""
@@ -49,25 +49,25 @@ def driver() -> Any:
 
 
 def check_url(url: str) -> str:
-    """The server in the URL, without its password.
+    """Check the URL, and return the server in it without user and password.
 
     Raises:
-        UsageError: It is not a URL of a Redis server.
+        UsageError: It is not the URL of a Redis server.
     """
     try:
         parts = urlsplit(url)
         port = parts.port
     except (ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"the URL of a Redis server cannot be read: {error}") from error
+        raise UsageError(f"the URL of the Redis server cannot be parsed: {error}") from error
     if parts.scheme not in ("redis", "rediss", "unix"):
         raise UsageError(
-            f'the URL of a Redis server begins with "redis://", "rediss://" or "unix://", not with '
+            f'the URL of the Redis server must begin with "redis://", "rediss://" or "unix://", not with '
             f"{parts.scheme!r}"
         )
     try:
         driver().ConnectionPool.from_url(url)
     except (ValueError, TypeError) as error:
-        raise UsageError(f"the options of the URL of a Redis server cannot be read: {error}") from error
+        raise UsageError(f"the URL of the Redis server has an invalid option: {error}") from error
     return f"{parts.scheme}://{parts.hostname or ''}{f':{port}' if port else ''}{parts.path}"
 
 
@@ -83,9 +83,9 @@ class Settings:
 
 
 class Health:
-    """Whether Redis can be reached, for all event loops of the process; the log has a line when that changes.
+    """Tracks whether Redis can be reached, for all event loops of the process, and logs changes.
 
-    Sending and reading are two things: a server that is full, or that is a replica, is read and not written.
+    Sending and reading are tracked apart: a server that is full, or a replica, can be read but not written.
 
     Args:
         place: The server, for the log.
@@ -99,7 +99,7 @@ class Health:
         self._retry_at = {"send": 0.0, "read": 0.0}
 
     def to_be_tried(self, way: Way) -> bool:
-        """Whether that went well the last time, or it is time to try it again."""
+        """Whether the last attempt succeeded, or it is time for another one."""
         return way not in self._lost or time.monotonic() >= self._retry_at[way]
 
     def lost(self, way: Way, error: Exception) -> None:
@@ -111,14 +111,14 @@ class Health:
             self._pause[way] = min(self._pause[way] * 2, LONGEST_RETRY)
         if first:
             log.warning(
-                "Redis at %s fails, so that those who follow runs hear whole turns until it is back: %s: %s",
+                "Redis at %s fails: followers of runs get whole turns, not deltas, until it is back: %s: %s",
                 self._place,
                 type(error).__name__,
                 error,
             )
 
     def well(self, way: Way) -> None:
-        """Note an answer."""
+        """Note a success."""
         if way not in self._lost:
             return
         with self._mutex:
@@ -126,7 +126,7 @@ class Health:
             self._pause[way] = FIRST_RETRY
             back = not self._lost
         if back:
-            log.warning("Redis at %s is back: those who follow runs hear pieces again", self._place)
+            log.warning("Redis at %s is back: followers of runs get deltas again", self._place)
 
 
 @dataclass(slots=True, eq=False)
@@ -168,7 +168,7 @@ class Link:
         self._bytes = 0
         self._asked: set[_Asked] = set()
         self._set_aside: set[str] = set()
-        """Keys that are no streams."""
+        """Keys whose values are not streams."""
         self._sender: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
 
@@ -232,7 +232,7 @@ class Link:
         return isinstance(error, self._refused) and "equal or smaller" in str(error)
 
     def _is_no_stream(self, error: Exception) -> bool:
-        """Whether a key is not Kern's, which says nothing of the server."""
+        """Whether the key has another type than a stream: a problem of that key, not of the server."""
         return isinstance(error, self._refused) and "WRONGTYPE" in str(error)
 
     # Reading.
@@ -258,7 +258,7 @@ class Link:
             for asked in self._asked:
                 if asked.key not in self._set_aside:
                     places[asked.key] = min(asked.after, places.get(asked.key, asked.after))
-            if not places:  # whoever waits does so until its time is over
+            if not places:  # the readers that remain wait until their timeouts
                 return
             try:
                 async with asyncio.timeout(2 * self._settings.timeout):
@@ -275,7 +275,7 @@ class Link:
             await asyncio.sleep(GATHER_SECONDS)
 
     async def _set_aside_one_of(self, keys: Iterable[str]) -> bool:
-        """Find the keys that are no streams, and read them no more. Return whether there is one."""
+        """Find the keys that are not streams, and stop reading them. Return whether there is one."""
         try:
             async with asyncio.timeout(2 * self._settings.timeout):
                 kinds = {key: _text(await self._client.type(key)) for key in keys}
@@ -283,7 +283,10 @@ class Link:
             return False
         found = {key for key, kind in kinds.items() if kind not in ("stream", "none")}
         if found:
-            log.warning("Redis has other values in place of the streams %s", ", ".join(sorted(found)))
+            log.warning(
+                "these keys in Redis are not streams, so Kern does not read them: %s; choose another prefix",
+                ", ".join(sorted(found)),
+            )
         self._set_aside |= found
         return bool(found)
 
@@ -302,8 +305,8 @@ def _text(value: Any) -> str:
 
 
 def _delta(entry: Any) -> Delta:
-    """The delta in an entry of a stream. An entry that Kern did not write has no data that can be read, so
-    that whoever follows the run looks into the database.
+    """The delta in an entry of a stream. For an entry that Kern did not write, it has no data, so that
+    followers read the database.
     """
     number, values = entry
     last_seq = int(number.partition(b"-")[0])

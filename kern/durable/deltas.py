@@ -82,7 +82,7 @@ class InMemoryDeltas:
         with self._mutex:
             _, kept = self._runs.pop(name, (now, deque(maxlen=self._max)))
             kept.append(delta)
-            self._runs[name] = (now, kept)  # the last one: those that say nothing come first
+            self._runs[name] = (now, kept)  # at the end, so that the streams that are idle longest come first
             while (oldest := next(iter(self._runs))) and self._runs[oldest][0] < now - self._keep:
                 del self._runs[oldest]
 

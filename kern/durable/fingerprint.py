@@ -12,13 +12,13 @@ from kern.messages import Message
 
 
 def fingerprint(value: Any, messages: Sequence[Message]) -> str:
-    """The fingerprint of an input: a hash of its text, and one of its media.
+    """The fingerprint of an input: a hash of its text, and a hash of its media.
 
-    If a file is not read yet, the hash of the media is left out, since the bytes are not known.
+    If a file is not read yet, the fingerprint has no hash of the media, since the bytes are unknown.
 
     Args:
         value: The input as JSON.
-        messages: The same as messages.
+        messages: The input as messages.
     """
     media = [item for message in messages for item in message.media]
     said = [[message.role, message.content] for message in messages] if media else value
@@ -29,10 +29,10 @@ def fingerprint(value: Any, messages: Sequence[Message]) -> str:
 
 
 def check_same_input(run_id: str, known: str | None, asked: str | None) -> None:
-    """Check that a known run had the same input, by both fingerprints. None is not compared.
+    """Check that a known run had the same input, by the two fingerprints. None: no check.
 
     Raises:
-        RunMismatch: It had another input.
+        RunMismatch: The known run had another input.
     """
     if known is None or asked is None or known == asked:
         return

@@ -43,7 +43,7 @@ class Piece:
     cuts: Sequence[Cut] = ()
 
     def after(self, seq: int) -> Event | None:
-        """The part of the event for a follower that has everything up to that number; None: nothing."""
+        """The part of the event that a follower lacks that has everything up to `seq`; None if nothing."""
         if self.event.seq <= seq:
             return None
         heard = max((length for number, length in self.cuts if number <= seq), default=0)
@@ -69,7 +69,7 @@ def joined(events: Iterable[Event], told: int = 0) -> list[Piece]:
 
     Args:
         events: The events.
-        told: The `seq` of the last event that was sent live; up to there each was sent by itself.
+        told: The `seq` of the last event that was sent live. Each event up to it was sent by itself.
     """
     groups: list[tuple[list[Event], list[str]]] = []
     for event in events:
@@ -114,7 +114,7 @@ def _with_text(event: Event, text: str) -> Event:
 
 
 def pieces_in(delta: Delta, session_id: str) -> list[Piece] | None:
-    """Read a delta; None if it is not all that Kern has sent under its numbers for a run of that session."""
+    """Read a delta; None if its events are not exactly those that Kern sent for a run of this session."""
     try:
         items = from_json(delta.data)
         pieces = [Piece(event_from_dict(item), _cuts(item.get(_CUTS, ()))) for item in items]
@@ -128,18 +128,18 @@ def pieces_in(delta: Delta, session_id: str) -> list[Piece] | None:
 
 
 def pieces_of(run_id: str, data: bytes) -> list[Piece]:
-    """Read what `written` made. Events that cannot be read are logged and left out."""
+    """Read the result of `written`. Events that cannot be read are logged and skipped."""
     try:
         items: Any = from_json(data)
     except ValueError as error:
-        log.warning("run %s: some of its events cannot be read, and are left out: %s", run_id, error)
+        log.warning("run %s: some of its events cannot be read, and are skipped: %s", run_id, error)
         return []
     pieces = []
     for item in items if isinstance(items, list) else [items]:
         try:
             pieces.append(Piece(event_from_dict(item), _cuts(item.get(_CUTS, ()))))
         except _UNREADABLE as error:
-            log.warning("run %s: an event cannot be read, and is left out: %s", run_id, error)
+            log.warning("run %s: an event cannot be read, and is skipped: %s", run_id, error)
     return pieces
 
 

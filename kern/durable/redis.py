@@ -43,10 +43,10 @@ class RedisDeltas:
         keep_seconds: float = 300.0,
         timeout: float = 1.0,
     ) -> None:
-        driver()  # fails now, and not at the first run, if the extra is missing
+        driver()  # if the extra is missing, fail now, not at the first run
         if max_deltas < 1 or keep_seconds < 1 or timeout <= 0:
             raise UsageError(
-                "max_deltas and keep_seconds are at least 1, and timeout is above 0; not "
+                "max_deltas and keep_seconds must be at least 1, and timeout above 0, not "
                 f"{max_deltas!r}, {keep_seconds!r} and {timeout!r}"
             )
         place = check_url(url)
@@ -64,7 +64,7 @@ class RedisDeltas:
         return await self._links.get().read(name, after, seconds)
 
     async def aclose(self) -> None:
-        """Close the connections of this event loop now; the end of the loop does it, too."""
+        """Close the connections of this event loop now; otherwise they are closed when the loop ends."""
         await self._links.aclose()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Checks that a call which names the id of a known run has the same user, session, agent and input."""
+"""Checks that a call with the id of a known run has the same user, session, agent and input."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from kern.errors import RunMismatch, SessionOwnershipError, StoreError
 
 
 def check_same_run(asked: RunAsked, found: ClaimedRun) -> None:
-    """Check that a run that was begun, or submitted, is the one that is about to begin here.
+    """Check that the recorded or submitted run with this id is the one that this process is about to begin.
 
     Args:
         asked: The run that is about to begin here.
-        found: What is on record under its id; this process has claimed it.
+        found: The record with the same id; this process has claimed it.
 
     Raises:
-        SessionOwnershipError: It belongs to another user.
+        SessionOwnershipError: The recorded run belongs to another user.
         RunMismatch: It is in another session, of another agent or team, or has another input.
-        StoreError: The record of its beginning cannot be read.
+        StoreError: The first step of the record cannot be read.
     """
     if found.about is not None:
         check_about(asked.run_id, found.about, about_of(asked, found.about))
@@ -43,7 +43,7 @@ def known_fingerprint(run_id: str, data: bytes) -> str | None:
         asked: Any = from_json(data)
         known = asked.get("fingerprint")
         if not isinstance(known, str | None):
-            raise ValueError("its fingerprint is no text")  # noqa: TRY004 - of JSON, not of a program
+            raise ValueError("its fingerprint is not text")  # noqa: TRY004 - wrong JSON, not a wrong argument
     except (ValueError, AttributeError) as error:
         raise StoreError(
             f"the request of run {run_id!r}, its first recorded step, cannot be read: {error!r}"
@@ -52,10 +52,11 @@ def known_fingerprint(run_id: str, data: bytes) -> str | None:
 
 
 def about_of(asked: RunAsked, known: RunAbout | None = None) -> RunAbout:
-    """What is to be known of the run that is asked for.
+    """The facts about a requested run that a known run must share.
 
     Args:
-        known: What it is compared with: an agent without a name may be any one.
+        asked: The requested run.
+        known: The known run that it is compared with: an agent without a name matches any.
     """
     return RunAbout(
         session_id=asked.session_id,
@@ -69,7 +70,7 @@ def check_about(run_id: str, known: RunAbout, asked: RunAbout) -> None:
     """Check that a known run is in the same session, and of the same agent or team.
 
     Raises:
-        SessionOwnershipError: It belongs to another user.
+        SessionOwnershipError: The known run belongs to another user.
         RunMismatch: It is in another session, or of another agent or team.
     """
     if known.user_id != asked.user_id:
@@ -81,10 +82,10 @@ def check_about(run_id: str, known: RunAbout, asked: RunAbout) -> None:
 
 
 def check_same_submission(known: Submission, asked: Submission) -> None:
-    """Check that a run that an engine has under an id is the one that is asked for.
+    """Check that the run that an engine knows by an id is the requested one.
 
     Raises:
-        SessionOwnershipError: It belongs to another user.
+        SessionOwnershipError: The known run belongs to another user.
         RunMismatch: It is in another session, of another agent or team, or has another input.
     """
     check_about(asked.run_id, known.row().about, asked.row().about)

@@ -1,4 +1,4 @@
-"""Which run it is that is followed by an id: after its session is deleted, another run may get the id."""
+"""Identifies the run that a follower named by its id: after a deletion, another run may get the same id."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from kern.errors import KernError, SessionDeletedError, SessionOwnershipError, U
 
 @dataclass(slots=True, frozen=True)
 class Identity:
-    """What tells a run from another one with its id.
+    """Distinguishes a run from another one with the same id.
 
     Args:
-        session_id: Its session.
+        session_id: The session of the run.
         user_id: The owner of the session.
-        begun_at: When it was claimed, or continued after a pause; None while nothing drives it.
-        generation: The generation of its session; None until that is stored.
+        begun_at: When the run was claimed, or continued after a pause; None while no process drives it.
+        generation: The generation of the session; None until the session is stored.
     """
 
     session_id: str
@@ -30,22 +30,22 @@ class Identity:
     generation: str | None = None
 
     def check_owner(self, user_id: str | None) -> None:
-        """Check that the run is this user's; None is not checked.
+        """Check that the run belongs to this user; None: no check.
 
         Raises:
-            SessionOwnershipError: It is another user's.
+            SessionOwnershipError: It belongs to another user.
         """
         if user_id is not None and self.user_id != user_id:
             raise SessionOwnershipError(self.session_id)
 
 
 class Followed:
-    """One run that is followed.
+    """A run that is followed.
 
     Args:
-        db: Where the run is.
-        run_id: Its id.
-        identity: What it was when it was found.
+        db: The database of the run.
+        run_id: The id of the run.
+        identity: The identity of the run when the follower began.
     """
 
     def __init__(self, db: JournalDb, run_id: str, identity: Identity) -> None:
@@ -59,12 +59,12 @@ class Followed:
         return self._identity.session_id
 
     async def running(self, db: Db) -> tuple[RunningRow | None, RunRow | None]:
-        """What the database has of the run: it goes on, or is stored, or is both while it is continued.
+        """Read the run from the database: in progress, or stored, or both while it is being continued.
 
-        What was read of the run before this call is of this run.
+        If this succeeds, rows that were read before this call belong to this run, not to a later one.
 
         Raises:
-            SessionDeletedError: Its session was deleted, whoever has its id now.
+            SessionDeletedError: The session was deleted, even if another session has its id now.
         """
         running = next(iter(await self._db.running_runs(run_id=self._run_id)), None)
         known = self._identity
@@ -92,14 +92,14 @@ class Followed:
         self._identity = replace(known, generation=session.generation)
 
     async def gone(self) -> KernError:
-        """The error for a run that is neither stored nor goes on any more."""
+        """The error for a run that is neither stored nor in progress any more."""
         if await self._db.load_events(self._run_id, limit=1):  # only a deletion also deletes the events
             return unknown(self._run_id)
         return SessionDeletedError(self._identity.session_id)
 
 
 def unknown(run_id: str) -> UsageError:
-    """The error for a run that is not there."""
+    """The error for a run that does not exist."""
     return UsageError(
         f"there is no run {run_id!r} to follow: it is neither stored nor running with a journal in this "
         "database"
@@ -107,7 +107,7 @@ def unknown(run_id: str) -> UsageError:
 
 
 class _Question:
-    """Which run it is: asked once for all who ask at the same time."""
+    """One query for the identity of a run, shared by all callers that need it at the same time."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -118,10 +118,10 @@ _questions: Final[WeakValueDictionary[Hashable, _Question]] = WeakValueDictionar
 
 
 async def identity_of(db: Db, journals: JournalDb, run_id: str) -> Identity:
-    """Which run has that id now.
+    """The identity of the run that has this id now.
 
     Raises:
-        UsageError: None has.
+        UsageError: There is no such run.
     """
     key = (asyncio.get_running_loop(), db.identity, run_id)
     question = _questions.get(key)
@@ -131,7 +131,7 @@ async def identity_of(db: Db, journals: JournalDb, run_id: str) -> Identity:
         if question.answer is None:
             question.answer = await _asked(db, journals, run_id)
             if _questions.get(key) is question:
-                del _questions[key]  # who asks later has another question
+                del _questions[key]  # later callers query again
     return question.answer
 
 
@@ -145,7 +145,7 @@ async def _asked(db: Db, journals: JournalDb, run_id: str) -> Identity:
         if session is None:
             raise unknown(run_id)
         return Identity(session.session_id, session.user_id, None, session.generation)
-    # Whoever may do everything has begun or continued it, perhaps in a user's session.
+    # A call without a user started or continued it, perhaps in a user's session.
     session_id = running.about.session_id
     session = await db.load_session(session_id)
     if session is None:

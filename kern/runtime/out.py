@@ -1,7 +1,7 @@
 """The output of one run: which texts are its answer, and which events its consumer gets.
 
 The engine and the tools report what they have: a text, an answer, the result of a tool, an event, an aside.
-They never ask who listens; `Out` decides.
+They do not know who listens; `Out` decides what to emit.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Answer:
 
 @dataclass(slots=True, frozen=True)
 class RetryAnswer:
-    """The answer is not valid: the model gets `message` and is asked again."""
+    """The answer is invalid: the model gets `message`, and answers again."""
 
     message: str
 
@@ -47,8 +47,8 @@ class AnswerText:
     """The text that a run has shown as its answer: texts of turns, results of tools, answers of team members.
 
     Args:
-        parts: The parts from before a pause. Each is a pair: the text, and what of it did not precede a tool
-            call.
+        parts: The parts from before a pause. Each is a pair: the text, and the part of it that did not
+            precede a tool call.
     """
 
     __slots__ = ("_open", "_parts", "_withdrawn")
@@ -64,14 +64,14 @@ class AnswerText:
         return self._open
 
     def drop(self) -> None:
-        """Drop the streamed deltas of a part: the model is asked again."""
+        """Drop the streamed deltas of a part: the model answers again."""
         self._open = []
 
     def add(self, text: str, last_turn: str | None = None) -> None:
         """Add a whole part, in place of its deltas.
 
         Args:
-            last_turn: What of it did not precede a tool call; None: all of it.
+            last_turn: The part of the text that did not precede a tool call; None: all of it.
         """
         self._open = []
         if text:
@@ -82,7 +82,7 @@ class AnswerText:
         self.add("".join(self._open))
 
     def withdraw(self) -> None:
-        """Note that a check refused what was shown: it is not a part of the answer."""
+        """Note that a check refused the text that was shown: it is not a part of the answer."""
         self._withdrawn = True
 
     def leads_to_call(self) -> None:
@@ -125,9 +125,9 @@ class Out:
         audience: The consumer and the observers of the request.
         source: The source of the run's events.
         above: The output of the run that delegated to this one.
-        heard: The events of this run are emitted together with those of the run above.
-        speaks_for_above: The answer of this run is the answer of the run above.
-        of_value: The answer is a structured value; texts are not a part of it.
+        heard: Whether the events of this run are emitted together with those of the run above.
+        speaks_for_above: Whether the answer of this run is the answer of the run above.
+        of_value: Whether the answer is a structured value; then texts are not a part of it.
     """
 
     def __init__(
@@ -163,13 +163,13 @@ class Out:
         self.refused = False
         """Whether a check refused the input or the answer."""
         self.turn_began: float = time.perf_counter()
-        """When the model was asked, by `time.perf_counter`."""
+        """When the request to the model began, by `time.perf_counter`."""
         self.first_text_after: float | None = None
-        """Seconds from then to the first delta of the text; None if there is none."""
+        """The seconds from `turn_began` to the first delta of text; None if there is none."""
         self.spoken: AnswerText = AnswerText()
         """The texts that are the answer."""
         self._pieces: list[str] = []  # the deltas of the current text
-        self._begun = False  # the current text has begun: more than white space has come
+        self._begun = False  # the current text has begun: more than white space has arrived
         self._held = ""  # the white space before that
         self._of_tool = False  # the current text is the result of a tool
         self._in_turn = False  # the text of the current turn is a part of the answer
@@ -197,7 +197,7 @@ class Out:
     # The text of a turn or of a tool, while it is written.
 
     def begin_turn(self) -> None:
-        """Note that a model is asked: the next text belongs to a new turn."""
+        """Note that a request to a model begins: the next text belongs to a new turn."""
         self._shown = self._in_turn = False
         self.turn_began, self.first_text_after = time.perf_counter(), None
         self._pieces, self._begun, self._held, self._of_tool = [], False, "", False
@@ -273,8 +273,11 @@ class Out:
             self.text(text[len(streamed) :])
 
     def take_back(self) -> bool:
-        """Drop the text of the turn: the model is asked again. Return False if the consumer has read it, and
-        gets no event that says so."""
+        """Drop the text of the turn: the model answers again.
+
+        Returns:
+            False if the consumer has read the text already, and would get no event about the repetition.
+        """
         if self._shown and self.audience.reads_text:
             return False
         self.spoken.drop()
@@ -302,7 +305,7 @@ class Out:
         """Add the result of a tool call as a part of the answer.
 
         Args:
-            as_it_came: If the tool is a generator, its chunks were streamed already.
+            as_it_came: Whether the chunks of a tool that is a generator were streamed already.
         """
         if self._of_tool and self._begun and as_it_came:
             self.spoken.add(text)
@@ -319,7 +322,7 @@ class Out:
 
         Args:
             answer: The answer of the run, if the calls gave one.
-            heard: The consumer got that answer while it was written.
+            heard: Whether the consumer got that answer while it was written.
         """
         speaker, self._speaker = self._speaker, None
         self.spoken.close()  # the chunks of a generator that failed

@@ -219,7 +219,7 @@ class SessionRun:
         run_id: The id of the run.
         done: Ends when the run has ended.
         buffer: The queue of its events; None if nothing reads them.
-        beside: Other runs of the session were in progress when it came.
+        beside: Whether other runs of the session were in progress when this one began.
         loop: The event loop that drives the run.
     """
 
@@ -258,7 +258,7 @@ class SessionRun:
 
     @property
     def complaint(self) -> str:
-        """What to say of a run that is overdue, after "run 'id'"."""
+        """The text about an overdue run, to follow "run 'id'"."""
         return (
             f"whose stream was left, had not ended {LEFT_SECONDS:g} s after it was cancelled: a tool or a "
             "model swallows the cancellation; other runs of the session do not wait for it any longer"

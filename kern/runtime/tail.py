@@ -63,9 +63,9 @@ class _Told:
 
 
 class Tail:
-    """The newest events of one run, and those that come, shared by its followers.
+    """The newest events of one run, and those that follow, shared by its followers.
 
-    A follower that waits reads for all of them, under a lock: no background task is needed.
+    The follower that waits first reads for all of them, under a lock: no background task is needed.
 
     Args:
         db: The database of the run.
@@ -223,8 +223,8 @@ class Tail:
         if not self._warned:
             self._warned = True
             log.warning(
-                "run %s: an entry of its stream of deltas cannot be read (number %d), so that those who "
-                "follow it hear whole turns from the database meanwhile",
+                "run %s: an entry of its stream of deltas cannot be read (number %d); its followers "
+                "get whole turns from the database, not deltas",
                 self._run_id,
                 delta.last_seq,
             )
@@ -233,7 +233,7 @@ class Tail:
         if stored is None:
             if self._ends:
                 raise await self._run.gone()
-            self._ends = True  # looked at between its claim and its first step
+            self._ends = True  # it may have been read between its claim and its first step
             return False
         last = await last_event(self._db, stored)
         last.seq, last.created_at = await self._number_of_the_end(stored)
@@ -241,7 +241,7 @@ class Tail:
         return True
 
     async def _number_of_the_end(self, stored: RunRow) -> tuple[int, float]:
-        """The number of the event that is made of the stored run, and when that was.
+        """The number and the time of the event that is made from the stored run.
 
         The end of a run has the second number after the last one that is kept, and its pause the first: who
         has heard that it waits for a person hears its end as well.
