@@ -414,7 +414,7 @@ def test_pictures_of_an_answer_are_shown_as_the_users() -> None:
 
 
 def test_a_system_message_holds_no_media() -> None:
-    with pytest.raises(UsageError, match="from the user"):
+    with pytest.raises(UsageError, match="only in user messages"):
         body_of([Message("system", "Hi", images=[Image(content=PNG)]), Message("user", "Hi")])
 
 
