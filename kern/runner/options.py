@@ -302,6 +302,11 @@ def check_id(name: str, value: Any) -> None:
         raise UsageError(f"{name} must be a str, not {type(value).__name__}")
     if not value and name != "user_id":  # "" is a valid user, distinct from None and from all others
         raise UsageError(f"{name} is an empty string; leave it out or pass None instead")
+    if f"{value}" != str.__str__(value):  # class Color(str, Enum): keys would be made of one or the other
+        raise UsageError(
+            f"{name} is {value!r}, a {type(value).__name__} that reads {f'{value}'!r}, not "
+            f"{str.__str__(value)!r}, when it is formatted; pass a plain str"
+        )
     try:
         value.encode()
     except UnicodeEncodeError:

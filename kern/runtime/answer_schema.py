@@ -14,7 +14,7 @@ import pydantic
 from pydantic import ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import from_json, to_json
-from typing_extensions import TypeAliasType, is_typeddict
+from typing_extensions import TypeAliasType
 
 from kern._json import non_finite
 from kern.errors import UsageError
@@ -68,8 +68,7 @@ class AnswerSchema:
             self.type_name = _called(declared)
             self.name = re.sub(r"[^\w-]+", "_", self.type_name).strip("_")[:64]
             self._adapter, self.schema = _adapted(declared, self.type_name)
-            if isinstance(declared, type) and not is_typeddict(declared):
-                self._class = declared
+            self._class = declared if _has_instances(declared) else None
         self._shown: Schema = self.schema
         self._strict: Schema | None = _in_strict(self.schema)
         self._wrapped = self._strict is None and self.schema.get("type") != "object"
@@ -223,6 +222,15 @@ def _adapted(declared: Any, name: str) -> tuple[pydantic.TypeAdapter[Any], Schem
         return adapter, adapter.json_schema()
     except (PydanticUserError, NameError) as error:
         raise UsageError(f"output_schema: {name} has no JSON schema: {error}") from error
+
+
+def _has_instances(declared: Any) -> bool:
+    """Whether `isinstance` works with it: not so with a TypedDict, a generic type or `Any`."""
+    try:
+        isinstance(None, declared)
+    except TypeError:
+        return False
+    return isinstance(declared, type)
 
 
 def _is_type(declared: Any) -> bool:

@@ -128,7 +128,7 @@ class Arguments:
         kwargs = {
             parameter.name: getattr(filled, f"p{at}")
             for at, parameter in enumerate(self._named())
-            if f"p{at}" in filled.model_fields_set or isinstance(parameter.default, pydantic.fields.FieldInfo)
+            if f"p{at}" in filled.model_fields_set or _pydantic_fills_in(parameter)
         }
         return {**kwargs, **(filled.model_extra or {})}
 
@@ -176,7 +176,8 @@ class Arguments:
             alias=parameter.name, description=self.docstring.parameters.get(parameter.name)
         )
         told = [pydantic.Field(description=item) if isinstance(item, str) else item for item in metadata]
-        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        # Field() says nothing, so that a default in the annotation, `Annotated[int, Field(default=7)]`, holds.
+        default = pydantic.Field() if parameter.default is inspect.Parameter.empty else parameter.default
         return Annotated[(annotation, known, *told)], default
 
     def _annotation(self, parameter: inspect.Parameter) -> Any:
@@ -216,6 +217,13 @@ class Arguments:
         if len(details) > _MOST_ERRORS:
             lines.append(f"- and {len(details) - _MOST_ERRORS} more")
         return "\n".join([f"the arguments of {tool} do not fit:", *lines])
+
+
+def _pydantic_fills_in(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter's default, if it has one, is known to pydantic only."""
+    return parameter.default is inspect.Parameter.empty or isinstance(
+        parameter.default, pydantic.fields.FieldInfo
+    )
 
 
 def _read(function: Callable[..., Any]) -> Arguments:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import pydantic
@@ -58,13 +59,16 @@ def _is_structured(value: Any) -> bool:
 
 
 def result_text(value: Any) -> str:
-    """A tool's result as text: a str as it is, None as "", structured values as JSON.
+    """A tool's result as text: a str as it is, None as "", a member of an Enum as its value, structured
+    values as JSON.
 
     Objects without a JSON form are written with `str()`, also inside a structure. So is a structure that
     cannot be JSON at all, such as one that contains itself.
     """
+    if isinstance(value, Enum):  # the value, as inside a structure
+        value = value.value
     if isinstance(value, str):
-        return value
+        return str.__str__(value)  # not what a subclass makes of it
     if value is None:
         return ""
     if _is_structured(value):
@@ -79,7 +83,7 @@ def prompt_text(value: Any) -> str:
     """A value for a tagged block of a prompt: a str as it is, or JSON without `<`, which cannot end the
     block.
     """
-    return value if isinstance(value, str) else without_tags(result_text(value))
+    return result_text(value) if isinstance(value, str) else without_tags(result_text(value))
 
 
 def without_tags(json_text: str) -> str:

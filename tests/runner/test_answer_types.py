@@ -47,6 +47,7 @@ CASES: list[tuple[Any, Any, Any, str]] = [
     (Place, {"name": "Hall"}, Place("Hall"), "Place"),
     (Song, {"title": "Hey"}, Song(title="Hey"), "Song"),
     (RootModel[list[int]], [1, 2], RootModel[list[int]]([1, 2]), "RootModel[list[int]]"),
+    (Any, {"a": [1]}, {"a": [1]}, "Any"),
     ({"type": "array", "items": {"type": "integer"}}, [1, 2], [1, 2], "dict"),
 ]
 IDS = [case[3] for case in CASES]

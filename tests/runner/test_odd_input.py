@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,10 @@ HALF = "half \ud83d of a pair"
 MENDED = "half \ufffd of a pair"
 
 
+class Shade(str, Enum):
+    light = "light"
+
+
 def member() -> Agent:
     return Agent(name="Member", model=ScriptedModel(["done"]))
 
@@ -32,6 +37,7 @@ def member() -> Agent:
         ({"session_id": 5}, "session_id must be a str, not int"),
         ({"session_id": ""}, "session_id is an empty string"),
         ({"session_id": HALF}, "half of a surrogate pair"),
+        ({"session_id": Shade.light}, "pass a plain str"),
         ({"user_id": 5}, "user_id must be a str, not int"),
         ({"run_id": 5}, "run_id must be a str, not int"),
         ({"metadata": ["a"]}, "metadata must be a dict, not list"),

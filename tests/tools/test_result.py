@@ -20,6 +20,14 @@ class Colour(enum.Enum):
     red = "red"
 
 
+class Shade(str, enum.Enum):
+    light = "light"
+
+
+class Size(enum.IntEnum):
+    small = 1
+
+
 class Item(BaseModel):
     name: str
     count: int = Field(default=1, serialization_alias="n")
@@ -50,6 +58,9 @@ CIRCLE["self"] = CIRCLE
         (3, "3"),
         (True, "True"),
         (1.5, "1.5"),
+        (Colour.red, "red"),
+        (Shade.light, "light"),
+        (Size.small, "1"),
         (Item(name="Käse"), '{"name":"Käse","n":1}'),
         (Point(1, Item(name="x")), '{"x":1,"item":{"name":"x","n":1}}'),
         ({"größe": [1, None, True]}, '{"größe":[1,null,true]}'),

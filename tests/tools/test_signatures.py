@@ -77,6 +77,9 @@ def annotated(
     a: Annotated[int, Field(description="A number.", ge=1, le=9)], b: Annotated[str, "A text."]
 ) -> None: ...
 def field_default(a: int = Field(5, description="Five.", lt=10), b: str = Field(...)) -> None: ...
+def annotated_default(
+    a: Annotated[int, Field(default=7)], b: Annotated[list[int], Field(default_factory=list)]
+) -> None: ...
 def scalars(a: datetime.datetime, b: datetime.date, c: uuid.UUID, d: Decimal) -> None: ...
 def anything(a, b: Any, c: object = UNSET) -> None: ...  # type: ignore[no-untyped-def]
 def keyword_only(a: int, *, b: int = 2) -> None: ...
@@ -179,6 +182,7 @@ SCHEMAS: list[tuple[Callable[..., Any], dict[str, Any], list[str]]] = [
         dict.fromkeys(["schema", "json", "model_config", "_x", "copy", "class_", "self_"], INTEGER),
         ["schema", "json", "model_config", "_x", "copy", "class_", "self_"],
     ),
+    (annotated_default, {"a": {**INTEGER, "default": 7}, "b": {"type": "array", "items": INTEGER}}, []),
     (with_context, {"a": INTEGER}, ["a"]),
     (own_team, {"a": {"$ref": "#/$defs/Team"}}, ["a"]),
     (
@@ -245,6 +249,8 @@ VALUES: list[tuple[Callable[..., Any], str, dict[str, Any]]] = [
     (dataclass, '{"a": {"x": 1}}', {"a": Point(1)}),
     (typed_dict, '{"a": {"loud": true}}', {"a": {"loud": True}}),
     (field_default, '{"b": "x"}', {"a": 5, "b": "x"}),
+    (annotated_default, "{}", {"a": 7, "b": []}),
+    (annotated_default, '{"a": 1, "b": [2]}', {"a": 1, "b": [2]}),
     (
         scalars,
         json.dumps({"a": "2026-01-02T12:00:00Z", "b": "2026-01-02", "c": str(ID), "d": "1.10"}),
