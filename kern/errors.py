@@ -80,8 +80,7 @@ class MissingExtraError(UsageError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"the package {package!r} is not installed; run pip install 'kern-agents[{extra}]'")
-        self.package = package
-        self.extra = extra
+        self.package, self.extra = package, extra
 
 
 class MissingKeyError(UsageError):
@@ -291,11 +290,12 @@ class SessionBusyError(SessionError):
     Args:
         session_id: The busy session.
         why: The rest of the sentence that begins with the session; by default it explains `on_busy="reject"`.
+        run_id: The run that was asked for, if it is itself in progress, in another process.
     """
 
-    def __init__(self, session_id: str, why: str | None = None) -> None:
+    def __init__(self, session_id: str, why: str | None = None, *, run_id: str | None = None) -> None:
         super().__init__(f"session {session_id!r} {why or _BUSY}")
-        self.session_id, self.why = session_id, why
+        self.session_id, self.why, self.run_id = session_id, why, run_id
 
 
 class RunConflictError(SessionError):

@@ -224,7 +224,8 @@ def model_of(definition: Definition, inherited: Model | None) -> Model:
         return inherited
     else:
         model = default_model()
-    model.check_key()
+    if Installed.journal is None or not Installed.journal.replays:
+        model.check_key()
     return model
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Coroutine
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from concurrent.futures import Future
-from typing import Any, Final, Generic, TypeVar, Unpack
+from typing import Any, Final, Generic, TypeVar, Unpack, cast
+from weakref import WeakValueDictionary
 
 from kern._log import named
 from kern._traceback import ShortTraceback
 from kern.db.base import Db
 from kern.durable.db_journal import DbJournal, deltas_of
 from kern.durable.deltas import DeltaStream
-from kern.errors import KernError
+from kern.errors import KernError, SessionBusyError, StoreError
 from kern.run.cancel import CancelResult
 from kern.run.events import Event
 from kern.run.output import AnyRunOutput
@@ -31,11 +33,18 @@ from kern.runtime.run_ends import current_started_runs
 from kern.runtime.stream import EventBuffer, RunStream
 
 OutputT = TypeVar("OutputT", bound=AnyRunOutput)
+T = TypeVar("T")
 
 log: Final = named("kern")
 
-_tasks: Final[set[asyncio.Task[None]]] = set()
+STAND_BY_SECONDS = 1.0
+"""The longest time between two looks at a run of another process, which may die."""
+
+_tasks: Final[set[asyncio.Task[Any]]] = set()
 """The tasks of background runs. An event loop holds only weak references to its tasks."""
+
+_standing_by: Final[WeakValueDictionary[Hashable, asyncio.Task[Any]]] = WeakValueDictionary()
+"""The tasks that wait for runs of other processes, by event loop, database and run id."""
 
 
 class RunHandle(Generic[OutputT]):
@@ -111,8 +120,11 @@ class Detached(Running[OutputT]):
 
         The run has a journal: a `DbJournal` in the `db` of the agent or team, unless you pass another. The
         run goes on after the caller has ended. It ends by itself, by `cancel_run`, or by its `timeout`;
-        `kern.shutdown()` releases it. If this process dies, `arun` with the same `run_id` resumes the run in
-        another process.
+        `kern.shutdown()` releases it.
+
+        Call it again with the same `run_id` to be sure of the run, in whatever process: if the run is in
+        progress, this returns a handle of it; if its process dies, this process resumes it once its claim has
+        expired.
 
         Args:
             input: As for `arun`.
@@ -138,7 +150,10 @@ class Detached(Running[OutputT]):
         def run(buffer: EventBuffer) -> Coroutine[Any, Any, Any]:
             return execute(asked, buffer, Listen.everything)
 
-        begun, ended = _detached(asked.run_id, RunStream(run, EventBuffer()))
+        def stream() -> RunStream[OutputT, Event]:
+            return RunStream(run, EventBuffer())
+
+        begun, ended = _detached(asked.run_id, stream, (asked.db.identity, asked.run_id))
         if other is None:  # otherwise the run is in progress already, and has begun
             await asyncio.shield(begun)
         return RunHandle(self, asked.run_id, asked.user_id, ended, deltas_of(journal))
@@ -159,12 +174,16 @@ class Detached(Running[OutputT]):
         if journal is None:
             options["journal"] = journal = DbJournal(database_of(self))
         options["stream_events"] = True
-        stream: RunStream[OutputT, Event] = self.acontinue_run(run_response, stream=True, **options)
+
+        def stream() -> RunStream[OutputT, Event]:
+            made: RunStream[OutputT, Event] = self.acontinue_run(run_response, stream=True, **options)
+            return made
+
         run_id, user_id = options.get("run_id"), options.get("user_id")
         if run_response is not None:
             run_id, user_id = run_id or run_response.run_id, user_id or run_response.user_id
         assert run_id is not None  # acontinue_run has refused that
-        begun, ended = _detached(run_id, stream)
+        begun, ended = _detached(run_id, stream, None)
         await asyncio.shield(begun)
         return RunHandle(self, run_id, user_id or self.user_id, ended, deltas_of(journal))
 
@@ -209,8 +228,15 @@ class Detached(Running[OutputT]):
         return follow(database_of(self), run_id, after=after, user_id=user_id, deltas=deltas_of(self.journal))
 
 
-def _detached(run_id: str, stream: RunStream[OutputT, Event]) -> tuple[asyncio.Future[None], Future[OutputT]]:
+def _detached(
+    run_id: str, stream: Callable[[], RunStream[OutputT, Event]], key: Hashable
+) -> tuple[asyncio.Future[None], Future[OutputT]]:
     """Drive the run in a task of its own.
+
+    Args:
+        run_id: The id of the run.
+        stream: Makes the stream of the run.
+        key: Names the run among all that other processes may have; None: this run is begun here, or refused.
 
     Returns:
         A future that resolves when the run has begun, and one that resolves to its output or error.
@@ -218,26 +244,32 @@ def _detached(run_id: str, stream: RunStream[OutputT, Event]) -> tuple[asyncio.F
     # Inside a run's tool, an empty context: the new run is not part of that call, nor of its transaction.
     nested = current_started_runs.get() is not None
     context = contextvars.Context() if nested else contextvars.copy_context()
-    loop = asyncio.get_running_loop()
-    begun: asyncio.Future[None] = loop.create_future()
+    begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     ended: Future[OutputT] = Future()
-    task = loop.create_task(_drained(run_id, stream, begun, ended), context=context)
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
+    _in_background(_drained(run_id, stream, key, begun, ended), context)
     return begun, ended
 
 
+def _in_background(work: Coroutine[Any, Any, T], context: contextvars.Context) -> asyncio.Task[T]:
+    task = asyncio.get_running_loop().create_task(work, context=context)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+    return task
+
+
 async def _drained(
-    run_id: str, stream: RunStream[OutputT, Event], begun: asyncio.Future[None], ended: Future[OutputT]
+    run_id: str,
+    stream: Callable[[], RunStream[OutputT, Event]],
+    key: Hashable,
+    begun: asyncio.Future[None],
+    ended: Future[OutputT],
 ) -> None:
     """Drive a background run to its end. Its followers read the events from the database."""
     try:
-        await stream.open()
+        run = await _opened(stream(), None if key is None else run_id)
         if not begun.done():
             begun.set_result(None)
-        async for _ in stream:
-            pass
-        ended.set_result(stream.output)
+        ended.set_result(await (_end_elsewhere(run_id, stream, key) if run is None else _end_of(run)))
     except BaseException as error:
         if isinstance(error, KernError) and error.run_output is None:
             log.warning("background run %s failed: %s", run_id, error)  # no stored output says so
@@ -247,3 +279,51 @@ async def _drained(
         ended.set_exception(error)
         if isinstance(error, asyncio.CancelledError):
             raise
+
+
+async def _opened(
+    stream: RunStream[OutputT, Event], elsewhere: str | None
+) -> RunStream[OutputT, Event] | None:
+    """Open the stream; None if the run with the id `elsewhere` is in progress in another process.
+
+    Raises:
+        KernError: The run was refused.
+    """
+    try:
+        await stream.open()
+    except SessionBusyError as error:
+        if elsewhere is None or error.run_id != elsewhere:
+            raise
+        return None
+    return stream
+
+
+async def _end_of(stream: RunStream[OutputT, Event]) -> OutputT:
+    async for _ in stream:
+        pass
+    return stream.output
+
+
+async def _end_elsewhere(
+    run_id: str, stream: Callable[[], RunStream[OutputT, Event]], key: Hashable
+) -> OutputT:
+    """Wait for the end of a run of another process. All who wait here ask the database once."""
+    place = (asyncio.get_running_loop(), key)
+    waiting = _standing_by.get(place)
+    if waiting is None:
+        waiting = _in_background(_stood_by(run_id, stream), contextvars.copy_context())
+        _standing_by[place] = waiting
+    return cast("OutputT", await asyncio.shield(waiting))
+
+
+async def _stood_by(run_id: str, stream: Callable[[], RunStream[OutputT, Event]]) -> OutputT:
+    """Wait until a run of another process has ended; if that process dies, resume the run here."""
+    while True:
+        await asyncio.sleep(STAND_BY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+        try:
+            run = await _opened(stream(), run_id)
+        except StoreError as error:
+            log.warning("run %s of another process: the database cannot be asked for it: %s", run_id, error)
+            continue
+        if run is not None:
+            return await _end_of(run)

@@ -89,7 +89,9 @@ def in_another_process(request: RunRequest) -> SessionError:
     """Make the error for a run that is in progress in another process."""
     if request.on_duplicate == "return":
         return SessionBusyError(
-            request.session_id, f"has run {request.run_id!r} in progress in another process"
+            request.session_id,
+            f"has run {request.run_id!r} in progress in another process",
+            run_id=request.run_id,
         )
     return RunConflictError(f"run {request.run_id!r} is already in progress, in another process")
 

@@ -30,6 +30,9 @@ class InstalledJournal(Journal, Protocol):
     db: Db | None
     """The database to use meanwhile; None: those of the agents and teams."""
 
+    replays: bool
+    """Whether it has answers of models on record, so that a run may need no API key."""
+
 
 class Installed:
     """The journal of all runs without a journal of their own, for tests that record and replay."""

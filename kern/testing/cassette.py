@@ -49,6 +49,7 @@ class Cassette:
         self.runs: list[RecordedRun] = list(runs)
         self.db: Db | None = None if playback is None else InMemoryDb()
         """Holds the sessions of a replay, which does not use the database of the agents and teams."""
+        self.replays: bool = playback is not None
         self._playback = playback
         self._left = list(runs)
         self._recording: list[tuple[RecordedRun, CassetteJournal]] = []

@@ -176,7 +176,7 @@ class Arguments:
             alias=parameter.name, description=self.docstring.parameters.get(parameter.name)
         )
         told = [pydantic.Field(description=item) if isinstance(item, str) else item for item in metadata]
-        # Field() says nothing, so that a default in the annotation, `Annotated[int, Field(default=7)]`, holds.
+        # An empty Field() leaves a default in the annotation as it is: `Annotated[int, Field(default=7)]`.
         default = pydantic.Field() if parameter.default is inspect.Parameter.empty else parameter.default
         return Annotated[(annotation, known, *told)], default
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from kern import Agent, RunStatus, tool
-from kern.db import Db
+from kern.db import Db, SqliteDb
+from kern.db.journals import RunAbout
 from kern.durable import DbJournal
 from kern.engines import submission, submit
 from kern.errors import (
@@ -238,3 +240,61 @@ async def test_a_session_takes_its_submitted_runs_along(opened: Any, whole_user:
     assert [run.run_id for run in await agent.alist_runs(status="RUNNING")] == left
     taken = await journal.take(["desk"])
     assert (taken is None) == whole_user
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kern.runner.detached.STAND_BY_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("quick_looks")
+async def test_a_start_of_a_run_whose_process_dies_resumes_it(opened: Any) -> None:
+    db = opened()
+    about = RunAbout(session_id="s", user_id="ann", runner_id="desk", is_team=False)
+    dying = await db.claim_run("r", "elsewhere", 3600.0, about)
+    desk = Desk(opened(), "done")
+    handles = [await desk.agent.astart("q", **ASKED) for _ in range(3)]
+    await asyncio.sleep(0.2)
+    assert desk.model.requests == []
+    assert dying is not None
+    await db.release_claim(dying.claim)
+    outputs = [await handle.result() for handle in handles]
+    assert [output.content for output in outputs] == ["done"] * 3
+    assert len(desk.model.requests) == 1
+
+
+ELSEWHERE = """
+import asyncio, sys, time
+from pathlib import Path
+from kern import Agent
+from kern.db import SqliteDb
+from kern.testing import FunctionModel
+
+def answer(request):
+    print("asked", flush=True)
+    while not Path("go").exists():
+        time.sleep(0.01)
+    return "theirs"
+
+async def main():
+    agent = Agent(id="desk", model=FunctionModel(answer), db=SqliteDb("a.db"))
+    await (await agent.astart("q", session_id="s", user_id="ann", run_id="r")).result()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.usefixtures("quick_looks")
+async def test_a_start_of_a_run_of_another_process_returns_a_handle_of_it(tmp_path: Path) -> None:
+    there = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", ELSEWHERE, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    assert there.stdout is not None
+    assert await there.stdout.readline() == b"asked\n"
+    desk = Desk(SqliteDb(tmp_path / "a.db"))
+    handle = await desk.agent.astart("q", **ASKED)
+    (tmp_path / "go").touch()
+    assert [event.event async for event in handle.follow()][-1] == "RunCompleted"
+    assert (await handle.result()).content == "theirs"
+    assert await there.wait() == 0
+    assert desk.model.requests == []

@@ -23,7 +23,7 @@ HALF = "half \ud83d of a pair"
 MENDED = "half \ufffd of a pair"
 
 
-class Shade(str, Enum):
+class Shade(str, Enum):  # noqa: UP042  # formatted as its name
     light = "light"
 
 

@@ -20,9 +20,13 @@ from kern.errors import (
     UsageError,
     UsageLimitExceeded,
 )
+from kern.models.anthropic import AnthropicMessages
 from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
+from kern.models.bedrock import BedrockConverse
+from kern.models.google import Gemini
+from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.run.output import AnyRunOutput
-from kern.testing import ScriptedModel, cassette, fork, record, replay, tool_call
+from kern.testing import Answer, ModelServer, ScriptedModel, cassette, fork, record, replay, tool_call
 from kern.usage import UsageLimits
 from tests.durable.desk import Ledger, desk, faults
 
@@ -335,6 +339,23 @@ async def test_keys_of_the_environment_are_not_written(tape: Path, monkeypatch: 
     monkeypatch.setenv("SOME_API_KEY", "sk-0123456789abcdef")
     await record(Agent(id="a", model=ScriptedModel(["my key is sk-0123456789abcdef"])), "x", tape)
     assert "0123456789" not in await asyncio.to_thread(tape.read_text)
+
+
+@pytest.mark.parametrize("model", [OpenAIResponses, OpenAIChat, AnthropicMessages, Gemini, BedrockConverse])
+async def test_a_replay_needs_no_key_of_a_provider(
+    model: Any, tape: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "AWS_BEARER_TOKEN_BEDROCK"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+
+    def team(**access: Any) -> Team:
+        member = Agent(id="m", model=model("a-model", **access))
+        return Team([member], id="desk", model=model("a-model", **access))
+
+    async with ModelServer([Answer("hello")]) as server:
+        await record(team(api_key="k", base_url=server.base_url), "hi", tape)
+    assert (await replay(team(), tape)).content == "hello"
 
 
 async def test_what_is_left_on_record_or_lacking_is_told(tape: Path) -> None:

@@ -20,7 +20,7 @@ class Colour(enum.Enum):
     red = "red"
 
 
-class Shade(str, enum.Enum):
+class Shade(str, enum.Enum):  # noqa: UP042  # formatted as its name
     light = "light"
 
 
