@@ -15,7 +15,8 @@ class EventStream:
 
     An event is a pair of bytes, its name (empty if it has none) and its data; the JSON parser decodes the
     UTF-8. The fields `id` and `retry` are ignored: they serve reconnecting, and a POST cannot reconnect. By
-    the standard, what follows the last blank line at the end of the stream is not an event.
+    the standard, what follows the last blank line at the end of the stream is not an event. A field `error`,
+    in which older llama.cpp servers say that they failed in the middle of an answer, is an event "error".
     """
 
     __slots__ = ("_after_cr", "_parts", "_started")
@@ -78,4 +79,7 @@ def _parse(block: bytes) -> tuple[bytes, bytes] | None:
             data.append(value[1:] if value[:1] == b" " else value)
         elif field == b"event":
             name = value[1:] if value[:1] == b" " else value
+        elif field == b"error":
+            name = b"error"
+            data.append(value)
     return (name, b"\n".join(data)) if data else None

@@ -95,6 +95,11 @@ class Calls:
         """Whether there is any call."""
         return bool(self._calls)
 
+    @property
+    def complete(self) -> bool:
+        """Whether the arguments of all calls are whole."""
+        return all(call.complete() for call in self._calls)
+
     def mark(self) -> None:
         """Note that the server says that the calls end here."""
         self._marked = self._size()

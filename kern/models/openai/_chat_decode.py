@@ -48,7 +48,6 @@ _FIELDS = frozenset(
 )
 """The fields of a message that are read, or are known not to be an answer."""
 
-
 _TEXT_FIELDS = ("role", "content")
 """The fields of a message that is only a text."""
 
@@ -306,7 +305,7 @@ class ChatReader(AnswerReader):
         usage, _ = self._used()
         if self._words is not None and not self._finish_reason and not (content and self._ends.good("")):
             raise StreamFault(*self._words)
-        self._ends.check(self._finish_reason, self._native_reason, content, usage)
+        self._ends.check(self._finish_reason or self._silent_end(usage), self._native_reason, content, usage)
         if not self.done and (self._content.went_on or self._calls.went_on):
             raise StreamFault(
                 f"the answer continued after its finish reason {self._finish_reason!r}, and ended without "
@@ -326,6 +325,11 @@ class ChatReader(AnswerReader):
         head = self._head or {}
         answered_by, response_id = text_of(head.get("model")) or None, text_of(head.get("id")) or None
         return ModelResponse(message, usage, finish, word, response_id, answered_by)
+
+    def _silent_end(self, usage: Usage) -> str | None:
+        """Return "stop" for a stream that lacks a finish reason, but has usage, its mark and whole calls."""
+        told = self.done and self._events is not None and usage.output_tokens and usage.input_tokens
+        return "stop" if told and self._finish_reason is None and self._calls.complete else None
 
     def _used(self) -> tuple[Usage, bool]:
         head = self._head or {}

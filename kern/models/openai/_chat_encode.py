@@ -37,7 +37,7 @@ REASONING_NAMES = ("reasoning_content", "reasoning")
 THINKING = "thinking"
 """Mistral's kind of part for reasoning."""
 
-REPLAYED: dict[str, type] = {"reasoning_details": list, "extra_content": dict}
+REPLAYED: dict[str, type] = {"reasoning_details": list, "extra_content": dict, "annotations": list}
 """The fields that are always sent back unchanged: signed reasoning of OpenRouter and others, and Gemini's
 signatures."""
 

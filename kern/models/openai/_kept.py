@@ -21,7 +21,9 @@ class Kept:
     """Collects what servers must get back unchanged, and the images that they made.
 
     `reasoning_details` (OpenRouter and others) is reasoning with its signatures, `extra_content` is Gemini's
-    (https://ai.google.dev/gemini-api/docs/thought-signatures#openai).
+    (https://ai.google.dev/gemini-api/docs/thought-signatures#openai). An annotation of the type "file" is the
+    text of a document that OpenRouter has parsed; it parses the document again, for money, unless it gets the
+    annotation back (https://openrouter.ai/docs/features/multimodal/pdfs).
     """
 
     def __init__(
@@ -37,18 +39,19 @@ class Kept:
         self._details: list[tuple[dict[str, Any], dict[str, list[str]]]] = []
         """Each item with the deltas of its texts, by the names of the texts."""
         self._extra: dict[str, Any] = {}
+        self._files: list[dict[str, Any]] = []
         self.citations: list[Citation] = []
 
     @property
     def record(self) -> dict[str, Any]:
         """Return what must be sent back with the message, by its name in the protocol."""
-        if not self._details and not self._extra:
+        if not (self._details or self._extra or self._files):
             return {}
         details = [
             detail | {name: "".join(texts) for name, texts in pieces.items()}
             for detail, pieces in self._details
         ]
-        kept = {"reasoning_details": details, "extra_content": self._extra}
+        kept = {"reasoning_details": details, "extra_content": self._extra, "annotations": self._files}
         return {name: value for name, value in kept.items() if value}
 
     def read(self, said: dict[str, Any], *, whole: bool) -> None:
@@ -74,6 +77,10 @@ class Kept:
         self.citations += filter(None, (citation(source, 0) for source in named))
 
     def _read_annotation(self, annotation: dict[str, Any]) -> None:
+        if annotation.get("type") == "file":
+            if annotation not in self._files:
+                self._files.append(annotation)
+            return
         cited = annotation.get(str(annotation.get("type")))
         made = citation(cited if isinstance(cited, dict) else annotation, 0)
         if made is not None and made not in self.citations:
