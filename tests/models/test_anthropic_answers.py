@@ -240,7 +240,7 @@ async def test_an_answer_that_stops_for_a_summary_goes_on_too(server: ReplayServ
     summary = {"type": "compaction", "content": "So far: ..."}
     paused = await answered(server, start(), block(0, summary), end("compaction"))
     assert (paused.finish_reason, paused.provider_finish_reason) == ("paused", "compaction")
-    assert [part.provider_data for part in paused.message.provider_calls] == [{"block": summary}]
+    assert [part.provider_data for part in paused.message.parts] == [{"block": summary}]
 
 
 async def test_a_refusal_says_why(server: ReplayServer) -> None:
@@ -292,14 +292,14 @@ async def test_an_error_in_the_stream_is_of_its_class(
 
 async def test_what_is_not_known_is_passed_over_or_kept(server: ReplayServer) -> None:
     """A block of a new type goes back as it came; one alone is no answer."""
-    new = block(0, {"type": "compaction", "content": "a"}, {"type": "compaction_delta", "content": "b"})
+    new = block(0, {"type": "digest", "content": "a"}, {"type": "digest_delta", "content": "b"})
     unknown = {"type": "something_new", "index": 0}
     answer = await answered(server, start(), unknown, new, text(1, "Hi"), end())
     kept = answer.message.parts[0]
     assert isinstance(kept, ProviderCall)
-    assert kept.provider_data == {"block": {"type": "compaction", "content": "ab"}}
+    assert kept.provider_data == {"block": {"type": "digest", "content": "ab"}}
     assert answer.message.content == "Hi"
-    with pytest.raises(ModelBehaviorError, match="compaction"):
+    with pytest.raises(ModelBehaviorError, match="digest"):
         await answered(server, start(), new, end())
 
 

@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 
 from kern.errors import ModelStreamError
-from kern.messages import Message
+from kern.messages import Message, TextPart
+from kern.models.anthropic import AnthropicMessages
 from kern.models.base import ModelRequest
 from kern.models.openai import OpenAIChat
+from kern.models.prices import cost_of
+from kern.usage import Price
 from tests.models.replay import ReplayServer, Reply, Sink, sse
 
+ASK = ModelRequest([Message("user", "?")])
 STREAMED = ModelRequest([Message("user", "?")], stream=True)
 USAGE = {"prompt_tokens": 57, "completion_tokens": 17, "total_tokens": 74}
 
@@ -33,7 +37,7 @@ async def asked(server: ReplayServer, sink: Sink, body: bytes, name: str = "open
 
 
 async def test_a_stream_with_usage_and_mark_needs_no_finish_reason(server: ReplayServer, sink: Sink) -> None:
-    """OpenRouter passes on what Novita sends for Kimi K2 (recorded by simonw/llm, tools_streaming variant a)."""
+    """OpenRouter passes on what Novita sends for Kimi K2 (recorded by simonw/llm)."""
     call = {"index": 0, "id": "0", "type": "function", "function": {"name": "version", "arguments": "{}"}}
     body = sse(chunk(content=None, tool_calls=[call]), {**chunk(content=""), "usage": USAGE}, "[DONE]")
     message = await asked(server, sink, body)
@@ -51,7 +55,7 @@ async def test_without_any_of_these_it_broke_off(server: ReplayServer, sink: Sin
 
 
 async def test_a_field_error_of_a_stream_is_its_error(server: ReplayServer, sink: Sink) -> None:
-    """As in older builds of llama.cpp (`server_sent_event(sink, "error", ...)`), and GPUStack on top of it."""
+    """As in older builds of llama.cpp (`server_sent_event(sink, "error", ...)`), and GPUStack."""
     body = sse(chunk(content="Hi")) + b'error: {"error": {"message": "failed to decode, try again"}}\n\n'
     with pytest.raises(ModelStreamError, match="failed to decode, try again"):
         await asked(server, sink, body, "llamacpp")
@@ -78,3 +82,91 @@ async def test_the_text_of_a_parsed_document_goes_back_to_openrouter_alone(
     ]
     kept = [model._body(request)["messages"][1].get("annotations") for model in models]
     assert kept == [[annotation], None, None]
+
+
+SUMMARY = {"type": "compaction", "content": "The user has said hello."}
+COMPACTED = {
+    "input_tokens": 181,
+    "output_tokens": 8,
+    "iterations": [
+        {"type": "compaction", "input_tokens": 100, "output_tokens": 83, "cache_read_input_tokens": 55096},
+        {"type": "message", "input_tokens": 181, "output_tokens": 8},
+    ],
+}
+"""https://platform.claude.com/docs/en/build-with-claude/compaction: the sums are without the compaction."""
+
+
+def claude_events(*blocks: dict[str, Any], usage: dict[str, Any], model: str = "m") -> bytes:
+    """An answer as a stream, each block whole at its start."""
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"model": model, "content": [], "usage": {"input_tokens": 1}}}
+    ]
+    for index, block in enumerate(blocks):
+        text, start = block.get("text"), dict(block)
+        if text is not None:
+            start["text"] = ""
+        if block["type"] == "compaction":
+            start["content"] = None
+        events.append({"type": "content_block_start", "index": index, "content_block": start})
+        deltas = {"text_delta": ("text", text), "compaction_delta": ("content", block.get("content"))}
+        events += [
+            {"type": "content_block_delta", "index": index, "delta": {"type": kind, name: said}}
+            for kind, (name, said) in deltas.items()
+            if said is not None and kind.startswith(block["type"])
+        ]
+        events.append({"type": "content_block_stop", "index": index})
+    events.append({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage})
+    return sse(*events, {"type": "message_stop"})
+
+
+def claude_whole(*blocks: dict[str, Any], usage: dict[str, Any], model: str = "m") -> bytes:
+    said = {"type": "message", "model": model, "content": blocks, "stop_reason": "end_turn", "usage": usage}
+    return json.dumps(said).encode()
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_claude_s_compaction_goes_back_and_is_paid_for(
+    server: ReplayServer, sink: Sink, caplog: pytest.LogCaptureFixture, streamed: bool
+) -> None:
+    made = claude_events if streamed else claude_whole
+    body = made(SUMMARY, {"type": "text", "text": "Hello!"}, usage=COMPACTED)
+    kind = "text/event-stream" if streamed else "application/json"
+    server.replies = [Reply([body], content_type=kind)]
+    model = AnthropicMessages("m", base_url=server.url, api_key="any", max_retries=0)
+    answer = await model.respond(STREAMED if streamed else ASK, sink)
+    usage = answer.usage
+    assert (usage.input_tokens, usage.cached_tokens, usage.output_tokens) == (181 + 100 + 55096, 55096, 91)
+    assert (usage.total_tokens, usage.billed) == (181 + 100 + 55096 + 91, None)
+    assert not caplog.records
+    message = again(answer.message)
+    assert (message.content, message.provider_calls, message.reasoning_content) == ("Hello!", [], None)
+    request = ModelRequest([Message("user", "?"), message, Message("user", "And?")])
+    turns = model._payload(request, model._resolve_base_url())["messages"]
+    assert turns[1]["content"] == [SUMMARY, {"type": "text", "text": "Hello!"}]
+    other = OpenAIChat("m", base_url=server.url, api_key="any")
+    assert "said hello" not in json.dumps(other._body(request))
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_an_answer_in_which_another_model_took_part_has_an_unknown_cost(
+    server: ReplayServer, sink: Sink, caplog: pytest.LogCaptureFixture, streamed: bool
+) -> None:
+    """Anthropic's fallbacks and advisor, as its SDK types them: `usage.iterations[].model`."""
+    iterations = [
+        {"type": "message", "model": "fable", "input_tokens": 408, "output_tokens": 0},
+        {"type": "fallback_message", "model": "opus", "input_tokens": 412, "output_tokens": 264},
+    ]
+    usage = {"input_tokens": 412, "output_tokens": 264, "iterations": iterations}
+    mark = {"type": "fallback", "from": {"model": "fable"}, "to": {"model": "opus"}}
+    made = claude_events if streamed else claude_whole
+    body = made(mark, {"type": "text", "text": "Gutenberg."}, usage=usage, model="opus")
+    kind = "text/event-stream" if streamed else "application/json"
+    server.replies = [Reply([body], content_type=kind)]
+    model = AnthropicMessages("fable", base_url=server.url, api_key="any", price=Price(input=1, output=1))
+    answer = await model.respond(STREAMED if streamed else ASK, sink)
+    assert (answer.message.content, answer.model) == ("Gutenberg.", "opus")
+    assert [type(part) for part in answer.message.parts] == [TextPart]
+    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (412, 264)
+    assert answer.usage.billed == {"answers_of_other_models": 1}
+    assert cost_of(model, answer.usage, answer.model) is None
+    assert not caplog.records

@@ -35,7 +35,13 @@ RESULT = "_tool_result"
 """The suffix of the type of a block with the result of a call that the provider carried out."""
 
 _DIRECT = {"type": "direct"}
-_KNOWN = ("text", "thinking", "redacted_thinking", "tool_use", *CALLS)
+COMPACTION = "compaction"
+"""A block that stands for the whole conversation before it: it goes back unchanged, like signed thinking."""
+
+_FALLBACK = "fallback"
+"""A block that marks where another model has taken over: nothing of the answer, and not sent back."""
+
+_KNOWN = ("text", "thinking", "redacted_thinking", "tool_use", COMPACTION, _FALLBACK, *CALLS)
 
 
 _RUNS_CODE = ("code_execution", "bash_code_execution", "text_editor_code_execution")
@@ -119,6 +125,8 @@ class Block:
                 return ReasoningPart(redacted=text_of(self.data.get("data")), origin=self._origin)
             case "tool_use":
                 return self._tool_call()
+            case kind if kind == COMPACTION:
+                return ReasoningPart(provider_data={"block": mended_json(self.data)}, origin=self._origin)
         return self.provider_call()
 
     def text_part(self) -> TextPart:
@@ -201,6 +209,8 @@ def built(blocks: Sequence[Block]) -> list[Part]:
                 part.provider_data["after"] = between
             continue
         if block.kind == "text" and not block.pieces:  # the service refuses it if it is sent back
+            continue
+        if block.kind == _FALLBACK:
             continue
         made = block.part()
         if block.result is not None and isinstance(made, ProviderCall):

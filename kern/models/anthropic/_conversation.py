@@ -14,7 +14,7 @@ from typing import Any
 from kern.errors import UsageError
 from kern.messages import Media, Message, Part, ProviderCall, ReasoningPart, TextPart, ToolCall
 from kern.models._history import UniqueIds, answered, arguments_object, call_name, segments
-from kern.models.anthropic._blocks import PROVIDER
+from kern.models.anthropic._blocks import COMPACTION, PROVIDER
 from kern.models.anthropic._caching import put_mark
 from kern.models.anthropic._media import is_uploaded, media_block
 from kern.models.anthropic._replayed import Replay
@@ -199,6 +199,10 @@ def _thinking(part: ReasoningPart) -> Iterator[dict[str, Any]]:
         yield {"type": "redacted_thinking", "data": part.redacted}
     elif part.signature:
         yield {"type": "thinking", "thinking": part.text, "signature": part.signature}
+    elif isinstance(part.provider_data, Mapping):
+        block = part.provider_data.get("block")
+        if isinstance(block, Mapping) and block.get("type") == COMPACTION:
+            yield dict(block)
 
 
 def text_of_parts(parts: Sequence[Part]) -> str:

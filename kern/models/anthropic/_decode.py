@@ -9,14 +9,12 @@ from typing import Any
 
 from kern.errors import ModelBehaviorError
 from kern.messages import Message, Origin, Part, ProviderCall, TextPart, ToolCall
-from kern.models._billed import billed_of, terms_of
 from kern.models._codes import explain, tells
 from kern.models._ends import Ends, finish_reason_of, is_refusal, says_calls
 from kern.models._failures import StreamFault
 from kern.models._reading import (
     INPUT_OF_NONE,
     AnswerReader,
-    count,
     damaged,
     index_of,
     items_of,
@@ -28,6 +26,7 @@ from kern.models._reading import (
 )
 from kern.models._text_stream import mended_json
 from kern.models.anthropic._blocks import PAUSED, PROVIDER, Block, built, code_runs, paired
+from kern.models.anthropic._usage import splits, usage_of
 from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
 from kern.usage import Usage
 
@@ -123,7 +122,7 @@ class MessagesReader(AnswerReader):
 
     def _count(self, usage: Any) -> None:
         if usage is not None:
-            if _splits(usage, self._usage):
+            if splits(usage, self._usage):
                 self._usage = {**self._usage, "input_tokens": 0}
             self._usage = usage if self._usage is None else merged(self._usage, usage)
 
@@ -254,7 +253,7 @@ class MessagesReader(AnswerReader):
         )
 
     def _used(self) -> tuple[Usage, bool]:
-        usage = _usage(self._usage)
+        usage = usage_of(self._usage, text_of(self._message.get("model")) or self._model)
         if runs := code_runs(self._blocks):
             usage.billed = {**(usage.billed or {}), "code_executions": runs}
         return usage, bool(self._end)
@@ -294,40 +293,3 @@ class MessagesReader(AnswerReader):
                 f"{', '.join(unknown)}; Kern does not support them"
             )
         self.remarks.append(f"parts of the answer that Kern does not support: {', '.join(unknown)}")
-
-
-def _splits(usage: Any, before: Any) -> bool:
-    """Whether a later count reports all input tokens as cached, and an earlier one none."""
-    if not isinstance(usage, dict) or not isinstance(before, dict) or usage.get("input_tokens") != 0:
-        return False
-    cached = count(usage, "cache_read_input_tokens") + count(usage, "cache_creation_input_tokens")
-    known = count(before, "cache_read_input_tokens") + count(before, "cache_creation_input_tokens")
-    return not known and 0 < count(before, "input_tokens") <= cached
-
-
-def _usage(usage: Any) -> Usage:
-    """The usage as Kern counts it: Anthropic does not include cached tokens in `input_tokens`, Kern does."""
-    read, written = count(usage, "cache_read_input_tokens"), count(usage, "cache_creation_input_tokens")
-    sent, said = count(usage, "input_tokens") + read + written, count(usage, "output_tokens")
-    told: dict[str, Any] = usage if isinstance(usage, dict) else {}
-    details = told.get("output_tokens_details")
-    return Usage(
-        input_tokens=sent,
-        output_tokens=said,
-        total_tokens=sent + said,
-        cached_tokens=read,
-        cache_write_tokens=written,
-        reasoning_tokens=min(count(details, "thinking_tokens"), said),
-        requests=1,
-        billed=billed_of(
-            cache_write_1h_tokens=min(
-                count(told.get("cache_creation"), "ephemeral_1h_input_tokens"), written
-            ),
-            web_searches=count(told.get("server_tool_use"), "web_search_requests"),
-        ),
-        terms=terms_of(
-            service_tier=told.get("service_tier"),
-            speed=told.get("speed"),
-            inference_geo=told.get("inference_geo"),
-        ),
-    )
