@@ -256,6 +256,24 @@ async def test_tools_of_googles_beside_functions_are_calls_of_the_providers(serv
     assert [type(part) for part in answer.message.parts] == [ProviderCall, ToolCall]
 
 
+async def test_a_passage_of_a_file_store_says_where_it_is_from(server: ReplayServer) -> None:
+    """File search of Gemini 3 (recorded by pydantic-ai): neither address nor title, but the store."""
+    kept = {
+        "fileSearchStore": "fileSearchStores/s1",
+        "customMetadata": [{"key": "source_url", "stringValue": "https://example.com/paris"}],
+    }
+    told = {
+        "groundingChunks": [{"retrievedContext": {"text": "Paris is the capital.", **kept}}],
+        "groundingSupports": [{"segment": {"endIndex": 5, "text": "Paris"}, "groundingChunkIndices": [0]}],
+    }
+    answer = await streamed(server, chunk(text("Paris")), chunk(groundingMetadata=told, finish="STOP"))
+    (said,) = answer.message.parts
+    assert isinstance(said, TextPart)
+    (cited,) = said.citations
+    assert (cited.text, cited.start, cited.end) == ("Paris is the capital.", 0, 5)
+    assert cited.provider_data == kept
+
+
 async def test_grounding_is_a_search_and_citations_in_characters(server: ReplayServer) -> None:
     words = "Grüße \U0001f6d2. It is 69°F. Fine."
     start, end = words.index("It"), words.index(" Fine")

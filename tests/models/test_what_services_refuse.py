@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from kern.errors import ModelBehaviorError, UsageError
+from kern.errors import ModelStreamError, UsageError
 from kern.messages import File, Image, Message, ToolCall
 from kern.models.anthropic import AnthropicMessages
-from kern.models.anthropic._decode import _splits
 from kern.models.anthropic._media import media_block
+from kern.models.anthropic._usage import splits
 from kern.models.base import ModelRequest
 from kern.models.google import Gemini
 from kern.models.google._contents import contents_of
@@ -48,11 +48,50 @@ async def test_arguments_of_gemini_that_come_behind_the_name_are_its_own(server:
     assert await gemini(server, *two) == [("delete", {}), ("delete", {"folder": "b"})]
 
 
-async def test_arguments_of_gemini_in_pieces_are_an_error_and_no_call(server: ReplayServer) -> None:
-    begun = {"functionCall": {"name": "delete", "willContinue": True}}
-    piece = {"functionCall": {"partialArgs": [{"jsonPath": "$.folder", "stringValue": "tmp"}]}}
-    with pytest.raises(ModelBehaviorError, match="came in pieces"):
-        await gemini(server, chunk(begun), chunk(piece), chunk({"functionCall": {}}, finish="STOP"))
+def piece(path: str, *, more: bool = True, **value: Any) -> dict[str, Any]:
+    """Arguments in pieces: https://googleapis.github.io/js-genai/release_docs/interfaces/types.PartialArg.html"""
+    return {"functionCall": {"partialArgs": [{"jsonPath": path, **value}], "willContinue": more}}
+
+
+BEGUN = {"functionCall": {"name": "write", "willContinue": True}}
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_arguments_of_gemini_in_pieces_are_put_together(server: ReplayServer, ended: bool) -> None:
+    """Vertex AI ends a call with a part without anything, or leaves that out."""
+    pieces = [
+        chunk(BEGUN),
+        chunk(piece("$.rooms[0].name", stringValue="Kit", willContinue=True)),
+        chunk(piece("$.rooms[0].name", stringValue="chen", willContinue=True)),
+        chunk(piece("$.rooms[0].name", stringValue="")),
+        chunk(piece("$.rooms[0].size", numberValue=0.5)),
+        chunk(piece("$.rooms[1]['a.b']", boolValue=True)),
+        chunk(piece("$.owner", nullValue="NULL_VALUE")),
+    ]
+    first = {"rooms": [{"name": "Kitchen", "size": 0.5}, {"a.b": True}], "owner": None}
+    last = [chunk({"functionCall": {}}, finish="STOP")] if ended else [chunk(finish="STOP")]
+    assert await gemini(server, *pieces, *last) == [("write", first)]
+    second = [chunk(BEGUN), chunk(piece("$.a", more=False, stringValue="b"))]
+    assert await gemini(server, *pieces, *second, *last) == [("write", first), ("write", {"a": "b"})]
+    assert await gemini(server, chunk(BEGUN), *last) == [("write", {})]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("$.text", {"stringValue": "half", "willContinue": True}),
+        ("rooms", {"stringValue": "a"}),
+        ("$.rooms[7]", {"stringValue": "a"}),
+        ("$[0]", {"stringValue": "a"}),
+        ("$" + ".a" * 100, {"stringValue": "a"}),
+        ("$..a", {"stringValue": "a"}),
+    ],
+)
+async def test_arguments_in_pieces_that_do_not_fit_are_no_call(
+    server: ReplayServer, path: str, value: dict[str, Any]
+) -> None:
+    with pytest.raises(ModelStreamError):
+        await gemini(server, chunk(BEGUN), chunk(piece(path, **value)), chunk(finish="STOP"))
 
 
 @pytest.mark.parametrize(
@@ -142,10 +181,10 @@ def test_what_is_set_aside_counts_documents_and_the_answer_that_claude_may_give(
 
 def test_a_later_count_that_says_all_was_cached_takes_the_first_one_back() -> None:
     later = {"input_tokens": 0, "cache_read_input_tokens": 8834}
-    assert _splits(later, {"input_tokens": 8834})
-    assert not _splits(later, {"input_tokens": 9000})
-    assert not _splits({"input_tokens": 0}, {"input_tokens": 8834})
-    assert not _splits(later, {"input_tokens": 3, "cache_read_input_tokens": 8834})
+    assert splits(later, {"input_tokens": 8834})
+    assert not splits(later, {"input_tokens": 9000})
+    assert not splits({"input_tokens": 0}, {"input_tokens": 8834})
+    assert not splits(later, {"input_tokens": 3, "cache_read_input_tokens": 8834})
 
 
 def test_a_model_has_its_price_under_its_whole_name_too() -> None:

@@ -104,11 +104,8 @@ class GeminiReader(AnswerReader):
             raise StreamFault(
                 f"the answer continued after its finish reason {self._word!r}, and ended without another"
             )
-        if self._answer.in_pieces:
-            raise ModelBehaviorError(
-                "the arguments of a call came in pieces (partialArgs, willContinue), which Kern does "
-                "not read; remove streamFunctionCallArguments from extra_body"
-            )
+        if self._answer.cut:
+            raise StreamFault("the answer broke off in the middle of the arguments of a call")
         if self._answer.settle():
             raise StreamFault("the answer broke off: a call that the provider carries out has no result")
         self._check_known()

@@ -16,6 +16,7 @@ from kern.messages import Citation, ProviderCall, TextPart
 from kern.models._reading import items_of, text_of
 from kern.models.google._parts import AnswerParts
 
+_READ = frozenset({"uri", "sourceUri", "title", "text"})
 _SOURCES = ("web", "retrievedContext", "maps", "image")
 _PER_ANSWER = re.compile(r"gemini-[12]\b")
 _FETCHED = "URL_RETRIEVAL_STATUS_SUCCESS"
@@ -112,10 +113,12 @@ class Grounding:
 
 def _source(chunk: dict[str, Any]) -> Citation:
     found: dict[str, Any] = next((chunk[name] for name in _SOURCES if isinstance(chunk.get(name), dict)), {})
+    rest = {name: value for name, value in found.items() if name not in _READ}
     return Citation(
         url=text_of(found.get("uri") or found.get("sourceUri")) or None,
         title=text_of(found.get("title")) or None,
         text=text_of(found.get("text")) or None,
+        provider_data=rest if rest and found is chunk.get("retrievedContext") else None,
     )
 
 

@@ -26,6 +26,7 @@ from kern.messages import (
 )
 from kern.models._reading import damaged, text_of
 from kern.models._text_stream import TextStream, mended, mended_json
+from kern.models.google._pieces import Pieces
 
 SIGNATURE = "thoughtSignature"
 CALLED, ANSWERED = "call", "result"
@@ -56,8 +57,8 @@ class AnswerParts:
     ) -> None:
         self.parts: list[Part] = []
         self.unknown: set[str] = set()
-        self.in_pieces = False
-        """Whether the arguments of a call came in pieces, which Kern does not read."""
+        self.cut = False
+        """Whether the answer ended in the middle of a call's arguments."""
         self._origin = origin
         self._content = content
         self._reasoning = reasoning
@@ -66,6 +67,8 @@ class AnswerParts:
         self._pieces: list[str] = []
         self._open: TextPart | ReasoningPart | None = None
         self._ids: set[str] = set()
+        self._gathered: tuple[ToolCall, Pieces] | None = None
+        """The call whose arguments arrive in pieces."""
         self._running: dict[str, dict[str, ProviderCall]] = {}
         """The provider's calls without a result, by name and id."""
 
@@ -94,6 +97,9 @@ class AnswerParts:
     def end(self, *, halved: bool) -> None:
         """End the answer. `halved`: texts may hold halves of surrogate pairs."""
         self._close()
+        if self._gathered is not None:  # Vertex AI may leave out the last part of a call
+            self.cut = not self._gathered[1].complete
+            self._end_call()
         if not halved:
             return
         for part in self.parts:
@@ -161,7 +167,11 @@ class AnswerParts:
             self._pieces = []
 
     def _add_call(self, call: dict[str, Any], raw: dict[str, Any]) -> None:
-        self.in_pieces = self.in_pieces or bool(call.get("partialArgs") or call.get("willContinue"))
+        if self._gathered is not None and not call.get("name"):
+            self._gather(self._gathered[1], call, raw)
+            return
+        if not call and not text_of(raw.get(SIGNATURE)):
+            return  # the end of a call that has ended before
         before = self.parts[-1] if self.parts else None
         if not call.get("name") and isinstance(before, ToolCall) and before.arguments == "{}":
             # The name came first, the arguments come now.
@@ -180,9 +190,36 @@ class AnswerParts:
         text = to_json(arguments).decode() if isinstance(arguments, dict) and arguments else "{}"
         name = text_of(call.get("name"))
         data = _signed(kept, raw) or None
+        self._end_call()
         made_call = ToolCall(made, name, text, data, origin=self._origin)
         self.parts.append(made_call)
-        self._tell_arguments(made_call)
+        if call.get("willContinue") or call.get("partialArgs"):
+            pieces = Pieces()
+            self._gathered = made_call, pieces
+            self._gather(pieces, call, {})
+        else:
+            self._tell_arguments(made_call)
+
+    def _gather(self, pieces: Pieces, call: dict[str, Any], raw: dict[str, Any]) -> None:
+        """Add pieces of a call's arguments."""
+        if self._gathered is None:
+            return
+        pieces.value |= call.get("args") or {}
+        pieces.add(call.get("partialArgs"))
+        made = self._gathered[0]
+        made.provider_data = _signed(made.provider_data or {}, raw) or None
+        if not call.get("willContinue"):
+            self._end_call()
+
+    def _end_call(self) -> None:
+        """End the call whose arguments arrived in pieces."""
+        if self._gathered is None:
+            return
+        call, pieces = self._gathered
+        self._gathered = None
+        if pieces.value:
+            call.arguments = to_json(pieces.value).decode()
+        self._tell_arguments(call)
 
     def _tell_arguments(self, call: ToolCall) -> None:
         if self._told_arguments is not None:
