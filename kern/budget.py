@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
+from kern._keywords import ChecksArguments
 from kern.errors import UsageError, UsageLimitExceeded
 from kern.usage import Usage, UsageLimits
 
@@ -18,7 +19,7 @@ _UNKNOWN = (
 _TOKENS = ("input_tokens", "output_tokens", "total_tokens")
 
 
-class UsageBudget:
+class UsageBudget(ChecksArguments):
     """A limit that several runs share, such as the runs of a user, of a day, or of a batch.
 
     Pass the same object as `usage_limits` to every run, or to an agent. Like `UsageLimits`, it counts

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
+from kern._keywords import ChecksArguments
 from kern.errors import UsageError
 
 _COUNTS = (
@@ -209,7 +210,7 @@ def is_of_tokens(name: str) -> bool:
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
-class UsageLimits:
+class UsageLimits(ChecksArguments):
     """What a run and all runs below it may use together; None means no limit.
 
     Requests and tool calls are counted before they are made, so that concurrent team members cannot exceed a

@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_demo_parser(commands)
     add_db_parser(commands)
     add_worker_parser(commands)
-    chosen = parser.parse_args(arguments)
+    chosen, unknown = parser.parse_known_args(arguments)
+    if unknown:  # the usage of the command shows its options, that of `kern` does not
+        commands.choices[chosen.command].error(f"unknown arguments: {' '.join(unknown)}")
     named("kern").addHandler(logging.NullHandler())  # errors are shown anyway, at the latest as the last line
     try:
         code: int = chosen.run(chosen)

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from typing import ClassVar
 
+from kern._keywords import ChecksArguments
 from kern.db.rows import (
     ChangeRow,
     Commit,
@@ -45,7 +46,7 @@ ANY_TIME: Mapping[str, float] = {}
 """By run id: when the run was asked for. Empty: a request to cancel counts, however old it is."""
 
 
-class Db(ABC):
+class Db(ChecksArguments, ABC):
     """Stores sessions, their runs and the log of their state changes.
 
     Any number of event loops and threads of a process may use one object at the same time. Every method

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
+from kern._keywords import ChecksArguments
 from kern._log import named
 from kern._sync.shield import uninterrupted
 from kern.db.base import Db
@@ -41,7 +42,7 @@ RELEASE_SECONDS = 5.0
 """How many seconds the end of a run waits for the release of the claim, which expires by itself as well."""
 
 
-class DbJournal:
+class DbJournal(ChecksArguments):
     """Makes runs durable: the database stores each step that is done, and a claim of this process to the run.
 
         agent = Agent(db=db, journal=DbJournal(db))
@@ -66,9 +67,9 @@ class DbJournal:
         self, db: Db, *, claim_seconds: float = CLAIM_SECONDS, deltas: DeltaStream | None = None
     ) -> None:
         if not isinstance(db, JournalDb):
-            raise UsageError(f"DbJournal takes a database that keeps steps, such as SqliteDb; not {db!r}")
+            raise UsageError(f"db must be a database that stores steps, such as SqliteDb, not {db!r}")
         if claim_seconds <= 0:
-            raise UsageError(f"claim_seconds is above 0, not {claim_seconds!r}")
+            raise UsageError(f"claim_seconds must be a number of seconds above 0, not {claim_seconds!r}")
         self.db: Db = db
         self.deltas: DeltaStream | None = deltas
         self._steps: JournalDb = db

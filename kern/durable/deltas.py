@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from kern._keywords import ChecksArguments
 from kern.db.journals import RunningRow
 
 
@@ -60,7 +61,7 @@ def stream_of(run: RunningRow) -> str:
     return f"{run.run_id}@{run.begun_at:.6f}"
 
 
-class InMemoryDeltas:
+class InMemoryDeltas(ChecksArguments):
     """Deltas in memory, for runs that are followed in the process that drives them.
 
     The database is written only at steps.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kern._keywords import ChecksArguments
 from kern._sync.loops import LoopLocal
 from kern.durable._redis_link import Health, Link, Settings, check_url, driver
 from kern.durable.deltas import Delta
 from kern.errors import UsageError
 
 
-class RedisDeltas:
+class RedisDeltas(ChecksArguments):
     """Sends the live events of each run through a stream in Redis, which its followers read.
 
         journal = DbJournal(db, deltas=RedisDeltas("redis://localhost:6379/0"))

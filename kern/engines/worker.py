@@ -10,6 +10,7 @@ import asyncio
 import random
 from typing import Final
 
+from kern._keywords import ChecksArguments
 from kern._log import named
 from kern.db.base import Db
 from kern.durable.db_journal import CLAIM_SECONDS, DbJournal, Taken
@@ -24,7 +25,7 @@ LONGEST_PAUSE = 300.0
 _LEFT = "mend that, or give it up with DbJournal(db).forget(run_id)"
 
 
-class Worker:
+class Worker(ChecksArguments):
     """Takes submitted runs of agents and teams, and drives them to their ends.
 
         worker = Worker(desk)

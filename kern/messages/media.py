@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
+from kern._keywords import ChecksArguments
 from kern.errors import UsageError
 from kern.messages._checks import RECORD, TEXT, Types, check_types
 from kern.messages.origin import CacheMark, Origin, cache_in, origin_in
@@ -31,7 +32,7 @@ _GIVEN_AS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
 
 
 @dataclass(slots=True, kw_only=True, repr=False)
-class Media:
+class Media(ChecksArguments):
     """An image, audio, video or file. Pass exactly one of `url`, `content` and `filepath`, or an `id`.
 
     Args:

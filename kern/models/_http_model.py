@@ -15,6 +15,7 @@ import httpx
 from pydantic import SecretStr
 
 from kern._json import json_bytes
+from kern._keywords import ChecksArguments
 from kern._secrets import Masked
 from kern._version import __version__
 from kern.errors import MissingKeyError, UsageError
@@ -31,7 +32,7 @@ from kern.usage import Price
 
 
 @dataclass(eq=False, repr=False)
-class HttpModel(Model):
+class HttpModel(ChecksArguments, Model):
     """The base class of all models that call a provider over HTTP; subclasses document the settings.
 
     A subclass defines the request and the answer (`_endpoint`, `_payload`, `_reader`), the default address,

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, Unpack, cast, get_args
 
 from kern._error_text import message_of
 from kern._json import json_bytes
+from kern._keywords import check_keywords
 from kern._traceback import ShortTraceback
 from kern.console import Progress, open_progress
 from kern.durable.fingerprint import check_same_input, fingerprint
@@ -20,7 +21,7 @@ from kern.run.output import AnyRunOutput, RunStatus
 from kern.runner.compile import database_of
 from kern.runner.definition import Definition, id_of
 from kern.runner.input_schema import Input
-from kern.runner.options import MapKeywords, RunKeywords, RunOptions, as_json, check_keywords, run_input
+from kern.runner.options import MapKeywords, RunKeywords, RunOptions, as_json, run_input
 from kern.runner.running import Running
 from kern.runtime.duplicates import known_fingerprint
 from kern.runtime.portal import portal

@@ -7,14 +7,16 @@ import re
 import reprlib
 import threading
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 
 import pydantic
 
+from kern._habits import KEYWORDS
+from kern._keywords import check_arguments
 from kern._log import named
 from kern.budget import Limits
 from kern.db.base import Db
@@ -29,7 +31,7 @@ from kern.run.output import AnyRunOutput, RunOutput
 from kern.runner.checks import EVENTS_TO_SKIP, check_definition
 from kern.runner.hook_parameters import AFTER, BEFORE, check_hooks
 from kern.runner.input_schema import check_input_schema
-from kern.runner.options import RunOptions, check_keywords
+from kern.runner.options import RunOptions
 from kern.runner.past_runs import HISTORY_TOOL
 from kern.runner.state_tool import STATE_TOOL
 from kern.runner.tools import Compiled, checked
@@ -151,10 +153,8 @@ class Definition:
     if not TYPE_CHECKING:  # type checkers know the keywords from __init__
 
         def __new__(cls, *args: Any, **given: Any) -> Self:
-            """Refuse an unknown keyword with a suggestion, which Python itself gives only from 3.13 on."""
-            known = _keywords(cls)
-            if known is not None and not given.keys() <= known:
-                check_keywords(cls.__name__, given, known)
+            """Refuse unknown keywords with a suggestion."""
+            check_arguments(cls, args, given, KEYWORDS)
             return object.__new__(cls)
 
     def __post_init__(self) -> None:
@@ -305,15 +305,6 @@ def _load(definition: Definition) -> None:
 
 
 _NO_OTHERS = (None, None, None)
-
-
-@lru_cache(maxsize=128)
-def _keywords(kind: type[Definition]) -> Set[str] | None:
-    """Return the keywords of a constructor; None if a subclass of the application has its own `__init__`."""
-    owner = next(base for base in kind.__mro__ if "__init__" in vars(base))
-    if "__dataclass_fields__" not in vars(owner):
-        return None
-    return dict.fromkeys(one.name for one in fields(owner) if one.init).keys()
 
 
 @lru_cache(maxsize=1024)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from types import UnionType
@@ -13,8 +12,8 @@ from typing import Any, TypeAlias, TypedDict, get_args
 import pydantic
 from pydantic_core import to_json
 
-from kern._habits import KEYWORDS
 from kern._json import jsonable
+from kern._keywords import check_keywords
 from kern.budget import Limits, check_limits
 from kern.durable.journal import Journal
 from kern.errors import UsageError
@@ -242,23 +241,6 @@ def _without_bytes(message: Message) -> dict[str, Any]:
     return data
 
 
-def check_keywords(what: str, given: Iterable[str], known: Collection[str]) -> None:
-    """Check that every keyword is known.
-
-    Raises:
-        TypeError: One is not; the message suggests another.
-    """
-    for name in given:
-        if name not in known:
-            if (instead := KEYWORDS.get(name)) is not None:
-                raise TypeError(f"{what} has no keyword {name!r}: {instead}")
-            close = difflib.get_close_matches(name, known, 1)
-            there = f"it takes: {', '.join(known)}" if len(known) < _MANY else f"see help({what})"
-            hint = f"did you mean {close[0]!r}?" if close else there
-            raise TypeError(f"{what} has no keyword {name!r}; {hint}")
-
-
-_MANY = 30  # keywords: too many to list in an error
 _ON_DUPLICATE = get_args(OnDuplicate)
 
 

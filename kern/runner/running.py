@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar, Unpack, cast, overload
 
+from kern._keywords import check_keywords
 from kern._traceback import ShortTraceback
 from kern.errors import UsageError
 from kern.run.cancel import CancelResult
@@ -23,7 +24,6 @@ from kern.runner.options import (
     RunKeywords,
     RunOptions,
     check_id,
-    check_keywords,
     needs_stream,
     run_input,
 )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar, Unpack
 
+from kern._keywords import check_keywords
 from kern._sync.loops import in_event_loop
 from kern._sync.threads import own_threads
 from kern._traceback import ShortTraceback
@@ -19,7 +20,7 @@ from kern.run.events import BaseRunEvent, Event
 from kern.run.output import AnyRunOutput
 from kern.runner.chat_commands import ChatCommands, history_file
 from kern.runner.input_schema import Input
-from kern.runner.options import RunKeywords, RunOptions, as_text, check_keywords
+from kern.runner.options import RunKeywords, RunOptions, as_text
 from kern.runner.running import Running
 from kern.runner.session_state import StateAccess
 from kern.runner.sessions import SessionAccess

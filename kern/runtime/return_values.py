@@ -45,10 +45,10 @@ def ended_here(value: Any, listener: Listener | None) -> Any:
 async def ended(value: Any, listener: Listener | None, in_thread: InThread) -> Any:
     """Await `value`, or iterate over it, until there is a final value."""
     while goes_on(value):
-        if inspect.isawaitable(value):
-            value = await value
-        elif isinstance(value, AsyncIterator):
+        if isinstance(value, AsyncIterator):  # first: a stream of a run refuses to be awaited
             value = await collect_async(value, listener)
+        elif inspect.isawaitable(value):
+            value = await value
         else:
             value = await in_thread(partial(collect, value, listener))
     return value

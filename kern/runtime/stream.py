@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Generic, Self
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self
 
 from typing_extensions import TypeVar
 
@@ -301,6 +301,15 @@ class RunStream(Generic[OutputT, ItemT_co]):
         task.cancel()
         if (interrupted := await wait_until_done(task)) is not None:
             raise interrupted
+
+    if not TYPE_CHECKING:  # type checkers report the mistake themselves
+
+        def __await__(self) -> NoReturn:
+            """Refuse `await agent.arun(..., stream=True)`, and say what to write."""
+            raise TypeError(
+                "a run with stream=True returns a stream of events, which cannot be awaited: write "
+                "`async for event in agent.arun(..., stream=True)`, or await the run without stream=True"
+            )
 
     async def __aenter__(self) -> Self:
         return self

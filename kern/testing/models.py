@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
+from kern._keywords import ChecksArguments
 from kern.errors import UsageError
 from kern.messages import Message, ProviderCall, TextPart, ToolCall
 from kern.models.base import (
@@ -33,7 +34,7 @@ Play: TypeAlias = Callable[[ModelRequest], ModelAnswer | Awaitable[ModelAnswer]]
 """A function, sync or async, that returns the answer to a request."""
 
 
-class _PlayedModel(Model):
+class _PlayedModel(ChecksArguments, Model):
     """Records the requests, and streams each answer word by word."""
 
     structured_output: Literal["native", "tool", "none"] = "native"

@@ -13,6 +13,7 @@ from typing import NoReturn, Self, TypeAlias
 
 from pydantic_core import to_json
 
+from kern._keywords import ChecksArguments
 from kern.errors import UsageError
 from kern.testing import (
     _anthropic,
@@ -72,7 +73,7 @@ _PROTOCOLS = (
 )
 
 
-class ModelServer:
+class ModelServer(ChecksArguments):
     """A real HTTP server on 127.0.0.1 that speaks OpenAI's Responses and Chat Completions protocols,
     Anthropic's Messages API, Google's Gemini API and Amazon Bedrock's Converse API.
 

@@ -10,6 +10,7 @@ from typing import Any, Generic, Self, cast, get_args
 
 from typing_extensions import ParamSpec, TypeVar, Unpack
 
+from kern._keywords import ChecksArguments
 from kern.errors import UsageError
 from kern.messages import CacheMark
 from kern.tools.arguments import Arguments, arguments_of
@@ -37,7 +38,7 @@ class _Doc:
         return self._text if instance is None else instance.entrypoint.__doc__
 
 
-class Function(Generic[P, R]):
+class Function(ChecksArguments, Generic[P, R]):
     """A tool: a callable, its JSON schema, and the options of its calls.
 
     It can be called like the callable itself. Do not change a `Function` that is in use: `replace` returns a

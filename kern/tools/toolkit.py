@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kern._keywords import ChecksArguments
 from kern.errors import UsageError
 from kern.tools.function import Function
 from kern.tools.options import ToolOptions
@@ -16,7 +17,7 @@ from kern.tools.server_tool import ServerTool
 from kern.tools.signature import describe
 
 
-class Toolkit:
+class Toolkit(ChecksArguments):
     """A named set of tools. Subclass it, or use it as it is.
 
         class Notes(Toolkit):
@@ -96,7 +97,7 @@ class Toolkit:
         return f"{type(self).__name__}(name={self.name!r}, tools=[{', '.join(self.functions)}])"
 
 
-class ToolSource(ABC):
+class ToolSource(ChecksArguments, ABC):
     """Tools that are known only at run time, such as those of an MCP server.
 
     In the `tools` list of an agent or a team, it is replaced by the toolkit that `load` returns.

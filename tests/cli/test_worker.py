@@ -57,6 +57,16 @@ def test_what_is_no_agent_is_refused_in_one_line(
     assert len(errors.splitlines()) == 1
 
 
+def test_an_unknown_option_is_refused_with_the_usage_of_the_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["worker", "--at-onec", "3", "app.py:desk"])
+    errors = capsys.readouterr().err
+    assert "kern worker: error: unknown arguments: --at-onec" in errors
+    assert "[--at-once N]" in errors
+
+
 def test_sigterm_ends_an_idle_worker(app: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "kern.cli", "worker", f"{app}:both"],

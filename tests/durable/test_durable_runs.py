@@ -195,9 +195,9 @@ async def test_the_journal_is_in_the_database_of_the_session(db: SqliteDb) -> No
     agent = Agent(model=ScriptedModel(["x"]), db=InMemoryDb(), journal=DbJournal(db))
     with pytest.raises(UsageError, match="pass the same db to both"):
         await agent.arun("x")
-    with pytest.raises(UsageError, match="takes a database that keeps steps"):
+    with pytest.raises(UsageError, match="a database that stores steps"):
         DbJournal(object())
-    with pytest.raises(UsageError, match="claim_seconds is above 0"):
+    with pytest.raises(UsageError, match="claim_seconds must be a number of seconds above 0"):
         DbJournal(db, claim_seconds=0)
 
 
