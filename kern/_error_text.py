@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 _MOST = 8
 _GENERIC = "unhandled errors in a TaskGroup"  # what asyncio and anyio call every group of theirs
+
+
+def counted(number: float, things: str) -> str:
+    """A number with its noun, which is passed as a plural: "1 tool call", "2 tool calls"."""
+    return f"{number:,} {_PLURAL.sub('', things, count=1) if number == 1 else things}"
+
+
+_PLURAL = re.compile(r"s\b")
 
 
 def error_text(error: BaseException) -> str:

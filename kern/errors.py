@@ -54,6 +54,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kern._error_text import counted
 from kern._failed_run import FailedRun
 from kern._portable import Portable
 
@@ -368,15 +369,15 @@ class UsageLimitExceeded(KernError):
     """The next request or tool call would exceed `max_requests`, `tool_call_limit` or one of `UsageLimits`.
 
     Args:
-        what: What is limited, such as "requests" or "US dollars".
-        limit: The limit's value.
+        what: What is limited, as a plural, such as "requests" or "US dollars".
+        limit: The value of the limit.
         budget: The name of the `UsageBudget` that the limit belongs to; "" if it is not part of one.
-        why: What is the matter with it, where it is not just reached.
+        why: What is wrong with the limit, as the end of the sentence.
     """
 
     def __init__(self, what: str, limit: float, *, budget: str = "", why: str = "is reached") -> None:
         whose = f"the budget {budget!r}" if budget else "the limit"
-        super().__init__(f"{whose} of {limit} {what} {why}")
+        super().__init__(f"{whose} of {counted(limit, what)} {why}")
         self.what, self.limit, self.budget = what, limit, budget
 
 

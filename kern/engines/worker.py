@@ -111,7 +111,9 @@ class Worker(ChecksArguments):
         try:
             run = Submission.from_dict(taken.request)
             if attempt > self._attempts:
-                raise UsageError(f"it was begun {attempt - 1} times, and its process has died each time")
+                raise UsageError(
+                    f"its process died in every attempt ({attempt - 1} so far), so it is not tried again"
+                )
             output = await drive(self._runners[run.runner_id], run, taken)
             log.info("worker: run %s stands at %s", run_id, output.status.value)
             await taken.done_with()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kern._error_text import counted
 from kern.errors import InputCheckError, UsageError
 from kern.guardrails.base import BaseGuardrail
 from kern.runtime.request import RunInput
@@ -23,4 +24,6 @@ class PromptLengthGuardrail(BaseGuardrail):
         """Refuse the input if it is too long."""
         length = sum(len(message.content or "") for message in run_input.messages)
         if length > self.max_length:
-            raise InputCheckError(f"the input has {length} characters; at most {self.max_length} are allowed")
+            raise InputCheckError(
+                f"the input has {counted(length, 'characters')}; max_length is {self.max_length:,}"
+            )

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, Self, TypeAlias
 
 from typing_extensions import TypeVar
 
+from kern._error_text import counted
 from kern._json import json_bytes, jsonable
 from kern.messages import (
     MEDIA,
@@ -192,7 +193,7 @@ class BaseRunOutput(Generic[ContentT]):
         if self.metrics.duration is not None:
             told.append(f"{self.metrics.duration:.1f}s")
         if self.metrics.total_tokens:
-            told.append(f"{self.metrics.total_tokens:,} tokens")
+            told.append(counted(self.metrics.total_tokens, "tokens"))
         if self.metrics.cost:
             told.append(_dollars(self.metrics.cost))
         return " · ".join(told) or self.status.value.lower()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol
 
+from kern._error_text import counted
 from kern._sync.lock import End
 from kern._sync.shield import uninterrupted
 from kern._sync.waiting import contexts_of_waiters
@@ -196,9 +197,9 @@ class StartedRuns:
             await uninterrupted(_ended(runs), GIVE_UP_SECONDS)
         except TimeoutError:
             log.error(
-                "%d run(s) that a tool started had not ended %g s after they were cancelled; the "
-                "run that called the tool ends without them",
-                sum(not run.done.done() for run in runs),
+                "a tool started %s that had not ended %g s after the cancellation; the run that called the "
+                "tool ends without waiting any longer",
+                counted(sum(not run.done.done() for run in runs), "runs"),
                 GIVE_UP_SECONDS,
             )
 

@@ -110,7 +110,7 @@ async def fill_media(db: Db, row: RunRow, media: Iterable[Media]) -> None:
             item.content = stored.get(item.sha256 or "")
         if len(stored) < len(hashes):
             log.warning(
-                "run %s: %d of its media files are missing in the database",
+                "run %s: media files missing in the database: %d",
                 row.run_id,
                 len(hashes) - len(stored),
             )

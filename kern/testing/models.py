@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
+from kern._error_text import counted
 from kern._keywords import ChecksArguments
 from kern.errors import UsageError
 from kern.messages import Message, ProviderCall, TextPart, ToolCall
@@ -104,7 +105,7 @@ class ScriptedModel(_PlayedModel):
         if self._unexpected:
             raise AssertionError(f"{self!r} received {self._unexpected} more requests than it has answers")
         if self._answers:
-            left = f"{len(self._answers)} answers of {self!r} were not used"
+            left = f"{self!r} did not use {counted(len(self._answers), 'answers')}"
             raise AssertionError(f"{left}, the next is {self._answers[0]!r}; requests: {len(self.requests)}")
 
     def _next(self) -> ModelAnswer | Play:

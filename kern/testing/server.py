@@ -13,6 +13,7 @@ from typing import NoReturn, Self, TypeAlias
 
 from pydantic_core import to_json
 
+from kern._error_text import counted
 from kern._keywords import ChecksArguments
 from kern.errors import UsageError
 from kern.testing import (
@@ -160,8 +161,8 @@ class ModelServer(ChecksArguments):
         if self.failures:
             raise AssertionError(f"failures of the ModelServer: {self.failures}") from self.failures[0]
         if self._script:
-            left = f"{len(self._script)} answers were not used, the next is {self._script[0]!r}"
-            raise AssertionError(f"{left}; requests: {len(self.requests)}")
+            left = f"{counted(len(self._script), 'answers')} left, the next is {self._script[0]!r}"
+            raise AssertionError(f"the ModelServer has {left}; requests: {len(self.requests)}")
 
     async def __aenter__(self) -> Self:
         if self._listener is not None:

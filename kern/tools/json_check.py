@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from kern._error_text import counted
 from kern.tools.schema import resolved
 
 _TYPES: dict[str, Callable[[Any], bool]] = {
@@ -101,7 +102,7 @@ class _Check:
                 if name not in value:
                     yield _line(f"{path}/{name}", "required, but missing")
             if len(value) < schema.get("minProperties", 0):
-                yield _line(path, f"needs at least {schema['minProperties']} keys")
+                yield _line(path, f"needs at least {counted(schema['minProperties'], 'keys')}")
         last = next(reversed(value), None)
         for name, item in value.items():
             yield from self.value(
@@ -116,9 +117,11 @@ class _Check:
             part = first[at] if at < len(first) else rest
             yield from self.value(item, part, f"{path}/{at}", unfinished and at == len(value) - 1)
         if len(value) > schema.get("maxItems", len(value)):
-            yield _line(path, f"has {len(value)} items, at most {schema['maxItems']} are allowed")
+            yield _line(
+                path, f"has {counted(len(value), 'items')}, but may have at most {schema['maxItems']}"
+            )
         if not unfinished and len(value) < schema.get("minItems", 0):
-            yield _line(path, f"has {len(value)} items, at least {schema['minItems']} are needed")
+            yield _line(path, f"has {counted(len(value), 'items')}, but needs at least {schema['minItems']}")
         if schema.get("uniqueItems") and len({json.dumps(item, sort_keys=True) for item in value}) < len(
             value
         ):
@@ -127,9 +130,9 @@ class _Check:
 
 def _string(value: str, schema: Mapping[str, Any], path: str) -> Iterator[str]:
     if len(value) < schema.get("minLength", 0):
-        yield _line(path, f"needs at least {schema['minLength']} characters")
+        yield _line(path, f"needs at least {counted(schema['minLength'], 'characters')}")
     if len(value) > schema.get("maxLength", len(value)):
-        yield _line(path, f"may have at most {schema['maxLength']} characters")
+        yield _line(path, f"may have at most {counted(schema['maxLength'], 'characters')}")
     if "pattern" in schema and not _matches(schema["pattern"], value):
         yield _line(path, f"must match {schema['pattern']!r}, not {_shown(value)}")
 

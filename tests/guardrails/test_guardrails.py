@@ -137,7 +137,7 @@ async def test_a_prompt_that_is_too_long_is_refused() -> None:
     model = ScriptedModel(["fine"])
     agent = Agent(model=model, pre_hooks=[PromptLengthGuardrail(5)])
     assert (await agent.arun("12345")).content == "fine"
-    with pytest.raises(InputCheckError, match="has 6 characters; at most 5 are allowed"):
+    with pytest.raises(InputCheckError, match="has 6 characters; max_length is 5"):
         await agent.arun("123456")
     with pytest.raises(InputCheckError):
         await agent.arun([Message("user", "123"), Message("user", "456")])

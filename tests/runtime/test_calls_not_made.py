@@ -15,7 +15,7 @@ from kern.runtime.outcome import Start
 from kern.testing import ScriptedModel, tool_call
 from kern.usage import UsageLimits
 
-USED_UP = "Not called: the limit of 1 tool calls is reached."
+USED_UP = "Not called: the limit of 1 tool call is reached."
 
 
 class Till:

@@ -52,7 +52,7 @@ async def test_a_function_plays_the_model_sync_or_async() -> None:
 async def test_answers_that_nobody_asked_for_are_reported() -> None:
     async with ModelServer(["one", "two"]) as server, httpx.AsyncClient() as client:
         await ask(client, server)
-        with pytest.raises(AssertionError, match="1 answers were not used, the next is 'two'"):
+        with pytest.raises(AssertionError, match="has 1 answer left, the next is 'two'"):
             server.assert_exhausted()
 
 
