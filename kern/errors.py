@@ -63,8 +63,7 @@ class KernError(Portable):
     """The base class of all errors. They can be copied and pickled, so they cross process boundaries."""
 
     run_output: FailedRun | None = None
-    """The `RunOutput` or `TeamRunOutput` of the run that this error ended; None outside a run. It is pickled
-    with the error; content that cannot be pickled is converted to plain JSON."""
+    """The output of the run that this error ended; None outside a run. Pickling converts content to JSON."""
 
 
 class UsageError(KernError):
@@ -371,7 +370,7 @@ class UsageLimitExceeded(KernError):
     Args:
         what: What is limited, as a plural, such as "requests" or "US dollars".
         limit: The value of the limit.
-        budget: The name of the `UsageBudget` that the limit belongs to; "" if it is not part of one.
+        budget: The name of the `UsageBudget`; "" if the limit belongs to none.
         why: What is wrong with the limit, as the end of the sentence.
     """
 
