@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import functools
 import getpass
-import hashlib
 import os
 import stat
 import tempfile
 import time
-import types
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import from_json, to_json
 
 from kern._log import named
+from kern.tools.cache_key import key_of
 from kern.tools.function import Function
 from kern.tools.result import result_of
-from kern.tools.signature import describe
-from kern.tools.toolkit import Toolkit
 
 log: Final = named("kern")
-
-_OF_TOOLKITS = frozenset({"name", "instructions", "functions"})
 
 
 class ResultCache:
     """The cached results of one tool. Every method blocks.
 
-    The key of a result is the tool and its arguments: for a function its module and name, with its closure
-    and the arguments fixed by a partial; for a method also the attributes of its object. Values that are not
-    plain data are keyed by identity, so their results are found in this process only.
+    The key of a result is the tool and its arguments: for a function its module and name, with its closure,
+    its defaults and the arguments fixed by a partial; for a method also the attributes of its object. Values
+    that are not plain data are keyed by identity, so their results are found in this process only.
 
     The cache holds the text that the model reads, and `get_or_make` returns that text for fresh results, too:
     a hook sees the same type either way. Errors and results with media are not cached.
@@ -57,7 +50,8 @@ class ResultCache:
                 folder,
             )
             return make()
-        path = folder / f"{self._key(arguments)}.json"
+        key = key_of(self._function.name, self._function.entrypoint, arguments)
+        path = folder / f"{key}.json"
         kept = self._read(path)
         if kept is not None:
             return kept
@@ -67,16 +61,6 @@ class ResultCache:
             return value
         self._write(path, result.text)
         return result.text
-
-    def _key(self, arguments: Mapping[str, Any]) -> str:
-        function = self._function
-        identity = [function.name, describe(function.entrypoint), *_bound(function.entrypoint)]
-        named = {name: arguments[name] for name in sorted(arguments)}
-        try:
-            text = to_json([identity, named], fallback=_token, inf_nan_mode="constants")
-        except (PydanticSerializationError, ValueError):  # a value that contains itself is never found again
-            return uuid.uuid4().hex
-        return hashlib.sha256(text).hexdigest()
 
     def _read(self, path: Path) -> str | None:
         try:
@@ -119,39 +103,3 @@ def _ready(folder: Path, *, ours: bool) -> bool:
     if not ours or not hasattr(os, "getuid"):
         return True
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
-
-
-def _bound(function: Callable[..., Any]) -> Iterator[Any]:
-    """The data that a callable carries beside its code."""
-    if isinstance(function, functools.partial):
-        yield [function.args, function.keywords]
-        yield from _bound(function.func)
-    elif isinstance(function, types.MethodType):
-        yield _attributes(function.__self__)
-        yield from _bound(function.__func__)
-    elif isinstance(function, types.FunctionType):
-        empty = types.CellType()
-        yield [cell.cell_contents for cell in function.__closure__ or () if cell != empty]
-    elif not isinstance(function, type):
-        yield _attributes(function)
-
-
-def _attributes(owner: Any) -> Any:
-    if isinstance(owner, type):
-        return describe(owner)
-    attributes = getattr(owner, "__dict__", None)
-    if attributes is None:
-        return _token(owner)
-    hidden = _OF_TOOLKITS if isinstance(owner, Toolkit) else frozenset()
-    return [describe(type(owner)), {name: attributes[name] for name in sorted(attributes.keys() - hidden)}]
-
-
-_tokens: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
-
-
-def _token(value: Any) -> str:
-    """A name for an object that is unique in this process and all others."""
-    try:
-        return _tokens.setdefault(value, uuid.uuid4().hex)
-    except TypeError:  # no weak reference or hash is possible: never found again
-        return uuid.uuid4().hex
