@@ -33,6 +33,8 @@ _EXTRA_ITEMS = (
     "image_generation_call",
     "mcp_list_tools",
     "mcp_call",
+    "shell_call",
+    "shell_call_output",
     "tool_search_call",
     "tool_search_output",
     "compaction",

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from kern.errors import ModelStreamError
-from kern.messages import Message, TextPart
+from kern.errors import ModelBehaviorError, ModelStreamError
+from kern.messages import Message, ProviderCall, TextPart
 from kern.models.anthropic import AnthropicMessages
 from kern.models.base import ModelRequest
-from kern.models.openai import OpenAIChat
+from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.models.prices import cost_of
 from kern.usage import Price
 from tests.models.replay import ReplayServer, Reply, Sink, sse
@@ -170,3 +170,154 @@ async def test_an_answer_in_which_another_model_took_part_has_an_unknown_cost(
     assert answer.usage.billed == {"answers_of_other_models": 1}
     assert cost_of(model, answer.usage, answer.model) is None
     assert not caplog.records
+
+
+class PartsSink(Sink):
+    """Also writes down calls and arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[str, str, str]] = []
+        self.arguments: list[tuple[str, str, str]] = []
+
+    def provider_call(self, call: ProviderCall) -> None:
+        self.calls.append((call.id, call.name, call.status))
+
+    def tool_arguments(self, call_id: str, name: str, delta: str) -> None:
+        self.arguments.append((call_id, name, delta))
+
+
+SAID = {"type": "message", "id": "msg_1", "content": [{"type": "output_text", "text": "Done."}]}
+REASONED = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "secret"}
+SHELL = {
+    "type": "shell_call",
+    "id": "sh_1",
+    "call_id": "call_1",
+    "status": "completed",
+    "action": {"commands": ["uname"], "max_output_length": None, "timeout_ms": None},
+    "environment": {"type": "container_reference", "container_id": "cntr_1"},
+}
+PRINTED = {
+    "type": "shell_call_output",
+    "id": "sho_1",
+    "call_id": "call_1",
+    "status": "completed",
+    "output": [{"outcome": {"type": "exit", "exit_code": 0}, "stderr": "", "stdout": "Linux\n"}],
+}
+IN_X = {
+    "type": "custom_tool_call",
+    "id": "ctc_1",
+    "call_id": "xs_call_1",
+    "name": "x_keyword_search",
+    "input": '{"query": "from:xai"}',
+    "status": "completed",
+}
+SEARCHED = {
+    "type": "x_search_call",
+    "id": "fc_1",
+    "call_id": "",
+    "name": "x_semantic_search",
+    "arguments": '{"query": "AI"}',
+    "status": "completed",
+}
+RAN = {
+    "type": "code_interpreter_call",
+    "id": "fc_2",
+    "call_id": "",
+    "name": "code_execution",
+    "arguments": '{"code": "print(1)"}',
+    "status": "completed",
+}
+
+
+def response_events(*items: dict[str, Any]) -> bytes:
+    events: list[dict[str, Any]] = []
+    for index, item in enumerate(items):
+        begun = {**item, "status": "in_progress"}
+        events.append({"type": "response.output_item.added", "output_index": index, "item": begun})
+        events.append({"type": "response.output_item.done", "output_index": index, "item": item})
+    final = {"id": "resp_1", "status": "completed", "output": list(items)}
+    return sse(*events, {"type": "response.completed", "response": final})
+
+
+async def responded(server: ReplayServer, sink: Sink, *items: dict[str, Any]) -> Message:
+    server.replies = [Reply([response_events(*items)])]
+    model = OpenAIResponses("m", base_url=server.url, api_key="any", max_retries=0)
+    return again((await model.respond(STREAMED, sink)).message)
+
+
+async def test_what_openai_s_shell_did_in_its_container_is_the_provider_s_call(
+    server: ReplayServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """https://platform.openai.com/docs/guides/tools-shell: the hosted shell, in a container."""
+    sink = PartsSink()
+    message = await responded(server, sink, REASONED, SHELL, PRINTED, SAID)
+    ran, printed = message.provider_calls
+    assert (ran.name, json.loads(ran.arguments), ran.status) == (
+        "shell",
+        {"action": SHELL["action"]},
+        "completed",
+    )
+    assert (printed.result, printed.status) == (PRINTED["output"], "completed")
+    assert [(name, status) for _, name, status in sink.calls] == [
+        ("shell", "running"),
+        ("shell", "completed"),
+        ("shell_call_output", "running"),
+        ("shell_call_output", "completed"),
+    ]
+    assert not caplog.records
+    model = OpenAIResponses("m", base_url=server.url, api_key="any")
+    sent = model._body(ModelRequest([Message("user", "?"), message, Message("user", "And?")]))["input"]
+    assert [item for item in sent if item.get("type", "").startswith("shell")] == [SHELL, PRINTED]
+
+
+async def test_a_shell_of_the_application_is_no_call_of_the_provider_s(
+    server: ReplayServer, sink: Sink
+) -> None:
+    with pytest.raises(ModelBehaviorError, match="shell_call"):
+        await responded(server, sink, {**SHELL, "environment": {"type": "local"}})
+
+
+async def test_what_xai_searched_and_ran_is_the_provider_s_call(
+    server: ReplayServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As recorded by vercel/ai: xAI names its tools in the items, with the arguments as a text."""
+    sink = PartsSink()
+    message = await responded(server, sink, IN_X, SEARCHED, RAN, SAID)
+    told = [(call.name, json.loads(call.arguments), call.status) for call in message.provider_calls]
+    assert told == [
+        ("x_keyword_search", {"query": "from:xai"}, "completed"),
+        ("x_semantic_search", {"query": "AI"}, "completed"),
+        ("code_interpreter", {"code": "print(1)"}, "completed"),
+    ]
+    assert [status for _, _, status in sink.calls] == ["running", "completed"] * 3
+    assert not caplog.records
+    model = OpenAIResponses("m", base_url=server.url, api_key="any")
+    sent = model._body(ModelRequest([Message("user", "?"), message, Message("user", "And?")]))["input"]
+    assert not any(item.get("type") in ("custom_tool_call", "x_search_call") for item in sent)
+
+
+async def test_a_custom_tool_that_waits_for_the_application_is_no_answer(
+    server: ReplayServer, sink: Sink
+) -> None:
+    with pytest.raises(ModelBehaviorError, match="custom_tool_call"):
+        await responded(server, sink, {**IN_X, "call_id": "call_1", "name": "sql"})
+
+
+async def test_a_compaction_is_told_to_nobody_as_a_call(server: ReplayServer) -> None:
+    sink = PartsSink()
+    compaction = {"type": "compaction", "id": "cmp_1", "encrypted_content": "secret"}
+    message = await responded(server, sink, compaction, SAID)
+    assert (sink.calls, message.provider_calls) == ([], [])
+    model = OpenAIResponses("m", base_url=server.url, api_key="any")
+    sent = model._body(ModelRequest([Message("user", "?"), message, Message("user", "And?")]))["input"]
+    assert compaction in sent
+
+
+async def test_arguments_that_come_with_their_item_alone_are_told(server: ReplayServer) -> None:
+    """LM Studio's Responses, as recorded by vercel/ai: no event of arguments."""
+    sink = PartsSink()
+    call = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "f", "arguments": "{}"}
+    message = await responded(server, sink, {**call, "arguments": '{"a": 1}'})
+    assert sink.arguments == [("call_1", "f", '{"a": 1}')]
+    assert [made.arguments for made in message.tool_calls] == ['{"a": 1}']

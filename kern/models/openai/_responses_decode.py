@@ -127,6 +127,16 @@ class ResponsesReader(AnswerReader):
             call_id = text_of(item.data.get("call_id")) or text_of(item.data.get("id"))
             self._told_arguments(call_id, text_of(item.data.get("name")), self._whole_text(delta))
 
+    def _tell_call(self, data: dict[str, Any]) -> None:
+        """Tell the arguments of a call that were not streamed, as by LM Studio."""
+        if self._told_arguments is not None and data.get("type") == "function_call":
+            call_id, arguments = (
+                text_of(data.get("call_id")) or text_of(data.get("id")),
+                data.get("arguments"),
+            )
+            if call_id and isinstance(arguments, str) and arguments:
+                self._told_arguments(call_id, text_of(data.get("name")), self._whole_text(arguments))
+
     def _begin_message(self, event: dict[str, Any]) -> None:
         """Begin a new message: its text is a paragraph of the answer or of the commentary."""
         self._spoken, self._speaking = event.get("output_index"), True
@@ -170,6 +180,8 @@ class ResponsesReader(AnswerReader):
             data = {**data, "name": item.data["name"]}
         item.data = data
         item.whole = whole
+        if whole and self._told_arguments is not None and not item.arguments:
+            self._tell_call(data)
         if data.get("type") not in _SPOKEN:
             self._calls.streamed(data, ended=whole)
 

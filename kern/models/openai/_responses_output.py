@@ -13,9 +13,9 @@ from kern.models.openai._citations import citation
 from kern.models.openai._kept import decoded
 from kern.models.openai._responses_parts import (
     COMPACTION,
-    HOSTED,
     IMAGE_CALL,
     OF,
+    is_hosted,
     provider_call,
     reasoning_part,
 )
@@ -48,6 +48,7 @@ class Output:
         """Whether the items are more than plain messages, so that the ids of texts and calls are kept."""
         self._unread: list[str] = []
         unknown: list[str] = []
+        strange: set[str] = set()
         for item in _without_nothing(items):
             kind = kind_of(item)
             if kind == "message":
@@ -67,6 +68,8 @@ class Output:
                     self._picture(item)
                 else:
                     unknown.append(kind[:_LONGEST_KIND] or "(none)")
+                    if not is_hosted(item):
+                        strange.add(unknown[-1])
         self._arrange(structured)
         self._put_ids()
         self.message = Message("assistant", parts=self._parts)
@@ -77,9 +80,9 @@ class Output:
             )
         if unknown:
             known = self._has(TextPart) or self._has(ToolCall)
-            self._report(unknown, known or any(kind_of(item) in _ANSWERS for item in items))
+            self._report(unknown, strange, known or any(kind_of(item) in _ANSWERS for item in items))
 
-    def _report(self, unknown: list[str], answered: bool) -> None:
+    def _report(self, unknown: list[str], strange: set[str], answered: bool) -> None:
         """Report the item types that Kern does not support."""
         if not answered:
             kinds = ", ".join(sorted(set(unknown)))
@@ -88,9 +91,10 @@ class Output:
                 "Kern does not support them: do not offer the hosted tool that they belong to, or let it act "
                 "without approval"
             )
-        if strange := ", ".join(sorted(set(unknown) - HOSTED)):
+        if strange:
             self.remarks.append(
-                f"output items that Kern does not support are kept beside the answer: {strange}"
+                "output items that Kern does not support are kept beside the answer: "
+                f"{', '.join(sorted(strange))}"
             )
 
     def _has(self, kind: type[Part]) -> bool:

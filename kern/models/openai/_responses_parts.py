@@ -14,16 +14,20 @@ from kern.models._reading import items_of, text_of
 HOSTED = frozenset(
     {
         "code_interpreter_call",
-        "compaction",
         "file_search_call",
         "mcp_call",
         "mcp_list_tools",
+        "shell_call_output",
         "tool_search_call",
         "tool_search_output",
         "web_search_call",
+        "x_search_call",
     }
 )
 """Items of the provider's tools that are complete when they arrive: the answer's text has their results."""
+
+_KEPT_THERE = frozenset({"custom_tool_call", "x_search_call"})
+"""Items of xAI's search in X. They are not sent back: the service may wait for an output of theirs."""
 
 IMAGE_CALL = "image_generation_call"
 """An item that is not sent back: its image would be sent with every later request."""
@@ -37,6 +41,7 @@ COMPACTION = "compaction"
 _ARGUMENTS = {
     "code_interpreter_call": "code",
     "file_search_call": "queries",
+    "shell_call": "action",
     "tool_search_call": "arguments",
     "web_search_call": "action",
     IMAGE_CALL: "revised_prompt",
@@ -48,13 +53,31 @@ _RESULTS = {
     "file_search_call": "results",
     "mcp_call": "output",
     "mcp_list_tools": "tools",
+    "shell_call_output": "output",
     "tool_search_output": "tools",
 }
 """The fields of items with the result of the tool."""
 
-_MCP = "mcp_call"
+_NAMED = ("mcp_call", "x_search_call")
+"""The items that name a tool, and have its arguments as a text."""
+
 _FAILED = ("failed", "incomplete", "cancelled")
 _SHOWN = ("summary", "content")
+
+
+def is_hosted(item: Mapping[str, Any]) -> bool:
+    """Whether an item is of a tool that the provider ran itself, and needs no output of the application.
+
+    A call of the shell is one if its commands ran in a container of the provider; a call of a custom tool is
+    one in xAI's search in X, whose calls have ids of their own.
+    """
+    kind = item.get("type")
+    if kind == "shell_call":
+        place = item.get("environment")
+        return isinstance(place, Mapping) and text_of(place.get("type")).startswith("container")
+    if kind == "custom_tool_call":
+        return text_of(item.get("call_id")).startswith("xs_call")
+    return isinstance(kind, str) and kind in HOSTED
 
 
 def reasoning_part(item: Mapping[str, Any], origin: Origin) -> ReasoningPart:
@@ -94,11 +117,14 @@ def provider_call(item: Mapping[str, Any], origin: Origin) -> ProviderCall:
     kind = text_of(item.get("type"))
     data = dict(item)
     call_id = _taken(data, "id")
-    known = kind in HOSTED or kind == IMAGE_CALL
-    if kind == _MCP:
+    known = is_hosted(item) or kind == IMAGE_CALL
+    if kind in _NAMED:
         name, arguments = _taken(data, "name"), _taken(data, "arguments")
     else:
-        name, arguments = kind.removesuffix("_call"), ""
+        name = kind.removesuffix("_call")
+        if known and kind == "custom_tool_call":
+            name = text_of(item.get("name")) or name
+        arguments = text_of(item.get("arguments")) or text_of(item.get("input"))  # xAI's are text
         if (argument := _ARGUMENTS.get(kind)) and data.get(argument) is not None:
             arguments = json_bytes({argument: data.pop(argument)}).decode()
     result = item.get("error")
@@ -122,9 +148,9 @@ def provider_item(call: ProviderCall) -> dict[str, Any]:
     kind = text_of(item.get("type"))
     if call.id:
         item["id"] = call.id
-    if kind == _MCP:
+    if kind in _NAMED:
         item |= {"name": call.name, "arguments": call.arguments}
-    elif call.arguments:
+    elif call.arguments and call.arguments not in (item.get("arguments"), item.get("input")):
         item |= dict(from_json(call.arguments))
     if (key := _RESULTS.get(kind)) and key not in item and call.result is not None:
         item[key] = call.result
@@ -152,7 +178,7 @@ def _goes_back(item: dict[str, Any], stored: bool) -> bool:
             return False
         texts = _are_texts(item.get("summary")) and (content is None or _are_texts(content))
         return texts and isinstance(item.get("id"), str) and isinstance(secret, str | None)
-    return kind in ("message", "function_call") or (isinstance(kind, str) and kind in HOSTED)
+    return kind in ("message", "function_call", COMPACTION) or (is_hosted(item) and kind not in _KEPT_THERE)
 
 
 def _are_texts(parts: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kern.messages import Message, Origin, ProviderCall, TextPart, number_citations
 from kern.models.base import DeltaSink, citation_of, provider_call_of
-from kern.models.openai._responses_parts import HOSTED, IMAGE_CALL, provider_call
+from kern.models.openai._responses_parts import IMAGE_CALL, is_hosted, provider_call
 
 
 class ToldCalls:
@@ -28,8 +28,7 @@ class ToldCalls:
 
     def streamed(self, item: Mapping[str, Any], *, ended: bool) -> None:
         """An item has begun, or ended, in a stream."""
-        kind = item.get("type")
-        if self._tell is not None and (kind in HOSTED or kind == IMAGE_CALL):
+        if self._tell is not None and (is_hosted(item) or item.get("type") == IMAGE_CALL):
             call = provider_call(item, self._origin)
             if call.id:
                 self._tell_of(call, ended=ended)
