@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 KEYWORDS: Final[dict[str, str]] = {
     "system_prompt": "write instructions=, or system_message= for a system message of your own",
@@ -68,6 +68,50 @@ KEYWORDS: Final[dict[str, str]] = {
 }
 """Keywords of constructors and runs, with what to do instead."""
 
+_READ_CONTENT = "write output.content"
+_STREAM = "write `async for event in agent.arun(..., stream=True)`, or run(..., stream=True) in sync code"
+_TOOLS = "pass all tools to the constructor: tools=[function, ...]"
+
+RUNNER_ATTRIBUTES: Final[dict[str, str]] = {
+    "run_sync": "write run(...); await arun(...) in async code",
+    "run_stream": _STREAM,
+    "run_stream_events": f"{_STREAM}; stream_events=True adds the other events",
+    "run_streamed": _STREAM,
+    "iter": f"{_STREAM}; stream_events=True adds the other events",
+    "invoke": "write run(...); await arun(...) in async code",
+    "ainvoke": "write await arun(...)",
+    "override": "write agent.model = ScriptedModel([...]), from kern.testing",
+    "tool": f"{_TOOLS}; @tool from kern adds options",
+    "tool_plain": f"{_TOOLS}; @tool from kern adds options",
+    "add_tool": _TOOLS,
+    "set_tools": _TOOLS,
+    "system_prompt": "pass instructions= to the constructor: a text, or a function that returns one",
+    "output_validator": "pass post_hooks= to the constructor",
+    "get_messages_for_session": "write get_session_messages(session_id)",
+    "get_session_summary": "write get_session(session_id).summary",
+    "get_user_memories": "there are none: keep what is to be remembered in session_state=, stored by db=",
+    "as_tool": "make a Team of the agents: Team([agent, ...])",
+}
+"""Attributes of agents and teams in other libraries, with what to do instead."""
+
+OUTPUT_ATTRIBUTES: Final[dict[str, str]] = {
+    "output": _READ_CONTENT,
+    "data": _READ_CONTENT,
+    "final_output": _READ_CONTENT,
+    "text": _READ_CONTENT,
+    "response": _READ_CONTENT,
+    "all_messages": "write output.messages",
+    "new_messages": "write output.messages",
+    "new_items": "write output.messages",
+    "to_input_list": "pass session_id= and add_history_to_context=True to the next run",
+    "is_paused": "write output.status is RunStatus.paused",
+    "is_cancelled": "write output.status is RunStatus.cancelled",
+    "active_requirements": "write [r for r in output.requirements if not r.is_resolved]",
+    "tools_requiring_confirmation": "write output.requirements",
+    "usage": "write output.metrics",
+}
+"""Attributes of the result of a run in other libraries, with what to do instead."""
+
 MODULES: Final[dict[str, str]] = {
     "kern.memory": "there is no such module: keep what is to be remembered in session_state=, stored by db=",
     "kern.knowledge": "there is no such module: give the agent a tool that searches your documents",
@@ -109,6 +153,20 @@ _PROVIDERS: Final[dict[str, str]] = {
     **dict.fromkeys(("llama", "qwen", "gemma", "phi"), "ollama"),
 }
 """Whose a model is, by how its id begins."""
+
+
+def explain_attribute(owner: object, name: str, habits: Mapping[str, str]) -> Any:
+    """Call this from `__getattr__`: raise the usual `AttributeError`, with a hint if the name is a habit.
+
+    Raises:
+        AttributeError: Always, unless another thread has just set the attribute.
+    """
+    try:
+        return object.__getattribute__(owner, name)
+    except AttributeError as error:
+        if (hint := habits.get(name)) is not None and not hasattr(type(owner), name):
+            error.args = (f"{error}: {hint}",)
+        raise
 
 
 def provider_of(model_id: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
@@ -9,6 +10,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from kern._habits import KEYWORDS
+from kern._traceback import ShortTraceback
 
 _MANY = 30  # keywords: too many to list in an error
 _HAS_ARGS, _HAS_KEYWORDS = 0x04, 0x08  # flags of a code object: *args, **kwargs
@@ -33,16 +35,17 @@ def check_keywords(
         if name not in known:
             if (instead := habits.get(name)) is not None:
                 raise TypeError(f"{what} has no keyword {name!r}: {instead}")
-            near = _swapped(name, known) or get_close_matches(name, known, 1)
+            near = nearest(name, known)
             there = f"it takes: {', '.join(known) or 'none'}" if len(known) < _MANY else f"see help({what})"
-            hint = f"did you mean {near[0]!r}?" if near else there
+            hint = f"did you mean {near!r}?" if near is not None else there
             raise TypeError(f"{what} has no keyword {name!r}; {hint}")
 
 
-def _swapped(name: str, known: Iterable[str]) -> list[str]:
-    """The known keywords with the same letters: to swap two is the most frequent slip."""
+def nearest(name: str, known: Collection[str], cutoff: float = 0.6) -> str | None:
+    """The known name that a misspelt one most likely means: to swap two letters is the most frequent slip."""
     letters = sorted(name)
-    return [other for other in known if sorted(other) == letters]
+    swapped = [other for other in known if sorted(other) == letters]
+    return next(iter(swapped or get_close_matches(name, known, 1, cutoff)), None)
 
 
 class _Parameters(NamedTuple):
@@ -61,6 +64,7 @@ class _Parameters(NamedTuple):
 def _parameters(kind: type) -> _Parameters | None:
     """The parameters of a constructor; None if it takes any keywords, or is not written in Python."""
     init = next(vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base))
+    init = inspect.unwrap(init)
     if not isinstance(init, FunctionType) or init.__code__.co_flags & _HAS_KEYWORDS:
         return None
     code = init.__code__
@@ -70,7 +74,11 @@ def _parameters(kind: type) -> _Parameters | None:
 
 
 def check_arguments(
-    kind: type, args: tuple[Any, ...], given: Mapping[str, Any], habits: Mapping[str, str] = _NO_HABITS
+    kind: type,
+    args: tuple[Any, ...],
+    given: Mapping[str, Any],
+    habits: Mapping[str, str] = _NO_HABITS,
+    example: str | None = None,
 ) -> None:
     """Check the arguments of a constructor by their names and their number.
 
@@ -79,6 +87,7 @@ def check_arguments(
         args: The arguments that were passed by position.
         given: The arguments that were passed by keyword.
         habits: See `check_keywords`.
+        example: The keyword that the error shows; None: the first one.
 
     Raises:
         TypeError: A keyword is unknown, or there are too many arguments by position.
@@ -89,12 +98,12 @@ def check_arguments(
     if not given.keys() <= names.keys():
         check_keywords(kind.__name__, given, names, habits)
     if positional is not None and len(args) > len(positional) < len(names):
-        example = f"{kind.__name__}({next(name for name in names if name not in positional)}=...)"
+        example = example or next(name for name in names if name not in positional)
         if positional:
             takes = f"only {', '.join(positional)} by position; pass the others by keyword"
         else:
             takes = "keywords only"
-        raise TypeError(f"{kind.__name__} takes {takes}, such as {example}")
+        raise TypeError(f"{kind.__name__} takes {takes}, such as {kind.__name__}({example}=...)")
 
 
 class ChecksArguments:
@@ -106,5 +115,6 @@ class ChecksArguments:
 
         def __new__(cls, *args: Any, **given: Any) -> Self:
             if args or given:  # copies and pickles have neither
-                check_arguments(cls, args, given)
+                with ShortTraceback():
+                    check_arguments(cls, args, given)
             return object.__new__(cls)

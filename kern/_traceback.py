@@ -1,21 +1,26 @@
-"""Tracebacks that show the caller's own lines: what a `KernError` looks like when it leaves a sync method."""
+"""Shortens the tracebacks of errors that leave sync methods and constructors to the caller's own lines."""
 
 from __future__ import annotations
 
 import sysconfig
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from kern.errors import KernError
 
+T = TypeVar("T")
+
 _KERN: Final = str(Path(__file__).parent)
+_KEYWORDS: Final = str(Path(__file__).with_name("_keywords.py"))
 
 
 class ShortTraceback:
-    """Use around the body of a sync method: a `KernError` leaves it without the frames of Kern.
+    """Use around the body of a sync method: Kern's errors leave it without the frames of Kern.
+
+    Kern's errors are `KernError`s, and the `TypeError` for an unknown keyword.
 
     The frame of the method itself goes too: a `with` block raises anew what its exit has changed, and the
     interpreter adds no frame for that. Frames of the application stay, such as those of a hook that failed,
@@ -36,9 +41,31 @@ class ShortTraceback:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, KernError) and not self._whole:
+        if error is not None and not self._whole and _is_ours(error):
             for one in _chain(error):
                 one.__traceback__ = _shortened(one.__traceback__)
+
+
+def short_errors(kind: type[T]) -> type[T]:
+    """Decorate a class: errors leave its constructor without frames of Kern, unless `debug_mode` is set."""
+    init: Any = kind.__init__
+
+    @wraps(init)
+    def __init__(self: T, *args: Any, **given: Any) -> None:
+        with ShortTraceback(whole=bool(given.get("debug_mode"))):
+            init(self, *args, **given)
+
+    kind.__init__ = __init__  # type: ignore[method-assign, assignment]
+    return kind
+
+
+def _is_ours(error: BaseException) -> bool:
+    if isinstance(error, KernError):
+        return True
+    trace = error.__traceback__ if isinstance(error, TypeError) else None
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_code.co_filename == _KEYWORDS
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -62,7 +89,8 @@ def _shortened(trace: TracebackType | None) -> TracebackType | None:
     own = False  # the frame before was the application's, or of a library that the application has called
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if file.startswith(_KERN):
+        # The constructor of a dataclass comes from "<string>", and has the globals of its module.
+        if file.startswith(_KERN) or (file == "<string>" and _is_kern(trace)):
             own = False
         elif own or not file.startswith(_libraries()):
             own = True
@@ -72,6 +100,10 @@ def _shortened(trace: TracebackType | None) -> TracebackType | None:
     for one in reversed(kept):
         made = TracebackType(made, one.tb_frame, one.tb_lasti, one.tb_lineno)
     return made
+
+
+def _is_kern(trace: TracebackType) -> bool:
+    return str(trace.tb_frame.f_globals.get("__name__")).startswith("kern.")
 
 
 @cache

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 import kern
-from kern import Agent, Team, UsageError
-from kern._habits import KEYWORDS, MODULES, provider_of
+from kern import Agent, RunStatus, Team, UsageError
+from kern._habits import KEYWORDS, MODULES, OUTPUT_ATTRIBUTES, RUNNER_ATTRIBUTES, provider_of
 from kern.runner.definition import Definition
+from kern.testing import ScriptedModel
 
 
 @pytest.mark.parametrize("name", KEYWORDS)
@@ -43,6 +44,48 @@ def test_an_agent_and_a_team_say_it(make: Callable[..., object]) -> None:
 async def test_a_run_says_it() -> None:
     with pytest.raises(TypeError, match="a run has no keyword 'thread_id': write session_id="):
         await Agent().arun("x", thread_id="1")
+
+
+@pytest.mark.parametrize("name", RUNNER_ATTRIBUTES)
+@pytest.mark.parametrize("runner", [Agent(), Team([])], ids=["agent", "team"])
+def test_an_attribute_from_habit_says_what_to_write(runner: object, name: str) -> None:
+    with pytest.raises(AttributeError, match=f"no attribute '{name}': ") as caught:
+        getattr(runner, name)
+    assert RUNNER_ATTRIBUTES[name] in str(caught.value)
+
+
+@pytest.mark.parametrize("name", OUTPUT_ATTRIBUTES)
+def test_an_attribute_of_an_output_from_habit_says_what_to_write(name: str) -> None:
+    output = Agent(model=ScriptedModel(["Hi"])).run("x")
+    with pytest.raises(AttributeError, match=f"no attribute '{name}': ") as caught:
+        getattr(output, name)
+    assert OUTPUT_ATTRIBUTES[name] in str(caught.value)
+
+
+def test_what_an_answer_recommends_exists() -> None:
+    agent = Agent(model=ScriptedModel(["Hi"]), session_id="s")
+    output = agent.run("x")
+    assert (output.content, output.status is RunStatus.paused, output.requirements or []) == ("Hi", False, [])
+    assert output.messages
+    assert output.metrics is not None
+    assert agent.get_session_messages("s")
+    assert agent.get_session("s").summary is None
+
+
+def test_another_attribute_fails_as_ever() -> None:
+    with pytest.raises(AttributeError, match=r"^'Agent' object has no attribute 'nothing'$"):
+        getattr(Agent(), "nothing")  # noqa: B009
+    assert not hasattr(Agent(), "nothing")
+
+
+def test_an_error_inside_of_a_property_is_not_hidden() -> None:
+    class Desk(Agent):
+        @property
+        def tool(self) -> str:
+            return str(self.missing)  # type: ignore[attr-defined]
+
+    with pytest.raises(AttributeError, match=r"^'Desk' object has no attribute 'missing'$"):
+        _ = Desk().tool
 
 
 @pytest.mark.parametrize("name", MODULES)

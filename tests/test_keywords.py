@@ -60,7 +60,7 @@ def test_an_unknown_keyword_is_refused_with_a_suggestion(
 
 def test_arguments_that_must_be_named_are_asked_for_by_name() -> None:
     made: list[tuple[Callable[..., Any], tuple[Any, ...], str]] = [
-        (Agent, ("desk",), "Agent takes keywords only, such as Agent(name=...)"),
+        (Agent, ("desk",), "Agent takes keywords only, such as Agent(model=...)"),
         (UsageLimits, (3,), "UsageLimits takes keywords only, such as UsageLimits(requests=...)"),
         (
             OpenAIChat,
@@ -113,3 +113,18 @@ async def test_a_tool_may_return_the_stream_of_another_run() -> None:
     output = await outer.arun("Go")
     assert output.content == "Done."
     assert '"content":" within."' in str((output.tools or [])[0].result)
+
+
+async def test_a_stream_that_is_read_by_a_plain_loop_says_how_to_read_it() -> None:
+    stream: Any = Agent(model=ScriptedModel(["Hi"])).arun("Hello", stream=True)
+    with pytest.raises(TypeError, match="needs `async for`"):
+        for _ in stream:
+            pass
+
+
+async def test_a_run_that_is_never_awaited_is_named_after_its_public_method() -> None:
+    run: Any = Agent(model=ScriptedModel(["Hi"])).arun("Hello")
+    paused: Any = Team([]).acontinue_run(run_id="r")
+    assert (run.__qualname__, paused.__qualname__) == ("Agent.arun", "Team.acontinue_run")
+    run.close()
+    paused.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections import UserDict
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from kern import Agent, KernError, Team
 from kern.errors import HookError, MissingKeyError, SessionOwnershipError, UsageError
 from kern.models.base import ModelRequest, ModelResponse
 from kern.testing import FunctionModel, ScriptedModel
+from kern.usage import UsageLimits
 
 
 async def no_answer(request: ModelRequest) -> ModelResponse:
@@ -49,6 +51,31 @@ def test_it_is_whole_in_debug_mode(way: Callable[[Agent], object]) -> None:
     assert any(frame.filename.endswith("portal.py") for frame in frames)
 
 
+MISTAKES: list[Callable[[], object]] = [
+    lambda: Agent(modle="x"),  # type: ignore[call-arg]
+    lambda: Agent("x"),
+    lambda: Agent(tools=["x"]),
+    lambda: Team([], retries=-1),
+    lambda: UsageLimits(tokens=3),  # type: ignore[call-arg]
+    lambda: Agent().run("x", sesion_id="s"),
+]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_a_call_shows_that_call_alone(mistake: Callable[[], object]) -> None:
+    with pytest.raises((TypeError, KernError)) as caught:
+        mistake()
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    assert {frame.filename for frame in frames} == {__file__}
+
+
+def test_a_mistake_in_a_constructor_is_whole_in_debug_mode() -> None:
+    with pytest.raises(UsageError) as caught:
+        Agent(retries=-1, debug_mode=True)
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    assert any(frame.filename.endswith("checks.py") for frame in frames)
+
+
 def test_an_accessor_shows_no_more_than_itself() -> None:
     agent = Agent(model=ScriptedModel(["a"]), session_id="s", user_id="ann")
     agent.run("x")
@@ -74,8 +101,12 @@ def test_the_frames_of_a_hook_stay() -> None:
 
 
 def test_an_error_that_is_no_kern_error_is_left_alone() -> None:
-    with pytest.raises(TypeError) as caught:
-        Agent(model=ScriptedModel([])).run("x", nothing=1)
+    class Broken(UserDict[str, Any]):
+        def keys(self) -> Any:
+            raise LookupError("nothing is here")
+
+    with pytest.raises(LookupError) as caught:
+        Agent(model=ScriptedModel([])).run("x", metadata=Broken())
     assert len(traceback.extract_tb(caught.value.__traceback__)) > 2
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from types import UnionType
 from typing import Any, Generic
 
+from kern._traceback import short_errors
 from kern.models.base import Model
 from kern.run.output import ContentT, RunOutput
 from kern.runner.batch import Batches
@@ -19,6 +20,7 @@ from kern.runner.terminal import Terminal
 from kern.runtime.run_tree import Run, RunnerSpec
 
 
+@short_errors
 @dataclass(kw_only=True, eq=False, repr=False, slots=True)
 class Agent(
     Terminal[RunOutput[ContentT]],
@@ -37,8 +39,7 @@ class Agent(
 
     Args:
         name: A name for people to read, and for the leader of a team that it is a member of.
-        id: Its id in events and in the database. Default: the name in lower case with hyphens, or a random
-            id.
+        id: Its id in events and in the database. Default: the name in lower case with hyphens, or random.
         role: What it is responsible for. Part of its system message; the leader of its team reads it, too.
         description: What it is. The system message begins with this text.
         model: A `Model`, or a string "provider:id" such as "anthropic:claude-sonnet-4-5". Default: a member

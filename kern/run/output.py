@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Generic, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias
 
 from typing_extensions import TypeVar
 
 from kern._error_text import counted
+from kern._habits import OUTPUT_ATTRIBUTES, explain_attribute
 from kern._json import json_bytes, jsonable
 from kern.messages import (
     MEDIA,
@@ -154,6 +155,11 @@ class BaseRunOutput(Generic[ContentT]):
     refused: Literal["input", "output"] | None = None
     created_at: int = field(default_factory=lambda: int(time.time()))
     shown: bool = field(default=False, compare=False)
+
+    if not TYPE_CHECKING:  # type checkers know the attributes
+
+        def __getattr__(self, name: str) -> Any:
+            return explain_attribute(self, name, OUTPUT_ATTRIBUTES)
 
     def __repr__(self) -> str:
         """The fields that people look for first; `to_dict()` has all of them."""

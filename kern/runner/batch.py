@@ -60,7 +60,7 @@ class Batches(Running[OutputT]):
         inputs: Iterable[Input],
         *,
         batch: str | None = None,
-        key: Callable[[Any], str] | None = None,
+        key: Callable[[Any], str | int | uuid.UUID] | None = None,
         concurrency: int = 40,
         on_error: OnError = "collect",
         progress: bool | None = None,
@@ -121,7 +121,7 @@ class Batches(Running[OutputT]):
         inputs: Iterable[Input],
         *,
         batch: str | None = None,
-        key: Callable[[Any], str] | None = None,
+        key: Callable[[Any], str | int | uuid.UUID] | None = None,
         concurrency: int = 40,
         on_error: OnError = "collect",
         progress: bool | None = None,
@@ -192,7 +192,7 @@ def _items(
     definition: Definition,
     inputs: Iterable[Input],
     batch: str | None,
-    key: Callable[[Any], str] | None,
+    key: Callable[[Any], str | int | uuid.UUID] | None,
     options: MapKeywords,
 ) -> list[_Item]:
     """Give each input its run id and session id: derived from the batch, or random without one.
@@ -236,7 +236,7 @@ def _shown(input: Input) -> Any:
         return reprlib.repr(input)
 
 
-def _key_of(item: Input, key: Callable[[Any], str] | None) -> str:
+def _key_of(item: Input, key: Callable[[Any], str | int | uuid.UUID] | None) -> str:
     if key is None:
         try:
             return json_bytes(as_json(item)).decode()
@@ -248,7 +248,9 @@ def _key_of(item: Input, key: Callable[[Any], str] | None) -> str:
     if isinstance(told, int | uuid.UUID) and not isinstance(told, bool):
         return str(told)
     if not isinstance(told, str) or not told:
-        raise UsageError(f"key must return a str that is not empty, but returned {told!r} for an input")
+        raise UsageError(
+            f"key must return a text that is not empty, or a number, but returned {told!r} for an input"
+        )
     return told
 
 

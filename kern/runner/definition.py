@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 
 import pydantic
 
-from kern._habits import KEYWORDS
+from kern._habits import KEYWORDS, RUNNER_ATTRIBUTES, explain_attribute
 from kern._keywords import check_arguments
 from kern._log import named
+from kern._traceback import ShortTraceback
 from kern.budget import Limits
 from kern.db.base import Db
 from kern.db.in_memory import InMemoryDb
@@ -154,8 +155,12 @@ class Definition:
 
         def __new__(cls, *args: Any, **given: Any) -> Self:
             """Refuse unknown keywords with a suggestion."""
-            check_arguments(cls, args, given, KEYWORDS)
+            with ShortTraceback():
+                check_arguments(cls, args, given, KEYWORDS, "model")
             return object.__new__(cls)
+
+        def __getattr__(self, name: str) -> Any:
+            return explain_attribute(self, name, RUNNER_ATTRIBUTES)
 
     def __post_init__(self) -> None:
         check_definition(self)

@@ -94,7 +94,9 @@ class Running(Definition, Generic[OutputT]):
         if not stream:
             if chosen.stream_events or yield_run_output:
                 needs_stream(chosen.stream_events, yield_run_output)
-            return execute(asked)
+            run: Any = execute(asked)
+            run.__qualname__ = f"{type(self).__name__}.arun"  # for Python's "... was never awaited"
+            return run
         listen = listens(self, chosen.stream_events)
 
         def start(buffer: EventBuffer) -> Coroutine[Any, Any, Any]:
@@ -219,7 +221,9 @@ class Running(Definition, Generic[OutputT]):
         start, call = self._continued(run_response, options)
         if not stream:
             needs_stream(call.stream_events, yield_run_output)
-            return start(None, Listen.nothing)
+            run: Any = start(None, Listen.nothing)
+            run.__qualname__ = f"{type(self).__name__}.acontinue_run"
+            return run
         listen = listens(self, call.stream_events)
         return RunStream(lambda buffer: start(buffer, listen), EventBuffer(), yield_output=yield_run_output)
 

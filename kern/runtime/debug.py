@@ -21,12 +21,16 @@ class _StandardError(logging.Handler):
         sys.stderr.write("\n    ".join(map(one_line, lines)) + "\n")
 
 
+def _standard_error() -> logging.Handler:
+    handler = _StandardError()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    return handler
+
+
 def show_debug_messages() -> None:
     """Add a handler for standard error to the logger, if it has no handler yet."""
     if not _is_handled():
-        handler = _StandardError()
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-        log.addHandler(handler)
+        log.addHandler(_standard_error())
 
 
 def _is_handled() -> bool:
@@ -36,6 +40,16 @@ def _is_handled() -> bool:
             return True
         logger = logger.parent if logger.propagate else None
     return False
+
+
+def warn(message: str, *args: object) -> None:
+    """Log a warning about a mistake in the program, which is shown even if no logging is configured."""
+    if _is_handled():
+        log.warning(message, *args)
+    elif log.isEnabledFor(logging.WARNING):
+        record = log.makeRecord(log.name, logging.WARNING, __file__, 0, message, args, None)
+        if log.filter(record):
+            _standard_error().emit(record)
 
 
 def debug(message: str, *args: object) -> None:

@@ -14,18 +14,17 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from contextvars import ContextVar
-from functools import cache
+from functools import lru_cache
+from types import FrameType
 from typing import Any, Final, TypeVar
 
-from kern._log import named
 from kern._sync.fork import after_fork_in_child
 from kern._sync.loops import in_event_loop
 from kern._sync.shield import retrieve_error, wait_until_done
 from kern._sync.threads import thread_place_released
 from kern.errors import UsageError
+from kern.runtime.debug import warn
 from kern.state.enclosing_calls import enclosing_calls
-
-log: Final = named("kern")
 
 T = TypeVar("T")
 
@@ -41,12 +40,22 @@ def calling_thread() -> threading.Thread:
     return _calling.get() or threading.current_thread()
 
 
-@cache
 def _warn_of_stopped_loop() -> None:
-    """Say once per process what nobody sees otherwise."""
-    log.warning(
-        "a sync method such as run() was called in async code, and stops the event loop until it returns; "
-        "await the async method instead (arun, aprint_response, aget_session_state, ...)"
+    """Log a call that stops the event loop, once for each place in the application."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("kern."):
+        frame = frame.f_back
+    if frame is not None:
+        _warn_of_call(frame.f_code.co_filename, frame.f_lineno)
+
+
+@lru_cache(maxsize=1024)
+def _warn_of_call(file: str, line: int) -> None:
+    warn(
+        "%s:%d: a sync method such as run() is called in async code, and stops the event loop until it "
+        "returns; await the async method instead (arun, aprint_response, aget_session_state, ...)",
+        file,
+        line,
     )
 
 

@@ -151,6 +151,10 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
+_A_STREAM = "the stream of events that arun(..., stream=True) returns"
+_READ_IT = "write `async for event in agent.arun(..., stream=True)`"
+
+
 class RunStream(Generic[OutputT, ItemT_co]):
     """The events of a run, as they happen: `async for event in agent.arun(..., stream=True)`.
 
@@ -305,11 +309,10 @@ class RunStream(Generic[OutputT, ItemT_co]):
     if not TYPE_CHECKING:  # type checkers report the mistake themselves
 
         def __await__(self) -> NoReturn:
-            """Refuse `await agent.arun(..., stream=True)`, and say what to write."""
-            raise TypeError(
-                "a run with stream=True returns a stream of events, which cannot be awaited: write "
-                "`async for event in agent.arun(..., stream=True)`, or await the run without stream=True"
-            )
+            raise TypeError(f"{_A_STREAM} cannot be awaited: {_READ_IT}, or await a run without stream=True")
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError(f"{_A_STREAM} needs `async for`: {_READ_IT}, or in sync code use run()")
 
     async def __aenter__(self) -> Self:
         return self

@@ -12,14 +12,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pydantic_core import PydanticSerializationError
 
 from kern._json import json_bytes
+from kern._keywords import nearest
+from kern._log import named
 from kern.errors import UsageError
 from kern.state.pointer import MISSING
 
+log: Final = named("kern")
+
+_CLOSE = 0.8  # how alike a name must be to be suggested
 _NAMES = r"(?!\d)[\w-]+(?:\.[\w-]+)*"
 _PLACEHOLDER = re.compile(rf"\{{\{{{_NAMES}\}}\}}|\{{({_NAMES})\}}")
 _LONGEST_CACHED = 32_768
@@ -71,7 +76,20 @@ def _fill(placeholder: _Placeholder, sources: tuple[Mapping[str, Any], ...]) -> 
         value = _find(source, placeholder.names)
         if value is not MISSING:
             return _write(value, placeholder)
+    _hint(placeholder, tuple(str(name) for source in sources for name in source))
     return placeholder.text
+
+
+@lru_cache(maxsize=256)
+def _hint(placeholder: _Placeholder, names: tuple[str, ...]) -> None:
+    """Log once that a placeholder has no value, if its name looks like a misspelt one."""
+    if (near := nearest(placeholder.names[0], names, _CLOSE)) is not None:
+        log.warning(
+            "a text has the placeholder %s, but there is no such value; did you mean {%s}? "
+            "The placeholder stays in the text",
+            placeholder.text,
+            ".".join((near, *placeholder.names[1:])),
+        )
 
 
 def _find(source: Mapping[str, Any], names: tuple[str, ...]) -> Any:

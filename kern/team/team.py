@@ -9,6 +9,7 @@ from operator import attrgetter
 from types import UnionType
 from typing import Any, ClassVar, Generic
 
+from kern._traceback import short_errors
 from kern.errors import ToolError, UsageError
 from kern.models.base import Model
 from kern.run.output import AnyRunOutput, ContentT, TeamRunOutput
@@ -57,6 +58,7 @@ _ADDED = {
 """The names of the tools by which the leader reaches its members, per mode."""
 
 
+@short_errors
 @dataclass(kw_only=True, eq=False, repr=False, slots=True)
 class Team(
     Terminal[TeamRunOutput[ContentT]],
@@ -97,8 +99,7 @@ class Team(
             row of its own in any case.
         stream_member_events: With `stream_events=True`, the team's stream contains the events of members.
         name: A name for people to read, and for the leader of a team that it is a member of.
-        id: Its id in events and in the database. Default: the name in lower case with hyphens, or a random
-            id.
+        id: Its id in events and in the database. Default: the name in lower case with hyphens, or random.
         role: What it is responsible for. Part of its system message; the leader of its team reads it, too.
         description: What it is. The system message begins with this text.
         model: A `Model`, or a string "provider:id" such as "anthropic:claude-sonnet-4-5". Default: a member

@@ -82,3 +82,10 @@ def test_sigterm_ends_an_idle_worker(app: Path) -> None:
     process.terminate()
     output, errors = process.communicate(timeout=20)
     assert (process.returncode, output, errors) == (0, "stopped\n", "")
+
+
+def test_the_package_itself_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kern", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("kern ")

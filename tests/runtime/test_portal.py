@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +20,6 @@ from kern.db.in_memory import InMemoryDb
 from kern.errors import UsageError
 from kern.models.base import ModelRequest, ModelResponse
 from kern.run import RunContext
-from kern.runtime import portal as portal_module
 from kern.runtime.portal import portal
 from kern.runtime.session import live_sessions
 from kern.testing import FunctionModel
@@ -266,8 +267,10 @@ SHOW = """
 def test_inside_a_running_loop_such_as_a_notebook_s() -> None:
     output = processes.run(
         """
-        import asyncio
+        import asyncio, sys
         from tests.played import agent_with
+
+        sys.modules["ipykernel"] = sys  # which waits for a cell in any case
 
         async def add(run_context):
             count = run_context.session_state.get("count", 0)
@@ -377,15 +380,31 @@ def test_ctrl_c_is_raised_when_the_cancelled_run_is_committed(tmp_path: Any, way
     assert output.splitlines()[-2:] == ["interrupted CANCELLED {}", "None"]
 
 
-async def test_a_sync_method_in_async_code_says_once_that_it_stops_the_loop(
+async def test_a_sync_method_in_async_code_says_once_per_place_that_it_stops_the_loop(
     caplog: pytest.LogCaptureFixture, blockbuster: BlockBuster
 ) -> None:
     blockbuster.deactivate()  # which says no to it, too
-    portal_module._warn_of_stopped_loop.cache_clear()
     agent = Agent(model=FunctionModel(lambda request: "Hello."))
     with caplog.at_level("WARNING", logger="kern"):
-        agent.run("Hi")
-        agent.run("Hi")
+        for _ in range(3):
+            agent.run("Hi")
+        agent.get_session_state()
     said = [record.getMessage() for record in caplog.records if "stops the event loop" in record.getMessage()]
-    assert len(said) == 1
+    assert len(said) == 2
     assert "await the async method" in said[0]
+    assert said[0].startswith(f"{__file__}:")
+    assert said[0].split(": ")[0] != said[1].split(": ")[0]
+
+
+def test_that_warning_is_seen_without_logging(tmp_path: Path) -> None:
+    program = tmp_path / "stops.py"
+    program.write_text(
+        "import asyncio\n"
+        "from kern import Agent\n"
+        "from kern.testing import ScriptedModel\n"
+        "async def main():\n"
+        "    Agent(model=ScriptedModel(['a'])).run('x')\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=True)
+    assert f"{program}:5: a sync method such as run() is called in async code" in done.stderr

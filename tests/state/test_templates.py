@@ -190,3 +190,12 @@ def test_values_go_in_where_the_names_stand_and_nowhere_else(
     marked = render(text, {"c": "\x01a"}, {"a.b": 0, "a": "\x01b"})
     rendered = render(text, {"c": values["\x01a"]}, {"a.b": 0, "a": values["\x01b"]})
     assert rendered == re.sub("\x01[ab]", lambda match: values[match[0]], marked)
+
+
+def test_a_misspelt_placeholder_stays_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        assert render("Hello {nmae}, {other}", {"name": "Ann"}) == "Hello {nmae}, {other}"
+    assert [record.getMessage() for record in caplog.records] == [
+        "a text has the placeholder {nmae}, but there is no such value; did you mean {name}? "
+        "The placeholder stays in the text"
+    ]
