@@ -194,7 +194,7 @@ async def test_a_cancelled_batch_leaves_no_run_behind(tmp_path: Path) -> None:
         ({"inputs": {"a": 1}}, "takes a list of inputs"),
         ({"inputs": ["a"], "key": str}, "pass batch= too"),
         ({"inputs": ["a", "a"], "batch": "b"}, "inputs 0 and 1 of the batch 'b' have the same key"),
-        ({"inputs": ["a"], "batch": "b", "key": lambda _: ""}, "must return a str that is not empty"),
+        ({"inputs": ["a"], "batch": "b", "key": lambda _: ""}, "must return a text that is not empty"),
         ({"inputs": ["a"], "concurrency": 0}, "concurrency must be a whole number"),
         ({"inputs": ["a"], "concurrency": True}, "concurrency must be"),
         ({"inputs": ["a"], "batch": ""}, "batch must be a name"),
