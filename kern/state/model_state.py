@@ -18,6 +18,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from kern.errors import InvalidStateError, UsageError
 from kern.state.codec import same
+from kern.state.losses import first_loss
 from kern.state.overlay import deep_merge
 from kern.state.pointer import join
 from kern.state.state_type import DICT, StateType, check_updates, put_back
@@ -64,15 +65,38 @@ class ModelStateType:
         """The instance as plain JSON data.
 
         Raises:
-            InvalidStateError: It does not fit the model any more, or cannot be written as a JSON object.
+            InvalidStateError: It does not fit the model any more, cannot be written as a JSON object, or
+                changes when it is written and read.
         """
-        valid = self.load(self._write(value))
-        tree = from_json(self._write(valid))
+        given = self._write(value)
+        valid = self.load(given)
+        _check_kept(value, valid)
+        text = self._write(valid)
+        tree = self._tree(text, valid)
+        if text != given:  # otherwise reading it again changes nothing
+            self._check_steady(tree)
+        return tree
+
+    def _tree(self, text: bytes, value: Any) -> Any:
+        tree = from_json(text)
         if not isinstance(tree, dict):
             raise InvalidStateError(f"{self.model.__name__} does not serialize to a JSON object")
         if self._has_sets:
-            _order_sets(tree, valid)
+            _order_sets(tree, value)
         return tree
+
+    def _check_steady(self, tree: dict[str, Any]) -> None:
+        """Check that validators do not change the state each time it is read."""
+        valid = self.load_tree(tree)
+        again = self._tree(self._write(valid), valid)
+        if same(again, tree):
+            return
+        name = next((name for name in tree if not same(tree[name], again.get(name))), "")
+        raise InvalidStateError(
+            f"its validators change it each time it is read: {_shortened(tree.get(name))} becomes "
+            f"{_shortened(again.get(name))}; let them accept their own results (of {self.model.__name__})",
+            path=join("", name),
+        )
 
     def fit(self, tree: Any) -> Any:
         """The state with all fields of the class; missing ones get their defaults."""
@@ -93,7 +117,9 @@ class ModelStateType:
         """Set fields. They are validated together, before any of them is set."""
         check_updates(updates)
         self._check_names(updates)
-        self.restore(value, self.load_tree({**from_json(self._write(value)), **updates}))
+        updated = self.load_tree({**from_json(self._write(value)), **updates})
+        self._check_updates_kept(updates, updated)
+        self.restore(value, updated)
 
     def lay_over(self, base: Mapping[str, Any], given: Any) -> dict[str, Any]:
         """`base` with `given` merged over it: all keys of a dict; of an instance the fields that were set or
@@ -107,7 +133,12 @@ class ModelStateType:
             )
         self._check_names(given)
         merged: dict[str, Any] = self.fit(deep_merge(base, from_json(to_json(given))))
+        self._check_updates_kept(given, self.load_tree(merged))
         return merged
+
+    def _check_updates_kept(self, given: Mapping[str, Any], made: pydantic.BaseModel) -> None:
+        for name, value in given.items():
+            _check_kept(value, getattr(made, name), join("", name))
 
     def _said(self, value: pydantic.BaseModel) -> dict[str, Any]:
         tree = self.dump(value)
@@ -174,6 +205,13 @@ def initial_state(state: Any) -> dict[str, Any]:
     if not isinstance(state_type, ModelStateType):
         return dict(state or {})
     value = state if isinstance(state, pydantic.BaseModel) else _defaults(state_type.model)
+    loss = first_loss(value, state_type.load(state_type._write(value)))
+    if loss is not None:
+        path, before, after = loss
+        raise UsageError(
+            f"{state_type.model.__name__}{path.replace('/', '.')} changes when it is stored as JSON: "
+            f"{before!r} is read back as {after!r}; use a type that JSON can hold"
+        )
     tree: dict[str, Any] = state_type.dump(value)
     again = state_type.load_tree(tree)
     for name, declared in state_type.model.model_fields.items():
@@ -189,6 +227,22 @@ def initial_state(state: Any) -> dict[str, Any]:
 @lru_cache(maxsize=256)
 def _model_state_type(model: type[pydantic.BaseModel]) -> ModelStateType:
     return ModelStateType(model)
+
+
+def _check_kept(value: Any, again: Any, path: str = "") -> None:
+    """Check that a value survived being written and read.
+
+    Raises:
+        InvalidStateError: It did not.
+    """
+    loss = first_loss(value, again, path)
+    if loss is not None:
+        place, before, after = loss
+        raise InvalidStateError(
+            f"{_shortened(before)} would be stored as JSON and read back as {_shortened(after)}; use a value "
+            "that the type of the field can hold, or another type",
+            path=place,
+        )
 
 
 def _defaults(model: type[pydantic.BaseModel]) -> pydantic.BaseModel:
@@ -248,7 +302,10 @@ def _pointer(places: tuple[int | str, ...]) -> str:
 def _message(problem: Any) -> str:
     if problem["type"] == "missing":
         return str(problem["msg"])
-    shown = repr(problem["input"])
-    if len(shown) > _LONGEST_SHOWN:
-        shown = shown[:_LONGEST_SHOWN] + "..."
-    return f"{problem['msg']}, not {shown}"
+    return f"{problem['msg']}, not {_shortened(problem['input'])}"
+
+
+def _shortened(value: Any) -> str:
+    """The value as Python writes it, not too long for an error."""
+    shown = repr(value)
+    return shown if len(shown) <= _LONGEST_SHOWN else shown[:_LONGEST_SHOWN] + "..."
