@@ -88,6 +88,11 @@ async def _active(request: RunRequest, buffer: EventBuffer | None, listen: Liste
         return await _in_session(active, deadline, buffer, listen)
     finally:
         active_runs.leave(active)
+        if (tree := active.tree) is not None and tree.committed:
+            for run in tree.runs:  # break the reference cycles: the runs are freed now, not by the collector
+                run.children.clear()
+                run.paused.clear()
+            tree.runs.clear()
 
 
 async def _in_session(
@@ -207,6 +212,7 @@ async def _finish(run: Run, outer: CallState | None, failure: BaseException | No
         run.output.events += [*tree.audience.recorded, terminal_event(run, failure)]
     try:
         await _end(tree, outer, failure)
+        tree.committed = outer is None
     except BaseException as error:  # noqa: BLE001 - raised again below
         failure = error
     if run.output.events and isinstance(last := run.output.events[-1], RunCompletedEvent):

@@ -102,7 +102,7 @@ def _choice(run: Run) -> str | dict[str, Any] | None:
     `tool_call_limit` is reached, tools are switched off, or the model would try to call them for ever.
     """
     spec = run.spec
-    if run.calls_used_up:
+    if spec.tool_call_limit is not None and run.calls_used_up:
         return "none" if spec.answer_tool is None else {"name": spec.answer_tool}
     if run.progress.has_called and spec.tool_choice not in (None, "none"):
         return "auto"

@@ -65,7 +65,7 @@ def hear_state(run: Run) -> Callable[[Change], None]:
         author = change.author
         tree.audience.put(
             SessionStateChangedEvent(
-                tree.top.source,
+                run.source,
                 patch=wire(change.patch),
                 revision=change.revision,
                 agent_path=list(author.agent_path),

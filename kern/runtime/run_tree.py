@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from kern._log import named
 from kern.budget import UsageLedger
@@ -31,14 +31,12 @@ from kern.runtime.request import Retries, RunInput, RunTerms
 from kern.runtime.run_ends import CancelToken, StartedRuns
 from kern.runtime.session import LiveSession
 from kern.runtime.sink import RunSink
-from kern.runtime.steps import Steps
+from kern.runtime.steps import GivenValues, Steps
 from kern.state.codec import decode
 from kern.state.shared_state import SharedState
 from kern.tools import ServerTool
 
 log: Final = named("kern")
-
-T = TypeVar("T")
 
 MAX_RETRIES_OF_ONE_KIND = 3
 """How many times each tool, and the check of the answer, may ask the model to try again in one run."""
@@ -90,24 +88,6 @@ class Roster(Protocol):
 
     async def drive_again(self, child: Run) -> None:
         """Drive a member's run again from its recorded steps; its outcome for `run` is recorded, too."""
-        ...
-
-
-class GivenValues(Protocol):
-    """See `kern.runtime.prompt_step.Given`."""
-
-    async def value(
-        self,
-        name: str,
-        make: Callable[[], Awaitable[T]],
-        dump: Callable[[T], Any] = ...,
-        load: Callable[[Any], T] | None = ...,
-    ) -> T:
-        """Return the recorded value of that name, or make it now."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """Return the session state that the prompt shows."""
         ...
 
 
@@ -205,6 +185,8 @@ class RunTree:
         """The recorded steps of the runs, and the writer of new ones; None without a journal."""
         self.enclosed: list[RunTree] = []
         """The trees of runs inside a tool call's transaction; their rows are written with this tree's."""
+        self.committed = False
+        """Whether the rows of the runs are in the database."""
 
     @property
     def top(self) -> Run:

@@ -217,7 +217,7 @@ class SavedSession:
     stored: bool
     """Whether the session is in the database, as far as this process knows."""
     forget: Callable[[], None]
-    """Called when the session turns out to be deleted."""
+    """Notes that the session is deleted."""
 
     def __init__(self, db: Db, session_id: str) -> None:
         self.db = db

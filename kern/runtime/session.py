@@ -51,15 +51,17 @@ class LiveSession(SavedSession):
         db: The database.
         session_id: The id of the session.
         key: Identifies the session in this process.
+        sessions: Those in use, of which it is one.
     """
 
     row: SessionRow
     stored: bool
     version: int
 
-    def __init__(self, db: Db, session_id: str, key: Key) -> None:
+    def __init__(self, db: Db, session_id: str, key: Key, sessions: LiveSessions) -> None:
         super().__init__(db, session_id)
         self.key = key
+        self._sessions = sessions
         self.users = 0
         """How many runs and accessors use the session, or wait for it."""
         self._migrated: set[tuple[StateType, int]] = set()
@@ -97,6 +99,10 @@ class LiveSession(SavedSession):
     def exists(self) -> bool:
         """It is stored, or a durable run has begun in it; to be asked while it is loaded."""
         return self.stored or self._begun is not None
+
+    def forget(self) -> None:
+        """Note that the session is deleted: its users keep this object, later ones get a new one."""
+        self._sessions.forget(self)
 
     def owner_is(self, user_id: str) -> bool:
         """Whether the session is loaded and belongs to the user."""
@@ -336,8 +342,7 @@ class LiveSessions:
         with self._mutex:
             session = self._sessions.get(key)
             if session is None:
-                session = self._sessions[key] = LiveSession(db, session_id, key)
-                session.forget = partial(self.forget, session)
+                session = self._sessions[key] = LiveSession(db, session_id, key, self)
             session.users += 1
             return session
 
@@ -350,7 +355,7 @@ class LiveSessions:
                 del self._sessions[session.key]
 
     def forget(self, session: LiveSession) -> None:
-        """Note that the session is deleted: its users keep the old object, later ones get a new one."""
+        """See `LiveSession.forget`."""
         with self._mutex:
             if self._sessions.get(session.key) is session:
                 del self._sessions[session.key]

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from kern._error_text import leaf_errors
 from kern._json import json_bytes
@@ -29,6 +29,8 @@ from kern.runtime.state_line import StateLine
 from kern.runtime.step_data import Data, loads, moment, reading, written
 from kern.runtime.step_writer import Owner, StepWriter
 from kern.state.shared_state import Change
+
+T = TypeVar("T")
 
 
 class StepRun(Protocol):
@@ -46,6 +48,24 @@ class StepRun(Protocol):
     @property
     def source(self) -> EventSource:
         """The agent or team of the run, as its events name it."""
+        ...
+
+
+class GivenValues(Protocol):
+    """See `kern.runtime.prompt_step.Given`."""
+
+    async def value(
+        self,
+        name: str,
+        make: Callable[[], Awaitable[T]],
+        dump: Callable[[T], Any] = ...,
+        load: Callable[[Any], T] | None = ...,
+    ) -> T:
+        """Return the recorded value of that name, or make it now."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return the session state that the prompt shows."""
         ...
 
 
