@@ -35,6 +35,16 @@ def without_refused_reasoning(request: ModelRequest, text: str) -> ModelRequest 
     return None if messages == list(request.messages) else replace(request, messages=messages)
 
 
+def without_forced_choice(request: ModelRequest, text: str) -> ModelRequest | None:
+    """The request with a free choice of tools, if an error says that the model cannot be forced to call one.
+
+    Claude Fable and Mythos reject a forced choice; others reject one only beside a budget for thinking.
+    """
+    if "tool_choice" not in text or request.tool_choice in (None, "auto", "none"):
+        return None
+    return replace(request, tool_choice="auto")
+
+
 def _without_reasoning(message: Message) -> Message:
     if not any(isinstance(part, ReasoningPart) for part in message.parts):
         return message

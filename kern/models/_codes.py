@@ -126,6 +126,11 @@ def is_final(code: str | None) -> bool:
     return code is not None and (code in FINAL_CODES or _FINAL_WORDS.search(code) is not None)
 
 
+def says_wrong_key(status: int, message: str) -> bool:
+    """Whether an error with status 400 is about the API key, as xAI's is."""
+    return status == 400 and message.casefold().startswith("incorrect api key")
+
+
 def says_for_the_day(message: str) -> bool:
     """Whether a message says that the quota of a day is used up, which no wait of seconds brings back."""
     return _FOR_THE_DAY.search(message) is not None

@@ -35,6 +35,7 @@ from kern.models._codes import (
     kind_inside,
     kind_of_status,
     says_for_the_day,
+    says_wrong_key,
 )
 from kern.models._rpc_status import is_for_the_day, is_wrong_key, retry_delay
 from kern.models._switch import is_loopback
@@ -292,7 +293,8 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, origin: Orig
     retry_after = parse_retry_after(headers)
     if retry_after is None:
         retry_after = retry_delay(data)
-    kind = ModelAuthError if is_wrong_key(data) else kind_of_status(status)
+    wrong_key = is_wrong_key(data) or says_wrong_key(status, message)
+    kind = ModelAuthError if wrong_key else kind_of_status(status)
     error = kind(
         origin.clean(message or "no explanation") + origin.where,
         status=status,

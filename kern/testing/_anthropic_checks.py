@@ -52,7 +52,7 @@ def check_body(body: Mapping[str, Any]) -> None:
             raise Refused(400, "`max_tokens` must be greater than `thinking.budget_tokens`.")
         if temperature not in (None, 1):
             raise Refused(400, "`temperature` may only be set to 1 when thinking is enabled.")
-    _check_tools(body, thinks=thinking.get("type") in ("enabled", "adaptive"))
+    _check_tools(body, thinks=thinking.get("type") == "enabled")
     _check_marks(body)
 
 
@@ -95,7 +95,7 @@ def _check_tools(body: Mapping[str, Any], *, thinks: bool) -> None:
 
 
 def _check_marks(body: Mapping[str, Any]) -> None:
-    marked = [block for block in _markable(body) if "cache_control" in block]
+    marked = [block for block in _markable(body) if block.get("cache_control") is not None]
     if len(marked) > _MOST_MARKS:
         text = f"A maximum of {_MOST_MARKS} blocks with cache_control may be provided. Found {len(marked)}."
         raise Refused(400, text)

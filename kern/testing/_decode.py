@@ -266,6 +266,12 @@ def _image(url: str, detail: Any) -> Image:
     return Image(url=None if content else url, content=content, mime_type=mime_type, detail=detail)
 
 
+def _image_of(place: Any) -> Image:
+    """The address alone is accepted, too."""
+    given = {"url": place} if isinstance(place, str) else place
+    return _image(given["url"], given.get("detail"))
+
+
 def _file(part: dict[str, Any]) -> File:
     if "file_data" in part:
         mime_type, content = _data_url(part["file_data"])
@@ -275,6 +281,8 @@ def _file(part: dict[str, Any]) -> File:
 
 def _audio(part: dict[str, Any]) -> Audio:
     sound = part["input_audio"]
+    if not isinstance(sound, dict):
+        raise Refused(400, "Invalid type for 'input_audio': expected an object, but got a string instead.")
     return Audio(content=base64.b64decode(sound["data"]), mime_type=f"audio/{sound['format']}")
 
 
@@ -300,7 +308,7 @@ _ASSISTANT_PARTS: _Parts = {
 }
 _CHAT_PARTS: _Parts = {
     "text": lambda part: str(part["text"]),
-    "image_url": lambda part: _image(part["image_url"]["url"], part["image_url"].get("detail")),
+    "image_url": lambda part: _image_of(part["image_url"]),
     "input_audio": _audio,
     "file": lambda part: _file(part["file"]),
     "refusal": lambda part: str(part["refusal"]),

@@ -16,7 +16,7 @@ from kern.testing._refusal import Refused
 _BODY = frozenset(
     {
         *("contents", "tools", "toolConfig", "safetySettings", "systemInstruction", "generationConfig"),
-        *("cachedContent", "labels", "serviceTier", "store", "model"),
+        *("cachedContent", "labels", "serviceTier", "store", "model", "modelArmorConfig"),
     }
 )
 _DATA = ("text", "inlineData", "fileData", "functionCall", "functionResponse", "executableCode")
@@ -29,6 +29,7 @@ _PART = frozenset(
 )
 _JSON_SCHEMA = frozenset(
     {
+        *("$schema", "default", "pattern", "minLength", "maxLength"),  # recorded, though not documented
         *("$id", "$defs", "$ref", "$anchor", "type", "format", "title", "description", "enum", "items"),
         *("prefixItems", "minItems", "maxItems", "minimum", "maximum", "anyOf", "oneOf", "properties"),
         *("additionalProperties", "required", "propertyOrdering"),
@@ -98,7 +99,7 @@ def _check_thinking(config: Mapping[str, Any], model: str) -> None:
 def _check_choice(body: Mapping[str, Any], names: set[str]) -> None:
     config = (body.get("toolConfig") or {}).get("functionCallingConfig") or {}
     allowed = config.get("allowedFunctionNames") or ()
-    if allowed and config.get("mode") not in ("ANY", "VALIDATED"):
+    if allowed and str(config.get("mode")).upper() not in ("ANY", "VALIDATED"):
         raise Refused(400, "Function calling config: allowed_function_names can only be set with mode ANY.")
     for name in allowed:
         if name not in names:
@@ -131,7 +132,7 @@ def functions_of(body: Mapping[str, Any]) -> list[ToolDefinition]:
 
 def check_schema(schema: Any, field: str, path: str) -> None:
     """Refuse a schema with unknown keywords, or one that recurses through what is required."""
-    _check_keywords(schema, field, path)
+    _check_keywords(schema, field, path, root=True)
     definitions = schema.get("$defs") if isinstance(schema, dict) else None
     for name, part in (definitions or {}).items():
         if _leads_to(part, name, definitions or {}, frozenset()):
@@ -153,7 +154,7 @@ def _leads_to(schema: Any, name: str, definitions: Mapping[str, Any], seen: froz
     return any(_leads_to(part, name, definitions, seen) for part in ahead)
 
 
-def _check_keywords(schema: Any, field: str, path: str) -> None:
+def _check_keywords(schema: Any, field: str, path: str, *, root: bool = False) -> None:
     by_json = field.endswith("JsonSchema")
     known = _JSON_SCHEMA if by_json else _OPENAPI
     if not isinstance(schema, dict):
@@ -161,7 +162,7 @@ def _check_keywords(schema: Any, field: str, path: str) -> None:
     for name in schema:
         if name not in known:
             raise _unknown(name, path)
-    if "$ref" in schema and any(not name.startswith("$") for name in schema):
+    if "$ref" in schema and not root and any(not name.startswith("$") for name in schema):
         raise Refused(400, f"{path}: if $ref is set, no other properties may be set.")
     if not by_json and isinstance(schema.get("type"), list):
         text = f"Invalid JSON payload received. Unknown name \"type\" at '{path}': "
@@ -213,7 +214,7 @@ def _check_part(part: dict[str, Any], path: str) -> None:
         if name not in _PART:
             raise _unknown(name, path)
     data = [name for name in part if name in (*_DATA, *_DATA_OF_TOOLS)]
-    if len(data) != 1:
+    if len(data) != 1 and not (not data and "thoughtSignature" in part):
         text = "required oneof field 'data' must have one initialized field\n"
         text = f"* GenerateContentRequest.{path}.data: {text}"
         raise Refused(400, text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -20,6 +21,15 @@ from kern.testing._http import HttpRequest
 from kern.testing._refusal import Refused
 from kern.testing.request import ReceivedRequest
 
+_UNDERSCORE = re.compile(r"_([a-z])")
+_OPAQUE = frozenset(
+    {
+        *("args", "response", "parametersJsonSchema", "responseJsonSchema", "labels"),
+        *("example", "default", "enum"),
+    }
+)
+"""The fields that hold any JSON, or whose keys are not names of fields."""
+_FROM_URLS = str.maketrans("-_", "+/")
 _METHODS = {"generateContent": False, "streamGenerateContent": True}
 _KINDS: dict[str, type[Media]] = {"image": Image, "audio": Audio, "video": Video}
 
@@ -62,7 +72,27 @@ def _object(http: HttpRequest) -> dict[str, Any]:
         body = None
     if not isinstance(body, dict):
         raise Refused(400, "Invalid JSON payload received. Unexpected token.")
-    return body
+    sound: dict[str, Any] = as_proto(body)
+    return sound
+
+
+def as_proto(value: Any) -> Any:
+    """Read JSON as the API does: null is nothing, and a field may have its name with underscores.
+
+    Source: https://protobuf.dev/programming-guides/json/
+    """
+    if isinstance(value, list):
+        return [as_proto(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    read: dict[str, Any] = {}
+    for given, item in value.items():
+        name = _UNDERSCORE.sub(lambda found: found[1].upper(), given)
+        if name == "properties" and isinstance(item, dict):
+            read[name] = {key: as_proto(part) for key, part in item.items()}
+        elif item is not None:
+            read[name] = item if name in _OPAQUE else as_proto(item)
+    return read
 
 
 def _messages(body: dict[str, Any], contents: list[dict[str, Any]]) -> list[Message]:
@@ -136,7 +166,7 @@ def _put_media(message: Message, part: Mapping[str, Any], path: str) -> None:
     found: Media
     if blob := part.get("inlineData"):
         try:
-            content = base64.b64decode(blob["data"], validate=True)
+            content = base64.b64decode(blob["data"].translate(_FROM_URLS), validate=True)
         except binascii.Error:
             text = f"Invalid value at '{path}.inline_data.data' (TYPE_BYTES), Base64 decoding failed"
             raise Refused(400, text) from None

@@ -520,8 +520,9 @@ async def test_pictures_of_an_answer_are_shown_as_the_users() -> None:
 async def test_the_choice_of_a_tool(choice: Any, sent: Any) -> None:
     request = ModelRequest([Message("user", "Hi")], tools=[ADD], tool_choice=choice)
     assert (await judged(request)).get("tool_choice") == sent
-    forced = (await judged(request, thinking="adaptive")).get("tool_choice")
-    assert forced == ({"type": "auto"} if choice in ("required", {"name": "add"}) else sent)
+    beside_budget = (await judged(request, thinking=2048)).get("tool_choice")
+    assert beside_budget == ({"type": "auto"} if choice in ("required", {"name": "add"}) else sent)
+    assert (await judged(request, thinking="adaptive")).get("tool_choice") == sent  # as recorded
     single = (await judged(request, parallel_tool_calls=False))["tool_choice"]
     assert single.get("disable_parallel_tool_use") is (None if choice == "none" else True)
 

@@ -182,7 +182,8 @@ def test_the_server_refuses_what_google_does_not_know() -> None:
     with pytest.raises(Refused, match="cannot start list"):
         check_schema({"type": ["string", "null"]}, "responseSchema", "x")
     with pytest.raises(Refused, match="no other properties"):
-        check_schema({"$ref": "#/$defs/A", "title": "x"}, "responseJsonSchema", "x")
+        check_schema({"items": {"$ref": "#/$defs/A", "title": "x"}}, "responseJsonSchema", "x")
+    check_schema({"$ref": "#/$defs/A", "$defs": {"A": {}}, "title": "x"}, "responseJsonSchema", "x")
     looping = {
         "$ref": "#/$defs/A",
         "$defs": {"A": {"properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"]}},

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from kern.errors import ModelBehaviorError, ModelStreamError
+from kern.errors import ModelAuthError, ModelBehaviorError, ModelStreamError
 from kern.messages import Message, ProviderCall, TextPart
 from kern.models.anthropic import AnthropicMessages
-from kern.models.base import ModelRequest
+from kern.models.base import ModelRequest, ToolDefinition
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.models.prices import cost_of
 from kern.usage import Price
@@ -321,3 +321,33 @@ async def test_arguments_that_come_with_their_item_alone_are_told(server: Replay
     message = await responded(server, sink, {**call, "arguments": '{"a": 1}'})
     assert sink.arguments == [("call_1", "f", '{"a": 1}')]
     assert [made.arguments for made in message.tool_calls] == ['{"a": 1}']
+
+
+async def test_a_model_that_cannot_be_forced_to_call_is_asked_again_with_a_free_choice(
+    server: ReplayServer, sink: Sink
+) -> None:
+    """As Claude Fable and Mythos, by the profiles of pydantic-ai."""
+    refused = {"type": "invalid_request_error", "message": "tool_choice: forced tool use is not supported."}
+    server.replies = [
+        Reply(
+            [json.dumps({"type": "error", "error": refused}).encode()],
+            status=400,
+            content_type="application/json",
+        ),
+        Reply([claude_whole({"type": "text", "text": "Hi"}, usage={})], content_type="application/json"),
+    ]
+    model = AnthropicMessages("claude-fable-5", base_url=server.url, api_key="any", max_retries=0)
+    tool = ToolDefinition("add", "", {"type": "object"})
+    asked = ModelRequest([Message("user", "?")], tools=[tool], tool_choice="required")
+    assert (await model.respond(asked, sink)).message.content == "Hi"
+    assert [request.body["tool_choice"] for request in server.asked] == [{"type": "any"}, {"type": "auto"}]
+
+
+@pytest.mark.parametrize("kind", [OpenAIChat, OpenAIResponses])
+async def test_a_wrong_key_at_xai_is_a_wrong_key(server: ReplayServer, sink: Sink, kind: Any) -> None:
+    """It answers with status 400, as recorded by rig."""
+    said = {"code": "invalid-argument", "error": "Incorrect API key provided. You can obtain one at x.ai."}
+    server.replies = [Reply([json.dumps(said).encode()], status=400, content_type="application/json")]
+    model = kind("grok-4", base_url=server.url, api_key="any", max_retries=0)
+    with pytest.raises(ModelAuthError, match="Incorrect API key"):
+        await model.respond(ASK, sink)

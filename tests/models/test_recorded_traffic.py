@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from kern.errors import (
+    ModelAuthError,
     ModelBadRequestError,
     ModelBehaviorError,
     ModelError,
@@ -40,7 +41,7 @@ ERRORS: dict[str, type[Exception]] = {
     "openai-responses/error-event": ModelRateLimitError,
     "openrouter/error-429-raw": ModelRateLimitError,
     "openrouter/error-chunk-with-choices": ModelBadRequestError,
-    "xai/error-auth-400": ModelBadRequestError,
+    "xai/error-auth-400": ModelAuthError,
 }
 """The classes that the errors have, where it is more than `ModelError`."""
 

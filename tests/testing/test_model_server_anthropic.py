@@ -226,7 +226,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("a small budget", {"thinking": {"type": "enabled", "budget_tokens": 10}}, "1024"),
     (
         "a call that is forced while thinking",
-        {"tools": [TOOL], "tool_choice": {"type": "any"}, "thinking": {"type": "adaptive"}},
+        {
+            "tools": [TOOL],
+            "tool_choice": {"type": "any"},
+            "thinking": {"type": "enabled", "budget_tokens": 1024},
+            "max_tokens": 4096,
+        },
         "Thinking may not be enabled",
     ),
     ("a choice of no tool", {"tool_choice": {"type": "auto"}}, "while providing tools"),

@@ -174,8 +174,8 @@ def _choice(
         choice = {"type": _FORCED.get(wanted, "auto")}
     else:
         choice = {"type": "tool", "name": wanted["name"]}
-    thinks = thinking is not None and thinking.get("type") != "disabled"
-    if thinks and choice["type"] in ("any", "tool"):  # the service does not allow thinking with forced calls
+    thinks = thinking is not None and thinking.get("type") == "enabled"
+    if thinks and choice["type"] in ("any", "tool"):  # the service refuses forced calls beside a budget
         choice = {"type": "auto"}
     if parallel is not None and choice["type"] != "none":
         choice["disable_parallel_tool_use"] = not parallel

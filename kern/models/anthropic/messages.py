@@ -14,7 +14,7 @@ from kern._secrets import Masked
 from kern.errors import ModelBadRequestError, UsageError
 from kern.messages import CacheMark
 from kern.models._body import Reader
-from kern.models._claude_refusals import refuses_schema, without_refused_reasoning
+from kern.models._claude_refusals import refuses_schema, without_forced_choice, without_refused_reasoning
 from kern.models._extra import SYSTEM, Extras
 from kern.models._http_model import HttpModel, endpoint
 from kern.models.anthropic._blocks import PROVIDER
@@ -69,7 +69,7 @@ class AnthropicMessages(HttpModel):
         temperature, top_p, top_k: Sampling settings, for models that support them.
         stop: Texts that end the answer.
         thinking: "adaptive": the model decides when to think. A number: a budget in tokens, at least 1,024.
-            "disabled": no thinking. None leaves it to the service. While a model thinks, it cannot be forced
+            "disabled": no thinking. None leaves it to the service. Beside a budget, a model cannot be forced
             to call a tool: such a `tool_choice` becomes "auto".
         show_thinking: Whether to receive the thinking as text, or only its signature; None leaves it to the
             service.
@@ -162,6 +162,9 @@ class AnthropicMessages(HttpModel):
             self._strict = False
             log.warning("%r: %s; retrying without strict schemas", self, error)
             return request
+        if (free := without_forced_choice(request, text)) is not None:
+            log.warning("%r: %s; retrying with a free choice of tools", self, error)
+            return free
         plainer = without_refused_reasoning(request, text)
         if plainer is not None:
             log.warning("%r: %s; retrying without earlier thinking", self, error)
