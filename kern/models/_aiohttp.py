@@ -10,7 +10,7 @@ import asyncio
 import io
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from functools import lru_cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -212,6 +212,8 @@ class _Handler(ResponseHandler):
         self._leaving = -1  # unsent bytes of the request at the last check
         self._look_timer: asyncio.TimerHandle | None = None
         self._poll: Callable[[int], object] | None = None
+        # A cancelled timer keeps its context until the loop removes it: that of a run would keep the run.
+        self._context = Context()
 
     def rest(self) -> None:
         """Note that the request is over: bytes that arrive before the next one close the connection."""
@@ -244,7 +246,7 @@ class _Handler(ResponseHandler):
     def start_timeout(self) -> None:
         """Note that the whole request is written, as far as aiohttp knows."""
         self._written = True
-        super().start_timeout()
+        self._context.run(super().start_timeout)
 
     def data_received(self, data: bytes) -> None:
         """Receive bytes; without any, parse the buffered ones again."""

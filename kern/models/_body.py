@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -194,15 +194,15 @@ async def _read_tail(chunks: AsyncIterator[bytes]) -> None:
     ticks = 0
     timer: asyncio.TimerHandle
 
-    def tick() -> None:
+    def tick(again: Callable[..., None]) -> None:  # by its own name it would be a reference cycle
         nonlocal ticks, timer
         ticks += 1
         if ticks < _TAIL_TICKS:
-            timer = loop.call_later(_TAIL_TICK, tick)
+            timer = loop.call_later(_TAIL_TICK, again, again)
         else:
             patience.reschedule(loop.time())
 
-    timer = loop.call_later(_TAIL_TICK, tick)
+    timer = loop.call_later(_TAIL_TICK, tick, tick)
     try:
         async with asyncio.timeout(None) as patience:
             async for _ in chunks:

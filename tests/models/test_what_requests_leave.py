@@ -1,0 +1,63 @@
+"""What requests over HTTP leave in memory when the run that made them has ended: nothing of the run."""
+
+from __future__ import annotations
+
+import gc
+from types import FunctionType
+
+import pytest
+
+from kern import Agent
+from kern.models.openai import OpenAIChat
+from kern.runtime.run_tree import Run
+from kern.testing import ModelServer
+
+
+def runs_in_memory() -> int:
+    return sum(type(found) is Run for found in gc.get_objects())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.usefixtures("client")
+async def test_a_run_over_http_is_freed_when_it_ends(*, stream: bool) -> None:
+    async with ModelServer(lambda ask: "one two three") as server:
+        agent = Agent(model=OpenAIChat("m", base_url=server.base_url))
+        gc.collect()
+        gc.disable()
+        try:
+            before = runs_in_memory()
+            for _ in range(5):
+                if stream:
+                    async with agent.arun("Hi", stream=True) as events:
+                        async for _ in events:
+                            pass
+                else:
+                    await agent.arun("Hi")
+                assert runs_in_memory() == before
+        finally:
+            gc.enable()
+
+
+@pytest.mark.usefixtures("client")
+async def test_streams_over_http_leave_no_garbage() -> None:
+    async with ModelServer(lambda ask: "one two three") as server:
+        agent = Agent(model=OpenAIChat("m", base_url=server.base_url))
+
+        async def run() -> None:
+            async with agent.arun("Hi", stream=True) as events:
+                async for _ in events:
+                    pass
+
+        await run()
+        gc.collect()
+        gc.disable()
+        try:
+            await run()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            functions = [found for found in gc.garbage if isinstance(found, FunctionType)]
+            assert [found for found in functions if found.__module__.startswith("kern.models")] == []
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
