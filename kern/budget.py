@@ -230,7 +230,7 @@ class UsageLedger:
                 budget.note(requests, tool_calls, expected)
         self._counted(step)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Release the run, which may be resumed: shared budgets remember the steps that they have counted."""
         for budget in self._budgets:
             budget.remember(self._steps)

@@ -239,7 +239,7 @@ class DbRunJournal:
     ) -> None:
         self.entries: Sequence[Entry] = [Entry(step.key, step.kind, step.data) for step in found.steps]
         self.claim: RunClaim | None = found.claim
-        self._outbox = Outbox(found.last_seq, self._told)
+        self._outbox = Outbox(found.last_seq, self._stored_events)
         self.outbox: Outbox | None = self._outbox
         self._unwritten: list[EventRow] = []
         self._is_told = found.last_seq > 0
@@ -281,7 +281,7 @@ class DbRunJournal:
             self._unwritten = []
             self._held_until = since + self._seconds
 
-    async def _told(self, after: int) -> list[Event]:
+    async def _stored_events(self, after: int) -> list[Event]:
         """The stored events of the run after that number."""
         events: list[Event] = []
         while rows := await self._db.load_events(self._claim.run_id, after=after):

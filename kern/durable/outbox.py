@@ -38,20 +38,20 @@ class Outbox:
 
     Args:
         last_seq: The `seq` of the last stored event of the run.
-        told: Reads the stored events of the run after a number.
+        read_stored: Reads the stored events of the run after a number.
     """
 
-    def __init__(self, last_seq: int, told: Callable[[int], Awaitable[Sequence[Event]]]) -> None:
+    def __init__(self, last_seq: int, read_stored: Callable[[int], Awaitable[Sequence[Event]]]) -> None:
         self.last_seq: int = last_seq
-        self.told = told
+        self.read_stored = read_stored
         self._mutex = threading.Lock()
-        self._told: list[Event] = []
+        self._queued: list[Event] = []
         self._known: Counter[str] = Counter()
         """By run: how many recorded steps are still to be emitted again."""
         self._begun: str | None = None
         self._revision = 0
         self._written = last_seq
-        self._told_live = last_seq
+        self._sent_live = last_seq
         """The `seq` of the last event that was sent, live or through the database."""
         self._live = 0
         """How many of the events were sent live."""
@@ -59,9 +59,9 @@ class Outbox:
     @property
     def waiting(self) -> bool:
         """Whether there are events to write."""
-        return bool(self._told)
+        return bool(self._queued)
 
-    def go_on(self, continued: RunContinuedEvent, kept: Iterable[Event]) -> None:
+    def resume(self, continued: RunContinuedEvent, kept: Iterable[Event]) -> None:
         """Begin with a run that this process has taken over.
 
         Args:
@@ -73,13 +73,13 @@ class Outbox:
                 if isinstance(event, _COMPLETING):
                     self._known[event.source.run_id] += 1
             self._begun, self._revision = continued.source.run_id, continued.revision or 0
-            self._told.append(continued)
+            self._queued.append(continued)
 
     def put(self, event: Event) -> None:
         """Add an event of the run. May be called from any thread."""
         with self._mutex:
             if not self._is_known(event):
-                self._told.append(event)
+                self._queued.append(event)
 
     def _is_known(self, event: Event) -> bool:
         run_id = event.source.run_id
@@ -99,14 +99,14 @@ class Outbox:
             between: No step is written with them, so an event that completes one stays, with all after it.
         """
         with self._mutex:
-            count = self._until_completing() if between else len(self._told)
-            taken, self._told = self._told[:count], self._told[count:]
+            count = self._until_completing() if between else len(self._queued)
+            taken, self._queued = self._queued[:count], self._queued[count:]
             self._live = max(0, self._live - count)
             if not taken:
                 return []
-            told, self.last_seq = self._told_live, taken[-1].seq
-            self._told_live = max(told, self.last_seq)
-        return [EventRow(last_seq=taken[-1].seq, data=written(joined(taken, told)))]
+            sent_live, self.last_seq = self._sent_live, taken[-1].seq
+            self._sent_live = max(sent_live, self.last_seq)
+        return [EventRow(last_seq=taken[-1].seq, data=written(joined(taken, sent_live)))]
 
     def written_up_to(self, seq: int) -> None:
         """Note that the database has the events up to that number."""
@@ -115,7 +115,7 @@ class Outbox:
     @property
     def stuck(self) -> bool:
         """Whether live events are as far ahead of the database as they may be."""
-        return bool(self._told) and self._told[-1].seq > self._written + AHEAD
+        return bool(self._queued) and self._queued[-1].seq > self._written + AHEAD
 
     def live(self) -> Delta | None:
         """The events since the last call, for live followers. They stay in the outbox until they are written.
@@ -124,15 +124,15 @@ class Outbox:
         """
         with self._mutex:
             count = self._until_completing()
-            fresh = self._told[self._live : count]
+            fresh = self._queued[self._live : count]
             if not fresh or fresh[-1].seq > self._written + AHEAD:
                 return None
             pieces = joined(fresh)
-            self._told[self._live : count] = [piece.event for piece in pieces]
+            self._queued[self._live : count] = [piece.event for piece in pieces]
             self._live += len(pieces)
-            before, self._told_live = self._told_live, fresh[-1].seq
+            before, self._sent_live = self._sent_live, fresh[-1].seq
         return Delta(after=before, last_seq=fresh[-1].seq, data=written(pieces))
 
     def _until_completing(self) -> int:
-        completing = (n for n, event in enumerate(self._told) if isinstance(event, _COMPLETING))
-        return next(completing, len(self._told))
+        completing = (n for n, event in enumerate(self._queued) if isinstance(event, _COMPLETING))
+        return next(completing, len(self._queued))

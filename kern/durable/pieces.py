@@ -46,10 +46,10 @@ class Piece:
         """The part of the event that a follower lacks that has everything up to `seq`; None if nothing."""
         if self.event.seq <= seq:
             return None
-        heard = max((length for number, length in self.cuts if number <= seq), default=0)
-        if not heard:
+        seen = max((length for number, length in self.cuts if number <= seq), default=0)
+        if not seen:
             return self.event
-        return _with_text(self.event, (_text(self.event) or "")[heard:])
+        return _with_text(self.event, (_text(self.event) or "")[seen:])
 
     def to_dict(self) -> dict[str, Any]:
         """The event and the cuts as JSON."""
@@ -64,12 +64,12 @@ def written(pieces: Iterable[Piece]) -> bytes:
     return json_bytes([piece.to_dict() for piece in pieces])
 
 
-def joined(events: Iterable[Event], told: int = 0) -> list[Piece]:
+def joined(events: Iterable[Event], sent_live: int = 0) -> list[Piece]:
     """Join consecutive pieces of one text.
 
     Args:
         events: The events.
-        told: The `seq` of the last event that was sent live. Each event up to it was sent by itself.
+        sent_live: The `seq` of the last event that was sent live. Each event up to it was sent by itself.
     """
     groups: list[tuple[list[Event], list[str]]] = []
     for event in events:
@@ -79,7 +79,7 @@ def joined(events: Iterable[Event], told: int = 0) -> list[Piece]:
             groups[-1][1].append(text)
         else:
             groups.append(([event], [] if text is None else [text]))
-    return [_whole(parts, texts, told) for parts, texts in groups]
+    return [_whole(parts, texts, sent_live) for parts, texts in groups]
 
 
 def _text(event: Event) -> str | None:
@@ -93,13 +93,15 @@ def _go_together(first: Event, second: Event) -> bool:
     return type(first) is type(second) and first.source is second.source
 
 
-def _whole(parts: Sequence[Event], texts: Sequence[str], told: int) -> Piece:
+def _whole(parts: Sequence[Event], texts: Sequence[str], sent_live: int) -> Piece:
     """Join pieces of one text into a new event; the old ones may still be in use."""
     last = parts[-1]
     if len(parts) == 1:
         return Piece(last)
     lengths = accumulate(len(text) for text in texts)
-    cuts = [(part.seq, length) for part, length in zip(parts[:-1], lengths, strict=False) if part.seq <= told]
+    cuts = [
+        (part.seq, length) for part, length in zip(parts[:-1], lengths, strict=False) if part.seq <= sent_live
+    ]
     return Piece(_with_text(last, "".join(texts)), tuple(cuts))
 
 

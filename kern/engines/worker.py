@@ -93,7 +93,7 @@ class Worker(ChecksArguments):
                 self._runs = {run for run in self._runs if not run.done()}
         finally:
             stopping.cancel()
-            await self._let_go()
+            await self._release_runs()
 
     def stop(self) -> None:
         """Make `work` release its runs and return. For signal handlers; call it on the event loop."""
@@ -136,7 +136,7 @@ class Worker(ChecksArguments):
         except StoreError as error:
             log.warning("worker: run %s was not put off: %s", run_id, error)
 
-    async def _let_go(self) -> None:
+    async def _release_runs(self) -> None:
         """Cancel the tasks. Durable runs do not end by that: another worker goes on with them."""
         for run in self._runs:
             run.cancel()

@@ -162,13 +162,13 @@ class Terminal(Running[OutputT], SessionAccess, StateAccess):
     ) -> None:
         """See `acli_app`."""
         commands = self._commands(session_id, user_id, portal.acall)
-        answer, go_on = self._answers(stream, markdown, commands, user_id)
+        answer, resume = self._answers(stream, markdown, commands, user_id)
 
         async def respond(text: Any) -> OutputT:
             return await portal.acall(lambda: answer(text))
 
         async def proceed(output: OutputT) -> OutputT:
-            return await portal.acall(lambda: go_on(output))
+            return await portal.acall(lambda: resume(output))
 
         def talk() -> None:
             asyncio.run(_talk(respond, proceed, commands, user, exit_on, input))

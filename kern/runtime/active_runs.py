@@ -77,14 +77,14 @@ class ActiveRun:
         if self.tree is not None:
             yield from [(run.run_id, run.cancel_token) for run in list(self.tree.runs)]
 
-    async def look(self) -> None:
+    async def check_cancel_requests(self) -> None:
         """Stop the runs of the tree that another process has asked to cancel.
 
         Raises:
             StoreError: The requests cannot be read.
         """
         if self.request.db.shared:
-            await _look(self.request.db, [self])
+            await _check_cancel_requests(self.request.db, [self])
 
     def cancel(self) -> None:
         """Cancel the task that drives the run, from any thread."""
@@ -253,7 +253,7 @@ class ActiveRuns:
 
     async def _ask(self, db: Db, runs: list[ActiveRun]) -> None:
         try:
-            await _look(db, runs)
+            await _check_cancel_requests(db, runs)
         except StoreError as error:
             log.warning("could not read the cancel requests of other processes: %s", error)
 
@@ -273,7 +273,7 @@ def _cancel(active: ActiveRun, cancel_token: CancelToken, user_id: str | None) -
     return CancelResult.cancelled if cancel_token.stop() else CancelResult.too_late
 
 
-async def _look(db: Db, runs: list[ActiveRun]) -> None:
+async def _check_cancel_requests(db: Db, runs: list[ActiveRun]) -> None:
     """Stop the runs that other processes have asked to cancel."""
     cancel_tokens: dict[str, CancelToken] = {}
     owners: dict[str, str | None] = {}

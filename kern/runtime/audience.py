@@ -35,7 +35,7 @@ class Audience:
         skip_events: The names of events that are not recorded; None: no event is recorded.
     """
 
-    __slots__ = ("_buffer", "_listen", "follows", "hears_events", "queue", "recorded")
+    __slots__ = ("_buffer", "_listen", "follows", "queue", "recorded", "wants_events")
 
     def __init__(
         self, buffer: EventBuffer | None, listen: Listen, skip_events: Collection[str] | None
@@ -48,7 +48,7 @@ class Audience:
             buffer = buffer or EventBuffer()
             buffer.observers = (*buffer.observers, record)
         self._buffer = buffer
-        self.hears_events: bool = self._listen is Listen.everything or bool(buffer and buffer.observers)
+        self.wants_events: bool = self._listen is Listen.everything or bool(buffer and buffer.observers)
         """Whether the consumer or an observer gets every event."""
         self.follows: bool = self._listen is not Listen.nothing
         """Whether a consumer reads the run as a stream."""
@@ -72,7 +72,7 @@ class Audience:
         return self._listen is Listen.everything
 
     @property
-    def gone(self) -> bool:
+    def consumer_left(self) -> bool:
         """Whether the consumer has closed its stream."""
         return self._buffer is not None and self._buffer.closed
 

@@ -81,7 +81,7 @@ async def _answered(run: Run) -> None:
         if (last_turn := spoken.last_turn) and last_turn != output.content:
             output.last_turn = last_turn
     run.answered = True
-    if run.out.hears_events:
+    if run.out.wants_events:
         run.out.event(RunContentCompletedEvent(run.source))
     if run.spec.after:
         _note(run)
@@ -219,7 +219,7 @@ def _tell_results(run: Run, calls: list[ToolCall], outcomes: list[ToolOutcome]) 
     the calls end the run.
     """
     answering: list[ToolOutcome] = []
-    stopped, heard = False, True
+    stopped, streamed = False, True
     for call, outcome in zip(calls, outcomes, strict=True):
         run.messages.append(tool_message(run, call, outcome))
         if outcome.media:
@@ -229,7 +229,7 @@ def _tell_results(run: Run, calls: list[ToolCall], outcomes: list[ToolOutcome]) 
         if outcome.answer is not None:
             answering.append(outcome)
         stopped = stopped or outcome.stop
-        heard = heard and not outcome.not_streamed
+        streamed = streamed and not outcome.not_streamed
     answer: Answer | None = None
     if len(answering) == 1:
         answer = answering[0].answer
@@ -237,7 +237,7 @@ def _tell_results(run: Run, calls: list[ToolCall], outcomes: list[ToolOutcome]) 
         answer = Answer("\n\n".join(outcome.content for outcome in answering))
     elif stopped:  # the results were added to the content above
         answer = Answer("")
-    run.out.calls_ended(answer, heard=heard)
+    run.out.calls_ended(answer, streamed=streamed)
     return answer
 
 
@@ -265,12 +265,12 @@ def _check_may_go_on(run: Run) -> None:
     tree, stopped = run.tree, run
     deadline = tree.runs[0].deadline
     late = deadline is not None and deadline.expired
-    left = tree.audience.follows and tree.audience.gone
+    left = tree.audience.follows and tree.audience.consumer_left
     while not stopped.cancel_token.stopped and stopped.parent is not None:
         stopped = stopped.parent
     if stopped.cancel_token.stopped or tree.cancel_token.cut_short or late or left:
         raise asyncio.CancelledError
-    run.cancel_token.go_on()
+    run.cancel_token.clear_cancellations()
 
 
 def _failure_of(run: Run, error: BaseException) -> BaseException | None:

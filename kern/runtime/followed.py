@@ -91,7 +91,7 @@ class Followed:
             raise SessionDeletedError(known.session_id)
         self._identity = replace(known, generation=session.generation)
 
-    async def gone(self) -> KernError:
+    async def missing_error(self) -> KernError:
         """The error for a run that is neither stored nor in progress any more."""
         if await self._db.load_events(self._run_id, limit=1):  # only a deletion also deletes the events
             return unknown(self._run_id)
@@ -106,7 +106,7 @@ def unknown(run_id: str) -> UsageError:
     )
 
 
-class _Question:
+class _Lookup:
     """One query for the identity of a run, shared by all callers that need it at the same time."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class _Question:
         self.answer: Identity | None = None
 
 
-_questions: Final[WeakValueDictionary[Hashable, _Question]] = WeakValueDictionary()
+_lookups: Final[WeakValueDictionary[Hashable, _Lookup]] = WeakValueDictionary()
 
 
 async def identity_of(db: Db, journals: JournalDb, run_id: str) -> Identity:
@@ -124,18 +124,18 @@ async def identity_of(db: Db, journals: JournalDb, run_id: str) -> Identity:
         UsageError: There is no such run.
     """
     key = (asyncio.get_running_loop(), db.identity, run_id)
-    question = _questions.get(key)
-    if question is None:
-        question = _questions[key] = _Question()
-    async with question.lock:
-        if question.answer is None:
-            question.answer = await _asked(db, journals, run_id)
-            if _questions.get(key) is question:
-                del _questions[key]  # later callers query again
-    return question.answer
+    lookup = _lookups.get(key)
+    if lookup is None:
+        lookup = _lookups[key] = _Lookup()
+    async with lookup.lock:
+        if lookup.answer is None:
+            lookup.answer = await _look_up(db, journals, run_id)
+            if _lookups.get(key) is lookup:
+                del _lookups[key]  # later callers query again
+    return lookup.answer
 
 
-async def _asked(db: Db, journals: JournalDb, run_id: str) -> Identity:
+async def _look_up(db: Db, journals: JournalDb, run_id: str) -> Identity:
     running = next(iter(await journals.running_runs(run_id=run_id)), None)
     if running is not None and running.about.user_id is not None:
         return Identity(running.about.session_id, running.about.user_id, running.begun_at)

@@ -34,12 +34,12 @@ async def follow(
     if type(after) is not int or not 0 <= after <= LAST_NUMBER:
         raise UsageError(f"after must be the seq of the last event that you received, or 0, not {after!r}")
     tail = await Tail.of(db, run_id, deltas, after, user_id)
-    heard = after
+    seen = after
     while True:
-        events, up_to = await tail.after(heard)
-        if up_to <= heard:
+        events, up_to = await tail.after(seen)
+        if up_to <= seen:
             return
-        heard = up_to
+        seen = up_to
         for event in events:
             yield event
 

@@ -19,7 +19,7 @@ from kern._sync.threads import thread_place_released
 from kern.errors import ToolError, UsageError
 from kern.runtime.invoke import FunctionCall
 from kern.runtime.outcome import CallSite
-from kern.runtime.return_values import Listener, called_anew, close_unused, ended, ended_here, goes_on
+from kern.runtime.return_values import Listener, close_unused, ended, ended_here, is_unfinished, without_cache
 from kern.runtime.run_tree import Run
 from kern.state.stepping import step
 from kern.state.transaction import keeps_edits
@@ -119,9 +119,9 @@ class _PreHook(_Hooked):
     offered = ()
 
     def __call__(self, chain: Chain, function_call: Next, arguments: dict[str, Any]) -> Any:
-        told = self.call(chain, arguments)
+        returned = self.call(chain, arguments)
         if self.is_async:
-            return _then(told, lambda _: function_call(**arguments))
+            return _then(returned, lambda _: function_call(**arguments))
         return function_call(**arguments)
 
 
@@ -145,8 +145,8 @@ class _PostHook(_Hooked):
         return result
 
 
-async def _then(first: Coroutine[Any, Any, Any], go_on: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
-    return await go_on(await first)
+async def _then(first: Coroutine[Any, Any, Any], then: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+    return await then(await first)
 
 
 class _CacheLink:
@@ -288,11 +288,11 @@ class Chain(FunctionCall):
         here: bool,
     ) -> Any:
         """Call a link's function and return its final value; for an async one (`here`), a coroutine."""
-        function = called_anew(function)
+        function = without_cache(function)
         if here:
             return self.called(lambda: function(**arguments), listener)
         value = ended_here(function(**arguments), listener)
-        if not goes_on(value):
+        if not is_unfinished(value):
             return value
         try:
             return self.on_loop(lambda: ended(value, listener, self.in_thread))

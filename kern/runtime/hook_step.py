@@ -77,7 +77,7 @@ async def _step(
                 error = error_from(data["error"])
             raise error
         return key, data
-    with steps.under_way(owner):
+    with steps.in_progress(owner):
         try:
             await call()
         except KernError as error:

@@ -12,7 +12,7 @@ from kern._sync.offload import off_loop
 from kern._sync.threads import threads
 from kern.run.context import RunContext
 from kern.runtime.outcome import Start
-from kern.runtime.return_values import Listener, called_anew, close_unused, ended, ended_here, goes_on
+from kern.runtime.return_values import Listener, close_unused, ended, ended_here, is_unfinished, without_cache
 from kern.runtime.run_tree import Run
 from kern.state.call_state import CallState
 from kern.state.enclosing_calls import inside_call
@@ -70,7 +70,7 @@ class FunctionCall:
         if is_async:
             return await self._to_the_end(self.called(begun, self.listener))
         value = await self._begun_in_thread(begun)
-        if not goes_on(value):
+        if not is_unfinished(value):
             return value
         try:
             return await self._to_the_end(ended(value, self.listener, self.in_thread))
@@ -96,7 +96,7 @@ class FunctionCall:
         return value
 
     async def _begun_in_thread(self, function: Callable[[], Any]) -> Any:
-        """Run `function` in a thread, and end the transaction unless the value it returned `goes_on`."""
+        """Run `function` in a thread, and end the transaction unless what it returned `is_unfinished`."""
         state = self.state
 
         def body() -> Any:
@@ -108,7 +108,7 @@ class FunctionCall:
                 except BaseException as error:
                     state.end(commit=keeps_edits(error))
                     raise
-                if not goes_on(value):
+                if not is_unfinished(value):
                     state.end(commit=True)
                 return value
 
@@ -178,7 +178,7 @@ async def invoke(
         listener=listener,
         start=start,
     )
-    function = called_anew(function)
+    function = without_cache(function)
     if context_parameter is not None:
         arguments = {**arguments, context_parameter: call.context}
     is_async = kind in ("async", "async_generator")

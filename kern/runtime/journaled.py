@@ -109,8 +109,8 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
         KernError: The journal cannot be read or written, or the session has another state.
     """
     request, tree = active.request, run.tree
-    if steps.goes_on or isinstance(request.journal, Taken):
-        await active.look()  # a cancel request may have come while no process had the run
+    if steps.resumes or isinstance(request.journal, Taken):
+        await active.check_cancel_requests()  # a cancel request may have come while no process had the run
     about = {
         "run_id": request.run_id,
         "runner": request.spec.id,
@@ -121,10 +121,10 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
     if request.resume is not None:
         about["answers"] = [answer.to_dict() for answer in request.resume.requirements]
     outbox = steps.outbox
-    if outbox is not None and (outbox.last_seq or steps.goes_on):
+    if outbox is not None and (outbox.last_seq or steps.resumes):
         # Above the numbers of all events that may have been sent live without being recorded.
         about["told"] = outbox.last_seq
-        if request.resume is not None and not steps.goes_on:
+        if request.resume is not None and not steps.resumes:
             await _told_pause(request, outbox)
         tree.audience.go_on_after(max(tree.audience.number_after(0), outbox.last_seq + AHEAD))
 
@@ -134,7 +134,7 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
 
     await steps.begin(tree.session, about, lost)
     tree.steps = steps
-    if outbox is not None and steps.goes_on:
+    if outbox is not None and steps.resumes:
         await _told_before(run, steps, outbox)
     if request.resume is None:
         run.output.created_at = int(steps.line.since)
@@ -163,7 +163,7 @@ def continued(request: RunRequest, steps: Steps) -> RunRequest:
 async def _told_pause(request: RunRequest, outbox: Outbox) -> None:
     """Store the event of the pause: until now followers got it from the stored run itself."""
     row = await request.db.load_run(request.run_id)
-    before = await outbox.told(outbox.last_seq - 1)
+    before = await outbox.read_stored(outbox.last_seq - 1)
     if row is not None and before:
         paused = await last_event(request.db, row)
         paused.seq, paused.created_at = outbox.last_seq + 1, before[-1].created_at
@@ -173,12 +173,12 @@ async def _told_pause(request: RunRequest, outbox: Outbox) -> None:
 async def _told_before(run: Run, steps: Steps, outbox: Outbox) -> None:
     """Send followers the event that the run is resumed, and do not repeat stored events."""
     audience, line = run.tree.audience, steps.line
-    kept = await outbox.told(line.told)
+    kept = await outbox.read_stored(line.recorded_seq)
     state, revision = line.recorded_state()
     continued = RunContinuedEvent(run.source, state, revision)
     continued.seq = audience.number_after(1)
     audience.go_on_after(continued.seq)
-    outbox.go_on(continued, kept)
+    outbox.resume(continued, kept)
 
 
 async def end_steps(run: Run, steps: Steps) -> None:
@@ -219,11 +219,11 @@ async def why_not_ended(active: ActiveRun, run: Run, error: BaseException) -> Ba
     return error
 
 
-async def let_go(run: Run) -> None:
+async def release_run(run: Run) -> None:
     """Release the run: undo its counts, cancel the runs that it started, and take unsaved changes back."""
     session, own = run.tree.session, {one.run_id for one in run.tree.runs}
     if run.tree.ledger is not None:
-        run.tree.ledger.let_go()
+        run.tree.ledger.release()
     if run.started_runs is not None:
         await run.started_runs.give_up()
     session.state.take_back(

@@ -191,12 +191,12 @@ async def _wait_for_exclusive_use(session: LiveSession, run_id: str) -> None:
             that run waits for this one.
     """
     acquiring = asyncio.ensure_future(session.exclusive_lock.acquire())
-    since, told = time.monotonic(), False
+    since, logged = time.monotonic(), False
     try:
         while not acquiring.done():
             await asyncio.wait([acquiring], timeout=EXCLUSIVE_POLL_SECONDS)
-            if not told and time.monotonic() - since > LONG_SECONDS:
-                told = True
+            if not logged and time.monotonic() - since > LONG_SECONDS:
+                logged = True
                 holders = [run.run_id for run in session.exclusive_runs]
                 log.warning(_WAITS_LONG, run_id, session.session_id, LONG_SECONDS, ", ".join(holders))
             for session_run in session.exclusive_runs:

@@ -24,7 +24,7 @@ from kern.runtime.duplicates import RunStored, wait_for
 from kern.runtime.engine import drive, end_run
 from kern.runtime.guarded import drive_guarded, drive_in_time
 from kern.runtime.identity import end_output
-from kern.runtime.journaled import Installed, end_steps, let_go, why_not_ended, with_journal
+from kern.runtime.journaled import Installed, end_steps, release_run, why_not_ended, with_journal
 from kern.runtime.lease import Lease
 from kern.runtime.pause import row_extras
 from kern.runtime.run_ends import current_started_runs
@@ -124,7 +124,7 @@ async def _in_session(
                     deadline.count(run.tree.steps.age)
                 return await _run_and_commit(active, run, outer, leases, deadline)
         finally:
-            await start.let_go()
+            await start.release()
         async with start.ended_early(early) as run:
             failure = None if isinstance(early, RunStopped) else early
             _note(run, asyncio.CancelledError() if failure is None else failure)
@@ -171,9 +171,9 @@ async def _run_and_commit(
         try:
             if tree.request.session_state is not None:
                 await _seed(tree, run)
-            if run.out.hears_events and outer is None:
+            if run.out.wants_events and outer is None:
                 listener = hear_state(run)
-            elif run.out.hears_events:
+            elif run.out.wants_events:
                 announce(run)
             if leases:
                 await drive_guarded(run, leases, deadline)
@@ -187,7 +187,7 @@ async def _run_and_commit(
                 await end_steps(run, tree.steps)
         except BaseException as error:  # noqa: BLE001 - raised again below, once the end is committed
             if (gone := await why_not_ended(active, run, error)) is not None:
-                await let_go(run)
+                await release_run(run)
                 raise gone from None
             _note(run, error)
             failure = error
@@ -229,7 +229,7 @@ async def _finish(run: Run, outer: CallState | None, failure: BaseException | No
 async def _look_before_pause(active: ActiveRun) -> None:
     """Cancel instead of pausing if another process asked to cancel the run."""
     try:
-        await active.look()
+        await active.check_cancel_requests()
     except StoreError as error:  # the process that continues the run looks again
         log.warning("could not read the cancel requests of other processes: %s", error)
 

@@ -141,7 +141,7 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     failed, limited = False, ledger is not None and (step is None or not step.on_record)
     deltas.on_discarded = discarded = _Discarded(run, model, expected, step) if limited else None
     run.progress.requests += 1
-    if run.out.hears_events:
+    if run.out.wants_events:
         run.out.event(ModelRequestStartedEvent(run.source, model.id, model.provider))
     run.out.begin_turn()
     if verbose := run.tree.request.debug > 1:  # collecting the tools takes time
@@ -173,7 +173,7 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     if verbose:
         run.debug("used %s", response.usage.to_dict(), level=2)
     _take_in(run, model, response)
-    if run.out.hears_events:
+    if run.out.wants_events:
         if not request.stream:
             deltas.tell_parts(response.message)
         run.out.event(

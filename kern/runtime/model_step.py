@@ -65,9 +65,9 @@ class ModelStep:
         if data is not None:
             self._played = True
             return self._again(data, sink)
-        told = cast("DeltaSink", _Tee(sink, self._deltas)) if steps.detailed and request.stream else sink
+        tee = cast("DeltaSink", _Tee(sink, self._deltas)) if steps.detailed and request.stream else sink
         try:
-            response = await answered(model, request, told)
+            response = await answered(model, request, tee)
         except asyncio.CancelledError:
             if steps.detailed:
                 steps.broke_off(self.key, {"deltas": self._deltas})

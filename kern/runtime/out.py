@@ -125,7 +125,7 @@ class Out:
         audience: The consumer and the observers of the request.
         source: The source of the run's events.
         above: The output of the run that delegated to this one.
-        heard: Whether the events of this run are emitted together with those of the run above.
+        shares_events: Whether the events of this run are emitted together with those of the run above.
         speaks_for_above: Whether the answer of this run is the answer of the run above.
         of_value: Whether the answer is a structured value; then texts are not a part of it.
     """
@@ -136,7 +136,7 @@ class Out:
         source: EventSource,
         above: Out | None = None,
         *,
-        heard: bool = True,
+        shares_events: bool = True,
         speaks_for_above: bool = False,
         of_value: bool = False,
     ) -> None:
@@ -146,13 +146,13 @@ class Out:
         self._name = source
         """The source of the content events: this run, or the one that it speaks for."""
         self.of_value = of_value
-        self.hears_events: bool = audience.hears_events
+        self.wants_events: bool = audience.wants_events
         """Whether a consumer or an observer gets every event of this run."""
         self._queue = audience.queue
         """The queue for the deltas of the answer; None if the consumer does not get them."""
         if above is not None:
-            self.hears_events = above.hears_events and heard
-            if audience.reads_text or not heard:
+            self.wants_events = above.wants_events and shares_events
+            if audience.reads_text or not shares_events:
                 self._queue = None
             if speaks_for_above:
                 above._speaker = self
@@ -181,12 +181,12 @@ class Out:
 
     def event(self, event: Event) -> None:
         """Emit an event to those who get every event. Never waits."""
-        if self.hears_events:
+        if self.wants_events:
             self.audience.put(event)
 
     def aside(self, text: str, tool_call_id: str | None = None) -> None:
         """Emit a text that is not a part of the answer."""
-        if self.hears_events:
+        if self.wants_events:
             self.audience.put(RunIntermediateContentEvent(self.source, text, tool_call_id))
 
     async def wait_for_consumer(self) -> None:
@@ -219,7 +219,7 @@ class Out:
             self._pieces.append(piece)
             if self._queue is not None:
                 self._queue.put(RunContentEvent(self._name, piece))
-            elif self.hears_events:
+            elif self.wants_events:
                 self.audience.put(RunContentEvent(self._name, piece))
 
     def _begin(self, piece: str) -> None:
@@ -236,7 +236,7 @@ class Out:
         if self._queue is not None:
             self._shown = True
             self._queue.put(RunContentEvent(self._name, lead + text))
-        elif self.hears_events:
+        elif self.wants_events:
             self.audience.put(RunContentEvent(self._name, lead + text))
 
     def text_ended(self, text: str) -> None:
@@ -244,8 +244,8 @@ class Out:
         if not text.strip():
             return
         # If a consumer reads the text, this run or the one above may have to send a break before it.
-        unheard = self._above is None or not self.audience.follows
-        if unheard and self._queue is None and not self.hears_events and not self._begun:
+        unobserved = self._above is None or not self.audience.follows
+        if unobserved and self._queue is None and not self.wants_events and not self._begun:
             if self.first_text_after is None:
                 self.first_text_after = time.perf_counter() - self.turn_began
             self._begun = self._in_turn = True
@@ -317,12 +317,12 @@ class Out:
         else:
             self._say(text)
 
-    def calls_ended(self, answer: Answer | None, *, heard: bool) -> None:
+    def calls_ended(self, answer: Answer | None, *, streamed: bool) -> None:
         """Note that the calls of a turn have ended, and add the texts of team members.
 
         Args:
             answer: The answer of the run, if the calls gave one.
-            heard: Whether the consumer got that answer while it was written.
+            streamed: Whether the consumer got that answer while it was written.
         """
         speaker, self._speaker = self._speaker, None
         self.spoken.close()  # the chunks of a generator that failed
@@ -334,9 +334,9 @@ class Out:
             return
         self._led = False
         if not answer.is_text:
-            if not heard:
+            if not streamed:
                 self._show(answer.content, answer.content_type)
-        elif heard or self.of_value:  # a structured answer is made from the text later
+        elif streamed or self.of_value:  # a structured answer is made from the text later
             self.spoken.add(answer.content, answer.last_turn)
         else:
             self._say(answer.content, answer.last_turn)

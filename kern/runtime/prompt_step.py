@@ -32,7 +32,7 @@ async def made_prompt(run: Run) -> list[Message]:
                 raise ValueError("messages is empty")
             return messages
     owner = (run.run_id, None)
-    with steps.under_way(owner):
+    with steps.in_progress(owner):
         run.given = given = Given(steps, None if data is None else data["given"])
         try:
             messages = await run.spec.prompt(run)

@@ -64,7 +64,7 @@ class RecordedSteps:
         """Whether all recorded steps have been handed out."""
         return not self._open
 
-    def look_at(self, key: str) -> Entry | None:
+    def peek(self, key: str) -> Entry | None:
         """Return the step of that key before its turn; None if it is not recorded."""
         return self._open.get(key)
 
@@ -86,7 +86,7 @@ class RecordedSteps:
         self._commit_up_to(entry)
         self._open.pop(key, None)
         self._handed_out += 1
-        self.go_on()
+        self.advance()
         return entry
 
     async def all_taken(self) -> None:
@@ -102,10 +102,10 @@ class RecordedSteps:
         for key in left:
             del self._open[key]
         if left:
-            self.go_on()
+            self.advance()
         return left
 
-    def go_on(self) -> None:
+    def advance(self) -> None:
         """Make the commits up to the next step, and wake the waiter for that step."""
         first = self._first()
         if first is None:

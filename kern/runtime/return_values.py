@@ -28,7 +28,7 @@ InThread = Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]]
 """Runs a sync function in a thread, as a part of the tool call."""
 
 
-def goes_on(value: Any) -> bool:
+def is_unfinished(value: Any) -> bool:
     """Whether the function goes on after it returned `value`: the value must be awaited or iterated over."""
     if value is None or isinstance(value, str | list | dict):
         return False
@@ -44,7 +44,7 @@ def ended_here(value: Any, listener: Listener | None) -> Any:
 
 async def ended(value: Any, listener: Listener | None, in_thread: InThread) -> Any:
     """Await `value`, or iterate over it, until there is a final value."""
-    while goes_on(value):
+    while is_unfinished(value):
         if isinstance(value, AsyncIterator):  # first: a stream of a run refuses to be awaited
             value = await collect_async(value, listener)
         elif inspect.isawaitable(value):
@@ -60,13 +60,13 @@ def close_unused(value: Any) -> None:
         value.close()
 
 
-def called_anew(function: Callable[..., Any]) -> Callable[..., Any]:
+def without_cache(function: Callable[..., Any]) -> Callable[..., Any]:
     """Remove a functools cache from a function that returns a coroutine or generator: these run once."""
     if isinstance(function, functools.partial):
-        inner = called_anew(function.func)
+        inner = without_cache(function.func)
         return function if inner is function.func else partial(inner, *function.args, **function.keywords)
     if isinstance(function, types.MethodType):
-        below = called_anew(function.__func__)
+        below = without_cache(function.__func__)
         return function if below is function.__func__ else types.MethodType(below, function.__self__)
     if isinstance(function, _CACHED) and kind_of(function.__wrapped__) != "sync":
         return function.__wrapped__

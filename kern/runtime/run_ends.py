@@ -107,7 +107,7 @@ class CancelToken:
         """Whether the run's task has been cancelled exactly once."""
         return self._task is not None and self._task.cancelling() == self._before + 1
 
-    def go_on(self) -> None:
+    def clear_cancellations(self) -> None:
         """Forget the task's past cancellations: none is pending.
 
         In Python 3.11 a task group whose task fails leaves the count raised, and so does a function that

@@ -47,14 +47,14 @@ class RunStart:
     buffer: EventBuffer | None
     listen: Listen
     _held: AsyncExitStack | None = None
-    """The leases, claims and journal that `let_go` releases, if there are any."""
+    """The leases, claims and journal that `release` releases, if there are any."""
     _steps: Steps | None = None
     """The steps of the run, if it has a journal."""
     _loaded: bool = False
-    """Whether `let_go` has to unload the session."""
+    """Whether `release` has to unload the session."""
 
     async def begin(self) -> tuple[Run, list[Lease]]:
-        """Wait for the session. Return the run, ready to be driven, and its leases, held until `let_go`."""
+        """Wait for the session. Return the run, ready to be driven, and its leases, held until `release`."""
         request, session, outer = self.active.request, self.session, self.outer
         if outer is None and self.session_run.beside:
             await session.wait_for_abandoned_runs(self.session_run)
@@ -68,7 +68,7 @@ class RunStart:
                 )
             self._steps = steps = await self._hold(opened(request))
             self.active.request = request = continued(request, steps)
-            if steps.goes_on or isinstance(request.journal, Taken):
+            if steps.resumes or isinstance(request.journal, Taken):
                 self.active.since = None  # a request to cancel it may have come while no process had it
         claim = None if steps is None else steps.claim
         on_busy = request.on_busy if outer is None else "share"
@@ -100,7 +100,9 @@ class RunStart:
         else:
             if claim is None:
                 leases.append(await self._hold(claimed(request.db, request.run_id)))
-            await self.active.look()  # a cancel request must stop the calls that a person has confirmed
+            await (
+                self.active.check_cancel_requests()
+            )  # a cancel request must stop the calls that a person has confirmed
             tree = self._tree()
             run = await restore(tree, request.spec)
             self.active.tree = tree
@@ -108,7 +110,7 @@ class RunStart:
             await begin(self.active, run, steps)
         return run, leases
 
-    async def let_go(self) -> None:
+    async def release(self) -> None:
         """Release the leases, the journal and the session."""
         try:
             if self._held is not None:

@@ -72,20 +72,20 @@ class RunSink:
 
     def tool_arguments(self, call_id: str, name: str, delta: str) -> None:
         """Receive a delta of the arguments of a call."""
-        if self._out.hears_events:
+        if self._out.wants_events:
             self._out.event(ToolCallArgumentsDeltaEvent(self._out.source, call_id, name, delta))
 
     def provider_call(self, call: ProviderCall) -> None:
         """Receive the start or the end of a call that the provider carries out itself."""
-        if self._out.hears_events:
-            told = replace(call, media=[], provider_data=None)
+        if self._out.wants_events:
+            shown = replace(call, media=[], provider_data=None)
             running = call.status == "running"
             made = ProviderToolCallStartedEvent if running else ProviderToolCallCompletedEvent
-            self._out.event(made(self._out.source, told))
+            self._out.event(made(self._out.source, shown))
 
     def citation(self, citation: Citation) -> None:
         """Receive the source of a part of the text."""
-        if self._out.hears_events:
+        if self._out.wants_events:
             self._out.event(CitationAddedEvent(self._out.source, citation))
 
     def tell_parts(self, message: Message) -> None:

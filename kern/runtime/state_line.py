@@ -96,13 +96,13 @@ class StateLine:
         else:
             await self._restore(session, base)
         self._session = session
-        live.subscribe(self._heard, lambda text, revision: None)
+        live.subscribe(self._on_change, lambda text, revision: None)
         return entry
 
     def close(self) -> None:
         """Stop following the session's commits: the run has ended."""
         if self._session is not None:
-            self._session.state.unsubscribe(self._heard)
+            self._session.state.unsubscribe(self._on_change)
 
     def replay(self, entry: Entry) -> None:
         """Make a recorded commit again."""
@@ -111,7 +111,7 @@ class StateLine:
         self._made += 1
         self._seen += 1
         with reading(f"{self._run_id}/change/{self._made - 1}"):
-            self._session.state.replay(change, stored=self._made <= self._stored, unheard=self._heard)
+            self._session.state.replay(change, stored=self._made <= self._stored, except_for=self._on_change)
 
     def entry_of(self, change: Change) -> Entry:
         """Make the next entry, for a commit that is not recorded yet."""
@@ -150,10 +150,10 @@ class StateLine:
             return [RunRequirement.from_dict(answer) for answer in self._base["answers"]]
 
     @property
-    def told(self) -> int:
+    def recorded_seq(self) -> int:
         """The `seq` of the last event before this part of the run."""
-        told: int = self._base.get("told", 0) if self._base is not None else 0
-        return told
+        recorded_seq: int = self._base.get("told", 0) if self._base is not None else 0
+        return recorded_seq
 
     def recorded_state(self) -> tuple[dict[str, Any], int]:
         """Return the state after all recorded commits, and its revision."""
@@ -161,7 +161,7 @@ class StateLine:
         revision = max((change.revision for change in self._recorded), default=self._base["revision"])
         return self.state_at(len(self._recorded)), revision
 
-    def _heard(self, change: Change) -> None:
+    def _on_change(self, change: Change) -> None:
         self._seen += 1
         self._changed(change)
 

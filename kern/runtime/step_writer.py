@@ -46,7 +46,7 @@ class StepWriter:
         self._entry_of = entry_of
         self._changes: deque[Change] = deque()
         self._queue: list[_Kept] = []
-        self._under_way: dict[Owner, list[Callable[[], bool]]] = {}
+        self._in_progress: dict[Owner, list[Callable[[], bool]]] = {}
         self._task: asyncio.Task[None] | None = None
 
     def changed(self, change: Change) -> None:
@@ -54,19 +54,19 @@ class StepWriter:
         self._changes.append(change)
 
     @contextmanager
-    def under_way(self, owner: Owner) -> Iterator[None]:
+    def in_progress(self, owner: Owner) -> Iterator[None]:
         """Wrap a step: the commits of its call are written together with it."""
-        self._under_way[owner] = []
+        self._in_progress[owner] = []
         try:
             yield
         finally:
-            del self._under_way[owner]
+            del self._in_progress[owner]
             if self._queue:  # others may have waited for this step, which failed
                 self._start()
 
     def watch(self, owner: Owner, over: Callable[[], bool]) -> None:
         """Watch a transaction of a step in progress: its commits, when it is `over`, wait for the step."""
-        calls = self._under_way.get(owner)
+        calls = self._in_progress.get(owner)
         if calls is not None:
             calls.append(over)
 
@@ -129,7 +129,7 @@ class StepWriter:
     def _free(self, ready: set[Owner], change: Change) -> bool:
         """Whether the commit may be written: with its step, or because it belongs to no ended transaction."""
         owner = _owner(change)
-        return owner in ready or not any(over() for over in self._under_way.get(owner, ()))
+        return owner in ready or not any(over() for over in self._in_progress.get(owner, ()))
 
     def _entries(self, changes: Sequence[Change], kept: Sequence[_Kept]) -> Iterator[Entry]:
         """Yield the entries, each step right after the last of its commits."""

@@ -154,14 +154,14 @@ class Steps:
         return self._journal.outbox
 
     @property
-    def goes_on(self) -> bool:
+    def resumes(self) -> bool:
         """Whether the run was begun before, in another process or attempt."""
         return bool(self._journal.entries)
 
     @property
     def age(self) -> float:
         """Seconds since the run began, if it began in another process; else 0."""
-        known = self.playback is Playback.resume and self.goes_on
+        known = self.playback is Playback.resume and self.resumes
         return max(0.0, time.time() - self.line.since) if known else 0.0
 
     # The clock.
@@ -224,7 +224,7 @@ class Steps:
         """Whether the step is recorded, and was not taken yet."""
         return key in self._record
 
-    def look_at(self, key: str) -> Data | None:
+    def peek(self, key: str) -> Data | None:
         """Return the result of a step before its turn; None if it is not recorded.
 
         For a step that consists of other steps, such as a delegation: these are taken first.
@@ -232,7 +232,7 @@ class Steps:
         Raises:
             JournalSignal: The record cannot be read.
         """
-        entry = self._record.look_at(key)
+        entry = self._record.peek(key)
         try:
             return None if entry is None else loads(entry)
         except KernError as error:
@@ -328,9 +328,9 @@ class Steps:
 
     # Recording.
 
-    def under_way(self, owner: Owner) -> AbstractContextManager[None]:
+    def in_progress(self, owner: Owner) -> AbstractContextManager[None]:
         """Wrap a step, from before it is made until it is recorded; see `StepWriter`."""
-        return self._writer.under_way(owner)
+        return self._writer.in_progress(owner)
 
     def watch(self, owner: Owner, over: Callable[[], bool]) -> None:
         """Watch a transaction of a step; see `StepWriter`."""
@@ -358,7 +358,7 @@ class Steps:
         Raises:
             JournalSignal: The journal cannot be written.
         """
-        self._record.go_on()
+        self._record.advance()
         if self.detailed:
             try:
                 await self._writer.flush()

@@ -119,7 +119,7 @@ class EventBuffer:
         """Take the oldest event; there must be one."""
         event = self.items.popleft()
         if self._drained and len(self.items) <= _HIGH_WATER // 2:
-            self._let_producers_go()
+            self._wake_producers()
         return event
 
     def begin(self) -> None:
@@ -138,9 +138,9 @@ class EventBuffer:
         self._begun.set()
         if waiter is not None:
             self._wake(waiter)
-        self._let_producers_go()
+        self._wake_producers()
 
-    def _let_producers_go(self) -> None:
+    def _wake_producers(self) -> None:
         waiting, self._drained = self._drained, []
         for future in waiting:
             _resolve(future)
@@ -379,10 +379,10 @@ def iterate(stream: RunStream[Any, T], *, whole: bool) -> Iterator[T]:
                 return
             yield from items
     finally:
-        _let_go(stream)
+        _close_in_portal(stream)
 
 
-def _let_go(stream: RunStream[Any, Any]) -> None:
+def _close_in_portal(stream: RunStream[Any, Any]) -> None:
     """Close a stream of the portal's loop, and wait for its end if possible.
 
     An iterator that was left with `break` may be finalized anywhere: when the process exits, after the portal

@@ -54,7 +54,7 @@ _tails: Final[WeakValueDictionary[Hashable, Tail]] = WeakValueDictionary()
 
 
 @dataclass(slots=True, frozen=True)
-class _Told:
+class _Batch:
     """Consecutive events of the run, up to the one with `seq` `last_seq`."""
 
     last_seq: int
@@ -90,7 +90,7 @@ class Tail:
         self._deltas = deltas
         self._lock = asyncio.Lock()
         self._run = Followed(journals, run_id, identity)
-        self._window: deque[_Told] = deque()
+        self._window: deque[_Batch] = deque()
         self._floor = self._last = begin
         self._size = 0
         self._stream: str | None = None
@@ -99,7 +99,7 @@ class Tail:
         self._missing = False
         """Whether the next deltas follow events that only the database has."""
         self._pause = FIRST_PAUSE
-        self._look_at = 0.0
+        self._poll_at = 0.0
         self._ends = False
         self._over = False
         self._terminal: Event | None = None
@@ -127,11 +127,11 @@ class Tail:
             tail = _tails[key] = cls(db, db, run_id, identity, deltas, after)
         return tail
 
-    async def after(self, heard: int) -> tuple[list[Event], int]:
-        """Wait for events after the `seq` `heard`.
+    async def after(self, seen: int) -> tuple[list[Event], int]:
+        """Wait for events after the `seq` `seen`.
 
         Returns:
-            The events, and the `seq` up to which they go. If that is not above `heard`, the run has ended or
+            The events, and the `seq` up to which they go. If that is not above `seen`, the run has ended or
             is paused.
 
         Raises:
@@ -140,21 +140,21 @@ class Tail:
             StoreError: The database cannot be read.
         """
         while True:
-            if heard < self._floor:
-                rows = await self._journals.load_events(self._run_id, after=heard, limit=ROWS)
+            if seen < self._floor:
+                rows = await self._journals.load_events(self._run_id, after=seen, limit=ROWS)
                 await self._run.running(self._db)
                 if rows:
-                    return _events([_told(self._run_id, row) for row in rows], heard), rows[-1].last_seq
-                await self._begin_at(heard)
+                    return _events([_batch_of(self._run_id, row) for row in rows], seen), rows[-1].last_seq
+                await self._begin_at(seen)
                 continue
-            if heard < self._last:
-                return _events(self._window, heard), self._last
+            if seen < self._last:
+                return _events(self._window, seen), self._last
             if self._over:
                 last = self._terminal
-                return ([last], last.seq) if last is not None and last.seq > heard else ([], heard)
+                return ([last], last.seq) if last is not None and last.seq > seen else ([], seen)
             async with self._lock:
-                if heard >= self._last and not self._over:
-                    await self._look()
+                if seen >= self._last and not self._over:
+                    await self._poll()
 
     async def _begin_at(self, number: int) -> None:
         """Continue from a lower `seq`, if the database has no events after it: those were only sent live."""
@@ -166,18 +166,18 @@ class Tail:
                 self._floor = self._last = number
                 self._size, self._missing, self._ends, self._over = 0, False, False, False
 
-    def _add(self, told: _Told) -> None:
-        self._window.append(told)
-        self._last = told.last_seq
-        self._size += told.size
+    def _add(self, batch: _Batch) -> None:
+        self._window.append(batch)
+        self._last = batch.last_seq
+        self._size += batch.size
         while self._size > WINDOW_BYTES and len(self._window) > 1:
             oldest = self._window.popleft()
             self._floor, self._size = oldest.last_seq, self._size - oldest.size
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         """Wait for deltas until the next read of the database is due, and then read it."""
-        wait = self._look_at - time.monotonic()
-        if wait > 0 and await self._hear(wait):
+        wait = self._poll_at - time.monotonic()
+        if wait > 0 and await self._receive(wait):
             return
         rows = await self._journals.load_events(self._run_id, after=self._last, limit=ROWS)
         # Read this afterwards: it confirms that the events are of this run, not of a later one with its id.
@@ -188,20 +188,20 @@ class Tail:
                 running, stored = await self._run.running(self._db)
         self._stream = stream_of(running) if running is not None and self._deltas is not None else None
         for row in rows:
-            self._add(_told(self._run_id, row))
+            self._add(_batch_of(self._run_id, row))
         if rows:
             self._pause, self._missing, self._ends = FIRST_PAUSE, False, False
         elif running is None and await self._has_ended(stored):
             return
-        self._look_at = 0.0 if len(rows) == ROWS else time.monotonic() + self._pause
+        self._poll_at = 0.0 if len(rows) == ROWS else time.monotonic() + self._pause
         self._pause = min(self._pause * 1.5, LONGEST_PAUSE)
 
-    async def _hear(self, seconds: float) -> bool:
+    async def _receive(self, seconds: float) -> bool:
         """Wait for deltas. Return False if it is time to read the database."""
         if self._deltas is None or self._stream is None or self._missing:
             await asyncio.sleep(seconds)
             return False
-        heard = False
+        received = False
         for delta in await self._deltas.read(self._stream, self._last, seconds):
             if delta.last_seq <= self._last:
                 continue
@@ -213,11 +213,11 @@ class Tail:
                 self._missing = True
                 self._warn_of(delta)
                 break
-            self._add(_Told(delta.last_seq, pieces, len(delta.data)))
-            heard = True
-        if heard:  # everything up to there is known, so the database has nothing new
-            self._look_at, self._pause = time.monotonic() + QUIET_SECONDS, FIRST_PAUSE
-        return heard
+            self._add(_Batch(delta.last_seq, pieces, len(delta.data)))
+            received = True
+        if received:  # everything up to there is known, so the database has nothing new
+            self._poll_at, self._pause = time.monotonic() + QUIET_SECONDS, FIRST_PAUSE
+        return received
 
     def _warn_of(self, delta: Delta) -> None:
         if not self._warned:
@@ -232,7 +232,7 @@ class Tail:
     async def _has_ended(self, stored: RunRow | None) -> bool:
         if stored is None:
             if self._ends:
-                raise await self._run.gone()
+                raise await self._run.missing_error()
             self._ends = True  # it may have been read between its claim and its first step
             return False
         last = await last_event(self._db, stored)
@@ -243,8 +243,8 @@ class Tail:
     async def _number_of_the_end(self, stored: RunRow) -> tuple[int, float]:
         """The number and the time of the event that is made from the stored run.
 
-        The end of a run has the second number after the last one that is kept, and its pause the first: who
-        has heard that it waits for a person hears its end as well.
+        The end of a run has the second number after the last one that is stored, and its pause the first, so
+        that a follower that got the pause gets the end as well.
         """
         ahead = 2 if stored.ended else 1
         rows = await self._journals.load_events(self._run_id, after=max(0, self._last - ahead - 1))
@@ -253,24 +253,24 @@ class Tail:
             return before[-1].event.seq + ahead, before[-1].event.created_at
         _, still = await self._run.running(self._db)
         if still is None:  # deleted since it was found, its events too
-            raise await self._run.gone()
+            raise await self._run.missing_error()
         if self._last > ahead and not await self._journals.load_events(self._run_id, limit=1):
             return NUMBER_OF_AN_OLD_END - 2 + ahead, stored.created_at
         return ahead, stored.created_at
 
 
-def _told(run_id: str, row: EventRow) -> _Told:
-    return _Told(row.last_seq, pieces_of(run_id, row.data), len(row.data))
+def _batch_of(run_id: str, row: EventRow) -> _Batch:
+    return _Batch(row.last_seq, pieces_of(run_id, row.data), len(row.data))
 
 
-def _events(told: Sequence[_Told] | deque[_Told], heard: int) -> list[Event]:
-    """What they tell whoever has heard all up to that number."""
+def _events(batches: Sequence[_Batch] | deque[_Batch], seen: int) -> list[Event]:
+    """The events that a follower lacks that has everything up to the `seq` `seen`."""
     events: list[Event] = []
-    for some in told:
-        if some.last_seq <= heard:
+    for batch in batches:
+        if batch.last_seq <= seen:
             continue
-        events += [event for piece in some.pieces if (event := piece.after(heard)) is not None]
-        heard = some.last_seq  # a row of the database holds what was told live before it, too
+        events += [event for piece in batch.pieces if (event := piece.after(seen)) is not None]
+        seen = batch.last_seq  # a row of the database also has the events that were sent live before it
     return events
 
 

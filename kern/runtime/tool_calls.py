@@ -205,7 +205,7 @@ async def _run_call(
         return settled
     async with run.turn_slots:
         execution = _record(run, call)
-        if run.out.hears_events:
+        if run.out.wants_events:
             run.out.event(ToolCallStartedEvent(run.source, replace(execution)))
         if run.tree.request.debug:
             run.debug("calls %s(%s)", call.name, call.arguments)
@@ -215,7 +215,7 @@ async def _run_call(
             outcome = await _carried_out(run, site, None)
         else:
             step = ToolStep(run, steps, site)
-            with steps.under_way(step.owner):
+            with steps.in_progress(step.owner):
                 outcome = await _carried_out(run, site, step)
     if not outcome.pending and run.tree.audience.follows:
         await run.out.wait_for_consumer()
@@ -246,7 +246,7 @@ async def _carried_out(run: Run, site: CallSite, step: ToolStep | None) -> ToolO
     execution.stop_after_tool_call = outcome.stop
     if run.tree.request.debug:
         run.debug("%s returns %s", site.call.name, outcome.content)
-    if run.out.hears_events:
+    if run.out.wants_events:
         if outcome.error:
             run.out.event(ToolCallErrorEvent(run.source, replace(execution), outcome.content))
         run.out.event(ToolCallCompletedEvent(run.source, replace(execution), outcome.content))

@@ -77,7 +77,7 @@ class ToolStep:
             JournalSignal: The journal cannot be written.
         """
         run, steps = self._run, self._steps
-        first = steps.look_at(self._key)
+        first = steps.peek(self._key)
         if first is not None and first.get("children") and isinstance(self._tool, DelegatingTool):
             self._note(first)
             await self._children_again(self._tool, first["children"])

@@ -216,13 +216,13 @@ class LiveState:
             self.text, self._tree = text, decode(text)
             self.revision, self.changes, self.conflicts = revision, [], []
 
-    def replay(self, change: Change, *, stored: bool, unheard: Callable[[Change], None]) -> None:
+    def replay(self, change: Change, *, stored: bool, except_for: Callable[[Change], None]) -> None:
         """Apply a commit from the journal again, under the next revision.
 
         Args:
             change: The commit.
             stored: The database has it already.
-            unheard: The subscriber that is not notified.
+            except_for: The subscriber that is not notified.
         """
         with self._mutex:
             text, tree = encode(apply(decode(self.text), change.patch))
@@ -232,7 +232,7 @@ class LiveState:
                 self.changes.append(made)
             self.text, self._tree = text, tree
             for subscriber in self._subscribers:
-                if subscriber != unheard:
+                if subscriber != except_for:
                     subscriber(made)
 
     def look(self, read: Callable[[bytes], T]) -> T:

@@ -119,7 +119,7 @@ class TeamRoster:
             spec,
             input,
             run_id,
-            heard=self.rules.stream_events,
+            shares_events=self.rules.stream_events,
             speaks_for_parent=self.rules.answers_directly
             and alone
             and (spec.structured or not run.spec.structured),
