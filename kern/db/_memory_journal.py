@@ -48,7 +48,7 @@ class _Claimed:
 
 
 @dataclass(slots=True)
-class _Told:
+class _Events:
     at: float
     """By the monotonic clock."""
     rows: dict[int, EventRow] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Journals:
 
     def __init__(self) -> None:
         self._runs: dict[str, _Claimed] = {}
-        self._events: dict[str, _Told] = {}
+        self._events: dict[str, _Events] = {}
 
     def claim(
         self,
@@ -81,12 +81,12 @@ class Journals:
         known.heartbeat_at = time.time()
         if known.about is None or not known.matters:  # nobody becomes the owner of a begun run by its id
             known.about = about or known.about
-        for name in [name for name, told in self._events.items() if told.at < now - EVENT_SECONDS]:
+        for name in [name for name, stored in self._events.items() if stored.at < now - EVENT_SECONDS]:
             if name not in self._runs and not waits(name):
                 del self._events[name]
-        told = self._events.get(run_id)
+        stored = self._events.get(run_id)
         return ClaimedRun(
-            known.claim, list(known.steps), max(told.rows, default=0) if told else 0, known.about
+            known.claim, list(known.steps), max(stored.rows, default=0) if stored else 0, known.about
         )
 
     def submit(self, run: SubmittedRow) -> bool:
@@ -126,17 +126,17 @@ class Journals:
         known.steps += steps
         known.expires_at, known.heartbeat_at = time.monotonic() + seconds, time.time()
         if events:
-            told = self._events.setdefault(claim.run_id, _Told(0.0))
-            told.at = time.monotonic()
-            told.rows.update({row.last_seq: row for row in events})
+            stored = self._events.setdefault(claim.run_id, _Events(0.0))
+            stored.at = time.monotonic()
+            stored.rows.update({row.last_seq: row for row in events})
         return True
 
     def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
-        """What the run has told after that number."""
-        told = self._events.get(run_id)
-        if told is None:
+        """The events of the run after that number."""
+        stored = self._events.get(run_id)
+        if stored is None:
             return []
-        return [told.rows[number] for number in sorted(told.rows) if number > after][:limit]
+        return [stored.rows[number] for number in sorted(stored.rows) if number > after][:limit]
 
     def running(
         self,
@@ -172,7 +172,7 @@ class Journals:
     def deleted(
         self, *, session_id: str | None = None, user_id: str | None = None, run_ids: Iterable[str] = ()
     ) -> None:
-        """Delete what these runs, and a session's or a user's unfinished ones, have told and done."""
+        """Delete the events and steps of these runs, and of the unfinished runs of a session or user."""
         own = [
             name
             for name, run in self._runs.items()

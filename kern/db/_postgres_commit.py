@@ -83,7 +83,7 @@ class Committer:
         return done
 
     async def _look_and_write(self, commit: Commit, link: Link | None = None) -> Committed | None:
-        found = await self._look(commit, link)
+        found = await self._read_stored(commit, link)
         stored = found.session
         if found.repeated and stored is not None:
             return Committed(stored, repeated=True)
@@ -94,7 +94,7 @@ class Committer:
         write = await off_loop(size, lambda: commit.resolve(stored))
         return await self._write(commit, stored, write, link)
 
-    async def _look(self, commit: Commit, link: Link | None) -> _Found:
+    async def _read_stored(self, commit: Commit, link: Link | None) -> _Found:
         runs = [run.run_id for run in commit.runs]
         after = 0 if commit.known is None else commit.known.revision
         row = (await self._ask("read_for_commit", link, commit.session_id, runs, after, commit.id))[0]

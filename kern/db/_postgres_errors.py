@@ -105,10 +105,10 @@ def store_error(error: Exception, server: Server) -> StoreError:
     if code[:2] in _VALUE or (isinstance(error, ValueError | OverflowError) and not misconfigured):
         return StoreError(f"{server.shown}: a value cannot be stored: {text:.300}")
     hint = _HINTS.get(code)
-    told = f"{server.shown}: {hint} ({text})" if hint else f"{server.shown}: {text}"
+    message = f"{server.shown}: {hint} ({text})" if hint else f"{server.shown}: {text}"
     if not _may_pass(error, code, driver):
-        return StoreError(told)
-    passing = MayPassError(told)
+        return StoreError(message)
+    passing = MayPassError(message)
     passing.reusable = code in _KEEP or type(error) is TimeoutError  # asyncpg cancels the statement
     return passing
 

@@ -63,7 +63,7 @@ class Link:
             MayPassError: It failed, but may succeed at another time.
             StoreError: It failed for good.
         """
-        return await self._told(self._raw.fetch(sql, *values, timeout=self._left()))
+        return await self._converted(self._raw.fetch(sql, *values, timeout=self._left()))
 
     async def execute(self, sql: str) -> None:
         """Execute statements without parameters, in one round trip.
@@ -71,7 +71,7 @@ class Link:
         Raises:
             StoreError: As `fetch` does.
         """
-        await self._told(self._raw.execute(sql, timeout=self._left()))
+        await self._converted(self._raw.execute(sql, timeout=self._left()))
 
     async def roll_back(self) -> None:
         """Roll the transaction back, even after the deadline.
@@ -79,7 +79,7 @@ class Link:
         Raises:
             StoreError: As `fetch` does.
         """
-        await self._told(self._raw.execute("ROLLBACK", timeout=_RELEASE_SECONDS))
+        await self._converted(self._raw.execute("ROLLBACK", timeout=_RELEASE_SECONDS))
 
     def terminate(self) -> None:
         """Close the connection at once, so that it is not used again."""
@@ -89,14 +89,14 @@ class Link:
     def _left(self) -> float:
         return max(self._deadline - time.monotonic(), 0.001)
 
-    async def _told(self, answer: Awaitable[T]) -> T:
+    async def _converted(self, answer: Awaitable[T]) -> T:
         try:
             return await answer
         except kinds() as error:
-            told = store_error(error, self._server)
-            if isinstance(told, MayPassError) and not told.reusable:
+            converted = store_error(error, self._server)
+            if isinstance(converted, MayPassError) and not converted.reusable:
                 self.terminate()  # the pool would hand a broken connection out again
-            raise told from error
+            raise converted from error
 
 
 class _LoopPool:

@@ -142,23 +142,23 @@ def names_of(table: str, schema: str | None) -> dict[str, str]:
     return {**names, "t": f'{prefix}"{table}"'}
 
 
-async def check(pool: Pool, names: Mapping[str, str], told: str, wait: float) -> None:
+async def check(pool: Pool, names: Mapping[str, str], shown: str, wait: float) -> None:
     """Check that the tables exist and have the version of this Kern.
 
     Raises:
         StoreError: They do not exist, or have another version.
     """
     done = await pool.run(lambda link: _version(link, names), wait=wait)
-    _refuse_newer(done, names, told)
+    _refuse_newer(done, names, shown)
     if done < len(MIGRATIONS):
         raise StoreError(
-            f"{told}: the tables of {names['t']} have version {done}, and this version of Kern needs "
+            f"{shown}: the tables of {names['t']} have version {done}, and this version of Kern needs "
             f"{len(MIGRATIONS)}: upgrade them with `kern db migrate URL`, or remove create_tables=False"
         )
 
 
 async def migrate(
-    pool: Pool, names: Mapping[str, str], told: str, wait: float, schema: str | None = None
+    pool: Pool, names: Mapping[str, str], shown: str, wait: float, schema: str | None = None
 ) -> tuple[int, int]:
     """Create the tables, or upgrade them to the newest version. If several processes try, one of them does
     it.
@@ -170,14 +170,14 @@ async def migrate(
         StoreError: The tables cannot be created, or belong to a newer version of Kern.
     """
     done = await pool.run(lambda link: _version(link, names), wait=wait)
-    _refuse_newer(done, names, told)
+    _refuse_newer(done, names, shown)
     if done == len(MIGRATIONS):
         return done, done
 
     async def job(link: Link) -> int:
         await link.fetch("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", names["t"])
         done = await _version(link, names)  # another process may have done it in the meantime
-        _refuse_newer(done, names, told)
+        _refuse_newer(done, names, shown)
         if schema is not None and not await _exists(link, _NAMESPACE, f'"{schema}"'):
             await link.execute(f'CREATE SCHEMA "{schema}"')
         if done == 0:
@@ -210,9 +210,9 @@ async def _exists(link: Link, question: str, name: str) -> bool:
     return (await link.fetch(question, name))[0][0] is True
 
 
-def _refuse_newer(done: int, names: Mapping[str, str], told: str) -> None:
+def _refuse_newer(done: int, names: Mapping[str, str], shown: str) -> None:
     if done > len(MIGRATIONS):
         raise StoreError(
-            f"{told}: the tables of {names['t']} have version {done}, written by a newer Kern; this one "
+            f"{shown}: the tables of {names['t']} have version {done}, written by a newer Kern; this one "
             f"knows versions up to {len(MIGRATIONS)}: update Kern, or choose another session_table"
         )

@@ -74,11 +74,11 @@ class Connection:
         if self._opening is not None:
             with suppress(Exception):  # the tasks that wait for the connection get the error
                 await self._wait_for(*self._opening)
-        closing = self.let_go()
+        closing = self.begin_close()
         if closing is not None:
             await result_when_done(closing)
 
-    def let_go(self) -> Uncancellable[None] | None:
+    def begin_close(self) -> Uncancellable[None] | None:
         """Begin to close the connection; it closes once the submitted jobs are done. The next job reopens it.
 
         Returns:
@@ -216,8 +216,8 @@ _forking: list[Connection] = []
 def _keep(connection: Connection) -> None:
     """Register a connection that is about to be opened, and close those whose loops are closed."""
     with _connections_mutex:
-        gone = {other for other in _connections if other._close_if_abandoned()}
-        _connections.difference_update(gone)
+        abandoned = {other for other in _connections if other._close_if_abandoned()}
+        _connections.difference_update(abandoned)
         _connections.add(connection)
 
 

@@ -47,11 +47,11 @@ class store_errors:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and (told := _told(self._path, error)) is not None:
-            raise told from error
+        if error is not None and (converted := _store_error(self._path, error)) is not None:
+            raise converted from error
 
 
-def _told(path: Path, error: BaseException) -> StoreError | None:
+def _store_error(path: Path, error: BaseException) -> StoreError | None:
     """The `StoreError` for an error of the database or the file system; None for any other error."""
     if isinstance(error, sqlite3.Error):
         # The low byte is the primary result code; extended codes add details in the higher bytes.

@@ -26,7 +26,7 @@ class _Idle:
         if len(self._since) > MOST_IDLE:
             oldest = next(iter(self._since))
             del self._since[oldest]
-            oldest.let_go()
+            oldest.begin_close()
         if self._timer is None:
             self._timer = loop.call_later(IDLE_SECONDS, self._sweep, loop)
 
@@ -50,7 +50,7 @@ class _Idle:
                 self._timer = loop.call_at(since + IDLE_SECONDS, self._sweep, loop)
                 return
             del self._since[connection]
-            connection.let_go()
+            connection.begin_close()
 
 
 _idle: WeakKeyDictionary[asyncio.AbstractEventLoop, _Idle] = WeakKeyDictionary()

@@ -212,8 +212,8 @@ class Journals:
                 return False
             rows = [(claim.run_id, step.key, step.kind, step.data) for step in steps]
             raw.executemany(self._sql["put_step"], rows)
-            told = [(claim.run_id, row.last_seq, row.data) for row in events]
-            raw.executemany(self._sql["put_events"], told)
+            event_rows = [(claim.run_id, row.last_seq, row.data) for row in events]
+            raw.executemany(self._sql["put_events"], event_rows)
             return True
 
     def events(self, raw: sqlite3.Connection, run_id: str, after: int, limit: int) -> list[EventRow]:

@@ -127,8 +127,8 @@ class OpenFile:
         if self._beyond_help is not None:
             raise self._beyond_help
         with store_errors(self.path):
-            begun_anew = _inode(self._companions[0]) not in (None, self._inodes[0])
-            if begun_anew or _content(self.path) != _last_seen[self.path]:
+            has_new_log = _inode(self._companions[0]) not in (None, self._inodes[0])
+            if has_new_log or _content(self.path) != _last_seen[self.path]:
                 self._give_up()
             busy = self.raw.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]
             _last_seen[self.path] = _content(self.path)
@@ -146,7 +146,7 @@ class OpenFile:
         Raises:
             StoreError: Always.
         """
-        told = (
+        message = (
             f"{self.path}: its write-ahead log was deleted while it was in use, and another program has "
             "written without it: commits since the last checkpoint may be lost. Never delete files beside "
             "an open database"
@@ -155,9 +155,9 @@ class OpenFile:
         if configure is not None:
             configure(_NO_CHECKPOINT_ON_CLOSE, True)
             self._close()
-            raise StoreError(told)
+            raise StoreError(message)
         # Python 3.11 cannot close it without a checkpoint, nor open the file again while it is open.
-        self._beyond_help = StoreError(f"{told}; restart this process to use the file")
+        self._beyond_help = StoreError(f"{message}; restart this process to use the file")
         kept = self.raw
         threading.Thread(target=lambda: threading.Event().wait() and kept, daemon=True).start()
         raise self._beyond_help

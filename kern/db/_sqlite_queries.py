@@ -265,18 +265,18 @@ class Queries:
         return True
 
     def _insert_session(self, raw: sqlite3.Connection, row: SessionRow) -> int:
-        told = (row.updated_at, row.revision, row.summary)
-        values = (row.session_id, row.user_id, row.generation, row.created_at, *told)
+        columns = (row.updated_at, row.revision, row.summary)
+        values = (row.session_id, row.user_id, row.generation, row.created_at, *columns)
         state = (row.version, row.state_version, row.state)
         number = raw.execute(self._sql["insert_session"], (*values, *state)).lastrowid
         assert number is not None
         return number
 
     def _update_session(self, raw: sqlite3.Connection, row: SessionRow, write: StateWrite) -> None:
-        told = (row.updated_at, row.revision, row.summary)
+        columns = (row.updated_at, row.revision, row.summary)
         if write.state is None:
-            raw.execute(self._sql["touch_session"], (*told, row.session_id))
+            raw.execute(self._sql["touch_session"], (*columns, row.session_id))
         else:
             state = (row.version, row.state_version, row.state)
-            raw.execute(self._sql["update_session"], (*told, *state, row.session_id))
+            raw.execute(self._sql["update_session"], (*columns, *state, row.session_id))
         raw.execute(self._sql["to_the_end"], (row.session_id,))

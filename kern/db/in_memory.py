@@ -297,7 +297,7 @@ class InMemoryDb(Db):
             return self._journals.append(claim, seconds, steps, events)
 
     async def load_events(self, run_id: str, *, after: int = 0, limit: int = 100) -> list[EventRow]:
-        """What the run has told after that number."""
+        """The events of the run after that number."""
         with self._mutex:
             return self._journals.events(run_id, after, limit)
 

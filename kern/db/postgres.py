@@ -275,12 +275,12 @@ class PostgresDb(Db):
     ) -> bool:
         """Keep steps and events, and renew the claim; False, and nothing is kept, if it does not hold."""
         columns = [step.key for step in steps], [step.kind for step in steps], [step.data for step in steps]
-        told = [row.last_seq for row in events], [row.data for row in events]
-        rows = await self._fetch("append_steps", claim.run_id, claim.owner, seconds, *columns, *told)
+        event_columns = [row.last_seq for row in events], [row.data for row in events]
+        rows = await self._fetch("append_steps", claim.run_id, claim.owner, seconds, *columns, *event_columns)
         return bool(rows[0][0])
 
     async def load_events(self, run_id: str, *, after: int = 0, limit: int = 100) -> list[EventRow]:
-        """What the run has told after that number."""
+        """The events of the run after that number."""
         rows = await self._fetch("load_events", run_id, after, limit)
         return [EventRow(last_seq=last_seq, data=data) for last_seq, data in rows]
 

@@ -232,7 +232,7 @@ class SqliteDb(Db):
         return await self._write(partial(append, claim=claim, seconds=seconds, steps=steps, events=events))
 
     async def load_events(self, run_id: str, *, after: int = 0, limit: int = 100) -> list[EventRow]:
-        """What the run has told after that number."""
+        """The events of the run after that number."""
         events = self._queries.journals.events
         return await self._read(partial(events, run_id=run_id, after=after, limit=limit))
 
