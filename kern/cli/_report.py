@@ -45,7 +45,7 @@ def state_fact(label: str, state: Mapping[str, Any]) -> None:
     fact(label, json.dumps(state, ensure_ascii=False))
 
 
-def told(text: str) -> None:
+def report(text: str) -> None:
     """Print a line that says what the command did."""
     _print(text)
 

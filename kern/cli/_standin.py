@@ -77,11 +77,11 @@ def _summary(request: ReceivedRequest) -> str:
     results = [(message.content or "").rstrip(".") for message in request.tool_results]
     if request.tool_results[0].tool_name == "show_list":
         return f"On your list: {results[0]}."
-    told: dict[str, list[str]] = {}
+    lists: dict[str, list[str]] = {}
     for result in results:
         verb, _, items = result.partition(" ") if result.startswith(EDITED) else ("", "", result)
-        told.setdefault(verb, []).extend(_items(items) if verb else [items])
-    return " ".join(f"{verb} {_listed(items)}.".strip() for verb, items in told.items())
+        lists.setdefault(verb, []).extend(_items(items) if verb else [items])
+    return " ".join(f"{verb} {_listed(items)}.".strip() for verb, items in lists.items())
 
 
 def _listed(items: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from typing import TYPE_CHECKING
 
-from kern.cli._report import told
+from kern.cli._report import report
 from kern.db.postgres import PostgresDb
 
 if TYPE_CHECKING:
@@ -41,5 +41,5 @@ def migrate(options: argparse.Namespace) -> int:
     db = PostgresDb(options.url, session_table=options.session_table, schema=options.schema)
     before, after = asyncio.run(db.migrate())
     done = "already has" if before == after else f"was brought from version {before} to"
-    told(f"{options.session_table} {done} version {after}")
+    report(f"{options.session_table} {done} version {after}")
     return 0

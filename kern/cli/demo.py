@@ -66,7 +66,7 @@ class _Played:
     """The model of the demo, and its description for the terminal."""
 
     model: Model
-    told: str
+    label: str
 
 
 def run(options: argparse.Namespace) -> int:
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
             team.print_response(options.ask, stream=True)
             return 0
         title(f"Kern {__version__}: a team shares one shopping list")
-        fact("Model", played.told)
+        fact("Model", played.label)
         fact("Team", "a leader, and two members that it sends to work at the same time")
         fact("Database", f"{path}{'' if kept else ', deleted at the end; --db FILE keeps one'}")
         for number, question in enumerate(_QUESTIONS, 1):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kern._log import named
 from kern.agent import Agent
-from kern.cli._report import told
+from kern.cli._report import report
 from kern.durable.db_journal import CLAIM_SECONDS
 from kern.engines.driving import Runner
 from kern.engines.worker import Worker
@@ -79,12 +79,12 @@ async def _work(runners: Sequence[Runner], options: argparse.Namespace) -> None:
             loop.add_signal_handler(number, worker.stop)
         except NotImplementedError:  # Windows has no such handlers
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(worker.stop))
-    told(f"a worker for {', '.join(map(repr, runners))} on {worker.db!r}")
+    report(f"a worker for {', '.join(map(repr, runners))} on {worker.db!r}")
     try:
         await worker.work()
     finally:
         await worker.db.aclose()
-    told("stopped")
+    report("stopped")
 
 
 def load(application: str) -> Sequence[Runner]:

@@ -141,9 +141,9 @@ def _field_prompt(name: str, field: Mapping[str, Any], suggested: Any) -> str:
         about.append(str(field["description"]))
     if choices := field.get("enum"):
         about.append("one of " + ", ".join(map(str, choices)))
-    told = f" ({'; '.join(about)})" if about else ""
+    details = f" ({'; '.join(about)})" if about else ""
     kept = "" if suggested is None else f" [{json.dumps(suggested, ensure_ascii=False, default=str)}]"
-    return clean(f"{name}{told}{kept}: ".replace("\n", " "))
+    return clean(f"{name}{details}{kept}: ".replace("\n", " "))
 
 
 def _takes_text(field: Mapping[str, Any]) -> bool:

@@ -81,11 +81,11 @@ class PlainView(View):
         with self._lock:
             self._done = True
             top = self._story.progress.top
-            written = top.untold if top is not None and self._in_answer else None
+            written = top.unprinted if top is not None and self._in_answer else None
             sections = self._story.finish(output)
             if written is not None and top is not None:
                 as_text = top.structured is None
-                same = top.untold == written if as_text else same_json(written, top.structured)
+                same = top.unprinted == written if as_text else same_json(written, top.structured)
                 if same:
                     sections = [section for section in sections if section.kind != "answer"]
             self._show(sections)

@@ -107,7 +107,7 @@ class RunProgress:
     parent_run_id: str | None = None
     answer: StreamedText = field(default_factory=StreamedText)
     structured: Any = None
-    told: int = 0
+    printed_length: int = 0
     """How many characters of the answer were shown for good."""
     reasoning: StreamedText = field(default_factory=StreamedText)
     calls: list[ToolExecution] = field(default_factory=list)
@@ -135,14 +135,14 @@ class RunProgress:
         return max(0.0, time.time() - self.started) if self.duration is None else self.duration
 
     @property
-    def untold(self) -> str:
+    def unprinted(self) -> str:
         """The text of the answer that was not printed permanently yet."""
-        return self.answer.text[self.told :].lstrip("\n")
+        return self.answer.text[self.printed_length :].lstrip("\n")
 
     @property
     def content(self) -> Any:
         """The answer: the structured value if there is one, otherwise the text that is left to show."""
-        return self.untold if self.structured is None else self.structured
+        return self.unprinted if self.structured is None else self.structured
 
     def end_call(self, call: ToolExecution) -> None:
         """A call has ended; `call` may be another object than the one that began."""
@@ -179,8 +179,8 @@ class RunProgress:
             if not isinstance(content, str):
                 self.structured = content
             elif not _holds(self.answer.text, content):
-                if not content.startswith(self.answer.text[: self.told]):
-                    self.told = 0
+                if not content.startswith(self.answer.text[: self.printed_length]):
+                    self.printed_length = 0
                 self.answer = StreamedText(content)
         if output.reasoning_content and not self.reasoning:
             self.reasoning.append(output.reasoning_content)

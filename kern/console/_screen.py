@@ -80,7 +80,7 @@ class Screen:
             return reasoning, "reasoning"
         if top.structured is not None:
             return content_text(top.structured)[0], "json"
-        return top.untold, "answer"
+        return top.unprinted, "answer"
 
     def _body(self, text: str, what: str, room: int) -> RenderedLines:
         width = self._console.width
@@ -133,7 +133,7 @@ class Screen:
         writing = self._stream and bool(top.answer.turn or thinking)
         lines = [
             Text(f"{frame} {one_line(format_call(call.tool_name, call.tool_args))}")
-            for call in top.running.values()  # those that have ended are told of above
+            for call in top.running.values()  # those that have ended are shown above
             if not (members and call.tool_name in _DELEGATIONS)
         ]
         lines += [Text(f"{frame} ") + self._member(run) for run in members]

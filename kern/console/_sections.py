@@ -143,7 +143,7 @@ def member_sections(run: RunProgress, options: ViewOptions) -> Iterator[Section]
 
 def said_section(run: RunProgress, options: ViewOptions) -> Section | None:
     """The text of the top-level run before it went on to call tools."""
-    text, run.told = run.untold, len(run.answer.text)
+    text, run.printed_length = run.unprinted, len(run.answer.text)
     body = clean(text).strip("\n")
     if not body.strip():
         return None

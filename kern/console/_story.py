@@ -54,7 +54,7 @@ class Story:
     def __init__(self, options: ViewOptions) -> None:
         self.progress = Progress()
         self._options = options
-        self._told: set[str] = set()
+        self._shown: set[str] = set()
         self._reasoned = 0
         self._state: Any = None
         self._revision = -1
@@ -88,7 +88,7 @@ class Story:
             case _:
                 pass
         if not top and isinstance(event, TERMINAL_EVENTS):
-            self._told.add(run.run_id)
+            self._shown.add(run.run_id)
             sections += member_sections(run, self._options)
         return sections
 
@@ -96,7 +96,7 @@ class Story:
         """The sections that are left to show at the end of a run."""
         top = self.progress.top
         if top is None:
-            return [*told_by_output(output, self._options), closing_section(output)]
+            return [*sections_of_output(output, self._options), closing_section(output)]
         top.finish(output)
         return [*self.left_over(), closing_section(output)]
 
@@ -108,7 +108,7 @@ class Story:
         sections: list[Section | None] = [change for changes in self._changes.values() for change in changes]
         self._changes.clear()
         for member in self.progress.members():
-            if member.run_id not in self._told and member.answer:
+            if member.run_id not in self._shown and member.answer:
                 sections += member_sections(member, self._options)
         sections += self._reasoning(top)
         sections.append(answer_section(top, self._options))
@@ -140,16 +140,16 @@ class Story:
         lines = _diff_lines(before, event.patch)
         if (more := len(lines) - _MOST_CHANGES) > 0:
             lines = [*lines[:_MOST_CHANGES], f"and {more} more"]
-        told = ", ".join(lines)
+        text = ", ".join(lines)
         run = self.progress.runs.get(event.writer_run_id or "")
         if run is not None and event.tool_call_id in run.running:
             changes = self._changes.setdefault((run.run_id, event.tool_call_id), [])
-            changes.append(Section("change", told, marker="±"))
+            changes.append(Section("change", text, marker="±"))
             return []
-        return [Section("step", told, name=one_line(" › ".join(event.agent_path[1:])), marker="±")]
+        return [Section("step", text, name=one_line(" › ".join(event.agent_path[1:])), marker="±")]
 
 
-def told_by_output(
+def sections_of_output(
     output: AnyRunOutput, options: ViewOptions, above: tuple[str, ...] = ()
 ) -> Iterator[Section]:
     """The sections for an output without events, call by call."""
@@ -160,11 +160,11 @@ def told_by_output(
     for call in output.tools:
         children = [members.pop(child) for child in delegated(call) if child in members]
         for child in children:
-            yield from _told_by_member(child, call, options, (*above, run.own_name))
+            yield from _sections_of_member(child, call, options, (*above, run.own_name))
         if not children:
             yield call_section(call, run.name if above else "")
     for left in members.values():
-        yield from _told_by_member(left, None, options, (*above, run.own_name))
+        yield from _sections_of_member(left, None, options, (*above, run.own_name))
     if above:
         yield from member_sections(run, options)
         return
@@ -176,12 +176,12 @@ def told_by_output(
     yield from (section for section in sections if section is not None)
 
 
-def _told_by_member(
+def _sections_of_member(
     output: AnyRunOutput, call: ToolExecution | None, options: ViewOptions, above: tuple[str, ...]
 ) -> Iterator[Section]:
     member = progress_of(output, above)
     yield _sent(member.name, "" if call is None else _task_of(call))
-    yield from told_by_output(output, options, above)
+    yield from sections_of_output(output, options, above)
 
 
 def delegated(call: ToolExecution) -> Sequence[str]:

@@ -77,7 +77,7 @@ async def chat(
         talk = _Talk(respond, proceed, ctrl_c, leave)
         for line in past.splitlines():
             say(line)
-            talk.told = True
+            talk.printed = True
         if first is not None and not await talk.answer(first):
             return
         while (text := await talk.read_message(question)) is not None:
@@ -102,7 +102,7 @@ class _Talk(Generic[OutputT]):
         self._ctrl_c = ctrl_c
         self._leave = leave
         self._left = False
-        self.told = False  # something stands above that an empty line is to part from the next prompt
+        self.printed = False  # something stands above that an empty line is to part from the next prompt
 
     async def read(self, prompt: str) -> str | None:
         """Read a line; None if the person leaves."""
@@ -139,9 +139,9 @@ class _Talk(Generic[OutputT]):
         return "\n".join(lines).strip()
 
     def _part(self) -> None:
-        if self.told and is_interactive():
+        if self.printed and is_interactive():
             say("")
-        self.told = False
+        self.printed = False
 
     async def read_more(self) -> str | None:
         """Read one more line of the same message; None at the end of the input."""
@@ -152,11 +152,11 @@ class _Talk(Generic[OutputT]):
 
     async def obey(self, name: str, rest: str, commands: Mapping[str, Command]) -> None:
         """Carry out a command, and show its text."""
-        self.told = True
+        self.printed = True
         command = commands.get(name)
         if command is None:
-            told = f"There is no command /{name}. " if name != "help" else ""
-            for line in (f"{told}There are: /{', /'.join((*commands, 'help', 'exit'))}", _SEVERAL_LINES):
+            unknown = f"There is no command /{name}. " if name != "help" else ""
+            for line in (f"{unknown}There are: /{', /'.join((*commands, 'help', 'exit'))}", _SEVERAL_LINES):
                 say(line)
             return
         try:
@@ -170,11 +170,11 @@ class _Talk(Generic[OutputT]):
     async def answer(self, text: Any) -> bool:
         """Answer one line, asking the person for what its run waits for; False if they leave the chat."""
         kept: Kept = {}
-        self.told = True
+        self.printed = True
         output = await self._shown(self._respond(text))
         while output is not None and self._proceed is not None and output.status is RunStatus.paused:
             self._part()
-            self.told = True
+            self.printed = True
             if not await ask(output.requirements, self._put, kept):
                 say(f"The run stays paused; its id is {output.run_id}")
                 return not self._left

@@ -163,10 +163,10 @@ class BaseRunOutput(Generic[ContentT]):
 
     def __repr__(self) -> str:
         """The fields that people look for first; `to_dict()` has all of them."""
-        told: dict[str, Any] = {"status": self.status.value, "content": self.content, "error": self.error}
-        told |= {"run_id": self.run_id, "session_id": self.session_id, "user_id": self.user_id}
-        told["tools"] = [call.tool_name for call in self.tools]
-        shown = ", ".join(f"{name}={value!r}" for name, value in told.items() if value not in (None, []))
+        values: dict[str, Any] = {"status": self.status.value, "content": self.content, "error": self.error}
+        values |= {"run_id": self.run_id, "session_id": self.session_id, "user_id": self.user_id}
+        values["tools"] = [call.tool_name for call in self.tools]
+        shown = ", ".join(f"{name}={value!r}" for name, value in values.items() if value not in (None, []))
         return f"{type(self).__name__}({shown})"
 
     def get_content_as_string(self) -> str:
@@ -195,14 +195,14 @@ class BaseRunOutput(Generic[ContentT]):
 
     def closing_line(self) -> str:
         """One line: the status (unless completed), the duration, the tokens, the cost where it is known."""
-        told = [] if self.status is RunStatus.completed else [self.status.value.lower()]
+        parts = [] if self.status is RunStatus.completed else [self.status.value.lower()]
         if self.metrics.duration is not None:
-            told.append(f"{self.metrics.duration:.1f}s")
+            parts.append(f"{self.metrics.duration:.1f}s")
         if self.metrics.total_tokens:
-            told.append(counted(self.metrics.total_tokens, "tokens"))
+            parts.append(counted(self.metrics.total_tokens, "tokens"))
         if self.metrics.cost:
-            told.append(_dollars(self.metrics.cost))
-        return " · ".join(told) or self.status.value.lower()
+            parts.append(_dollars(self.metrics.cost))
+        return " · ".join(parts) or self.status.value.lower()
 
     @property
     def media(self) -> list[Media]:

@@ -217,13 +217,13 @@ def _items(
     items: list[_Item] = []
     seen: dict[str, int] = {}
     for at, item in enumerate(inputs):
-        told = _key_of(item, key)
-        if (other := seen.setdefault(told, at)) != at:
+        identity = _key_of(item, key)
+        if (other := seen.setdefault(identity, at)) != at:
             raise UsageError(
-                f"the inputs {other} and {at} of the batch {batch!r} have the same key, {told[:80]!r}: "
+                f"the inputs {other} and {at} of the batch {batch!r} have the same key, {identity[:80]!r}: "
                 "pass a key= that differs for each item"
             )
-        name = hashlib.sha256(json_bytes([base.decode(), told])).hexdigest()
+        name = hashlib.sha256(json_bytes([base.decode(), identity])).hexdigest()
         items.append(_Item(item, str(uuid.uuid5(_RUNS, name)), str(uuid.uuid5(_SESSIONS, name))))
     return items
 
@@ -244,14 +244,14 @@ def _key_of(item: Input, key: Callable[[Any], str | int | uuid.UUID] | None) -> 
             raise UsageError(
                 f"an input of a batch cannot be written as JSON, so it needs a key=: {reprlib.repr(item)}"
             ) from error
-    told: object = key(item)
-    if isinstance(told, int | uuid.UUID) and not isinstance(told, bool):
-        return str(told)
-    if not isinstance(told, str) or not told:
+    identity: object = key(item)
+    if isinstance(identity, int | uuid.UUID) and not isinstance(identity, bool):
+        return str(identity)
+    if not isinstance(identity, str) or not identity:
         raise UsageError(
-            f"key must return a text that is not empty, or a number, but returned {told!r} for an input"
+            f"key must return a text that is not empty, or a number, but returned {identity!r} for an input"
         )
-    return told
+    return identity
 
 
 async def _together(jobs: Sequence[Coroutine[Any, Any, None]]) -> None:

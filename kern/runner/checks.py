@@ -76,11 +76,11 @@ def check_definition(definition: Any) -> None:
         raise UsageError(f"system_message_role must be one of {', '.join(ROLES)}, not {role!r}")
     if (skipped := definition.events_to_skip) is not EVENTS_TO_SKIP:
         _check_events(skipped)
-    told = definition.instructions
-    if not (told is None or isinstance(told, str) or callable(told)) and not (
-        isinstance(told, Sequence) and all(isinstance(line, str) for line in told)
+    instructions = definition.instructions
+    if not (instructions is None or isinstance(instructions, str) or callable(instructions)) and not (
+        isinstance(instructions, Sequence) and all(isinstance(line, str) for line in instructions)
     ):
-        raise UsageError(f"instructions must be a str, a list of str, or a function, not {told!r}")
+        raise UsageError(f"instructions must be a str, a list of str, or a function, not {instructions!r}")
 
 
 def _check_seldom(definition: Any) -> None:

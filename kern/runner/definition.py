@@ -187,10 +187,10 @@ class Definition:
 
     def __repr__(self) -> str:
         """Return the name and id; without either, the role and the beginning of the instructions."""
-        told: dict[str, Any] = {"name": self.name, "id": self._own_id}
+        fields_shown: dict[str, Any] = {"name": self.name, "id": self._own_id}
         if self.name is None and self.id is None:
-            told = {"role": self.role, "instructions": self.instructions}
-        shown = [f"{name}={reprlib.repr(value)}" for name, value in told.items() if value]
+            fields_shown = {"role": self.role, "instructions": self.instructions}
+        shown = [f"{name}={reprlib.repr(value)}" for name, value in fields_shown.items() if value]
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __getstate__(self) -> Any:

@@ -109,8 +109,8 @@ class Prompt:
             parts.append(texts.fill(definition.description))
         if definition.role:
             parts.append(f"<your_role>\n{texts.fill(definition.role)}\n</your_role>")
-        if definition.instructions is not None and (told := await self._instructions(run, texts)):
-            parts.append(told)
+        if definition.instructions is not None and (instructions := await self._instructions(run, texts)):
+            parts.append(instructions)
         if self.roster:
             parts.append(self.roster)
         shown = definition.markdown or definition.add_datetime_to_context or definition.add_name_to_context

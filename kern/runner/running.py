@@ -261,14 +261,14 @@ class Running(Definition, Generic[OutputT]):
         """Run without a stream, and call `observer` with each event, in the thread that emits it."""
         chosen = RunOptions.of(options) if options else NO_OPTIONS
         asked = request(self, run_input(input, self.input_schema, chosen), chosen)
-        return cast("Coroutine[Any, Any, OutputT]", execute(asked, _told_to(observer), Listen.nothing))
+        return cast("Coroutine[Any, Any, OutputT]", execute(asked, _observed_by(observer), Listen.nothing))
 
     def _continued_observed(
         self, run_response: AnyRunOutput, observer: Callable[[Event], None]
     ) -> Coroutine[Any, Any, OutputT]:
         """Continue a paused run without a stream, and call `observer` with each event."""
         start, _ = self._continued(run_response, {})
-        return start(_told_to(observer), Listen.nothing)
+        return start(_observed_by(observer), Listen.nothing)
 
     @overload
     def continue_run(
@@ -363,7 +363,7 @@ class Running(Definition, Generic[OutputT]):
             return portal.call(lambda: self.acancel_run(run_id, user_id=user_id))
 
 
-def _told_to(observer: Callable[[Event], None]) -> EventBuffer:
+def _observed_by(observer: Callable[[Event], None]) -> EventBuffer:
     buffer = EventBuffer()
     buffer.observers = (observer,)
     return buffer

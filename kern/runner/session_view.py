@@ -88,5 +88,5 @@ class Session(Generic[StateT]):
 
     def __repr__(self) -> str:
         shown = {"session_id": self.session_id, "user_id": self.user_id, "name": self.name}
-        told = ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None)
-        return f"Session({told})"
+        fields = ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None)
+        return f"Session({fields})"

@@ -180,10 +180,10 @@ def _result(call: ToolCall, made: ToolExecution | None, status: RunStatus) -> Me
 
 def _pointing(message: Message, answer: str) -> Message:
     """Replace a tool result that was the answer: the answer itself follows."""
-    told = message.content
-    if message.role != "tool" or not told or told not in answer:
+    result = message.content
+    if message.role != "tool" or not result or result not in answer:
         return message
-    is_answer = message.stop_after_tool_call or told == answer
+    is_answer = message.stop_after_tool_call or result == answer
     return replace(message, content=_FOLLOWS) if is_answer else message
 
 
