@@ -93,8 +93,8 @@ def is_plain(parts: Sequence[Part], origin: Origin | None) -> bool:
             if _says_more(part):
                 return False
         elif isinstance(part, ReasoningPart):
-            told = part.signature is None and part.redacted is None and part.provider_data is None
-            if not (told and part.text):
+            is_plain = part.signature is None and part.redacted is None and part.provider_data is None
+            if not (is_plain and part.text):
                 return False
         elif isinstance(part, ProviderCall):
             return False

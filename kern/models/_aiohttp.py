@@ -205,12 +205,12 @@ class _Handler(ResponseHandler):
         super().__init__(loop)
         self.kept = False
         self._resting = False
-        self._heard = 0  # bytes received since the last request
+        self._received = 0  # bytes received since the last request
         self._written = False
         self._interim = 0  # number of interim responses (1xx)
         self._asked_at = 0.0
         self._leaving = -1  # unsent bytes of the request at the last check
-        self._look_timer: asyncio.TimerHandle | None = None
+        self._timeout_check: asyncio.TimerHandle | None = None
         self._poll: Callable[[int], object] | None = None
         # A cancelled timer keeps its context until the loop removes it: that of a run would keep the run.
         self._context = Context()
@@ -231,17 +231,17 @@ class _Handler(ResponseHandler):
     def set_response_params(self, **options: Any) -> None:
         """Note that a request is sent next."""
         self._resting = self._written = False
-        self._interim = self._heard = 0
+        self._interim = self._received = 0
         self._asked_at = self._loop.time()
         super().set_response_params(**options)
 
     def pause_writing(self) -> None:
         """Note that the send buffer is full: the timeout for silence begins now."""
         super().pause_writing()
-        if self.read_timeout and self._look_timer is None:
+        if self.read_timeout and self._timeout_check is None:
             self._leaving = -1
             super().start_timeout()
-            self._look_timer = self._loop.call_later(self.read_timeout / _LOOKS, self._look)
+            self._timeout_check = self._loop.call_later(self.read_timeout / _LOOKS, self._check_timeout)
 
     def start_timeout(self) -> None:
         """Note that the whole request is written, as far as aiohttp knows."""
@@ -255,10 +255,10 @@ class _Handler(ResponseHandler):
                 self.force_close()
                 self.abort()
                 return
-            self._heard += len(data)
+            self._received += len(data)
         super().data_received(data)
         body = self._payload
-        if body is not None and is_wrapping(self._heard, body.total_bytes):
+        if body is not None and is_wrapping(self._received, body.total_bytes):
             fault = aiohttp.ClientPayloadError(WRAPPING)
             self.set_exception(fault)
             body.set_exception(fault)
@@ -279,7 +279,7 @@ class _Handler(ResponseHandler):
         """Note that the connection broke."""
         soon = self._loop.time() - self._asked_at < _STALE_SECONDS
         broke = isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
-        if broke and soon and self.kept and not self._heard:
+        if broke and soon and self.kept and not self._received:
             exc = _StaleError(str(exc))
         if exc_cause is None:
             super().set_exception(exc)
@@ -295,9 +295,9 @@ class _Handler(ResponseHandler):
         self._stop_looking()
         super().connection_lost(exc)
 
-    def _look(self) -> None:
+    def _check_timeout(self) -> None:
         """Restart the timeout while the request is still being sent and makes progress."""
-        self._look_timer = None
+        self._timeout_check = None
         if self.transport is None or not self.read_timeout:
             return
         left = unsent(self.transport)
@@ -305,12 +305,12 @@ class _Handler(ResponseHandler):
             super().start_timeout()
         self._leaving = left
         if left or not self._written:
-            self._look_timer = self._loop.call_later(self.read_timeout / _LOOKS, self._look)
+            self._timeout_check = self._loop.call_later(self.read_timeout / _LOOKS, self._check_timeout)
 
     def _stop_looking(self) -> None:
-        if self._look_timer is not None:
-            self._look_timer.cancel()
-            self._look_timer = None
+        if self._timeout_check is not None:
+            self._timeout_check.cancel()
+            self._timeout_check = None
 
 
 class AiohttpResponse:

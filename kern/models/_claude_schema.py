@@ -34,7 +34,7 @@ _DEFINITIONS = ("$defs", "definitions")
 _DEEPEST = 60
 
 
-class _Unsayable(Exception):
+class _NotExpressible(Exception):
     """The dialect cannot express the schema."""
 
 
@@ -71,7 +71,7 @@ def strict_form(schema: Mapping[str, Any]) -> StrictForm | None:
                 result[keyword] = {
                     name: converter.definition(f"#/{keyword}/{name}")[0] for name in root[keyword]
                 }
-    except _Unsayable:
+    except _NotExpressible:
         return None
     return StrictForm(result, *weight) if result.get("type") == "object" else None
 
@@ -123,7 +123,7 @@ class _Converter:
     def definition(self, reference: str) -> tuple[Schema, _Weight]:
         """A definition, and the weight of each reference to it."""
         if reference in self._open or reference not in self._definitions:
-            raise _Unsayable  # recursive, or not in this schema
+            raise _NotExpressible  # recursive, or not in this schema
         if reference not in self._done:
             self._open.add(reference)
             self._done[reference] = self.convert(self._definitions[reference], len(self._open))
@@ -133,12 +133,12 @@ class _Converter:
     def convert(self, schema: Any, depth: int) -> tuple[Schema, _Weight]:
         """One schema and its weight."""
         if not isinstance(schema, Mapping) or depth > _DEEPEST or any(word in schema for word in _BEYOND):
-            raise _Unsayable
+            raise _NotExpressible
         parts: Any = schema.get("allOf") or ()
         if len(parts) == 1 and isinstance(parts[0], Mapping):
             schema = {**parts[0], **{name: value for name, value in schema.items() if name != "allOf"}}
         elif parts:
-            raise _Unsayable
+            raise _NotExpressible
         if "$ref" in schema:  # the dialect allows no other keyword beside it
             return {"$ref": schema["$ref"]}, self.definition(str(schema["$ref"]))[1]
         result: Schema = {name: schema[name] for name in _KEPT if name in schema}
@@ -149,8 +149,10 @@ class _Converter:
             if name in schema and name not in result
         ]
         if notes:
-            told = ", ".join(notes)
-            result["description"] = f"{result['description']} ({told})" if "description" in result else told
+            limits = ", ".join(notes)
+            result["description"] = (
+                f"{result['description']} ({limits})" if "description" in result else limits
+            )
         return result, (optional, unions)
 
     def _shape(self, schema: Mapping[str, Any], result: Schema, depth: int) -> _Weight:
@@ -165,14 +167,14 @@ class _Converter:
             if keyword in schema:
                 values = schema["enum"] if keyword == "enum" else [schema["const"]]
                 if not values or not all(_is_plain(value) for value in values):
-                    raise _Unsayable
+                    raise _NotExpressible
                 result[keyword] = schema[keyword]
         kinds = schema.get("type", "object" if "properties" in schema else None)
         if kinds is None and ("enum" in result or "const" in result):
             return 0, 0
         named = kinds if isinstance(kinds, list) else [kinds]
         if not named or not all(isinstance(kind, str) and kind in _TYPES for kind in named):
-            raise _Unsayable
+            raise _NotExpressible
         result["type"] = kinds
         optional, unions = 0, int(len(named) > 1)
         if "object" in named:
@@ -189,7 +191,7 @@ class _Converter:
         properties = _mapping(schema.get("properties"))
         # A schema that does not say whether it is open is meant as closed. One that says open must stay open.
         if schema.get("additionalProperties", False) is not False:
-            raise _Unsayable
+            raise _NotExpressible
         made = {name: self.convert(part, depth + 1) for name, part in properties.items()}
         required = [name for name in schema.get("required") or () if name in made]
         result["properties"] = {name: part for name, (part, _) in made.items()}

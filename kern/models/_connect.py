@@ -31,16 +31,16 @@ _MOST_WRAPPING = 2 * 1024 * 1024
 _WRAPPING_PER_BYTE = 16
 
 
-def is_wrapping(heard: int, taken: int) -> bool:
+def is_wrapping(received: int, taken: int) -> bool:
     """Whether a response is a flood of framing: many bytes were received, and few of them are the body.
 
     A body that is sent byte by byte has five bytes of framing for each. Heads and unread bytes count, too.
 
     Args:
-        heard: The number of bytes received.
+        received: The number of bytes received.
         taken: The number of bytes of the body.
     """
-    return heard - taken > _MOST_WRAPPING + _WRAPPING_PER_BYTE * taken
+    return received - taken > _MOST_WRAPPING + _WRAPPING_PER_BYTE * taken
 
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)

@@ -215,18 +215,18 @@ def _mended(messages: Sequence[Message], unique: bool) -> Iterator[Message]:
         for message in following if answer is not None else ():
             if message.role == "tool":
                 results.setdefault(message.tool_call_id, []).append(message)
-        told: list[Message] = []
+        in_order: list[Message] = []
         parts: list[Part] = []
         for part in answer.parts if answer is not None else ():
             if isinstance(part, ToolCall):
                 found = results.get(part.id) or [_no_result(part)]
                 call_id = _fresh(part.id, used)
-                told.append(replace(found.pop(0), tool_call_id=call_id))
+                in_order.append(replace(found.pop(0), tool_call_id=call_id))
                 part = part if call_id == part.id else replace(part, id=call_id)
             parts.append(part)
         if answer is not None:
             yield replace(answer, parts=parts)
-        yield from told
+        yield from in_order
         stray = {id(message) for left in results.values() for message in left}
         for message in following:
             if message.role != "tool":

@@ -218,7 +218,7 @@ class _Chunks:
         except CAUGHT as error:
             raise mapped_error(error) from error
         self._taken += len(chunk)
-        if self._stream is not None and is_wrapping(self._stream.heard, self._taken):
+        if self._stream is not None and is_wrapping(self._stream.received, self._taken):
             raise httpx.RemoteProtocolError(WRAPPING)
         return chunk
 

@@ -96,8 +96,8 @@ class AnswerReader(ABC):
         If the answer broke off before its usage arrived, it counts as one of `CUT_OFF`, so that its cost
         is unknown.
         """
-        usage, told = self._used()
-        if told and (usage.input_tokens or usage.output_tokens):
+        usage, is_final = self._used()
+        if is_final and (usage.input_tokens or usage.output_tokens):
             return usage
         if not (self._has_begun() or usage.output_tokens):
             return None

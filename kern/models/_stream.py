@@ -83,7 +83,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._resting = False  # no request was sent since the last response
-        self._heard = 0  # bytes received since the last response
+        self._received = 0  # bytes received since the last response
         self._head_due = True
         self._asked_at: float | None = None
         self._leaving: int | None = None  # unsent bytes of the request at the last check; None: all sent
@@ -96,7 +96,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         connection. Return False if there are such bytes already.
         """
         self._resting = True
-        self._heard = 0
+        self._received = 0
         self._head_due = True
         self._asked_at = None
         return not (self._unread or self._ended)
@@ -106,9 +106,9 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._head_due = False
 
     @property
-    def heard(self) -> int:
+    def received(self) -> int:
         """The number of bytes received since the last response."""
-        return self._heard
+        return self._received
 
     @property
     def stale(self) -> bool:
@@ -116,7 +116,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         and the connection broke at once.
         """
         soon = self._asked_at is None or self._loop.time() - self._asked_at < _STALE_SECONDS
-        return soon and not self._heard
+        return soon and not self._received
 
     # For httpcore.
 
@@ -208,9 +208,9 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
             self._ended = True
             self._transport.abort()
             return
-        self._heard += len(data)
+        self._received += len(data)
         self._unread += data
-        if self._head_due and self._heard > _MOST_BEFORE_HEAD:
+        if self._head_due and self._received > _MOST_BEFORE_HEAD:
             self._error = ConnectionError("the server sends interim responses without an end")
             self._ended = True
             self._unread.clear()
@@ -259,7 +259,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         if seconds is not None:
             self._moved_at = self._loop.time()
             first = seconds if self._leaving is None else seconds / _LOOKS
-            self._timer = self._loop.call_later(first, self._look, waiter, seconds, late)
+            self._timer = self._loop.call_later(first, self._check_timeout, waiter, seconds, late)
         try:
             await waiter
         finally:
@@ -268,7 +268,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
                 self._timer.cancel()
                 self._timer = None
 
-    def _look(
+    def _check_timeout(
         self, waiter: asyncio.Future[None], seconds: float, late: type[httpcore.TimeoutException]
     ) -> None:
         """Check for silence: none while the request is still being sent and makes progress."""
@@ -287,7 +287,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
             waiter.set_exception(late())
             return
         pause = remaining if self._leaving is None else min(remaining, seconds / _LOOKS)
-        self._timer = self._loop.call_later(pause, self._look, waiter, seconds, late)
+        self._timer = self._loop.call_later(pause, self._check_timeout, waiter, seconds, late)
 
     def _wake(self) -> None:
         waiter = self._waiter

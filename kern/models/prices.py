@@ -68,8 +68,8 @@ def cost_of(model: Model, usage: Usage, answered: str | None = None, *, wrote: b
     if usage.cost is not None:
         return usage.cost
     is_cut = CUT_OFF in (usage.billed or ())
-    is_told = usage.input_tokens > 0 and (usage.output_tokens > 0 or not wrote)
-    if is_told or is_cut:
+    is_reported = usage.input_tokens > 0 and (usage.output_tokens > 0 or not wrote)
+    if is_reported or is_cut:
         cost = _reckoned(model, usage, answered)
         if cost is not None or not is_cut:
             return cost

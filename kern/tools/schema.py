@@ -132,8 +132,8 @@ def _strict(schema: Any, path: str) -> Schema:
     if "$ref" in result and (len(result) > 1 or notes):  # a $ref allows no other keywords; anyOf does
         result["anyOf"] = [{"$ref": result.pop("$ref")}]
     if notes:
-        told = ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in notes.items())
-        result["description"] = f"{result['description']} ({told})" if "description" in result else told
+        limits = ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in notes.items())
+        result["description"] = f"{result['description']} ({limits})" if "description" in result else limits
     return result
 
 

@@ -176,12 +176,12 @@ class Block:
 
     def _tool_call(self) -> ToolCall:
         caller = self.data.get("caller")
-        told = isinstance(caller, dict) and caller != _DIRECT
+        has_caller = isinstance(caller, dict) and caller != _DIRECT
         return ToolCall(
             self.id or f"toolu_{uuid4().hex[:24]}",
             text_of(self.data.get("name")),
             self._arguments(),
-            {"caller": mended_json(caller)} if told else None,
+            {"caller": mended_json(caller)} if has_caller else None,
             origin=self._origin,
         )
 

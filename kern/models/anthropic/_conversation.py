@@ -111,11 +111,11 @@ class Conversation:
 
     def _results(self, ids: Mapping[str, str], following: Sequence[Message]) -> Blocks:
         """Return the results of all calls of an answer."""
-        told = {message.tool_call_id or "": message for message in following if message.role == "tool"}
+        results = {message.tool_call_id or "": message for message in following if message.role == "tool"}
         blocks: Blocks = []
         for given, new in ids.items():
             block: dict[str, Any] = {"type": "tool_result", "tool_use_id": new}
-            message = told[given]
+            message = results[given]
             if content := self._content(message):
                 only_text = len(content) == 1 and content[0]["type"] == "text"
                 block["content"] = content[0]["text"] if only_text else content

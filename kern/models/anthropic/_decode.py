@@ -49,7 +49,7 @@ class MessagesReader(AnswerReader):
         self._usage: Any = None
         self._gap = False
         self._spoke = False
-        self._told = False
+        self._has_put = False
         self._went_on = False
         shown = sink if streamed else None
         self._put_arguments = tool_arguments_of(shown)
@@ -59,7 +59,7 @@ class MessagesReader(AnswerReader):
     @property
     def shown(self) -> bool:
         """Whether a delta was put into the sink."""
-        return self._told or super().shown
+        return self._has_put or super().shown
 
     def finish(self) -> ModelResponse:
         """Return the answer after the last byte."""
@@ -116,8 +116,8 @@ class MessagesReader(AnswerReader):
         delta = event.get("delta")
         if isinstance(delta, dict):
             word = self._ends.graver(self._end.get("stop_reason"), delta.get("stop_reason"))
-            told = {name: value for name, value in delta.items() if value is not None}
-            self._end = {**self._end, **told, **({} if word is None else {"stop_reason": word})}
+            fields = {name: value for name, value in delta.items() if value is not None}
+            self._end = {**self._end, **fields, **({} if word is None else {"stop_reason": word})}
         self._count(event.get("usage"))
 
     def _count(self, usage: Any) -> None:
@@ -194,7 +194,7 @@ class MessagesReader(AnswerReader):
             return
         block.pieces.append(text)
         if self._put_arguments is not None and block.kind == "tool_use":
-            self._told = True
+            self._has_put = True
             self._put_arguments(text_of(block.data.get("id")), text_of(block.data.get("name")), text)
 
     def _stop(self, index: Any) -> None:
@@ -217,11 +217,11 @@ class MessagesReader(AnswerReader):
     def _tell(self, part: Part) -> None:
         """Put a part that is neither text nor reasoning into the sink."""
         if isinstance(part, ProviderCall) and self._put_call is not None:
-            self._told = True
+            self._has_put = True
             self._put_call(part)
         elif isinstance(part, TextPart) and self._put_citation is not None:
             for citation in part.citations:
-                self._told = True
+                self._has_put = True
                 self._put_citation(citation)
 
     def _respond(self) -> ModelResponse:

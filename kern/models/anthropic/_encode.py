@@ -99,8 +99,11 @@ def _format(
     schema = strict.answer(wanted.schema) if strict is not None else None
     if schema is not None:
         return schema, None
-    told = json_bytes(wanted.schema).decode()
-    return None, f"Answer with one JSON value that follows this JSON schema, and with nothing else:\n{told}"
+    text = json_bytes(wanted.schema).decode()
+    return (
+        None,
+        f"Answer with one JSON value that follows this JSON schema, and with nothing else:\n{text}",
+    )
 
 
 def _put_tools(body: dict[str, Any], request: ModelRequest, strict: StrictBudget | None) -> None:

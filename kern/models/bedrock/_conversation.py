@@ -117,10 +117,10 @@ class Conversation:
 
     def _results(self, ids: Mapping[str, str], following: Sequence[Message]) -> Blocks:
         """The results of all calls of an answer."""
-        told = {message.tool_call_id or "": message for message in following if message.role == "tool"}
+        results = {message.tool_call_id or "": message for message in following if message.role == "tool"}
         blocks: Blocks = []
         for given, new in ids.items():
-            message = told[given]
+            message = results[given]
             result = {"toolUseId": new, "content": self._result(self._content(message))}
             if self.facts.result_status:
                 result["status"] = "error" if message.tool_call_error else "success"

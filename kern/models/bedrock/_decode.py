@@ -76,14 +76,14 @@ class ConverseReader(AnswerReader):
         self._by_index: dict[int | None, dict[str, Block]] = {}
         """The blocks by index and kind: some models give a text and a call one index."""
         self._running: dict[str, Block] = {}
-        self._word: Any = None
+        self._stop_reason: Any = None
         self._usage: Any = None
         self._tier: Any = None
         self._performance: Any = None
         self._trace: Any = None
         self._gap = False
         self._spoke = False
-        self._told = False
+        self._has_put = False
         shown = sink if streamed else None
         self._put_arguments = tool_arguments_of(shown)
         self._put_call = provider_call_of(shown)
@@ -92,7 +92,7 @@ class ConverseReader(AnswerReader):
     @property
     def shown(self) -> bool:
         """Whether a delta was put into the sink."""
-        return self._told or super().shown
+        return self._has_put or super().shown
 
     def finish(self) -> ModelResponse:
         """Return the answer after the last byte."""
@@ -119,10 +119,10 @@ class ConverseReader(AnswerReader):
             for block in self._by_index.get(index_of(event.get("contentBlockIndex")), {}).values():
                 self._stop(block)
         elif kind == "messageStop":
-            self._word = self._ends.graver(self._word, event.get("stopReason"))
+            self._stop_reason = self._ends.graver(self._stop_reason, event.get("stopReason"))
         elif kind == "metadata":
             self._read_end(event)
-            self.done = self._word is not None
+            self.done = self._stop_reason is not None
         elif kind.endswith(EXCEPTION):
             raise _reported(kind, event)
 
@@ -136,7 +136,7 @@ class ConverseReader(AnswerReader):
         for index, data in enumerate(sure_objects(message["content"], "content", self.remarks)):
             for kind, value in data.items():
                 self._read_block(index, kind, value)
-        self._word = answer.get("stopReason")
+        self._stop_reason = answer.get("stopReason")
         self._read_end(answer)
         self.done = True
 
@@ -155,9 +155,9 @@ class ConverseReader(AnswerReader):
             self._say(block, "".join(text_of(piece.get("text")) for piece in items_of(fields.get("content"))))
             block.citations += items_of(fields.get("citations"))
         elif kind == "reasoningContent":
-            told = fields.get("reasoningText")
-            told = told if isinstance(told, dict) else {}
-            self._reason(block, {**told, "redactedContent": fields.get("redactedContent")})
+            text = fields.get("reasoningText")
+            text = text if isinstance(text, dict) else {}
+            self._reason(block, {**text, "redactedContent": fields.get("redactedContent")})
         elif kind == "toolResult":
             block.data = {name: item for name, item in fields.items() if name != "content"}
             block.results += items_of(fields.get("content"))
@@ -235,7 +235,7 @@ class ConverseReader(AnswerReader):
             return
         block.pieces.append(text)
         if self._put_arguments is not None and not block.is_carried_out:
-            self._told = True
+            self._has_put = True
             self._put_arguments(block.id, text_of(block.data.get("name")), text)
 
     def _add_image(self, block: Block, fields: dict[str, Any]) -> None:
@@ -250,23 +250,23 @@ class ConverseReader(AnswerReader):
         elif block.kind == "toolResult" and (call := self._running.pop(block.id, None)) is not None:
             self._tell(self._parts.carried_out(call, block))
         elif block.citations and self._put_citation is not None:
-            told = [
+            texts = [
                 each for each in self._blocks if each.pieces and each.kind in ("text", "citationsContent")
             ]
-            number = next((at for at, each in enumerate(told) if each is block), max(len(told) - 1, 0))
+            number = next((at for at, each in enumerate(texts) if each is block), max(len(texts) - 1, 0))
             for citation in citations_of(block, 0):
                 citation.part = number
-                self._told = True
+                self._has_put = True
                 self._put_citation(citation)
 
     def _tell(self, part: Any) -> None:
         """Put a part that is neither text nor reasoning into the sink."""
         if isinstance(part, ProviderCall) and self._put_call is not None:
-            self._told = True
+            self._has_put = True
             self._put_call(part)
         elif isinstance(part, TextPart) and self._put_citation is not None:
             for citation in part.citations:
-                self._told = True
+                self._has_put = True
                 self._put_citation(citation)
 
     def _used(self) -> tuple[Usage, bool]:
@@ -289,22 +289,22 @@ class ConverseReader(AnswerReader):
     def _respond(self) -> ModelResponse:
         usage = self._counted()
         guarded = self._trace.get("guardrail") if isinstance(self._trace, dict) else None
-        if self._word == _GUARDRAIL and not self._ends.good(_GUARDRAIL):
+        if self._stop_reason == _GUARDRAIL and not self._ends.good(_GUARDRAIL):
             why = text_of(guarded.get("actionReason")) if isinstance(guarded, dict) else ""
             raise CutFault("content_filter", usage, self._content.whole(), word=_GUARDRAIL, detail=why)
-        self._ends.check(self._word, None, self._content.whole(), usage)
+        self._ends.check(self._stop_reason, None, self._content.whole(), usage)
         parts = self._parts.made(self._blocks)
         calls = any(isinstance(part, ToolCall) for part in parts)
-        if says_calls(self._word) and not calls:
-            raise StreamFault(f"the answer ended with {self._word!r}, but holds no tool call")
+        if says_calls(self._stop_reason) and not calls:
+            raise StreamFault(f"the answer ended with {self._stop_reason!r}, but holds no tool call")
         self._check_not_lost(empty=not parts)
         if not parts:
             parts.append(TextPart("", origin=self._origin))
         return ModelResponse(
             Message("assistant", parts=parts, usage=usage),
             usage,
-            finish_reason_of(self._word, calls=calls),
-            text_of(self._word) or None,
+            finish_reason_of(self._stop_reason, calls=calls),
+            text_of(self._stop_reason) or None,
             None,
             self._answered_by(),
         )

@@ -52,13 +52,13 @@ def encode(request: ModelRequest, options: Options) -> dict[str, Any]:
     if system := _system(request.messages, words):
         body["system"] = system
     fields = dict(options.fields or {})
-    if _told_to_think(fields) and lacks_reasoning(conversation.turns):
+    if _is_thinking(fields) and lacks_reasoning(conversation.turns):
         del fields["thinking"]
     if fields:
         body["additionalModelRequestFields"] = fields
     if tools := _tools(request, options.facts, strict, conversation.called):
         config: dict[str, Any] = {"tools": tools}
-        choice = _choice(request, options.facts, thinks=_told_to_think(fields))
+        choice = _choice(request, options.facts, thinks=_is_thinking(fields))
         body["toolConfig"] = config if choice is None else {**config, "toolChoice": choice}
     if answer is not None:
         body["outputConfig"] = {
@@ -94,8 +94,11 @@ def _format(
     schema = strict.answer(wanted.schema) if strict is not None else None
     if schema is not None:
         return {"name": wanted.name, "schema": json_bytes(schema).decode()}, None
-    told = json_bytes(wanted.schema).decode()
-    return None, f"Answer with one JSON value that follows this JSON schema, and with nothing else:\n{told}"
+    text = json_bytes(wanted.schema).decode()
+    return (
+        None,
+        f"Answer with one JSON value that follows this JSON schema, and with nothing else:\n{text}",
+    )
 
 
 def _tools(
@@ -137,7 +140,7 @@ def _choice(request: ModelRequest, facts: Facts, *, thinks: bool) -> dict[str, A
     return {"tool": {"name": wanted["name"]}}
 
 
-def _told_to_think(fields: Mapping[str, Any]) -> bool:
+def _is_thinking(fields: Mapping[str, Any]) -> bool:
     """Whether the settings turn on Claude's thinking, for which Converse has no field."""
     thinking = fields.get("thinking")
     return isinstance(thinking, Mapping) and thinking.get("type") in ("enabled", "adaptive")

@@ -27,15 +27,15 @@ class GeminiReader(AnswerReader):
 
     def __init__(self, origin: Origin, sink: DeltaSink | None, *, streamed: bool, ends: Ends) -> None:
         super().__init__(origin.model, sink, streamed=streamed)
-        told = sink if streamed else None
+        shown_to = sink if streamed else None
         self._answer = AnswerParts(
             origin,
             self._content,
             self._reasoning,
-            tool_arguments_of(told),
-            provider_call_of(told),
+            tool_arguments_of(shown_to),
+            provider_call_of(shown_to),
         )
-        self._told_citation = citation_of(sink)
+        self._put_citation = citation_of(sink)
         self._ends = ends
         self._grounding = Grounding()
         self._word = ""
@@ -106,10 +106,10 @@ class GeminiReader(AnswerReader):
             )
         if self._answer.cut:
             raise StreamFault("the answer broke off in the middle of the arguments of a call")
-        if self._answer.settle():
+        if self._answer.close_calls():
             raise StreamFault("the answer broke off: a call that the provider carries out has no result")
         self._check_known()
-        self._grounding.into(self._answer, self._told_citation)
+        self._grounding.into(self._answer, self._put_citation)
         message = Message("assistant", parts=self._answer.parts, usage=usage)
         return ModelResponse(
             message,

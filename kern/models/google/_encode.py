@@ -97,9 +97,9 @@ def _declared(tool: ToolDefinition, model: str) -> dict[str, Any]:
     if parameters.get("properties"):  # Google rejects an object without properties
         declared["parameters"] = parameters
     elif schema.get("additionalProperties") or schema.get("patternProperties"):
-        told = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+        schema_text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
         declared["description"] = (
-            f"{tool.description} (its arguments are a JSON object of this schema: {told})"
+            f"{tool.description} (its arguments are a JSON object of this schema: {schema_text})"
         )
     return declared
 

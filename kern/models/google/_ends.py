@@ -74,5 +74,5 @@ def check_end(word: str, detail: str, ends: Ends, *, usage: Usage, content: str,
 
 def blocked_prompt(reason: str, detail: str, usage: Usage) -> CutFault:
     """The fault for a prompt that a filter blocked."""
-    told = f"the prompt was blocked: {detail}" if detail else "the prompt was blocked"
-    return CutFault("content_filter", usage, word=reason, detail=told)
+    message = f"the prompt was blocked: {detail}" if detail else "the prompt was blocked"
+    return CutFault("content_filter", usage, word=reason, detail=message)

@@ -26,15 +26,15 @@ class Grounding:
     """The metadata of one answer, which may come in several events."""
 
     def __init__(self) -> None:
-        self._told: dict[str, Any] = {}
+        self._metadata: dict[str, Any] = {}
         self._cited: list[dict[str, Any]] = []
         self._fetched: list[dict[str, Any]] = []
 
     def read(self, candidate: dict[str, Any]) -> None:
         """Read the metadata of a candidate."""
-        told = candidate.get("groundingMetadata")
-        if isinstance(told, dict):
-            self._told |= {name: value for name, value in told.items() if value}
+        metadata = candidate.get("groundingMetadata")
+        if isinstance(metadata, dict):
+            self._metadata |= {name: value for name, value in metadata.items() if value}
         cited = candidate.get("citationMetadata")
         if isinstance(cited, dict):
             self._cited += items_of(cited.get("citationSources") or cited.get("citations"))
@@ -53,15 +53,15 @@ class Grounding:
     @property
     def _queries(self) -> list[str]:
         """The search queries."""
-        queries = self._told.get("webSearchQueries")
+        queries = self._metadata.get("webSearchQueries")
         return [text for query in queries if (text := text_of(query))] if isinstance(queries, list) else []
 
-    def into(self, answer: AnswerParts, told: Callable[[Citation], None] | None) -> None:
+    def into(self, answer: AnswerParts, on_citation: Callable[[Citation], None] | None) -> None:
         """Add the citations to the texts of an answer, and the calls before them.
 
         Args:
             answer: The complete answer.
-            told: Receives each citation; None if nobody listens.
+            on_citation: Receives each citation; None if nobody listens.
         """
         names = {part.name for part in answer.parts if isinstance(part, ProviderCall)}
         if self._fetched and "url_context" not in names:
@@ -73,8 +73,8 @@ class Grounding:
         for part, citation in [*self._supported(texts), *_attributed(self._cited, texts)]:
             citation.part = next(number for number, text in enumerate(texts) if text is part)
             part.citations.append(citation)
-            if told is not None:
-                told(citation)
+            if on_citation is not None:
+                on_citation(citation)
 
     def _fetch(self, call_id: str) -> ProviderCall:
         pages = [
@@ -90,8 +90,8 @@ class Grounding:
     def _search(self, queries: Any, call_id: str) -> ProviderCall:
         """The search. `provider_data` has what Google requires to be shown with the results."""
         arguments = to_json({"queries": queries}).decode()
-        sources = [_source(chunk).to_dict() for chunk in items_of(self._told.get("groundingChunks"))]
-        entry = self._told.get("searchEntryPoint")
+        sources = [_source(chunk).to_dict() for chunk in items_of(self._metadata.get("groundingChunks"))]
+        entry = self._metadata.get("searchEntryPoint")
         return ProviderCall(
             call_id,
             "google_search",
@@ -101,8 +101,8 @@ class Grounding:
         )
 
     def _supported(self, texts: list[TextPart]) -> Iterable[tuple[TextPart, Citation]]:
-        sources = [_source(chunk) for chunk in items_of(self._told.get("groundingChunks"))]
-        for support in items_of(self._told.get("groundingSupports")):
+        sources = [_source(chunk) for chunk in items_of(self._metadata.get("groundingChunks"))]
+        for support in items_of(self._metadata.get("groundingSupports")):
             segment = support.get("segment")
             part, start, end = _place(segment if isinstance(segment, dict) else {}, texts)
             indices = support.get("groundingChunkIndices")

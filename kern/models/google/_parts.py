@@ -43,8 +43,8 @@ class AnswerParts:
     Args:
         origin: The provider and the model.
         content, reasoning: Receive the texts as they arrive.
-        told_arguments: Receives the arguments of a function call; None if nobody listens.
-        told_call: Receives the calls that the provider carries out; None if nobody listens.
+        on_arguments: Receives the arguments of a function call; None if nobody listens.
+        on_call: Receives the calls that the provider carries out; None if nobody listens.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class AnswerParts:
         origin: Origin,
         content: TextStream,
         reasoning: TextStream,
-        told_arguments: Callable[[str, str, str], None] | None,
-        told_call: Callable[[ProviderCall], None] | None,
+        on_arguments: Callable[[str, str, str], None] | None,
+        on_call: Callable[[ProviderCall], None] | None,
     ) -> None:
         self.parts: list[Part] = []
         self.unknown: set[str] = set()
@@ -62,8 +62,8 @@ class AnswerParts:
         self._origin = origin
         self._content = content
         self._reasoning = reasoning
-        self._told_arguments = told_arguments
-        self._told_call = told_call
+        self._on_arguments = on_arguments
+        self._on_call = on_call
         self._pieces: list[str] = []
         self._open: TextPart | ReasoningPart | None = None
         self._ids: set[str] = set()
@@ -79,7 +79,7 @@ class AnswerParts:
             return
         if text is not None:
             raise damaged(text, "the text of a part", "text")
-        for name in raw.keys() & _TAKEN.keys():
+        for name in raw.keys() & _READERS.keys():
             if not isinstance(raw[name], dict | None):
                 raise damaged(raw[name], name, "an object")
         kinds = [name for name, value in raw.items() if name not in _BESIDE and isinstance(value, dict)]
@@ -88,7 +88,7 @@ class AnswerParts:
             return
         self._close()
         for kind in kinds:
-            take = _TAKEN.get(kind)
+            take = _READERS.get(kind)
             if take is None:
                 self.unknown.add(kind[:_LONGEST_KIND])
             else:
@@ -117,7 +117,7 @@ class AnswerParts:
         """The texts of the answer."""
         return [part for part in self.parts if isinstance(part, TextPart)]
 
-    def settle(self) -> bool:
+    def close_calls(self) -> bool:
         """Set the status of the provider's calls without a result; True if the answer ends with one.
 
         The model may write code that is not run. If the model has also called functions, the result of a
@@ -222,8 +222,8 @@ class AnswerParts:
         self._tell_arguments(call)
 
     def _tell_arguments(self, call: ToolCall) -> None:
-        if self._told_arguments is not None:
-            self._told_arguments(call.id, call.name, call.arguments)
+        if self._on_arguments is not None:
+            self._on_arguments(call.id, call.name, call.arguments)
 
     def _add_code(self, code: dict[str, Any], raw: dict[str, Any]) -> None:
         arguments = {name: text_of(code.get(name)) for name in ("language", "code") if code.get(name)}
@@ -286,8 +286,8 @@ class AnswerParts:
         self.parts.append(media(mime_type=kind or None, provider_data=data, origin=self._origin, **where))
 
     def _tell(self, call: ProviderCall) -> None:
-        if self._told_call is not None:
-            self._told_call(replace(call))  # a copy: the call changes when its result arrives
+        if self._on_call is not None:
+            self._on_call(replace(call))  # a copy: the call changes when its result arrives
 
 
 def _signed(data: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
@@ -299,7 +299,7 @@ def _tool_name(call: dict[str, Any]) -> str:
     return text_of(call.get("toolType")).lower()[:_LONGEST_KIND] or "tool"
 
 
-_TAKEN: dict[str, Callable[[AnswerParts, dict[str, Any], dict[str, Any]], None]] = {
+_READERS: dict[str, Callable[[AnswerParts, dict[str, Any], dict[str, Any]], None]] = {
     "functionCall": AnswerParts._add_call,
     "executableCode": AnswerParts._add_code,
     "codeExecutionResult": AnswerParts._add_output,

@@ -328,6 +328,6 @@ def _described(result: Schema, schema: Schema) -> Schema:
         del notes["const"]
     if not notes:
         return result
-    told = ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in notes.items())
+    described = ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in notes.items())
     given = result.get("description")
-    return {**result, "description": f"{given} ({told})" if given else told}
+    return {**result, "description": f"{given} ({described})" if given else described}

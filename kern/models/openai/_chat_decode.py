@@ -83,7 +83,7 @@ class ChatReader(AnswerReader):
         self._unknown: set[str] = set()
         self._reasoning_name: str | None = None
         self._refused = False
-        self._kept = Kept(origin, streamed=streamed, told_call=provider_call_of(sink))
+        self._kept = Kept(origin, streamed=streamed, on_call=provider_call_of(sink))
         self._finish_reason: Any = None
         self._native_reason: Any = None
         self._usage: Any = None
@@ -328,8 +328,8 @@ class ChatReader(AnswerReader):
 
     def _silent_end(self, usage: Usage) -> str | None:
         """Return "stop" for a stream that lacks a finish reason, but has usage, its mark and whole calls."""
-        told = self.done and self._events is not None and usage.output_tokens and usage.input_tokens
-        return "stop" if told and self._finish_reason is None and self._calls.complete else None
+        is_reported = self.done and self._events is not None and usage.output_tokens and usage.input_tokens
+        return "stop" if is_reported and self._finish_reason is None and self._calls.complete else None
 
     def _used(self) -> tuple[Usage, bool]:
         head = self._head or {}

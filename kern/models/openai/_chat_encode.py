@@ -197,15 +197,15 @@ def _kept(message: Message, origin: Origin) -> Mapping[str, Any] | None:
     return record_of(message.provider_data, PROVIDER, origin.model)
 
 
-def _add_own_reasoning(said: dict[str, Any], reasoning: str, told: Any, server: ChatServer) -> None:
+def _add_own_reasoning(said: dict[str, Any], reasoning: str, source_field: Any, server: ChatServer) -> None:
     """Add the model's own reasoning to its message, in the form that the server expects.
 
     Args:
-        told: The field in which it came.
+        source_field: The field in which it came.
     """
-    if told is None or "reasoning_details" in said:
+    if source_field is None or "reasoning_details" in said:
         return
-    field = told if server.reasoning == "told" else server.reasoning
+    field = source_field if server.reasoning == "told" else server.reasoning
     if field == THINKING and server.reasoning == THINKING:
         thought = {"type": THINKING, THINKING: [{"type": "text", "text": reasoning}]}
         text = said["content"]

@@ -58,11 +58,11 @@ def usage_of(usage: Any, server: ChatServer, model: str = "", tier: Any = None) 
 
 def _whole_cost(usage: Any, server: ChatServer) -> float | None:
     """Return the cost that the server reports, plus what a provider behind it bills to the user's own key."""
-    told = _cost(usage, server.cost or "")
-    if told is None or not usage.get("is_byok"):
-        return None if told is None else told * server.cost_unit
+    reported = _cost(usage, server.cost or "")
+    if reported is None or not usage.get("is_byok"):
+        return None if reported is None else reported * server.cost_unit
     upstream = _cost(usage, "cost_details.upstream_inference_cost")
-    return None if upstream is None else told + upstream
+    return None if upstream is None else reported + upstream
 
 
 def _cost(usage: Any, path: str) -> float | None:

@@ -27,14 +27,14 @@ class Kept:
     """
 
     def __init__(
-        self, origin: Origin, *, streamed: bool, told_call: Callable[[ProviderCall], None] | None = None
+        self, origin: Origin, *, streamed: bool, on_call: Callable[[ProviderCall], None] | None = None
     ) -> None:
         self.images: list[Image] = []
         self.runs: list[ProviderCall] = []
         """The tools that the server ran itself, as Groq reports them in `executed_tools`."""
         self._by_index: dict[Any, ProviderCall] = {}
         self._origin = origin
-        self._told_call = told_call
+        self._on_call = on_call
         self._streamed = streamed
         self._details: list[tuple[dict[str, Any], dict[str, list[str]]]] = []
         """Each item with the deltas of its texts, by the names of the texts."""
@@ -124,8 +124,8 @@ class Kept:
                 self._tell(call)
 
     def _tell(self, call: ProviderCall) -> None:
-        if self._told_call is not None:
-            self._told_call(replace(call))
+        if self._on_call is not None:
+            self._on_call(replace(call))
 
     def _read_image(self, part: dict[str, Any]) -> None:
         place = part.get("image_url")

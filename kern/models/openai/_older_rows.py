@@ -31,8 +31,8 @@ def with_parts(message: Message, origin: Origin) -> Message:
     # A record without "whole" is of a still older version, which left out reasoning without content.
     reasoned = any(item.get("type") == "reasoning" for item in items)
     named = record.get("whole") is True or reasoned
-    told = items if named else [item for item in items if item.get("type") in ("message", "function_call")]
-    parts = [_part(item, calls, texts, origin, named=named) for item in told]
+    kept = items if named else [item for item in items if item.get("type") in ("message", "function_call")]
+    parts = [_part(item, calls, texts, origin, named=named) for item in kept]
     made = [replace(media, origin=origin) for media in message.parts if isinstance(media, Media)]
     return replace(message, parts=parts + made, provider_data=None)
 

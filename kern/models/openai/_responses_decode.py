@@ -16,6 +16,7 @@ from kern.models._failures import CutFault, StreamFault
 from kern.models._reading import AnswerReader, count, sure_text, text_beside, text_of
 from kern.models._text_stream import mended_json
 from kern.models.base import DeltaSink, ModelResponse, tool_arguments_of
+from kern.models.openai._call_sink import CallSink
 from kern.models.openai._chained import chained_to
 from kern.models.openai._responses_items import (
     StreamedItem,
@@ -26,7 +27,6 @@ from kern.models.openai._responses_items import (
     with_text,
 )
 from kern.models.openai._responses_output import Output
-from kern.models.openai._told_calls import ToldCalls
 from kern.usage import Usage
 
 _TEXT = "response.output_text.delta"
@@ -75,8 +75,8 @@ class ResponsesReader(AnswerReader):
         self._origin = origin
         self._ends = ends
         self._chained = chained
-        self._told_arguments = tool_arguments_of(sink if streamed else None)
-        self._calls = ToldCalls(sink, origin)
+        self._put_arguments = tool_arguments_of(sink if streamed else None)
+        self._calls = CallSink(sink, origin)
         self._structured = structured
         self._items: list[StreamedItem] = []
         self._by_index: dict[int, StreamedItem] = {}
@@ -109,7 +109,7 @@ class ResponsesReader(AnswerReader):
         elif kind == _ARGUMENTS:
             self._read_arguments(event)
         elif kind == _ALL_ARGUMENTS:
-            self._item(event).told = text_of(event.get("arguments"))
+            self._item(event).final_arguments = text_of(event.get("arguments"))
         elif kind in (_ADDED, _DONE):
             self._read_item(event, whole=kind == _DONE)
         elif kind in _ENDS:
@@ -123,19 +123,19 @@ class ResponsesReader(AnswerReader):
     def _read_arguments(self, event: dict[str, Any]) -> None:
         item, delta = self._item(event), sure_text(event.get("delta"), "the delta of a call's arguments")
         item.arguments.append(delta)
-        if self._told_arguments is not None and delta:
+        if self._put_arguments is not None and delta:
             call_id = text_of(item.data.get("call_id")) or text_of(item.data.get("id"))
-            self._told_arguments(call_id, text_of(item.data.get("name")), self._whole_text(delta))
+            self._put_arguments(call_id, text_of(item.data.get("name")), self._whole_text(delta))
 
     def _tell_call(self, data: dict[str, Any]) -> None:
         """Tell the arguments of a call that were not streamed, as by LM Studio."""
-        if self._told_arguments is not None and data.get("type") == "function_call":
+        if self._put_arguments is not None and data.get("type") == "function_call":
             call_id, arguments = (
                 text_of(data.get("call_id")) or text_of(data.get("id")),
                 data.get("arguments"),
             )
             if call_id and isinstance(arguments, str) and arguments:
-                self._told_arguments(call_id, text_of(data.get("name")), self._whole_text(arguments))
+                self._put_arguments(call_id, text_of(data.get("name")), self._whole_text(arguments))
 
     def _begin_message(self, event: dict[str, Any]) -> None:
         """Begin a new message: its text is a paragraph of the answer or of the commentary."""
@@ -180,7 +180,7 @@ class ResponsesReader(AnswerReader):
             data = {**data, "name": item.data["name"]}
         item.data = data
         item.whole = whole
-        if whole and self._told_arguments is not None and not item.arguments:
+        if whole and self._put_arguments is not None and not item.arguments:
             self._tell_call(data)
         if data.get("type") not in _SPOKEN:
             self._calls.streamed(data, ended=whole)
@@ -344,8 +344,8 @@ def _billed(answer: Mapping[str, Any]) -> dict[str, int] | None:
             name == "web_searches" and kind in ("open_page", "find_in_page", "find")
         ):
             counts[name] = counts.get(name, 0) + 1
-    told = answer.get("tool_usage")
-    searched = told.get("web_search") if isinstance(told, dict) else None
+    tool_usage = answer.get("tool_usage")
+    searched = tool_usage.get("web_search") if isinstance(tool_usage, dict) else None
     if "web_searches" in counts:
         counts["web_searches"] = max(counts["web_searches"], count(searched, "num_requests"))
     return billed_of(**counts) if counts else None

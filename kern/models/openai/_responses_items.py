@@ -23,19 +23,19 @@ _Same = Callable[[_Item, _Item], bool]
 class StreamedItem:
     """An output item that is being streamed."""
 
-    __slots__ = ("arguments", "data", "told", "whole")
+    __slots__ = ("arguments", "data", "final_arguments", "whole")
 
     def __init__(self, data: _Item) -> None:
         self.data = data
         self.whole = False
         self.arguments: list[str] = []
-        self.told = ""
+        self.final_arguments = ""
         """The complete arguments from a single event."""
 
     def put_together(self) -> _Item:
         """Return the item with the streamed arguments."""
         streamed = "".join(self.arguments)
-        arguments = self.told if _lacks(streamed) else streamed
+        arguments = self.final_arguments if _lacks(streamed) else streamed
         said = self.data.get("arguments")
         if not arguments or said == arguments or (_lacks(arguments) and not _lacks(said)):
             return self.data
@@ -77,13 +77,13 @@ def together(streamed: list[StreamedItem], final: list[_Item]) -> list[_Item]:
     """The items of an answer: those that the stream has brought to an end, as the last event has them, and
     what only that event holds. If it holds none, also those that the stream has only begun.
     """
-    told = [(item, item.put_together()) for item in streamed if item.data]
+    made = [(item, item.put_together()) for item in streamed if item.data]
     if not final:
-        return [data for _, data in told]
-    pairs = _paired([data for _, data in told], final)
+        return [data for _, data in made]
+    pairs = _paired([data for _, data in made], final)
     merged = [
         _merged(own, data) if own is not None else data if item.whole else None
-        for (item, data), own in zip(told, pairs, strict=True)
+        for (item, data), own in zip(made, pairs, strict=True)
     ]
     by_own = {id(own): item for own, item in zip(pairs, merged, strict=True) if own is not None}
     if len(by_own) == sum(item is not None for item in merged):
@@ -115,12 +115,12 @@ def check_whole(items: list[_Item]) -> None:
             raise StreamFault(f"the answer is incomplete: so says the status of its {kind_of(item)}")
 
 
-def _paired(told: list[_Item], final: list[_Item]) -> list[_Item | None]:
+def _paired(streamed: list[_Item], final: list[_Item]) -> list[_Item | None]:
     """Find each streamed item in the last event: by its id, its content, or its position."""
     left = list(final)
-    pairs: list[_Item | None] = [None] * len(told)
+    pairs: list[_Item | None] = [None] * len(streamed)
     for same in (_same_id, _same_words, _same_kind):
-        for at, item in enumerate(told):
+        for at, item in enumerate(streamed):
             if pairs[at] is None:
                 pairs[at] = own = next((own for own in left if same(item, own)), None)
                 left = [other for other in left if other is not own]

@@ -277,7 +277,7 @@ class Connection:
 
         mender = Mender(self._server.name, self._server.clean, self._server.clean_result)
         streams = mending(self._server.open(), mender, self._leave.set)
-        client = Client(streams, cache=None, message_handler=self._hear)
+        client = Client(streams, cache=None, message_handler=self._on_message)
         await stack.enter_async_context(client)
         capability = client.server_capabilities.tools
         if capability is not None and capability.list_changed:
@@ -306,7 +306,7 @@ class Connection:
         why = f"has more than {_MOST_PAGES:,} pages" if cursor not in cursors else f"comes back to {cursor!r}"
         raise ToolError(f"the MCP server {self._server.name}: its list of tools has no end: nextCursor {why}")
 
-    async def _hear(self, message: IncomingMessage) -> None:
+    async def _on_message(self, message: IncomingMessage) -> None:
         """Handle a notification: servers send changes unasked up to the protocol of 2025."""
         from mcp.types import ToolListChangedNotification
 

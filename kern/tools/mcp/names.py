@@ -29,7 +29,7 @@ def shown_names(names: Iterable[str], prefix: str | None = None) -> dict[str, st
     shown = {}
     for name, short in plain.items():
         if count[short] > 1 and short != _whole(name, prefix):
-            short = _told_apart(name, short, taken)
+            short = _made_distinct(name, short, taken)
             taken.add(short)
         shown[name] = short
     return shown
@@ -39,7 +39,7 @@ def _whole(name: str, prefix: str | None) -> str:
     return f"{prefix}_{name}" if prefix else name
 
 
-def _told_apart(name: str, short: str, taken: set[str]) -> str:
+def _made_distinct(name: str, short: str, taken: set[str]) -> str:
     digest = sha256(name.encode(errors="surrogatepass")).hexdigest()
     for start in range(len(digest) - _HASH_CHARACTERS):
         end = "_" + digest[start : start + _HASH_CHARACTERS]
