@@ -125,7 +125,7 @@ class Out:
         audience: The consumer and the observers of the request.
         source: The source of the run's events.
         above: The output of the run that delegated to this one.
-        shares_events: Whether the events of this run are emitted together with those of the run above.
+        emits: Whether the events of this run are emitted together with those of the run above.
         speaks_for_above: Whether the answer of this run is the answer of the run above.
         of_value: Whether the answer is a structured value; then texts are not a part of it.
     """
@@ -136,7 +136,7 @@ class Out:
         source: EventSource,
         above: Out | None = None,
         *,
-        shares_events: bool = True,
+        emits: bool = True,
         speaks_for_above: bool = False,
         of_value: bool = False,
     ) -> None:
@@ -151,8 +151,8 @@ class Out:
         self._queue = audience.queue
         """The queue for the deltas of the answer; None if the consumer does not get them."""
         if above is not None:
-            self.wants_events = above.wants_events and shares_events
-            if audience.reads_text or not shares_events:
+            self.wants_events = above.wants_events and emits
+            if audience.reads_text or not emits:
                 self._queue = None
             if speaks_for_above:
                 above._speaker = self

@@ -208,7 +208,7 @@ class Run:
         input: The input.
         run_id: The id of the run.
         parent: The run that delegated to this one.
-        shares_events: The events of this run are emitted together with those of its parent.
+        emits: The events of this run are emitted together with those of its parent.
         speaks_for_parent: The answer of this run is the answer of its parent.
     """
 
@@ -233,7 +233,7 @@ class Run:
         run_id: str,
         parent: Run | None = None,
         *,
-        shares_events: bool = True,
+        emits: bool = True,
         speaks_for_parent: bool = False,
     ) -> None:
         self.tree = tree
@@ -269,7 +269,7 @@ class Run:
             tree.audience,
             self.source,
             None if parent is None else parent.out,
-            shares_events=shares_events,
+            emits=emits,
             speaks_for_above=speaks_for_parent,
             of_value=spec.structured,
         )
@@ -341,19 +341,11 @@ class Run:
         input: RunInput,
         run_id: str,
         *,
-        shares_events: bool = True,
+        emits: bool = True,
         speaks_for_parent: bool = False,
     ) -> Run:
         """Make a run below this one, for a delegation; see `Run`."""
-        run = Run(
-            self.tree,
-            spec,
-            input,
-            run_id,
-            self,
-            shares_events=shares_events,
-            speaks_for_parent=speaks_for_parent,
-        )
+        run = Run(self.tree, spec, input, run_id, self, emits=emits, speaks_for_parent=speaks_for_parent)
         self.children.append(run)
         return run
 

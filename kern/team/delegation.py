@@ -119,7 +119,7 @@ class TeamRoster:
             spec,
             input,
             run_id,
-            shares_events=self.rules.stream_events,
+            emits=self.rules.stream_events,
             speaks_for_parent=self.rules.answers_directly
             and alone
             and (spec.structured or not run.spec.structured),
