@@ -110,24 +110,27 @@ class UniqueIds:
     """Makes ids of calls that a service accepts, and that are unique in a conversation.
 
     Args:
-        foreign: Matches the characters that the service does not accept.
-        longest: The most characters of an id.
+        foreign: Matches the characters that the service does not accept; None: it accepts all.
+        longest: The most characters of an id; None: any number.
     """
 
     __slots__ = ("_foreign", "_longest", "_used")
 
-    def __init__(self, foreign: re.Pattern[str], longest: int) -> None:
+    def __init__(self, foreign: re.Pattern[str] | None = None, longest: int | None = None) -> None:
         self._foreign = foreign
         self._longest = longest
         self._used: dict[str, int] = {}
 
     def fresh(self, given: str) -> str:
         """Return `given` as the service accepts it, changed if an earlier call has that id."""
-        base = shortened(self._foreign.sub("_", given), given, self._longest) or "call"
-        new = base
+        base = given if self._foreign is None else self._foreign.sub("_", given)
+        if self._longest is not None:
+            base = shortened(base, given, self._longest)
+        new = base = base or "call"
+        kept = None if self._longest is None else self._longest - 8
         while new in self._used:
             self._used[base] += 1
-            new = f"{base[: self._longest - 8]}-{self._used[base]}"
+            new = f"{base[:kept]}-{self._used[base]}"
         self._used[new] = 1
         return new
 
@@ -208,9 +211,9 @@ def _is_sound(messages: Sequence[Message], unique: bool) -> bool:
 
 
 def _mended(messages: Sequence[Message], unique: bool) -> Iterator[Message]:
-    used: set[str] = set()
+    ids = UniqueIds()
     for answer, following in _all_segments(messages):
-        used = used if unique else set()
+        ids = ids if unique else UniqueIds()
         results: dict[str | None, list[Message]] = {}
         for message in following if answer is not None else ():
             if message.role == "tool":
@@ -220,7 +223,7 @@ def _mended(messages: Sequence[Message], unique: bool) -> Iterator[Message]:
         for part in answer.parts if answer is not None else ():
             if isinstance(part, ToolCall):
                 found = results.get(part.id) or [_no_result(part)]
-                call_id = _fresh(part.id, used)
+                call_id = ids.fresh(part.id)
                 in_order.append(replace(found.pop(0), tool_call_id=call_id))
                 part = part if call_id == part.id else replace(part, id=call_id)
             parts.append(part)
@@ -233,15 +236,6 @@ def _mended(messages: Sequence[Message], unique: bool) -> Iterator[Message]:
                 yield message
             elif answer is None or id(message) in stray:
                 yield _in_words(message)
-
-
-def _fresh(given: str, used: set[str]) -> str:
-    """The id of a call, with a number appended if another call has the same id."""
-    new, number = given, 2
-    while new in used:
-        new, number = f"{given}-{number}", number + 1
-    used.add(new)
-    return new
 
 
 def _no_result(call: ToolCall) -> Message:

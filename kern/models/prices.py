@@ -6,6 +6,7 @@ The list is part of the package genai-prices; nothing is fetched. An unknown mod
 from __future__ import annotations
 
 import math
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -35,6 +36,12 @@ LISTED: Final[Mapping[str, str]] = {
 
 _PER_MILLION: Final = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
 _CHARS_PER_TOKEN: Final = 4  # in English; good enough for an estimate
+
+_FULL_NAME: Final = re.compile(r"^(models/|arn:[^:]*:bedrock:[^:]*:[^:]*:foundation-model/)")
+"""What stands before the id of a model where Google and AWS name it in full."""
+
+_GUARDED: Final = frozenset({"guardrail_units", "guardrail_checks"})
+"""A guardrail of Bedrock's is paid for by the length of what it reads, as the tokens are."""
 
 _MANY: Final = 1_000_000
 _TOKENS_PER_PICTURE: Final = 1_500
@@ -79,8 +86,8 @@ def cost_of(model: Model, usage: Usage, answered: str | None = None, *, wrote: b
 
 
 def is_bounded(usage: Usage) -> bool:
-    """Whether a request with an unknown cost only used tokens, and nothing else that is billed."""
-    return not usage.terms and all(name == CUT_OFF for name in usage.billed or ())
+    """Whether a request with an unknown cost only used what is billed by the length of its texts."""
+    return not usage.terms and all(name == CUT_OFF or name in _GUARDED for name in usage.billed or ())
 
 
 def _reckoned(model: Model, usage: Usage, answered: str | None) -> float | None:
@@ -154,9 +161,7 @@ def _listed(provider: str, model_id: str) -> _Priced | None:
     terms, as in most requests, it is calculated here, in a microsecond.
     """
     try:
-        _, model = _snapshot().find_provider_model(
-            model_id.removeprefix("models/"), None, LISTED[provider], None
-        )
+        _, model = _snapshot().find_provider_model(_FULL_NAME.sub("", model_id), None, LISTED[provider], None)
     except LookupError:
         return None
     plain = _plain(model)

@@ -9,12 +9,12 @@ from typing import Any
 
 from kern.errors import ModelBehaviorError
 from kern.messages import Message, Origin, Part, ProviderCall, TextPart, ToolCall
+from kern.models._block_reader import BlockReader
 from kern.models._codes import explain, tells
 from kern.models._ends import Ends, finish_reason_of, is_refusal, says_calls
 from kern.models._failures import StreamFault
 from kern.models._reading import (
     INPUT_OF_NONE,
-    AnswerReader,
     damaged,
     index_of,
     items_of,
@@ -27,14 +27,14 @@ from kern.models._reading import (
 from kern.models._text_stream import mended_json
 from kern.models.anthropic._blocks import PAUSED, PROVIDER, Block, built, code_runs, paired
 from kern.models.anthropic._usage import splits, usage_of
-from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
+from kern.models.base import DeltaSink, ModelResponse
 from kern.usage import Usage
 
 _WITHOUT_INPUT = ("text", "thinking", "redacted_thinking")
 _NO_STOP = "the answer continued after its stop reason {!r}, and broke off without another one"
 
 
-class MessagesReader(AnswerReader):
+class MessagesReader(BlockReader):
     """Reads one answer of the Messages API."""
 
     def __init__(self, model: str, sink: DeltaSink | None, *, streamed: bool, ends: Ends) -> None:
@@ -47,29 +47,7 @@ class MessagesReader(AnswerReader):
         self._message: dict[str, Any] = {}
         self._end: dict[str, Any] = {}
         self._usage: Any = None
-        self._gap = False
-        self._spoke = False
-        self._has_put = False
         self._went_on = False
-        shown = sink if streamed else None
-        self._put_arguments = tool_arguments_of(shown)
-        self._put_call = provider_call_of(shown)
-        self._put_citation = citation_of(shown)
-
-    @property
-    def shown(self) -> bool:
-        """Whether a delta was put into the sink."""
-        return self._has_put or super().shown
-
-    def finish(self) -> ModelResponse:
-        """Return the answer after the last byte."""
-        response = super().finish()
-        if self._sink is not None and self._events is None:  # a server that does not stream
-            self._put_call = provider_call_of(self._sink)
-            self._put_citation = citation_of(self._sink)
-            for part in response.message.parts:
-                self._tell(part)
-        return response
 
     def _read_event(self, name: bytes, data: bytes) -> None:
         if name == b"ping":
@@ -144,8 +122,7 @@ class MessagesReader(AnswerReader):
             self._think(block, text_beside(block.data.get("thinking"), "thinking", self.remarks))
             block.signature.append(text_of(block.data.get("signature")))
         if block.kind != "text":
-            self._content.end()
-            self._gap = True
+            self._interrupt()
         self._went_on = self._went_on or bool(self._end.get("stop_reason"))
         return block
 
@@ -163,7 +140,8 @@ class MessagesReader(AnswerReader):
         if kind == "text_delta":
             self._say(block, sure_text(delta.get("text"), "the text of a delta"))
         elif kind == "input_json_delta":
-            self._add_arguments(block, sure_text(delta.get("partial_json"), "partial_json"))
+            text, name = sure_text(delta.get("partial_json"), "partial_json"), text_of(block.data.get("name"))
+            self._add_input(block, text, block.id, name, told=block.kind == "tool_use")
         elif kind == "thinking_delta":
             self._think(block, text_beside(delta.get("thinking"), "thinking", self.remarks))
         elif kind == "signature_delta":
@@ -173,29 +151,10 @@ class MessagesReader(AnswerReader):
         else:
             block.extend(delta)
 
-    def _say(self, block: Block, text: str) -> None:
-        if not text:
-            return
-        if self._gap:  # there was something else between this text and the one before
-            self._gap = False
-            self._content.part()
-            block.paragraph = self._spoke
-        self._spoke = True
-        block.pieces.append(text)
-        self._content.add(text)
-
     def _think(self, block: Block, text: str) -> None:
         if text:
             block.pieces.append(text)
             self._reasoning.add(text)
-
-    def _add_arguments(self, block: Block, text: str) -> None:
-        if not text:
-            return
-        block.pieces.append(text)
-        if self._put_arguments is not None and block.kind == "tool_use":
-            self._has_put = True
-            self._put_arguments(text_of(block.data.get("id")), text_of(block.data.get("name")), text)
 
     def _stop(self, index: Any) -> None:
         block = self._by_index.get(index_of(index))
@@ -213,16 +172,6 @@ class MessagesReader(AnswerReader):
             for citation in part.citations:
                 citation.part = number
             self._tell(part)
-
-    def _tell(self, part: Part) -> None:
-        """Put a part that is neither text nor reasoning into the sink."""
-        if isinstance(part, ProviderCall) and self._put_call is not None:
-            self._has_put = True
-            self._put_call(part)
-        elif isinstance(part, TextPart) and self._put_citation is not None:
-            for citation in part.citations:
-                self._has_put = True
-                self._put_citation(citation)
 
     def _respond(self) -> ModelResponse:
         word = self._end.get("stop_reason")

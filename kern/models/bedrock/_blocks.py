@@ -16,6 +16,9 @@ from kern.messages import Citation, Image, Origin, Part, ProviderCall, Reasoning
 from kern.models._reading import items_of, text_of
 from kern.models._text_stream import mended, mended_json
 
+FLOWING = ("text", "citationsContent")
+"""Blocks whose text continues the text of the block before, without a new paragraph."""
+
 _CARRIED_OUT = "server_tool_use"
 _LOCATIONS = ("documentChar", "documentPage", "documentChunk")
 _LONGEST_KIND = 80
@@ -75,23 +78,27 @@ class Parts:
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
-        self._loose: list[dict[str, Any]] = []
         self.unknown: set[str] = set()
         """The kinds of blocks that Kern does not support."""
 
     def made(self, blocks: Sequence[Block]) -> list[Part]:
-        """The blocks as parts. A block of citations without text belongs to the text before it."""
+        """The blocks as parts. A block of citations without text belongs to the text before it, or if there
+        is none, to the first text.
+        """
         results = {block.id: block for block in blocks if block.kind == "toolResult"}
         parts: list[Part] = []
         last: TextPart | None = None
+        early: list[dict[str, Any]] = []
         for block in blocks:
             match block.kind:
                 case "text" | "citationsContent":
                     if block.pieces:
-                        last = self.text(block)
+                        last = TextPart(block.text, paragraph=block.paragraph, origin=self._origin)
                         parts.append(last)
-                    elif last is not None:
-                        last.citations += _citations(block.citations, len(last.text))
+                    early += block.citations
+                    if last is not None:
+                        last.citations += [_citation(given, len(last.text)) for given in early]
+                        early = []
                 case "reasoningContent":
                     parts += self._reasoning(block)
                 case "toolUse":
@@ -106,12 +113,6 @@ class Parts:
                 case kind:
                     self.unknown.add(kind[:_LONGEST_KIND])
         return parts
-
-    def text(self, block: Block) -> TextPart:
-        """A text with its citations."""
-        text = block.text
-        cited = _citations(block.citations, len(text))
-        return TextPart(text, citations=cited, paragraph=block.paragraph, origin=self._origin)
 
     def carried_out(self, block: Block, result: Block | None) -> ProviderCall:
         """A call that Bedrock carries out, with its result if that has arrived."""
@@ -152,13 +153,13 @@ class Parts:
         return [Image(content=content, mime_type=f"image/{form}", origin=self._origin)]
 
 
-def citations_of(block: Block, since: int) -> list[Citation]:
-    """The citations of the block but the first `since`."""
-    return _citations(block.citations[since:], len(block.text))
-
-
-def _citations(given: Sequence[dict[str, Any]], length: int) -> list[Citation]:
-    return [_citation(citation, length) for citation in given]
+def citations_of(blocks: Sequence[Block], text: Block, number: int) -> list[Citation]:
+    """The citations of blocks that belong to a text, which is the text number `number` of the message."""
+    length = len(text.text)
+    cited = [_citation(given, length) for block in blocks for given in block.citations]
+    for citation in cited:
+        citation.part = number
+    return cited
 
 
 def _citation(given: dict[str, Any], length: int) -> Citation:

@@ -8,15 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from kern.errors import ModelBehaviorError
-from kern.messages import Message, Origin, ProviderCall, TextPart, ToolCall
-from kern.models._billed import billed_of, terms_of
+from kern.messages import Message, Origin, TextPart, ToolCall
+from kern.models._billed import billed_of
+from kern.models._block_reader import BlockReader
 from kern.models._codes import explain, says_for_the_day
 from kern.models._ends import Ends, finish_reason_of, says_calls
 from kern.models._failures import CutFault, StreamFault
 from kern.models._reading import (
     INPUT_OF_NONE,
-    AnswerReader,
-    count,
     damaged,
     index_of,
     items_of,
@@ -25,10 +24,11 @@ from kern.models._reading import (
     text_beside,
     text_of,
 )
-from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
-from kern.models.bedrock._blocks import Block, Parts, citations_of
+from kern.models.base import DeltaSink, ModelResponse
+from kern.models.bedrock._blocks import FLOWING, Block, Parts, citations_of
 from kern.models.bedrock._conversation import PROVIDER
 from kern.models.bedrock._frames import EXCEPTION, Frames
+from kern.models.bedrock._usage import guarded, usage_of
 from kern.usage import Usage
 
 _GUARDRAIL = "guardrail_intervened"
@@ -43,16 +43,15 @@ _STATUSES = {
 }
 """The HTTP statuses of a stream's exceptions outside streams, by botocore's model of the service."""
 _BROKEN_OFF = "the answer broke off in the middle of an event"
-_FLOWING = ("text", "citationsContent")
-"""Blocks whose text continues the text of the block before, without a new paragraph."""
 
 
-class ConverseReader(AnswerReader):
+class ConverseReader(BlockReader):
     """Reads one answer of the Converse API.
 
     Args:
         longest: The longest message of a stream, in bytes; None: any length.
         answers: The model behind the requested one, if it is known.
+        guarded: Whether the request has a guardrail.
     """
 
     def __init__(
@@ -64,12 +63,14 @@ class ConverseReader(AnswerReader):
         ends: Ends,
         longest: int | None = None,
         answers: str | None = None,
+        guarded: bool = False,
     ) -> None:
         super().__init__(model, sink, streamed=streamed)
         self._frames = Frames(longest) if streamed else None
         self._events = self._frames
         self._ends = ends
         self._answers = answers
+        self._guarded = guarded
         self._parts = Parts(Origin(PROVIDER, model))
         self._origin = Origin(PROVIDER, model)
         self._blocks: list[Block] = []
@@ -81,30 +82,12 @@ class ConverseReader(AnswerReader):
         self._tier: Any = None
         self._performance: Any = None
         self._trace: Any = None
-        self._gap = False
-        self._spoke = False
-        self._has_put = False
-        shown = sink if streamed else None
-        self._put_arguments = tool_arguments_of(shown)
-        self._put_call = provider_call_of(shown)
-        self._put_citation = citation_of(shown)
-
-    @property
-    def shown(self) -> bool:
-        """Whether a delta was put into the sink."""
-        return self._has_put or super().shown
 
     def finish(self) -> ModelResponse:
         """Return the answer after the last byte."""
         if self._frames is not None and self._frames.pending and not self.done:
             raise StreamFault(_BROKEN_OFF)
-        response = super().finish()
-        if self._sink is not None and self._frames is None:  # a server that does not stream
-            self._put_call = provider_call_of(self._sink)
-            self._put_citation = citation_of(self._sink)
-            for part in response.message.parts:
-                self._tell(part)
-        return response
+        return super().finish()
 
     def _read_event(self, name: bytes, data: bytes) -> None:
         kind = name.decode(errors="replace")
@@ -177,9 +160,8 @@ class ConverseReader(AnswerReader):
         self._by_index.setdefault(index_of(index), {})[kind] = block
         if kind == "reasoningContent":
             self._reasoning.part()
-        if kind not in _FLOWING:
-            self._content.end()
-            self._gap = True
+        if kind not in FLOWING:
+            self._interrupt()
         return block
 
     def _read_delta(self, event: dict[str, Any]) -> None:
@@ -201,7 +183,11 @@ class ConverseReader(AnswerReader):
         if kind == "text":
             self._say(block, sure_text(value, "the text of a delta"))
         elif kind == "toolUse":
-            self._add_arguments(block, sure_text(fields.get("input"), "the input of a call"))
+            text, name = (
+                sure_text(fields.get("input"), "the input of a call"),
+                text_of(block.data.get("name")),
+            )
+            self._add_input(block, text, block.id, name, told=not block.is_carried_out)
         elif kind == "reasoningContent":
             self._reason(block, fields)
         elif kind == "citation":
@@ -211,17 +197,6 @@ class ConverseReader(AnswerReader):
         elif kind == "image":
             self._add_image(block, fields)
 
-    def _say(self, block: Block, text: str) -> None:
-        if not text:
-            return
-        if self._gap:  # there was something else between this text and the one before
-            self._gap = False
-            self._content.part()
-            block.paragraph = self._spoke
-        self._spoke = True
-        block.pieces.append(text)
-        self._content.add(text)
-
     def _reason(self, block: Block, said: dict[str, Any]) -> None:
         if text := text_beside(said.get("text"), "the text of reasoning", self.remarks):
             block.pieces.append(text)
@@ -229,14 +204,6 @@ class ConverseReader(AnswerReader):
         block.signature.append(text_of(said.get("signature")))
         if redacted := text_of(said.get("redactedContent")):
             block.redacted.append(redacted)
-
-    def _add_arguments(self, block: Block, text: str) -> None:
-        if not text:
-            return
-        block.pieces.append(text)
-        if self._put_arguments is not None and not block.is_carried_out:
-            self._has_put = True
-            self._put_arguments(block.id, text_of(block.data.get("name")), text)
 
     def _add_image(self, block: Block, fields: dict[str, Any]) -> None:
         source = fields.get("source")
@@ -249,35 +216,23 @@ class ConverseReader(AnswerReader):
             self._tell(self._parts.carried_out(block, None))
         elif block.kind == "toolResult" and (call := self._running.pop(block.id, None)) is not None:
             self._tell(self._parts.carried_out(call, block))
-        elif block.citations and self._put_citation is not None:
-            texts = [
-                each for each in self._blocks if each.pieces and each.kind in ("text", "citationsContent")
-            ]
-            number = next((at for at, each in enumerate(texts) if each is block), max(len(texts) - 1, 0))
-            for citation in citations_of(block, 0):
-                citation.part = number
-                self._has_put = True
-                self._put_citation(citation)
-
-    def _tell(self, part: Any) -> None:
-        """Put a part that is neither text nor reasoning into the sink."""
-        if isinstance(part, ProviderCall) and self._put_call is not None:
-            self._has_put = True
-            self._put_call(part)
-        elif isinstance(part, TextPart) and self._put_citation is not None:
-            for citation in part.citations:
-                self._has_put = True
-                self._put_citation(citation)
+        elif block.kind in FLOWING and self._put_citation is not None:
+            texts = [each for each in self._blocks if each.pieces and each.kind in FLOWING]
+            if texts:  # else it belongs to the text that follows
+                cited = [each for each in self._blocks if each.citations] if block is texts[0] else [block]
+                self._cite(citations_of(cited, texts[-1], len(texts) - 1))
 
     def _used(self) -> tuple[Usage, bool]:
         return self._counted(), self._usage is not None
 
     def _counted(self) -> Usage:
         """The usage of the answer, with the calls of Bedrock's own tools."""
-        usage = _usage(self._usage, self._tier, self._performance)
+        usage = usage_of(self._usage, self._tier, self._performance)
         used = [text_of(block.data.get("name")) for block in self._blocks if block.is_carried_out]
         done = billed_of(
-            web_searches=used.count("nova_grounding"), code_executions=used.count("nova_code_interpreter")
+            web_searches=used.count("nova_grounding"),
+            code_executions=used.count("nova_code_interpreter"),
+            **guarded(self._trace, asked=self._guarded),
         )
         if done:
             usage.billed = {**(usage.billed or {}), **done}
@@ -288,9 +243,9 @@ class ConverseReader(AnswerReader):
 
     def _respond(self) -> ModelResponse:
         usage = self._counted()
-        guarded = self._trace.get("guardrail") if isinstance(self._trace, dict) else None
         if self._stop_reason == _GUARDRAIL and not self._ends.good(_GUARDRAIL):
-            why = text_of(guarded.get("actionReason")) if isinstance(guarded, dict) else ""
+            trace = self._trace.get("guardrail") if isinstance(self._trace, dict) else None
+            why = text_of(trace.get("actionReason")) if isinstance(trace, dict) else ""
             raise CutFault("content_filter", usage, self._content.whole(), word=_GUARDRAIL, detail=why)
         self._ends.check(self._stop_reason, None, self._content.whole(), usage)
         parts = self._parts.made(self._blocks)
@@ -333,24 +288,3 @@ def _reported(kind: str, event: dict[str, Any]) -> StreamFault:
     text = text_of(event.get("originalMessage")) or text_of(event.get("message")) or "no explanation"
     code = kind[:1].upper() + kind[1:]
     return StreamFault(text, code, _STATUSES.get(kind), again=not says_for_the_day(text))
-
-
-def _usage(usage: Any, tier: Any, performance: Any) -> Usage:
-    """The usage as Kern counts it: Bedrock does not include cached tokens in `inputTokens`, Kern does."""
-    read, written = count(usage, "cacheReadInputTokens"), count(usage, "cacheWriteInputTokens")
-    sent, said = count(usage, "inputTokens") + read + written, count(usage, "outputTokens")
-    details = items_of(usage.get("cacheDetails")) if isinstance(usage, dict) else []
-    long = sum(count(detail, "inputTokens") for detail in details if detail.get("ttl") == "1h")
-    return Usage(
-        input_tokens=sent,
-        output_tokens=said,
-        total_tokens=sent + said,
-        cached_tokens=read,
-        cache_write_tokens=written,
-        requests=1,
-        billed=billed_of(cache_write_1h_tokens=min(long, written)),
-        terms=terms_of(
-            service_tier=tier.get("type") if isinstance(tier, dict) else None,
-            latency=performance.get("latency") if isinstance(performance, dict) else None,
-        ),
-    )

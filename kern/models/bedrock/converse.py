@@ -233,6 +233,7 @@ class BedrockConverse(HttpModel):
             ends=self._ends,
             longest=self.max_line_bytes,
             answers=self.base_model,
+            guarded="guardrailConfig" in (self.extra_body or {}),
         )
 
     def _own_headers(self, request: ModelRequest) -> dict[str, str]:
