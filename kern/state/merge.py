@@ -5,10 +5,11 @@ be committed now. At each place of the state the first rule that applies decides
 
 1. If one side equals base, the other side's value is taken.
 2. Two objects are merged key by key. An absent key counts as a value.
-3. Two lists are merged index by index if base and both sides have the same length. Otherwise each side keeps,
-   changes or removes each element of base, and may insert elements between them. An element that either side
-   removed is gone. All insertions stay, theirs before ours. A value that a side removed and inserted
-   elsewhere was moved.
+3. Two lists are merged index by index if both sides only changed elements where they stand. Otherwise each
+   side keeps, changes or removes each element of base, and may insert elements between them. An element that
+   either side removed is gone. All insertions stay, theirs before ours. A value that a side removed and
+   inserted elsewhere was moved. Two objects with an "id" (or "_id", "uuid", "key") are the same element if
+   their ids are equal.
 4. If both sides made the same change, and the value is not a number, that change is taken.
 5. Otherwise it is a conflict, and ours is taken. Two equal new numbers are a conflict as well: both sides may
    have counted up.
@@ -28,7 +29,7 @@ from typing import Any, NamedTuple
 from kern._error_text import message_of
 from kern.errors import InvalidStateError, UsageError
 from kern.state.codec import copy, same
-from kern.state.list_changes import list_changes
+from kern.state.list_changes import ListChange, list_changes
 from kern.state.pointer import MISSING, join
 from kern.state.policies import MergePolicy
 
@@ -140,10 +141,10 @@ class _Merging:
         return merged
 
     def _lists(self, base: list[Any], theirs: list[Any], ours: list[Any], path: str) -> list[Any]:
-        if base and len(base) == len(theirs) == len(ours):
+        a, b = _Side(base, theirs), _Side(base, ours)
+        if base and a.in_place and b.in_place:
             values = zip(base, theirs, ours, strict=True)
             return [self.value(b, t, o, join(path, i)) for i, (b, t, o) in enumerate(values)]
-        a, b = _Side(base, theirs), _Side(base, ours)
         both_took = Counter(
             _text(value)
             for value, t, o in zip(base, a.elements, b.elements, strict=True)
@@ -171,29 +172,54 @@ class _Side:
         elements: For each element of base its value now; MISSING if it was taken away.
         removed: How often each value was removed. A value that was inserted elsewhere was moved and does not
             count.
+        in_place: Whether the side only changed elements, each where it stands.
     """
 
-    __slots__ = ("_gaps", "elements", "removed")
+    __slots__ = ("_gaps", "_taken", "elements", "in_place", "removed")
 
     def __init__(self, base: list[Any], new: list[Any]) -> None:
         self.elements: list[Any] = []
+        self.in_place = len(base) == len(new)
         self._gaps: list[list[Any]] = [[] for _ in range(len(base) + 1)]
-        taken: list[Any] = []
+        self._taken: list[Any] = []
         done = 0
-        for block in list_changes(base, new, _text):
-            old_at, new_at, old_to, new_to = block.old_from, block.new_from, block.old_to, block.new_to
-            self.elements += new[done:new_at]
-            # An object that replaces an object is taken as the same element, changed.
-            while old_at < old_to and new_at < new_to and type(base[old_at]) is type(new[new_at]) is dict:
-                self.elements.append(new[new_at])
-                old_at, new_at = old_at + 1, new_at + 1
-            self.elements += [MISSING] * (old_to - old_at)
-            taken += base[old_at:old_to]
-            self._gaps[old_to] += new[new_at:new_to]
-            done = new_to
+        for block in list_changes(base, new, _element):
+            self.elements += new[done : block.new_from]
+            self._replace(base, new, block)
+            done = block.new_to
         self.elements += new[done:]
-        self.removed = Counter(_text(value) for value in taken)
+        self.removed = Counter(_text(value) for value in self._taken)
         self.removed -= Counter(_text(value) for gap in self._gaps for value in gap)
+
+    def _replace(self, base: list[Any], new: list[Any], block: ListChange) -> None:
+        """Pair the elements of a block that are the same, changed; the others were removed or inserted."""
+        old_at, old_to = block.old_from, block.old_to
+        in_place = old_to - old_at == block.new_to - block.new_from
+        self.in_place = self.in_place and in_place
+        for value in new[block.new_from : block.new_to]:
+            places = range(old_at, min(old_at + 1, old_to) if in_place else old_to)
+            at = next((at for at in places if _is_same_element(base[at], value, in_place)), None)
+            if at is None and in_place:
+                at = self._replaced_whole(base, value, old_at)
+            elif at is None:
+                self._gaps[old_at].append(value)
+            else:
+                self._remove(base, old_at, at)
+                self.elements.append(value)
+            old_at = old_at if at is None else at + 1
+        self._remove(base, old_at, old_to)
+
+    def _replaced_whole(self, base: list[Any], value: Any, at: int) -> int:
+        """Note that another element stands in the place of one. In a list of plain values that is a change."""
+        if _identity(value) is not None or _identity(base[at]) is not None:
+            self.in_place = False
+        self._remove(base, at, at + 1)
+        self._gaps[at + 1].append(value)
+        return at
+
+    def _remove(self, base: list[Any], start: int, end: int) -> None:
+        self.elements += [MISSING] * (end - start)
+        self._taken += base[start:end]
 
     def insertions(self, gap: int, leave_out: Counter[str]) -> list[Any]:
         """The elements that this side inserted before element `gap` of base.
@@ -210,6 +236,43 @@ class _Side:
             else:
                 inserted.append(value)
         return inserted
+
+
+def _is_same_element(old: Any, new: Any, in_place: bool) -> bool:
+    """Whether a side took `new` for the element `old`, changed.
+
+    Args:
+        old: An object or a list of base.
+        new: What stands there, or near there, now.
+        in_place: As many elements stand there now as before.
+    """
+    if type(old) is not type(new) or type(old) not in (dict, list):
+        return False
+    if type(old) is list:
+        return in_place or any(same(a, b) for a, b in zip(old, new, strict=False))
+    ids = _identity(old), _identity(new)
+    if None not in ids:
+        return ids[0] == ids[1]
+    if in_place:
+        return not old.keys().isdisjoint(new)
+    return any(same(value, new.get(key, MISSING)) for key, value in old.items())
+
+
+_IDS = ("id", "_id", "uuid", "key")
+
+
+def _identity(value: Any) -> str | None:
+    """What tells an object from others whatever else changes in it; None if nothing does."""
+    if type(value) is dict:
+        for name in _IDS:
+            if type(value.get(name)) in (str, int):
+                return f"{name} {value[name]!r}"
+    return None
+
+
+def _element(value: Any) -> str:
+    """The key by which elements of lists are aligned."""
+    return _identity(value) or _text(value)
 
 
 def _decide(policy: MergePolicy, base: Any, theirs: Any, ours: Any, path: str) -> Any:
