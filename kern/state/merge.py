@@ -210,7 +210,7 @@ class _Side:
         self._remove(base, old_at, old_to)
 
     def _replaced_whole(self, base: list[Any], value: Any, at: int) -> int:
-        """Note that another element stands in the place of one. In a list of plain values that is a change."""
+        """Note that another element stands where one was. In a list of plain values that is a change."""
         if _identity(value) is not None or _identity(base[at]) is not None:
             self.in_place = False
         self._remove(base, at, at + 1)
