@@ -1,4 +1,4 @@
-"""Errors in words, for the model, for people and for the log: what happened, and not that something did."""
+"""Describes errors for models, people and the log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 _MOST = 8
-_GENERIC = "unhandled errors in a TaskGroup"  # what asyncio and anyio call every group of theirs
+_GENERIC = "unhandled errors in a TaskGroup"  # the message of every group of asyncio and anyio
 
 
 def counted(number: float, things: str) -> str:
@@ -18,7 +18,7 @@ _PLURAL = re.compile(r"s\b")
 
 
 def error_text(error: BaseException) -> str:
-    """The error's class and its text; of a group, those of the errors in it, however deep."""
+    """The class and the text of an error; for a group, those of all errors in it, at any depth."""
     if isinstance(error, BaseExceptionGroup):
         return message_of(error)
     text = message_of(error)
@@ -26,11 +26,11 @@ def error_text(error: BaseException) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """The error's text: never raises, though a `__str__` of the application may."""
+    """The text of an error. Never raises, even if a `__str__` of the application does."""
     if not isinstance(error, BaseExceptionGroup):
         try:
             return str(error)
-        except Exception as failure:  # noqa: BLE001 - whatever it raises
+        except Exception as failure:  # noqa: BLE001 - a `__str__` may raise anything
             return f"(its __str__ raises {type(failure).__name__})"
     leaves = list(dict.fromkeys(error_text(leaf) for leaf in leaf_errors(error)))
     shown = "; ".join(leaves[:_MOST])
@@ -41,7 +41,7 @@ def message_of(error: BaseException) -> str:
 
 
 def leaf_errors(error: BaseException) -> Iterator[BaseException]:
-    """The errors in a group, and in the groups in it, in order; an error that is no group is its own."""
+    """The errors in a group and in its nested groups, in order; the error itself if it is not a group."""
     waiting = [error]
     while waiting:
         one = waiting.pop()
@@ -52,11 +52,11 @@ def leaf_errors(error: BaseException) -> Iterator[BaseException]:
 
 
 def only_error(error: BaseException) -> BaseException:
-    """The one error in a group, however deep: a task group puts one round whatever its tasks raise."""
+    """The only error in a group, at any depth, since task groups wrap single errors; else the group."""
     leaves = list(leaf_errors(error))
     return leaves[0] if len(leaves) == 1 else error
 
 
 def is_failure(error: BaseException) -> bool:
-    """Application code failed, including by `sys.exit`; Ctrl-C and cancellations do not count."""
+    """Whether application code failed, `sys.exit` included; Ctrl-C and cancellations do not count."""
     return all(isinstance(leaf, Exception | SystemExit) for leaf in leaf_errors(error))

@@ -1,4 +1,4 @@
-"""What an error tells of the run that it ended, as types that stand below the outputs themselves."""
+"""The types of a failed run as its error shows it, defined in a lower layer than the outputs themselves."""
 
 from __future__ import annotations
 
@@ -7,50 +7,50 @@ from typing import Any, Protocol
 
 
 class FailedCall(Protocol):
-    """A tool call of a run that failed; a `ToolExecution` in fact."""
+    """A tool call of a run that failed. The object is a `ToolExecution`."""
 
     @property
     def tool_name(self) -> str:
-        """The tool."""
+        """The name of the tool."""
         ...
 
     @property
     def tool_args(self) -> dict[str, Any]:
-        """The arguments, parsed."""
+        """The parsed arguments."""
         ...
 
     @property
     def result(self) -> str | None:
-        """What the model was told; None if the call did not end."""
+        """The result as the model got it; None if the call did not end."""
         ...
 
     @property
     def tool_call_error(self) -> bool:
-        """The result is an error text."""
+        """Whether the result is an error text."""
         ...
 
 
 class FailedRun(Protocol):
-    """How far a run came that an error ended; its `RunOutput` or `TeamRunOutput` in fact."""
+    """The output of a run that an error ended. The object is a `RunOutput` or `TeamRunOutput`."""
 
     @property
     def run_id(self) -> str:
-        """The run."""
+        """The id of the run."""
         ...
 
     @property
     def session_id(self) -> str:
-        """Its session."""
+        """The id of the session."""
         ...
 
     @property
     def status(self) -> str:
-        """A `RunStatus`: "ERROR", as a rule."""
+        """A `RunStatus`, usually "ERROR"."""
         ...
 
     @property
     def content(self) -> object:
-        """What was shown of the answer before the run failed."""
+        """The part of the answer that was shown before the run failed."""
         ...
 
     @property
@@ -64,5 +64,5 @@ class FailedRun(Protocol):
         ...
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON."""
+        """The output as JSON."""
         ...

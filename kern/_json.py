@@ -1,9 +1,9 @@
-"""JSON as every parser takes it, of whatever values and text there are.
+"""Writes JSON that every parser accepts.
 
-Two things of Python's have no place in it. A str may hold half a surrogate pair: file names that are no
-UTF-8, input from a terminal, broken emoji. No encoding can write one, and a run's end must not be lost for
-that: it becomes U+FFFD. A float may be NaN or an infinity, which Python's own parser reads as bare words and
-no browser's does: it becomes null.
+JSON cannot hold two kinds of Python values. A str may contain half of a surrogate pair: from a file name that
+is not UTF-8, from a terminal, from a broken emoji. No encoding can write it, and the result of a run must not
+be lost for that, so it becomes U+FFFD. A float may be NaN or infinite: Python's parser reads these as bare
+words, but those of browsers do not, so it becomes null.
 """
 
 from __future__ import annotations
@@ -26,17 +26,21 @@ def json_bytes(
     """The value as JSON (RFC 8259).
 
     Args:
-        fallback: Called for what has no JSON form; returns something else for it.
+        value: The value.
+        indent: The number of spaces per level; None: one line.
+        fallback: Called with a value that has no JSON form; returns a replacement.
 
     Raises:
-        ValueError: Something in it has no JSON form.
+        ValueError: The value, or a part of it, has no JSON form.
     """
     try:
         text = to_json(value, by_alias=True, indent=indent, fallback=fallback, inf_nan_mode="null")
-    except ValueError as error:  # looked at only now, since it is rare and costs a walk
+    except ValueError as error:  # search the value only now: such text is rare, and the search is slow
         mended = _mended_after(error, value)
         text = to_json(mended, by_alias=True, indent=indent, fallback=fallback, inf_nan_mode="null")
-    if b"NaN" in text or b"Infinity" in text:  # in a text, or bare: a pydantic model's own config may say so
+    if (
+        b"NaN" in text or b"Infinity" in text
+    ):  # in a text, or bare, as the config of a pydantic model may want
         return to_json(from_json(text), indent=indent, inf_nan_mode="null")
     return text
 
@@ -45,7 +49,7 @@ def jsonable(value: Any) -> Any:
     """The value as plain JSON data.
 
     Raises:
-        ValueError: Something in it has no JSON form.
+        ValueError: The value, or a part of it, has no JSON form.
     """
     if value is None or isinstance(value, str | int):
         return value
@@ -57,10 +61,10 @@ def jsonable(value: Any) -> Any:
 
 
 def _mended_after(error: ValueError, value: Any) -> Any:
-    """The value without text that no encoding can write, which the error may have been about.
+    """The value without text that no encoding can write, which may be the reason of the error.
 
     Raises:
-        ValueError: The error: the value contains itself.
+        ValueError: The same error, if the value contains itself.
     """
     try:
         return _mended(value)
@@ -69,12 +73,12 @@ def _mended_after(error: ValueError, value: Any) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """JSON data with null for each NaN and infinity; the same object if there is none."""
+    """JSON data with null in place of each NaN and infinity; the same object if there are none."""
     return value if non_finite(value) is None else _with_nulls(value)
 
 
 def non_finite(value: Any) -> str | None:
-    """Where, as a JSON Pointer, JSON data holds a NaN or an infinity, and which; None if it does not."""
+    """The JSON Pointer of the first NaN or infinity in JSON data, with its name; None if there is none."""
     if isinstance(value, float):
         return None if math.isfinite(value) else f": {_WORDS.get(value, 'NaN')}"
     items: Any = ()

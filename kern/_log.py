@@ -1,4 +1,4 @@
-"""Kern's loggers: what is quoted in a message cannot forge a line, nor command the terminal that shows it."""
+"""Kern's loggers. Values in a message cannot forge a line of the log, or send commands to a terminal."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\
 
 
 def one_line(text: str) -> str:
-    r"""The text on one line, with escapes (`\n`, `\x1b`) for whatever a terminal or a log would obey."""
+    r"""The text on one line, with control characters escaped (`\n`, `\x1b`)."""
     if _UNSAFE.search(text) is None:
         return text
     return _UNSAFE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 class _Quoted:
-    """An argument of a message, made harmless where it becomes text."""
+    """An argument of a message whose text is escaped when it is formatted."""
 
     __slots__ = ("_value",)
 
@@ -35,7 +35,7 @@ class _Quoted:
 
 
 class _Harmless(logging.Filter):
-    """Quotes the arguments; the message itself is Kern's own, and stays what reporters group by."""
+    """Escapes the arguments. The message itself stays as it is, since error reporters group by it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass."""
@@ -54,25 +54,25 @@ _harmless = _Harmless()
 
 
 def named(name: str) -> logging.Logger:
-    """The logger of this name, which is "kern" or begins with it."""
+    """The logger "kern", or a logger below it, with escaped arguments."""
     logger = logging.getLogger(name)
     logger.addFilter(_harmless)
     return logger
 
 
 class _Cleaned(logging.Filter):
-    """Takes secrets out of what a library logs, which quotes what servers send it."""
+    """Removes secrets from the logs of a library, which may quote what servers send."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ways: list[tuple[tuple[str, ...], Callable[[str], str]]] = []
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Clean the record. Its traceback becomes text: the frames hold what the text does not show."""
+        """Clean the record. Its traceback becomes text, since frames hold more than the text shows."""
         if not any(record.pathname.startswith(folders) for folders, _ in self.ways):
             return True
         if not logging.getLogger(record.name).hasHandlers():
-            return False  # without any logging set up, Python would write it to stderr
+            return False  # without handlers, Python would write it to stderr
         record.msg, record.args = self._clean(record.getMessage()), None
         if record.exc_info and record.exc_info[1] is not None:
             record.exc_text = self._clean("".join(traceback.format_exception(record.exc_info[1])).rstrip())
@@ -92,12 +92,12 @@ _cleaned = _Cleaned()
 def cleaned_logs(
     libraries: Sequence[str], others: Sequence[str], clean: Callable[[str], str]
 ) -> Iterator[None]:
-    """Meanwhile, what these libraries log goes through `clean`; without logging set up, it is not shown.
+    """Pass the logs of these libraries through `clean` inside the block; without handlers, drop them.
 
     Args:
-        libraries: Packages that are imported, whose loggers have the names of their modules.
-        others: Names of loggers that they use besides; what others write to them stays as it is.
-        clean: Takes out what nobody may see.
+        libraries: Imported packages whose loggers have the names of their modules.
+        others: Further loggers that they use; records of other packages in these are left alone.
+        clean: Removes secrets from a text.
     """
     folders = tuple(folder for library in libraries for folder in sys.modules[library].__path__)
     below = tuple(f"{library}." for library in libraries)

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 
 class Portable(Exception):
-    """What can be copied and pickled with all its attributes, whatever its `__init__` takes."""
+    """An exception that can be copied and pickled with its attributes, for any signature of `__init__`."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         return _revived, (type(self), self.args), {k: _picklable(k, v) for k, v in vars(self).items()}
@@ -27,21 +27,22 @@ class Portable(Exception):
 
 
 def _revived(kind: type[Any], args: tuple[Any, ...]) -> Any:
-    """An error, without its `__init__`, which would put its words round the message a second time."""
+    """Make an error without calling its `__init__`, which would add its words to the message again."""
     error = kind.__new__(kind, *args)
     error.args = args
     return error
 
 
 def _picklable(name: str, value: Any) -> Any:
-    """A run's output, as pickle takes it: its content may be an object that no other process could make.
+    """The value of an attribute as pickle accepts it.
 
-    It is then what its row in the database would give, with plain JSON for the content.
+    The content of a run's output may be an object that cannot be pickled. Then the output is converted as
+    for the database, with plain JSON for the content.
     """
     if name != "run_output" or value is None:
         return value
     try:
         pickle.dumps(value)
-    except Exception:  # noqa: BLE001 - whatever the application's objects raise
+    except Exception:  # noqa: BLE001 - objects of the application may raise anything
         return type(value).from_dict(value.to_dict())
     return value

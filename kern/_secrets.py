@@ -1,7 +1,7 @@
-"""Keys, passwords and tokens: none is shown, neither whole nor in pieces.
+"""Masks keys, passwords and tokens, as a whole and in parts.
 
-Error reporters write down the local variables of every frame, those of libraries included. So a secret is a
-`Masked` from where it is read to where a library takes it apart into bytes on the wire.
+Error reporters record the local variables of every frame, also in libraries. So a secret is a `Masked` from
+where it is read to where a library writes its bytes to the connection.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ HARMLESS_HEADERS = frozenset(
         "x-title",
     }
 )
-"""Headers that a user may set and that are no secrets; every other could be one, whatever its name is."""
+"""Headers that a user may set and that are not secret. Any other header may be a secret."""
 
-_SHORTEST = 8  # shorter ones ("none", "ollama") are words that a message may well hold
+_SHORTEST = 8  # shorter ones ("none", "ollama") are words that messages may contain
 _PIECE = 12
-"""So many characters of a secret in a row are a part of it that must not be shown."""
+"""How many consecutive characters of a secret are a part that must not be shown."""
 
 _DEEPEST_ESCAPES = 3
 _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
@@ -61,7 +61,7 @@ _LOWER = {ord("A") + place: ord("a") + place for place in range(26)}
 
 
 class Masked(str):
-    """A text that is itself where it is sent, and *** where it is shown by `repr`, which reporters call."""
+    """A text that is sent as it is, but whose `repr`, which error reporters call, is ***."""
 
     __slots__ = ()
 
@@ -73,7 +73,7 @@ class Masked(str):
 
 
 class MaskedBytes(bytes):
-    """Likewise, as bytes."""
+    """The same for bytes."""
 
     __slots__ = ()
 
@@ -89,14 +89,14 @@ class MaskedBytes(bytes):
 
 
 class Masker:
-    """Puts *** in place of all that belongs to one of some secrets; called with a text.
+    """Replaces secrets in a text by ***; call it with the text.
 
-    That is a secret as a whole, what it is made of ("Bearer" and the key, a name and a password), and every
-    piece of a dozen characters: texts are cut, by servers too. Capital letters or not is no difference, nor
-    is how the characters are written: as escapes of JSON, of HTML or of addresses, or as escapes of escapes.
+    It replaces a whole secret, its parts ("Bearer" and the key, a name and a password), and every piece of 12
+    characters, since texts may be cut, also by servers. It ignores case, and finds characters that are
+    escaped as in JSON, HTML or URLs, also several times.
 
     Args:
-        secrets: Those of fewer than 8 characters are not looked for.
+        secrets: The secrets; those of fewer than 8 characters are ignored.
     """
 
     __slots__ = ("_blocks", "_pieces")
@@ -104,7 +104,8 @@ class Masker:
     def __init__(self, secrets: Iterable[str]) -> None:
         self._pieces: dict[int, set[str]] = {}
         self._blocks: dict[str, int] = {}
-        """What each piece holds one of, and the size of those pieces: a text without has no piece either."""
+        """Every piece contains one of these blocks; the size is that of the pieces. A text without a block
+        has no piece."""
         for secret in {_low(part) for whole in secrets for part in _parts(whole)}:
             size = min(_PIECE, len(secret))
             step = size // 2 if size == _PIECE else size
@@ -115,7 +116,7 @@ class Masker:
                 self._blocks[block] = max(size, self._blocks.get(block, 0))
 
     def __call__(self, text: str) -> str:
-        """`text` with *** in place of secrets; the same object if there are none."""
+        """`text` with secrets replaced by ***; the same object if there are none."""
         if len(text) < _SHORTEST:
             return text
         found = [level for level, view in enumerate(_views(text)) if self._seen(_low(view))]
@@ -140,7 +141,7 @@ class Masker:
         return any(block in low for block in self._blocks)
 
     def _found(self, low: str) -> Iterator[tuple[int, int]]:
-        """Where a piece begins and ends."""
+        """The beginnings and ends of the pieces in the text."""
         tried: set[tuple[int, int]] = set()
         for block, largest in self._blocks.items():
             at = low.find(block)
@@ -156,7 +157,7 @@ class Masker:
 
 
 def mask(text: str, secrets: Iterable[str]) -> str:
-    """`text` with *** in place of all that belongs to a secret, as `Masker` finds it."""
+    """`text` with secrets replaced by ***; see `Masker`."""
     return Masker(secrets)(text)
 
 
@@ -165,7 +166,7 @@ def _low(text: str) -> str:
 
 
 def _views(text: str) -> Iterator[str]:
-    """The text, what its escapes mean, what the escapes in that mean, and so on."""
+    """The text, the text unescaped, that text unescaped again, and so on."""
     yield text
     for _ in range(_DEEPEST_ESCAPES):
         if not any(mark in text for mark in "\\&%"):
@@ -177,7 +178,7 @@ def _views(text: str) -> Iterator[str]:
 
 
 def _unescaped(text: str, places: Sequence[int]) -> tuple[str, Sequence[int]]:
-    """The text with its escapes undone, and where each character, and the end, stands in the original."""
+    """The text unescaped, and the position of each of its characters, and of its end, in the original."""
     parts: list[str] = []
     kept: list[int] = []
     end = 0
@@ -191,7 +192,7 @@ def _unescaped(text: str, places: Sequence[int]) -> tuple[str, Sequence[int]]:
 
 
 def _meant(match: re.Match[str]) -> str:
-    """What one escape stands for."""
+    """The character that an escape means."""
     kind = match.lastgroup or ""
     digits = match[kind]
     if kind == "letter":
@@ -216,5 +217,5 @@ def _parts(secret: str) -> set[str]:
             name_and_password = ""
         found |= {name_and_password, name_and_password.partition(":")[2]}
     found |= {quote(part, safe="") for part in found}
-    # A backslash of the secret's own is undone as well, where the others in a text are.
+    # A backslash in the secret itself is unescaped like those in a text.
     return {view for part in found for view in _views(part) if len(view) >= _SHORTEST}

@@ -18,16 +18,16 @@ _KEYWORDS: Final = str(Path(__file__).with_name("_keywords.py"))
 
 
 class ShortTraceback:
-    """Use around the body of a sync method: Kern's errors leave it without the frames of Kern.
+    """Wrap the body of a sync method in this: Kern's errors leave it without the frames of Kern.
 
     Kern's errors are `KernError`s, and the `TypeError` for an unknown keyword.
 
-    The frame of the method itself goes too: a `with` block raises anew what its exit has changed, and the
-    interpreter adds no frame for that. Frames of the application stay, such as those of a hook that failed,
-    with the libraries that it has called. The causes of the error are shortened likewise.
+    The frame of the method itself is removed, too: after `__exit__` the `with` block raises the error again,
+    and the interpreter adds no frame for that. Frames of the application stay, such as those of a hook that
+    failed, with the libraries that it called. The causes of the error are shortened in the same way.
 
     Args:
-        whole: Leave everything as it is, for somebody who looks for the fault in Kern.
+        whole: Leave the traceback as it is, to debug Kern itself.
     """
 
     __slots__ = ("_whole",)
@@ -69,7 +69,7 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and all that it came from."""
+    """The error, its causes and contexts, and the errors of groups."""
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
     while left:
@@ -84,9 +84,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _shortened(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback without Kern's frames, and without those of libraries that Kern has called."""
+    """The traceback without the frames of Kern, and without those of libraries that Kern called."""
     kept: list[TracebackType] = []
-    own = False  # the frame before was the application's, or of a library that the application has called
+    own = False  # the frame before was the application's, or of a library that the application called
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
         # The constructor of a dataclass comes from "<string>", and has the globals of its module.
@@ -108,6 +108,6 @@ def _is_kern(trace: TracebackType) -> bool:
 
 @cache
 def _libraries() -> tuple[str, ...]:
-    """Where the files of Python itself, and of installed packages, begin."""
+    """The beginnings of the paths of Python's own files, and of installed packages."""
     paths = sysconfig.get_paths()
     return ("<frozen", *(paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")))

@@ -103,7 +103,7 @@ class ModelError(KernError):
         self.model = model
 
     usage: Any = None
-    """The `Usage` of an answer that was thrown away, as far as it told; it is paid for all the same."""
+    """The `Usage` of an answer that was discarded, as far as it is known; it is billed all the same."""
 
 
 class ModelConnectionError(ModelError):

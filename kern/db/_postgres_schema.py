@@ -14,7 +14,7 @@ from kern.errors import StoreError
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
-        # Sessions are in the order of their last commits, whatever clocks say: by numbers of this sequence.
+        # Sessions are ordered by their last commits: by numbers of this sequence, since clocks may be wrong.
         "CREATE SEQUENCE {order}",
         """CREATE TABLE {t} (
             session_id text PRIMARY KEY,
@@ -108,7 +108,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE {claims} ADD COLUMN session_id text, ADD COLUMN runner_id text, ADD COLUMN request json",
     ),
     (
-        # What is to be known of a run that goes on, and what it has told.
+        # What listings show of runs that have not ended, and the events of runs.
         """ALTER TABLE {claims} ADD COLUMN user_id text, ADD COLUMN is_team boolean,
             ADD COLUMN begun_at timestamptz NOT NULL DEFAULT now()""",
         """CREATE TABLE {events} (

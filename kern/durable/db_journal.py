@@ -1,4 +1,4 @@
-"""The journal in the database of the session: if a process dies, another one goes on with its runs."""
+"""The journal in the database of the session: if a process dies, another one resumes its runs."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ class DbosRuns:
         handle = await runs.start(submission(desk, "Book a table", session_id="s"))
         await handle.get_result()  # "COMPLETED"
 
-    Create it in every process, before `DBOS.launch()`. The launch goes on with the runs of the earlier
-    process with the same executor id.
+    Create it in every process, before `DBOS.launch()`. The launch resumes the runs of the earlier process
+    with the same executor id.
 
     Args:
         runners: The agents and teams. Each needs an id, and a database that other processes can open.
@@ -74,7 +74,7 @@ class DbosRuns:
         again.
 
         Raises:
-            UsageError: There is no agent or team of that id here, or a file of the input cannot be read.
+            UsageError: There is no agent or team with that id here, or a file of the input cannot be read.
             SessionOwnershipError: The session, or the run of that id, belongs to another user.
             RunMismatch: The id belongs to a run with other values.
             SessionDeletedError: DBOS knows the run as ended, but it was deleted from Kern's database.
@@ -84,7 +84,7 @@ class DbosRuns:
         stored = await check_known(self._runner(run), run)
         with SetWorkflowID(run.run_id):
             handle = await DBOS.start_workflow_async(self._kern_run, run.to_dict())
-        # DBOS returns the workflow that has the id, whatever it was asked.
+        # DBOS returns the workflow with this id, even if it has another request.
         status = await handle.get_status()
         args = () if status.input is None else status.input["args"]
         if args and isinstance(args[-1], dict):
@@ -113,6 +113,6 @@ class DbosRuns:
                 log.warning("dbos: %s", error)
             except KernError as error:
                 # Another process has the run, its claim has not expired, or the database cannot be reached.
-                log.info("dbos: run %s is tried again in %g s: %s", run.run_id, pause, error)
+                log.info("dbos: run %s is retried in %g s: %s", run.run_id, pause, error)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             pause = min(2 * pause, LONGEST_PAUSE)

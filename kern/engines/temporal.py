@@ -33,9 +33,9 @@ __all__ = ["DurableRun", "TemporalRuns", "start_run"]
 ACTIVITY = "kern-run"
 HEARTBEAT_SECONDS = 10.0
 MOST_BYTES = 1_900_000
-"""The largest request in bytes: a server of Temporal refuses payloads above 2 MB, unless it is told to."""
+"""The largest request in bytes: by default a Temporal server refuses payloads above 2 MB."""
 _MEMO = "kern-run"
-"""In the memo of a workflow: whose run it is, and the fingerprint of its input."""
+"""The key in the memo of a workflow for the owner of the run and the fingerprint of its input."""
 LONGEST = timedelta(days=365)
 
 
@@ -123,7 +123,7 @@ class TemporalRuns:
             if details is not None and details.cancel_requested:
                 await runner.acancel_run(run.run_id)  # the run ends, with status CANCELLED
             else:
-                driving.cancel()  # the run does not end; another attempt goes on with it
+                driving.cancel()  # the run does not end; another attempt resumes it
             with suppress(asyncio.CancelledError, KernError):
                 await driving
             raise
@@ -157,7 +157,7 @@ async def start_run(
         heartbeat_seconds: The seconds without a heartbeat after which a worker counts as dead.
 
     Raises:
-        UsageError: A file of the input cannot be read, or the request is larger than Temporal takes.
+        UsageError: A file of the input cannot be read, or the request is too large for Temporal.
         SessionOwnershipError: The run of that id is in progress, and belongs to another user.
         RunMismatch: The run of that id is in progress, and has other values.
     """
@@ -165,8 +165,8 @@ async def start_run(
     request = run.to_dict()
     if (size := len(json_bytes(request))) > MOST_BYTES:
         raise UsageError(
-            f"the request of run {run.run_id!r} has {size} bytes, with its media; Temporal takes "
-            f"{MOST_BYTES}: pass large media by URL, or submit the run to a worker of Kern's"
+            f"the request of run {run.run_id!r} has {size:,} bytes, with its media; Temporal accepts at most "
+            f"{MOST_BYTES:,}: pass large media by URL, or submit the run to Kern's own worker"
         )
     named = replace(
         run, input="", messages=None, media=None, session_state=None, metadata=None, dependencies=None
@@ -180,7 +180,7 @@ async def start_run(
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         memo={_MEMO: named.to_dict()},
     )
-    # Temporal returns the workflow that has the id, whatever it was asked.
+    # Temporal returns the workflow with this id, even if it has another request.
     known = await (await handle.describe()).memo_value(_MEMO, None)
     if isinstance(known, dict):
         check_same_submission(Submission.from_dict(known), run)

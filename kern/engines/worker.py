@@ -1,6 +1,6 @@
 """Kern's own worker, which needs only a database.
 
-It takes submitted runs, and goes on with runs whose process has died. It has no schedules, priorities or rate
+It executes submitted runs, and resumes runs whose process has died. It has no schedules, priorities or rate
 limits, on purpose: use another engine for these.
 """
 
@@ -22,27 +22,27 @@ log: Final = named("kern")
 
 MOST_ATTEMPTS = 20
 LONGEST_PAUSE = 300.0
-_LEFT = "mend that, or give it up with DbJournal(db).forget(run_id)"
+_LEFT = "fix the cause, or drop the run with DbJournal(db).forget(run_id)"
 
 
 class Worker(ChecksArguments):
-    """Takes submitted runs of agents and teams, and drives them to their ends.
+    """Takes submitted runs of agents and teams from the database, and executes them.
 
         worker = Worker(desk)
         await worker.work()  # until stop()
 
     Any number of workers, in any number of processes, share the runs of one database. If a worker dies,
-    another one goes on with its runs once the claims have expired.
+    another one resumes its runs once the claims have expired.
 
     Args:
-        runners: The agents and teams. All need the same database, and each an id of its own.
+        runners: The agents and teams. All need the same database, and each a different id.
         at_once: The maximum number of runs at the same time.
-        poll_seconds: The seconds between two looks for runs while the worker is idle.
-        claim_seconds: The seconds after which other workers may take over the runs of a worker that has died.
-        attempts: The maximum number of attempts at a run. After that it is left for a person to look at.
+        poll_seconds: How often an idle worker looks for runs, in seconds.
+        claim_seconds: After how many seconds other workers may take over the runs of a worker that has died.
+        attempts: The maximum number of attempts at a run. After that, the run waits for a person.
 
     Raises:
-        UsageError: They have different databases, or one that other processes cannot open, or one has no id.
+        UsageError: They have different databases, other processes cannot open the database, or one has no id.
     """
 
     def __init__(
@@ -55,13 +55,15 @@ class Worker(ChecksArguments):
     ) -> None:
         if at_once < 1 or poll_seconds <= 0 or attempts < 1:
             raise UsageError(
-                f"at_once and attempts are at least 1 and poll_seconds is above 0, not {at_once!r}, "
+                f"at_once and attempts must be at least 1, and poll_seconds above 0, not {at_once!r}, "
                 f"{attempts!r} and {poll_seconds!r}"
             )
         self._runners = by_id(runners)
         journals = [journal_of(runner, claim_seconds) for runner in runners]
         if len({journal.db.identity for journal in journals}) > 1:
-            raise UsageError("the agents and teams of a worker have one database: use a worker for each")
+            raise UsageError(
+                "the agents and teams of a worker must share one database: use a worker for each"
+            )
         self._journal: DbJournal = journals[0]
         self._at_once = at_once
         self._pause = poll_seconds
@@ -71,7 +73,7 @@ class Worker(ChecksArguments):
 
     @property
     def db(self) -> Db:
-        """The database that it takes runs from."""
+        """The database from which the worker takes runs."""
         return self._journal.db
 
     async def work(self) -> None:
@@ -103,7 +105,7 @@ class Worker(ChecksArguments):
         try:
             return await self._journal.take(ids)
         except StoreError as error:
-            log.warning("worker: %s cannot be asked for runs: %s", self.db, error)
+            log.warning("worker: cannot read the runs in %s: %s", self.db, error)
             return None
 
     async def _drive(self, taken: Taken) -> None:
@@ -115,29 +117,29 @@ class Worker(ChecksArguments):
                     f"its process died in every attempt ({attempt - 1} so far), so it is not tried again"
                 )
             output = await drive(self._runners[run.runner_id], run, taken)
-            log.info("worker: run %s stands at %s", run_id, output.status.value)
+            log.info("worker: run %s has status %s", run_id, output.status.value)
             await taken.done_with()
         except (RunLostError, SessionDeletedError) as error:
             log.warning("worker: %s", error)
-        except Exception as error:  # noqa: BLE001 - it is logged, and the other runs go on
+        except Exception as error:  # noqa: BLE001 - it is logged, and the other runs continue
             await self._put_off(taken, error)
 
     async def _put_off(self, taken: Taken, why: Exception) -> None:
-        """Postpone a run that has not ended and cannot go on now."""
+        """Postpone a run that has not ended and cannot continue now."""
         run_id, attempt = taken.claim.run_id, taken.claim.attempt
         if isinstance(why, KernError) and not isinstance(why, UsageError):
             pause = min(LONGEST_PAUSE, 2.0 ** min(attempt, 10))
-            log.warning("worker: run %s has not ended, and is tried again in %g s: %s", run_id, pause, why)
+            log.warning("worker: run %s has not ended, and is retried in %g s: %s", run_id, pause, why)
         else:
             pause = LONGEST_PAUSE
-            log.error("worker: run %s cannot go on: %s; %s", run_id, why, _LEFT, exc_info=why)
+            log.error("worker: run %s cannot continue: %s; %s", run_id, why, _LEFT, exc_info=why)
         try:
             await taken.put_off(pause)
         except StoreError as error:
-            log.warning("worker: run %s was not put off: %s", run_id, error)
+            log.warning("worker: run %s could not be postponed: %s", run_id, error)
 
     async def _release_runs(self) -> None:
-        """Cancel the tasks. Durable runs do not end by that: another worker goes on with them."""
+        """Cancel the tasks. This does not end the durable runs: another worker resumes them."""
         for run in self._runs:
             run.cancel()
         await asyncio.gather(*self._runs, return_exceptions=True)

@@ -28,7 +28,7 @@ class Citation:
         provider_data: Data to send back to the provider with it.
         part: Which of the message's texts the citation belongs to, from 0.
         span: In `RunOutput.citations`, the cited piece as offsets in `RunOutput.content`; None if the
-            provider has not told the place, or `content` does not contain that text.
+            provider does not report the place, or `content` does not contain that text.
     """
 
     url: str | None = None

@@ -82,7 +82,7 @@ async def continuation(
         owner, journaled = stored.get("user_id"), stored.get("journaled") is True
     journal = call.journal or definition.journal
     if journal is None and journaled and isinstance(db, JournalDb):
-        journal = DbJournal(db)  # as `astart` has given it one: those who follow the run hear it to its end
+        journal = DbJournal(db)  # as for `astart`, so that followers get the run to its end
     user_id = call.user_id
     if user_id is None and run_response is not None:
         user_id = run_response.user_id

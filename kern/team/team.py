@@ -268,7 +268,7 @@ class Team(
         return members
 
     async def _sourced_tools(self, members: Mapping[str, Definition]) -> Mapping[str, Sourced]:
-        """The tools that members load from sources such as MCP servers, if the leader is told about tools.
+        """The tools that members load from sources such as MCP servers, if the leader sees their tools.
 
         Sources are loaded at the same time, since each is a round trip to a server.
         """

@@ -92,6 +92,6 @@ def without_tags(json_text: str) -> str:
 
 
 def mention(media: Media) -> str:
-    """The text that stands for an image, audio, video or file, such as "[image: cat.png]"."""
+    """The text in place of an image, audio, video or file, such as "[image: cat.png]"."""
     kind = type(media).__name__.lower()
     return f"[{kind}: {media.name}]" if media.name else f"[{kind}]"
