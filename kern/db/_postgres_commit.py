@@ -69,26 +69,26 @@ class Committer:
             if done is not None:
                 return done
         for _ in range(_MOST_TRIES):
-            done = await self._look_and_write(commit)
+            done = await self._read_and_write(commit)
             if done is not None:
                 return done
-        return await self._pool.transaction(lambda link: self._take_turn(commit, link), wait=self._wait)
+        return await self._pool.transaction(lambda link: self._commit_in_turn(commit, link), wait=self._wait)
 
-    async def _take_turn(self, commit: Commit, link: Link) -> Committed:
+    async def _commit_in_turn(self, commit: Commit, link: Link) -> Committed:
         """Make the commit while the session is locked."""
         await link.fetch(self._sql["lock_session"], commit.session_id)
-        done = await self._look_and_write(commit, link)
+        done = await self._read_and_write(commit, link)
         if done is None:  # the session did not exist, so there was nothing to lock, and was created just now
             raise TryAgainError(f"session {commit.session_id!r} was changed by others at every attempt")
         return done
 
-    async def _look_and_write(self, commit: Commit, link: Link | None = None) -> Committed | None:
+    async def _read_and_write(self, commit: Commit, link: Link | None = None) -> Committed | None:
         found = await self._read_stored(commit, link)
         stored = found.session
         if found.repeated and stored is not None:
             return Committed(stored, repeated=True)
         claim = commit.claim
-        if claim is not None and not await self._ask("has_claim", link, claim.run_id, claim.owner):
+        if claim is not None and not await self._fetch("has_claim", link, claim.run_id, claim.owner):
             raise RunLostError(claim.run_id)
         size = 0 if stored is None else len(stored.state)
         write = await off_loop(size, lambda: commit.resolve(stored))
@@ -97,7 +97,7 @@ class Committer:
     async def _read_stored(self, commit: Commit, link: Link | None) -> _Found:
         runs = [run.run_id for run in commit.runs]
         after = 0 if commit.known is None else commit.known.revision
-        row = (await self._ask("read_for_commit", link, commit.session_id, runs, after, commit.id))[0]
+        row = (await self._fetch("read_for_commit", link, commit.session_id, runs, after, commit.id))[0]
         *session, known_runs, logged, begun = row
         stored = None if session[0] is None else session_of(tuple(session))
         check_commit(stored, commit)
@@ -125,7 +125,7 @@ class Committer:
             name += "_claimed"
             values += [commit.claim.run_id, commit.claim.owner]
         try:
-            rows = await self._ask(name, link, *values)
+            rows = await self._fetch(name, link, *values)
         except StoreError as error:
             if getattr(error.__cause__, "sqlstate", None) != _NOT_NULL:
                 raise
@@ -137,7 +137,7 @@ class Committer:
         position, described, summary = rows[0]
         return Committed(replace(row, position=position, name=described, summary=summary))
 
-    async def _ask(self, name: str, link: Link | None, *values: object) -> Sequence[Row]:
+    async def _fetch(self, name: str, link: Link | None, *values: object) -> Sequence[Row]:
         if link is not None:
             return await link.fetch(self._sql[name], *values)
         return await self._pool.fetch(self._sql[name], *values, wait=self._wait)

@@ -98,11 +98,11 @@ class Health:
         self._pause = {"send": FIRST_RETRY, "read": FIRST_RETRY}
         self._retry_at = {"send": 0.0, "read": 0.0}
 
-    def to_be_tried(self, way: Way) -> bool:
+    def may_try(self, way: Way) -> bool:
         """Whether the last attempt succeeded, or it is time for another one."""
         return way not in self._lost or time.monotonic() >= self._retry_at[way]
 
-    def lost(self, way: Way, error: Exception) -> None:
+    def failed(self, way: Way, error: Exception) -> None:
         """Note a failure."""
         with self._mutex:
             first = not self._lost
@@ -117,7 +117,7 @@ class Health:
                 error,
             )
 
-    def well(self, way: Way) -> None:
+    def succeeded(self, way: Way) -> None:
         """Note a success."""
         if way not in self._lost:
             return
@@ -130,7 +130,7 @@ class Health:
 
 
 @dataclass(slots=True, eq=False)
-class _Asked:
+class _Read:
     """A reader that waits for deltas of a run."""
 
     key: str
@@ -166,7 +166,7 @@ class Link:
         self._client: Any = redis.Redis.from_url(settings.url, **options)
         self._waiting: deque[tuple[str, Delta]] = deque()
         self._bytes = 0
-        self._asked: set[_Asked] = set()
+        self._reads: set[_Read] = set()
         self._set_aside: set[str] = set()
         """Keys whose values are not streams."""
         self._sender: asyncio.Task[None] | None = None
@@ -185,7 +185,7 @@ class Link:
     def publish(self, name: str, delta: Delta) -> None:
         """Queue a delta for the sender."""
         if (
-            not self._health.to_be_tried("send")
+            not self._health.may_try("send")
             or len(self._waiting) >= MOST_WAITING
             or self._bytes >= MOST_BYTES
         ):
@@ -206,9 +206,9 @@ class Link:
             except self._failures as error:
                 self._waiting.clear()  # followers notice the gap, and read the database
                 self._bytes = 0
-                self._health.lost("send", error)
+                self._health.failed("send", error)
             else:
-                self._health.well("send")
+                self._health.succeeded("send")
 
     async def _send_batch(self, batch: Sequence[tuple[str, Delta]]) -> None:
         settings = self._settings
@@ -239,25 +239,25 @@ class Link:
 
     async def read(self, name: str, after: int, seconds: float) -> Sequence[Delta]:
         """The deltas of the run after that number, as soon as there are some."""
-        if not self._health.to_be_tried("read"):
+        if not self._health.may_try("read"):
             await asyncio.sleep(seconds)
             return ()
-        asked = _Asked(self._settings.prefix + name, after, asyncio.get_running_loop().create_future())
-        self._asked.add(asked)
+        read = _Read(self._settings.prefix + name, after, asyncio.get_running_loop().create_future())
+        self._reads.add(read)
         try:
             if self._reader is None or self._reader.done():
                 self._reader = asyncio.create_task(self._read(), name="kern: deltas from Redis")
-            await asyncio.wait([asked.found], timeout=seconds)
-            return asked.found.result() if asked.found.done() else ()
+            await asyncio.wait([read.found], timeout=seconds)
+            return read.found.result() if read.found.done() else ()
         finally:
-            self._asked.discard(asked)
+            self._reads.discard(read)
 
     async def _read(self) -> None:
-        while self._asked:
+        while self._reads:
             places: dict[str, int] = {}
-            for asked in self._asked:
-                if asked.key not in self._set_aside:
-                    places[asked.key] = min(asked.after, places.get(asked.key, asked.after))
+            for read in self._reads:
+                if read.key not in self._set_aside:
+                    places[read.key] = min(read.after, places.get(read.key, read.after))
             if not places:  # the readers that remain wait until their timeouts
                 return
             try:
@@ -268,10 +268,10 @@ class Link:
             except self._failures as error:
                 if self._is_no_stream(error) and await self._set_aside_one_of(places):
                     continue
-                self._health.lost("read", error)
+                self._health.failed("read", error)
                 return
-            self._health.well("read")
-            self._tell(answer)
+            self._health.succeeded("read")
+            self._deliver(answer)
             await asyncio.sleep(GATHER_SECONDS)
 
     async def _set_aside_one_of(self, keys: Iterable[str]) -> bool:
@@ -290,14 +290,14 @@ class Link:
         self._set_aside |= found
         return bool(found)
 
-    def _tell(self, answer: Any) -> None:
+    def _deliver(self, answer: Any) -> None:
         streams = answer.items() if isinstance(answer, Mapping) else answer or ()
         found = {_text(key): [_delta(entry) for entry in entries] for key, entries in streams}
-        for asked in list(self._asked):
-            deltas = [delta for delta in found.get(asked.key, ()) if delta.last_seq > asked.after]
-            if deltas and not asked.found.done():
-                asked.found.set_result(deltas)
-                self._asked.discard(asked)
+        for read in list(self._reads):
+            deltas = [delta for delta in found.get(read.key, ()) if delta.last_seq > read.after]
+            if deltas and not read.found.done():
+                read.found.set_result(deltas)
+                self._reads.discard(read)
 
 
 def _text(value: Any) -> str:

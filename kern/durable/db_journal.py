@@ -253,7 +253,7 @@ class DbRunJournal:
         self._held_until = since + seconds
         self._lost: KernError | None = None
         self._ended = False
-        self._tell: Callable[[KernError], None] = lambda error: None
+        self._on_lost: Callable[[KernError], None] = lambda error: None
         self._renewal = asyncio.create_task(self._renew())
 
     async def append(self, entries: Sequence[Entry]) -> None:
@@ -301,7 +301,7 @@ class DbRunJournal:
 
     def when_lost(self, tell: Callable[[KernError], None]) -> None:
         """Call `tell` once another process has taken the run over."""
-        self._tell = tell
+        self._on_lost = tell
         if self._lost is not None:
             tell(self._lost)
 
@@ -311,7 +311,7 @@ class DbRunJournal:
         await self._stop(self._outbox.take)
 
     async def _stop(self, take: Callable[[], list[EventRow]]) -> None:
-        self._tell = lambda error: None
+        self._on_lost = lambda error: None
         self._renewal.cancel()
         await asyncio.wait([self._renewal])
         events = take()
@@ -370,7 +370,7 @@ class DbRunJournal:
     async def _lose(self) -> KernError:
         if self._lost is None:
             self._lost = await self.why_lost()
-            self._tell(self._lost)
+            self._on_lost(self._lost)
         return self._lost
 
     async def why_lost(self) -> KernError:

@@ -218,7 +218,7 @@ class _Handler(ResponseHandler):
     def rest(self) -> None:
         """Note that the request is over: bytes that arrive before the next one close the connection."""
         self._resting = True
-        self._stop_looking()
+        self._stop_timeout_checks()
 
     def is_quiet(self) -> bool:
         """Whether nothing has arrived since the last response, not even the end."""
@@ -292,7 +292,7 @@ class _Handler(ResponseHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Note that the connection is closed."""
-        self._stop_looking()
+        self._stop_timeout_checks()
         super().connection_lost(exc)
 
     def _check_timeout(self) -> None:
@@ -307,7 +307,7 @@ class _Handler(ResponseHandler):
         if left or not self._written:
             self._timeout_check = self._loop.call_later(self.read_timeout / _LOOKS, self._check_timeout)
 
-    def _stop_looking(self) -> None:
+    def _stop_timeout_checks(self) -> None:
         if self._timeout_check is not None:
             self._timeout_check.cancel()
             self._timeout_check = None

@@ -47,7 +47,7 @@ class BlockReader(AnswerReader):
             self._put_call = provider_call_of(self._sink)
             self._put_citation = citation_of(self._sink)
             for part in response.message.parts:
-                self._tell(part)
+                self._put(part)
         return response
 
     def _interrupt(self) -> None:
@@ -76,7 +76,7 @@ class BlockReader(AnswerReader):
             self._has_put = True
             self._put_arguments(call_id, name, text)
 
-    def _tell(self, part: Part) -> None:
+    def _put(self, part: Part) -> None:
         """Put a part that is neither text nor reasoning into the sink."""
         if isinstance(part, ProviderCall) and self._put_call is not None:
             self._has_put = True

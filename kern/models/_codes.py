@@ -131,12 +131,12 @@ def says_wrong_key(status: int, message: str) -> bool:
     return status == 400 and message.casefold().startswith("incorrect api key")
 
 
-def says_for_the_day(message: str) -> bool:
+def says_daily_quota(message: str) -> bool:
     """Whether a message says that the quota of a day is used up, which no wait of seconds brings back."""
     return _FOR_THE_DAY.search(message) is not None
 
 
-def tells(error: Any) -> bool:
+def has_content(error: Any) -> bool:
     """Whether an `error` has any content: some gateways send an empty one with every answer."""
     return any(error.values()) if isinstance(error, Mapping) else bool(error)
 
@@ -151,10 +151,10 @@ def explain(data: Any) -> tuple[str, str | None, int | None]:
     if not isinstance(data, Mapping):
         return str(data), _code(beside), _status(beside)
     message = str(data.get("message") or data.get("Message") or data.get("detail") or "")
-    return _beneath(message, data.get("metadata")), _code(data), _status(data)
+    return _with_cause(message, data.get("metadata")), _code(data), _status(data)
 
 
-def _beneath(message: str, metadata: Any) -> str:
+def _with_cause(message: str, metadata: Any) -> str:
     """The message of a router such as OpenRouter, with the error of the provider behind it, which is the
     cause.
     """

@@ -70,7 +70,7 @@ class Ends:
         """Whether the finish reason means that the answer is complete."""
         return word.casefold() in self._good
 
-    def graver(self, said: Any, word: Any) -> Any:
+    def more_serious(self, said: Any, word: Any) -> Any:
         """The more serious of two finish reasons of one answer: a good one does not undo a bad one."""
         if said is None:
             return word

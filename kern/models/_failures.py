@@ -34,10 +34,10 @@ from kern.models._codes import (
     is_final,
     kind_inside,
     kind_of_status,
-    says_for_the_day,
+    says_daily_quota,
     says_wrong_key,
 )
-from kern.models._rpc_status import is_for_the_day, is_wrong_key, retry_delay
+from kern.models._rpc_status import is_daily_quota, is_wrong_key, retry_delay
 from kern.models._switch import is_loopback
 from kern.usage import Usage
 
@@ -310,7 +310,7 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, origin: Orig
     if asked in ("true", "false"):
         again = asked == "true"
     late = retry_after is not None and retry_after > MAX_RETRY_AFTER
-    if code in FINAL_CODES or late or is_for_the_day(data) or says_for_the_day(message):
+    if code in FINAL_CODES or late or is_daily_quota(data) or says_daily_quota(message):
         again = False
     return Failure(error, again=again, delay=retry_after)
 

@@ -161,9 +161,9 @@ def _parse_halves(data: bytes, error: ValueError) -> Any:
 def merged(usage: Any, later: Any) -> Any:
     """Merge two usage objects of one answer: a later 0 or missing count does not replace an earlier one."""
     if not isinstance(usage, dict) or not isinstance(later, dict):
-        stands = isinstance(usage, dict | int | float) and not isinstance(usage, bool)
+        is_known = isinstance(usage, dict | int | float) and not isinstance(usage, bool)
         is_count = isinstance(later, int | float) and not isinstance(usage, dict) and later > 0
-        return usage if stands and not is_count else later
+        return usage if is_known and not is_count else later
     return {**usage, **{name: merged(usage.get(name), value) for name, value in later.items()}}
 
 

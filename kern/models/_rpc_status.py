@@ -27,7 +27,7 @@ def retry_delay(error: Any) -> float | None:
     return None
 
 
-def is_for_the_day(error: Any) -> bool:
+def is_daily_quota(error: Any) -> bool:
     """Whether a daily quota is used up: a retry cannot help, though the error asks for a wait of seconds."""
     for detail in _details(error, "QuotaFailure"):
         violations = detail.get("violations")

@@ -12,7 +12,7 @@ from itertools import dropwhile
 
 from kern.messages import Message
 from kern.models.base import ToolDefinition
-from kern.runner.transcript import RunTranscript, recalled
+from kern.runner.transcript import RunTranscript, transcript_of
 from kern.runtime.call_ids import CallIds
 from kern.runtime.outcome import CallSite, ToolOutcome, arguments_of
 from kern.runtime.run_tree import Run
@@ -69,8 +69,8 @@ async def past_runs(run: Run, count: int) -> list[RunTranscript]:
         )
         for row in rows:
             if row.run_id not in read and row.run_id != run.run_id:
-                read[row.run_id] = [recalled(output) for output in await load_outputs(db, [row])]
-        good = [past for row in rows for past in read.get(row.run_id, ()) if past.stands]
+                read[row.run_id] = [transcript_of(output) for output in await load_outputs(db, [row])]
+        good = [past for row in rows for past in read.get(row.run_id, ()) if past.belongs_to_history]
         if len(good) >= count or len(rows) < limit:
             return good[-count:]
         limit *= 2  # some of the newest runs left nothing
@@ -79,8 +79,8 @@ async def past_runs(run: Run, count: int) -> list[RunTranscript]:
 
 def earlier_attempt(run: Run) -> list[Message]:
     """Return the messages of a failed attempt with the same run id: this run continues from them."""
-    past = recalled(run.earlier) if run.earlier is not None else None
-    if past is None or not past.stands:
+    past = transcript_of(run.earlier) if run.earlier is not None else None
+    if past is None or not past.belongs_to_history:
         return []
     said = past.closing.content if past.closing is not None else None
     ended = "\n\n".join(text for text in (said, past.ending) if text)

@@ -20,7 +20,7 @@ from kern.runner.compile import database_of, state_spec
 from kern.runner.definition import Definition
 from kern.runner.options import check_id
 from kern.runner.session_view import Session
-from kern.runner.transcript import recalled
+from kern.runner.transcript import transcript_of
 from kern.runtime.deleting import delete_session, delete_user
 from kern.runtime.following import running_output, running_outputs
 from kern.runtime.session import LiveSession
@@ -130,9 +130,9 @@ class SessionAccess(Definition):
         db = database_of(self)
         row = await db.load_run(run_id)
         if row is None or row.status == RunStatus.paused.value:
-            going_on = await running_output(db, run_id, user_id)
-            if going_on is not None or row is None:
-                return going_on
+            in_progress = await running_output(db, run_id, user_id)
+            if in_progress is not None or row is None:
+                return in_progress
         async with use(self, row.session_id, user_id) as session:  # waits for the end of runs that were left
             row = await session.db.load_run(run_id) or row
             return await load_output(session.db, row)
@@ -154,7 +154,7 @@ class SessionAccess(Definition):
         async with use(self, session_id, user_id) as session:
             rows = await session.db.load_runs(session.session_id, limit=limit)
             outputs = await load_outputs(session.db, rows)
-        return [message for output in outputs for message in recalled(output).messages()]
+        return [message for output in outputs for message in transcript_of(output).messages()]
 
     async def aget_chat_history(
         self, session_id: str | None = None, *, user_id: str | None = None
@@ -168,7 +168,7 @@ class SessionAccess(Definition):
         async with use(self, session_id, user_id) as session:
             rows = await session.db.load_runs(session.session_id)
             outputs = await load_outputs(session.db, rows)
-        return [message for output in outputs for message in recalled(output).chat()]
+        return [message for output in outputs for message in transcript_of(output).chat()]
 
     async def aget_session_metrics(
         self, session_id: str | None = None, *, user_id: str | None = None

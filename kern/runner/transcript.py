@@ -47,20 +47,20 @@ class RunTranscript:
     refused: bool = False
 
     @property
-    def stands(self) -> bool:
+    def belongs_to_history(self) -> bool:
         """Whether the run belongs to the history: not if it ended before any text or call."""
         return self.ending is None or bool(self.steps or self.content)
 
     def messages(self) -> list[Message]:
         """Return the messages of the run, with its tool calls."""
-        if not self.stands:
+        if not self.belongs_to_history:
             return []
         closing = [self.closing] if self.closing is not None else []
         return [*self.opening, *self.question, *self.steps, *closing]
 
     def prompt(self) -> list[Message]:
         """Return the messages for the prompt of a later run, with a line on how the run ended."""
-        if not self.stands:
+        if not self.belongs_to_history:
             return []
         if self.ending is None:
             closing = self.closing
@@ -74,7 +74,7 @@ class RunTranscript:
 
     def chat(self) -> list[Message]:
         """Return what people have seen: the question, and the whole answer as one message."""
-        if not self.stands:
+        if not self.belongs_to_history:
             return []
         given = (*self.opening, *self.question)
         said = [m for m in given if m.role == "user" or (m.role == "assistant" and m.content)]
@@ -86,7 +86,7 @@ class RunTranscript:
     def lines(self) -> list[dict[str, str]]:
         """Return the chat as texts for a model, how the run ended, and the results of its tools."""
         lines = [{"role": m.role, "content": m.content} for m in self.chat() if m.content]
-        if self.stands and self.ending is not None:
+        if self.belongs_to_history and self.ending is not None:
             acted = [f"{m.tool_name}: {m.content}" for m in self.steps if m.role == "tool"]
             note = "\n".join([self.ending, *acted])
             if self.content:
@@ -104,7 +104,7 @@ class RunTranscript:
         return "\n\n".join(text for text in (self.content, self.ending) if text)
 
 
-def recalled(output: AnyRunOutput) -> RunTranscript:
+def transcript_of(output: AnyRunOutput) -> RunTranscript:
     """Make the transcript of the run with this output."""
     said = [m for m in output.messages if m.role not in ("system", "developer") and not m.from_history]
     # Messages after the last one of the user are the run's own. Corrections (said == "") are not the user's.

@@ -114,7 +114,7 @@ class ActiveRun:
 _inside: ContextVar[frozenset[ActiveRun]] = ContextVar("kern_inside_of", default=frozenset())
 
 
-def inside_of(run: ActiveRun) -> bool:
+def is_inside(run: ActiveRun) -> bool:
     """Whether the running code belongs to that run."""
     return run in _inside.get()
 
@@ -248,10 +248,10 @@ class ActiveRuns:
         self._watching[loop].discard(db.identity)
         runs = [run for run in self if run.loop is loop and run.request.db.identity == db.identity]
         if runs:
-            task = loop.create_task(self._ask(db, runs))
+            task = loop.create_task(self._check_now(db, runs))
             task.add_done_callback(lambda _: self._watch(db, loop))
 
-    async def _ask(self, db: Db, runs: list[ActiveRun]) -> None:
+    async def _check_now(self, db: Db, runs: list[ActiveRun]) -> None:
         try:
             await _check_cancel_requests(db, runs)
         except StoreError as error:

@@ -290,7 +290,7 @@ def _values(text: str) -> tuple[list[Any], bool]:
         return [from_json(text.strip())], True
     except ValueError:
         pass
-    values, rest = _amid_words(text)
+    values, rest = _values_in_text(text)
     if values and not rest.strip():
         return values[::-1], True
     _, thought, said = text.rpartition("</think>")
@@ -308,10 +308,10 @@ def _found(text: str) -> dict[str, Any]:
             values.append(from_json(match[1].strip()))
         except ValueError:
             continue
-    return {json.dumps(value, sort_keys=True): value for value in (*_amid_words(text)[0], *values)}
+    return {json.dumps(value, sort_keys=True): value for value in (*_values_in_text(text)[0], *values)}
 
 
-def _amid_words(text: str) -> tuple[list[Any], str]:
+def _values_in_text(text: str) -> tuple[list[Any], str]:
     """Return the values that begin with a bracket, and the text around them."""
     decoder, at = json.JSONDecoder(), 0
     values: list[Any] = []

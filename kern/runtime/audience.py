@@ -90,7 +90,7 @@ class Audience:
         """Return the `seq` of the newest event after `events` more; 0 without consumer and observers."""
         return 0 if self._buffer is None else self._buffer.seq + events
 
-    def go_on_after(self, number: int) -> None:
+    def continue_after(self, number: int) -> None:
         """Give the next events the numbers after `number`."""
         if self._buffer is not None:
             self._buffer.seq = number

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from kern.db.base import Db
 from kern.errors import RunConflictError
-from kern.runtime.active_runs import ActiveRun, active_runs, inside_of
+from kern.runtime.active_runs import ActiveRun, active_runs, is_inside
 from kern.runtime.session import LiveSession, live_sessions
 
 CANCEL_SECONDS = 10.0
@@ -49,10 +49,10 @@ async def delete_user(db: Db, user_id: str, *, cancel: bool) -> int:
     """
     if cancel:
         await _end(_runs(db, user_id=user_id))
-    if going_on := _runs(db, user_id=user_id):
+    if in_progress := _runs(db, user_id=user_id):
         raise RunConflictError(
-            f"user {user_id!r} has runs in progress ({_names(going_on)}); cancel them first, or delete with "
-            "cancel=True"
+            f"user {user_id!r} has runs in progress ({_names(in_progress)}); cancel them first, or delete "
+            "with cancel=True"
         )
     for session in live_sessions.of_user(db, user_id):
         session.forget()
@@ -78,7 +78,7 @@ async def _end(runs: Sequence[ActiveRun]) -> None:
     Raises:
         RunConflictError: A run does not end, or the calling code is a part of it.
     """
-    if own := [run for run in runs if inside_of(run)]:
+    if own := [run for run in runs if is_inside(run)]:
         raise RunConflictError(
             f"run {own[0].request.run_id!r} cannot delete its own session or user: the deletion "
             "would wait for the run to end; delete after the run"

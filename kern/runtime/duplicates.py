@@ -11,7 +11,7 @@ from kern.db.base import RunRow
 from kern.durable.fingerprint import check_same_input
 from kern.errors import RunConflictError, RunMismatch, SessionBusyError, SessionError
 from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput
-from kern.runtime.active_runs import ActiveRun, inside_of
+from kern.runtime.active_runs import ActiveRun, is_inside
 from kern.runtime.deadline import Deadline
 from kern.runtime.run_tree import RunRequest
 from kern.runtime.stored_runs import load_output, reading
@@ -72,7 +72,7 @@ def check_joins(other: ActiveRun, request: RunRequest) -> None:
         )
     _check_runner(request, theirs.spec.id, theirs.spec.is_team)
     check_same_input(run_id, theirs.fingerprint, request.fingerprint)
-    if inside_of(other):
+    if is_inside(other):
         raise RunConflictError(
             f"run {run_id!r} would wait for itself: a tool or hook of that run asks for it"
         )

@@ -126,7 +126,7 @@ def _finish(run: Run) -> None:
 
 async def _turns(run: Run) -> Answer | None:
     """Take turns until there is an answer. Return None if the run pauses."""
-    _check_may_go_on(run)  # before the first step
+    _check_may_continue(run)  # before the first step
     if not run.messages:
         await _begin(run)
     while True:
@@ -135,7 +135,7 @@ async def _turns(run: Run) -> Answer | None:
         if run.tree.steps is not None or time.perf_counter() - run.last_yield > YIELD_SECONDS:
             await asyncio.sleep(0)
             run.last_yield = time.perf_counter()
-        _check_may_go_on(run)
+        _check_may_continue(run)
         message = run.messages[-1]
         calls = [] if message.is_text else message.tool_calls
         if not calls:
@@ -161,7 +161,7 @@ async def _turns(run: Run) -> Answer | None:
                     run.progress.finished_calls = {c.id: done for c, done in ended if not done.pending}
                     return None
             run.progress.finished_calls.clear()
-            answer = _tell_results(run, calls, outcomes)
+            answer = _add_results(run, calls, outcomes)
             if answer is not None:
                 return answer
             continue
@@ -183,10 +183,10 @@ async def _begin(run: Run) -> None:
         await run.expand()
     for step in run.spec.before:
         await step(run)
-    if not _words_alone(run.input.messages):
+    if not _is_text_only(run.input.messages):
         run.input.messages = await loaded(run.input.messages)
     messages = await (run.spec.prompt(run) if run.tree.steps is None else made_prompt(run))
-    run.messages = messages if _words_alone(messages) else run.call_ids.apply(await loaded(messages))
+    run.messages = messages if _is_text_only(messages) else run.call_ids.apply(await loaded(messages))
     if run.tree.audience.follows:
         await run.out.wait_for_consumer()
     if run.tree.request.debug:
@@ -195,7 +195,7 @@ async def _begin(run: Run) -> None:
                 run.debug("%s: %s", message.role, message.content)
 
 
-def _words_alone(messages: Sequence[Message]) -> bool:
+def _is_text_only(messages: Sequence[Message]) -> bool:
     """Whether the messages are only texts, without files to read or call ids to make unique."""
     for message in messages:  # noqa: SIM110 - a generator costs more than the loop
         if message.role == "tool" or not message.is_text:
@@ -214,7 +214,7 @@ def _check_limit(run: Run, message: Message) -> None:
         raise UsageLimitExceeded("tool calls (tool_call_limit)", spec.tool_call_limit or 0)
 
 
-def _tell_results(run: Run, calls: list[ToolCall], outcomes: list[ToolOutcome]) -> Answer | None:
+def _add_results(run: Run, calls: list[ToolCall], outcomes: list[ToolOutcome]) -> Answer | None:
     """Add the results of a turn's calls to the conversation and to what the run shows. Return the answer, if
     the calls end the run.
     """
@@ -256,7 +256,7 @@ async def drive_child(run: Run) -> AnyRunOutput:
     return output
 
 
-def _check_may_go_on(run: Run) -> None:
+def _check_may_continue(run: Run) -> None:
     """Check between two turns that the run was not cancelled.
 
     Raises:

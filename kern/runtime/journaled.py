@@ -125,8 +125,8 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
         # Above the numbers of all events that may have been sent live without being recorded.
         about["told"] = outbox.last_seq
         if request.resume is not None and not steps.resumes:
-            await _told_pause(request, outbox)
-        tree.audience.go_on_after(max(tree.audience.number_after(0), outbox.last_seq + AHEAD))
+            await _emit_pause(request, outbox)
+        tree.audience.continue_after(max(tree.audience.number_after(0), outbox.last_seq + AHEAD))
 
     def lost(error: KernError) -> None:
         steps.lost = error
@@ -135,7 +135,7 @@ async def begin(active: ActiveRun, run: Run, steps: Steps) -> None:
     await steps.begin(tree.session, about, lost)
     tree.steps = steps
     if outbox is not None and steps.resumes:
-        await _told_before(run, steps, outbox)
+        await _emit_stored(run, steps, outbox)
     if request.resume is None:
         run.output.created_at = int(steps.line.since)
 
@@ -160,7 +160,7 @@ def continued(request: RunRequest, steps: Steps) -> RunRequest:
     return replace(request, resume=Resume(answers, given), on_duplicate=None, session_state=None)
 
 
-async def _told_pause(request: RunRequest, outbox: Outbox) -> None:
+async def _emit_pause(request: RunRequest, outbox: Outbox) -> None:
     """Store the event of the pause: until now followers got it from the stored run itself."""
     row = await request.db.load_run(request.run_id)
     before = await outbox.read_stored(outbox.last_seq - 1)
@@ -170,14 +170,14 @@ async def _told_pause(request: RunRequest, outbox: Outbox) -> None:
         outbox.put(paused)
 
 
-async def _told_before(run: Run, steps: Steps, outbox: Outbox) -> None:
+async def _emit_stored(run: Run, steps: Steps, outbox: Outbox) -> None:
     """Send followers the event that the run is resumed, and do not repeat stored events."""
     audience, line = run.tree.audience, steps.line
     kept = await outbox.read_stored(line.recorded_seq)
     state, revision = line.recorded_state()
     continued = RunContinuedEvent(run.source, state, revision)
     continued.seq = audience.number_after(1)
-    audience.go_on_after(continued.seq)
+    audience.continue_after(continued.seq)
     outbox.resume(continued, kept)
 
 

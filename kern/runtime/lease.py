@@ -107,7 +107,7 @@ class Lease:
         pause = SHORTEST_POLL
         if self._before is not None:
             await self._db.release_lease(self._name, self._before)
-        while not await self._ask():
+        while not await self._acquire():
             if not wait:
                 return False
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - not used for security
@@ -151,7 +151,7 @@ class Lease:
         finally:
             self._guarded = None
 
-    async def _ask(self) -> bool:
+    async def _acquire(self) -> bool:
         asked = time.monotonic()
         if not await self._db.acquire_lease(self._name, self._owner, self._seconds):
             return False
@@ -161,7 +161,7 @@ class Lease:
     async def _renewed(self) -> bool:
         """Renew the lease. Return False if another run has, or had, what it is for."""
         expired = time.monotonic() >= self._held_until  # this process was frozen
-        return await self._ask() and (not expired or await self._untouched())
+        return await self._acquire() and (not expired or await self._untouched())
 
     async def _renew(self) -> None:
         pause = self._pause

@@ -28,7 +28,7 @@ from kern.runtime.journaled import Installed, end_steps, release_run, why_not_en
 from kern.runtime.lease import Lease
 from kern.runtime.pause import row_extras
 from kern.runtime.run_ends import current_started_runs
-from kern.runtime.run_events import announce, hear_state, terminal_event
+from kern.runtime.run_events import announce, announce_state, terminal_event
 from kern.runtime.run_start import RunStart
 from kern.runtime.run_tree import Run, RunRequest, RunTree
 from kern.runtime.saving import RowsWithConflicts
@@ -172,7 +172,7 @@ async def _run_and_commit(
             if tree.request.session_state is not None:
                 await _seed(tree, run)
             if run.out.wants_events and outer is None:
-                listener = hear_state(run)
+                listener = announce_state(run)
             elif run.out.wants_events:
                 announce(run)
             if leases:
@@ -182,7 +182,7 @@ async def _run_and_commit(
             else:
                 await drive_in_time(run, deadline)
             if run.output.status is RunStatus.paused:
-                await _look_before_pause(active)
+                await _check_before_pause(active)
             if tree.steps is not None:
                 await end_steps(run, tree.steps)
         except BaseException as error:  # noqa: BLE001 - raised again below, once the end is committed
@@ -226,7 +226,7 @@ async def _finish(run: Run, outer: CallState | None, failure: BaseException | No
     return run.output
 
 
-async def _look_before_pause(active: ActiveRun) -> None:
+async def _check_before_pause(active: ActiveRun) -> None:
     """Cancel instead of pausing if another process asked to cancel the run."""
     try:
         await active.check_cancel_requests()

@@ -175,7 +175,7 @@ async def _request(run: Run, model: Model, request: ModelRequest, deltas: RunSin
     _take_in(run, model, response)
     if run.out.wants_events:
         if not request.stream:
-            deltas.tell_parts(response.message)
+            deltas.put_parts(response.message)
         run.out.event(
             ModelRequestCompletedEvent(
                 run.source,

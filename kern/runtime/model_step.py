@@ -60,7 +60,7 @@ class ModelStep:
         steps, request = self._steps, self._request
         broken = steps.broken.get(self.key)
         if broken is not None and request.stream:
-            _tell(broken, sink)  # the deltas up to the point where the recorded run was cut short
+            _put_deltas(broken, sink)  # the deltas up to the point where the recorded run was cut short
         data = await steps.recorded(self._run, self.key)
         if data is not None:
             self._played = True
@@ -117,7 +117,7 @@ class ModelStep:
             if steps.playback is Playback.strict:
                 self._compare(recorded)
         if self._request.stream:
-            _tell(data, sink)
+            _put_deltas(data, sink)
         with signalled(), reading(self.key):
             sink.thrown_away = [Usage.from_dict(usage) for usage in data.get("thrown_away", ())]
             came_to = error_from(data["error"]) if "error" in data else response_from(data)
@@ -134,7 +134,7 @@ class ModelStep:
             raise JournalSignal(error)
 
 
-def _tell(data: Data, sink: RunSink) -> None:
+def _put_deltas(data: Data, sink: RunSink) -> None:
     """Send the deltas of a recorded answer to a sink."""
     deltas = data.get("deltas")
     if deltas is None and "message" in data:

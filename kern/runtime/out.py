@@ -385,6 +385,6 @@ class Out:
         """Return the texts of the answer as JSON, to be stored at a pause."""
         return self.spoken.to_list()
 
-    def go_on_after(self, said: Sequence[Sequence[str]]) -> None:
+    def continue_after(self, said: Sequence[Sequence[str]]) -> None:
         """Continue after the texts from before a pause."""
         self.spoken = AnswerText(said)

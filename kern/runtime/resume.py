@@ -109,7 +109,7 @@ async def restore(tree: RunTree, spec: RunnerSpec) -> Run:
     answers = _answers(request.resume.requirements)
     tree.request = replace(request, metadata=pause.output.metadata, fingerprint=known_fingerprint(row))
     run = Run(tree, spec, _input(pause), row.run_id)
-    tree.audience.go_on_after(pause.seq)
+    tree.audience.continue_after(pause.seq)
     await _restore(run, row, pause, answers)
     if answers:
         unknown = ", ".join(answer.tool_name for answer in answers.values())
@@ -164,7 +164,7 @@ async def _restore(run: Run, row: RunRow, pause: Pause, answers: dict[str, RunRe
     run.generation = row.generation + 1
     run.messages = run.call_ids.apply(pause.messages)
     run.progress = pause.progress
-    run.out.go_on_after(pause.spoken)
+    run.out.continue_after(pause.spoken)
     await fill_media(run.tree.request.db, row, pause.media)
     for requirement in output.requirements:
         if requirement.run_id == run.run_id:

@@ -52,7 +52,7 @@ def terminal_event(
     return RunErrorEvent(run.source, text, output.error_type or type(error).__name__)
 
 
-def hear_state(run: Run) -> Callable[[Change], None]:
+def announce_state(run: Run) -> Callable[[Change], None]:
     """Emit that a top-level run starts, with the current state, and from then on each commit to the state.
 
     Returns:

@@ -88,7 +88,7 @@ class RunSink:
         if self._out.wants_events:
             self._out.event(CitationAddedEvent(self._out.source, citation))
 
-    def tell_parts(self, message: Message) -> None:
+    def put_parts(self, message: Message) -> None:
         """Emit the provider's calls and the citations of an answer that was not streamed."""
         for part in message.parts:
             if isinstance(part, ProviderCall):

@@ -236,11 +236,11 @@ class Tail:
             self._ends = True  # it may have been read between its claim and its first step
             return False
         last = await last_event(self._db, stored)
-        last.seq, last.created_at = await self._number_of_the_end(stored)
+        last.seq, last.created_at = await self._seq_of_end(stored)
         self._terminal, self._over = last, True
         return True
 
-    async def _number_of_the_end(self, stored: RunRow) -> tuple[int, float]:
+    async def _seq_of_end(self, stored: RunRow) -> tuple[int, float]:
         """The number and the time of the event that is made from the stored run.
 
         The end of a run has the second number after the last one that is stored, and its pause the first, so

@@ -315,7 +315,7 @@ def _without(merged: Merged) -> Merged:
     patch: list[Operation] = []
     conflicts = []
     for conflict in merged.conflicts:
-        value = _built_on_nothing(conflict)
+        value = _without_base(conflict)
         if value is MISSING or lookup(merged.value, conflict.path) is not conflict.ours:
             conflicts.append(conflict)
         else:
@@ -323,7 +323,7 @@ def _without(merged: Merged) -> Merged:
     return Merged(apply(merged.value, patch), conflicts)
 
 
-def _built_on_nothing(conflict: Conflict) -> Any:
+def _without_base(conflict: Conflict) -> Any:
     """Our value without the undone change; MISSING if it is neither a number nor a collection."""
     base, theirs, ours = conflict.base, conflict.theirs, conflict.ours
     if type(base) in (list, dict) and type(ours) is type(base) and theirs is MISSING:

@@ -17,7 +17,7 @@ from kern.models.base import ToolDefinition
 from kern.run.output import AnyRunOutput, RunStatus
 from kern.runner.compile import new_id
 from kern.runner.past_runs import team_history
-from kern.runner.transcript import recalled
+from kern.runner.transcript import transcript_of
 from kern.runtime.engine import drive_child
 from kern.runtime.interrupted import summary_of_calls
 from kern.runtime.out import Answer
@@ -274,7 +274,7 @@ def _interactions(run: Run) -> str:
     """The `<member_interaction_context>` block: what members did earlier in this run."""
     done = [child for child in run.children if child.output.status is RunStatus.completed]
     lines = [
-        f"- {child.spec.label} was asked: {recalled(child.output).asked()}\n"
+        f"- {child.spec.label} was asked: {transcript_of(child.output).asked()}\n"
         f"  and answered: {_answer(child.output)}"
         for child in done
     ]

@@ -9,7 +9,7 @@ import pytest
 
 from kern.errors import ModelAuthError, ModelBadRequestError, ModelRateLimitError
 from kern.models._failures import Failure, Origin, of_status
-from kern.models._rpc_status import is_for_the_day, retry_delay
+from kern.models._rpc_status import is_daily_quota, retry_delay
 
 KIND = "type.googleapis.com/google.rpc."
 
@@ -42,7 +42,7 @@ def test_a_header_goes_before_the_body_and_a_long_wait_is_the_callers() -> None:
 
 def test_the_quota_of_a_day_is_not_waited_for() -> None:
     quota = {"@type": f"{KIND}QuotaFailure", "violations": [{"quotaId": "RequestsPerDayPerProject-FreeTier"}]}
-    assert is_for_the_day(told(quota))
+    assert is_daily_quota(told(quota))
     assert not failure(told(quota, retry_info("5s"))).again
     minute = {"@type": f"{KIND}QuotaFailure", "violations": [{"quotaId": "TokensPerModelPerMinute"}]}
     assert failure(told(minute, retry_info("5s"))).again
@@ -63,7 +63,7 @@ def test_a_wait_that_is_none_is_passed_over(delay: Any) -> None:
 )
 def test_a_body_of_another_shape_asks_for_nothing(body: Any) -> None:
     assert retry_delay(body) is None
-    assert not is_for_the_day(body)
+    assert not is_daily_quota(body)
     assert failure(body).delay is None
 
 

@@ -24,7 +24,7 @@ from kern.errors import (
 from kern.messages import Image, Message, ToolCall
 from kern.models.base import ModelRequest, ModelResponse
 from kern.run import RunOutput
-from kern.runner.transcript import recalled
+from kern.runner.transcript import transcript_of
 from kern.runtime.interrupted import NOT_DECIDED
 from kern.runtime.request import RunInput
 from kern.testing import FunctionModel, ScriptedModel, tool_call
@@ -483,14 +483,14 @@ async def test_rows_of_version_0_1_are_read() -> None:
         )
 
     call = Message("assistant", tool_calls=[ToolCall("c1", "charge", "{}"), ToolCall("c2", "charge", "{}")])
-    failed = recalled(row("ModelServerError", Message("user", "q"), call))
+    failed = transcript_of(row("ModelServerError", Message("user", "q"), call))
     assert is_conversation(failed.prompt())
     assert [m.content for m in failed.prompt() if m.role == "tool"] == [
         "receipt R-1",
         "[This call was not carried out.]",
     ]
-    refused = recalled(row("OutputCheckError", Message("user", "q"), Message("assistant", "rude")))
-    assert not refused.stands
+    refused = transcript_of(row("OutputCheckError", Message("user", "q"), Message("assistant", "rude")))
+    assert not refused.belongs_to_history
 
 
 async def test_a_failing_run_raises_one_of_our_errors_and_is_told_by_its_name() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from kern.errors import ModelBehaviorError
 from kern.messages import Message, Origin, Part, ProviderCall, TextPart, ToolCall
 from kern.models._block_reader import BlockReader
-from kern.models._codes import explain, tells
+from kern.models._codes import explain, has_content
 from kern.models._ends import Ends, finish_reason_of, is_refusal, says_calls
 from kern.models._failures import StreamFault
 from kern.models._reading import (
@@ -66,11 +66,11 @@ class MessagesReader(BlockReader):
             self._read_end(event)
         elif kind == "message_stop":
             self.done = True
-        elif kind == "error" or tells(event.get("error")):
+        elif kind == "error" or has_content(event.get("error")):
             raise StreamFault(*explain(event))
 
     def _read_whole(self, answer: dict[str, Any]) -> None:
-        if answer.get("type") == "error" or tells(answer.get("error")):
+        if answer.get("type") == "error" or has_content(answer.get("error")):
             raise StreamFault(*explain(answer))
         if not isinstance(answer.get("content"), list):
             text, code, status = explain(answer)
@@ -93,7 +93,7 @@ class MessagesReader(BlockReader):
     def _read_end(self, event: dict[str, Any]) -> None:
         delta = event.get("delta")
         if isinstance(delta, dict):
-            word = self._ends.graver(self._end.get("stop_reason"), delta.get("stop_reason"))
+            word = self._ends.more_serious(self._end.get("stop_reason"), delta.get("stop_reason"))
             fields = {name: value for name, value in delta.items() if value is not None}
             self._end = {**self._end, **fields, **({} if word is None else {"stop_reason": word})}
         self._count(event.get("usage"))
@@ -162,16 +162,16 @@ class MessagesReader(BlockReader):
             return
         if block.is_call:
             self._running[block.id] = block
-            self._tell(block.provider_call())
+            self._put(block.provider_call())
         elif block.is_result:
-            self._tell((paired(block, self._running) or block).provider_call())
+            self._put((paired(block, self._running) or block).provider_call())
         elif block.kind == "text":
             part = block.text_part()
             before = self._blocks[: self._blocks.index(block)] if part.citations else []
             number = sum(each.kind == "text" and bool(each.pieces) for each in before)
             for citation in part.citations:
                 citation.part = number
-            self._tell(part)
+            self._put(part)
 
     def _respond(self) -> ModelResponse:
         word = self._end.get("stop_reason")

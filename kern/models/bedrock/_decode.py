@@ -11,7 +11,7 @@ from kern.errors import ModelBehaviorError
 from kern.messages import Message, Origin, TextPart, ToolCall
 from kern.models._billed import billed_of
 from kern.models._block_reader import BlockReader
-from kern.models._codes import explain, says_for_the_day
+from kern.models._codes import explain, says_daily_quota
 from kern.models._ends import Ends, finish_reason_of, says_calls
 from kern.models._failures import CutFault, StreamFault
 from kern.models._reading import (
@@ -102,7 +102,7 @@ class ConverseReader(BlockReader):
             for block in self._by_index.get(index_of(event.get("contentBlockIndex")), {}).values():
                 self._stop(block)
         elif kind == "messageStop":
-            self._stop_reason = self._ends.graver(self._stop_reason, event.get("stopReason"))
+            self._stop_reason = self._ends.more_serious(self._stop_reason, event.get("stopReason"))
         elif kind == "metadata":
             self._read_end(event)
             self.done = self._stop_reason is not None
@@ -213,9 +213,9 @@ class ConverseReader(BlockReader):
     def _stop(self, block: Block) -> None:
         if block.is_carried_out:
             self._running[block.id] = block
-            self._tell(self._parts.carried_out(block, None))
+            self._put(self._parts.carried_out(block, None))
         elif block.kind == "toolResult" and (call := self._running.pop(block.id, None)) is not None:
-            self._tell(self._parts.carried_out(call, block))
+            self._put(self._parts.carried_out(call, block))
         elif block.kind in FLOWING and self._put_citation is not None:
             texts = [each for each in self._blocks if each.pieces and each.kind in FLOWING]
             if texts:  # else it belongs to the text that follows
@@ -287,4 +287,4 @@ def _reported(kind: str, event: dict[str, Any]) -> StreamFault:
     """The fault of an exception that the service reports in a stream."""
     text = text_of(event.get("originalMessage")) or text_of(event.get("message")) or "no explanation"
     code = kind[:1].upper() + kind[1:]
-    return StreamFault(text, code, _STATUSES.get(kind), again=not says_for_the_day(text))
+    return StreamFault(text, code, _STATUSES.get(kind), again=not says_daily_quota(text))

@@ -10,13 +10,13 @@ from typing import Any
 from kern.errors import ModelBehaviorError
 from kern.messages import Message, Origin
 from kern.models._billed import billed_of, terms_of
-from kern.models._codes import explain, tells
+from kern.models._codes import explain, has_content
 from kern.models._ends import Ends
 from kern.models._failures import StreamFault
 from kern.models._reading import AnswerReader, count, damaged, items_of, merged, sure_objects, text_of
 from kern.models._text_stream import mended_json
 from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
-from kern.models.google._ends import blocked_prompt, check_end, graver
+from kern.models.google._ends import blocked_prompt, check_end, more_serious
 from kern.models.google._grounding import Grounding
 from kern.models.google._parts import AnswerParts
 from kern.usage import Usage
@@ -59,7 +59,7 @@ class GeminiReader(AnswerReader):
             self._read_whole(event)
 
     def _read_whole(self, answer: dict[str, Any]) -> None:
-        if tells(answer.get("error")):
+        if has_content(answer.get("error")):
             raise StreamFault(*explain(answer))
         if (usage := answer.get("usageMetadata")) is not None:
             self._usage = usage if self._usage is None else merged(self._usage, usage)
@@ -86,7 +86,7 @@ class GeminiReader(AnswerReader):
         self._went_on = self._went_on or (bool(parts) and bool(self._word))
         self._grounding.read(candidate)
         if word := text_of(candidate.get("finishReason")):
-            decides = graver(self._word, word)
+            decides = more_serious(self._word, word)
             if decides == word:
                 self._detail = text_of(candidate.get("finishMessage"))
             self._word = decides

@@ -30,7 +30,7 @@ _DISTURBED = frozenset(
 _FINAL = frozenset({"MISSING_THOUGHT_SIGNATURE"})
 
 
-def graver(said: str, word: str) -> str:
+def more_serious(said: str, word: str) -> str:
     """The more serious of two finish reasons of one answer: a good one does not undo a bad one."""
     return word if said in ("", _WHOLE) else said
 

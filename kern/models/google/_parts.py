@@ -133,8 +133,8 @@ class AnswerParts:
         call.origin = self._origin
         at = next((at for at, part in enumerate(self.parts) if isinstance(part, TextPart)), len(self.parts))
         self.parts.insert(at, call)
-        self._tell(replace(call, status="running", result=None))
-        self._tell(call)
+        self._put(replace(call, status="running", result=None))
+        self._put(call)
 
     def new_id(self) -> str:
         """An id for a call that the provider sent without one."""
@@ -252,7 +252,7 @@ class AnswerParts:
         )
         self.parts.append(call)
         self._running.setdefault(name, {})[call.id] = call
-        self._tell(call)
+        self._put(call)
 
     def _finish(self, name: str, given: str, result: Any, raw: dict[str, Any], *, failed: bool) -> None:
         running = self._running.get(name, {})
@@ -263,7 +263,7 @@ class AnswerParts:
         call.result = result
         call.status = "failed" if failed else "completed"
         call.provider_data = {**(call.provider_data or {}), ANSWERED: raw}
-        self._tell(call)
+        self._put(call)
 
     def _add_bytes(self, blob: dict[str, Any], raw: dict[str, Any]) -> None:
         if raw.get("thought") is True and not raw.get(SIGNATURE):
@@ -285,7 +285,7 @@ class AnswerParts:
         data = _signed({}, raw) or None
         self.parts.append(media(mime_type=kind or None, provider_data=data, origin=self._origin, **where))
 
-    def _tell(self, call: ProviderCall) -> None:
+    def _put(self, call: ProviderCall) -> None:
         if self._on_call is not None:
             self._on_call(replace(call))  # a copy: the call changes when its result arrives
 

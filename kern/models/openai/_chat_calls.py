@@ -84,7 +84,7 @@ class Calls:
 
     def __init__(self, origin: Origin, tell: Callable[[str, str, str], None] | None = None) -> None:
         self._origin = origin
-        self._tell = tell
+        self._put_arguments = tell
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
@@ -135,8 +135,8 @@ class Calls:
                 call.extra = extra
             if arguments and not call.has_said(arguments):
                 call.pieces.append(arguments)
-                if self._tell is not None and not call.whole:
-                    self._tell(call.id, call.name, mended(arguments))
+                if self._put_arguments is not None and not call.whole:
+                    self._put_arguments(call.id, call.name, mended(arguments))
 
     def add_whole(self, entries: list[dict[str, Any]]) -> None:
         """Add the calls of an answer that is not streamed: every entry is a call.

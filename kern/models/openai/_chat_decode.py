@@ -11,7 +11,7 @@ from typing import Any
 from kern._json import json_bytes
 from kern.errors import ModelBehaviorError
 from kern.messages import Citation, Message, Origin, Part, ReasoningPart, TextPart, ToolCall, number_citations
-from kern.models._codes import explain, tells
+from kern.models._codes import explain, has_content
 from kern.models._ends import Ends, finish_reason_of, is_refusal, says_calls
 from kern.models._failures import StreamFault
 from kern.models._reading import (
@@ -117,7 +117,7 @@ class ChatReader(AnswerReader):
         if self._head is None:
             self._head = chunk
         error = chunk.get("error")
-        if (error and tells(error)) or name == b"error" or chunk.get("object") == "error":
+        if (error and has_content(error)) or name == b"error" or chunk.get("object") == "error":
             raise StreamFault(*explain(chunk))
         choices = sure_objects(chunk.get("choices"), "choices", self.remarks)
         for choice in choices:
@@ -150,7 +150,7 @@ class ChatReader(AnswerReader):
             self._words = words
 
     def _read_whole(self, answer: dict[str, Any]) -> None:
-        if tells(answer.get("error")) or answer.get("object") == "error":
+        if has_content(answer.get("error")) or answer.get("object") == "error":
             raise StreamFault(*explain(answer))
         choices = sure_objects(answer.get("choices"), "choices", self.remarks)
         if not choices:
@@ -164,7 +164,7 @@ class ChatReader(AnswerReader):
 
     def _read_choice(self, choice: dict[str, Any], said: Any, *, whole: bool) -> None:
         error = choice.get("error")
-        if error and tells(error):
+        if error and has_content(error):
             raise StreamFault(*explain(choice))
         reason = choice.get("finish_reason")
         if isinstance(said, dict):
@@ -184,10 +184,10 @@ class ChatReader(AnswerReader):
         if reason:
             if not whole and isinstance(message := choice.get("message"), dict):
                 self._read_choice({}, message, whole=True)
-            self._finish_reason = self._ends.graver(self._finish_reason, reason)
+            self._finish_reason = self._ends.more_serious(self._finish_reason, reason)
             self._mark_end()
         if reason := choice.get("native_finish_reason"):
-            self._native_reason = self._ends.graver(self._native_reason, reason)
+            self._native_reason = self._ends.more_serious(self._native_reason, reason)
 
     def _cost(self, usage: Any) -> None:
         self._usage = usage if self._usage is None else merged(self._usage, usage)

@@ -110,20 +110,20 @@ class Kept:
             self.runs.append(call)
             if isinstance(index, int):
                 self._by_index[index] = call
-            self._tell(call)
+            self._put(call)
         results = {name: run[name] for name in _RUN_RESULTS if run.get(name)}
         if call.status == "running" and (results.keys() - {"search_results"} or not self._streamed):
             call.status, call.result = "completed", results
-            self._tell(call)
+            self._put(call)
 
     def end(self) -> None:
         """Note that the answer has ended: the tools that were run have ended, too."""
         for call in self.runs:
             if call.status == "running":
                 call.status = "completed"
-                self._tell(call)
+                self._put(call)
 
-    def _tell(self, call: ProviderCall) -> None:
+    def _put(self, call: ProviderCall) -> None:
         if self._on_call is not None:
             self._on_call(replace(call))
 

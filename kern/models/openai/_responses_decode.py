@@ -10,7 +10,7 @@ from typing import Any
 
 from kern.messages import Message, Origin, ReasoningPart
 from kern.models._billed import billed_of, terms_of
-from kern.models._codes import explain, tells
+from kern.models._codes import explain, has_content
 from kern.models._ends import Ends, cut_reason, finish_reason_of
 from kern.models._failures import CutFault, StreamFault
 from kern.models._reading import AnswerReader, count, sure_text, text_beside, text_of
@@ -189,7 +189,7 @@ class ResponsesReader(AnswerReader):
         if not isinstance(answer, dict):
             raise StreamFault("the final event has no response")
         self._ended = answer
-        if tells(answer.get("error")):
+        if has_content(answer.get("error")):
             message, code, status = explain(answer)
             raise StreamFault(f"the response failed: {message}", code, status)
         self._check_status(answer, event)
