@@ -92,11 +92,10 @@ def check_arguments(
     Raises:
         TypeError: A keyword is unknown, or there are too many arguments by position.
     """
-    if (parameters := _parameters(kind)) is None:
+    if (parameters := _parameters(kind)) is None or (not args and given.keys() <= parameters.names.keys()):
         return
     positional, names = parameters
-    if not given.keys() <= names.keys():
-        check_keywords(kind.__name__, given, names, habits)
+    check_keywords(kind.__name__, given, names, habits)
     if positional is not None and len(args) > len(positional) < len(names):
         example = example or next(name for name in names if name not in positional)
         if positional:
@@ -115,6 +114,9 @@ class ChecksArguments:
 
         def __new__(cls, *args: Any, **given: Any) -> Self:
             if args or given:  # copies and pickles have neither
-                with ShortTraceback():
+                try:
                     check_arguments(cls, args, given)
+                except TypeError:
+                    with ShortTraceback():
+                        raise
             return object.__new__(cls)

@@ -52,8 +52,11 @@ def short_errors(kind: type[T]) -> type[T]:
 
     @wraps(init)
     def __init__(self: T, *args: Any, **given: Any) -> None:
-        with ShortTraceback(whole=bool(given.get("debug_mode"))):
+        try:
             init(self, *args, **given)
+        except (KernError, TypeError):
+            with ShortTraceback(whole=bool(given.get("debug_mode"))):
+                raise
 
     kind.__init__ = __init__  # type: ignore[method-assign, assignment]
     return kind

@@ -155,8 +155,11 @@ class Definition:
 
         def __new__(cls, *args: Any, **given: Any) -> Self:
             """Refuse unknown keywords with a suggestion."""
-            with ShortTraceback():
+            try:
                 check_arguments(cls, args, given, KEYWORDS, "model")
+            except TypeError:
+                with ShortTraceback():
+                    raise
             return object.__new__(cls)
 
         def __getattr__(self, name: str) -> Any:
