@@ -193,7 +193,7 @@ class FairSemaphore:
         """Hand the place to the first waiter, or free it."""
         with self._mutex:
             if self._free == self._places:
-                raise RuntimeError("release of a lock that nobody holds")
+                raise RuntimeError("cannot release a lock that is not held")
             while self._queue:
                 ticket = self._queue.popleft()
                 if ticket.dead:

@@ -212,7 +212,7 @@ class Pool:
                     ) from error.__cause__
                 if now - began > _WARN_SECONDS and not warned:
                     warned = True
-                    log.warning("%s; it is tried again for up to %g s", error, deadline - now)
+                    log.warning("%s; retrying for up to %g s", error, deadline - now)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             pause = min(2 * pause, _LONGEST_PAUSE)
 

@@ -319,7 +319,7 @@ class DbRunJournal:
             try:
                 await self._write([], events)
             except KernError as error:
-                log.warning("run %s: its last events were not written: %s", self._claim.run_id, error)
+                log.warning("run %s: its last events could not be written: %s", self._claim.run_id, error)
 
     async def close(self) -> None:
         """Stop renewing and release the claim. For a run that has ended, nothing is left to release."""
@@ -333,7 +333,7 @@ class DbRunJournal:
         try:
             await self._db.release_claim(self._claim)
         except StoreError as error:
-            log.warning("run %s: the claim was not given back: %s", self._claim.run_id, error)
+            log.warning("run %s: the claim could not be released: %s", self._claim.run_id, error)
 
     async def _renew(self) -> None:
         pause = min(FLUSH_SECONDS, self._seconds / 3)
@@ -380,5 +380,5 @@ class DbRunJournal:
                 if not await self._db.load_events(self._claim.run_id, limit=1):
                     return SessionDeletedError(self._session_id)
             except StoreError as error:
-                log.warning("run %s: why it was lost is not known: %s", self._claim.run_id, error)
+                log.warning("run %s was lost, and the reason is unknown: %s", self._claim.run_id, error)
         return RunLostError(self._claim.run_id)

@@ -323,7 +323,7 @@ async def _stood_by(run_id: str, stream: Callable[[], RunStream[OutputT, Event]]
         try:
             run = await _opened(stream(), run_id)
         except StoreError as error:
-            log.warning("run %s of another process: the database cannot be asked for it: %s", run_id, error)
+            log.warning("cannot read run %s of another process: %s", run_id, error)
             continue
         if run is not None:
             return await _end_of(run)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from kern._error_text import error_text, is_failure, message_of, only_error
+from kern._error_text import counted, error_text, is_failure, message_of, only_error
 from kern._sync.shield import run_in_child_task
 from kern.budget import UsageLedger
 from kern.errors import RetryAgentRun, StopAgentRun, ToolTimeoutError, UsageLimitExceeded
@@ -268,7 +268,9 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
     if call.name != run.spec.answer_tool:
         run.progress.tool_calls += 1
         if limit is not None and run.progress.tool_calls > limit:
-            return ToolOutcome(f"Not called: the limit of {limit} tool calls is reached.", error=True)
+            return ToolOutcome(
+                f"Not called: the limit of {counted(limit, 'tool calls')} is reached.", error=True
+            )
     if tool is None:
         known = ", ".join(run.spec.tools) or "none"
         return ToolOutcome(f"There is no tool named {call.name!r}. Tools: {known}.", error=True)

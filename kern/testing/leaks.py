@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from kern._error_text import counted
 from kern.testing._http import HttpConnection
 from kern.testing.server import ModelServer
 
@@ -40,9 +41,9 @@ async def no_leaks(
         found = [f"task {task!r}" for task in new if task is not here and not _drives_the_loop(task)]
         for number, (server, busy, opened) in enumerate(before):
             if requests := len(_busy(server) - busy):
-                found.append(f"{requests} open requests at server {number}")
+                found.append(f"{counted(requests, 'open requests')} at server {number}")
             if not idle_connections and (opened_here := len(_open(server) - opened)):
-                found.append(f"{opened_here} open connections at server {number}")
+                found.append(f"{counted(opened_here, 'open connections')} at server {number}")
         return found
 
     yield

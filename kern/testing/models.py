@@ -103,7 +103,9 @@ class ScriptedModel(_PlayedModel):
             AssertionError: Answers are left, or there were more requests than answers.
         """
         if self._unexpected:
-            raise AssertionError(f"{self!r} received {self._unexpected} more requests than it has answers")
+            raise AssertionError(
+                f"{self!r} received {counted(self._unexpected, 'more requests')} than it has answers"
+            )
         if self._answers:
             left = f"{self!r} did not use {counted(len(self._answers), 'answers')}"
             raise AssertionError(f"{left}, the next is {self._answers[0]!r}; requests: {len(self.requests)}")

@@ -180,7 +180,7 @@ async def test_a_server_that_is_not_there_is_a_store_error_after_the_timeout(
     with pytest.raises(StoreError, match=r"gave up after 0\.\d s") as caught:
         await db.load_session("s")
     assert isinstance(caught.value.__cause__, OSError)
-    assert "it is tried again for up to" in caplog.text
+    assert "retrying for up to" in caplog.text
     assert "secretword" not in str(caught.value) + caplog.text
 
 

@@ -52,14 +52,14 @@ async def test_idle_connections_count_only_where_they_should() -> None:
         async with no_leaks(server, idle_connections=False), httpx.AsyncClient() as closed:
             await closed.post(f"{server.base_url}/responses", json=BODY)
         async with httpx.AsyncClient() as leaked:
-            with pytest.raises(AssertionError, match="1 open connections at server 0"):
+            with pytest.raises(AssertionError, match="1 open connection at server 0"):
                 async with no_leaks(server, idle_connections=False, grace=0):
                     await leaked.get(f"{server.base_url}/models")
 
 
 async def test_an_open_request_is_found() -> None:
     async with ModelServer([Fault.hang()]) as server, httpx.AsyncClient(timeout=None) as client:
-        with pytest.raises(AssertionError, match="1 open requests at server 0"):
+        with pytest.raises(AssertionError, match="1 open request at server 0"):
             async with no_leaks(server, grace=0):
                 asked = asyncio.create_task(client.post(f"{server.base_url}/responses", json=BODY))
                 while not server.open_requests:

@@ -79,7 +79,7 @@ def _system(messages: Sequence[Message], words: str | None) -> Blocks:
             continue
         if any(isinstance(part, Media) for part in message.parts):
             raise UsageError(
-                f"Claude models take images and files from the user, not in a {message.role} message"
+                f"Claude models accept media only in user messages, not in a {message.role} message"
             )
         if text := text_of_parts(message.parts):
             blocks.append({"type": "text", "text": text})

@@ -112,7 +112,7 @@ def check_whole(items: list[_Item]) -> None:
     """
     for item in items:
         if item.get("status") == "incomplete" and kind_of(item) in ("message", "function_call"):
-            raise StreamFault(f"the answer is incomplete: so says the status of its {kind_of(item)}")
+            raise StreamFault(f"the answer is incomplete, by the status of its {kind_of(item)}")
 
 
 def _paired(streamed: list[_Item], final: list[_Item]) -> list[_Item | None]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from kern._error_text import counted
 from kern._json import json_bytes
 from kern._log import named
 
@@ -285,7 +286,7 @@ def _parts(content: list[Any]) -> list[dict[str, Any]]:
     if texts:
         parts.append({"type": "text", "text": "\n".join(texts)})
     if len(parts) > _MOST_PARTS:
-        left = f"[{len(parts) - _MOST_PARTS:,} more parts are left out]"
+        left = f"[{counted(len(parts) - _MOST_PARTS, 'more parts')} left out]"
         parts[_MOST_PARTS:] = [{"type": "text", "text": left}]
     return parts
 
