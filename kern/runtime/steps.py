@@ -322,7 +322,7 @@ class Steps:
         left = self._record.skip(run.run_id)
         if left and self.playback is Playback.strict:
             error = ReplayMismatch(
-                f"{' > '.join(run.source.path)} has ended, but the recording has more steps: {', '.join(left)}"
+                f"{' > '.join(run.source.path)} has ended before these recorded steps: {', '.join(left)}"
             )
             raise JournalSignal(error)
 

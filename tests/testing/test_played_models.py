@@ -69,7 +69,7 @@ async def test_an_unexpected_request_is_an_error_that_is_not_forgotten() -> None
     await model.respond(request(), Sink())
     with pytest.raises(UsageError, match=r"no answer left for request number 2.*'once more'"):
         await model.respond(request("once more"), Sink())
-    with pytest.raises(AssertionError, match="received 1 more requests"):
+    with pytest.raises(AssertionError, match="received 1 more request"):
         model.assert_exhausted()
 
 
