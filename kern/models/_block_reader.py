@@ -67,12 +67,12 @@ class BlockReader(AnswerReader):
         block.pieces.append(text)
         self._content.add(text)
 
-    def _add_input(self, block: TextBlock, text: str, call_id: str, name: str, *, told: bool) -> None:
-        """Add a piece of a call's arguments; `told`: the call is one of the application's tools."""
+    def _add_input(self, block: TextBlock, text: str, call_id: str, name: str, *, is_own: bool) -> None:
+        """Add a piece of a call's arguments; `is_own`: the call is one of the application's tools."""
         if not text:
             return
         block.pieces.append(text)
-        if self._put_arguments is not None and told:
+        if self._put_arguments is not None and is_own:
             self._has_put = True
             self._put_arguments(call_id, name, text)
 

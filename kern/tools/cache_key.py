@@ -27,7 +27,7 @@ from kern.tools.signature import describe
 from kern.tools.toolkit import Toolkit
 
 _OF_TOOLKITS: Final = frozenset({"name", "instructions", "functions"})
-_TOLD_BY_REPR: Final = (
+_KEYED_BY_REPR: Final = (
     *(bool, int, float, complex, str, bytes, bytearray, Decimal, uuid.UUID, type(None)),
     *(type(pathlib.Path()), pathlib.PurePosixPath, pathlib.PureWindowsPath, range),
     *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta),
@@ -50,38 +50,38 @@ def key_of(name: str, function: Callable[..., Any], arguments: Mapping[str, Any]
         arguments: The validated arguments.
     """
     try:
-        passed = _sorted((key, _told(value)) for key, value in arguments.items())
+        passed = _sorted((key, _key_part(value)) for key, value in arguments.items())
         said = [name, describe(function), *_bound(function), passed]
         return hashlib.sha256(repr(said).encode("utf-8", "surrogatepass")).hexdigest()
     except RecursionError:  # a value that contains itself is never found again
         return uuid.uuid4().hex
 
 
-def _told(value: Any) -> Any:
+def _key_part(value: Any) -> Any:
     """The value as nested tuples of texts."""
     kind = type(value)
-    if kind in _TOLD_BY_REPR:
+    if kind in _KEYED_BY_REPR:
         return kind.__name__, repr(value)
     if kind in _SEQUENCES:
-        return kind.__name__, tuple(map(_told, value))
+        return kind.__name__, tuple(map(_key_part, value))
     if kind in _SETS:
-        return kind.__name__, _sorted(map(_told, value))
+        return kind.__name__, _sorted(map(_key_part, value))
     if kind is dict:
-        return "dict", tuple((_told(key), _told(item)) for key, item in value.items())
+        return "dict", tuple((_key_part(key), _key_part(item)) for key, item in value.items())
     if isinstance(value, Enum):
         return describe(kind), value.name
     if isinstance(value, pydantic.SecretStr | pydantic.SecretBytes):
-        return describe(kind), _told(value.get_secret_value())
+        return describe(kind), _key_part(value.get_secret_value())
     if isinstance(value, FieldInfo):  # the default of a parameter
-        return "Field", _told(value.default), _told(value.default_factory)
+        return "Field", _key_part(value.default), _key_part(value.default_factory)
     if value is PydanticUndefined:
         return ("undefined",)
     if isinstance(value, pydantic.BaseModel) or (dataclasses.is_dataclass(value) and kind is not type):
         return _attributes(value)
     base: Any
-    for base in (*_TOLD_BY_REPR, *_SEQUENCES, *_SETS, dict):  # a subclass may have attributes of its own
+    for base in (*_KEYED_BY_REPR, *_SEQUENCES, *_SETS, dict):  # a subclass may have attributes of its own
         if isinstance(value, base):
-            plain = base.__repr__(value) if base in _TOLD_BY_REPR else _told(base(value))
+            plain = base.__repr__(value) if base in _KEYED_BY_REPR else _key_part(base(value))
             return (*_attributes(value), plain)
     return ("object", _token(value))
 
@@ -93,17 +93,17 @@ def _sorted(items: Iterable[Any]) -> tuple[Any, ...]:
 def _bound(function: Callable[..., Any]) -> Iterator[Any]:
     """The data that a callable carries beside its code."""
     if isinstance(function, functools.partial):
-        yield _told([function.args, function.keywords])
+        yield _key_part([function.args, function.keywords])
         yield from _bound(function.func)
     elif isinstance(function, types.MethodType):
         yield _owner(function.__self__)
         yield from _bound(function.__func__)
     elif isinstance(function, types.FunctionType):
         empty = types.CellType()
-        yield _told([cell.cell_contents for cell in function.__closure__ or () if cell != empty])
+        yield _key_part([cell.cell_contents for cell in function.__closure__ or () if cell != empty])
         for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
-            told = _told(default)
-            yield _token(function) if told[0] == "object" else told
+            part = _key_part(default)
+            yield _token(function) if part[0] == "object" else part
     elif not isinstance(function, type):
         yield _owner(function)
 
@@ -127,10 +127,10 @@ def _attributes(owner: Any) -> tuple[Any, ...]:
             if name not in ("__dict__", "__weakref__", "__pydantic_fields_set__") and hasattr(owner, name):
                 found[name] = getattr(owner, name)
     found |= getattr(owner, "__dict__", {})
-    told = (describe(type(owner)),)
+    part = (describe(type(owner)),)
     if not found and not hasattr(owner, "__dict__"):
-        return told
-    return (*told, _sorted((name, _told(item)) for name, item in found.items() if name not in hidden))
+        return part
+    return (*part, _sorted((name, _key_part(item)) for name, item in found.items() if name not in hidden))
 
 
 def _token(value: Any) -> str:

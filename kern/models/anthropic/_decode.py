@@ -141,7 +141,7 @@ class MessagesReader(BlockReader):
             self._say(block, sure_text(delta.get("text"), "the text of a delta"))
         elif kind == "input_json_delta":
             text, name = sure_text(delta.get("partial_json"), "partial_json"), text_of(block.data.get("name"))
-            self._add_input(block, text, block.id, name, told=block.kind == "tool_use")
+            self._add_input(block, text, block.id, name, is_own=block.kind == "tool_use")
         elif kind == "thinking_delta":
             self._think(block, text_beside(delta.get("thinking"), "thinking", self.remarks))
         elif kind == "signature_delta":

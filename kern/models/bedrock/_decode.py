@@ -187,7 +187,7 @@ class ConverseReader(BlockReader):
                 sure_text(fields.get("input"), "the input of a call"),
                 text_of(block.data.get("name")),
             )
-            self._add_input(block, text, block.id, name, told=not block.is_carried_out)
+            self._add_input(block, text, block.id, name, is_own=not block.is_carried_out)
         elif kind == "reasoningContent":
             self._reason(block, fields)
         elif kind == "citation":
