@@ -54,7 +54,7 @@ def with_output(spec: RunnerSpec, definition: Definition, options: RunOptions) -
         )
     if schema is not None:
         spec = replace(
-            spec, structured=True, typed=schema.validate, after=(partial(_coerce_answer, schema), *spec.after)
+            spec, structured=True, typed=schema.recorded, after=(partial(_coerce_answer, schema), *spec.after)
         )
     if writer is not None or parser is not None:
         review = partial(_review_by_others, writer, parser, schema)
@@ -140,7 +140,8 @@ async def _coerce_answer(schema: AnswerSchema, run: Run) -> None:
         return
     try:
         content = output.content
-        answer = schema.read(content) if isinstance(content, str) else schema.validate(content)
+        # What is no text is from a tool, or is the JSON of an answer that was on record.
+        answer = schema.read(content) if isinstance(content, str) else schema.recorded(content, run.messages)
     except BadAnswer as error:
         raise ModelBehaviorError(
             f"{run.spec.title} ended with an answer that does not fit output_schema: {error}"

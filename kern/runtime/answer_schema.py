@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import typing
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NewType
 from weakref import WeakKeyDictionary
@@ -16,8 +16,9 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import from_json, to_json
 from typing_extensions import TypeAliasType
 
-from kern._json import non_finite
+from kern._json import jsonable, non_finite
 from kern.errors import UsageError
+from kern.messages import Message
 from kern.models.base import ResponseFormat, ToolDefinition
 from kern.runtime.out import Answer
 from kern.tools.json_check import misfits
@@ -152,6 +153,29 @@ class AnswerSchema:
             lines = [*lines[:_MOST_ERRORS], f"and {len(lines) - _MOST_ERRORS} more"]
         raise BadAnswer("That does not fit the schema:\n" + "\n".join(f"- {line}" for line in lines))
 
+    def recorded(self, content: Any, messages: Iterable[Message]) -> Answer:
+        """Make the answer from its JSON on record, as it was when the model gave it.
+
+        What validators make of a value is not always valid itself, and its JSON leaves out secrets and
+        excluded fields. So the text of the model is read once more, if it is among the messages.
+
+        Args:
+            content: The JSON of the answer.
+            messages: The messages of the run, oldest first.
+
+        Raises:
+            BadAnswer: The JSON does not fit.
+        """
+        for text in _answers_in(messages):
+            for enforced in (True, False):
+                try:
+                    answer = self.read(text, enforced=enforced)
+                except BadAnswer:
+                    continue
+                if jsonable(answer.content) == content:
+                    return answer
+        return self.validate(content)
+
     def made(self, value: Any) -> bool:
         """Whether a value is the validated one, not its JSON from a stored row."""
         if self._adapter is None:
@@ -222,6 +246,14 @@ def _adapted(declared: Any, name: str) -> tuple[pydantic.TypeAdapter[Any], Schem
         return adapter, adapter.json_schema()
     except (PydanticUserError, NameError) as error:
         raise UsageError(f"output_schema: {name} has no JSON schema: {error}") from error
+
+
+def _answers_in(messages: Iterable[Message]) -> Iterator[str]:
+    """The texts in which a model may have given its answer, the newest first."""
+    for message in reversed([message for message in messages if message.role == "assistant"]):
+        yield from (call.arguments for call in message.tool_calls if call.name == ANSWER_TOOL)
+        if message.content:
+            yield message.content
 
 
 def _has_instances(declared: Any) -> bool:

@@ -11,7 +11,8 @@ from kern.db.base import RunRow
 from kern.db.journals import RunClaim
 from kern.durable.db_journal import Taken
 from kern.errors import RunDeadlineExceeded, RunMismatch, StoreError, UsageError
-from kern.run.output import AnyRunOutput, RunStatus
+from kern.messages import Message
+from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput
 from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
 from kern.runtime.audience import NOBODY, Audience, Listen
 from kern.runtime.duplicates import EarlierAttempt, earlier_attempt, in_another_process
@@ -197,7 +198,7 @@ class RunStart:
         typed = run.spec.typed
         if typed is not None and output.status is RunStatus.completed and output.content is not None:
             try:
-                output.content = typed(output.content).content
+                output.content = typed(output.content, _messages_of(output)).content
             except ValueError as error:
                 raise StoreError(
                     f"the stored answer of run {output.run_id!r} does not fit output_schema: {error}"
@@ -226,3 +227,9 @@ class RunStart:
         if buffer is not None or request.skip_events is not None:
             audience = Audience(buffer, self.listen, request.skip_events)
         return RunTree(request, self.session, shared_state, audience, self.active.cancel_token)
+
+
+def _messages_of(output: AnyRunOutput) -> list[Message]:
+    """The messages of a run and, before them, those of its members' runs, one of which may have answered."""
+    below = output.member_responses if isinstance(output, TeamRunOutput) else []
+    return [*(message for member in below for message in _messages_of(member)), *output.messages]

@@ -111,7 +111,7 @@ class RunnerSpec(Named):
         after: Steps after the answer, such as hooks that check it.
         response_format: The schema that the provider enforces.
         structured: The answer is a value that fits a schema; texts are not a part of it.
-        typed: Makes that value from its JSON in a stored row.
+        typed: Makes that value from its JSON in a stored row, and from the messages of the run.
         sink: Makes the receiver of the model's deltas; None: the model's text is the answer.
         tool_choice: As in `ModelRequest`.
         tool_call_limit: The maximum number of tool calls in a run; None: no limit.
@@ -132,7 +132,7 @@ class RunnerSpec(Named):
     after: Sequence[Step] = ()
     response_format: ResponseFormat | None = None
     structured: bool = False
-    typed: Callable[[Any], Answer] | None = None
+    typed: Callable[[Any, Sequence[Message]], Answer] | None = None
     sink: SinkFactory | None = None
     tool_choice: str | dict[str, Any] | None = None
     tool_call_limit: int | None = None
