@@ -41,12 +41,12 @@ _STATUS_OF_CODE = {"overloaded_error": 529, "rate_limit_error": 429, "rate_limit
 
 
 def signature_of(thinking: str) -> str:
-    """This server's signature of a block of thinking."""
+    """The signature that this server puts on a block of thinking."""
     return base64.b64encode(_SEAL + hashlib.sha256(thinking.encode()).digest()).decode()
 
 
 def is_ours(signature: str) -> bool:
-    """Whether this server has made a signature."""
+    """Whether this server made a signature."""
     return signature.startswith(base64.b64encode(_SEAL).decode()[:16])
 
 
@@ -54,7 +54,7 @@ def whole(request: ReceivedRequest, answer: Answer) -> bytes:
     """The answer as one JSON body.
 
     Raises:
-        Refused: The answer's fault has no other shape without a stream.
+        Refused: The answer's fault cannot be played without a stream.
     """
     fault = answer.fault
     if fault is not None and fault.kind in ("failed", "error_event"):
@@ -106,7 +106,7 @@ def stream(request: ReceivedRequest, answer: Answer) -> list[Event]:
 
 
 def given_key(headers: Mapping[str, str]) -> str:
-    """The key that a request carries, in either of the two headers that the service takes."""
+    """The key of a request, in either of the two headers that the service reads."""
     return headers.get("x-api-key", "").strip() or bearer_key(headers)
 
 
@@ -139,7 +139,7 @@ class _Stream:
         return self._blocks - 1
 
     def delta(self, block: int, delta: dict[str, Any], kind: Literal["frame", "delta"] = "delta") -> None:
-        """More of a block."""
+        """A delta of a block."""
         self.event("content_block_delta", kind, index=block, delta=delta)
 
     def close(self, block: int) -> None:
@@ -147,7 +147,7 @@ class _Stream:
         self.event("content_block_stop", index=block)
 
     def provider_calls(self, answer: Answer) -> None:
-        """What the service does itself, each with its result."""
+        """The calls that the service carries out itself, each with its result."""
         for call in answer.provider_calls:
             use, result = message_blocks(call)
             block = self.open({**use, "input": {}})
@@ -156,7 +156,7 @@ class _Stream:
             self.close(self.open(result))
 
     def calls(self, deltas: Deltas) -> None:
-        """The calls, one after the other; those that arrive in turns are open together."""
+        """The calls, one after the other; calls whose deltas alternate are open at the same time."""
         if not deltas.interleave:
             for call, pieces in deltas.calls:
                 block = self.open(_tool_use(call, {}))
@@ -172,7 +172,7 @@ class _Stream:
 
 
 def _deltas(answer: Answer) -> Deltas:
-    """The answer in pieces; what is said about the work is the beginning of the text."""
+    """The answer in deltas; commentary is the beginning of the text."""
     if answer.commentary is not None:
         texts = [text for text in (answer.commentary, answer.text) if text]
         answer = replace(answer, commentary=None, text="\n\n".join(texts))

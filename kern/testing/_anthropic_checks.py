@@ -1,4 +1,4 @@
-"""What Anthropic's Messages API checks before it answers, where a runtime gets it wrong most easily."""
+"""The checks of Anthropic's Messages API that runtimes fail most often."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _EXPECTED = (
 
 
 def check_body(body: Mapping[str, Any]) -> None:
-    """Refuse a body with fields that there are not, or that exclude each other."""
+    """Refuse a body with unknown fields, or with fields that exclude each other."""
     for name in body:
         if name not in _BODY:
             raise Refused(400, f"{name}: Extra inputs are not permitted")
@@ -121,7 +121,7 @@ def _markable(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def check_turns(body: Mapping[str, Any]) -> None:
-    """Refuse unknown roles and blocks, blank texts, calls and results that are no pairs, false thinking."""
+    """Refuse unknown roles and blocks, blank texts, unpaired calls and results, and invalid thinking."""
     turns = body["messages"]
     if not turns:
         raise Refused(400, "messages: at least one message is required")
@@ -143,7 +143,7 @@ def check_turns(body: Mapping[str, Any]) -> None:
 
 
 def _merged(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The turns, those that follow each other under one role as one."""
+    """The turns, with consecutive turns of one role merged."""
     merged: list[dict[str, Any]] = []
     for at, turn in enumerate(turns):
         if (role := turn.get("role")) not in ("user", "assistant"):
@@ -166,7 +166,7 @@ def _merged(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 class _Turns:
-    """Checks turn after turn."""
+    """Checks the turns in order."""
 
     def __init__(self, *, has_tools: bool) -> None:
         self._has_tools = has_tools
@@ -195,12 +195,12 @@ class _Turns:
             )
 
     def end(self, count: int) -> None:
-        """Check that nothing is open at the end."""
+        """Check that no call is open at the end."""
         if self._open:
             self._missing(count - 1)
 
     def check_loop(self, turns: list[dict[str, Any]]) -> None:
-        """Thinking is on: the answer whose results are sent begins with thinking."""
+        """With thinking on, check that the answer whose results are sent begins with thinking."""
         if len(turns) > 1 and turns[-1]["content"][0]["type"] == "tool_result":
             kind = turns[-2]["content"][0]["type"]
             if kind not in _THINKING:

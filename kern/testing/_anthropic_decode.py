@@ -1,4 +1,4 @@
-"""Bodies of `POST /messages` into a `ReceivedRequest`; what the real service refuses is refused here, too."""
+"""Decodes bodies of `POST /messages` into a `ReceivedRequest`, and refuses what the real service refuses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOT_JSON = "The request body is not valid JSON"
 
 
 def decode(http: HttpRequest) -> ReceivedRequest:
-    """A body of `POST /messages`."""
+    """Decode a body of `POST /messages`."""
     if "anthropic-version" not in http.headers:
         raise Refused(400, "anthropic-version: header is required")
     try:
@@ -81,7 +81,7 @@ def _blocks(content: Any) -> list[dict[str, Any]]:
 
 
 def _parts(content: Any) -> list[Part]:
-    """What Kern's messages can say of blocks; those of the service's own tools stay in the raw body."""
+    """The blocks as parts of Kern's messages; blocks of the service's own tools stay in the raw body."""
     parts: list[Part] = []
     for block in _blocks(content):
         match block["type"]:

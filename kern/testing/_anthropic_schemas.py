@@ -1,4 +1,4 @@
-"""What Anthropic's Messages API checks of strict schemas, as it words it.
+"""The checks of Anthropic's Messages API for strict schemas, with its texts.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/structured-outputs
 """
@@ -23,7 +23,7 @@ _MOST_UNIONS = 16
 
 
 class _Counts:
-    """What the strict schemas of a request take together."""
+    """How much of the limits the strict schemas of a request use together."""
 
     def __init__(self) -> None:
         self.optional = 0

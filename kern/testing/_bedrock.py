@@ -1,4 +1,4 @@
-"""Answers in the protocol of Amazon Bedrock's Converse API, whose stream is a row of binary messages.
+"""Answers in the protocol of Amazon Bedrock's Converse API, whose stream consists of binary messages.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStreamOutput.html, and
 https://smithy.io/2.0/aws/amazon-eventstream.html. The tests read every answer with botocore's client.
@@ -50,7 +50,7 @@ def whole(request: ReceivedRequest, answer: Answer) -> bytes:
     """The answer as one JSON body.
 
     Raises:
-        Refused: The answer's fault has no other shape without a stream.
+        Refused: The answer's fault cannot be played without a stream.
     """
     fault = answer.fault
     if fault is not None and fault.kind in ("failed", "error_event"):
@@ -121,7 +121,7 @@ def stream(request: ReceivedRequest, answer: Answer) -> list[Event]:
 
 
 def given_key(headers: Mapping[str, str]) -> str:
-    """The API key that a request carries, or the id of the access key that has signed it."""
+    """The API key of a request, or the id of the access key that signed it."""
     given = headers.get("authorization", "")
     if given.startswith("Bearer "):
         return given.removeprefix("Bearer ").strip()
@@ -163,7 +163,7 @@ def _stop_reason(answer: Answer, deltas: Deltas) -> str:
 
 
 def _usage(usage: Usage) -> dict[str, int]:
-    """The counts: what is cached stands beside `inputTokens`, which is not so with Kern."""
+    """The counts. Unlike Kern, Bedrock does not include cached tokens in `inputTokens`."""
     read, written = usage.cached_tokens, usage.cache_write_tokens
     counts = {
         "inputTokens": max(usage.input_tokens - read - written, 0),
@@ -201,7 +201,7 @@ def _exception(status: int, message: str | None) -> Event:
 
 
 def _message(headers: Mapping[str, str], payload: bytes) -> bytes:
-    """A message: its lengths with their checksum, headers, the payload, and a checksum of all."""
+    """A message: its lengths and their checksum, the headers, the payload, and a checksum of everything."""
     block = b"".join(
         bytes([len(name)]) + name.encode() + struct.pack("!BH", _STRING, len(value)) + value.encode()
         for name, value in headers.items()

@@ -1,4 +1,4 @@
-"""Bodies of `POST /model/ID/converse` into a `ReceivedRequest`; what Bedrock refuses is refused here, too.
+"""Decodes bodies of `POST /model/ID/converse` into a `ReceivedRequest`, and refuses what Bedrock refuses.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html, and the texts of
 errors as they stand in issues of the projects that ask it.
@@ -38,12 +38,12 @@ _Turn = Mapping[str, Any]
 
 
 def matches(path: str) -> bool:
-    """Whether a path asks a model behind Bedrock for an answer."""
+    """Whether a path is that of a request to a model behind Bedrock."""
     return path.startswith("/model/") and path.rpartition("/")[2] in _OPERATIONS
 
 
 def decode(http: HttpRequest) -> ReceivedRequest:
-    """A body of `POST /model/ID/converse`, or `/converse-stream`."""
+    """Decode a body of `POST /model/ID/converse`, or `/converse-stream`."""
     address, _, operation = http.path.partition("?")[0].rpartition("/")
     try:
         body = from_json(http.body)
@@ -77,7 +77,7 @@ def decode(http: HttpRequest) -> ReceivedRequest:
 
 
 def _check(body: _Turn, turns: list[_Turn]) -> None:
-    """Refuse a conversation that is not as the service wants it."""
+    """Refuse a conversation that violates the rules of the service."""
     if not turns or turns[0]["role"] != "user":
         raise Refused(400, _START)
     before: _Turn = {"content": []}
@@ -138,7 +138,7 @@ def _check_blocks(turn: _Turn, at: int) -> None:
 
 
 def _check_results(before: _Turn, turn: _Turn, at: int) -> None:
-    """Each call of a turn has its result in the next one, and nothing else has one."""
+    """Check that each call of a turn has its result in the next one, and that there are no other results."""
     asked = [use["toolUseId"] for use in _calls(before)]
     told = [result["toolUseId"] for result in _results(turn)]
     missing = [call for call in asked if call not in told]
@@ -189,7 +189,7 @@ def _messages(turns: list[_Turn]) -> list[Message]:
 
 
 def _parts(content: list[dict[str, Any]]) -> list[Part]:
-    """What Kern's messages can say of blocks; the rest stays in the raw body."""
+    """The blocks as parts of Kern's messages; the rest stays in the raw body."""
     parts: list[Part] = []
     for block in content:
         ((kind, value),) = block.items()

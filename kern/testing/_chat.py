@@ -27,7 +27,7 @@ def whole(request: ReceivedRequest, answer: Answer) -> bytes:
     """The answer as one JSON body.
 
     Raises:
-        Refused: The answer's fault has no other shape without a stream.
+        Refused: The answer's fault cannot be played without a stream.
     """
     fault = answer.fault
     if fault is not None and fault.kind in ("failed", "error_event"):
@@ -90,12 +90,12 @@ class _Stream:
         self._tail = b',"usage":null}\n\n' if with_usage else b"}\n\n"
 
     def choice(self, delta: dict[str, Any], *, finish: str | None = None, kind: Any = "frame") -> None:
-        """A chunk with something new to say."""
+        """A chunk with a delta."""
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         self.events.append(Event(b'%b"choices":[%b]%b' % (self._head, to_json(choice), self._tail), kind))
 
     def chunk(self, choices: list[Any], **fields: Any) -> None:
-        """Any other chunk."""
+        """A chunk without a delta."""
         body = to_json({"choices": choices, **fields})[1:]
         self.events.append(Event(b"%b%b\n\n" % (self._head, body)))
 

@@ -1,4 +1,4 @@
-"""The part of the conformance suite that is about what one commit writes: all, nothing, or nothing twice."""
+"""The part of the conformance suite about commits: all or nothing, and nothing twice."""
 
 # the name of a test says what it is for
 
@@ -12,7 +12,7 @@ from kern.testing._db_rows import change_row, raises, run_row, state_commit
 
 
 class CommitConformance:
-    """What every database does with a commit. See `kern.testing.db`."""
+    """Tests of commits. See `kern.testing.db`."""
 
     # Generations of a session
 

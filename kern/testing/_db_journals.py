@@ -16,12 +16,12 @@ HOUR = 3600.0
 
 
 def step(key: str, data: bytes = b'{"at": 1.5, "text": "\\u0000 \xc3\xa9"}') -> StepRow:
-    """A step as it is stored; its JSON comes back byte for byte."""
+    """A step as it is stored; its JSON is returned byte for byte."""
     return StepRow(key=key, kind="tool", data=data)
 
 
 async def claimed(db: Db, owner: str, seconds: float = HOUR, run_id: str = "r") -> ClaimedRun:
-    """The claim of a run that is there to be had."""
+    """Claim a run that has no owner."""
     assert isinstance(db, JournalDb)
     found = await db.claim_run(run_id, owner, seconds)
     assert found is not None, f"{owner} does not get {run_id}"
@@ -29,14 +29,14 @@ async def claimed(db: Db, owner: str, seconds: float = HOUR, run_id: str = "r") 
 
 
 def submitted(run_id: str, runner_id: str = "a") -> SubmittedRow:
-    """A run that any process may begin; what it is asked comes back byte for byte."""
+    """A submitted run that any process may begin; its request is returned byte for byte."""
     request = b'{"input": "\xc3\xa9", "n": 1.50}'
     about = RunAbout(session_id="s", user_id="ann", runner_id=runner_id, is_team=True)
     return SubmittedRow(run_id=run_id, about=about, request=request)
 
 
 class JournalConformance:
-    """What every `JournalDb` does. Takes the fixture `db`, as `DbConformance` does."""
+    """Tests of a `JournalDb`. They take the fixture `db`, as `DbConformance` does."""
 
     async def test_a_run_is_claimed_by_one_owner(self, db: Db) -> None:
         first = await claimed(db, "a")

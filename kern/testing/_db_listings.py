@@ -1,4 +1,4 @@
-"""The part of the conformance suite that is about lists of sessions and of runs, and about deleting them."""
+"""The part of the conformance suite about listing and deleting sessions and runs."""
 
 # the name of a test says what it is for
 
@@ -9,7 +9,7 @@ from kern.testing._db_rows import change_row, run_row, state_commit
 
 
 class ListingConformance:
-    """What every database lists, page by page, and deletes. See `kern.testing.db`."""
+    """Tests of listings, page by page, and of deletions. See `kern.testing.db`."""
 
     # Lists of sessions
 
@@ -185,7 +185,7 @@ class ListingConformance:
 
 
 async def put_runs(db: Db) -> None:
-    """Six runs of one moment, each with a member's, in four sessions of two users and of nobody."""
+    """Store six runs, each with a member's run, in four sessions of two users and of no user."""
     for n, (session_id, user_id, status) in enumerate(
         (
             ("anns", "ann", "COMPLETED"),
@@ -221,7 +221,7 @@ async def run_pages(
     user_id: str | None = None,
     status: str | None = None,
 ) -> list[str]:
-    """All runs that are asked for, page by page."""
+    """All runs that match, page by page."""
     listed: list[RunRow] = []
     while page := await db.list_runs(
         session_id=session_id,
@@ -236,10 +236,10 @@ async def run_pages(
 
 
 def names(sessions: list[SessionInfo]) -> list[str]:
-    """What the sessions are called by programs."""
+    """The ids of the sessions."""
     return [session.session_id for session in sessions]
 
 
 def ids(runs: list[RunRow]) -> list[str]:
-    """The runs' ids."""
+    """The ids of the runs."""
     return [run.run_id for run in runs]

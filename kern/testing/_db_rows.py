@@ -1,4 +1,4 @@
-"""Rows and commits with defaults for what a test of a database does not care about."""
+"""Makes rows and commits for tests of databases, with defaults."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run_row(
     created_at: float = 1.0,
     media: Mapping[str, bytes] | None = None,
 ) -> RunRow:
-    """A run's row with defaults for what a test does not care about."""
+    """The row of a run, with defaults."""
     return RunRow(
         run_id=run_id,
         session_id=session_id,
@@ -36,7 +36,7 @@ def run_row(
 
 
 def change_row(revision: int, *, session_id: str = "s", patch: bytes = b"[]") -> ChangeRow:
-    """A change's row with defaults for what a test does not care about."""
+    """The row of a change, with defaults."""
     return ChangeRow(
         session_id=session_id,
         revision=revision,
@@ -83,7 +83,7 @@ def counting_commit(session_id: str = "s") -> Commit:
 
 @contextmanager
 def raises(kind: type[BaseException]) -> Iterator[list[BaseException]]:
-    """The block raises an error of `kind`, which is put into the list."""
+    """Check that the block raises an error of `kind`, and put the error into the list."""
     caught: list[BaseException] = []
     try:
         yield caught

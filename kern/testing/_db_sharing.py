@@ -1,4 +1,4 @@
-"""The part of the conformance suite that is about several processes, and about commits that come twice."""
+"""The part of the conformance suite about several processes, and about repeated commits."""
 
 # the name of a test says what it is for
 
@@ -40,7 +40,7 @@ asyncio.run(main())
 
 
 class SharingConformance:
-    """What every database does for several processes, and for a loop that is not to be blocked."""
+    """Tests with several processes, and of event loops that must not be blocked."""
 
     async def test_commits_of_two_processes_all_count_and_are_logged_once_each(self, db: Db) -> None:
         if not db.shared:
@@ -151,7 +151,7 @@ class SharingConformance:
 
 
 async def count_up(db: Db, name: str, times: int) -> None:
-    """Count in the state, one run and one line of the log each time."""
+    """Count in the state, with one run and one line of the log each time."""
     for number in range(times):
         await db.commit(_counting(name, number))
 
@@ -167,7 +167,7 @@ def _counting(name: str, number: int) -> Commit:
 
 
 async def _start(db: Db, name: str, times: int) -> asyncio.subprocess.Process:
-    """A process that counts up in the same database once it reads a line."""
+    """Start a process that counts in the same database when it reads a line."""
     worker = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _PROGRAM, name, str(times)),
         stdin=asyncio.subprocess.PIPE,

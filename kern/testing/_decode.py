@@ -1,4 +1,4 @@
-"""Bodies of both protocols into a `ReceivedRequest`; what the real API refuses is refused here, too.
+"""Decodes bodies of OpenAI's protocols into a `ReceivedRequest`, and refuses what the real API refuses.
 
 Source: the request types of the official Python client, and https://platform.openai.com/docs/api-reference.
 """
@@ -42,7 +42,7 @@ _EXTRA_ITEMS = (
 
 
 def decode_responses(http: HttpRequest) -> ReceivedRequest:
-    """A body of `POST /responses`."""
+    """Decode a body of `POST /responses`."""
     body = _json_object(http)
     messages = []
     if body.get("instructions"):
@@ -65,7 +65,7 @@ def decode_responses(http: HttpRequest) -> ReceivedRequest:
 
 
 def decode_chat(http: HttpRequest) -> ReceivedRequest:
-    """A body of `POST /chat/completions`."""
+    """Decode a body of `POST /chat/completions`."""
     body = _json_object(http)
     if not body.get("messages"):
         raise Refused(400, "Missing required parameter: 'messages'.", param="messages")
@@ -116,7 +116,7 @@ def _request(
 
 
 class _ItemReader:
-    """Input items of the Responses protocol into messages: an assistant's items make one message."""
+    """Converts input items of the Responses protocol to messages: an assistant's items are one message."""
 
     def __init__(self, messages: list[Message]) -> None:
         self._messages = messages
@@ -124,7 +124,7 @@ class _ItemReader:
         self._reasoning: str | None = None
 
     def read(self, item: Any, path: str) -> None:
-        """Take one item."""
+        """Read one item."""
         if not isinstance(item, dict):
             raise Refused(400, f"Invalid type for '{path}': expected an object.", param=path)
         kind = item.get("type") or ("message" if "role" in item else None)
@@ -195,7 +195,7 @@ def _chat_message(item: Any, path: str, names: dict[str, str]) -> Message:
 
 
 def _functions(body: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
-    """The tools that are functions; the provider's own, such as web search, stay in the raw body."""
+    """The function tools; the provider's own tools, such as web search, stay in the raw body."""
     tools = enumerate(body.get("tools") or ())
     return [(index, tool) for index, tool in tools if tool.get("type") == "function"]
 
@@ -267,7 +267,7 @@ def _image(url: str, detail: Any) -> Image:
 
 
 def _image_of(place: Any) -> Image:
-    """The address alone is accepted, too."""
+    """The image of a part. A bare URL is accepted, too."""
     given = {"url": place} if isinstance(place, str) else place
     return _image(given["url"], given.get("detail"))
 

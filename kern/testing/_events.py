@@ -1,4 +1,4 @@
-"""What the protocols' encoders share: an answer in deltas, and a stream of events that a fault can strike."""
+"""The common part of the protocols' encoders: an answer in deltas, and events that a fault can hit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Event(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Deltas:
-    """An answer in pieces; `text` is None where it says nothing."""
+    """An answer in deltas; `text` is None if it has no text."""
 
     reasoning: Sequence[str]
     text: Sequence[str] | None
@@ -37,7 +37,7 @@ class Deltas:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of deltas."""
         return len(self.reasoning) + len(self.text or ()) + sum(len(pieces) for _, pieces in self.calls)
 
     @property
@@ -60,7 +60,7 @@ class Deltas:
             yield from ((index, piece) for index, piece in enumerate(turn) if piece is not None)
 
     def limited(self, count: int) -> Deltas:
-        """The first `count` of them; calls after the limit are gone, the one at it has half its arguments."""
+        """The first `count` deltas; the call at the limit has half of its arguments, later ones are gone."""
         reasoning = self.reasoning[:count]
         left = count - len(reasoning)
         text = self.text if self.text is None else self.text[:left]
@@ -75,7 +75,7 @@ class Deltas:
 
 
 def deltas_of(answer: Answer) -> Deltas:
-    """The answer in pieces, ended early if its fault says so."""
+    """The answer in deltas, ended early if its fault says so."""
     text: Sequence[str] | None = None
     if answer.text is not None or not answer.tool_calls:
         text = answer.pieces if answer.pieces is not None else words(answer.text or "")
@@ -92,7 +92,7 @@ def deltas_of(answer: Answer) -> Deltas:
 
 
 def usage_of(answer: Answer, deltas: Deltas, request: ReceivedRequest) -> Usage:
-    """What the answer reports as used: its own figures, or a rough count."""
+    """The usage that the answer reports: its own figures, or a rough count."""
     if answer.usage is not None:
         return answer.usage
     heard = sum(len(words(message.content or "")) for message in request.messages)
@@ -106,7 +106,7 @@ def usage_of(answer: Answer, deltas: Deltas, request: ReceivedRequest) -> Usage:
 
 
 def strike_index(events: Sequence[Event], after: int) -> int:
-    """Where a fault strikes: at delta number `after`, or at the end where there are fewer."""
+    """The index of the event that a fault hits: delta number `after`, or the end if there are fewer."""
     seen = 0
     for index, event in enumerate(events):
         if event.kind == "end" or (event.kind == "delta" and seen == after):

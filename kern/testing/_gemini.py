@@ -50,7 +50,7 @@ def whole(request: ReceivedRequest, answer: Answer) -> bytes:
     """The answer as one JSON body.
 
     Raises:
-        Refused: The answer's fault has no other shape without a stream.
+        Refused: The answer's fault cannot be played without a stream.
     """
     fault = answer.fault
     if fault is not None and fault.kind in ("failed", "error_event"):
@@ -69,7 +69,7 @@ def whole(request: ReceivedRequest, answer: Answer) -> bytes:
 
 
 def stream(request: ReceivedRequest, answer: Answer) -> list[Event]:
-    """The answer as server-sent events: of a call there is one, which holds all of its arguments."""
+    """The answer as server-sent events. A call is one event, with all of its arguments."""
     deltas = _deltas(answer)
     frame = _frame(request, usage_of(answer, deltas, request))
     parts: list[dict[str, Any]] = [
@@ -90,7 +90,7 @@ def stream(request: ReceivedRequest, answer: Answer) -> list[Event]:
 
 
 def given_key(headers: Mapping[str, str]) -> str:
-    """The key that a request carries, or its token."""
+    """The key or the token of a request."""
     token = headers.get("authorization", "").removeprefix("Bearer ")
     return headers.get("x-goog-api-key", token).strip()
 
@@ -113,7 +113,7 @@ def _error(refused: Refused) -> dict[str, Any]:
 
 
 def _deltas(answer: Answer) -> Deltas:
-    """The answer in pieces. Of a call that a limit cuts nothing is said."""
+    """The answer in deltas. A call that a limit cuts is missing."""
     if answer.commentary is not None:
         texts = [text for text in (answer.commentary, answer.text) if text]
         answer = replace(answer, commentary=None, text="\n\n".join(texts))
@@ -141,7 +141,7 @@ def _arguments(call: ToolCall) -> Any:
 
 
 def _frame(request: ReceivedRequest, usage: Usage) -> dict[str, Any]:
-    """What every chunk holds beside its candidate."""
+    """The fields of every chunk, beside its candidate."""
     counts = {
         "promptTokenCount": usage.input_tokens,
         "candidatesTokenCount": max(usage.output_tokens - usage.reasoning_tokens, 0),

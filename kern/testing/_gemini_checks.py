@@ -1,4 +1,4 @@
-"""What Google's Gemini API checks before it answers, where a runtime gets it wrong most easily."""
+"""The checks of Google's Gemini API that runtimes fail most often."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _UNSIGNED = (
 
 
 def check_body(body: Mapping[str, Any], model: str) -> None:
-    """Refuse a body with fields that there are not, or that exclude each other."""
+    """Refuse a body with unknown fields, or with fields that exclude each other."""
     for name in body:
         if name not in _BODY:
             raise Refused(400, f'Invalid JSON payload received. Unknown name "{name}": Cannot find field.')
@@ -131,7 +131,7 @@ def functions_of(body: Mapping[str, Any]) -> list[ToolDefinition]:
 
 
 def check_schema(schema: Any, field: str, path: str) -> None:
-    """Refuse a schema with unknown keywords, or one that recurses through what is required."""
+    """Refuse a schema with unknown keywords, or one that recurses through required properties."""
     _check_keywords(schema, field, path, root=True)
     definitions = schema.get("$defs") if isinstance(schema, dict) else None
     for name, part in (definitions or {}).items():
@@ -140,7 +140,7 @@ def check_schema(schema: Any, field: str, path: str) -> None:
 
 
 def _leads_to(schema: Any, name: str, definitions: Mapping[str, Any], seen: frozenset[str]) -> bool:
-    """Whether what is required in a schema leads to the definition `name`."""
+    """Whether the required properties of a schema lead to the definition `name`."""
     if not isinstance(schema, dict):
         return False
     if isinstance(reference := schema.get("$ref"), str):
@@ -190,7 +190,7 @@ def _unknown(name: str, path: str) -> Refused:
 
 
 def check_turns(contents: list[dict[str, Any]], model: str) -> None:
-    """Refuse unknown roles and parts, calls and results that are no pairs, missing and foreign signatures."""
+    """Refuse unknown roles and parts, unpaired calls and results, missing and foreign signatures."""
     before: dict[str, Any] | None = None
     for at, content in enumerate(contents):
         if content.get("role") not in (None, "user", "model", "function"):
@@ -244,7 +244,7 @@ def _count(content: dict[str, Any] | None, kind: str) -> int:
 
 
 def _check_signed(contents: list[dict[str, Any]]) -> None:
-    """In the current turn, which the user's last words began, the first call of every step is signed."""
+    """Check that the first call of every step since the user's last text is signed."""
     began = max(
         (
             at

@@ -1,4 +1,4 @@
-"""Bodies of Google's Gemini API into a `ReceivedRequest`; what the real API refuses is refused here, too.
+"""Decodes bodies of Google's Gemini API into a `ReceivedRequest`, and refuses what the real API refuses.
 
 Source: https://ai.google.dev/api/generate-content, the types of the official Python client, and the texts of
 errors as they stand in issues of it and of google-gemini/gemini-cli.
@@ -35,12 +35,12 @@ _KINDS: dict[str, type[Media]] = {"image": Image, "audio": Audio, "video": Video
 
 
 def matches(path: str) -> bool:
-    """Whether a path asks a model of Google's for an answer."""
+    """Whether a path is that of a request to a Gemini model."""
     return path.rpartition(":")[2] in _METHODS
 
 
 def decode(http: HttpRequest) -> ReceivedRequest:
-    """A body of `POST .../models/ID:generateContent`, or `:streamGenerateContent`."""
+    """Decode a body of `POST .../models/ID:generateContent`, or `:streamGenerateContent`."""
     route, _, query = http.path.partition("?")
     address, _, method = route.rpartition(":")
     model = unquote(address.rpartition("/")[2])
@@ -77,7 +77,7 @@ def _object(http: HttpRequest) -> dict[str, Any]:
 
 
 def as_proto(value: Any) -> Any:
-    """Read JSON as the API does: null is nothing, and a field may have its name with underscores.
+    """Read JSON as the API does: null means a missing field, and names may have underscores.
 
     Source: https://protobuf.dev/programming-guides/json/
     """
@@ -127,7 +127,7 @@ def _answer(content: dict[str, Any], at: int) -> Message:
 
 
 def _turn(content: dict[str, Any], at: int, open_calls: list[ToolCall]) -> list[Message]:
-    """What the user says, after the results of the calls."""
+    """The user's turn, after the results of the calls."""
     results: list[Message] = []
     said = Message("user")
     texts: list[str] = []

@@ -17,7 +17,7 @@ _HEAD_LIMIT = 65_536
 
 
 class BadRequest(Exception):
-    """What came is not HTTP/1.1."""
+    """The data is not HTTP/1.1."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -31,12 +31,12 @@ class HttpRequest:
 
     @property
     def keep_alive(self) -> bool:
-        """The client does not ask for the connection to be closed."""
+        """Whether the connection stays open after the answer."""
         return "close" not in self.headers.get("connection", "").lower()
 
 
 class RequestParser:
-    """Bytes in, requests out; no I/O. h11 reads them; a connection of its own reads each request."""
+    """Parses bytes into requests, without I/O. A new h11 connection parses each request."""
 
     def __init__(self) -> None:
         self._reader = _reader()
@@ -120,7 +120,7 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """A request is being answered."""
+        """Whether a request is being answered."""
         return self._task is not None
 
     def start(self, status: int, headers: Mapping[str, str], *, length: int | None) -> None:
@@ -134,7 +134,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport.write("\r\n".join([*rows, "", ""]).encode("latin-1"))
 
     def send(self, *pieces: bytes) -> None:
-        """Send parts of the body, each as a chunk of its own."""
+        """Send parts of the body, each as one chunk."""
         if self._chunked:
             self._transport.write(
                 b"".join([b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece])
@@ -148,12 +148,12 @@ class HttpConnection(asyncio.Protocol):
             await self._writable
 
     def finish(self) -> None:
-        """The body is complete."""
+        """End the body."""
         if self._chunked:
             self._transport.write(b"0\r\n\r\n")
 
     def close(self) -> None:
-        """Close the connection once what was sent is on its way, whether the message is complete or not."""
+        """Close the connection after the sent data, even if the message is incomplete."""
         self._keep_alive = False
         self._transport.close()
 
@@ -162,12 +162,12 @@ class HttpConnection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The client is there."""
+        """See `asyncio.Protocol`: a client has connected."""
         self._transport = cast("asyncio.Transport", transport)
         self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """The client says something."""
+        """See `asyncio.Protocol`: data has arrived."""
         try:
             self._waiting.extend(self._parser.feed(data))
         except BadRequest as error:
@@ -183,7 +183,7 @@ class HttpConnection(asyncio.Protocol):
         self._answer_next()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
+        """See `asyncio.Protocol`: the connection was closed."""
         self._connections.discard(self)
         self._waiting.clear()
         self.resume_writing()
@@ -191,11 +191,11 @@ class HttpConnection(asyncio.Protocol):
             self._task.cancel()
 
     def pause_writing(self) -> None:
-        """The client reads too slowly."""
+        """See `asyncio.Protocol`: the client reads too slowly."""
         self._writable = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
-        """The client has caught up."""
+        """See `asyncio.Protocol`: the client has caught up."""
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         self._writable = None

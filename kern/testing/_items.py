@@ -1,4 +1,4 @@
-"""Ids of output items, and what the real Responses API refuses of them when they come back.
+"""The ids of output items, and the checks of the real Responses API for items that are sent back.
 
 An id tells which answer its item is part of, whether reasoning led to it, and whether the answer was stored,
 as OpenAI's store would know. The texts are those that OpenAI answers with.
@@ -35,7 +35,7 @@ class ItemIds:
 
 
 def check_items(items: Sequence[dict[str, Any]]) -> None:
-    """Refuse items without the reasoning that they need, reasoning without its item, and ids that come twice.
+    """Refuse items without the reasoning that they need, reasoning without its item, and repeated ids.
 
     Raises:
         Refused: As OpenAI words it.
@@ -69,7 +69,7 @@ def check_items(items: Sequence[dict[str, Any]]) -> None:
 
 
 def check_call_ids(items: Sequence[dict[str, Any]]) -> None:
-    """Refuse calls and outputs whose ids are too long, or of which there are two.
+    """Refuse calls and outputs whose ids are too long or repeated.
 
     Raises:
         Refused: The reason.
@@ -102,7 +102,7 @@ def check_length(text: str, longest: int, path: str) -> None:
 
 
 def _check_reasoning(items: Sequence[dict[str, Any]], index: int) -> None:
-    """Its content is there, or in the store, and the item that it led to comes next."""
+    """Check that reasoning has its content, or is stored, and that the item that it led to follows."""
     item = items[index]
     item_id = item.get("id")
     own = _OWN.fullmatch(item_id) if isinstance(item_id, str) else None

@@ -1,4 +1,4 @@
-"""The part of the conformance suite of models that is about failures of a provider."""
+"""The part of the conformance suite of models about errors of a provider."""
 
 # the name of a test says what it is for
 
@@ -31,7 +31,7 @@ FAILURES: dict[int, type[ModelStatusError]] = {
 
 
 class ErrorConformance:
-    """How a provider's failures are told."""
+    """Tests of errors of a provider."""
 
     api_key: ClassVar[str]
 

@@ -1,4 +1,4 @@
-"""What the conformance suite of models asks with, and where it has the pieces put."""
+"""The requests of the conformance suite of models, and the sink that records deltas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Play: TypeAlias = Callable[..., Awaitable[Model]]
 
 
 class RecordingSink:
-    """Writes down what a model puts in.
+    """Records the deltas of a model.
 
     Args:
         slow: After each piece it is full, until `drain` was awaited.
@@ -30,24 +30,24 @@ class RecordingSink:
         self._full = False
 
     def content(self, text: str) -> None:
-        """A piece of the answer."""
+        """Record a delta of the answer."""
         self._put("content", text)
 
     def reasoning(self, text: str) -> None:
-        """A piece of the reasoning."""
+        """Record a delta of the reasoning."""
         self._put("reasoning", text)
 
     def commentary(self, text: str) -> None:
-        """A piece of what is no part of the answer."""
+        """Record a delta of the commentary."""
         self._put("commentary", text)
 
     def retrying(self, error: Exception, attempt: int, delay: float) -> None:
-        """An attempt failed, and is made again."""
+        """Record a retry."""
         self.retries.append(error)
 
     @property
     def full(self) -> bool:
-        """The consumer is behind."""
+        """Whether the consumer is behind."""
         return self._full
 
     async def drain(self) -> None:
@@ -57,7 +57,7 @@ class RecordingSink:
         self._full = False
 
     def text(self, kind: str) -> str:
-        """All pieces of a kind, joined."""
+        """All deltas of a kind, joined."""
         return "".join(text for what, text in self.pieces if what == kind)
 
     def _put(self, kind: str, text: str) -> None:
@@ -66,6 +66,6 @@ class RecordingSink:
 
 
 def ask(text: str, *, tools: Sequence[ToolDefinition] = (), stream: bool = False) -> ModelRequest:
-    """A request with a question."""
+    """Make a request with a question."""
     messages = [Message("system", "Be brief."), Message("user", text)]
     return ModelRequest(messages, tools=tools, stream=stream)

@@ -1,4 +1,4 @@
-"""Calls that a provider carries out itself, as each protocol tells of them.
+"""Calls that a provider carries out itself, as each protocol reports them.
 
 Sources: the output items on https://platform.openai.com/docs/api-reference/responses/object,
 https://platform.claude.com/docs/en/agents-and-tools/tool-use/server-tools, `GroundingMetadata` and
@@ -44,7 +44,7 @@ class PlayedItem(NamedTuple):
 
 
 def response_item(call: ProviderCall) -> PlayedItem:
-    """The call as Responses tells it; a tool that OpenAI does not have is one of an MCP server."""
+    """The call as Responses reports it; a tool that OpenAI does not have is a tool of an MCP server."""
     kind = f"{call.name}_call"
     given = _arguments(call)
     if kind not in _STEPS:
@@ -73,7 +73,7 @@ def response_item(call: ProviderCall) -> PlayedItem:
 
 
 def message_blocks(call: ProviderCall) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The call and its result as blocks of Anthropic's."""
+    """The call and its result as Anthropic's blocks."""
     call_id = f"srvtoolu_{uuid4().hex[:24]}"
     use = {"type": "server_tool_use", "id": call_id, "name": call.name, "input": _arguments(call)}
     content = call.result
@@ -88,7 +88,7 @@ def message_blocks(call: ProviderCall) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def converse_blocks(call: ProviderCall) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-    """The call as Bedrock's Converse tells it: the call, its result, and what is in that."""
+    """The call as Bedrock's Converse reports it: the call, its result, and the content of the result."""
     call_id = f"tooluse_{uuid4().hex[:22]}"
     use = {"toolUseId": call_id, "name": call.name, "type": "server_tool_use"}
     status = "error" if call.status == "failed" else "success"
@@ -99,12 +99,12 @@ def converse_blocks(call: ProviderCall) -> tuple[dict[str, Any], dict[str, Any],
 
 
 def searches(calls: Sequence[ProviderCall]) -> int:
-    """How many of the calls are searches in the web."""
+    """How many of the calls are web searches."""
     return sum(call.name == "web_search" for call in calls)
 
 
 def gemini_parts(calls: Sequence[ProviderCall]) -> list[dict[str, Any]]:
-    """What of the calls is parts of the answer: code, and what came out of it."""
+    """The calls that are parts of the answer: code, and its results."""
     parts: list[dict[str, Any]] = []
     for call in calls:
         if call.name == "code_execution":
@@ -116,7 +116,7 @@ def gemini_parts(calls: Sequence[ProviderCall]) -> list[dict[str, Any]]:
 
 
 def gemini_metadata(calls: Sequence[ProviderCall]) -> dict[str, Any]:
-    """What of the calls stands beside the answer: searches with their pages, and pages that were fetched."""
+    """The calls that are reported beside the answer: searches with their pages, and fetched pages."""
     beside: dict[str, Any] = {}
     found = [call for call in calls if call.name in ("google_search", "web_search")]
     if found:
@@ -140,7 +140,7 @@ def gemini_metadata(calls: Sequence[ProviderCall]) -> dict[str, Any]:
 
 
 def executed_tools(calls: Sequence[ProviderCall]) -> list[dict[str, Any]]:
-    """The calls as Groq tells them in Chat Completions, where OpenAI has none."""
+    """The calls as Groq reports them in Chat Completions, where OpenAI has none."""
     return [
         {
             "index": index,

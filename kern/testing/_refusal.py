@@ -38,7 +38,7 @@ _BY_CODE: dict[str, tuple[str, str]] = {
 
 
 class Refused(Exception):
-    """A request is answered with an error status, in the words of the protocol that it came in.
+    """Answers a request with an error status, in the format of its protocol.
 
     Args:
         status: The HTTP status.
@@ -78,7 +78,7 @@ def error_object(
     param: str | None = None,
     model: str = "",
 ) -> dict[str, Any]:
-    """The `error` object that goes with a status: what is not given is as the real API says it."""
+    """The `error` object for a status; values that are not passed are those of the real API."""
     fallback = (_SERVER_ERROR if status >= 500 else f"HTTP {status}.", "invalid_request_error", None)
     usual_message, kind, usual_code = _USUAL.get(status, fallback)
     if status >= 500:
@@ -91,12 +91,12 @@ def error_object(
 
 
 def bearer_key(headers: Mapping[str, str]) -> str:
-    """The key that a request carries, as OpenAI and many others take it."""
+    """The key of a request, in the header that OpenAI and many others read."""
     return headers.get("authorization", "").removeprefix("Bearer ").strip()
 
 
 def check_key(given: str, api_key: str) -> None:
-    """Refuse a request that does not carry `api_key`."""
+    """Refuse a request without `api_key`."""
     if not given:
         raise Refused(
             401,

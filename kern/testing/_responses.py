@@ -51,7 +51,7 @@ def whole(request: ReceivedRequest, answer: Answer) -> bytes:
     """The answer as one JSON body.
 
     Raises:
-        Refused: The answer's fault has no other shape without a stream.
+        Refused: The answer's fault cannot be played without a stream.
     """
     reply = _Reply(request, answer)
     fault = answer.fault
@@ -139,7 +139,7 @@ class _Reply:
         return self.open_reasoning() | {"summary": [_summary(self.deltas.reasoning_text)]}
 
     def open_reasoning(self) -> dict[str, Any]:
-        """The reasoning as it starts; encrypted content only where the request includes it."""
+        """The reasoning as it starts; with encrypted content only if the request includes it."""
         item: dict[str, Any] = {"id": self.reasoning_id, "type": "reasoning", "summary": []}
         if self._encrypted:
             item["encrypted_content"] = f"gAAAAA{self.reasoning_id}=="
@@ -202,7 +202,7 @@ class _Stream:
             self.events.append(Event(line + b"}\n\n", "delta"))
 
     def opening(self) -> None:
-        """The response is there, and empty."""
+        """The events that open the response."""
         for kind in ("response.created", "response.in_progress"):
             self._emit(kind, response=self._reply.response("in_progress"))
 
@@ -225,13 +225,13 @@ class _Stream:
         self._item("done", reply.reasoning_item())
 
     def commentary(self) -> None:
-        """The message that says what comes."""
+        """The message of commentary, with its text."""
         reply = self._reply
         if reply.commentary is not None:
             self._said(reply.open_commentary(), words(reply.commentary), reply.commentary_item())
 
     def provider_calls(self) -> None:
-        """What the provider does itself: each item, with the steps of its work."""
+        """The calls that the provider carries out itself: each item, with its progress events."""
         for played in self._reply.played:
             self._item("added", played.opened)
             for step in played.steps:
@@ -259,7 +259,7 @@ class _Stream:
         self._item("done", done)
 
     def calls(self) -> None:
-        """The function calls: one after the other, or all open at once."""
+        """The function calls: one after the other, or all open at the same time."""
         reply, first = self._reply, self._output_index
         count = len(reply.deltas.calls)
         if not reply.deltas.interleave:
@@ -292,12 +292,12 @@ class _Stream:
         self._output_index += verb == "done"
 
     def ending(self) -> None:
-        """The whole response once more."""
+        """The final event, with the whole response."""
         response = self._reply.ended()
         self._emit(f"response.{response['status']}", role="end", response=response)
 
     def fail(self, fault: Fault) -> None:
-        """Drop what comes after the fault, and end in a failure."""
+        """Drop the events after the fault, and end with a failure."""
         del self.events[strike_index(self.events, fault.after) :]
         response = self._reply.failed(fault)
         if fault.kind == "error_event":

@@ -1,4 +1,4 @@
-"""How an answer goes over a connection: all at once or in time, whole or struck by its fault."""
+"""Sends an answer over a connection, with its delays and its fault."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _no_headers(refused: Refused) -> Mapping[str, str]:
 
 @dataclass(slots=True, frozen=True)
 class WireProtocol:
-    """A protocol: from HTTP to a request, from an answer to events or to one body.
+    """A protocol: decodes HTTP requests, and encodes an answer as events or as one body.
 
     Args:
         matches: Whether a path, without what stands before it in every address, is this protocol's.
@@ -102,7 +102,7 @@ def send_whole(out: HttpConnection, status: int, body: bytes, headers: Mapping[s
 
 
 async def _send_body(out: HttpConnection, protocol: WireProtocol, body: bytes, answer: Answer) -> None:
-    """One JSON body; a fault that counts deltas strikes in its middle."""
+    """Send one JSON body; a fault that counts deltas hits its middle."""
     fault = answer.fault
     length = len(body)
     if fault is not None and fault.kind in ("cut", "stall", "malformed"):
@@ -121,7 +121,7 @@ async def _send_body(out: HttpConnection, protocol: WireProtocol, body: bytes, a
 async def _send_stream(
     out: HttpConnection, protocol: WireProtocol, events: list[Event], answer: Answer
 ) -> None:
-    """Server-sent events, each in a chunk of its own, or as `split` cuts them."""
+    """Send server-sent events, each as one chunk, or as `split` cuts them."""
     fault = answer.fault
     if fault is not None and fault.at_byte is None:
         events = _struck(events, fault)
@@ -181,6 +181,6 @@ async def _end(out: HttpConnection, fault: Fault | None) -> None:
 
 
 async def _forever() -> NoReturn:
-    """Wait until the client goes away, which cancels this."""
+    """Wait until the client disconnects, which cancels this."""
     await asyncio.get_running_loop().create_future()
     raise AssertionError("nobody resolves this future")

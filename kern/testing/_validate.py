@@ -1,4 +1,4 @@
-"""What the real API checks before it answers, where a runtime gets it wrong most easily."""
+"""The checks of OpenAI's API that runtimes fail most often."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kern.testing._refusal import Refused
 
 
 def check_response_pairs(items: Sequence[dict[str, Any]]) -> None:
-    """Every function call has its output, every output follows its call (Responses)."""
+    """Check that every function call has its output, and that every output follows its call (Responses)."""
     calls: dict[str, None] = {}
     outputs: set[str] = set()
     for item in items:
@@ -28,7 +28,7 @@ def check_response_pairs(items: Sequence[dict[str, Any]]) -> None:
 
 
 def check_chat_pairs(messages: Sequence[Message]) -> None:
-    """An assistant message with tool calls is followed by a tool message for each (Chat Completions)."""
+    """Check that tool messages follow each assistant message with tool calls (Chat Completions)."""
     open_calls: list[str] = []
     for index, message in enumerate(messages):
         if message.role == "tool":
@@ -63,7 +63,7 @@ _MOST_VALUES = 1_000
 
 
 def check_strict(schema: Any, param: str, name: str, context: tuple[str, ...] = ()) -> None:
-    """A strict schema closes every object and requires every property.
+    """Check that a strict schema closes every object and requires every property.
 
     Source: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
     """
