@@ -9,12 +9,12 @@ import pytest
 
 from kern import Agent
 from kern.models.openai import OpenAIChat
-from kern.runtime.run_tree import Run
+from kern.runtime.active_runs import ActiveRun
 from kern.testing import ModelServer
 
 
 def runs_in_memory() -> int:
-    return sum(type(found) is Run for found in gc.get_objects())
+    return sum(type(found) is ActiveRun for found in gc.get_objects())
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -22,6 +22,7 @@ def runs_in_memory() -> int:
 async def test_a_run_over_http_is_freed_when_it_ends(*, stream: bool) -> None:
     async with ModelServer(lambda ask: "one two three") as server:
         agent = Agent(model=OpenAIChat("m", base_url=server.base_url))
+        await agent.arun("Hi")  # the connection belongs to its context
         gc.collect()
         gc.disable()
         try:
