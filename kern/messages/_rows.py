@@ -23,6 +23,14 @@ _TEXT_VIEWS = {"text": "content", "commentary": "commentary", "reasoning": "reas
 def put_parts(data: dict[str, Any], parts: Sequence[Part], shelf: Shelf | None) -> None:
     """Write the parts, at least one, into the JSON of their message."""
     origin = maker(parts)
+    for part in parts:
+        if type(part) is not ToolCall or part.origin != origin:
+            break
+    else:  # only calls, as in most answers that have any
+        data["tool_calls"] = [part.to_dict() for part in parts if type(part) is ToolCall]
+        if origin is not None:
+            data["origin"] = list(origin)
+        return
     data |= _texts(parts)
     for part in parts:
         if isinstance(part, ToolCall):

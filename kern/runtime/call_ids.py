@@ -35,7 +35,7 @@ class CallIds:
         """Make the ids of the calls in a new answer unique."""
         calls = message.tool_calls
         named = self._named(calls)
-        if any(new is not call for new, call in zip(named, calls, strict=True)):
+        if named != calls:
             message.tool_calls = named
 
     def _named(self, calls: Sequence[ToolCall]) -> list[ToolCall]:
@@ -60,7 +60,7 @@ class CallIds:
                 open_calls = {}
                 for call, new in zip(calls, named, strict=True):
                     open_calls.setdefault(call.id, deque()).append(new.id)
-                if any(new is not call for new, call in zip(named, calls, strict=True)):
+                if named != calls:
                     message = replace(message, tool_calls=named)
             elif message.role == "tool" and (waiting := open_calls.get(message.tool_call_id or "")):
                 call_id = waiting.popleft()

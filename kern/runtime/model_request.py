@@ -299,7 +299,8 @@ def _count(
         usage.cost = None
     if usage.cost is None and (model.price is not None or model.provider in LISTED):
         answered = None if response is None else response.model
-        wrote = wrote or (response is not None and _is_written(response))
+        if usage.output_tokens <= 0 and response is not None:  # else there is nothing to find out
+            wrote = _is_written(response)
         usage.cost = cost_of(model, usage, answered, wrote=wrote)
     if expected and usage.cost is None and is_bounded(usage):
         usage.counted_cost = expected

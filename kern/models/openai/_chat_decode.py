@@ -12,7 +12,7 @@ from kern._json import json_bytes
 from kern.errors import ModelBehaviorError
 from kern.messages import Citation, Message, Origin, Part, ReasoningPart, TextPart, ToolCall, number_citations
 from kern.models._codes import explain, has_content
-from kern.models._ends import Ends, finish_reason_of, is_refusal, says_calls
+from kern.models._ends import Ends, finish_reason_of, says_calls
 from kern.models._failures import StreamFault
 from kern.models._reading import (
     AnswerReader,
@@ -318,9 +318,8 @@ class ChatReader(AnswerReader):
             self._check_not_lost()
         elif self._unknown:
             self.remarks.append(f"parts of the answer that Kern does not support: {', '.join(self._unknown)}")
-        refused = self._refused or is_refusal(self._finish_reason)
         word = text_of(self._finish_reason) or None
-        finish = "refusal" if refused else finish_reason_of(word, calls=bool(calls))
+        finish = "refusal" if self._refused else finish_reason_of(word, calls=bool(calls))
         message = Message("assistant", parts=self._parts(content, reasoning, calls), usage=usage)
         head = self._head or {}
         answered_by, response_id = text_of(head.get("model")) or None, text_of(head.get("id")) or None

@@ -26,14 +26,15 @@ def usage_of(usage: Any, server: ChatServer, model: str = "", tier: Any = None) 
     spent, said = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
     total = count(usage, "total_tokens")
     details = usage if isinstance(usage, dict) else {}
-    reasoned = count(details.get("completion_tokens_details"), "reasoning_tokens")
+    reasoned = cached = written = heard = spoken = 0
+    if told := details.get("completion_tokens_details"):
+        reasoned, spoken = count(told, "reasoning_tokens"), count(told, "audio_tokens")
+    if sent := details.get("prompt_tokens_details"):
+        cached, written = count(sent, "cached_tokens"), count(sent, "cache_write_tokens")
+        heard = count(sent, "audio_tokens")
     if server.reasoning_apart and total > spent + said:
         reasoned = reasoned or total - spent - said
         said = total - spent
-    sent = details.get("prompt_tokens_details")
-    cached = written = 0
-    if sent:
-        cached, written = count(sent, "cached_tokens"), count(sent, "cache_write_tokens")
     for name in _CACHED:
         if not cached and name in details:
             cached = count(details, name)
@@ -49,8 +50,8 @@ def usage_of(usage: Any, server: ChatServer, model: str = "", tier: Any = None) 
         billed=billed_of(
             web_searches=int(bool(server.searching) and server.searching in model),
             sources_used=count(usage, "num_sources_used"),
-            input_audio_tokens=count(sent, "audio_tokens"),
-            output_audio_tokens=count(details.get("completion_tokens_details"), "audio_tokens"),
+            input_audio_tokens=heard,
+            output_audio_tokens=spoken,
         ),
         terms=terms_of(service_tier=tier),
     )
