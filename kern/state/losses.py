@@ -10,6 +10,7 @@ import dataclasses
 import math
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pydantic
@@ -114,6 +115,9 @@ def _equal(value: Any, again: Any) -> bool:
     if type(value) is type(again) and equal is object.__eq__:
         return True  # nothing tells two of them apart
     try:
+        if isinstance(value, datetime) and isinstance(again, datetime) and value.tzinfo and again.tzinfo:
+            # Between two time zones, == is False in the hour that a clock change repeats.
+            return value.astimezone(UTC) == again.astimezone(UTC)
         return bool(value == again)
     except Exception:  # noqa: BLE001 - the application's own, or an array that has no truth value
         return False

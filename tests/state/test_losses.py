@@ -11,6 +11,7 @@ from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_serializer, field_validator
@@ -52,12 +53,14 @@ class Everything(BaseModel):
     place: Place = Place()
     cost: Decimal = Decimal(0)
     due: date | str | None = None
+    seen: datetime | None = None
     hidden: Any = Field(default=None, exclude=True)
     _seen: list[str] = PrivateAttr(default_factory=list)
 
 
 STATE = ModelStateType(Everything)
 
+REPEATED_HOUR = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))
 LOST: list[tuple[str, Any, str]] = [
     ("price", math.nan, "/price"),
     ("price", math.inf, "/price"),
@@ -75,6 +78,7 @@ LOST: list[tuple[str, Any, str]] = [
     ("place", Place(floor=math.nan), "/place/floor"),
     ("place", Place(floor=Colour.red), "/place/floor"),
     ("cost", Decimal("NaN"), "/cost"),
+    ("anything", datetime(2026, 1, 2, tzinfo=UTC), "/anything"),
     ("due", "2026-01-02", "/due"),
 ]
 
@@ -92,6 +96,8 @@ KEPT: list[tuple[str, Any, Any]] = [
     ("when", "2026-01-02", "2026-01-02"),
     ("when", datetime(2026, 1, 2, tzinfo=UTC).date(), "2026-01-02"),
     ("due", "tomorrow", "tomorrow"),
+    ("seen", REPEATED_HOUR, "2026-10-25T02:30:00+02:00"),
+    ("seen", REPEATED_HOUR.replace(fold=1), "2026-10-25T02:30:00+01:00"),
     ("price", 3, 3.0),
     ("price", "3.5", 3.5),
     ("place", {"floor": 2}, {"floor": 2}),
