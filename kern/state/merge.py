@@ -197,7 +197,7 @@ class _Side:
         in_place = old_to - old_at == block.new_to - block.new_from
         self.in_place = self.in_place and in_place
         for value in new[block.new_from : block.new_to]:
-            places = range(old_at, min(old_at + 1, old_to) if in_place else old_to)
+            places = range(old_at, min(old_at + (1 if in_place else _NEAR), old_to))
             at = next((at for at in places if _is_same_element(base[at], value, in_place)), None)
             if at is None and in_place:
                 at = self._replaced_whole(base, value, old_at)
@@ -257,6 +257,9 @@ def _is_same_element(old: Any, new: Any, in_place: bool) -> bool:
         return not old.keys().isdisjoint(new)
     return any(same(value, new.get(key, MISSING)) for key, value in old.items())
 
+
+_NEAR = 16
+"""How far from its place an element is looked for among those that were removed there."""
 
 _IDS = ("id", "_id", "uuid", "key")
 
