@@ -150,7 +150,7 @@ class ChatReader(AnswerReader):
             self._words = words
 
     def _read_whole(self, answer: dict[str, Any]) -> None:
-        if has_content(answer.get("error")) or answer.get("object") == "error":
+        if (answer.get("error") and has_content(answer["error"])) or answer.get("object") == "error":
             raise StreamFault(*explain(answer))
         choices = sure_objects(answer.get("choices"), "choices", self.remarks)
         if not choices:
@@ -246,7 +246,10 @@ class ChatReader(AnswerReader):
 
     def _read_rest(self, said: dict[str, Any], *, whole: bool) -> None:
         self._message_read = True
-        if not any(value for name, value in said.items() if name not in _TEXT_FIELDS):
+        for name, value in said.items():
+            if value and name not in _TEXT_FIELDS:
+                break
+        else:
             return
         reasoning = ""
         for name in REASONING_NAMES:

@@ -68,7 +68,8 @@ def encode(
     body: dict[str, Any] = {"model": origin.model, "messages": messages}
     if request.tools:
         body["tools"] = [_tool(tool, server) for tool in request.tools]
-        if (choice := _tool_choice(request.tool_choice, server)) is not None:
+        choice = None if request.tool_choice is None else _tool_choice(request.tool_choice, server)
+        if choice is not None:
             body["tool_choice"] = choice
     if request.response_format is not None:
         body["response_format"] = _format(request.response_format)
@@ -291,7 +292,7 @@ def _tool(tool: ToolDefinition, server: ChatServer) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _tool_choice(choice: str | Mapping[str, Any] | None, server: ChatServer) -> Any:
+def _tool_choice(choice: str | Mapping[str, Any], server: ChatServer) -> Any:
     """Return the choice in the strongest form that the server supports; None: leave it out."""
     if isinstance(choice, Mapping):
         if "named" in server.tool_choices:
