@@ -17,8 +17,8 @@ from kern.db.journals import (
     SubmittedRow,
     TakenRun,
 )
-from kern.db.rows import Commit, check_begun
-from kern.errors import RunLostError
+from kern.db.rows import Commit, SessionRow, check_begun
+from kern.errors import RunLostError, SessionOwnershipError
 
 
 @dataclass(slots=True)
@@ -89,10 +89,21 @@ class Journals:
             known.claim, list(known.steps), max(stored.rows, default=0) if stored else 0, known.about
         )
 
-    def submit(self, run: SubmittedRow) -> bool:
-        """Keep the request; False if the run is known."""
+    def submit(self, run: SubmittedRow, session: SessionRow | None) -> bool:
+        """Keep the request; False if the run is known.
+
+        Args:
+            run: The run.
+            session: Its session, if it is stored.
+
+        Raises:
+            SessionOwnershipError: The session belongs to another user.
+        """
         if run.run_id in self._runs:
             return False
+        whose = session or self._first(run.about.session_id)
+        if whose is not None and whose.user_id != run.about.user_id:
+            raise SessionOwnershipError(run.about.session_id)
         nobodys = RunClaim(run_id=run.run_id, owner="", attempt=0)
         self._runs[run.run_id] = _Claimed(nobodys, 0.0, run.about, submitted=run)
         return True
@@ -214,10 +225,16 @@ class Journals:
         Raises:
             SessionOwnershipError: A durable run of another user has begun in it.
         """
+        first = self._first(commit.session_id)
+        if first is not None:
+            check_begun(commit, first.user_id)
+
+    def _first(self, session_id: str) -> RunAbout | None:
+        """The oldest durable run in the session that has not ended."""
         for run in self._runs.values():
-            if run.matters and run.about is not None and run.about.session_id == commit.session_id:
-                check_begun(commit, run.about.user_id)
-                return
+            if run.matters and run.about is not None and run.about.session_id == session_id:
+                return run.about
+        return None
 
     def run_ended(self, claim: RunClaim) -> None:
         """The end of the run is committed.

@@ -232,9 +232,24 @@ _SQL = {
         ) UPDATE {claims} SET expires_at = '-infinity' WHERE run_id = $1 AND owner = $2
             AND (request IS NOT NULL OR EXISTS (SELECT FROM {steps} WHERE run_id = $1))""",
     "submit_run": """
-        INSERT INTO {claims}
-            (run_id, session_id, user_id, runner_id, is_team, request, owner, attempt, seconds, expires_at)
-        VALUES ($1, $2, $3, $4, $5, $6, '', 0, 0, '-infinity') ON CONFLICT DO NOTHING RETURNING 1""",
+        WITH stored AS (
+            SELECT user_id FROM {t} WHERE session_id = $1
+        ), foreigner AS (
+            SELECT 1 FROM (SELECT user_id FROM stored UNION ALL
+                SELECT first.user_id {first} WHERE NOT EXISTS (SELECT FROM stored)) AS whose
+            WHERE user_id IS DISTINCT FROM $3::text
+        ), known AS (
+            SELECT 1 FROM {runs} WHERE run_id = $2 UNION ALL SELECT 1 FROM {claims} WHERE run_id = $2
+        ), put AS (
+            INSERT INTO {claims}
+                (session_id, run_id, user_id, runner_id, is_team, request,
+                owner, attempt, seconds, expires_at)
+            SELECT $1, $2, $3::text, $4, $5, $6, '', 0, 0, '-infinity'
+            WHERE ($7 OR EXISTS (SELECT FROM stored)) AND NOT EXISTS (SELECT FROM known)
+                AND NOT EXISTS (SELECT FROM foreigner)
+            ON CONFLICT DO NOTHING RETURNING 1
+        ) SELECT EXISTS (SELECT FROM put), EXISTS (SELECT FROM known), EXISTS (SELECT FROM foreigner),
+            EXISTS (SELECT FROM stored)""",
     "load_request": """
         SELECT coalesce(request, (SELECT data FROM {steps} AS s
             WHERE s.run_id = c.run_id AND kind = 'base' ORDER BY seq LIMIT 1))

@@ -26,7 +26,7 @@ from kern.db.journals import (
     running_row,
 )
 from kern.db.rows import Commit, check_begun
-from kern.errors import RunLostError
+from kern.errors import RunLostError, SessionOwnershipError
 
 _SQL = {
     "find_claim": "SELECT owner, attempt, before, expires_at > {now} FROM {t}_claims WHERE run_id = ?",
@@ -110,6 +110,8 @@ _SQL = {
             (run_id, session_id, user_id, runner_id, is_team, request,
             owner, attempt, seconds, expires_at, begun_at)
         VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), '', 0, 0, 0, {now}) ON CONFLICT DO NOTHING""",
+    "run_is_stored": "SELECT 1 FROM {t}_runs WHERE run_id = ?",
+    "owner": "SELECT user_id FROM {t} WHERE session_id = ?",
     "load_request": """
         SELECT CAST(coalesce(request, (SELECT data FROM {t}_steps AS s
             WHERE s.run_id = c.run_id AND kind = 'base' ORDER BY seq LIMIT 1)) AS BLOB)
@@ -166,9 +168,21 @@ class Journals:
         return RunClaim(run_id=run_id, owner=owner, attempt=attempt, before=before)
 
     def submit(self, raw: sqlite3.Connection, run: SubmittedRow) -> bool:
-        """Store the request of a run; False if the id is known."""
+        """Store the request of a run; False if the id is known.
+
+        Raises:
+            SessionOwnershipError: The session belongs to another user.
+        """
+        about = run.about
         with transaction(raw, self._path), store_errors(self._path):
-            about = run.about
+            if raw.execute(self._sql["run_is_stored"], (run.run_id,)).fetchone() is not None:
+                return False
+            whose = raw.execute(self._sql["owner"], (about.session_id,)).fetchone()
+            whose = whose or raw.execute(self._sql["first_of_session"], (about.session_id,)).fetchone()
+            if whose is not None and whose[0] != about.user_id:
+                if raw.execute(self._sql["load_about"], (run.run_id,)).fetchone() is not None:
+                    return False
+                raise SessionOwnershipError(about.session_id)
             who = (about.session_id, about.user_id, about.runner_id, about.is_team)
             values = (run.run_id, *who, run.request)
             return raw.execute(self._sql["submit"], values).rowcount == 1

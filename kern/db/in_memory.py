@@ -322,7 +322,9 @@ class InMemoryDb(Db):
     async def submit_run(self, run: SubmittedRow) -> bool:
         """Keep what a run is asked, for any process to begin it; False if the id is known."""
         with self._mutex:
-            return self._journals.submit(run)
+            session = self._sessions.get(run.about.session_id)
+            row = None if session is None else session.row
+            return run.run_id not in self._runs and self._journals.submit(run, row)
 
     async def load_request(self, run_id: str) -> bytes | None:
         """What a run that has not ended was asked; see `kern.db.journals`."""

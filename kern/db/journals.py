@@ -280,7 +280,12 @@ class JournalDb(Protocol):
         """Store the request, for any process to claim it.
 
         Returns:
-            False if the id is already known.
+            False if the id is already known: the run was submitted or begun, or is stored.
+
+        Raises:
+            SessionOwnershipError: The session belongs to another user: it is stored, or the oldest durable
+                run in it that has not ended is another user's. Of two users who submit into one new session
+                at the same instant, one is refused.
         """
         ...
 

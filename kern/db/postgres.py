@@ -15,6 +15,7 @@ from kern.db._postgres_pool import Link, Pool, Row
 from kern.db._postgres_schema import check, migrate, names_of
 from kern.db._postgres_server import Server
 from kern.db._postgres_sql import statements
+from kern.db._postgres_submit import submitted
 from kern.db._rows import change_of, info_of, readable, run_of, session_of
 from kern.db.base import (
     ANY_TIME,
@@ -303,9 +304,8 @@ class PostgresDb(Db):
 
     async def submit_run(self, run: SubmittedRow) -> bool:
         """Keep what a run is asked, for any process to begin it; False if the id is known."""
-        about = run.about
-        who = about.session_id, about.user_id, about.runner_id, about.is_team
-        return bool(await self._fetch("submit_run", run.run_id, *who, run.request))
+        await self._prepared()
+        return await submitted(self._pool, self._sql["submit_run"], run, self._names["t"], self._busy_timeout)
 
     async def load_request(self, run_id: str) -> bytes | None:
         """What a run that has not ended was asked; see `kern.db.journals`."""

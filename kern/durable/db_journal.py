@@ -87,12 +87,17 @@ class DbJournal(ChecksArguments):
             RunMismatch: It was begun in another session, by another agent or team, or with another input.
             StoreError: The database failed.
         """
-        owner, since = self._owner(), time.monotonic()
-        found = await self._steps.claim_run(asked.run_id, owner, self._seconds, about_of(asked))
+        owner = self._owner()
+        found, since = await self._claimed(asked, owner)
         if found is None:
-            for known in await self._steps.running_runs(run_id=asked.run_id):
+            running = await self._steps.running_runs(run_id=asked.run_id)
+            for known in running:
                 check_about(asked.run_id, known.about, about_of(asked, known.about))
                 await self._check_input(asked.run_id, None if asked.continued else asked.fingerprint)
+            if running:
+                return None
+            found, since = await self._claimed(asked, owner)  # again: it may have ended between the two
+        if found is None:
             return None
         try:
             check_same_run(asked, found)
@@ -103,17 +108,19 @@ class DbJournal(ChecksArguments):
             raise
         return DbRunJournal(self._steps, found, self._seconds, since, self.deltas)
 
+    async def _claimed(self, asked: RunAsked, owner: str) -> tuple[ClaimedRun | None, float]:
+        """Claim the run. Return what is on record of it, or None, and when it was asked for."""
+        since = time.monotonic()
+        return await self._steps.claim_run(asked.run_id, owner, self._seconds, about_of(asked)), since
+
     async def submit(self, run: Submission) -> bool:
         """Store a run, for any process to begin it.
 
-        This does not check whether the run has already ended; if so, the worker that takes it ends it at
-        once.
-
         Returns:
-            False if it was submitted, or begun, before.
+            False if it was submitted or begun before, or has ended.
 
         Raises:
-            SessionOwnershipError: The id belongs to a run of another user.
+            SessionOwnershipError: The session, or the run of that id, belongs to another user.
             RunMismatch: The id belongs to a run with other values.
             StoreError: It could not be stored.
         """

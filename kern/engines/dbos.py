@@ -19,6 +19,7 @@ from kern.errors import (
     MissingExtraError,
     RunLostError,
     SessionDeletedError,
+    SessionOwnershipError,
     ShutdownError,
     UsageError,
 )
@@ -105,7 +106,7 @@ class DbosRuns:
         while True:
             try:
                 return (await drive(runner, run, journal_of(runner))).status.value
-            except (UsageError, SessionDeletedError):
+            except (UsageError, SessionDeletedError, SessionOwnershipError):
                 raise
             except ShutdownError as error:  # any other error would end the workflow for DBOS
                 raise asyncio.CancelledError(str(error)) from error

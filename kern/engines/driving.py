@@ -123,7 +123,10 @@ async def submit(runner: Runner, run: Submission) -> bool:
     run = await run.with_files()
     if await check_known(runner, run):
         return False
-    return await journal_of(runner).submit(run)
+    if await journal_of(runner).submit(run):
+        return True
+    await check_known(runner, run)  # it was submitted meanwhile, by somebody else perhaps, and may have ended
+    return False
 
 
 async def check_known(runner: Runner, run: Submission) -> bool:
@@ -135,13 +138,13 @@ async def check_known(runner: Runner, run: Submission) -> bool:
         StoreError: The database failed.
     """
     journal = journal_of(runner)
+    await journal.check_known(run)  # before it is looked for among the stored ones: it may end meanwhile
     row = await journal.db.load_run(run.run_id)
     for session_id in {run.session_id, run.session_id if row is None else row.session_id}:
         async with use(runner, session_id, None) as session:
             if session.exists and session.row.user_id != run.user_id:
                 raise SessionOwnershipError(session_id)
     if row is None:
-        await journal.check_known(run)
         return False
     if row.session_id != run.session_id:
         raise RunMismatch(run.run_id, "session")

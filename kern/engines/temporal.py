@@ -18,7 +18,7 @@ from kern._json import json_bytes
 from kern.durable.same_run import check_same_submission
 from kern.durable.submission import Submission
 from kern.engines.driving import Runner, by_id, drive, journal_of
-from kern.errors import KernError, MissingExtraError, SessionDeletedError, UsageError
+from kern.errors import KernError, MissingExtraError, SessionDeletedError, SessionOwnershipError, UsageError
 
 try:
     from temporalio import activity, workflow
@@ -109,7 +109,7 @@ class TemporalRuns:
                 return await self._driven(runner, run)
             finally:
                 beats.cancel()
-        except (UsageError, SessionDeletedError) as error:
+        except (UsageError, SessionDeletedError, SessionOwnershipError) as error:
             raise ApplicationError(str(error), type=type(error).__name__, non_retryable=True) from error
         except KernError as error:
             raise ApplicationError(str(error), type=type(error).__name__) from error

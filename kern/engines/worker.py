@@ -16,7 +16,14 @@ from kern.db.base import Db
 from kern.durable.db_journal import CLAIM_SECONDS, DbJournal, Taken
 from kern.durable.submission import Submission
 from kern.engines.driving import Runner, by_id, drive, journal_of
-from kern.errors import KernError, RunLostError, SessionDeletedError, StoreError, UsageError
+from kern.errors import (
+    KernError,
+    RunLostError,
+    SessionDeletedError,
+    SessionOwnershipError,
+    StoreError,
+    UsageError,
+)
 
 log: Final = named("kern")
 
@@ -121,8 +128,18 @@ class Worker(ChecksArguments):
             await taken.done_with()
         except (RunLostError, SessionDeletedError) as error:
             log.warning("worker: %s", error)
+        except SessionOwnershipError as error:  # it never can be committed there
+            log.error("worker: run %s has ended, refused: %s", run_id, error)
+            await self._forget(taken)
         except Exception as error:  # noqa: BLE001 - it is logged, and the other runs continue
             await self._put_off(taken, error)
+
+    async def _forget(self, taken: Taken) -> None:
+        """Delete the request of a run that was refused."""
+        try:
+            await taken.done_with()
+        except StoreError as error:
+            log.warning("worker: run %s was not deleted: %s", taken.claim.run_id, error)
 
     async def _put_off(self, taken: Taken, why: Exception) -> None:
         """Postpone a run that has not ended and cannot continue now."""

@@ -38,7 +38,6 @@ before would not find its runs again."""
 
 _POLL_SECONDS = 0.5
 """How long to wait before asking again whether another process has finished an item."""
-_REPEATED = (RunStatus.error.value, RunStatus.cancelled.value, RunStatus.running.value)
 
 
 @dataclass(slots=True, frozen=True)
@@ -149,9 +148,9 @@ class Batches(Running[OutputT]):
                     return await self._run(item, stored, options)
                 except RunMismatch:
                     raise
-                except RunConflictError:  # another process runs it, or died during it a moment ago
+                except RunConflictError:  # another process runs it, died during it, or has just ended it
                     row = await database_of(self).load_run(item.run_id) if stored else None
-                    if not stored or (row is not None and row.status not in _REPEATED):
+                    if not stored or (row is not None and row.parent_run_id is not None):
                         raise
                 await asyncio.sleep(_POLL_SECONDS)
         except KernError as error:

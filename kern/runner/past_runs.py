@@ -14,6 +14,7 @@ from kern.messages import Message
 from kern.models.base import ToolDefinition
 from kern.runner.transcript import RunTranscript, transcript_of
 from kern.runtime.call_ids import CallIds
+from kern.runtime.known_runs import check_owner_again
 from kern.runtime.outcome import CallSite, ToolOutcome, arguments_of
 from kern.runtime.run_tree import Run
 from kern.runtime.stored_runs import load_outputs
@@ -67,6 +68,9 @@ async def past_runs(run: Run, count: int) -> list[RunTranscript]:
             runner_id=run.spec.id if member else None,
             top_level=not member,
         )
+        session = run.tree.session
+        if rows and not session.stored:
+            await check_owner_again(db, session.session_id, session.row.user_id)
         for row in rows:
             if row.run_id not in read and row.run_id != run.run_id:
                 read[row.run_id] = [transcript_of(output) for output in await load_outputs(db, [row])]

@@ -23,6 +23,7 @@ from kern.runner.session_view import Session
 from kern.runner.transcript import transcript_of
 from kern.runtime.deleting import delete_session, delete_user
 from kern.runtime.following import running_output, running_outputs
+from kern.runtime.known_runs import known_run
 from kern.runtime.session import LiveSession
 from kern.runtime.stored_runs import load_metrics, load_output, load_outputs
 from kern.state.codec import decode
@@ -100,7 +101,7 @@ class SessionAccess(Definition):
 
         Raises:
             SessionOwnershipError: The session belongs to another user.
-            UsageError: The run `before` is not stored any more.
+            UsageError: The run `before` is not stored, or with status "RUNNING" not in progress, any more.
         """
         check_id("session_id", session_id)
         check_id("user_id", user_id)
@@ -128,11 +129,13 @@ class SessionAccess(Definition):
         A run with a journal is found as soon as it has begun: until it ends, its status is RUNNING.
         """
         db = database_of(self)
-        row = await db.load_run(run_id)
-        if row is None or row.status == RunStatus.paused.value:
-            in_progress = await running_output(db, run_id, user_id)
-            if in_progress is not None or row is None:
-                return in_progress
+        known = await known_run(db, run_id)
+        if known.running is not None:
+            known.check_owner(user_id)
+            return running_output(known.running)
+        row = known.stored
+        if row is None:
+            return None
         async with use(self, row.session_id, user_id) as session:  # waits for the end of runs that were left
             row = await session.db.load_run(run_id) or row
             return await load_output(session.db, row)
@@ -204,6 +207,8 @@ class SessionAccess(Definition):
             RunConflictError: A run of the session is in progress; nothing is deleted.
         """
         async with use(self, session_id, user_id) as session:
+            if user_id is not None and not session.exists:
+                return False  # it may be stored in a moment, for another user
             return await delete_session(session, cancel=cancel)
 
     async def adelete_user(self, user_id: str, *, cancel: bool = False) -> int:
@@ -228,6 +233,8 @@ class SessionAccess(Definition):
     ) -> bool:
         """Set the display name of the session. Return False if there is no such session."""
         async with use(self, session_id, user_id) as session:
+            if user_id is not None and not session.exists:
+                return False  # it may be stored in a moment, for another user
             return await session.db.describe_session(session.session_id, name=name)
 
     async def aget_session_name(

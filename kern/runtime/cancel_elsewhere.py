@@ -9,7 +9,7 @@ from kern.db.base import Db, RunRow
 from kern.errors import SessionOwnershipError
 from kern.run.cancel import CancelResult
 from kern.run.output import RunStatus
-from kern.runtime.following import running_output
+from kern.runtime.known_runs import known_run
 from kern.runtime.resume import claimed_elsewhere, give_up
 from kern.runtime.session import LiveSession
 
@@ -23,9 +23,10 @@ async def cancel_elsewhere(db: Db, run_id: str, user_id: str | None, use: Use) -
     Raises:
         SessionOwnershipError: The run belongs to another user.
     """
-    row = await db.load_run(run_id)
+    known = await known_run(db, run_id)
+    known.check_owner(user_id)  # a durable run has its owner on record before its session is stored
+    row = known.stored
     if row is None:  # unknown, or in progress in another process: rows are written at the end
-        await running_output(db, run_id, user_id)  # a durable run has its owner on record before that
         if not db.shared:
             return CancelResult.unknown
         return await _requested(db, run_id, user_id, use, row)
@@ -39,7 +40,8 @@ async def cancel_elsewhere(db: Db, run_id: str, user_id: str | None, use: Use) -
             if await give_up(session, run_id):
                 return CancelResult.cancelled
     again = row.status in (RunStatus.error.value, RunStatus.cancelled.value)
-    if not db.shared or not (paused or (again and await claimed_elsewhere(db, run_id))):
+    repeated = again and (known.running is not None or await claimed_elsewhere(db, run_id))
+    if not db.shared or not (paused or repeated):
         return CancelResult.too_late
     return await _requested(db, run_id, user_id, use, row)
 

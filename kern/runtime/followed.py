@@ -91,11 +91,15 @@ class Followed:
             raise SessionDeletedError(known.session_id)
         self._identity = replace(known, generation=session.generation)
 
-    async def missing_error(self) -> KernError:
+    async def missing_error(self, db: Db) -> KernError:
         """The error for a run that is neither stored nor in progress any more."""
+        known = self._identity
+        session = await db.load_session(known.session_id)
+        if session is not None and session.user_id != known.user_id:  # so the run was refused
+            return SessionOwnershipError(known.session_id)
         if await self._db.load_events(self._run_id, limit=1):  # only a deletion also deletes the events
             return unknown(self._run_id)
-        return SessionDeletedError(self._identity.session_id)
+        return SessionDeletedError(known.session_id)
 
 
 def unknown(run_id: str) -> UsageError:

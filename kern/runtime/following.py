@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from kern.db.base import Db
 from kern.db.journals import LAST_NUMBER, JournalDb, RunningRow
 from kern.durable.deltas import DeltaStream
-from kern.errors import SessionOwnershipError, UsageError
+from kern.errors import UsageError
 from kern.run.events import Event
 from kern.run.output import AnyRunOutput, RunOutput, RunStatus, TeamRunOutput
+from kern.runtime.known_runs import running_run
 from kern.runtime.tail import Tail
 
 
@@ -47,29 +48,22 @@ async def follow(
 async def running_outputs(
     db: Db, *, session_id: str | None, user_id: str | None, limit: int, before: str | None
 ) -> list[AnyRunOutput]:
-    """Return the runs with a journal that have begun and not ended, the newest first."""
+    """Return the runs with a journal that have begun and not ended, the newest first.
+
+    Raises:
+        UsageError: The run `before` is not in progress any more.
+    """
     if not isinstance(db, JournalDb):
         return []
     rows = await db.running_runs(session_id=session_id, user_id=user_id, limit=limit, before=before)
-    return [_running_output(row) for row in rows]
+    if before is not None and not rows and await running_run(db, before) is None:
+        raise UsageError(
+            f"list_runs: before={before!r} is not in progress any more; start again from the first page"
+        )
+    return [running_output(row) for row in rows]
 
 
-async def running_output(db: Db, run_id: str, user_id: str | None) -> AnyRunOutput | None:
-    """Return a run with a journal that has begun and not ended; None if there is none with that id.
-
-    Raises:
-        SessionOwnershipError: The run belongs to another user.
-    """
-    if not isinstance(db, JournalDb):
-        return None
-    for row in await db.running_runs(run_id=run_id):
-        if user_id is not None and row.about.user_id != user_id:
-            raise SessionOwnershipError(row.about.session_id)
-        return _running_output(row)
-    return None
-
-
-def _running_output(row: RunningRow) -> AnyRunOutput:
+def running_output(row: RunningRow) -> AnyRunOutput:
     """Make the output of a run in progress, with status RUNNING."""
     about = row.about
     output: AnyRunOutput

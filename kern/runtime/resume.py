@@ -66,12 +66,15 @@ async def claimed(db: Db, run_id: str) -> AsyncIterator[Lease]:
 
 
 async def claimed_elsewhere(db: Db, run_id: str) -> bool:
-    """Whether another process is continuing or repeating the run right now."""
-    lease = _claim(db, run_id)
-    try:
-        return not await lease.acquire(wait=False)
-    finally:
-        await lease.released()
+    """Whether another process is continuing or repeating the run right now.
+
+    The lease is asked for 0 seconds: a process that begins at this moment is not kept from the run.
+    """
+    name, owner = lease_of_run(run_id), new_owner()
+    if not await db.acquire_lease(name, owner, 0.0):
+        return True
+    await db.release_lease(name, owner)
+    return False
 
 
 def _claim(db: Db, run_id: str, untouched: Callable[[], Awaitable[bool]] | None = None) -> Lease:

@@ -19,15 +19,10 @@ from kern._sync.offload import LARGE, off_loop
 from kern._sync.threads import own_threads
 from kern.db.base import Db, RunRow, SessionRow
 from kern.db.journals import JournalDb, RunAbout
-from kern.errors import (
-    InvalidStateError,
-    SessionOwnershipError,
-    StoreBusyError,
-    StoreError,
-    UsageError,
-)
+from kern.errors import InvalidStateError, SessionOwnershipError, StoreBusyError, StoreError, UsageError
 from kern.runtime.busy_watch import BusyDatabase
 from kern.runtime.change_rows import change_of
+from kern.runtime.known_runs import check_owner_again
 from kern.runtime.run_ends import SessionRun, current_session_runs
 from kern.runtime.saving import SavedSession
 from kern.runtime.stream import EventBuffer
@@ -391,7 +386,10 @@ class LiveSessions:
             async with Ungated():
                 await session.wait_for_abandoned_runs()
                 async with session.loaded(spec, user_id, owner, creates=creates):
+                    absent = not creates and not session.exists and user_id is not ANY_USER
                     yield session
+                if absent:
+                    await check_owner_again(db, session_id, user_id)
         finally:
             self.leave(session)
 

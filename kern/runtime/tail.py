@@ -232,7 +232,7 @@ class Tail:
     async def _has_ended(self, stored: RunRow | None) -> bool:
         if stored is None:
             if self._ends:
-                raise await self._run.missing_error()
+                raise await self._run.missing_error(self._db)
             self._ends = True  # it may have been read between its claim and its first step
             return False
         last = await last_event(self._db, stored)
@@ -253,7 +253,7 @@ class Tail:
             return before[-1].event.seq + ahead, before[-1].event.created_at
         _, still = await self._run.running(self._db)
         if still is None:  # deleted since it was found, its events too
-            raise await self._run.missing_error()
+            raise await self._run.missing_error(self._db)
         if self._last > ahead and not await self._journals.load_events(self._run_id, limit=1):
             return NUMBER_OF_AN_OLD_END - 2 + ahead, stored.created_at
         return ahead, stored.created_at

@@ -232,6 +232,32 @@ class JournalConformance:
             await db.commit(state_commit(session_id=session_id, user_id=user_id))
         assert await db.unfinished_runs() == ["submitted"]
 
+    async def test_of_users_who_submit_into_one_new_session_at_once_one_gets_it(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        for number in range(10):
+            runs = []
+            for user in ("ann", "bob", None):
+                about = RunAbout(session_id=f"s{number}", user_id=user, runner_id="a", is_team=True)
+                runs.append(replace(submitted(f"r{number} of {user}"), about=about))
+            done = await asyncio.gather(*map(db.submit_run, runs), return_exceptions=True)
+            assert sum(each is True for each in done) == 1, done
+            assert sum(isinstance(each, SessionOwnershipError) for each in done) == 2, done
+            (row,) = await db.running_runs(session_id=f"s{number}")
+            assert done[[run.run_id for run in runs].index(row.run_id)] is True
+
+    async def test_a_run_is_not_submitted_into_a_session_of_another_user(self, db: Db) -> None:
+        assert isinstance(db, JournalDb)
+        await db.commit(state_commit(user_id="ann", runs=[run_row("ended")]))
+        assert await db.submit_run(submitted("anns"))
+        for user in ("bob", None):
+            about = RunAbout(session_id="s", user_id=user, runner_id="a", is_team=True)
+            with raises(SessionOwnershipError):
+                await db.submit_run(replace(submitted("theirs"), about=about))
+            assert not await db.submit_run(replace(submitted("anns"), about=about)), "the id is known"
+            assert not await db.submit_run(replace(submitted("ended"), about=about)), "the id is known"
+        assert not await db.submit_run(submitted("ended")), "it is stored"
+        assert await db.unfinished_runs() == ["anns"]
+
     async def test_a_submitted_run_is_taken_by_one_process_the_oldest_first(self, db: Db) -> None:
         assert isinstance(db, JournalDb)
         for number in range(3):

@@ -16,9 +16,9 @@ from kern import Agent, RunStatus
 from kern.db import SqliteDb
 from kern.durable import DbJournal, Submission
 from kern.engines import Worker, submission, submit
-from kern.engines.driving import journal_of
-from kern.errors import StoreError, UsageError
+from kern.errors import SessionOwnershipError, StoreError, UsageError
 from kern.testing import ScriptedModel
+from kern.testing._db_rows import state_commit
 from tests.durable.desk import Ledger
 from tests.durable.test_kills import PostgresTables, SqliteFiles
 from tests.engines.killing import (
@@ -143,11 +143,32 @@ async def test_a_run_that_is_submitted_again_after_its_end_is_not_done_again(tmp
     run = submission(agent, "go", session_id="s", run_id="r")
     await agent.arun("go", session_id="s", run_id="r")
     assert not await submit(agent, run)
-    assert await DbJournal(SqliteDb(tmp_path / "kern.db")).submit(run), "it looks for no ends"
-    async with working(Worker(agent, poll_seconds=0.02)):
-        while await DbJournal(SqliteDb(tmp_path / "kern.db")).unfinished():
-            await asyncio.sleep(0.01)
+    journal = DbJournal(SqliteDb(tmp_path / "kern.db"))
+    assert not await journal.submit(run)
+    assert await journal.unfinished() == []
     assert await ended(agent, "r") is RunStatus.completed
+
+
+async def test_a_run_in_a_session_that_has_become_another_users_ends_and_who_follows_it_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = agent_on(tmp_path, "one")
+    run = submission(agent, "go", session_id="s", user_id="bob")
+    await submit(agent, run)
+    db = SqliteDb(tmp_path / "kern.db")
+    await db._write(lambda raw: raw.execute("UPDATE kern_sessions_claims SET user_id = 'ann'"))
+    await db.commit(state_commit(user_id="ann"))  # as if the two had not seen each other
+    await db._write(lambda raw: raw.execute("UPDATE kern_sessions_claims SET user_id = 'bob'"))
+    following = asyncio.create_task(anext(agent.follow(run.run_id, user_id="bob")))
+    await asyncio.sleep(0)
+    async with working(Worker(agent, poll_seconds=0.02)):
+        with pytest.raises(SessionOwnershipError, match="'s' belongs to another user"):
+            await following
+        while await DbJournal(db).unfinished():
+            await asyncio.sleep(0.01)
+    assert run.run_id in caplog.text
+    with pytest.raises(SessionOwnershipError):
+        await submit(agent, run)
 
 
 async def test_a_run_that_a_worker_has_can_be_followed_from_anywhere(tmp_path: Path) -> None:
@@ -185,12 +206,17 @@ async def test_a_run_that_cannot_begin_is_put_off_and_keeps_nobody_waiting(
 ) -> None:
     agent = agent_on(tmp_path, "one", "two")
     await agent.arun("mine", session_id="anns", user_id="ann")
-    theirs = submission(agent, "go", session_id="anns", user_id="bob")
+    theirs = submission(agent, "go", session_id="bobs", user_id="bob")
     good = submission(agent, "go", session_id="s")
     damaged = submission(agent, "go", session_id="s2")
-    await journal_of(agent).submit(theirs)  # as if the session had become hers only afterwards
+    await submit(agent, theirs)
     await submit(agent, damaged)
     db = SqliteDb(tmp_path / "kern.db")
+    await db._write(
+        lambda raw: raw.execute(
+            "UPDATE kern_sessions_claims SET session_id = 'other' WHERE run_id = ?", (theirs.run_id,)
+        )
+    )
     await db._write(
         lambda raw: raw.execute(
             "UPDATE kern_sessions_claims SET request = '{}' WHERE run_id = ?", (damaged.run_id,)
