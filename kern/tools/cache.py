@@ -9,13 +9,14 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic_core import from_json, to_json
 
 from kern._log import named
-from kern.tools.cache_key import key_of
+from kern.tools.cache_key import NoKeyError, key_of
 from kern.tools.function import Function
 from kern.tools.result import result_of
 
@@ -25,9 +26,11 @@ log: Final = named("kern")
 class ResultCache:
     """The cached results of one tool. Every method blocks.
 
-    The key of a result is the tool and its arguments: for a function its module and name, with its closure,
-    its defaults and the arguments fixed by a partial; for a method also the attributes of its object. Values
-    that are not plain data are keyed by identity, so their results are found in this process only.
+    The key of a result is the tool and its arguments: for a function its file, its code and its name, with
+    its closure, its defaults and the arguments fixed by a partial; for a method also the attributes of its
+    object. Other objects are keyed by identity and attributes, so their results are found in this process
+    only. If an object has data that Python code cannot see, such as an open connection, the results are not
+    cached, which is logged once.
 
     The cache holds the text that the model reads, and `get_or_make` returns that text for fresh results, too:
     a hook sees the same type either way. Errors and results with media are not cached.
@@ -50,7 +53,11 @@ class ResultCache:
                 folder,
             )
             return make()
-        key = key_of(self._function.name, self._function.entrypoint, arguments)
+        try:
+            key = key_of(self._function.name, self._function.entrypoint, arguments)
+        except NoKeyError as error:
+            _log_once(self._function.name, str(error))
+            return make()
         path = folder / f"{key}.json"
         kept = self._read(path)
         if kept is not None:
@@ -85,6 +92,11 @@ class ResultCache:
         except (OSError, ValueError) as error:
             temporary.unlink(missing_ok=True)
             log.warning("tool %s: its result cannot be cached: %s", self._function.name, error)
+
+
+@lru_cache(maxsize=256)
+def _log_once(tool: str, why: str) -> None:
+    log.warning("tool %s: its results are not cached, since its calls have no key: %s", tool, why)
 
 
 def _default_folder() -> Path:

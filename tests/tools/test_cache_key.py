@@ -7,8 +7,10 @@ import datetime
 import enum
 import functools
 import math
+import sqlite3
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable
 from decimal import Decimal
@@ -20,7 +22,7 @@ from pydantic import BaseModel, Field, PrivateAttr, RootModel, SecretBytes, Secr
 
 from kern import Agent, Toolkit, tool
 from kern.testing import ScriptedModel, tool_call
-from kern.tools.cache_key import key_of
+from kern.tools.cache_key import NoKeyError, key_of
 
 
 class Login(BaseModel):
@@ -51,6 +53,12 @@ class Slotted:
 
     def customers(self) -> str:
         return self.__token
+
+
+def itself() -> list[Any]:
+    circle: list[Any] = []
+    circle.append(circle)
+    return circle
 
 
 class Equal:
@@ -87,6 +95,10 @@ def attributed(value: Any, **attributes: Any) -> Any:
     return value
 
 
+def closure_over(value: Any) -> Callable[[], Any]:
+    return lambda: value
+
+
 NOON = datetime.datetime(2026, 1, 2, 12)  # noqa: DTZ001 - without a time zone, on purpose
 DIFFERENT: list[tuple[Any, Any]] = [
     (1, True),
@@ -117,7 +129,10 @@ DIFFERENT: list[tuple[Any, Any]] = [
     (Client(key="x"), Client(key="y")),
     (attributed(Client(), tenant="x"), attributed(Client(), tenant="y")),
     (Equal(), Equal()),
-    (object(), object()),
+    (enum.Flag("F", "A", boundary=enum.KEEP)(8), enum.Flag("F", "A", boundary=enum.KEEP)(16)),
+    (enum.IntFlag("F", "A")(8), enum.IntFlag("F", "A")(16)),
+    (Login, Client),
+    (closure_over("x"), closure_over("y")),
 ]
 
 
@@ -166,10 +181,86 @@ def test_another_process_finds_the_same_key() -> None:
     assert found == {f"{mine}\n".encode()}
 
 
-def test_a_value_that_contains_itself_is_never_found_again() -> None:
-    circle: list[Any] = []
-    circle.append(circle)
-    assert key(circle) != key(circle)
+class Connection:
+    def __init__(self) -> None:
+        self.inner = sqlite3.connect(":memory:")
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (object(), "builtins.object cannot be told apart from others"),
+        (iter([1]), "builtins.list_iterator has data that cannot be seen"),
+        (Connection(), "sqlite3.Connection has data that cannot be seen"),
+        (itself(), "a value contains itself"),
+    ],
+    ids=["object", "iterator", "connection", "itself"],
+)
+def test_what_cannot_be_told_apart_has_no_key(value: Any, why: str) -> None:
+    with pytest.raises(NoKeyError, match=why):
+        key([value])
+
+
+def test_results_without_a_key_are_not_cached_which_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection, counts = Connection(), iter(range(9))
+
+    @tool(cache_results=True, cache_dir=tmp_path)
+    def rows() -> str:
+        """Count the rows."""
+        return f"{next(counts)} in {connection.inner}"
+
+    agent = Agent(model=ScriptedModel([tool_call("rows"), tool_call("rows"), "done"]), tools=[rows])
+    assert [str(call.result)[:1] for call in agent.run("go").tools] == ["0", "1"]
+    assert not list(tmp_path.iterdir())
+    assert len([r for r in caplog.records if "its results are not cached" in r.getMessage()]) == 1
+
+
+class Http:
+    def __init__(self) -> None:
+        self.headers = {"user": "ann"}
+        self.lock = threading.Lock()
+
+
+def test_an_object_that_has_changed_has_another_key() -> None:
+    http = Http()
+    first = key(http)
+    assert key(http) == first
+    http.headers["user"] = "bob"
+    assert key(http) != first
+
+
+def run_program(folder: Path, text: str, cache: Path) -> str:
+    folder.mkdir()
+    (folder / "app.py").write_text(
+        "from kern import Agent, tool\n"
+        "from kern.testing import ScriptedModel, tool_call\n"
+        f"@tool(cache_results=True, cache_dir={str(cache)!r})\n"
+        f"def search(text: str) -> str:\n    return PREFIX + {text!r}\n"
+        f"PREFIX = {text!r}\n"
+        "model = ScriptedModel([tool_call('search', text='x'), 'done'])\n"
+        "print(Agent(model=model, tools=[search]).run('go').tools[0].result)\n"
+    )
+    done = subprocess.run([sys.executable, "app.py"], cwd=folder, capture_output=True, check=True, text=True)
+    return done.stdout.strip()
+
+
+def test_two_programs_whose_functions_have_one_name_do_not_share_results(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    assert run_program(tmp_path / "a", "a", cache) == "aa"
+    assert run_program(tmp_path / "b", "b", cache) == "bb"
+    assert run_program(tmp_path / "c", "b", cache) == "bb"
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_a_function_whose_code_was_changed_has_another_key() -> None:
+    made = []
+    for answer in ("1", "2", "1"):
+        space: dict[str, Any] = {}
+        exec(f"def t():\n    def inner(): return {answer}\n    return inner() in {{'a', 'b'}}", space)
+        made.append(key_of("t", space["t"], {}))
+    assert made[0] == made[2] != made[1]
 
 
 def closure(value: Any) -> Callable[[], Any]:
@@ -202,6 +293,53 @@ class Crm(Toolkit):
         return self.settings
 
 
+class Named(Toolkit):
+    def __init__(self, name: str = "crm", instructions: str | None = None) -> None:
+        super().__init__(name=name, instructions=instructions, tools=[self.customers])
+
+    def customers(self) -> str:
+        return f"of {self.name} {self.instructions}"
+
+
+def toolkit_of(tenant: Any) -> Callable[[], Any]:
+    class Kit(Toolkit):
+        owner = tenant
+
+        def __init__(self) -> None:
+            super().__init__(name="kit", tools=[self.customers])
+
+        def customers(self) -> Any:
+            return self.owner
+
+    return Kit().customers
+
+
+def class_of(tenant: Any, method: str) -> Callable[[], Any]:
+    class Kit:
+        owner = tenant
+
+        def customers(self) -> Any:
+            return self.owner
+
+        @classmethod
+        def of_class(cls) -> Any:
+            return cls.owner
+
+        @staticmethod
+        def helper() -> Any:
+            return tenant
+
+        @property
+        def by_helper(self) -> Any:
+            return self.helper()
+
+        def helped(self) -> Any:
+            return self.by_helper
+
+    made: Callable[[], Any] = getattr(Kit(), method)
+    return made
+
+
 @pytest.mark.parametrize(
     "bind",
     [
@@ -213,12 +351,24 @@ class Crm(Toolkit):
         lambda value: Crm(value).customers,
         lambda value: Login(password=value).customers,
         lambda value: Slotted(value.get_secret_value()).customers,
+        lambda value: Named(name=value.get_secret_value()).customers,
+        lambda value: Named(instructions=value.get_secret_value()).customers,
+        toolkit_of,
+        lambda value: class_of(value, "of_class"),
+        lambda value: functools.wraps(look_up)(closure(value)),
     ],
 )
 def test_what_a_callable_is_bound_to_belongs_to_the_key(bind: Callable[[Any], Callable[..., Any]]) -> None:
     ann, bob, again = (key_of("t", bind(SecretStr(name)), {}) for name in ("ann", "bob", "ann"))
     assert ann != bob
     assert ann == again
+
+
+@pytest.mark.parametrize("method", ["customers", "of_class", "helped"])
+def test_what_the_class_of_a_factory_has_belongs_to_the_key(method: str) -> None:
+    kept = [class_of(name, method) for name in ("ann", "bob")]
+    assert key_of("t", kept[0], {}) == key_of("t", kept[0], {})
+    assert key_of("t", kept[0], {}) != key_of("t", kept[1], {})
 
 
 UNSET = object()
