@@ -26,6 +26,7 @@ from kern.models._failures import Origin
 from kern.models._foreign import with_neutral_ids
 from kern.models._headers import check_header, secrets_of, user_headers
 from kern.models._history import has_media
+from kern.models._settings import check_numbers
 from kern.models._transport import HttpClient, Post, send
 from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
 from kern.usage import Price
@@ -59,6 +60,8 @@ class HttpModel(ChecksArguments, Model):
     default_base_url: ClassVar[str]
     base_url_variable: ClassVar[str]
     """The environment variable that holds the base URL; it is read if `base_url` is not passed."""
+    other_url_variables: ClassVar[tuple[str, ...]] = ()
+    """Further names of this variable."""
     key_variables: ClassVar[tuple[str, ...]]
     """The environment variables that may hold the key, in order of preference."""
     needs_key: ClassVar[str]
@@ -69,13 +72,7 @@ class HttpModel(ChecksArguments, Model):
     def __post_init__(self, api_key: str | None) -> None:
         if not self.id:
             raise UsageError(f"{type(self).__name__} needs the id of a model, such as {self.example_id!r}")
-        if self.max_retries < 0:
-            raise UsageError(f"max_retries must be 0 or more, not {self.max_retries!r}")
-        for name in ("timeout", "total_timeout", "max_line_bytes", "max_answer_bytes"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                unit = "seconds" if "timeout" in name else "bytes"
-                raise UsageError(f"{name} must be a number of {unit} above 0, not {value!r}")
+        check_numbers(self)
         if self.extra_body:
             self.extras.check(self.extra_body)
         if self.base_url is not None:
@@ -155,7 +152,8 @@ class HttpModel(ChecksArguments, Model):
             raise UsageError(f"the request cannot be written as JSON: {error}") from error
 
     def _resolve_base_url(self) -> httpx.URL:
-        given = self.base_url or os.environ.get(self.base_url_variable)
+        names = (self.base_url_variable, *self.other_url_variables)
+        given = self.base_url or next(filter(None, map(os.environ.get, names)), None)
         return parse_base_url(given or self.default_base_url)
 
     def _asked_server(self, base_url: httpx.URL, secrets: tuple[str, ...]) -> Origin:

@@ -8,6 +8,8 @@ from typing import Any
 from kern.messages import Message
 from kern.testing._refusal import Refused
 
+_MOST_CALLS = 128
+
 
 def check_response_pairs(items: Sequence[dict[str, Any]]) -> None:
     """Check that every function call has its output, and that every output follows its call (Responses)."""
@@ -42,6 +44,14 @@ def check_chat_pairs(messages: Sequence[Message]) -> None:
         else:
             _none_open(open_calls, index)
             open_calls = [call.id for call in message.tool_calls]
+            if len(open_calls) > _MOST_CALLS:
+                text = (
+                    f"Invalid 'messages[{index}].tool_calls': array too long. Expected an array with maximum "
+                    f"length {_MOST_CALLS}, but got an array with length {len(open_calls)} instead."
+                )
+                raise Refused(
+                    400, text, code="array_above_max_length", param=f"messages.[{index}].tool_calls"
+                )
             if len(set(open_calls)) < len(open_calls):
                 text = f"Invalid 'messages[{index}].tool_calls': the ids of the calls are not unique."
                 raise Refused(400, text, param=f"messages.[{index}].tool_calls")

@@ -52,6 +52,7 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         *("OPENAI_API_KEY", "OPENAI_BASE_URL", "KERN_MODEL", "GEMINI_API_KEY", "GOOGLE_API_KEY"),
         "GOOGLE_GEMINI_BASE_URL",
+        "GOOGLE_BASE_URL",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(_transport, "FIRST_DELAY", 0.0)

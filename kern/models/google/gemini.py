@@ -49,7 +49,7 @@ class Gemini(HttpModel):
         access_token: For Vertex AI, instead of a key: a token, or a function that returns one. The function
             is called before each request, since tokens expire after an hour.
         base_url: The address before "/models/ID:generateContent"; None: the variable GOOGLE_GEMINI_BASE_URL,
-            or Google.
+            or GOOGLE_BASE_URL, or Google.
         timeout: How many seconds may pass without any data, while the request is sent or the answer is
             awaited, before the attempt fails; None: 600. Connecting may take 10.
         total_timeout: How many seconds the request may take altogether, with all retries and pauses; None: no
@@ -102,6 +102,7 @@ class Gemini(HttpModel):
     example_id = "gemini-flash-latest"
     default_base_url = "https://generativelanguage.googleapis.com/v1beta"
     base_url_variable = "GOOGLE_GEMINI_BASE_URL"
+    other_url_variables = ("GOOGLE_BASE_URL",)
     key_variables: ClassVar[tuple[str, ...]] = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
     needs_key = "googleapis.com"
     server_tool_api: ClassVar[str | None] = API

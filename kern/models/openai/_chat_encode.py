@@ -41,6 +41,7 @@ REPLAYED: dict[str, type] = {"reasoning_details": list, "extra_content": dict, "
 """The fields that are always sent back unchanged: signed reasoning of OpenRouter and others, and Gemini's
 signatures."""
 
+_MOST_CALLS = 128
 _READ = "(The results were read.)"
 _PLAIN = re.compile(r"[A-Za-z0-9]*")
 _ID = 40  # the maximum length of a call id in OpenAI's API
@@ -63,6 +64,7 @@ def encode(
     messages = list(_messages(spoken, origin, server))
     if wants_reasoning:
         _add_reasoning(messages, spoken)
+    messages = list(_in_portions(messages))
     if not server.user_after_tool:
         messages = list(_spaced(messages))
     body: dict[str, Any] = {"model": origin.model, "messages": messages}
@@ -98,6 +100,26 @@ def _messages(spoken: Sequence[Message], origin: Origin, server: ChatServer) -> 
         if parts:
             attached.setdefault(message.role, []).extend(parts)
     yield from _attachments(attached)
+
+
+def _in_portions(messages: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the messages, an answer with more calls than OpenAI accepts as several, each with its results."""
+    skip = 0
+    for at, message in enumerate(messages):
+        if skip:
+            skip -= 1
+            continue
+        calls = message.get("tool_calls") or ()
+        if len(calls) <= _MOST_CALLS:
+            yield message
+            continue
+        skip = len(calls)
+        results = {result["tool_call_id"]: result for result in messages[at + 1 : at + 1 + skip]}
+        said = {**message, "content": ""}
+        for begin in range(0, len(calls), _MOST_CALLS):
+            portion = calls[begin : begin + _MOST_CALLS]
+            yield {**(said if begin else message), "tool_calls": portion}
+            yield from (results[call["id"]] for call in portion)
 
 
 def _spaced(messages: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:

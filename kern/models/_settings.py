@@ -1,0 +1,50 @@
+"""Checks the settings of a model that are numbers: a wrong one would be no limit, or fail in the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from kern.errors import UsageError
+
+_SECONDS: Final = ("timeout", "total_timeout")
+_COUNTS: Final[Mapping[str, tuple[int, str]]] = {
+    "max_retries": (0, "a whole number, 0 or more"),
+    "max_line_bytes": (1, "a number of bytes above 0"),
+    "max_answer_bytes": (1, "a number of bytes above 0"),
+    "max_output_tokens": (1, "a number of tokens above 0"),
+}
+_NUMBERS: Final = ("temperature", "top_p")
+
+
+def check_numbers(model: Any) -> None:
+    """Check those of these settings that the model has.
+
+    Raises:
+        UsageError: A setting is not a number, or one that makes no sense.
+    """
+    for name in _SECONDS:
+        value = getattr(model, name, None)
+        if value is not None and not (_is_real(value) and value > 0):
+            raise UsageError(f"{name} must be a number of seconds above 0, not {value!r}")
+    for name, (least, wanted) in _COUNTS.items():
+        value = getattr(model, name, None)
+        if value is None and name != "max_retries":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UsageError(f"{name} must be {wanted}, not {value!r}")
+    for name in _NUMBERS:
+        value = getattr(model, name, None)
+        if value is not None and not _is_real(value):
+            raise UsageError(f"{name} must be a number, not {value!r}")
+
+
+def _is_real(value: Any) -> bool:
+    """Whether a value is a finite number, which a float can hold."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
