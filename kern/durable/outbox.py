@@ -85,8 +85,8 @@ class Outbox:
         run_id = event.source.run_id
         if isinstance(event, SessionStateChangedEvent):
             return event.revision <= self._revision
-        if isinstance(event, RunStartedEvent) and run_id == self._begun:
-            return True
+        if isinstance(event, RunStartedEvent | RunContinuedEvent) and run_id == self._begun:
+            return True  # `resume` has queued the event that says so
         left = self._known[run_id] if self._known else 0
         if left and isinstance(event, _COMPLETING):
             self._known[run_id] = left - 1

@@ -187,6 +187,8 @@ async def _run_and_commit(
                 await end_steps(run, tree.steps)
         except BaseException as error:  # noqa: BLE001 - raised again below, once the end is committed
             if (gone := await why_not_ended(active, run, error)) is not None:
+                if listener is not None:  # what is undone here stays on record
+                    tree.session.state.unsubscribe(listener)
                 await release_run(run)
                 raise gone from None
             _note(run, error)

@@ -158,8 +158,8 @@ class StateLine:
     def recorded_state(self) -> tuple[dict[str, Any], int]:
         """Return the state after all recorded commits, and its revision."""
         assert self._base is not None
-        revision = max((change.revision for change in self._recorded), default=self._base["revision"])
-        return self.state_at(len(self._recorded)), revision
+        commits = len(self._recorded)
+        return self.state_at(commits), self._base["revision"] + commits
 
     def _on_change(self, change: Change) -> None:
         self._seen += 1

@@ -251,9 +251,10 @@ class LiveState:
             self._subscribers.append(subscriber)
 
     def unsubscribe(self, subscriber: Callable[[Change], None]) -> None:
-        """Undo `subscribe`."""
+        """Undo `subscribe`. A second time does nothing."""
         with self._mutex:
-            self._subscribers.remove(subscriber)
+            if subscriber in self._subscribers:
+                self._subscribers.remove(subscriber)
 
     def _parsed(self) -> dict[str, Any]:
         if self._tree is None:
