@@ -25,6 +25,7 @@ from kern.state.pointer import MISSING
 log: Final = named("kern")
 
 _CLOSE = 0.8  # how alike a name must be to be suggested
+_MOST_NAMES = 100
 _NAMES = r"(?!\d)[\w-]+(?:\.[\w-]+)*"
 _PLACEHOLDER = re.compile(rf"\{{\{{{_NAMES}\}}\}}|\{{({_NAMES})\}}")
 _LONGEST_CACHED = 32_768
@@ -76,7 +77,8 @@ def _fill(placeholder: _Placeholder, sources: tuple[Mapping[str, Any], ...]) -> 
         value = _find(source, placeholder.names)
         if value is not MISSING:
             return _write(value, placeholder)
-    _hint(placeholder, tuple(str(name) for source in sources for name in source))
+    if sum(map(len, sources)) <= _MOST_NAMES:  # else the search costs more than it helps
+        _hint(placeholder, tuple(str(name) for source in sources for name in source))
     return placeholder.text
 
 
