@@ -187,6 +187,7 @@ async def end_steps(run: Run, steps: Steps) -> None:
     Raises:
         JournalSignal: The journal cannot be written, or a strict replay has unused recorded steps.
     """
+    steps.check_unclear()
     steps.ended(run)
     await steps.flush()
 

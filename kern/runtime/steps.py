@@ -21,13 +21,14 @@ from kern._json import json_bytes
 from kern.db.journals import RunClaim
 from kern.durable.journal import Entry, Playback, RunJournal
 from kern.durable.outbox import Outbox
-from kern.errors import KernError, ReplayMismatch, RunLostError, SessionDeletedError
+from kern.errors import KernError, ReplayMismatch, RunLostError, SessionDeletedError, UsageError
 from kern.run.events import EventSource
 from kern.runtime.recorded_steps import RecordedSteps
 from kern.runtime.session import LiveSession
 from kern.runtime.state_line import StateLine
 from kern.runtime.step_data import Data, loads, moment, reading, written
 from kern.runtime.step_writer import Owner, StepWriter
+from kern.runtime.unclear_calls import tool_key, unclear_calls
 from kern.state.shared_state import Change
 
 T = TypeVar("T")
@@ -125,6 +126,7 @@ class Steps:
         }
         """The steps that were in progress when the recorded run was cut short, and how far each had got."""
         self._begun = {entry.key for entry in journal.entries if entry.kind == "begun"}
+        self._unclear = {} if journal.claim is None else unclear_calls(journal.entries, run_id)
         strict = journal.playback is Playback.strict
         self._record = RecordedSteps(journal.entries, self.line.replay, strict=strict)
 
@@ -267,6 +269,7 @@ class Steps:
         at: StepRun | None = run
         while at is not None:
             if at.run_id in self._cut:
+                self._unclear.pop(key, None)  # the record of the delegation says what followed
                 raise CutShort
             at = at.parent
         if self.playback is Playback.strict:
@@ -279,6 +282,8 @@ class Steps:
             raise ReplayMismatch(
                 f"{key} ({' > '.join(run.source.path)}) is not in the recording; unused steps: {left}"
             )
+        if self._unclear and run.parent is None and key.startswith(f"{run.run_id}/model/"):
+            self.check_unclear()
         if waits:
             await self._record.all_taken()
         await self._journal.hold()
@@ -307,7 +312,32 @@ class Steps:
 
     def in_doubt(self, key: str) -> bool:
         """Whether the step was begun before, so that it is unknown whether it was carried out."""
+        self._unclear.pop(tool_key(key), None)
         return key in self._begun
+
+    @property
+    def unclear(self) -> bool:
+        """Whether there are calls that may have been carried out before the crash, not asked about yet."""
+        return bool(self._unclear)
+
+    def check_unclear(self) -> None:
+        """Check that every call that may have been carried out before the crash has been asked about.
+
+        Called when the top-level run has all results of a turn: no run below it is in progress.
+
+        Raises:
+            JournalSignal: The program does not make such a call any more, so that nobody can be asked.
+        """
+        for key, tool in self._unclear.items():
+            whole = "" if self.claim is None else self.claim.run_id
+            error = UsageError(
+                f"run {whole!r} cannot be resumed: its process died during the call {key} of the tool "
+                f"{tool!r}, which may have been carried out and must not be repeated, and the program does "
+                "not make this call any more, since a team member or a tool is missing. Resume the run with "
+                "the program that began it, which asks a person about the call; or give the run up with "
+                f"DbJournal(db).forget({whole!r})"
+            )
+            raise JournalSignal(error)
 
     def cut(self, run_id: str) -> None:
         """Note that the run, and the runs below it, were cut short where their record ends."""

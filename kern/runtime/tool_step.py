@@ -127,6 +127,8 @@ class ToolStep:
         kind = "tool"
         if children := self._children():
             kind, data["children"] = "delegation", children
+        elif outcome.error and self._steps.unclear and isinstance(self._tool, DelegatingTool | None):
+            return  # its member may be the one that is missing: with that, the run can still be resumed
         await self._steps.keep(run, kind, self._key, data, self.owner)
 
     async def keep_pending(self) -> None:

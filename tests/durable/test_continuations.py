@@ -13,7 +13,9 @@ from kern import Agent, CancelResult, RunStatus, Team, tool
 from kern.budget import UsageBudget
 from kern.db import Db
 from kern.durable import DbJournal
-from kern.errors import RunConflictError, RunMismatch
+from kern.errors import RunConflictError, RunMismatch, UsageError
+from kern.models.base import ModelResponse
+from kern.runtime import recorded_steps
 from kern.testing import ScriptedModel, tool_call
 from kern.usage import UsageLimits
 from tests.databases import KINDS, SHARED, opener
@@ -256,3 +258,32 @@ async def test_a_call_that_was_begun_is_in_doubt_although_there_is_no_such_tool_
     output = await other.arun("buy", session_id="s", run_id="r")
     assert output.status is RunStatus.paused
     assert [(need.kind, need.tool_name) for need in output.requirements] == [("in_doubt", "ship")]
+
+
+@pytest.mark.parametrize("then", ["finished", "paused"])
+async def test_a_call_of_a_member_that_is_gone_is_neither_repeated_nor_forgotten(
+    db: Db, then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorded_steps, "STALL_SECONDS", 0.05)
+    both = [tool_call("delegate_task_to_member", member_id=name, task="buy") for name in ("shop", "other")]
+
+    def team(member: Shop, *answers: Any, gone: bool = False) -> Team:
+        member.agent.db = member.agent.journal = None
+        asks = tool_call("pay") if then == "paused" else "fine"
+        other = Shop(db, asks).agent
+        other.id, other.db, other.journal = "other", None, None
+        members = [other] if gone else [member.agent, other]
+        return Team(members, id="t", model=ScriptedModel(list(answers)), db=db, journal=DbJournal(db))
+
+    shop = Shop(db, tool_call("ship"), waits="shipped", once=True)
+    first = team(shop, ModelResponse.of(None, *both))
+    await shop.killed(first.arun("go", session_id="s", run_id="r"))
+    with pytest.raises(UsageError, match=r"the tool 'ship', which may have been carried out") as caught:
+        await team(Shop(db), "done", gone=True).arun("go", session_id="s", run_id="r")
+    assert "DbJournal(db).forget('r')" in str(caught.value)
+    assert await DbJournal(db).unfinished() == ["r"], "it has not ended"
+    again = Shop(db, "bought", once=True)
+    output = await team(again, "done").arun("go", session_id="s", run_id="r")
+    assert output.status is RunStatus.paused
+    assert "in_doubt" in [need.kind for need in output.requirements]
+    assert again.done == []
