@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kern.db._sqlite_errors import store_errors
+from kern.db._sqlite_numbers import part_of
 from kern.db._sqlite_schema import transaction
 from kern.db.base import RunRow
 
@@ -39,8 +40,9 @@ _SQL = {
     "take": "DELETE FROM {t}_cancels WHERE run_id = ? AND (trusted OR user_id = ?)",
     "ended": "DELETE FROM {t}_cancels WHERE run_id = ?",
     "session": """
-        DELETE FROM {t}_cancels WHERE run_id IN (SELECT run_id FROM {t}_runs
-            WHERE session_number = (SELECT number FROM {t} WHERE session_id = ?))""",
+        DELETE FROM {t}_cancels WHERE run_id IN (
+            SELECT r.run_id FROM {t}_runs_by_age AS a CROSS JOIN {t}_runs AS r ON r.seq = a.place & 4294967295
+            WHERE a.place BETWEEN ? AND ?)""",
     "user": "DELETE FROM {t}_cancels WHERE user_id = ? AND NOT trusted",
 }
 
@@ -82,9 +84,9 @@ class Cancels:
         """Delete the requests for those of the runs that have ended."""
         raw.executemany(self._sql["ended"], [(run.run_id,) for run in runs if run.ended])
 
-    def session_deleted(self, raw: sqlite3.Connection, session_id: str) -> None:
+    def session_deleted(self, raw: sqlite3.Connection, session_number: int) -> None:
         """Delete the requests for the runs of a session, before the runs are deleted."""
-        raw.execute(self._sql["session"], (session_id,))
+        raw.execute(self._sql["session"], part_of(session_number))
 
     def user_deleted(self, raw: sqlite3.Connection, user_id: str) -> None:
         """Delete the requests in the user's name."""

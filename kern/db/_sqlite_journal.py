@@ -10,7 +10,9 @@ from pathlib import Path
 from kern.db._rows import step_of
 from kern.db._sqlite_cancels import NOW
 from kern.db._sqlite_errors import store_errors
+from kern.db._sqlite_numbers import part_of, run_key, session_key
 from kern.db._sqlite_schema import transaction
+from kern.db._sqlite_sql import run_at, session_at
 from kern.db.journals import (
     ClaimedRun,
     EventRow,
@@ -74,7 +76,9 @@ _SQL = {
         DELETE FROM {t}_events WHERE run_id IN (
             SELECT run_id FROM {t}_events AS e WHERE written_at < {now} - ?1
             AND NOT EXISTS (SELECT 1 FROM {t}_claims AS c WHERE c.run_id = e.run_id)
-            AND NOT EXISTS (SELECT 1 FROM {t}_runs AS r WHERE r.run_id = e.run_id AND r.status = 'PAUSED')
+            AND NOT EXISTS (SELECT 1 FROM {t}_runs AS r INDEXED BY {t}_runs_by_status
+                WHERE r.run_id = e.run_id AND r.status = 'PAUSED' AND r.status <> 'COMPLETED'
+                    AND r.parent_run_id IS NULL)
             AND NOT EXISTS (SELECT 1 FROM {t}_events AS n
                 WHERE n.run_id = e.run_id AND n.written_at >= {now} - ?1))""",
     "running": """
@@ -92,8 +96,9 @@ _SQL = {
             OR EXISTS (SELECT 1 FROM {t}_steps AS s WHERE s.run_id = c.run_id))
         ORDER BY rowid LIMIT 1""",
     "delete_events": """
-        DELETE FROM {t}_events WHERE run_id IN (SELECT run_id FROM {t}_runs
-            WHERE session_number = (SELECT number FROM {t} WHERE session_id = ?1)
+        DELETE FROM {t}_events WHERE run_id IN (
+            SELECT r.run_id FROM {t}_runs_by_age AS a CROSS JOIN {t}_runs AS r ON r.seq = a.place & 4294967295
+            WHERE a.place BETWEEN ?3 AND ?4
             UNION SELECT run_id FROM {t}_claims WHERE session_id = ?1 OR user_id = ?2)""",
     "delete_steps": """
         DELETE FROM {t}_steps
@@ -110,8 +115,8 @@ _SQL = {
             (run_id, session_id, user_id, runner_id, is_team, request,
             owner, attempt, seconds, expires_at, begun_at)
         VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), '', 0, 0, 0, {now}) ON CONFLICT DO NOTHING""",
-    "run_is_stored": "SELECT 1 FROM {t}_runs WHERE run_id = ?",
-    "owner": "SELECT user_id FROM {t} WHERE session_id = ?",
+    "run_is_stored": "SELECT 1 FROM {t}_runs WHERE seq = {run_at}",
+    "owner": "SELECT user_id FROM {t} WHERE number = {session_at}",
     "load_request": """
         SELECT CAST(coalesce(request, (SELECT data FROM {t}_steps AS s
             WHERE s.run_id = c.run_id AND kind = 'base' ORDER BY seq LIMIT 1)) AS BLOB)
@@ -134,7 +139,8 @@ class Journals:
 
     def __init__(self, path: Path, table: str) -> None:
         self._path = path
-        self._sql = {name: text.format(t=table, now=NOW) for name, text in _SQL.items()}
+        parts = {"t": table, "now": NOW, "session_at": session_at(table), "run_at": run_at(table)}
+        self._sql = {name: text.format(**parts) for name, text in _SQL.items()}
         self._old_events = OldEvents()
 
     def claim(
@@ -175,9 +181,9 @@ class Journals:
         """
         about = run.about
         with transaction(raw, self._path), store_errors(self._path):
-            if raw.execute(self._sql["run_is_stored"], (run.run_id,)).fetchone() is not None:
+            if raw.execute(self._sql["run_is_stored"], run_key(run.run_id)).fetchone() is not None:
                 return False
-            whose = raw.execute(self._sql["owner"], (about.session_id,)).fetchone()
+            whose = raw.execute(self._sql["owner"], session_key(about.session_id)).fetchone()
             whose = whose or raw.execute(self._sql["first_of_session"], (about.session_id,)).fetchone()
             if whose is not None and whose[0] != about.user_id:
                 if raw.execute(self._sql["load_about"], (run.run_id,)).fetchone() is not None:
@@ -252,13 +258,20 @@ class Journals:
         return [running_row(*row) for row in rows]
 
     def deleted(
-        self, raw: sqlite3.Connection, *, session_id: str | None = None, user_id: str | None = None
+        self,
+        raw: sqlite3.Connection,
+        *,
+        session_id: str | None = None,
+        session_number: int | None = None,
+        user_id: str | None = None,
     ) -> None:
         """Delete the events and the steps of the runs of a session, or of a user's unfinished runs.
 
         Call this before the rows of the ended runs are deleted, which it needs.
         """
-        for name in ("delete_events", "delete_steps", "delete_claims"):
+        runs = (None, None) if session_number is None else part_of(session_number)
+        raw.execute(self._sql["delete_events"], (session_id, user_id, *runs))
+        for name in ("delete_steps", "delete_claims"):
             raw.execute(self._sql[name], (session_id, user_id))
 
     def release(self, raw: sqlite3.Connection, claim: RunClaim) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from kern.db._rows import change_of, change_values, info_of, readable, run_of, run_values, session_of
 from kern.db._sqlite_cancels import Cancels
 from kern.db._sqlite_errors import store_errors
 from kern.db._sqlite_journal import Journals
-from kern.db._sqlite_numbers import changes_of, run_numbers
+from kern.db._sqlite_numbers import part_of, run_key, run_numbers, session_key, session_place
 from kern.db._sqlite_schema import transaction
 from kern.db._sqlite_sql import statements
 from kern.db.base import ChangeRow, Commit, Committed, RunRow, SessionInfo, SessionRow, StateWrite
@@ -18,7 +19,26 @@ from kern.db.rows import applied, check_commit
 from kern.errors import StoreError
 
 _LAST = 2**63 - 1
-"""Greater than every position."""
+"""Greater than every position of a session."""
+
+_LAST_RUN = 2**32
+"""Greater than the place of every run."""
+
+
+class _Seen(NamedTuple):
+    """What a commit finds.
+
+    The session, its number, and its place in the order of use: whether that is the last one. The place of the
+    first run. Whether there are claims to runs of the session, and requests to cancel any runs.
+    """
+
+    session: SessionRow | None
+    number: int
+    run_place: int | None
+    is_last: bool
+    claimed: int
+    cancels: int
+    used: int = 0
 
 
 class Queries:
@@ -37,23 +57,20 @@ class Queries:
 
     def load_session(self, raw: sqlite3.Connection, session_id: str) -> SessionRow | None:
         """The session as it is stored, or None."""
-        return self._find_session(raw, session_id)[0]
-
-    def _find_session(self, raw: sqlite3.Connection, session_id: str) -> tuple[SessionRow | None, int]:
-        """The session and its number."""
         with store_errors(self._path):
-            found = raw.execute(self._sql["load_session"], (session_id,)).fetchone()
-        return (session_of(found[:-1]), found[-1]) if found else (None, 0)
+            found = raw.execute(self._sql["load_session"], session_key(session_id)).fetchone()
+        return session_of(found) if found else None
 
     def commit(self, raw: sqlite3.Connection, commit: Commit) -> Committed:
         """Write all of `commit`, or nothing. Errors of `commit.resolve` are passed on unchanged."""
         with transaction(raw, self._path):
-            stored, number = self._find_session(raw, commit.session_id)
+            seen = self._look(raw, commit)
+            stored = seen.session
             check_commit(stored, commit)
-            if stored is None:
+            if stored is None and seen.claimed:
                 self.journals.check_owner(raw, commit)
             places: dict[str, int] = {}
-            if self._repeated(raw, commit, places) and stored is not None:
+            if self._repeated(raw, commit, seen, places) and stored is not None:
                 return Committed(stored, repeated=True)
             write = commit.resolve(stored)
             row = applied(stored, commit, write)
@@ -62,25 +79,35 @@ class Queries:
                 if stored is None:
                     number = self._insert_session(raw, row)
                 else:
-                    self._update_session(raw, row, write)
+                    number = seen.number
+                    self._update_session(raw, row, write, seen)
                 for run in runs:
                     self._put_run(raw, run, number, places)
-                self.cancels.runs_ended(raw, runs)
+                if seen.cancels:
+                    self.cancels.runs_ended(raw, runs)
                 if commit.claim is not None:
                     self.journals.run_ended(raw, commit.claim)
-                media = [(row.session_id, *item) for run in runs for item in run.media.items()]
-                if media:
-                    raw.executemany(self._sql["put_media"], media)
+                for run in runs:
+                    if run.media:
+                        media = [(row.session_id, *item) for item in run.media.items()]
+                        raw.executemany(self._sql["put_media"], media)
                 if write.changes:
                     mark = None if runs else commit.id
-                    first, last = changes_of(number)
-                    (newest,) = raw.execute(self._sql["last_change"], (first, last)).fetchone()
-                    changes = [
-                        (seq, *change_values(change)[1:], mark)
-                        for seq, change in enumerate(write.changes, (newest or first) + 1)
-                    ]
+                    part = part_of(number)
+                    changes = [(*part, *change_values(change)[1:], mark) for change in write.changes]
                     raw.executemany(self._sql["insert_change"], changes)
         return Committed(row)
+
+    def _look(self, raw: sqlite3.Connection, commit: Commit) -> _Seen:
+        """Read what a commit has to know before it writes."""
+        run = run_key(commit.runs[0].run_id) if commit.runs else (None, None, None)
+        with store_errors(self._path):
+            seen = raw.execute(self._sql["look"], (*session_key(commit.session_id), *run)).fetchone()
+            number, run_place, last_used, claimed, cancels = seen
+            if number is None:
+                return _Seen(None, 0, run_place, False, claimed, cancels)
+            (*found, used) = raw.execute(self._sql["session_at"], (number,)).fetchone()
+        return _Seen(session_of(tuple(found)), number, run_place, used == last_used, claimed, cancels, used)
 
     def load_runs(
         self,
@@ -92,11 +119,10 @@ class Queries:
     ) -> list[RunRow]:
         """The session's newest `limit` runs, the oldest of them first."""
         name = "load_top_runs" if top_level else "load_all_runs"
-        values: list[str | int] = [session_id]
+        values: list[str | int] = [*session_key(session_id), -1 if limit is None else limit]
         if runner_id is not None:
             name += "_of_runner"
             values.append(runner_id)
-        values.append(-1 if limit is None else limit)
         with store_errors(self._path):
             rows = raw.execute(self._sql[name], values).fetchall()
         return readable(run_of, reversed(rows))
@@ -104,7 +130,7 @@ class Queries:
     def load_run(self, raw: sqlite3.Connection, run_id: str) -> RunRow | None:
         """One run, or None."""
         with store_errors(self._path):
-            found = raw.execute(self._sql["load_run"], (*run_numbers(run_id), run_id)).fetchone()
+            found = raw.execute(self._sql["load_run"], run_key(run_id)).fetchone()
         return run_of(found) if found else None
 
     def load_media(self, raw: sqlite3.Connection, session_id: str, hashes: Sequence[str]) -> dict[str, bytes]:
@@ -124,8 +150,7 @@ class Queries:
     def load_changes(self, raw: sqlite3.Connection, session_id: str, after: int) -> list[ChangeRow]:
         """The log of state changes with a revision above `after`, oldest first."""
         with store_errors(self._path):
-            values = {"session_id": session_id, "after": after}
-            rows = raw.execute(self._sql["load_changes"], values).fetchall()
+            rows = raw.execute(self._sql["load_changes"], (*session_key(session_id), after)).fetchall()
         return [change_of(row) for row in rows]
 
     def list_sessions(
@@ -149,15 +174,16 @@ class Queries:
         before: str | None,
     ) -> list[RunRow]:
         """Runs that the application started, the newest first."""
-        values: dict[str, str | int | None] = {"status": status, "limit": limit, "before": _LAST}
+        values: dict[str, str | int | None] = {"status": status, "limit": limit, "before": _LAST_RUN}
         name = "list_runs" if status in (None, "COMPLETED") else "list_runs_by_status"
         if session_id is not None:
-            name, values["session_id"] = "list_runs_of_session", session_id
+            name = "list_runs_of_session"
+            values["place"], values["session_id"] = session_key(session_id)
         elif user_id is not None:
             name, values["user_id"] = f"{name}_of_user", user_id
         with store_errors(self._path):
             if before is not None:
-                place = raw.execute(self._sql["find_place"], (*run_numbers(before), before)).fetchone()
+                place = raw.execute(self._sql["find_place"], run_key(before)).fetchone()
                 if place is None:
                     return []
                 values["before"] = place[0]
@@ -170,15 +196,16 @@ class Queries:
         """Whether the session belongs to the user; None stands for any user."""
         if user_id is None:
             return True
-        found: tuple[object] | None = raw.execute(self._sql["find_owner"], (session_id,)).fetchone()
-        return found == (user_id,)
+        found: tuple[object] | None = raw.execute(self._sql["find_owner"], session_key(session_id)).fetchone()
+        return bool(found == (user_id,))
 
     def describe_session(
         self, raw: sqlite3.Connection, session_id: str, name: str | None, summary: str | None
     ) -> bool:
         """Set the values that are not None; False if there is no such session."""
         with transaction(raw, self._path), store_errors(self._path):
-            return raw.execute(self._sql["describe_session"], (name, summary, session_id)).rowcount > 0
+            values = (*session_key(session_id), name, summary)
+            return raw.execute(self._sql["describe_session"], values).rowcount > 0
 
     def delete_session(self, raw: sqlite3.Connection, session_id: str) -> bool:
         """Delete the session with its runs, their media and its log; False if there is no such session."""
@@ -204,7 +231,7 @@ class Queries:
         with transaction(raw, self._path), store_errors(self._path):
             raw.execute(self._sql["release_lease"], (name, owner))
 
-    def _repeated(self, raw: sqlite3.Connection, commit: Commit, places: dict[str, int]) -> bool:
+    def _repeated(self, raw: sqlite3.Connection, commit: Commit, seen: _Seen, places: dict[str, int]) -> bool:
         """Whether the commit was made before. `places` receives the rows of its runs that are stored already.
 
         Raises:
@@ -212,12 +239,12 @@ class Queries:
         """
         if not commit.runs:
             after = 0 if commit.known is None else commit.known.revision
-            values = {"session_id": commit.session_id, "after": after, "id": commit.id}
             with store_errors(self._path):
+                values = (seen.number, after, commit.id)
                 return raw.execute(self._sql["find_commit"], values).fetchone() is not None
         repeated = False
         for index, run in enumerate(commit.runs):
-            found = self._find_run(raw, run.run_id)
+            found = self._find_run(raw, run.run_id) if index else self._run_at(raw, seen.run_place)
             if found is None:
                 continue
             session_id, generation, places[run.run_id] = found
@@ -230,8 +257,17 @@ class Queries:
     def _find_run(self, raw: sqlite3.Connection, run_id: str) -> tuple[str, int, int] | None:
         """The run's session, its generation and its row."""
         with store_errors(self._path):
-            values = (*run_numbers(run_id), run_id)
-            found: tuple[str, int, int] | None = raw.execute(self._sql["find_run"], values).fetchone()
+            found: tuple[str, int, int] | None = raw.execute(
+                self._sql["find_run"], run_key(run_id)
+            ).fetchone()
+        return found
+
+    def _run_at(self, raw: sqlite3.Connection, place: int | None) -> tuple[str, int, int] | None:
+        """The same, if the place is known."""
+        if place is None:
+            return None
+        with store_errors(self._path):
+            found: tuple[str, int, int] | None = raw.execute(self._sql["run_at"], (place,)).fetchone()
         return found
 
     def _put_run(
@@ -246,22 +282,27 @@ class Queries:
         assert place is not None
         first, second = run_numbers(run.run_id)
         if raw.execute(self._sql["number_run"], (first, place)).rowcount == 0:
-            raw.execute(self._sql["number_run"], (second, place))
+            raw.execute(self._sql["number_run_anew"], (second, place))
+        at = (session_number << 32) + place
+        raw.execute(self._sql["age_run"], (at, run.parent_run_id is not None, run.runner_id))
         places[run.run_id] = place
 
     def _delete(self, raw: sqlite3.Connection, session_id: str) -> bool:
-        self.cancels.session_deleted(raw, session_id)
-        self.journals.deleted(raw, session_id=session_id)
-        found = raw.execute(self._sql["find_number"], (session_id,)).fetchone()
-        if found is None:
+        (number,) = raw.execute(self._sql["find_number"], session_key(session_id)).fetchone()
+        self.journals.deleted(raw, session_id=session_id, session_number=number)
+        if number is None:
             return False
-        (number,) = found
-        runs = raw.execute(self._sql["ids_of_runs"], (number,)).fetchall()
+        self.cancels.session_deleted(raw, number)
+        part = part_of(number)
+        runs = raw.execute(self._sql["ids_of_runs"], part).fetchall()
         raw.executemany(self._sql["delete_run_ids"], [(*run_numbers(run_id), seq) for run_id, seq in runs])
-        raw.execute(self._sql["delete_runs"], (number,))
-        raw.execute(self._sql["delete_changes"], changes_of(number))
+        raw.executemany(self._sql["delete_run"], [(seq,) for _, seq in runs])
+        raw.execute(self._sql["delete_ages"], part)
+        raw.execute(self._sql["delete_changes"], part)
         raw.execute(self._sql["delete_media"], (session_id,))
-        raw.execute(self._sql["delete_session"], (session_id,))
+        raw.execute(self._sql["unnumber_session"], (session_place(session_id) + number,))
+        raw.execute(self._sql["delete_use"], (number,))
+        raw.execute(self._sql["delete_session"], (number,))
         return True
 
     def _insert_session(self, raw: sqlite3.Connection, row: SessionRow) -> int:
@@ -270,13 +311,19 @@ class Queries:
         state = (row.version, row.state_version, row.state)
         number = raw.execute(self._sql["insert_session"], (*values, *state)).lastrowid
         assert number is not None
+        raw.execute(self._sql["number_session"], (session_place(row.session_id) + number,))
+        raw.execute(self._sql["use_session"], (number,))
         return number
 
-    def _update_session(self, raw: sqlite3.Connection, row: SessionRow, write: StateWrite) -> None:
+    def _update_session(
+        self, raw: sqlite3.Connection, row: SessionRow, write: StateWrite, seen: _Seen
+    ) -> None:
         columns = (row.updated_at, row.revision, row.summary)
         if write.state is None:
-            raw.execute(self._sql["touch_session"], (*columns, row.session_id))
+            raw.execute(self._sql["touch_session"], (*columns, seen.number))
         else:
             state = (row.version, row.state_version, row.state)
-            raw.execute(self._sql["update_session"], (*columns, *state, row.session_id))
-        raw.execute(self._sql["to_the_end"], (row.session_id,))
+            raw.execute(self._sql["update_session"], (*columns, *state, seen.number))
+        if not seen.is_last:
+            raw.execute(self._sql["to_the_end"], (seen.number,))
+            raw.execute(self._sql["use_at_the_end"], (seen.used,))

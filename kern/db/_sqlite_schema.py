@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from kern.db._sqlite_errors import store_errors
-from kern.db._sqlite_numbers import run_numbers
+from kern.db._sqlite_numbers import run_numbers, session_place
 from kern.errors import StoreError
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -203,12 +203,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX {t}_claims_by_user ON {t}_claims (user_id) WHERE user_id IS NOT NULL",
     ),
     (
-        # Numbers for texts: a table whose numbers grow is written at its end, and its pages are never split.
-        # A session's changes are numbered from 2**32 times its number; see `_sqlite_numbers`.
+        # Tables of numbers in place of indexes: a table whose numbers grow is written at its end, and its
+        # pages are never split; an index moves the entries of up to four pages when the last one is full.
+        # A session's changes, and the places of its runs, are numbered from 2**32 times its number; see
+        # `_sqlite_numbers`.
         "ALTER TABLE {t} RENAME TO {t}_before",
         """CREATE TABLE {t} (
             number INTEGER PRIMARY KEY,
-            session_id TEXT NOT NULL UNIQUE,
+            session_id TEXT NOT NULL,
             user_id TEXT,
             name TEXT,
             summary TEXT,
@@ -222,12 +224,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             state TEXT NOT NULL
         )""",
         """INSERT INTO {t}
-            SELECT rowid, session_id, user_id, name, summary, generation, used, created_at, updated_at,
-                revision, version, state_version, state
+            SELECT rowid, session_id, user_id, name, summary, generation,
+                row_number() OVER (ORDER BY used, rowid), created_at, updated_at, revision, version,
+                state_version, state
             FROM {t}_before ORDER BY rowid""",
         "DROP TABLE {t}_before",
         "CREATE INDEX {t}_by_user ON {t} (user_id, used) WHERE user_id IS NOT NULL",
-        "CREATE INDEX {t}_by_use ON {t} (used)",
+        "CREATE TABLE {t}_by_use (used INTEGER PRIMARY KEY, session_number INTEGER NOT NULL)",
+        "INSERT INTO {t}_by_use SELECT used, number FROM {t} ORDER BY used",
+        "CREATE TABLE {t}_session_ids (place INTEGER PRIMARY KEY)",
+        """INSERT INTO {t}_session_ids
+            SELECT kern_session_place(CAST(session_id AS BLOB)) + number AS place FROM {t} ORDER BY place""",
         "ALTER TABLE {t}_runs RENAME TO {t}_runs_before",
         """CREATE TABLE {t}_runs (
             seq INTEGER PRIMARY KEY,
@@ -246,7 +253,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
                 r.created_at, data
             FROM {t}_runs_before AS r CROSS JOIN {t} AS s ON s.session_id = r.session_id ORDER BY seq""",
         "DROP TABLE {t}_runs_before",
-        "CREATE INDEX {t}_runs_by_age ON {t}_runs (session_number, seq, parent_run_id, runner_id)",
+        """CREATE TABLE {t}_runs_by_age (
+            place INTEGER PRIMARY KEY,
+            member INTEGER NOT NULL,
+            runner_id TEXT NOT NULL
+        )""",
+        """INSERT INTO {t}_runs_by_age
+            SELECT (session_number << 32) + seq AS place, parent_run_id IS NOT NULL, runner_id
+            FROM {t}_runs ORDER BY place""",
         """CREATE INDEX {t}_runs_by_status ON {t}_runs (status, seq, session_number)
             WHERE parent_run_id IS NULL AND status <> 'COMPLETED'""",
         "CREATE TABLE {t}_run_ids (number INTEGER PRIMARY KEY, seq INTEGER NOT NULL)",
@@ -334,6 +348,7 @@ def migrate(raw: sqlite3.Connection, path: Path, table: str) -> None:
             )
         with store_errors(path):
             raw.create_function("kern_run_number", 2, lambda run_id, which: run_numbers(run_id)[which])
+            raw.create_function("kern_session_place", 1, session_place)
             if done == 0:
                 raw.execute(f"CREATE TABLE {table}_schema (version INTEGER PRIMARY KEY, applied_at REAL)")
             for version, statements in enumerate(MIGRATIONS[done:], done + 1):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kern.db import SqliteDb
-from kern.db._sqlite_numbers import run_numbers
+from kern.db._sqlite_numbers import run_numbers, session_place
 from kern.testing.db import change_row, run_row, state_commit
 
 
@@ -44,6 +44,38 @@ async def test_two_runs_that_draw_one_number_are_two_runs(db: SqliteDb) -> None:
         assert (found.run_id, found.status, found.data) == (run_id, "COMPLETED", f'"{run_id}"'.encode())
     assert [row.run_id for row in await db.load_runs("s")] == [one, other]
     assert [row.run_id for row in await db.list_runs(before=other)] == [one]
+
+
+def two_sessions_of_one_place() -> tuple[str, str]:
+    """The ids of two sessions whose drawn bits meet."""
+    known: dict[int, str] = {}
+    for n in range(100_000):
+        place = session_place(f"session {n}")
+        if place in known:
+            return known[place], f"session {n}"
+        known[place] = f"session {n}"
+    raise AssertionError("no two ids of one place")
+
+
+async def test_two_sessions_that_draw_one_place_are_two_sessions(db: SqliteDb, tmp_path: Path) -> None:
+    one, other = two_sessions_of_one_place()
+    await db.commit(state_commit(b'"one"', session_id=one, runs=[run_row("r1", session_id=one)]))
+    assert await db.load_session(other) is None
+    await db.commit(state_commit(b'"other"', session_id=other, runs=[run_row("r2", session_id=other)]))
+    for session_id, state, run_id in ((one, b'"one"', "r1"), (other, b'"other"', "r2")):
+        found = await db.load_session(session_id)
+        assert found is not None
+        assert (found.session_id, found.state) == (session_id, state)
+        assert [row.run_id for row in await db.load_runs(session_id)] == [run_id]
+    assert [row.session_id for row in await db.list_sessions()] == [other, one]
+    assert await db.delete_session(one)
+    assert await db.load_session(one) is None
+    assert [row.run_id for row in await db.list_runs(session_id=other)] == ["r2"]
+    assert await db.delete_session(other)
+    raw = sqlite3.connect(tmp_path / "agents.db")
+    for table in ("session_ids", "by_use", "runs_by_age", "runs", "run_ids", "changes"):
+        assert raw.execute(f"SELECT count(*) FROM kern_sessions_{table}").fetchone() == (0,)
+    raw.close()
 
 
 async def test_an_id_that_is_as_long_as_a_uuid_is_one_of_any_text(db: SqliteDb) -> None:
