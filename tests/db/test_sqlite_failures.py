@@ -44,8 +44,9 @@ def agent_on(path: Path, busy_timeout: float = 30.0) -> Agent:
     return agent_with(work, db=SqliteDb(path, busy_timeout=busy_timeout), session_id="one")
 
 
-def program(text: str, *arguments: object) -> str:
-    return processes.run(textwrap.dedent(PRELUDE) + textwrap.dedent(text), *arguments)
+def program(text: str, *arguments: object, seconds: float = 25.0) -> str:
+    started = processes.start(textwrap.dedent(PRELUDE) + textwrap.dedent(text), *arguments)
+    return processes.finish(started, seconds)
 
 
 @pytest.fixture
@@ -181,15 +182,15 @@ MIGRATION = """
 """
 
 
-@pytest.mark.timeout(120)  # of work that takes three seconds on an idle machine
+@pytest.mark.timeout(240)  # of work that takes three seconds on an idle machine
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_process_killed_at_any_statement_of_a_migration_leaves_a_file_that_the_next_one_migrates(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "agents.db"
-    assert int(program(MIGRATION, path)) > 15
+    assert int(program(MIGRATION, path, seconds=100)) > 15
     assert agent_on(path).run("go").session_state == {"count": 1}
-    assert int(program(MIGRATION, path, "a later version")) > 5
+    assert int(program(MIGRATION, path, "a later version", seconds=100)) > 5
     raw = sqlite3.connect(path)
     assert raw.execute("SELECT state, more FROM kern_sessions").fetchall() == [('{"count":1}', "filled in")]
     raw.close()
