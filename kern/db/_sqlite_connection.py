@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kern._sync.fork import around_fork
+from kern.db._sqlite_numbered import CONNECTION
 from kern.db._sqlite_open import OpenFile, make_private, opening
 from kern.db._sqlite_thread import SqliteThread, Uncancellable, result_when_done
 
@@ -137,7 +138,11 @@ class Connection:
         with self._at_work, opening(self._path):
             make_private(self._path)
             raw = sqlite3.connect(
-                self._path, timeout=BUSY_SLICE, isolation_level=None, check_same_thread=False
+                self._path,
+                timeout=BUSY_SLICE,
+                isolation_level=None,
+                check_same_thread=False,
+                factory=CONNECTION,
             )
             raw.text_factory = _text
             try:

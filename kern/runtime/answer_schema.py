@@ -30,7 +30,8 @@ ANSWER_TOOL = "final_answer"
 _KEY = "value"
 _DEFINITIONS = ("$defs", "definitions")
 _FENCED = re.compile(r"```[\w-]*[ \t]*\n(.*?)```", re.DOTALL)
-_TYPES: tuple[Any, ...] = (type, TypeAliasType, NewType)
+_TYPES: tuple[Any, ...] = (type, TypeAliasType, getattr(typing, "TypeAliasType", TypeAliasType), NewType)
+"""What types are instances of. A `type` statement of Python 3.12 makes another class than the backport."""
 _BRACKET = re.compile(r"[{\[]")
 _MOST_STARTS = 50
 _MOST_ERRORS = 8

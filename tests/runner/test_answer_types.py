@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+import typing
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field, RootModel
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
 from kern import Agent, RunOutput, RunStatus, Team, UsageError, tool
 from kern.errors import HookError, ModelBehaviorError
@@ -48,8 +50,11 @@ CASES: list[tuple[Any, Any, Any, str]] = [
     (Song, {"title": "Hey"}, Song(title="Hey"), "Song"),
     (RootModel[list[int]], [1, 2], RootModel[list[int]]([1, 2]), "RootModel[list[int]]"),
     (Any, {"a": [1]}, {"a": [1]}, "Any"),
+    (TypeAliasType("Ids", list[int]), [1, 2], [1, 2], "Ids"),
     ({"type": "array", "items": {"type": "integer"}}, [1, 2], [1, 2], "dict"),
 ]
+if sys.version_info >= (3, 12):  # what a `type` statement makes
+    CASES.append((typing.TypeAliasType("Steps", list[Cat]), [{"lives": 9}], [Cat(lives=9)], "Steps"))
 IDS = [case[3] for case in CASES]
 
 
