@@ -8,10 +8,13 @@ words, but those of browsers do not, so it becomes null.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json, to_jsonable_python
 
 T = TypeVar("T")
@@ -70,6 +73,65 @@ def _mended_after(error: ValueError, value: Any) -> Any:
         return _mended(value)
     except RecursionError:
         raise error from None
+
+
+def copied(value: Any) -> Any:
+    """A copy of data that is, or can be written as, JSON: nothing that can be changed in it is shared."""
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [copied(item) for item in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return copy.deepcopy(value)
+
+
+def exact(value: Any, other: Callable[[Any], Any] | None = None, path: str = "") -> Any:
+    """The value as plain JSON data that says all that the value says. A tuple becomes a list.
+
+    Args:
+        value: The value.
+        other: Makes plain data of a value of another type; None: there must be none.
+        path: Where the value stands, as a JSON Pointer.
+
+    Raises:
+        ValueError: JSON has no place for a part of the value; the message starts with its path.
+    """
+    if value is None or (isinstance(value, str | int) and not isinstance(value, Enum)):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{path}: {value} is not a number in JSON")
+        return value
+    if isinstance(value, list | tuple):
+        return [exact(item, other, f"{path}/{at}") for at, item in enumerate(value)]
+    if isinstance(value, dict):
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            raise ValueError(f"{path}: the key {wrong[0]!r} is not a str")
+        return {key: exact(item, other, f"{path}/{key}") for key, item in value.items()}
+    if other is None:
+        raise ValueError(f"{path}: a {type(value).__name__} is not JSON")
+    try:
+        return other(value)
+    except ValueError as error:
+        raise ValueError(f"{path}: a {type(value).__name__} would be changed: {error}") from None
+
+
+def read_back(value: Any) -> Any:
+    """The value as JSON data from which its type makes an equal value.
+
+    Raises:
+        ValueError: There is none: the type masks, leaves out or converts something.
+    """
+    plain = jsonable(value)
+    try:
+        again = TypeAdapter(type(value)).validate_json(to_json(plain))
+        same = type(again) is type(value) and bool(again == value)
+    except Exception as error:  # a type without a schema, or its own validators
+        raise ValueError(f"JSON cannot hold it: {type(error).__name__}") from error
+    if not same:
+        raise ValueError("what is read back from its JSON text is not equal to it")
+    return plain
 
 
 def finite(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import pydantic
 from pydantic import ValidationError
 
-from kern._json import json_bytes, jsonable
+from kern._json import exact, json_bytes, jsonable
 from kern._sync.threads import threads
 from kern.db.journals import RunAbout, SubmittedRow
 from kern.errors import StoreError, UsageError
@@ -64,9 +64,12 @@ class Submission:
         """Make a submission from a program's values.
 
         Raises:
-            UsageError: A value cannot be written as JSON and read back, or has the wrong type.
+            UsageError: A value cannot be written as JSON and read back as it was, or has the wrong type.
         """
         try:
+            for name in ("session_state", "metadata", "dependencies"):
+                if (given := values.get(name)) is not None:
+                    exact(dict(given), None, name)
             made = _adapter().validate_python({name: jsonable(value) for name, value in values.items()})
             _adapter().validate_json(json_bytes(made.to_dict()))  # as the other process reads it
         except (ValueError, RecursionError) as error:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from pydantic_core import from_json
 
-from kern._json import finite, json_bytes
+from kern._json import exact, finite, json_bytes, read_back
 from kern.errors import UsageError
 from kern.messages import check_types
 
@@ -116,11 +116,19 @@ class RunRequirement:
         """Give the values that the model may not choose.
 
         Raises:
-            UsageError: It waits for something else, or a value is missing, unknown or not JSON.
+            UsageError: It waits for something else, or a value is missing, unknown or not JSON. A value of
+                another type, such as a date or a model, must be equal after it was written as JSON and read.
                 `continue_run` checks whether the values fit the tool.
         """
         self._expect("provide_user_input", "user_input")
-        values = self._as_json(dict(values))
+        try:
+            values = self._as_json(exact(dict(values), read_back))
+        except (ValueError, RecursionError) as error:
+            why = "they are nested too deeply" if isinstance(error, RecursionError) else error
+            raise UsageError(
+                f"{self.tool_name}: the values cannot be written as JSON: {why}; "
+                "pass plain data: text, numbers, lists and dicts"
+            ) from None
         schema = self.user_input_schema or {}
         asked = schema.get("properties", {})
         unknown = [name for name in values if asked and name not in asked]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from kern._json import finite
+from kern._json import copied, finite
 from kern.messages import check_types
 
 
@@ -42,6 +42,10 @@ class ToolExecution:
     confirmed: bool | None = None
     confirmation_note: str | None = None
     created_at: float = field(default_factory=time.time)
+
+    def copied(self) -> ToolExecution:
+        """A copy that shares nothing that can be changed."""
+        return replace(self, tool_args=copied(self.tool_args), child_run_ids=copied(self.child_run_ids))
 
     def to_dict(self) -> dict[str, Any]:
         """The call as JSON. Fields that have their default are left out."""

@@ -9,6 +9,7 @@ from functools import partial
 from operator import is_
 from typing import Any
 
+from kern._json import copied
 from kern.db.base import Db
 from kern.durable.fingerprint import fingerprint
 from kern.errors import UsageError
@@ -70,7 +71,7 @@ def request(definition: Definition, input: RunInput, options: RunOptions) -> Run
         on_busy=definition.on_busy,
         on_duplicate=None if options.run_id is None else options.on_duplicate or untold,
         dependencies={**(definition.dependencies or {}), **(options.dependencies or {})},
-        metadata={**(definition.metadata or {}), **(options.metadata or {})},
+        metadata=copied({**(definition.metadata or {}), **(options.metadata or {})}),
         timeout=definition.timeout if options.timeout is None else options.timeout,
         usage_limits=limits,
         skip_events=_skipped_events(definition) if definition.store_events else None,

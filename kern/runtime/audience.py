@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from copy import copy as shallow
+from dataclasses import fields
 from enum import IntEnum
 from typing import Final
 
+from kern._json import copied
 from kern.run.events import (
     Event,
     RunCancelledEvent,
@@ -13,6 +16,7 @@ from kern.run.events import (
     RunErrorEvent,
     RunPausedEvent,
 )
+from kern.run.tool_execution import ToolExecution
 from kern.runtime.stream import EventBuffer
 
 
@@ -44,7 +48,7 @@ class Audience:
         self.recorded: list[Event] | None = None
         """The events so far, for `store_events`."""
         if skip_events is not None:
-            self.recorded, record = _record(frozenset(skip_events))
+            self.recorded, record = _record(frozenset(skip_events), shared=buffer is not None)
             buffer = buffer or EventBuffer()
             buffer.observers = (*buffer.observers, record)
         self._buffer = buffer
@@ -96,15 +100,29 @@ class Audience:
             self._buffer.seq = number
 
 
-def _record(skipped: Collection[str]) -> tuple[list[Event], Callable[[Event], None]]:
-    """Return a list, and an observer that adds events to it, except those with skipped names."""
+def _record(skipped: Collection[str], *, shared: bool) -> tuple[list[Event], Callable[[Event], None]]:
+    """Return a list, and an observer that adds events to it, except those with skipped names.
+
+    If the events are `shared` with a consumer, it adds copies: the consumer may change what it gets.
+    """
     recorded: list[Event] = []
 
     def record(event: Event) -> None:
         if event.event not in skipped:
-            recorded.append(event)
+            recorded.append(_copy(event) if shared else event)
 
     return recorded, record
+
+
+def _copy(event: Event) -> Event:
+    copy: Event = shallow(event)
+    for field in fields(event):
+        value = getattr(event, field.name)
+        if isinstance(value, dict | list):
+            setattr(copy, field.name, copied(value))
+        elif isinstance(value, ToolExecution):
+            setattr(copy, field.name, value.copied())
+    return copy
 
 
 NOBODY: Final = Audience(None, Listen.nothing, None)

@@ -206,7 +206,7 @@ async def _run_call(
     async with run.turn_slots:
         execution = _record(run, call)
         if run.out.wants_events:
-            run.out.event(ToolCallStartedEvent(run.source, replace(execution)))
+            run.out.event(ToolCallStartedEvent(run.source, execution.copied()))
         if run.tree.request.debug:
             run.debug("calls %s(%s)", call.name, call.arguments)
         site = CallSite(call, execution, alone, slot)
@@ -248,8 +248,8 @@ async def _carried_out(run: Run, site: CallSite, step: ToolStep | None) -> ToolO
         run.debug("%s returns %s", site.call.name, outcome.content)
     if run.out.wants_events:
         if outcome.error:
-            run.out.event(ToolCallErrorEvent(run.source, replace(execution), outcome.content))
-        run.out.event(ToolCallCompletedEvent(run.source, replace(execution), outcome.content))
+            run.out.event(ToolCallErrorEvent(run.source, execution.copied(), outcome.content))
+        run.out.event(ToolCallCompletedEvent(run.source, execution.copied(), outcome.content))
     if step is not None:
         await step.keep(outcome)
     return outcome

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Final
 
 import pydantic
 
 from kern.state.pointer import join
 
+_UNIONS: Final = (typing.Union, types.UnionType)
 Loss = tuple[str, Any, Any]
 """The path of a value, the value, and what it is read back as."""
 
@@ -67,17 +69,46 @@ def _losses_of_texts(
     """The texts that were read as something else, although the field may be a text: `date | str`."""
     declared = type(value).model_fields if isinstance(value, pydantic.BaseModel) else {}
     for name, item in fields.items():
-        if type(item) is not str or isinstance(again.get(name), str) or name not in declared:
-            continue
-        if str in typing.get_args(declared[name].annotation):
-            yield join(path, name), item, again.get(name)
+        if name in declared:
+            yield from _texts_lost(item, again.get(name), declared[name].annotation, join(path, name))
+
+
+def _texts_lost(value: Any, again: Any, declared: Any, path: str) -> Iterator[Loss]:
+    origin, inner = typing.get_origin(declared), typing.get_args(declared)
+    if origin is Annotated:
+        yield from _texts_lost(value, again, inner[0], path)
+    elif origin in _UNIONS:
+        options = [
+            typing.get_args(each)[0] if typing.get_origin(each) is Annotated else each for each in inner
+        ]
+        if type(value) is str and not isinstance(again, str) and _has_text(options):
+            yield path, value, again
+        for option in options:
+            yield from _texts_lost(value, again, option, path)
+    elif isinstance(value, list | tuple) and isinstance(again, list | tuple) and inner:
+        kinds = inner if origin is tuple and ... not in inner else [inner[0]] * len(value)
+        for at, (item, other, kind) in enumerate(zip(value, again, kinds, strict=False)):
+            yield from _texts_lost(item, other, kind, join(path, at))
+    elif isinstance(value, Mapping) and isinstance(again, Mapping) and len(inner) == 2:
+        for key, item in value.items():
+            yield from _texts_lost(item, again.get(key), inner[1], join(path, str(key)))
+
+
+def _has_text(options: Sequence[Any]) -> bool:
+    return any(
+        option is str or (typing.get_origin(option) in _UNIONS and _has_text(typing.get_args(option)))
+        for option in options
+    )
 
 
 def _losses_of_keys(value: Mapping[Any, Any], again: Any, path: str) -> Iterator[Loss]:
     if isinstance(again, pydantic.BaseModel) or _is_dataclass(again):  # a dict that became one
         fields = _fields(again)
         known = {name: item for name, item in value.items() if name in fields}
-        yield from _losses_of_fields(known, fields, path)
+        if all(name in known or name in _unwritten(again) for name in value):
+            yield from _losses_of_fields(known, fields, path)
+        else:
+            yield path, value, again  # a key that the model does not take, or knows by an alias only
     elif not isinstance(again, Mapping) or len(again) < len(value):
         yield path, value, again
     else:
@@ -89,8 +120,14 @@ def _losses_of_keys(value: Mapping[Any, Any], again: Any, path: str) -> Iterator
 
 
 def _losses_of_items(value: Sequence[Any], again: Any, path: str) -> Iterator[Loss]:
-    if not isinstance(again, list | tuple):
-        return  # pydantic made a set or an object of it, and has checked that it may
+    if not isinstance(
+        again, list | tuple
+    ):  # pydantic made a set or an object of it, and has checked that it may
+        kept = {repr(item) for item in again} if isinstance(again, set | frozenset) else set()
+        for at, item in enumerate(value):
+            if isinstance(item, float) and not math.isfinite(item) and repr(item) not in kept:
+                yield join(path, at), item, None
+        return
     if len(again) != len(value):
         yield path, value, again
     for at, (item, other) in enumerate(zip(value, again, strict=False)):
@@ -104,6 +141,16 @@ def _fields(value: Any) -> dict[str, Any]:
         fields = {name: item for name, item in value.__dict__.items() if name in type(value).model_fields}
         return {n: item for n, item in (fields | (value.model_extra or {})).items() if n not in excluded}
     return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+
+
+def _unwritten(value: Any) -> set[str]:
+    """The names that a model's dump may have although they are not stored: excluded and computed fields."""
+    if not isinstance(value, pydantic.BaseModel):
+        return set()
+    kind = type(value)
+    return {name for name, field in kind.model_fields.items() if field.exclude} | set(
+        kind.model_computed_fields
+    )
 
 
 def _is_dataclass(value: Any) -> bool:

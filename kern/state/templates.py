@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import PydanticSerializationError
@@ -25,9 +26,16 @@ from kern.state.pointer import MISSING
 log: Final = named("kern")
 
 _CLOSE = 0.8  # how alike a name must be to be suggested
-_MOST_NAMES = 100
 _NAMES = r"(?!\d)[\w-]+(?:\.[\w-]+)*"
 _PLACEHOLDER = re.compile(rf"\{{\{{{_NAMES}\}}\}}|\{{({_NAMES})\}}")
+_NAME = re.compile(r"(?!\d)[\w-]+")
+_MOST_NAMES: Final = 100
+_LONGEST_NAME: Final = 64
+_MOST_LOOKS: Final = 8
+_MOST_PLACEHOLDERS: Final = 256
+_looked: Final[dict[str, int]] = {}
+"""How often a value was looked for that a placeholder may mean."""
+
 _LONGEST_CACHED = 32_768
 """The length in characters up to which parsed texts are cached. Longer texts usually differ from run to run,
 such as a document in the instructions."""
@@ -77,15 +85,29 @@ def _fill(placeholder: _Placeholder, sources: tuple[Mapping[str, Any], ...]) -> 
         value = _find(source, placeholder.names)
         if value is not MISSING:
             return _write(value, placeholder)
-    if sum(map(len, sources)) <= _MOST_NAMES:  # else the search costs more than it helps
-        _hint(placeholder, tuple(str(name) for source in sources for name in source))
+    if _looked.get(placeholder.text, 0) < _MOST_LOOKS:
+        _hint(placeholder, sources)
     return placeholder.text
 
 
-@lru_cache(maxsize=256)
-def _hint(placeholder: _Placeholder, names: tuple[str, ...]) -> None:
-    """Log once that a placeholder has no value, if its name looks like a misspelt one."""
-    if (near := nearest(placeholder.names[0], names, _CLOSE)) is not None:
+def _hint(placeholder: _Placeholder, sources: tuple[Mapping[str, Any], ...]) -> None:
+    """Log once that a placeholder has no value, if its name looks like a misspelt one.
+
+    The first names of the sources are compared, in the first runs that have the placeholder: a run must not
+    become slower for a large state, and nothing of a state may be kept.
+    """
+    looks = _looked.get(placeholder.text, 0)
+    name = placeholder.names[0]
+    if any(name in source for source in sources) or (looks == 0 and len(_looked) >= _MOST_PLACEHOLDERS):
+        return
+    names = [
+        other
+        for other in map(str, islice(chain.from_iterable(sources), _MOST_NAMES))
+        if len(other) <= _LONGEST_NAME and _NAME.fullmatch(other)
+    ]
+    near = nearest(name, names, _CLOSE) if len(name) <= _LONGEST_NAME else None
+    _looked[placeholder.text] = looks + 1 if near is None else _MOST_LOOKS
+    if near is not None:
         log.warning(
             "a text has the placeholder %s, but there is no such value; did you mean {%s}? "
             "The placeholder stays in the text",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from pathlib import Path
 from typing import Any
 
@@ -246,3 +247,21 @@ async def test_a_run_that_goes_on_and_was_not_submitted_stands_for_its_request_a
         await submit(desk(), submission(desk(), **{**given, **other}))
     answered.set()
     assert (await handle.result()).content == "done"
+
+
+@pytest.mark.parametrize("name", ["dependencies", "metadata", "session_state"])
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (pydantic.SecretStr("real"), "a SecretStr is not JSON"),
+        (Movie(title="Heat", year=1995), "a Movie is not JSON"),
+        (math.nan, "nan is not a number in JSON"),
+        ({1: "a", "1": "b"}, "the key 1 is not a str"),
+        ([{1, 2}], "a set is not JSON"),
+    ],
+)
+def test_what_would_reach_the_worker_changed_is_refused(
+    tmp_path: Path, name: str, value: Any, why: str
+) -> None:
+    with pytest.raises(UsageError, match=f"{name}/v.*: {why}"):
+        submission(agent_on(tmp_path), "x", session_id="s", **{name: {"v": value}})

@@ -15,6 +15,7 @@ from kern.db.in_memory import InMemoryDb
 from kern.errors import SessionOwnershipError
 from kern.models.base import ModelRequest, ModelResponse
 from kern.run import RunContext
+from kern.run.tool_execution import ToolExecution
 from kern.runtime.portal import portal
 from kern.runtime.session import live_sessions
 from kern.team import Team
@@ -255,3 +256,64 @@ async def test_two_users_without_a_session_id_have_two_sessions() -> None:
     assert first.session_id != second.session_id
     assert [note[0] for note in (await agent.aget_session_state(user_id="alice"))["notes"]] == ["alice"]
     assert [note[0] for note in (await agent.aget_session_state(user_id="bob"))["notes"]] == ["bob"]
+
+
+# Data that the definition, the caller, the run and its reader have in common.
+
+
+def remember(run_context: RunContext) -> str:
+    run_context.metadata["seen"]["users"].append(run_context.user_id)
+    return "noted"
+
+
+def test_what_a_tool_writes_into_the_metadata_belongs_to_its_run() -> None:
+    given: dict[str, Any] = {"mine": [1]}
+    model = FunctionModel(lambda r: "done" if r.messages[-1].role == "tool" else tool_call("remember"))
+    agent = Agent(model=model, tools=[remember], metadata={"seen": {"users": []}}, db=InMemoryDb())
+    told = [agent.run("x", user_id=user, metadata=given).metadata for user in ("ann", "bob")]
+    assert told == [{"seen": {"users": [user]}, "mine": [1]} for user in ("ann", "bob")]
+    assert agent.metadata == {"seen": {"users": []}}
+    told[1]["mine"].append(2)
+    assert given == {"mine": [1]}
+
+
+def spoil(value: Any) -> None:
+    if isinstance(value, dict):
+        for item in list(value.values()):
+            spoil(item)
+        value["SPOILT"] = 1
+    elif isinstance(value, list):
+        value.append("SPOILT")
+
+
+async def test_a_reader_that_changes_its_events_changes_no_record() -> None:
+    called: list[Any] = []
+
+    def pay(run_context: RunContext, to: dict[str, Any]) -> dict[str, Any]:
+        called.append(to)
+        run_context.session_state["paid"] = [to]
+        return to
+
+    model = FunctionModel(
+        lambda r: "done" if r.messages[-1].role == "tool" else tool_call("pay", to={"names": ["bob"]})
+    )
+    agent = Agent(
+        model=model, tools=[pay], metadata={"m": [1]}, db=InMemoryDb(), session_id="s", store_events=True
+    )
+    run_id = None
+    async with agent.arun("x", stream=True, stream_events=True) as stream:
+        async for event in stream:
+            run_id = event.run_id
+            for name in ("metadata", "session_state", "patch", "metrics"):
+                spoil(getattr(event, name, None))
+            if isinstance(execution := getattr(event, "tool", None), ToolExecution):
+                spoil(execution.tool_args)
+                execution.result = "SPOILT"
+    assert run_id is not None
+    stored = await agent.aget_run_output(run_id)
+    assert called == [{"names": ["bob"]}]
+    assert stored is not None
+    assert "SPOILT" not in stored.to_json()
+    assert stored.events
+    assert "SPOILT" not in str(await agent.aget_session_state())
+    assert agent.metadata == {"m": [1]}

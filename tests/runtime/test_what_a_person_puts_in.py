@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import pytest
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, field_validator
 
 from kern import Agent, RunOutput, RunStatus, Team, tool
 from kern.db import InMemoryDb
@@ -148,3 +149,60 @@ async def test_a_member_s_call_is_checked_too() -> None:
     done = await team.acontinue_run(output)
     assert done.status is RunStatus.completed
     assert done.member_responses[0].tools[0].tool_args["x"] == "2026-12-02"
+
+
+class Card(BaseModel):
+    owner: str = ""
+    pin: SecretStr = SecretStr("")
+    note: str = Field(default="", exclude=True)
+
+
+class Doubled(BaseModel):
+    v: int = 0
+
+    @field_validator("v", mode="before")
+    @classmethod
+    def double(cls, value: int) -> int:
+        return value * 2
+
+
+class Place(BaseModel):
+    day: date
+    rows: set[int]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (SecretStr, SecretStr("1234")),
+        (Card, Card(pin=SecretStr("1234"))),
+        (Card, Card(note="n")),
+        (Doubled, Doubled(v=5)),
+        (Any, math.nan),
+        (list[Any], [object()]),
+        (Any, {1: "a", "1": "b"}),
+        (Any, b"\xff"),
+    ],
+)
+def test_a_value_that_json_would_change_is_refused(kind: Any, value: Any) -> None:
+    output = agent_for(kind, requires_user_input=True).run("Book")
+    with pytest.raises(UsageError, match="book: the values cannot be written as JSON: /x"):
+        output.requirements[0].provide_user_input({"x": value})
+    assert output.requirements[0].user_input is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "plain"),
+    [
+        (date, date(2026, 12, 2), "2026-12-02"),
+        (Decimal, Decimal("1.50"), "1.50"),
+        (Place, Place(day=date(2026, 12, 2), rows={3}), {"day": "2026-12-02", "rows": [3]}),
+        (tuple[int, int], (1, 2), [1, 2]),
+    ],
+)
+def test_a_value_that_json_holds_comes_to_the_tool_as_it_was(kind: Any, value: Any, plain: Any) -> None:
+    agent = agent_for(kind, requires_user_input=True)
+    output = agent.run("Book")
+    output.requirements[0].provide_user_input({"x": value})
+    assert output.requirements[0].user_input == {"x": plain}
+    assert agent.continue_run(output).tools[0].result == f"{value!r} bob"

@@ -10,11 +10,20 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_serializer, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    computed_field,
+    field_serializer,
+    field_validator,
+)
 
 from kern import Agent, RunContext
 from kern.errors import InvalidStateError
@@ -39,6 +48,14 @@ class Colour(Enum):
     red = "red"
 
 
+class Aliased(BaseModel):
+    v: int = Field(default=0, alias="vv")
+
+    @computed_field
+    def twice(self) -> int:
+        return self.v * 2
+
+
 class Everything(BaseModel):
     items: list[Item] = []
     either: Item | Book | None = None
@@ -54,6 +71,11 @@ class Everything(BaseModel):
     cost: Decimal = Decimal(0)
     due: date | str | None = None
     seen: datetime | None = None
+    ratios: set[float | None] = set()
+    dates: list[date | str] = []
+    dates_by_name: dict[str, list[Annotated[date | str, Field()] | None]] = {}
+    aliased: list[Aliased] = []
+    model_or_dict: Item | dict[str, Any] | None = None
     hidden: Any = Field(default=None, exclude=True)
     _seen: list[str] = PrivateAttr(default_factory=list)
 
@@ -80,6 +102,13 @@ LOST: list[tuple[str, Any, str]] = [
     ("cost", Decimal("NaN"), "/cost"),
     ("anything", datetime(2026, 1, 2, tzinfo=UTC), "/anything"),
     ("due", "2026-01-02", "/due"),
+    ("ratios", [1.0, math.nan], "/ratios/1"),
+    ("ratios", {1.0, math.inf}, "/ratios"),
+    ("dates", ["tomorrow", "2026-01-02"], "/dates/1"),
+    ("dates_by_name", {"a": ["2026-01-02"]}, "/dates_by_name/a/0"),
+    ("items", [{"name": "Kern", "isbn": "978-0"}], "/items/0"),
+    ("aliased", [{"vv": 5}], "/aliased/0"),
+    ("model_or_dict", {"name": "Kern", "pages": 3}, "/model_or_dict"),
 ]
 
 KEPT: list[tuple[str, Any, Any]] = [
@@ -102,6 +131,9 @@ KEPT: list[tuple[str, Any, Any]] = [
     ("price", "3.5", 3.5),
     ("place", {"floor": 2}, {"floor": 2}),
     ("cost", Decimal("0.10"), "0.10"),
+    ("dates", ["tomorrow", date(2026, 1, 2)], ["tomorrow", "2026-01-02"]),
+    ("aliased", [{"v": 5, "twice": 10}], [{"v": 5}]),
+    ("ratios", [None, 2.0], [2.0, None]),
 ]
 
 

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from kern import _keywords
 from kern.errors import UsageError
+from kern.state import templates
 from kern.state.templates import render
 
 STATE = {
@@ -190,6 +192,31 @@ def test_values_go_in_where_the_names_stand_and_nowhere_else(
     marked = render(text, {"c": "\x01a"}, {"a.b": 0, "a": "\x01b"})
     rendered = render(text, {"c": values["\x01a"]}, {"a.b": 0, "a": values["\x01b"]})
     assert rendered == re.sub("\x01[ab]", lambda match: values[match[0]], marked)
+
+
+def test_the_search_for_a_misspelt_placeholder_is_bounded(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[int] = []
+
+    def nearest(name: str, names: list[str], cutoff: float) -> str | None:
+        compared.append(len(names))
+        return real(name, names, cutoff)
+
+    real = _keywords.nearest
+    monkeypatch.setattr(templates, "nearest", nearest)
+    monkeypatch.setattr(templates, "_looked", {})
+    for session in range(20):
+        state = {f"customer_{session}_{at}": at for at in range(1000)} | {"x" * 10_000: 1, "cust\n": 1}
+        assert render("{unlike} {name.first}", state, {"name": {}}) == "{unlike} {name.first}"
+    assert compared == [100] * 8
+    assert not caplog.records
+    for session in range(20):
+        render("{customer_9}", {f"customer_{session}_{at}": at for at in range(1000)})
+    assert len(caplog.records) == 1
+    for at in range(1000):
+        render(f"{{name_{at}}}", {"other": 1})
+    assert len(templates._looked) == 256
 
 
 def test_a_misspelt_placeholder_stays_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
