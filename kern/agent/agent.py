@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import UnionType
-from typing import Any, Generic
+from typing import Generic
 
 from kern._traceback import short_errors
 from kern.models.base import Model
@@ -14,6 +12,7 @@ from kern.runner.batch import Batches
 from kern.runner.compile import function_tools, has_sources, loaded_tools, model_of, spec_of, with_checks
 from kern.runner.detached import Detached
 from kern.runner.options import RunOptions
+from kern.runner.schema_types import SchemaOf
 from kern.runner.session_state import StateAccess
 from kern.runner.sessions import SessionAccess
 from kern.runner.terminal import Terminal
@@ -105,8 +104,8 @@ class Agent(
             class, a dataclass, a TypedDict, `list[A]`, `A | B`, `Literal["a", "b"]`, int...). `content` is
             then a value of that type, and None unless the run was completed with one. An answer that does not
             fit is sent back to the model with the error, a few times; then the run fails with
-            `ModelBehaviorError`. Type checkers infer the type of `content` from the schema. For a JSON schema
-            or a union, state the type: `Agent[dict[str, Any]](output_schema={...})`.
+            `ModelBehaviorError`. Type checkers infer the type of `content` from a class. For a JSON schema, a
+            union or a Literal it is Any; state it: `a: Agent[Literal["x", "y"]] = Agent(...)`.
         use_json_mode: Describe the schema in the prompt, even if the provider could enforce it.
         parser_model: A model that turns the text of the run's own model into the structured answer. Its
             requests count towards the limits and are retried like those of the run's own model; the
@@ -151,7 +150,7 @@ class Agent(
         debug_level: 2 also logs the tools that each request offers, and the usage of each answer.
     """
 
-    output_schema: type[ContentT] | Mapping[str, Any] | UnionType | None = None
+    output_schema: SchemaOf[ContentT] | None = None
 
     def _spec(self, options: RunOptions, inherited_model: Model | None = None) -> RunnerSpec:
         model = model_of(self, inherited_model)

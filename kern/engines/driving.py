@@ -18,7 +18,8 @@ from kern.runner.access import use
 from kern.runner.compile import database_of
 from kern.runner.definition import id_of
 from kern.runner.input_schema import Input
-from kern.runner.options import OutputSchema, RunKeywords, RunOptions, is_message, run_input
+from kern.runner.options import RunKeywords, RunOptions, is_message, run_input
+from kern.runner.schema_types import OutputSchema
 from kern.runtime.answer_schema import answer_schema
 from kern.runtime.duplicates import known_fingerprint
 from kern.team import Team

@@ -17,7 +17,8 @@ from kern.run.output import AnyRunOutput
 from kern.run.requirement import RunRequirement
 from kern.runner.compile import database_of, request
 from kern.runner.definition import Definition
-from kern.runner.options import OutputSchema, RunOptions, check_id, check_seconds
+from kern.runner.options import RunOptions, check_id, check_seconds
+from kern.runner.schema_types import OutputSchema
 from kern.runtime.request import Resume, RunInput
 from kern.runtime.run_tree import RunRequest
 from kern.runtime.stored_runs import reading

@@ -6,8 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from types import UnionType
-from typing import Any, TypeAlias, TypedDict, get_args
+from typing import Any, TypedDict, get_args
 
 import pydantic
 from pydantic_core import to_json
@@ -20,10 +19,8 @@ from kern.errors import UsageError
 from kern.messages import MEDIA, ROLES, Audio, File, Image, Message, Video
 from kern.run.requirement import RunRequirement
 from kern.runner.input_schema import Input, checked_input
+from kern.runner.schema_types import OutputSchema
 from kern.runtime.request import OnDuplicate, RunInput
-
-OutputSchema: TypeAlias = type[Any] | Mapping[str, Any] | UnionType
-"""The types of `output_schema`; see `Agent`."""
 
 
 class Keywords(TypedDict, total=False):

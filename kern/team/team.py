@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from types import UnionType
 from typing import Any, ClassVar, Generic
 
 from kern._traceback import short_errors
@@ -29,6 +28,7 @@ from kern.runner.definition import PARTS, Definition, id_of
 from kern.runner.detached import Detached
 from kern.runner.options import NO_OPTIONS, RunOptions, check_seconds
 from kern.runner.prompt import call_for_run
+from kern.runner.schema_types import SchemaOf
 from kern.runner.session_state import StateAccess
 from kern.runner.sessions import SessionAccess
 from kern.runner.terminal import Terminal
@@ -165,8 +165,8 @@ class Team(
             class, a dataclass, a TypedDict, `list[A]`, `A | B`, `Literal["a", "b"]`, int...). `content` is
             then a value of that type, and None unless the run was completed with one. An answer that does not
             fit is sent back to the model with the error, a few times; then the run fails with
-            `ModelBehaviorError`. Type checkers infer the type of `content` from the schema. For a JSON schema
-            or a union, state the type: `Agent[dict[str, Any]](output_schema={...})`.
+            `ModelBehaviorError`. Type checkers infer the type of `content` from a class. For a JSON schema, a
+            union or a Literal it is Any; state it: `a: Agent[Literal["x", "y"]] = Agent(...)`.
         use_json_mode: Describe the schema in the prompt, even if the provider could enforce it.
         parser_model: A model that turns the text of the run's own model into the structured answer. Its
             requests count towards the limits and are retried like those of the run's own model; the
@@ -226,7 +226,7 @@ class Team(
     show_members_responses: bool = False
     store_member_responses: bool = False
     stream_member_events: bool = True
-    output_schema: type[ContentT] | Mapping[str, Any] | UnionType | None = None
+    output_schema: SchemaOf[ContentT] | None = None
 
     def __post_init__(self) -> None:
         Definition.__post_init__(self)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, assert_type
+from enum import Enum
+from typing import Any, Literal, Optional, TypedDict, assert_type
 
 from pydantic import BaseModel
 
@@ -49,6 +50,14 @@ class Other(BaseModel):
     pages: int
 
 
+class Rating(Enum):
+    good = 1
+
+
+class Song(TypedDict):
+    title: str
+
+
 async def contents(dynamic: Agent[Any], run_output: RunOutput) -> None:
     assert_type(run_output.content, str | None)
     assert_type((await agent.arun("Hello")).content, str | None)
@@ -62,6 +71,18 @@ async def contents(dynamic: Agent[Any], run_output: RunOutput) -> None:
     assert_type(Agent(output_schema=int).run("Hello").content, int | None)
     either: Agent[Report | Other] = Agent(output_schema=Report | Other)
     assert_type(either.run("Hello").content, Report | Other | None)
+    assert_type(Agent(output_schema=Report | Other), Agent[Any])
+    assert_type(Agent(output_schema=int | str), Agent[Any])
+    assert_type(Agent(output_schema=Optional[Report]), Agent[Any])  # noqa: UP045 - the older spelling
+    assert_type(Agent(output_schema=Literal["a", "b"]), Agent[Any])
+    assert_type(Agent(output_schema={"type": "object"}), Agent[Any])
+    assert_type(Team([reporter], output_schema=Report | Other), Team[Any])
+    assert_type(Agent(output_schema=Rating), Agent[Rating])
+    assert_type(Agent(output_schema=Song), Agent[Song])
+    word: Agent[Literal["a", "b"]] = Agent(output_schema=Literal["a", "b"])
+    assert_type(word.run("Hello").content, Literal["a", "b"] | None)
+    await agent.arun("Hello", output_schema=Literal["a", "b"])
+    Agent(output_schema=5)  # pyright: ignore[reportArgumentType]
     loose: Agent[dict[str, Any]] = Agent(output_schema={"type": "object"})
     assert_type(loose.run("Hello").content, dict[str, Any] | None)
     assert_type((await dynamic.arun("Hello", output_schema=Report)).content, Any | None)
