@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 _MOST = 8
+NOBODY_CANCELLED = "the application's code, or a library, raised it though nobody has cancelled the run"
 _GENERIC = "unhandled errors in a TaskGroup"  # the message of every group of asyncio and anyio
 
 

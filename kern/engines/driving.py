@@ -21,6 +21,7 @@ from kern.runner.input_schema import Input
 from kern.runner.options import RunKeywords, RunOptions, is_message, run_input
 from kern.runner.schema_types import OutputSchema
 from kern.runtime.answer_schema import answer_schema
+from kern.runtime.debug import log_failed_run
 from kern.runtime.duplicates import known_fingerprint
 from kern.team import Team
 
@@ -246,5 +247,7 @@ async def drive(runner: Runner, run: Submission, journal: DbJournal) -> AnyRunOu
         if isinstance(output, RunOutput | TeamRunOutput) and output.status in _HERE:
             stored = await runner.aget_run_output(run.run_id)
             if stored is not None and stored.status in _HERE:
+                if stored.status is RunStatus.error:
+                    log_failed_run(run.run_id, error)
                 return stored
         raise

@@ -124,7 +124,8 @@ class Worker(ChecksArguments):
                     f"its process died in every attempt ({attempt - 1} so far), so it is not tried again"
                 )
             output = await drive(self._runners[run.runner_id], run, taken)
-            log.info("worker: run %s has status %s", run_id, output.status.value)
+            why = f": {output.error}" if output.error else ""
+            log.info("worker: run %s has status %s%s", run_id, output.status.value, why)
             await taken.done_with()
         except (RunLostError, SessionDeletedError) as error:
             log.warning("worker: %s", error)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -88,15 +89,35 @@ class Clients:
 def _make(settings: _Settings) -> Client:
     if settings.proxy is None:
         return (fast_client() or HttpxClient)(trusted() if settings.tls else None, keep=KEPT_SECONDS)
-    try:
-        proxy = httpx.Proxy(settings.proxy)
-    except (ValueError, httpx.InvalidURL):
+    proxy = _parsed(settings.proxy)
+    if proxy is None:  # raised here: the error of httpx would keep frames that hold the password
         raise UsageError(
             "the address of the proxy in the environment is invalid; it must be like "
             "http://proxy.example:3128: check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
-        ) from None
+        )
     tls = settings.tls or proxy.url.scheme == "https"
     return HttpxClient(trusted() if tls else None, keep=KEPT_SECONDS, proxy=proxy)
+
+
+def _parsed(address: str) -> httpx.Proxy | None:
+    try:
+        return httpx.Proxy(address)
+    except (ValueError, httpx.InvalidURL):
+        return None
+
+
+def proxy_secrets(url: httpx.URL) -> tuple[str, ...]:
+    """Return the password of the proxy in the environment for `url`, and the form in which it is sent.
+
+    A proxy may repeat either of them in its answer.
+    """
+    address = proxy_for(url)
+    proxy = None if address is None else _parsed(address)
+    if proxy is None or proxy.raw_auth is None:
+        return ()
+    name_and_password = b":".join(proxy.raw_auth)
+    sent = Masked(f"Basic {b64encode(name_and_password).decode()}")
+    return sent, Masked(proxy.raw_auth[1].decode(errors="replace"))
 
 
 def proxy_for(url: httpx.URL) -> str | None:

@@ -20,6 +20,7 @@ from kern._secrets import Masked
 from kern._version import __version__
 from kern.errors import MissingKeyError, UsageError
 from kern.models._body import MAX_ANSWER_BYTES, MAX_LINE_BYTES, Bounds, Reader
+from kern.models._clients import proxy_secrets
 from kern.models._ends import Ends
 from kern.models._extra import Extras
 from kern.models._failures import Origin
@@ -197,7 +198,8 @@ class HttpModel(ChecksArguments, Model):
             self._need_no_key(base_url)
         for name, value in given.items():
             check_header(name, value)
-        return headers | given, (key, *secrets_of(given, base_url))
+        proxy = proxy_secrets(base_url) if self.http_client is None else ()
+        return headers | given, (key, *secrets_of(given, base_url), *proxy)
 
     def check_key(self) -> None:
         """See `Model.check_key`."""

@@ -27,7 +27,7 @@ from kern.runner.state_tool import STATE_TOOL, state_tool
 from kern.runner.summary import Summarize
 from kern.runner.tools import check_names, compiled
 from kern.runtime.audience import Listen
-from kern.runtime.debug import show_debug_messages
+from kern.runtime.debug import log, show_debug_messages
 from kern.runtime.hooked_tool import hooked
 from kern.runtime.journaled import Installed
 from kern.runtime.request import OnDuplicate, Retries, RunInput
@@ -345,9 +345,24 @@ def _skipped_events(definition: Definition) -> list[str]:
 def _retries(definition: Definition) -> Retries:
     """Return what a run does when a model request fails."""
     fallbacks = [resolve(m) if isinstance(m, str) else m for m in definition.fallback_models or ()]
+    for model in fallbacks:
+        _warn_without_key(model)
     return Retries(
         definition.retries, definition.delay_between_retries, definition.exponential_backoff, fallbacks
     )
+
+
+_warned: set[str] = set()
+
+
+def _warn_without_key(model: Model) -> None:
+    """Log once that a fallback model has no API key: it would be noticed on the day when it is needed."""
+    try:
+        model.check_key()
+    except UsageError as error:
+        if (label := repr(model)) not in _warned:
+            _warned.add(label)
+            log.warning("the fallback model %s cannot be asked: %s", label, error)
 
 
 def database_of(definition: Definition) -> Db:

@@ -25,6 +25,7 @@ from kern.runner.options import ContinueKeywords, RunKeywords, RunOptions, check
 from kern.runner.running import Running
 from kern.runtime.active_runs import active_runs
 from kern.runtime.audience import Listen
+from kern.runtime.debug import log_failed_run
 from kern.runtime.duplicates import check_joins
 from kern.runtime.following import follow
 from kern.runtime.lifecycle import execute
@@ -47,6 +48,13 @@ _standing_by: Final[WeakValueDictionary[Hashable, asyncio.Task[Any]]] = WeakValu
 """The tasks that wait for runs of other processes, by event loop, database and run id."""
 
 
+class _Ended(Future[OutputT]):
+    """Resolves to the output of a background run, or to its error."""
+
+    waited_for: bool = False
+    """Whether somebody waits for it, or has waited. Else the error is logged, since nobody gets it."""
+
+
 class RunHandle(Generic[OutputT]):
     """A run in the background: it does not depend on the call that started it.
 
@@ -63,7 +71,7 @@ class RunHandle(Generic[OutputT]):
         running: Running[OutputT],
         run_id: str,
         user_id: str | None,
-        ended: Future[OutputT],
+        ended: _Ended[OutputT],
         deltas: DeltaStream | None = None,
     ) -> None:
         self.run_id: str = run_id
@@ -80,6 +88,7 @@ class RunHandle(Generic[OutputT]):
             KernError: The run failed; the error's `run_output` is committed.
             ShutdownError: `kern.shutdown()` released the run before it ended.
         """
+        self._ended.waited_for = True
         return await asyncio.shield(asyncio.wrap_future(self._ended))
 
     def wait(self, timeout: float | None = None) -> OutputT:
@@ -91,6 +100,7 @@ class RunHandle(Generic[OutputT]):
         Raises:
             TimeoutError: The run did not end within `timeout`.
         """
+        self._ended.waited_for = True
         with ShortTraceback():
             return self._ended.result(timeout)
 
@@ -230,7 +240,7 @@ class Detached(Running[OutputT]):
 
 def _detached(
     run_id: str, stream: Callable[[], RunStream[OutputT, Event]], key: Hashable
-) -> tuple[asyncio.Future[None], Future[OutputT]]:
+) -> tuple[asyncio.Future[None], _Ended[OutputT]]:
     """Drive the run in a task of its own.
 
     Args:
@@ -245,7 +255,7 @@ def _detached(
     nested = current_started_runs.get() is not None
     context = contextvars.Context() if nested else contextvars.copy_context()
     begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    ended: Future[OutputT] = Future()
+    ended: _Ended[OutputT] = _Ended()
     _in_background(_drained(run_id, stream, key, begun, ended), context)
     return begun, ended
 
@@ -262,7 +272,7 @@ async def _drained(
     stream: Callable[[], RunStream[OutputT, Event]],
     key: Hashable,
     begun: asyncio.Future[None],
-    ended: Future[OutputT],
+    ended: _Ended[OutputT],
 ) -> None:
     """Drive a background run to its end. Its followers read the events from the database."""
     try:
@@ -271,8 +281,9 @@ async def _drained(
             begun.set_result(None)
         ended.set_result(await (_end_elsewhere(run_id, stream, key) if run is None else _end_of(run)))
     except BaseException as error:
-        if isinstance(error, KernError) and error.run_output is None:
-            log.warning("background run %s failed: %s", run_id, error)  # no stored output says so
+        lost = isinstance(error, KernError) and error.run_output is None  # no stored output says so
+        if lost or (begun.done() and not ended.waited_for and not isinstance(error, asyncio.CancelledError)):
+            log_failed_run(run_id, error)
         if not begun.done():
             begun.set_exception(error)
             begun.exception()  # asyncio warns about an exception that nobody retrieves

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from kern._error_text import error_text, only_error
+from kern._error_text import NOBODY_CANCELLED, error_text, only_error
 from kern._sync.shield import run_in_child_task
 from kern.errors import CheckError, HookError
 from kern.run.events import (
@@ -96,6 +97,11 @@ async def _call(run: Run, hook: Hook, name: str, offered: dict[str, Any]) -> Non
                 label=name,
             )
         )
+    except asyncio.CancelledError as raised:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise HookError(f"the hook {name} raised CancelledError: {NOBODY_CANCELLED}", hook=name) from raised
     except Exception as raised:
         error = only_error(raised)
         if isinstance(error, CheckError):

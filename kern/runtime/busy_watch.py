@@ -1,10 +1,12 @@
-"""Lets the runs of a session share one wait for a busy database."""
+"""Errors of a database at a commit: the runs of a session share one wait for a busy database."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kern.errors import StoreBusyError
+from kern._error_text import error_text
+from kern.db.base import Db
+from kern.errors import KernError, StoreBusyError, StoreError
 
 
 @dataclass(slots=True, frozen=True)
@@ -30,3 +32,12 @@ class BusyDatabase:
         """
         if self.began >= asked:
             raise StoreBusyError(str(self.failure)) from self.failure
+
+
+def as_store_error(db: Db, error: Exception) -> Exception:
+    """Return an error of Kern's as it is, and anything else that a database raises as a `StoreError`."""
+    if isinstance(error, KernError):
+        return error
+    made = StoreError(f"{db!r} raised {error_text(error)}")
+    made.__cause__ = error
+    return made

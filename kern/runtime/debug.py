@@ -6,7 +6,9 @@ import logging
 import sys
 from typing import Final
 
+from kern._error_text import error_text
 from kern._log import named, one_line
+from kern.errors import HookError, KernError, ModelError, UsageError
 
 log: Final = named("kern")
 log.addHandler(logging.NullHandler())  # a library prints no logs unless the application asks for them
@@ -58,3 +60,26 @@ def debug(message: str, *args: object) -> None:
         log.debug(message, *args)
         return
     log.handle(log.makeRecord(log.name, logging.DEBUG, __file__, 0, message, args, None))
+
+
+def log_tool_error(tool: str, error: BaseException, *, in_debug_mode: int) -> None:
+    """Log the traceback of a tool that raised: the model, and the output, have only its class and text.
+
+    Args:
+        tool: The tool.
+        error: What it raised. Kern's own errors are meant for the model, and are not logged.
+        in_debug_mode: Whether the run is in debug mode; otherwise the logger decides, by its level.
+    """
+    if isinstance(error, KernError) or not (in_debug_mode or log.isEnabledFor(logging.DEBUG)):
+        return
+    raised = type(error), error, error.__traceback__
+    log.handle(log.makeRecord(log.name, logging.DEBUG, __file__, 0, "the tool %s raised:", (tool,), raised))
+
+
+def log_failed_run(run_id: str, error: BaseException) -> None:
+    """Log a failed run whose error nobody gets; with the traceback if the application's code failed."""
+    foreign = isinstance(error, HookError | UsageError) or type(error) in (KernError, ModelError)
+    if foreign or not isinstance(error, KernError):
+        log.error("run %s failed: %s", run_id, error_text(error), exc_info=error)
+    else:
+        log.warning("run %s failed: %s", run_id, error_text(error))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from kern._error_text import error_text, is_failure, message_of
+from kern._error_text import NOBODY_CANCELLED, error_text, is_failure, message_of
 from kern._log import named
 from kern.errors import CheckError, KernError, UsageLimitExceeded
 from kern.messages import Message, ToolCall
@@ -262,25 +262,35 @@ def _check_may_continue(run: Run) -> None:
     Raises:
         CancelledError: It was, and a function or a model swallowed the cancellation.
     """
+    if _is_to_stop(run):
+        raise asyncio.CancelledError
+    run.cancel_token.clear_cancellations()
+
+
+def _is_to_stop(run: Run) -> bool:
+    """Whether the run was cancelled by its id or by its caller, has no time left, or lost its consumer."""
     tree, stopped = run.tree, run
     deadline = tree.runs[0].deadline
     late = deadline is not None and deadline.expired
     left = tree.audience.follows and tree.audience.consumer_left
     while not stopped.cancel_token.stopped and stopped.parent is not None:
         stopped = stopped.parent
-    if stopped.cancel_token.stopped or tree.cancel_token.cut_short or late or left:
-        raise asyncio.CancelledError
-    run.cancel_token.clear_cancellations()
+    return stopped.cancel_token.stopped or tree.cancel_token.cut_short or late or left
 
 
 def _failure_of(run: Run, error: BaseException) -> BaseException | None:
     """Return the error to raise, and note it in the output; None if `cancel_run` stopped the run."""
+    failure = error
     if isinstance(error, asyncio.CancelledError):
-        end_output(run.output, error)
-        return error if run.cancel_token.cancelled_from_outside or not run.cancel_token.stopped else None
-    if not is_failure(error):
+        outside = run.cancel_token.cancelled_from_outside
+        if outside or _is_to_stop(run):
+            end_output(run.output, error)
+            return error if outside or not run.cancel_token.stopped else None
+        failure = KernError(f"CancelledError: {NOBODY_CANCELLED}")
+    elif not is_failure(error):
         return error
-    failure = error if isinstance(error, KernError) else KernError(error_text(error))
+    elif not isinstance(error, KernError):
+        failure = KernError(error_text(error))
     if failure is not error:
         failure.__cause__ = error
     end_output(run.output, failure)

@@ -45,6 +45,6 @@ def end_output(output: RunOutput | TeamRunOutput, error: BaseException) -> None:
     else:
         output.status, output.error, output.error_type = (
             RunStatus.error,
-            message_of(error),
+            "\n".join([message_of(error), *getattr(error, "__notes__", ())]),
             type(error).__name__,
         )

@@ -122,7 +122,7 @@ class Lease:
             await asyncio.wait([self._renewal])
         try:
             await self._db.release_lease(self._name, self._owner)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - the lease expires, and the run has its result
             log.warning("%s: the lease could not be released: %s", self._what, error)
 
     async def released(self) -> None:

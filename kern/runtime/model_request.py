@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
-from kern._error_text import message_of
+from kern._error_text import error_text, message_of
 from kern._log import named
 from kern.errors import (
     KernError,
@@ -28,7 +28,7 @@ from kern.run.events import ModelRequestCompletedEvent, ModelRequestStartedEvent
 from kern.runtime.model_step import ModelStep
 from kern.runtime.run_tree import Run, RunnableTool, SinkFactory
 from kern.runtime.sink import AnswerSink, RunSink
-from kern.tools.server_tool import check_server_tools
+from kern.tools.server_tool import ServerTool, check_server_tools
 from kern.usage import CUT_OFF, Usage
 
 log: Final = named("kern")
@@ -64,35 +64,57 @@ async def ask(
     failure: ModelError | ModelBehaviorError | None = None
     failed = 0
     again = retries.count
+    gone: list[str] = []
     for asked in (model, *retries.fallbacks):
+        if failure is not None:
+            gone.append(f"before that, {error_text(failure)}")
         for attempt in range(again + 1):
             if failure is not None:
-                await _before_another(run, failure, failed + 1, retries.wait(attempt))
+                instead = None if attempt else asked
+                await _before_another(run, failure, failed + 1, retries.wait(attempt), instead)
             made = sink or run.spec.sink
             deltas = AnswerSink(run.out) if made is None else made(run)
             deltas.model = asked
-            choice = _choice(run) if chosen or by_provider else None
-            may_call = choice != "none" or asked.has_choice_none
-            offered = chosen if may_call else {}
-            if by_provider:
-                check_server_tools(by_provider, asked.server_tool_api, asked)
-            request = ModelRequest(
-                messages=messages,
-                tools=list(map(_definition, offered.values())) if offered else [],
-                tool_choice=choice if may_call else None,
-                response_format=run.spec.response_format if tools is None else response_format,
-                stream=deltas.streams,
-                server_tools=by_provider if may_call else (),
-            )
+            format = run.spec.response_format if tools is None else response_format
+            request = _made(run, asked, messages, chosen, by_provider, format, stream=deltas.streams)
             try:
+                if by_provider:
+                    check_server_tools(by_provider, asked.server_tool_api, asked)
                 return await _request(run, asked, request, deltas)
-            except (ModelError, ModelBehaviorError) as error:
+            except KernError as error:
+                _note(error, gone)
+                if not isinstance(error, ModelError | ModelBehaviorError):
+                    raise
                 failure = error
                 failed += 1
                 if not _may_pass(error):
                     break
         again = 0  # each fallback model is asked once
     raise failure or AssertionError("unreachable")
+
+
+def _made(
+    run: Run,
+    model: Model,
+    messages: Sequence[Message],
+    tools: Mapping[str, RunnableTool],
+    by_provider: Sequence[ServerTool],
+    response_format: ResponseFormat | None,
+    *,
+    stream: bool,
+) -> ModelRequest:
+    """Make the next request, with the tools that the model may call in it."""
+    choice = _choice(run) if tools or by_provider else None
+    may_call = choice != "none" or model.has_choice_none
+    offered = tools if may_call else {}
+    return ModelRequest(
+        messages=messages,
+        tools=list(map(_definition, offered.values())) if offered else [],
+        tool_choice=choice if may_call else None,
+        response_format=response_format,
+        stream=stream,
+        server_tools=by_provider if may_call else (),
+    )
 
 
 def _choice(run: Run) -> str | dict[str, Any] | None:
@@ -109,8 +131,22 @@ def _choice(run: Run) -> str | dict[str, Any] | None:
     return spec.tool_choice
 
 
-async def _before_another(run: Run, failure: KernError, attempt: int, delay: float) -> None:
+def _note(error: KernError, gone: Sequence[str]) -> None:
+    """Note on an error of a fallback model why the models before it could not answer."""
+    for note in gone:
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+
+
+async def _before_another(
+    run: Run, failure: KernError, attempt: int, delay: float, instead: Model | None
+) -> None:
     """Prepare another attempt after a failed request: what was streamed of the turn is void.
+
+    Args:
+        run, failure, attempt: Of the failed request.
+        delay: How many seconds to wait.
+        instead: The fallback model that is asked now; None: the same model is asked again.
 
     Raises:
         KernError: The failure, if the consumer has read a part of the text and gets no event that voids it.
@@ -118,7 +154,10 @@ async def _before_another(run: Run, failure: KernError, attempt: int, delay: flo
     if not run.out.take_back():
         raise failure
     run.out.event(ModelRetryEvent(run.source, message_of(failure), attempt, delay))
-    log.warning("run %s: %s; retrying the request in %g s", run.run_id, message_of(failure), delay)
+    if instead is None:
+        log.warning("run %s: %s; retrying the request in %g s", run.run_id, message_of(failure), delay)
+    else:
+        log.warning("run %s: %s; asking %s instead", run.run_id, message_of(failure), instead)
     await asyncio.sleep(delay)
 
 

@@ -26,7 +26,7 @@ from kern.errors import (
     StoreBusyError,
     StoreError,
 )
-from kern.runtime.busy_watch import BusyDatabase
+from kern.runtime.busy_watch import BusyDatabase, as_store_error
 from kern.runtime.change_rows import change_row
 from kern.runtime.debug import log
 from kern.state.codec import decode, encode
@@ -289,7 +289,7 @@ class SavedSession:
             except Exception as error:  # noqa: BLE001 - raised again, unless only the answer was lost
                 unsaved(self.state.text)
                 attempt = attempt or self._attempt(rows, author, claim)
-                committed = await self._after_failure(attempt, error)
+                committed = await self._after_failure(attempt, as_store_error(self.db, error))
             except BaseException:  # `asyncio.run` cancels all tasks at its end: the caller commits again
                 if self._doubt is None and attempt is not None:
                     self._doubt = Doubt(attempt)
@@ -356,7 +356,7 @@ class SavedSession:
                     row = await self.db.load_session(self.session_id)
                     if row is not None:
                         return Committed(row, repeated=True)
-            except StoreError as silent:
+            except Exception as silent:  # noqa: BLE001 - raised below
                 self._doubt = Doubt(attempt, [attempt])
                 self.summary = None
                 raise StoreError(

@@ -21,6 +21,7 @@ from kern.run.events import (
 )
 from kern.run.tool_execution import ToolExecution
 from kern.runtime.approval import check_before_asking, decide
+from kern.runtime.debug import log_tool_error
 from kern.runtime.files import loaded
 from kern.runtime.hook_chain import Chain, links_of
 from kern.runtime.invoke import invoke
@@ -292,6 +293,7 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
             return ToolOutcome(f"{call.name} was cancelled.", error=True)
         if not is_failure(error):
             raise
+        log_tool_error(call.name, error, in_debug_mode=run.tree.request.debug)
         return ToolOutcome(error_text(error), error=True)  # the model gets every error of a tool
 
 

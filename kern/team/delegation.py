@@ -24,6 +24,7 @@ from kern.runtime.out import Answer
 from kern.runtime.outcome import CallSite, ToolOutcome
 from kern.runtime.request import RunInput
 from kern.runtime.run_tree import Run, RunnerSpec
+from kern.runtime.steps import first_signal
 from kern.tools.result import mention, prompt_text
 
 ONE = "delegate_task_to_member"
@@ -146,8 +147,11 @@ class TeamRoster:
 
     async def drive_all(self, run: Run, children: Sequence[Run]) -> list[ToolOutcome]:
         """Drive members' runs below `run` at the same time, except those that had ended before a pause."""
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._driven(run, child)) for child in children]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._driven(run, child)) for child in children]
+        except BaseExceptionGroup as errors:
+            raise first_signal(errors) or errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
     async def _driven(self, run: Run, child: Run) -> ToolOutcome:

@@ -304,7 +304,7 @@ def _check(given: dict[str, Any], definition: ToolDefinition) -> None:
             )
     for name, value in given.items():
         known = schema["properties"].get(name)
-        if known is None or not isinstance(value, _TYPES[known["type"]]):
+        if known is None or isinstance(value, bool) or not isinstance(value, _TYPES[known["type"]]):
             raise ToolError(f"{definition.name}: {name}={value!r} is not valid")
         items: Any = value if known["type"] == "array" else ()
         if not all(map(_is_id, items)):
@@ -364,10 +364,12 @@ def _find(known: Mapping[int, Task], task_id: int) -> Task:
 
 
 def _finish(tasks: list[Task], ids: list[int], outcomes: list[ToolOutcome]) -> list[Task]:
-    known = _by_id(tasks)
-    done = [_find(known, task_id) for task_id in ids]
-    for task, outcome in zip(done, outcomes, strict=True):
+    """Note the outcomes. A task that was removed meanwhile is not put back; the leader gets its result."""
+    known, done = _by_id(tasks), []
+    for task_id, outcome in zip(ids, outcomes, strict=True):
+        task = known.get(task_id, {"id": task_id, "removed": True})
         task.update(status=FAILED if outcome.error else DONE, result=outcome.content)
+        done.append(task)
     return done
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -11,7 +12,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import trustme
 
-from kern.errors import ModelConnectionError, ModelTimeoutError
+from kern import Agent
+from kern.errors import ModelConnectionError, ModelError, ModelTimeoutError
 from kern.messages import Message
 from kern.models import _clients
 from kern.models._clients import close_clients
@@ -230,3 +232,29 @@ async def test_an_address_that_hesitates_is_not_waited_for() -> None:
     finally:
         for sock in (full, *filling):
             sock.close()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_that_repeats_its_password_shows_it_to_nobody(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def repeats(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        sent = next(line for line in head.splitlines() if line.lower().startswith("proxy-authorization"))
+        body = f"you sent {sent}"
+        writer.write(f"HTTP/1.1 407 No {sent}\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+        await writer.drain()
+        writer.close()
+
+    proxy = await asyncio.start_server(repeats, "127.0.0.1", 0)
+    port = proxy.sockets[0].getsockname()[1]
+    monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://user:a-secret-word@127.0.0.1:{port}")
+    model = OpenAIChat("m", base_url=f"{scheme}://provider.example/v1", api_key="any", max_retries=0)
+    async with proxy:
+        with pytest.raises(ModelError, match=r"proxy-authorization: \*\*\*") as caught:
+            await Agent(model=model).arun("hi")
+    sent = base64.b64encode(b"user:a-secret-word").decode()
+    assert caught.value.run_output is not None
+    for text in (str(caught.value), str(caught.value.run_output.to_dict())):
+        assert sent not in text
+        assert "a-secret-word" not in text
