@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import PurePath
 
 _MOST = 8
 NOBODY_CANCELLED = "the application's code, or a library, raised it though nobody has cancelled the run"
@@ -61,3 +62,15 @@ def only_error(error: BaseException) -> BaseException:
 def is_failure(error: BaseException) -> bool:
     """Whether application code failed, `sys.exit` included; Ctrl-C and cancellations do not count."""
     return all(isinstance(leaf, Exception | SystemExit) for leaf in leaf_errors(error))
+
+
+def raised_by(error: Exception) -> str:
+    """What a validator of the application raised in place of a ValueError, for the text of another error."""
+    at = "a validator"
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if not {"pydantic", "kern"} & set(PurePath(code.co_filename).parts[-3:-1]):
+            at = code.co_qualname
+        trace = trace.tb_next
+    return f"{at} raised {error_text(error)}; a validator refuses a value by a ValueError"

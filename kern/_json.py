@@ -9,12 +9,13 @@ words, but those of browsers do not, so it becomes null.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
+import pydantic
 from pydantic_core import from_json, to_json, to_jsonable_python
 
 T = TypeVar("T")
@@ -125,13 +126,43 @@ def read_back(value: Any) -> Any:
     """
     plain = jsonable(value)
     try:
-        again = TypeAdapter(type(value)).validate_json(to_json(plain))
+        again = pydantic.TypeAdapter(type(value)).validate_json(to_json(plain))
         same = type(again) is type(value) and bool(again == value)
     except Exception as error:  # a type without a schema, or its own validators
         raise ValueError(f"JSON cannot hold it: {type(error).__name__}") from error
     if not same:
         raise ValueError("what is read back from its JSON text is not equal to it")
     return plain
+
+
+def order_sets(tree: Any, value: Any) -> Any:
+    """Sort, in place, the lists in `tree` that were written from sets in `value`; return `tree`.
+
+    The order of a set differs from process to process, and equal values must have the same text.
+    """
+    if isinstance(value, set | frozenset):
+        if isinstance(tree, list):
+            tree.sort(key=to_json)
+    elif isinstance(value, pydantic.BaseModel):
+        if isinstance(tree, dict):
+            for name, item in value:
+                field = type(value).model_fields.get(name)
+                alias = None if field is None else field.serialization_alias
+                order_sets(tree.get(name, tree.get(alias)), item)
+        else:
+            order_sets(tree, getattr(value, "root", None))
+    elif dataclasses.is_dataclass(value):
+        if isinstance(tree, dict):
+            for declared in dataclasses.fields(value):
+                order_sets(tree.get(declared.name), getattr(value, declared.name, None))
+    elif isinstance(value, Mapping):
+        if isinstance(tree, dict):
+            for part, item in zip(tree.values(), value.values(), strict=False):
+                order_sets(part, item)
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes) and isinstance(tree, list):
+        for part, item in zip(tree, value, strict=False):
+            order_sets(part, item)
+    return tree
 
 
 def finite(value: Any) -> Any:

@@ -22,9 +22,10 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from kern._numbers import check_whole
 from kern._sync.fork import after_fork_in_child
 from kern._sync.lock import FairSemaphore, Ticket, WaitAborted
-from kern.errors import ToolError, UsageError
+from kern.errors import ToolError
 
 T = TypeVar("T")
 
@@ -342,6 +343,5 @@ def limit_threads(most: int) -> None:
     Raises:
         UsageError: `most` is less than 128, the number of functions that may always run at the same time.
     """
-    if most < 128:
-        raise UsageError(f"limit_threads needs a number of at least 128, not {most!r}")
+    check_whole("limit_threads: most", most, 128)
     threads.most = most

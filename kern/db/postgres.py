@@ -9,6 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from kern._numbers import check_seconds
 from kern.db._postgres_commit import Committer, shown
 from kern.db._postgres_errors import asyncpg
 from kern.db._postgres_pool import Link, Pool, Row
@@ -17,17 +18,7 @@ from kern.db._postgres_server import Server
 from kern.db._postgres_sql import statements
 from kern.db._postgres_submit import submitted
 from kern.db._rows import change_of, info_of, readable, run_of, session_of
-from kern.db.base import (
-    ANY_TIME,
-    NOBODY,
-    ChangeRow,
-    Commit,
-    Committed,
-    Db,
-    RunRow,
-    SessionInfo,
-    SessionRow,
-)
+from kern.db.base import ANY_TIME, NOBODY, ChangeRow, Commit, Committed, Db, RunRow, SessionInfo, SessionRow
 from kern.db.journals import (
     ClaimedRun,
     EventRow,
@@ -117,6 +108,7 @@ class PostgresDb(Db):
         self._server = Server.of(db_url)
         self._url = db_url
         self._schema = schema
+        check_seconds("busy_timeout", busy_timeout, zero=True)
         self._busy_timeout = busy_timeout
         self._create_tables = create_tables
         self._options: dict[str, Any] = {

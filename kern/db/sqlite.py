@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kern._numbers import check_seconds
 from kern.db._sqlite_file import SqliteFile
 from kern.db._sqlite_queries import Queries
 from kern.db._sqlite_schema import migrate
@@ -80,6 +81,7 @@ class SqliteDb(Db):
             raise UsageError(f"session_table may contain letters, digits and _ only, not {session_table!r}")
         self._path = _real_path(_path_of(db_url or "") if db_file is None else db_file)
         self._table = session_table
+        check_seconds("busy_timeout", busy_timeout, zero=True)
         self._busy_timeout = busy_timeout
         self._file = SqliteFile.at(self._path)
         self._queries = Queries(self._path, session_table)

@@ -13,6 +13,7 @@ from typing import Final
 
 from kern._keywords import ChecksArguments
 from kern._log import named
+from kern._numbers import check_seconds
 from kern._sync.shield import uninterrupted
 from kern.db.base import Db
 from kern.db.journals import ClaimedRun, EventRow, JournalDb, RunClaim, StepRow, TakenRun
@@ -68,8 +69,7 @@ class DbJournal(ChecksArguments):
     ) -> None:
         if not isinstance(db, JournalDb):
             raise UsageError(f"db must be a database that stores steps, such as SqliteDb, not {db!r}")
-        if claim_seconds <= 0:
-            raise UsageError(f"claim_seconds must be a number of seconds above 0, not {claim_seconds!r}")
+        check_seconds("claim_seconds", claim_seconds, endless=False)
         self.db: Db = db
         self.deltas: DeltaStream | None = deltas
         self._steps: JournalDb = db

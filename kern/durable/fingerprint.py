@@ -45,4 +45,13 @@ def check_same_input(run_id: str, known: str | None, asked: str | None) -> None:
 
 
 def _hash(value: Any) -> str:
-    return hashlib.sha256(json_bytes(value)).hexdigest()[:32]
+    return hashlib.sha256(json_bytes(_in_order(value))).hexdigest()[:32]
+
+
+def _in_order(value: Any) -> Any:
+    """The value with sorted keys: a database, or a client in another language, may have reordered them."""
+    if isinstance(value, dict):
+        return {key: _in_order(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_in_order(item) for item in value]
+    return value

@@ -12,6 +12,7 @@ from typing import Final
 
 from kern._keywords import ChecksArguments
 from kern._log import named
+from kern._numbers import check_seconds, check_whole
 from kern.db.base import Db
 from kern.durable.db_journal import CLAIM_SECONDS, DbJournal, Taken
 from kern.durable.submission import Submission
@@ -60,11 +61,10 @@ class Worker(ChecksArguments):
         claim_seconds: float = CLAIM_SECONDS,
         attempts: int = MOST_ATTEMPTS,
     ) -> None:
-        if at_once < 1 or poll_seconds <= 0 or attempts < 1:
-            raise UsageError(
-                f"at_once and attempts must be at least 1, and poll_seconds above 0, not {at_once!r}, "
-                f"{attempts!r} and {poll_seconds!r}"
-            )
+        check_whole("at_once", at_once, 1)
+        check_whole("attempts", attempts, 1)
+        check_seconds("poll_seconds", poll_seconds, endless=False)
+        check_seconds("claim_seconds", claim_seconds, endless=False)
         self._runners = by_id(runners)
         journals = [journal_of(runner, claim_seconds) for runner in runners]
         if len({journal.db.identity for journal in journals}) > 1:

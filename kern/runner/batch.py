@@ -211,7 +211,8 @@ def _items(
         raise UsageError(
             "a batch needs an agent or team with an id or a name, so that a second start finds its runs"
         )
-    user_id = options.get("user_id") or definition.user_id
+    given = options.get("user_id")
+    user_id = definition.user_id if given is None else given
     base = json_bytes([id_of(definition), user_id, batch])
     items: list[_Item] = []
     seen: dict[str, int] = {}

@@ -9,12 +9,13 @@ from datetime import tzinfo
 from operator import attrgetter
 from typing import Any, Final
 
+from kern._numbers import check_seconds, check_whole
 from kern.db.base import Db
 from kern.errors import UsageError
 from kern.messages import ROLES, Message
 from kern.models.base import Model
 from kern.run.events import RunEvent, TeamRunEvent
-from kern.runner.options import OWN_CHECKS, check_id
+from kern.runner.options import OWN_CHECKS, check_id, check_journal
 
 _LIST = (list, tuple, Sequence)  # list and tuple first: nearly always the case, and quick to check
 _KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
@@ -23,8 +24,10 @@ _KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
     *((name, (str, Model), "a Model or 'provider:id'") for name in ("model", "parser_model", "output_model")),
     ("session_summary_model", (str, Model), "a Model or 'provider:id'"),
     *((name, _LIST, "a list") for name in ("tools", "tool_hooks", "additional_input")),
-    *((name, _LIST, "a list") for name in ("fallback_models", "state_migrations")),
+    *((name, _LIST, "a list") for name in ("fallback_models", "state_migrations", "pre_hooks", "post_hooks")),
 )
+_HOOKS = ("tool_hooks", "pre_hooks", "post_hooks")
+_NEVER_NONE = frozenset((*_HOOKS, "state_migrations", "num_history_runs", "retries", "delay_between_retries"))
 _COUNTS = (
     *("num_history_runs", "num_history_messages", "max_tool_calls_from_history"),
     *("tool_call_limit", "max_requests", "retries", "delay_between_retries"),
@@ -38,7 +41,7 @@ _seen_kinds: set[tuple[type, ...]] = set()
 _MOST_KINDS = 1000
 _SELDOM = (
     *OWN_CHECKS,
-    *("id", "db", "tool_choice", "system_message", "timezone_identifier", "fallback_models"),
+    *("id", "db", "journal", "tool_choice", "system_message", "timezone_identifier", "fallback_models"),
     "additional_input",
 )
 _seldom_of = attrgetter(*_SELDOM)
@@ -71,7 +74,10 @@ def check_definition(definition: Any) -> None:
     counts = _counts_of(definition)
     if counts != _USUAL_COUNTS:
         for given, name in zip(counts, _COUNTS, strict=True):
-            check_count(name, given)
+            if name == "delay_between_retries":
+                check_seconds(name, given, zero=True, endless=False)
+            elif given is not None or name in _NEVER_NONE:
+                check_whole(name, given)
     if (role := definition.system_message_role) not in ROLES:
         raise UsageError(f"system_message_role must be one of {', '.join(ROLES)}, not {role!r}")
     if (skipped := definition.events_to_skip) is not EVENTS_TO_SKIP:
@@ -89,6 +95,7 @@ def _check_seldom(definition: Any) -> None:
         if (given := getattr(definition, name)) is not None:
             check(name, given)
     check_id("id", definition.id)
+    check_journal("journal", definition.journal)
     if definition.db is not None and not isinstance(definition.db, Db):
         raise UsageError(f"db must be a database such as SqliteDb('agents.db'), not {definition.db!r}")
     check_tool_choice(definition.tool_choice)
@@ -109,8 +116,10 @@ def _check_seldom(definition: Any) -> None:
         raise UsageError("additional_input must be a list of str and Message objects")
 
 
-def _check_events(skipped: Collection[Any]) -> None:
-    if unknown := [str(name) for name in skipped if name not in _EVENTS]:
+def _check_events(skipped: Any) -> None:
+    if isinstance(skipped, str) or not isinstance(skipped, Collection):
+        raise UsageError(f"events_to_skip must be a list of event names, not {skipped!r}")
+    if unknown := [str(name) for name in skipped if not isinstance(name, str) or name not in _EVENTS]:
         near = difflib.get_close_matches(unknown[0], _EVENTS, 1)
         hint = f"; did you mean {near[0]!r}?" if near else "; event names look like 'RunContent'"
         raise UsageError(f"events_to_skip: no event is named {unknown[0]!r}{hint}")
@@ -133,9 +142,11 @@ def timezone_of(identifier: str) -> tzinfo:
 
 def _check_kinds(definition: Any) -> None:
     for given, (name, kinds, wanted) in zip(_kinds_of(definition), _KINDS, strict=True):
-        if given is not None and (
-            not isinstance(given, kinds) or (kinds is _LIST and isinstance(given, str))
-        ):
+        if given is None and name not in _NEVER_NONE:
+            continue
+        if name in _HOOKS and callable(given):
+            continue  # `check_hooks` says more
+        if not isinstance(given, kinds) or (kinds is _LIST and isinstance(given, str)):
             raise UsageError(f"{name} must be {wanted}, not {given!r}")
 
 
@@ -160,16 +171,6 @@ def check_tool_choice(given: Any) -> str | dict[str, Any] | None:
         if isinstance(name, str) and name and given.keys() <= known:
             return {"name": name}
     raise UsageError(f"tool_choice must be 'auto', 'none', 'required' or {{'name': ...}}, not {given!r}")
-
-
-def check_count(name: str, given: Any) -> None:
-    """Check that a count or a delay is None, or a number that is not negative.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    if given is not None and not (isinstance(given, (int, float)) and given >= 0):
-        raise UsageError(f"{name} must be a number, 0 or more, not {given!r}")
 
 
 def check_page(limit: Any, before: Any, key: type) -> None:

@@ -39,7 +39,7 @@ from kern.runner.tools import Compiled, checked
 from kern.runtime.answer_schema import answer_schema
 from kern.runtime.request import OnBusy
 from kern.runtime.run_tree import RunnerSpec
-from kern.state.merge import Policies, policy_path
+from kern.state.merge import Policies, check_policies
 from kern.state.model_state import initial_state
 from kern.state.state_spec import Migration
 from kern.tools import Tool
@@ -174,8 +174,11 @@ class Definition:
             raise UsageError(f"on_busy must be one of {', '.join(_ON_BUSY)}, not {self.on_busy!r}")
         if self.debug_level not in (1, 2):
             raise UsageError(f"debug_level must be 1 or 2, not {self.debug_level!r}")
-        for name in self.merge or ():
-            policy_path(name)
+        if self.merge is not None:
+            check_policies(self.merge)
+        for migration in self.state_migrations:
+            if not callable(migration):
+                raise UsageError(f"state_migrations must be a list of functions, not of {migration!r}")
         if self.session_state is not None:
             initial_state(self.session_state)
         if self.tools or self.tool_hooks:

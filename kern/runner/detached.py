@@ -146,7 +146,8 @@ class Detached(Running[OutputT]):
         Raises:
             KernError: The run was refused.
         """
-        journal = options.get("journal") or self.journal
+        if (journal := options.get("journal")) is None:
+            journal = self.journal
         if journal is None:
             options["journal"] = journal = DbJournal(database_of(self))
         if options.get("run_id") is None:
@@ -180,7 +181,8 @@ class Detached(Running[OutputT]):
         Raises:
             KernError: The run is not paused, is being continued already, or the answers do not fit it.
         """
-        journal = options.get("journal") or self.journal
+        if (journal := options.get("journal")) is None:
+            journal = self.journal
         if journal is None:
             options["journal"] = journal = DbJournal(database_of(self))
         options["stream_events"] = True
@@ -191,11 +193,13 @@ class Detached(Running[OutputT]):
 
         run_id, user_id = options.get("run_id"), options.get("user_id")
         if run_response is not None:
-            run_id, user_id = run_id or run_response.run_id, user_id or run_response.user_id
+            run_id = run_response.run_id if run_id is None else run_id
+            user_id = run_response.user_id if user_id is None else user_id
         assert run_id is not None  # acontinue_run has refused that
         begun, ended = _detached(run_id, stream, None)
         await asyncio.shield(begun)
-        return RunHandle(self, run_id, user_id or self.user_id, ended, deltas_of(journal))
+        user_id = self.user_id if user_id is None else user_id
+        return RunHandle(self, run_id, user_id, ended, deltas_of(journal))
 
     def start_continuation(
         self, run_response: AnyRunOutput | None = None, **options: Unpack[ContinueKeywords]

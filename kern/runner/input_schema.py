@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import pydantic
 from pydantic import ValidationError
 
-from kern.errors import InputCheckError, UsageError
+from kern._error_text import raised_by
+from kern.errors import InputCheckError, KernError, UsageError
 from kern.messages import Message
 from kern.runtime.answer_schema import AnswerSchema, BadAnswer, answer_schema
 from kern.runtime.run_tree import Run, RunnerSpec
@@ -40,6 +41,10 @@ def checked_input(schema: type[pydantic.BaseModel] | None, given: Input) -> Inpu
             for detail in error.errors(include_url=False)
         ]
         raise InputCheckError(f"the input is not a valid {schema.__name__}: {'; '.join(lines)}") from error
+    except KernError:
+        raise
+    except Exception as error:
+        raise InputCheckError(f"the input is not a valid {schema.__name__}: {raised_by(error)}") from error
     raise UsageError(
         f"with input_schema={schema.__name__} the input must be a dict, JSON text or a "
         f"{schema.__name__}, not {type(given).__name__}"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import PurePath
 from typing import Any, TypedDict, get_args
 
 import pydantic
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
-from kern._json import jsonable
+from kern import _numbers
+from kern._json import jsonable, order_sets
 from kern._keywords import check_keywords
 from kern.budget import Limits, check_limits
 from kern.durable.journal import Journal
@@ -186,6 +190,12 @@ def _messages(input: Input) -> list[Message]:
         items: Sequence[Any] = input
         if all(isinstance(item, Message) or is_message(item) for item in items):
             return [item if isinstance(item, Message) else Message.from_dict(item) for item in items]
+        if wrong := [item for item in items if _looks_like_message(item) and not is_message(item)]:
+            raise UsageError(
+                f"the input holds {reprlib.repr(dict(wrong[0]))}, which looks like a message and is none: a "
+                f"message is a Message, or a dict with a role ({', '.join(ROLES)}), a text as content, and a "
+                "name at most; to send data with such keys, pass it as a JSON text"
+            )
         if all(isinstance(item, str) for item in items):
             return [Message("user", "\n".join(items))]
     return [Message("user", as_text(input))]
@@ -201,6 +211,20 @@ def is_message(item: Any) -> bool:
     )
 
 
+def _looks_like_message(item: Any) -> bool:
+    """Whether `item` is a dict with a role of a conversation, perhaps misspelt, and with another key that
+    messages of most libraries have.
+    """
+    if not isinstance(item, Mapping) or not item.keys() & _OF_MESSAGES:
+        return False
+    role = item.get("role")
+    return isinstance(role, str) and bool(get_close_matches(role, _ROLES, 1, 0.7))
+
+
+_OF_MESSAGES = frozenset(("content", "contents", "contnet", "text", "parts", "message", "tool_calls"))
+_ROLES = (*ROLES, "model", "human", "ai")
+
+
 def as_text(input: Any) -> str:
     """Return the input as text, for the model and for people."""
     if isinstance(input, str):
@@ -208,7 +232,10 @@ def as_text(input: Any) -> str:
     if isinstance(input, Message):
         return input.content or ""
     if isinstance(input, pydantic.BaseModel):
-        return input.model_dump_json()
+        text = input.model_dump_json()
+        tree = from_json(text) if "[" in text else None
+        ordered = None if tree is None else order_sets(copy.deepcopy(tree), input)
+        return text if ordered == tree else to_json(ordered).decode()
     if isinstance(input, Mapping | Sequence) and not isinstance(input, bytes | bytearray | memoryview):
         if input and not isinstance(input, Mapping) and all(isinstance(item, str) for item in input):
             return "\n".join(input)
@@ -226,7 +253,7 @@ def as_json(input: Input) -> Any:
         return _without_bytes(input)
     if isinstance(input, Sequence) and any(isinstance(item, Message) for item in input):
         return [_without_bytes(item) if isinstance(item, Message) else item for item in input]
-    return jsonable(input)
+    return order_sets(jsonable(input), input)
 
 
 def _without_bytes(message: Message) -> dict[str, Any]:
@@ -265,8 +292,8 @@ def check_seconds(name: str, given: Any) -> None:
     Raises:
         UsageError: It is neither.
     """
-    if given is not None and not (isinstance(given, (int, float)) and given > 0):
-        raise UsageError(f"{name} must be a number of seconds above 0, not {given!r}")
+    if given is not None:
+        _numbers.check_seconds(name, given)
 
 
 def check_id(name: str, value: Any) -> None:
@@ -301,6 +328,19 @@ def _check_dependencies(name: str, given: Any) -> None:
         raise UsageError(f"{name} must be a dict, not {type(given).__name__}")
 
 
+_OF_JOURNALS = [verb for verb, item in vars(Journal).items() if verb[0] != "_" and callable(item)]
+
+
+def check_journal(name: str, given: Any) -> None:
+    """Check that a journal is None or one.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if given is not None and not all(callable(getattr(given, verb, None)) for verb in _OF_JOURNALS):
+        raise UsageError(f"{name} must be a journal such as DbJournal(db), not {given!r}")
+
+
 def _check_metadata(name: str, given: Any) -> None:
     if not isinstance(given, Mapping):
         raise UsageError(f"{name} must be a dict, not {type(given).__name__}")
@@ -329,5 +369,6 @@ OWN_CHECKS: Mapping[str, Callable[[str, Any], None]] = {
 _RUN_CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     **OWN_CHECKS,
     "run_id": check_id,
+    "journal": check_journal,
     **dict.fromkeys(MEDIA, _check_media),
 }

@@ -242,7 +242,9 @@ class Running(Definition, Generic[OutputT]):
                 f"the first argument of continue_run must be the output of the paused run, not "
                 f"{run_response!r}; to continue a run by its id, pass run_id=..."
             )
-        run_id = call.run_id or (run_response.run_id if run_response is not None else None)
+        run_id = call.run_id
+        if run_id is None and run_response is not None:
+            run_id = run_response.run_id
         if run_id is None:
             raise UsageError("continue_run needs the output of the paused run, or run_id=...")
         answers = call.requirements
@@ -325,7 +327,8 @@ class Running(Definition, Generic[OutputT]):
 
     def _debugs(self, options: Keywords) -> bool:
         """Whether the run is debugged: its errors then keep the whole traceback."""
-        return bool(options.get("debug_mode") or self.debug_mode)
+        given = options.get("debug_mode")
+        return bool(self.debug_mode if given is None else given)
 
     async def acancel_run(self, run_id: str, *, user_id: str | None = None) -> CancelResult:
         """Cancel a run in this database, also a team member's run. Does not wait until the run has ended.

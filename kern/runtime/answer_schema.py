@@ -16,8 +16,9 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import from_json, to_json
 from typing_extensions import TypeAliasType
 
+from kern._error_text import raised_by
 from kern._json import jsonable, non_finite
-from kern.errors import UsageError
+from kern.errors import AgentSignal, KernError, UsageError
 from kern.messages import Message
 from kern.models.base import ResponseFormat, ToolDefinition
 from kern.runtime.out import Answer
@@ -150,6 +151,10 @@ class AnswerSchema:
                 lines = [_line(detail) for detail in error.errors(include_url=False)]
             except ValueError as error:
                 lines = [str(error)]
+            except (KernError, AgentSignal):
+                raise
+            except Exception as error:
+                raise UsageError(f"output_schema {self.type_name}: {raised_by(error)}") from error
         if len(lines) > _MOST_ERRORS:
             lines = [*lines[:_MOST_ERRORS], f"and {len(lines) - _MOST_ERRORS} more"]
         raise BadAnswer("That does not fit the schema:\n" + "\n".join(f"- {line}" for line in lines))

@@ -10,7 +10,7 @@ from typing import TypeVar
 from kern.db.base import RunRow
 from kern.db.journals import RunClaim
 from kern.durable.db_journal import Taken
-from kern.errors import RunDeadlineExceeded, RunMismatch, StoreError, UsageError
+from kern.errors import RunDeadlineExceeded, RunMismatch, UsageError
 from kern.messages import Message
 from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput
 from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
@@ -191,7 +191,7 @@ class RunStart:
         """Make a run from its stored output, which is returned as it is.
 
         Raises:
-            StoreError: The stored answer does not fit the `output_schema` of this request.
+            RunMismatch: The stored answer does not fit the `output_schema` of this request.
         """
         self._steps = None  # events go to this caller only: those of the run itself are stored
         run = self._new()
@@ -200,9 +200,9 @@ class RunStart:
             try:
                 output.content = typed(output.content, _messages_of(output)).content
             except ValueError as error:
-                raise StoreError(
-                    f"the stored answer of run {output.run_id!r} does not fit output_schema: {error}"
-                ) from error
+                raise RunMismatch(run.run_id, "output_schema") from error
+        elif typed is None and output.status is RunStatus.completed and output.content_type != "str":
+            raise RunMismatch(run.run_id, "output_schema")
         run.output = output
         output.session_state = run.tree.state()
         return run

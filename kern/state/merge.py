@@ -20,6 +20,7 @@ Pierce, "A Formal Investigation of Diff3" (2007).
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -99,6 +100,34 @@ def policy_path(name: str) -> str:
             )
         path = join(path, part)
     return path
+
+
+def check_policies(policies: Any) -> None:
+    """Check that `merge` is a dict of functions of three values. A wrong one would lose the first run that
+    meets a conflict.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if not isinstance(policies, Mapping):
+        raise UsageError(f"merge must be a dict of functions, such as {{'count': add}}, not {policies!r}")
+    for name, policy in policies.items():
+        if not isinstance(name, str):
+            raise UsageError(f"a key of merge must be a str, not {name!r}")
+        policy_path(name)
+        if not callable(policy):
+            raise UsageError(
+                f"merge[{name!r}] must be a function of three values (base, theirs, ours), not {policy!r}; "
+                "kern.state has add, union, maximum, minimum, ours and theirs"
+            )
+        try:
+            inspect.signature(policy).bind(None, None, None)
+        except ValueError:  # a function of C without a signature
+            continue
+        except TypeError as error:
+            raise UsageError(
+                f"merge[{name!r}] must be a function of three values (base, theirs, ours): {error}"
+            ) from error
 
 
 class _Merging:

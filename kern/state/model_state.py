@@ -16,7 +16,9 @@ from pydantic import ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from kern.errors import InvalidStateError, UsageError
+from kern._error_text import raised_by
+from kern._json import order_sets
+from kern.errors import InvalidStateError, KernError, UsageError
 from kern.state.codec import same
 from kern.state.losses import first_loss
 from kern.state.overlay import deep_merge
@@ -56,6 +58,10 @@ class ModelStateType:
             return self.model.model_validate_json(text, by_alias=False, by_name=True)
         except ValidationError as error:
             raise self._invalid(error) from error
+        except KernError:
+            raise
+        except Exception as error:
+            raise InvalidStateError(f"{raised_by(error)} (of {self.model.__name__})") from error
 
     def load_tree(self, tree: Any) -> Any:
         """A new instance; see `load`."""
@@ -82,7 +88,7 @@ class ModelStateType:
         if not isinstance(tree, dict):
             raise InvalidStateError(f"{self.model.__name__} does not serialize to a JSON object")
         if self._has_sets:
-            _order_sets(tree, value)
+            order_sets(tree, value)
         return tree
 
     def _check_steady(self, tree: dict[str, Any]) -> None:
@@ -265,21 +271,6 @@ def _has_sets(model: type[pydantic.BaseModel]) -> bool:
     except (PydanticUserError, PydanticSchemaGenerationError):  # a type of the application has no schema
         return True
     return b'"uniqueItems":true' in to_json(schema)
-
-
-def _order_sets(tree: Any, value: Any) -> None:
-    """Sort, in place, the lists that were written from sets, so that equal states have the same text."""
-    if isinstance(value, set | frozenset) and isinstance(tree, list):
-        tree.sort(key=to_json)
-    elif isinstance(value, pydantic.BaseModel) and isinstance(tree, dict):
-        for name, part in tree.items():
-            _order_sets(part, getattr(value, name, None))
-    elif isinstance(value, Mapping) and isinstance(tree, dict):
-        for part, item in zip(tree.values(), value.values(), strict=False):
-            _order_sets(part, item)
-    elif isinstance(value, list | tuple) and isinstance(tree, list):
-        for part, item in zip(tree, value, strict=False):
-            _order_sets(part, item)
 
 
 def _failing_field(value: pydantic.BaseModel) -> str:

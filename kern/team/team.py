@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, ClassVar, Generic
 
+from kern._numbers import check_whole
 from kern._traceback import short_errors
 from kern.errors import ToolError, UsageError
 from kern.models.base import Model
 from kern.run.output import AnyRunOutput, ContentT, TeamRunOutput
 from kern.runner.batch import Batches
-from kern.runner.checks import check_count
 from kern.runner.compile import (
     check_state_type,
     function_tools,
@@ -231,8 +231,8 @@ class Team(
     def __post_init__(self) -> None:
         Definition.__post_init__(self)
         check_seconds("member_timeout", self.member_timeout)
-        check_count("num_team_history_runs", self.num_team_history_runs)
-        check_count("max_iterations", self.max_iterations)
+        check_whole("num_team_history_runs", self.num_team_history_runs)
+        check_whole("max_iterations", self.max_iterations)
         self._chosen_mode()
         self._known_members()
 

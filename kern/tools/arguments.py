@@ -15,7 +15,7 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import ErrorDetails, from_json, to_json
 
 from kern._error_text import message_of
-from kern._json import non_finite
+from kern._json import non_finite, order_sets
 from kern.errors import ToolArgumentsError, UsageError
 from kern.tools.docstring import Docstring, parse_docstring
 from kern.tools.schema import Schema, undo_strict, without_titles
@@ -49,7 +49,11 @@ def _json_schema() -> type[pydantic.json_schema.GenerateJsonSchema]:
     """pydantic's generator, without the warning that a default value cannot be written as JSON."""
     base = pydantic.json_schema.GenerateJsonSchema
     ignored = base.ignored_warning_kinds | {"non-serializable-default"}
-    return type("JsonSchema", (base,), {"ignored_warning_kinds": ignored})
+
+    def encode_default(self: Any, default: Any) -> Any:
+        return order_sets(base.encode_default(self, default), default)
+
+    return type("JsonSchema", (base,), {"ignored_warning_kinds": ignored, "encode_default": encode_default})
 
 
 @cache

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import types
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from kern._keywords import ChecksArguments
+from kern._log import named
 from kern.errors import UsageError
 from kern.tools.function import Function
 from kern.tools.options import ToolOptions
 from kern.tools.server_tool import ServerTool
 from kern.tools.signature import describe
+
+log: Final = named("kern")
 
 
 class Toolkit(ChecksArguments):
@@ -64,6 +68,7 @@ class Toolkit(ChecksArguments):
         self.functions: dict[str, Function] = {}
         """The selected tools by name."""
         found = collect(tools)
+        self._check_marked(found)
         for keyword, names in (
             ("include_tools", include_tools or ()),
             ("exclude_tools", exclude_tools or ()),
@@ -93,8 +98,42 @@ class Toolkit(ChecksArguments):
                 changes.update({"cache_results": True, "cache_ttl": cache_ttl, "cache_dir": cache_dir})
             self.functions[key] = function.replace(**changes) if changes else function
 
+    def _check_marked(self, found: Mapping[str, Function]) -> None:
+        """Refuse a toolkit that passes no tools though methods are marked; log which marked ones are left."""
+        kind = type(self)
+        marked = {
+            name: item
+            for base in kind.__mro__[::-1]
+            for name, item in vars(base).items()
+            if isinstance(item, Function) and getattr(kind, name, None) is not None
+        }
+        given = {
+            function.entrypoint.__name__
+            for function in found.values()
+            if hasattr(function.entrypoint, "__name__")
+        }
+        left = [name for name, item in marked.items() if item.name not in found and name not in given]
+        if left and not found:
+            listed = ", ".join(f"self.{name}" for name in left)
+            raise UsageError(
+                f"the toolkit {self.name} passes no tools, but {kind.__name__} marks methods with @tool; "
+                f"pass them: super().__init__(..., tools=[{listed}])"
+            )
+        if left or not found:
+            _log_once(kind.__name__, self.name, ", ".join(left))
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r}, tools=[{', '.join(self.functions)}])"
+
+
+@lru_cache(maxsize=256)
+def _log_once(kind: str, name: str, left: str) -> None:
+    if left:
+        log.warning(
+            "the toolkit %s does not list %s of %s, marked with @tool: no model sees it", name, left, kind
+        )
+    else:
+        log.warning("the toolkit %s has no tools: pass tools=[...]", name)
 
 
 class ToolSource(ChecksArguments, ABC):

@@ -13,7 +13,7 @@ import pytest
 
 from kern import Agent, RunStatus, Team, tool
 from kern.db.sqlite import SqliteDb
-from kern.errors import KernError, ModelError, StoreError, UsageError
+from kern.errors import KernError, ModelError, RunMismatch, UsageError
 from kern.messages import Message
 from kern.models.base import ModelRequest, ModelResponse
 from kern.testing import FunctionModel, ScriptedModel
@@ -118,7 +118,7 @@ class Other(pydantic.BaseModel):
 async def test_a_stored_answer_that_does_not_fit_todays_schema_is_an_error_that_says_so() -> None:
     agent = Agent(name="w", model=ScriptedModel(['{"title": "one"}']), output_schema=Report)
     [output] = await agent.amap(["go"], batch="b")
-    with pytest.raises(StoreError, match="does not fit output_schema"):
+    with pytest.raises(RunMismatch, match="another output_schema"):
         await agent.arun(
             "go",
             run_id=output.run_id,

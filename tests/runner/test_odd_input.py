@@ -239,14 +239,14 @@ async def test_a_run_id_in_the_place_of_an_output_is_told_where_it_goes() -> Non
         ("introduction", ["Hello"], "introduction must be a str, not"),
         ("tools", print, "tools must be a list, not"),
         ("tools", "search", "tools must be a list, not 'search'"),
-        ("tool_hooks", print, "tool_hooks must be a list, not"),
+        ("tool_hooks", print, "tool_hooks must be a list of functions, not a single function"),
         ("fallback_models", "openai:gpt-5.2", "fallback_models must be a list, not 'openai:gpt-5.2'"),
         ("additional_input", "Hello", "additional_input must be a list, not 'Hello'"),
         ("additional_input", [5], "additional_input must be a list of str and Message"),
         ("parser_model", 5, "parser_model must be a Model or 'provider:id', not 5"),
-        ("retries", -1, "retries must be a number, 0 or more, not -1"),
-        ("tool_call_limit", "3", "tool_call_limit must be a number, 0 or more, not '3'"),
-        ("num_history_runs", -1, "num_history_runs must be a number"),
+        ("retries", -1, "retries must be a whole number, 0 or more, not -1"),
+        ("tool_call_limit", "3", "tool_call_limit must be a whole number, 0 or more, not '3'"),
+        ("num_history_runs", -1, "num_history_runs must be a whole number"),
         ("system_message_role", "boss", "system_message_role must be one of system, developer, .*not 'boss'"),
         ("tool_choice", "sometimes", "tool_choice must be 'auto', 'none', 'required' or .* not 'sometimes'"),
     ],
@@ -260,7 +260,7 @@ def test_a_parameter_of_a_wrong_kind_is_told_by_its_name(name: str, wrong: Any, 
 
 @pytest.mark.parametrize(("name", "wrong"), [("member_timeout", -1), ("max_iterations", -1)])
 def test_so_is_one_of_a_team_s_own(name: str, wrong: Any) -> None:
-    with pytest.raises(UsageError, match=f"{name} must be a number.* not {wrong}"):
+    with pytest.raises(UsageError, match=f"{name} must be a (whole )?number.* not {wrong}"):
         Team([], **{name: wrong})
 
 
