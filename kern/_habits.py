@@ -64,6 +64,32 @@ KEYWORDS: Final[dict[str, str]] = {
     "requires_approval": "the tool takes it: @tool(requires_confirmation=True)",
     "usage": "write usage_limits=, with a UsageBudget that several runs share",
     "checkpoint": "write journal=DbJournal(db), from kern.durable",
+    **dict.fromkeys(
+        ("reasoning_model", "reasoning_agent", "reasoning_min_steps", "reasoning_max_steps"),
+        "there is none: take a model that reasons; what it thinks is in reasoning_content",
+    ),
+    **dict.fromkeys(
+        ("knowledge_retriever", "knowledge_filters", "add_knowledge_to_context", "update_knowledge"),
+        "there is none: give the agent a tool that searches your documents",
+    ),
+    **dict.fromkeys(
+        ("add_memories_to_context", "enable_agentic_culture", "culture_manager", "learning"),
+        "there are none: keep what is to be remembered in session_state=, stored by db=",
+    ),
+    **dict.fromkeys(
+        ("store_media", "store_tool_messages", "store_history_messages", "cache_session"),
+        "a session is stored whole with db=; leave it out",
+    ),
+    "compress_tool_results": "there is none: shorten what a tool returns, or write max_tool_calls_from_history=",
+    "skills": "write tools= and instructions=",
+    "session_summary_manager": "write enable_session_summaries=True, and session_summary_model=",
+    "search_session_history": "write read_chat_history=True, for the session of the run",
+    "num_history_sessions": "there is no search in other sessions: give the agent a tool",
+    "build_context": "write system_message= for a system message of your own",
+    "success_criteria": "write expected_output=",
+    "delegate_task_to_all_members": 'write mode="broadcast"',
+    "tool_retries": "the model is told of a tool's error, and may try again; leave it out",
+    "output_retries": "an answer that does not fit is sent back three times; leave it out",
     "reasoning": "there is none: take a model that reasons; what it thinks is in reasoning_content",
 }
 """Keywords of constructors and runs, with what to do instead."""

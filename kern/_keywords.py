@@ -41,11 +41,16 @@ def check_keywords(
             raise TypeError(f"{what} has no keyword {name!r}; {hint}")
 
 
-def nearest(name: str, known: Collection[str], cutoff: float = 0.6) -> str | None:
-    """The known name that a misspelt one most likely means: to swap two letters is the most frequent slip."""
+def nearest(name: str, known: Collection[str], cutoff: float = 0.75) -> str | None:
+    """The known name that a misspelt one most likely means: letters are swapped, or it is only the beginning.
+
+    None if no name is as close as `cutoff` says: no hint is better than a wrong one.
+    """
     letters = sorted(name)
     swapped = [other for other in known if sorted(other) == letters]
-    return next(iter(swapped or get_close_matches(name, known, 1, cutoff)), None)
+    longer = [other for other in known if other.startswith(f"{name}_")]
+    begun = longer if len(longer) == 1 else []
+    return next(iter(swapped or begun or get_close_matches(name, known, 1, cutoff)), None)
 
 
 class _Parameters(NamedTuple):

@@ -9,7 +9,10 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+REORDERING = "\u202a-\u202e\u2066-\u2069"
+"""Characters that change the order in which a terminal shows a text, as a range of a regular expression."""
+
+_UNSAFE = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029{REORDERING}\ud800-\udfff]")
 
 
 def one_line(text: str) -> str:

@@ -128,3 +128,14 @@ async def test_a_run_that_is_never_awaited_is_named_after_its_public_method() ->
     assert (run.__qualname__, paused.__qualname__) == ("Agent.arun", "Team.acontinue_run")
     run.close()
     paused.close()
+
+
+@pytest.mark.parametrize("name", ["thinking_mode", "cache_sessions", "store_medium", "store_model_messages"])
+def test_a_name_that_is_not_close_to_any_gets_no_hint_as_a_wrong_one_is_worse_than_none(name: str) -> None:
+    with pytest.raises(TypeError, match=r"see help\(Agent\)"):
+        Agent(**{name: True})
+
+
+def test_a_name_that_is_the_beginning_of_one_name_means_that() -> None:
+    with pytest.raises(TypeError, match="did you mean 'add_history_to_context'"):
+        Agent(**{"add_history": True})

@@ -10,8 +10,9 @@ from typing import Any
 from pydantic_core import PydanticSerializationError
 
 from kern._json import json_bytes
+from kern._log import REORDERING
 
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202d\u202e\ud800-\udfff]")
+_UNSAFE = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029{REORDERING}\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
@@ -107,14 +108,27 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_call(name: str, arguments: Mapping[str, Any], *, limit: int = 300) -> str:
-    """A tool call on one line: `add_item(item="milk", count=2)`."""
-    shown = ", ".join(f"{key}={_value(value)}" for key, value in arguments.items())
+    """A tool call on one line: `add_item(item="milk", count=2)`.
+
+    A person decides by this line. Characters that have no picture are escaped, and a name that is no
+    identifier is quoted, so that two different calls never look the same.
+    """
+    shown = ", ".join(f"{_argument(key)}={_value(value)}" for key, value in arguments.items())
     room = max(limit - len(name) - 2, 1)
     return f"{name}({shorten(shown, room)})"
 
 
+def _argument(name: str) -> str:
+    return name if name.isidentifier() else _value(name)
+
+
 def _value(value: Any) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False)
+        text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
-        return repr(value)
+        text = repr(value)
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() else ascii(character)[1:-1]

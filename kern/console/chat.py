@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +33,7 @@ Command: TypeAlias = Callable[[str], Awaitable[str]]
 _COMMAND = re.compile(r"/(?P<name>[a-z]+)(?:\s+(?P<rest>.*))?", re.DOTALL)
 _QUOTES = '"""'
 _MORE = "... "
+_NARROWEST = 20
 _SEVERAL_LINES = (
     f"A line that ends with \\ goes on in the next; lines between {_QUOTES} and {_QUOTES} are one message."
 )
@@ -156,8 +159,10 @@ class _Talk(Generic[OutputT]):
         command = commands.get(name)
         if command is None:
             unknown = f"There is no command /{name}. " if name != "help" else ""
-            for line in (f"{unknown}There are: /{', /'.join((*commands, 'help', 'exit'))}", _SEVERAL_LINES):
-                say(line)
+            width = max(shutil.get_terminal_size().columns, _NARROWEST)
+            for text in (f"{unknown}There are: /{', /'.join((*commands, 'help', 'exit'))}", _SEVERAL_LINES):
+                for line in textwrap.wrap(text, width, break_on_hyphens=False):
+                    say(line)
             return
         try:
             for line in (await self._ctrl_c.guard(_done(command, rest))).splitlines():
@@ -198,6 +203,7 @@ class _Talk(Generic[OutputT]):
         try:
             return await self._ctrl_c.guard(work())
         except _Interrupted:
+            say("Cancelled.")
             return None
         except BrokenPipeError:
             raise

@@ -125,6 +125,7 @@ def test_ctrl_c_cancels_the_answer_and_then_leaves_at_the_prompt(terminal: Termi
         terminal.child.expect("answering")
         terminal.child.sendintr()
         terminal.child.expect("cleaned up")
+        terminal.child.expect("Cancelled.")
         terminal.child.expect("User: ")
     ask(terminal, "hello", "echo: 'hello'")
     terminal.child.sendintr()

@@ -119,3 +119,17 @@ def test_text_that_is_taken_back_is_forgotten_by_the_tail() -> None:
     tail = MarkdownTail()
     tail.cut("```\n" + "code\n" * 50, 20)
     assert "```" not in tail.cut("prose\n" * 50, 20)
+
+
+def test_two_different_calls_never_look_the_same() -> None:
+    """A person decides by the line of a call: its text keeps its order, names are no values."""
+    assert (
+        format_call("pay", {"to": "a\u2066b\u200b\u202ac\ufeff"}) == r'pay(to="a\u2066b\u200b\u202ac\ufeff")'
+    )
+    assert format_call("pay", {'to="bob", amount': 1000}) == r'pay("to=\"bob\", amount"=1000)'
+    assert format_call("pay", {"to": "日本 é 😎"}) == 'pay(to="日本 é 😎")'
+
+
+@pytest.mark.parametrize("code", [0x202A, 0x202B, 0x202C, 0x202D, 0x202E, 0x2066, 0x2067, 0x2068, 0x2069])
+def test_a_text_cannot_change_the_order_in_which_it_is_shown(code: int) -> None:
+    assert clean(f"a{chr(code)}b") == "a\ufffdb"
