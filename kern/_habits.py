@@ -80,7 +80,7 @@ KEYWORDS: Final[dict[str, str]] = {
         ("store_media", "store_tool_messages", "store_history_messages", "cache_session"),
         "a session is stored whole with db=; leave it out",
     ),
-    "compress_tool_results": "there is none: shorten what a tool returns, or write max_tool_calls_from_history=",
+    "compress_tool_results": "there is none: shorten what a tool returns; see max_tool_calls_from_history=",
     "skills": "write tools= and instructions=",
     "session_summary_manager": "write enable_session_summaries=True, and session_summary_model=",
     "search_session_history": "write read_chat_history=True, for the session of the run",

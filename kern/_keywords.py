@@ -35,22 +35,27 @@ def check_keywords(
         if name not in known:
             if (instead := habits.get(name)) is not None:
                 raise TypeError(f"{what} has no keyword {name!r}: {instead}")
-            near = nearest(name, known)
+            near = nearest(name, known) or _completed(name, known)
             there = f"it takes: {', '.join(known) or 'none'}" if len(known) < _MANY else f"see help({what})"
             hint = f"did you mean {near!r}?" if near is not None else there
             raise TypeError(f"{what} has no keyword {name!r}; {hint}")
 
 
-def nearest(name: str, known: Collection[str], cutoff: float = 0.75) -> str | None:
-    """The known name that a misspelt one most likely means: letters are swapped, or it is only the beginning.
+def nearest(name: str, known: Collection[str], cutoff: float = 0.72) -> str | None:
+    """The known name that a misspelt one most likely means: to swap two letters is the most frequent slip.
 
     None if no name is as close as `cutoff` says: no hint is better than a wrong one.
     """
     letters = sorted(name)
     swapped = [other for other in known if sorted(other) == letters]
-    longer = [other for other in known if other.startswith(f"{name}_")]
-    begun = longer if len(longer) == 1 else []
-    return next(iter(swapped or begun or get_close_matches(name, known, 1, cutoff)), None)
+    return next(iter(swapped or get_close_matches(name, known, 1, cutoff)), None)
+
+
+def _completed(name: str, known: Collection[str]) -> str | None:
+    """The known name of which `name` is a part."""
+    words = set(name.split("_"))
+    longer = [other for other in known if name in other or words <= set(other.split("_"))]
+    return next(iter(get_close_matches(name, longer, 1, 0)), None)
 
 
 class _Parameters(NamedTuple):

@@ -130,12 +130,15 @@ async def test_a_run_that_is_never_awaited_is_named_after_its_public_method() ->
     paused.close()
 
 
-@pytest.mark.parametrize("name", ["thinking_mode", "cache_sessions", "store_medium", "store_model_messages"])
+@pytest.mark.parametrize("name", ["thinking_mode", "cache_sessions", "store_medium", "skill_set"])
 def test_a_name_that_is_not_close_to_any_gets_no_hint_as_a_wrong_one_is_worse_than_none(name: str) -> None:
     with pytest.raises(TypeError, match=r"see help\(Agent\)"):
         Agent(**{name: True})
 
 
-def test_a_name_that_is_the_beginning_of_one_name_means_that() -> None:
-    with pytest.raises(TypeError, match="did you mean 'add_history_to_context'"):
-        Agent(**{"add_history": True})
+@pytest.mark.parametrize(
+    ("name", "meant"), [("add_history", "add_history_to_context"), ("debug", "debug_mode")]
+)
+def test_a_name_of_which_a_part_is_left_out_means_the_whole_name(name: str, meant: str) -> None:
+    with pytest.raises(TypeError, match=f"did you mean '{meant}'"):
+        Agent(**{name: True})
