@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import unified_diff
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from kern._json import json_bytes
 from kern.durable.journal import Playback
 from kern.durable.keys import EnvironmentKeys, same
 from kern.errors import KernError, ReplayMismatch
+from kern.messages import Citation, ProviderCall
 from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse, answered
 from kern.runtime.run_tree import Run
 from kern.runtime.sink import RunSink
@@ -27,7 +29,7 @@ from kern.runtime.steps import JournalSignal, Steps, signalled
 from kern.usage import Usage
 
 _TEXTS = ("content", "reasoning", "commentary")
-"""The methods of a sink whose deltas are recorded."""
+"""The methods of a sink that take a delta of a text."""
 
 
 class ModelStep:
@@ -44,7 +46,7 @@ class ModelStep:
         self._steps = steps
         self._request = request
         self.key: str = f"{run.run_id}/model/{run.progress.requests}"
-        self._deltas: list[list[str]] = []
+        self._deltas: list[list[Any]] = []
         self._played = False
         self._thrown_away: Sequence[Usage] = ()
         self.on_record: bool = self.key in steps
@@ -60,7 +62,7 @@ class ModelStep:
         steps, request = self._steps, self._request
         broken = steps.broken.get(self.key)
         if broken is not None and request.stream:
-            _put_deltas(broken, sink)  # the deltas up to the point where the recorded run was cut short
+            self._put_deltas(broken, sink)  # the deltas up to the point where the recorded run was cut short
         data = await steps.recorded(self._run, self.key)
         if data is not None:
             self._played = True
@@ -117,13 +119,28 @@ class ModelStep:
             if steps.playback is Playback.strict:
                 self._compare(recorded)
         if self._request.stream:
-            _put_deltas(data, sink)
+            self._put_deltas(data, sink)
         with signalled(), reading(self.key):
             sink.thrown_away = [Usage.from_dict(usage) for usage in data.get("thrown_away", ())]
             came_to = error_from(data["error"]) if "error" in data else response_from(data)
         if isinstance(came_to, KernError):
             raise came_to
         return came_to
+
+    def _put_deltas(self, data: Data, sink: RunSink) -> None:
+        """Send the deltas of a recorded answer to a sink."""
+        with signalled(), reading(self.key):
+            for verb, value, *call in _deltas_of(data):
+                if verb in _TEXTS:
+                    if (put := getattr(sink, verb, None)) is not None:
+                        put(value)
+                elif verb == "tool_arguments":
+                    call_id, name = call
+                    sink.tool_arguments(call_id, name, value)
+                elif verb == "provider_call":
+                    sink.provider_call(ProviderCall.from_dict(value))
+                elif verb == "citation":
+                    sink.citation(Citation.from_dict(value))
 
     def _compare(self, recorded: Data) -> None:
         now = request_data(self._request)
@@ -134,23 +151,20 @@ class ModelStep:
             raise JournalSignal(error)
 
 
-def _put_deltas(data: Data, sink: RunSink) -> None:
-    """Send the deltas of a recorded answer to a sink."""
-    deltas = data.get("deltas")
+def _deltas_of(data: Data) -> Sequence[Sequence[Any]]:
+    """Return the recorded deltas of an answer, or its whole texts if no deltas are recorded."""
+    deltas: Sequence[Sequence[Any]] | None = data.get("deltas")
     if deltas is None and "message" in data:
         message: Mapping[str, Any] = data["message"]
         named = (("reasoning", "reasoning_content"), ("commentary", "commentary"), ("content", "content"))
         deltas = [[verb, message[name]] for verb, name in named if message.get(name)]
-    for verb, text in deltas or ():
-        put = getattr(sink, verb, None) if verb in _TEXTS else None
-        if put is not None:
-            put(text)
+    return deltas or ()
 
 
 class _Tee:
-    """A sink that records text deltas and passes everything on."""
+    """A sink that records deltas and passes everything on."""
 
-    def __init__(self, sink: RunSink, deltas: list[list[str]]) -> None:
+    def __init__(self, sink: RunSink, deltas: list[list[Any]]) -> None:
         self._sink = sink
         self._deltas = deltas
 
@@ -164,6 +178,21 @@ class _Tee:
             put(text)
 
         return tee
+
+    def tool_arguments(self, call_id: str, name: str, delta: str) -> None:
+        """Record a delta of the arguments of a call."""
+        self._deltas.append(["tool_arguments", delta, call_id, name])
+        self._sink.tool_arguments(call_id, name, delta)
+
+    def provider_call(self, call: ProviderCall) -> None:
+        """Record the start or the end of a call of the provider, as events show it."""
+        self._deltas.append(["provider_call", replace(call, media=[], provider_data=None).to_dict()])
+        self._sink.provider_call(call)
+
+    def citation(self, citation: Citation) -> None:
+        """Record a source."""
+        self._deltas.append(["citation", citation.to_dict()])
+        self._sink.citation(citation)
 
 
 def shortened(asked: Data, last: Data) -> Data:

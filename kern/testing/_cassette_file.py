@@ -84,7 +84,7 @@ class _Asked(TypedDict):
 class _Model(_Step):
     error: NotRequired[_Error]
     asked: NotRequired[_Asked]
-    deltas: NotRequired[list[tuple[str, str]]]
+    deltas: NotRequired[list[tuple[str, str] | tuple[str, str, str, str] | tuple[str, dict[str, Any]]]]
 
 
 class _Child(TypedDict):
@@ -174,14 +174,15 @@ def write_runs(path: Path, runs: Sequence[RecordedRun]) -> None:
 
 def _in_whole_keys(step: dict[str, Any], keys: EnvironmentKeys) -> dict[str, Any]:
     """The step with deltas joined where an API key is split between two, so that it can be masked."""
-    pieces: dict[str, str] = {}
-    for verb, text in step.get("deltas", ()):
-        pieces[verb] = pieces.get(verb, "") + text
-    whole = {verb for verb, text in pieces.items() if keys.masked(text) != text}
+    pieces: dict[tuple[str, ...], str] = {}
+    for verb, piece, *call in step.get("deltas", ()):
+        if isinstance(piece, str):  # else it is not a part of a text
+            pieces[verb, *call] = pieces.get((verb, *call), "") + piece
+    whole = {place: text for place, text in pieces.items() if keys.masked(text) != text}
     if not whole:
         return step
-    kept = [[verb, text] for verb, text in step["deltas"] if verb not in whole]
-    return {**step, "deltas": [[verb, pieces[verb]] for verb in pieces if verb in whole] + kept}
+    kept = [delta for delta in step["deltas"] if (delta[0], *delta[2:]) not in whole]
+    return {**step, "deltas": [[verb, text, *call] for (verb, *call), text in whole.items()] + kept}
 
 
 def _check(step: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from kern.errors import (
     UsageError,
     UsageLimitExceeded,
 )
+from kern.messages import ProviderCall
 from kern.models.anthropic import AnthropicMessages
 from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
 from kern.models.bedrock import BedrockConverse
@@ -393,3 +394,29 @@ def test_a_damaged_cassette_is_told(tape: Path) -> None:
     tape.write_text('{"kern_cassette": 99, "runs": []}')
     with pytest.raises(UsageError, match="is not a cassette of this version of Kern"), cassette(tape):
         pass
+
+
+@pytest.mark.parametrize("model", [OpenAIResponses, AnthropicMessages, Gemini])
+async def test_arguments_and_calls_of_the_provider_are_replayed_as_they_were_streamed(
+    model: type[OpenAIResponses | AnthropicMessages | Gemini], tmp_path: Path
+) -> None:
+    def look(place: str) -> str:
+        """Look."""
+        return place
+
+    search = ProviderCall("", "web_search", '{"query": "weather"}')
+    answers = [Answer(tool_calls=[tool_call("look", place="Rome")]), Answer("Rain.", provider_calls=[search])]
+    async with ModelServer(answers) as server:
+
+        async def told() -> list[tuple[str, Any]]:
+            agent = Agent(id="a", model=model("m", base_url=server.base_url, api_key="any"), tools=[look])
+            async with agent.arun("x", stream=True, stream_events=True) as stream:
+                shown = ("content", "delta", "provider_call")
+                return [(e.event, [str(getattr(e, name, None)) for name in shown]) async for e in stream]
+
+        with cassette(tmp_path / "c.json", "record"):
+            recorded = await told()
+        with cassette(tmp_path / "c.json"):
+            assert await told() == recorded
+    names = {name for name, _ in recorded}
+    assert {"ToolCallArgumentsDelta", "ProviderToolCallStarted", "ProviderToolCallCompleted"} <= names
