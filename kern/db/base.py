@@ -74,15 +74,16 @@ class Db(ChecksArguments, ABC):
 
         Inside the transaction, read the stored row, call `check_commit`, call `commit.resolve` with the row,
         and insert or update the session as `applied` says. A commit that comes twice, such as from a client
-        that lost the answer and asked again, is written once. For runs that have ended, delete the requests
-        to
+        that lost the answer and asked again, is written once. A row of a run that is stored with the same
+        generation, or with a later one, stays as it is. For runs that have ended, delete the requests to
         cancel them: a request that was meant for one attempt must not reach the next.
 
         Raises:
             SessionOwnershipError: The stored session belongs to another user; nothing is written.
             SessionDeletedError: The session that the caller knows was deleted; nothing is written.
             RunLostError: The commit's claim does not hold any more; nothing is written.
-            StoreError: The commit could not be written; as far as the database knows, nothing was.
+            StoreError: The commit could not be written, such as because one of its runs has the id of a run
+                of another session; as far as the database knows, nothing was written.
         """
 
     @abstractmethod
@@ -240,14 +241,16 @@ class Db(ChecksArguments, ABC):
         owners: Mapping[str, str | None] = NOBODY,
         since: Mapping[str, float] = ANY_TIME,
     ) -> set[str]:
-        """Find requests to cancel these runs, and delete them.
+        """Find requests to cancel these runs, and delete those that were made for them.
 
-        Requests that do not count are deleted as well, so that they do not reach a later run with the same
-        id.
+        A request that is too old is deleted as well, so that it does not reach a later run with the same id.
+        A request in the name of another user than the run's is neither found nor deleted: it may be for that
+        user's own run of this id, in another process.
 
         Args:
             run_ids: Runs that the asking process drives.
-            owners: The users of the runs, by run id. A request in the name of another user does not count.
+            owners: The users of the runs, by run id; without one, a run is of trusted code. A request that
+                trusted code made counts for every user's run.
             since: When each run was asked for, by run id, in `time.monotonic()` of this process. A request
                 that was made before that, by the database's clock, does not count. A run that is missing here
                 has no such bound.

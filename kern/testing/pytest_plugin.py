@@ -1,4 +1,5 @@
-"""A pytest plugin: the fixture `cassette` replays the runs of a test, or records them.
+"""A pytest plugin: the fixture `cassette` replays the runs of a test, or records them; and a failure of the
+conformance suites of `kern.testing` shows the values that were compared.
 
     # conftest.py
     pytest_plugins = ["kern.testing.pytest_plugin"]
@@ -19,8 +20,13 @@ from pathlib import Path
 
 import pytest
 
-from kern.testing.cassette import Cassette, Mode
-from kern.testing.cassette import cassette as using
+pytest.register_assert_rewrite(
+    *("kern.testing.db", "kern.testing.model", "kern.testing._db_commits", "kern.testing._db_journals"),
+    *("kern.testing._db_listings", "kern.testing._db_rows", "kern.testing._db_sharing"),
+)
+
+from kern.testing.cassette import Cassette, Mode  # noqa: E402  # pytest rewrites what is imported from here on
+from kern.testing.cassette import cassette as using  # noqa: E402
 
 _MODES: dict[str, Mode] = {"none": "replay", "once": "auto", "all": "record"}
 
