@@ -15,8 +15,8 @@ database elsewhere: the suite starts processes.
 A database that keeps the steps of runs (`kern.db.journals.JournalDb`) passes `JournalConformance` as well.
 
 The tests are coroutines: run them with anyio's pytest plugin, or with pytest-asyncio, in their auto modes.
-This module itself does not import pytest, and asserts with plain `assert`. For pytest's detailed messages, put
-`pytest_plugins = ["kern.testing.pytest_plugin"]` into a conftest.
+This module itself does not import pytest, and asserts with plain `assert`. For pytest's detailed messages,
+put `pytest_plugins = ["kern.testing.pytest_plugin"]` into a conftest.
 """
 
 # ruff: noqa: D102  # the name of a test says what it is for
