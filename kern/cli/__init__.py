@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:  # the usage of the command shows its options, that of `kern` does not
         commands.choices[chosen.command].error(f"unknown arguments: {' '.join(unknown)}")
     named("kern").addHandler(logging.NullHandler())  # errors are shown anyway, at the latest as the last line
+    if sys.stdout is None:  # closed, as with `>&-`
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
     try:
         code: int = chosen.run(chosen)
         sys.stdout.flush()
@@ -50,6 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("interrupted")
         return _INTERRUPTED
     except BrokenPipeError:
-        # The reader of the output has gone: keep the interpreter from flushing it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        say(f"the output cannot be written: {error.strerror}")
+        _drop_output()
+        return 1
+
+
+def _drop_output() -> None:
+    """Keep the interpreter from flushing the output at exit: its reader has gone, or the disk is full."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,6 +12,7 @@ from typing import Any
 
 _LABEL = 11
 _WIDEST = 100
+_NARROWEST = 2 * _LABEL
 
 
 def title(text: str) -> None:
@@ -56,7 +57,7 @@ def say(text: str) -> None:
 
 
 def _width() -> int:
-    return min(_WIDEST, shutil.get_terminal_size().columns)
+    return max(_NARROWEST, min(_WIDEST, shutil.get_terminal_size().columns))
 
 
 def _bold(text: str) -> str:

@@ -126,6 +126,7 @@ class SessionAccess(Definition):
     async def aget_run_output(self, run_id: str, *, user_id: str | None = None) -> Output | None:
         """Return the stored output of a run, also of a team member's run, or None.
 
+        A structured answer is read as plain data: `content` is a dict, not an instance of `output_schema`.
         A run with a journal is found as soon as it has begun: until it ends, its status is RUNNING.
         """
         db = database_of(self)

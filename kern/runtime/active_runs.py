@@ -19,13 +19,23 @@ from kern._sync.executor import carry_context
 from kern._sync.fork import after_fork_in_child
 from kern._sync.lock import End
 from kern.db.base import Db
-from kern.errors import SessionOwnershipError, ShutdownError, StoreError
+from kern.errors import SessionOwnershipError, ShutdownError, StoreError, UsageError
 from kern.run.cancel import CancelResult
 from kern.runtime.run_ends import CancelToken
 from kern.runtime.run_tree import RunRequest, RunTree, log
 
 POLL_SECONDS = 1.0
 """Seconds between two reads of the cancel requests in the database."""
+
+
+def _asyncio_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError as error:
+        raise UsageError(
+            "a run needs asyncio's event loop, and none is running in this thread: Kern does not run on "
+            'trio; under anyio use the backend "asyncio"'
+        ) from error
 
 
 class RunStopped(Exception):
@@ -41,7 +51,7 @@ class ActiveRun:
 
     def __init__(self, request: RunRequest) -> None:
         self.request = request
-        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = _asyncio_loop()
         if getattr(self.loop, "_default_executor", self.loop) is None:
             carry_context(self.loop)  # so that runs that its tools start in threads find this one
         self.key: tuple[Hashable, str] = (request.db.identity, request.run_id)

@@ -82,6 +82,26 @@ def test_demo_needs_no_key_and_no_network(tmp_path: Path, closed_port: int) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("columns", ["1", "8", "11"])
+def test_demo_fits_the_smallest_terminal(tmp_path: Path, columns: str) -> None:
+    done = kern(tmp_path, "demo", "--ask", "Add milk.", COLUMNS=columns)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_demo_works_without_a_standard_output(tmp_path: Path) -> None:
+    command = f"exec {sys.executable} -m kern.cli demo --db list.db --ask 'Add milk.' >&-"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=25,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_demo_keeps_its_list_in_a_file(tmp_path: Path) -> None:
     for _ in range(2):
         assert kern(tmp_path, "demo", "--db", "list.db", "--ask", "Add milk and some soap.").returncode == 0

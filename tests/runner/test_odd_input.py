@@ -275,3 +275,10 @@ async def test_messages_may_be_dicts_of_a_role_and_a_text() -> None:
     data = [{"role": "pilot", "content": "an entry of the application's own"}]
     await agent.arun(data)
     assert model.requests[1].messages[-1].content == json.dumps(data)
+
+
+def test_a_run_outside_of_asyncio_says_that_it_needs_it() -> None:
+    """As under trio, which drives a coroutine without a loop of asyncio's."""
+    run = Agent(model=ScriptedModel(["Hi"])).arun("Hello")
+    with pytest.raises(UsageError, match="Kern does not run on trio"):
+        run.send(None)
