@@ -163,7 +163,7 @@ def test_the_bound_can_be_set() -> None:
     kern.limit_threads(2000)
     assert threads.most == 2000
     kern.limit_threads(1024)
-    with pytest.raises(UsageError, match="of at least 128, not 3"):
+    with pytest.raises(UsageError, match="a whole number, 128 or more, not 3"):
         kern.limit_threads(3)
 
 
