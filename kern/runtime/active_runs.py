@@ -61,6 +61,8 @@ class ActiveRun:
         """The tree of runs; None before the run has begun."""
         self.since: float | None = None if request.resume is not None else time.monotonic()
         """When it was requested; None if the run is older: cancel requests may have come before."""
+        self.opens = request.journal is not None
+        """Whether its journal is being opened: it is not known yet whether requests to cancel may be older."""
         self.done: End = End()
         self._task = asyncio.current_task()
         self.token: Token[frozenset[ActiveRun]] | None = None
@@ -258,7 +260,7 @@ class ActiveRuns:
         self._watching[loop].discard(db.identity)
         runs = [run for run in self if run.loop is loop and run.request.db.identity == db.identity]
         if runs:
-            task = loop.create_task(self._check_now(db, runs))
+            task = loop.create_task(self._check_now(db, [run for run in runs if not run.opens]))
             task.add_done_callback(lambda _: self._watch(db, loop))
 
     async def _check_now(self, db: Db, runs: list[ActiveRun]) -> None:

@@ -71,6 +71,7 @@ class RunStart:
             self.active.request = request = continued(request, steps)
             if steps.resumes or isinstance(request.journal, Taken):
                 self.active.since = None  # a request to cancel it may have come while no process had it
+            self.active.opens = False
         claim = None if steps is None else steps.claim
         on_busy = request.on_busy if outer is None else "share"
         leases: list[Lease] = []

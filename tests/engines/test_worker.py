@@ -17,6 +17,9 @@ from kern.db import SqliteDb
 from kern.durable import DbJournal, Submission
 from kern.engines import Worker, submission, submit
 from kern.errors import SessionOwnershipError, StoreError, UsageError
+from kern.runtime.journaled import opened
+from kern.runtime.run_tree import RunRequest
+from kern.runtime.steps import Steps
 from kern.testing import ScriptedModel
 from kern.testing._db_rows import state_commit
 from tests.durable.desk import Ledger
@@ -193,6 +196,25 @@ async def test_a_run_that_fails_has_ended(tmp_path: Path) -> None:
 
 
 async def test_a_run_that_is_cancelled_before_a_worker_has_it_never_begins(tmp_path: Path) -> None:
+    agent = agent_on(tmp_path)
+    run = submission(agent, "go", session_id="s")
+    await submit(agent, run)
+    await agent.acancel_run(run.run_id)
+    async with working(Worker(agent, poll_seconds=0.02)):
+        assert await ended(agent, run.run_id) is RunStatus.cancelled
+
+
+async def test_so_it_is_if_its_journal_takes_long_to_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def slowly(request: RunRequest) -> AsyncIterator[Steps]:
+        await asyncio.sleep(0.3)
+        async with opened(request) as steps:
+            yield steps
+
+    monkeypatch.setattr("kern.runtime.run_start.opened", slowly)
+    monkeypatch.setattr("kern.runtime.active_runs.POLL_SECONDS", 0.02)
     agent = agent_on(tmp_path)
     run = submission(agent, "go", session_id="s")
     await submit(agent, run)
