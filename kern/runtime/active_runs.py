@@ -62,7 +62,7 @@ class ActiveRun:
         self.since: float | None = None if request.resume is not None else time.monotonic()
         """When it was requested; None if the run is older: cancel requests may have come before."""
         self.opens = request.journal is not None
-        """Whether its journal is being opened: it is not known yet whether requests to cancel may be older."""
+        """Whether its journal is being opened: how old a request to cancel it may be is not known yet."""
         self.done: End = End()
         self._task = asyncio.current_task()
         self.token: Token[frozenset[ActiveRun]] | None = None
