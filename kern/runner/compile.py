@@ -71,7 +71,9 @@ def request(definition: Definition, input: RunInput, options: RunOptions) -> Run
         on_busy=definition.on_busy,
         on_duplicate=None if options.run_id is None else options.on_duplicate or untold,
         dependencies={**(definition.dependencies or {}), **(options.dependencies or {})},
-        metadata=copied({**(definition.metadata or {}), **(options.metadata or {})}),
+        metadata=copied({**(definition.metadata or {}), **(options.metadata or {})})
+        if definition.metadata or options.metadata
+        else {},
         timeout=definition.timeout if options.timeout is None else options.timeout,
         usage_limits=limits,
         skip_events=_skipped_events(definition) if definition.store_events else None,

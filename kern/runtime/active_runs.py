@@ -28,16 +28,6 @@ POLL_SECONDS = 1.0
 """Seconds between two reads of the cancel requests in the database."""
 
 
-def _asyncio_loop() -> asyncio.AbstractEventLoop:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError as error:
-        raise UsageError(
-            "a run needs asyncio's event loop, and none is running in this thread: Kern does not run on "
-            'trio; under anyio use the backend "asyncio"'
-        ) from error
-
-
 class RunStopped(Exception):
     """Raised for a run that was cancelled by its id before it had begun."""
 
@@ -51,7 +41,13 @@ class ActiveRun:
 
     def __init__(self, request: RunRequest) -> None:
         self.request = request
-        self.loop: asyncio.AbstractEventLoop = _asyncio_loop()
+        try:
+            self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        except RuntimeError as error:
+            raise UsageError(
+                "a run needs asyncio's event loop, and none is running in this thread: Kern does not run on "
+                'trio; under anyio use the backend "asyncio"'
+            ) from error
         if getattr(self.loop, "_default_executor", self.loop) is None:
             carry_context(self.loop)  # so that runs that its tools start in threads find this one
         self.key: tuple[Hashable, str] = (request.db.identity, request.run_id)

@@ -126,7 +126,9 @@ def _finish(run: Run) -> None:
 
 async def _turns(run: Run) -> Answer | None:
     """Take turns until there is an answer. Return None if the run pauses."""
-    _check_may_continue(run)  # before the first step
+    if _is_to_stop(run):  # before the first step
+        raise asyncio.CancelledError
+    run.cancel_token.clear_cancellations()
     if not run.messages:
         await _begin(run)
     while True:
@@ -135,7 +137,9 @@ async def _turns(run: Run) -> Answer | None:
         if run.tree.steps is not None or time.perf_counter() - run.last_yield > YIELD_SECONDS:
             await asyncio.sleep(0)
             run.last_yield = time.perf_counter()
-        _check_may_continue(run)
+        if _is_to_stop(run):  # a function or a model has swallowed the cancellation
+            raise asyncio.CancelledError
+        run.cancel_token.clear_cancellations()
         message = run.messages[-1]
         calls = [] if message.is_text else message.tool_calls
         if not calls:
@@ -254,17 +258,6 @@ async def drive_child(run: Run) -> AnyRunOutput:
     if run.tree.steps is not None:
         run.tree.steps.ended(run)
     return output
-
-
-def _check_may_continue(run: Run) -> None:
-    """Check between two turns that the run was not cancelled.
-
-    Raises:
-        CancelledError: It was, and a function or a model swallowed the cancellation.
-    """
-    if _is_to_stop(run):
-        raise asyncio.CancelledError
-    run.cancel_token.clear_cancellations()
 
 
 def _is_to_stop(run: Run) -> bool:

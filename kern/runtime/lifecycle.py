@@ -29,7 +29,7 @@ from kern.runtime.lease import Lease
 from kern.runtime.pause import row_extras
 from kern.runtime.run_ends import current_started_runs
 from kern.runtime.run_events import announce, announce_state, terminal_event
-from kern.runtime.run_start import RunStart
+from kern.runtime.run_start import RunStart, begun
 from kern.runtime.run_tree import Run, RunRequest, RunTree
 from kern.runtime.saving import RowsWithConflicts
 from kern.runtime.session import LiveSession, live_sessions
@@ -109,55 +109,33 @@ async def _in_session(
         start = RunStart(active, session, session_run, outer, buffer, listen)
         try:
             try:
-                run, leases = await _begun(active, start, deadline)
-            except RunStored as stored:
-                run = start.already_ended(stored.output)
-                if buffer is not None:  # the one event that every consumer gets
-                    buffer.put(terminal_event(run, None))
-                return run.output
-            except (RunStopped, RunDeadlineExceeded) as error:
-                early = error
-            else:
-                if buffer is not None:
-                    buffer.begin()
-                if run.tree.steps is not None:
-                    deadline.count(run.tree.steps.age)
-                return await _run_and_commit(active, run, outer, leases, deadline)
+                try:
+                    run, leases = await begun(active, start, deadline)
+                except RunStored as stored:
+                    run = start.already_ended(stored.output)
+                    if buffer is not None:  # the one event that every consumer gets
+                        buffer.put(terminal_event(run, None))
+                    return run.output
+                except (RunStopped, RunDeadlineExceeded) as error:
+                    early = error
+                else:
+                    if buffer is not None:
+                        buffer.begin()
+                    if run.tree.steps is not None:
+                        deadline.count(run.tree.steps.age)
+                    return await _run_and_commit(active, run, outer, leases, deadline)
+            finally:
+                await start.release()
+            async with start.ended_early(early) as run:
+                failure = None if isinstance(early, RunStopped) else early
+                _note(run, asyncio.CancelledError() if failure is None else failure)
+                return await _finish(run, outer, failure)
         finally:
-            await start.release()
-        async with start.ended_early(early) as run:
-            failure = None if isinstance(early, RunStopped) else early
-            _note(run, asyncio.CancelledError() if failure is None else failure)
-            return await _finish(run, outer, failure)
+            if request.journal is not None:
+                await start.close_journal()
     finally:
         session.unregister_run(session_run)
         live_sessions.leave(session)
-
-
-async def _begun(active: ActiveRun, start: RunStart, deadline: Deadline) -> tuple[Run, list[Lease]]:
-    """Wait for the session and begin the run. A cancellation or the deadline ends the wait.
-
-    Raises:
-        RunStopped: `cancel_run` was called before the run had begun.
-        RunDeadlineExceeded: The deadline passed before the run had begun.
-    """
-    token = active.cancel_token
-    token.enter()
-    try:
-        if deadline is NO_DEADLINE:
-            begun = await start.begin()
-        else:
-            async with deadline.inside():
-                begun = await start.begin()
-        if token.stopped:
-            raise RunStopped
-        return begun
-    except asyncio.CancelledError as error:
-        if not token.cancelled_from_outside and token.stopped:
-            raise RunStopped from error
-        raise
-    finally:
-        token.leave()
 
 
 async def _run_and_commit(

@@ -28,7 +28,7 @@ from kern.run.events import ModelRequestCompletedEvent, ModelRequestStartedEvent
 from kern.runtime.model_step import ModelStep
 from kern.runtime.run_tree import Run, RunnableTool, SinkFactory
 from kern.runtime.sink import AnswerSink, RunSink
-from kern.tools.server_tool import ServerTool, check_server_tools
+from kern.tools.server_tool import check_server_tools
 from kern.usage import CUT_OFF, Usage
 
 log: Final = named("kern")
@@ -66,17 +66,25 @@ async def ask(
     again = retries.count
     gone: list[str] = []
     for asked in (model, *retries.fallbacks):
-        if failure is not None:
-            gone.append(f"before that, {error_text(failure)}")
         for attempt in range(again + 1):
             if failure is not None:
+                if not attempt:
+                    gone.append(f"before that, {error_text(failure)}")
                 instead = None if attempt else asked
                 await _before_another(run, failure, failed + 1, retries.wait(attempt), instead)
             made = sink or run.spec.sink
             deltas = AnswerSink(run.out) if made is None else made(run)
             deltas.model = asked
-            format = run.spec.response_format if tools is None else response_format
-            request = _made(run, asked, messages, chosen, by_provider, format, stream=deltas.streams)
+            choice = _choice(run) if chosen or by_provider else None
+            may_call = choice != "none" or asked.has_choice_none
+            request = ModelRequest(
+                messages=messages,
+                tools=list(map(_definition, chosen.values())) if chosen and may_call else [],
+                tool_choice=choice if may_call else None,
+                response_format=run.spec.response_format if tools is None else response_format,
+                stream=deltas.streams,
+                server_tools=by_provider if may_call else (),
+            )
             try:
                 if by_provider:
                     check_server_tools(by_provider, asked.server_tool_api, asked)
@@ -91,30 +99,6 @@ async def ask(
                     break
         again = 0  # each fallback model is asked once
     raise failure or AssertionError("unreachable")
-
-
-def _made(
-    run: Run,
-    model: Model,
-    messages: Sequence[Message],
-    tools: Mapping[str, RunnableTool],
-    by_provider: Sequence[ServerTool],
-    response_format: ResponseFormat | None,
-    *,
-    stream: bool,
-) -> ModelRequest:
-    """Make the next request, with the tools that the model may call in it."""
-    choice = _choice(run) if tools or by_provider else None
-    may_call = choice != "none" or model.has_choice_none
-    offered = tools if may_call else {}
-    return ModelRequest(
-        messages=messages,
-        tools=list(map(_definition, offered.values())) if offered else [],
-        tool_choice=choice if may_call else None,
-        response_format=response_format,
-        stream=stream,
-        server_tools=by_provider if may_call else (),
-    )
 
 
 def _choice(run: Run) -> str | dict[str, Any] | None:

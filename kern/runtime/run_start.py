@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from kern.messages import Message
 from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput
 from kern.runtime.active_runs import ActiveRun, RunStopped, active_runs
 from kern.runtime.audience import NOBODY, Audience, Listen
+from kern.runtime.deadline import NO_DEADLINE, Deadline
 from kern.runtime.duplicates import EarlierAttempt, earlier_attempt, in_another_process
 from kern.runtime.journaled import begin, continued, opened
 from kern.runtime.lease import Lease, exclusive_session
@@ -48,7 +50,9 @@ class RunStart:
     buffer: EventBuffer | None
     listen: Listen
     _held: AsyncExitStack | None = None
-    """The leases, claims and journal that `release` releases, if there are any."""
+    """The leases and claims that `release` releases, if there are any."""
+    _journal: AsyncExitStack | None = None
+    """Keeps the journal open, until `close_journal`: so no other process begins a run that is being ended."""
     _steps: Steps | None = None
     """The steps of the run, if it has a journal."""
     _loaded: bool = False
@@ -67,7 +71,7 @@ class RunStart:
                     "session state: start the run before the function touches session_state, or in another "
                     "session"
                 )
-            self._steps = steps = await self._hold(opened(request))
+            steps = await self._opened()
             self.active.request = request = continued(request, steps)
             if steps.resumes or isinstance(request.journal, Taken):
                 self.active.since = None  # a request to cancel it may have come while no process had it
@@ -112,8 +116,20 @@ class RunStart:
             await begin(self.active, run, steps)
         return run, leases
 
+    async def _opened(self) -> Steps:
+        """The steps in the journal, which stays open until `close_journal`."""
+        if self._steps is None:
+            self._journal = AsyncExitStack()
+            self._steps = await self._journal.enter_async_context(opened(self.active.request))
+        return self._steps
+
+    async def close_journal(self) -> None:
+        """Close the journal, if it is open: from then on another process may have the run."""
+        if self._journal is not None:
+            await self._journal.aclose()
+
     async def release(self) -> None:
-        """Release the leases, the journal and the session."""
+        """Release the leases and the session."""
         try:
             if self._held is not None:
                 await self._held.aclose()
@@ -148,16 +164,15 @@ class RunStart:
             raise why
         async with self.session.loaded(request.state, request.user_id):
             if request.resume is None:
-                async with AsyncExitStack() as held:
-                    run = self._new()
-                    if request.journal is not None:  # what is on record of it goes with its end
-                        run.tree.steps = await held.enter_async_context(opened(request))
-                    yield run
+                run = self._new()
+                if request.journal is not None:  # what is on record of it goes with its end
+                    run.tree.steps = await self._opened()
+                yield run
                 return
             async with AsyncExitStack() as held:
                 steps: Steps | None = None
                 if request.journal is not None:
-                    steps = await held.enter_async_context(opened(request))
+                    steps = await self._opened()
                 if steps is None or steps.claim is None:
                     await held.enter_async_context(claimed(request.db, request.run_id))
                 run = await restore(self._tree(), request.spec)
@@ -228,6 +243,32 @@ class RunStart:
         if buffer is not None or request.skip_events is not None:
             audience = Audience(buffer, self.listen, request.skip_events)
         return RunTree(request, self.session, shared_state, audience, self.active.cancel_token)
+
+
+async def begun(active: ActiveRun, start: RunStart, deadline: Deadline) -> tuple[Run, list[Lease]]:
+    """Wait for the session and begin the run. A cancellation or the deadline ends the wait.
+
+    Raises:
+        RunStopped: `cancel_run` was called before the run had begun.
+        RunDeadlineExceeded: The deadline passed before the run had begun.
+    """
+    token = active.cancel_token
+    token.enter()
+    try:
+        if deadline is NO_DEADLINE:
+            made = await start.begin()
+        else:
+            async with deadline.inside():
+                made = await start.begin()
+        if token.stopped:
+            raise RunStopped
+        return made
+    except asyncio.CancelledError as error:
+        if not token.cancelled_from_outside and token.stopped:
+            raise RunStopped from error
+        raise
+    finally:
+        token.leave()
 
 
 def _messages_of(output: AnyRunOutput) -> list[Message]:

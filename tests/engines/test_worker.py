@@ -212,7 +212,7 @@ async def test_so_it_is_if_its_journal_takes_long_to_open(
     @asynccontextmanager
     async def slowly(request: RunRequest) -> AsyncIterator[Steps]:
         times.append(time.monotonic())
-        await asyncio.sleep(0.3 if len(times) == 1 else 0.0)
+        await asyncio.sleep(0.3)
         async with opened(request) as steps:
             yield steps
 

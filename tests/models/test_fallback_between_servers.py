@@ -16,6 +16,8 @@ from kern.testing import Answer, Fault, ModelServer, ReceivedRequest, tool_call
 
 KINDS = ["responses", "openai", "openrouter", "mistral", "deepseek", "ollama", "google-chat", "zai"]
 if find_spec("botocore") is not None:
+    import kern.models.bedrock  # noqa: F401  # here, since importing botocore reads files, which blocks
+
     KINDS.append("bedrock")
 
 
