@@ -62,16 +62,13 @@ async def ask(
     chosen = run.spec.tools if tools is None else tools
     by_provider = run.spec.server_tools if tools is None else ()
     failure: ModelError | ModelBehaviorError | None = None
-    failed = 0
-    again = retries.count
+    failed, again = 0, retries.count
     gone: list[str] = []
     for asked in (model, *retries.fallbacks):
         for attempt in range(again + 1):
             if failure is not None:
-                if not attempt:
-                    gone.append(f"before that, {error_text(failure)}")
                 instead = None if attempt else asked
-                await _before_another(run, failure, failed + 1, retries.wait(attempt), instead)
+                await _before_another(run, failure, failed + 1, retries.wait(attempt), instead, gone)
             made = sink or run.spec.sink
             deltas = AnswerSink(run.out) if made is None else made(run)
             deltas.model = asked
@@ -123,7 +120,7 @@ def _note(error: KernError, gone: Sequence[str]) -> None:
 
 
 async def _before_another(
-    run: Run, failure: KernError, attempt: int, delay: float, instead: Model | None
+    run: Run, failure: KernError, attempt: int, delay: float, instead: Model | None, gone: list[str]
 ) -> None:
     """Prepare another attempt after a failed request: what was streamed of the turn is void.
 
@@ -131,10 +128,13 @@ async def _before_another(
         run, failure, attempt: Of the failed request.
         delay: How many seconds to wait.
         instead: The fallback model that is asked now; None: the same model is asked again.
+        gone: Receives why the model before a fallback model could not answer.
 
     Raises:
         KernError: The failure, if the consumer has read a part of the text and gets no event that voids it.
     """
+    if instead is not None:
+        gone.append(f"before that, {error_text(failure)}")
     if not run.out.take_back():
         raise failure
     run.out.event(ModelRetryEvent(run.source, message_of(failure), attempt, delay))
