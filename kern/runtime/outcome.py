@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic_core import from_json
 
 from kern._json import finite, jsonable
-from kern.errors import ToolError
+from kern.errors import KernError, ToolError
 from kern.messages import MEDIA, Media, Shelf, ToolCall, media_by_kind
 from kern.run.tool_execution import ToolExecution
 from kern.runtime.out import Answer
@@ -30,6 +30,7 @@ class ToolOutcome:
         media: Images and other media of the result.
         media_in_text: The text mentions the media, and they are not sent to the model.
         show: The text is a part of the run's content.
+        failure: Ends the run, when the call is on record.
     """
 
     content: str
@@ -41,6 +42,7 @@ class ToolOutcome:
     media: Sequence[Media] = ()
     media_in_text: bool = False
     show: bool = False
+    failure: KernError | None = None
 
     def to_dict(self, shelf: Shelf) -> dict[str, Any]:
         """Return the outcome as JSON; `shelf` receives the bytes of its media, by their hashes."""
@@ -60,9 +62,10 @@ class ToolOutcome:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Undo `to_dict`."""
+        flags: dict[str, Any] = {name: True for key, name in _FLAGS.items() if key in data}
         return cls(
             data["content"],
-            **{name: True for key, name in _FLAGS.items() if key in data},
+            **flags,
             answer=Answer(**data["answer"]) if "answer" in data else None,
             media=[kind.from_dict(item) for name, kind in MEDIA.items() for item in data.get(name, ())],
         )

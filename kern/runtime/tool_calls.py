@@ -31,7 +31,7 @@ from kern.runtime.run_ends import StartedRuns, current_started_runs
 from kern.runtime.run_tree import Run
 from kern.runtime.step_data import call_key
 from kern.runtime.steps import first_signal
-from kern.runtime.tool_step import ToolStep
+from kern.runtime.tool_step import ToolStep, sent_back
 from kern.state.turn_order import TurnOrder, TurnSlot
 from kern.tools.function import Function
 from kern.tools.options import Hook
@@ -253,6 +253,8 @@ async def _carried_out(run: Run, site: CallSite, step: ToolStep | None) -> ToolO
         run.out.event(ToolCallCompletedEvent(run.source, execution.copied(), outcome.content))
     if step is not None:
         await step.keep(outcome)
+    if outcome.failure is not None:
+        raise outcome.failure
     return outcome
 
 
@@ -284,8 +286,7 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
     except BaseException as raised:
         error = only_error(raised)
         if isinstance(error, RetryAgentRun):
-            run.send_back(call.name, error.message)
-            return ToolOutcome(error.message)
+            return sent_back(run, call.name, ToolOutcome(error.message))
         if isinstance(error, StopAgentRun):
             return ToolOutcome(error.message, stop=True)
         task = asyncio.current_task()

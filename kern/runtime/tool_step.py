@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 from kern._error_text import leaf_errors
-from kern.errors import KernError
+from kern.errors import KernError, ModelBehaviorError
 from kern.messages import check_types
 from kern.run.output import RunStatus
 from kern.runtime.approval import in_doubt, may_call
@@ -173,7 +174,7 @@ class ToolStep:
         with signalled(), reading(self._key):
             outcome = outcome_from(data)
         if data.get("sent_back"):
-            run.send_back(call.name, outcome.content)
+            return sent_back(run, call.name, outcome)
         return outcome
 
     def _note(self, data: Data) -> None:
@@ -233,3 +234,12 @@ def _was_cut_short(run: Run) -> None:
             _was_cut_short(child)
     end_output(run.output, asyncio.CancelledError())
     run.out.event(terminal_event(run, None))
+
+
+def sent_back(run: Run, tool: str, outcome: ToolOutcome) -> ToolOutcome:
+    """Count that a tool asks the model to try again; the outcome ends the run if it has done so too often."""
+    try:
+        run.send_back(tool, outcome.content)
+    except ModelBehaviorError as failure:
+        return replace(outcome, failure=failure)
+    return outcome

@@ -14,6 +14,8 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from kern import Agent, RetryAgentRun, RunContext, RunStatus, StopAgentRun, tool
+from kern.db import InMemoryDb
+from kern.durable import DbJournal
 from kern.errors import ModelBehaviorError
 from kern.messages import Audio, File, Image, Message, ToolCall, Video
 from kern.models.base import ModelResponse
@@ -473,6 +475,30 @@ async def test_a_tool_may_send_the_model_back_three_times_and_no_more() -> None:
         ModelBehaviorError, match="pick has asked the model to try again 3 times, without success: 4 is too"
     ):
         await too_often.arun("go")
+
+
+@pytest.mark.parametrize("durable", [False, True], ids=["", "durable"])
+async def test_the_call_that_sends_the_model_back_once_too_often_is_on_record(durable: bool) -> None:
+    def pick(number: int) -> str:
+        raise RetryAgentRun(f"{number} is too small")
+
+    db = InMemoryDb()
+    journal = DbJournal(db) if durable else None
+    tries = [tool_call("pick", number=number) for number in range(1, 5)]
+    agent = Agent(model=ScriptedModel(tries), tools=[pick], db=db, session_id="s", journal=journal)
+    ended: list[str] = []
+    with pytest.raises(ModelBehaviorError) as caught:
+        async for event in agent.arun("go", stream=True, stream_events=True):
+            if isinstance(event, ToolCallCompletedEvent):
+                ended.append(event.tool.result or "")
+    output = caught.value.run_output
+    assert output is not None
+    assert ended == [call.result for call in output.tools]
+    assert ended[-1] == "4 is too small"
+    model = ScriptedModel(["hello"])
+    await Agent(model=model, db=db, session_id="s", add_history_to_context=True).arun("next")
+    told = [message.content for message in model.requests[0].messages if message.role == "tool"]
+    assert told == ended
 
 
 async def test_a_tool_that_sends_the_model_back_commits() -> None:
