@@ -155,7 +155,7 @@ MIGRATION = """
             return super().execute(*arguments)
 
     connect = sqlite3.connect
-    _sqlite_connection.sqlite3.connect = lambda *a, **k: connect(*a, **k, factory=Mortal)
+    _sqlite_connection.sqlite3.connect = lambda *a, **k: connect(*a, **{**k, "factory": Mortal})
     while True:
         moment += 1
         child = os.fork()

@@ -8,6 +8,7 @@ import pydantic
 import pytest
 
 from kern import Agent, Team, tool
+from kern._error_text import counted
 from kern.errors import UsageError, UsageLimitExceeded
 from kern.models.base import ModelRequest, ModelResponse
 from kern.models.openai import OpenAIChat, OpenAIResponses
@@ -127,7 +128,7 @@ def stubborn(request: ModelRequest) -> ModelResponse:
 @pytest.mark.parametrize("limit", [0, 1, 3])
 async def test_a_used_up_limit_is_one_more_request_in_which_nothing_may_be_called(limit: int) -> None:
     model = FunctionModel(stubborn)
-    with pytest.raises(UsageLimitExceeded, match=rf"limit of {limit} tool calls") as caught:
+    with pytest.raises(UsageLimitExceeded, match=f"limit of {counted(limit, 'tool calls')}") as caught:
         await Agent(model=model, tools=[look], tool_call_limit=limit).arun("x")
     assert [request.tool_choice for request in model.requests] == [None] * limit + ["none"]
     assert all(request.tools for request in model.requests)
@@ -218,5 +219,5 @@ async def test_requests_that_failed_count() -> None:
 
 
 def test_a_bound_that_is_none_is_refused() -> None:
-    with pytest.raises(UsageError, match="max_requests must be a number"):
+    with pytest.raises(UsageError, match="max_requests must be a whole number"):
         Agent(max_requests=-1)
