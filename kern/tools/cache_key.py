@@ -26,7 +26,6 @@ from enum import Enum
 from typing import Any, Final
 
 import pydantic
-from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from kern.errors import UsageError
@@ -113,7 +112,7 @@ class _Parts:
             return self.of_class(kind), value.name, self.of(value.value)
         if isinstance(value, pydantic.SecretStr | pydantic.SecretBytes):
             return describe(kind), self.of(value.get_secret_value())
-        if isinstance(value, FieldInfo):  # the default of a parameter
+        if isinstance(value, pydantic.fields.FieldInfo):  # the default of a parameter
             return "Field", self.of(value.default), self.of(value.default_factory)
         if value is PydanticUndefined:
             return ("undefined",)
