@@ -20,7 +20,7 @@ def check_seconds(name: str, given: Any, *, zero: bool = False, endless: bool = 
     Raises:
         UsageError: It is not.
     """
-    if not _is_number(given) or given < 0 or (given == 0 and not zero) or (not endless and math.isinf(given)):
+    if not is_number(given) or given < 0 or (given == 0 and not zero) or (not endless and math.isinf(given)):
         least = "0 or more" if zero else "above 0"
         raise UsageError(f"{name} must be a number of seconds {least}, not {given!r:.100}")
 
@@ -35,7 +35,7 @@ def check_whole(name: str, given: Any, least: int = 0) -> None:
         raise UsageError(f"{name} must be a whole number, {least} or more, not {given!r:.100}")
 
 
-def _is_number(given: Any) -> bool:
+def is_number(given: Any) -> bool:
     """Whether it is an int or a float, not NaN, that a float can hold."""
     if not isinstance(given, int | float) or isinstance(given, bool):
         return False

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+from kern._numbers import check_seconds, is_number
 from kern.errors import UsageError
 
 _SECONDS: Final = ("timeout", "total_timeout")
@@ -26,8 +27,8 @@ def check_numbers(model: Any) -> None:
     """
     for name in _SECONDS:
         value = getattr(model, name, None)
-        if value is not None and not (_is_real(value) and value > 0):
-            raise UsageError(f"{name} must be a number of seconds above 0, not {value!r}")
+        if value is not None:
+            check_seconds(name, value, endless=False)
     for name, (least, wanted) in _COUNTS.items():
         value = getattr(model, name, None)
         if value is None and name != "max_retries":
@@ -36,15 +37,5 @@ def check_numbers(model: Any) -> None:
             raise UsageError(f"{name} must be {wanted}, not {value!r}")
     for name in _NUMBERS:
         value = getattr(model, name, None)
-        if value is not None and not _is_real(value):
+        if value is not None and not (is_number(value) and math.isfinite(value)):
             raise UsageError(f"{name} must be a number, not {value!r}")
-
-
-def _is_real(value: Any) -> bool:
-    """Whether a value is a finite number, which a float can hold."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
