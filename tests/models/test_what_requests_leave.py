@@ -11,6 +11,7 @@ from kern import Agent
 from kern.models.openai import OpenAIChat
 from kern.runtime.active_runs import ActiveRun
 from kern.testing import ModelServer
+from tests.garbage import garbage_of_block
 
 
 def runs_in_memory() -> int:
@@ -23,10 +24,7 @@ async def test_a_run_over_http_is_freed_when_it_ends(*, stream: bool) -> None:
     async with ModelServer(lambda ask: "one two three") as server:
         agent = Agent(model=OpenAIChat("m", base_url=server.base_url))
         await agent.arun("Hi")  # the connection belongs to its context
-        gc.collect()
-        gc.disable()
-        try:
-            before = runs_in_memory()
+        with garbage_of_block():  # `get_objects` leaves out what was there before
             for _ in range(5):
                 if stream:
                     async with agent.arun("Hi", stream=True) as events:
@@ -34,9 +32,7 @@ async def test_a_run_over_http_is_freed_when_it_ends(*, stream: bool) -> None:
                             pass
                 else:
                     await agent.arun("Hi")
-                assert runs_in_memory() == before
-        finally:
-            gc.enable()
+                assert runs_in_memory() == 0
 
 
 @pytest.mark.usefixtures("client")
@@ -50,15 +46,7 @@ async def test_streams_over_http_leave_no_garbage() -> None:
                     pass
 
         await run()
-        gc.collect()
-        gc.disable()
-        try:
+        with garbage_of_block() as garbage:
             await run()
-            gc.set_debug(gc.DEBUG_SAVEALL)
-            gc.collect()
-            functions = [found for found in gc.garbage if isinstance(found, FunctionType)]
-            assert [found for found in functions if found.__module__.startswith("kern.models")] == []
-        finally:
-            gc.set_debug(0)
-            gc.garbage.clear()
-            gc.enable()
+        functions = [found for found in garbage if isinstance(found, FunctionType)]
+        assert [found for found in functions if found.__module__.startswith("kern.models")] == []

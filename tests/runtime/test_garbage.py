@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from kern import Agent, RunContext, Team
 from kern.testing import FunctionModel, tool_call
+from tests.garbage import garbage_of_block
 
 
 async def _left_by(run: Callable[[], Awaitable[Any]]) -> list[str]:
     """The types of Kern's objects that only the garbage collector can free after a run."""
     for _ in range(3):  # the first runs fill caches
         await run()
-    gc.collect()
-    gc.disable()
-    try:
+    with garbage_of_block() as garbage:
         await run()
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        gc.collect()
-        return [type(left).__name__ for left in gc.garbage if type(left).__module__.startswith("kern.")]
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
+    return [type(left).__name__ for left in garbage if type(left).__module__.startswith("kern.")]
 
 
 async def count_up(run_context: RunContext) -> str:
