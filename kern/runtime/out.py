@@ -327,10 +327,8 @@ class Out:
         speaker, self._speaker = self._speaker, None
         self.spoken.close()  # the chunks of a generator that failed
         if answer is None:
-            if speaker is not None and speaker._name is not speaker.source:
-                if speaker.refused:
-                    self.spoken.withdraw()
-                self.spoken.add(speaker.words, "")
+            if speaker is not None:
+                self._keep_words_of(speaker)
             return
         self._led = False
         if not answer.is_text:
@@ -340,6 +338,17 @@ class Out:
             self.spoken.add(answer.content, answer.last_turn)
         else:
             self._say(answer.content, answer.last_turn)
+
+    def _keep_words_of(self, speaker: Out) -> None:
+        """Add what a team member said before it failed: it was shown as the answer of this run."""
+        if speaker.refused:
+            if speaker.spoken.begun and speaker.streams:
+                self.spoken.withdraw()
+        elif words := speaker.words:
+            if not speaker.streams:
+                self._show(self._lead() + words)
+            self._led = False
+            self.spoken.add(words, "")
 
     def _show(self, content: Any, content_type: str | None = None) -> None:
         if self._queue is not None:

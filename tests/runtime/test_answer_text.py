@@ -105,6 +105,10 @@ def route(member: Agent | Team, *answers: Any, name: str = "t") -> Team:
     return Team([member], name=name, id=name, model=ScriptedModel(answers), mode="route")
 
 
+def failing(name: str) -> Agent:
+    return member(name, saying("Hm.", tool_call("count")), ModelServerError("gone", status=500))
+
+
 CASES: dict[str, tuple[Callable[[], Agent | Team], str]] = {
     "a sentence before a call": (
         lambda: agent(saying("I'll check.", tool_call("count")), "It is 3."),
@@ -174,6 +178,44 @@ CASES: dict[str, tuple[Callable[[], Agent | Team], str]] = {
             stream_member_events=False,
         ),
         "b knows.\n\nHm.\n\nIt is 3.",
+    ),
+    "route, a member that fails": (
+        lambda: route(failing("b"), saying("b knows.", delegate("b")), "b does not."),
+        "b knows.\n\nHm.\n\nb does not.",
+    ),
+    "route, nothing said before a member that fails": (
+        lambda: route(failing("b"), delegate("b"), "b does not."),
+        "Hm.\n\nb does not.",
+    ),
+    "route, a member that fails, and is asked again": (
+        lambda: route(
+            member("b", saying("Hm.", tool_call("count")), ModelServerError("gone", status=500), "It is 3."),
+            saying("b knows.", delegate("b")),
+            saying("Again.", delegate("b")),
+        ),
+        "b knows.\n\nHm.\n\nAgain.\n\nIt is 3.",
+    ),
+    "route, a member that fails and says nothing": (
+        lambda: route(
+            member("b", ModelServerError("gone", status=500)), saying("b knows.", delegate("b")), "No."
+        ),
+        "b knows.\n\nNo.",
+    ),
+    "route, two levels, the lower of which fails": (
+        lambda: route(
+            route(failing("c"), saying("c knows.", delegate("c")), "c does not.", name="b"),
+            saying("b knows.", delegate("b")),
+        ),
+        "b knows.\n\nc knows.\n\nHm.\n\nc does not.",
+    ),
+    "route, a member that fails and is not heard": (
+        lambda: Team(
+            [failing("b")],
+            model=ScriptedModel([saying("b knows.", delegate("b")), "b does not."]),
+            mode="route",
+            stream_member_events=False,
+        ),
+        "b knows.\n\nHm.\n\nb does not.",
     ),
     "route to two at once": (
         lambda: Team(
@@ -560,7 +602,8 @@ async def test_a_break_before_a_members_text_is_shown_once_though_the_member_fai
     async with team.arun("go", stream=True, stream_events=True, yield_run_output=True) as events:
         items = [item async for item in events]
     own = [i.content for i in items if isinstance(i, RunContentEvent) and i.parent_run_id is None]
-    assert "".join(own) == items[-1].content == "b knows.\n\nb does not."
+    assert "".join(own) == "b knows.\n\n\n\nb does not."
+    assert items[-1].content == "b knows.\n\nI know\n\nb does not."
 
 
 async def fail_after_words(request: ModelRequest, sink: DeltaSink) -> ModelResponse:
