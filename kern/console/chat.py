@@ -9,7 +9,7 @@ import signal
 import sys
 import textwrap
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -48,6 +48,7 @@ async def chat(
     exit_on: Sequence[str] = ("exit", "quit", "bye"),
     commands: Mapping[str, Command] | None = None,
     past: str = "",
+    paused: Callable[[], Awaitable[Iterable[OutputT]]] | None = None,
     history: Path | None = None,
 ) -> None:
     """Read lines from standard input and answer each, until the person leaves.
@@ -57,7 +58,8 @@ async def chat(
     error is shown once, and the chat goes on.
 
     If a run pauses, the person is asked for what it waits for, and the run goes on. If they leave instead,
-    with Ctrl-C or one of the words, the run stays paused.
+    with Ctrl-C or one of the words, the run stays paused. The person is asked again when the chat returns to
+    the session.
 
     Ctrl-C is handled only if the event loop runs in the main thread.
 
@@ -69,6 +71,8 @@ async def chat(
         exit_on: The words that leave the chat; case does not matter.
         commands: The commands such as "/state", by name without the slash. `/exit` and `/help` always exist.
         past: Earlier messages, which are shown at the beginning.
+        paused: Returns the paused runs of a session that the chat has just entered; called at the beginning
+            and after each command.
         history: The file for the lines of earlier chats, which the arrow keys recall.
 
     Raises:
@@ -81,11 +85,15 @@ async def chat(
         for line in past.splitlines():
             say(line)
             talk.printed = True
+        if paused is not None and not await talk.take_up(paused):
+            return
         if first is not None and not await talk.answer(first):
             return
         while (text := await talk.read_message(question)) is not None:
             if command := _COMMAND.fullmatch(text):
                 await talk.obey(command["name"], command["rest"] or "", commands or {})
+                if paused is not None and not await talk.take_up(paused):
+                    return
             elif text and not await talk.answer(text):
                 return
 
@@ -174,9 +182,24 @@ class _Talk(Generic[OutputT]):
 
     async def answer(self, text: Any) -> bool:
         """Answer one line, asking the person for what its run waits for; False if they leave the chat."""
-        kept: Kept = {}
         self.printed = True
-        output = await self._shown(self._respond(text))
+        return await self._go_on(await self._shown(self._respond(text)))
+
+    async def take_up(self, paused: Callable[[], Awaitable[Iterable[OutputT]]]) -> bool:
+        """Ask the person for what the paused runs of a session wait for; False if they leave the chat."""
+        try:
+            waiting = await paused()
+        except KernError as error:
+            say(str(error))
+            return True
+        for output in waiting:
+            if not await self._go_on(output):
+                return False
+        return True
+
+    async def _go_on(self, output: OutputT | None) -> bool:
+        """Ask for what a run waits for, and continue it, until it ends; False if they leave the chat."""
+        kept: Kept = {}
         while output is not None and self._proceed is not None and output.status is RunStatus.paused:
             self._part()
             self.printed = True

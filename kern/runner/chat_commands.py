@@ -58,6 +58,12 @@ class ChatCommands:
         self._call = call
         self._user_id = user_id
         self.session_id = session_id
+        self._left: object = object()  # the session of the last look, at the start none
+
+    def just_entered(self) -> bool:
+        """Whether the chat has begun, or has changed its session, since the last call of this method."""
+        before, self._left = self._left, self.session_id
+        return self.session_id != before
 
     def table(self) -> Mapping[str, Callable[[str], Awaitable[str]]]:
         """Return the commands by name."""

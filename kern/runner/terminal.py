@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias, TypeVar, Unpack
+from typing import Any, TypeAlias, TypeGuard, TypeVar, Unpack
 
 from kern._keywords import check_keywords
 from kern._sync.loops import in_event_loop
@@ -17,8 +17,9 @@ from kern.console import View, ViewOptions, open_view
 from kern.console.chat import chat
 from kern.errors import KernError
 from kern.run.events import BaseRunEvent, Event
-from kern.run.output import AnyRunOutput
+from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput
 from kern.runner.chat_commands import ChatCommands, history_file
+from kern.runner.definition import default_session, id_of
 from kern.runner.input_schema import Input
 from kern.runner.options import RunKeywords, RunOptions, as_text
 from kern.runner.running import Running
@@ -147,7 +148,9 @@ class Terminal(Running[OutputT], SessionAccess, StateAccess):
         """
         commands = self._commands(session_id, user_id, _awaited)
         respond, proceed = self._answers(stream, markdown, commands, user_id)
-        await _talk(respond, proceed, commands, user, exit_on, input)
+        await _talk(
+            respond, proceed, partial(self._paused, commands, user_id), commands, user, exit_on, input
+        )
 
     def cli_app(
         self,
@@ -170,8 +173,11 @@ class Terminal(Running[OutputT], SessionAccess, StateAccess):
         async def proceed(output: OutputT) -> OutputT:
             return await portal.acall(lambda: resume(output))
 
+        async def paused() -> Sequence[OutputT]:
+            return await portal.acall(lambda: self._paused(commands, user_id))
+
         def talk() -> None:
-            asyncio.run(_talk(respond, proceed, commands, user, exit_on, input))
+            asyncio.run(_talk(respond, proceed, paused, commands, user, exit_on, input))
 
         if in_event_loop():  # in a notebook
             worker = threading.Thread(target=talk, name="kern-chat")
@@ -220,6 +226,20 @@ class Terminal(Running[OutputT], SessionAccess, StateAccess):
 
         return respond, proceed
 
+    async def _paused(self, commands: ChatCommands, user_id: str | None) -> Sequence[OutputT]:
+        """Return the paused runs of the session that the chat has just entered, the oldest first."""
+        if not commands.just_entered():
+            return ()
+        owner = self.user_id if user_id is None else user_id
+        session_id = commands.session_id or default_session(self, owner)
+        runs = await self.alist_runs(session_id=session_id, status=RunStatus.paused, user_id=owner)
+        return [run for run in reversed(runs) if self._started(run)]
+
+    def _started(self, run: AnyRunOutput) -> TypeGuard[OutputT]:
+        """Whether a stored run is one of this object: without a name its id differs in each process."""
+        runner_id = run.team_id if isinstance(run, TeamRunOutput) else run.agent_id
+        return isinstance(run, self._output_type) and (runner_id == id_of(self) or not (self.id or self.name))
+
     def _shows_members(self) -> bool:
         return False
 
@@ -231,6 +251,7 @@ async def _awaited(function: Callable[[], Awaitable[str]]) -> str:
 async def _talk(
     respond: Callable[[Any], Awaitable[OutputT]],
     proceed: Callable[[OutputT], Awaitable[OutputT]],
+    paused: Callable[[], Awaitable[Sequence[OutputT]]],
     commands: ChatCommands,
     user: str,
     exit_on: Sequence[str],
@@ -244,6 +265,7 @@ async def _talk(
         first=first,
         commands=commands.table(),
         past=await commands.last(),
+        paused=paused,
         history=history_file(),
     )
 

@@ -288,10 +288,12 @@ class RunStream(Generic[OutputT, ItemT_co]):
             UsageError: The run has not ended, or was cancelled together with its stream.
             KernError: The run failed; the output is the error's `run_output`.
         """
-        if self._task is None or not self._task.done() or self._task.cancelled():
-            state = "was cancelled" if self._task is not None and self._task.done() else "has not ended"
+        if self._task is None or not self._task.done():
+            raise UsageError("the run has not ended: read the `output` of its stream after the loop")
+        if self._task.cancelled():
             raise UsageError(
-                f"the run {state}, so its stream has no output yet: read `output` after the loop"
+                "the run was cancelled together with its stream, which has no output therefore: "
+                "get_run_output(run_id) returns what was stored of the run"
             )
         return self._task.result()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kern import Agent, RunContext
+from kern import Agent, RunContext, tool
 from kern.db.sqlite import SqliteDb
 from kern.run import RunOutput, RunStatus
 from kern.testing import ScriptedModel, tool_call
@@ -19,11 +19,13 @@ def add(run_context: RunContext, item: str) -> str:
     return "added"
 
 
-def chat(path: Path, session_id: str, lines: list[str], answers: list[object]) -> list[str]:
+def chat(
+    path: Path, session_id: str, lines: list[str], answers: list[object], name: str = "Keeper"
+) -> list[str]:
     agent = Agent(
-        name="Keeper",
+        name=name,
         model=ScriptedModel(answers),
-        tools=[add],
+        tools=[add, remove],
         session_state={"items": []},
         db=SqliteDb(path / "chat.db"),
     )
@@ -84,3 +86,37 @@ def test_a_keyword_that_print_response_does_not_have_is_refused_before_anything_
     with pytest.raises(TypeError, match="did you mean 'show_member_responses'"):
         Agent(model=ScriptedModel([])).print_response("Hi", show_members_responses=True)  # type: ignore[call-arg]
     assert capsys.readouterr().out == ""
+
+
+@tool(requires_confirmation=True)
+def remove(item: str) -> str:
+    """Take an item off the list."""
+    return f"removed {item}"
+
+
+def asks(path: Path, session_id: str, lines: list[str], answers: list[object], name: str = "Keeper") -> str:
+    return "\n".join(chat(path, session_id, lines, answers, name))
+
+
+def test_a_chat_asks_for_what_a_run_of_its_session_waits_for_since_an_earlier_chat(tmp_path: Path) -> None:
+    left = asks(tmp_path, "one", ["drop tea", "exit"], [tool_call("remove", item="tea")])
+    assert "The run stays paused" in left
+    again = asks(tmp_path, "one", ["exit"], [])
+    assert "[y/N/reason]" in again
+    assert "The run stays paused" in again
+    done = asks(tmp_path, "one", ["y", "thanks"], ["It is gone.", "Not at all."])
+    assert done.index("remove(") < done.index("It is gone.") < done.index("Not at all.")
+    assert "[y/N/reason]" not in asks(tmp_path, "one", [], [])
+
+
+def test_a_chat_that_changes_its_session_asks_for_what_waits_there_once(tmp_path: Path) -> None:
+    asks(tmp_path, "one", ["drop tea", "exit"], [tool_call("remove", item="tea")])
+    lines = ["/session one", "no", "/state", "exit"]
+    text = asks(tmp_path, "two", lines, ["Kept."])
+    assert text.index("> drop tea") < text.index("[y/N/reason]") < text.index("Kept.")
+    assert text.count("[y/N/reason]") == 1
+
+
+def test_a_chat_does_not_ask_for_the_runs_of_another_agent(tmp_path: Path) -> None:
+    asks(tmp_path, "one", ["drop tea", "exit"], [tool_call("remove", item="tea")])
+    assert "[y/N/reason]" not in asks(tmp_path, "one", ["exit"], [], name="Porter")

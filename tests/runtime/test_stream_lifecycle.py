@@ -11,6 +11,7 @@ import pytest
 
 from kern.agent import Agent
 from kern.db.in_memory import InMemoryDb
+from kern.errors import UsageError
 from kern.models.base import ModelRequest, ModelResponse
 from kern.run import RunContext
 from kern.runtime.session import live_sessions
@@ -138,6 +139,17 @@ async def test_a_block_is_left_when_the_end_is_committed(scene: Scene, how: str)
     else:
         await consume()
     assert await scene.status() == "CANCELLED"
+
+
+async def test_the_output_of_a_stream_that_was_left_says_where_the_stored_run_is(scene: Scene) -> None:
+    stream = scene.stream()
+    with pytest.raises(UsageError, match="has not ended: read the `output` of its stream after the loop"):
+        _ = stream.output
+    async with stream:
+        async for _ in stream:
+            break
+    with pytest.raises(UsageError, match=r"cancelled together with its stream.* get_run_output\(run_id\)"):
+        _ = stream.output
 
 
 async def test_a_cancellation_inside_anext_is_raised_when_the_end_is_committed(scene: Scene) -> None:
