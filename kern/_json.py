@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -53,7 +53,7 @@ def jsonable(value: Any) -> Any:
     """The value as plain JSON data.
 
     Raises:
-        ValueError: The value, or a part of it, has no JSON form.
+        ValueError: The value, or a part of it, has no JSON form; or two keys of a dict are one key in JSON.
     """
     if value is None or isinstance(value, str | int):
         return value
@@ -61,7 +61,55 @@ def jsonable(value: Any) -> Any:
         plain = to_jsonable_python(value, by_alias=True, inf_nan_mode="null")
     except ValueError as error:
         plain = to_jsonable_python(_mended_after(error, value), by_alias=True, inf_nan_mode="null")
+    if isinstance(plain, dict | list):
+        check_keys(value)
     return finite(plain)
+
+
+def check_keys(value: Any, path: str = "") -> None:
+    """Check that no two keys of a dict are one key in JSON, as 1 and "1" are: one value would be lost.
+
+    Args:
+        value: A value that has a JSON form; dicts are also looked for in lists, pydantic models and so on.
+        path: Where the value stands, as a JSON Pointer.
+
+    Raises:
+        ValueError: Two keys are; the message starts with the path of their dict.
+    """
+    items: Iterable[tuple[Any, Any]]
+    if isinstance(value, dict):
+        if not all(type(key) is str and key.isascii() for key in value):
+            _check_names(value, path)
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    elif isinstance(value, pydantic.BaseModel):
+        try:
+            _check_parts(value, path)
+        except ValueError:  # look again, without what the model excludes or writes in its own way
+            check_keys(value.model_dump(), path)
+        return
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = ((field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value))
+    else:
+        return
+    _check_parts(items, path)
+
+
+def _check_parts(items: Iterable[tuple[Any, Any]], path: str) -> None:
+    for key, item in items:
+        if item is not None and not isinstance(item, str | int | float):
+            check_keys(item, f"{path}/{key}")
+
+
+def _check_names(value: dict[Any, Any], path: str) -> None:
+    names: dict[str, Any] = {}
+    for key in value:
+        [name] = _mended({key: None} if isinstance(key, str) else to_jsonable_python({key: None}))
+        if name in names:
+            where = f"{path}: " if path else ""
+            raise ValueError(f"{where}the keys {names[name]!r} and {key!r} are the same key in JSON")
+        names[name] = key
 
 
 def _mended_after(error: ValueError, value: Any) -> Any:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from kern._error_text import NOBODY_CANCELLED, error_text, only_error
+from kern._json import jsonable
 from kern._sync.shield import run_in_child_task
 from kern.errors import CheckError, HookError
 from kern.run.events import (
@@ -49,18 +50,32 @@ async def _after(hook: Hook, run: Run) -> None:
     run.out.event(PostHookStartedEvent(run.source, name))
     await hook_after(run, name, lambda: _call(run, hook, name, {**_offered(run), "run_output": output}))
     if output.content is not content:
-        _replaced(run, content)
+        _replaced(run, content, name)
     run.out.event(PostHookCompletedEvent(run.source, name))
 
 
-def _replaced(run: Run, before: Any) -> None:
-    """A hook replaced the answer: replace it in the stored conversation, too."""
+def _replaced(run: Run, before: Any, hook: str) -> None:
+    """A hook replaced the answer: replace it in the stored conversation, too.
+
+    Raises:
+        HookError: The new answer is not JSON.
+    """
     output = run.output
+    try:
+        text = output.get_content_as_string()
+        jsonable(output.content)
+    except (ValueError, RecursionError) as error:
+        new, output.content = type(output.content).__name__, before
+        raise HookError(
+            f"{hook} has set run_output.content to a value of type {new}, "
+            f"which cannot be written as JSON: {error}",
+            hook=hook,
+        ) from error
     output.content_type = type(output.content).__name__
     output.last_turn = None
     last = run.messages[-1]
     if last.role == "assistant":
-        run.messages[-1] = replace(last.plain(), content=output.get_content_as_string())
+        run.messages[-1] = replace(last.plain(), content=text)
     if not isinstance(before, str):
         return
     for at, message in enumerate(run.messages):  # texts before a call were a part of the old answer

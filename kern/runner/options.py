@@ -345,8 +345,8 @@ def _check_metadata(name: str, given: Any) -> None:
     if not isinstance(given, Mapping):
         raise UsageError(f"{name} must be a dict, not {type(given).__name__}")
     try:
-        to_json(dict(given))
-    except ValueError as error:
+        jsonable(dict(given))
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{name} is stored with the run and must be JSON: {error}") from error
 
 

@@ -146,7 +146,7 @@ class AnswerSchema:
         else:
             try:
                 text = to_json(value, by_alias=True, inf_nan_mode="constants")
-                return Answer(self._adapter.validate_json(text), self.type_name)
+                return Answer(self._storable(self._adapter.validate_json(text)), self.type_name)
             except ValidationError as error:
                 lines = [_line(detail) for detail in error.errors(include_url=False)]
             except ValueError as error:
@@ -158,6 +158,21 @@ class AnswerSchema:
         if len(lines) > _MOST_ERRORS:
             lines = [*lines[:_MOST_ERRORS], f"and {len(lines) - _MOST_ERRORS} more"]
         raise BadAnswer("That does not fit the schema:\n" + "\n".join(f"- {line}" for line in lines))
+
+    def _storable(self, made: Any) -> Any:
+        """Check that a value that a validator may have changed is JSON.
+
+        Raises:
+            UsageError: It is not, so no run could be stored with it.
+        """
+        try:
+            jsonable(made)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(
+                f"output_schema {self.type_name}: what it made of the answer cannot be written as JSON, "
+                f"so it cannot be stored: {error}"
+            ) from error
+        return made
 
     def recorded(self, content: Any, messages: Iterable[Message]) -> Answer:
         """Make the answer from its JSON on record, as it was when the model gave it.

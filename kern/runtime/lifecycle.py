@@ -26,6 +26,7 @@ from kern.runtime.guarded import drive_guarded, drive_in_time
 from kern.runtime.identity import end_output
 from kern.runtime.journaled import Installed, end_steps, release_run, why_not_ended, with_journal
 from kern.runtime.lease import Lease
+from kern.runtime.not_stored import NotStored
 from kern.runtime.pause import row_extras
 from kern.runtime.run_ends import current_started_runs
 from kern.runtime.run_events import announce, announce_state, terminal_event
@@ -188,6 +189,8 @@ async def _finish(run: Run, outer: CallState | None, failure: BaseException | No
     """Commit the result of the run, and then emit the terminal event and return or raise the result."""
     tree = run.tree
     failure = await end_run(run, failure)
+    not_stored = NotStored(tree)
+    failure = failure or not_stored.error
     if tree.audience.recorded is not None:
         run.output.events += [*tree.audience.recorded, terminal_event(run, failure)]
     try:
@@ -195,6 +198,7 @@ async def _finish(run: Run, outer: CallState | None, failure: BaseException | No
         tree.committed = outer is None
     except BaseException as error:  # noqa: BLE001 - raised again below
         failure = error
+    not_stored.put_back()
     if run.output.events and isinstance(last := run.output.events[-1], RunCompletedEvent):
         last.session_state = run.output.session_state  # known only after the commit
     if tree.audience.follows:
