@@ -139,6 +139,21 @@ def test_no_package_reaches_into_the_private_modules_of_another() -> None:
     assert reached == []
 
 
+def test_no_sqlite_connection_is_left_to_the_garbage_collector() -> None:
+    """`with sqlite3.connect(...)` commits and closes nothing, of which Python 3.13 warns, in a later test."""
+    left = [
+        f"{path}:{item.context_expr.lineno}"
+        for folder in LIMITS
+        for path, text in sources(folder).items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.With)
+        for item in node.items
+        if isinstance(item.context_expr, ast.Call)
+        and ast.unparse(item.context_expr.func) == "sqlite3.connect"
+    ]
+    assert left == [], "write `with closing(sqlite3.connect(...)) as raw, raw:`"
+
+
 IMPORTS_IN_A_RUN = """
 import asyncio, os, sys
 from kern import Agent

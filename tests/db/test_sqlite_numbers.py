@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -105,10 +106,9 @@ async def test_what_is_deleted_leaves_nothing_to_a_session_that_is_given_its_num
     assert await db.load_runs("second") == []
     assert [row.session_id for row in await db.load_changes("first")] == ["first"]
     assert [await db.load_run(run_id) for run_id in ("r1", "r2")] == [None, None]
-    with sqlite3.connect(tmp_path / "agents.db") as raw:
+    with closing(sqlite3.connect(tmp_path / "agents.db")) as raw, raw:
         assert raw.execute("SELECT number FROM kern_sessions WHERE session_id = 'third'").fetchall() == [(2,)]
         assert raw.execute("SELECT count(*) FROM kern_sessions_run_ids").fetchone() == (1,)
-    raw.close()
 
 
 async def test_changes_are_those_of_their_session_and_after_their_revision(db: SqliteDb) -> None:

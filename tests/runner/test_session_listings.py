@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,8 @@ async def test_what_does_not_fit_a_typed_state_is_an_error_of_the_state_alone(db
 async def test_a_damaged_state_leaves_the_rest_of_its_session_readable(tmp_path: Path) -> None:
     agent = answering(SqliteDb(tmp_path / "a.db"), session_id="s")
     await agent.arun("one")
-    with sqlite3.connect(tmp_path / "a.db") as raw:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as raw, raw:
         raw.execute("UPDATE kern_sessions SET state = '['")
-    raw.close()
     session = await agent.aget_session()
     assert session is not None
     assert len(await session.aruns()) == 1
@@ -259,9 +259,8 @@ async def test_a_run_that_cannot_be_read_is_not_counted(
     agent = answering(SqliteDb(tmp_path / "a.db"), session_id="s")
     first = await agent.arun("one")
     await agent.arun("two")
-    with sqlite3.connect(tmp_path / "a.db") as raw:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as raw, raw:
         raw.execute("UPDATE kern_sessions_runs SET data = '[' WHERE run_id = ?", (first.run_id,))
-    raw.close()
     assert (await agent.aget_session_metrics()).requests == 1
     assert [run.input for run in await agent.alist_runs()] == ["two"]
     assert f"run '{first.run_id}' cannot be read" in caplog.text

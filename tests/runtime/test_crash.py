@@ -9,6 +9,7 @@ import asyncio
 import json
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,8 @@ async def stored(place: str) -> tuple[Session[Any] | None, list[RunRow]]:
 def check(place: str, acknowledged: set[str]) -> None:
     """The file is sound; every run in it is whole; no acknowledged one is missing."""
     if Path(place).exists():
-        with sqlite3.connect(place) as raw:
+        with closing(sqlite3.connect(place)) as raw, raw:
             assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        raw.close()
     session, runs = asyncio.run(stored(place))
     if session is None:  # killed before its first commit
         assert not acknowledged

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ async def test_a_row_that_cannot_be_read_is_left_out_and_logged_and_is_an_error_
 ) -> None:
     path, seen = tmp_path / "a.db", list[Any]()
     outputs = [await agent_on(path).arun(f"question {n}") for n in range(3)]
-    with sqlite3.connect(path) as raw:
+    with closing(sqlite3.connect(path)) as raw, raw:
         (data,) = raw.execute(
             "SELECT data FROM kern_sessions_runs WHERE run_id = ?", (outputs[1].run_id,)
         ).fetchone()
@@ -66,7 +67,6 @@ async def test_a_row_that_cannot_be_read_is_left_out_and_logged_and_is_an_error_
         raw.execute(
             "UPDATE kern_sessions_runs SET data = ? WHERE run_id = ?", (json.dumps(newer), outputs[1].run_id)
         )
-    raw.close()
     caplog.set_level(logging.WARNING, logger="kern")
     await agent_on(path, seen).arun("question 3")
     asked = [text for text in seen[0] if text and text.startswith("question")]
@@ -83,9 +83,8 @@ async def test_a_column_of_another_type_is_told_like_any_damage(
 ) -> None:
     path = tmp_path / "a.db"
     output = await agent_on(path).arun("go")
-    with sqlite3.connect(path) as raw:
+    with closing(sqlite3.connect(path)) as raw, raw:
         raw.execute("UPDATE kern_sessions_runs SET generation = 'x'")
-    raw.close()
     assert (await agent_on(path).arun("go")).content == "done"
     assert "a column holds 'x'" in caplog.text
     with pytest.raises(StoreError, match=f"run '{output.run_id}' is damaged"):
@@ -96,9 +95,8 @@ async def test_a_column_of_another_type_is_told_like_any_damage(
 async def test_a_state_that_is_none_is_a_store_error(tmp_path: Path, state: str) -> None:
     path = tmp_path / "a.db"
     await agent_on(path).arun("go")
-    with sqlite3.connect(path) as raw:
+    with closing(sqlite3.connect(path)) as raw, raw:
         raw.execute("UPDATE kern_sessions SET state = ?", (state,))
-    raw.close()
     with pytest.raises(StoreError, match="stored state of session 's' cannot be read"):
         await agent_on(path).arun("go")
     with pytest.raises(StoreError):
@@ -112,9 +110,8 @@ async def test_a_damaged_session_does_not_hide_the_others(tmp_path: Path) -> Non
     path = tmp_path / "a.db"
     await agent_on(path).arun("go")
     await agent_on(path).arun("go", session_id="t")
-    with sqlite3.connect(path) as raw:
+    with closing(sqlite3.connect(path)) as raw, raw:
         raw.execute("UPDATE kern_sessions SET user_id = x'00' WHERE session_id = 's'")
-    raw.close()
     assert [row.session_id for row in await SqliteDb(path).list_sessions()] == ["t"]
     with pytest.raises(StoreError, match="session 's' is damaged"):
         await agent_on(path).arun("go")

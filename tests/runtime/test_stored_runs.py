@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,8 @@ async def test_a_row_that_cannot_be_read_is_left_out_and_logged(
     agent = Agent(model=model, db=SqliteDb(db_file=file), session_id="s", add_history_to_context=True)
     await agent.arun("first", run_id="r1")
     await agent.arun("second", run_id="r2")
-    with sqlite3.connect(file) as connection:
+    with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("UPDATE kern_sessions_runs SET data = ? WHERE run_id = 'r1'", (damaged.decode(),))
-    connection.close()
 
     with caplog.at_level(logging.WARNING, logger="kern"):
         await agent.arun("third")

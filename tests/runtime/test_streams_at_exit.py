@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,7 @@ def test_a_process_ends_by_itself_and_quietly_when_a_sync_stream_is_left(how: st
     ended = run(PROGRAMS[how], str(path))
     assert (ended.returncode, ended.stderr) == (0, "")
     if "tool" in how:
-        with sqlite3.connect(path) as connection:
+        with closing(sqlite3.connect(path)) as connection, connection:
             assert connection.execute("SELECT status FROM kern_sessions_runs").fetchall() == [("CANCELLED",)]
 
 
