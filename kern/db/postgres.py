@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from kern._numbers import check_seconds
+from kern._numbers import check_seconds, check_whole
 from kern.db._postgres_commit import Committer, shown
 from kern.db._postgres_errors import asyncpg
 from kern.db._postgres_pool import Link, Pool, Row
@@ -100,11 +100,8 @@ class PostgresDb(Db):
                 raise UsageError(
                     f"{option} may have {_LONGEST_NAME} characters at most; {name!r} has {len(name)}"
                 )
-        if pool_size < 1 or statement_cache_size < 0:
-            raise UsageError(
-                "pool_size must be at least 1 and statement_cache_size at least 0, "
-                f"not {pool_size!r} and {statement_cache_size!r}"
-            )
+        check_whole("pool_size", pool_size, 1)
+        check_whole("statement_cache_size", statement_cache_size)
         self._server = Server.of(db_url)
         self._url = db_url
         self._schema = schema

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kern._keywords import ChecksArguments
+from kern._numbers import MOST, check_seconds, check_whole
 from kern.db.journals import RunningRow
 
 
@@ -72,6 +73,8 @@ class InMemoryDeltas(ChecksArguments):
     """
 
     def __init__(self, *, max_deltas: int = 1000, keep_seconds: float = 300.0) -> None:
+        check_whole("max_deltas", max_deltas, 1, MOST)
+        check_seconds("keep_seconds", keep_seconds)
         self._max = max_deltas
         self._keep = keep_seconds
         self._mutex = threading.Lock()

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kern._keywords import ChecksArguments
+from kern._numbers import MOST, check_seconds, check_whole
 from kern._sync.loops import LoopLocal
 from kern.durable._redis_link import Health, Link, Settings, check_url, driver
 from kern.durable.deltas import Delta
 from kern.errors import UsageError
+
+_LONGEST = 10**10
+"""The most seconds that a stream is kept: Redis takes them in milliseconds, as 64 bits."""
 
 
 class RedisDeltas(ChecksArguments):
@@ -45,11 +49,11 @@ class RedisDeltas(ChecksArguments):
         timeout: float = 1.0,
     ) -> None:
         driver()  # if the extra is missing, fail now, not at the first run
-        if max_deltas < 1 or keep_seconds < 1 or timeout <= 0:
-            raise UsageError(
-                "max_deltas and keep_seconds must be at least 1, and timeout above 0, not "
-                f"{max_deltas!r}, {keep_seconds!r} and {timeout!r}"
-            )
+        check_whole("max_deltas", max_deltas, 1, MOST)
+        check_seconds("keep_seconds", keep_seconds, endless=False)
+        check_seconds("timeout", timeout, endless=False)
+        if not 1 <= keep_seconds <= _LONGEST:
+            raise UsageError(f"keep_seconds must be from 1 to {_LONGEST}, not {keep_seconds!r}")
         place = check_url(url)
         settings = Settings(url, prefix, max_deltas, int(keep_seconds), timeout)
         health = Health(place)

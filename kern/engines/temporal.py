@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from kern._json import json_bytes
+from kern._numbers import check_seconds
 from kern.durable.same_run import check_same_submission
 from kern.durable.submission import Submission
 from kern.engines.driving import Runner, by_id, drive, journal_of
@@ -161,6 +162,7 @@ async def start_run(
         SessionOwnershipError: The run of that id is in progress, and belongs to another user.
         RunMismatch: The run of that id is in progress, and has other values.
     """
+    check_seconds("heartbeat_seconds", heartbeat_seconds, endless=False)
     run = await run.with_files()
     request = run.to_dict()
     if (size := len(json_bytes(request))) > MOST_BYTES:

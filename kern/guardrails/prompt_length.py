@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from kern._error_text import counted
-from kern.errors import InputCheckError, UsageError
+from kern._numbers import check_whole
+from kern.errors import InputCheckError
 from kern.guardrails.base import BaseGuardrail
 from kern.runtime.request import RunInput
 
@@ -16,8 +17,7 @@ class PromptLengthGuardrail(BaseGuardrail):
     """
 
     def __init__(self, max_length: int) -> None:
-        if max_length <= 0:
-            raise UsageError(f"max_length must be a number of characters above 0, not {max_length}")
+        check_whole("max_length", max_length, 1)
         self.max_length = max_length
 
     def __call__(self, run_input: RunInput) -> None:

@@ -16,7 +16,8 @@ _COUNTS: Final[Mapping[str, tuple[int, str]]] = {
     "max_answer_bytes": (1, "a number of bytes above 0"),
     "max_output_tokens": (1, "a number of tokens above 0"),
 }
-_NUMBERS: Final = ("temperature", "top_p")
+_NUMBERS: Final = ("temperature", "top_p", "top_k")
+_WHOLE: Final = ("seed",)
 
 
 def check_numbers(model: Any) -> None:
@@ -35,6 +36,10 @@ def check_numbers(model: Any) -> None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UsageError(f"{name} must be {wanted}, not {value!r}")
+    for name in _WHOLE:
+        value = getattr(model, name, None)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise UsageError(f"{name} must be a whole number, not {value!r}")
     for name in _NUMBERS:
         value = getattr(model, name, None)
         if value is not None and not (is_number(value) and math.isfinite(value)):

@@ -9,7 +9,7 @@ from datetime import tzinfo
 from operator import attrgetter
 from typing import Any, Final
 
-from kern._numbers import check_seconds, check_whole
+from kern._numbers import MOST, check_seconds, check_whole
 from kern.db.base import Db
 from kern.errors import UsageError
 from kern.messages import ROLES, Message
@@ -173,6 +173,16 @@ def check_tool_choice(given: Any) -> str | dict[str, Any] | None:
     raise UsageError(f"tool_choice must be 'auto', 'none', 'required' or {{'name': ...}}, not {given!r}")
 
 
+def check_limit(limit: Any) -> None:
+    """Check the largest number of items to read; None: all.
+
+    Raises:
+        UsageError: It is neither None nor a whole number, 1 or more.
+    """
+    if limit is not None:
+        check_whole("limit", limit, 1, MOST)
+
+
 def check_page(limit: Any, before: Any, key: type) -> None:
     """Check the parameters of a page of a list.
 
@@ -184,8 +194,9 @@ def check_page(limit: Any, before: Any, key: type) -> None:
     Raises:
         UsageError: One is invalid.
     """
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-        raise UsageError(f"limit must be a whole number, 1 or more, not {limit!r}")
-    if before is not None and (not isinstance(before, key) or isinstance(before, bool)):
+    check_whole("limit", limit, 1, MOST)
+    if key is int and isinstance(before, int):
+        check_whole("before", before, -MOST, MOST)
+    elif before is not None and not isinstance(before, key):
         what = "the position of the last session" if key is int else "the run_id of the last run"
         raise UsageError(f"before must be {what} of the previous page, not {before!r}")

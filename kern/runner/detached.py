@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, TypeVar, Unpack, cast
 from weakref import WeakValueDictionary
 
 from kern._log import named
+from kern._numbers import check_seconds
 from kern._traceback import ShortTraceback
 from kern.db.base import Db
 from kern.durable.db_journal import DbJournal, deltas_of
@@ -99,7 +100,10 @@ class RunHandle(Generic[OutputT]):
 
         Raises:
             TimeoutError: The run did not end within `timeout`.
+            UsageError: `timeout` is not a number of seconds.
         """
+        if timeout is not None:
+            check_seconds("timeout", timeout, zero=True, endless=False)
         self._ended.waited_for = True
         with ShortTraceback():
             return self._ended.result(timeout)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from kern._numbers import MOST, check_whole
 from kern._sync.threads import own_threads
 from kern.db.base import Commit, StateWrite
 from kern.errors import UsageError
@@ -184,6 +185,7 @@ class StateAccess(Definition):
 
 async def _past(session: LiveSession, revision: int) -> tuple[dict[str, Any], list[Change]]:
     """Return the state at a revision, and the changes since."""
+    check_whole("revision", revision, 0, MOST)
     snapshot, changes = await session.log(after=revision)
     if not first_known(changes, snapshot.revision) <= revision <= snapshot.revision:
         snapshot, changes = await session.log()

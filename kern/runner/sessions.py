@@ -15,7 +15,7 @@ from kern.errors import StoreError, UsageError
 from kern.messages import Message
 from kern.run.output import AnyRunOutput, RunStatus
 from kern.runner.access import use, wait
-from kern.runner.checks import check_page
+from kern.runner.checks import check_limit, check_page
 from kern.runner.compile import database_of, state_spec
 from kern.runner.definition import Definition
 from kern.runner.options import check_id
@@ -53,6 +53,7 @@ class SessionAccess(Definition):
             row, state = _with_state(row, session, state_spec(self))
 
         async def runs(limit: int | None) -> list[Output]:
+            check_limit(limit)
             async with use(self, row.session_id, user_id) as session:
                 rows = await session.db.load_runs(session.session_id, limit=limit)
                 return await load_outputs(session.db, rows)
@@ -155,6 +156,7 @@ class SessionAccess(Definition):
         """Return the messages of the newest `limit` runs (None: of all), oldest first, without system
         messages.
         """
+        check_limit(limit)
         async with use(self, session_id, user_id) as session:
             rows = await session.db.load_runs(session.session_id, limit=limit)
             outputs = await load_outputs(session.db, rows)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+from kern._numbers import check_seconds
 from kern.errors import UsageError
 from kern.runtime.active_runs import ActiveRun, active_runs
 from kern.runtime.debug import log
@@ -32,8 +33,10 @@ async def shutdown(timeout: float | None = SHUTDOWN_SECONDS) -> None:
             `cancel_run`, or released, if another process can resume them. 0: at once; None: wait for ever.
 
     Raises:
-        UsageError: Called inside a run, which would wait for itself.
+        UsageError: Called inside a run, which would wait for itself; or `timeout` is no number of seconds.
     """
+    if timeout is not None:
+        check_seconds("timeout", timeout, zero=True)
     if current_started_runs.get() is not None:
         raise UsageError(
             "kern.shutdown() was called inside a run, and would wait for that run to end: call it outside"

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from kern._numbers import check_seconds, check_whole
 from kern.errors import MissingExtraError, ToolError
 from kern.tools.toolkit import Toolkit
 
@@ -60,6 +61,9 @@ class DuckDuckGoTools(Toolkit):
     ) -> None:
         if importlib.util.find_spec("ddgs") is None:
             raise MissingExtraError("ddgs", "duckduckgo")
+        if fixed_max_results is not None:
+            check_whole("fixed_max_results", fixed_max_results, 1)
+        check_seconds("timeout", timeout, endless=False)
         self.modifier = modifier
         self.fixed_max_results = fixed_max_results
         self.proxy = proxy

@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, cast, get_args
 from typing_extensions import ParamSpec, TypeVar, Unpack
 
 from kern._keywords import ChecksArguments
+from kern._numbers import check_seconds
 from kern.errors import UsageError
 from kern.messages import CacheMark
 from kern.tools.arguments import Arguments, arguments_of
@@ -325,12 +326,8 @@ class Function(ChecksArguments, Generic[P, R]):
                 f"its parameters are: {', '.join(known) or 'none'}"
             )
         for name in ("timeout", "cache_ttl"):
-            value = getattr(self, name)
-            sound = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-            if value is not None and not sound:
-                raise UsageError(
-                    f"the tool {self.name}: {name} must be a number of seconds above 0, not {value!r}"
-                )
+            if (value := getattr(self, name)) is not None:
+                check_seconds(f"the tool {self.name}: {name}", value)
 
     def _without_user_input(self, schema: Schema) -> Schema:
         if not self.user_input_fields:

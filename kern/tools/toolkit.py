@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from kern._keywords import ChecksArguments
 from kern._log import named
+from kern._numbers import check_seconds
 from kern.errors import UsageError
 from kern.tools.function import Function
 from kern.tools.options import ToolOptions
@@ -67,6 +68,7 @@ class Toolkit(ChecksArguments):
         self.instructions = instructions
         self.functions: dict[str, Function] = {}
         """The selected tools by name."""
+        check_seconds(f"the toolkit {name}: cache_ttl", cache_ttl)
         found = collect(tools)
         self._check_marked(found)
         for keyword, names in (

@@ -67,8 +67,8 @@ async def db(postgres: Postgres, table: str) -> AsyncIterator[PostgresDb]:
         ({"session_table": "a; DROP TABLE b"}, "session_table may contain letters"),
         ({"session_table": "a" * 41}, "40 characters at most"),
         ({"schema": 'a"b'}, "schema may contain letters"),
-        ({"pool_size": 0}, "pool_size must be at least 1"),
-        ({"statement_cache_size": -1}, "statement_cache_size at least 0"),
+        ({"pool_size": 0}, "pool_size must be a whole number, 1 or more, not 0"),
+        ({"statement_cache_size": -1}, "statement_cache_size must be a whole number, 0 or more, not -1"),
     ],
 )
 def test_misuse_is_refused_at_construction_and_no_password_shown(

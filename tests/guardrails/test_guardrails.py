@@ -142,7 +142,7 @@ async def test_a_prompt_that_is_too_long_is_refused() -> None:
     with pytest.raises(InputCheckError):
         await agent.arun([Message("user", "123"), Message("user", "456")])
     assert len(model.requests) == 1
-    with pytest.raises(UsageError, match="above 0"):
+    with pytest.raises(UsageError, match="max_length must be a whole number, 1 or more, not 0"):
         PromptLengthGuardrail(0)
 
 

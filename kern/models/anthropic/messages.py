@@ -128,7 +128,7 @@ class AnthropicMessages(HttpModel):
         if self.structured_output == "native" and _UNSTRUCTURED.search(self.id):
             self.structured_output = "tool"
         budget = self.thinking
-        if isinstance(budget, bool) or (isinstance(budget, int) and budget < _LEAST_BUDGET):
+        if isinstance(budget, bool | float) or (isinstance(budget, int) and budget < _LEAST_BUDGET):
             raise UsageError(
                 f"thinking must be at least {_LEAST_BUDGET} tokens, 'adaptive' or 'disabled', not {budget!r}"
             )

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from kern._numbers import check_whole
 from kern._secrets import Masked
 from kern.errors import UsageError
 from kern.tools.server_tool import ServerTool
@@ -37,6 +38,9 @@ class _Web(AnthropicTool):
     def __post_init__(self) -> None:
         if self.allowed_domains and self.blocked_domains:
             raise UsageError(f"{type(self).__name__}: pass allowed_domains or blocked_domains, not both")
+        for name in ("max_uses", "max_content_tokens"):
+            if (given := getattr(self, name, None)) is not None:
+                check_whole(f"{type(self).__name__}: {name}", given, 1)
 
     def _limits(self) -> dict[str, Any]:
         domains = {

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import httpx
 
+from kern._numbers import check_whole
 from kern._secrets import Masked
 from kern.errors import UsageError
 from kern.messages import Origin
@@ -114,6 +115,8 @@ class Gemini(HttpModel):
         super().__post_init__(api_key)
         if api_key is not None and access_token is not None:
             raise UsageError("Gemini: pass an api_key or an access_token, not both")
+        if self.thinking is not None and not isinstance(self.thinking, str):
+            check_whole("thinking", self.thinking, -1)
         self.structured_beside_tools: bool = wants_signatures(self.id)
         self._token: Masked | None = Masked(access_token.strip()) if isinstance(access_token, str) else None
         self._fresh_token = None if isinstance(access_token, str) else access_token

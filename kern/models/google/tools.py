@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
+from kern._numbers import check_whole
 from kern.errors import UsageError
 from kern.tools.server_tool import ServerTool
 
@@ -117,6 +118,8 @@ class FileSearch(GoogleTool):
             raise UsageError(
                 "FileSearch(stores=...) must be a tuple of names: ('fileSearchStores/my-store',)"
             )
+        if self.top_k is not None:
+            check_whole("FileSearch: top_k", self.top_k, 1)
 
     @property
     def name(self) -> str:

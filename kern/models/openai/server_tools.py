@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
+from kern._numbers import check_whole
 from kern.errors import UsageError
 from kern.tools import ServerTool
 
@@ -92,6 +93,10 @@ class FileSearch(OpenAITool):
     filters: Mapping[str, Any] | None = None
     ranking_options: Mapping[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        if self.max_num_results is not None:
+            check_whole("FileSearch: max_num_results", self.max_num_results, 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CodeInterpreter(OpenAITool):
@@ -138,6 +143,10 @@ class ImageGeneration(OpenAITool):
     input_fidelity: Literal["high", "low"] | None = None
     moderation: Literal["auto", "low"] | None = None
     action: Literal["generate", "edit", "auto"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.output_compression is not None:
+            check_whole("ImageGeneration: output_compression", self.output_compression, 0, 100)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
 
+from kern._numbers import check_seconds, check_whole
 from kern._secrets import Masked
 from kern._sync.loops import LoopLocal
 from kern.errors import MissingExtraError, UsageError
@@ -103,8 +104,9 @@ class MCPTools(ToolSource):
             ("timeout_seconds", timeout_seconds),
             ("connect_timeout_seconds", connect_timeout_seconds),
         ):
-            if seconds <= 0:
-                raise UsageError(f"MCPTools: {keyword} must be a number of seconds above 0, not {seconds}")
+            check_seconds(f"MCPTools: {keyword}", seconds)
+        if max_answer_bytes is not None:
+            check_whole("MCPTools: max_answer_bytes", max_answer_bytes, 1)
         if command is not None and url is None:
             server = _program(command, transport, env, headers, name)
         elif url is not None and command is None:
