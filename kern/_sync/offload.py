@@ -18,4 +18,4 @@ async def off_loop(size: int, work: Callable[[], T]) -> T:
     """Do work on a state of `size` bytes, in a thread if it is large. A cancellation is raised afterwards."""
     if size < LARGE:
         return work()
-    return await uninterrupted(own_threads.run(work))
+    return await uninterrupted(lambda: own_threads.run(work))

@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 async def wait_until_done(
     work: asyncio.Future[Any],
+    waiter: asyncio.Future[None] | None = None,
     *,
     seconds: float | None = None,
     grace: float | None = None,
@@ -26,6 +27,7 @@ async def wait_until_done(
 
     Args:
         work: The work.
+        waiter: A future that the work itself wakes in its last step, from `start`.
         seconds: The maximum number of seconds to wait; None: no limit.
         grace: The maximum number of seconds to wait after the first cancellation, if `seconds` is None.
         on_cancel: Called at each cancellation.
@@ -39,7 +41,8 @@ async def wait_until_done(
     cancelled: asyncio.CancelledError | None = None
     while not work.done() and (deadline is None or deadline > loop.time()):
         # `asyncio.wait` would cost half as much again as the task itself.
-        waiter: asyncio.Future[None] = loop.create_future()
+        if waiter is None:
+            waiter = loop.create_future()
         wake = partial(_wake, waiter)
         work.add_done_callback(wake)
         timer = None if deadline is None else loop.call_at(deadline, wake)
@@ -55,6 +58,7 @@ async def wait_until_done(
             work.remove_done_callback(wake)
             if timer is not None:
                 timer.cancel()
+            waiter = None
     return cancelled
 
 
@@ -63,36 +67,53 @@ def _wake(waiter: asyncio.Future[None], *_: object) -> None:
         waiter.set_result(None)
 
 
-async def uninterrupted(coroutine: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
-    """Await a coroutine to its end; a cancellation of the caller is raised afterwards.
+def start(work: Callable[[], Coroutine[Any, Any, T]]) -> tuple[asyncio.Task[T], asyncio.Future[None]]:
+    """Start a task, and return it with the `waiter` of `wait_until_done`.
+
+    The task wakes the waiter in its last step; a done callback would do so one turn of the event loop later.
+    """
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+    return loop.create_task(_waking(waiter, work)), waiter
+
+
+async def _waking(waiter: asyncio.Future[None], work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    try:
+        return await work()
+    finally:
+        _wake(waiter)
+
+
+async def uninterrupted(work: Callable[[], Coroutine[Any, Any, T]], seconds: float | None = None) -> T:
+    """Run code to its end; a cancellation of the caller is raised afterwards.
 
     Args:
-        coroutine: The coroutine, which runs in its own task.
+        work: The code, which runs in its own task.
         seconds: The maximum number of seconds to wait; after that the task goes on by itself. None: no limit.
 
     Raises:
         TimeoutError: The time is up.
     """
-    task = asyncio.ensure_future(coroutine)
-    cancelled = await wait_until_done(task, seconds=seconds)
+    task, waiter = start(work)
+    cancelled = await wait_until_done(task, waiter, seconds=seconds)
     if not task.done() and cancelled is None:
         raise TimeoutError
     return _result(task, cancelled)
 
 
-async def run_in_child_task(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Await code that may swallow a cancellation, and raise the cancellation nevertheless.
+async def run_in_child_task(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run code that may swallow a cancellation, and raise the cancellation nevertheless.
 
     Args:
-        coroutine: The application's code. It runs in its own task: in the caller's task it would be unknown
+        work: The application's code. It runs in its own task: in the caller's task it would be unknown
             afterwards whether a cancellation was swallowed, since in Python 3.11 a task group whose task
             fails leaves `Task.cancelling()` at 1.
 
     Raises:
-        CancelledError: The caller was cancelled. The coroutine was cancelled, too, and has ended.
+        CancelledError: The caller was cancelled. The task was cancelled, too, and has ended.
     """
-    task = asyncio.ensure_future(coroutine)
-    return _result(task, await wait_until_done(task, on_cancel=task.cancel))
+    task, waiter = start(work)
+    return _result(task, await wait_until_done(task, waiter, on_cancel=task.cancel))
 
 
 def _result(task: asyncio.Future[T], cancelled: asyncio.CancelledError | None) -> T:

@@ -334,7 +334,7 @@ class DbRunJournal:
             await self._stop(lambda: self._outbox.take(between=True))
         if self._lost is None:
             with suppress(TimeoutError):
-                await uninterrupted(self._release(), RELEASE_SECONDS)
+                await uninterrupted(self._release, RELEASE_SECONDS)
 
     async def _release(self) -> None:
         try:

@@ -103,7 +103,8 @@ async def _call(run: Run, hook: Hook, name: str, offered: dict[str, Any]) -> Non
     signature = signature_of(hook)
     try:
         await run_in_child_task(
-            invoke(
+            partial(
+                invoke,
                 run,
                 hook,
                 signature.kind,

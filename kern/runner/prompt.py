@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from kern._error_text import error_text, only_error
@@ -209,7 +210,8 @@ async def _called_for_run(run: Run, function: Any, what: str) -> Any:
     label = getattr(function, "__name__", what)
     try:
         return await run_in_child_task(
-            invoke(
+            partial(
+                invoke,
                 run,
                 function,
                 signature.kind,

@@ -128,7 +128,7 @@ class Lease:
     async def released(self) -> None:
         """Release the lease at the end of the run, in spite of cancellation, and for `RELEASE_SECONDS`."""
         with suppress(TimeoutError):  # the lease will expire
-            await uninterrupted(self.release(), RELEASE_SECONDS)
+            await uninterrupted(self.release, RELEASE_SECONDS)
 
     @asynccontextmanager
     async def guard(self) -> AsyncIterator[None]:

@@ -5,15 +5,15 @@ the run ends, and only then emit the terminal event.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Final
 
 from kern._error_text import message_of
 from kern._log import named
 from kern._sync.offload import off_loop
-from kern._sync.shield import wait_until_done
+from kern._sync.shield import start, wait_until_done
 from kern.db.base import RunRow
-from kern.db.journals import RunClaim
 from kern.errors import KernError, RunDeadlineExceeded, RunLostError, StoreError, UsageError
 from kern.run.events import RunCompletedEvent, SessionStateConflictEvent
 from kern.run.output import AnyRunOutput, RunStatus
@@ -32,7 +32,6 @@ from kern.runtime.run_ends import current_started_runs
 from kern.runtime.run_events import announce, announce_state, terminal_event
 from kern.runtime.run_start import RunStart, begun
 from kern.runtime.run_tree import Run, RunRequest, RunTree
-from kern.runtime.saving import RowsWithConflicts
 from kern.runtime.session import LiveSession, live_sessions
 from kern.runtime.stream import EventBuffer
 from kern.state.call_state import CallState
@@ -280,19 +279,19 @@ async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | 
         top.output.session_state = decode(state)
 
     cancelled = failure if isinstance(failure, asyncio.CancelledError) else None
-    claim: RunClaim | None = None
+    claim = None if tree.steps is None else tree.steps.claim
     if tree.steps is not None:
-        claim = tree.steps.claim
         await tree.steps.end()
+    committing = partial(tree.session.commit, rows, unsaved=take_note, claim=claim)
     while True:
         try:
-            commit = await _committing(tree.session, rows, take_note, claim)
+            commit, waiter = await _committing(tree.session, committing)
         except asyncio.CancelledError as error:
             cancelled = error
-            commit = asyncio.create_task(tree.session.commit(rows, unsaved=take_note, claim=claim))
+            commit, waiter = start(committing)
         if not commit.done():
-            patience = None if cancelled is None else COMMIT_SECONDS
-            cancelled = await wait_until_done(commit, seconds=patience, grace=COMMIT_SECONDS) or cancelled
+            time = None if cancelled is None else COMMIT_SECONDS
+            cancelled = await wait_until_done(commit, waiter, seconds=time, grace=COMMIT_SECONDS) or cancelled
         if not commit.done():
             commit.add_done_callback(_log_late_end)
             late = StoreError(
@@ -321,28 +320,24 @@ async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | 
 
 
 async def _committing(
-    session: LiveSession,
-    rows: RowsWithConflicts,
-    unsaved: Callable[[bytes], None],
-    claim: RunClaim | None,
-) -> asyncio.Future[Sequence[Conflict]]:
+    session: LiveSession, committing: Callable[[], Coroutine[Any, Any, Sequence[Conflict]]]
+) -> tuple[asyncio.Future[Sequence[Conflict]], asyncio.Future[None] | None]:
     """Start the commit in a task, or await it here if the database never waits.
 
     Returns:
-        The commit, which is done already in the second case.
+        The commit, which is done already in the second case, and the `waiter` for it.
 
     Raises:
         CancelledError: The commit had to wait for another one; nothing is written.
     """
-    commit = session.commit(rows, unsaved=unsaved, claim=claim)
     if not session.commits_at_once:
-        return asyncio.create_task(commit)
+        return start(committing)
     ended: asyncio.Future[Sequence[Conflict]] = asyncio.get_running_loop().create_future()
     try:
-        ended.set_result(await commit)
+        ended.set_result(await committing())
     except Exception as error:  # noqa: BLE001 - the future has it, as a task would
         ended.set_exception(error)
-    return ended
+    return ended, None
 
 
 def _log_late_end(commit: asyncio.Future[Any]) -> None:

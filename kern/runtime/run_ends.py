@@ -194,7 +194,7 @@ class StartedRuns:
         for run in runs:
             run.cancel()
         try:
-            await uninterrupted(_ended(runs), GIVE_UP_SECONDS)
+            await uninterrupted(lambda: _ended(runs), GIVE_UP_SECONDS)
         except TimeoutError:
             log.error(
                 "a tool started %s that had not ended %g s after the cancellation; the run that called the "

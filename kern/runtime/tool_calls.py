@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from kern._error_text import counted, error_text, is_failure, message_of, only_error
@@ -137,7 +138,7 @@ async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
     if run.tree.steps is not None:  # a run with a journal has the time of its latest step
         run.turn_began = run.now()
     if len(calls) == 1:
-        return [await run_in_child_task(_run_call(run, calls[0], alone=True))]
+        return [await run_in_child_task(partial(_run_call, run, calls[0], alone=True))]
     slots = _slots(run, calls)
     try:
         async with asyncio.TaskGroup() as group:

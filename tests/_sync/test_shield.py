@@ -49,12 +49,12 @@ async def test_the_error_of_an_uninterrupted_coroutine_is_raised() -> None:
         raise LookupError("no")
 
     with pytest.raises(LookupError):
-        await uninterrupted(fail())
+        await uninterrupted(fail)
 
 
 async def test_the_time_for_an_uninterrupted_coroutine_has_an_end() -> None:
     end = asyncio.Event()
     with pytest.raises(TimeoutError):
-        await uninterrupted(end.wait(), seconds=0.01)
+        await uninterrupted(end.wait, seconds=0.01)
     end.set()
     await asyncio.sleep(0)
