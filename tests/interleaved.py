@@ -1,8 +1,8 @@
-"""A database in which something happens just before one of its reads: what a second process would do."""
+"""A database in which something happens just before one of its calls: what a second process would do."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -25,6 +25,7 @@ READS = (
     "running_runs",
     "load_request",
 )
+WRITES = ("commit", "append_steps", "release_claim")
 
 
 class Interleaved:
@@ -32,14 +33,15 @@ class Interleaved:
 
     Args:
         db: The database that is asked. What happens uses another object on the same one.
+        verbs: The verbs of the database that count.
     """
 
-    def __init__(self, db: Db) -> None:
+    def __init__(self, db: Db, verbs: Sequence[str] = READS) -> None:
         self.calls: list[str] = []
         """The verbs that were called, in order."""
         self._at = -1
         self._what: Callable[[], Awaitable[object]] | None = None
-        for name in READS:
+        for name in verbs:
             setattr(db, name, self._wrapped(name, getattr(db, name)))
 
     def before(self, number: int, what: Callable[[], Awaitable[object]]) -> None:

@@ -168,7 +168,9 @@ class Detached(Running[OutputT]):
         def stream() -> RunStream[OutputT, Event]:
             return RunStream(run, EventBuffer())
 
-        begun, ended = _detached(asked.run_id, stream, (asked.db.identity, asked.run_id))
+        # Requests that differ do not wait together: each finds out by itself that it is another run's.
+        whose = asked.user_id, asked.session_id, asked.spec.id, asked.fingerprint
+        begun, ended = _detached(asked.run_id, stream, (asked.db.identity, asked.run_id, *whose))
         if other is None:  # otherwise the run is in progress already, and has begun
             await asyncio.shield(begun)
         return RunHandle(self, asked.run_id, asked.user_id, ended, deltas_of(journal))

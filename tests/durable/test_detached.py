@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 
 from kern import Agent, RunStatus, tool
 from kern.db import Db, SqliteDb
-from kern.db.journals import RunAbout
+from kern.db.journals import RunAbout, StepRow
 from kern.durable import DbJournal
+from kern.durable.fingerprint import fingerprint
 from kern.engines import submission, submit
 from kern.errors import (
     KernError,
@@ -22,6 +24,7 @@ from kern.errors import (
     SessionDeletedError,
     SessionOwnershipError,
 )
+from kern.messages import Message
 from kern.run import RunPausedEvent
 from kern.testing import ScriptedModel, tool_call
 from tests.databases import KINDS, opener
@@ -261,6 +264,24 @@ async def test_a_start_of_a_run_whose_process_dies_resumes_it(opened: Any) -> No
     outputs = [await handle.result() for handle in handles]
     assert [output.content for output in outputs] == ["done"] * 3
     assert len(desk.model.requests) == 1
+
+
+@pytest.mark.usefixtures("quick_looks")
+async def test_a_start_with_another_input_is_refused_once_the_run_s_first_step_is_known(opened: Any) -> None:
+    db = opened()
+    about = RunAbout(session_id="s", user_id="ann", runner_id="desk", is_team=False)
+    theirs = await db.claim_run("r", "elsewhere", 3600.0, about)
+    assert theirs is not None
+    desk = Desk(opened(), "done")
+    right = await desk.agent.astart("q", **ASKED)
+    wrong = await desk.agent.astart("another question", **ASKED)
+    data = json.dumps({"fingerprint": fingerprint("q", [Message("user", "q")])}).encode()
+    assert await db.append_steps(theirs.claim, 3600.0, [StepRow(key="r/base", kind="base", data=data)])
+    with pytest.raises(RunMismatch, match="input"):
+        await wrong.result()
+    assert desk.model.requests == []
+    await db.forget_run("r")
+    assert (await right.result()).content == "done"
 
 
 ELSEWHERE = """
