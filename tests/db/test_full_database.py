@@ -81,7 +81,7 @@ async def test_a_run_ends_by_a_clear_error_and_is_repeated_with_space(durable: b
         desk = Desk(tmp_path / f"{number}.db", durable=durable)
         await desk.agent.arun("first")
         calls = Interleaved(desk.db, (*READS, *WRITES))
-        calls.before(number, lambda desk=desk: desk.limit(1))  # type: ignore[misc]  # bound at once
+        calls.before(number, lambda desk=desk: desk.limit(1))
         last = await desk.told_or_error()
         stored = await desk.agent.aget_run_output("r")
         completed = stored is not None and stored.status.value == "COMPLETED"
