@@ -9,6 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.clock import pass_time
+from tests.played import turns
+
 
 @dataclass
 class Reply:
@@ -19,6 +22,7 @@ class Reply:
         chunked: With the chunked encoding, whose end tells a whole body from a cut one.
         cut: The connection is closed before the body's end.
         stall: After the last piece, silence.
+        late: The silence is longer than any timeout.
         silent: No answer at all, not even a status.
         refuse: The connection is closed instead of an answer.
     """
@@ -30,6 +34,7 @@ class Reply:
     chunked: bool = True
     cut: bool = False
     stall: bool = False
+    late: bool = False
     silent: bool = False
     refuse: bool = False
 
@@ -105,7 +110,11 @@ class ReplayServer:
             await writer.drain()
             await asyncio.sleep(0)
         if reply.stall:
-            await reader.read()  # until the client goes
+            gone = asyncio.ensure_future(reader.read())
+            while reply.late and not gone.done():
+                pass_time()
+                await turns(50)  # of a client that has read what was sent, or goes
+            await gone
             return False
         if reply.cut or not reply.chunked:
             return False

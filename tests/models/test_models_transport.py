@@ -229,8 +229,8 @@ def test_no_retry_after_breaks_the_parser(value: str) -> None:
 
 
 async def test_silence_is_a_timeout_and_tried_again(server: ReplayServer, sink: Sink) -> None:
-    server.replies = [Reply([], stall=True), OK]
-    assert (await model(server, timeout=0.05).respond(ASK, sink)).message.content == "ok"
+    server.replies = [Reply([], stall=True, late=True), OK]
+    assert (await model(server, timeout=1000.0).respond(ASK, sink)).message.content == "ok"
     [(error, _, _)] = sink.retries
     assert isinstance(error, ModelTimeoutError)
 

@@ -13,6 +13,7 @@ from kern.errors import KernError, OutputCheckError
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.run import RunOutput
 from kern.testing import Answer, Fault, ModelServer, tool_call
+from tests.clock import LONG, pass_time
 
 
 def charge() -> str:
@@ -22,7 +23,8 @@ def charge() -> str:
 
 async def wait() -> str:
     """Wait."""
-    await asyncio.sleep(60)
+    pass_time()
+    await asyncio.Event().wait()
     return "never"
 
 
@@ -74,7 +76,7 @@ async def test_the_next_request_is_taken(ending: str, protocol: Any) -> None:
         model = protocol("gpt-5.2", base_url=server.base_url, api_key="any", max_retries=0)
         agent = Agent(model=model, tools=TOOLS, post_hooks=[polite], add_history_to_context=True)
         with suppress(KernError):
-            async with agent.arun("q1", stream=True, timeout=0.5 if "time" in ending else None) as events:
+            async with agent.arun("q1", stream=True, timeout=LONG if "time" in ending else None) as events:
                 [event async for event in events]
         assert (await agent.arun("q2")).content == "Again:\n\nfine"
         assert (await agent.arun("q3")).content == "still fine"

@@ -13,10 +13,12 @@ from kern.models.base import ModelRequest, ModelResponse
 from kern.run import RunStatus
 from kern.testing import FunctionModel, ScriptedModel
 from kern.usage import UsageLimits
+from tests.clock import LONG, pass_time
 
 
 async def hang(request: ModelRequest) -> ModelResponse:
-    await asyncio.sleep(60)
+    pass_time()
+    await asyncio.Event().wait()
     return ModelResponse.of("never")
 
 
@@ -36,7 +38,7 @@ async def test_a_failing_summary_is_logged_and_the_run_is_completed(
         enable_session_summaries=True,
         session_summary_model=writers.get(how) or FunctionModel(hang),
         usage_limits=UsageLimits(requests=1) if how == "usage limit" else None,
-        timeout=0.3 if how == "out of time" else None,
+        timeout=LONG if how == "out of time" else None,
     )
     with caplog.at_level(logging.WARNING, logger="kern"):
         if stream:

@@ -268,17 +268,15 @@ async def test_waiting_for_another_process_can_be_cancelled_and_leaves_nothing(d
 
 
 class LosingDb(InMemoryDb):
-    """Grants the lease once."""
+    """Grants the lease until it is told to lose it."""
 
-    renewal: Callable[[], Awaitable[bool]]
-
-    def __init__(self) -> None:
+    def __init__(self, renewal: Callable[[], Awaitable[bool]]) -> None:
         super().__init__()
-        self.asked = 0
+        self.renewal = renewal
+        self.loses = False
 
     async def acquire_lease(self, session_id: str, owner: str, seconds: float) -> bool:
-        self.asked += 1
-        return True if self.asked == 1 else await self.renewal()
+        return await self.renewal() if self.loses else True
 
 
 async def refused() -> bool:
@@ -299,14 +297,14 @@ async def test_a_lost_lease_fails_the_run_and_keeps_what_it_has_done(
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
     monkeypatch.setattr(lease, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(lease, "LEASE_SECONDS", 0.05)
-    db = LosingDb()
-    db.renewal = renewal
+    db = LosingDb(renewal)
 
     def note(run_context: RunContext) -> str:
         run_context.session_state["noted"] = True
         return "noted"
 
     async def stay() -> str:
+        db.loses = True
         await asyncio.Event().wait()
         return ""
 

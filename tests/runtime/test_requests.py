@@ -74,11 +74,11 @@ async def test_who_comes_second_is_told_of_a_race_and_not_of_a_mistake() -> None
 
 
 async def test_a_session_with_a_run_that_goes_on_is_not_deleted() -> None:
-    started = asyncio.Event()
+    started, go = asyncio.Event(), asyncio.Event()
 
     async def play(request: ModelRequest) -> str:
         started.set()
-        await asyncio.sleep(0.05)
+        await go.wait()
         return "done"
 
     agent = Agent(model=FunctionModel(play), session_id="s")
@@ -86,5 +86,6 @@ async def test_a_session_with_a_run_that_goes_on_is_not_deleted() -> None:
     await started.wait()
     with pytest.raises(RunConflictError, match="has a run in progress"):
         await agent.adelete_session()
+    go.set()
     await run
     assert await agent.adelete_session()

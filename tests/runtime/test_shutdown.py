@@ -99,13 +99,14 @@ async def test_no_new_run_begins_meanwhile_and_one_does_afterwards() -> None:
     work = Work()
     run = asyncio.create_task(work.agent.arun("go"))
     await work.has_begun()
-    endings = [asyncio.create_task(kern.shutdown(timeout=0.1)) for _ in range(2)]
+    endings = [asyncio.create_task(kern.shutdown(timeout=20)) for _ in range(2)]
     await asyncio.sleep(0.02)
     with pytest.raises(ShutdownError, match="no new run can start"):
         await work.agent.arun("another")
     with pytest.raises(KernError):
         async for _ in work.agent.arun("another", stream=True):
             pass
+    work.go.set()
     await asyncio.gather(*endings, run)
     await kern.shutdown()
     assert (await Agent(model=ScriptedModel(["hi"])).arun("go")).content == "hi"

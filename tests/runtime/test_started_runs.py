@@ -6,8 +6,8 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from kern.errors import KernError, RunDeadlineExceeded
 from kern.models.base import ModelRequest, ModelResponse
 from kern.runtime.active_runs import active_runs
 from kern.testing import FunctionModel, no_leaks, tool_call
+from tests.clock import LONG, pass_time
 
 
 class Scene:
@@ -111,6 +112,18 @@ class Scene:
     async def has_begun(self) -> None:
         assert await asyncio.to_thread(self.began.wait, 10)
 
+    @asynccontextmanager
+    async def late_once_it_has_begun(self) -> AsyncIterator[None]:
+        """In the block, deadlines pass once the inner run is at work."""
+
+        async def late() -> None:
+            await self.has_begun()
+            pass_time()
+
+        passing = asyncio.create_task(late())
+        yield
+        await passing
+
     async def assert_over(self) -> None:
         """Nothing goes on, and every end is stored."""
         assert self.going_on() == 0
@@ -156,13 +169,15 @@ async def by_cancel_run(scene: Scene, way: Any) -> None:
 
 
 async def by_tool_timeout(scene: Scene, way: Any) -> None:
-    output = await scene.caller(way, tool_timeout=0.1).arun("go")
-    assert "took longer than its timeout of 0.1 s" in output.content
+    async with scene.late_once_it_has_begun():
+        output = await scene.caller(way, tool_timeout=LONG).arun("go")
+    assert f"took longer than its timeout of {LONG:g} s" in output.content
 
 
 async def by_run_timeout(scene: Scene, way: Any) -> None:
-    with pytest.raises(RunDeadlineExceeded):
-        await scene.caller(way, timeout=0.1).arun("go")
+    async with scene.late_once_it_has_begun():
+        with pytest.raises(RunDeadlineExceeded):
+            await scene.caller(way, timeout=LONG).arun("go")
 
 
 async def by_leaving_the_stream(scene: Scene, way: Any) -> None:
@@ -178,7 +193,8 @@ async def by_member_timeout(scene: Scene, way: Any) -> None:
     lead = FunctionModel(lambda r: "told" if r.messages[-1].role == "tool" else delegation)
     member = scene.caller(way)
     member.name, member.id = "m", "m"
-    assert (await Team([member], model=lead, member_timeout=0.5).arun("go")).content == "told"
+    async with scene.late_once_it_has_begun():
+        assert (await Team([member], model=lead, member_timeout=LONG).arun("go")).content == "told"
 
 
 ENDS: list[Callable[[Scene, Any], Awaitable[None]]] = [
@@ -303,9 +319,10 @@ async def test_a_run_started_by_a_hook_ends_with_the_run() -> None:
     async def hook() -> None:
         await asyncio.shield(asyncio.create_task(scene.inner.arun("go")))
 
-    agent = Agent(model=FunctionModel(lambda r: "done"), pre_hooks=[hook], timeout=0.1)
-    with pytest.raises(KernError):
-        await agent.arun("go")
+    agent = Agent(model=FunctionModel(lambda r: "done"), pre_hooks=[hook], timeout=LONG)
+    async with scene.late_once_it_has_begun():
+        with pytest.raises(KernError):
+            await agent.arun("go")
     await scene.assert_over()
 
 

@@ -17,6 +17,7 @@ from kern.run import RunContext
 from kern.runtime.session import live_sessions
 from kern.testing import FunctionModel, no_leaks
 from tests import processes
+from tests.clock import LONG, pass_time
 from tests.played import agent_with, turns, until
 
 
@@ -167,10 +168,16 @@ async def test_a_cancellation_inside_anext_is_raised_when_the_end_is_committed(s
 
 
 async def test_a_deadline_round_the_loop_passes_when_the_end_is_committed(scene: Scene) -> None:
+    async def late() -> None:
+        await scene.inside.wait()
+        pass_time()
+
+    passing = asyncio.create_task(late())
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.02):
+        async with asyncio.timeout(LONG):
             async for _ in scene.stream():
                 pass
+    await passing
     assert await scene.status() == "CANCELLED"
 
 

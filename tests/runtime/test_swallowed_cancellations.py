@@ -12,6 +12,7 @@ from kern import Agent, RunStatus, Team
 from kern.errors import RunDeadlineExceeded
 from kern.models.base import ModelRequest, ModelResponse
 from kern.testing import FunctionModel, ScriptedModel, no_leaks, tool_call
+from tests.clock import LONG, pass_time
 
 
 class Deaf:
@@ -19,12 +20,16 @@ class Deaf:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.late = False
+        """Whether its first call outlives every deadline."""
         self.began = asyncio.Event()
         self.model = FunctionModel(lambda r: ModelResponse.of(None, tool_call("work")))
 
     async def work(self) -> str:
         self.calls += 1
         self.began.set()
+        if self.late:
+            pass_time()
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(20)
         return "worked"
@@ -53,7 +58,8 @@ async def test_after_cancel_run(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["agent", "team"])
 async def test_after_the_deadline(kind: str) -> None:
     deaf = Deaf()
-    runner: Any = getattr(deaf, kind)(timeout=0.1)
+    deaf.late = True
+    runner: Any = getattr(deaf, kind)(timeout=LONG)
     with pytest.raises(RunDeadlineExceeded):
         await runner.arun("go")
     assert deaf.calls == 1

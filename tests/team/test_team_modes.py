@@ -14,6 +14,8 @@ from kern.models.base import ModelRequest, ModelResponse
 from kern.run import BaseRunEvent
 from kern.team import TeamMode
 from kern.testing import FunctionModel, ScriptedModel, tool_call
+from tests.clock import LONG, pass_time
+from tests.played import turns
 
 
 def echo(name: str) -> FunctionModel:
@@ -127,9 +129,18 @@ async def test_a_broadcast_pauses_for_one_member_and_goes_on() -> None:
 
 
 async def test_a_slow_member_times_out_alone() -> None:
+    answered = asyncio.Event()
+
     async def slow(request: ModelRequest) -> str:
-        await asyncio.sleep(30)
+        await answered.wait()
+        await turns(100)  # and the run of the other has ended
+        pass_time()
+        await asyncio.Event().wait()
         return "never"
+
+    def quick(request: ModelRequest) -> str:
+        answered.set()
+        return f"Quick on: {request.messages[-1].content}"
 
     both = ModelResponse.of(
         None,
@@ -140,12 +151,12 @@ async def test_a_slow_member_times_out_alone() -> None:
         [both, lambda r: " | ".join(m.content or "" for m in r.messages if m.role == "tool")]
     )
     team = Team(
-        [Agent(name="Slow", model=FunctionModel(slow)), Agent(name="Quick", model=echo("Quick"))],
+        [Agent(name="Slow", model=FunctionModel(slow)), Agent(name="Quick", model=FunctionModel(quick))],
         model=model,
-        member_timeout=0.05,
+        member_timeout=LONG,
     )
     output = await team.arun("go")
-    assert output.content == "Slow did not answer within 0.05 s. | Quick on: x"
+    assert output.content == "Slow did not answer within 1000 s. | Quick on: x"
     assert [m.status for m in output.member_responses] == [RunStatus.cancelled, RunStatus.completed]
 
 

@@ -18,6 +18,7 @@ from kern import Agent, RunContext, tool
 from kern.errors import KernError, ReplayMismatch, RunDeadlineExceeded, UsageError
 from kern.messages import Image, Message
 from kern.testing import FunctionModel, ScriptedModel, cassette, fork, record, replay, tool_call
+from tests.clock import LONG, pass_time
 
 KEY = "sk-verysecretvalue-0123456789abcdef"
 
@@ -167,7 +168,8 @@ async def test_a_stream_that_was_left_open_says_where_its_recording_ends(tape: P
 
 async def test_a_run_that_its_timeout_ended_says_where_its_recording_ends(tape: Path) -> None:
     async def never(*args: object) -> str:
-        await asyncio.sleep(60)
+        pass_time()
+        await asyncio.Event().wait()
         return "late"
 
     @tool
@@ -177,7 +179,7 @@ async def test_a_run_that_its_timeout_ended_says_where_its_recording_ends(tape: 
 
     for one in (Agent(id="a", model=FunctionModel(never)), agent(tool_call("slow"), tools=[slow])):
         with pytest.raises(RunDeadlineExceeded):
-            await record(one, "q", tape, timeout=0.2)
+            await record(one, "q", tape, timeout=LONG)
         with pytest.raises(ReplayMismatch, match="when the recorded run was cut short"):
             await replay(agent(tools=one.tools), tape)
 
