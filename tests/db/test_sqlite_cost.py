@@ -192,4 +192,6 @@ async def test_runs_that_wait_are_found_among_any_number_of_completed_ones(db: S
         ]
         await db.commit(state_commit(session_id=session_id, user_id="ann", runs=rows))
         found.append([await steps(status, user) for status in ("PAUSED", "ERROR") for user in (None, "ann")])
-    assert found[0] == found[1]
+    few, many = found
+    # A scan would take twenty times the steps. How many a deeper tree takes is up to the version of SQLite.
+    assert all(among_many < 2 * among_few for among_few, among_many in zip(few, many, strict=True)), found
