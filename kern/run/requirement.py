@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import reprlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -68,6 +69,18 @@ class RunRequirement:
     user_input: dict[str, Any] | None = None
     result: str | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field. `confirmed` takes only True, False and None: "no" must not count as consent.
+
+        Raises:
+            UsageError: `confirmed` is something else.
+        """
+        if name == "confirmed" and not (value is None or isinstance(value, bool)):
+            raise UsageError(
+                f"confirmed must be True, False or None, not {value!r}; call confirm() or reject(note)"
+            )
+        object.__setattr__(self, name, value)
+
     @property
     def needs_confirmation(self) -> bool:
         """Whether it waits for `confirm` or `reject`."""
@@ -116,28 +129,35 @@ class RunRequirement:
         """Give the values that the model may not choose.
 
         Raises:
-            UsageError: It waits for something else, or a value is missing, unknown or not JSON. A value of
-                another type, such as a date or a model, must be equal after it was written as JSON and read.
-                `continue_run` checks whether the values fit the tool.
+            UserInputError: A value is missing, unknown or not JSON. A value of another type, such as a date
+                or a model, must be equal after it was written as JSON and read. `continue_run` checks whether
+                the values fit the tool.
+            UsageError: It waits for something else.
         """
         self._expect("provide_user_input", "user_input")
-        try:
-            values = self._as_json(exact(dict(values), read_back))
-        except (ValueError, RecursionError) as error:
-            why = "they are nested too deeply" if isinstance(error, RecursionError) else error
-            raise UsageError(
-                f"{self.tool_name}: the values cannot be written as JSON: {why}; "
-                "pass plain data: text, numbers, lists and dicts"
-            ) from None
         schema = self.user_input_schema or {}
         asked = schema.get("properties", {})
+        if not isinstance(values, Mapping):
+            raise self._misfit(
+                f"{self.tool_name}: the values must be a dict by name, not {reprlib.repr(values)}", asked
+            )
+        try:
+            values = self._as_json(exact(dict(values), read_back))
+        except (ValueError, RecursionError, UsageError) as error:
+            why = "they are nested too deeply" if isinstance(error, RecursionError) else error
+            raise self._misfit(
+                f"{self.tool_name}: the values cannot be written as JSON: {why}; "
+                "pass plain data: text, numbers, lists and dicts",
+                values,
+            ) from None
         unknown = [name for name in values if asked and name not in asked]
         missing = [name for name in schema.get("required", ()) if name not in values]
         if unknown or missing:
-            raise UsageError(
+            raise self._misfit(
                 f"{self.tool_name} asks for {', '.join(asked)}"
                 + (f"; missing: {', '.join(missing)}" if missing else "")
-                + (f"; unknown: {', '.join(unknown)}" if unknown else "")
+                + (f"; unknown: {', '.join(map(str, unknown))}" if unknown else ""),
+                [*missing, *unknown],
             )
         self.user_input = dict(values)
 
@@ -154,13 +174,11 @@ class RunRequirement:
         """Copy the answer from another copy of this requirement; other fields are left alone.
 
         Raises:
-            UsageError: The answer is of another kind than this requirement waits for, or `tool_args` differ.
+            UsageError: The answer is of another kind than this requirement waits for, or a field differs that
+                says which call it is about.
         """
-        if other.confirmed is not False and self._as_json(other.tool_args) != self._as_json(self.tool_args):
-            raise UsageError(
-                f"{self.tool_name}: tool_args of the requirement were changed, but the call is made with the "
-                "arguments that the model chose; for other arguments, reject it with a note that names them"
-            )
+        if other.confirmed is not False:
+            self._check_same_call(other)
         if other.confirmed is False:
             self.reject(other.note)
         elif other.confirmed:
@@ -169,6 +187,22 @@ class RunRequirement:
             self.provide_user_input(other.user_input)
         if other.result is not None:
             self.set_external_execution_result(other.result)
+
+    def _check_same_call(self, other: RunRequirement) -> None:
+        for name in _OF_THE_CALL:
+            if (given := getattr(other, name)) != (known := getattr(self, name)):
+                raise UsageError(
+                    f"{self.tool_name}: {name} of the requirement was changed, from {known!r} to {given!r}; "
+                    "answer the requirement as the run's output has it"
+                )
+        if self._as_json(other.tool_args) != self._as_json(self.tool_args):
+            raise UsageError(
+                f"{self.tool_name}: tool_args of the requirement were changed, but the call is made with the "
+                "arguments that the model chose; for other arguments, reject it with a note that names them"
+            )
+
+    def _misfit(self, message: str, names: Iterable[Any]) -> UserInputError:
+        return UserInputError(message, tool_call_id=self.tool_call_id, fields=[str(name) for name in names])
 
     def _as_json(self, values: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -199,6 +233,8 @@ class RunRequirement:
             raise ValueError(f"{cls.__name__}: kind must be one of {', '.join(get_args(Need))}")
         return cls(**data)
 
+
+_OF_THE_CALL = ("kind", "run_id", "agent_path", "tool_call_id", "tool_name")
 
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("kind", "run_id", "tool_call_id", "tool_name", "id"), str),

@@ -206,3 +206,79 @@ def test_a_value_that_json_holds_comes_to_the_tool_as_it_was(kind: Any, value: A
     output.requirements[0].provide_user_input({"x": value})
     assert output.requirements[0].user_input == {"x": plain}
     assert agent.continue_run(output).tools[0].result == f"{value!r} bob"
+
+
+def confirming(called: list[int]) -> Agent:
+    @tool(requires_confirmation=True)
+    def refund(amount: int) -> str:
+        called.append(amount)
+        return "refunded"
+
+    model = FunctionModel(
+        lambda r: "done" if r.messages[-1].role == "tool" else tool_call("refund", amount=5)
+    )
+    return Agent(model=model, tools=[refund], db=InMemoryDb(), session_id="s")
+
+
+@pytest.mark.parametrize("said", ["no", "false", "True", "", 0, 1, [], 1.0])
+async def test_only_true_is_consent(said: Any) -> None:
+    called: list[int] = []
+    agent = confirming(called)
+    output = await agent.arun("q")
+    [need] = output.requirements
+    with pytest.raises(UsageError, match=r"confirmed must be True, False or None, not .*; call confirm\(\)"):
+        need.confirmed = said
+    with pytest.raises(UsageError, match="confirmed must be True, False or None"):
+        replace(need, confirmed=said)
+    assert need.needs_confirmation
+    paused = await agent.acontinue_run(output)
+    assert paused.status is RunStatus.paused
+    assert not called
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"kind": "zzz"},
+        {"kind": "in_doubt"},
+        {"tool_name": "other"},
+        {"tool_call_id": "x"},
+        {"agent_path": ["evil"]},
+    ],
+)
+async def test_an_answer_to_a_requirement_that_names_another_call_is_refused(changed: Any) -> None:
+    called: list[int] = []
+    agent = confirming(called)
+    output = await agent.arun("q")
+    answer = replace(output.requirements[0], confirmed=True, **changed)
+    name = next(iter(changed))
+    with pytest.raises(UsageError, match=f"refund: {name} of the requirement was changed, from .* to "):
+        await agent.acontinue_run(run_id=output.run_id, requirements=[answer])
+    assert not called
+    output.requirements[0].confirm()
+    assert (await agent.acontinue_run(output)).status is RunStatus.completed
+    assert called == [5]
+
+
+@pytest.mark.parametrize(
+    ("form", "fields"),
+    [
+        ({}, ["x"]),
+        ({"y": 1}, ["x", "y"]),
+        ({"x": 1, "to": "eve"}, ["to"]),
+        ({"x": object()}, ["x"]),
+        (None, ["x"]),
+        ([["x", 1]], ["x"]),
+        ("x", ["x"]),
+    ],
+)
+async def test_a_form_that_lacks_a_field_or_has_one_too_many_is_the_persons_to_put_right(
+    form: Any, fields: list[str]
+) -> None:
+    output = await agent_for(int).arun("q")
+    [need] = output.requirements
+    with pytest.raises(UserInputError, match="book") as caught:
+        need.provide_user_input(form)
+    assert caught.value.fields == fields
+    assert caught.value.tool_call_id == need.tool_call_id
+    assert need.needs_user_input
