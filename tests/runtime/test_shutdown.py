@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -186,7 +187,7 @@ async def test_a_run_that_never_ends_is_not_waited_for_for_ever(
 
 
 SERVER = """
-    import asyncio, sys
+    import asyncio, socket, sys
     import uvicorn
     from contextlib import asynccontextmanager
     from fastapi import FastAPI
@@ -217,32 +218,23 @@ SERVER = """
                 yield event.event + "\\n"
         return StreamingResponse(body())
 
-    uvicorn.run(app, port=int(sys.argv[2]), log_level="error", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[2]))])
 """
 
 
 def test_a_real_server_that_is_told_to_end_leaves_a_row(tmp_path: Path) -> None:
     pytest.importorskip("uvicorn")
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     file = tmp_path / "a.db"
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SERVER), str(file), str(port)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # no one else can take its port meanwhile
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(SERVER), str(file), str(listener.fileno())],
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=[listener.fileno()],
+        )
+        client = socket.create_connection(listener.getsockname())  # the server accepts it later
     try:
-        client = None
-        for _ in range(200):
-            try:
-                client = socket.create_connection(("127.0.0.1", port))
-                break
-            except OSError:
-                threading.Event().wait(0.05)
-        assert client is not None
         client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert process.stdout is not None
         assert process.stdout.readline() == "began\n"
