@@ -10,7 +10,9 @@ from kern.models._failures import CutFault, StreamFault
 from kern.models.base import FinishReason
 from kern.usage import Usage
 
-GOOD_ENDS = frozenset({"stop", "eos", "end_turn", "stop_sequence", "tool_calls", "tool_use", "function_call"})
+GOOD_ENDS = frozenset(
+    {"stop", "eos", "eos_token", "end_turn", "stop_sequence", "tool_calls", "tool_use", "function_call"}
+)
 """The finish reasons of a complete answer. A model's `good_ends` adds to them; all others are errors."""
 
 REFUSAL = "refusal"

@@ -54,6 +54,53 @@ async def test_without_any_of_these_it_broke_off(server: ReplayServer, sink: Sin
         await asked(server, sink, body)
 
 
+@pytest.mark.parametrize("reason", [{}, {"finish_reason": None}, {"finish_reason": ""}])
+async def test_a_whole_answer_with_usage_needs_no_finish_reason(
+    server: ReplayServer, sink: Sink, reason: dict[str, Any]
+) -> None:
+    """OpenRouter passes on what Nebius sends for DeepSeek R1 (recorded by crewAI)."""
+    said = {"index": 0, "message": {"role": "assistant", "content": "Paris."}, **reason}
+    body = json.dumps({"id": "g1", "choices": [said], "usage": USAGE}).encode()
+    server.replies = [Reply([body], content_type="application/json")]
+    answer = await OpenAIChat("m", base_url=server.url, max_retries=0).respond(ASK, sink)
+    assert (answer.message.content, answer.finish_reason) == ("Paris.", "stop")
+
+
+async def test_the_end_of_text_generation_inference_is_an_end(server: ReplayServer, sink: Sink) -> None:
+    """Its older versions end an answer with "eos_token" (recorded by semantic-kernel)."""
+    end = {"id": "c1", "model": "m", "choices": [{"index": 0, "delta": {}, "finish_reason": "eos_token"}]}
+    assert (await asked(server, sink, sse(chunk(content="Hi"), end), "huggingface")).content == "Hi"
+
+
+async def test_a_stream_names_its_id_and_model_in_any_chunk(server: ReplayServer, sink: Sink) -> None:
+    """Azure's first chunk has the results of the filters, and neither an id nor a model."""
+    filtered = {"id": "", "model": "", "choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
+    end = {"id": "c1", "model": "m-2", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    server.replies = [Reply([sse(filtered, {**chunk(content="Hi"), "model": "m-2"}, end, "[DONE]")])]
+    model = OpenAIChat("deployed", server="azure", base_url=server.url, api_key="any", max_retries=0)
+    answer = await model.respond(STREAMED, sink)
+    assert (answer.response_id, answer.model) == ("c1", "m-2")
+
+
+@pytest.mark.parametrize("name", ["openai", "mistral", "vllm", "xai"])
+@pytest.mark.parametrize(
+    ("told", "counts"),
+    [
+        ({"completion_tokens_details": {"reasoning_tokens": 30}}, (57, 47, 104, 30)),
+        ({"prompt_tokens_details": {"audio_tokens": 30}}, (87, 17, 104, 0)),
+    ],
+)
+async def test_what_the_total_counts_beside_its_parts_is_part_of_one_of_them(
+    server: ReplayServer, sink: Sink, name: str, told: dict[str, Any], counts: tuple[int, ...]
+) -> None:
+    """xAI counts reasoning apart from the completion, and Mistral audio apart from the prompt."""
+    usage = {**USAGE, **told, "total_tokens": 104}
+    end = {**chunk(), "usage": usage, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    spent = (await asked(server, sink, sse(chunk(content="Hi"), end), name)).usage
+    assert spent is not None
+    assert (spent.input_tokens, spent.output_tokens, spent.total_tokens, spent.reasoning_tokens) == counts
+
+
 async def test_a_field_error_of_a_stream_is_its_error(server: ReplayServer, sink: Sink) -> None:
     """As in older builds of llama.cpp (`server_sent_event(sink, "error", ...)`), and GPUStack."""
     body = sse(chunk(content="Hi")) + b'error: {"error": {"message": "failed to decode, try again"}}\n\n'

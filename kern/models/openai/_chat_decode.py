@@ -30,8 +30,10 @@ from kern.models._text_stream import TextStream, mended_json
 from kern.models.base import DeltaSink, ModelResponse, citation_of, provider_call_of, tool_arguments_of
 from kern.models.openai._chat_calls import Calls, entries_of, is_function
 from kern.models.openai._chat_encode import REASONING_NAMES
+from kern.models.openai._chat_shapes import head_of, said_of
 from kern.models.openai._chat_usage import usage_of
 from kern.models.openai._kept import Kept
+from kern.models.openai._spoken import Spoken
 from kern.models.servers import OTHER, ChatServer
 from kern.usage import Usage
 
@@ -84,6 +86,7 @@ class ChatReader(AnswerReader):
         self._reasoning_name: str | None = None
         self._refused = False
         self._kept = Kept(origin, streamed=streamed, on_call=provider_call_of(sink))
+        self._spoken: Spoken | None = None
         self._finish_reason: Any = None
         self._native_reason: Any = None
         self._usage: Any = None
@@ -114,8 +117,8 @@ class ChatReader(AnswerReader):
         self._read_chunk(name, chunk)
 
     def _read_chunk(self, name: bytes, chunk: dict[str, Any]) -> None:
-        if self._head is None:
-            self._head = chunk
+        if self._head is None or not self._head.get("model"):
+            self._head = head_of(self._head, chunk)
         error = chunk.get("error")
         if (error and has_content(error)) or name == b"error" or chunk.get("object") == "error":
             raise StreamFault(*explain(chunk))
@@ -130,7 +133,7 @@ class ChatReader(AnswerReader):
                 # The whole answer in one event: the server does not stream, or repeats at the end what it
                 # has streamed.
                 whole = choice.get("message") is not None
-                self._read_choice(choice, _said(choice), whole=whole)
+                self._read_choice(choice, said_of(choice), whole=whole)
         if usage := chunk.get("usage") or chunk.get("x_groq"):
             self._cost(usage.get("usage", usage) if isinstance(usage, dict) else usage)
             self._sources = chunk
@@ -159,7 +162,7 @@ class ChatReader(AnswerReader):
             raise StreamFault(f"the answer is not a chat completion: it has no choices{detail}", code, status)
         self._usage = answer.get("usage")
         self._head = self._sources = answer
-        self._read_choice(choices[0], _said(choices[0]), whole=True)
+        self._read_choice(choices[0], said_of(choices[0]), whole=True)
         self.done = True
 
     def _read_choice(self, choice: dict[str, Any], said: Any, *, whole: bool) -> None:
@@ -267,6 +270,8 @@ class ChatReader(AnswerReader):
         audio = said.get("audio")
         if isinstance(audio, dict):
             self._say(text_of(audio.get("transcript")), whole=whole)
+            self._spoken = self._spoken or Spoken()
+            self._spoken.read(audio, self.remarks, whole=whole)
         calls = entries_of(said.get("tool_calls"), self.remarks)
         legacy = said.get("function_call")
         if isinstance(legacy, dict) and not calls:
@@ -329,8 +334,8 @@ class ChatReader(AnswerReader):
         return ModelResponse(message, usage, finish, word, response_id, answered_by)
 
     def _silent_end(self, usage: Usage) -> str | None:
-        """Return "stop" for a stream that lacks a finish reason, but has usage, its mark and whole calls."""
-        is_reported = self.done and self._events is not None and usage.output_tokens and usage.input_tokens
+        """Return "stop" for an answer that lacks a finish reason, but is whole, with usage and calls."""
+        is_reported = self.done and usage.output_tokens and usage.input_tokens
         return "stop" if is_reported and self._finish_reason is None and self._calls.complete else None
 
     def _used(self) -> tuple[Usage, bool]:
@@ -369,6 +374,8 @@ class ChatReader(AnswerReader):
         for image in self._kept.images:
             image.origin = self._origin
             parts.append(image)
+        if self._spoken is not None and (sound := self._spoken.built(self._origin)):
+            parts.append(sound)
         return [*parts, *calls]
 
     def _check_not_lost(self) -> None:
@@ -389,12 +396,3 @@ class ChatReader(AnswerReader):
             )
         if not self._message_read:
             raise StreamFault("the answer has no message")
-
-
-def _said(choice: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the message of an unusual choice: under another name, or as a text."""
-    for name in ("message", "delta", "text"):
-        said = choice.get(name)
-        if said is not None:
-            return said if isinstance(said, dict) else {"content": said}
-    return None

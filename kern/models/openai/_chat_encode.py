@@ -26,6 +26,7 @@ from kern.models.openai._media import (
     refuse_unless_user,
 )
 from kern.models.openai._schema import schema_for, schema_name
+from kern.models.openai._spoken import is_transcribed
 from kern.models.servers import ChatServer
 
 PROVIDER = "openai-chat"
@@ -86,7 +87,7 @@ def _messages(spoken: Sequence[Message], origin: Origin, server: ChatServer) -> 
     for index, message in enumerate(spoken):
         if attached and message.role != "tool":
             yield from _attachments(attached)
-        parts, mentions = shown_media(message, part_of)
+        parts, mentions = shown_media(message, part_of, is_transcribed)
         text = _spoken(message)
         if mentions:
             text = "\n".join(filter(None, (text, *mentions)))

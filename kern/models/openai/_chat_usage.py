@@ -32,7 +32,10 @@ def usage_of(usage: Any, server: ChatServer, model: str = "", tier: Any = None) 
     if sent := details.get("prompt_tokens_details"):
         cached, written = count(sent, "cached_tokens"), count(sent, "cache_write_tokens")
         heard = count(sent, "audio_tokens")
-    if server.reasoning_apart and total > spent + said:
+    if heard and total == spent + said + heard:  # Mistral counts audio apart
+        spent += heard
+    is_apart = server.reasoning_apart or total == spent + said + reasoned
+    if is_apart and total > spent + said:
         reasoned = reasoned or total - spent - said
         said = total - spent
     for name in _CACHED:

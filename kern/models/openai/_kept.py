@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ from uuid import uuid4
 from kern.messages import Citation, Image, Origin, ProviderCall
 from kern.models._reading import text_of
 from kern.models.openai._citations import citation
+from kern.models.openai._media import decoded
 
 _RUN_RESULTS = ("output", "search_results", "code_results", "browser_results")
 _PIECES = {"reasoning.text": "text", "reasoning.summary": "summary"}
@@ -142,14 +142,6 @@ def image_of(url: str) -> Image | None:
     head, _, data = url.removeprefix("data:").partition(",")
     content = decoded(data)
     return None if content is None else Image(content=content, mime_type=head.split(";")[0] or None)
-
-
-def decoded(base64_text: str) -> bytes | None:
-    """Decode the bytes of an image; None if they are empty or not base64."""
-    try:
-        return base64.b64decode(base64_text, validate=True) or None
-    except ValueError:
-        return None
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:

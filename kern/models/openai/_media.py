@@ -1,4 +1,4 @@
-"""Encodes images, audio and files for OpenAI."""
+"""Encodes images, audio and files for OpenAI, and decodes their bytes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ def data_url(media: Media, default_type: str) -> str:
 def encoded(media: Media) -> str:
     """The media's bytes in base64. Reads its file (blocking)."""
     return base64.b64encode(media.read()).decode("ascii")
+
+
+def decoded(base64_text: str) -> bytes | None:
+    """Decode the bytes of an image or of audio; None if they are empty or not base64."""
+    try:
+        return base64.b64decode(base64_text, validate=True) or None
+    except ValueError:
+        return None
 
 
 def has_bytes(media: Media) -> bool:

@@ -10,7 +10,7 @@ from kern.errors import ModelBehaviorError
 from kern.messages import Citation, Image, Message, Origin, Part, ReasoningPart, TextPart, ToolCall
 from kern.models._reading import is_plain, items_of, text_in, text_of
 from kern.models.openai._citations import citation
-from kern.models.openai._kept import decoded
+from kern.models.openai._media import decoded
 from kern.models.openai._responses_parts import (
     COMPACTION,
     IMAGE_CALL,

@@ -81,9 +81,9 @@ class OpenAIChat(OpenAIModel):
         extra_body: Fields to add to the body of the request. The lists "tools" (tools of the provider, such
             as {"type": "web_search"}) and "include" are appended to those of the request; "text", "reasoning"
             and "stream_options" are merged into its own; other fields override the settings.
-        good_ends: Further finish reasons of a complete answer, beside stop, eos, end_turn, stop_sequence,
-            tool_calls, tool_use and function_call. Any other is a `ModelStreamError` that quotes it. Add an
-            empty text for a server that sends no finish reason.
+        good_ends: Further finish reasons of a complete answer, beside stop, eos, eos_token, end_turn,
+            stop_sequence, tool_calls, tool_use and function_call. Any other is a `ModelStreamError` that
+            quotes it. Add an empty text for a server that sends neither a finish reason nor usage.
         price: What its tokens cost; None: the price in the list of the extra `prices`, if it is known there.
 
     Raises:
