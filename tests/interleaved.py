@@ -20,6 +20,7 @@ READS = (
     "request_cancel",
     "cancel_requested",
     "claim_run",
+    "release_claim",
     "submit_run",
     "load_events",
     "running_runs",

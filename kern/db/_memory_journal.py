@@ -99,7 +99,8 @@ class Journals:
         Raises:
             SessionOwnershipError: The session belongs to another user.
         """
-        if run.run_id in self._runs:
+        known = self._runs.get(run.run_id)
+        if known is not None and (known.matters or time.monotonic() < known.expires_at):
             return False
         whose = session or self._first(run.about.session_id)
         if whose is not None and whose.user_id != run.about.user_id:

@@ -33,6 +33,11 @@ _PARTS = {
         "(excluded.session_id IS NULL OR (c.session_id IS NOT NULL AND (c.request IS NOT NULL "
         "OR EXISTS (SELECT FROM {steps} AS s WHERE s.run_id = c.run_id))))"
     ),
+    # The claim of a process that died before its first step, or of a run without a journal.
+    "dead": (
+        "(c.request IS NULL AND c.expires_at <= clock_timestamp() "
+        "AND NOT EXISTS (SELECT FROM {steps} AS s WHERE s.run_id = c.run_id))"
+    ),
     "first": _FIRST,
     # Where a page begins. If the run before it is not stored any more, the page is empty.
     "before": "CASE WHEN $2::text IS NULL THEN 9223372036854775807 "
@@ -239,15 +244,20 @@ _SQL = {
                 SELECT first.user_id {first} WHERE NOT EXISTS (SELECT FROM stored)) AS whose
             WHERE user_id IS DISTINCT FROM $3::text
         ), known AS (
-            SELECT 1 FROM {runs} WHERE run_id = $2 UNION ALL SELECT 1 FROM {claims} WHERE run_id = $2
+            SELECT 1 FROM {runs} WHERE run_id = $2 UNION ALL
+            SELECT 1 FROM {claims} AS c WHERE run_id = $2 AND NOT {dead}
         ), put AS (
-            INSERT INTO {claims}
+            INSERT INTO {claims} AS c
                 (session_id, run_id, user_id, runner_id, is_team, request,
                 owner, attempt, seconds, expires_at)
             SELECT $1, $2, $3::text, $4, $5, $6, '', 0, 0, '-infinity'
             WHERE ($7 OR EXISTS (SELECT FROM stored)) AND NOT EXISTS (SELECT FROM known)
                 AND NOT EXISTS (SELECT FROM foreigner)
-            ON CONFLICT DO NOTHING RETURNING 1
+            ON CONFLICT (run_id) DO UPDATE SET
+                session_id = excluded.session_id, user_id = excluded.user_id, runner_id = excluded.runner_id,
+                is_team = excluded.is_team, request = excluded.request, owner = '', attempt = 0,
+                before = NULL, seconds = 0, expires_at = '-infinity', begun_at = {now}
+            WHERE {dead} RETURNING 1
         ) SELECT EXISTS (SELECT FROM put), EXISTS (SELECT FROM known), EXISTS (SELECT FROM foreigner),
             EXISTS (SELECT FROM stored)""",
     "load_request": """

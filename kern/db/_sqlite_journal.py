@@ -115,6 +115,10 @@ _SQL = {
             (run_id, session_id, user_id, runner_id, is_team, request,
             owner, attempt, seconds, expires_at, begun_at)
         VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), '', 0, 0, 0, {now}) ON CONFLICT DO NOTHING""",
+    # The claim of a process that died before its first step, or of a run without a journal.
+    "drop_dead_claim": """
+        DELETE FROM {t}_claims WHERE run_id = ? AND request IS NULL AND expires_at <= {now}
+            AND NOT EXISTS (SELECT 1 FROM {t}_steps AS s WHERE s.run_id = {t}_claims.run_id)""",
     "run_is_stored": "SELECT 1 FROM {t}_runs WHERE seq = {run_at}",
     "owner": "SELECT user_id FROM {t} WHERE number = {session_at}",
     "load_request": """
@@ -191,6 +195,7 @@ class Journals:
                 raise SessionOwnershipError(about.session_id)
             who = (about.session_id, about.user_id, about.runner_id, about.is_team)
             values = (run.run_id, *who, run.request)
+            raw.execute(self._sql["drop_dead_claim"], (run.run_id,))
             return raw.execute(self._sql["submit"], values).rowcount == 1
 
     def request(self, raw: sqlite3.Connection, run_id: str) -> bytes | None:

@@ -10,7 +10,8 @@ from kern.errors import SessionOwnershipError
 from kern.run.cancel import CancelResult
 from kern.run.output import RunStatus
 from kern.runtime.known_runs import known_run
-from kern.runtime.resume import claimed_elsewhere, give_up
+from kern.runtime.one_process import claimed_elsewhere
+from kern.runtime.resume import give_up
 from kern.runtime.session import LiveSession
 
 Use = Callable[[str, str | None], AbstractAsyncContextManager[LiveSession]]

@@ -11,6 +11,7 @@ from typing import Protocol
 from kern._error_text import leaf_errors
 from kern._json import jsonable
 from kern.db.base import Db
+from kern.db.journals import JournalDb
 from kern.durable.db_journal import DbJournal, Taken
 from kern.durable.journal import Journal, Playback, RunAsked
 from kern.durable.outbox import AHEAD, Outbox
@@ -18,6 +19,7 @@ from kern.errors import KernError, ShutdownError, UsageError
 from kern.run.events import RunContinuedEvent
 from kern.runtime.active_runs import ActiveRun
 from kern.runtime.duplicates import in_another_process
+from kern.runtime.one_process import OnRecord
 from kern.runtime.request import Resume
 from kern.runtime.run_tree import Run, RunRequest
 from kern.runtime.steps import JournalSignal, Steps
@@ -56,6 +58,19 @@ def with_journal(request: RunRequest, *, nested: bool) -> RunRequest:
         return request
     on_busy = "queue" if request.on_busy == "share" else request.on_busy
     return replace(request, journal=journal, run_id=journal.run_id(_asked(request)), on_busy=on_busy)
+
+
+def with_record(request: RunRequest, known: OnRecord) -> RunRequest:
+    """Return a request without a journal with the one in which its run is on record.
+
+    Raises:
+        SessionError: The request has a recording as its journal.
+    """
+    if request.journal is not None:
+        raise in_another_process(request)
+    assert isinstance(request.db, JournalDb)
+    journal = Taken(DbJournal(request.db), known.run)
+    return with_journal(replace(request, journal=journal), nested=False)
 
 
 def _asked(request: RunRequest) -> RunAsked:

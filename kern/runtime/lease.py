@@ -1,5 +1,4 @@
-"""Leases across processes: exclusive use of a session (`on_busy="queue"` and "reject"), or of a paused run
-that is being continued.
+"""Leases across processes: exclusive use of a session (`on_busy="queue"` and "reject"), or of a run's id.
 
 Inside a process, a fair lock gives runs the session in the order of their requests. Between processes there
 is a lease in the database. It expires, so that others get it when the process of its holder dies; a living
@@ -90,6 +89,7 @@ class Lease:
     ) -> None:
         self._db = db
         self._name = name
+        self._run_id = run_id
         # Applications choose run ids: two runs with the same id must not count as one holder.
         self._owner = f"{run_id}:{uuid.uuid4().hex if claim is None else claim.owner}"
         self._before = None if claim is None or claim.before is None else f"{run_id}:{claim.before}"
@@ -121,7 +121,7 @@ class Lease:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
         try:
-            await self._db.release_lease(self._name, self._owner)
+            await self._give_back()
         except Exception as error:  # noqa: BLE001 - the lease expires, and the run has its result
             log.warning("%s: the lease could not be released: %s", self._what, error)
 
@@ -153,10 +153,16 @@ class Lease:
 
     async def _acquire(self) -> bool:
         asked = time.monotonic()
-        if not await self._db.acquire_lease(self._name, self._owner, self._seconds):
+        if not await self._take():
             return False
         self._held_until = asked + self._seconds
         return True
+
+    async def _take(self) -> bool:
+        return await self._db.acquire_lease(self._name, self._owner, self._seconds)
+
+    async def _give_back(self) -> None:
+        await self._db.release_lease(self._name, self._owner)
 
     async def _renewed(self) -> bool:
         """Renew the lease. Return False if another run has, or had, what it is for."""

@@ -24,9 +24,10 @@ from kern.runtime.duplicates import RunStored, wait_for
 from kern.runtime.engine import drive, end_run
 from kern.runtime.guarded import drive_guarded, drive_in_time
 from kern.runtime.identity import end_output
-from kern.runtime.journaled import Installed, end_steps, release_run, why_not_ended, with_journal
+from kern.runtime.journaled import Installed, end_steps, release_run, why_not_ended, with_journal, with_record
 from kern.runtime.lease import Lease
 from kern.runtime.not_stored import NotStored
+from kern.runtime.one_process import OnRecord
 from kern.runtime.pause import row_extras
 from kern.runtime.run_ends import current_started_runs
 from kern.runtime.run_events import announce, announce_state, terminal_event
@@ -85,6 +86,12 @@ async def _active(request: RunRequest, buffer: EventBuffer | None, listen: Liste
     try:
         while (other := active_runs.enter(active, nested=caller is not None)) is not None:
             await wait_for(other, request, deadline)
+        try:
+            return await _in_session(active, deadline, buffer, listen)
+        except OnRecord as error:
+            on_record = error
+        # Nothing has begun. The run goes on in its journal, which only one process can have.
+        active.request, active.opens = with_record(request, on_record), True
         return await _in_session(active, deadline, buffer, listen)
     finally:
         active_runs.leave(active)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pydantic_core import from_json
 
 from kern._json import json_bytes
 from kern.db.base import Db, RunRow
-from kern.db.journals import JournalDb, RunClaim
-from kern.durable.db_journal import new_owner
 from kern.errors import RunConflictError, UsageError
 from kern.run.output import AnyRunOutput, RunStatus, TeamRunOutput, output_from_dict
 from kern.run.requirement import RunRequirement
@@ -19,7 +16,7 @@ from kern.run.tool_execution import ToolExecution
 from kern.runtime.approval import check_input
 from kern.runtime.duplicates import known_fingerprint
 from kern.runtime.hooked_tool import HookedTool
-from kern.runtime.lease import Lease, lease_of_run
+from kern.runtime.one_process import had
 from kern.runtime.pause import Pause
 from kern.runtime.request import RunInput
 from kern.runtime.run_tree import DelegatingTool, Run, RunnerSpec, RunTree
@@ -27,70 +24,6 @@ from kern.runtime.session import LiveSession
 from kern.runtime.stored_runs import fill_media, reading, row_json
 from kern.runtime.tool_calls import FunctionTool
 from kern.usage import Metrics
-
-CLAIM_SECONDS = 10.0
-"""How long a process that died while it continued a run keeps others from continuing it."""
-
-CLAIM_RENEW_SECONDS = 3.0
-
-
-@asynccontextmanager
-async def reserved(db: Db, run_id: str) -> AsyncIterator[Lease | None]:
-    """Reserve a run id that the caller chose, across processes. Yields None if another process has it."""
-
-    async def untouched() -> bool:
-        row = await db.load_run(run_id)
-        return row is None or row.status in (RunStatus.error.value, RunStatus.cancelled.value)
-
-    lease = _claim(db, run_id, untouched)
-    try:
-        yield lease if await lease.acquire(wait=False) else None
-    finally:
-        await lease.released()
-
-
-@asynccontextmanager
-async def claimed(db: Db, run_id: str) -> AsyncIterator[Lease]:
-    """Claim a paused run, so that only one process continues it.
-
-    Raises:
-        RunConflictError: The run is being continued already.
-    """
-    lease = _claim(db, run_id)
-    try:
-        if not await lease.acquire(wait=False):
-            raise RunConflictError(f"run {run_id!r} is being continued already")
-        yield lease
-    finally:
-        await lease.released()
-
-
-async def claimed_elsewhere(db: Db, run_id: str) -> bool:
-    """Whether another process is continuing or repeating the run right now.
-
-    The lease is asked for 0 seconds: a process that begins at this moment is not kept from the run.
-    """
-    name, owner = lease_of_run(run_id), new_owner()
-    if not await db.acquire_lease(name, owner, 0.0):
-        return True
-    await db.release_lease(name, owner)
-    return False
-
-
-def _claim(db: Db, run_id: str, untouched: Callable[[], Awaitable[bool]] | None = None) -> Lease:
-    async def waits() -> bool:
-        row = await db.load_run(run_id)
-        return row is not None and row.status == RunStatus.paused.value
-
-    return Lease(
-        db,
-        lease_of_run(run_id),
-        run_id,
-        what=f"the run {run_id!r}",
-        untouched=untouched or waits,
-        seconds=CLAIM_SECONDS,
-        renew=CLAIM_RENEW_SECONDS,
-    )
 
 
 async def restore(tree: RunTree, spec: RunnerSpec) -> Run:
@@ -264,38 +197,16 @@ def child_ids(execution: ToolExecution) -> list[str]:
 
 async def give_up(session: LiveSession, run_id: str) -> bool:
     """Cancel a paused run. Return False if it is not paused, or is being continued already."""
-    lease = _claim(session.db, run_id)
-    try:
-        if not await lease.acquire(wait=False):
+    async with had(session.db, run_id) as lease:
+        if lease is None:
             return False
         row = await session.db.load_run(run_id)
         if row is None or row.status != RunStatus.paused.value:
             return False
         rows = await _given_up(session.db, row)
-        async with _continuation(session.db, run_id) as claim:
-            if claim is _ELSEWHERE:
-                return False
-            await session.commit(lambda conflicts: rows, claim=claim)
-        return True
-    finally:
-        await lease.released()
-
-
-_ELSEWHERE = RunClaim(run_id="", owner="", attempt=0)
-
-
-@asynccontextmanager
-async def _continuation(db: Db, run_id: str) -> AsyncIterator[RunClaim | None]:
-    """Claim the journal of a continuation whose process died; None if the database has no journals."""
-    if not isinstance(db, JournalDb):
-        yield None
-        return
-    found = await db.claim_run(run_id, new_owner(), CLAIM_SECONDS)
-    try:
-        yield _ELSEWHERE if found is None else found.claim
-    finally:
-        if found is not None:
-            await db.release_claim(found.claim)
+        # With the claim, what a process that continued the run and died has on record goes as well.
+        await session.commit(lambda conflicts: rows, claim=lease.claim)
+    return True
 
 
 async def _given_up(db: Db, row: RunRow) -> list[RunRow]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from kern.db.base import RunRow
-from kern.db.journals import RunClaim
+from kern.db.journals import JournalDb, RunClaim
 from kern.durable.db_journal import Taken
 from kern.errors import RunDeadlineExceeded, RunMismatch, UsageError
 from kern.messages import Message
@@ -20,7 +20,8 @@ from kern.runtime.deadline import NO_DEADLINE, Deadline
 from kern.runtime.duplicates import EarlierAttempt, earlier_attempt, in_another_process
 from kern.runtime.journaled import begin, continued, opened
 from kern.runtime.lease import Lease, exclusive_session
-from kern.runtime.resume import claimed, reserved, restore
+from kern.runtime.one_process import OnRecord, claimed, reserved
+from kern.runtime.resume import restore
 from kern.runtime.run_ends import SessionRun
 from kern.runtime.run_tree import Run, RunTree
 from kern.runtime.session import LiveSession
@@ -158,26 +159,27 @@ class RunStart:
 
         Raises:
             RunDeadlineExceeded: The run is paused, and stays paused.
+            SessionError: Another process has the run, or it is on record with a journal.
         """
         request = self.active.request
         if request.resume is not None and isinstance(why, RunDeadlineExceeded):
             raise why
-        async with self.session.loaded(request.state, request.user_id):
-            if request.resume is None:
-                run = self._new()
-                if request.journal is not None:  # what is on record of it goes with its end
-                    run.tree.steps = await self._opened()
-                yield run
-                return
-            async with AsyncExitStack() as held:
-                steps: Steps | None = None
-                if request.journal is not None:
-                    steps = await self._opened()
-                if steps is None or steps.claim is None:
-                    await held.enter_async_context(claimed(request.db, request.run_id))
-                run = await restore(self._tree(), request.spec)
-                run.tree.steps = steps
-                yield run
+        async with self.session.loaded(request.state, request.user_id), AsyncExitStack() as held:
+            steps: Steps | None = None
+            if request.journal is not None:  # what is on record of it goes with its end
+                steps = await self._opened()
+            chosen = request.on_duplicate is not None or request.resume is not None
+            if chosen and (steps is None or steps.claim is None):
+                own = reserved if request.resume is None else claimed
+                try:
+                    lease = await held.enter_async_context(own(request.db, request.run_id))
+                except OnRecord:
+                    lease = None
+                if lease is None:
+                    raise in_another_process(request)
+            run = self._new() if request.resume is None else await restore(self._tree(), request.spec)
+            run.tree.steps = steps
+            yield run
 
     async def _is_stored(self) -> bool:
         """Whether a run with the id that the caller chose is stored: it has ended, or is paused."""
@@ -195,7 +197,7 @@ class RunStart:
             raise RunMismatch(request.run_id, "session")
         if claim is not None:  # other processes cannot have changed the run since the claim was granted
             row = await request.db.load_run(request.run_id)
-        elif request.db.shared:
+        elif request.db.shared or isinstance(request.db, JournalDb):
             lease = await self._hold(reserved(request.db, request.run_id))
             if lease is None:
                 raise in_another_process(request)

@@ -280,6 +280,25 @@ class JournalConformance:
         assert all((one.claim.attempt, one.claim.before) == (1, None) for one in found)
         assert await db.unfinished_runs() == ["other"]
 
+    async def test_a_claim_without_steps_keeps_the_run_from_being_submitted_while_it_holds(
+        self, db: Db
+    ) -> None:
+        assert isinstance(db, JournalDb)
+        for number, about in enumerate((None, submitted("").about)):
+            held = await db.claim_run(f"r{number}", "a", HOUR, about)
+            assert held is not None
+            assert not await db.submit_run(submitted(f"r{number}")), "it is in progress"
+            assert await db.take_run("b", HOUR, ["a"]) is None
+            assert await db.claim_run(f"r{number}", "a", 0.0, about) is not None
+            assert await db.submit_run(submitted(f"r{number}")), "its process has died"
+            taken = await db.take_run("b", HOUR, ["a"])
+            assert taken is not None
+            assert (taken.claim.attempt, taken.claim.before) == (1, None)
+            assert taken.request == submitted("").request
+            (row,) = await db.running_runs(run_id=f"r{number}")
+            assert row.about == submitted("").about
+            assert await db.forget_run(f"r{number}")
+
     async def test_who_has_taken_a_run_claims_it_and_its_request_stays_until_its_end(self, db: Db) -> None:
         assert isinstance(db, JournalDb)
         assert await db.submit_run(submitted("r"))

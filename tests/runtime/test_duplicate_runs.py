@@ -24,7 +24,6 @@ from kern.errors import (
 )
 from kern.models.base import ModelRequest, ModelResponse
 from kern.run import RunCompletedEvent, RunErrorEvent
-from kern.runtime.lease import lease_of_run
 from kern.testing import FunctionModel, ScriptedModel, no_leaks, tool_call
 from tests import processes
 from tests.databases import KINDS, opener
@@ -155,7 +154,7 @@ async def test_a_run_that_asks_for_itself_is_refused() -> None:
 async def test_a_run_that_goes_on_in_another_process_is_not_waited_for(tmp_path: Path, how: Any) -> None:
     db = SqliteDb(tmp_path / "a.db")
     shop = Shop(db)
-    assert await db.acquire_lease(lease_of_run("R"), "another process", 30.0)
+    assert await db.claim_run("R", "another process", 30.0)
     with pytest.raises(SessionBusyError if how == "return" else RunConflictError, match="another process"):
         await shop.agent.arun("x", run_id="R", on_duplicate=how)
     assert shop.charged == 0

@@ -24,8 +24,7 @@ from kern.errors import SessionBusyError, SessionOwnershipError, UsageError
 from kern.messages import Message
 from kern.models.base import ModelRequest
 from kern.run.cancel import CancelResult
-from kern.runtime.lease import lease_of_run
-from kern.runtime.resume import claimed_elsewhere
+from kern.runtime.one_process import claimed_elsewhere
 from kern.testing import FunctionModel, ScriptedModel
 from kern.testing._db_rows import state_commit
 from tests.databases import KINDS, opener
@@ -221,7 +220,8 @@ async def test_a_look_at_a_run_does_not_keep_another_process_from_continuing_it(
     taken = []
 
     async def take() -> None:
-        taken.append(await two.there.acquire_lease(lease_of_run("r"), "them", HOUR))
+        assert isinstance(two.there, JournalDb)
+        taken.append(await two.there.claim_run("r", "them", HOUR) is not None)
 
     two.reads.before(1, take)
     assert not await claimed_elsewhere(two.db, "r")
@@ -239,6 +239,6 @@ async def test_an_item_that_another_process_has_just_finished_is_not_a_failed_on
         two.reads.before(number, partial(two.there.commit, commit))
         outputs = await two.agent.amap([QUESTION], batch=f"b{number}")
         assert [output.status for output in outputs] == [RunStatus.completed], two.reads.calls
-        if "acquire_lease" in two.reads.calls[:number]:
+        if "claim_run" in two.reads.calls[:number]:
             return  # from here on the item is this process's
     raise AssertionError("the item was never reserved")

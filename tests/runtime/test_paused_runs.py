@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from kern import Agent, RetryAgentRun, RunContext, RunStatus, Team, tool
 from kern.db.in_memory import InMemoryDb
+from kern.db.journals import ClaimedRun, RunAbout
 from kern.errors import (
     KernError,
     ModelBehaviorError,
@@ -27,7 +28,7 @@ from kern.models.base import Model, ModelRequest, ModelResponse
 from kern.run import BaseRunEvent, RunOutput, TeamRunOutput
 from kern.run.requirement import RunRequirement
 from kern.runner.compile import database_of
-from kern.runtime import resume
+from kern.runtime import one_process
 from kern.testing import FunctionModel, ScriptedModel, no_leaks, tool_call
 from kern.usage import UsageLimits
 from tests import processes
@@ -488,16 +489,18 @@ async def test_a_run_that_is_cancelled_before_it_could_begin_does_not_begin() ->
 
 
 async def test_the_claim_is_short_and_renewed_while_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resume, "CLAIM_RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(one_process, "CLAIM_RENEW_SECONDS", 0.01)
     renewed = asyncio.Event()
     asked: list[tuple[str, float]] = []
 
     class Counting(InMemoryDb):
-        async def acquire_lease(self, session_id: str, owner: str, seconds: float) -> bool:
-            asked.append((session_id, seconds))
+        async def claim_run(
+            self, run_id: str, owner: str, seconds: float, about: RunAbout | None = None
+        ) -> ClaimedRun | None:
+            asked.append((run_id, seconds))
             if len(asked) == 5:
                 renewed.set()
-            return await super().acquire_lease(session_id, owner, seconds)
+            return await super().claim_run(run_id, owner, seconds, about)
 
     @tool(requires_confirmation=True)
     async def slow() -> str:
@@ -510,18 +513,18 @@ async def test_the_claim_is_short_and_renewed_while_the_run_goes_on(monkeypatch:
     async with no_leaks():
         output = await confirmed(agent, paused)
     assert output.status is RunStatus.completed
-    assert set(asked) == {(f"run:{paused.run_id}", resume.CLAIM_SECONDS)}
-    assert resume.CLAIM_SECONDS <= 10
+    assert set(asked) == {(paused.run_id, one_process.CLAIM_SECONDS)}
+    assert one_process.CLAIM_SECONDS <= 10
 
 
 CONTINUES = """
     import asyncio, sys
     from kern import Agent, tool
-    from kern.runtime import resume
+    from kern.runtime import one_process
     from kern.testing import FunctionModel, tool_call
     from tests.databases import opened
 
-    resume.CLAIM_SECONDS, resume.CLAIM_RENEW_SECONDS = 0.5, 0.1
+    one_process.CLAIM_SECONDS, one_process.CLAIM_RENEW_SECONDS = 0.5, 0.1
     file, run_id, stay = sys.argv[1], sys.argv[2], sys.argv[3] == "stay"
 
     @tool(requires_confirmation=True)
