@@ -52,7 +52,7 @@ class RunRequirement:
         id: Identifies this requirement.
         confirmed: For "confirmation": the decision; None until it is made.
         note: For a rejected call: a note to the model.
-        user_input: For "user_input": the values.
+        user_input: For "user_input": the values. A later question about the same call repeats them.
         result: For "external_execution": the text that the model gets as the result.
     """
 
@@ -183,7 +183,7 @@ class RunRequirement:
             self.reject(other.note)
         elif other.confirmed:
             self.confirm()
-        if other.user_input is not None:
+        if other.user_input is not None and other.user_input != self.user_input:
             self.provide_user_input(other.user_input)
         if other.result is not None:
             self.set_external_execution_result(other.result)

@@ -77,38 +77,71 @@ def check_input(function: Function, call: ToolCall, requirement: RunRequirement)
 
 
 def decide(run: Run, function: Function, site: CallSite) -> Proceed | ToolOutcome:
-    """Decide whether the call is made, has its outcome already, or has to wait for a person."""
+    """Decide whether the call is made, or has to wait for a person.
+
+    What a person was asked waits for its answer, and what a person has answered counts, whatever the tool
+    asks today: the program may have changed. An answer that does not settle what the tool asks today leads
+    to a new question.
+    """
+    answer = run.progress.answers.pop(site.call.id, None)  # an answer is valid for one call
     need = need_of(function)
-    requirement = run.progress.answers.pop(site.call.id, None)  # an answer is valid for one call
-    if need is None and (requirement is None or requirement.kind != "in_doubt"):
-        return Proceed()
-    if requirement is None or not requirement.is_resolved:
-        if requirement is None and need is not None:
-            schema = function.user_input_schema if need == "user_input" else None
-            requirement = _requirement(run, site, need, schema)
-        assert requirement is not None
-        run.requirements.append(requirement)
+    if answer is None:
+        if need is None:
+            return Proceed()
+    elif not answer.is_resolved:
+        run.requirements.append(answer)
         return ToolOutcome("", pending=True)
-    return _answered(site, requirement) or Proceed(requirement.user_input)
+    elif _allows(function, answer):
+        site.execution.confirmed, site.execution.confirmation_note = answer.confirmed, answer.note
+        return Proceed(answer.user_input)
+    assert need is not None
+    requirement = _requirement(run, site, need, function.user_input_schema if need == "user_input" else None)
+    if answer is not None and need != "user_input":
+        requirement.user_input = answer.user_input
+    run.requirements.append(requirement)
+    return ToolOutcome("", pending=True)
 
 
-def _answered(site: CallSite, requirement: RunRequirement) -> ToolOutcome | None:
-    """Return the outcome that the person's answer gives the call; None if the call is to be made."""
-    site.execution.confirmed, site.execution.confirmation_note = requirement.confirmed, requirement.note
-    if requirement.confirmed is False:
-        note = f": {requirement.note}" if requirement.note else ""
+def answered(run: Run, site: CallSite) -> ToolOutcome | None:
+    """Return the outcome that a person has given the call: a rejection, or its result; None if neither."""
+    answer = run.progress.answers.get(site.call.id)
+    outcome = None if answer is None else _given(site, answer)
+    if outcome is not None:
+        del run.progress.answers[site.call.id]
+    return outcome
+
+
+def _given(site: CallSite, answer: RunRequirement) -> ToolOutcome | None:
+    """Return the outcome that the person's answer gives the call; None if it gives none."""
+    if answer.confirmed is False:
+        site.execution.confirmed, site.execution.confirmation_note = False, answer.note
+        note = f": {answer.note}" if answer.note else ""
         return ToolOutcome(f"The user has rejected this call{note}. Do not repeat it as it is.")
-    return None if requirement.result is None else ToolOutcome(requirement.result)
+    if answer.result is None:
+        return None
+    site.execution.confirmed = answer.confirmed
+    return ToolOutcome(answer.result)
+
+
+def _allows(function: Function, answer: RunRequirement) -> bool:
+    """Whether the call may be made because of this answer, which neither rejects it nor gives its result."""
+    need = need_of(function)
+    if need == "confirmation":
+        return answer.confirmed is True
+    if need == "user_input":
+        entered = answer.user_input
+        required = function.user_input_schema.get("required", ())
+        return entered is not None and all(name in entered for name in required)
+    return need is None
 
 
 def may_call(run: Run, function: Function, site: CallSite) -> bool:
     """Whether no person has to decide on the call first, or a person has allowed it."""
-    if need_of(function) is None:
-        return True
     answer = run.progress.answers.get(site.call.id)
-    return (
-        answer is not None and answer.is_resolved and answer.confirmed is not False and answer.result is None
-    )
+    if answer is None:
+        return need_of(function) is None
+    rejected = answer.confirmed is False or answer.result is not None
+    return answer.is_resolved and not rejected and _allows(function, answer)
 
 
 def in_doubt(run: Run, site: CallSite) -> ToolOutcome:
@@ -121,7 +154,7 @@ def in_doubt(run: Run, site: CallSite) -> ToolOutcome:
     resume = run.tree.request.resume
     for given in () if resume is None else resume.given:
         if (given.run_id, given.tool_call_id) == (run.run_id, site.call.id) and (
-            outcome := _answered(site, given)
+            outcome := _given(site, given)
         ):
             return outcome
     requirement = _requirement(run, site, "in_doubt")

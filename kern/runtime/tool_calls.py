@@ -21,7 +21,7 @@ from kern.run.events import (
     ToolCallStartedEvent,
 )
 from kern.run.tool_execution import ToolExecution
-from kern.runtime.approval import check_before_asking, decide
+from kern.runtime.approval import answered, check_before_asking, decide
 from kern.runtime.debug import log_tool_error
 from kern.runtime.files import loaded
 from kern.runtime.hook_chain import Chain, links_of
@@ -60,15 +60,15 @@ class FunctionTool(StatefulTool):
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Validate the arguments, call the function, and turn its value into text."""
         function = self.function
-        values: dict[str, Any] = {}
+        values: dict[str, Any] | None = None
         if function.requires_user_input:
             check_before_asking(function, site.call)
-        else:
+        elif site.call.id not in run.progress.answers:  # a person may have entered what the model left out
             values = function.validate(site.call.arguments)
         verdict = decide(run, function, site)
         if isinstance(verdict, ToolOutcome):
             return verdict
-        if verdict.user_input is not None:
+        if values is None:
             values = function.validate(site.call.arguments, user_input=verdict.user_input)
         deadline = asyncio.timeout(function.timeout)
         try:
@@ -271,6 +271,8 @@ async def _outcome(run: Run, site: CallSite) -> ToolOutcome:
     limit = run.spec.tool_call_limit
     if call.name != run.spec.answer_tool:
         run.progress.tool_calls += 1
+        if run.progress.answers and (given := answered(run, site)) is not None:
+            return given
         if limit is not None and run.progress.tool_calls > limit:
             return ToolOutcome(
                 f"Not called: the limit of {counted(limit, 'tool calls')} is reached.", error=True
