@@ -89,6 +89,10 @@ class Journals:
             known.claim, list(known.steps), max(stored.rows, default=0) if stored else 0, known.about
         )
 
+    def has(self, run_id: str) -> bool:
+        """Whether the run has a claim, or was submitted."""
+        return run_id in self._runs
+
     def submit(self, run: SubmittedRow, session: SessionRow | None) -> bool:
         """Keep the request; False if the run is known.
 

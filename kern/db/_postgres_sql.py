@@ -285,8 +285,11 @@ _SQL = {
     "release_lease": "DELETE FROM {leases} WHERE name = $1 AND owner = $2",
     "request_cancel": """
         WITH forgotten AS (
-            DELETE FROM {cancels} WHERE requested_at < {now} - make_interval(secs => $4)
-            OR seq <= (SELECT max(seq) FROM {cancels}) - $5::bigint)
+            DELETE FROM {cancels} AS c
+            WHERE (requested_at < {now} - make_interval(secs => $4) OR (trusted = $2 AND user_id = $3
+                AND seq <= (SELECT seq FROM {cancels} WHERE trusted = $2 AND user_id = $3
+                    ORDER BY seq DESC LIMIT 1 OFFSET $5::bigint - 1)))
+            AND run_id <> $1 AND NOT EXISTS (SELECT FROM {claims} AS k WHERE k.run_id = c.run_id))
         INSERT INTO {cancels} (run_id, trusted, user_id, requested_at) VALUES ($1, $2, $3, {now})
         ON CONFLICT (run_id, trusted, user_id) DO UPDATE SET requested_at = excluded.requested_at""",
     "find_cancels": """

@@ -19,10 +19,10 @@ _MILLISECONDS = 0.002
 """The precision of times in the database, in seconds."""
 
 _KEEP_SECONDS = 3600.0
-"""How long a request is kept. A run looks for requests every second."""
+"""How long a request for a run without a claim is kept. A run in progress looks for requests every second."""
 
 _MOST = 10_000
-"""How many requests are kept; the oldest are dropped first."""
+"""How many requests of one user are kept, if the runs have no claims; the oldest are dropped first."""
 
 Asked = Sequence[tuple[str, str | None, float | None]]
 """Runs, each with its user and the monotonic time at which it was asked for; None: at any time."""
@@ -30,7 +30,10 @@ Asked = Sequence[tuple[str, str | None, float | None]]
 _SQL = {
     "forget": """
         DELETE FROM {t}_cancels
-        WHERE requested_at < {now} - ? OR rowid <= (SELECT max(rowid) FROM {t}_cancels) - ?""",
+        WHERE (requested_at < {now} - ?3 OR (trusted = ?1 AND user_id = ?2 AND rowid <= (
+            SELECT rowid FROM {t}_cancels WHERE trusted = ?1 AND user_id = ?2
+            ORDER BY rowid DESC LIMIT 1 OFFSET ?4)))
+        AND NOT EXISTS (SELECT 1 FROM {t}_claims AS c WHERE c.run_id = {t}_cancels.run_id)""",
     "request": """
         INSERT INTO {t}_cancels (run_id, trusted, user_id, requested_at) VALUES (?, ?, ?, {now})
         ON CONFLICT (run_id, trusted, user_id) DO UPDATE SET requested_at = excluded.requested_at""",
@@ -62,8 +65,9 @@ class Cancels:
     def request(self, raw: sqlite3.Connection, run_id: str, user_id: str | None) -> None:
         """Ask for the run to be cancelled."""
         with transaction(raw, self._path), store_errors(self._path):
-            raw.execute(self._sql["forget"], (_KEEP_SECONDS, _MOST))
-            raw.execute(self._sql["request"], (run_id, user_id is None, user_id or ""))
+            name = (user_id is None, user_id or "")
+            raw.execute(self._sql["request"], (run_id, *name))
+            raw.execute(self._sql["forget"], (*name, _KEEP_SECONDS, _MOST))
 
     def find(self, raw: sqlite3.Connection, asked: Asked) -> Asked:
         """The runs for which there are requests, of whatever age."""

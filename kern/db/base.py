@@ -224,8 +224,10 @@ class Db(ChecksArguments, ABC):
     async def request_cancel(self, run_id: str, *, user_id: str | None = None) -> None:
         """Ask the process that drives the run, whichever it is, to cancel it.
 
-        Processes look for requests every second, so a request may be dropped after a while. The number of
-        requests that are kept must be bounded.
+        Processes look for requests every second, so a request may be dropped after a while, but not because
+        of requests of other users. The number of requests of one user that are kept must be bounded. A
+        request for a run that has a claim, or was submitted (see `kern.db.journals`), is never dropped: a
+        process that takes the run later has to see it.
 
         Args:
             run_id: The run, which need not be stored.

@@ -27,7 +27,7 @@ from kern.db.rows import applied, check_commit
 from kern.errors import StoreError, UsageError
 
 _MOST_CANCELS = 10_000
-"""The number of runs for which requests to cancel are kept; the oldest are dropped first."""
+"""How many requests of one user are kept, if the runs have no claims; the oldest are dropped first."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -258,7 +258,14 @@ class InMemoryDb(Db):
         with self._mutex:
             self._cancels.setdefault(run_id, {})[user_id] = time.monotonic()
             if len(self._cancels) > _MOST_CANCELS:
-                del self._cancels[next(iter(self._cancels))]
+                self._forget_cancels(user_id)
+
+    def _forget_cancels(self, user_id: str | None) -> None:
+        asked = [run_id for run_id, names in self._cancels.items() if user_id in names]
+        for run_id in asked[:-_MOST_CANCELS]:
+            if not self._journals.has(run_id):
+                del self._cancels[run_id][user_id]
+        self._cancels = {run_id: names for run_id, names in self._cancels.items() if names}
 
     async def cancel_requested(
         self,

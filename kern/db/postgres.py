@@ -42,10 +42,10 @@ _LONGEST_NAME = 40
 characters, which is the limit of Postgres."""
 
 _KEEP_SECONDS = 3600.0
-"""How long a request to cancel is kept. A run looks for requests every second."""
+"""How long a request to cancel a run without a claim is kept. A run looks for requests every second."""
 
 _MOST_CANCELS = 10_000
-"""How many requests to cancel are kept; the oldest are dropped first."""
+"""How many requests of one user are kept, if the runs have no claims; the oldest are dropped first."""
 
 _SESSION_COLUMNS = 12
 

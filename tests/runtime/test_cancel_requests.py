@@ -8,7 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from kern import Agent, CancelResult, RunStatus, tool
+from kern.db import InMemoryDb
 from kern.db.base import Db, RunRow
+from kern.engines.driving import submission, submit
+from kern.engines.worker import Worker
 from kern.errors import ModelError, RunConflictError
 from kern.models.base import ModelRequest, ModelResponse
 from kern.run import RunCancelledEvent
@@ -39,7 +42,10 @@ class Played:
         self.asked = asyncio.Event()
         self.go = asyncio.Event()
         self.agent = Agent(
-            model=FunctionModel(self.play), tools=[tool(self.wipe, requires_confirmation=True)], db=db
+            id="played",
+            model=FunctionModel(self.play),
+            tools=[tool(self.wipe, requires_confirmation=True)],
+            db=db,
         )
 
     def wipe(self) -> str:
@@ -155,18 +161,86 @@ async def test_a_run_that_pauses_or_ends_while_it_is_asked_for_is_told_as_what_i
     assert requests(place) == 0
 
 
-async def test_requests_for_ids_that_nobody_knows_do_not_pile_up(db: Db, place: str) -> None:
-    await db.request_cancel("first")
+def flood(place: str) -> None:
+    """Insert 12,000 requests in eve's name for ids that nobody knows."""
+    trusted, now = ("false", "now()") if "#" in place else ("0", "(julianday('now') - 2440587.5) * 86400.0")
     ask(
         place,
         "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 11999)"
         " INSERT INTO {t}_cancels (run_id, trusted, user_id, requested_at)"
-        " SELECT 'guess ' || i, c.trusted, '', c.requested_at FROM n, {t}_cancels AS c",
+        f" SELECT 'guess ' || i, {trusted}, 'eve', {now} FROM n",
     )
-    await db.request_cancel("last")
-    assert requests(place) == 10_001
-    assert await db.cancel_requested(["first", "last"]) == {"last"}
+
+
+def age(place: str) -> None:
+    """Make all requests older than an hour."""
     earlier = "interval '4000 s'" if "#" in place else "4000"
     ask(place, f"UPDATE {{t}}_cancels SET requested_at = requested_at - {earlier}")
+
+
+async def test_requests_for_ids_that_nobody_knows_do_not_pile_up(db: Db, place: str) -> None:
+    await db.request_cancel("first", user_id="eve")
+    flood(place)
+    await db.request_cancel("last", user_id="eve")
+    assert requests(place) == 10_000
+    assert await db.cancel_requested(["first", "last"], owners={"first": "eve", "last": "eve"}) == {"last"}
+    age(place)
     await db.request_cancel("one")
     assert requests(place) == 1
+
+
+async def test_a_request_is_not_lost_by_those_of_another_user(db: Db, place: str) -> None:
+    await db.request_cancel("R", user_id="ann")
+    await db.request_cancel("R")
+    flood(place)
+    await db.request_cancel("last", user_id="eve")
+    assert requests(place) == 10_002
+    assert await db.cancel_requested(["R"], owners={"R": "ann"}) == {"R"}
+    assert requests(place) == 10_000
+
+
+async def test_requests_in_memory_are_bounded_by_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kern.db.in_memory._MOST_CANCELS", 3)
+    db = InMemoryDb()
+    await db.claim_run("claimed", "process", 60.0)
+    await db.request_cancel("claimed", user_id="eve")
+    await db.request_cancel("R", user_id="ann")
+    for at in range(9):
+        await db.request_cancel(f"guess {at}", user_id="eve")
+    owners = {"R": "ann", "claimed": "eve", **{f"guess {at}": "eve" for at in range(9)}}
+    found = await db.cancel_requested(list(owners), owners=owners)
+    assert found == {"claimed", "R", "guess 6", "guess 7", "guess 8"}
+
+
+@pytest.mark.parametrize("state", ["submitted", "dead"])
+@pytest.mark.parametrize("lost_by", ["age", "others"])
+async def test_a_run_that_no_process_has_is_cancelled_whenever_its_worker_comes(
+    db: Db, place: str, state: str, lost_by: str
+) -> None:
+    played = Played(db)
+    asked = submission(played.agent, "x", run_id="R", session_id="s", user_id="ann")
+    await submit(played.agent, asked)
+    if state == "dead":
+        worker = Worker(played.agent, poll_seconds=0.01)
+        at_work = asyncio.create_task(worker.work())
+        await played.asked.wait()
+        worker.stop()
+        await at_work
+        played.asked.clear()
+    assert await played.agent.acancel_run("R", user_id="ann") is CancelResult.requested
+    if lost_by == "age":
+        age(place)
+    else:
+        flood(place)
+    await db.request_cancel("other", user_id="eve")
+    played.go.set()
+    worker = Worker(played.agent, poll_seconds=0.01)
+    at_work = asyncio.create_task(worker.work())
+    ended = (RunStatus.cancelled, RunStatus.completed)
+    while (run := await played.agent.aget_run_output("R")) is None or run.status not in ended:
+        await asyncio.sleep(0.02)
+    worker.stop()
+    await at_work
+    assert run.status is RunStatus.cancelled
+    assert not played.asked.is_set()
+    assert await db.cancel_requested(["R"], owners={"R": "ann"}) == set()
