@@ -11,6 +11,7 @@ from itertools import dropwhile, islice
 from operator import attrgetter
 from typing import Any, ClassVar, NoReturn, Self
 
+from kern.db._memory_cancels import Cancels
 from kern.db._memory_journal import Journals
 from kern.db.base import ANY_TIME, NOBODY, ChangeRow, Commit, Committed, Db, RunRow, SessionInfo, SessionRow
 from kern.db.journals import (
@@ -25,9 +26,6 @@ from kern.db.journals import (
 )
 from kern.db.rows import applied, check_commit
 from kern.errors import StoreError, UsageError
-
-_MOST_CANCELS = 10_000
-"""How many requests of one user are kept, if the runs have no claims; the oldest are dropped first."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -68,9 +66,8 @@ class InMemoryDb(Db):
         self._runs: dict[str, RunRow] = {}
         """In the order of their first commits; a replaced row keeps its place."""
         self._leases: dict[str, _Lease] = {}
-        self._cancels: dict[str, dict[str | None, float]] = {}
-        """By run: the requests by user (None for trusted code), each with its time."""
         self._journals = Journals()
+        self._cancels = Cancels(self._journals.has)
 
     def __copy__(self) -> Self:
         """The same object: a copied agent keeps its sessions where the original does."""
@@ -230,8 +227,7 @@ class InMemoryDb(Db):
     async def delete_user(self, user_id: str) -> int:
         """Delete all sessions of the user."""
         with self._mutex:
-            for names in self._cancels.values():
-                names.pop(user_id, None)
+            self._cancels.user_deleted(user_id)
             self._journals.deleted(user_id=user_id)
             own = [name for name, session in self._sessions.items() if session.row.user_id == user_id]
             return sum([self._delete(session_id) for session_id in own])
@@ -256,16 +252,7 @@ class InMemoryDb(Db):
     async def request_cancel(self, run_id: str, *, user_id: str | None = None) -> None:
         """Ask for the run to be cancelled."""
         with self._mutex:
-            self._cancels.setdefault(run_id, {})[user_id] = time.monotonic()
-            if len(self._cancels) > _MOST_CANCELS:
-                self._forget_cancels(user_id)
-
-    def _forget_cancels(self, user_id: str | None) -> None:
-        asked = [run_id for run_id, names in self._cancels.items() if user_id in names]
-        for run_id in asked[:-_MOST_CANCELS]:
-            if not self._journals.has(run_id):
-                del self._cancels[run_id][user_id]
-        self._cancels = {run_id: names for run_id, names in self._cancels.items() if names}
+            self._cancels.request(run_id, user_id)
 
     async def cancel_requested(
         self,
@@ -276,14 +263,7 @@ class InMemoryDb(Db):
     ) -> set[str]:
         """Which of these runs were asked to be cancelled; these requests, and older ones, are forgotten."""
         with self._mutex:
-            asked = {
-                run_id: [names.pop(name) for name in {None, owners.get(run_id)} if name in names]
-                for run_id in run_ids
-                if (names := self._cancels.get(run_id))
-            }
-            return {
-                run_id for run_id, times in asked.items() if times and max(times) >= since.get(run_id, 0.0)
-            }
+            return self._cancels.take(run_ids, owners, since)
 
     async def claim_run(
         self, run_id: str, owner: str, seconds: float, about: RunAbout | None = None
@@ -374,9 +354,9 @@ class InMemoryDb(Db):
         self._journals.deleted(session_id=session_id, run_ids=() if session is None else session.runs)
         if session is None:
             return False
+        self._cancels.runs_gone(session.runs)
         for run_id in session.runs:
             del self._runs[run_id]
-            self._cancels.pop(run_id, None)
         return True
 
     def _put_run(self, session: _Session, row: RunRow) -> None:
@@ -387,7 +367,7 @@ class InMemoryDb(Db):
                 row = replace(row, media={})
             self._runs[row.run_id] = session.runs[row.run_id] = row
             if row.ended:
-                self._cancels.pop(row.run_id, None)
+                self._cancels.runs_gone([row.run_id])
 
 
 def _info(session: _Session) -> SessionInfo:

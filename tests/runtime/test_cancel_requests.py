@@ -200,7 +200,7 @@ async def test_a_request_is_not_lost_by_those_of_another_user(db: Db, place: str
 
 
 async def test_requests_in_memory_are_bounded_by_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kern.db.in_memory._MOST_CANCELS", 3)
+    monkeypatch.setattr("kern.db._memory_cancels._MOST", 3)
     db = InMemoryDb()
     await db.claim_run("claimed", "process", 60.0)
     await db.request_cancel("claimed", user_id="eve")
