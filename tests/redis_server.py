@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,10 +32,12 @@ class RedisServer:
 
     Args:
         folder: Where its socket is.
+        more: Further options of the program.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more: Sequence[str] = ()) -> None:
         self.socket = folder / "redis"
+        self._more = more
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -48,7 +50,8 @@ class RedisServer:
         assert found is not None
         self.socket.unlink(missing_ok=True)
         options = ("--port", "0", "--unixsocket", str(self.socket), "--save", "", "--appendonly", "no")
-        self._process = subprocess.Popen([found, *options], stdout=subprocess.DEVNULL, cwd=self.socket.parent)
+        started = [found, *options, *self._more]
+        self._process = subprocess.Popen(started, stdout=subprocess.DEVNULL, cwd=self.socket.parent)
         deadline = time.monotonic() + 20
         while not self._answers():
             assert self._process.poll() is None, "the Redis server has ended"
@@ -76,12 +79,12 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server() -> Iterator[RedisServer]:
+def redis_server(*more: str) -> Iterator[RedisServer]:
     """A server of one's own; the test is skipped if there is no program."""
     if program() is None:
         pytest.skip(NO_REDIS)
     folder = Path(tempfile.mkdtemp(prefix="kern-redis-"))
-    made = RedisServer(folder)
+    made = RedisServer(folder, more)
     try:
         made.start()
         yield made

@@ -32,6 +32,9 @@ GATHER_SECONDS: Final = 0.02
 
 FIRST_RETRY, LONGEST_RETRY = 0.5, 5.0
 
+CLUSTER_RETRY: Final = 60.0
+"""How many seconds pass until a node of a cluster is asked again."""
+
 Way = Literal["send", "read"]
 
 
@@ -95,6 +98,7 @@ class Health:
         self._place = place
         self._mutex = threading.Lock()
         self._lost: set[Way] = set()
+        self._of_cluster = False
         self._pause = {"send": FIRST_RETRY, "read": FIRST_RETRY}
         self._retry_at = {"send": 0.0, "read": 0.0}
 
@@ -105,13 +109,29 @@ class Health:
     def failed(self, way: Way, error: Exception) -> None:
         """Note a failure."""
         with self._mutex:
-            first = not self._lost
+            first = not self._lost and not self._of_cluster
             self._lost.add(way)
             self._retry_at[way] = time.monotonic() + self._pause[way]
             self._pause[way] = min(self._pause[way] * 2, LONGEST_RETRY)
         if first:
             log.warning(
                 "Redis at %s fails: followers of runs get whole turns, not deltas, until it is back: %s: %s",
+                self._place,
+                type(error).__name__,
+                error,
+            )
+
+    def refused(self, way: Way, error: Exception) -> None:
+        """Note that a node of a cluster does not serve the streams of all runs. The log says so once."""
+        with self._mutex:
+            first, self._of_cluster = not self._of_cluster, True
+            self._lost.add(way)
+            self._retry_at[way] = time.monotonic() + CLUSTER_RETRY
+        if first:
+            log.error(
+                "Redis at %s is a node of a cluster and does not serve the streams of all runs: followers of "
+                "runs get whole turns, not deltas. RedisDeltas needs one server that is not in a cluster; a "
+                'cluster of one shard works with prefix="{kern}:" (%s: %s)',
                 self._place,
                 type(error).__name__,
                 error,
@@ -124,7 +144,7 @@ class Health:
         with self._mutex:
             self._lost.discard(way)
             self._pause[way] = FIRST_RETRY
-            back = not self._lost
+            back = not self._lost and not self._of_cluster
         if back:
             log.warning("Redis at %s is back: followers of runs get deltas again", self._place)
 
@@ -151,11 +171,13 @@ class Link:
         self._health = health
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
-        from redis.exceptions import ResponseError
+        from redis.exceptions import AskError, ClusterCrossSlotError, ClusterError, ResponseError
 
         redis = driver()
         self._failures: tuple[type[Exception], ...] = (redis.RedisError, OSError, TimeoutError)
         self._refused: type[Exception] = ResponseError
+        # AskError includes MovedError: the key is at another node.
+        self._of_cluster: tuple[type[Exception], ...] = (AskError, ClusterCrossSlotError, ClusterError)
         # No retries: the next delta is the next attempt.
         options = {
             "socket_timeout": settings.timeout + BLOCK_MS / 1000,
@@ -206,7 +228,7 @@ class Link:
             except self._failures as error:
                 self._waiting.clear()  # followers notice the gap, and read the database
                 self._bytes = 0
-                self._health.failed("send", error)
+                self._note_failure("send", error)
             else:
                 self._health.succeeded("send")
 
@@ -268,11 +290,17 @@ class Link:
             except self._failures as error:
                 if self._is_no_stream(error) and await self._set_aside_one_of(places):
                     continue
-                self._health.failed("read", error)
+                self._note_failure("read", error)
                 return
             self._health.succeeded("read")
             self._deliver(answer)
             await asyncio.sleep(GATHER_SECONDS)
+
+    def _note_failure(self, way: Way, error: Exception) -> None:
+        if isinstance(error, self._of_cluster):
+            self._health.refused(way, error)
+        else:
+            self._health.failed(way, error)
 
     async def _set_aside_one_of(self, keys: Iterable[str]) -> bool:
         """Find the keys that are not streams, and stop reading them. Return whether there is one."""

@@ -24,7 +24,7 @@ class RedisDeltas(ChecksArguments):
     Processes that drive runs and processes that follow them need the same settings. Runs never wait for
     Redis: events are sent in the background, and dropped if Redis does not take them in time. While Redis
     cannot be reached, followers get each turn as a whole from the database. The log has one warning about
-    this, and Kern tries again every few seconds.
+    this, and Kern tries again every few seconds. A Redis Cluster is not supported; see docs/following.md.
 
     Args:
         url: "redis://user:password@host:6379/0", "rediss://..." for TLS, or "unix:///path/to/socket".

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from kern.errors import UsageError
 from kern.messages import File, Image, Media
+from kern.models._data_url import bytes_in
 
 _PICTURES = {
     b"\x89PNG\r\n\x1a\n": "image/png",
@@ -96,7 +95,7 @@ def _elsewhere(media: Media) -> dict[str, Any] | None:
 
 def _read(media: Media) -> bytes:
     if media.url is not None:
-        return _in_url(media.url)
+        return bytes_in(media.url)
     if media.content is None and media.filepath is None:
         kind = type(media).__name__.lower()
         raise UsageError(f"the bytes of the {kind} {media.name or media.sha256 or ''!r} are no longer stored")
@@ -107,18 +106,6 @@ def _said_type(media: Media, default: str) -> str:
     if media.url is not None and media.mime_type is None:
         return media.url[len("data:") :].partition(",")[0].partition(";")[0] or default
     return media.guess_mime_type(default)
-
-
-def _in_url(url: str) -> bytes:
-    """The bytes in a data: URL; the service supports only https: URLs."""
-    head, _, data = url.partition(",")
-    raw = unquote_to_bytes(data)
-    if not head.endswith(";base64"):
-        return raw
-    try:
-        return base64.b64decode(raw, validate=True)
-    except (binascii.Error, ValueError):
-        raise UsageError("the base64 of a data: URL is not valid") from None
 
 
 def _base64(kind: str, content: bytes) -> dict[str, Any]:

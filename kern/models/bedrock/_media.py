@@ -6,13 +6,12 @@ Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Cont
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from kern.errors import UsageError
 from kern.messages import Audio, File, Image, Media, Video
+from kern.models._data_url import bytes_in
 
 _S3 = "s3://"
 _HEADS = {
@@ -93,7 +92,7 @@ def _content(media: Media, kind: str) -> bytes | None:
     url = media.url
     if url is not None:
         if url.startswith("data:"):
-            return _in_url(url)
+            return bytes_in(url)
         if url.startswith(_S3):
             return None
         raise UsageError(f"Bedrock fetches the {kind} only from an s3:// URL: pass its bytes as content")
@@ -133,14 +132,3 @@ def _is_text(content: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _in_url(url: str) -> bytes:
-    head, _, data = url.partition(",")
-    raw = unquote_to_bytes(data)
-    if not head.endswith(";base64"):
-        return raw
-    try:
-        return base64.b64decode(raw, validate=True)
-    except (binascii.Error, ValueError):
-        raise UsageError("a data: URL declares base64, but its data is not valid base64") from None
