@@ -207,7 +207,7 @@ async def test_a_redis_that_is_lost_costs_the_pieces_alone_and_is_used_again(
     caplog.set_level(logging.INFO, "kern")
     db = SqliteDb(tmp_path / "a.db")
     with redis_server() as redis:
-        deltas = RedisDeltas(redis.url, timeout=0.3)
+        deltas = RedisDeltas(redis.url, timeout=10.0)
         desk = Desk(db, deltas)
         handle = await desk.agent.astart("go", session_id="s", run_id="r")
         live = Follower(handle.follow())
