@@ -32,11 +32,16 @@ class Keywords(TypedDict, total=False):
 
     user_id: str | None
     dependencies: Mapping[str, Any] | None
-    output_schema: OutputSchema | None
     timeout: float | None
     usage_limits: Limits | None
     debug_mode: bool | None
     journal: Journal | None
+
+
+class SchemaKeyword(TypedDict, total=False):
+    """The keyword that decides the type of the answer."""
+
+    output_schema: OutputSchema | None
 
 
 class AnyRunKeywords(Keywords, total=False):
@@ -46,8 +51,8 @@ class AnyRunKeywords(Keywords, total=False):
     run_id: str | None
 
 
-class MapKeywords(Keywords, total=False):
-    """The keywords of many runs at once."""
+class NewKeywords(Keywords, total=False):
+    """The keywords of new runs, one or many."""
 
     session_state: Mapping[str, Any] | pydantic.BaseModel | None
     images: Sequence[Image] | None
@@ -60,14 +65,22 @@ class MapKeywords(Keywords, total=False):
     metadata: Mapping[str, Any] | None
 
 
-class RunKeywords(AnyRunKeywords, MapKeywords, total=False):
-    """The keywords of a new run."""
+class MapKeywords(NewKeywords, SchemaKeyword, total=False):
+    """The keywords of many runs at once."""
+
+
+class PlainKeywords(AnyRunKeywords, NewKeywords, total=False):
+    """The keywords of a new run, without `output_schema`."""
 
     session_id: str | None
     on_duplicate: OnDuplicate | None
 
 
-class ContinueKeywords(AnyRunKeywords, total=False):
+class RunKeywords(PlainKeywords, SchemaKeyword, total=False):
+    """The keywords of a new run."""
+
+
+class ContinueKeywords(AnyRunKeywords, SchemaKeyword, total=False):
     """The keywords of `continue_run`, without the run's output."""
 
     requirements: Sequence[RunRequirement] | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar, Unpack, cast, overload
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, Unpack, cast, overload
 
 from kern._keywords import check_keywords
 from kern._traceback import ShortTraceback
@@ -21,6 +21,7 @@ from kern.runner.options import (
     NO_OPTIONS,
     ContinueKeywords,
     Keywords,
+    PlainKeywords,
     RunKeywords,
     RunOptions,
     check_id,
@@ -35,6 +36,10 @@ from kern.runtime.portal import portal
 from kern.runtime.stream import EventBuffer, RunStream, iterate
 
 OutputT = TypeVar("OutputT", bound=AnyRunOutput)
+T = TypeVar("T")
+
+_RunsAgent: TypeAlias = "Running[RunOutput[Any]]"
+_RunsTeam: TypeAlias = "Running[TeamRunOutput[Any]]"
 
 
 class Running(Definition, Generic[OutputT]):
@@ -42,6 +47,14 @@ class Running(Definition, Generic[OutputT]):
 
     __slots__ = ()
 
+    @overload
+    def arun(
+        self: _RunsAgent, input: Input, *, output_schema: type[T], **options: Unpack[PlainKeywords]
+    ) -> Coroutine[Any, Any, RunOutput[T]]: ...
+    @overload
+    def arun(
+        self: _RunsTeam, input: Input, *, output_schema: type[T], **options: Unpack[PlainKeywords]
+    ) -> Coroutine[Any, Any, TeamRunOutput[T]]: ...
     @overload
     def arun(
         self, input: Input, *, stream: Literal[False] = False, **options: Unpack[RunKeywords]
@@ -104,6 +117,14 @@ class Running(Definition, Generic[OutputT]):
 
         return RunStream(start, EventBuffer(), yield_output=yield_run_output)
 
+    @overload
+    def run(
+        self: _RunsAgent, input: Input, *, output_schema: type[T], **options: Unpack[PlainKeywords]
+    ) -> RunOutput[T]: ...
+    @overload
+    def run(
+        self: _RunsTeam, input: Input, *, output_schema: type[T], **options: Unpack[PlainKeywords]
+    ) -> TeamRunOutput[T]: ...
     @overload
     def run(
         self, input: Input, *, stream: Literal[False] = False, **options: Unpack[RunKeywords]

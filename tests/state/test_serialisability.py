@@ -158,6 +158,7 @@ async def drive(runner: Agent | Team, plan: RunPlan, number: int, seen: Seen, re
                 told.append(event)
         return told.pop()
 
+    task: asyncio.Task[Any]
     if plan.where == "portal":
         task = asyncio.create_task(asyncio.to_thread(runner.run, "go", **options))
     elif plan.where == "loop":

@@ -82,10 +82,17 @@ async def contents(dynamic: Agent[Any], run_output: RunOutput) -> None:
     word: Agent[Literal["a", "b"]] = Agent(output_schema=Literal["a", "b"])
     assert_type(word.run("Hello").content, Literal["a", "b"] | None)
     await agent.arun("Hello", output_schema=Literal["a", "b"])
+    assert_type(await agent.arun("Hello", output_schema=Report), RunOutput[Report])
+    assert_type(
+        await reporter.arun("Hello", output_schema=list[Other], session_id="s"), RunOutput[list[Other]]
+    )
+    assert_type(team.run("Hello", output_schema=Report), TeamRunOutput[Report])
+    assert_type(agent.run("Hello", output_schema=Song, timeout=5), RunOutput[Song])
+    assert_type(agent.run("Hello", output_schema=Rating).content, Rating | None)
     Agent(output_schema=5)  # pyright: ignore[reportArgumentType]
     loose: Agent[dict[str, Any]] = Agent(output_schema={"type": "object"})
     assert_type(loose.run("Hello").content, dict[str, Any] | None)
-    assert_type((await dynamic.arun("Hello", output_schema=Report)).content, Any | None)
+    assert_type((await dynamic.arun("Hello", output_schema=Report)).content, Report | None)
     several: list[Agent[Any]] = [agent, reporter, either]
     Team(several)
 
