@@ -79,8 +79,7 @@ class HttpModel(ChecksArguments, Model):
         if self.base_url is not None:
             parse_base_url(self.base_url)
         self._ends = Ends(self.good_ends)
-        self._last_headers: tuple[httpx.URL, object, dict[str, str], tuple[str, ...]] | None = None
-        self._last_origin: tuple[httpx.URL, Origin] | None = None
+        self._last: tuple[httpx.URL, object, dict[str, str], Origin] | None = None
         self._api_key = None if api_key is None else SecretStr(api_key)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -94,7 +93,7 @@ class HttpModel(ChecksArguments, Model):
     async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
         """Answer one request; see `Model.respond`."""
         base_url = self._resolve_base_url()
-        headers, secrets = self._headers(base_url, request)
+        headers, origin = self._headers(base_url, request)
         for message in request.messages:
             if has_media(message):
                 body = await asyncio.to_thread(self._encode, request, base_url)
@@ -105,7 +104,7 @@ class HttpModel(ChecksArguments, Model):
             url=self._endpoint(base_url, request),
             headers=headers,
             body=body,
-            origin=self._asked_server(base_url, secrets),
+            origin=origin,
             timeout=self.timeout,
             max_retries=self.max_retries,
             client=self.http_client,
@@ -157,30 +156,21 @@ class HttpModel(ChecksArguments, Model):
         given = self.base_url or next(filter(None, map(os.environ.get, names)), None)
         return parse_base_url(given or self.default_base_url)
 
-    def _asked_server(self, base_url: httpx.URL, secrets: tuple[str, ...]) -> Origin:
-        """Whom a request goes to, for the words of errors: the same object while nothing changes."""
-        if self._last_origin is not None and self._last_origin[0] is base_url:
-            origin = self._last_origin[1]
-            if origin.secrets is secrets and (origin.provider, origin.model) == (self.provider, self.id):
-                return origin
-        port = f":{base_url.port}" if base_url.port else ""
-        elsewhere = not self._is_own(base_url.host)
-        origin = Origin(self.provider, self.id, base_url.host + port, secrets, elsewhere=elsewhere)
-        self._last_origin = base_url, origin
-        return origin
-
-    def _headers(self, base_url: httpx.URL, request: ModelRequest) -> tuple[dict[str, str], tuple[str, ...]]:
-        """The request's headers, and the secrets among them.
+    def _headers(self, base_url: httpx.URL, request: ModelRequest) -> tuple[dict[str, str], Origin]:
+        """The request's headers, and whom it goes to, with the secrets among them, for the words of errors.
 
         They are made and checked once, and again when something that they are made of has changed.
         """
         key = self._key()
         given = self._own_headers(request) | user_headers(self.default_headers)
-        made_of = (request.stream, key, given, self.http_client is None)
-        last = self._last_headers
+        made_of = (request.stream, key, given, self.http_client is None, self.provider, self.id)
+        last = self._last
         if last is None or last[0] is not base_url or last[1] != made_of:
             headers, secrets = self._made_headers(base_url, request, key, given)
-            last = self._last_headers = base_url, made_of, headers, secrets
+            host = base_url.host
+            port = f":{base_url.port}" if base_url.port else ""
+            origin = Origin(self.provider, self.id, host + port, secrets, elsewhere=not self._is_own(host))
+            last = self._last = base_url, made_of, headers, origin
         return last[2].copy(), last[3]
 
     def _made_headers(

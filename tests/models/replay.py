@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
+from kern import Agent, RunStatus
+from kern.errors import ModelError
+from kern.models.base import Model
 from tests.clock import pass_time
 from tests.played import turns
 
@@ -160,3 +167,22 @@ def sse(*events: dict[str, Any] | str) -> bytes:
         name = f"event: {event['type']}\n" if isinstance(event, dict) and "type" in event else ""
         lines.append(f"{name}data: {data}\n\n")
     return "".join(lines).encode()
+
+
+async def shown_by_a_failure(model: Model, caplog: pytest.LogCaptureFixture, *, stream: bool) -> str:
+    """All that a person may read of a run that fails: the model, its events, the error, the log."""
+    caplog.set_level(logging.DEBUG)
+    agent = Agent(model=model)
+    shown: list[str] = [repr(model)]
+    try:
+        if stream:
+            async for event in agent.arun("Hi", stream=True):
+                shown.append(repr(event))
+                assert event.event != "RunCompleted"
+        else:
+            output = await agent.arun("Hi")
+            shown.append(repr(output))
+            assert output.status is not RunStatus.completed
+    except ModelError as error:
+        shown += [str(error), repr(vars(error)), *traceback.format_exception(error)]
+    return "\n".join([*shown, caplog.text])

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
-import logging
-import traceback
 from typing import Any
 
 import pytest
 
-from kern import Agent, RunStatus
 from kern.errors import (
     ModelAuthError,
     ModelBadRequestError,
@@ -26,7 +23,7 @@ from kern.errors import (
 from kern.messages import Message
 from kern.models.anthropic import AnthropicMessages
 from kern.models.base import ModelRequest
-from tests.models.replay import ReplayServer, Reply, Sink, sse
+from tests.models.replay import ReplayServer, Reply, Sink, shown_by_a_failure, sse
 
 KEY = "sk-ant-api03-this-key-is-in-no-text-0123456789"
 ASK = ModelRequest([Message("user", "Hi")], stream=True)
@@ -247,27 +244,7 @@ FAULTS = [
 async def test_a_run_fails_and_shows_no_key(
     server: ReplayServer, caplog: pytest.LogCaptureFixture, fault: Reply, stream: bool
 ) -> None:
-    caplog.set_level(logging.DEBUG)
     server.replies = [fault]
-    own = model(server, max_retries=1)
-    agent = Agent(model=own)
-    shown: list[str] = [repr(own)]
-    if stream:
-        statuses = []
-        try:
-            async for event in agent.arun("Hi", stream=True):
-                shown.append(repr(event))
-                statuses.append(getattr(event, "event", ""))
-        except ModelError as error:
-            shown += [str(error), repr(vars(error)), *traceback.format_exception(error)]
-        assert "RunCompleted" not in statuses
-    else:
-        try:
-            output = await agent.arun("Hi")
-            shown.append(repr(output))
-            assert output.status is not RunStatus.completed
-        except ModelError as error:
-            shown += [str(error), repr(vars(error)), *traceback.format_exception(error)]
-    shown.append(caplog.text)
-    assert KEY not in "\n".join(shown)
-    assert "this-key-is-in-no-text" not in "\n".join(shown)
+    shown = await shown_by_a_failure(model(server, max_retries=1), caplog, stream=stream)
+    assert KEY not in shown
+    assert "this-key-is-in-no-text" not in shown

@@ -693,9 +693,9 @@ async def test_anthropic_is_not_asked_without_a_key_or_a_token(monkeypatch: pyte
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     monkeypatch.delenv("ANTHROPIC_BASE_URL", raising=False)
     token = AnthropicMessages("claude-x", default_headers={"Authorization": "Bearer t0ken-of-oauth"})
-    headers, secrets = token._headers(token._resolve_base_url(), ModelRequest([Message("user", "Hi")]))
+    headers, origin = token._headers(token._resolve_base_url(), ModelRequest([Message("user", "Hi")]))
     assert headers["authorization"] == "Bearer t0ken-of-oauth"
     assert "x-api-key" not in headers
-    assert "Bearer t0ken-of-oauth" in secrets
+    assert "Bearer t0ken-of-oauth" in origin.secrets
     with pytest.raises(MissingKeyError, match="ANTHROPIC_API_KEY"):
         await AnthropicMessages("claude-x").respond(ModelRequest([Message("user", "Hi")]), Sink())

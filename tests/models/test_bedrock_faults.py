@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import logging
 import random
 import re
 import struct
-import traceback
 import zlib
 from typing import Any
 
@@ -17,7 +15,6 @@ import pytest
 
 pytest.importorskip("botocore", reason="the extra bedrock is not installed")
 
-from kern import Agent, RunStatus
 from kern.errors import (
     ModelAuthError,
     ModelBadRequestError,
@@ -40,7 +37,7 @@ from kern.models.bedrock._decode import ConverseReader
 from kern.models.bedrock._frames import Frames
 from tests.models.bedrock_wire import FRAMES, KEYS, SECRETS, frame, frames, packed, thrown
 from tests.models.raw_server import Wire, raw_server
-from tests.models.replay import ReplayServer, Reply, Sink
+from tests.models.replay import ReplayServer, Reply, Sink, shown_by_a_failure
 from tests.models.test_keys_in_tracebacks import reported
 
 ASK = ModelRequest([Message("user", "Hi")], stream=True)
@@ -441,29 +438,8 @@ FAULTS = [
 async def test_a_run_fails_and_shows_no_key(
     server: ReplayServer, caplog: pytest.LogCaptureFixture, fault: Reply, stream: bool
 ) -> None:
-    caplog.set_level(logging.DEBUG)
     server.replies = [fault]
-    own = model(server, max_retries=1)
-    agent = Agent(model=own)
-    shown: list[str] = [repr(own)]
-    if stream:
-        statuses = []
-        try:
-            async for event in agent.arun("Hi", stream=True):
-                shown.append(repr(event))
-                statuses.append(getattr(event, "event", ""))
-        except ModelError as error:
-            shown += [str(error), repr(vars(error)), *traceback.format_exception(error)]
-        assert "RunCompleted" not in statuses
-    else:
-        try:
-            output = await agent.arun("Hi")
-            shown.append(repr(output))
-            assert output.status is not RunStatus.completed
-        except ModelError as error:
-            shown += [str(error), repr(vars(error)), *traceback.format_exception(error)]
-    shown.append(caplog.text)
-    text = "\n".join(shown)
+    text = await shown_by_a_failure(model(server, max_retries=1), caplog, stream=stream)
     signatures = [asked.headers["authorization"].rpartition("=")[2] for asked in server.asked]
     assert signatures
     for secret in (*SECRETS, *signatures):

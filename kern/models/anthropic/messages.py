@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Final, Literal
 
 import httpx
@@ -16,6 +16,7 @@ from kern.messages import CacheMark
 from kern.models._body import Reader
 from kern.models._claude_refusals import refuses_schema, without_forced_choice, without_refused_reasoning
 from kern.models._extra import SYSTEM, Extras
+from kern.models._failures import Origin
 from kern.models._http_model import HttpModel, endpoint
 from kern.models.anthropic._blocks import PROVIDER
 from kern.models.anthropic._decode import MessagesReader
@@ -208,8 +209,8 @@ class AnthropicMessages(HttpModel):
         most = next((most for names, most in _SHORT_ANSWERS if names.search(self.id)), _ANSWER_TOKENS)
         return most + (self.thinking if isinstance(self.thinking, int) else 0)
 
-    def _headers(self, base_url: httpx.URL, request: ModelRequest) -> tuple[dict[str, str], tuple[str, ...]]:
-        headers, secrets = super()._headers(base_url, request)
+    def _headers(self, base_url: httpx.URL, request: ModelRequest) -> tuple[dict[str, str], Origin]:
+        headers, origin = super()._headers(base_url, request)
         betas = [tool.beta for tool in request.server_tools if isinstance(tool, AnthropicTool) and tool.beta]
         if any(is_uploaded(media) for message in request.messages for media in message.media):
             betas.append(_FILES_BETA)
@@ -217,7 +218,7 @@ class AnthropicMessages(HttpModel):
             given = headers.get(_BETA, "").split(",")
             headers[_BETA] = ",".join(dict.fromkeys(filter(None, (*given, *betas))))
         tokens = [tool.token for tool in request.server_tools if isinstance(tool, MCPServer) and tool.token]
-        return headers, (*secrets, *tokens)
+        return headers, replace(origin, secrets=(*origin.secrets, *tokens)) if tokens else origin
 
     def _reader(self, request: ModelRequest, sink: DeltaSink | None, *, streamed: bool) -> Reader:
         return MessagesReader(self.id, sink, streamed=streamed, ends=self._ends)
