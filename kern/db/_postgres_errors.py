@@ -12,8 +12,11 @@ from typing import Any
 from kern.db._postgres_server import Server
 from kern.errors import MissingExtraError, StoreError
 
+READ_ONLY = "25006"
+"""read_only_sql_transaction: the server is no longer the primary."""
+
 _MAY_PASS = {
-    "25006",  # read_only_sql_transaction: the server is no longer the primary
+    READ_ONLY,
     "25P03",  # idle_in_transaction_session_timeout
     "40001",  # serialization_failure
     "40P01",  # deadlock_detected
@@ -62,6 +65,9 @@ class MayPassError(StoreError):
     reusable = False
     """Whether the connection can be used again."""
 
+    silent = False
+    """Whether there was no answer in time."""
+
 
 class TryAgainError(MayPassError):
     """The transaction has to be started again."""
@@ -109,7 +115,8 @@ def store_error(error: Exception, server: Server) -> StoreError:
     if not _may_pass(error, code, driver):
         return StoreError(message)
     passing = MayPassError(message)
-    passing.reusable = code in _KEEP or type(error) is TimeoutError  # asyncpg cancels the statement
+    passing.silent = type(error) is TimeoutError
+    passing.reusable = code in _KEEP or passing.silent  # asyncpg cancels the statement
     return passing
 
 

@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -14,7 +14,8 @@ from weakref import WeakValueDictionary
 from kern._log import named
 from kern._sync.fork import after_fork_in_child
 from kern._sync.loops import LoopLocal
-from kern.db._postgres_errors import MayPassError, asyncpg, kinds, store_error
+from kern.db._postgres_connect import Hosts, connection_class, patience
+from kern.db._postgres_errors import READ_ONLY, MayPassError, asyncpg, kinds, store_error
 from kern.db._postgres_server import Server
 from kern.errors import StoreBusyError, StoreError
 
@@ -26,13 +27,14 @@ Row = Sequence[Any]
 
 _SHORTEST_PAUSE = 0.01
 _LONGEST_PAUSE = 0.5
-_CONNECT_SECONDS = 10.0
-"""How long one attempt to connect may take."""
+_SHORTEST_PART, _LONGEST_PART, _PARTS = 1.0, 5.0, 6
+"""How long the first attempt may wait for the server: a part of the whole time, in seconds. A later attempt
+after one without an answer may wait for twice as long, so that slow statements succeed, too."""
 
 _CLOSE_SECONDS = 2.0
 """How long the end of a loop waits for its connections to be closed in order."""
 
-_RELEASE_SECONDS = 5.0
+_RELEASE_SECONDS = 2.0
 """How long a connection may take to cancel a statement, or to roll back."""
 
 _WARN_SECONDS = 1.0
@@ -49,12 +51,14 @@ class Link:
         raw: The driver's connection.
         server: For the texts of errors.
         deadline: The monotonic time by which the job must be done.
+        part: How many seconds a statement may wait for its answer.
     """
 
-    def __init__(self, raw: Any, server: Server, deadline: float) -> None:
+    def __init__(self, raw: Any, server: Server, deadline: float, part: float) -> None:
         self._raw = raw
         self._server = server
         self._deadline = deadline
+        self._part = part
 
     async def fetch(self, sql: str, *values: object) -> list[Row]:
         """Execute one statement and return its rows.
@@ -63,7 +67,7 @@ class Link:
             MayPassError: It failed, but may succeed at another time.
             StoreError: It failed for good.
         """
-        return await self._converted(self._raw.fetch(sql, *values, timeout=self._left()))
+        return await self._converted(self._raw.fetch(sql, *values), self._left())
 
     async def execute(self, sql: str) -> None:
         """Execute statements without parameters, in one round trip.
@@ -71,7 +75,7 @@ class Link:
         Raises:
             StoreError: As `fetch` does.
         """
-        await self._converted(self._raw.execute(sql, timeout=self._left()))
+        await self._converted(self._raw.execute(sql), self._left())
 
     async def roll_back(self) -> None:
         """Roll the transaction back, even after the deadline.
@@ -79,7 +83,7 @@ class Link:
         Raises:
             StoreError: As `fetch` does.
         """
-        await self._converted(self._raw.execute("ROLLBACK", timeout=_RELEASE_SECONDS))
+        await self._converted(self._raw.execute("ROLLBACK"), _RELEASE_SECONDS)
 
     def terminate(self) -> None:
         """Close the connection at once, so that it is not used again."""
@@ -87,11 +91,12 @@ class Link:
             self._raw.terminate()
 
     def _left(self) -> float:
-        return max(self._deadline - time.monotonic(), 0.001)
+        return max(min(self._part, self._deadline - time.monotonic()), 0.001)
 
-    async def _converted(self, answer: Awaitable[T]) -> T:
+    async def _converted(self, answer: Awaitable[T], seconds: float) -> T:
         try:
-            return await answer
+            async with asyncio.timeout(seconds):  # the driver's own timeout does not cover all of its waits
+                return await answer
         except kinds() as error:
             converted = store_error(error, self._server)
             if isinstance(converted, MayPassError) and not converted.reusable:
@@ -105,11 +110,34 @@ class _LoopPool:
     def __init__(self, make: Callable[[], Awaitable[Any]]) -> None:
         self._make = make
         self._pool: Any = None
+        self._silent_since = 0.0
+        self._released: set[asyncio.Task[None]] = set()
         self._lock = (
             asyncio.Lock()
         )  # asyncpg does not allow two tasks to wait for a pool that is being created
 
-    async def get(self) -> Any:
+    async def acquire(self, deadline: float) -> tuple[Any, Any]:
+        """The driver's pool, and a connection on which the server was heard since it was last silent.
+
+        The others may be as silent: the host has failed, or a router has forgotten them.
+        """
+        pool = await self._get()
+        while True:
+            raw = await pool.acquire(timeout=max(deadline - time.monotonic(), 0.001))
+            if raw.seen.at >= self._silent_since:
+                return pool, raw
+            raw.terminate()
+
+    def silent(self, since: float, release: Coroutine[Any, Any, None]) -> None:
+        """Note that a statement, sent after that time, had no answer. Its connection is given back in the
+        background, since the driver waits until the statement is cancelled.
+        """
+        self._silent_since = max(self._silent_since, since)
+        task = asyncio.create_task(release)
+        self._released.add(task)
+        task.add_done_callback(self._released.discard)
+
+    async def _get(self) -> Any:
         if self._pool is None:
             async with self._lock:
                 if self._pool is None:
@@ -139,6 +167,7 @@ class Pool:
         self._server = server
         self._size = size
         self._cache = cache
+        self._hosts = Hosts(server, self._password)
         self._start_afresh()
 
     @classmethod
@@ -200,19 +229,23 @@ class Pool:
         """
         began = time.monotonic()
         deadline, pause, warned = began + wait, _SHORTEST_PAUSE, False
+        part = min(max(wait / _PARTS, _SHORTEST_PART), _LONGEST_PART)
         while True:
+            left = deadline - time.monotonic()
             try:
-                return await self._once(job, deadline)
+                return await self._once(job, deadline, part if left >= 2 * part else left)
             except MayPassError as error:
                 now = time.monotonic()
                 if now + pause >= deadline:
-                    kind = StoreBusyError if isinstance(error.__cause__, TimeoutError) else StoreError
+                    kind = StoreBusyError if error.silent else StoreError
                     raise kind(
                         f"{error}; gave up after {now - began:.1f} s (busy_timeout)"
                     ) from error.__cause__
                 if now - began > _WARN_SECONDS and not warned:
                     warned = True
                     log.warning("%s; retrying for up to %g s", error, deadline - now)
+                if error.silent:
+                    part *= 2
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -220,32 +253,44 @@ class Pool:
         """Close the connections of the running loop; the next job opens new ones."""
         await self._pools.aclose()
 
-    async def _once(self, job: Callable[[Link], Awaitable[T]], deadline: float) -> T:
-        raw = pool = None
+    async def _once(self, job: Callable[[Link], Awaitable[T]], deadline: float, part: float) -> T:
+        held = self._pools.get()
+        patience.set(part)
         try:
-            pool = await self._pools.get().get()
-            raw = await pool.acquire(timeout=max(deadline - time.monotonic(), 0.001))
+            pool, raw = await held.acquire(deadline)
         except kinds() as error:
             # Drop the driver's frames: their variables hold the password, and error reporters show them.
             raise store_error(error, self._server) from error.with_traceback(None)
+        began, seen, is_silent = time.monotonic(), raw.seen, False
         try:
-            return await job(Link(raw, self._server, deadline))
+            return await job(Link(raw, self._server, deadline, part))
+        except MayPassError as error:
+            is_silent = error.silent
+            if getattr(error.__cause__, "sqlstate", None) == READ_ONLY:
+                self._hosts.skip(seen.first)
+            raise
         finally:
-            try:
-                await pool.release(raw, timeout=_RELEASE_SECONDS)
-            except kinds() as error:  # the driver has closed the connection
-                log.debug("%s: a connection could not be kept: %s", self._server.shown, type(error).__name__)
+            release = self._release(pool, raw)
+            if is_silent:
+                held.silent(began, release)
+            else:
+                seen.at = time.monotonic()
+                await release
+
+    async def _release(self, pool: Any, raw: Any) -> None:
+        try:
+            await pool.release(raw, timeout=_RELEASE_SECONDS)
+        except kinds() as error:  # the driver has closed the connection
+            log.debug("%s: a connection could not be kept: %s", self._server.shown, type(error).__name__)
 
     async def _make(self) -> Any:
-        driver = asyncpg()
-        return await driver.create_pool(
+        return await asyncpg().create_pool(
             self._server.url,
-            password=self._password,
+            connect=self._hosts.connect,
+            connection_class=connection_class(),
             min_size=0,
             max_size=self._size,
             statement_cache_size=self._cache,
-            timeout=_CONNECT_SECONDS,
-            init=_prepare,
             reset=_leave_as_it_is,
         )
 
@@ -260,11 +305,6 @@ class Pool:
         # Kept, since dropping it would end the parent's connections, whose sockets the child shares.
         _of_parent.append(self._pools)
         self._start_afresh()
-
-
-async def _prepare(raw: Any) -> None:
-    """JSON goes in and comes out as the bytes that it is."""
-    await raw.set_type_codec("json", schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary")
 
 
 async def _leave_as_it_is(raw: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -57,6 +58,8 @@ class Server:
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         secret = options.get("password") or unquote(password)
         kept = {name: value for name, value in options.items() if name != "password"}
+        if not hosts and "host" not in kept and "," in os.environ.get("PGHOST", ""):
+            kept["host"] = os.environ["PGHOST"]
         kept.setdefault("application_name", "kern")
         where: dict[str, str] = {name: options[name] for name in ("host", "port") if name in options}
         netloc = f"{user}@{hosts}" if user else hosts
@@ -70,6 +73,21 @@ class Server:
             place=(_hosts(options.get("host") or hosts, options.get("port")), database or name),
             mask=Masker([secret, *(value for key, value in options.items() if key in _SECRET_OPTIONS)]),
         )
+
+    def rotations(self) -> list[str]:
+        """The URL, once with each of its hosts as the first one."""
+        parts = urlsplit(self.url)
+        login, at, hosts = parts.netloc.rpartition("@")
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        lists = [(hosts or options.get("host", "")).split(","), options.get("port", "").split(",")]
+        rotated = []
+        for first in range(len(lists[0])):
+            host, port = (",".join(items[first:] + items[:first]) for items in lists)
+            turned = {**options, **({} if hosts else {"host": host}), "port": port}
+            query = urlencode({name: turned[name] for name in options})
+            netloc = f"{login}{at}{host}" if hosts else parts.netloc
+            rotated.append(f"{parts.scheme}://{netloc}{parts.path}" + (f"?{query}" if query else ""))
+        return rotated
 
 
 def _hosts(hosts: str, port: str | None) -> str:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from kern import Agent, RunContext, RunStatus, Team
+from kern.db import _postgres_pool
+from kern.db._postgres_server import Server
 from kern.db.postgres import PostgresDb
 from kern.models.base import ModelRequest, ModelResponse
 from kern.state import add
 from kern.testing import FunctionModel, tool_call
 from kern.testing.db import change_row, run_row, state_commit
 from tests.db.wire import Wire
-from tests.postgres import Postgres, new_tables
+from tests.postgres import PORT, Postgres, new_tables
 
 
 @pytest.fixture
@@ -177,3 +181,97 @@ async def test_connections_that_broke_while_they_were_at_rest_are_made_anew(
     wire.cut()
     assert await db.load_session("s") is None
     assert (await db.commit(state_commit())).row.version == 1
+
+
+# Silence: connections that stay open, and hosts that hang
+
+
+@pytest.fixture
+def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt waits for a short time only, at first."""
+    monkeypatch.setattr(_postgres_pool, "_LONGEST_PART", 0.3)
+
+
+@pytest.mark.parametrize("hears", [True, False])
+@pytest.mark.usefixtures("short_parts")
+async def test_the_end_of_a_run_is_sent_again_if_its_connection_goes_silent(
+    wire: Wire, db: PostgresDb, hears: bool
+) -> None:
+    async def hush(request: ModelRequest) -> Any:
+        if request.messages[-1].role == "tool" and is_silent:
+            wire.hush(hears=hears)
+        return play(request)
+
+    agent = Agent(model=FunctionModel(hush), tools=[note], db=db, merge={"n": add})
+    for is_silent in (False, False, True):  # noqa: B007 - the model reads it
+        assert (await agent.arun("x", session_id="s")).status is RunStatus.completed
+    row = await db.load_session("s")
+    assert row is not None
+    assert (row.state, row.revision) == (b'{"n":3}', 3)
+    assert [change.revision for change in await db.load_changes("s")] == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("short_parts")
+async def test_of_connections_that_are_all_silent_one_costs_its_time(
+    wire: Wire, db: PostgresDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+    once = _postgres_pool.Pool._once
+
+    async def counted(pool: Any, job: Any, deadline: float, part: float) -> Any:
+        tried.append(part)
+        return await once(pool, job, deadline, part)
+
+    await asyncio.gather(*(db.load_session("s") for _ in range(8)))
+    wire.hush(hears=False)
+    monkeypatch.setattr(_postgres_pool.Pool, "_once", counted)
+    monkeypatch.setattr(
+        _postgres_pool, "_LONGEST_PART", 2.0
+    )  # enough to connect, however busy the machine is
+    assert await db.load_session("s") is None
+    assert tried == [2.0, 4.0]
+
+
+@pytest.mark.usefixtures("short_parts")
+async def test_a_transaction_on_a_connection_that_goes_silent_is_run_again(
+    wire: Wire, db: PostgresDb
+) -> None:
+    await db.commit(state_commit(user_id="ann"))
+    wire.hush(hears=True)
+    assert await db.delete_user("ann") == 1
+    assert await db.list_sessions() == []
+
+
+@pytest.mark.parametrize("pool_size", [1, 8])
+@pytest.mark.usefixtures("short_parts")
+async def test_a_host_that_hangs_leaves_time_for_the_next_one(wire: Wire, pool_size: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="kern-w-") as folder, socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(f"{folder}/.s.PGSQL.{PORT}")
+        hung.listen(64)  # the kernel accepts, and nobody answers
+        url = wire.url.replace("host=", f"host={folder},")
+        db = PostgresDb(url, session_table=new_tables(), pool_size=pool_size)
+        written = await asyncio.gather(*(db.commit(state_commit(session_id=f"s{n}")) for n in range(8)))
+        assert [done.row.version for done in written] == [1] * 8
+        await db.aclose()
+        first = db._pool._hosts._first
+        assert await db.load_session("s0") is not None
+        assert db._pool._hosts._first == first  # it begins at the host that has answered
+        await db.aclose()
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("postgresql://u@h/app", ["h"]),
+        ("postgresql://u@one,two:5433/app", ["one,two:5433", "two:5433,one"]),
+        ("postgresql://u@/app?host=/a,/b&port=1,2", ["/a,/b 1,2", "/b,/a 2,1"]),
+        ("postgresql://u@/app?host=a,b&port=5", ["a,b 5", "b,a 5"]),
+    ],
+)
+def test_each_host_comes_first_once_with_its_own_port(url: str, hosts: list[str]) -> None:
+    found = []
+    for rotated in Server.of(url).rotations():
+        parts = urlsplit(rotated)
+        options = dict(parse_qsl(parts.query))
+        found.append(f"{parts.netloc[2:] or options['host']} {options.get('port', '')}".strip())
+    assert found == hosts

@@ -35,6 +35,7 @@ class Wire:
         self._listener.bind(str(folder / f".s.PGSQL.{PORT}"))
         self._listener.listen(64)
         self._open: list[socket.socket] = [self._listener]
+        self._links: list[_Link] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -46,6 +47,15 @@ class Wire:
         for each in self._open[1:]:
             _end(each)
 
+    def hush(self, *, hears: bool) -> None:
+        """Leave all connections open, and pass no answers any more. New connections are passed on.
+
+        Args:
+            hears: Whether the server still hears the questions.
+        """
+        for link in self._links:
+            link.is_mute, link.is_deaf = True, not hears
+
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
@@ -54,6 +64,7 @@ class Wire:
                 server.connect(self._server)
                 self._open += [client, server]
                 link = _Link(self, client, server)
+                self._links.append(link)
                 for pump in (link.ask, link.answer):
                     threading.Thread(target=pump, daemon=True).start()
 
@@ -74,6 +85,8 @@ class _Link:
     def __init__(self, wire: Wire, client: socket.socket, server: socket.socket) -> None:
         self._wire, self._client, self._server = wire, client, server
         self._unanswered = False
+        self.is_mute = False
+        self.is_deaf = False
 
     def ask(self) -> None:
         with suppress(OSError, EOFError):
@@ -89,7 +102,8 @@ class _Link:
                     if fate == "lost":
                         break
                     self._unanswered = fate == "unanswered"
-                self._server.sendall(message)
+                if not self.is_deaf:
+                    self._server.sendall(message)
         self._end()
 
     def answer(self) -> None:
@@ -97,7 +111,8 @@ class _Link:
             while data := self._server.recv(1 << 16):
                 if self._unanswered:
                     break
-                self._client.sendall(data)
+                if not self.is_mute:
+                    self._client.sendall(data)
         self._end()
 
     def _end(self) -> None:
