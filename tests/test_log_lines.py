@@ -16,6 +16,7 @@ from kern.models.base import ModelResponse
 from kern.models.openai import OpenAIChat
 from kern.runtime.debug import _StandardError
 from kern.testing import Fault, ModelServer, ScriptedModel
+from tests.logs import kern_messages
 
 EVIL = "x\x1b]0;owned\x07\x1b[31m\nERROR kern: all is lost\r\u2028WARNING kern: forged\u202e\x9b2J"
 FORGED = re.compile(r"^(?:ERROR kern: all is lost|WARNING kern: forged)", re.MULTILINE)
@@ -83,7 +84,7 @@ def test_every_handler_of_the_application_s_gets_harmless_lines(
         logger.warning("run %s: %r after %d and %.1f", EVIL, [EVIL], 3, 0.25)
         logger.warning("%(what)s", {"what": EVIL})
         logger.error("failed: %s", ValueError(EVIL))
-    assert len(caplog.messages) == 3
+    assert len(kern_messages(caplog)) == 3
     assert all(is_harmless(message) and "\n" not in message for message in caplog.messages)
     assert "after 3 and 0.2" in caplog.messages[0]
     assert caplog.records[0].msg == "run %s: %r after %d and %.1f", "reporters group by it"

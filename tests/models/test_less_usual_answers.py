@@ -14,6 +14,7 @@ from kern.models.base import ModelRequest, ToolDefinition
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.models.prices import cost_of
 from kern.usage import Price
+from tests.logs import kern_messages
 from tests.models.replay import ReplayServer, Reply, Sink, sse
 
 ASK = ModelRequest([Message("user", "?")])
@@ -184,7 +185,7 @@ async def test_claude_s_compaction_goes_back_and_is_paid_for(
     usage = answer.usage
     assert (usage.input_tokens, usage.cached_tokens, usage.output_tokens) == (181 + 100 + 55096, 55096, 91)
     assert (usage.total_tokens, usage.billed) == (181 + 100 + 55096 + 91, None)
-    assert not caplog.records
+    assert kern_messages(caplog) == []
     message = again(answer.message)
     assert (message.content, message.provider_calls, message.reasoning_content) == ("Hello!", [], None)
     request = ModelRequest([Message("user", "?"), message, Message("user", "And?")])
@@ -216,7 +217,7 @@ async def test_an_answer_in_which_another_model_took_part_has_an_unknown_cost(
     assert (answer.usage.input_tokens, answer.usage.output_tokens) == (412, 264)
     assert answer.usage.billed == {"answers_of_other_models": 1}
     assert cost_of(model, answer.usage, answer.model) is None
-    assert not caplog.records
+    assert kern_messages(caplog) == []
 
 
 class PartsSink(Sink):
@@ -312,7 +313,7 @@ async def test_what_openai_s_shell_did_in_its_container_is_the_provider_s_call(
         ("shell_call_output", "running"),
         ("shell_call_output", "completed"),
     ]
-    assert not caplog.records
+    assert kern_messages(caplog) == []
     model = OpenAIResponses("m", base_url=server.url, api_key="any")
     sent = model._body(ModelRequest([Message("user", "?"), message, Message("user", "And?")]))["input"]
     assert [item for item in sent if item.get("type", "").startswith("shell")] == [SHELL, PRINTED]
@@ -338,7 +339,7 @@ async def test_what_xai_searched_and_ran_is_the_provider_s_call(
         ("code_interpreter", {"code": "print(1)"}, "completed"),
     ]
     assert [status for _, _, status in sink.calls] == ["running", "completed"] * 3
-    assert not caplog.records
+    assert kern_messages(caplog) == []
     model = OpenAIResponses("m", base_url=server.url, api_key="any")
     sent = model._body(ModelRequest([Message("user", "?"), message, Message("user", "And?")]))["input"]
     assert not any(item.get("type") in ("custom_tool_call", "x_search_call") for item in sent)

@@ -20,6 +20,7 @@ from kern.errors import InvalidStateError, SessionOwnershipError, StoreError, Us
 from kern.run.output import RunOutput
 from kern.testing import FunctionModel, ScriptedModel, tool_call
 from tests.databases import KINDS, opener
+from tests.logs import kern_messages
 
 
 @pytest.fixture(params=KINDS)
@@ -275,11 +276,11 @@ async def test_a_random_session_in_a_database_is_logged_at_the_first_run_once(
     caplog.set_level(logging.INFO, logger="kern")
     agent = answering(db, name="Keeper")
     await agent.aget_session()
-    assert caplog.messages == []
+    assert kern_messages(caplog) == []
     output = await agent.arun("one")
     await agent.arun("two")
     await agent.arun("three", user_id="ann")
-    (line,) = caplog.messages
+    (line,) = kern_messages(caplog)
     assert "Agent(name='Keeper', id='keeper') has a db and no session_id" in line
     assert output.session_id in line
 
@@ -298,4 +299,4 @@ async def test_nothing_is_logged_of_a_session_that_was_named_or_is_not_kept(
     caplog.set_level(logging.INFO, logger="kern")
     make: Callable[..., Agent] = answering
     await make(**{"db": None, **options}).arun("one", **run)
-    assert caplog.messages == []
+    assert kern_messages(caplog) == []
