@@ -156,7 +156,7 @@ def _values(
         row.revision,
         row.version,
         row.state_version,
-        shown(commit.summary),
+        None if commit.summary is None else shown(row.summary),
         write.state,
         [run.run_id for run in runs],
         None if first is None else first.run_id,

@@ -168,6 +168,7 @@ class Commit:
             are merged.
         runs: The rows of the run and of its members' runs; the first is the top-level run.
         summary: The new summary of the conversation; None leaves the stored one.
+        summary_bases: The summaries that it goes on from. Another one that is stored is kept before it.
         known: The session as the caller last saw it; None if it was not stored. The commit applies to that
             generation of the session only. A database may write on the basis of it without reading first.
         id: Identifies a commit without runs, so that a repetition of it is recognised. A commit with runs is
@@ -181,6 +182,7 @@ class Commit:
     resolve: StateResolver
     runs: Sequence[RunRow] = field(default=())
     summary: str | None = None
+    summary_bases: frozenset[str | None] = frozenset()
     known: SessionRow | None = None
     id: str = field(default_factory=lambda: os.urandom(16).hex())
     claim: RunClaim | None = None
@@ -246,7 +248,7 @@ def applied(stored: SessionRow | None, commit: Commit, write: StateWrite) -> Ses
         version=0,
         generation=commit.id,
     )
-    summary = row.summary if commit.summary is None else commit.summary
+    summary = row.summary if commit.summary is None else _summary(commit.summary, stored, commit)
     if write.state is None:
         return replace(row, updated_at=commit.now, revision=write.revision, summary=summary)
     return replace(
@@ -258,3 +260,9 @@ def applied(stored: SessionRow | None, commit: Commit, write: StateWrite) -> Ses
         state_version=write.state_version,
         version=row.version + 1,
     )
+
+
+def _summary(new: str, stored: SessionRow | None, commit: Commit) -> str:
+    """The new summary, behind one of another process that it does not go on from."""
+    old = None if stored is None else stored.summary
+    return new if old is None or old == new or old in commit.summary_bases else f"{old}\n\n{new}"

@@ -21,7 +21,7 @@ from kern.runner.checks import timezone_of
 from kern.runner.definition import Definition
 from kern.runner.options import RunOptions
 from kern.runner.past_runs import History, earlier_attempt, past_runs
-from kern.runner.summary import current_summary
+from kern.runner.summary import block, current_summary
 from kern.runtime.invoke import invoke
 from kern.runtime.prompt_step import given
 from kern.runtime.run_tree import Run
@@ -124,7 +124,7 @@ class Prompt:
         if definition.add_session_summary_to_context:
             summary = await given(run, "summary", lambda: _summary(run))
             if summary:
-                parts.append(f"<session_summary>\n{summary}\n</session_summary>")
+                parts.append(block("session_summary", summary))
         if self.show_state:
             state = without_tags(json.dumps(texts.state(), ensure_ascii=False))
             parts.append(f"<session_state>\n{state}\n</session_state>")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,17 +40,9 @@ class Summarize:
         """
         if run.parent is not None:
             return
-        old = current_summary(run) or "There is none yet."
-        new = f"The user: {run.input.input_content}\n\nThe answer: {run.output.get_content_as_string()}"
-        messages = [
-            Message("system", _TASK),
-            Message("user", f"<old_summary>\n{old}\n</old_summary>\n\n<exchange>\n{new}\n</exchange>"),
-        ]
         failure: BaseException
         try:
-            answer = await ask(
-                run, self.model or run.spec.model, messages, tools={}, sink=lambda run: SilentSink(run.out)
-            )
+            await self._write(run)
         except KernError as error:
             failure = error
         except asyncio.CancelledError as error:
@@ -57,15 +50,34 @@ class Summarize:
                 raise
             failure = error
         else:
-            if answer.content:
-                run.tree.session.summary = answer.content
             return
         # The run has its answer, which people may have seen: the run itself has not failed.
         why = f"{type(failure).__name__}: {failure}" if str(failure) else "the time of the run is up"
         log.warning("run %s: the session summary was not updated: %s", run.run_id, why)
 
+    async def _write(self, run: Run) -> None:
+        session = run.tree.session
+        new = f"The user: {run.input.input_content}\n\nThe answer: {run.output.get_content_as_string()}"
+        await session.summary.turn.acquire()
+        try:
+            stored, old = session.row.summary, current_summary(run) or "There is none yet."
+            asked = f"{block('old_summary', old)}\n\n{block('exchange', new)}"
+            messages = [Message("system", _TASK), Message("user", asked)]
+            model = self.model or run.spec.model
+            answer = await ask(run, model, messages, tools={}, sink=lambda run: SilentSink(run.out))
+            if answer.content:
+                session.summary.set(answer.content, stored)
+        finally:
+            session.summary.turn.release()
+
+
+def block(name: str, text: str) -> str:
+    """The text between tags. A tag of that name within the text is escaped: it could end the block."""
+    safe = re.sub(rf"<(?=\s*/?\s*{name}\b)", "&lt;", text, flags=re.IGNORECASE)
+    return f"<{name}>\n{safe}\n</{name}>"
+
 
 def current_summary(run: Run) -> str | None:
     """Return the session's summary, as it will be committed or as it is stored."""
     session = run.tree.session
-    return session.summary or session.row.summary
+    return session.summary.text or session.row.summary

@@ -29,6 +29,7 @@ from kern.errors import (
 from kern.runtime.busy_watch import BusyDatabase, as_store_error
 from kern.runtime.change_rows import change_row
 from kern.runtime.debug import log
+from kern.runtime.new_summary import NewSummary
 from kern.state.codec import decode, encode
 from kern.state.merge import Conflict
 from kern.state.patch import apply, diff
@@ -224,8 +225,7 @@ class SavedSession:
         self.session_id = session_id
         self.version: int = 0
         """The version of the live state, as counted by the application's migrations."""
-        self.summary: str | None = None
-        """A new summary, which the next commit writes."""
+        self.summary: NewSummary = NewSummary()
         self._spec: StateSpec
         self._state: LiveState | StoreError
         self._commit_lock = FairLock()
@@ -313,7 +313,8 @@ class SavedSession:
             user_id=self.row.user_id,
             resolve=reconciler,
             runs=rows(known),
-            summary=self.summary,
+            summary=self.summary.text,
+            summary_bases=self.summary.bases,
             known=self.row if self.stored else None,
             claim=claim,
             now=time.time(),
@@ -358,11 +359,11 @@ class SavedSession:
                         return Committed(row, repeated=True)
             except Exception as silent:  # noqa: BLE001 - raised below
                 self._doubt = Doubt(attempt, [attempt])
-                self.summary = None
+                self.summary.drop()
                 raise StoreError(
                     f"{error}; it is unknown whether the commit was written: {silent}"
                 ) from error
-        self.summary = None
+        self.summary.drop()
         if self._doubt is None:
             await self._take_back(attempt)
         raise error
@@ -390,8 +391,7 @@ class SavedSession:
         if committed.repeated:
             snapshot, text = await attempt.stored_part(self.db), row.state
         self.row, self.version, self.stored = row, row.state_version, True
-        if self.summary == row.summary:
-            self.summary = None
+        self.summary.written(attempt.commit.summary)
         state = self.state
         if text == snapshot.text or len(text) < LARGE:
             state.mark_stored(snapshot, text, row.revision)

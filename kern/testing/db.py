@@ -118,6 +118,17 @@ class DbConformance(CommitConformance, ListingConformance, SharingConformance):
         after = (await db.commit(state_commit(b'{"a":2}'))).row
         assert (after.name, after.summary) == ("Shopping", "We bought milk.")
 
+    async def test_a_summary_that_a_new_one_does_not_go_on_from_is_kept(self, db: Db) -> None:
+        first = (await db.commit(replace(state_commit(b"{}"), summary="zero"))).row
+        ours = replace(state_commit(b"{}", known=first), summary_bases=frozenset({None, "zero"}))
+        assert (await db.commit(replace(ours, id="one", summary="zero, one"))).row.summary == "zero, one"
+        assert (await db.commit(replace(ours, id="two", summary="zero, two"))).row.summary == (
+            "zero, one\n\nzero, two"
+        )
+        row = await db.load_session("s")
+        assert row is not None
+        assert row.summary == "zero, one\n\nzero, two"
+
     async def test_an_unknown_session_cannot_be_described(self, db: Db) -> None:
         assert not await db.describe_session("s", name="Shopping")
         assert await db.load_session("s") is None
