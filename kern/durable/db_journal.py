@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
+from kern._error_text import error_text
 from kern._keywords import ChecksArguments
 from kern._log import named
 from kern._numbers import check_seconds
 from kern._sync.shield import uninterrupted
 from kern.db.base import Db
 from kern.db.journals import ClaimedRun, EventRow, JournalDb, RunClaim, StepRow, TakenRun
-from kern.durable.deltas import DeltaStream, stream_of
+from kern.durable.deltas import DeltaStream, Publisher, stream_of
 from kern.durable.fingerprint import check_same_input
 from kern.durable.journal import Entry, Journal, Playback, RunAsked
 from kern.durable.outbox import Outbox
@@ -29,7 +30,6 @@ from kern.errors import (
     RunLostError,
     SessionDeletedError,
     SessionError,
-    StoreError,
     UsageError,
 )
 from kern.run.events import Event
@@ -254,7 +254,7 @@ class DbRunJournal:
         self._writing = asyncio.Lock()
         self._claim = found.claim
         self._db = db
-        self._deltas = deltas
+        self._deltas = None if deltas is None else Publisher(deltas)
         self._stream: str | None = None
         self._seconds = seconds
         self._held_until = since + seconds
@@ -339,10 +339,12 @@ class DbRunJournal:
     async def _release(self) -> None:
         try:
             await self._db.release_claim(self._claim)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - of a database of the application's; the claim expires
             log.warning("run %s: the claim could not be released: %s", self._claim.run_id, error)
 
     async def _renew(self) -> None:
+        """Renew the claim until it is lost. No other error ends this: another process would take the run."""
+        task = asyncio.current_task()
         pause = min(FLUSH_SECONDS, self._seconds / 3)
         while self._lost is None:
             await asyncio.sleep(pause)
@@ -353,8 +355,10 @@ class DbRunJournal:
                 await self._write([], self._outbox.take(between=True))
             except SessionError:
                 return
-            except StoreError as error:
-                log.warning("run %s: the claim was not renewed: %s", self._claim.run_id, error)
+            except (Exception, asyncio.CancelledError) as error:
+                if task is None or task.cancelling():
+                    raise
+                log.warning("run %s: the claim was not renewed: %s", self._claim.run_id, error_text(error))
 
     async def _must_write(self) -> bool:
         """Write events although no step is done.
@@ -386,6 +390,6 @@ class DbRunJournal:
             try:  # only a deletion also deletes the events
                 if not await self._db.load_events(self._claim.run_id, limit=1):
                     return SessionDeletedError(self._session_id)
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - it is lost in any case
                 log.warning("run %s was lost, and the reason is unknown: %s", self._claim.run_id, error)
         return RunLostError(self._claim.run_id)

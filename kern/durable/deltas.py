@@ -12,11 +12,15 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
+from kern._error_text import error_text
 from kern._keywords import ChecksArguments
+from kern._log import named
 from kern._numbers import MOST, check_seconds, check_whole
 from kern.db.journals import RunningRow
+
+log: Final = named("kern")
 
 
 @dataclass(slots=True, frozen=True)
@@ -35,11 +39,22 @@ class Delta:
     data: bytes
 
 
+def check_delta(delta: object) -> None:
+    """Check what a stream of the application's own returned.
+
+    Raises:
+        TypeError: It is not a delta, or its numbers are none.
+    """
+    if not isinstance(delta, Delta) or type(delta.after) is not int or type(delta.last_seq) is not int:
+        raise TypeError(f"read returned {delta!r}, which is not a Delta with two whole numbers")
+
+
 class DeltaStream(Protocol):
     """Carries the events of runs to their followers in any process. Its failures never fail a run."""
 
     def publish(self, name: str, delta: Delta) -> None:
-        """Send events of a run. Never waits and never raises: what cannot be sent is dropped.
+        """Send events of a run. Never waits: what cannot be sent is dropped. An error is logged once for
+        each run, and the events count as dropped.
 
         Args:
             name: The name of the stream; see `stream_of`.
@@ -50,9 +65,35 @@ class DeltaStream(Protocol):
     async def read(self, name: str, after: int, seconds: float) -> Sequence[Delta]:
         """The deltas of the run after that number, as soon as there are some; none after `seconds`.
 
-        Never raises. If nothing can be read, it waits.
+        If nothing can be read, it waits. An error is logged once, and followers read the database instead.
         """
         ...
+
+
+class Publisher:
+    """Sends the events of one run to a stream, which may be the application's own: no error of it is raised.
+
+    Args:
+        deltas: The stream.
+    """
+
+    def __init__(self, deltas: DeltaStream) -> None:
+        self._deltas = deltas
+        self._warned = False
+
+    def publish(self, name: str, delta: Delta) -> None:
+        """Send events. If that fails, they are dropped: the database gets them."""
+        try:
+            self._deltas.publish(name, delta)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it would end the renewal of a claim
+            if not self._warned:
+                self._warned = True
+                log.warning(
+                    "%s: %r failed to publish events (%s); followers get whole turns from the database",
+                    name,
+                    self._deltas,
+                    error_text(error),
+                )
 
 
 def stream_of(run: RunningRow) -> str:

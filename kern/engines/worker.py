@@ -10,6 +10,7 @@ import asyncio
 import random
 from typing import Final
 
+from kern._error_text import error_text
 from kern._keywords import ChecksArguments
 from kern._log import named
 from kern._numbers import check_seconds, check_whole
@@ -22,7 +23,6 @@ from kern.errors import (
     RunLostError,
     SessionDeletedError,
     SessionOwnershipError,
-    StoreError,
     UsageError,
 )
 
@@ -111,8 +111,8 @@ class Worker(ChecksArguments):
     async def _take(self, ids: list[str]) -> Taken | None:
         try:
             return await self._journal.take(ids)
-        except StoreError as error:
-            log.warning("worker: cannot read the runs in %s: %s", self.db, error)
+        except Exception as error:  # noqa: BLE001 - also of a database of the application's own
+            log.warning("worker: cannot read the runs in %s: %s", self.db, error_text(error))
             return None
 
     async def _drive(self, taken: Taken) -> None:
@@ -139,7 +139,7 @@ class Worker(ChecksArguments):
         """Delete the request of a run that was refused."""
         try:
             await taken.done_with()
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - its claim expires
             log.warning("worker: run %s was not deleted: %s", taken.claim.run_id, error)
 
     async def _put_off(self, taken: Taken, why: Exception) -> None:
@@ -153,7 +153,7 @@ class Worker(ChecksArguments):
             log.error("worker: run %s cannot continue: %s; %s", run_id, why, _LEFT, exc_info=why)
         try:
             await taken.put_off(pause)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - its claim expires
             log.warning("worker: run %s could not be postponed: %s", run_id, error)
 
     async def _release_runs(self) -> None:

@@ -15,11 +15,12 @@ from contextvars import ContextVar, Token
 from typing import Final
 from weakref import WeakKeyDictionary
 
+from kern._error_text import error_text
 from kern._sync.executor import carry_context
 from kern._sync.fork import after_fork_in_child
 from kern._sync.lock import End
 from kern.db.base import Db
-from kern.errors import SessionOwnershipError, ShutdownError, StoreError, UsageError
+from kern.errors import SessionOwnershipError, ShutdownError, UsageError
 from kern.run.cancel import CancelResult
 from kern.runtime.run_ends import CancelToken
 from kern.runtime.run_tree import RunRequest, RunTree, log
@@ -262,8 +263,8 @@ class ActiveRuns:
     async def _check_now(self, db: Db, runs: list[ActiveRun]) -> None:
         try:
             await _check_cancel_requests(db, runs)
-        except StoreError as error:
-            log.warning("could not read the cancel requests of other processes: %s", error)
+        except Exception as error:  # noqa: BLE001 - also of a database of the application's own
+            log.warning("could not read the cancel requests of other processes: %s", error_text(error))
 
 
 def _cancel_top_level(bearing: Sequence[ActiveRun], user_id: str | None) -> CancelResult:

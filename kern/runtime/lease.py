@@ -14,10 +14,11 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
+from kern._error_text import error_text
 from kern._sync.shield import uninterrupted, wait_until_done
 from kern.db.base import Db
 from kern.db.journals import RunClaim
-from kern.errors import SessionBusyError, SessionError, StoreError
+from kern.errors import SessionBusyError, SessionError
 from kern.runtime.debug import log
 from kern.runtime.request import OnBusy
 from kern.runtime.run_ends import SessionRun
@@ -177,8 +178,8 @@ class Lease:
             try:
                 if not await self._renewed():
                     self._lose("another run took it over")
-            except StoreError as error:
-                log.warning("%s: the lease was not renewed: %s", self._what, error)
+            except Exception as error:  # noqa: BLE001 - also of a database of the application's own
+                log.warning("%s: the lease was not renewed: %s", self._what, error_text(error))
                 pause = min(RETRY_SECONDS, self._pause)
                 if time.monotonic() >= self._held_until:
                     self._lose(f"it could not be renewed: {error}")

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
 
+from kern._error_text import error_text
 from kern._log import named
 from kern.db.base import Db, RunRow
 from kern.db.journals import EventRow, JournalDb
-from kern.durable.deltas import Delta, DeltaStream, stream_of
+from kern.durable.deltas import Delta, DeltaStream, check_delta, stream_of
 from kern.durable.pieces import Piece, pieces_in, pieces_of
 from kern.errors import UsageError
 from kern.run.events import (
@@ -202,7 +203,7 @@ class Tail:
             await asyncio.sleep(seconds)
             return False
         received = False
-        for delta in await self._deltas.read(self._stream, self._last, seconds):
+        for delta in await self._read(self._deltas, self._stream, seconds):
             if delta.last_seq <= self._last:
                 continue
             if delta.after > self._last:
@@ -211,22 +212,35 @@ class Tail:
             pieces = pieces_in(delta, self._run.session_id)
             if pieces is None:  # foreign, damaged, or of a newer version of Kern: the database has its events
                 self._missing = True
-                self._warn_of(delta)
+                self._warn("an entry of its stream of deltas cannot be read", f"number {delta.last_seq}")
                 break
             self._add(_Batch(delta.last_seq, pieces, len(delta.data)))
             received = True
         if received:  # everything up to there is known, so the database has nothing new
             self._poll_at, self._pause = time.monotonic() + QUIET_SECONDS, FIRST_PAUSE
+        elif not self._missing:  # also if it has answered at once: the database is not asked all the time
+            await asyncio.sleep(self._poll_at - time.monotonic())
         return received
 
-    def _warn_of(self, delta: Delta) -> None:
+    async def _read(self, deltas: DeltaStream, stream: str, seconds: float) -> list[Delta]:
+        """The next deltas; none if the stream fails, which may be the application's own."""
+        try:
+            found = list(await deltas.read(stream, self._last, seconds))
+            for delta in found:
+                check_delta(delta)
+        except Exception as error:  # noqa: BLE001 - the database has the events
+            self._warn(f"{deltas!r} failed to read its events", error_text(error))
+            return []
+        return found
+
+    def _warn(self, what: str, why: str) -> None:
         if not self._warned:
             self._warned = True
             log.warning(
-                "run %s: an entry of its stream of deltas cannot be read (number %d); its followers "
-                "get whole turns from the database, not deltas",
+                "run %s: %s (%s); its followers get whole turns from the database, not deltas",
                 self._run_id,
-                delta.last_seq,
+                what,
+                why,
             )
 
     async def _has_ended(self, stored: RunRow | None) -> bool:
