@@ -341,7 +341,8 @@ async def test_pages_that_google_fetches_and_sources_that_it_repeats_are_told(se
     assert (fetch.name, fetch.status) == ("url_context", "failed")
     assert json.loads(fetch.arguments) == {"urls": ["https://a.example"]}
     assert isinstance(said, TextPart)
-    assert said.citations == [Citation(url="https://b.example", start=3, end=10)]
+    cited = Citation(url="https://b.example", start=3, end=10, provider_data={"license": "x"})
+    assert said.citations == [cited]
 
 
 async def test_pictures_and_sound_that_the_model_made_are_its_media(server: ReplayServer) -> None:

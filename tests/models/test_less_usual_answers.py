@@ -102,6 +102,30 @@ async def test_what_the_total_counts_beside_its_parts_is_part_of_one_of_them(
     assert (spent.input_tokens, spent.output_tokens, spent.total_tokens, spent.reasoning_tokens) == counts
 
 
+async def test_a_source_without_an_address_keeps_its_number(server: ReplayServer, sink: Sink) -> None:
+    """Perplexity's texts cite by number; a document of the request is a source without an address."""
+    web, attached = (
+        {"url": "https://a.test", "title": "A"},
+        {"url": "", "title": "a.docx", "snippet": "Lantern"},
+    )
+    end = {"id": "c1", "model": "m", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    sources = {
+        "search_results": [attached, web, {"url": ""}],
+        "citations": ["https://a.test"],
+        "usage": USAGE,
+    }
+    message = await asked(
+        server, sink, sse(chunk(content="Lantern [1], A [2]"), {**end, **sources}), "perplexity"
+    )
+    cited = [
+        (found.url, found.title, found.text)
+        for part in message.parts
+        if isinstance(part, TextPart)
+        for found in part.citations
+    ]
+    assert cited == [(None, "a.docx", "Lantern"), ("https://a.test", "A", None)]
+
+
 async def test_a_field_error_of_a_stream_is_its_error(server: ReplayServer, sink: Sink) -> None:
     """As in older builds of llama.cpp (`server_sent_event(sink, "error", ...)`), and GPUStack."""
     body = sse(chunk(content="Hi")) + b'error: {"error": {"message": "failed to decode, try again"}}\n\n'

@@ -18,6 +18,8 @@ from kern.models.google._parts import AnswerParts
 
 _READ = frozenset({"uri", "sourceUri", "title", "text"})
 _SOURCES = ("web", "retrievedContext", "maps", "image")
+_TERMS = ("license", "publicationDate")
+"""What Google tells of a work that the text recites, beside its address and title."""
 _PER_ANSWER = re.compile(r"gemini-[12]\b")
 _FETCHED = "URL_RETRIEVAL_STATUS_SUCCESS"
 
@@ -126,7 +128,8 @@ def _attributed(cited: list[dict[str, Any]], texts: list[TextPart]) -> Iterable[
     for source in cited:
         part, start, end = _place(source, texts)
         url, title = text_of(source.get("uri")) or None, text_of(source.get("title")) or None
-        yield part, Citation(url=url, title=title, start=start, end=end)
+        rest = {name: source[name] for name in _TERMS if source.get(name)}
+        yield part, Citation(url=url, title=title, start=start, end=end, provider_data=rest or None)
 
 
 def _place(segment: dict[str, Any], texts: list[TextPart]) -> tuple[TextPart, int | None, int | None]:

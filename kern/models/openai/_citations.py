@@ -37,6 +37,17 @@ def citation(annotation: Mapping[str, Any], offset: int) -> Citation | None:
     )
 
 
+def listed(source: Mapping[str, Any]) -> Citation | None:
+    """The citation for a source in an answer's list; None if the source has neither an address nor a title.
+
+    Perplexity lists the documents of the request without an address. They count: its texts cite by number.
+    """
+    if (made := citation(source, 0)) is not None:
+        return made
+    title = text_of(source.get("title"))
+    return Citation(title=title, text=text_of(source.get("snippet")) or None) if title else None
+
+
 def _place(annotation: Mapping[str, Any], name: str) -> int | None:
     value = annotation.get(name)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST else None

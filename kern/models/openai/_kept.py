@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from kern.messages import Citation, Image, Origin, ProviderCall
 from kern.models._reading import text_of
-from kern.models.openai._citations import citation
+from kern.models.openai._citations import citation, listed
 from kern.models.openai._media import decoded
 
 _RUN_RESULTS = ("output", "search_results", "code_results", "browser_results")
@@ -74,7 +74,7 @@ class Kept:
         if self.citations or not isinstance(sources, list):
             return
         named = [source if isinstance(source, dict) else {"url": source} for source in sources]
-        self.citations += filter(None, (citation(source, 0) for source in named))
+        self.citations += filter(None, map(listed, named))
 
     def _read_annotation(self, annotation: dict[str, Any]) -> None:
         if annotation.get("type") == "file":
