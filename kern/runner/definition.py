@@ -29,6 +29,7 @@ from kern.models.base import Model
 from kern.models.resolve import load
 from kern.run.events import RunEvent, TeamRunEvent
 from kern.run.output import AnyRunOutput, RunOutput
+from kern.runner.assignment import ChecksAssignments, finish, unfinished
 from kern.runner.checks import EVENTS_TO_SKIP, check_definition
 from kern.runner.hook_parameters import AFTER, BEFORE, check_hooks
 from kern.runner.input_schema import check_input_schema
@@ -39,6 +40,7 @@ from kern.runner.tools import Compiled, checked
 from kern.runtime.answer_schema import answer_schema
 from kern.runtime.request import OnBusy
 from kern.runtime.run_tree import RunnerSpec
+from kern.state.codec import encode
 from kern.state.merge import Policies, check_policies
 from kern.state.model_state import initial_state
 from kern.state.state_spec import Migration
@@ -65,7 +67,7 @@ PARTS: Final = (
 
 
 @dataclass(kw_only=True, eq=False, repr=False, slots=True, weakref_slot=True)
-class Definition:
+class Definition(ChecksAssignments):
     """An agent or a team as the application defines it. Its runs do not change it.
 
     The docstrings of `Agent` and `Team` describe the parameters, where `help()` and editors look for them.
@@ -160,16 +162,20 @@ class Definition:
             except TypeError:
                 with ShortTraceback():
                     raise
-            return object.__new__(cls)
+            return object.__new__(unfinished(cls))
 
         def __getattr__(self, name: str) -> Any:
             return explain_attribute(self, name, RUNNER_ATTRIBUTES)
 
     def __post_init__(self) -> None:
+        self._own_session = None
+        self._check()
+        self._own_id = self.id or (slug(self.name) if self.name else "") or self._session_of_its_own()[:8]
+        finish(self)
+
+    def _check(self) -> None:
         check_definition(self)
         _load(self)
-        self._own_session = None
-        self._own_id = self.id or (slug(self.name) if self.name else "") or self._session_of_its_own()[:8]
         if self.on_busy not in _ON_BUSY:
             raise UsageError(f"on_busy must be one of {', '.join(_ON_BUSY)}, not {self.on_busy!r}")
         if self.debug_level not in (1, 2):
@@ -180,7 +186,7 @@ class Definition:
             if not callable(migration):
                 raise UsageError(f"state_migrations must be a list of functions, not of {migration!r}")
         if self.session_state is not None:
-            initial_state(self.session_state)
+            encode(initial_state(self.session_state))
         if self.tools or self.tool_hooks:
             self._compiled = checked(self.tools or (), self.tool_hooks, self._tool_names())
         if self.pre_hooks or self.post_hooks:
@@ -203,6 +209,13 @@ class Definition:
         """For pickle: everything but compiled parts. Sessions in the in-memory database are not included."""
         return self._parts(memory=None)
 
+    def __setstate__(self, state: tuple[dict[str, Any] | None, dict[str, Any]]) -> None:
+        """For pickle: what was checked before is not checked again."""
+        for part in state:
+            for name, value in (part or {}).items():
+                object.__setattr__(self, name, value)
+        finish(self)
+
     def __copy__(self) -> Self:
         """Copy: the copy has the same default session, id and in-memory database."""
         return self._twin(lambda value: value, {})
@@ -216,7 +229,7 @@ class Definition:
         memo[id(self)] = twin = object.__new__(type(self))
         for part in self._parts(memory=memory):
             for name, value in (part or {}).items():
-                setattr(twin, name, copied(value))
+                object.__setattr__(twin, name, copied(value))
         return twin
 
     def _parts(self, *, memory: Db | None) -> tuple[dict[str, Any] | None, dict[str, Any]]:

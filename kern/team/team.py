@@ -228,8 +228,8 @@ class Team(
     stream_member_events: bool = True
     output_schema: SchemaOf[ContentT] | None = None
 
-    def __post_init__(self) -> None:
-        Definition.__post_init__(self)
+    def _check(self) -> None:
+        Definition._check(self)
         check_seconds("member_timeout", self.member_timeout)
         check_whole("num_team_history_runs", self.num_team_history_runs)
         check_whole("max_iterations", self.max_iterations)

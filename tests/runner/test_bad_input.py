@@ -187,9 +187,8 @@ async def test_a_state_that_is_not_json(make: Make, db: SqliteDb, value: Any, pa
             assert caught.value.path.startswith(path)
             await check_failed_run(runner, caught.value)
 
-            given = make(model=model_of(server), session_state={"bad": value})
             with pytest.raises(InvalidStateError):
-                await given.arun("Hello")
+                make(model=model_of(server), session_state={"bad": value})
             with pytest.raises(InvalidStateError):
                 await runner.aupdate_session_state({"bad": value})
     assert await runner.aget_session_state() == STATE
