@@ -18,11 +18,13 @@ def user_headers(given: Mapping[str, str] | None) -> dict[str, str]:
     harmless.
 
     Raises:
-        UsageError: A value is not a str.
+        UsageError: A name or a value is not a str.
     """
     if not given:
         return {}
     for name in given:
+        if not isinstance(name, str):
+            raise UsageError(f"the name of a header must be a str, not {name!r}")
         if not isinstance(given[name], str):
             raise UsageError(
                 f"the value of the header {name!r} must be a str, not {type(given[name]).__name__}"

@@ -27,7 +27,7 @@ from kern.models._failures import Origin
 from kern.models._foreign import with_neutral_ids
 from kern.models._headers import check_header, secrets_of, user_headers
 from kern.models._history import has_media
-from kern.models._settings import check_numbers
+from kern.models._settings import check_numbers, check_others
 from kern.models._transport import HttpClient, Post, send
 from kern.models.base import DeltaSink, Model, ModelRequest, ModelResponse
 from kern.usage import Price
@@ -74,6 +74,7 @@ class HttpModel(ChecksArguments, Model):
         if not self.id:
             raise UsageError(f"{type(self).__name__} needs the id of a model, such as {self.example_id!r}")
         check_numbers(self)
+        check_others(self, {"api_key": api_key})
         if self.extra_body:
             self.extras.check(self.extra_body)
         if self.base_url is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from kern._error_text import error_text
-from kern.errors import KernError, ModelError, ModelIncompleteError
+from kern.errors import KernError, ModelError, ModelIncompleteError, UsageError
 from kern.messages import CacheMark, Citation, Message, ProviderCall, TextPart, ToolCall, number_citations
 from kern.tools.server_tool import ServerTool
 from kern.usage import Price, Usage
@@ -241,6 +241,16 @@ class Model(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(id={self.id!r})"
+
+
+def check_price(price: object) -> None:
+    """Check the `price` of a model: a wrong one would lose an answer that was paid for.
+
+    Raises:
+        UsageError: It is neither None nor a `Price`.
+    """
+    if price is not None and not isinstance(price, Price):
+        raise UsageError(f"price must be a Price(input=..., output=...) from kern, not {price!r}")
 
 
 _CUT = ("length", "content_filter", "error")

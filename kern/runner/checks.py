@@ -13,7 +13,7 @@ from kern._numbers import MOST, check_seconds, check_whole
 from kern.db.base import Db
 from kern.errors import UsageError
 from kern.messages import ROLES, Message
-from kern.models.base import Model
+from kern.models.base import Model, check_price
 from kern.run.events import RunEvent, TeamRunEvent
 from kern.runner.options import OWN_CHECKS, check_id, check_journal
 
@@ -66,6 +66,8 @@ def check_definition(definition: Any) -> None:
     """
     if tuple(map(type, _seldom_of(definition))) != _NONE_OF_THEM:
         _check_seldom(definition)
+    if (price := getattr(definition.model, "price", None)) is not None:
+        check_price(price)
     kinds = tuple(map(type, _kinds_of(definition)))
     if kinds not in _seen_kinds:
         _check_kinds(definition)

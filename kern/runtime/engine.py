@@ -228,7 +228,7 @@ def _add_results(run: Run, calls: list[ToolCall], outcomes: list[ToolOutcome]) -
         run.messages.append(tool_message(run, call, outcome))
         if outcome.media:
             run.output.add_media(outcome.media)
-        if outcome.show or outcome.stop:
+        if outcome.show or (outcome.stop and not outcome.hidden):
             run.out.result(outcome.content, as_it_came=outcome.show)
         if outcome.answer is not None:
             answering.append(outcome)

@@ -30,6 +30,7 @@ class ToolOutcome:
         media: Images and other media of the result.
         media_in_text: The text mentions the media, and they are not sent to the model.
         show: The text is a part of the run's content.
+        hidden: The text is no part of it, though the run ends with this turn.
         failure: Ends the run, when the call is on record.
     """
 
@@ -42,6 +43,7 @@ class ToolOutcome:
     media: Sequence[Media] = ()
     media_in_text: bool = False
     show: bool = False
+    hidden: bool = False
     failure: KernError | None = None
 
     def to_dict(self, shelf: Shelf) -> dict[str, Any]:

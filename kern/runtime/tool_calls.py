@@ -86,6 +86,7 @@ class FunctionTool(StatefulTool):
             stop=function.stop_after_tool_call,
             media=result.media,
             show=bool(function.show_result),
+            hidden=function.stop_after_tool_call and not function.show_result,
         )
 
     async def _call(self, run: Run, site: CallSite, values: dict[str, Any]) -> Any:

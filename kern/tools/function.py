@@ -56,7 +56,7 @@ class Function(ChecksArguments, Generic[P, R]):
             parameter is then required but nullable, and null means its default.
         instructions: A text to add to the system message of agents and teams that have the tool.
         show_result: Show the result to the user as content of the run; None: only with
-            `stop_after_tool_call`.
+            `stop_after_tool_call`. False: also a call that ends the run shows nothing.
         stop_after_tool_call: End the run after the turn with this call.
         requires_confirmation: A person has to approve each call.
         requires_user_input: A person has to fill in arguments of each call.

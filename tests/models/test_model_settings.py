@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import httpx
 import pytest
 
 from kern import Agent
@@ -12,10 +13,11 @@ from kern.errors import UsageError
 from kern.messages import Message, ToolCall
 from kern.models.anthropic import AnthropicMessages
 from kern.models.base import ModelRequest
+from kern.models.bedrock import BedrockConverse
 from kern.models.google import Gemini
 from kern.models.openai import OpenAIChat, OpenAIResponses
 from kern.models.servers import SERVERS
-from kern.testing import Answer, ModelServer, ReceivedRequest, tool_call
+from kern.testing import Answer, FunctionModel, ModelServer, ReceivedRequest, tool_call
 from tests.models.replay import Sink
 
 KINDS = [AnthropicMessages, Gemini, OpenAIChat, OpenAIResponses]
@@ -97,3 +99,53 @@ def test_each_portion_has_its_own_results_and_the_text_stands_once(name: str) ->
             texts.append(message["content"])
             due = [call["id"] for call in message["tool_calls"]]
     assert texts == ["I add.", ""]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, BedrockConverse])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("id", 5),
+        ("api_key", 5),
+        ("base_url", 5),
+        ("price", {"input": 1, "output": 2}),
+        ("price", (1, 2)),
+        ("price", 3.0),
+        ("http_client", object()),
+        ("http_client", httpx.AsyncClient),
+        ("default_headers", [("a", "b")]),
+        ("extra_body", [("a", "b")]),
+    ],
+)
+def test_a_setting_of_a_wrong_type_is_refused_at_once(kind: Any, name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"^{name} must be .*, not "):
+        kind(**{"id": "m", name: value})
+
+
+@pytest.mark.parametrize("kind", [*KINDS, BedrockConverse])
+@pytest.mark.parametrize("headers", [{"a": 5}, {5: "a"}])
+def test_a_header_that_is_no_text_is_refused_at_once(kind: Any, headers: Any) -> None:
+    with pytest.raises(UsageError, match="header"):
+        kind("m", default_headers=headers)
+
+
+@pytest.mark.parametrize("kind", [AnthropicMessages, Gemini, OpenAIChat, BedrockConverse])
+@pytest.mark.parametrize("stop", [5, ["a", 5], {"a"}])
+def test_stop_texts_are_texts(kind: Any, stop: Any) -> None:
+    with pytest.raises(UsageError, match=r"^stop must be a str or a list of str, not "):
+        kind("m", stop=stop)
+
+
+def test_the_price_of_a_model_of_ones_own_is_checked_with_the_agent() -> None:
+    model = FunctionModel(lambda request: "x")
+    model.price = {"input": 1}  # type: ignore[assignment]
+    with pytest.raises(UsageError, match=r"^price must be a Price\(input=..., output=...\)"):
+        Agent(model=model)
+
+
+def test_keys_of_other_kinds_are_texts_too_and_are_not_shown() -> None:
+    with pytest.raises(UsageError, match="access_token must be a str, or a function that returns one"):
+        Gemini("m", access_token=12345)
+    with pytest.raises(UsageError, match="must be str, not int") as caught:
+        BedrockConverse(aws_access_key_id="x", aws_secret_access_key=12345)
+    assert "12345" not in str(caught.value)

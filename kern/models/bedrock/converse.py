@@ -132,6 +132,9 @@ class BedrockConverse(HttpModel):
     ) -> None:
         super().__post_init__(api_key)
         keys = (aws_access_key_id, aws_secret_access_key, aws_session_token)
+        for key in (*keys, self.region):
+            if not isinstance(key, str | None):
+                raise UsageError(f"AWS keys and the region must be str, not {type(key).__name__}")
         self._access = Access(self.region, keys, aws_session)
         if api_key is not None and self._access.is_given:
             raise UsageError("BedrockConverse takes only one of api_key, AWS keys and aws_session")

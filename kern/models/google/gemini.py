@@ -120,6 +120,8 @@ class Gemini(HttpModel):
         self.structured_beside_tools: bool = wants_signatures(self.id)
         self._token: Masked | None = Masked(access_token.strip()) if isinstance(access_token, str) else None
         self._fresh_token = None if isinstance(access_token, str) else access_token
+        if self._fresh_token is not None and not callable(self._fresh_token):
+            raise UsageError("access_token must be a str, or a function that returns one")
 
     async def respond(self, request: ModelRequest, sink: DeltaSink) -> ModelResponse:
         """Answer one request; see `Model.respond`."""
