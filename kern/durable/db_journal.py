@@ -12,9 +12,10 @@ from contextlib import suppress
 from typing import Final
 
 from kern._error_text import error_text
+from kern._ids import check_given_id
 from kern._keywords import ChecksArguments
 from kern._log import named
-from kern._numbers import check_seconds
+from kern._numbers import MOST, check_seconds, check_whole
 from kern._sync.shield import uninterrupted
 from kern.db.base import Db
 from kern.db.journals import ClaimedRun, EventRow, JournalDb, RunClaim, StepRow, TakenRun
@@ -160,10 +161,12 @@ class DbJournal(ChecksArguments):
         Raises:
             StoreError: The database failed.
         """
+        check_given_id("run_id", run_id)
         return await self._steps.forget_run(run_id)
 
     async def unfinished(self, *, limit: int = 100) -> list[str]:
         """The ids of runs that were begun or submitted, that have not ended, and that no process has now."""
+        check_whole("limit", limit, 1, MOST)
         return await self._steps.unfinished_runs(limit=limit)
 
     async def _check_input(self, run_id: str, asked: str | None) -> None:

@@ -202,3 +202,5 @@ def check_page(limit: Any, before: Any, key: type) -> None:
     elif before is not None and not isinstance(before, key):
         what = "the position of the last session" if key is int else "the run_id of the last run"
         raise UsageError(f"before must be {what} of the previous page, not {before!r}")
+    elif key is str:
+        check_id("before", before)

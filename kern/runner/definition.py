@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 import pydantic
 
 from kern._habits import KEYWORDS, RUNNER_ATTRIBUTES, explain_attribute
+from kern._ids import check_given_id
 from kern._keywords import check_arguments
 from kern._log import named
 from kern._traceback import ShortTraceback
@@ -171,6 +172,8 @@ class Definition(ChecksAssignments):
         self._own_session = None
         self._check()
         self._own_id = self.id or (slug(self.name) if self.name else "") or self._session_of_its_own()[:8]
+        if len(self._own_id) > 200:
+            check_given_id("the id that is made from name", self._own_id)
         finish(self)
 
     def _check(self) -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any, Final, Generic, TypeVar, Unpack, cast
 from weakref import WeakValueDictionary
 
+from kern._ids import check_given_id
 from kern._log import named
 from kern._numbers import check_seconds
 from kern._traceback import ShortTraceback
@@ -243,7 +244,7 @@ class Detached(Running[OutputT]):
             UsageError: There is no such run.
             SessionOwnershipError: The run belongs to another user.
         """
-        check_id("run_id", run_id)
+        check_given_id("run_id", run_id)
         check_id("user_id", user_id)
         return follow(database_of(self), run_id, after=after, user_id=user_id, deltas=deltas_of(self.journal))
 

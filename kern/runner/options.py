@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import pydantic
 from pydantic_core import from_json, to_json
 
 from kern import _numbers
+from kern._ids import check_given_id
 from kern._json import jsonable, order_sets
 from kern._keywords import check_keywords
 from kern.budget import Limits, check_limits
@@ -310,30 +312,16 @@ def check_seconds(name: str, given: Any) -> None:
 
 
 def check_id(name: str, value: Any) -> None:
-    """Check that an id is None, or a str that can be stored.
+    """Check that an id is None, or a str that every database can use as a key.
 
     Raises:
         UsageError: It is neither.
     """
-    if value is None:
-        return
-    if not isinstance(value, str):
-        raise UsageError(f"{name} must be a str, not {type(value).__name__}")
-    if not value and name != "user_id":  # "" is a valid user, distinct from None and from all others
-        raise UsageError(f"{name} is an empty string; leave it out or pass None instead")
-    if f"{value}" != str.__str__(value):  # class Color(str, Enum): keys would be made of one or the other
-        raise UsageError(
-            f"{name} is {value!r}, a {type(value).__name__} that reads {f'{value}'!r}, not "
-            f"{str.__str__(value)!r}, when it is formatted; pass a plain str"
-        )
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise UsageError(
-            f"{name}={value!r} contains half of a surrogate pair, which no database can store"
-        ) from None
-    if "\0" in value:
-        raise UsageError(f"{name}={value!r} contains a NUL character, which not every database can store")
+    if value is not None and not (type(value) is str and _USUAL_ID.fullmatch(value)):
+        check_given_id(name, value)
+
+
+_USUAL_ID = re.compile(r"[\w.:/@ -]{1,200}", re.ASCII)
 
 
 def _check_dependencies(name: str, given: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, Unpack, cast, overload
 
+from kern._ids import check_given_id
 from kern._keywords import check_keywords
 from kern._traceback import ShortTraceback
 from kern.errors import UsageError
@@ -368,7 +369,7 @@ class Running(Definition, Generic[OutputT]):
         Raises:
             SessionOwnershipError: The run belongs to another user.
         """
-        check_id("run_id", run_id)
+        check_given_id("run_id", run_id)
         check_id("user_id", user_id)
         db = database_of(self)
         found = active_runs.cancel(db, run_id, user_id)
@@ -378,7 +379,7 @@ class Running(Definition, Generic[OutputT]):
 
     def cancel_run(self, run_id: str, *, user_id: str | None = None) -> CancelResult:
         """See `acancel_run`. May be called from any thread."""
-        check_id("run_id", run_id)
+        check_given_id("run_id", run_id)
         check_id("user_id", user_id)
         found = active_runs.cancel(database_of(self), run_id, user_id)
         if found is not CancelResult.unknown:

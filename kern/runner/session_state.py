@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from kern._ids import check_text
 from kern._numbers import MOST, check_whole
 from kern._sync.threads import own_threads
 from kern.db.base import Commit, StateWrite
@@ -109,6 +110,7 @@ class StateAccess(Definition):
             path: A top-level key ("count"), a dotted path ("cart.total") or a JSON Pointer ("/cart/items/0");
                 "" is the whole state: all commits.
         """
+        check_text("path", path)
         pointer = policy_path(path) if path else ""
         async with use(self, session_id, user_id) as session:
             snapshot, changes = await session.log()

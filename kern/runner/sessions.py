@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
+from kern._ids import check_given_id, check_text
 from kern.db.base import SessionInfo, SessionRow
 from kern.errors import StoreError, UsageError
 from kern.messages import Message
@@ -130,6 +131,8 @@ class SessionAccess(Definition):
         A structured answer is read as plain data: `content` is a dict, not an instance of `output_schema`.
         A run with a journal is found as soon as it has begun: until it ends, its status is RUNNING.
         """
+        check_given_id("run_id", run_id)
+        check_id("user_id", user_id)
         db = database_of(self)
         known = await known_run(db, run_id)
         if known.running is not None:
@@ -226,15 +229,14 @@ class SessionAccess(Definition):
         Raises:
             RunConflictError: A run of the user is in progress; nothing is deleted.
         """
-        if user_id is None:
-            raise UsageError("delete_user needs a user_id, not None")
-        check_id("user_id", user_id)
+        check_given_id("user_id", user_id)
         return await delete_user(database_of(self), user_id, cancel=cancel)
 
     async def aset_session_name(
         self, name: str, session_id: str | None = None, *, user_id: str | None = None
     ) -> bool:
         """Set the display name of the session. Return False if there is no such session."""
+        check_text("name", name)
         async with use(self, session_id, user_id) as session:
             if user_id is not None and not session.exists:
                 return False  # it may be stored in a moment, for another user
