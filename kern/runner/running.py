@@ -368,6 +368,7 @@ class Running(Definition, Generic[OutputT]):
 
         Raises:
             SessionOwnershipError: The run belongs to another user.
+            UsageError: It is a member's run that is paused: cancel its team's run.
         """
         check_given_id("run_id", run_id)
         check_id("user_id", user_id)

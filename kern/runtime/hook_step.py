@@ -10,7 +10,15 @@ import pydantic
 from kern._json import jsonable
 from kern.errors import KernError
 from kern.runtime.run_tree import Run
-from kern.runtime.step_data import Data, error_data, error_from, messages_data, messages_from, reading
+from kern.runtime.step_data import (
+    Data,
+    call_key,
+    error_data,
+    error_from,
+    messages_data,
+    messages_from,
+    reading,
+)
 from kern.runtime.steps import signalled
 
 
@@ -30,7 +38,7 @@ async def hook_before(run: Run, name: str, call: Callable[[], Awaitable[None]]) 
         after = result()
         return {} if after == before else {"input": after}
 
-    key, data = await _step(run, name, call, changed)
+    key, data = await _step(run, "before", name, call, changed)
     if data is not None and "input" in data:
         with signalled(), reading(key):
             run.input.value, run.input.messages = data["input"]["value"], messages_from(data["input"])
@@ -52,7 +60,7 @@ async def hook_after(run: Run, name: str, call: Callable[[], Awaitable[None]]) -
             return {}
         return {"content": after, "same_type": type(output.content) is kind}
 
-    key, data = await _step(run, name, call, changed)
+    key, data = await _step(run, "after", name, call, changed)
     if data is not None and "content" in data:
         content = data["content"]
         if data.get("same_type") and issubclass(kind, pydantic.BaseModel):
@@ -62,14 +70,17 @@ async def hook_after(run: Run, name: str, call: Callable[[], Awaitable[None]]) -
 
 
 async def _step(
-    run: Run, name: str, call: Callable[[], Awaitable[None]], result: Callable[[], Data]
+    run: Run, side: str, name: str, call: Callable[[], Awaitable[None]], result: Callable[[], Data]
 ) -> tuple[str, Data | None]:
-    """Return the key of the hook's step, and its recorded data; None if the hook was called now."""
+    """Return the key of the hook's step, and its recorded data; None if the hook was called now.
+
+    The key has the hook's side and name: the record of another hook must not pass for this one's.
+    """
     steps = run.tree.steps
     if steps is None:
         await call()
         return "", None
-    key, owner = steps.number(run, "hook"), (run.run_id, None)
+    key, owner = steps.number(run, call_key("hook", side, name)), (run.run_id, None)
     data = await steps.recorded(run, key)
     if data is not None:
         if "error" in data:

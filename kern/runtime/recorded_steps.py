@@ -19,17 +19,18 @@ from typing import Final
 from kern._log import named
 from kern.durable.journal import Entry
 from kern.errors import ReplayMismatch
+from kern.runtime.step_data import CHANGE
 
 log: Final = named("kern")
 
 STALL_SECONDS = 20.0
 """How long a step waits while no other one is asked for, before the steps in front of it are skipped."""
 
-CHANGE = "change"
-"""The kind of an entry that is a commit to the session state."""
-
 UNORDERED = ("base", "begun", "broken_off")
 """The kinds of entries that have no place in the order of steps."""
+
+
+GONE = "%s is recorded, but the program does not make this step any more; the run continues without it"
 
 
 class RecordedSteps:
@@ -74,10 +75,14 @@ class RecordedSteps:
         Raises:
             ReplayMismatch: The program does not make a step before it, in a strict replay.
         """
+        self._note_other_hooks(key)
         entry = self._open.get(key)
         if entry is None:
             return None
+        hooks = _same_side(key)
         while self._in_order and (first := self._first()) is not None and first != key:
+            if hooks and first.startswith(hooks):  # the program calls the two in another order, or one only
+                break
             self._waiting[key] = future = asyncio.get_running_loop().create_future()
             try:
                 await self._woken(future, key, first)
@@ -89,6 +94,23 @@ class RecordedSteps:
         self.advance()
         return entry
 
+    def _note_other_hooks(self, key: str) -> None:
+        """Do not wait for a recorded hook that the program has no more, nor before one that it has more.
+
+        Raises:
+            ReplayMismatch: A recorded hook was not called, in a strict replay.
+        """
+        if key.endswith("/prompt"):  # all hooks before it were called
+            for gone in self.skip(f"{key.removesuffix('/prompt')}/hook/before/"):
+                if self._strict:
+                    raise ReplayMismatch(f"{gone} is recorded, but the program does not make this step")
+                log.warning(GONE, gone)
+        if key not in self._open and not self._strict and (hooks := _same_side(key)):
+            prompt = f"{key.partition('/hook/')[0]}/prompt"
+            if prompt in self._open or any(other.startswith(hooks) for other in self._open):
+                log.warning("%s is not recorded, and is called now: the program has another hook", key)
+                self.leave_order()
+
     async def all_taken(self) -> None:
         """Wait until all recorded steps were handed out."""
         while self._in_order and (first := self._first()) is not None:
@@ -96,9 +118,9 @@ class RecordedSteps:
             self._live.append(future)
             await self._woken(future, "a step that is not in the recording", first)
 
-    def skip(self, run_id: str) -> list[str]:
-        """Skip the remaining steps of a run that has ended, and return their keys."""
-        left = [key for key in self._open if key.startswith(f"{run_id}/")]
+    def skip(self, start: str) -> list[str]:
+        """Skip the remaining steps whose keys begin so: they will not be made. Return their keys."""
+        left = [key for key in self._open if key.startswith(start)]
         for key in left:
             del self._open[key]
         if left:
@@ -146,10 +168,11 @@ class RecordedSteps:
     def _give_up(self, who: str, first: str) -> None:
         if self._strict:
             raise ReplayMismatch(f"{first} is recorded before {who}, but the program does not make this step")
-        log.warning(
-            "%s is recorded, but the program does not make this step any more; the run continues without it",
-            first,
-        )
+        log.warning(GONE, first)
+        self.leave_order()
+
+    def leave_order(self) -> None:
+        """Make all recorded commits now; from here on, no step waits for those before it."""
         self._in_order = False
         self._commit_up_to(None)
         for future in [*self._waiting.values(), *self._live]:
@@ -160,3 +183,9 @@ class RecordedSteps:
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _same_side(key: str) -> str:
+    """How the keys of the run's hooks on the same side begin, if the key is a hook's; else ""."""
+    run_id, hook, name = key.partition("/hook/")
+    return f"{run_id}/hook/{name.partition('/')[0]}/" if hook else ""

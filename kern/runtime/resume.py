@@ -30,7 +30,8 @@ async def restore(tree: RunTree, spec: RunnerSpec) -> Run:
     """Restore the top-level run that a request continues, with the runs of team members below it.
 
     Raises:
-        UsageError: There is no such run, or a requirement belongs to another run.
+        UsageError: There is no such run, it is another agent's or team's, or a requirement belongs to another
+            run.
         RunConflictError: The run is not paused.
     """
     request = tree.request
@@ -81,7 +82,8 @@ def _check_runner(spec: RunnerSpec, row: RunRow, output: AnyRunOutput) -> None:
             f"run {row.run_id!r} is the run of a team member; continue the team's run instead "
             f"(its parent is {row.parent_run_id!r})"
         )
-    if isinstance(output, TeamRunOutput) != spec.is_team:
+    another = row.runner_id != spec.id and not spec.unnamed
+    if another or isinstance(output, TeamRunOutput) != spec.is_team:
         kind = "a team's" if isinstance(output, TeamRunOutput) else "an agent's"
         raise UsageError(
             f"run {row.run_id!r} is {kind}, of {row.runner_id!r}, and {spec.label!r} cannot "

@@ -19,12 +19,14 @@ from kern.errors import KernError, ModelBehaviorError, ModelError, StateError, S
 from kern.messages import Media, Message
 from kern.models.base import ModelRequest, ModelResponse
 from kern.runtime.outcome import ToolOutcome
-from kern.runtime.recorded_steps import CHANGE
 from kern.runtime.stored_runs import UNREADABLE
 from kern.state.shared_state import Author, Change
 from kern.usage import Usage
 
 Data = dict[str, Any]
+
+CHANGE = "change"
+"""The kind of an entry that is a commit to the session state."""
 
 _LONGEST = 200
 """Longer call ids are replaced by their hashes."""

@@ -1,9 +1,9 @@
 """The steps of a run with a journal: each step is recorded, and a recorded step is not made again.
 
 Each step has a key that identifies it: "<run id>/model/<n>" for the n-th request of a run,
-"<run id>/tool/<call id>", "<run id>/hook/<n>", "<run id>/prompt". A step is made, its events are emitted, and
-then its result is recorded; the run goes on when the record is safe. When the run is resumed, or replayed,
-the same step takes its result from the record.
+"<run id>/tool/<call id>", "<run id>/hook/<side>/<name>/<n>", "<run id>/prompt". A step is made, its events
+are emitted, and then its result is recorded; the run goes on when the record is safe. When the run is
+resumed, or replayed, the same step takes its result from the record.
 
 An error of the journal itself ends the run, and never reaches the model: it travels as a `JournalSignal`.
 """
@@ -349,7 +349,7 @@ class Steps:
         Raises:
             JournalSignal: There are such steps, in a strict replay.
         """
-        left = self._record.skip(run.run_id)
+        left = self._record.skip(f"{run.run_id}/")
         if left and self.playback is Playback.strict:
             error = ReplayMismatch(
                 f"{' > '.join(run.source.path)} has ended before these recorded steps: {', '.join(left)}"
