@@ -61,7 +61,7 @@ def jsonable(value: Any) -> Any:
         plain = to_jsonable_python(value, by_alias=True, inf_nan_mode="null")
     except ValueError as error:
         plain = to_jsonable_python(_mended_after(error, value), by_alias=True, inf_nan_mode="null")
-    if isinstance(plain, dict | list):
+    if plain and isinstance(plain, dict | list):
         check_keys(value)
     return finite(plain)
 
@@ -254,3 +254,33 @@ def _mended(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_mended(item) for item in value]
     return value
+
+
+_STRUCTURES = (Mapping, list, tuple, set, frozenset, pydantic.BaseModel)
+
+
+def value_text(value: Any) -> str:
+    """Any value as text: a str as it is, None as "", a member of an Enum as its value, structured
+    values as JSON.
+
+    Objects without a JSON form are written with `str()`, also inside a structure. So is a structure that
+    cannot be JSON at all, such as one that contains itself.
+    """
+    if isinstance(value, Enum):  # the value, as inside a structure
+        value = value.value
+    if isinstance(value, str):
+        return str.__str__(value)  # not what a subclass makes of it
+    if value is None:
+        return ""
+    if _is_structured(value):
+        try:
+            return json_bytes(value, fallback=str).decode()
+        except (ValueError, RecursionError):
+            return str(value)
+    return str(value)
+
+
+def _is_structured(value: Any) -> bool:
+    if isinstance(value, type):
+        return False
+    return isinstance(value, _STRUCTURES) or dataclasses.is_dataclass(value)

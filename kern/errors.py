@@ -56,6 +56,7 @@ from typing import Any
 
 from kern._error_text import counted
 from kern._failed_run import FailedRun
+from kern._json import value_text
 from kern._portable import Portable
 
 
@@ -383,13 +384,12 @@ class UsageLimitExceeded(KernError):
 class AgentSignal(Portable):
     """A tool raises a signal to steer the run; its changes to the session state are committed.
 
-    Args:
-        message: The result of the call, as the model reads it.
+    The model reads `message` as the result of the call: any value, which is written as a tool's result is.
     """
 
-    def __init__(self, message: str = "") -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, message: object = "") -> None:
+        self.message: str = value_text(message)
+        super().__init__(self.message)
 
 
 class RetryAgentRun(AgentSignal):

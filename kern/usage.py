@@ -116,19 +116,22 @@ class Usage:
             self.counted_cost = None if mine is None or theirs is None else max(mine - theirs, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counts that are not zero, and the cost if it is known, as JSON."""
+        """Return the counts that are not zero, and the cost if it is known, as JSON.
+
+        An impossible count is written as 0, an impossible cost as unknown.
+        """
         data: dict[str, Any] = {}
         for name in _COUNTS:
             if value := getattr(self, name):
-                data[name] = value
+                data[name] = value if type(value) is int and value > 0 else _whole(value)
         if self.cost is not None:
-            data["cost"] = self.cost
+            data["cost"] = self.cost if 0 <= self.cost < math.inf else None
         elif self.counted_cost is not None:
-            data["counted_cost"] = self.counted_cost
+            data["counted_cost"] = self.counted_cost if 0 <= self.counted_cost < math.inf else None
         if self.billed:
-            data["billed"] = dict(self.billed)
+            data["billed"] = {name: _whole(count) for name, count in self.billed.items()}
         if self.terms:
-            data["terms"] = dict(self.terms)
+            data["terms"] = {name: str(word) for name, word in self.terms.items()}
         return data
 
     @classmethod
@@ -305,6 +308,11 @@ class Metrics(Usage):
 
 def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(count: float) -> int:
+    """A count as it is stored: a model outside Kern may have reported a float, or a count below zero."""
+    return int(count) if 0 < count < math.inf else 0
 
 
 def _counts(data: dict[str, Any]) -> dict[str, int]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from kern.messages._checks import FLAG, RECORD, TEXT, Types, check_types
+from kern.messages._checks import FLAG, RECORD, TEXT, Types, as_stored, check_types, readable
 from kern.messages._views import rank, reasoning_of, text_of
 from kern.messages.media import MEDIA, Media, Shelf
 from kern.messages.origin import Origin, origin_in
@@ -31,6 +32,7 @@ def put_parts(data: dict[str, Any], parts: Sequence[Part], shelf: Shelf | None) 
         if origin is not None:
             data["origin"] = list(origin)
         return
+    parts = _with_texts(parts)
     data |= _texts(parts)
     for part in parts:
         if isinstance(part, ToolCall):
@@ -41,6 +43,21 @@ def put_parts(data: dict[str, Any], parts: Sequence[Part], shelf: Shelf | None) 
         data["parts"] = _parts_to_list(parts, origin, shelf)
     if origin is not None:
         data["origin"] = list(origin)
+
+
+def _with_texts(parts: Sequence[Part]) -> Sequence[Part]:
+    """The same parts, with texts that are text."""
+    for part in parts:
+        if isinstance(part, TextPart | ReasoningPart) and type(part.text) is not str:
+            break
+    else:
+        return parts
+    return [
+        replace(part, text=as_stored("Message: a part", "text", part.text, str))
+        if isinstance(part, TextPart | ReasoningPart)
+        else part
+        for part in parts
+    ]
 
 
 def _says_more(part: TextPart) -> bool:
@@ -142,6 +159,7 @@ def _parts_to_list(parts: Sequence[Part], origin: Origin | None, shelf: Shelf | 
                 entry["redacted"] = part.redacted
         elif isinstance(part, ProviderCall):
             entry |= part.to_dict(shelf)
+        entry = readable("Message: a part", entry, _ENTRY_TYPES)
         if part.origin != origin and not isinstance(part, Media):  # media write their own
             entry["origin"] = part.origin and list(part.origin)
         entries.append(entry)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Self, SupportsIndex, TypeVar, cast
 
+from kern.errors import UsageError
 from kern.messages.media import Media
 from kern.messages.parts import Citation, Part, ProviderCall, ReasoningPart, TextPart, ToolCall
 
@@ -81,8 +82,17 @@ def reasoning_of(parts: Sequence[Part]) -> str | None:
     return BREAK.join(texts) if texts else None
 
 
+def not_text(name: str, value: object) -> UsageError:
+    """The error for a value that is set as the text of a message."""
+    return UsageError(
+        f"Message: {name} must be a str or None, not {repr(value)[:60]} ({type(value).__name__})"
+    )
+
+
 def put_text(parts: list[Part], text: str | None, *, commentary: bool) -> None:
     """Replace all texts of a kind by one; remove them if it is None."""
+    if not isinstance(text, str | None):
+        raise not_text("commentary" if commentary else "content", text)
     if text == text_of(parts, commentary=commentary):
         return
     new: list[Part] = [] if text is None else [TextPart(text, commentary=commentary)]
@@ -91,6 +101,8 @@ def put_text(parts: list[Part], text: str | None, *, commentary: bool) -> None:
 
 def put_reasoning(parts: list[Part], text: str | None) -> None:
     """Replace all reasoning by one text; remove it if it is None."""
+    if not isinstance(text, str | None):
+        raise not_text("reasoning_content", text)
     if text != reasoning_of(parts):
         put(
             parts, lambda part: isinstance(part, ReasoningPart), [] if text is None else [ReasoningPart(text)]

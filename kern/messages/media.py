@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 from kern._keywords import ChecksArguments
 from kern.errors import UsageError
-from kern.messages._checks import RECORD, TEXT, Types, check_types
+from kern.messages._checks import RECORD, TEXT, Types, as_stored, check_types, readable
 from kern.messages.origin import CacheMark, Origin, cache_in, origin_in
 
 Shelf: TypeAlias = MutableMapping[str, bytes]
@@ -144,7 +144,7 @@ class Media(ChecksArguments):
             data["provider_data"] = self.provider_data
         if self.origin is not None:
             data["origin"] = list(self.origin)
-        return data
+        return readable(type(self).__name__, data, _MEDIA_TYPES)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -175,7 +175,7 @@ class Image(Media):
         """The image as JSON; see `Media.to_dict`."""
         data = Media.to_dict(self, shelf)
         if self.detail is not None:
-            data["detail"] = self.detail
+            data["detail"] = as_stored("Image", "detail", self.detail, TEXT)
         return data
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, fields, replace
 from enum import Enum
-from typing import Any, ClassVar, Final, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Final, Literal, NoReturn, TypeVar, get_args
 
+from kern.errors import UsageError
 from kern.messages import _rows, _views
-from kern.messages._checks import FLAG, RECORD, TEXT, Types, check_types
+from kern.messages._checks import FLAG, RECORD, TEXT, Types, check_types, readable
 from kern.messages._views import PartsView
 from kern.messages.media import Audio, File, Image, Media, Shelf, Video
 from kern.messages.origin import CacheMark, cache_in
@@ -108,7 +109,7 @@ class Message:
         said: str | None = None,
         cache: CacheMark | None = None,
     ) -> None:
-        self.role = role
+        self.role = role if role in ROLES else _refused(role)
         self.tool_call_id = tool_call_id
         self.tool_name = tool_name
         self.tool_call_error = tool_call_error
@@ -123,10 +124,9 @@ class Message:
         made: list[Part] = [] if parts is None else list(parts)
         self.parts = made
         if content is not _UNSET:
-            if not made:
-                if content is not None:
-                    made.append(TextPart(content))
-            else:
+            if type(content) is str and not made:
+                made.append(TextPart(content))
+            elif content is not None or made:
                 _views.put_text(made, content, commentary=False)
         if commentary is not _UNSET:
             _views.put_text(made, commentary, commentary=True)
@@ -270,7 +270,7 @@ class Message:
     def to_dict(self, shelf: Shelf | None = None) -> dict[str, Any]:
         """The message as JSON, without empty fields; `Media.to_dict` writes the bytes of media."""
         # Spelled out: this runs for each message of each run, and a loop over names costs far more.
-        data: dict[str, Any] = {"role": self.role}
+        data: dict[str, Any] = {"role": self.role if self.role in ROLES else "user"}
         parts = self.parts
         if (
             len(parts) == 1  # as of most messages: one text, with nothing more to say of it
@@ -301,8 +301,11 @@ class Message:
             data["from_history"] = True
         if self.cache is not None:
             data["cache"] = self.cache
-        if self.usage is not None:
+        if isinstance(self.usage, Usage):
             data["usage"] = self.usage.to_dict()
+        for name, value in data.items():
+            if not isinstance(value, _MESSAGE_TYPES[name]):
+                return readable("Message", data, _MESSAGE_TYPES)
         return data
 
     @classmethod
@@ -322,6 +325,10 @@ class Message:
         if "usage" in data:
             values["usage"] = Usage.from_dict(data["usage"])
         return cls(**values)
+
+
+def _refused(role: object) -> NoReturn:
+    raise UsageError(f"Message: role must be one of {', '.join(ROLES)}, not {role!r:.60}")
 
 
 def _put(parts: list[Part], kind: type[Part], items: Sequence[Part]) -> None:
@@ -347,6 +354,9 @@ _MESSAGE_TYPES: Types = {
     **dict.fromkeys(("tool_calls", "images", "audio", "videos", "files", "parts"), list),
     "provider_data": RECORD,
     "created_at": (int, float, type(None)),
+    "origin": (list, type(None)),
+    "usage": dict,
+    "cache": object,
 }
 
 

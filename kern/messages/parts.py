@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
-from kern.messages._checks import PLACE, RECORD, TEXT, Types, check_types
+from kern.messages._checks import PLACE, RECORD, TEXT, Types, check_types, readable
 from kern.messages.media import MEDIA, Media, Shelf
 from kern.messages.origin import Origin
 
@@ -44,7 +44,8 @@ class Citation:
 
     def to_dict(self) -> dict[str, Any]:
         """The citation as JSON, without fields that are None."""
-        return {name: value for name in _CITATION_TYPES if (value := getattr(self, name)) is not None}
+        data = {name: value for name in _CITATION_TYPES if (value := getattr(self, name)) is not None}
+        return readable("Citation", data, _CITATION_TYPES)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Citation:
@@ -123,6 +124,9 @@ class ToolCall:
         data: dict[str, Any] = {"id": self.id, "name": self.name, "arguments": self.arguments}
         if self.provider_data is not None:
             data["provider_data"] = self.provider_data
+        for name, value in data.items():
+            if not isinstance(value, _CALL_TYPES[name]):
+                return readable("ToolCall", data, _CALL_TYPES)
         return data
 
     @classmethod
@@ -166,13 +170,13 @@ class ProviderCall:
         data: dict[str, Any] = {"id": self.id, "name": self.name, "arguments": self.arguments}
         if self.result is not None:
             data["result"] = self.result
-        if self.status != "completed":
+        if self.status != "completed" and self.status in _STATUSES:
             data["status"] = self.status
         if self.media:
             data["media"] = [{"kind": kind_of_media(item), **item.to_dict(shelf)} for item in self.media]
         if self.provider_data is not None:
             data["provider_data"] = self.provider_data
-        return data
+        return readable("ProviderCall", data, _PROVIDER_CALL_TYPES)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ProviderCall:

@@ -23,6 +23,7 @@ from kern.messages import (
     Message,
     Shelf,
     Video,
+    as_stored,
     check_types,
     media_by_kind,
     placed_citations,
@@ -78,13 +79,6 @@ _OUTPUT_TYPES: Mapping[str, type | tuple[type, ...]] = {
     "metadata": dict,
     "session_state": (dict, type(None)),
 }
-
-
-_STORED_ELSEWHERE = (
-    *("session_state", "member_responses"),
-    *("run_id", "session_id", "parent_run_id", "status", "created_at"),
-)
-"""What the row of an output does not hold as JSON."""
 
 
 @dataclass(slots=True, kw_only=True, repr=False)
@@ -231,7 +225,8 @@ class BaseRunOutput(Generic[ContentT]):
         }
         for name in _PLAIN:
             if (value := getattr(self, name)) is not None:
-                data[name] = value
+                kind = _OUTPUT_TYPES[name]
+                data[name] = value if isinstance(value, kind) else as_stored("RunOutput", name, value, kind)
         for name in ("input", "content", "metadata"):
             value = getattr(self, name)
             if type(value) is str:  # the usual case
@@ -258,20 +253,6 @@ class BaseRunOutput(Generic[ContentT]):
     def to_json(self) -> str:
         """The output as JSON text."""
         return json_bytes(self.to_dict()).decode()
-
-    def to_row(self, shelf: Shelf, **more: Any) -> bytes:
-        """The output as JSON for its row, without what is stored elsewhere: the state, the runs of
-        members, and what has a column of its own.
-
-        Args:
-            shelf: Collects the bytes of media; the row refers to them by their hashes.
-            more: More fields for the row, as JSON.
-        """
-        data = self.to_dict(shelf)
-        for name in _STORED_ELSEWHERE:
-            data.pop(name, None)
-        data.update(more)
-        return json_bytes(data)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args
 
 from pydantic_core import from_json
 
-from kern._json import exact, finite, json_bytes, read_back
+from kern._json import exact, finite, json_bytes, read_back, value_text
 from kern.errors import UsageError
-from kern.messages import check_types
+from kern.messages import check_types, readable
 
 Need = Literal["confirmation", "user_input", "external_execution", "in_doubt"]
 
@@ -161,14 +161,18 @@ class RunRequirement:
             )
         self.user_input = dict(values)
 
-    def set_external_execution_result(self, result: str) -> None:
+    def set_external_execution_result(self, result: object) -> None:
         """Give the result of a call that was carried out elsewhere.
+
+        Args:
+            result: The result. The model reads a value that is no text as if the tool had returned it: a dict
+                as JSON, None as an empty text.
 
         Raises:
             UsageError: It waits for something else.
         """
         self._expect("set_external_execution_result", "external_execution", "in_doubt")
-        self.result = result
+        self.result = value_text(result)
 
     def take_answer(self, other: RunRequirement) -> None:
         """Copy the answer from another copy of this requirement; other fields are left alone.
@@ -217,7 +221,8 @@ class RunRequirement:
 
     def to_dict(self) -> dict[str, Any]:
         """The requirement as JSON. Fields that are None are left out."""
-        return {f.name: finite(value) for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        data = {f.name: finite(value) for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return readable("RunRequirement", data, _TYPES)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunRequirement:

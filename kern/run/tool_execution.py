@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from kern._json import copied, finite
-from kern.messages import check_types
+from kern.messages import check_types, readable
 
 
 @dataclass(slots=True)
@@ -54,6 +54,9 @@ class ToolExecution:
             if (value := getattr(self, name)) is not default:
                 data[name] = value
         data["tool_args"] = finite(self.tool_args)
+        for name, kind in _TYPES.items():
+            if name in data and not isinstance(data[name], kind):
+                return readable("ToolExecution", data, _TYPES)
         return data
 
     @classmethod

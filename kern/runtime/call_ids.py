@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from kern._json import value_text
 from kern.messages import Message, ToolCall
 
 _LONGEST = 40
@@ -42,6 +43,11 @@ class CallIds:
         """Return the calls with unique ids. A call whose id is unique stays the same object."""
         named = []
         for call in calls:
+            given: tuple[object, object, object] = (call.id, call.name, call.arguments)
+            if not (isinstance(given[0], str) and isinstance(given[1], str) and isinstance(given[2], str)):
+                # of a model outside Kern
+                call_id, name, arguments = map(value_text, given)
+                call = replace(call, id=call_id, name=name, arguments=arguments)
             call_id = self.take(call.id)
             named.append(call if call_id == call.id else replace(call, id=call_id))
         return named

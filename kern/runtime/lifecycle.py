@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from kern._error_text import message_of
+from kern._json import json_bytes
 from kern._log import named
 from kern._sync.offload import off_loop
 from kern._sync.shield import start, wait_until_done
@@ -26,12 +27,12 @@ from kern.runtime.guarded import drive_guarded, drive_in_time
 from kern.runtime.identity import end_output
 from kern.runtime.journaled import Installed, end_steps, release_run, why_not_ended, with_journal, with_record
 from kern.runtime.lease import Lease
-from kern.runtime.not_stored import NotStored
+from kern.runtime.not_stored import NotStored, written_anyway
 from kern.runtime.one_process import OnRecord
 from kern.runtime.pause import row_extras
 from kern.runtime.run_ends import current_started_runs
 from kern.runtime.run_events import announce, announce_state, terminal_event
-from kern.runtime.run_start import RunStart, begun
+from kern.runtime.run_start import RunStart, begun, seed
 from kern.runtime.run_tree import Run, RunRequest, RunTree
 from kern.runtime.session import LiveSession, live_sessions
 from kern.runtime.stream import EventBuffer
@@ -39,9 +40,8 @@ from kern.state.call_state import CallState
 from kern.state.codec import decode
 from kern.state.enclosing_calls import enclosing_calls
 from kern.state.merge import Conflict
-from kern.state.shared_state import Author, Change
+from kern.state.shared_state import Change
 from kern.state.stepping import Ungated
-from kern.state.transaction_block import CallStateHandle
 
 log: Final = named("kern")
 
@@ -49,6 +49,7 @@ COMMIT_SECONDS = 10.0
 """How many seconds a cancelled run waits for its commit."""
 
 Output = AnyRunOutput
+_NONE: Final = type(None)
 
 
 async def execute(
@@ -155,7 +156,7 @@ async def _run_and_commit(
     try:
         try:
             if tree.request.session_state is not None:
-                await _seed(tree, run)
+                await seed(tree, run)
             if run.out.wants_events and outer is None:
                 listener = announce_state(run)
             elif run.out.wants_events:
@@ -195,8 +196,12 @@ async def _finish(run: Run, outer: CallState | None, failure: BaseException | No
     """Commit the result of the run, and then emit the terminal event and return or raise the result."""
     tree = run.tree
     failure = await end_run(run, failure)
-    not_stored = NotStored(tree)
-    failure = failure or not_stored.error
+    not_stored = None
+    for each in tree.runs:
+        if tree.enclosed or each.output.metadata or type(each.output.content) not in (str, _NONE):
+            not_stored = NotStored(tree)
+            failure = failure or not_stored.error
+            break
     if tree.audience.recorded is not None:
         run.output.events += [*tree.audience.recorded, terminal_event(run, failure)]
     try:
@@ -204,7 +209,8 @@ async def _finish(run: Run, outer: CallState | None, failure: BaseException | No
         tree.committed = outer is None
     except BaseException as error:  # noqa: BLE001 - raised again below
         failure = error
-    not_stored.put_back()
+    if not_stored is not None:
+        not_stored.put_back()
     if run.output.events and isinstance(last := run.output.events[-1], RunCompletedEvent):
         last.session_state = run.output.session_state  # known only after the commit
     if tree.audience.follows:
@@ -245,23 +251,6 @@ def _unsaved(run: Run, error: BaseException, failure: BaseException | None) -> B
     if failure is not None:
         error.__context__ = failure
     return error
-
-
-async def _seed(tree: RunTree, run: Run) -> None:
-    """Merge the `session_state=` of the run into the session, as a transaction."""
-    request = tree.request
-    given = request.session_state
-    if given is None:
-        return
-    author = Author(run.run_id, run.source.path, "session_state")
-    if tree.steps is not None and tree.steps.line.made(author):
-        return
-    call = CallState(tree.shared_state, author, session=tree.session.key, owner=tree)
-    handle = CallStateHandle(call)
-    async with handle.transaction() as state:
-        base = request.state.default() if request.overwrite_state else state
-        handle.assign(request.state.state_type.lay_over(base, given))
-    call.end(commit=False)
 
 
 async def _end(tree: RunTree, outer: CallState | None, failure: BaseException | None) -> None:
@@ -355,17 +344,23 @@ def _log_late_end(commit: asyncio.Future[Any]) -> None:
         log.error("a late commit failed: %s", message_of(error))
 
 
+_STORED_ELSEWHERE: Final = (
+    *("session_state", "member_responses"),
+    *("run_id", "session_id", "parent_run_id", "status", "created_at"),
+)
+"""What the row of an output does not hold as JSON."""
+
+
 def rows_of(tree: RunTree) -> list[RunRow]:
     """Make the rows of all runs of the tree, and of runs that are nested in its calls."""
     rows = []
     for run in tree.runs:
         output = run.output
         media: dict[str, bytes] = {}
-        more: dict[str, Any] = {}
-        if output.status is RunStatus.paused or run.spec.stores_children:
-            more = row_extras(run, media)
-        if run.parent is None and (fingerprint := tree.request.fingerprint) is not None:
-            more["fingerprint"] = fingerprint
+        try:
+            data = json_bytes(_row_json(run, media))
+        except Exception as error:  # noqa: BLE001 - the log says so: a run that was paid for is not lost for it
+            data = written_anyway(output, partial(_row_json, run, media), error)
         rows.append(
             RunRow(
                 run_id=run.run_id,
@@ -374,7 +369,7 @@ def rows_of(tree: RunTree) -> list[RunRow]:
                 parent_run_id=output.parent_run_id,
                 status=output.status.value,
                 generation=run.generation,
-                data=output.to_row(media, **more),
+                data=data,
                 created_at=output.created_at,
                 media=media,
             )
@@ -382,3 +377,21 @@ def rows_of(tree: RunTree) -> list[RunRow]:
     for nested in tree.enclosed:
         rows += rows_of(nested)
     return rows
+
+
+def _row_json(run: Run, media: dict[str, bytes]) -> dict[str, Any]:
+    """Return the output as JSON for its row, without what is stored elsewhere: the state, the runs of
+    members, and what has a column of its own.
+
+    Args:
+        run: The run.
+        media: Receives the bytes of media; the row refers to them by their hashes.
+    """
+    data = run.output.to_dict(media)
+    for name in _STORED_ELSEWHERE:
+        data.pop(name, None)
+    if run.output.status is RunStatus.paused or run.spec.stores_children:
+        data |= row_extras(run, media)
+    if run.parent is None and (fingerprint := run.tree.request.fingerprint) is not None:
+        data["fingerprint"] = fingerprint
+    return data

@@ -1,15 +1,38 @@
-"""Values in the output of a run that cannot be stored: the run fails, and the rest of it is stored."""
+"""Values in the output of a run that cannot be stored.
+
+A run whose content or metadata cannot be stored fails, and the rest of it is stored. Anything else is written
+as text, or left out, and the log says so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import base64
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, get_args
 
-from kern._json import jsonable
-from kern.errors import UsageError
+from kern._json import json_bytes, jsonable, value_text
+from kern._log import named
+from kern.errors import StoreError, UsageError
+from kern.messages import MEDIA, Citation, Media, Message, Part, ProviderCall, TextPart
+from kern.run.events import BaseRunEvent
 from kern.run.output import AnyRunOutput, RunStatus
+from kern.run.requirement import RunRequirement
+from kern.run.tool_execution import ToolExecution
 from kern.runtime.identity import end_output
 from kern.runtime.run_tree import RunTree
+from kern.usage import Metrics
+
+log: Final = named("kern")
+
+_LISTS: Mapping[str, type] = {
+    "messages": Message,
+    "tools": ToolExecution,
+    "requirements": RunRequirement,
+    "events": BaseRunEvent,
+    "state_conflicts": dict,
+    **MEDIA,
+}
+_DEEPEST = 100
 
 
 class NotStored:
@@ -39,6 +62,8 @@ class NotStored:
     def _look_at(self, output: AnyRunOutput, name: str, empty: Any) -> UsageError | None:
         value = getattr(output, name)
         try:
+            if name == "metadata" and not isinstance(value, dict):
+                raise ValueError(f"it is no dict: {type(value).__name__}")
             jsonable(value)
         except (ValueError, RecursionError) as cause:
             self._values.append((output, name, value))
@@ -62,3 +87,71 @@ def _enclosed(tree: RunTree) -> Iterator[AnyRunOutput]:
         for run in nested.runs:
             yield run.output
         yield from _enclosed(nested)
+
+
+def written_anyway(output: AnyRunOutput, make: Callable[[], dict[str, Any]], error: Exception) -> bytes:
+    """Write the row of a run that could not be written as it is. The log says so.
+
+    Args:
+        output: The output of the run. Values of a wrong type are taken out of its lists.
+        make: Makes the row's data of it.
+        error: Why the row could not be written.
+
+    Raises:
+        StoreError: The row cannot be written at all.
+    """
+    _drop_strangers(output, error)
+    try:
+        return json_bytes(plain_json(make()))
+    except Exception as again:
+        raise StoreError(
+            f"run {output.run_id!r} was not saved: a value in its output cannot be stored: "
+            f"{type(again).__name__}: {again}"
+        ) from again
+
+
+def _drop_strangers(output: AnyRunOutput, error: Exception) -> None:
+    log.warning(
+        "run %s: a value that a hook or the model has set cannot be stored, except as text: %s: %s",
+        *(output.run_id, type(error).__name__, error),
+    )
+    for name, kind in _LISTS.items():
+        setattr(output, name, _only(kind, getattr(output, name)))
+    for message in output.messages:
+        message.parts = _only(get_args(Part), message.parts)
+        for part in message.parts:
+            if isinstance(part, TextPart):
+                part.citations = _only(Citation, part.citations)
+            elif isinstance(part, ProviderCall):
+                part.media = _only(Media, part.media)
+    if not isinstance(getattr(output, "metrics"), Metrics):  # noqa: B009 - a hook may have set anything
+        output.metrics = Metrics()
+    try:
+        jsonable(output.input)
+    except (ValueError, RecursionError):
+        output.input = value_text(output.input)
+
+
+def _only(kinds: type | tuple[type, ...], items: Any) -> list[Any]:
+    return [item for item in items if isinstance(item, kinds)] if isinstance(items, list | tuple) else []
+
+
+def plain_json(value: Any, level: int = 0) -> Any:
+    """The value as JSON data, whatever it is: what has no JSON form is written as text."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if level == _DEEPEST:
+        return value_text(value)
+    if isinstance(value, Mapping):
+        return {
+            key if isinstance(key, str) else value_text(key): plain_json(item, level + 1)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [plain_json(item, level + 1) for item in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    try:
+        return jsonable(value)
+    except (ValueError, RecursionError):
+        return value_text(value)

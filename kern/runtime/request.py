@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pydantic
 
+from kern._json import value_text
 from kern.budget import Limits
 from kern.db.base import Db
 from kern.durable.journal import Journal
@@ -39,11 +40,15 @@ class RunInput:
 
     @property
     def input_content(self) -> str:
-        """The text of the input; assign to replace it, in the run and in what is stored."""
+        """The text of the input; assign to replace it, in the run and in what is stored.
+
+        A value that is no text is written as one, a dict as JSON.
+        """
         return self.messages[-1].content or ""
 
     @input_content.setter
-    def input_content(self, text: str) -> None:
+    def input_content(self, value: object) -> None:
+        text = value_text(value)
         self.messages[-1] = replace(self.messages[-1], content=text, said=None)
         self.value = text
 

@@ -28,6 +28,8 @@ from kern.runtime.session import LiveSession
 from kern.runtime.steps import Steps
 from kern.runtime.stream import EventBuffer
 from kern.state.call_state import CallState
+from kern.state.shared_state import Author
+from kern.state.transaction_block import CallStateHandle
 
 T = TypeVar("T")
 
@@ -277,3 +279,20 @@ def _messages_of(output: AnyRunOutput) -> list[Message]:
     """The messages of a run and, before them, those of its members' runs, one of which may have answered."""
     below = output.member_responses if isinstance(output, TeamRunOutput) else []
     return [*(message for member in below for message in _messages_of(member)), *output.messages]
+
+
+async def seed(tree: RunTree, run: Run) -> None:
+    """Merge the `session_state=` of the run into the session, as a transaction."""
+    request = tree.request
+    given = request.session_state
+    if given is None:
+        return
+    author = Author(run.run_id, run.source.path, "session_state")
+    if tree.steps is not None and tree.steps.line.made(author):
+        return
+    call = CallState(tree.shared_state, author, session=tree.session.key, owner=tree)
+    handle = CallStateHandle(call)
+    async with handle.transaction() as state:
+        base = request.state.default() if request.overwrite_state else state
+        handle.assign(request.state.state_type.lay_over(base, given))
+    call.end(commit=False)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from kern.tools.result import result_text
+from kern._json import value_text
 
 
 class Colour(enum.Enum):
@@ -78,8 +78,8 @@ CIRCLE["self"] = CIRCLE
         ([], "[]"),
     ],
 )
-def test_result_text(value: Any, text: str | None) -> None:
-    result = result_text(value)
+def test_value_text(value: Any, text: str | None) -> None:
+    result = value_text(value)
     if text is None:
         assert json.loads(result) == {"when": "2026-01-02", "id": str(uuid.UUID(int=0))}
     else:
@@ -87,7 +87,7 @@ def test_result_text(value: Any, text: str | None) -> None:
 
 
 def test_a_class_is_no_dataclass_value() -> None:
-    assert result_text(Point) == str(Point)
+    assert value_text(Point) == str(Point)
 
 
 JSON = st.recursive(
@@ -100,4 +100,4 @@ JSON = st.recursive(
 @settings(deadline=None)
 @given(st.lists(JSON, max_size=4) | st.dictionaries(st.text(max_size=5), JSON, max_size=4))
 def test_json_values_come_back_from_the_text(value: Any) -> None:
-    assert json.loads(result_text(value)) == value
+    assert json.loads(value_text(value)) == value

@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 from typing_extensions import TypeIs
 
+from kern._json import value_text
 from kern.errors import ToolError
 from kern.messages import Audio, File, Image, Media
-from kern.tools.result import result_of, result_text
+from kern.tools.result import result_of
 
 if TYPE_CHECKING:
     from mcp.types import BlobResourceContents, CallToolResult, ContentBlock, ResourceContents
@@ -44,7 +45,7 @@ def value_of(result: CallToolResult, tool: str) -> list[str | Media] | str:
     """
     parts: list[str | Media] = [_part(block) for block in result.content]
     if result.structured_content is not None and not any(map(_usable, parts, result.content)):
-        parts = [result_text(result.structured_content)]
+        parts = [value_text(result.structured_content)]
     texts = [part for part in parts if isinstance(part, str)]
     value = "\n".join(texts) if len(texts) == len(parts) else parts
     if result.is_error:
