@@ -267,9 +267,14 @@ class Metrics(Usage):
         for model, usage in other.details.items():
             self.details.setdefault(model, Usage()).add(usage)
 
-    def exclude(self, other: Usage) -> None:
-        """Undo `include`, for the sums."""
+    def exclude(self, other: Metrics) -> None:
+        """Undo `include`."""
         self._subtract(other)
+        for model, usage in other.details.items():
+            if (mine := self.details.get(model)) is not None:
+                mine._subtract(usage)
+                if not mine.requests:
+                    del self.details[model]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counts and times that are set, as JSON."""

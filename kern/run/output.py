@@ -107,7 +107,8 @@ class BaseRunOutput(Generic[ContentT]):
         images, audio, videos, files: Media of the answer and of tools.
         events: The events of the run, if `store_events` is set.
         metadata: The metadata of the agent, team and run.
-        session_state: A copy of the committed state at the end of the run, as JSON, also for a typed state.
+        session_state: A copy of the committed state at the end of the run, as JSON, also for a typed state;
+            None in an output that was read from the database, which stores the state with the session.
         state_conflicts: The values of the session state that another process changed as well; this run's
             value was kept. {"path": ..., "base": ..., "theirs": ..., "ours": ...}, without missing values.
         status: The state of the run.

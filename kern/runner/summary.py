@@ -36,7 +36,8 @@ class Summarize:
     async def __call__(self, run: Run) -> None:
         """Write the summary, which is stored in the same transaction as the run. Team members write none.
 
-        If the request fails, or the run's timeout passes, the old summary stays and a warning is logged.
+        If the request fails, the run's timeout passes, or the consumer of its stream leaves, the old summary
+        stays and a warning is logged.
         """
         if run.parent is not None:
             return
@@ -46,13 +47,13 @@ class Summarize:
         except KernError as error:
             failure = error
         except asyncio.CancelledError as error:
-            if not run.out_of_time:
+            if not (run.out_of_time or run.consumer_left):
                 raise
             failure = error
         else:
             return
         # The run has its answer, which people may have seen: the run itself has not failed.
-        why = f"{type(failure).__name__}: {failure}" if str(failure) else "the time of the run is up"
+        why = f"{type(failure).__name__}: {failure}" if str(failure) else _cut_short(run)
         log.warning("run %s: the session summary was not updated: %s", run.run_id, why)
 
     async def _write(self, run: Run) -> None:
@@ -75,6 +76,10 @@ def block(name: str, text: str) -> str:
     """The text between tags. A tag of that name within the text is escaped: it could end the block."""
     safe = re.sub(rf"<(?=\s*/?\s*{name}\b)", "&lt;", text, flags=re.IGNORECASE)
     return f"<{name}>\n{safe}\n</{name}>"
+
+
+def _cut_short(run: Run) -> str:
+    return "the consumer has left its stream" if run.consumer_left else "the time of the run is up"
 
 
 def current_summary(run: Run) -> str | None:

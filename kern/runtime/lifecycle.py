@@ -203,7 +203,9 @@ async def _finish(run: Run, outer: CallState | None, failure: BaseException | No
             failure = failure or not_stored.error
             break
     if tree.audience.recorded is not None:
-        run.output.events += [*tree.audience.recorded, terminal_event(run, failure)]
+        end = terminal_event(run, failure)
+        end.seq = tree.audience.number_after(1)
+        run.output.events += [*tree.audience.recorded, end]
     try:
         await _end(tree, outer, failure)
         tree.committed = outer is None

@@ -161,18 +161,35 @@ async def _ended(run: Run, row: RunRow) -> Run:
     child = Run(run.tree, spec, RunInput(value=output.input, messages=[]), row.run_id, run)
     run.tree.runs.remove(child)
     child.output = output
-    own = Metrics.from_dict(output.metrics.to_dict())
-    for execution in output.tools:
-        for run_id in child_ids(execution):
-            below = await run.tree.request.db.load_run(run_id)
-            if below is not None:
-                child.children.append(await _ended(child, below))
-                own.exclude(child.children[-1].output.metrics)
+    own = await _ended_below(child, output)
     if isinstance(output, TeamRunOutput):
         output.member_responses = [below.output for below in child.children]
     if run.tree.ledger is not None:
         run.tree.ledger.resume(own, sum(tool.result is not None for tool in output.tools))
     return child
+
+
+async def _ended_below(run: Run, output: AnyRunOutput) -> Metrics:
+    """Restore the ended runs of members below a run, and return the usage of the run without theirs."""
+    own = Metrics.from_dict(output.metrics.to_dict())
+    for execution in output.tools:
+        for run_id in child_ids(execution):
+            below = await run.tree.request.db.load_run(run_id)
+            if below is not None:
+                run.children.append(await _ended(run, below))
+                own.exclude(run.children[-1].output.metrics)
+    return own
+
+
+async def continue_attempt(run: Run, attempt: AnyRunOutput) -> None:
+    """Make a failed attempt, with the runs of members below it, a part of the run that repeats it.
+
+    What it used counts in the metrics of the run. The limits of the run begin anew.
+    """
+    ledger, run.tree.ledger = run.tree.ledger, None
+    run.progress.own_metrics.include(await _ended_below(run, attempt))
+    run.output.tools += attempt.tools
+    run.tree.ledger = ledger
 
 
 def _check_input(run: Run, requirement: RunRequirement) -> None:

@@ -21,7 +21,7 @@ from kern.runtime.duplicates import EarlierAttempt, earlier_attempt, in_another_
 from kern.runtime.journaled import begin, continued, opened
 from kern.runtime.lease import Lease, exclusive_session
 from kern.runtime.one_process import OnRecord, claimed, reserved
-from kern.runtime.resume import restore
+from kern.runtime.resume import continue_attempt, restore
 from kern.runtime.run_ends import SessionRun
 from kern.runtime.run_tree import Run, RunTree
 from kern.runtime.session import LiveSession
@@ -106,6 +106,8 @@ class RunStart:
             session.check_migrated(request.state)
         if request.resume is None:
             run = self._new(attempt)
+            if attempt is not None:
+                await continue_attempt(run, attempt.output)
         else:
             if claim is None:
                 leases.append(await self._hold(claimed(request.db, request.run_id)))
@@ -233,7 +235,6 @@ class RunStart:
         run = Run(tree, request.spec, request.input, request.run_id)
         if attempt is not None:
             run.earlier, run.generation = attempt.output, attempt.generation + 1
-            run.output.tools += attempt.output.tools
         return run
 
     def _tree(self) -> RunTree:

@@ -321,6 +321,15 @@ class Run:
         late = self.deadline is not None and self.deadline.expired
         return late and not self.cancel_token.stopped and self.cancel_token.cancelled_once
 
+    @property
+    def consumer_left(self) -> bool:
+        """Whether a cancellation that just arrived in the run's task came from its consumer alone, who has
+        closed the stream.
+        """
+        audience, token = self.tree.audience, self.cancel_token
+        left = audience.follows and audience.consumer_left
+        return left and not token.stopped and token.cancelled_once
+
     def send_back(self, who: str, complaint: str) -> None:
         """Count that `who`, a tool or the check of the answer, asks the model to try again.
 

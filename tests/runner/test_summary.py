@@ -167,3 +167,35 @@ async def test_a_summary_cannot_close_its_block() -> None:
     assert "Session_Summary" in prompt
     assert "< / Session" not in prompt
     assert "1 < 2" in prompt
+
+
+@pytest.mark.parametrize("stream_events", [False, True])
+async def test_a_consumer_who_leaves_while_the_summary_is_written_has_the_whole_answer(
+    stream_events: bool,
+) -> None:
+    writing = asyncio.Event()
+
+    async def write(request: ModelRequest) -> ModelResponse:
+        writing.set()
+        await asyncio.Event().wait()
+        return ModelResponse.of("never")
+
+    model = ScriptedModel(["the answer", "more"])
+    agent = Agent(
+        model=model,
+        session_id="s",
+        enable_session_summaries=True,
+        session_summary_model=FunctionModel(write),
+        add_history_to_context=True,
+    )
+    async with agent.arun("q", run_id="r", stream=True, stream_events=stream_events) as events:
+        async for _ in events:
+            if writing.is_set() or not stream_events:
+                await writing.wait()
+                break
+    stored = await agent.aget_run_output("r")
+    assert stored is not None
+    assert (stored.status, stored.content) == (RunStatus.completed, "the answer")
+    agent.enable_session_summaries = False
+    await agent.arun("again")
+    assert [message.content for message in model.requests[-1].messages] == ["q", "the answer", "again"]

@@ -337,3 +337,30 @@ async def test_a_slow_consumer_slows_the_run_down_and_loses_nothing() -> None:
         assert made - len(seen) < 600
         seen.append(event.content)
     assert seen == [f"{number} " for number in range(5000)]
+
+
+@pytest.mark.parametrize("how", ["RunCompleted", "RunPaused", "RunError"])
+async def test_stored_events_have_the_numbers_that_were_heard_also_the_last_one(how: str) -> None:
+    end: Any = ModelError("down") if how == "RunError" else "done"
+    agent = Agent(
+        model=ScriptedModel([calls(tool_call("risky" if how == "RunPaused" else "safe")), end]),
+        tools=[risky, tool(safe)],
+        store_events=True,
+        events_to_skip=[],
+        session_id="s",
+    )
+    heard = []
+    try:
+        async for event in agent.arun("go", run_id="r", stream=True, stream_events=True):
+            heard.append(event)
+    except ModelError:
+        assert how == "RunError"
+    stored = await agent.aget_run_output("r")
+    assert stored is not None
+    assert heard[-1].event == how
+    assert [(event.event, event.seq) for event in stored.events] == [(each.event, each.seq) for each in heard]
+
+
+def safe() -> str:
+    """Do something safe."""
+    return "done"
