@@ -49,6 +49,27 @@ def json_bytes(
     return text
 
 
+def whole(text: str) -> str:
+    """The text with its surrogate pairs joined, and with U+FFFD for each half that stands alone."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return str(_mended(text))
+    return text
+
+
+def encodable(data: T) -> T:
+    """Plain JSON data whose texts are `whole`; the same object if they all are."""
+    try:
+        to_json(data)
+    except ValueError as error:
+        mended: T = _mended_after(error, data)
+        return mended
+    return data
+
+
 def jsonable(value: Any) -> Any:
     """The value as plain JSON data.
 

@@ -12,7 +12,7 @@ from typing_extensions import TypeVar
 
 from kern._error_text import counted
 from kern._habits import OUTPUT_ATTRIBUTES, explain_attribute
-from kern._json import json_bytes, jsonable
+from kern._json import encodable, json_bytes, jsonable
 from kern.messages import (
     MEDIA,
     Audio,
@@ -249,7 +249,7 @@ class BaseRunOutput(Generic[ContentT]):
         if self.state_conflicts:
             data["state_conflicts"] = self.state_conflicts
         data["metrics"] = self.metrics.to_dict()
-        return data
+        return encodable(data) if shelf is None else data  # a row is encoded later
 
     def to_json(self) -> str:
         """The output as JSON text."""

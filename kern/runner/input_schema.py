@@ -11,8 +11,9 @@ import pydantic
 from pydantic import ValidationError
 
 from kern._error_text import raised_by
+from kern._json import whole
 from kern.errors import InputCheckError, KernError, UsageError
-from kern.messages import Message
+from kern.messages import Message, TextPart
 from kern.runtime.answer_schema import AnswerSchema, BadAnswer, answer_schema
 from kern.runtime.run_tree import Run, RunnerSpec
 
@@ -76,3 +77,12 @@ async def _check_task(schema: AnswerSchema, run: Run) -> None:
         schema.read(run.input.input_content)
     except BadAnswer as error:
         raise InputCheckError(f"the task must be JSON that fits {schema.name}. {error}") from error
+
+
+def whole_message(message: Message) -> Message:
+    """The message with whole texts; an application may share it, so it is not changed."""
+    texts = [(part, whole(part.text)) for part in message.parts if isinstance(part, TextPart)]
+    if all(part.text is text for part, text in texts):
+        return message
+    given = {id(part): replace(part, text=text) for part, text in texts}
+    return replace(message, parts=[given.get(id(part), part) for part in message.parts])

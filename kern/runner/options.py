@@ -17,14 +17,14 @@ from pydantic_core import from_json, to_json
 
 from kern import _numbers
 from kern._ids import check_given_id
-from kern._json import jsonable, order_sets
+from kern._json import encodable, jsonable, order_sets, whole
 from kern._keywords import check_keywords
 from kern.budget import Limits, check_limits
 from kern.durable.journal import Journal
 from kern.errors import UsageError
 from kern.messages import MEDIA, ROLES, Audio, File, Image, Message, Video
 from kern.run.requirement import RunRequirement
-from kern.runner.input_schema import Input, checked_input
+from kern.runner.input_schema import Input, checked_input, whole_message
 from kern.runner.schema_types import OutputSchema
 from kern.runtime.request import OnDuplicate, RunInput
 
@@ -181,10 +181,12 @@ def run_input(input: Input, schema: type[pydantic.BaseModel] | None, options: Ru
     """
     media_given = options.images or options.audio or options.videos or options.files
     if type(input) is str and schema is None and not media_given and input.strip():
+        if not input.isascii():
+            input = whole(input)
         return RunInput(value=input, messages=[Message("user", input)])
     input = checked_input(schema, input)
     try:
-        messages, value = _messages(input), as_json(input)
+        messages, value = [whole_message(message) for message in _messages(input)], encodable(as_json(input))
     except (ValueError, RecursionError) as error:  # too deep, numbers too long, a list that contains itself
         raise UsageError(f"the input cannot be written as JSON: {error}") from error
     last = messages[-1]

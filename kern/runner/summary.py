@@ -12,6 +12,7 @@ from kern.errors import KernError
 from kern.messages import Message
 from kern.models.base import Model
 from kern.runtime.model_request import ask
+from kern.runtime.new_summary import summary_of
 from kern.runtime.run_tree import Run
 from kern.runtime.sink import SilentSink
 
@@ -59,7 +60,8 @@ class Summarize:
     async def _write(self, run: Run) -> None:
         session = run.tree.session
         new = f"The user: {run.input.input_content}\n\nThe answer: {run.output.get_content_as_string()}"
-        await session.summary.turn.acquire()
+        summary = summary_of(session)
+        await summary.turn.acquire()
         try:
             stored, old = session.row.summary, current_summary(run) or "There is none yet."
             asked = f"{block('old_summary', old)}\n\n{block('exchange', new)}"
@@ -67,9 +69,9 @@ class Summarize:
             model = self.model or run.spec.model
             answer = await ask(run, model, messages, tools={}, sink=lambda run: SilentSink(run.out))
             if answer.content:
-                session.summary.set(answer.content, stored)
+                summary.set(answer.content, stored)
         finally:
-            session.summary.turn.release()
+            summary.turn.release()
 
 
 def block(name: str, text: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Final, Protocol
+
 from kern._sync.lock import FairLock
 
 
@@ -37,3 +40,21 @@ class NewSummary:
     def drop(self) -> None:
         """Forget it."""
         self.text, self.bases = None, frozenset()
+
+
+NO_SUMMARY: Final = NewSummary()
+"""In place of a summary of one's own: most sessions have none, and a run makes an object for its session."""
+
+_mutex = threading.Lock()
+
+
+class _Session(Protocol):
+    summary: NewSummary
+
+
+def summary_of(session: _Session) -> NewSummary:
+    """The summary of this session, made on first use."""
+    with _mutex:
+        if session.summary is NO_SUMMARY:
+            session.summary = NewSummary()
+        return session.summary

@@ -29,7 +29,7 @@ from kern.errors import (
 from kern.runtime.busy_watch import BusyDatabase, as_store_error
 from kern.runtime.change_rows import change_row
 from kern.runtime.debug import log
-from kern.runtime.new_summary import NewSummary
+from kern.runtime.new_summary import NO_SUMMARY, NewSummary
 from kern.state.codec import decode, encode
 from kern.state.merge import Conflict
 from kern.state.patch import apply, diff
@@ -225,7 +225,7 @@ class SavedSession:
         self.session_id = session_id
         self.version: int = 0
         """The version of the live state, as counted by the application's migrations."""
-        self.summary: NewSummary = NewSummary()
+        self.summary: NewSummary = NO_SUMMARY
         self._spec: StateSpec
         self._state: LiveState | StoreError
         self._commit_lock = FairLock()
@@ -360,9 +360,8 @@ class SavedSession:
             except Exception as silent:  # noqa: BLE001 - raised below
                 self._doubt = Doubt(attempt, [attempt])
                 self.summary.drop()
-                raise StoreError(
-                    f"{error}; it is unknown whether the commit was written: {silent}"
-                ) from error
+                unknown = f"{error}; it is unknown whether the commit was written: {silent}"
+                raise StoreError(unknown) from error
         self.summary.drop()
         if self._doubt is None:
             await self._take_back(attempt)
@@ -391,7 +390,8 @@ class SavedSession:
         if committed.repeated:
             snapshot, text = await attempt.stored_part(self.db), row.state
         self.row, self.version, self.stored = row, row.state_version, True
-        self.summary.written(attempt.commit.summary)
+        if self.summary.text is not None:
+            self.summary.written(attempt.commit.summary)
         state = self.state
         if text == snapshot.text or len(text) < LARGE:
             state.mark_stored(snapshot, text, row.revision)

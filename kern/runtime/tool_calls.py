@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from kern._error_text import counted, error_text, is_failure, message_of, only_error
+from kern._json import whole
 from kern._sync.shield import run_in_child_task
 from kern.budget import UsageLedger
 from kern.errors import RetryAgentRun, StopAgentRun, ToolTimeoutError, UsageLimitExceeded
@@ -119,8 +120,8 @@ class FunctionTool(StatefulTool):
             return None
         if self._streams_content(run, site):
             out.begin_result()
-            return lambda piece: out.text(result_of(Chunks([piece])).text)
-        return lambda piece: out.aside(result_of(Chunks([piece])).text, site.call.id)
+            return lambda piece: out.text(whole(result_of(Chunks([piece])).text))
+        return lambda piece: out.aside(whole(result_of(Chunks([piece])).text), site.call.id)
 
 
 _AT_ONCE = 128
@@ -235,6 +236,8 @@ async def _carried_out(run: Run, site: CallSite, step: ToolStep | None) -> ToolO
         if site.start.prevent():
             _note_not_made(execution, error)
         raise
+    if not outcome.content.isascii() and (content := whole(outcome.content)) is not outcome.content:
+        outcome = replace(outcome, content=content)
     if site.slot is not None:
         site.slot.mark_passed()
     if outcome.pending:

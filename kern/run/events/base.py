@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pydantic
 
-from kern._json import finite, json_bytes, jsonable
+from kern._json import encodable, finite, json_bytes, jsonable, whole
 
 
 @dataclass(slots=True, frozen=True)
@@ -128,11 +128,13 @@ class BaseRunEvent:
 
 def _plain(value: Any) -> Any:
     """A field's value as JSON."""
+    if isinstance(value, str):
+        return whole(value)
     if hasattr(value, "to_dict"):
-        return value.to_dict()
+        return encodable(value.to_dict())
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return jsonable(value) if isinstance(value, pydantic.BaseModel) else finite(value)
+    return encodable(jsonable(value) if isinstance(value, pydantic.BaseModel) else finite(value))
 
 
 _BASE_FIELDS = frozenset({"source", "seq", "created_at"})
