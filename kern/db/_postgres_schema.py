@@ -148,7 +148,7 @@ async def check(pool: Pool, names: Mapping[str, str], shown: str, wait: float) -
     Raises:
         StoreError: They do not exist, or have another version.
     """
-    done = await pool.run(lambda link: _version(link, names), wait=wait)
+    done = await pool.run(lambda link: _checked_version(link, names, shown), wait=wait)
     _refuse_newer(done, names, shown)
     if done < len(MIGRATIONS):
         raise StoreError(
@@ -169,7 +169,7 @@ async def migrate(
     Raises:
         StoreError: The tables cannot be created, or belong to a newer version of Kern.
     """
-    done = await pool.run(lambda link: _version(link, names), wait=wait)
+    done = await pool.run(lambda link: _checked_version(link, names, shown), wait=wait)
     _refuse_newer(done, names, shown)
     if done == len(MIGRATIONS):
         return done, done
@@ -196,7 +196,25 @@ _RECORD = "INSERT INTO {schema} (version) VALUES ($1)"
 # They read from pg_class because to_regclass alone may use a cached catalog and miss new tables of others.
 _TABLE = "SELECT to_regclass($1) IS NOT NULL FROM pg_catalog.pg_class LIMIT 1"
 _NAMESPACE = "SELECT to_regnamespace($1) IS NOT NULL FROM pg_catalog.pg_class LIMIT 1"
+_ENCODING = "SELECT current_setting('server_encoding')"
+_KEEPS_ALL_TEXT = {"UTF8", "SQL_ASCII"}
+"""The encodings of databases that keep any text; SQL_ASCII stores the bytes as they come."""
 _VERSION = "SELECT coalesce(max(version), 0) FROM {schema}"
+
+
+async def _checked_version(link: Link, names: Mapping[str, str], shown: str) -> int:
+    """The version of the tables, in a database that can store what models write.
+
+    Raises:
+        StoreError: It cannot.
+    """
+    encoding = (await link.fetch(_ENCODING))[0][0]
+    if encoding not in _KEEPS_ALL_TEXT:
+        raise StoreError(
+            f"{shown}: the database has the encoding {encoding}, which cannot store every character; create "
+            "one with `createdb --encoding=UTF8 --template=template0`, and name it in db_url"
+        )
+    return await _version(link, names)
 
 
 async def _version(link: Link, names: Mapping[str, str]) -> int:

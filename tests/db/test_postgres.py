@@ -317,6 +317,28 @@ async def test_tables_that_somebody_has_dropped_are_made_again(
     assert (await db.commit(state_commit())).row.version == 1
 
 
+@pytest.mark.parametrize(("encoding", "takes"), [("LATIN1", False), ("SQL_ASCII", True), ("UTF8", True)])
+async def test_a_database_that_cannot_store_every_text_is_refused_at_the_first_use(
+    postgres: Postgres, encoding: str, takes: bool
+) -> None:
+    name = new_tables()
+    postgres.psql(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'")
+    db = PostgresDb(postgres.url.replace("/postgres?", f"/{name}?"))
+    text = '{"a":"\u4e2d \U0001f389"}'.encode()
+    try:
+        if takes:
+            assert (await db.commit(state_commit(text))).row.state == text
+            row = await db.load_session("s")
+            assert row is not None
+            assert row.state == text
+        else:
+            with pytest.raises(StoreError, match="encoding LATIN1, which cannot store every character"):
+                await db.commit(state_commit())
+    finally:
+        await db.aclose()
+        postgres.psql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 async def test_tables_of_a_newer_kern_are_left_alone(postgres: Postgres, db: PostgresDb, table: str) -> None:
     await db.commit(state_commit(b'{"a":1}'))
     postgres.psql(f"INSERT INTO {table}_schema (version) VALUES (99)")
