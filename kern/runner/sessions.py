@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, NoReturn
 
 from kern._ids import check_given_id, check_text
-from kern._json import whole
 from kern.db.base import SessionInfo, SessionRow
 from kern.errors import StoreError, UsageError
 from kern.messages import Message
@@ -241,7 +240,7 @@ class SessionAccess(Definition):
         async with use(self, session_id, user_id) as session:
             if user_id is not None and not session.exists:
                 return False  # it may be stored in a moment, for another user
-            return await session.db.describe_session(session.session_id, name=whole(name))
+            return await session.db.describe_session(session.session_id, name=name)
 
     async def aget_session_name(
         self, session_id: str | None = None, *, user_id: str | None = None

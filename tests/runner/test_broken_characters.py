@@ -104,15 +104,6 @@ async def test_what_a_user_says_is_for_the_caller_as_it_is_stored(given: Any, tm
     await db.aclose()
 
 
-async def test_the_name_of_a_session_is_stored_without_it(tmp_path: Path) -> None:
-    db = SqliteDb(tmp_path / "a.db")
-    agent = Agent(model=ScriptedModel(["done"]), db=db, session_id="s")
-    await agent.arun("x")
-    assert await agent.aset_session_name(HALF)
-    assert await agent.aget_session_name() == MENDED
-    await db.aclose()
-
-
 async def test_a_message_that_the_application_keeps_is_not_changed() -> None:
     mine = Message("user", HALF)
     await Agent(model=ScriptedModel(["done"])).arun(mine)
