@@ -79,10 +79,12 @@ class Server:
         parts = urlsplit(self.url)
         login, at, hosts = parts.netloc.rpartition("@")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        lists = [(hosts or options.get("host", "")).split(","), options.get("port", "").split(",")]
+        names, ports = (hosts or options.get("host", "")).split(","), options.get("port", "").split(",")
+        if len(ports) == 1:  # older drivers want one for each host
+            ports *= len(names)
         rotated = []
-        for first in range(len(lists[0])):
-            host, port = (",".join(items[first:] + items[:first]) for items in lists)
+        for first in range(len(names)):
+            host, port = (",".join(items[first:] + items[:first]) for items in (names, ports))
             turned = {**options, **({} if hosts else {"host": host}), "port": port}
             query = urlencode({name: turned[name] for name in options})
             netloc = f"{login}{at}{host}" if hosts else parts.netloc
