@@ -86,7 +86,7 @@ def test_every_handler_of_the_application_s_gets_harmless_lines(
         logger.error("failed: %s", ValueError(EVIL))
     assert len(kern_messages(caplog)) == 3
     assert all(is_harmless(message) and "\n" not in message for message in caplog.messages)
-    assert "after 3 and 0.2" in caplog.messages[0]
+    assert "after 3 and 0.2" in kern_messages(caplog)[0]
     assert caplog.records[0].msg == "run %s: %r after %d and %.1f", "reporters group by it"
 
 

@@ -19,6 +19,7 @@ from kern.errors import InputCheckError, InvalidStateError, KernError, RunMismat
 from kern.runner.options import as_json, as_text
 from kern.state import add
 from kern.testing import FunctionModel, ScriptedModel
+from tests.logs import kern_messages
 
 
 def agent(**more: Any) -> Agent:
@@ -123,7 +124,7 @@ def test_a_toolkit_that_forgets_its_marked_methods_says_so(caplog: pytest.LogCap
         assert list(Half().functions) == ["look"]
         assert list(Whole().functions) == ["other"]
         Toolkit("bare")
-    assert [record.getMessage() for record in caplog.records] == [
+    assert kern_messages(caplog) == [
         "the toolkit half does not list listen of Half, marked with @tool: no model sees it",
         "the toolkit bare has no tools: pass tools=[...]",
     ]

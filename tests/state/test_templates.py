@@ -223,7 +223,7 @@ def test_the_search_for_a_misspelt_placeholder_is_bounded(
 def test_a_misspelt_placeholder_stays_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
         assert render("Hello {nmae}, {other}", {"name": "Ann"}) == "Hello {nmae}, {other}"
-    assert [record.getMessage() for record in caplog.records] == [
+    assert kern_messages(caplog) == [
         "a text has the placeholder {nmae}, but there is no such value; did you mean {name}? "
         "The placeholder stays in the text"
     ]
