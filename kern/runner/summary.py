@@ -69,7 +69,7 @@ class Summarize:
             model = self.model or run.spec.model
             answer = await ask(run, model, messages, tools={}, sink=lambda run: SilentSink(run.out))
             if answer.content:
-                summary.set(answer.content, stored)
+                summary.set(answer.content, stored, run.run_id)
         finally:
             summary.turn.release()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from kern._sync.lock import FairLock
+from kern.db.base import RunRow
 
 
 class NewSummary:
@@ -13,33 +15,40 @@ class NewSummary:
     each goes on from the one before.
     """
 
-    __slots__ = ("bases", "text", "turn")
+    __slots__ = ("bases", "by", "text", "turn")
 
     def __init__(self) -> None:
         self.text: str | None = None
         self.bases: frozenset[str | None] = frozenset()
         """The summaries that it goes on from; of another one that is stored meanwhile, it knows nothing."""
+        self.by: str | None = None
+        """The run that wrote it."""
         self.turn: FairLock = FairLock()
         """Held while a run reads the old summary and writes the new one."""
 
-    def set(self, text: str, stored: str | None) -> None:
+    def set(self, text: str, stored: str | None, by: str) -> None:
         """Note a new summary.
 
         Args:
             text: The summary.
             stored: The stored summary, when the old one was read.
+            by: The run that wrote it.
         """
         self.bases |= {stored, self.text}
-        self.text = text
+        self.text, self.by = text, by
 
     def written(self, text: str | None) -> None:
         """Note that a commit has written it."""
         if self.text == text:
-            self.drop()
+            self._forget()
 
-    def drop(self) -> None:
-        """Forget it."""
-        self.text, self.bases = None, frozenset()
+    def undo(self, runs: Sequence[RunRow]) -> None:
+        """Note that these runs are not stored. A summary of another run stays, for that run's commit."""
+        if any(run.run_id == self.by for run in runs):
+            self._forget()
+
+    def _forget(self) -> None:
+        self.text, self.by, self.bases = None, None, frozenset()
 
 
 NO_SUMMARY: Final = NewSummary()

@@ -359,10 +359,10 @@ class SavedSession:
                         return Committed(row, repeated=True)
             except Exception as silent:  # noqa: BLE001 - raised below
                 self._doubt = Doubt(attempt, [attempt])
-                self.summary.drop()
+                self.summary.undo(attempt.commit.runs)
                 unknown = f"{error}; it is unknown whether the commit was written: {silent}"
                 raise StoreError(unknown) from error
-        self.summary.drop()
+        self.summary.undo(attempt.commit.runs)
         if self._doubt is None:
             await self._take_back(attempt)
         raise error
