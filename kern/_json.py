@@ -11,9 +11,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import pydantic
 from pydantic_core import from_json, to_json, to_jsonable_python
@@ -204,6 +205,23 @@ def read_back(value: Any) -> Any:
     return plain
 
 
+_ROOM = 16
+"""How many levels a row of the database puts around a value."""
+_SURELY_FLAT = 150
+SURELY_FLAT: Final = 300
+"""A JSON text of so many characters has few levels."""
+
+
+def check_depth(text: bytes) -> None:
+    """Check that JSON is not nested so deeply that it could not be read back from a row of the database.
+
+    Raises:
+        ValueError: It is.
+    """
+    if text.count(b"{") + text.count(b"[") > _SURELY_FLAT:
+        from_json(b"[" * _ROOM + text + b"]" * _ROOM)
+
+
 def order_sets(tree: Any, value: Any) -> Any:
     """Sort, in place, the lists in `tree` that were written from sets in `value`; return `tree`.
 
@@ -252,6 +270,23 @@ def non_finite(value: Any) -> str | None:
         if isinstance(item, float | dict | list | tuple) and (found := non_finite(item)) is not None:
             return f"/{key}{found}"
     return None
+
+
+UNREAL: Final = re.compile(
+    r'"\s*[+-]?(?:nan|inf(?:inity)?|[\d._]+e\+?\d{3,}|\d{309,}[\d.]*)\s*"|\\u00', re.IGNORECASE
+)
+"""Matches JSON of which a validator may make a NaN or an infinity: a text that is read as one."""
+
+
+def unreal(made: Any) -> str | None:
+    """The JSON Pointer of the first NaN or infinity in what a validator made, with its name; None if there
+    are none.
+    """
+    try:
+        plain = to_jsonable_python(made, by_alias=True, inf_nan_mode="constants", fallback=str)
+    except (ValueError, RecursionError):
+        return None
+    return non_finite(plain)
 
 
 _WORDS = {math.inf: "Infinity", -math.inf: "-Infinity"}

@@ -13,8 +13,10 @@ from pydantic_core import from_json
 
 from kern import Agent, RunContext, Team, UsageError, tool
 from kern.messages import ToolCall
+from kern.models import ModelResponse
 from kern.run import RunOutput
 from kern.run.output import output_from_dict
+from kern.run.requirement import UserInputError
 from kern.testing import ScriptedModel, tool_call
 from tests.databases import opened
 
@@ -167,3 +169,72 @@ async def test_the_state_refuses_one_as_before() -> None:
 
     output = await heard(Agent(model=ScriptedModel([tool_call("spoil"), "ok"]), tools=[spoil]))
     assert "not JSON" in (output.tools[0].result or "") or output.tools[0].tool_call_error
+
+
+class Nested(BaseModel):
+    stats: Stats
+    note: str = ""
+
+
+@pytest.mark.parametrize("word", ["NaN", "nan", "-inf", "Infinity", " 1e999 ", "9" * 400, "N\\u0061N"])
+async def test_a_number_of_an_argument_is_none_in_any_spelling(word: str) -> None:
+    called = []
+
+    def refund(amount: float) -> str:
+        called.append(amount)
+        return "refunded"
+
+    def report(nested: Nested) -> str:
+        called.append(nested.stats.mean)
+        return "reported"
+
+    calls = [
+        ToolCall("a", "refund", f'{{"amount": "{word}"}}'),
+        ToolCall("b", "report", f'{{"nested": {{"stats": {{"mean": "{word}"}}}}}}'),
+    ]
+    model = ScriptedModel([ModelResponse.of(None, *calls), "done"])
+    output = await Agent(model=model, tools=[refund, report]).arun("Go")
+    assert called == []
+    for call, place in zip(output.tools, ["/amount", "/nested/stats/mean"], strict=True):
+        assert call.tool_call_error
+        assert f"{place}: " in (call.result or "")
+        assert "is not a number in JSON" in (call.result or "")
+
+
+async def test_a_word_that_is_no_number_is_a_text() -> None:
+    seen = []
+
+    def note(text: str, amount: float) -> str:
+        seen.append((text, amount))
+        return "noted"
+
+    model = ScriptedModel([tool_call("note", text="NaN", amount="1.5"), "done"])
+    await Agent(model=model, tools=[note]).arun("Go")
+    assert seen == [("NaN", 1.5)]
+    agent = Agent(model=ScriptedModel(['{"stats": {"mean": 1}, "note": "inf"}']), output_schema=Nested)
+    assert (await agent.arun("Go")).content == Nested(stats=Stats(mean=1), note="inf")
+
+
+@pytest.mark.parametrize("schema", [Stats, Nested, float])
+@pytest.mark.parametrize("word", ['"NaN"', '"Infinity"', '"1e999"'])
+async def test_an_answer_with_such_a_number_is_sent_back_in_any_spelling(schema: Any, word: str) -> None:
+    forms = {Stats: '{"mean": %s}', Nested: '{"stats": {"mean": %s}}', float: "%s"}
+    model = ScriptedModel([forms[schema] % word, forms[schema] % "1.5"])
+    output = await Agent(model=model, output_schema=schema).arun("Go")
+    assert len(model.requests) == 2
+    assert "is not a JSON number" in (model.requests[1].messages[-1].content or "")
+    assert math.isfinite(
+        output.content if schema is float else getattr(output.content, "stats", output.content).mean
+    )
+
+
+async def test_a_value_of_a_person_with_such_a_number_is_refused() -> None:
+    @tool(user_input_fields=["amount"])
+    def pay(amount: float) -> str:
+        return f"paid {amount}"
+
+    agent = Agent(model=ScriptedModel([tool_call("pay"), "done"]), tools=[pay])
+    output = await agent.arun("Go")
+    output.requirements[0].provide_user_input({"amount": "NaN"})
+    with pytest.raises(UserInputError):
+        await agent.acontinue_run(output)

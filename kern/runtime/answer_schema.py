@@ -17,7 +17,7 @@ from pydantic_core import from_json, to_json
 from typing_extensions import TypeAliasType
 
 from kern._error_text import raised_by
-from kern._json import jsonable, non_finite
+from kern._json import UNREAL, jsonable, non_finite, unreal
 from kern.errors import AgentSignal, KernError, UsageError
 from kern.messages import Message
 from kern.models.base import ResponseFormat, ToolDefinition
@@ -146,7 +146,10 @@ class AnswerSchema:
         else:
             try:
                 text = to_json(value, by_alias=True, inf_nan_mode="constants")
-                return Answer(self._storable(self._adapter.validate_json(text)), self.type_name)
+                made = self._storable(self._adapter.validate_json(text))
+                if UNREAL.search(text.decode()) is None or (found := unreal(made)) is None:
+                    return Answer(made, self.type_name)
+                lines = [f"{found} is not a JSON number"]
             except ValidationError as error:
                 lines = [_line(detail) for detail in error.errors(include_url=False)]
             except ValueError as error:

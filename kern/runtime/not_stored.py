@@ -10,7 +10,9 @@ import base64
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, get_args
 
-from kern._json import json_bytes, jsonable, value_text
+from pydantic_core import to_json
+
+from kern._json import check_depth, json_bytes, jsonable, value_text
 from kern._log import named
 from kern.errors import StoreError, UsageError
 from kern.messages import MEDIA, Citation, Media, Message, Part, ProviderCall, TextPart
@@ -64,7 +66,7 @@ class NotStored:
         try:
             if name == "metadata" and not isinstance(value, dict):
                 raise ValueError(f"it is no dict: {type(value).__name__}")
-            jsonable(value)
+            check_depth(to_json(jsonable(value)))
         except (ValueError, RecursionError) as cause:
             self._values.append((output, name, value))
             setattr(output, name, empty)

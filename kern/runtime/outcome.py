@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic_core import from_json
 
-from kern._json import finite, jsonable
+from kern._json import SURELY_FLAT, check_depth, finite, jsonable
 from kern.errors import KernError, ToolError
 from kern.messages import MEDIA, Media, Shelf, ToolCall, media_by_kind
 from kern.run.tool_execution import ToolExecution
@@ -132,12 +132,14 @@ class CallSite:
 
 
 def arguments_of(call: ToolCall) -> dict[str, Any] | None:
-    """Parse the arguments of a call; None if they are not a JSON object.
+    """Parse the arguments of a call; None if they are not a JSON object, or too deep to be stored.
 
     NaN and infinities become null, since the arguments are shown as JSON; the call itself refuses them.
     """
     try:
         parsed = from_json(call.arguments or "{}")
+        if len(call.arguments) > SURELY_FLAT:
+            check_depth(call.arguments.encode(errors="replace"))
     except ValueError:
         return None
     return finite(parsed) if isinstance(parsed, dict) else None

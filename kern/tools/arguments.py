@@ -15,7 +15,7 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import ErrorDetails, from_json, to_json
 
 from kern._error_text import message_of
-from kern._json import non_finite, order_sets
+from kern._json import SURELY_FLAT, UNREAL, check_depth, non_finite, order_sets, unreal
 from kern.errors import ToolArgumentsError, UsageError
 from kern.tools.docstring import Docstring, parse_docstring
 from kern.tools.schema import Schema, undo_strict, without_titles
@@ -108,7 +108,7 @@ class Arguments:
         self, arguments_json: str, *, tool: str, strict: bool, extra: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         """Parse and validate arguments; see `Function.validate`."""
-        text: str | bytes = arguments_json.strip() or "{}"
+        text = arguments_json.strip() or "{}"
         value = parsed(text, tool)
         if hidden := value.keys() & self.signature.hidden:  # **kwargs would let them through
             raise ToolArgumentsError(
@@ -119,13 +119,18 @@ class Arguments:
         if extra:
             value = {**value, **extra}
         if strict or extra:
-            text = to_json(value, inf_nan_mode="constants")
+            text = to_json(value, inf_nan_mode="constants").decode()
         model = self._as_model()
         try:
             filled = model.model_validate_json(text)
         except ValidationError as error:
             raise ToolArgumentsError(self._complaint(error, tool), tool=tool) from error
-        return self._as_kwargs(filled)
+        kwargs = self._as_kwargs(filled)
+        if UNREAL.search(text) is not None and (found := unreal(kwargs)) is not None:
+            raise ToolArgumentsError(
+                f"the arguments of {tool} do not fit:\n- {found} is not a number in JSON", tool=tool
+            )
+        return kwargs
 
     def _as_kwargs(self, filled: pydantic.BaseModel) -> dict[str, Any]:
         """The arguments that were passed, and the defaults of `Field(...)`; Python fills in the others."""
@@ -250,6 +255,8 @@ def parsed(text: str | bytes, tool: str) -> dict[str, Any]:
     """
     try:
         value = from_json(text.strip() or b"{}")
+        if len(text) > SURELY_FLAT:
+            check_depth(text.encode(errors="replace") if isinstance(text, str) else text)
     except ValueError as error:
         raise ToolArgumentsError(f"the arguments of {tool} are not valid JSON: {error}", tool=tool) from error
     if not isinstance(value, dict):

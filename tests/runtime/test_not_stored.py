@@ -310,3 +310,25 @@ async def test_a_text_of_the_application_may_be_any_value_as_a_tool_result_may(v
     assert stored.input == text
     assert [call.result for call in stored.tools] == [text, text, text]
     assert [message.content for message in await agent.aget_chat_history("s")] == [text, text]
+
+
+@pytest.mark.parametrize("levels", [180, 190, 197, 199, 200, 250])
+async def test_a_value_that_is_too_deep_to_be_read_again_is_not_stored(levels: int) -> None:
+    def take(x: dict[str, Any]) -> str:
+        return "taken"
+
+    deep = '{"x":' * levels + "1" + "}" * levels
+    calls = [ModelResponse.of(None, ToolCall("c", "take", deep)), "done"]
+    agent = Agent(model=ScriptedModel(calls), tools=[take], db=InMemoryDb(), store_events=True)
+    output = await agent.arun("Hi", run_id="r")
+    assert output.tools[0].tool_call_error is (levels > 180)
+    stored = await agent.aget_run_output("r")
+    assert stored is not None
+    assert stored.tools == output.tools
+    writer = Agent(model=ScriptedModel([deep]), output_schema={"type": "object"}, db=InMemoryDb())
+    try:
+        assert (await writer.arun("Hi", run_id="r")).status is RunStatus.completed
+    except UsageError as error:
+        assert levels > 180
+        assert "without its content" in str(error)  # noqa: PT017
+    assert await writer.aget_run_output("r") is not None
