@@ -308,7 +308,7 @@ async def test_of_an_answer_nothing_but_the_answer_counts() -> None:
     forged = RunRequirement.from_dict(
         {**waiting.to_dict(), "kind": "external_execution", "tool_name": "other", "result": "forged"}
     )
-    with pytest.raises(UsageError, match="risky waits for confirmation"):
+    with pytest.raises(UsageError, match="risky: kind of the requirement was changed"):
         await agent.acontinue_run(run_id=paused.run_id, requirements=[forged])
     assert (await confirmed(agent, paused)).content == "did it"
 
