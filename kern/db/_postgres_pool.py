@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -111,7 +111,6 @@ class _LoopPool:
         self._make = make
         self._pool: Any = None
         self._silent_since = 0.0
-        self._released: set[asyncio.Task[None]] = set()
         self._lock = (
             asyncio.Lock()
         )  # asyncpg does not allow two tasks to wait for a pool that is being created
@@ -128,14 +127,9 @@ class _LoopPool:
                 return pool, raw
             raw.terminate()
 
-    def silent(self, since: float, release: Coroutine[Any, Any, None]) -> None:
-        """Note that a statement, sent after that time, had no answer. Its connection is given back in the
-        background, since the driver waits until the statement is cancelled.
-        """
+    def silent(self, since: float) -> None:
+        """Note that a statement, sent after that time, had no answer."""
         self._silent_since = max(self._silent_since, since)
-        task = asyncio.create_task(release)
-        self._released.add(task)
-        task.add_done_callback(self._released.discard)
 
     async def _get(self) -> Any:
         if self._pool is None:
@@ -270,12 +264,11 @@ class Pool:
                 self._hosts.skip(seen.first)
             raise
         finally:
-            release = self._release(pool, raw)
             if is_silent:
-                held.silent(began, release)
+                held.silent(began)
             else:
                 seen.at = time.monotonic()
-                await release
+            await self._release(pool, raw)  # after the driver has cancelled the statement
 
     async def _release(self, pool: Any, raw: Any) -> None:
         try:
