@@ -17,9 +17,8 @@ from kern.durable.journal import Entry, Playback
 from kern.durable.keys import EnvironmentKeys, same
 from kern.errors import ReplayMismatch, SessionDeletedError
 from kern.run.requirement import RunRequirement
-from kern.runtime.recorded_steps import CHANGE
 from kern.runtime.session import LiveSession
-from kern.runtime.step_data import Data, change_entry, change_from, loads, moment, reading, written
+from kern.runtime.step_data import CHANGE, Data, change_entry, change_from, loads, moment, reading, written
 from kern.state.codec import decode, encode
 from kern.state.patch import apply
 from kern.state.shared_state import MERGE, Author, Change

@@ -15,8 +15,7 @@ from kern._log import named
 from kern.durable.journal import Entry
 from kern.durable.keys import EnvironmentKeys
 from kern.errors import KernError, UsageError
-from kern.runtime.recorded_steps import CHANGE
-from kern.runtime.step_data import change_from, error_from, messages_from, outcome_from, response_from
+from kern.runtime.step_data import CHANGE, change_from, error_from, messages_from, outcome_from, response_from
 from kern.state.codec import decode, encode
 from kern.state.patch import apply
 
