@@ -20,19 +20,19 @@ class Cancels:
 
     def __init__(self, is_claimed: Callable[[str], bool]) -> None:
         self._is_claimed = is_claimed
-        self._requests: dict[str, dict[str | None, float]] = {}
+        self.requests: dict[str, dict[str | None, float]] = {}
         """By run: the requests by user (None for trusted code), each with its time."""
 
     def request(self, run_id: str, user_id: str | None) -> None:
         """Ask for the run to be cancelled."""
-        self._requests.setdefault(run_id, {})[user_id] = time.monotonic()
-        if len(self._requests) <= _MOST:
+        self.requests.setdefault(run_id, {})[user_id] = time.monotonic()
+        if len(self.requests) <= _MOST:
             return
-        asked = [known for known, names in self._requests.items() if user_id in names]
+        asked = [known for known, names in self.requests.items() if user_id in names]
         for known in asked[:-_MOST]:
             if not self._is_claimed(known):
-                del self._requests[known][user_id]
-        self._requests = {known: names for known, names in self._requests.items() if names}
+                del self.requests[known][user_id]
+        self.requests = {known: names for known, names in self.requests.items() if names}
 
     def take(
         self,
@@ -44,16 +44,16 @@ class Cancels:
         asked = {
             run_id: [names.pop(name) for name in {None, owners.get(run_id)} if name in names]
             for run_id in run_ids
-            if (names := self._requests.get(run_id))
+            if (names := self.requests.get(run_id))
         }
         return {run_id for run_id, times in asked.items() if times and max(times) >= since.get(run_id, 0.0)}
 
     def runs_gone(self, run_ids: Iterable[str]) -> None:
         """Forget the requests for runs that have ended or were deleted."""
         for run_id in run_ids:
-            self._requests.pop(run_id, None)
+            self.requests.pop(run_id, None)
 
     def user_deleted(self, user_id: str) -> None:
         """Forget the requests in the user's name."""
-        for names in self._requests.values():
+        for names in self.requests.values():
             names.pop(user_id, None)

@@ -366,7 +366,7 @@ class InMemoryDb(Db):
                 session.media |= row.media
                 row = replace(row, media={})
             self._runs[row.run_id] = session.runs[row.run_id] = row
-            if row.ended:
+            if row.ended and self._cancels.requests:
                 self._cancels.runs_gone([row.run_id])
 
 
