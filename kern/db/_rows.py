@@ -32,7 +32,8 @@ def session_of(values: tuple[Any, ...]) -> SessionRow:
     name, summary, created_at, updated_at, generation, *more = values[6:]
     position = more[0] if more else 0
     what = f"session {session_id!r}"
-    _check(what, (session_id, state, generation), str, bytes)
+    _check(what, (session_id, generation), str)
+    _check(what, (state,), str, bytes)
     _check(what, (user_id,), str, type(None))
     _check(what, (state_version, revision, version, position), int)
     return SessionRow(
@@ -81,7 +82,8 @@ def run_of(values: tuple[Any, ...]) -> RunRow:
     """
     run_id, session_id, runner_id, parent_run_id, status, generation, data, created_at = values
     what = f"run {run_id!r}"
-    _check(what, (run_id, session_id, runner_id, status, data), str, bytes)
+    _check(what, (run_id, session_id, runner_id, status), str)
+    _check(what, (data,), str, bytes)
     _check(what, (parent_run_id,), str, type(None))
     _check(what, (generation,), int)
     return RunRow(

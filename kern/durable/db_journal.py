@@ -18,21 +18,16 @@ from kern._log import named
 from kern._numbers import MOST, check_seconds, check_whole
 from kern._sync.shield import uninterrupted
 from kern.db.base import Db
-from kern.db.journals import ClaimedRun, EventRow, JournalDb, RunClaim, StepRow, TakenRun
+from kern.db.journals import ClaimedRun, EventRow, JournalDb, RunClaim, TakenRun
 from kern.durable.deltas import DeltaStream, Publisher, stream_of
 from kern.durable.fingerprint import check_same_input
 from kern.durable.journal import Entry, Journal, Playback, RunAsked
+from kern.durable.numbered import check_numbers, numbered
 from kern.durable.outbox import Outbox
 from kern.durable.pieces import pieces_of
 from kern.durable.same_run import about_of, check_about, check_same_run, known_fingerprint
 from kern.durable.submission import Submission
-from kern.errors import (
-    KernError,
-    RunLostError,
-    SessionDeletedError,
-    SessionError,
-    UsageError,
-)
+from kern.errors import KernError, RunLostError, SessionDeletedError, SessionError, UsageError
 from kern.run.events import Event
 
 log: Final = named("kern")
@@ -102,6 +97,7 @@ class DbJournal(ChecksArguments):
             return None
         try:
             check_same_run(asked, found)
+            check_numbers(asked.run_id, found.steps)
             if not found.steps:
                 await self._check_input(asked.run_id, asked.fingerprint)
         except KernError:
@@ -252,6 +248,7 @@ class DbRunJournal:
         self._outbox = Outbox(found.last_seq, self._stored_events)
         self.outbox: Outbox | None = self._outbox
         self._unwritten: list[EventRow] = []
+        self._number: int | None = len(found.steps)
         self._is_told = found.last_seq > 0
         self._session_id = None if found.about is None else found.about.session_id
         self._writing = asyncio.Lock()
@@ -277,14 +274,16 @@ class DbRunJournal:
 
     async def _write(self, entries: Sequence[Entry], events: Sequence[EventRow]) -> None:
         """Write, one call at a time, in the order in which the events were taken from the outbox."""
-        rows = [StepRow(key=entry.key, kind=entry.kind, data=entry.data) for entry in entries]
         async with self._writing:
             if self._lost is not None:
                 raise self._lost
             since = time.monotonic()
             self._unwritten += events
+            rows, following = numbered(entries, self._number)
+            self._number = None  # if this fails, nobody knows whether the rows are stored
             if not await self._db.append_steps(self._claim, self._seconds, rows, self._unwritten):
                 raise await self._lose()
+            self._number = following
             if self._unwritten:
                 self._is_told = True
                 self._outbox.written_up_to(self._unwritten[-1].last_seq)

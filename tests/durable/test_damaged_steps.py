@@ -196,3 +196,22 @@ async def test_a_cancelled_continuation_leaves_no_steps() -> None:
     assert await desk.acancel_run("R")
     assert await DbJournal(db).unfinished() == []
     assert (await desk.arun("q", session_id="s", run_id="R")).status.value == "CANCELLED"
+
+
+async def test_a_session_whose_generation_is_bytes_is_a_store_error(tmp_path: Path) -> None:
+    place = str(tmp_path / "a.db")
+    db = SqliteDb(place)
+
+    @tool(requires_confirmation=True)
+    def book() -> str:
+        """Book."""
+        return "booked"
+
+    model = ScriptedModel([tool_call("book"), "end"])
+    desk = Agent(id="a", model=model, tools=[book], db=db, journal=DbJournal(db))
+    paused = await desk.arun("q", session_id="s", run_id="R")
+    paused.requirements[0].confirm()
+    ask(place, "UPDATE {t} SET generation = CAST(generation AS BLOB)")
+    with pytest.raises(StoreError, match="session"):
+        await desk.acontinue_run(paused)
+    await db.aclose()
