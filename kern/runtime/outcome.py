@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from kern._json import SURELY_FLAT, check_depth, finite, jsonable
 from kern.errors import KernError, ToolError
-from kern.messages import MEDIA, Media, Shelf, ToolCall, media_by_kind
+from kern.messages import MEDIA, Media, Shelf, ToolCall, check_types, media_by_kind
 from kern.run.tool_execution import ToolExecution
 from kern.runtime.out import Answer
 from kern.state.turn_order import TurnSlot
@@ -63,7 +63,12 @@ class ToolOutcome:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Undo `to_dict`."""
+        """Undo `to_dict`.
+
+        Raises:
+            ValueError: The content is not a str.
+        """
+        check_types("outcome", data, {"content": str})
         flags: dict[str, Any] = {name: True for key, name in _FLAGS.items() if key in data}
         return cls(
             data["content"],

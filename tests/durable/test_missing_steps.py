@@ -53,7 +53,7 @@ class Desk:
             await asyncio.sleep(60)
         return "paid"
 
-    def play(self, request: ModelRequest) -> str | ModelResponse:
+    def play(self, request: ModelRequest) -> Any:
         results = sum(message.role == "tool" for message in request.messages)
         if results == 0:
             return ModelResponse.of(None, tool_call("pay", amount=1), tool_call("look"))
@@ -68,7 +68,7 @@ class Desk:
         await asyncio.wait([running])
 
 
-def lead(request: ModelRequest) -> str | ModelResponse:
+def lead(request: ModelRequest) -> Any:
     if request.messages[-1].role == "tool":
         return "led"
     return tool_call("delegate_task_to_member", member_id="a", task="go")
