@@ -267,7 +267,7 @@ class SessionOwnershipError(SessionError):
     """The session belongs to a user other than the one who asks for it."""
 
     def __init__(self, session_id: str) -> None:
-        super().__init__(f"session {session_id!r} belongs to another user")
+        super().__init__(f"session {session_id!r} belongs to another user: pass its owner as user_id=")
         self.session_id = session_id
 
 

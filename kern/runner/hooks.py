@@ -11,7 +11,7 @@ from typing import Any
 from kern._error_text import NOBODY_CANCELLED, error_text, only_error
 from kern._json import jsonable
 from kern._sync.shield import run_in_child_task
-from kern.errors import CheckError, HookError
+from kern.errors import CheckError, HookError, RetryAgentRun
 from kern.run.events import (
     PostHookCompletedEvent,
     PostHookStartedEvent,
@@ -122,7 +122,14 @@ async def _call(run: Run, hook: Hook, name: str, offered: dict[str, Any]) -> Non
         error = only_error(raised)
         if isinstance(error, CheckError):
             raise error from error.__cause__
-        raise HookError(f"the hook {name} raised {error_text(error)}", hook=name) from raised
+        hint = _ONLY_TOOLS if isinstance(error, RetryAgentRun) else ""
+        raise HookError(f"the hook {name} raised {error_text(error)}{hint}", hook=name) from raised
+
+
+_ONLY_TOOLS = (
+    "; only a tool sends the model back. Refuse with InputCheckError or OutputCheckError, or let the model "
+    "give its answer to a tool with stop_after_tool_call=True that checks it"
+)
 
 
 def _name(hook: Hook) -> str:

@@ -26,7 +26,7 @@ from kern.runtime.invoke import invoke
 from kern.runtime.prompt_step import given
 from kern.runtime.run_tree import Run
 from kern.runtime.step_data import messages_data, messages_from
-from kern.state.templates import render
+from kern.state.templates import check_is_data, render
 from kern.tools.inject import call_kwargs
 from kern.tools.result import Chunks, prompt_text, result_of, without_tags
 from kern.tools.signature import signature_of
@@ -88,6 +88,8 @@ class Prompt:
 
     def _input(self, run: Run) -> Sequence[Message]:
         dependencies = run.tree.request.dependencies
+        for name, value in dependencies.items():
+            check_is_data(f"dependencies[{name!r}], which add_dependencies_to_context shows,", value)
         shown = f"<additional context>\n{prompt_text(dependencies)}\n</additional context>"
         return with_context(run.input.messages, after=shown)
 

@@ -22,7 +22,7 @@ from kern.errors import AgentSignal, KernError, UsageError
 from kern.messages import Message
 from kern.models.base import ResponseFormat, ToolDefinition
 from kern.runtime.out import Answer
-from kern.tools.json_check import misfits
+from kern.tools.json_check import TYPE_NAMES, misfits, unknown_types
 from kern.tools.result import without_tags
 from kern.tools.schema import Schema, strict_schema, undo_strict
 
@@ -66,6 +66,8 @@ class AnswerSchema:
         self._adapter: pydantic.TypeAdapter[Any] | None = None
         if isinstance(declared, Mapping):
             self.name, self.schema = _unwrapped(declared)
+            for wrong in unknown_types(self.schema):
+                raise UsageError(f"output_schema: {wrong!r} is no type of JSON schema: {TYPE_NAMES}")
             self.type_name = "dict"
         else:
             self.type_name = _called(declared)

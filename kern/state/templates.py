@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from dataclasses import is_dataclass
+from functools import lru_cache, partial
 from itertools import chain, islice
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import PydanticSerializationError
@@ -125,8 +127,35 @@ def _find(source: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return value
 
 
+def check_is_data(what: str, value: object) -> None:
+    """Check that a value can be read in a prompt: a function, or the address of an object, says nothing.
+
+    Args:
+        what: What the value is, for the error.
+
+    Raises:
+        UsageError: It is a function, or an object without a text of its own.
+    """
+    if isinstance(value, _FUNCTIONS):
+        raise UsageError(
+            f"{what} is a function, which is not called for a prompt: pass what it returns, or pass a "
+            "function as instructions="
+        )
+    kind = type(value)
+    if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__ and not is_dataclass(value):
+        raise UsageError(
+            f"{what} is a {kind.__name__} object without a text that a model could read: pass the value that "
+            "the prompt needs, or give the class a __str__"
+        )
+
+
+_FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, partial)
+
+
 def _write(value: Any, placeholder: _Placeholder) -> str:
     if not isinstance(value, (dict, list)):
+        if not isinstance(value, (str, int, float)):
+            check_is_data(f"the value of {placeholder.text}", value)
         return str(value)
     try:
         return json_bytes(value).decode()

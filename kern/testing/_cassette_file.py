@@ -141,7 +141,10 @@ def read_runs(path: Path) -> list[RecordedRun]:
             place = f"runs.{at}.steps"
             _check_state(run.steps)
     except FileNotFoundError:
-        raise UsageError(f"{path} does not exist; record it with cassette(path, 'record')") from None
+        raise UsageError(
+            f"{path} does not exist; record it with cassette(path, 'record'), or with pytest's "
+            "--kern-record=once"
+        ) from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(filter(None, [place, *map(str, first["loc"])])) or "the file"

@@ -39,6 +39,15 @@ class _Doc:
         return self._text if instance is None else instance.entrypoint.__doc__
 
 
+class _Wrapped:
+    """`__wrapped__`: only an object wraps something; `inspect.signature` asks the class, too."""
+
+    def __get__(self, instance: Function[P, R] | None, owner: type) -> Callable[P, R]:
+        if instance is None:
+            raise AttributeError("the class wraps nothing")
+        return instance.entrypoint
+
+
 class Function(ChecksArguments, Generic[P, R]):
     """A tool: a callable, its JSON schema, and the options of its calls.
 
@@ -149,6 +158,8 @@ class Function(ChecksArguments, Generic[P, R]):
         self.show_result: bool = stop_after_tool_call if show_result is None else show_result
         self.stop_after_tool_call: bool = stop_after_tool_call
         self.requires_confirmation: bool = requires_confirmation
+        if isinstance(user_input_fields, str):
+            raise UsageError(f"user_input_fields must be a list of names, not {user_input_fields!r}")
         self.requires_user_input: bool = requires_user_input or bool(user_input_fields)
         self.user_input_fields: tuple[str, ...] = tuple(user_input_fields)
         self.external_execution: bool = external_execution
@@ -264,9 +275,7 @@ class Function(ChecksArguments, Generic[P, R]):
     def __name__(self) -> str:
         return getattr(self.entrypoint, "__name__", self.name)
 
-    @property
-    def __wrapped__(self) -> Callable[P, R]:
-        return self.entrypoint
+    __wrapped__ = _Wrapped()
 
     def __repr__(self) -> str:
         return f"Function(name={self.name!r}, entrypoint={describe(self.entrypoint)})"
@@ -355,6 +364,8 @@ def _checked(entrypoint: Callable[P, R]) -> Callable[P, R]:
     if isinstance(entrypoint, type):
         name = entrypoint.__name__
         raise UsageError(f"{name} is a class; pass an instance of it, {name}(), or a function")
+    if isinstance(entrypoint, str):
+        raise UsageError(f"{entrypoint!r} is no function; for the name write @tool(name={entrypoint!r})")
     if not callable(entrypoint):
         raise UsageError(
             f"{entrypoint!r} is not callable and cannot be a tool; "

@@ -45,6 +45,28 @@ def misfits(value: Any, schema: Mapping[str, Any], *, unfinished: bool = False) 
     return list(_Check(schema).value(value, schema, "", unfinished))
 
 
+def unknown_types(schema: Any) -> Iterator[Any]:
+    """The values of `type` in a schema, and in the schemas in it, that JSON schema does not have."""
+    if not isinstance(schema, Mapping):
+        return
+    kinds = schema.get("type", ())
+    for kind in kinds if isinstance(kinds, list | tuple) else (kinds,):
+        if not isinstance(kind, str) or kind not in _TYPES:
+            yield kind
+    below: list[Any] = [schema.get(key) for key in ("items", "additionalProperties")]
+    for key in ("properties", "$defs", "definitions"):
+        named = schema.get(key)
+        below += named.values() if isinstance(named, Mapping) else ()
+    for key in ("anyOf", "oneOf", "allOf", "prefixItems"):
+        listed = schema.get(key)
+        below += listed if isinstance(listed, list | tuple) else ()
+    for part in below:
+        yield from unknown_types(part)
+
+
+TYPE_NAMES = ", ".join(_TYPES)
+
+
 class _Check:
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = dict(root)

@@ -198,7 +198,8 @@ def collect(tools: Iterable[Tool]) -> dict[str, Function]:
             if not _same(known, function):
                 raise UsageError(
                     f"two tools are named {function.name!r}: {describe(known.entrypoint)} and "
-                    f"{describe(function.entrypoint)}; rename one with @tool(name=...)"
+                    f"{describe(function.entrypoint)}; rename one with @tool(name=...), or the tools of an "
+                    "MCP server with its tool_name_prefix"
                 )
     return found
 

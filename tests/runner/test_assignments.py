@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import sys
 from typing import Any
 
 import pytest
 
-from kern import Agent, Team
+from kern import Agent, Team, tool
 from kern.errors import KernError, UsageError
 from kern.testing import ScriptedModel
+from kern.tools import Function
 from kern.usage import UsageLimits
 
 WRONG: dict[str, Any] = {
@@ -144,3 +146,27 @@ def test_making_an_agent_calls_no_function_for_each_parameter() -> None:
     assert "__post_init__" in called
     assert "__setattr__" not in called
     assert len(called) < 30
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "objekt"},
+        {"type": "object", "properties": {"x": {"type": "str"}}},
+        {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": ["int", "null"]}]}},
+        {"type": 5},
+    ],
+)
+def test_a_schema_with_a_type_that_json_does_not_have_is_refused_by_the_constructor(schema: Any) -> None:
+    with pytest.raises(UsageError, match=r"output_schema: .* is no type of JSON schema: object, array"):
+        Agent(output_schema=schema)
+    Agent(output_schema={"type": "object", "properties": {"type": {"type": ["string", "null"]}}})
+
+
+def test_slips_with_tools_say_what_to_write_and_the_class_has_a_signature() -> None:
+    with pytest.raises(UsageError, match=r"for the name write @tool\(name='search'\)"):
+        tool("search")
+    with pytest.raises(UsageError, match="user_input_fields must be a list of names, not 'amount'"):
+        tool(user_input_fields="amount")(pow)
+    assert "entrypoint" in inspect.signature(Function).parameters
+    assert list(inspect.signature(tool(len)).parameters) == ["obj"]
