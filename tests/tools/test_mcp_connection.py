@@ -167,7 +167,7 @@ async def test_a_server_that_does_not_answer_in_time_fails_the_run() -> None:
     ("command", "message"),
     [
         (["no-such-program-anywhere"], "FileNotFoundError"),
-        ([sys.executable, "-c", "raise SystemExit(1)"], "Connection closed"),
+        ([sys.executable, "-c", "raise SystemExit(1)"], "Connection closed; its program has ended"),
         ([sys.executable, "-c", "print('I am no server')"], "Connection closed"),
     ],
 )

@@ -23,7 +23,7 @@ from kern._log import cleaned_logs, named
 from kern.errors import ToolError, ToolTimeoutError
 from kern.tools.mcp.http import SESSION_LOST
 from kern.tools.mcp.incoming import Mender, mending
-from kern.tools.mcp.server import Server
+from kern.tools.mcp.server import Program, Server
 
 if TYPE_CHECKING:
     from mcp import Client, MCPError
@@ -145,7 +145,8 @@ class Connection:
         await self._opened.wait()
         if self._client is None:
             why = self._server.clean(_reason(self._failure))
-            raise ToolError(f"the MCP server {self._server.name} cannot be used: {why}")
+            hint = _ENDED if isinstance(self._server, Program) and "Connection closed" in why else ""
+            raise ToolError(f"the MCP server {self._server.name} cannot be used: {why}{hint}")
 
     async def tools(self, seconds: float) -> Sequence[Tool]:
         """The server's tools; the same object while they do not change.
@@ -360,6 +361,9 @@ def _may_be_the_sessions(error: MCPError) -> bool:
     from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST, REQUEST_TIMEOUT
 
     return error.code in (CONNECTION_CLOSED, INVALID_REQUEST, REQUEST_TIMEOUT)
+
+
+_ENDED = "; its program has ended: what it wrote to its standard error may say why, or start it by hand"
 
 
 def _reason(failure: BaseException | None) -> str:
