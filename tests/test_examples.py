@@ -183,7 +183,9 @@ def test_change_state_on_run(tmp_path: Path) -> None:
         ("Ada", "12"),
         ("Ada", "14"),
     ]
-    assert printed(output, "Refused:") == ["session 'stay-1' belongs to another user"]
+    assert printed(output, "Refused:") == [
+        "session 'stay-1' belongs to another user: pass its owner as user_id="
+    ]
     assert printed(output, "State:") == ["{'guest': 'Ada', 'room': 14}"]
 
 
