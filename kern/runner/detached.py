@@ -25,14 +25,15 @@ from kern.runner.compile import database_of, new_id, request
 from kern.runner.input_schema import Input
 from kern.runner.options import ContinueKeywords, RunKeywords, RunOptions, check_id, run_input
 from kern.runner.running import Running
-from kern.runtime.active_runs import active_runs
+from kern.runtime.active_runs import ActiveRun, active_runs
 from kern.runtime.audience import Listen
 from kern.runtime.debug import log_failed_run
-from kern.runtime.duplicates import check_joins
+from kern.runtime.duplicates import OPENING_SECONDS, check_joins
 from kern.runtime.following import follow
 from kern.runtime.lifecycle import execute
 from kern.runtime.portal import portal
 from kern.runtime.run_ends import current_started_runs
+from kern.runtime.run_tree import RunRequest
 from kern.runtime.stream import EventBuffer, RunStream
 
 OutputT = TypeVar("OutputT", bound=AnyRunOutput)
@@ -159,7 +160,7 @@ class Detached(Running[OutputT]):
             options["run_id"] = new_id()
         chosen = RunOptions.of(options)
         asked = request(self, run_input(input, self.input_schema, chosen), chosen)
-        other = active_runs.own(asked.db, asked.run_id, asked.user_id)
+        other = await _in_progress(asked)
         if other is not None:
             check_joins(other, asked)
 
@@ -247,6 +248,15 @@ class Detached(Running[OutputT]):
         check_given_id("run_id", run_id)
         check_id("user_id", user_id)
         return follow(database_of(self), run_id, after=after, user_id=user_id, deltas=deltas_of(self.journal))
+
+
+async def _in_progress(asked: RunRequest) -> ActiveRun | None:
+    """The user's own run with that id in this process; first wait for one that may still be refused itself."""
+    while True:
+        other = active_runs.own(asked.db, asked.run_id, asked.user_id)
+        if other is None or not (other.opens and other.loop.is_running()):
+            return other
+        await asyncio.sleep(OPENING_SECONDS)
 
 
 def _detached(

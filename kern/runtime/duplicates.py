@@ -19,6 +19,9 @@ from kern.runtime.stored_runs import load_output, reading
 _FAILED = (RunStatus.error.value, RunStatus.cancelled.value)
 _LOOP_SECONDS = 0.2
 
+OPENING_SECONDS = 0.01
+"""How often to look whether a run has opened its journal, or was refused."""
+
 
 class RunStored(Exception):
     """Raised when the run has ended before, and its stored output is to be returned.
@@ -41,16 +44,19 @@ async def wait_for(other: ActiveRun, request: RunRequest, deadline: Deadline) ->
         SessionBusyError: The event loop of that run does not run.
         RunDeadlineExceeded: The timeout of this run passed first.
     """
-    check_joins(other, request)
     run_id = request.run_id
     done = asyncio.wrap_future(other.done.future)
     async with deadline.inside():
         while other.alive:
+            if (
+                not other.opens
+            ):  # until then that run may be refused itself, and another input be the right one
+                check_joins(other, request)
             if not other.loop.is_running():
                 raise SessionBusyError(
                     request.session_id, f"has run {run_id!r} in progress on an event loop that is not running"
                 )
-            await asyncio.wait([done], timeout=_LOOP_SECONDS)
+            await asyncio.wait([done], timeout=OPENING_SECONDS if other.opens else _LOOP_SECONDS)
 
 
 def check_joins(other: ActiveRun, request: RunRequest) -> None:
