@@ -251,7 +251,7 @@ class Detached(Running[OutputT]):
 
 
 async def _in_progress(asked: RunRequest) -> ActiveRun | None:
-    """The user's own run with that id in this process; first wait for one that may still be refused itself."""
+    """The user's own run with that id here; first wait for one that may still be refused itself."""
     while True:
         other = active_runs.own(asked.db, asked.run_id, asked.user_id)
         if other is None or not (other.opens and other.loop.is_running()):
