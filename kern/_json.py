@@ -312,9 +312,6 @@ def _mended(value: Any) -> Any:
     return value
 
 
-_STRUCTURES = (Mapping, list, tuple, set, frozenset, pydantic.BaseModel)
-
-
 def value_text(value: Any) -> str:
     """Any value as text: a str as it is, None as "", a member of an Enum as its value, structured
     values as JSON.
@@ -339,4 +336,5 @@ def value_text(value: Any) -> str:
 def _is_structured(value: Any) -> bool:
     if isinstance(value, type):
         return False
-    return isinstance(value, _STRUCTURES) or dataclasses.is_dataclass(value)
+    structures = (Mapping, list, tuple, set, frozenset, pydantic.BaseModel)
+    return isinstance(value, structures) or dataclasses.is_dataclass(value)

@@ -88,7 +88,7 @@ def test_what_a_limit_counts_for_unknown_costs_is_summed_taken_apart_and_stored(
             total.include(Metrics(requests=1, cost=usage.cost, counted_cost=usage.counted_cost))
         assert (total.cost, total.counted_cost) == (None, 1.5)
         assert Metrics.from_dict(json.loads(json.dumps(total.to_dict()))) == total
-        total.exclude(cut)
+        total.exclude(Metrics(requests=1, counted_cost=0.5))
         assert total.limited_cost == 1.0
         total.add(Usage(requests=1))
         assert total.limited_cost is None

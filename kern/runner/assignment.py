@@ -15,6 +15,8 @@ class ChecksAssignments:
     __dataclass_fields__: ClassVar[dict[str, Any]]
     _own_id: str
     """Set at the end of the constructor, which checks for itself."""
+    _unfinished: ClassVar[type]
+    """The class of its objects while their constructor runs, see `unfinished`."""
 
     def _check(self) -> None:
         """Check the parameters, for the constructor and for `__setattr__`."""

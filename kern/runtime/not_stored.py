@@ -10,8 +10,6 @@ import base64
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, get_args
 
-from pydantic_core import to_json
-
 from kern._json import check_depth, json_bytes, jsonable, value_text
 from kern._log import named
 from kern.errors import StoreError, UsageError
@@ -66,7 +64,7 @@ class NotStored:
         try:
             if name == "metadata" and not isinstance(value, dict):
                 raise ValueError(f"it is no dict: {type(value).__name__}")
-            check_depth(to_json(jsonable(value)))
+            check_depth(json_bytes(jsonable(value)))
         except (ValueError, RecursionError) as cause:
             self._values.append((output, name, value))
             setattr(output, name, empty)

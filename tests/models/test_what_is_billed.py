@@ -186,7 +186,7 @@ def test_what_is_billed_is_summed_taken_apart_and_stored() -> None:
     assert (metrics.billed, metrics.terms) == ({"web_searches": 4}, None)
     again = Metrics.from_dict(json.loads(json.dumps(metrics.to_dict())))
     assert again.billed == again.details["m"].billed == {"web_searches": 4}
-    metrics.exclude(Usage(requests=1, cost=0.1, billed={"web_searches": 4}))
+    metrics.exclude(Metrics(requests=1, cost=0.1, billed={"web_searches": 4}))
     assert metrics.billed is None
     one = Usage.from_dict({"requests": 1, "terms": {"speed": "fast"}})
     assert one.to_dict() == {"requests": 1, "terms": {"speed": "fast"}}

@@ -180,5 +180,5 @@ async def test_who_has_a_session_of_a_deleted_user_in_use_starts_anew(db: Db) ->
 
 async def test_nobody_is_no_user() -> None:
     agent: Any = Agent(model=FunctionModel(lambda request: "ok"))
-    with pytest.raises(UsageError, match="delete_user needs a user_id, not None"):
+    with pytest.raises(UsageError, match="user_id must be a str, not NoneType"):
         await agent.adelete_user(None)
