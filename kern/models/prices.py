@@ -53,7 +53,7 @@ _lock: Final = threading.Lock()
 
 def is_to_load(model: Model) -> bool:
     """Whether the price list is needed for this model, and not loaded yet."""
-    return model.price is None and not _snapshot.cache_info().currsize and _is_listed(model)
+    return model.price is None and _is_listed(model) and not _snapshot.cache_info().currsize
 
 
 def load() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from kern._sync.offload import off_loop
+from kern._sync.shield import run_in_child_task
 from kern._sync.threads import threads
 from kern.run.context import RunContext
 from kern.runtime.outcome import Start
@@ -73,7 +74,10 @@ class FunctionCall:
         if not is_unfinished(value):
             return value
         try:
-            return await self._to_the_end(ended(value, self.listener, self.in_thread))
+            # The call of a sync function may have no own task, but this rest can swallow a cancellation.
+            return await run_in_child_task(
+                lambda: self._to_the_end(ended(value, self.listener, self.in_thread))
+            )
         finally:
             close_unused(value)
 

@@ -4,8 +4,10 @@ signature, which decorators may hide.
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import inspect
+import opcode
 import types
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from functools import partial
@@ -26,6 +28,36 @@ Listener = Callable[[Any], None]
 
 InThread = Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]]
 """Runs a sync function in a thread, as a part of the tool call."""
+
+
+def runs_through(function: Callable[..., Any]) -> bool:
+    """Whether a function is an async one that never waits, by its code, so that nothing can cancel it."""
+    function = getattr(function, "__func__", function)  # of a method
+    if not isinstance(function, types.FunctionType):
+        return False
+    code = function.__code__
+    return bool(code.co_flags & inspect.CO_COROUTINE) and _SUSPEND not in code.co_code[::2]
+
+
+_SUSPEND = opcode.opmap["YIELD_VALUE"]
+"""Every `await`, `async for` and `async with` has this instruction."""
+
+
+def in_own_context(function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
+    """Make a sync function of one that `runs_through`. It has a copy of the context, as a task has."""
+
+    def run(**arguments: Any) -> Any:
+        return contextvars.copy_context().run(_run_through, function(**arguments))
+
+    return run
+
+
+def _run_through(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise RuntimeError(f"{coroutine!r} was suspended")
 
 
 def is_unfinished(value: Any) -> bool:

@@ -28,7 +28,7 @@ from kern.runtime.files import loaded
 from kern.runtime.hook_chain import Chain, links_of
 from kern.runtime.invoke import invoke
 from kern.runtime.outcome import CallSite, StatefulTool, ToolOutcome, arguments_of
-from kern.runtime.return_values import Listener
+from kern.runtime.return_values import Listener, in_own_context, runs_through
 from kern.runtime.run_ends import StartedRuns, current_started_runs
 from kern.runtime.run_tree import Run
 from kern.runtime.step_data import call_key
@@ -47,16 +47,22 @@ class FunctionTool(StatefulTool):
         hooks: The `tool_hooks` of the agent or team; see `links_of`.
     """
 
-    __slots__ = ("_links", "definition", "function")
+    __slots__ = ("_links", "_runs_through", "definition", "function")
 
     def __init__(self, function: Function, hooks: Sequence[Hook] = ()) -> None:
         self.function: Function[..., Any] = function
         self._links = links_of(function, hooks)
         hooked = any(piece.takes_context for piece in self._links)
+        self._runs_through: bool = not self._links and runs_through(function.entrypoint)
         super().__init__(touches_state=hooked or function.context_parameter is not None)
         self.definition: ToolDefinition = ToolDefinition(
             function.name, function.description, function.parameters, function.strict, function.cache
         )
+
+    @property
+    def may_swallow_cancellations(self) -> bool:
+        """Whether code of the application can be suspended in a call, and so swallow a cancellation."""
+        return bool(self._links) or not (self._runs_through or self.function.kind == "sync")
 
     async def run(self, run: Run, site: CallSite) -> ToolOutcome:
         """Validate the arguments, call the function, and turn its value into text."""
@@ -97,7 +103,7 @@ class FunctionTool(StatefulTool):
             return await Chain(run, site, self._links, listener).run(values)
         return await invoke(
             run,
-            function.entrypoint,
+            in_own_context(function.entrypoint) if self._runs_through else function.entrypoint,
             function.kind,
             values,
             context_parameter=function.context_parameter,
@@ -140,7 +146,11 @@ async def run_calls(run: Run, calls: list[ToolCall]) -> list[ToolOutcome]:
     if run.tree.steps is not None:  # a run with a journal has the time of its latest step
         run.turn_began = run.now()
     if len(calls) == 1:
-        return [await run_in_child_task(partial(_run_call, run, calls[0], alone=True))]
+        lone = partial(_run_call, run, calls[0], alone=True)
+        tool: object = run.spec.tools.get(calls[0].name)
+        if isinstance(tool, FunctionTool) and not tool.may_swallow_cancellations:
+            return [await lone()]  # a task takes two turns of the event loop
+        return [await run_in_child_task(lone)]
     slots = _slots(run, calls)
     try:
         async with asyncio.TaskGroup() as group:

@@ -51,7 +51,7 @@ def team() -> Agent | Team:
 
 @pytest.mark.parametrize(
     ("make", "most_files", "most_functions"),
-    [(plain, 25, 120), (with_state_tool, 47, 212), (team, 38, 206)],
+    [(plain, 25, 120), (with_state_tool, 46, 207), (team, 38, 206)],
     ids=["plain", "tool", "team"],
 )
 async def test_a_run_goes_through_few_functions(

@@ -38,6 +38,7 @@ def usage_of(usage: Any, server: ChatServer, model: str = "", tier: Any = None) 
     if is_apart and total > spent + said:
         reasoned = reasoned or total - spent - said
         said = total - spent
+    searched, sources = bool(server.searching) and server.searching in model, count(usage, "num_sources_used")
     for name in _CACHED:
         if not cached and name in details:
             cached = count(details, name)
@@ -51,12 +52,14 @@ def usage_of(usage: Any, server: ChatServer, model: str = "", tier: Any = None) 
         requests=1,
         cost=None if server.cost is None else _whole_cost(usage, server),
         billed=billed_of(
-            web_searches=int(bool(server.searching) and server.searching in model),
-            sources_used=count(usage, "num_sources_used"),
+            web_searches=int(searched),
+            sources_used=sources,
             input_audio_tokens=heard,
             output_audio_tokens=spoken,
-        ),
-        terms=terms_of(service_tier=tier),
+        )
+        if searched or sources or heard or spoken
+        else None,
+        terms=None if tier is None else terms_of(service_tier=tier),
     )
 
 
