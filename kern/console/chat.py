@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -287,8 +287,14 @@ def _ctrl_c() -> Iterator[_CtrlC]:
         return
     loop = asyncio.get_running_loop()
     previous = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(ctrl_c.press))
+    try:
+        # It wakes the loop. A handler alone is called late if the signal comes just before the loop waits.
+        loop.add_signal_handler(signal.SIGINT, ctrl_c.press)
+    except NotImplementedError:  # on Windows
+        signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(ctrl_c.press))
     try:
         yield ctrl_c
     finally:
+        with suppress(NotImplementedError):
+            loop.remove_signal_handler(signal.SIGINT)
         signal.signal(signal.SIGINT, previous if previous is not None else signal.default_int_handler)
