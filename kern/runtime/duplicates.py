@@ -48,9 +48,8 @@ async def wait_for(other: ActiveRun, request: RunRequest, deadline: Deadline) ->
     done = asyncio.wrap_future(other.done.future)
     async with deadline.inside():
         while other.alive:
-            if (
-                not other.opens
-            ):  # until then that run may be refused itself, and another input be the right one
+            # A run that opens its journal may be refused itself, and another input be the right one.
+            if not other.opens:
                 check_joins(other, request)
             if not other.loop.is_running():
                 raise SessionBusyError(
